@@ -1,0 +1,1 @@
+"""What crosses between the parts, and nothing else: frozen types and the rules both sides must share."""

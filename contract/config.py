@@ -1,0 +1,151 @@
+"""The configuration as it travels: a set of documents, each named by kind and id, under one revision.
+
+A snapshot is every document; a delta is those that changed after a revision, with ``body`` ``None`` for what is gone.
+Both cross the stream as ``Begin``, any number of ``Documents``, ``Commit``. Receivers ignore members they do not know.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from contract.limits import LimitRule
+
+Kind = Literal["region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway"]
+KINDS: tuple[Kind, ...] = ("region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway")
+
+
+class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A region; peers reach its nodes at ``peer_url`` and verify its messages with ``public_key`` (Ed25519, hex)."""
+
+    region: str
+    peer_url: str | None = None
+    public_key: str | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tier: its limits in the order written (the first is the headline unless one is marked)."""
+
+    plan: str
+    priority: int = 0
+    limits: tuple[LimitRule, ...] = ()
+
+
+class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What serves endpoints."""
+
+    backend: str
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A route of the route table: method and path template. ``cost`` multiplies the request's own."""
+
+    endpoint: str
+    method: str
+    path: str
+    backend: str | None = None
+    cost: int = 1
+    exempt: bool = False
+
+
+class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A client's own figures for one limit of its plan, until ``expires_at`` (epoch seconds) if given."""
+
+    limit: int
+    burst: int | None = None
+    expires_at: float | None = None
+
+
+class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who calls. ``generation`` rises with each reset and so abandons what was counted before."""
+
+    client: str
+    plan: str
+    status: Literal["active", "suspended"] = "active"
+    attributes: dict[str, str] = {}
+    overrides: dict[str, Override] = {}
+    generation: int = 0
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A client's key: only its SHA-256 (hex) travels and rests. ``expires_at`` is epoch seconds."""
+
+    sha256: str
+    key_id: str
+    client: str
+    expires_at: float | None = None
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A gateway's token (SHA-256, hex) and the header dialect it speaks."""
+
+    sha256: str
+    gateway: str
+    dialect: str | None = None
+    expires_at: float | None = None
+
+
+Document = Region | Plan | LimitRule | Endpoint | Backend | Client | ApiKey | Gateway
+DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
+    "region": Region,
+    "plan": Plan,
+    "limit": LimitRule,
+    "endpoint": Endpoint,
+    "backend": Backend,
+    "client": Client,
+    "key": ApiKey,
+    "gateway": Gateway,
+}
+"""The type of each kind's body. A document's id is its natural name (a key's: its ``sha256``; a limit's: ``name``)."""
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True):
+    """One document as it is now: canonical JSON (``msgspec.json.encode(body, order="sorted")``), or gone."""
+
+    kind: Kind
+    id: str
+    body: msgspec.Raw | None
+
+
+class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin"):
+    """Opens a snapshot (``base`` ``None``) or a delta on top of revision ``base``."""
+
+    base: int | None
+    revision: int
+
+
+class Documents(msgspec.Struct, frozen=True, kw_only=True, tag="documents"):
+    """A part of what was begun, at most 1,000 documents."""
+
+    changes: tuple[Change, ...]
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True, tag="commit"):
+    """Ends it: apply all at once. ``signature`` (Ed25519, hex) is over ``signed_head(revision, digest)``."""
+
+    revision: int
+    digest: str
+    signature: str
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Sent every few seconds: what a node that missed nothing has. A node that differs asks again from nothing."""
+
+    revision: int
+    digest: str
+
+
+StreamMessage = Begin | Documents | Commit | Heartbeat
+
+
+def signed_head(revision: int, digest: str) -> bytes:
+    """The bytes that the control plane signs: they bind the content to its revision."""
+    return f"tidegate config {revision} {digest}".encode()
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node's answer to a revision: applied and enforced, or refused with a reason (``error``)."""
+
+    node: str
+    revision: int
+    digest: str
+    error: str | None = None

@@ -1,0 +1,64 @@
+"""The decision API's request and answer, as every door of a node reads and writes them."""
+
+from typing import Literal
+
+import msgspec
+
+Refusal = Literal["missing_api_key", "unknown_api_key", "client_suspended", "blocked"]
+
+MAX_COST = 10**12
+MAX_BATCH = 1_000
+MAX_BODY_BYTES = 64 * 1024
+MAX_BATCH_BODY_BYTES = 1024 * 1024
+
+Short = msgspec.Meta(max_length=256)
+
+
+class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """May this request pass? ``endpoint`` stands in for method and path, ``client`` for ``api_key``."""
+
+    api_key: str | None = None
+    client: str | None = None
+    ip: str | None = None
+    method: str | None = None
+    path: str | None = None
+    endpoint: str | None = None
+    cost: int = 1
+    attributes: dict[str, str] = {}
+    explain: bool = False
+    request_id: str | None = None
+
+
+class LimitReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit's part in a decision. ``retry_after_s`` is ``None`` when allowed, or when it can never pass."""
+
+    policy: str
+    scope: str
+    limit: int
+    window_s: float
+    remaining: int
+    reset_after_s: float
+    retry_after_s: float | None
+    allowed: bool
+    shadow: bool
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a check. The limit members are ``None`` when no limit applied."""
+
+    allowed: bool
+    client: str | None
+    plan: str | None
+    policy: str | None
+    limit: int | None
+    window_s: float | None
+    remaining: int | None
+    reset_after_s: float | None
+    retry_after_s: float | None
+    delay_ms: float
+    shadow_denied: tuple[str, ...]
+    degraded: bool
+    region: str
+    revision: int
+    request_id: str
+    limits: tuple[LimitReport, ...] | msgspec.UnsetType = msgspec.UNSET

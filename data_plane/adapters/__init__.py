@@ -1,0 +1,1 @@
+"""Ports made real: Redis, peers, control plane stream, snapshot file, clock."""

@@ -1,0 +1,1 @@
+"""The node's doors: FastAPI routes, the decision lane, forward-auth, errors."""

@@ -1,0 +1,1 @@
+"""Pure: no await, no clock, no I/O."""

@@ -1,0 +1,18 @@
+"""What one limit answers to one check: the common tongue of the Lua scripts, the pure rules and the decision."""
+
+from typing import NamedTuple
+
+NEVER = -1
+
+
+class Outcome(NamedTuple):
+    """One limit's verdict. Times are microseconds from the store's now; ``retry_us`` is ``NEVER`` when it can't pass.
+
+    ``remaining`` is what is left after the decision as a whole: a denied check consumed nothing anywhere.
+    """
+
+    allowed: bool
+    remaining: int
+    reset_us: int
+    retry_us: int
+    delay_us: int

@@ -1,0 +1,1 @@
+"""Use cases: decide, apply config, reconcile."""
