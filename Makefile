@@ -1,0 +1,89 @@
+# Tidegate from a fresh clone. Needs Python 3.11 or newer, make and a C compiler; everything else is pinned with hashes
+# in requirements/ and installed into .venv. Nothing is written outside this folder (and the data directory of `up`).
+#
+#   make up ARGS=--demo   run everything on this machine (see `.venv/bin/tidegate up --help` for ARGS)
+#   make test             all tests; ARGS are handed to pytest
+#   make check            format, lint, types, layers
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+CACHE := $(CURDIR)/.cache
+
+export UV_CACHE_DIR := $(CACHE)/uv
+export UV_PYTHON_DOWNLOADS := never
+export PIP_NO_CACHE_DIR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+UV := $(BIN)/uv
+UV_PIP := $(UV) pip
+AT := --python $(BIN)/python --quiet
+
+.PHONY: up test check format lock bench clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+up: $(STAMPS)/local
+	@$(BIN)/tidegate up $(ARGS)
+
+# Tests keep what they write under .cache/tmp, which goes when they end.
+test: $(STAMPS)/dev
+	@mkdir -p $(CACHE)/tmp
+	@scratch=$$(mktemp -d $(CACHE)/tmp/test.XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
+	  TMPDIR="$$scratch" $(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMPS)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMPS)/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMPS)/dev
+	@$(BIN)/python -m bench $(ARGS)
+
+# --- the environment ---------------------------------------------------------------------------------------------
+
+$(STAMPS)/uv: requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Tidegate needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+# What tests need includes what `up` needs: once the larger set is there, `make up` keeps it.
+$(STAMPS)/local: requirements/local.txt pyproject.toml $(STAMPS)/uv
+	@if [ -e $(STAMPS)/dev ]; then $(MAKE) --no-print-directory $(STAMPS)/dev; else $(call install,local); fi
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt pyproject.toml $(STAMPS)/uv
+	@$(call install,dev)
+	@touch $@
+
+# The project itself goes in by a path entry, so that an edited file counts at once; hatchling comes from the same set.
+define install
+echo "installing requirements/$(1).txt" && \
+$(UV_PIP) sync $(AT) --require-hashes requirements/$(1).txt && \
+$(UV_PIP) install $(AT) --offline --no-deps --no-build-isolation -e .
+endef
+
+# --- pins ----------------------------------------------------------------------------------------------------------
+
+LOCK := $(UV_PIP) compile --quiet --generate-hashes --no-emit-index-url --no-header --universal --python-version 3.11
+
+# Keeps what is pinned; `make lock ARGS=--upgrade` takes the newest.
+lock: $(STAMPS)/uv
+	$(LOCK) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
+	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local -o requirements/local.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --extra dev -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) $(CACHE) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,124 @@
+"""Real servers for tests: every one is our own child process on a free port, with its data under pytest's tmp path."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.servers.redis_debian import redis_binary
+from tidegate.stack.child import wait_until_ready
+from tidegate.stack.ports import free_ports
+from tidegate.stack.postgres import PostgresServer
+from tidegate.stack.store import StoreServer
+
+START_TIMEOUT_S = 30.0
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres for the whole session. Tests take ``postgres_url``, which is a database of their own."""
+    root = tmp_path_factory.mktemp("postgres")
+    server = PostgresServer(
+        root / "data",
+        port=free_ports(1)[0],
+        password=secrets.token_urlsafe(16),
+        log_path=root / "postgres.log",
+        durable=False,
+    )
+    server.prepare()
+    server.child.start()
+    try:
+        wait_until_ready(server.child, server.is_ready, timeout_s=START_TIMEOUT_S)
+        yield server
+    finally:
+        server.child.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """An empty database of the test's own, as ``postgresql+asyncpg://...``; dropped afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    postgres_server.execute(f'CREATE DATABASE "{name}"')
+    yield postgres_server.url(name)
+    postgres_server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def start_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., StoreServer]]:
+    """Start one more store: ``start_store(binary=None, settings={...})``; all of them stop with the session.
+
+    ``binary=None`` is Valkey. ``server.url`` has the password; ``server.child`` can be killed, and started again.
+    """
+    started: list[StoreServer] = []
+
+    def start(
+        *,
+        name: str = "Valkey",
+        binary: Path | None = None,
+        durable: bool = False,
+        settings: dict[str, str] | None = None,
+    ) -> StoreServer:
+        root = tmp_path_factory.mktemp("store")
+        server = StoreServer(
+            root / "data",
+            port=free_ports(1)[0],
+            password=secrets.token_urlsafe(16),
+            log_path=root / "server.log",
+            name=name,
+            binary=binary,
+            durable=durable,
+            settings=settings,
+        )
+        server.prepare()
+        server.child.start()
+        started.append(server)
+        wait_until_ready(server.child, server.is_ready, timeout_s=START_TIMEOUT_S)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in started:
+            server.child.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(start_store: Callable[..., StoreServer]) -> StoreServer:
+    """A Valkey for the whole session. Tests take ``valkey_url``, which is empty at their start."""
+    return start_store()
+
+
+@pytest.fixture
+def valkey_url(valkey_server: StoreServer) -> str:
+    """An empty Valkey."""
+    _empty(valkey_server)
+    return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def redis_server(start_store: Callable[..., StoreServer]) -> StoreServer:
+    """The system's Redis (7.0 on Debian 12) for the whole session; skips where it is not installed."""
+    return start_store(name="Redis", binary=redis_binary())
+
+
+@pytest.fixture
+def redis_url(redis_server: StoreServer) -> str:
+    """An empty Redis."""
+    _empty(redis_server)
+    return redis_server.url
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """An empty store: the test runs once on Valkey and once on Redis."""
+    url = request.getfixturevalue(f"{request.param}_url")
+    assert isinstance(url, str)
+    return url
+
+
+def _empty(server: StoreServer) -> None:
+    with redis.Redis.from_url(server.url) as client:
+        client.flushall()
+        client.script_flush()

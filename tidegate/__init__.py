@@ -1,0 +1,1 @@
+"""The `tidegate` command: the composition of both planes, and the local stack."""

