@@ -1,0 +1,75 @@
+"""The arguments and the reply of ``lua/decide.lua``: packed, because this is the hot path of both sides.
+
+A rule is packed once, when the config is applied; a check then costs one join. All numbers are little-endian.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from contract.limits import MONDAY_US, LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
+from data_plane.domain.outcome import NEVER, Outcome
+
+SHADOW = 8
+SHARED = 16
+
+_ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
+_RULE = struct.Struct("<Bddd")
+_CHECK = struct.Struct("<dB")
+_NOW = struct.Struct("<q")
+_OUTCOME = struct.Struct("<qqq")
+_DAY_US = 86_400_000_000
+
+
+def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
+    """One limit as the script reads it. ``shared`` makes its counts known to other regions.
+
+    ``rule.limit`` is what this region may admit: for ``regional`` limits put the region's share there first.
+    """
+    head = _ALGORITHMS[rule.algorithm] + (SHADOW if rule.shadow else 0) + (SHARED if shared else 0)
+    return _RULE.pack(head, *_parameters(rule))
+
+
+def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
+    """One check of ``cost`` units against limits that ``encode_rule`` packed; at most 255 of them."""
+    return _CHECK.pack(cost, len(params)) + b"".join(params)
+
+
+def decode_reply(reply: bytes, counts: Sequence[int]) -> tuple[int, list[list[Outcome]]]:
+    """The store's clock in microseconds, and for each check its outcomes; ``counts`` are the limits of each check."""
+    outcomes = [
+        Outcome(True, left, reset, 0, wait)
+        if wait >= 0
+        else Outcome(False, left, reset, -1 - wait if wait != -1 else NEVER, 0)
+        for left, reset, wait in _OUTCOME.iter_unpack(reply[8:])
+    ]
+    checks = []
+    start = 0
+    for count in counts:
+        end = start + count
+        checks.append(outcomes[start:end])
+        start = end
+    return _NOW.unpack_from(reply)[0], checks
+
+
+def calendar_anchor_us(rule: LimitRule) -> int:
+    """Where a calendar window begins: for months, how long after 00:00 UTC of the 1st (up to 27 days); else mod W."""
+    if rule.calendar == "month":
+        return _month_anchor_us(rule.anchor_us)
+    if rule.calendar == "week":
+        return (rule.anchor_us or MONDAY_US) % nominal_window_us(rule)
+    return rule.anchor_us % nominal_window_us(rule)
+
+
+def _parameters(rule: LimitRule) -> tuple[int, int, int]:
+    window_us = nominal_window_us(rule)
+    if rule.algorithm == "fixed_window":
+        if rule.calendar is None:
+            return rule.limit, window_us, 0
+        return rule.limit, 0 if rule.calendar == "month" else window_us, calendar_anchor_us(rule)
+    if rule.algorithm == "sliding_window":
+        tick_us = sliding_tick_us(rule.limit, window_us)
+        return rule.limit, window_us // tick_us, tick_us
+    if rule.algorithm == "sliding_log":
+        return rule.limit, window_us, 0
+    rate, unit = reduced_rate(rule.limit, window_us)
+    return rate, unit, capacity(rule)

@@ -1,0 +1,103 @@
+-- token_bucket and leaky_bucket: the generic cell rate algorithm on exact fractions. What was taken is a debt counted
+-- in quanta: a unit of cost is `unit` quanta, and `rate` quanta drain each microsecond (limit / window in lowest terms
+-- is rate / unit), so no fraction is ever lost. The bucket holds `size` units; no debt means full, which is no state.
+-- The rule that the debt was counted under is stored with it: a changed rule carries over what the old one had left.
+
+local EXACT = 4503599627370496
+
+-- The debt under a new rule: a token bucket keeps its tokens, a queue keeps who waits in it, neither beyond its size.
+-- Where the unit differs too, at most a fraction of one unit is dropped, never won.
+local function carried_debt(queue, debt, old_unit, old_size, unit, size)
+  if queue then
+    if old_unit ~= unit then
+      return math.min(ceil(debt / old_unit), size) * unit
+    end
+    return math.min(debt, size * unit)
+  end
+  local tokens = old_size * old_unit - debt
+  if old_unit ~= unit then
+    tokens = math.min(floor(tokens / old_unit), size) * unit
+  end
+  return math.min(size * unit - math.min(tokens, size * unit), EXACT)
+end
+
+-- The stored bucket as of now: dirty, at (never behind what is stored), debt, rate, unit, size, taken, returned, born.
+local function bucket_state(raw)
+  local kind = byte(raw)
+  local at, debt, rate, unit, size
+  local taken, returned, born = 0, 0, 0
+  if kind < 34 then
+    at, debt, rate, unit, size = unpack('<I7I7I4I4I4', raw, 2)
+  elseif kind < 36 then
+    at, debt, rate, unit, size = unpack('<I7I7I6I6I6', raw, 2)
+  else
+    at, debt, rate, unit, size, taken, returned, born = unpack('<I7I7I6I6I6I6I6I7', raw, 2)
+  end
+  if now > at then
+    debt = debt - rate * (now - at)
+    at = now
+    if debt < 0 then
+      debt = 0
+    end
+  end
+  return kind % 2, at, debt, rate, unit, size, taken, returned, born
+end
+
+local function bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born)
+  if born > 0 then
+    return pack('<BI7I7I6I6I6I6I6I7', 36 + dirty, at, debt, rate, unit, size, taken, returned, born)
+  elseif rate < 4294967296 and unit < 4294967296 and size < 4294967296 then
+    return pack('<BI7I7I4I4I4', 32, at, debt, rate, unit, size)
+  end
+  return pack('<BI7I7I6I6I6', 34, at, debt, rate, unit, size)
+end
+
+local function bucket(key, shared, rate, unit, size, cost, queue)
+  local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
+  local raw = call('GET', key)
+  if raw and byte(raw) >= 32 and byte(raw) < 38 then
+    local old_rate, old_unit, old_size
+    dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
+    if debt > 0 and rate > 0 and (old_unit ~= unit or old_size ~= size) then
+      debt = carried_debt(queue, debt, old_unit, old_size, unit, size)
+    end
+  end
+  if rate == 0 then
+    return NEVER, 0, 0, 0, 0
+  end
+  local full = size * unit
+  local fills = at - now + ceil(debt / rate)
+  local left = floor((full - debt) / unit)
+  if left < 0 then
+    left = 0
+  end
+  if cost > size then
+    return NEVER, left, fills, left, fills
+  end
+  local owed = debt + cost * unit
+  if owed > full then
+    return -1 - (at - now + ceil((owed - full) / rate)), left, fills, left, fills
+  end
+  local turn = queue and ceil(debt / rate) or 0
+  if cost == 0 then
+    return turn, left, fills, left, fills
+  end
+  local fills_after = at - now + ceil(owed / rate)
+  if not shared then
+    return turn, left, fills, floor((full - owed) / unit), fills_after,
+      bucket_value(0, at, owed, rate, unit, size, 0, 0, 0), ttl_ms(fills_after)
+  end
+  if born == 0 then
+    born = now
+  end
+  return turn, left, fills, floor((full - owed) / unit), fills_after,
+    bucket_value(1, at, owed, rate, unit, size, taken + cost, returned, born), ttl_ms(fills_after + SLACK_US), dirty == 0
+end
+
+local function token_bucket(key, shared, rate, unit, size, cost)
+  return bucket(key, shared, rate, unit, size, cost, false)
+end
+
+local function leaky_bucket(key, shared, rate, unit, size, cost)
+  return bucket(key, shared, rate, unit, size, cost, true)
+end

@@ -1,0 +1,35 @@
+-- Every script begins with this part: short names for what is called often, and the layout of the stored state.
+--
+-- Numbers are doubles; contract/limits.py keeps every product of a count and a time below 2^50, so all arithmetic here
+-- is on exact integers. For integers below 2^53, a % b and floor(a / b) are exact: the quotient's rounding error is
+-- smaller than the distance 1/b to the next multiple.
+--
+-- A counter's value is one short string. Its first byte says what follows; bit 0 is "dirty" (listed in the dirty set):
+--   0x10 windows, narrow   id, taken, taken before                                       4 bytes each
+--   0x12 windows, wide     the same                                                      6 bytes each
+--   0x14 windows, shared   id, taken, taken before, returned, returned before,
+--                          remote, remote before, remote next                            4 bytes each
+--   0x16 the same, wide                                                                  6 bytes each
+--   0x20 bucket, narrow    at_us, debt (7 bytes each), rate, unit, size                  4 bytes each
+--   0x22 bucket, wide      the same                                                      7, 7, 6, 6, 6 bytes
+--   0x24 bucket, shared    as 0x22, then taken, returned (6 bytes each), born_us (7)
+--   0x30 log               total (4 bytes), then entries of time_us (7), cost (2), oldest first
+-- Layouts are added, never changed; a first byte not known here counts as no state.
+local call = redis.call
+local byte, sub = string.byte, string.sub
+local pack, unpack = struct.pack, struct.unpack
+local floor, ceil = math.floor, math.ceil
+
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+-- How long the state of a shared limit outlives its window, so that late counts still meet it.
+local SLACK_US = 5000000
+
+-- What a limit answers travels as one number: >= 0 allowed, after that many microseconds (a queue's turn);
+-- NEVER; or below that, denied with a wait of -1 - n microseconds.
+local NEVER = -1
+
+local function ttl_ms(us)
+  return ceil(us / 1000)
+end

@@ -1,0 +1,174 @@
+-- fixed_window and sliding_window: counts of the current and the previous window.
+-- Window ids never go back: a stored newer id wins over a clock that stepped back.
+
+local NARROW = 4294967296
+
+-- The packed state of a window counter. Remote and returned counts cost memory only once there are any.
+local function window_value(dirty, id, taken, taken_before, returned, returned_before, remote, remote_before, remote_next)
+  if returned + returned_before + remote + remote_before + remote_next == 0 then
+    if id < NARROW and taken < NARROW and taken_before < NARROW then
+      return pack('<BI4I4I4', 16 + dirty, id, taken, taken_before)
+    end
+    return pack('<BI6I6I6', 18 + dirty, id, taken, taken_before)
+  end
+  if id < NARROW and taken < NARROW and taken_before < NARROW and remote < NARROW and remote_before < NARROW
+    and remote_next < NARROW then
+    return pack('<BI4I4I4I4I4I4I4I4', 20 + dirty, id, taken, taken_before, returned, returned_before,
+      remote, remote_before, remote_next)
+  end
+  return pack('<BI6I6I6I6I6I6I6I6', 22 + dirty, id, taken, taken_before, returned, returned_before,
+    remote, remote_before, remote_next)
+end
+
+-- The state of a window counter as seen from window `id`: dirty, id (never older than the stored one), then the counts
+-- in the order of window_value.
+local function window_counts(raw, id)
+  local kind = byte(raw)
+  local dirty = kind % 2
+  local stored, taken, before, returned, returned_before, remote, remote_before, remote_next
+  if kind < 16 or kind > 23 then
+    return 0, id, 0, 0, 0, 0, 0, 0, 0
+  elseif kind < 18 then
+    stored, taken, before = unpack('<I4I4I4', raw, 2)
+  elseif kind < 20 then
+    stored, taken, before = unpack('<I6I6I6', raw, 2)
+  elseif kind < 22 then
+    stored, taken, before, returned, returned_before, remote, remote_before, remote_next =
+      unpack('<I4I4I4I4I4I4I4I4', raw, 2)
+  else
+    stored, taken, before, returned, returned_before, remote, remote_before, remote_next =
+      unpack('<I6I6I6I6I6I6I6I6', raw, 2)
+  end
+  if kind < 20 then
+    if stored >= id then
+      return dirty, stored, taken, before, 0, 0, 0, 0, 0
+    elseif stored == id - 1 then
+      return dirty, id, 0, taken, 0, 0, 0, 0, 0
+    end
+    return dirty, id, 0, 0, 0, 0, 0, 0, 0
+  end
+  if stored >= id then
+    return dirty, stored, taken, before, returned, returned_before, remote, remote_before, remote_next
+  elseif stored == id - 1 then
+    return dirty, id, 0, taken, 0, returned, remote_next, remote, 0
+  elseif stored == id - 2 then
+    return dirty, id, 0, 0, 0, 0, 0, remote_next, 0
+  end
+  return dirty, id, 0, 0, 0, 0, 0, 0, 0
+end
+
+-- Months since 1970-01 of an instant, and the instant at which such a month begins (proleptic Gregorian, UTC;
+-- years are counted from March so that the leap day comes last).
+local function month_of(us)
+  local days = floor(us / 86400000000) + 719468
+  local era = floor(days / 146097)
+  local day_of_era = days - era * 146097
+  local year = floor((day_of_era - floor(day_of_era / 1460) + floor(day_of_era / 36524) - floor(day_of_era / 146096)) / 365)
+  local day_of_year = day_of_era - (365 * year + floor(year / 4) - floor(year / 100))
+  return (era * 400 + year) * 12 + floor((5 * day_of_year + 2) / 153) + 2 - 23640
+end
+
+local function month_start(month)
+  local march_months = month + 23640 - 2
+  local year = floor(march_months / 12)
+  local era = floor(year / 400)
+  local year_of_era = year - era * 400
+  local day_of_year = floor((153 * (march_months % 12) + 2) / 5)
+  local day_of_era = year_of_era * 365 + floor(year_of_era / 4) - floor(year_of_era / 100) + day_of_year
+  return (era * 146097 + day_of_era - 719468) * 86400000000
+end
+
+-- count + cost <= limit. `window` is microseconds, or 0 for calendar months; `anchor` is where the first one begins.
+local function fixed_window(key, shared, limit, window, anchor, cost)
+  local id
+  if window == 0 then
+    id = month_of(now - anchor)
+  else
+    id = floor((now - anchor) / window)
+  end
+  local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
+  local raw = call('GET', key)
+  if raw then
+    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_counts(raw, id)
+  end
+  local ends
+  if window == 0 then
+    ends = month_start(id + 1) + anchor - now
+  else
+    ends = (id + 1) * window + anchor - now
+  end
+  if limit == 0 then
+    return NEVER, 0, ends, 0, ends
+  end
+  local room = limit - (taken - returned + remote)
+  local left = room > 0 and room or 0
+  if cost > room then
+    return cost > limit and NEVER or -1 - ends, left, ends, left, ends
+  end
+  if cost == 0 then
+    return 0, left, ends, left, ends
+  end
+  if not shared then
+    return 0, left, ends, room - cost, ends, window_value(dirty, id, taken + cost, 0, returned, 0, remote, 0, 0),
+      ttl_ms(ends)
+  end
+  return 0, left, ends, room - cost, ends,
+    window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
+    ttl_ms(ends + SLACK_US), dirty == 0
+end
+
+-- before x (ticks - elapsed) / ticks + taken + cost <= limit. The window has `ticks` steps of `tick` microseconds.
+-- A count beyond the limit may carry a product past 2^53 and make it inexact, but then it is far above
+-- limit x ticks < 2^50 and the comparison still certain.
+local function sliding_window(key, shared, limit, ticks, tick, cost)
+  local elapsed = floor(now / tick)
+  local id = floor(elapsed / ticks)
+  elapsed = elapsed - id * ticks
+  local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
+  local raw = call('GET', key)
+  if raw then
+    local seen = id
+    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_counts(raw, id)
+    if id > seen then
+      elapsed = 0
+    end
+  end
+  local ends = (id + 1) * ticks * tick - now
+  if limit == 0 then
+    return NEVER, 0, ends, 0, ends
+  end
+  local used, used_before = taken - returned + remote, before - returned_before + remote_before
+  local room = limit - used - ceil(used_before * (ticks - elapsed) / ticks)
+  local left = room > 0 and room or 0
+  if cost > room then
+    if cost > limit then
+      return NEVER, left, ends, left, ends
+    end
+    local spare = limit - used - cost
+    if spare >= 0 then
+      local keeps = floor(spare * ticks / used_before)
+      if keeps > 0 then
+        return -1 - (ends - keeps * tick), left, ends, left, ends
+      end
+    end
+    local wait = ends
+    if used > 0 then
+      local keeps = floor((limit - cost) * ticks / used)
+      if keeps < ticks then
+        wait = ends + (ticks - keeps) * tick
+      end
+    end
+    return -1 - wait, left, ends, left, ends
+  end
+  if cost == 0 then
+    return 0, left, ends, left, ends
+  end
+  if not shared then
+    return 0, left, ends, room - cost, ends,
+      window_value(dirty, id, taken + cost, before, returned, returned_before, remote, remote_before, 0),
+      ttl_ms(ends + ticks * tick)
+  end
+  return 0, left, ends, room - cost, ends,
+    window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
+    ttl_ms(ends + ticks * tick + SLACK_US), dirty == 0
+end
