@@ -1,0 +1,125 @@
+"""The `tidegate` command. Each subcommand imports what it needs when it is called, so that all of them start fast."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="tidegate",
+    help="Multi-region rate limiting with a control plane.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, and those hold secrets
+)
+
+
+@app.command()
+def up(
+    *,
+    regions: Annotated[str, typer.Option(help="Names of the regions, separated by commas.")] = "us-east,eu-west",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep state here between runs. Without it everything is removed at exit.")
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make plans, clients and keys, and print requests to try.")
+    ] = False,
+    control_plane_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the control plane.")] = 8000,
+    first_node_port: Annotated[
+        int,
+        typer.Option(
+            min=1, max=65535, help="Port of the first region's node; the next region's is one higher, and so on."
+        ),
+    ] = 8101,
+    nodes_per_region: Annotated[
+        int, typer.Option(min=1, max=8, help="Nodes in each region; the second ones are on ports 10 higher, and so on.")
+    ] = 1,
+) -> None:
+    """Run everything on this machine: Postgres, the control plane, and in each region a Valkey and a node.
+
+    TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once.
+    """
+    from tidegate.stack.layout import StackOptions
+    from tidegate.stack.up import run_up
+
+    options = StackOptions(
+        regions=tuple(name.strip() for name in regions.split(",") if name.strip()),
+        data_dir=data_dir,
+        demo=demo,
+        control_plane_port=control_plane_port,
+        first_node_port=first_node_port,
+        nodes_per_region=nodes_per_region,
+        admin_token=os.environ.get("TIDEGATE_ADMIN_TOKEN"),
+    )
+    sys.exit(run_up(options))
+
+
+@app.command("control-plane")
+def control_plane() -> None:
+    """Run the control plane; its settings come from TIDEGATE_* environment variables."""
+    from control_plane.main import run
+
+    from control_plane.settings import Settings
+
+    run(Settings())
+
+
+@app.command("data-plane")
+def data_plane() -> None:
+    """Run a decision node; its settings come from TIDEGATE_* environment variables."""
+    from data_plane.main import run
+
+    from data_plane.settings import Settings
+
+    run(Settings())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database at TIDEGATE_DATABASE_URL to the newest schema."""
+    from control_plane.database import migrate as migrate_database
+
+    url = os.environ.get("TIDEGATE_DATABASE_URL")
+    if not url:
+        raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql+asyncpg://user@host/database")
+    migrate_database(url)
+
+
+@app.command()
+def check(
+    *,
+    api_key: Annotated[str | None, typer.Option(envvar="TIDEGATE_API_KEY", help="The caller's key.")] = None,
+    ip: Annotated[str | None, typer.Option(help="The caller's address.")] = None,
+    method: Annotated[str | None, typer.Option(help="HTTP method of the request.")] = None,
+    path: Annotated[str | None, typer.Option(help="Path of the request.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Name of a route, in place of method and path.")] = None,
+    client: Annotated[str | None, typer.Option(help="Name of a client, in place of a key.")] = None,
+    cost: Annotated[int, typer.Option(min=0, help="Units to take; 0 only looks.")] = 1,
+    url: Annotated[str, typer.Option(envvar="TIDEGATE_NODE_URL", help="The node to ask.")] = "http://127.0.0.1:8101",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the node's answer as it is.")] = False,
+) -> None:
+    """Ask a node once. Exits with 0 when allowed, 1 when denied, 2 when there is no answer."""
+    from tidegate.check import ask, show
+
+    question = {
+        "api_key": api_key,
+        "client": client,
+        "ip": ip,
+        "method": method,
+        "path": path,
+        "endpoint": endpoint,
+        "cost": cost,
+    }
+    answer = ask(
+        url,
+        {name: value for name, value in question.items() if value is not None},
+        token=os.environ.get("TIDEGATE_GATEWAY_TOKEN"),
+    )
+    sys.exit(show(answer, as_json=as_json))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

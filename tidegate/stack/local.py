@@ -1,0 +1,176 @@
+"""The local stack: what starts in which order, and stops in the opposite one."""
+
+import concurrent.futures
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import httpx
+
+from tidegate.stack.admin import AdminApi
+from tidegate.stack.child import Child, run_to_end, wait_until_ready
+from tidegate.stack.keyring import Keyring
+from tidegate.stack.layout import DataDir, NodePlace, StackOptions, node_places
+from tidegate.stack.ports import LOOPBACK, free_ports
+from tidegate.stack.postgres import PostgresServer
+from tidegate.stack.progress import Progress
+from tidegate.stack.store import StoreServer
+
+DATABASE = "tidegate"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+TIDEGATE = (sys.executable, "-m", "tidegate")
+
+
+class LocalStack:
+    """Postgres, the control plane, and per region a Valkey and nodes, all children of this process.
+
+    ``interrupted`` is called while waiting and may raise to give up.
+    """
+
+    def __init__(
+        self,
+        options: StackOptions,
+        data_dir: DataDir,
+        keyring: Keyring,
+        *,
+        progress: Progress,
+        interrupted: Callable[[], None],
+    ) -> None:
+        self.nodes = node_places(options)
+        self.control_plane_url = f"http://{LOOPBACK}:{options.control_plane_port}"
+        self._options = options
+        self._data_dir = data_dir
+        self._keyring = keyring
+        self._progress = progress
+        self._interrupted = interrupted
+        durable = options.data_dir is not None
+        postgres_port, *store_ports = free_ports(1 + len(options.regions))
+        self._postgres = PostgresServer(
+            data_dir.postgres,
+            port=postgres_port,
+            password=keyring.postgres_password,
+            log_path=data_dir.log("postgres"),
+            durable=durable,
+        )
+        self._stores = {
+            region: StoreServer(
+                data_dir.store(region),
+                port=port,
+                password=keyring.store_passwords[region],
+                log_path=data_dir.log(f"valkey-{region}"),
+                name=f"Valkey of {region}",
+                durable=durable,
+            )
+            for region, port in zip(options.regions, store_ports, strict=True)
+        }
+        self._control_plane = self._control_plane_child()
+        self._node_children = [self._node_child(place) for place in self.nodes]
+
+    def children(self) -> list[Child]:
+        """Every process that runs for as long as the stack does."""
+        stores = [store.child for store in self._stores.values()]
+        return [self._postgres.child, *stores, self._control_plane, *self._node_children]
+
+    def start(self, admin_token: str) -> None:
+        """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``."""
+        with self._progress.step("Postgres"):
+            for store in self._stores.values():
+                store.prepare()
+                store.child.start()
+            self._postgres.prepare()
+            self._postgres.child.start()
+            self._wait(self._postgres.child, self._postgres.is_ready)
+            self._postgres.ensure_database(DATABASE)
+        with self._progress.step("Valkey in " + ", ".join(self._stores)):
+            for store in self._stores.values():
+                self._wait(store.child, store.is_ready)
+        with self._progress.step("database schema"):
+            run_to_end(
+                Child(
+                    "the migration",
+                    [*TIDEGATE, "migrate"],
+                    env={"TIDEGATE_DATABASE_URL": self._postgres.url(DATABASE)},
+                    log_path=self._data_dir.log("migrate"),
+                ),
+                timeout_s=START_TIMEOUT_S,
+                interrupted=self._interrupted,
+            )
+        with self._progress.step("control plane"):
+            self._control_plane.start()
+            self._wait(self._control_plane, partial(_answers, f"{self.control_plane_url}/readyz"))
+            self._tell_regions(admin_token)
+        with self._progress.step("nodes " + ", ".join(place.name for place in self.nodes)):
+            for child in self._node_children:
+                child.start()
+            for place, child in zip(self.nodes, self._node_children, strict=True):
+                self._wait(child, partial(_answers, f"{place.url}/readyz"))
+
+    def stop(self) -> None:
+        """Stop what runs, those that need others first; bounded in time, and nothing is left behind."""
+        for together in (
+            self._node_children,
+            [self._control_plane],
+            [store.child for store in self._stores.values()],
+            [self._postgres.child],
+        ):
+            _stop_all(together)
+
+    def _wait(self, child: Child, is_ready: Callable[[], bool]) -> None:
+        wait_until_ready(child, is_ready, timeout_s=START_TIMEOUT_S, interrupted=self._interrupted)
+
+    def _tell_regions(self, admin_token: str) -> None:
+        with contextlib.closing(AdminApi(self.control_plane_url, admin_token)) as admin:
+            for region in self._options.regions:
+                first = next(place for place in self.nodes if place.region == region)
+                credential = self._keyring.region_credentials[region]
+                admin.put(f"/v1/regions/{region}", {"peer_url": first.url, "credential": credential})
+
+    def _control_plane_child(self) -> Child:
+        return Child(
+            "control plane",
+            [*TIDEGATE, "control-plane"],
+            log_path=self._data_dir.log("control-plane"),
+            env={
+                "TIDEGATE_HOST": LOOPBACK,
+                "TIDEGATE_PORT": str(self._options.control_plane_port),
+                "TIDEGATE_DATABASE_URL": self._postgres.url(DATABASE),
+                "TIDEGATE_SIGNING_KEY_FILE": str(self._data_dir.signing_key),
+                "TIDEGATE_ADMIN_TOKEN_FILE": str(self._data_dir.admin_token),
+            },
+        )
+
+    def _node_child(self, place: NodePlace) -> Child:
+        return Child(
+            f"node {place.name}",
+            [*TIDEGATE, "data-plane"],
+            log_path=self._data_dir.log(f"node-{place.name}"),
+            env={
+                "TIDEGATE_NODE": place.name,
+                "TIDEGATE_REGION": place.region,
+                "TIDEGATE_HOST": LOOPBACK,
+                "TIDEGATE_PORT": str(place.port),
+                "TIDEGATE_REDIS_URL": self._stores[place.region].url,
+                "TIDEGATE_CONTROL_PLANE_URL": self.control_plane_url,
+                "TIDEGATE_REGION_CREDENTIAL": self._keyring.region_credentials[place.region],
+                "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": self._keyring.public_key(),
+                "TIDEGATE_SNAPSHOT_FILE": str(self._data_dir.snapshot(place.name)),
+                "TIDEGATE_TRUST": "network",
+                "TIDEGATE_DIALECT": "envoy",
+            },
+        )
+
+
+def _stop_all(children: Sequence[Child]) -> None:
+    """Stop them at the same time: together they take as long as the slowest."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(children))) as pool:
+        for stopped in [pool.submit(child.stop, STOP_TIMEOUT_S) for child in children]:
+            stopped.result()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,117 @@
+"""`tidegate up`: start the local stack, say when it is ready, watch it, stop it."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tidegate.stack.admin import AdminApi
+from tidegate.stack.child import Child, exit_words
+from tidegate.stack.demo import set_up_demo, suggestions
+from tidegate.stack.errors import StackError, StopRequestedError
+from tidegate.stack.keyring import open_admin_token, open_keyring
+from tidegate.stack.layout import DataDir, StackOptions, require_sound
+from tidegate.stack.local import LocalStack
+from tidegate.stack.progress import Progress
+
+WATCH_S = 0.25
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_up(options: StackOptions) -> int:
+    """Run the local stack until Ctrl-C or SIGTERM; returns the exit code."""
+    progress = Progress()
+    stop = threading.Event()
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda _number, _frame: stop.set())
+
+    def interrupted() -> None:
+        if stop.is_set():
+            raise StopRequestedError
+
+    try:
+        require_sound(options)
+        with _data_dir(options.data_dir) as data_dir:
+            token, made = open_admin_token(data_dir, options.admin_token)
+            keyring = open_keyring(data_dir, options.regions)
+            if made:
+                progress.result(f"admin token: {token} (kept in {data_dir.admin_token})")
+            stack = LocalStack(options, data_dir, keyring, progress=progress, interrupted=interrupted)
+            try:
+                stack.start(token)
+                if options.demo:
+                    with progress.step("demo"):
+                        with contextlib.closing(AdminApi(stack.control_plane_url, token)) as admin:
+                            set_up_demo(admin, keyring)
+                    for line in suggestions(keyring, stack.nodes, stack.control_plane_url, str(data_dir.admin_token)):
+                        progress.result(line)
+                _say_ready(stack, data_dir, progress)
+                _watch(stack.children(), stop, progress)
+            finally:
+                progress.note("stopping")
+                stack.stop()
+    except StackError as error:
+        progress.trouble(str(error))
+        return 1
+    except StopRequestedError:
+        progress.note("stopped before it was ready")
+        return 130
+    progress.note("stopped")
+    return 0
+
+
+def _say_ready(stack: LocalStack, data_dir: DataDir, progress: Progress) -> None:
+    progress.note(f"logs: {data_dir.logs}")
+    progress.note("the gateway network is trusted: whoever reaches a node's port may ask it, for any client")
+    parts = [f"control plane {stack.control_plane_url}", *(f"{place.name} {place.url}" for place in stack.nodes)]
+    progress.result("ready: " + ", ".join(parts))
+
+
+def _watch(children: list[Child], stop: threading.Event, progress: Progress) -> None:
+    """Until asked to stop: report a part that ended by itself, once. The others go on, as they would in production."""
+    alive = list(children)
+    while not stop.wait(WATCH_S):
+        for child in [one for one in alive if one.exit_code() is not None]:
+            alive.remove(child)
+            words = exit_words(child.exit_code() or 0)
+            tail = "".join(f"\n  | {line}" for line in child.log_tail(10).splitlines())
+            progress.trouble(f"{child.name} ended with {words}; the rest goes on{tail}\n  (log: {child.log_path})")
+
+
+@contextlib.contextmanager
+def _data_dir(kept: Path | None) -> Iterator[DataDir]:
+    """The directory to keep, locked against a second `up`; or a temporary one, removed at the end."""
+    if kept is None:
+        root = Path(tempfile.mkdtemp(prefix="tidegate-"))
+        try:
+            yield _furnished(root)
+        finally:
+            shutil.rmtree(root)
+        return
+    root = kept.resolve()
+    data_dir = _furnished(root)
+    with data_dir.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(
+                f"another `tidegate up` uses the data directory {root}: stop it, or name another"
+            ) from None
+        yield data_dir
+
+
+def _furnished(root: Path) -> DataDir:
+    data_dir = DataDir(root)
+    try:
+        for directory in (root, data_dir.logs, data_dir.root / "snapshots"):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StackError(f"--data-dir {root} cannot be used: {error.strerror}") from None
+    if not os.access(root, os.W_OK):
+        raise StackError(f"--data-dir {root} cannot be written")
+    return data_dir
