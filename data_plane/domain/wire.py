@@ -6,7 +6,8 @@ A rule is packed once, when the config is applied; a check then costs one join. 
 import struct
 from collections.abc import Sequence
 
-from contract.limits import MONDAY_US, LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
+from contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
+from data_plane.domain.algorithms.calendar import calendar_anchor_us
 from data_plane.domain.outcome import NEVER, Outcome
 
 SHADOW = 8
@@ -17,7 +18,6 @@ _RULE = struct.Struct("<Bddd")
 _CHECK = struct.Struct("<dB")
 _NOW = struct.Struct("<q")
 _OUTCOME = struct.Struct("<qqq")
-_DAY_US = 86_400_000_000
 
 
 def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
@@ -49,15 +49,6 @@ def decode_reply(reply: bytes, counts: Sequence[int]) -> tuple[int, list[list[Ou
         checks.append(outcomes[start:end])
         start = end
     return _NOW.unpack_from(reply)[0], checks
-
-
-def calendar_anchor_us(rule: LimitRule) -> int:
-    """Where a calendar window begins: for months, how long after 00:00 UTC of the 1st (up to 27 days); else mod W."""
-    if rule.calendar == "month":
-        return _month_anchor_us(rule.anchor_us)
-    if rule.calendar == "week":
-        return (rule.anchor_us or MONDAY_US) % nominal_window_us(rule)
-    return rule.anchor_us % nominal_window_us(rule)
 
 
 def _parameters(rule: LimitRule) -> tuple[int, int, int]:

@@ -1,0 +1,9 @@
+"""The rules of every algorithm in exact integers: oracle of the Lua scripts and limiter of last resort.
+
+States are immutable and ``None`` means untouched; time is an argument, in microseconds since the epoch.
+"""
+
+from data_plane.domain.algorithms.decide import State, decide, evaluate
+from data_plane.domain.algorithms.verdict import Verdict
+
+__all__ = ["State", "Verdict", "decide", "evaluate"]
