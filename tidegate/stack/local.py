@@ -107,6 +107,10 @@ class LocalStack:
             for place, child in zip(self.nodes, self._node_children, strict=True):
                 self._wait(child, partial(_answers, f"{place.url}/readyz"))
 
+    def admin_api(self, token: str) -> AdminApi:
+        """The control plane's API; the caller closes it."""
+        return AdminApi(self.control_plane_url, token)
+
     def stop(self) -> None:
         """Stop what runs, those that need others first; bounded in time, and nothing is left behind."""
         for together in (
@@ -121,7 +125,7 @@ class LocalStack:
         wait_until_ready(child, is_ready, timeout_s=START_TIMEOUT_S, interrupted=self._interrupted)
 
     def _tell_regions(self, admin_token: str) -> None:
-        with contextlib.closing(AdminApi(self.control_plane_url, admin_token)) as admin:
+        with contextlib.closing(self.admin_api(admin_token)) as admin:
             for region in self._options.regions:
                 first = next(place for place in self.nodes if place.region == region)
                 credential = self._keyring.region_credentials[region]

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, exit_words
 from tidegate.stack.demo import set_up_demo, suggestions
 from tidegate.stack.errors import StackError, StopRequestedError
@@ -45,9 +44,8 @@ def run_up(options: StackOptions) -> int:
             try:
                 stack.start(token)
                 if options.demo:
-                    with progress.step("demo"):
-                        with contextlib.closing(AdminApi(stack.control_plane_url, token)) as admin:
-                            set_up_demo(admin, keyring)
+                    with progress.step("demo"), contextlib.closing(stack.admin_api(token)) as admin:
+                        set_up_demo(admin, keyring)
                     for line in suggestions(keyring, stack.nodes, stack.control_plane_url, str(data_dir.admin_token)):
                         progress.result(line)
                 _say_ready(stack, data_dir, progress)
@@ -57,6 +55,8 @@ def run_up(options: StackOptions) -> int:
                 stack.stop()
     except StackError as error:
         progress.trouble(str(error))
+        if options.data_dir is None:
+            progress.note("the logs went with the temporary directory: --data-dir keeps them")
         return 1
     except StopRequestedError:
         progress.note("stopped before it was ready")
