@@ -1,0 +1,130 @@
+"""A script call: which decisions ride in it, and how each gets exactly one answer."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from data_plane.adapters.redis.link import pack_command
+from data_plane.adapters.redis.stats import StoreStats
+from data_plane.domain.outcome import Outcome
+from data_plane.services.ports import CounterCheck, StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+
+class ScriptCodec(NamedTuple):
+    """The decision script and its wire: ``encode`` makes one argument a decision, ``decode`` reads a batch's reply."""
+
+    source: str
+    encode: Callable[[int, Sequence[bytes]], bytes]
+    decode: Callable[[bytes, Sequence[int]], tuple[int, Sequence[Sequence[Outcome]]]]
+
+
+class Answers:
+    """Calls ``done``, counts what went wrong, and lets no callback harm its neighbours."""
+
+    def __init__(self, stats: StoreStats) -> None:
+        self._stats = stats
+
+    def give(self, check: CounterCheck, outcomes: Sequence[Outcome], now_us: int) -> None:
+        """Answer one decision."""
+        try:
+            check.done(outcomes, now_us)
+        except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
+            self._broken_callback()
+
+    def refuse(self, checks: Sequence[CounterCheck], reason: str) -> None:
+        """Answer these with ``StoreUnavailableError(reason)``."""
+        if not checks:
+            return
+        self._stats.errors[reason] += len(checks)
+        error = StoreUnavailableError(reason)
+        for check in checks:
+            try:
+                check.done(error, 0)
+            except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
+                self._broken_callback()
+
+    def _broken_callback(self) -> None:
+        self._stats.callback_errors += 1
+        if self._stats.callback_errors == 1:
+            log.exception("a decision's callback raised; further ones are only counted")
+
+
+class Call:
+    """One script call. Its decisions are in the order of ``times`` (loop seconds), so they expire from the front."""
+
+    __slots__ = ("_expired", "_owner", "checks", "counts", "packed", "reloaded", "slot", "times")
+
+    def __init__(
+        self,
+        *,
+        owner: "CallOwner",
+        checks: list[CounterCheck],
+        times: list[float],
+        counts: list[int],
+        packed: bytes,
+        slot: int | None,
+    ) -> None:
+        self._owner = owner
+        self.checks = checks
+        self.times = times
+        self.counts = counts
+        self.packed = packed
+        self.slot = slot
+        self.reloaded = False
+        self._expired = 0
+
+    @property
+    def unanswered(self) -> list[CounterCheck]:
+        """The decisions that have no answer yet."""
+        return self.checks[self._expired :] if self._expired else self.checks
+
+    @property
+    def unanswered_times(self) -> list[float]:
+        """When those were submitted."""
+        return self.times[self._expired :] if self._expired else self.times
+
+    @property
+    def is_late(self) -> bool:
+        """Whether any of its decisions has been given up."""
+        return self._expired > 0
+
+    def expire(self, horizon: float) -> list[CounterCheck]:
+        """Give up on the decisions submitted at or before ``horizon``; returns them."""
+        start = end = self._expired
+        times = self.times
+        while end < len(times) and times[end] <= horizon:
+            end += 1
+        self._expired = end
+        return self.checks[start:end]
+
+    def give_up(self) -> list[CounterCheck]:
+        """Give up on all that is left; returns them."""
+        left = self.unanswered
+        self._expired = len(self.checks)
+        return left
+
+    def deliver(self, answers: Answers, outcomes: Sequence[Sequence[Outcome]], now_us: int) -> None:
+        """Answer every decision that was not given up meanwhile."""
+        give = answers.give
+        for index in range(self._expired, len(self.checks)):
+            give(self.checks[index], outcomes[index], now_us)
+        self._expired = len(self.checks)
+
+    def on_reply(self, reply: object) -> None:
+        """A reply of the link is for this call."""
+        self._owner.on_reply(self, reply)
+
+
+class CallOwner:
+    """Who sent a call and reads its reply."""
+
+    def on_reply(self, call: Call, reply: object) -> None:
+        """Read the reply to ``call``."""
+        raise NotImplementedError
+
+
+def pack(sha: bytes, dirty_key: bytes, keys: list[bytes], arguments: list[bytes]) -> bytes:
+    """The packed ``EVALSHA`` of a batch: KEYS[1] is the dirty set, then every counter; one argument a decision."""
+    return pack_command(b"EVALSHA", sha, len(keys) + 1, dirty_key, *keys, *arguments)

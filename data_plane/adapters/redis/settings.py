@@ -1,0 +1,54 @@
+"""How a node reaches its region's Redis or Valkey, and how long it waits for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Shape = Literal["standalone", "sentinel", "cluster"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisSettings:
+    """Where the store is and the bounds under which it is used; the defaults suit a store in the same zone.
+
+    ``url`` is ``redis://``, ``rediss://`` or ``unix://`` with user, password and database as in redis-py. With
+    ``shape="sentinel"`` its address is ignored (the sentinels name the master) and with ``"cluster"`` it is one of the
+    seeds, beside ``cluster_nodes``.
+    """
+
+    url: str = "redis://127.0.0.1:6379/0"
+    shape: Shape = "standalone"
+    sentinels: tuple[tuple[str, int], ...] = ()
+    master_name: str = ""
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    cluster_nodes: tuple[tuple[str, int], ...] = ()
+
+    tls_ca_file: Path | None = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    tls_check_hostname: bool = True
+
+    deadline_ms: float = 10.0
+    """A decision that is not answered by then is given up. A busy host deschedules a healthy server for about 5 ms."""
+    connect_timeout_ms: float = 1_000.0
+    stall_reconnect_ms: float = 1_000.0
+    """A connection whose oldest call is older than this is dropped: its late replies are not worth the wait."""
+
+    max_batch_decisions: int = 128
+    max_batch_limits: int = 384
+    max_in_flight: int = 2
+    max_pending: int = 4_096
+
+    circuit_window_ms: float = 100.0
+    circuit_min_failures: int = 5
+    backoff_base_ms: float = 20.0
+    backoff_cap_ms: float = 1_000.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by name."""
+        if self.shape == "sentinel" and not (self.sentinels and self.master_name):
+            raise ValueError("shape 'sentinel' needs sentinels and master_name")
+        for name in ("deadline_ms", "connect_timeout_ms", "max_batch_decisions", "max_in_flight", "max_pending"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")

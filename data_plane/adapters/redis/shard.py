@@ -1,0 +1,373 @@
+"""One server's queue of decisions: forms batches, keeps deadlines, and stops waiting when the circuit opens."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from data_plane.adapters.redis.calls import Answers, Call, CallOwner, ScriptCodec, pack
+from data_plane.adapters.redis.circuit import Backoff, Circuit
+from data_plane.adapters.redis.connect import Connector
+from data_plane.adapters.redis.keeper import LinkKeeper
+from data_plane.adapters.redis.link import Link, pack_command
+from data_plane.adapters.redis.reasons import Reason, classify, error_code
+from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.stats import StoreStats
+from data_plane.adapters.redis.status import ShardStatus
+from data_plane.services.ports import CounterCheck
+
+
+class Slots(Protocol):
+    """What a shard of a Cluster needs to know of the others."""
+
+    def slot_of(self, check: CounterCheck) -> int:
+        """The slot of all of this check's keys."""
+        ...
+
+    def dirty_key(self, slot: int | None) -> bytes:
+        """The dirty set that a batch for this slot marks."""
+        ...
+
+    def redirect(self, call: Call, code: str, message: str) -> None:
+        """Take over a call that was answered with MOVED, ASK or TRYAGAIN: it did not run."""
+        ...
+
+
+SWEEPS_PER_DEADLINE = 4
+CLUSTER_CALLS_IN_FLIGHT = 256
+
+
+class Shard(CallOwner):
+    """Decides on one server. ``submit`` costs an append; what arrives while calls are in flight rides in the next."""
+
+    def __init__(
+        self,
+        settings: RedisSettings,
+        *,
+        codec: ScriptCodec,
+        connector: Connector,
+        stats: StoreStats,
+        random: Callable[[], float],
+        dirty_key: bytes = b"",
+        slots: Slots | None = None,
+    ) -> None:
+        self._codec = codec
+        self._dirty_key = dirty_key
+        self._slots = slots
+        self._stats = stats
+        self._answers = Answers(stats)
+        self._max_decisions = settings.max_batch_decisions
+        self._max_limits = settings.max_batch_limits
+        self._max_pending = settings.max_pending
+        self._max_calls = settings.max_in_flight if slots is None else CLUSTER_CALLS_IN_FLIGHT
+        self._deadline_s = settings.deadline_ms / 1000
+        self._tick_s = self._deadline_s / SWEEPS_PER_DEADLINE
+        self._stall_s = settings.stall_reconnect_ms / 1000
+        base_s, cap_s = settings.backoff_base_ms / 1000, settings.backoff_cap_ms / 1000
+        self.circuit = Circuit(
+            window_s=settings.circuit_window_ms / 1000,
+            min_failures=settings.circuit_min_failures,
+            backoff=Backoff(base_s=base_s, cap_s=cap_s, random=random),
+        )
+        self.keeper = LinkKeeper(
+            connector,
+            Backoff(base_s=base_s, cap_s=cap_s, random=random),
+            stats,
+            on_open=self._on_open,
+            on_lost=self._on_lost,
+            on_failure=self._on_connect_failure,
+        )
+        self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._pending: list[CounterCheck] = []
+        self._times: list[float] = []
+        self._refused: dict[Reason, list[CounterCheck]] = {}
+        self._in_flight = 0
+        self._flush_scheduled = False
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._last_sweep = 0.0
+        self._closing = False
+        self._idle = asyncio.Event()
+
+    def submit(self, check: CounterCheck) -> None:
+        """Queue a decision; its ``done`` is called later, never from within this call."""
+        if self.circuit.state != "closed" and not self._may_probe():
+            self._refuse_soon(check, "circuit_open")
+            return
+        if len(self._pending) >= self._max_pending or self._closing:
+            self._refuse_soon(check, "closed" if self._closing else "overloaded")
+            return
+        self._pending.append(check)
+        self._times.append(self._loop.time())
+        if self._sweep_timer is None:
+            self._arm_sweep()
+        if not self._flush_scheduled and self._in_flight < self._max_calls:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def resubmit(self, checks: list[CounterCheck], times: list[float]) -> None:
+        """Queue decisions that another server did not run; they keep their age and go first."""
+        if self.circuit.state != "closed" or self._closing:
+            self._answers.refuse(checks, "circuit_open")
+            return
+        self._pending[:0] = checks
+        self._times[:0] = times
+        if self._sweep_timer is None:
+            self._arm_sweep()
+        self._schedule_flush()
+
+    def send_asking(self, call: Call) -> None:
+        """Send a call that an ASK redirected here: this server does not own the slot yet."""
+        link = self.keeper.link
+        if link is None or not call.unanswered:
+            self._answers.refuse(call.give_up(), "connection_lost")
+            return
+        again = self._build(call.unanswered, call.unanswered_times, call.slot)
+        if again is not None:
+            self._send(link, again, before=pack_command(b"ASKING"))
+
+    def on_reply(self, call: Call, reply: object) -> None:
+        """Answer a batch's decisions from its reply, or from what kept it from running."""
+        self._in_flight -= 1
+        if type(reply) is bytes:
+            self._on_answer(call, reply)
+        else:
+            self._on_error(call, str(reply))
+        if self._pending:
+            self._schedule_flush()
+        elif self._closing and not self._in_flight:
+            self._idle.set()
+
+    def status(self, address: str) -> ShardStatus:
+        """The state of this server, reached at ``address``."""
+        return ShardStatus(
+            address=address,
+            connected=self.keeper.link is not None,
+            circuit=self.circuit.state,
+            circuit_opened=self.circuit.opened,
+            problem=self.keeper.last_problem,
+            server=self.keeper.facts,
+        )
+
+    async def close(self, timeout_s: float) -> None:
+        """Take no more, let what is in flight finish within ``timeout_s``, then disconnect."""
+        self._closing = True
+        if self._in_flight or self._pending:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        waiting = await self.keeper.close()
+        for taker in waiting:
+            if isinstance(taker, Call):
+                self._answers.refuse(taker.give_up(), "closed")
+        self._refuse_pending("closed")
+        self._answer_refused()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+
+    # Batches
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        while self._pending and self._in_flight < self._max_calls:
+            link = self.keeper.link
+            if link is None:
+                return
+            checks, times = self._take()
+            if self._slots is None:
+                call = self._build(checks, times, None)
+                if call is not None:
+                    self._send(link, call)
+            else:
+                self._send_by_slot(link, self._slots, checks, times)
+
+    def _take(self) -> tuple[list[CounterCheck], list[float]]:
+        limits = taken = 0
+        for check in self._pending[: self._max_decisions]:
+            limits += len(check.keys)
+            if limits > self._max_limits and taken:
+                break
+            taken += 1
+        checks, times = self._pending[:taken], self._times[:taken]
+        del self._pending[:taken]
+        del self._times[:taken]
+        return checks, times
+
+    def _send_by_slot(self, link: Link, slots: Slots, checks: list[CounterCheck], times: list[float]) -> None:
+        groups: dict[int, tuple[list[CounterCheck], list[float]]] = {}
+        for check, time in zip(checks, times, strict=True):
+            group = groups.setdefault(slots.slot_of(check), ([], []))
+            group[0].append(check)
+            group[1].append(time)
+        for slot, (members, member_times) in groups.items():
+            call = self._build(members, member_times, slot)
+            if call is not None:
+                self._send(link, call)
+
+    def _build(self, checks: list[CounterCheck], times: list[float], slot: int | None) -> Call | None:
+        keys: list[bytes] = []
+        arguments: list[bytes] = []
+        counts: list[int] = []
+        encode = self._codec.encode
+        try:
+            for check in checks:
+                arguments.append(encode(check.cost, check.params))
+                keys.extend(check.keys)
+                counts.append(len(check.keys))
+        except Exception:  # noqa: BLE001  one that cannot be encoded must not take its batch along
+            if len(checks) == 1:
+                self._answers.refuse(checks, "script_error")
+                return None
+            for check, time in zip(checks, times, strict=True):
+                call = self._build([check], [time], slot)
+                if call is not None and self.keeper.link is not None:
+                    self._send(self.keeper.link, call)
+            return None
+        dirty_key = self._dirty_key if self._slots is None else self._slots.dirty_key(slot)
+        packed = pack(self.keeper.sha, dirty_key, keys, arguments)
+        return Call(owner=self, checks=checks, times=times, counts=counts, packed=packed, slot=slot)
+
+    def _send(self, link: Link, call: Call, before: bytes = b"") -> None:
+        self._in_flight += 1
+        self._stats.batches += 1
+        self._stats.largest_batch = max(self._stats.largest_batch, len(call.checks))
+        if before:
+            link.send(before + call.packed, (None, call))
+        else:
+            link.send(call.packed, (call,))
+
+    # Replies
+
+    def _on_answer(self, call: Call, reply: bytes) -> None:
+        if call.is_late:
+            self._stats.late_replies += 1
+        else:
+            self.circuit.succeeded(self._loop.time())
+            self.keeper.works()
+        try:
+            now_us, outcomes = self._codec.decode(reply, call.counts)
+        except Exception:  # noqa: BLE001  whatever is wrong with a reply, its decisions still need an answer
+            self._answers.refuse(call.give_up(), "script_error")
+            return
+        self._stats.decisions += len(call.unanswered)
+        call.deliver(self._answers, outcomes, now_us)
+
+    def _on_error(self, call: Call, message: str) -> None:
+        code = error_code(message)
+        if code == "NOSCRIPT" and not call.reloaded:
+            self._reload_and_send(call)
+        elif code in {"MOVED", "ASK", "TRYAGAIN"} and self._slots is not None:
+            self.circuit.succeeded(self._loop.time())
+            self._slots.redirect(call, code, message)
+        else:
+            fault = classify(message)
+            self._answers.refuse(call.give_up(), fault.reason)
+            # A script's own error says nothing of the server: were it counted, one bad decision could open the circuit.
+            if fault.reason == "script_error":
+                self.circuit.succeeded(self._loop.time())
+            else:
+                self._failed()
+            if fault.reconnect:
+                self.keeper.reconnect()
+
+    def _reload_and_send(self, call: Call) -> None:
+        """The server forgot the script (restart, SCRIPT FLUSH). The call did not run, so sending it again is safe."""
+        link = self.keeper.link
+        again = self._build(call.unanswered, call.unanswered_times, call.slot) if call.unanswered else None
+        if link is None or again is None:
+            self._answers.refuse(call.give_up(), "connection_lost")
+            return
+        again.reloaded = True
+        self._stats.script_loads += 1
+        self._send(link, again, before=pack_command(b"SCRIPT", b"LOAD", self._codec.source))
+
+    # Deadlines and faults
+
+    def _arm_sweep(self) -> None:
+        self._last_sweep = self._loop.time()
+        self._sweep_timer = self._loop.call_later(self._tick_s, self._sweep)
+
+    def _sweep(self) -> None:
+        """Give up on what is older than the deadline.
+
+        Ages are taken at the sweep before: between two sweeps the loop has read its sockets, so a loop that was itself
+        late does not blame the server for replies that it has yet to read.
+        """
+        now = self._loop.time()
+        horizon = self._last_sweep + self._tick_s - self._deadline_s
+        self._last_sweep = now
+        expired: list[CounterCheck] = []
+        link = self.keeper.link
+        oldest = now
+        for taker in link.waiting if link is not None else ():
+            if isinstance(taker, Call):
+                oldest = min(oldest, taker.times[0])
+                expired += taker.expire(horizon)
+        due = 0
+        while due < len(self._times) and self._times[due] <= horizon:
+            due += 1
+        expired += self._pending[:due]
+        del self._pending[:due]
+        del self._times[:due]
+        if expired:
+            self._failed()
+            self._answers.refuse(expired, "timeout")
+        if now - oldest > self._stall_s:
+            self.keeper.reconnect()
+        if self._pending or self._in_flight:
+            self._sweep_timer = self._loop.call_later(self._tick_s, self._sweep)
+        else:
+            self._sweep_timer = None
+            if self._closing:
+                self._idle.set()
+
+    def _failed(self) -> None:
+        self.circuit.failed(self._loop.time())
+        if self.circuit.state == "open":
+            self._refuse_pending("circuit_open")
+
+    def _may_probe(self) -> bool:
+        return (
+            self.keeper.link is not None
+            and self._in_flight < self._max_calls
+            and self.circuit.admits_probe(self._loop.time())
+        )
+
+    def _refuse_pending(self, reason: Reason) -> None:
+        checks, self._pending, self._times = self._pending, [], []
+        self._answers.refuse(checks, reason)
+
+    def _refuse_soon(self, check: CounterCheck, reason: Reason) -> None:
+        """Never from within ``submit``: a pipelining caller would recurse, one level a request."""
+        if not self._refused:
+            self._loop.call_soon(self._answer_refused)
+        self._refused.setdefault(reason, []).append(check)
+
+    def _answer_refused(self) -> None:
+        refused, self._refused = self._refused, {}
+        for reason, checks in refused.items():
+            self._answers.refuse(checks, reason)
+
+    # The connection
+
+    def _on_open(self) -> None:
+        self.circuit.reachable(self._loop.time())
+        self._schedule_flush()
+
+    def _on_lost(self, link: Link) -> None:
+        """What is in flight may have been counted or not, so it is never sent again."""
+        for taker in link.waiting:
+            if isinstance(taker, Call):
+                self._in_flight -= 1
+                self._answers.refuse(taker.give_up(), "connection_lost")
+        link.waiting.clear()
+        self._failed()
+
+    def _on_connect_failure(self) -> None:
+        self.circuit.trip(self._loop.time())
+        self._refuse_pending("circuit_open")

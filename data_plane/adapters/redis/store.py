@@ -1,0 +1,98 @@
+"""``RedisCounterStore``: the port ``CounterStore`` over Redis or Valkey of any shape."""
+
+import asyncio
+import random as system_random
+from collections.abc import Callable, Sequence
+
+from data_plane.adapters.redis.calls import ScriptCodec
+from data_plane.adapters.redis.client import Argument, Reply, SideClient
+from data_plane.adapters.redis.connect import Connector
+from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.shard import Shard
+from data_plane.adapters.redis.stats import StoreStats
+from data_plane.adapters.redis.status import StoreStatus
+from data_plane.adapters.redis.topology import (
+    DIRTY_KEY,
+    SingleServer,
+    Topology,
+    address_in_url,
+    make_sentinel,
+    master_of,
+)
+from data_plane.domain.wire import decode_reply, encode_check
+from data_plane.services.ports import CounterCheck
+from lua import decide_script
+
+
+class RedisCounterStore:
+    """The region's counters. Make it on the event loop, ``await start()``, and ``close()`` at the end.
+
+    ``random`` gives floats in [0, 1) for jitter.
+    """
+
+    def __init__(self, settings: RedisSettings, random: Callable[[], float] = system_random.random) -> None:
+        self.settings = settings
+        self.stats = StoreStats()
+        self._random = random
+        self._codec = ScriptCodec(source=decide_script(), encode=encode_check, decode=decode_reply)
+        self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
+        self._topology = self._make_topology()
+        self._side: SideClient | None = None
+
+    async def start(self) -> None:
+        """Connect and check the server. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
+        await self._topology.start()
+
+    def submit(self, check: CounterCheck) -> None:
+        """Decide ``check`` as soon as possible. Its ``done`` is called later, never from within this call."""
+        self._topology.submit(check)
+
+    async def close(self, timeout_s: float = 1.0) -> None:
+        """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
+        await self._topology.close(timeout_s)
+        if self._side is not None:
+            await self._side.close()
+        if self._sentinel is not None:
+            await asyncio.gather(*(sentinel.aclose() for sentinel in self._sentinel.sentinels))
+
+    def status(self) -> StoreStatus:
+        """Connections, circuits and what the servers said of themselves when they were connected."""
+        shards = self._topology.statuses()
+        usable = bool(shards) and all(shard.connected and shard.circuit == "closed" for shard in shards)
+        return StoreStatus(shape=self.settings.shape, usable=usable, shards=shards)
+
+    def dirty_keys(self) -> list[bytes]:
+        """The dirty sets that this node may have marked: one, or on a Cluster one for each slot it wrote to."""
+        return self._topology.dirty_keys()
+
+    async def execute(self, *args: Argument) -> Reply:
+        """One command beside the hot pipeline, by redis-py's client. Raises redis-py's ``RedisError``."""
+        return await self._side_client().execute(*args)
+
+    async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
+        """One script beside the hot pipeline; on a Cluster all keys must share a slot. Raises ``RedisError``."""
+        return await self._side_client().call_script(source, keys, args)
+
+    def _side_client(self) -> SideClient:
+        if self._side is None:
+            self._side = SideClient(self.settings, self._sentinel)
+        return self._side
+
+    def _make_topology(self) -> Topology:
+        settings = self.settings
+        if self._sentinel is not None:
+            resolve = master_of(self._sentinel, settings.master_name)
+            connector = Connector(settings, self._codec.source, resolve, master_only=True)
+            return SingleServer(settings.master_name, self._make_shard, connector)
+        connector = Connector(settings, self._codec.source, address_in_url, master_only=False)
+        return SingleServer(connector.description, self._make_shard, connector)
+
+    def _make_shard(self, connector: Connector) -> Shard:
+        return Shard(
+            self.settings,
+            codec=self._codec,
+            connector=connector,
+            stats=self.stats,
+            random=self._random,
+            dirty_key=DIRTY_KEY,
+        )

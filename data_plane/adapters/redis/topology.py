@@ -1,0 +1,90 @@
+"""Which server holds the counters of a store that is not a Cluster: the one in the URL, or the Sentinels' master."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from redis.asyncio.sentinel import Sentinel
+
+from data_plane.adapters.redis.connect import Address, Connector, connection_options
+from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.shard import Shard
+from data_plane.adapters.redis.status import ShardStatus
+from data_plane.services.ports import CounterCheck
+
+DIRTY_KEY = b"tg:dirty"
+
+
+class Topology(Protocol):
+    """Routes decisions to shards."""
+
+    def submit(self, check: CounterCheck) -> None:
+        """Decide ``check``; its ``done`` is called later."""
+        ...
+
+    def dirty_keys(self) -> list[bytes]:
+        """Every dirty set that may hold something."""
+        ...
+
+    def statuses(self) -> tuple[ShardStatus, ...]:
+        """Each server's state."""
+        ...
+
+    async def start(self) -> None:
+        """Connect. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
+        ...
+
+    async def close(self, timeout_s: float) -> None:
+        """Finish what is in flight within ``timeout_s`` and disconnect."""
+        ...
+
+
+class SingleServer:
+    """One server decides everything."""
+
+    def __init__(self, address: str, make_shard: Callable[[Connector], Shard], connector: Connector) -> None:
+        self._address = address
+        self._shard = make_shard(connector)
+        self.submit = self._shard.submit
+
+    def dirty_keys(self) -> list[bytes]:
+        """The one dirty set."""
+        return [DIRTY_KEY]
+
+    def statuses(self) -> tuple[ShardStatus, ...]:
+        """The one server's state."""
+        return (self._shard.status(self._address),)
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._shard.keeper.start()
+
+    async def close(self, timeout_s: float) -> None:
+        """Disconnect."""
+        await self._shard.close(timeout_s)
+
+
+async def address_in_url() -> Address | None:
+    """A standalone server stays where the URL says."""
+    return None
+
+
+def make_sentinel(settings: RedisSettings) -> Sentinel:
+    """redis-py's Sentinel client; its sentinels share the TLS options of the master."""
+    options = {
+        name: value for name, value in connection_options(settings).items() if name.startswith(("socket_", "ssl_"))
+    }
+    if settings.url.startswith("rediss://"):
+        options["ssl"] = True
+    options |= {"username": settings.sentinel_username, "password": settings.sentinel_password}
+    # redis-py leaves this constructor untyped
+    return Sentinel(list(settings.sentinels), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+
+
+def master_of(sentinel: Sentinel, master_name: str) -> Callable[[], Awaitable[Address | None]]:
+    """Ask the sentinels where the master is now."""
+
+    async def resolve() -> Address | None:
+        host, port = await sentinel.discover_master(master_name)
+        return str(host), int(port)
+
+    return resolve

@@ -1,0 +1,28 @@
+"""Stores of the adapter under test, closed after each test."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.store import RedisCounterStore
+
+OpenStore = Callable[..., Awaitable[RedisCounterStore]]
+
+
+@pytest.fixture
+async def open_store() -> AsyncIterator[OpenStore]:
+    """Start a store: ``await open_store(url, **settings)``; closed with the test."""
+    opened: list[RedisCounterStore] = []
+
+    async def start(url: str, **settings: Any) -> RedisCounterStore:
+        # Tests share two cores with others: the deadline is for faults here, not for speed.
+        store = RedisCounterStore(RedisSettings(url=url, **{"deadline_ms": 100.0, **settings}))
+        opened.append(store)
+        await store.start()
+        return store
+
+    yield start
+    for store in opened:
+        await store.close()

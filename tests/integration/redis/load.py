@@ -1,0 +1,97 @@
+"""Decisions for tests: make them, submit them, and keep every answer, so that a missing or second one shows."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from contract.limits import LimitRule
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.wire import encode_rule
+from data_plane.services.ports import CounterCheck, StoreUnavailableError
+
+HOUR_US = 3_600_000_000
+Answer = Sequence[Outcome] | StoreUnavailableError
+
+
+def rule(limit: int, *, shadow: bool = False) -> bytes:
+    """A packed limit of ``limit`` units in a fixed hour."""
+    return encode_rule(
+        LimitRule(id=1, name="l", algorithm="fixed_window", limit=limit, window_us=HOUR_US, shadow=shadow)
+    )
+
+
+class Ask:
+    """One decision under way: its answers (there must be exactly one), and how long that took."""
+
+    def __init__(
+        self, store: RedisCounterStore, keys: Sequence[bytes], limits: Sequence[bytes], cost: int = 1
+    ) -> None:
+        self.answers: list[Answer] = []
+        self.took_s = 0.0
+        self.answered = asyncio.Event()
+        self._start = time.perf_counter()
+        store.submit(CounterCheck(keys, limits, cost, self._done))
+
+    def _done(self, answer: Answer, now_us: int) -> None:
+        self.answers.append(answer)
+        self.took_s = time.perf_counter() - self._start
+        self.answered.set()
+
+    @property
+    def verdict(self) -> str:
+        """``allowed``, ``denied``, or the reason why there was no decision."""
+        answer = self.answers[0]
+        if isinstance(answer, StoreUnavailableError):
+            return answer.reason
+        return "allowed" if all(outcome.allowed for outcome in answer) else "denied"
+
+
+async def ask(store: RedisCounterStore, keys: Sequence[bytes], limits: Sequence[bytes], cost: int = 1) -> Ask:
+    """One decision, answered."""
+    one = Ask(store, keys, limits, cost)
+    await asyncio.wait_for(one.answered.wait(), 5)
+    return one
+
+
+class Load:
+    """A steady stream of decisions on ``subjects`` keys, ``per_tick`` every millisecond or so, until ``stop``."""
+
+    def __init__(self, store: RedisCounterStore, *, subjects: int = 50, limit: int = 10**9, per_tick: int = 4) -> None:
+        self.asks: list[Ask] = []
+        self._store = store
+        self._subjects = subjects
+        self._limits = (rule(limit),)
+        self._per_tick = per_tick
+        self._stopping = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while not self._stopping and len(self.asks) < 200_000:
+            for _ in range(self._per_tick):
+                subject = len(self.asks) % self._subjects
+                self.asks.append(Ask(self._store, (b"{s%d}" % subject,), self._limits))
+            await asyncio.sleep(0.001)
+
+    async def verdicts(self, count: int, wanted: str, timeout_s: float = 10.0) -> None:
+        """Wait until ``count`` more decisions ended with ``wanted``."""
+        start = len(self.asks)
+        async with asyncio.timeout(timeout_s):
+            while sum(one.verdict == wanted for one in self.asks[start:] if one.answers) < count:
+                await asyncio.sleep(0.005)
+
+    async def stop(self) -> Counter[str]:
+        """Stop; how the decisions ended, after checking that each had exactly one answer."""
+        self._stopping = True
+        await self._task
+        async with asyncio.timeout(5):
+            for one in self.asks:
+                await one.answered.wait()
+        await asyncio.sleep(0)
+        assert {len(one.answers) for one in self.asks} == {1}
+        return Counter(one.verdict for one in self.asks)
+
+    def slowest_ms(self) -> float:
+        """The longest that any decision waited for its answer."""
+        return max(one.took_s for one in self.asks) * 1000
