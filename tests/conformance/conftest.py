@@ -1,0 +1,28 @@
+"""The implementations that the suite runs over."""
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.conformance.drivers import Driver, LuaDriver, PureDriver
+
+DRIVERS = ["pure", "valkey", "redis"]
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """Every implementation of the rules, with untouched counters."""
+    if request.param == "pure":
+        yield PureDriver()
+        return
+    with redis.Redis.from_url(request.getfixturevalue(f"{request.param}_url")) as client:
+        yield LuaDriver(client)
+
+
+@pytest.fixture
+def timed_driver(driver: Driver) -> Driver:
+    """Those whose clock the test moves."""
+    if not driver.moves_clock:
+        pytest.skip("this driver's clock cannot be moved")
+    return driver
