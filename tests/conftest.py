@@ -3,11 +3,13 @@
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests.servers.redis_debian import redis_binary
+from tests.servers.stack import Stack, stack_options
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import PostgresServer
@@ -116,6 +118,39 @@ def store_url(request: pytest.FixtureRequest) -> str:
     url = request.getfixturevalue(f"{request.param}_url")
     assert isinstance(url, str)
     return url
+
+
+@pytest.fixture(scope="session")
+def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
+    """Start one more `tidegate up`: ``start_stack(regions=(...), nodes_per_region=1, demo=False, keep=False)``.
+
+    For tests that stop it or kill parts of it; ``keep`` gives it a data directory, ``again=stack`` uses that one's.
+    """
+    started: list[Stack] = []
+
+    def start(*, keep: bool = False, again: Stack | None = None, **wanted: Any) -> Stack:
+        if again is None:
+            stack = Stack(tmp_path_factory.mktemp("stack"), stack_options(**wanted), keep=keep)
+        else:
+            stack = Stack(again.log_path.parent, again.options, keep=True)
+        started.append(stack)
+        stack.start()
+        return stack
+
+    try:
+        yield start
+    finally:
+        for stack in started:
+            stack.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(start_stack: Callable[..., Stack]) -> Stack:
+    """One `tidegate up` for the whole session, with regions us-east and eu-west and two nodes in each.
+
+    Tests share it: each makes clients and plans of its own and stops nothing.
+    """
+    return start_stack(nodes_per_region=2)
 
 
 def _empty(server: StoreServer) -> None:
