@@ -101,7 +101,8 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
 class Change(msgspec.Struct, frozen=True, array_like=True):
     """One document as it is now: canonical JSON (``msgspec.json.encode(body, order="sorted")``), or gone."""
 
-    kind: Kind
+    kind: str
+    """One of ``KINDS``; receivers carry kinds of a newer version without reading them."""
     id: str
     body: msgspec.Raw | None
 

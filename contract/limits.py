@@ -112,7 +112,8 @@ def nominal_window_us(rule: LimitRule) -> int:
     """The window's length; for months, which differ, the longest."""
     if rule.calendar is not None:
         return CALENDAR_US.get(rule.calendar, 31 * 86_400_000_000)
-    assert rule.window_us is not None
+    if rule.window_us is None:
+        raise ValueError(f"limit {rule.name!r} has neither window_us nor calendar")
     return rule.window_us
 
 

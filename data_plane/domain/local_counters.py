@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from contract.limits import LimitRule
-from data_plane.domain.algorithms import State, decide
+from data_plane.domain.algorithms import State, Stored, decide
 from data_plane.domain.outcome import Outcome
 
 
@@ -15,7 +15,7 @@ class LocalCounters:
         if max_keys < 1:
             raise ValueError(f"max_keys must be at least 1, not {max_keys}")
         self._max_keys = max_keys
-        self._counters: OrderedDict[bytes, tuple[State, int]] = OrderedDict()
+        self._counters: OrderedDict[bytes, Stored[State]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._counters)
@@ -23,9 +23,9 @@ class LocalCounters:
     def check(self, keys: Sequence[bytes], rules: Sequence[LimitRule], cost: int, now_us: int) -> list[Outcome]:
         """Decide ``cost`` units against ``rules``, all or nothing; ``keys[i]`` is the counter of ``rules[i]``."""
         outcomes, stored = decide(rules, [self._state(key, now_us) for key in keys], cost, now_us)
-        for key, verdict in zip(keys, stored, strict=True):
-            if verdict is not None and verdict.state is not None:
-                self._counters[key] = verdict.state, verdict.forget_us
+        for key, kept in zip(keys, stored, strict=True):
+            if kept is not None:
+                self._counters[key] = kept
         while len(self._counters) > self._max_keys:
             self._counters.popitem(last=False)
         return outcomes
@@ -38,9 +38,8 @@ class LocalCounters:
         found = self._counters.get(key)
         if found is None:
             return None
-        state, forget_us = found
-        if forget_us <= now_us:
+        if found.forget_us <= now_us:
             del self._counters[key]
             return None
         self._counters.move_to_end(key)
-        return state
+        return found.state

@@ -1,0 +1,113 @@
+"""The node's line to the control plane: one stream down, ACKs up. The node dials out; nothing dials in."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import httpx
+import msgspec
+import structlog
+
+from contract.config import Ack, StreamMessage
+from contract.status import Hello
+from data_plane.services.config import ConfigService, OutOfStepError
+
+log = structlog.get_logger()
+_decoder = msgspec.json.Decoder(StreamMessage)
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+SILENCE_S = 20.0
+"""Heartbeats come every few seconds; a stream that is silent for longer is dead."""
+_BACKOFF_S = (0.2, 10.0)
+
+
+@dataclass
+class Link:
+    """The state of the line, for ``/v1/status``. ``connected_since_s`` is epoch seconds or ``None``."""
+
+    connected: bool = False
+    last_error: str | None = None
+    reconnects: int = 0
+
+
+class ControlPlaneStream:
+    """Keeps the configuration up to date, for ever; every trouble ends in another try, with backoff and full jitter."""
+
+    def __init__(self, url: str, credential: str, node: str, region: str, version: str, config: ConfigService) -> None:
+        self._node, self._region, self._version = node, region, version
+        self._config = config
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"authorization": f"Bearer {credential}"},
+            timeout=httpx.Timeout(5.0, read=SILENCE_S),
+            trust_env=False,
+        )
+        self.link = Link()
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        delay = _BACKOFF_S[0]
+        from_nothing = False
+        try:
+            while True:
+                try:
+                    await self._follow(from_nothing=from_nothing)
+                    from_nothing, delay = False, _BACKOFF_S[0]  # the control plane ended it in good order
+                    self.link.last_error = None
+                except OutOfStepError as error:
+                    # Once more from nothing; when that fails too, no quicker than any other trouble.
+                    delay = _BACKOFF_S[0] if not from_nothing else min(delay * 2, _BACKOFF_S[1])
+                    from_nothing = True
+                    self._failed(str(error))
+                except (httpx.HTTPError, msgspec.DecodeError) as error:
+                    delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
+                    self._failed(f"{type(error).__name__}: {error}")
+                self.link.connected = False
+                self.link.reconnects += 1
+                await asyncio.sleep(random.uniform(0, delay))  # noqa: S311  jitter, not a secret
+        finally:
+            await self._client.aclose()
+
+    def _failed(self, error: str) -> None:
+        if error != self.link.last_error:
+            log.warning("control_plane_stream_ended", error=error)
+        self.link.last_error = error
+
+    async def _follow(self, *, from_nothing: bool) -> None:
+        hello = Hello(
+            node=self._node, region=self._region, version=self._version,
+            revision=0 if from_nothing else self._config.revision, digest="" if from_nothing else self._config.digest,
+        )  # fmt: skip
+        params = msgspec.to_builtins(hello)
+        async with self._client.stream("GET", "/internal/v1/stream", params=params) as response:
+            if response.status_code != 200:
+                raise httpx.HTTPStatusError(
+                    f"the control plane answered {response.status_code}", request=response.request, response=response
+                )
+            self.link.connected, self.link.last_error = True, None
+            async for line in _lines(response):
+                answer = self._config.receive(_decoder.decode(line))
+                if answer is not None:
+                    await self._answer(answer)
+
+    async def _answer(self, ack: Ack) -> None:
+        if ack.error is not None:
+            log.error("revision_refused", revision=ack.revision, error=ack.error)
+        body = msgspec.json.encode(ack)
+        response = await self._client.post(
+            "/internal/v1/acks", content=body, headers={"content-type": "application/json"}
+        )
+        response.raise_for_status()
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The lines of NDJSON. Split at LF alone: httpx's own lines also end at characters that JSON strings may hold."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > MAX_LINE_BYTES:
+            raise OutOfStepError(f"a line of more than {MAX_LINE_BYTES} bytes")
+        for line in lines:
+            if line:
+                yield line

@@ -1,0 +1,87 @@
+"""The last good configuration in a file, so that a node starts and serves with no control plane.
+
+MessagePack: ``{revision, signature, documents: [[kind, id, body], ...]}``. The signature covers revision and digest, and
+the digest is computed anew from the documents when the file is read: what was tampered with does not verify.
+"""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from contract.config import Change
+from data_plane.domain.config_set import ConfigSet
+from data_plane.services.config import Snapshot
+
+log = structlog.get_logger()
+
+
+class _File(msgspec.Struct):
+    revision: int
+    signature: str
+    documents: list[tuple[str, str, bytes]]
+
+
+class UnreadableSnapshotError(Exception):
+    """The file is there but is no snapshot."""
+
+
+class SnapshotFile:
+    """Writes in the background, the newest snapshot only; reads once at start."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._newest: Snapshot | None = None
+        self._wanted = asyncio.Event()
+
+    def load(self) -> Snapshot | None:
+        """The snapshot in the file, not yet verified; ``None`` when there is no file."""
+        try:
+            raw = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            file = msgspec.msgpack.decode(raw, type=_File)
+        except msgspec.DecodeError as error:
+            raise UnreadableSnapshotError(f"{self._path}: {error}") from error
+        changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)
+        return Snapshot(file.revision, file.signature, ConfigSet.empty().with_changes(changes))
+
+    def save_soon(self, snapshot: Snapshot) -> None:
+        """Have this snapshot written; one that is overtaken before its turn is skipped."""
+        self._newest = snapshot
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Write what ``save_soon`` was given, for ever. A write that fails is logged and tried with the next."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write the newest snapshot now, if it is not yet written."""
+        snapshot, self._newest = self._newest, None
+        if snapshot is None:
+            return
+        try:
+            await asyncio.to_thread(self._write, snapshot)
+        except OSError as error:
+            log.error("snapshot_not_written", path=str(self._path), error=str(error))
+
+    def _write(self, snapshot: Snapshot) -> None:
+        raw = msgspec.msgpack.encode(_File(snapshot.revision, snapshot.signature, list(snapshot.config.documents())))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)  # made with mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(self._path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise

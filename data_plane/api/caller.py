@@ -1,0 +1,47 @@
+"""Who is calling the node itself: an open network, a gateway with a token, or nobody we trust."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Literal, NamedTuple
+
+from contract.config import Gateway
+
+Trust = Literal["network", "token", "required"]
+"""``network``: whoever reaches the node is a trusted gateway. ``token``: anyone may ask, a gateway token is needed to
+speak for clients. ``required``: nothing without a gateway token."""
+
+Headers = list[tuple[bytes, bytes]]
+TOKEN_HEADER = b"x-tidegate-token"
+
+
+class Caller(NamedTuple):
+    """``trusted`` may name clients, endpoints and costs; ``gateway`` is set when a token proved it."""
+
+    trusted: bool
+    gateway: Gateway | None
+
+
+NETWORK = Caller(True, None)
+STRANGER = Caller(False, None)
+
+
+def identify(headers: Headers, trust: Trust, find: Callable[[bytes], Gateway | None], now_s: float) -> Caller | None:
+    """The caller, or ``None`` when a token is required and there is no valid one.
+
+    A token that was sent must be valid: a revoked gateway shall notice, not be served as a stranger.
+    """
+    token = header(headers, TOKEN_HEADER)
+    if token is None:
+        return NETWORK if trust == "network" else STRANGER if trust == "token" else None
+    gateway = find(sha256(token).digest())  # found by its hash: nothing secret is compared byte by byte
+    if gateway is None or (gateway.expires_at is not None and gateway.expires_at <= now_s):
+        return None
+    return Caller(True, gateway)
+
+
+def header(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of a header (lower-case ``name``), or ``None``."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None

@@ -1,0 +1,210 @@
+"""The decision endpoints apart from how bytes arrive: the FastAPI routes and the decision lane both end here."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, MAX_COST, CheckRequest
+from data_plane.api.answers import JSON_TYPE, Answer, FieldError, InputError, problem
+from data_plane.api.caller import Caller, Headers, Trust, identify
+from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError
+from data_plane.api.forward_auth import read as read_forward_auth
+from data_plane.api.render import Renderer, batch_item_error, not_understood
+from data_plane.domain.check import Refusal, UnknownNameError, Verdict
+from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES, InvalidAddressError
+from data_plane.services.decide import Decider
+from data_plane.services.ports import Clock
+
+Reply = Callable[[Answer], None]
+_MAX_KEY_LENGTH = 256
+_MAX_ATTRIBUTES = 16
+_check_decoder = msgspec.json.Decoder(CheckRequest)
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of ``/v1/check/batch``; items are read one by one, so that a bad one spoils no other."""
+
+    checks: list[msgspec.Raw]
+
+
+_batch_decoder = msgspec.json.Decoder(Batch)
+
+
+class Door:
+    """Reads requests, asks the decider, renders answers. Each method replies exactly once and never raises."""
+
+    def __init__(
+        self, decider: Decider, renderer: Renderer, clock: Clock, request_ids: Iterable[str], *,
+        trust: Trust, dialect: DialectName, key_sources: tuple[str, ...], trusted_hops: int,
+    ) -> None:  # fmt: skip
+        self._decider = decider
+        self._renderer = renderer
+        self._clock = clock
+        self._next_id = iter(request_ids).__next__
+        self._trust: Trust = trust
+        self._dialect = dialect
+        self._key_sources = key_sources
+        self._trusted_hops = trusted_hops
+
+    def check(self, headers: Headers, body: bytes, reply: Reply) -> None:
+        """``POST /v1/check``."""
+        try:
+            caller = self._caller(headers)
+            if len(body) > MAX_BODY_BYTES:
+                raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
+            self._decide(body, caller, reply)
+        except InputError as error:
+            reply(error.answer())
+
+    def check_batch(self, headers: Headers, body: bytes, reply: Reply) -> None:
+        """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
+        try:
+            caller = self._caller(headers)
+            if len(body) > MAX_BATCH_BODY_BYTES:
+                raise InputError(413, f"the body is over {MAX_BATCH_BODY_BYTES} bytes")
+            items = _decode(_batch_decoder, body).checks
+            if not 1 <= len(items) <= MAX_BATCH:
+                raise InputError(422, "wrong number of checks", [FieldError("checks", f"from 1 to {MAX_BATCH}")])
+        except InputError as error:
+            reply(error.answer())
+            return
+        _BatchInProgress(len(items), reply).run(self, items, caller)
+
+    def authorize(self, method: str, target: str, headers: Headers, reply: Reply) -> None:
+        """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
+        try:
+            reply_as: Reply = reply
+            caller = self._caller(headers)
+            dialect = caller.gateway.dialect if caller.gateway is not None else None
+            asked = read_forward_auth(
+                method, target, headers,
+                dialect=DIALECTS[dialect or self._dialect], by_token=caller.gateway is not None,
+                key_sources=self._key_sources, trusted_hops=self._trusted_hops,
+            )  # fmt: skip
+            if asked.deny_as_403:
+                reply_as = _nginx_reply(reply)
+            request_id = self._next_id()
+
+            def decided(result: Verdict | Refusal) -> None:
+                reply_as(self._renderer.authorize(result, request_id, self._clock.now_us()))
+
+            self._decider.decide(asked.check, decided)
+        except RefusedInputError as error:
+            reply_as(problem(error.status, error.message, error=error.error, message=error.message))
+        except (UnknownNameError, InvalidAddressError) as error:
+            message = not_understood(error).detail
+            reply_as(problem(403, message, error="malformed_request", message=message))
+        except InputError as error:  # the gateway's own credential is missing or wrong
+            reply_as(error.answer())
+
+    def _caller(self, headers: Headers) -> Caller:
+        index = self._decider.index
+        caller = identify(headers, self._trust, index.book.gateways.get, self._clock.now_us() / 1_000_000)
+        if caller is None:
+            raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
+        return caller
+
+    def _decide(self, body: bytes | msgspec.Raw, caller: Caller, reply: Reply) -> None:
+        """One check from its JSON; raises ``InputError`` before anything is decided."""
+        request = _decode(_check_decoder, body)
+        _validate(request, caller)
+        revision, request_id = self._decider.revision, request.request_id or self._next_id()
+
+        def decided(result: Verdict | Refusal) -> None:
+            now_us = self._clock.now_us()
+            reply(self._renderer.check(result, revision, request_id, now_us, explain=request.explain))
+
+        try:
+            self._decider.decide(request, decided)
+        except (UnknownNameError, InvalidAddressError) as error:
+            raise not_understood(error) from error
+
+    def decide_item(self, item: msgspec.Raw, caller: Caller, reply: Reply) -> None:
+        """One item of a batch; a bad one is answered in its place."""
+        try:
+            self._decide(item, caller, reply)
+        except InputError as error:
+            reply(Answer(error.status, b"", msgspec.json.encode(batch_item_error(error))))
+
+
+class _BatchInProgress:
+    """Collects the decisions of a batch in their order."""
+
+    def __init__(self, size: int, reply: Reply) -> None:
+        self._bodies: list[bytes] = [b""] * size
+        self._missing = size
+        self._reply = reply
+
+    def run(self, door: Door, items: list[msgspec.Raw], caller: Caller) -> None:
+        for position, item in enumerate(items):
+            door.decide_item(item, caller, self._place(position))
+
+    def _place(self, position: int) -> Reply:
+        def placed(answer: Answer) -> None:
+            self._bodies[position] = answer.body
+            self._missing -= 1
+            if not self._missing:
+                self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self._bodies) + b"]}"))
+
+        return placed
+
+
+def _nginx_reply(reply: Reply) -> Reply:
+    """nginx's ``auth_request`` knows 2xx, 401 and 403 only: the true status and body travel in headers."""
+
+    def as_403(answer: Answer) -> None:
+        if answer.status == 200:
+            reply(answer)
+            return
+        told = f"x-rl-status: {answer.status}\r\nx-rl-body: ".encode() + answer.body + b"\r\n"
+        reply(Answer(403, answer.headers + told, answer.body))
+
+    return as_403
+
+
+def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes | msgspec.Raw) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        field = where.rstrip("`").lstrip(".")
+        if message.startswith("Object contains unknown field `"):
+            field = ".".join(filter(None, (field, message.split("`")[1])))
+        raise InputError(422, message, [FieldError(field or "(body)", message)]) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(400, f"the body is not valid JSON: {error}") from error
+
+
+def _validate(request: CheckRequest, caller: Caller) -> None:
+    """The bounds of each field, and what only a gateway may say."""
+    if not 0 <= request.cost <= MAX_COST:
+        raise _wrong("cost", f"must be a whole number from 0 to {MAX_COST}")
+    if not caller.trusted:
+        for field in ("client", "endpoint", "attributes", "explain"):
+            if getattr(request, field):
+                raise _wrong(field, "needs a gateway token (X-Tidegate-Token)", status=403)
+        if request.cost > 1:
+            raise _wrong("cost", "above 1 needs a gateway token (X-Tidegate-Token)", status=403)
+    if request.client is not None and request.api_key is not None:
+        raise _wrong("client", "stands in for api_key: give one of them")
+    if request.endpoint is not None and request.path is not None:
+        raise _wrong("endpoint", "stands in for method and path: give one of them")
+    for field, longest in (("api_key", _MAX_KEY_LENGTH), ("method", 32), ("path", 8_192), ("request_id", 128)):
+        value = getattr(request, field)
+        if value is not None and (len(value) > longest or not value or "\0" in value):
+            raise _wrong(field, f"must have 1 to {longest} characters and no NUL")
+    if request.attributes:
+        _validate_attributes(request.attributes)
+
+
+def _validate_attributes(attributes: dict[str, str]) -> None:
+    if len(attributes) > _MAX_ATTRIBUTES:
+        raise _wrong("attributes", f"at most {_MAX_ATTRIBUTES}")
+    for name, value in attributes.items():
+        if len(value.encode(errors="surrogatepass")) > MAX_ATTRIBUTE_BYTES:
+            raise _wrong(f"attributes.{name[:64]}", f"at most {MAX_ATTRIBUTE_BYTES} bytes")
+
+
+def _wrong(field: str, message: str, status: int = 422) -> InputError:
+    return InputError(status, f"{field}: {message}", [FieldError(field, message)])

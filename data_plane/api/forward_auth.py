@@ -1,0 +1,158 @@
+"""Forward-auth: a gateway's subrequest read as a check, trusting only what that gateway itself has written.
+
+Each gateway has a dialect, the one family of headers that it sets; all others can come from the end client.
+"""
+
+from typing import Literal, NamedTuple
+
+from contract.decision import MAX_COST, CheckRequest
+from data_plane.api.caller import Headers
+
+DialectName = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
+PREFIX = "/v1/authorize"
+
+
+class Dialect(NamedTuple):
+    """Where a gateway says what the original request was; ``None``: in the subrequest's own method or path."""
+
+    method: bytes | None
+    uri: bytes | None
+    address: bytes = b"x-forwarded-for"
+
+
+DIALECTS: dict[str, Dialect] = {
+    "envoy": Dialect(None, None),
+    "nginx": Dialect(b"x-original-method", b"x-original-uri"),
+    "traefik": Dialect(b"x-forwarded-method", b"x-forwarded-uri"),
+    "caddy": Dialect(b"x-forwarded-method", b"x-forwarded-uri"),
+    "haproxy": Dialect(b"x-forwarded-method", b"x-forwarded-uri"),
+}
+
+KeySource = Literal["x-api-key", "authorization"]
+_ATTRIBUTE = b"x-tidegate-attribute-"
+
+
+class RefusedInputError(Exception):
+    """The end client sent something malformed: refused, never mapped to an error that a gateway lets pass."""
+
+    def __init__(self, status: Literal[401, 403], error: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.message = message
+
+
+class ForwardAuth(NamedTuple):
+    """What a subrequest means: the check, and whether denials are answered 403 for nginx (``deny_status=403``)."""
+
+    check: CheckRequest
+    deny_as_403: bool
+
+
+def read(
+    method: str, target: str, headers: Headers, *,
+    dialect: Dialect, by_token: bool, key_sources: tuple[str, ...], trusted_hops: int,
+) -> ForwardAuth:  # fmt: skip
+    """Read a subrequest. ``target`` is the request target as received; ``by_token``: a gateway token came with it.
+
+    Raises ``RefusedInputError`` for what an end client may have caused.
+    """
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    rest = target[len(PREFIX) :]
+    deny_as_403 = rest.startswith("?") and _deny_status(rest[1:])
+    path = rest if dialect.uri is None and rest.startswith("/") else _single(values, dialect.uri)
+    original_method = method if dialect.method is None else _single(values, dialect.method)
+    told = _told_by_gateway(values) if by_token else _NOTHING_TOLD
+    check = CheckRequest(
+        api_key=None if told.client is not None else _api_key(values, key_sources),
+        client=told.client,
+        ip=_address(values.get(dialect.address, []), trusted_hops),
+        method=original_method.upper() if original_method else None,
+        path=None if told.endpoint is not None else path,
+        endpoint=told.endpoint,
+        cost=told.cost,
+        attributes=told.attributes,
+    )
+    return ForwardAuth(check, deny_as_403)
+
+
+def _deny_status(query: str) -> bool:
+    wanted = [value for name, _, value in (item.partition("=") for item in query.split("&")) if name == "deny_status"]
+    if wanted and wanted != ["403"]:
+        raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
+    return bool(wanted)
+
+
+def _single(values: dict[bytes, list[bytes]], name: bytes | None) -> str | None:
+    found = values.get(name, []) if name is not None else []
+    if len(found) > 1:
+        raise RefusedInputError(403, "malformed_request", "the gateway's headers came twice")
+    return _text(found[0]) if found else None
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RefusedInputError(403, "malformed_request", "a header is not UTF-8") from None
+
+
+def _api_key(values: dict[bytes, list[bytes]], sources: tuple[str, ...]) -> str | None:
+    found: list[bytes] = []
+    for source in sources:
+        for value in values.get(source.encode(), []):
+            if source == "authorization":
+                scheme, _, token = value.partition(b" ")
+                if scheme.lower() == b"bearer" and token.strip():
+                    found.append(token.strip())
+            elif value.strip():
+                found.append(value.strip())
+    if len(set(found)) > 1:
+        raise RefusedInputError(401, "ambiguous_api_key", "more than one API key was sent")
+    if found and len(found[0]) > 256:
+        raise RefusedInputError(401, "malformed_api_key", "the API key is too long")
+    return _text(found[0]) if found else None
+
+
+def _address(values: list[bytes], trusted_hops: int) -> str | None:
+    """The address that the outermost trusted hop saw: counted from the right, where clients cannot write."""
+    chain = [part.strip() for value in values for part in value.split(b",")]
+    if len(chain) < trusted_hops or not chain[-trusted_hops]:
+        return None
+    address = _text(chain[-trusted_hops])
+    if address.startswith("["):  # [2001:db8::1]:1234
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
+class _Told(NamedTuple):
+    """What a gateway that authenticates by itself says of the request."""
+
+    client: str | None
+    endpoint: str | None
+    cost: int
+    attributes: dict[str, str]
+
+
+_NOTHING_TOLD = _Told(None, None, 1, {})
+
+
+def _told_by_gateway(values: dict[bytes, list[bytes]]) -> _Told:
+    cost = _single(values, b"x-tidegate-cost")
+    attributes = {
+        name[len(_ATTRIBUTE) :].decode(): _single(values, name) or "" for name in values if name.startswith(_ATTRIBUTE)
+    }
+    return _Told(
+        client=_single(values, b"x-tidegate-client"),
+        endpoint=_single(values, b"x-tidegate-endpoint"),
+        cost=1 if cost is None else _cost(cost),
+        attributes=attributes,
+    )
+
+
+def _cost(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 13 and int(value) <= MAX_COST):
+        raise RefusedInputError(403, "malformed_request", "X-Tidegate-Cost is not a whole number")
+    return int(value)

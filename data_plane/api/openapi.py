@@ -1,0 +1,109 @@
+"""What OpenAPI says of the node's routes, apart from the code that serves them."""
+
+from typing import Any
+
+import msgspec
+
+from contract.decision import CheckRequest, Decision
+
+
+def _schema(of: Any) -> dict[str, Any]:
+    """A self-contained JSON Schema (no references), so that it can stand inside an operation."""
+    (schema,), components = msgspec.json.schema_components([of], ref_template="#/components/schemas/{name}")
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return inlined(components[value["$ref"].rpartition("/")[2]])
+            return {key: inlined(one) for key, one in value.items()}
+        return [inlined(one) for one in value] if isinstance(value, list) else value
+
+    return inlined(schema)  # type: ignore[no-any-return]
+
+
+def _json(schema: dict[str, Any], media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": schema}}
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": _json(schema)}}
+
+
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+}
+_DECISION = _schema(Decision)
+_REQUEST = _schema(CheckRequest)
+
+
+def _problem(description: str) -> dict[str, Any]:
+    return {"description": description, "content": _json(PROBLEM, "application/problem+json")}
+
+
+TAGS = [{"name": "decisions"}, {"name": "operations"}]
+_REFUSED = {
+    400: _problem("not JSON"),
+    401: _problem("no, unknown or expired key, or gateway token"),
+    403: _problem("suspended, or a member that needs a gateway token"),
+    413: _problem("the body is too large"),
+    422: _problem("a member is wrong; `errors` names it"),
+}
+CHECK: dict[str, Any] = {
+    "tags": ["decisions"],
+    "openapi_extra": _body(_REQUEST),
+    "responses": {
+        200: {"description": "allowed", "content": _json(_DECISION)},
+        429: {"description": "denied", "content": _json(_DECISION, "application/problem+json")},
+        **_REFUSED,
+    },
+}
+CHECK_BATCH: dict[str, Any] = {
+    "tags": ["decisions"],
+    "openapi_extra": _body(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["checks"],
+            "properties": {"checks": {"type": "array", "minItems": 1, "maxItems": 1000, "items": _REQUEST}},
+        }
+    ),
+    "responses": {
+        200: {
+            "description": 'a decision or `{"error": problem}` for each check, in order',
+            "content": _json({"type": "object", "properties": {"decisions": {"type": "array", "items": {}}}}),
+        },
+        **_REFUSED,
+    },
+}
+AUTHORIZE: dict[str, Any] = {
+    "tags": ["decisions"],
+    "responses": {
+        200: {"description": "allowed"},
+        401: _problem("no, unknown or ambiguous key"),
+        403: _problem("suspended or malformed; with `deny_status=403` every denial"),
+        429: _problem("denied"),
+    },
+}
+_ANY_OBJECT = {"description": "as it is", "content": _json({"type": "object"})}
+HEALTH: dict[str, Any] = {"tags": ["operations"]}
+READY: dict[str, Any] = {"tags": ["operations"], "responses": {200: _ANY_OBJECT, 503: _ANY_OBJECT}}
+STATUS: dict[str, Any] = {"tags": ["operations"], "responses": {200: _ANY_OBJECT}}
+METRICS: dict[str, Any] = {
+    "tags": ["operations"],
+    "responses": {200: {"description": "Prometheus text", "content": {"text/plain": {}}}},
+}

@@ -1,0 +1,54 @@
+"""Rate limit headers: ``X-RateLimit-*`` of the headline limit and the IETF pair of every visible one.
+
+The IETF fields follow draft-ietf-httpapi-ratelimit-headers-11.
+"""
+
+from typing import Literal
+
+from data_plane.domain.bindings import BoundLimit
+from data_plane.domain.check import Verdict
+from data_plane.domain.outcome import NEVER, Outcome
+
+ResetFormat = Literal["epoch", "delta"]
+
+
+def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> bytes:
+    """The header lines of a decision, each ended by CRLF; empty when no limit applied.
+
+    ``now_us`` is the node's clock: ``X-RateLimit-Reset`` in epoch seconds needs one.
+    """
+    if verdict.shown is None:
+        return b""
+    limits, outcomes = verdict.prepared.bound.limits, verdict.outcomes
+    shown, outcome = limits[verdict.shown], outcomes[verdict.shown]
+    lines = ""
+    if shown.visible or not verdict.allowed:
+        reset_us = outcome.reset_us if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us
+        reset = -(-(now_us + reset_us) // 1_000_000) if reset_format == "epoch" else ceil_s(reset_us)
+        lines = (
+            f"x-ratelimit-limit: {shown.rule.limit}\r\n"
+            f"x-ratelimit-remaining: {outcome.remaining}\r\n"
+            f"x-ratelimit-reset: {reset}\r\n"
+        )
+    policies, states = verdict.prepared.bound.policies, []
+    for limit, one in zip(limits, outcomes, strict=True):
+        if limit.visible:
+            states.append(_state(limit, one))
+    if states:
+        lines += f"ratelimit-policy: {policies}\r\nratelimit: {', '.join(states)}\r\n"
+    if not verdict.allowed and outcome.retry_us != NEVER:
+        lines += f"retry-after: {ceil_s(outcome.retry_us)}\r\n"
+    return lines.encode("ascii")
+
+
+def ceil_s(us: int) -> int:
+    """Microseconds as whole seconds, rounded up."""
+    return -(-us // 1_000_000)
+
+
+def _state(limit: BoundLimit, outcome: Outcome) -> str:
+    if outcome.allowed or limit.rule.shadow:
+        return f'"{limit.rule.name}";r={outcome.remaining};t={ceil_s(outcome.reset_us)}'
+    if outcome.retry_us == NEVER:
+        return f'"{limit.rule.name}";r={outcome.remaining}'
+    return f'"{limit.rule.name}";r={outcome.remaining};t={ceil_s(outcome.retry_us)}'

@@ -1,0 +1,154 @@
+"""Verdicts and refusals as answers, for the JSON doors and for forward-auth."""
+
+from typing import Any
+
+import msgspec
+
+from contract.decision import Decision, LimitReport
+from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
+from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
+from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
+from data_plane.domain.outcome import NEVER
+from data_plane.domain.subjects import InvalidAddressError
+
+QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+
+_REFUSALS = {
+    Refusal.MISSING_KEY: (401, "an API key is required"),
+    Refusal.UNKNOWN_KEY: (401, "the API key is unknown, revoked or expired"),
+    Refusal.SUSPENDED: (403, "this client is suspended"),
+}
+_WWW_AUTHENTICATE = b"www-authenticate: ApiKey\r\n"
+_encode = msgspec.json.Encoder().encode
+
+
+class Denial(Decision, frozen=True, kw_only=True, rename={"violated_policies": "violated-policies"}):
+    """A decision that denies, which is also an RFC 9457 problem."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    violated_policies: tuple[str, ...]
+    error: str
+    message: str
+    retry_after: int | None
+
+
+class EndUserDenial(msgspec.Struct, frozen=True, kw_only=True, rename={"violated_policies": "violated-policies"}):
+    """What of a denial may reach an end user."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    violated_policies: tuple[str, ...]
+    error: str
+    message: str
+    retry_after: int | None
+
+
+class Renderer:
+    """Knows the region's name and the header style; the revision comes with each call."""
+
+    def __init__(self, region: str, reset_format: ResetFormat) -> None:
+        self._region = region
+        self._reset_format = reset_format
+
+    def check(self, result: Verdict | Refusal, revision: int, request_id: str, now_us: int, *, explain: bool) -> Answer:
+        """The answer of ``/v1/check``: 200 or 429 with the decision, 401 or 403 for a refusal."""
+        if isinstance(result, Refusal):
+            return refused(result, request_id)
+        headers = header_block(result, now_us, self._reset_format)
+        body = _encode(self._decision(result, revision, request_id, explain=explain))
+        if result.allowed:
+            return Answer(200, JSON_TYPE + headers, body)
+        return Answer(429, PROBLEM_TYPE + headers, body)
+
+    def authorize(self, result: Verdict | Refusal, request_id: str, now_us: int) -> Answer:
+        """The answer of forward-auth: an empty 200, or what the end user shall read."""
+        if isinstance(result, Refusal):
+            return refused(result, request_id)
+        headers = header_block(result, now_us, self._reset_format)
+        if result.allowed:
+            return Answer(200, headers, b"")
+        return Answer(429, PROBLEM_TYPE + headers, _encode(EndUserDenial(**_denial(result, request_id))))
+
+    def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
+        principal = verdict.prepared.principal
+        client = principal.client.client if principal is not None else None
+        limits = _reports(verdict) if explain else msgspec.UNSET
+        at = verdict.shown
+        if at is None:
+            return Decision(
+                allowed=True, client=client, plan=verdict.prepared.plan, policy=None, limit=None, window_s=None,
+                remaining=None, reset_after_s=None, retry_after_s=None, delay_ms=0, shadow_denied=(),
+                degraded=verdict.degraded, region=self._region, revision=revision, request_id=request_id,
+                limits=limits,
+            )  # fmt: skip
+        limit, outcome = verdict.prepared.bound.limits[at], verdict.outcomes[at]
+        delay_us = max(one.delay_us for one in verdict.outcomes) if verdict.allowed else 0
+        members: dict[str, Any] = {} if verdict.allowed else _denial(verdict, request_id)
+        return (Decision if verdict.allowed else Denial)(
+            allowed=verdict.allowed, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+            limit=limit.rule.limit, window_s=limit.window_s, remaining=outcome.remaining,
+            reset_after_s=outcome.reset_us / 1_000_000,
+            retry_after_s=None if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
+            delay_ms=delay_us / 1_000, shadow_denied=verdict.shadow_denied, degraded=verdict.degraded,
+            region=self._region, revision=revision, request_id=request_id, limits=limits, **members,
+        )  # fmt: skip
+
+
+def refused(refusal: Refusal, request_id: str) -> Answer:
+    """401 or 403 with the reason: no limit was looked at."""
+    status, message = _REFUSALS[refusal]
+    answer = problem(status, message, instance=request_id, allowed=False, error=refusal.value, message=message)
+    return answer._replace(headers=answer.headers + _WWW_AUTHENTICATE) if status == 401 else answer
+
+
+def not_understood(error: UnknownNameError | InvalidAddressError) -> InputError:
+    """The 422 for a name or an address that means nothing here."""
+    if isinstance(error, UnknownNameError):
+        return InputError(422, str(error), [FieldError(error.field, str(error))])
+    return InputError(422, "ip is not an IP address", [FieldError("ip", "must be an IPv4 or IPv6 address, no zone")])
+
+
+def batch_item_error(error: InputError) -> dict[str, Any]:
+    """A bad item's place in a batch's answer."""
+    return {"error": problem_body(error.status, error.detail, error.errors)}
+
+
+def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
+    message = _message(verdict.prepared, verdict.shown or 0)
+    retry_us = verdict.outcomes[verdict.shown or 0].retry_us
+    retry_after = None if retry_us == NEVER else ceil_s(retry_us)
+    detail = (
+        "The cost is above what the limit can ever hold." if retry_after is None else f"Try again in {retry_after} s."
+    )
+    return {
+        "type": QUOTA_EXCEEDED, "title": "Too Many Requests", "status": 429, "detail": f"{message} {detail}",
+        "instance": request_id, "violated_policies": verdict.violated, "error": "rate_limit_exceeded",
+        "message": message, "retry_after": retry_after,
+    }  # fmt: skip
+
+
+def _message(prepared: Prepared, at: int) -> str:
+    limit = prepared.bound.limits[at]
+    if not limit.visible:
+        return "The service is at its limit."
+    window = limit.rule.calendar or f"{limit.window_s:g} s"
+    return f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window} is used up."
+
+
+def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
+    return tuple(
+        LimitReport(
+            policy=limit.rule.name, scope=limit.rule.scope, limit=limit.rule.limit, window_s=limit.window_s,
+            remaining=outcome.remaining, reset_after_s=outcome.reset_us / 1_000_000,
+            retry_after_s=None if outcome.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
+            allowed=outcome.allowed, shadow=limit.rule.shadow,
+        )
+        for limit, outcome in zip(verdict.prepared.bound.limits, verdict.outcomes, strict=True)
+    )  # fmt: skip

@@ -1,0 +1,118 @@
+"""Limits made ready for the hot path: which apply to a plan and a route, with their script arguments and key parts."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from contract.config import Endpoint
+from contract.limits import LimitRule, is_visible, nominal_window_us
+from data_plane.domain.subjects import ordered_dimensions, part, tag
+from data_plane.domain.wire import encode_rule
+
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
+
+
+class Subject(NamedTuple):
+    """Whose request it is, ready to be put into keys. ``client_tag`` is the address's for anonymous requests."""
+
+    client_tag: str
+    client_part: str
+    generation: str
+    address: str
+    attributes: Mapping[str, str]
+
+
+class BoundLimit:
+    """One limit as a request on a given route meets it."""
+
+    __slots__ = ("attributes", "key_of", "params", "policy", "rule", "visible", "window_s")
+
+    def __init__(self, rule: LimitRule, endpoint: Endpoint, region: str, *, has_peers: bool) -> None:
+        rule = in_region(rule, region)
+        self.rule = rule
+        self.params = encode_rule(rule, shared=has_peers and rule.mode == "shared")
+        self.key_of = _key_maker(rule, endpoint)
+        self.visible = is_visible(rule)
+        window_us = nominal_window_us(rule)
+        self.window_s: float = window_us // 1_000_000 if window_us % 1_000_000 == 0 else window_us / 1_000_000
+        self.policy = f'"{rule.name}";q={rule.limit}' + (
+            f";w={self.window_s}" if isinstance(self.window_s, int) else ""
+        )
+        """The limit's item in the ``RateLimit-Policy`` header; ``w`` is whole seconds or absent."""
+        self.attributes = tuple(rule.match.attributes.items())
+
+
+def in_region(rule: LimitRule, region: str) -> LimitRule:
+    """The rule as this region enforces it: its own quota where the mode divides the limit between regions.
+
+    Without an exchange of rights a ``strict`` limit is what its region owns: the quotas sum to the limit.
+    """
+    if rule.mode == "shared":
+        return rule
+    quota = rule.shares.get(region, 0)
+    burst = rule.burst if rule.burst is None or not rule.limit else rule.burst * quota // rule.limit
+    return msgspec.structs.replace(rule, limit=quota, burst=burst)
+
+
+def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
+    """Whether ``rule`` can apply on this route at all; attributes are looked at a request at a time."""
+    if rule.match.endpoints and endpoint.endpoint not in rule.match.endpoints:
+        return False
+    if rule.match.methods and method not in rule.match.methods:
+        return False
+    return endpoint.backend is not None or "backend" not in ordered_dimensions(rule.scope)
+
+
+def bind(
+    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, *, has_peers: bool
+) -> tuple[BoundLimit, ...]:
+    """The limits among ``rules`` that apply on a route, in their order."""
+    wanted = (rule for rule in rules if binds(rule, endpoint, method))
+    return tuple(BoundLimit(rule, endpoint, region, has_peers=has_peers) for rule in wanted)
+
+
+def applies(limit: BoundLimit, attributes: Mapping[str, str]) -> bool:
+    """Whether the attributes that the limit asks for are there."""
+    return all(attributes.get(name) == value for name, value in limit.attributes)
+
+
+def headline_of(limits: Sequence[BoundLimit]) -> int:
+    """The position of the limit that headers show: the marked one, else the first visible one, else the first."""
+    for wanted in (lambda limit: limit.rule.headline, lambda limit: limit.visible and not limit.rule.shadow):
+        for position, limit in enumerate(limits):
+            if wanted(limit):
+                return position
+    return 0
+
+
+def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes]:
+    """A function from subject to key, with everything that the route fixes already in place."""
+    first, *rest = ordered_dimensions(rule.scope)
+    static = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
+    tail = str(rule.id)
+    if all(name in static for name in rest):
+        tail += "".join("|" + part(name, static[name]) for name in rest)
+        if first == "client":
+            return lambda subject: f"{subject.client_tag}{tail}{subject.generation}".encode()
+        if first == "ip":
+            return lambda subject: f"{{i:{subject.address}}}{tail}".encode()
+        if first in static:
+            fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
+            return lambda _subject: fixed
+    return lambda subject: _general_key(first, rest, static, str(rule.id), subject)
+
+
+def _general_key(first: str, rest: Sequence[str], static: Mapping[str, str], limit_id: str, subject: Subject) -> bytes:
+    def value(name: str) -> str:
+        if name == "client":
+            return subject.client_part
+        if name == "ip":
+            return part("ip", subject.address)
+        if name in static:
+            return part(name, static[name])
+        return part(name, subject.attributes.get(name.partition(":")[2], ""))
+
+    tail = "".join("|" + value(name) for name in rest)
+    generation = subject.generation if "client" in (first, *rest) else ""
+    return f"{{{value(first)}}}{limit_id}{tail}{generation}".encode()

@@ -1,0 +1,133 @@
+"""One check, understood: who asks, under which limits, and the answer once the store has spoken. Pure."""
+
+from collections.abc import Sequence
+from enum import Enum
+from hashlib import sha256
+from typing import NamedTuple
+
+from contract.config import Client, Endpoint
+from contract.decision import CheckRequest
+from data_plane.domain.bindings import Subject
+from data_plane.domain.index import Principal, RuleIndex
+from data_plane.domain.outcome import NEVER, Outcome
+from data_plane.domain.routes import PREFLIGHT, UNMATCHED
+from data_plane.domain.rulebook import Bound
+from data_plane.domain.subjects import UNKNOWN_ADDRESS, address_subject
+
+
+class Refusal(Enum):
+    """Why a request is turned away before any limit is looked at."""
+
+    MISSING_KEY = "missing_api_key"
+    UNKNOWN_KEY = "unknown_api_key"
+    SUSPENDED = "client_suspended"
+
+
+class Anonymous(NamedTuple):
+    """For each of the two cases: fall back to the anonymous plan (True) or refuse (False)."""
+
+    missing_key: bool = True
+    unknown_key: bool = True
+
+
+class Prepared(NamedTuple):
+    """A check with its limits bound and its counters named, ready for the store."""
+
+    principal: Principal | None
+    plan: str
+    bound: Bound
+    subject: Subject
+    cost: int
+
+    def keys(self) -> list[bytes]:
+        """The counters' keys, in the order of ``bound.limits``."""
+        subject = self.subject
+        return [maker(subject) for maker in self.bound.makers]
+
+
+class UnknownNameError(ValueError):
+    """A trusted caller named a client or endpoint that does not exist; ``field`` says which."""
+
+    def __init__(self, field: str, value: str) -> None:
+        super().__init__(f"{field} {value[:64]!r} is not configured")
+        self.field = field
+
+
+ANONYMOUS_PLAN = "anonymous"
+_NO_LIMITS = Bound(())
+
+
+def prepare(index: RuleIndex, request: CheckRequest, anonymous: Anonymous, now_s: float) -> Prepared | Refusal:
+    """Find who asks and what applies. Raises ``UnknownNameError`` and ``InvalidAddressError`` on bad input."""
+    principal: Principal | None = None
+    if request.client is not None:
+        principal = index.clients.get(request.client)
+        if principal is None:
+            raise UnknownNameError("client", request.client)
+    elif request.api_key is not None:
+        entry = index.keys.get(sha256(request.api_key.encode(errors="surrogatepass")).digest())
+        if entry is not None and (entry.expires_at is None or entry.expires_at > now_s):
+            principal = index.clients.get(entry.client)
+        if principal is None and not anonymous.unknown_key:
+            return Refusal.UNKNOWN_KEY
+    elif not anonymous.missing_key:
+        return Refusal.MISSING_KEY
+    endpoint = _endpoint(index, request)
+    address = UNKNOWN_ADDRESS if request.ip is None else address_subject(request.ip)
+    client: Client | None = None
+    if principal is None:
+        tag = "{i:" + address + "}"
+        subject = Subject(tag, tag[1:-1], "", address, request.attributes)
+        plan = ANONYMOUS_PLAN
+    else:
+        client = principal.client
+        if client.status == "suspended":
+            return Refusal.SUSPENDED
+        attributes = {**client.attributes, **request.attributes} if client.attributes else request.attributes
+        subject = Subject(principal.tag, principal.part, principal.generation, address, attributes)
+        plan = client.plan
+    if endpoint.exempt:
+        return Prepared(principal, plan, _NO_LIMITS, subject, 0)
+    bound = index.book.bound(plan, client, endpoint, request.method or endpoint.method, now_s)
+    if bound.conditional:
+        bound = bound.matching(subject.attributes)
+    return Prepared(principal, plan, bound, subject, request.cost * endpoint.cost)
+
+
+def _endpoint(index: RuleIndex, request: CheckRequest) -> Endpoint:
+    if request.endpoint is not None:
+        found = index.book.routes.by_name.get(request.endpoint)
+        if found is None:
+            raise UnknownNameError("endpoint", request.endpoint)
+        return found
+    if request.path is None:
+        return PREFLIGHT if request.method == "OPTIONS" else UNMATCHED
+    return index.book.routes.match(request.method or "GET", request.path)
+
+
+class Verdict(NamedTuple):
+    """The answer to a prepared check. ``shown`` is the position of the limit that headers show, or ``None``."""
+
+    prepared: Prepared
+    allowed: bool
+    outcomes: Sequence[Outcome]
+    shown: int | None
+    violated: tuple[str, ...]
+    shadow_denied: tuple[str, ...]
+    degraded: bool
+
+
+def conclude(prepared: Prepared, outcomes: Sequence[Outcome], *, degraded: bool = False) -> Verdict:
+    """All or nothing: allowed unless an enforced limit denies; a denial shows the limit with the longest wait."""
+    limits = prepared.bound.limits
+    if all(outcome.allowed for outcome in outcomes):
+        shown = prepared.bound.headline if limits else None
+        return Verdict(prepared, True, outcomes, shown, (), (), degraded)
+    denying = [at for at, outcome in enumerate(outcomes) if not outcome.allowed]
+    enforced = [at for at in denying if not limits[at].rule.shadow]
+    shadow_denied = tuple(limits[at].rule.name for at in denying if limits[at].rule.shadow)
+    if not enforced:
+        return Verdict(prepared, True, outcomes, prepared.bound.headline, (), shadow_denied, degraded)
+    shown = max(enforced, key=lambda at: float("inf") if outcomes[at].retry_us == NEVER else outcomes[at].retry_us)
+    violated = tuple(limits[at].rule.name for at in enforced)
+    return Verdict(prepared, False, outcomes, shown, violated, shadow_denied, degraded)

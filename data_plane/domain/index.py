@@ -1,0 +1,132 @@
+"""The rule index: one immutable value that answers which limits apply to a request. A new revision is a new index."""
+
+from collections.abc import Hashable, Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from contract.config import DOCUMENT_TYPES, ApiKey, Change, Client, Plan
+from contract.limits import LimitRule, violations
+from data_plane.domain.config_set import ConfigSet
+from data_plane.domain.rulebook import Rulebook
+from data_plane.domain.sharded_map import ShardedMap
+from data_plane.domain.subjects import part
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class InvalidConfigError(Exception):
+    """A document that this node cannot enforce; the last good index stays."""
+
+
+class Principal(NamedTuple):
+    """A client made ready for the hot path: ``tag``, ``part`` and ``generation`` are pieces of its keys."""
+
+    client: Client
+    tag: str
+    part: str
+    generation: str
+
+
+class KeyEntry(NamedTuple):
+    """What an API key's hash leads to. ``expires_at`` is epoch seconds or ``None``."""
+
+    client: str
+    key_id: str
+    expires_at: float | None
+
+
+class RuleIndex:
+    """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys."""
+
+    __slots__ = ("book", "clients", "keys")
+
+    def __init__(self, book: Rulebook, clients: ShardedMap[str, Principal], keys: ShardedMap[bytes, KeyEntry]) -> None:
+        self.book = book
+        self.clients = clients
+        self.keys = keys
+
+    @classmethod
+    def empty(cls, region: str) -> "RuleIndex":
+        """The index of no configuration: nothing is limited."""
+        return cls(Rulebook(region, {}), ShardedMap(), ShardedMap())
+
+    @classmethod
+    def of(cls, region: str, config: ConfigSet) -> "RuleIndex":
+        """The index of a whole configuration. Raises ``InvalidConfigError``."""
+        documents = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in config.documents())
+        return cls.empty(region).with_changes(documents)
+
+    def with_changes(self, changes: Iterable[Change]) -> "RuleIndex":
+        """The index after ``changes``. Raises ``InvalidConfigError`` that names the document and what is wrong."""
+        sections: dict[str, dict[str, msgspec.Struct]] = {}
+        clients, keys = _Edits[str, Principal](), _Edits[bytes, KeyEntry]()
+        for change in changes:
+            document = decode_document(change)
+            if change.kind == "client":
+                clients.note(change.id, _principal(document) if isinstance(document, Client) else None)
+            elif change.kind == "key":
+                keys.note(_key_hash(change.id), _key_entry(document) if isinstance(document, ApiKey) else None)
+            elif change.kind in DOCUMENT_TYPES:
+                section = sections.setdefault(change.kind, dict(self.book.sections.get(change.kind, {})))
+                if document is None:
+                    section.pop(change.id, None)
+                else:
+                    section[change.id] = document
+        # Clients and keys change all day: then the rulebook stays, its cache included.
+        book = Rulebook(self.book.region, {**self.book.sections, **sections}) if sections else self.book
+        return RuleIndex(book, clients.applied_to(self.clients), keys.applied_to(self.keys))
+
+
+def decode_document(change: Change) -> msgspec.Struct | None:
+    """The typed document of a change, checked; ``None`` when it is gone or of a kind we do not know."""
+    kind = DOCUMENT_TYPES.get(change.kind)
+    if kind is None or change.body is None:
+        return None
+    try:
+        document = msgspec.json.decode(change.body, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidConfigError(f"{change.kind} {change.id!r}: {error}") from error
+    for rule in _rules(document):
+        for field, message in violations(rule):
+            raise InvalidConfigError(f"{change.kind} {change.id!r}: limit {rule.name!r}: {field}: {message}")
+    return document
+
+
+class _Edits(Generic[K, V]):
+    """What to put and what to remove, the last word on each key winning."""
+
+    def __init__(self) -> None:
+        self._values: dict[K, V | None] = {}
+
+    def note(self, key: K, value: V | None) -> None:
+        self._values[key] = value
+
+    def applied_to(self, entries: ShardedMap[K, V]) -> ShardedMap[K, V]:
+        put = {key: value for key, value in self._values.items() if value is not None}
+        gone = [key for key, value in self._values.items() if value is None]
+        return entries.with_changes(put, gone) if self._values else entries
+
+
+def _rules(document: msgspec.Struct) -> Iterable[LimitRule]:
+    if isinstance(document, Plan):
+        return document.limits
+    return (document,) if isinstance(document, LimitRule) else ()
+
+
+def _principal(client: Client) -> Principal:
+    generation = f".{client.generation}" if client.generation else ""
+    name = part("client", client.client)
+    return Principal(client, "{" + name + "}", name, generation)
+
+
+def _key_hash(id: str) -> bytes:
+    try:
+        return bytes.fromhex(id)
+    except ValueError:
+        raise InvalidConfigError(f"key {id[:8]!r}...: the id is not a hex SHA-256") from None
+
+
+def _key_entry(key: ApiKey) -> KeyEntry:
+    return KeyEntry(key.client, key.key_id, key.expires_at)

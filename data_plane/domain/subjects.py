@@ -1,0 +1,58 @@
+"""Who is counted: dimension values become key parts that can never be confused with one another.
+
+A counter's key is ``{<kind>:<value>}<limit id>`` and, for combined scopes, ``|<kind>:<value>`` for each further
+dimension. The first dimension is the hash tag, so all limits of a client live in one slot of a cluster.
+"""
+
+import socket
+
+from contract.limits import dimensions
+
+UNKNOWN_ADDRESS = "unknown"
+MAX_ATTRIBUTE_BYTES = 128
+MAX_CLIENT_LENGTH = 128
+
+_MAPPED_V4 = b"\0" * 10 + b"\xff\xff"
+# Values from configuration and canonical addresses need no escape; attributes hold anything.
+_ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "|": "%7C"})
+
+# The dimension most likely to be of one client comes first and makes the slot; static ones come last.
+_ORDER = {"client": 0, "ip": 1, "attribute": 2, "backend": 3, "endpoint": 4, "global": 5}
+_KINDS = {"client": "c", "ip": "i", "backend": "b", "endpoint": "e", "global": "g"}
+
+
+class InvalidAddressError(ValueError):
+    """Not an IPv4 or IPv6 address."""
+
+
+def address_subject(text: str) -> str:
+    """The subject of an address: IPv4 as written, IPv6 as its /64, IPv4-mapped IPv6 as the IPv4 in it.
+
+    Raises ``InvalidAddressError`` for anything else, zones (``%eth0``) included.
+    """
+    try:
+        if ":" not in text:
+            socket.inet_pton(socket.AF_INET, text)  # accepts one spelling an address, so the text is canonical
+            return text
+        packed = socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):  # ValueError: a NUL or a character that is not ASCII
+        raise InvalidAddressError(text) from None
+    if packed.startswith(_MAPPED_V4):
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed[:8] + b"\0" * 8) + "/64"
+
+
+def ordered_dimensions(scope: str) -> list[str]:
+    """The dimensions of a scope in key order: ``endpoint+client`` and ``client+endpoint`` share counters."""
+    return sorted(dimensions(scope), key=lambda name: (_ORDER[name.partition(":")[0]], name))
+
+
+def part(dimension: str, value: str) -> str:
+    """One dimension's part of a key, escaped: ("a", "b|c") and ("a|b", "c") never meet."""
+    kind = _KINDS.get(dimension) or "a." + dimension.partition(":")[2]
+    return f"{kind}:{value.translate(_ESCAPES)}"
+
+
+def tag(dimension: str, value: str) -> str:
+    """The first dimension's part: the hash tag of the key."""
+    return "{" + part(dimension, value) + "}"

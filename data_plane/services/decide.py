@@ -1,0 +1,66 @@
+"""The decision: from a request to a verdict, by one call to the region's store or none at all.
+
+Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself.
+"""
+
+from collections.abc import Callable, Sequence
+
+from contract.decision import CheckRequest
+from data_plane.domain.check import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.outcome import Outcome
+from data_plane.services.last_resort import LastResort
+from data_plane.services.ports import Clock, CounterCheck, CounterStore, StoreUnavailableError
+from data_plane.services.tally import Tally
+
+Done = Callable[[Verdict | Refusal], None]
+
+
+class Decider:
+    """Decides checks under the index in force; ``apply`` swaps it whole."""
+
+    def __init__(
+        self, index: RuleIndex, store: CounterStore, clock: Clock, last_resort: LastResort, tally: Tally,
+        anonymous: Anonymous,
+    ) -> None:  # fmt: skip
+        self.index = index
+        self.revision = 0
+        self._store = store
+        self._clock = clock
+        self._last_resort = last_resort
+        self._tally = tally
+        self._anonymous = anonymous
+
+    def apply(self, index: RuleIndex, revision: int) -> None:
+        """Put a revision in force: every decision from now on is made under it."""
+        self.index, self.revision = index, revision
+
+    def decide(self, request: CheckRequest, done: Done) -> None:
+        """Call ``done`` once, now or when the store has answered; it must not raise.
+
+        Raises ``UnknownNameError`` or ``InvalidAddressError`` at once where the request itself is wrong.
+        """
+        started_us = self._clock.now_us()
+        prepared = prepare(self.index, request, self._anonymous, started_us / 1_000_000)
+        tally = self._tally
+        if not isinstance(prepared, Prepared):
+            tally.refused(prepared)
+            done(prepared)
+            return
+        if not prepared.bound.limits:
+            verdict = conclude(prepared, ())
+            tally.decided(verdict, 0)
+            done(verdict)
+            return
+
+        def answered(answer: Sequence[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
+            now_us = self._clock.now_us()
+            if isinstance(answer, StoreUnavailableError):
+                tally.store_unavailable(answer.reason)
+                verdict = conclude(prepared, self._last_resort.outcomes(prepared, now_us), degraded=True)
+            else:
+                verdict = conclude(prepared, answer)
+            tally.decided(verdict, now_us - started_us)
+            done(verdict)
+
+        self._store.submit(CounterCheck(prepared.keys(), prepared.bound.params, prepared.cost, answered))

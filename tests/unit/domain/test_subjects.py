@@ -1,0 +1,36 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_plane.domain.subjects import InvalidAddressError, address_subject, ordered_dimensions, part
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("203.0.113.42", "203.0.113.42"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:DB8:1:2::1", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.42", "203.0.113.42"),
+    ],
+)
+def test_an_address_has_one_subject_however_it_is_written(text, subject):
+    assert address_subject(text) == subject
+
+
+@pytest.mark.parametrize("text", ["", "203.0.113", "203.0.113.042", "1.2.3.4.5", "fe80::1%eth0", "x", "1.2.3.4\0", "é"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(InvalidAddressError):
+        address_subject(text)
+
+
+@given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))
+def test_two_pairs_of_values_share_a_key_only_when_they_are_equal(a, b, c, d):
+    def key(one, two):
+        return "|".join([part("attribute:x", one), part("attribute:y", two)])
+
+    assert (key(a, b) == key(c, d)) == ((a, b) == (c, d))
+
+
+def test_a_scope_means_the_same_in_any_order_and_its_tag_is_the_client():
+    assert ordered_dimensions("endpoint+client") == ordered_dimensions("client+endpoint") == ["client", "endpoint"]
