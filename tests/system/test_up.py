@@ -1,0 +1,168 @@
+"""`tidegate up` from outside: what it prints, what it refuses, and that nothing is left behind."""
+
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.servers.stack import ADMIN_TOKEN, Stack, kill, left_behind, stack_options, still_running, wait_for
+from tidegate.stack.child import Child
+
+StartStack = Callable[..., Stack]
+
+
+def test_stops_cleanly_and_removes_what_was_temporary(start_stack: StartStack) -> None:
+    stack = start_stack(regions=("solo",))
+    processes = stack.processes()
+    names = {process.name() for process in processes}
+    assert len(processes) >= 4, names
+    assert list(stack.temp_dir.iterdir()), "its data is where TMPDIR says"
+    assert stack.stop() == 0
+    assert still_running(processes) == []
+    assert left_behind(stack.temp_dir) == []
+    assert list(stack.temp_dir.iterdir()) == []
+
+
+def test_nothing_outlives_it_when_it_is_killed(start_stack: StartStack) -> None:
+    stack = start_stack(regions=("solo",))
+    processes = stack.processes()
+    stack.child.kill()
+    wait_for(lambda: still_running(processes) == [], 15, "its children to end with it")
+
+
+def test_prints_one_ready_line_and_says_that_the_network_is_trusted(stack: Stack) -> None:
+    output = stack.output()
+    (ready,) = re.findall(r"^ready: .*$", output, flags=re.MULTILINE)
+    assert f"control plane http://127.0.0.1:{stack.options.control_plane_port}" in ready
+    for place in stack.nodes:
+        assert f"{place.name} {place.url}" in ready
+    assert "trusted" in output
+    assert ADMIN_TOKEN not in output, "a token that the user gave is not printed"
+
+
+def test_names_the_port_that_is_taken_and_starts_nothing(tmp_path: Path) -> None:
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", 0))
+        squatter.listen()
+        port = squatter.getsockname()[1]
+        up = _up(tmp_path, "--control-plane-port", str(port))
+        wait_for(lambda: up.exit_code() is not None, 20, "it to give up")
+        assert up.exit_code() == 1
+        assert f"port {port} on 127.0.0.1 is taken (wanted by the control plane)" in up.log_tail()
+        assert "--control-plane-port" in up.log_tail()
+
+        free = str(stack_options().control_plane_port)
+        up = _up(tmp_path, "--control-plane-port", free, "--first-node-port", str(port - 1), "--regions", "a,b")
+        wait_for(lambda: up.exit_code() is not None, 20, "it to give up")
+        assert up.exit_code() == 1
+        assert f"port {port} on 127.0.0.1 is taken (wanted by the node b-1)" in up.log_tail()
+        assert "--first-node-port" in up.log_tail()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_interrupted_while_starting_it_leaves_nothing(tmp_path: Path) -> None:
+    options = stack_options(regions=("solo",))
+    up = _up(
+        tmp_path,
+        "--regions",
+        "solo",
+        "--control-plane-port",
+        str(options.control_plane_port),
+        "--first-node-port",
+        str(options.first_node_port),
+    )
+    wait_for(lambda: "Postgres" in up.log_tail(), 30, "it to have started something")
+    psutil.Process(up.pid).send_signal(signal.SIGINT)
+    wait_for(lambda: up.exit_code() is not None, 30, "it to stop")
+    assert up.exit_code() == 130, up.log_tail()
+    assert left_behind(tmp_path / "tmp") == []
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_keeps_state_in_its_data_directory(start_stack: StartStack) -> None:
+    first = start_stack(regions=("solo",), keep=True)
+    key = first.client_with_limit("keeper", 10)
+    assert _check(first, key, cost=3)["remaining"] == 7
+    assert first.stop() == 0
+    second = start_stack(again=first)
+    assert _check(second, key, cost=1)["remaining"] == 6
+    assert second.data_dir is not None
+    secrets = [second.data_dir / name for name in ("secrets.json", "admin-token", "signing-key")]
+    assert [oct(path.stat().st_mode & 0o777) for path in secrets] == ["0o600"] * 3
+    assert second.stop() == 0
+
+
+def test_no_secret_is_on_a_command_line(start_stack: StartStack, stack: Stack) -> None:
+    node = stack.part("data-plane", "us-east-1").environ()
+    secrets = [ADMIN_TOKEN, node["TIDEGATE_REGION_CREDENTIAL"], node["TIDEGATE_REDIS_URL"].split("@")[0].split(":")[-1]]
+    lines = [" ".join(process.cmdline()) for process in stack.processes()]
+    assert [line for line in lines if any(secret in line for secret in secrets)] == []
+
+
+def test_demo_prints_requests_that_work(start_stack: StartStack) -> None:
+    stack = start_stack(demo=True)
+    (key,) = set(re.findall(r'"api_key": "(tg_[^"]+)"', stack.output()))
+    decision = _check(stack, key, cost=1)
+    assert (decision["client"], decision["plan"], decision["limit"]) == ("acme", "free", 1000)
+    (pro,) = set(re.findall(r"X-API-Key: (tg_[^']+)'", stack.output()))
+    url = f"{stack.nodes[1].url}/v1/authorize/api/users/123"
+    answer = httpx.get(url, headers={"X-API-Key": pro}, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-ratelimit-limit"] == "10000"
+
+
+def test_control_plane_may_die_and_decisions_go_on(start_stack: StartStack, tmp_path: Path) -> None:
+    stack = start_stack()
+    key = stack.client_with_limit("static", 100)
+    here, there = stack.node("us-east"), stack.node("eu-west")
+    revision = _check(stack, key, cost=1)["revision"]
+
+    kill(stack.part("control-plane"))
+    wait_for(lambda: "control plane ended with signal SIGKILL" in stack.output(), 10, "its end to be reported")
+    assert _check(stack, key, cost=9)["remaining"] == 90
+    stack.settle(there, key, 90)
+
+    node = stack.part("data-plane", here.name)
+    restarted = stack.again(node, tmp_path / "node.log")
+    kill(node)
+    restarted.start()
+    try:
+        wait_for(lambda: _is_ready(here.url), 30, "the node to serve from its snapshot")
+        decision = _check(stack, key, cost=1)
+        assert (decision["remaining"], decision["revision"], decision["degraded"]) == (89, revision, False)
+        stack.settle(there, key, 89)
+    finally:
+        restarted.stop()
+    assert stack.stop() == 0
+
+
+def _up(tmp_path: Path, *arguments: str) -> Child:
+    (tmp_path / "tmp").mkdir(exist_ok=True)
+    up = Child(
+        "tidegate up",
+        [sys.executable, "-m", "tidegate", "up", *arguments],
+        log_path=tmp_path / "up.log",
+        env={"TMPDIR": str(tmp_path / "tmp")},
+    )
+    up.start()
+    return up
+
+
+def _check(stack: Stack, key: str, cost: int) -> dict[str, object]:
+    answer = httpx.post(f"{stack.nodes[0].url}/v1/check", json={"api_key": key, "cost": cost}, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    decision = answer.json()
+    assert isinstance(decision, dict)
+    return decision
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,74 @@
+"""The local stack's layout and secrets."""
+
+from pathlib import Path
+
+import pytest
+
+from contract.credentials import credential_kind
+from tidegate.stack.errors import StackError
+from tidegate.stack.keyring import open_admin_token, open_keyring
+from tidegate.stack.layout import DataDir, StackOptions, node_places, require_sound
+
+OWN_TOKEN = "a-token-of-my-own-choice"
+
+
+def test_first_nodes_are_in_a_row_and_further_ones_ten_higher() -> None:
+    options = StackOptions(regions=("us-east", "eu-west"), nodes_per_region=2)
+    assert [(place.name, place.port) for place in node_places(options)] == [
+        ("us-east-1", 8101),
+        ("eu-west-1", 8102),
+        ("us-east-2", 8111),
+        ("eu-west-2", 8112),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (StackOptions(regions=()), "--regions names no region"),
+        (StackOptions(regions=("Us East",)), "'Us East' is not a name"),
+        (StackOptions(regions=("a", "a")), "names a region twice"),
+        (StackOptions(regions=tuple(f"r{nth}" for nth in range(11))), "at most 10 regions"),
+        (StackOptions(regions=("a",), control_plane_port=8101), "both listen on port 8101"),
+        (StackOptions(regions=("a", "b"), first_node_port=65535), "port 65536, which is no port"),
+    ],
+)
+def test_unsound_options_are_named(options: StackOptions, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever listens on this machine is not what is tested here.
+    monkeypatch.setattr("tidegate.stack.layout.require_free", lambda *_, **__: None)
+    with pytest.raises(StackError, match=named):
+        require_sound(options)
+
+
+def test_secrets_are_made_once_and_for_nobody_else_to_read(tmp_path: Path) -> None:
+    data_dir = DataDir(tmp_path)
+    first = open_keyring(data_dir, ("us-east",))
+    assert credential_kind(first.region_credentials["us-east"]) == "region"
+    assert data_dir.secrets.stat().st_mode & 0o777 == 0o600
+    assert data_dir.signing_key.stat().st_mode & 0o777 == 0o600
+    second = open_keyring(data_dir, ("us-east", "eu-west"))
+    assert second.signing_key == first.signing_key
+    assert second.postgres_password == first.postgres_password
+    assert second.region_credentials["us-east"] == first.region_credentials["us-east"]
+    assert second.region_credentials["eu-west"] != first.region_credentials["us-east"]
+
+
+def test_admin_token_is_made_once_and_kept(tmp_path: Path) -> None:
+    token, made = open_admin_token(DataDir(tmp_path), None)
+    assert made
+    assert credential_kind(token) == "admin"
+    assert open_admin_token(DataDir(tmp_path), None) == (token, False)
+    assert (tmp_path / "admin-token").stat().st_mode & 0o777 == 0o600
+
+
+def test_admin_token_of_the_user_is_taken_and_not_called_made(tmp_path: Path) -> None:
+    assert open_admin_token(DataDir(tmp_path), OWN_TOKEN) == (OWN_TOKEN, False)
+    assert open_admin_token(DataDir(tmp_path), OWN_TOKEN) == (OWN_TOKEN, False)
+
+
+def test_another_admin_token_than_the_kept_one_is_refused(tmp_path: Path) -> None:
+    open_admin_token(DataDir(tmp_path), OWN_TOKEN)
+    with pytest.raises(StackError, match="differs from the first token"):
+        open_admin_token(DataDir(tmp_path), OWN_TOKEN + "!")
+    with pytest.raises(StackError, match="at least 16 characters"):
+        open_admin_token(DataDir(tmp_path / "other"), "short")
