@@ -1,0 +1,220 @@
+"""A request's head: what the lane accepts as HTTP/1.1 (RFC 9112), and where the body ends.
+
+The grammar is a whitelist, stricter than llhttp's (a differential fuzz test holds that whatever passes here means the
+same there): CRLF only, one space in the request line, no folding, no control characters, one Host, one way to frame a
+body. Two parties that read a head differently are what request smuggling is made of.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from data_plane.api.lane.limits import LaneLimits
+from data_plane.api.lane.refusal import Refusal
+
+CHECK: Final = 0
+CHECK_BATCH: Final = 1
+AUTHORIZE: Final = 2
+ELSEWHERE: Final = -1
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]++) HTTP/([0-9]\.[0-9])")
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
+_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*+")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_TEXT = bytes([9, *range(32, 127), *range(128, 256)])
+_CHEAP_BYTES = 512
+"""A request line this short is checked again with every packet until the head is whole; a longer one only then."""
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+class Head(NamedTuple):
+    """A head that was understood. ``target`` is raw; names in ``fields`` are lower-case, values are trimmed."""
+
+    method: bytes
+    target: bytes
+    fields: Fields
+    route: int
+    length: int
+    chunked: bool
+    keep_alive: bool
+    old: bool
+    """HTTP/1.0: closes unless told otherwise, and then must be told that it stays open."""
+    expects_continue: bool
+    bodiless: bool
+    """HEAD: the answer has the length of a body but not the body."""
+
+
+NO_HEAD = Head(
+    method=b"",
+    target=b"",
+    fields=(),
+    route=ELSEWHERE,
+    length=0,
+    chunked=False,
+    keep_alive=False,
+    old=False,
+    expects_continue=False,
+    bodiless=False,
+)
+"""Stands in where a request was refused before it was understood."""
+
+
+class HeadParser:
+    """Parses heads. Remembers header lines, for gateways send the same ones over and over."""
+
+    _LINES = 2048
+    _LINE_BYTES = 256
+
+    def __init__(self, limits: LaneLimits) -> None:
+        self._limits = limits
+        self._body_bytes = (limits.check_body_bytes, limits.batch_body_bytes, limits.authorize_body_bytes)
+        self._lines: dict[bytes, tuple[bytes, bytes]] = {}
+
+    def parse(self, raw: bytes) -> Head:
+        """Read a whole head, blank line included; raises ``Refusal``."""
+        lines = raw[:-4].split(b"\r\n")
+        method, target, version = self.request_line(lines[0])
+        if len(raw) > self._limits.head_bytes:
+            raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
+        if len(lines) - 1 > self._limits.header_fields:
+            raise Refusal(431, f"More than {self._limits.header_fields} header fields.")
+        known = self._lines.get
+        fields = tuple([known(line) or self._field(line) for line in lines[1:]])
+        framing: dict[bytes, bytes] = {}
+        for name, value in fields:
+            if name in _FRAMING:
+                if name not in framing:
+                    framing[name] = value
+                elif name in (b"connection", b"expect"):
+                    framing[name] += b"," + value
+                else:
+                    raise Refusal(400, f"More than one {name.decode()} header field.")
+        old = version == b"1.0"
+        length, chunked = _body_framing(framing, old=old)
+        _check_host(framing.get(b"host"), old=old)
+        route = _route(method, target)
+        if route != ELSEWHERE and length > self._body_bytes[route]:
+            raise Refusal(413, f"The body is longer than {self._body_bytes[route]} bytes.")
+        return Head(
+            method=method,
+            target=target,
+            fields=fields,
+            route=route,
+            length=length,
+            chunked=chunked,
+            keep_alive=_keeps_alive(framing.get(b"connection"), old=old),
+            old=old,
+            expects_continue=_expects_continue(framing.get(b"expect")) and not old,
+            bodiless=method == b"HEAD",
+        )
+
+    def body_bytes(self, head: Head) -> int:
+        """The longest body, in bytes, that the route of ``head`` takes."""
+        return self._body_bytes[head.route]
+
+    def request_line(self, line: bytes) -> tuple[bytes, bytes, bytes]:
+        """Method, target and version (``1.0`` or ``1.1``) of a request line without its CRLF."""
+        found = _REQUEST_LINE.fullmatch(line)
+        if found is None:
+            raise Refusal(400, "The request line is not: method, space, target, space, HTTP/1.1.")
+        method, target, version = found.groups()
+        if version not in (b"1.1", b"1.0"):
+            raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if len(target) > self._limits.target_bytes:
+            raise Refusal(414, f"The target is longer than {self._limits.target_bytes} bytes.")
+        if target[:1] != b"/" and not _is_unusual_target(method, target):
+            raise Refusal(400, "The target must be a path that begins with /.")
+        return method, target, version
+
+    def check_beginning(self, data: bytes) -> None:
+        """Refuse the beginning of a head that can't become one, or is too long already; no CRLF CRLF is in it."""
+        if data.translate(None, _TEXT).strip(b"\r\n"):
+            raise Refusal(400, "The head has a control character.")
+        pairs = data.count(b"\r\n")
+        if data.count(b"\n") != pairs or data.count(b"\r", 0, -1) > pairs:
+            raise Refusal(400, "Lines of the head must end with CR LF.")
+        first = data.find(b"\r\n", 1)
+        if first < 0 and len(data) > self._limits.target_bytes + 64:
+            raise Refusal(414, f"The target is longer than {self._limits.target_bytes} bytes.")
+        too_long = len(data) > self._limits.head_bytes
+        if first > 0 and (too_long or first <= _CHEAP_BYTES):
+            self.request_line(data[:first].removeprefix(b"\r\n"))
+        if too_long:
+            raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
+
+    def _field(self, line: bytes) -> tuple[bytes, bytes]:
+        found = _FIELD.fullmatch(line)
+        if found is None:
+            if line[:1] in (b" ", b"\t"):
+                raise Refusal(400, "A header field is folded over lines.")
+            raise Refusal(400, "A header field is not: name, colon, value, without control characters.")
+        field = (found[1].lower(), found[2].rstrip(b" \t"))
+        if len(line) <= self._LINE_BYTES:
+            if len(self._lines) >= self._LINES:
+                self._lines.clear()
+            self._lines[line] = field
+        return field
+
+
+def _is_unusual_target(method: bytes, target: bytes) -> bool:
+    """Whether the target is in one of the forms that are not a path: absolute, or * for OPTIONS."""
+    if method == b"OPTIONS" and target == b"*":
+        return True
+    return target[:8].lower().startswith((b"http://", b"https://"))
+
+
+def _route(method: bytes, target: bytes) -> int:
+    if method == b"POST":
+        if target == b"/v1/check":
+            return CHECK
+        if target == b"/v1/check/batch":
+            return CHECK_BATCH
+    if target.startswith(b"/v1/authorize") and target[13:14] in (b"", b"/", b"?"):
+        return AUTHORIZE
+    return ELSEWHERE
+
+
+def _body_framing(framing: dict[bytes, bytes], *, old: bool) -> tuple[int, bool]:
+    """The body's length, and whether it comes in chunks instead (RFC 9112, section 6.3)."""
+    length = framing.get(b"content-length")
+    coding = framing.get(b"transfer-encoding")
+    if coding is not None:
+        if length is not None:
+            raise Refusal(400, "Transfer-Encoding and Content-Length together.")
+        if old:
+            raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
+        if coding.lower() != b"chunked":
+            raise Refusal(501, "The only transfer coding here is chunked.")
+        return 0, True
+    if length is None:
+        return 0, False
+    if not _LENGTH.fullmatch(length):
+        raise Refusal(400, "Content-Length is not a number.")
+    return int(length), False
+
+
+def _check_host(host: bytes | None, *, old: bool) -> None:
+    if host is None:
+        if not old:
+            raise Refusal(400, "The Host header field is missing.")
+    elif not _HOST.fullmatch(host):
+        raise Refusal(400, "The Host header field is not a host.")
+
+
+def _keeps_alive(connection: bytes | None, *, old: bool) -> bool:
+    if connection is None:
+        return not old
+    options = {option.strip(b" \t").lower() for option in connection.split(b",")}
+    if b"close" in options:
+        return False
+    return not old or b"keep-alive" in options
+
+
+def _expects_continue(expect: bytes | None) -> bool:
+    if expect is None:
+        return False
+    if expect.lower() != b"100-continue":
+        raise Refusal(417, "The only expectation met here is 100-continue.")
+    return True

@@ -1,0 +1,29 @@
+"""What the connections of one server share, and how uvicorn gets to know of it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from data_plane.api.lane.beat import Beat
+from data_plane.api.lane.connection import LaneConnection
+from data_plane.api.lane.door import Door
+from data_plane.api.lane.head import HeadParser
+from data_plane.api.lane.limits import LaneLimits
+from data_plane.api.lane.response import ResponseBuilder
+
+
+class Lane:
+    """The decision lane of one event loop. ``door`` may be replaced until the first connection comes."""
+
+    def __init__(
+        self, door: Door, limits: LaneLimits | None = None, *, wall_s: Callable[[], float] = time.time
+    ) -> None:
+        self.door = door
+        self.limits = limits or LaneLimits()
+        self.heads = HeadParser(self.limits)
+        self.responses = ResponseBuilder()
+        self.beat = Beat(self.limits.tick_s, self.responses, wall_s)
+
+    def protocol_class(self) -> type[asyncio.Protocol]:
+        """For ``uvicorn.Config(http=...)``."""
+        return type("BoundLaneConnection", (LaneConnection,), {"__slots__": (), "lane": self})
