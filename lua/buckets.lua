@@ -8,7 +8,9 @@ local EXACT = 4503599627370496
 -- The debt under a new rule: a token bucket keeps its tokens, a queue keeps who waits in it, neither beyond its size.
 -- Where the unit differs too, at most a fraction of one unit is dropped, never won.
 local function carried_debt(queue, debt, old_unit, old_size, unit, size)
-  if queue then
+  if old_unit == unit and old_size == size then
+    return debt
+  elseif queue then
     if old_unit ~= unit then
       return math.min(ceil(debt / old_unit), size) * unit
     end
@@ -54,11 +56,13 @@ end
 
 local function bucket(key, shared, rate, unit, size, cost, queue)
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
+  local changed = false
   local raw = call('GET', key)
   if raw and byte(raw) >= 32 and byte(raw) < 38 then
     local old_rate, old_unit, old_size
     dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
-    if debt > 0 and rate > 0 and (old_unit ~= unit or old_size ~= size) then
+    if debt > 0 and rate > 0 and (old_rate ~= rate or old_unit ~= unit or old_size ~= size) then
+      changed = true
       debt = carried_debt(queue, debt, old_unit, old_size, unit, size)
     end
   end
@@ -73,6 +77,11 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
   end
   if cost > size then
     return NEVER, left, fills, left, fills
+  end
+  -- From the first attempt under a changed rule on the debt drains by that rule, whatever becomes of the attempt.
+  if changed and cost > 0 then
+    call('SET', key, bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born), 'PX',
+      math.max(1, ttl_ms(fills + (born > 0 and SLACK_US or 0))))
   end
   local owed = debt + cost * unit
   if owed > full then

@@ -4,7 +4,6 @@ To add one (an HTTP door, say), write a ``Driver`` and name it in ``conftest.py`
 ``moves_clock = False`` and the cases that need it are skipped.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -52,10 +51,10 @@ class PureDriver:
     def _decide(self, check: Check, now_us: int) -> list[Outcome]:
         keys = [(check.subject, rule.id) for rule in check.rules]
         outcomes, stored = decide(check.rules, [self.state(key, now_us) for key in keys], check.cost, now_us)
-        for key, verdict in zip(keys, stored, strict=True):
-            if verdict is not None:
-                ttl_ms = math.ceil((verdict.forget_us - now_us) / 1000)
-                self._states[key] = (verdict.state, now_us // 1000 + ttl_ms)
+        for key, kept in zip(keys, stored, strict=True):
+            if kept is not None:
+                ttl_ms = max(1, -(-(kept.forget_us - now_us) // 1000))
+                self._states[key] = (kept.state, now_us // 1000 + ttl_ms)
         return outcomes
 
     def state(self, key: tuple[str, int], now_us: int) -> State | None:

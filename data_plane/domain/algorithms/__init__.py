@@ -4,6 +4,6 @@ States are immutable and ``None`` means untouched; time is an argument, in micro
 """
 
 from data_plane.domain.algorithms.decide import State, decide, evaluate
-from data_plane.domain.algorithms.verdict import Verdict
+from data_plane.domain.algorithms.verdict import Stored, Verdict
 
-__all__ = ["State", "Verdict", "decide", "evaluate"]
+__all__ = ["State", "Stored", "Verdict", "decide", "evaluate"]

@@ -7,7 +7,7 @@ microsecond (limit / window in lowest terms is rate / unit), so no fraction is e
 from typing import NamedTuple
 
 from contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate
-from data_plane.domain.algorithms.verdict import Verdict, denied, denied_forever, peeked
+from data_plane.domain.algorithms.verdict import Stored, Verdict, denied, denied_forever, peeked
 from data_plane.domain.outcome import Outcome
 
 
@@ -37,9 +37,13 @@ def bucket(rule: LimitRule, state: BucketState | None, cost: int, now_us: int) -
     remaining = max(0, (size * unit - debt) // unit)
     if cost > size:
         return denied_forever(remaining, fills_us)
+    # From the first attempt under a changed rule on the debt drains by that rule, whatever becomes of the attempt.
+    kept = None
+    if current.debt > 0 and (current.rate, current.unit, current.size) != (rate, unit, size) and cost > 0:
+        kept = Stored(BucketState(current.at_us, debt, rate, unit, size), now_us + fills_us)
     owed = debt + cost * unit
     if owed > size * unit:
-        return denied(remaining, fills_us, behind_us - (size * unit - owed) // rate)
+        return denied(remaining, fills_us, behind_us - (size * unit - owed) // rate, kept)
     delay_us = turn_us if is_queue else 0
     if cost == 0:
         return peeked(remaining, fills_us, delay_us)
@@ -53,8 +57,8 @@ def bucket(rule: LimitRule, state: BucketState | None, cost: int, now_us: int) -
             retry_us=0,
             delay_us=delay_us,
         ),
-        BucketState(current.at_us, owed, rate, unit, size),
-        now_us + refills_us,
+        kept,
+        Stored(BucketState(current.at_us, owed, rate, unit, size), now_us + refills_us),
     )
 
 

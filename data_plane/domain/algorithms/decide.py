@@ -6,7 +6,7 @@ from typing import cast
 from contract.limits import LimitRule
 from data_plane.domain.algorithms.buckets import BucketState, bucket
 from data_plane.domain.algorithms.log import LogState, sliding_log
-from data_plane.domain.algorithms.verdict import Verdict
+from data_plane.domain.algorithms.verdict import Stored, Verdict
 from data_plane.domain.algorithms.windows import WindowState, fixed_window, sliding_window
 from data_plane.domain.outcome import Outcome
 
@@ -32,13 +32,12 @@ def evaluate(rule: LimitRule, state: State | None, cost: int, now_us: int) -> Ve
 
 def decide(
     rules: Sequence[LimitRule], states: Sequence[State | None], cost: int, now_us: int
-) -> tuple[list[Outcome], list[Verdict[State] | None]]:
+) -> tuple[list[Outcome], list[Stored[State] | None]]:
     """Decide ``cost`` units against ``rules`` in their ``states``: the outcomes, and what to store, in the same order.
 
-    If any enforced limit denies, nothing is stored. A shadow limit that denies blocks nothing and is not consumed.
+    If any enforced limit denies, nothing is consumed. A shadow limit that denies blocks nothing and is not consumed.
     """
     verdicts = [evaluate(rule, state, cost, now_us) for rule, state in zip(rules, states, strict=True)]
-    if not all(verdict.consumed.allowed or rule.shadow for rule, verdict in zip(rules, verdicts, strict=True)):
-        return [verdict.untouched for verdict in verdicts], [None] * len(verdicts)
-    stored = [verdict if verdict.state is not None else None for verdict in verdicts]
-    return [verdict.consumed for verdict in verdicts], stored
+    if all(verdict.consumed.allowed or rule.shadow for rule, verdict in zip(rules, verdicts, strict=True)):
+        return [verdict.consumed for verdict in verdicts], [verdict.on_consumed for verdict in verdicts]
+    return [verdict.untouched for verdict in verdicts], [verdict.on_untouched for verdict in verdicts]

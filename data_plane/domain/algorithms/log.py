@@ -4,7 +4,7 @@ from itertools import dropwhile
 from typing import NamedTuple
 
 from contract.limits import LimitRule, nominal_window_us
-from data_plane.domain.algorithms.verdict import Verdict, denied, denied_forever, peeked
+from data_plane.domain.algorithms.verdict import Stored, Verdict, denied, denied_forever, peeked
 from data_plane.domain.outcome import Outcome
 
 
@@ -42,8 +42,7 @@ def sliding_log(rule: LimitRule, state: LogState | None, cost: int, now_us: int)
     return Verdict(
         Outcome(allowed=True, remaining=room, reset_us=empties_us, retry_us=0, delay_us=0),
         Outcome(allowed=True, remaining=room - cost, reset_us=lasts_us - now_us, retry_us=0, delay_us=0),
-        LogState((*entries, Entry(at_us, cost))),
-        lasts_us,
+        on_consumed=Stored(LogState((*entries, Entry(at_us, cost))), lasts_us),
     )
 
 

@@ -7,23 +7,29 @@ from data_plane.domain.outcome import NEVER, Outcome
 StateT = TypeVar("StateT")
 
 
-class Verdict(NamedTuple, Generic[StateT]):
-    """One limit's answer both ways.
+class Stored(NamedTuple, Generic[StateT]):
+    """A state to keep; from ``forget_us`` on it means the same as none."""
 
-    ``untouched`` is its outcome if nothing is consumed, ``consumed`` if the decision goes through. ``state`` is what to
-    store then, ``None`` when there is nothing to store; from ``forget_us`` on it means the same as no state.
+    state: StateT
+    forget_us: int
+
+
+class Verdict(NamedTuple, Generic[StateT]):
+    """One limit's answer both ways, each with what to store then (``None``: leave what is there).
+
+    ``untouched`` is its outcome if nothing is consumed, ``consumed`` if the decision goes through.
     """
 
     untouched: Outcome
     consumed: Outcome
-    state: StateT | None
-    forget_us: int
+    on_untouched: Stored[StateT] | None = None
+    on_consumed: Stored[StateT] | None = None
 
 
-def denied(remaining: int, reset_us: int, retry_us: int) -> Verdict[StateT]:
+def denied(remaining: int, reset_us: int, retry_us: int, kept: Stored[StateT] | None = None) -> Verdict[StateT]:
     """A refusal: consumes nothing. ``retry_us`` may be ``NEVER``."""
     outcome = Outcome(allowed=False, remaining=remaining, reset_us=reset_us, retry_us=retry_us, delay_us=0)
-    return Verdict(outcome, outcome, None, 0)
+    return Verdict(outcome, outcome, kept, kept)
 
 
 def denied_forever(remaining: int, reset_us: int) -> Verdict[StateT]:
@@ -34,4 +40,4 @@ def denied_forever(remaining: int, reset_us: int) -> Verdict[StateT]:
 def peeked(remaining: int, reset_us: int, delay_us: int = 0) -> Verdict[StateT]:
     """A pass of cost 0: consumes nothing."""
     outcome = Outcome(allowed=True, remaining=remaining, reset_us=reset_us, retry_us=0, delay_us=delay_us)
-    return Verdict(outcome, outcome, None, 0)
+    return Verdict(outcome, outcome)

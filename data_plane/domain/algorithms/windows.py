@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from contract.limits import LimitRule, nominal_window_us, sliding_tick_us
 from data_plane.domain.algorithms.calendar import calendar_anchor_us, month_of, month_start_us
-from data_plane.domain.algorithms.verdict import Verdict, denied, denied_forever, peeked
+from data_plane.domain.algorithms.verdict import Stored, Verdict, denied, denied_forever, peeked
 from data_plane.domain.outcome import Outcome
 
 
@@ -79,8 +79,7 @@ def _admitted(current: WindowState, room: int, cost: int, reset_us: int, forget_
     return Verdict(
         Outcome(allowed=True, remaining=room, reset_us=reset_us, retry_us=0, delay_us=0),
         Outcome(allowed=True, remaining=room - cost, reset_us=reset_us, retry_us=0, delay_us=0),
-        current._replace(taken=current.taken + cost),
-        forget_us,
+        on_consumed=Stored(current._replace(taken=current.taken + cost), forget_us),
     )
 
 
