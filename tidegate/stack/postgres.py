@@ -48,22 +48,33 @@ class PostgresServer:
 
     def prepare(self) -> None:
         """Make the data directory unless it is there; raise ``StackError`` with initdb's words when that fails."""
-        if (self._directory / "PG_VERSION").exists():
+        if self._directory.exists():
             return
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        password_file = self._directory.with_name(self._directory.name + ".password")
+        # Made under another name first: what was interrupted half-way is never taken for a database.
+        draft = self._directory.with_name(self._directory.name + ".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700, parents=True)
+        password_file = draft.with_name(draft.name + ".password")
         password_file.touch(mode=0o600)
         try:
             password_file.write_text(self._password + "\n")
-            command = [*self._prefix, str(_binary("initdb")), "-D", str(self._directory), "-U", USER]
+            command = [*self._prefix, str(_binary("initdb")), "-D", str(draft), "-U", USER]
             command += ["--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C"]
             command += ["--set", "dynamic_shared_memory_type=mmap"]
             command += [] if self._durable else ["--no-sync"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, env=inherited_environment())
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                env=inherited_environment(),
+                start_new_session=True,  # Ctrl-C is for us: initdb ends by itself in a second
+            )
         finally:
             password_file.unlink()
         if done.returncode:
-            raise StackError(f"Postgres could not make its data directory {self._directory}:\n{done.stderr.strip()}")
+            raise StackError(f"Postgres could not make its data directory {draft}:\n{done.stderr.strip()}")
+        draft.rename(self._directory)
 
     def is_ready(self) -> bool:
         """Whether it accepts connections."""
