@@ -60,7 +60,6 @@ def up(
 def control_plane() -> None:
     """Run the control plane; its settings come from TIDEGATE_* environment variables."""
     from control_plane.main import run
-
     from control_plane.settings import Settings
 
     run(Settings())
@@ -70,7 +69,6 @@ def control_plane() -> None:
 def data_plane() -> None:
     """Run a decision node; its settings come from TIDEGATE_* environment variables."""
     from data_plane.main import run
-
     from data_plane.settings import Settings
 
     run(Settings())
