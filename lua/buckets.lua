@@ -23,6 +23,11 @@ local function carried_debt(queue, debt, old_unit, old_size, unit, size)
   return math.min(size * unit - math.min(tokens, size * unit), EXACT)
 end
 
+local function is_bucket(raw)
+  local kind = byte(raw)
+  return kind >= 32 and kind < 38
+end
+
 -- The stored bucket as of now: dirty, at (never behind what is stored), debt, rate, unit, size, taken, returned, born.
 local function bucket_state(raw)
   local kind = byte(raw)
@@ -58,7 +63,7 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
   local changed = false
   local raw = call('GET', key)
-  if raw and byte(raw) >= 32 and byte(raw) < 38 then
+  if raw and is_bucket(raw) then
     local old_rate, old_unit, old_size
     dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
     if debt > 0 and rate > 0 and (old_rate ~= rate or old_unit ~= unit or old_size ~= size) then

@@ -1,37 +1,105 @@
 -- sliding_log: every admitted (time, cost); an entry counts while now < time + window. At most 1,000 entries, because
--- the limit is at most 1,000 and each entry costs at least 1.
+-- the limit is at most 1,000 and each entry costs at least 1. A shared log also keeps counts by window, as
+-- sliding_window does: what other regions admitted is known by window only, and weighs as it does there.
 
-local function sliding_log(key, _, limit, window, _, cost)
-  local total, from, at, empties = 0, 6, now, 0
-  local raw = call('GET', key)
-  if raw and byte(raw) == 48 then
-    local newest = unpack('<I7', raw, #raw - 8)
-    total = unpack('<I4', raw, 2)
-    -- Entries stay in order even when the clock steps back.
-    if newest > now then
-      at = newest
-    end
-    local size = #raw
-    while from < size do
-      local entered, entry_cost = unpack('<I7I2', raw, from)
-      if entered + window > at then
-        empties = newest + window - now
-        break
+local function is_log(raw)
+  local kind = byte(raw)
+  return kind >= 48 and kind < 52
+end
+
+-- total, where the entries begin, then (for a shared log) window id and counts in the order of window_value.
+local function stored_log(raw)
+  if byte(raw) < 50 then
+    return unpack('<I4', raw, 2), 6, 0, 0, 0, 0, 0, 0, 0, 0
+  end
+  local total, id, taken, before, returned, returned_before, remote, remote_before, remote_next =
+    unpack('<I4I6I6I6I6I6I6I6I6', raw, 2)
+  return total, 54, id, taken, before, returned, returned_before, remote, remote_before, remote_next
+end
+
+local function log_value(dirty, total, entries, id, taken, before, returned, returned_before, remote, remote_before,
+  remote_next)
+  if id == 0 then
+    return pack('<BI4', 48, total) .. entries
+  end
+  return pack('<BI4I6I6I6I6I6I6I6I6', 50 + dirty, total, id, taken, before, returned, returned_before, remote,
+    remote_before, remote_next) .. entries
+end
+
+-- Microseconds until own entries and remote weight leave room together: each entry that leaves (and none) with the time
+-- at which the remote weight then fits; the best of these.
+local function log_wait(raw, from, window, spare, id, remote, remote_before)
+  local window_ends = (id + 1) * window - now
+  local left_in = 0
+  local best
+  while true do
+    if spare >= 0 then
+      local wait = window_ends + weight_wait(spare, remote, remote_before, window)
+      if wait < left_in then
+        wait = left_in
       end
-      total = total - entry_cost
-      from = from + 9
+      if not best or wait < best then
+        best = wait
+      end
+      if wait == left_in then
+        return best
+      end
+    end
+    if from > #raw then
+      return best
+    end
+    local entered, cost
+    entered, cost, from = unpack('<I7I2', raw, from)
+    spare = spare + cost
+    left_in = entered + window - now
+  end
+end
+
+local function sliding_log(key, shared, limit, window, _, cost)
+  local total, from, at, empties, dirty = 0, 6, now, 0, 0
+  local id, seen, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0, 0
+  local raw = call('GET', key)
+  if raw and is_log(raw) then
+    dirty = byte(raw) % 2
+    total, from, seen, taken, before, returned, returned_before, remote, remote_before, remote_next = stored_log(raw)
+    local size = #raw
+    if from < size then
+      local newest = unpack('<I7', raw, size - 8)
+      -- Entries stay in order even when the clock steps back.
+      if newest > now then
+        at = newest
+      end
+      while from < size do
+        local entered, entry_cost = unpack('<I7I2', raw, from)
+        if entered + window > at then
+          empties = newest + window - now
+          break
+        end
+        total = total - entry_cost
+        from = from + 9
+      end
     end
   else
     raw = ''
+  end
+  if shared or seen > 0 then
+    local current = floor(at / window)
+    id, taken, before, returned, returned_before, remote, remote_before, remote_next =
+      rolled(current, seen, taken, before, returned, returned_before, remote, remote_before, remote_next)
   end
   if limit == 0 then
     return NEVER, 0, empties, 0, empties
   end
   local room = limit - total
+  if remote + remote_before > 0 then
+    room = room - remote - ceil(remote_before * math.min(window, (id + 1) * window - at) / window)
+  end
   local left = room > 0 and room or 0
   if cost > room then
     if cost > limit then
       return NEVER, left, empties, left, empties
+    elseif remote + remote_before > 0 then
+      return -1 - log_wait(raw, from, window, limit - total - cost, id, remote, remote_before), left, empties, left, empties
     end
     local entered, entry_cost
     repeat
@@ -44,6 +112,12 @@ local function sliding_log(key, _, limit, window, _, cost)
     return 0, left, empties, left, empties
   end
   local lasts = at + window - now
+  local entries = sub(raw, from) .. pack('<I7I2', at, cost)
+  if not shared then
+    return 0, left, empties, room - cost, lasts, log_value(0, total + cost, entries, 0), ttl_ms(lasts)
+  end
   return 0, left, empties, room - cost, lasts,
-    pack('<BI4', 48, total + cost) .. sub(raw, from) .. pack('<I7I2', at, cost), ttl_ms(lasts)
+    log_value(1, total + cost, entries, id, taken + cost, before, returned, returned_before, remote, remote_before,
+      remote_next),
+    ttl_ms(2 * window + lasts + SLACK_US), dirty == 0
 end

@@ -14,6 +14,7 @@
 --   0x22 bucket, wide      the same                                                      7, 7, 6, 6, 6 bytes
 --   0x24 bucket, shared    as 0x22, then taken, returned (6 bytes each), born_us (7)
 --   0x30 log               total (4 bytes), then entries of time_us (7), cost (2), oldest first
+--   0x32 log, shared       total (4), the counts of 0x16, then the entries
 -- Layouts are added, never changed; a first byte not known here counts as no state.
 local call = redis.call
 local byte, sub = string.byte, string.sub

@@ -20,41 +20,38 @@ local function window_value(dirty, id, taken, taken_before, returned, returned_b
     remote, remote_before, remote_next)
 end
 
--- The state of a window counter as seen from window `id`: dirty, id (never older than the stored one), then the counts
--- in the order of window_value.
-local function window_counts(raw, id)
-  local kind = byte(raw)
-  local dirty = kind % 2
-  local stored, taken, before, returned, returned_before, remote, remote_before, remote_next
-  if kind < 16 or kind > 23 then
-    return 0, id, 0, 0, 0, 0, 0, 0, 0
-  elseif kind < 18 then
-    stored, taken, before = unpack('<I4I4I4', raw, 2)
-  elseif kind < 20 then
-    stored, taken, before = unpack('<I6I6I6', raw, 2)
-  elseif kind < 22 then
-    stored, taken, before, returned, returned_before, remote, remote_before, remote_next =
-      unpack('<I4I4I4I4I4I4I4I4', raw, 2)
-  else
-    stored, taken, before, returned, returned_before, remote, remote_before, remote_next =
-      unpack('<I6I6I6I6I6I6I6I6', raw, 2)
-  end
-  if kind < 20 then
-    if stored >= id then
-      return dirty, stored, taken, before, 0, 0, 0, 0, 0
-    elseif stored == id - 1 then
-      return dirty, id, 0, taken, 0, 0, 0, 0, 0
-    end
-    return dirty, id, 0, 0, 0, 0, 0, 0, 0
-  end
+-- Counts stored under window `stored` as seen from window `id`: id (never older than the stored one), then the counts in
+-- the order of window_value.
+local function rolled(id, stored, taken, before, returned, returned_before, remote, remote_before, remote_next)
   if stored >= id then
-    return dirty, stored, taken, before, returned, returned_before, remote, remote_before, remote_next
+    return stored, taken, before, returned, returned_before, remote, remote_before, remote_next
   elseif stored == id - 1 then
-    return dirty, id, 0, taken, 0, returned, remote_next, remote, 0
+    return id, 0, taken, 0, returned, remote_next, remote, 0
   elseif stored == id - 2 then
-    return dirty, id, 0, 0, 0, 0, 0, remote_next, 0
+    return id, 0, 0, 0, 0, 0, remote_next, 0
   end
-  return dirty, id, 0, 0, 0, 0, 0, 0, 0
+  return id, 0, 0, 0, 0, 0, 0, 0
+end
+
+-- Whether a value holds window counts; and those counts as stored: id, then in the order of window_value.
+local function is_window(raw)
+  local kind = byte(raw)
+  return kind >= 16 and kind < 24
+end
+
+local function stored_window(raw)
+  local kind = byte(raw)
+  local id, taken, before
+  if kind < 18 then
+    id, taken, before = unpack('<I4I4I4', raw, 2)
+  elseif kind < 20 then
+    id, taken, before = unpack('<I6I6I6', raw, 2)
+  elseif kind < 22 then
+    return unpack('<I4I4I4I4I4I4I4I4', raw, 2)
+  else
+    return unpack('<I6I6I6I6I6I6I6I6', raw, 2)
+  end
+  return id, taken, before, 0, 0, 0, 0, 0
 end
 
 -- Months since 1970-01 of an instant, and the instant at which such a month begins (proleptic Gregorian, UTC;
@@ -78,25 +75,49 @@ local function month_start(month)
   return (era * 146097 + day_of_era - 719468) * 86400000000
 end
 
--- count + cost <= limit. `window` is microseconds, or 0 for calendar months; `anchor` is where the first one begins.
-local function fixed_window(key, shared, limit, window, anchor, cost)
-  local id
+-- The id of a fixed window. `window` is microseconds, or 0 for calendar months; `anchor` is where the first one begins.
+local function fixed_id(window, anchor, at)
   if window == 0 then
-    id = month_of(now - anchor)
-  else
-    id = floor((now - anchor) / window)
+    return month_of(at - anchor)
   end
+  return floor((at - anchor) / window)
+end
+
+local function fixed_start(window, anchor, id)
+  if window == 0 then
+    return month_start(id) + anchor
+  end
+  return id * window + anchor
+end
+
+-- Ticks from the current window's end (negative: before it) until counts of this and the previous window weigh no more
+-- than `spare` units together. A count of n weighs n x k / ticks while k ticks of its weight are left.
+local function weight_wait(spare, count, count_before, ticks)
+  if spare >= count then
+    if count_before == 0 then
+      return -ticks
+    end
+    local before_end = floor((spare - count) * ticks / count_before)
+    if before_end > 0 then
+      return -before_end
+    end
+  end
+  if count == 0 then
+    return 0
+  end
+  return ticks - math.min(ticks, floor(spare * ticks / count))
+end
+
+-- taken + cost <= limit; window and anchor as in fixed_id.
+local function fixed_window(key, shared, limit, window, anchor, cost)
+  local id = fixed_id(window, anchor, now)
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
-  if raw then
-    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_counts(raw, id)
+  if raw and is_window(raw) then
+    dirty = byte(raw) % 2
+    id, taken, before, returned, returned_before, remote, remote_before, remote_next = rolled(id, stored_window(raw))
   end
-  local ends
-  if window == 0 then
-    ends = month_start(id + 1) + anchor - now
-  else
-    ends = (id + 1) * window + anchor - now
-  end
+  local ends = fixed_start(window, anchor, id + 1) - now
   if limit == 0 then
     return NEVER, 0, ends, 0, ends
   end
@@ -126,9 +147,10 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   elapsed = elapsed - id * ticks
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
-  if raw then
+  if raw and is_window(raw) then
     local seen = id
-    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_counts(raw, id)
+    dirty = byte(raw) % 2
+    id, taken, before, returned, returned_before, remote, remote_before, remote_next = rolled(id, stored_window(raw))
     if id > seen then
       elapsed = 0
     end
@@ -144,20 +166,7 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
     if cost > limit then
       return NEVER, left, ends, left, ends
     end
-    local spare = limit - used - cost
-    if spare >= 0 then
-      local keeps = floor(spare * ticks / used_before)
-      if keeps > 0 then
-        return -1 - (ends - keeps * tick), left, ends, left, ends
-      end
-    end
-    local wait = ends
-    if used > 0 then
-      local keeps = floor((limit - cost) * ticks / used)
-      if keeps < ticks then
-        wait = ends + (ticks - keeps) * tick
-      end
-    end
+    local wait = ends + weight_wait(limit - cost, used, used_before, ticks) * tick
     return -1 - wait, left, ends, left, ends
   end
   if cost == 0 then

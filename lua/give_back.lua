@@ -1,0 +1,86 @@
+-- Returns what a check consumed in this slot, because the same check was denied in another (Redis Cluster), or what a
+-- caller hands back. What is no longer counted is left alone: the error is under-admission, never over-admission.
+--
+-- KEYS[1]  the dirty set
+-- KEYS[2+] the counters that the check consumed (none that denied in shadow: it took nothing there)
+-- ARGV[1]  now_us as decide.lua answered: when it was consumed, which says what window or entry was charged
+-- ARGV[2]  the check, as decide.lua took it
+-- Reply    how many counters were credited
+-- Were the store's clock to step back across a window's end between two charges, the credit could go to the window
+-- before the one charged; no other order of events credits what was not taken.
+local function credit_window(raw, shared, id, cost)
+  local stored, taken, before, returned, returned_before, remote, remote_before, remote_next = stored_window(raw)
+  local is_current = stored == id
+  local held = is_current and taken - returned or before - returned_before
+  if not is_current and stored ~= id + 1 or held < cost then
+    return nil
+  end
+  if shared then
+    if is_current then
+      returned = returned + cost
+    else
+      returned_before = returned_before + cost
+    end
+  elseif is_current then
+    taken = taken - cost
+  else
+    before = before - cost
+  end
+  return window_value(shared and 1 or byte(raw) % 2, stored, taken, before, returned, returned_before, remote,
+    remote_before, remote_next)
+end
+
+local function credit_log(raw, shared, entered, cost, window)
+  local total, first, id, taken, before, returned, returned_before, remote, remote_before, remote_next = stored_log(raw)
+  local from = first
+  while from < #raw do
+    local at, entry_cost, after = unpack('<I7I2', raw, from)
+    if at == entered and entry_cost == cost then
+      local charged = floor(entered / window)
+      if charged == id then
+        returned = returned + cost
+      elseif charged == id - 1 then
+        returned_before = returned_before + cost
+      end
+      return log_value(shared and 1 or byte(raw) % 2, total - cost, sub(raw, first, from - 1) .. sub(raw, after),
+        shared and id or 0, taken, before, returned, returned_before, remote, remote_before, remote_next)
+    end
+    from = after
+  end
+  return nil
+end
+
+local charged_us = tonumber(ARGV[1])
+local cost, _, from = unpack('<dB', ARGV[2])
+local credited = 0
+for i = 2, #KEYS do
+  local key = KEYS[i]
+  local rule, a, b, c
+  rule, a, b, c, from = unpack('<Bddd', ARGV[2], from)
+  local algorithm, shared = rule % 8, rule >= 16
+  local raw = call('GET', key)
+  local value
+  if raw and algorithm == 0 and is_window(raw) then
+    value = credit_window(raw, shared, fixed_id(b, c, charged_us), cost)
+  elseif raw and algorithm == 1 and is_window(raw) then
+    value = credit_window(raw, shared, floor(charged_us / (b * c)), cost)
+  elseif raw and algorithm == 2 and is_log(raw) then
+    value = credit_log(raw, shared, charged_us, cost, b)
+  elseif raw and algorithm > 2 and is_bucket(raw) then
+    local dirty, at, debt, rate, unit, size, taken, returned, born = bucket_state(raw)
+    if not shared or born > 0 and taken - returned >= cost then
+      if shared then
+        dirty, returned = 1, returned + cost
+      end
+      value = bucket_value(dirty, at, math.max(0, debt - cost * unit), rate, unit, size, taken, returned, born)
+    end
+  end
+  if value then
+    credited = credited + 1
+    call('SET', key, value, 'KEEPTTL')
+    if shared and byte(raw) % 2 == 0 then
+      call('SADD', KEYS[1], key)
+    end
+  end
+end
+return credited

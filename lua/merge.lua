@@ -1,0 +1,165 @@
+-- Merges what one peer counted: the newer of what is known and what it says (both figures of a cell only grow), so that
+-- repeats, reordering and loss are harmless. Remote sums are then written into the counter, where decisions see them.
+--
+-- KEYS[2i-1], KEYS[2i]  a counter, and the key of what its peers said (the counter's key + '!')
+-- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
+-- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
+-- ARGV[2+i]  for counter i: its rule as decide.lua takes it (25 bytes), then cells of three signed 8-byte integers:
+--            window id (a bucket's: born_us), taken, returned
+-- Reply      a byte for each counter: '0' nothing new, '1' merged, '2' some window is too far ahead of this clock: send
+--            that counter's cells again (what else there was, was merged)
+--
+-- Windows older than the previous one no longer count and are dropped. A window one ahead, from a region whose clock is
+-- ahead, waits in the counter until this clock gets there.
+-- What the peers said: first byte 0x50, then entries: name length (1), window id or a bucket's born_us (7), taken (6),
+-- returned (6), name.
+local PEER_SLACK_MS = 60000
+local peer = ARGV[1]
+local regions = tonumber(ARGV[2])
+
+-- Puts a cell among the peers' entries. Returns the growth of what that peer holds, nil where it was known.
+-- A bucket that was born again replaces its older life.
+local function merge_cell(entries, window, taken, returned, is_bucket_rule)
+  for _, entry in ipairs(entries) do
+    if entry.name == peer and (is_bucket_rule or entry.window == window) then
+      if window < entry.window or window == entry.window and taken + returned <= entry.taken + entry.returned then
+        return nil
+      end
+      local held = window == entry.window and entry.taken - entry.returned or 0
+      entry.window, entry.taken, entry.returned = window, taken, returned
+      return taken - returned - held
+    end
+  end
+  entries[#entries + 1] = { name = peer, window = window, taken = taken, returned = returned }
+  return taken - returned
+end
+
+local function peer_entries(raw, oldest)
+  local entries = {}
+  local from = 2
+  while raw and byte(raw) == 80 and from <= #raw do
+    local length, window, taken, returned, name
+    length, window, taken, returned, from = unpack('<BI7I6I6', raw, from)
+    name, from = sub(raw, from, from + length - 1), from + length
+    if window >= oldest then
+      entries[#entries + 1] = { name = name, window = window, taken = taken, returned = returned }
+    end
+  end
+  return entries
+end
+
+local function write_peers(key, entries, ttl)
+  local parts = { string.char(80) }
+  for _, entry in ipairs(entries) do
+    parts[#parts + 1] = pack('<BI7I6I6', #entry.name, entry.window, entry.taken, entry.returned) .. entry.name
+  end
+  call('SET', key, table.concat(parts), 'PX', ttl + PEER_SLACK_MS)
+end
+
+local function held_in(entries, window)
+  local total = 0
+  for _, entry in ipairs(entries) do
+    if entry.window == window then
+      total = total + entry.taken - entry.returned
+    end
+  end
+  return total > 0 and total or 0
+end
+
+local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
+  local id, ends, length
+  if algorithm == 0 then
+    id = fixed_id(b, c, now)
+  else
+    length = algorithm == 1 and b * c or b
+    id = floor(now / length)
+  end
+  local raw = call('GET', key)
+  local total, dirty, entries_at, seen = 0, 0, 0, 0
+  local taken, before, returned, returned_before = 0, 0, 0, 0
+  if raw and algorithm == 2 and is_log(raw) then
+    total, entries_at, seen, taken, before, returned, returned_before = stored_log(raw)
+    dirty = byte(raw) % 2
+  elseif raw and algorithm < 2 and is_window(raw) then
+    seen, taken, before, returned, returned_before = stored_window(raw)
+    dirty = byte(raw) % 2
+  end
+  id, taken, before, returned, returned_before = rolled(id, seen, taken, before, returned, returned_before, 0, 0, 0)
+
+  local entries = peer_entries(call('GET', peers_key), id - 1)
+  local news, ahead = false, false
+  while from <= #cells do
+    local window, cell_taken, cell_returned
+    window, cell_taken, cell_returned, from = unpack('<i8i8i8', cells, from)
+    if window > id + 1 then
+      ahead = true
+    elseif window >= id - 1 and merge_cell(entries, window, cell_taken, cell_returned, false) then
+      news = true
+    end
+  end
+  if news then
+    if algorithm == 0 then
+      ends = fixed_start(b, c, id + 2) - now
+    else
+      ends = (id + 2) * length - now
+    end
+    local remote, remote_before, remote_next = held_in(entries, id), held_in(entries, id - 1), held_in(entries, id + 1)
+    local value
+    if algorithm == 2 then
+      value = log_value(dirty, total, entries_at > 0 and sub(raw, entries_at) or '', id, taken, before, returned,
+        returned_before, remote, remote_before, remote_next)
+      ends = ends + length
+    else
+      value = window_value(dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next)
+    end
+    local ttl = ttl_ms(ends + SLACK_US)
+    call('SET', key, value, 'PX', ttl)
+    write_peers(peers_key, entries, ttl)
+  end
+  return ahead and '2' or news and '1' or '0'
+end
+
+local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from)
+  local entries = peer_entries(call('GET', peers_key), 0)
+  local growth
+  while from <= #cells do
+    local born, taken, returned
+    born, taken, returned, from = unpack('<i8i8i8', cells, from)
+    local grown = merge_cell(entries, born, taken, returned, true)
+    if grown then
+      growth = (growth or 0) + grown
+    end
+  end
+  if not growth or rate == 0 then
+    return '0'
+  end
+  local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, now
+  local raw = call('GET', key)
+  if raw and is_bucket(raw) then
+    local old_rate, old_unit, old_size, old_born
+    dirty, at, debt, old_rate, old_unit, old_size, taken, returned, old_born = bucket_state(raw)
+    born = old_born > 0 and old_born or now
+    if debt > 0 then
+      debt = carried_debt(queue, debt, old_unit, old_size, unit, size)
+    end
+  end
+  debt = math.max(0, math.min(debt + growth * unit, math.max(debt, regions * size * unit), EXACT))
+  local fills = at - now + ceil(debt / rate)
+  call('SET', key, bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born), 'PX', ttl_ms(fills + SLACK_US))
+  -- A peer's bucket lives until it is full again: what it said must not be forgotten before.
+  write_peers(peers_key, entries, ttl_ms(math.min(regions * size * unit, EXACT) / rate + SLACK_US))
+  return '1'
+end
+
+local reply = {}
+for i = 1, #KEYS / 2 do
+  local cells = ARGV[2 + i]
+  local rule, a, b, c, from = unpack('<Bddd', cells)
+  local algorithm = rule % 8
+  if algorithm < 3 then
+    reply[i] = merge_windows(KEYS[2 * i - 1], KEYS[2 * i], algorithm, a, b, c, cells, from)
+  else
+    reply[i] = merge_bucket(KEYS[2 * i - 1], KEYS[2 * i], algorithm == 4, a, b, c, cells, from)
+  end
+end
+return table.concat(reply)

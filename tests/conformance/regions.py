@@ -1,0 +1,65 @@
+"""A region's counters of one limit, for tests of what regions tell each other: the scripts on a real server."""
+
+from collections.abc import Sequence
+
+import redis
+
+from contract.counts import Cell
+from contract.limits import LimitRule
+from data_plane.domain.counts_wire import (
+    Merged,
+    decode_collected,
+    decode_merged,
+    encode_merge,
+    encode_settle,
+    merge_keys,
+)
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.wire import decode_reply, encode_check, encode_rule
+from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
+from tests.conformance.drivers import VIRTUAL_CLOCK
+
+
+class Region:
+    """One region with its own clock; ``rule`` may be changed."""
+
+    def __init__(self, client: "redis.Redis", name: str, rule: LimitRule, now_us: int, regions: int = 2) -> None:
+        self.name = name
+        self.rule = rule
+        self.now_us = now_us
+        self.key = f"{{{name}}}1".encode()
+        self.dirty = f"{{{name}}}dirty".encode()
+        self._client = client
+        self._regions = regions
+
+    def hit(self, cost: int) -> Outcome:
+        reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [self._params])])
+        return decode_reply(reply, [1])[1][0][0]
+
+    def left(self) -> int:
+        return self.hit(0).remaining
+
+    def is_dirty(self) -> bool:
+        return bool(self._client.sismember(self.dirty, self.key))
+
+    def collect(self) -> tuple[Cell, ...]:
+        return decode_collected([self.key], self._run(collect_script(), [self.dirty, self.key], []))[0]
+
+    def settle(self, cells: Sequence[Cell]) -> int:
+        return self._run(settle_script(), [self.dirty, self.key], [encode_settle([cells])])
+
+    def merge(self, peer: str, cells: Sequence[Cell]) -> Merged:
+        arguments = [peer, self._regions, encode_merge(self._params, cells)]
+        return decode_merged(self._run(merge_script(), merge_keys([self.key]), arguments))[0]
+
+    def give_back(self, cost: int, charged_us: int) -> int:
+        keys, arguments = [self.dirty, self.key], [charged_us, encode_check(cost, [self._params])]
+        return self._run(give_back_script(), keys, arguments)
+
+    @property
+    def _params(self) -> bytes:
+        return encode_rule(self.rule, shared=self.rule.mode == "shared")
+
+    def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str]):
+        script = VIRTUAL_CLOCK.read_text("utf-8") + script
+        return self._client.eval(script, len(keys), *keys, *arguments, self.now_us)
