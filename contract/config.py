@@ -4,7 +4,7 @@ A snapshot is every document; a delta is those that changed after a revision, wi
 Both cross the stream as ``Begin``, any number of ``Documents``, ``Commit``. Receivers ignore members they do not know.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -98,13 +98,25 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
 """The type of each kind's body. A document's id is its natural name (a key's: its ``sha256``; a limit's: ``name``)."""
 
 
+if TYPE_CHECKING:
+    Body = msgspec.Raw | None
+else:
+    # msgspec does not see Raw inside a union, and would accept nothing but null
+    Body = msgspec.Raw
+
+
 class Change(msgspec.Struct, frozen=True, array_like=True):
     """One document as it is now: canonical JSON (``msgspec.json.encode(body, order="sorted")``), or gone."""
 
     kind: str
     """One of ``KINDS``; receivers carry kinds of a newer version without reading them."""
     id: str
-    body: msgspec.Raw | None
+    body: Body
+
+    def __post_init__(self) -> None:
+        """A document that is gone crosses the wire as null."""
+        if self.body is not None and bytes(self.body) == b"null":
+            msgspec.structs.force_setattr(self, "body", None)
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin"):

@@ -1,0 +1,1 @@
+"""The control plane: what admins write over REST, kept in Postgres as revisions, pushed to every node."""

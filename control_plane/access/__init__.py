@@ -1,0 +1,1 @@
+"""Who calls and what they may do: tokens, roles, and the limit on wrong credentials."""

@@ -1,0 +1,28 @@
+"""The table of tokens."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from control_plane.orm import Base
+
+
+class Token(Base):
+    """A token of an admin or a gateway; its secret exists only as a hash. Revoked ones stay as a record."""
+
+    __tablename__ = "tokens"
+    __table_args__ = (
+        CheckConstraint("role IN ('viewer', 'operator', 'admin', 'gateway')", name="role"),
+        Index("uq_tokens_live_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+    )
+
+    token_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    sha256: Mapped[str] = mapped_column(unique=True)
+    prefix: Mapped[str | None]
+    dialect: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,49 @@
+"""Who a request comes from, and which role each route needs."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from fastapi import Depends, Request
+
+from control_plane.errors import ForbiddenError
+
+AdminRole = Literal["viewer", "operator", "admin"]
+TokenRole = Literal["viewer", "operator", "admin", "gateway"]
+_RANK: dict[str, int] = {"viewer": 1, "operator": 2, "admin": 3}
+
+
+class Principal(NamedTuple):
+    """An authenticated caller: a token with its role, or a region (whose ``role`` is ``region``)."""
+
+    name: str
+    role: Literal["viewer", "operator", "admin", "gateway", "region"]
+
+
+def principal_of(request: Request) -> Principal:
+    """Who the authentication middleware found."""
+    principal: Principal = request.scope["principal"]
+    return principal
+
+
+Caller = Annotated[Principal, Depends(principal_of)]
+
+
+def require(caller: Principal, role: AdminRole) -> None:
+    """Raise :class:`ForbiddenError` unless ``caller`` has ``role`` or a stronger one."""
+    if _RANK.get(caller.role, 0) < _RANK[role]:
+        raise ForbiddenError(f"This needs the role {role}; the token's role is {caller.role}.")
+
+
+async def by_method(request: Request, caller: Caller) -> None:
+    """Reading needs a viewer, writing an operator: the rule of every admin route."""
+    require(caller, "viewer" if request.method in {"GET", "HEAD"} else "operator")
+
+
+async def admin_only(caller: Caller) -> None:
+    """For tokens and region credentials."""
+    require(caller, "admin")
+
+
+async def region_only(caller: Caller) -> None:
+    """For what nodes call."""
+    if caller.role != "region":
+        raise ForbiddenError("This needs a region's credential.")

@@ -1,0 +1,1 @@
+"""Clients: their plan, keys, and figures of their own."""

@@ -1,0 +1,81 @@
+"""``/v1/clients/{client}/keys`` and ``/v1/keys``."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi.responses import Response
+
+from contract.credentials import RANDOM_BYTES
+from control_plane.access.principals import by_method
+from control_plane.clients import keys, repository
+from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyView
+from control_plane.clients.service import Clients
+from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.web.fields import ClientName
+from control_plane.web.pages import Listing, PageQuery, listing
+
+router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[Depends(by_method)])
+_clients = Clients()
+KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-f]{16}$")]
+
+
+@router.get("/keys")
+async def find_keys(
+    session: Reading,
+    page: PageQuery,
+    prefix: Annotated[
+        str,
+        Query(min_length=3, max_length=16, pattern=r"^[!-~]+$", description="how the secret begins; never all of it"),
+    ],
+) -> Listing[KeyView]:
+    """Keys whose secret begins like this."""
+    rows = await repository.keys_by_prefix(prefix).page(session, page)
+    return listing(rows, page, lambda row: row.key_id, keys.view)
+
+
+@router.get("/clients/{client}/keys")
+async def list_keys(client: ClientName, session: Reading, page: PageQuery) -> Listing[KeyView]:
+    """A client's keys by id."""
+    await _clients.row(session, client)
+    rows = await repository.keys_of(client).page(session, page)
+    return listing(rows, page, lambda row: row.key_id, keys.view)
+
+
+@router.post("/clients/{client}/keys", status_code=201, response_model=KeyCreated)
+async def create_key(
+    client: ClientName,
+    body: KeyCreate,
+    change: Changing,
+    idempotency_key: Annotated[str | None, Header(max_length=256, pattern=r"^[ -~]*$")] = None,
+) -> Response:
+    """Give a client a key. The secret is shown in this answer and never again."""
+    key_id = f"key_{secrets.token_hex(8)}"
+    async with change.begin() as write:
+        await _clients.row(write.session, client)
+        view = await keys.create(
+            write,
+            client,
+            body,
+            key_id=key_id,
+            random=secrets.token_bytes(RANDOM_BYTES),
+            idempotency_key=idempotency_key,
+        )
+    return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{key_id}", secret=True)
+
+
+@router.get("/clients/{client}/keys/{key_id}", response_model=KeyView)
+async def get_key(client: ClientName, key_id: KeyId, session: Reading) -> Response:
+    """One key."""
+    row = await repository.keys_of(client).find(session, key_id)
+    if row is None:
+        raise keys.missing(client, key_id)
+    return shown(keys.view(row))
+
+
+@router.delete("/clients/{client}/keys/{key_id}", status_code=204)
+async def revoke_key(client: ClientName, key_id: KeyId, change: Changing) -> Response:
+    """Revoke a key."""
+    async with change.begin() as write:
+        await keys.revoke(write, client, key_id)
+    return await change.answer(None, 204)

@@ -1,0 +1,77 @@
+"""What can be done with keys: made or taken in, shown without their secret, revoked."""
+
+from contract.config import ApiKey
+from contract.credentials import make_credential, secret_sha256
+from control_plane.clients import repository
+from control_plane.clients.models import KeyRow
+from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyView
+from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+
+SHOWN_CHARACTERS = 8
+MIN_DISTINCT_CHARACTERS = 8
+
+
+def view(row: KeyRow) -> KeyView:
+    """Show a key."""
+    return KeyView(
+        key_id=row.key_id,
+        client=row.client,
+        name=row.name,
+        prefix=row.prefix,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+async def create(
+    write: ConfigWrite, client: str, body: KeyCreate, *, key_id: str, random: bytes, idempotency_key: str | None
+) -> KeyCreated:
+    """Give ``client`` a key: a secret made of 32 random bytes, or the one that the body brings."""
+    await _refuse_replay(write, client, idempotency_key)
+    made = make_credential("client_key", random) if body.secret is None and body.secret_sha256 is None else None
+    secret = made or body.secret
+    if body.secret is not None and len(set(body.secret)) < MIN_DISTINCT_CHARACTERS:
+        raise InvalidError([FieldError("secret", "does not look random: it needs at least 128 random bits")])
+    sha256 = body.secret_sha256 or secret_sha256(secret or "")
+    if await repository.key_by_secret(write.session, sha256) is not None:
+        raise ConflictError("This secret is a key already.")
+    row = KeyRow(
+        key_id=key_id,
+        client=client,
+        sha256=sha256,
+        prefix=None if secret is None else secret[:SHOWN_CHARACTERS],
+        name=body.name,
+        expires_at=body.expires_at,
+        idempotency_key=idempotency_key,
+    )
+    write.session.add(row)
+    expires_at = None if body.expires_at is None else body.expires_at.timestamp()
+    write.publish(ApiKey(sha256=sha256, key_id=key_id, client=client, expires_at=expires_at))
+    return KeyCreated(
+        key_id=key_id, secret=made, client=client, name=row.name, prefix=row.prefix, expires_at=row.expires_at
+    )
+
+
+async def revoke(write: ConfigWrite, client: str, key_id: str) -> None:
+    """Delete a key; nodes refuse it from this revision on."""
+    row = await repository.keys_of(client).find(write.session, key_id)
+    if row is None:
+        raise missing(client, key_id)
+    await write.session.delete(row)
+    write.withdraw(DocumentKey("key", row.sha256))
+
+
+def missing(client: str, key_id: str) -> NotFoundError:
+    """The error for a key that the client does not have."""
+    return NotFoundError(f"The client {client} has no key {key_id}.")
+
+
+async def _refuse_replay(write: ConfigWrite, client: str, idempotency_key: str | None) -> None:
+    if idempotency_key is None:
+        return
+    earlier = await repository.key_by_idempotency(write.session, client, idempotency_key)
+    if earlier is not None:
+        detail = "This Idempotency-Key made a key already; its secret was shown then and is not stored."
+        raise ConflictError(detail, key_id=earlier.key_id)

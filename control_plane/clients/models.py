@@ -1,0 +1,62 @@
+"""The tables of clients, their keys and overrides."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from control_plane.orm import Base
+
+
+class OverrideRow(Base):
+    """A client's own figures for one limit of its plan."""
+
+    __tablename__ = "overrides"
+
+    client: Mapped[str] = mapped_column(ForeignKey("clients.client", ondelete="CASCADE"), primary_key=True)
+    limit_name: Mapped[str] = mapped_column(primary_key=True)
+    limit: Mapped[int]
+    burst: Mapped[int | None]
+    expires_at: Mapped[datetime | None]
+
+
+class KeyRow(Base):
+    """A client's key: only the hash of its secret, and a few first characters to know it by."""
+
+    __tablename__ = "keys"
+    __table_args__ = (
+        Index(
+            "uq_keys_idempotency_key",
+            "client",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    client: Mapped[str] = mapped_column(ForeignKey("clients.client", ondelete="CASCADE"), index=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    prefix: Mapped[str | None] = mapped_column(index=True)
+    name: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime | None]
+    idempotency_key: Mapped[str | None]
+
+
+class ClientRow(Base):
+    """A client; ``generation`` rises with each reset."""
+
+    __tablename__ = "clients"
+    __table_args__ = (CheckConstraint("status IN ('active', 'suspended')", name="status"),)
+
+    client: Mapped[str] = mapped_column(primary_key=True)
+    plan: Mapped[str] = mapped_column(ForeignKey("plans.plan", ondelete="RESTRICT"), index=True)
+    status: Mapped[str]
+    attributes: Mapped[dict[str, str]]
+    external_id: Mapped[str | None] = mapped_column(index=True)
+    generation: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    overrides: Mapped[list[OverrideRow]] = relationship(
+        cascade="all, delete-orphan", lazy="selectin", order_by=OverrideRow.limit_name
+    )

@@ -1,0 +1,123 @@
+"""The shapes of clients, keys and overrides."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from contract.limits import MAX_LIMIT
+from control_plane.web.fields import (
+    AttributeName,
+    AttributeValue,
+    Body,
+    ClientName,
+    Expiry,
+    Name,
+    Sha256,
+    Text,
+    View,
+)
+
+Status = Literal["active", "suspended"]
+
+
+class ClientFields(Body):
+    """What can be written of a client."""
+
+    plan: Name
+    status: Status = "active"
+    attributes: Annotated[dict[AttributeName, AttributeValue], Field(max_length=64)] = {}
+    """What limits of scope `attribute:<name>` and `match.attributes` read."""
+    external_id: Text | None = None
+    """The client's name in another system, such as billing."""
+
+
+class ClientCreate(ClientFields):
+    """A new client."""
+
+    client: ClientName
+
+
+class ClientReplace(ClientFields):
+    """A client as it shall be; keys, overrides and counts stay."""
+
+    client: ClientName | None = None
+
+
+class ClientView(View):
+    """A client as it is."""
+
+    client: str
+    plan: str
+    status: Status
+    attributes: dict[str, str]
+    external_id: str | None
+    generation: int
+    """How often it was reset."""
+    created_at: datetime
+
+
+class ResetRequest(Body):
+    """Nothing needs to be said."""
+
+
+class KeyCreate(Body):
+    """A new key. With neither `secret` nor `secret_sha256` the secret is made here and shown once."""
+
+    name: Text | None = None
+    expires_at: Expiry | None = None
+    secret: (
+        Annotated[
+            str,
+            StringConstraints(min_length=22, max_length=256, pattern=r"^[!-~]+$"),
+            Field(description="An existing secret of at least 128 random bits."),
+        ]
+        | None
+    ) = None
+    secret_sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if self.secret is not None and self.secret_sha256 is not None:
+            raise ValueError("give secret or secret_sha256, not both")
+        return self
+
+
+class KeyCreated(View):
+    """A new key. ``secret`` is shown this once, and null when it was not made here."""
+
+    key_id: str
+    secret: str | None
+    client: str
+    name: str | None
+    prefix: str | None
+    expires_at: datetime | None
+
+
+class KeyView(View):
+    """A key as it is, without secret or hash; ``prefix`` is how its secret begins, if that was seen."""
+
+    key_id: str
+    client: str
+    name: str | None
+    prefix: str | None
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class OverrideReplace(Body):
+    """A client's own figures for one limit of its plan."""
+
+    limit: Annotated[int, Field(ge=0, le=MAX_LIMIT)]
+    burst: Annotated[int, Field(ge=0, le=MAX_LIMIT)] | None = None
+    expires_at: Expiry | None = None
+
+
+class OverrideView(View):
+    """An override as it is."""
+
+    client: str
+    limit_name: str
+    limit: int
+    burst: int | None
+    expires_at: datetime | None

@@ -1,0 +1,155 @@
+"""What can be done with clients."""
+
+from typing import cast
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import Client, Override
+from contract.limits import violations
+from control_plane.clients import repository
+from control_plane.clients.models import ClientRow, OverrideRow
+from control_plane.clients.schemas import ClientFields, ClientView, OverrideReplace, OverrideView, Status
+from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from control_plane.limits.rules import to_rule
+from control_plane.plans.service import Plans
+from control_plane.resources import Resource
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.web.pages import Listing, Page, listing
+
+MAX_OVERRIDES = 100
+
+
+def publish(write: ConfigWrite, row: ClientRow) -> None:
+    """From this revision on, nodes have the client as its rows are now."""
+    overrides = {
+        override.limit_name: Override(
+            limit=override.limit,
+            burst=override.burst,
+            expires_at=None if override.expires_at is None else override.expires_at.timestamp(),
+        )
+        for override in row.overrides
+    }
+    write.publish(
+        Client(
+            client=row.client,
+            plan=row.plan,
+            status=cast("Status", row.status),
+            attributes=row.attributes,
+            overrides=overrides,
+            generation=row.generation,
+        )
+    )
+
+
+class Clients(Resource[ClientRow, ClientFields, ClientView]):
+    """Clients, each on one plan."""
+
+    noun = "client"
+    rows = repository.clients
+    plans = Plans()
+
+    def name_of(self, row: ClientRow) -> str:
+        """The client's name."""
+        return row.client
+
+    def view(self, row: ClientRow) -> ClientView:
+        """Show a client."""
+        return ClientView(
+            client=row.client,
+            plan=row.plan,
+            status=cast("Status", row.status),
+            attributes=row.attributes,
+            external_id=row.external_id,
+            generation=row.generation,
+            created_at=row.created_at,
+        )
+
+    async def filtered_page(
+        self, session: AsyncSession, page: Page, *, plan: str | None, status: str | None, external_id: str | None
+    ) -> Listing[ClientView]:
+        """One page of the clients that have all that is asked for."""
+        rows = await repository.page_of_clients(session, page, plan, status, external_id)
+        return listing(rows, page, self.name_of, self.view)
+
+    async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
+        """Make or change a client; its plan must exist."""
+        if await self.plans.rows.find(write.session, body.plan) is None:
+            raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
+        row = current or ClientRow(client=name, generation=0, overrides=[])
+        row.plan, row.status, row.external_id = body.plan, body.status, body.external_id
+        row.attributes = dict(sorted(body.attributes.items()))
+        write.session.add(row)
+        await write.session.flush()
+        publish(write, row)
+        return row
+
+    async def remove(self, write: ConfigWrite, row: ClientRow) -> None:
+        """Delete a client with its keys and overrides."""
+        for sha256 in await repository.key_hashes(write.session, row.client):
+            write.withdraw(DocumentKey("key", sha256))
+        await write.session.delete(row)
+        write.withdraw(DocumentKey("client", row.client))
+
+    async def reset(self, write: ConfigWrite, name: str) -> ClientView:
+        """Raise the client's generation: every region abandons what it counted for it."""
+        row = await self.row(write.session, name)
+        row.generation += 1
+        publish(write, row)
+        return self.view(row)
+
+
+class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
+    """One client's own figures for limits of its plan."""
+
+    noun = "override"
+    plans = Plans()
+
+    def __init__(self, client: ClientRow) -> None:
+        self._client = client
+        self.rows = repository.overrides_of(client.client)
+
+    def name_of(self, row: OverrideRow) -> str:
+        """The name of the limit that it overrides."""
+        return row.limit_name
+
+    def view(self, row: OverrideRow) -> OverrideView:
+        """Show an override."""
+        return OverrideView(
+            client=row.client,
+            limit_name=row.limit_name,
+            limit=row.limit,
+            burst=row.burst,
+            expires_at=row.expires_at,
+        )
+
+    def missing(self, name: str) -> NotFoundError:
+        """The error for a limit that the client has no override of."""
+        return NotFoundError(f"The client {self._client.client} has no override of a limit named {name}.")
+
+    async def save(
+        self, write: ConfigWrite, name: str, body: OverrideReplace, current: OverrideRow | None
+    ) -> OverrideRow:
+        """Make or change an override of a limit that the client's plan has."""
+        plan = await self.plans.row(write.session, self._client.plan)
+        limit = next((limit for limit in plan.limits if limit.name == name), None)
+        if limit is None:
+            raise NotFoundError(f"The client's plan {plan.plan} has no limit named {name}.")
+        changed = {"limit": body.limit} if body.burst is None else {"limit": body.limit, "burst": body.burst}
+        wrong = list(violations(msgspec.structs.replace(to_rule(limit, ()), **changed)))
+        if len(self._client.overrides) >= MAX_OVERRIDES and current is None:
+            raise ConflictError(f"The client {self._client.client} has {MAX_OVERRIDES} overrides already.")
+        if wrong:
+            raise InvalidError(FieldError(fault.field, fault.message) for fault in wrong)
+        row = current or OverrideRow(client=self._client.client, limit_name=name)
+        row.limit, row.burst, row.expires_at = body.limit, body.burst, body.expires_at
+        if current is None:
+            self._client.overrides.append(row)
+        publish(write, self._client)
+        return row
+
+    async def remove(self, write: ConfigWrite, row: OverrideRow) -> None:
+        """Go back to the plan's figures."""
+        self._client.overrides.remove(row)
+        publish(write, self._client)

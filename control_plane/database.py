@@ -1,0 +1,117 @@
+"""The way to Postgres: sessions with short timeouts, one translation of "it is away", and migrations."""
+
+import importlib.util
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import exc, make_url
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from control_plane.errors import UnavailableError
+
+POOL_WAIT_S = 5.0
+LOCK_WAIT_MS = 5_000
+
+
+class Database:
+    """One pool of connections. Reads and transactions raise :class:`UnavailableError` when Postgres is away."""
+
+    def __init__(self, url: str, *, connect_timeout_s: float, command_timeout_s: float, pool_size: int) -> None:
+        self._url = make_url(url)
+        self._connect_timeout_s = connect_timeout_s
+        self._engine = create_async_engine(
+            self._url,
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=POOL_WAIT_S,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={
+                "timeout": connect_timeout_s,
+                "command_timeout": command_timeout_s,
+                "server_settings": {"application_name": "tidegate-control-plane", "lock_timeout": str(LOCK_WAIT_MS)},
+            },
+        )
+        self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        """A session whose queries all see the same instant, and that never writes."""
+        with translated():
+            async with self._sessions() as session:
+                await session.connection(
+                    execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                )
+                yield session
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncSession]:
+        """A session that commits at the end of the block, or not at all. Nothing else commits."""
+        with translated():
+            async with self._sessions() as session, session.begin():
+                yield session
+
+    async def listen_connection(self) -> asyncpg.Connection:  # type: ignore[type-arg]  # asyncpg's stubs disagree
+        """A connection of its own, outside the pool, for LISTEN."""
+        with translated():
+            dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
+            connection: asyncpg.Connection = await asyncpg.connect(dsn, timeout=self._connect_timeout_s)  # type: ignore[type-arg]  # as above
+            return connection
+
+    async def close(self) -> None:
+        """Close every pooled connection."""
+        await self._engine.dispose()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn every way in which Postgres can be away into :class:`UnavailableError`, and nothing else."""
+    try:
+        yield
+    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        raise UnavailableError("The database cannot be reached.") from error
+    except (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as error:
+        raise UnavailableError("The database does not take connections now.") from error
+    except exc.DBAPIError as error:
+        if error.connection_invalidated or isinstance(error.orig, OSError | TimeoutError) or _passes_with_time(error):
+            raise UnavailableError("The database did not answer in time.") from error
+        raise
+
+
+def _passes_with_time(error: exc.DBAPIError) -> bool:
+    # 08 connection, 53 resources, 57 operator intervention, 55P03 lock timeout, 40001/40P01 serialisation, deadlock
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return state[:2] in {"08", "53", "57"} or state in {"55P03", "40001", "40P01"}
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Bring the schema at ``url`` up to ``revision``. Blocks; from a running event loop call it in a thread."""
+    command.upgrade(migration_config(url), revision)
+
+
+def revert(url: str, revision: str) -> None:
+    """Take the schema at ``url`` down to ``revision`` (``base``: nothing is left). Blocks."""
+    command.downgrade(migration_config(url), revision)
+
+
+def migration_config(url: str) -> Config:
+    """Alembic's configuration, made here and nowhere else."""
+    spec = importlib.util.find_spec("migrations")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("the package `migrations` is not installed")
+    config = Config()
+    config.set_main_option("script_location", str(Path(spec.origin).parent))
+    config.attributes["url"] = url
+    return config
+
+
+def newest_migration() -> str:
+    """The revision id that a migrated database is at."""
+    head = ScriptDirectory.from_config(migration_config("")).get_current_head()
+    assert head is not None
+    return head

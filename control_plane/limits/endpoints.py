@@ -1,0 +1,52 @@
+"""``/v1/limits``: limits outside plans."""
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+
+from control_plane.access.principals import by_method
+from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
+from control_plane.limits.service import OutsideLimits
+from control_plane.resources import same_name
+from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.web.fields import Name
+from control_plane.web.pages import Listing, PageQuery
+
+router = APIRouter(prefix="/v1/limits", tags=["limits outside plans"], dependencies=[Depends(by_method)])
+_limits = OutsideLimits()
+
+
+@router.get("")
+async def list_limits(session: Reading, page: PageQuery) -> Listing[LimitView]:
+    """Limits outside plans, by name."""
+    return await _limits.list_page(session, page)
+
+
+@router.post("", status_code=201, response_model=LimitView)
+async def create_limit(body: LimitCreate, change: Changing) -> Response:
+    """Add a limit outside plans."""
+    async with change.begin() as write:
+        view = await _limits.create(write, body.name, body)
+    return await change.answer(view, 201, location=f"/v1/limits/{body.name}")
+
+
+@router.get("/{limit}", response_model=LimitView)
+async def get_limit(limit: Name, session: Reading) -> Response:
+    """One limit outside plans."""
+    return shown(await _limits.get(session, limit))
+
+
+@router.put("/{limit}", response_model=LimitView, responses={201: {"model": LimitView}})
+async def put_limit(limit: Name, body: LimitReplace, change: Changing) -> Response:
+    """Add or replace a limit outside plans."""
+    same_name(limit, body.name, "name")
+    async with change.begin() as write:
+        view, made = await _limits.replace(write, limit, body, change.preconditions)
+    return await change.answer(view, 201 if made else 200)
+
+
+@router.delete("/{limit}", status_code=204)
+async def delete_limit(limit: Name, change: Changing) -> Response:
+    """Remove a limit outside plans."""
+    async with change.begin() as write:
+        await _limits.delete(write, limit, change.preconditions)
+    return await change.answer(None, 204)

@@ -1,0 +1,49 @@
+"""Queries on limits."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.limits.models import RULE_IDS, LimitRow, LimitShare
+from control_plane.limits.rules import SPLIT_MODES
+from control_plane.storage import NamedRows
+from control_plane.web.pages import Page
+
+
+def rows_of(plan: str | None) -> NamedRows[LimitRow]:
+    """The limits of a plan, or those outside plans."""
+    within = LimitRow.plan.is_(None) if plan is None else LimitRow.plan == plan
+    return NamedRows(LimitRow, LimitRow.name, within)
+
+
+async def next_rule_id(session: AsyncSession) -> int:
+    """A rule id that was never used."""
+    id = await session.scalar(RULE_IDS.next_value())
+    assert id is not None
+    return id
+
+
+async def count_outside_plans(session: AsyncSession) -> int:
+    """How many limits are outside plans."""
+    return await session.scalar(select(func.count()).select_from(LimitRow).where(LimitRow.plan.is_(None))) or 0
+
+
+async def all_outside_plans(session: AsyncSession) -> Sequence[LimitRow]:
+    """Every limit outside plans."""
+    return (await session.scalars(select(LimitRow).where(LimitRow.plan.is_(None)))).all()
+
+
+def quota_key(row: LimitRow) -> str:
+    """The name under which a limit's quota is listed: ``plan/limit``, ``_/limit`` outside plans."""
+    return f"{row.plan or '_'}/{row.name}"
+
+
+async def split_limits(session: AsyncSession, page: Page) -> Sequence[LimitRow]:
+    """Limits that are split over regions, by mode or by explicit shares, ordered by ``quota_key``."""
+    key = func.coalesce(LimitRow.plan, "_") + "/" + LimitRow.name
+    has_shares = select(LimitShare.limit_id).where(LimitShare.limit_id == LimitRow.id).exists()
+    query = select(LimitRow).where(or_(LimitRow.mode.in_(SPLIT_MODES), has_shares, LimitRow.auto_shares))
+    if page.after is not None:
+        query = query.where(key > page.after)
+    return (await session.scalars(query.order_by(key).limit(page.limit + 1))).all()

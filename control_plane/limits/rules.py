@@ -1,0 +1,116 @@
+"""A limit between its three forms: body, row, and the rule that nodes get. No queries here."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+from contract.limits import Algorithm, Calendar, LimitRule, Match, Mode, OnStoreFailure, violations
+from control_plane.errors import FieldError
+from control_plane.limits.models import LimitRow
+from control_plane.limits.schemas import LimitFields, LimitView, MatchView
+from control_plane.quotas.allocation import equal_shares, explicit_shares
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+SPLIT_MODES = frozenset({"regional", "strict"})
+AFRESH = ("scope", "algorithm", "window_us", "calendar", "anchor_us")
+"""A change in any of these gives the limit a new rule id: what was counted does not fit any more."""
+
+
+def rule_fields(body: LimitFields) -> dict[str, Any]:
+    """The members of a rule that a body decides, with defaults filled in."""
+    algorithm = body.algorithm or ("fixed_window" if body.window is not None else "sliding_window")
+    return {
+        "scope": body.scope,
+        "algorithm": algorithm,
+        "limit": body.limit,
+        "window_us": None if body.window_s is None else round(min(body.window_s, 1e10) * 1_000_000),
+        "calendar": body.window,
+        "anchor_us": 0 if body.anchor is None else (body.anchor - _EPOCH) // _MICROSECOND,
+        "burst": body.burst,
+        "mode": body.mode,
+        "on_store_failure": body.on_store_failure or ("closed" if body.mode == "strict" else "local"),
+        "shadow": body.shadow,
+        "priority": body.priority,
+        "adaptive": body.adaptive,
+        "headline": body.headline,
+        "visible": body.visible,
+    }
+
+
+def faults(name: str, body: LimitFields, fields: dict[str, Any], *, at: str) -> Iterator[FieldError]:
+    """What is wrong with a limit, each field named with ``at`` (such as ``limits[0].``) in front."""
+    rule = LimitRule(id=0, name=name, **fields)
+    for violation in violations(rule):
+        yield FieldError(at + violation.field, violation.message)
+    if body.anchor is not None and body.window is None and fields["anchor_us"] == 0:
+        yield FieldError(at + "anchor", "belongs to calendar windows (window), not to window_s")
+    for member, values in (("endpoints", body.match.endpoints), ("methods", body.match.methods)):
+        if len(set(values)) != len(values):
+            yield FieldError(f"{at}match.{member}", "names one twice")
+
+
+def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
+    """Whether what was counted under ``row`` is of no use under ``fields``."""
+    return any(getattr(row, name) != fields[name] for name in AFRESH)
+
+
+def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
+    """The rule that nodes get, with the shares of ``regions`` in whole units."""
+    return LimitRule(
+        id=row.rule_id,
+        name=row.name,
+        scope=row.scope,
+        algorithm=cast("Algorithm", row.algorithm),
+        limit=row.limit,
+        window_us=row.window_us,
+        calendar=cast("Calendar | None", row.calendar),
+        anchor_us=row.anchor_us,
+        burst=row.burst,
+        match=Match(
+            endpoints=tuple(item.endpoint for item in row.match_endpoints),
+            methods=tuple(row.match_methods),
+            attributes=row.match_attributes,
+        ),
+        mode=cast("Mode", row.mode),
+        shares=units_by_region(row, regions),
+        on_store_failure=cast("OnStoreFailure", row.on_store_failure),
+        shadow=row.shadow,
+        priority=row.priority,
+        adaptive=row.adaptive,
+        headline=row.headline,
+        visible=row.visible,
+    )
+
+
+def units_by_region(row: LimitRow, regions: Sequence[str]) -> dict[str, int]:
+    """Whole units a region: explicit, else equal for the modes that need shares, else none."""
+    if row.shares:
+        return explicit_shares(row.limit, {share.region: share.fraction for share in row.shares}, regions)
+    return equal_shares(row.limit, regions) if row.mode in SPLIT_MODES else {}
+
+
+def to_view(row: LimitRow) -> LimitView:
+    """What is shown of a limit."""
+    return LimitView(
+        name=row.name,
+        scope=row.scope,
+        algorithm=cast("Algorithm", row.algorithm),
+        limit=row.limit,
+        window_s=None if row.window_us is None else row.window_us / 1_000_000,
+        window=cast("Calendar | None", row.calendar),
+        anchor=_EPOCH + row.anchor_us * _MICROSECOND if row.anchor_us else None,
+        burst=row.burst,
+        match=MatchView(
+            endpoints=[item.endpoint for item in row.match_endpoints],
+            methods=row.match_methods,
+            attributes=row.match_attributes,
+        ),
+        mode=cast("Mode", row.mode),
+        on_store_failure=cast("OnStoreFailure", row.on_store_failure),
+        shadow=row.shadow,
+        priority=row.priority,
+        adaptive=row.adaptive,
+        headline=row.headline,
+        visible=row.visible,
+    )

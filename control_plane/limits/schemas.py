@@ -1,0 +1,92 @@
+"""The shapes of a limit."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
+from control_plane.web.fields import AttributeName, AttributeValue, Body, Instant, Method, Name, Priority, View
+
+MAX_LIMITS = 100
+"""At most so many limits in a plan, and outside plans."""
+
+
+class MatchFields(Body):
+    """Which requests a limit applies to; an empty member matches all."""
+
+    endpoints: Annotated[list[Name], Field(max_length=1_000)] = []
+    methods: Annotated[list[Method], Field(max_length=32)] = []
+    attributes: Annotated[dict[AttributeName, AttributeValue], Field(max_length=32)] = {}
+
+
+class LimitFields(Body):
+    """What can be written of a limit: at most ``limit`` units in each window for each subject of ``scope``."""
+
+    scope: Annotated[
+        str, StringConstraints(min_length=1, max_length=256), Field(examples=["client", "ip", "client+endpoint"])
+    ] = "client"
+    algorithm: Algorithm | None = None
+    """`sliding_window` by default, `fixed_window` where `window` is given."""
+    limit: Annotated[int, Field(ge=0, le=MAX_LIMIT, examples=[1000])]
+    window_s: Annotated[float, Field(gt=0, examples=[3600])] | None = None
+    """Seconds; fractions down to a millisecond. Exactly one of `window_s` and `window`."""
+    window: Calendar | None = None
+    """A calendar window in UTC."""
+    anchor: Instant | None = None
+    """An instant at which a calendar window begins."""
+    burst: Annotated[int, Field(ge=0, le=MAX_LIMIT)] | None = None
+    """What a bucket holds; `limit` by default."""
+    match: MatchFields = MatchFields()
+    mode: Mode = "shared"
+    on_store_failure: OnStoreFailure | None = None
+    """`local` by default, `closed` for mode `strict`."""
+    shadow: bool = False
+    """Counted and reported, never enforced."""
+    priority: Priority = 0
+    adaptive: Name | None = None
+    headline: bool = False
+    """Shown in `X-RateLimit-*`; by default the plan's first limit is."""
+    visible: bool | None = None
+    """Whether end clients see it; by default unless the scope holds `global` or `backend`."""
+
+
+class LimitCreate(LimitFields):
+    """A new limit, or one in a plan's list."""
+
+    name: Name
+
+
+class LimitReplace(LimitFields):
+    """A limit as it shall be."""
+
+    name: Name | None = None
+
+
+class MatchView(View):
+    """Which requests a limit applies to."""
+
+    endpoints: list[str]
+    methods: list[str]
+    attributes: dict[str, str]
+
+
+class LimitView(View):
+    """A limit as it is, every default filled in; it can be sent back as it is."""
+
+    name: str
+    scope: str
+    algorithm: Algorithm
+    limit: int
+    window_s: float | None
+    window: Calendar | None
+    anchor: datetime | None
+    burst: int | None
+    match: MatchView
+    mode: Mode
+    on_store_failure: OnStoreFailure
+    shadow: bool
+    priority: int
+    adaptive: str | None
+    headline: bool
+    visible: bool | None

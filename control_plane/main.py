@@ -1,0 +1,199 @@
+"""The composition root: builds the application from its settings, and runs it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypedDict
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.exc import ProgrammingError
+
+from control_plane.access.authentication import Authentication
+from control_plane.access.first_token import ensure_first_admin
+from control_plane.access.repository import principal_by_secret
+from control_plane.clients.endpoints import router as clients_router
+from control_plane.clients.key_endpoints import router as keys_router
+from control_plane.database import Database, newest_migration
+from control_plane.errors import UnavailableError
+from control_plane.limits.endpoints import router as limits_router
+from control_plane.logs import configure_logs
+from control_plane.plans.endpoints import router as plans_router
+from control_plane.quotas.endpoints import router as quotas_router
+from control_plane.quotas.service import redistribute
+from control_plane.regions.endpoints import routes as regions_routes
+from control_plane.regions.repository import principal_by_credential
+from control_plane.regions.service import Regions
+from control_plane.rollout import repository as rollout_repository
+from control_plane.rollout.changes import Rollout
+from control_plane.rollout.endpoints import router as rollout_router
+from control_plane.rollout.frames import FrameSource
+from control_plane.rollout.node_endpoints import router as nodes_router
+from control_plane.rollout.signing import Signer
+from control_plane.rollout.stream import OpenStreams
+from control_plane.rollout.watcher import HeadWatcher
+from control_plane.rollout.writer import ConfigWriter
+from control_plane.routes.endpoints import router as routes_router
+from control_plane.settings import Settings
+from control_plane.tokens.endpoints import router as tokens_router
+from control_plane.web import openapi, problems
+from control_plane.web.body_limit import BodyLimit
+from control_plane.web.health import router as health_router
+
+_log = structlog.stdlib.get_logger("tidegate.control_plane")
+FIRST_TOKEN_RETRY_S = 1.0
+
+
+class State(TypedDict):
+    """What lives as long as the application; requests find it as ``request.state``."""
+
+    settings: Settings
+    database: Database
+    writer: ConfigWriter
+    watcher: HeadWatcher
+    frames: FrameSource
+    streams: OpenStreams
+    rollout: Rollout
+    readiness: Callable[[], Awaitable[str | None]]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The control plane as an ASGI application. Raises ``SettingsError`` for a key or token it cannot use."""
+    signer = Signer(settings.signing_key())
+    first_token = settings.first_admin_token()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        database = Database(
+            settings.database_url.get_secret_value(),
+            connect_timeout_s=settings.database_connect_timeout_s,
+            command_timeout_s=settings.database_command_timeout_s,
+            pool_size=settings.database_pool_size,
+        )
+        watcher = HeadWatcher(database, settings.heartbeat_s)
+        streams = OpenStreams(database, settings.heartbeat_s)
+        app.state.watcher = watcher
+        bootstrap = asyncio.create_task(_bootstrap(database, first_token))
+        tasks = [bootstrap, asyncio.create_task(watcher.run()), asyncio.create_task(streams.run())]
+        try:
+            yield State(
+                settings=settings,
+                database=database,
+                writer=ConfigWriter(database, signer),
+                watcher=watcher,
+                frames=FrameSource(database, signer),
+                streams=streams,
+                rollout=Rollout(database, watcher, settings.heartbeat_s),
+                readiness=lambda: _fault(database, watcher, bootstrap),
+            )
+        finally:
+            watcher.close()
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await streams.record()
+            await database.close()
+
+    app = FastAPI(
+        title="Tidegate control plane",
+        version="0.1.0",
+        description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        separate_input_output_schemas=True,
+    )
+    for router in (
+        health_router,
+        plans_router,
+        limits_router,
+        routes_router,
+        clients_router,
+        keys_router,
+        regions_routes(Regions(redistribute)),
+        quotas_router,
+        rollout_router,
+        tokens_router,
+        nodes_router,
+    ):
+        app.include_router(router)
+    problems.install(app)
+    app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    # the last added is the outermost: authentication comes before any body is read
+    app.add_middleware(BodyLimit)
+    app.add_middleware(
+        Authentication,
+        lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
+        max_failures=settings.max_failed_authentications,
+    )
+    return app
+
+
+class ControlPlaneServer(uvicorn.Server):
+    """uvicorn, but open streams end when it shuts down: it would wait for them otherwise."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list["uvicorn.server.socket.socket"] | None = None) -> None:
+        """Tell the streams, then close."""
+        watcher: HeadWatcher | None = getattr(self._app.state, "watcher", None)
+        if watcher is not None:
+            watcher.close()
+        await super().shutdown(sockets)
+
+
+def server(settings: Settings) -> ControlPlaneServer:
+    """A server that is ready to ``serve()`` or ``run()``."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+        proxy_headers=False,
+        server_header=False,
+        log_config=None,
+        access_log=False,
+    )
+    return ControlPlaneServer(config, app)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    configure_logs(settings.log_level)
+    server(settings).run()
+
+
+async def _bootstrap(database: Database, first_token: str | None) -> None:
+    if first_token is None:
+        return
+    while True:
+        try:
+            if await ensure_first_admin(database, first_token):
+                _log.info("the first admin token was stored")
+        except UnavailableError as error:
+            _log.warning("the first admin token must wait for the database", cause=repr(error.__cause__))
+        except ProgrammingError:
+            _log.warning("the first admin token must wait for the migrations")
+        else:
+            return
+        await asyncio.sleep(FIRST_TOKEN_RETRY_S)
+
+
+async def _fault(database: Database, watcher: HeadWatcher, bootstrap: asyncio.Task[None]) -> str | None:
+    if watcher.closing:
+        return "This replica is shutting down."
+    async with database.read() as session:
+        try:
+            at = await rollout_repository.migration(session)
+        except ProgrammingError:
+            at = None
+    if at != newest_migration():
+        return "The database is not migrated to this version."
+    if not bootstrap.done():
+        return "The first admin token is not stored yet."
+    return None if watcher.head is not None else "The newest revision is not known yet."

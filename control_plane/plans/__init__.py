@@ -1,0 +1,1 @@
+"""Plans: the tiers that clients are on."""

@@ -1,0 +1,93 @@
+"""``/v1/plans`` and each plan's limits."""
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+
+from control_plane.access.principals import by_method
+from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
+from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
+from control_plane.plans.service import PlanLimits, Plans
+from control_plane.resources import same_name
+from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.web.fields import Name
+from control_plane.web.pages import Listing, PageQuery
+
+router = APIRouter(prefix="/v1/plans", tags=["plans"], dependencies=[Depends(by_method)])
+_plans = Plans()
+
+
+@router.get("")
+async def list_plans(session: Reading, page: PageQuery) -> Listing[PlanView]:
+    """Plans by name."""
+    return await _plans.list_page(session, page)
+
+
+@router.post("", status_code=201, response_model=PlanView)
+async def create_plan(body: PlanCreate, change: Changing) -> Response:
+    """Add a plan with its limits."""
+    async with change.begin() as write:
+        view = await _plans.create(write, body.plan, body)
+    return await change.answer(view, 201, location=f"/v1/plans/{body.plan}")
+
+
+@router.get("/{plan}", response_model=PlanView)
+async def get_plan(plan: Name, session: Reading) -> Response:
+    """One plan with its limits."""
+    return shown(await _plans.get(session, plan))
+
+
+@router.put("/{plan}", response_model=PlanView, responses={201: {"model": PlanView}})
+async def put_plan(plan: Name, body: PlanReplace, change: Changing) -> Response:
+    """Add or replace a plan; limits that are not in the list go."""
+    same_name(plan, body.plan, "plan")
+    async with change.begin() as write:
+        view, made = await _plans.replace(write, plan, body, change.preconditions)
+    return await change.answer(view, 201 if made else 200)
+
+
+@router.delete("/{plan}", status_code=204)
+async def delete_plan(plan: Name, change: Changing) -> Response:
+    """Remove a plan that no client is on."""
+    async with change.begin() as write:
+        await _plans.delete(write, plan, change.preconditions)
+    return await change.answer(None, 204)
+
+
+@router.get("/{plan}/limits")
+async def list_plan_limits(plan: Name, session: Reading, page: PageQuery) -> Listing[LimitView]:
+    """A plan's limits by name (the plan itself lists them in their order)."""
+    return await PlanLimits(await _plans.row(session, plan)).list_page(session, page)
+
+
+@router.post("/{plan}/limits", status_code=201, response_model=LimitView)
+async def create_plan_limit(plan: Name, body: LimitCreate, change: Changing) -> Response:
+    """Add a limit at the end of a plan."""
+    async with change.begin() as write:
+        limits = PlanLimits(await _plans.row(write.session, plan))
+        view = await limits.create(write, body.name, body)
+    return await change.answer(view, 201, location=f"/v1/plans/{plan}/limits/{body.name}")
+
+
+@router.get("/{plan}/limits/{limit}", response_model=LimitView)
+async def get_plan_limit(plan: Name, limit: Name, session: Reading) -> Response:
+    """One limit of a plan."""
+    return shown(await PlanLimits(await _plans.row(session, plan)).get(session, limit))
+
+
+@router.put("/{plan}/limits/{limit}", response_model=LimitView, responses={201: {"model": LimitView}})
+async def put_plan_limit(plan: Name, limit: Name, body: LimitReplace, change: Changing) -> Response:
+    """Add or replace one limit of a plan."""
+    same_name(limit, body.name, "name")
+    async with change.begin() as write:
+        limits = PlanLimits(await _plans.row(write.session, plan))
+        view, made = await limits.replace(write, limit, body, change.preconditions)
+    return await change.answer(view, 201 if made else 200)
+
+
+@router.delete("/{plan}/limits/{limit}", status_code=204)
+async def delete_plan_limit(plan: Name, limit: Name, change: Changing) -> Response:
+    """Take one limit out of a plan."""
+    async with change.begin() as write:
+        limits = PlanLimits(await _plans.row(write.session, plan))
+        await limits.delete(write, limit, change.preconditions)
+    return await change.answer(None, 204)

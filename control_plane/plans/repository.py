@@ -1,0 +1,13 @@
+"""Queries on plans."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.plans.models import PlanRow
+
+
+async def all_plans(session: AsyncSession) -> Sequence[PlanRow]:
+    """Every plan with its limits."""
+    return (await session.scalars(select(PlanRow))).all()

@@ -1,0 +1,37 @@
+"""The shapes of a plan."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from control_plane.limits.schemas import MAX_LIMITS, LimitCreate, LimitView
+from control_plane.web.fields import Body, Name, Priority, View
+
+
+class PlanFields(Body):
+    """What can be written of a plan."""
+
+    priority: Priority = 0
+    """A higher one matters more when load must be shed."""
+    limits: Annotated[list[LimitCreate], Field(max_length=MAX_LIMITS)] = []
+    """In this order; the first is the headline unless one is marked."""
+
+
+class PlanCreate(PlanFields):
+    """A new plan."""
+
+    plan: Name
+
+
+class PlanReplace(PlanFields):
+    """A plan as it shall be, with all its limits."""
+
+    plan: Name | None = None
+
+
+class PlanView(View):
+    """A plan as it is."""
+
+    plan: str
+    priority: int
+    limits: list[LimitView]

@@ -1,0 +1,1 @@
+"""Regional quotas: how a limit is split over regions."""

@@ -1,0 +1,1 @@
+"""Regions, and the credential by which each region's nodes are known."""

@@ -1,0 +1,91 @@
+"""The one shape of a configurable resource: create, upsert, read, list, delete, the same for all of them."""
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from control_plane.orm import Base
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.storage import NamedRows
+from control_plane.web.etags import Preconditions
+from control_plane.web.fields import Body, View
+from control_plane.web.pages import Listing, Page, listing
+
+Row = TypeVar("Row", bound=Base)
+Input = TypeVar("Input", bound=Body)
+Shown = TypeVar("Shown", bound=View)
+
+
+class Resource(ABC, Generic[Row, Input, Shown]):
+    """A named resource: its rows, and what a subclass says of saving, removing and showing one.
+
+    ``create``, ``replace`` and ``delete`` raise :class:`ConflictError`, :class:`NotFoundError`, or
+    :class:`PreconditionFailedError`; ``save`` raises :class:`InvalidError` for what it cannot accept.
+    """
+
+    noun: str
+    rows: NamedRows[Row]
+
+    @abstractmethod
+    def name_of(self, row: Row) -> str:
+        """The name of a row, by which lists are ordered."""
+
+    @abstractmethod
+    def view(self, row: Row) -> Shown:
+        """What is shown of a row."""
+
+    @abstractmethod
+    async def save(self, write: ConfigWrite, name: str, body: Input, current: Row | None) -> Row:
+        """Make or change the row and publish what follows from it."""
+
+    @abstractmethod
+    async def remove(self, write: ConfigWrite, row: Row) -> None:
+        """Delete the row and withdraw what followed from it."""
+
+    async def row(self, session: AsyncSession, name: str) -> Row:
+        """The row called ``name``."""
+        found = await self.rows.find(session, name)
+        if found is None:
+            raise self.missing(name)
+        return found
+
+    def missing(self, name: str) -> NotFoundError:
+        """The error for a name that nothing has."""
+        return NotFoundError(f"There is no {self.noun} named {name}.")
+
+    async def get(self, session: AsyncSession, name: str) -> Shown:
+        """One resource."""
+        return self.view(await self.row(session, name))
+
+    async def list_page(self, session: AsyncSession, page: Page) -> Listing[Shown]:
+        """One page of them, by name."""
+        return listing(await self.rows.page(session, page), page, self.name_of, self.view)
+
+    async def create(self, write: ConfigWrite, name: str, body: Input) -> Shown:
+        """Make one whose name is free."""
+        if await self.rows.find(write.session, name) is not None:
+            raise ConflictError(f"There is a {self.noun} named {name} already.")
+        return self.view(await self.save(write, name, body, None))
+
+    async def replace(
+        self, write: ConfigWrite, name: str, body: Input, preconditions: Preconditions
+    ) -> tuple[Shown, bool]:
+        """Make one or replace it whole; says whether it was made."""
+        current = await self.rows.find(write.session, name)
+        preconditions.check(None if current is None else self.view(current))
+        return self.view(await self.save(write, name, body, current)), current is None
+
+    async def delete(self, write: ConfigWrite, name: str, preconditions: Preconditions) -> None:
+        """Delete one."""
+        row = await self.row(write.session, name)
+        preconditions.check(self.view(row))
+        await self.remove(write, row)
+        await write.session.flush()
+
+
+def same_name(path: str, body: str | None, field: str) -> None:
+    """A body may repeat the name in the path, but not contradict it."""
+    if body is not None and body != path:
+        raise InvalidError([FieldError(field, f"contradicts the path, which says {path}")])

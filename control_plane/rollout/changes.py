@@ -1,0 +1,150 @@
+"""A write as it comes over HTTP: preconditions and reason in, revision out, and the wait for the nodes."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.access.principals import Caller
+from control_plane.database import Database
+from control_plane.errors import UnavailableError
+from control_plane.rollout import nodes
+from control_plane.rollout.watcher import HeadWatcher
+from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+from control_plane.web.etags import Preconditions, etag_of
+
+MAX_WAIT_S = 30.0
+MAX_REASON_LENGTH = 500
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,4})\"?\s*(?:[,;]|$)", re.IGNORECASE)
+
+
+class Rollout:
+    """Says when a revision has reached every connected node."""
+
+    def __init__(self, database: Database, watcher: HeadWatcher, heartbeat_s: float) -> None:
+        self._database = database
+        self._watcher = watcher
+        self._heartbeat_s = heartbeat_s
+
+    async def reached(self, revision: int, wait_s: float) -> bool:
+        """Wait until every connected node applied ``revision`` or a newer one; ``False`` after ``wait_s``."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            # taken before the look, so that an ACK in between is not missed
+            acked = self._watcher.acked.ticket()
+            if await self._behind(revision) == 0:
+                return True
+            left_s = deadline - loop.time()
+            if left_s <= 0 or self._watcher.closing:
+                return False
+            # a node of a crashed replica ages out without a word: look again now and then
+            await acked.wait(min(left_s, self._heartbeat_s))
+
+    async def _behind(self, revision: int) -> int:
+        async with self._database.read() as session:
+            return await nodes.behind(session, revision, self._heartbeat_s)
+
+
+class Change:
+    """One write request: ``begin`` the write, then ``answer`` with what it made."""
+
+    def __init__(
+        self,
+        *,
+        writer: ConfigWriter,
+        rollout: Rollout,
+        author: str,
+        reason: str | None,
+        preconditions: Preconditions,
+        wait_s: float | None,
+    ) -> None:
+        self.preconditions = preconditions
+        self._writer = writer
+        self._rollout = rollout
+        self._author = author
+        self._reason = reason
+        self._wait_s = wait_s
+        self._revision = 0
+
+    def begin(self) -> AbstractAsyncContextManager[ConfigWrite]:
+        """Open the write; it is committed when the block ends without an error."""
+        return self._begin()
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[ConfigWrite]:
+        async with self._writer.begin(self._author, self._reason) as write:
+            yield write
+        self._revision = write.revision
+
+    async def answer(
+        self, view: BaseModel | None, status: int, *, location: str | None = None, secret: bool = False
+    ) -> Response:
+        """The answer to a committed write: the view, its tag, the revision, and whether all nodes have it.
+
+        ``secret``: the view shows a secret once, so it has no tag and nobody may store it.
+        """
+        headers = {"X-Tidegate-Revision": str(self._revision)}
+        if location is not None:
+            headers["Location"] = location
+        if secret:
+            headers["Cache-Control"] = "no-store"
+        elif view is not None:
+            headers["ETag"] = etag_of(view)
+        if self._wait_s is not None and await self._reached(self._wait_s):
+            headers["Preference-Applied"] = "wait"
+        if view is None:
+            return Response(status_code=status, headers=headers)
+        return Response(view.model_dump_json(), status, headers, media_type="application/json")
+
+    async def _reached(self, wait_s: float) -> bool:
+        try:
+            return await self._rollout.reached(self._revision, wait_s)
+        except UnavailableError:
+            # the write is committed: an error here would say otherwise
+            return False
+
+
+def _change(
+    request: Request,
+    caller: Caller,
+    reason: Annotated[str | None, Header(alias="X-Tidegate-Reason", max_length=MAX_REASON_LENGTH)] = None,
+    prefer: Annotated[str | None, Header(description="`wait=5`: answer when every connected node has it")] = None,
+    if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: only if it does not exist")] = None,
+) -> Change:
+    wait = _WAIT.search(prefer or "")
+    return Change(
+        writer=request.state.writer,
+        rollout=request.state.rollout,
+        author=caller.name,
+        reason=None if reason is None else _as_text(reason),
+        preconditions=Preconditions(if_match, if_none_match),
+        wait_s=None if wait is None else min(float(wait[1]), MAX_WAIT_S),
+    )
+
+
+def _as_text(header: str) -> str:
+    # headers arrive as latin-1; people write UTF-8
+    text = header.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
+async def _reading(request: Request) -> AsyncIterator[AsyncSession]:
+    database: Database = request.state.database
+    async with database.read() as session:
+        yield session
+
+
+Changing = Annotated[Change, Depends(_change)]
+Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
+
+
+def shown(view: BaseModel) -> Response:
+    """The answer to a read of one resource, with its tag."""
+    return Response(view.model_dump_json(), 200, {"ETag": etag_of(view)}, media_type="application/json")

@@ -1,0 +1,80 @@
+"""Documents as the contract wants them: natural ids, canonical JSON, and what a revision may show of them."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from contract.config import ApiKey, Backend, Client, Document, Endpoint, Gateway, Kind, Plan, Region
+from contract.digest import bucket_of, document_hash
+from contract.limits import LimitRule
+
+HIDDEN = frozenset({"sha256"})
+"""Members of documents that the admin API never shows."""
+
+
+class DocumentKey(NamedTuple):
+    """What names a document."""
+
+    kind: Kind
+    id: str
+
+    @property
+    def bucket(self) -> int:
+        """The bucket of the digest that it belongs to."""
+        return bucket_of(self.kind, self.id)
+
+
+class ChangedDocument(NamedTuple):
+    """A document before and after a revision; ``None`` where it did not exist."""
+
+    key: DocumentKey
+    before: str | None
+    after: str | None
+
+    @property
+    def hash(self) -> bytes | None:
+        """The document's hash as it is now."""
+        return None if self.after is None else document_hash(self.key.kind, self.key.id, self.after.encode())
+
+    def as_record(self) -> dict[str, Any]:
+        """How a revision keeps it."""
+        before, after = (None if body is None else msgspec.json.decode(body) for body in (self.before, self.after))
+        return {"kind": self.key.kind, "id": self.key.id, "before": before, "after": after}
+
+
+def key_of(document: Document) -> DocumentKey:
+    """The kind and natural id of a document."""
+    match document:
+        case Region(region=name):
+            return DocumentKey("region", name)
+        case Plan(plan=name):
+            return DocumentKey("plan", name)
+        case LimitRule(name=name):
+            return DocumentKey("limit", name)
+        case Endpoint(endpoint=name):
+            return DocumentKey("endpoint", name)
+        case Backend(backend=name):
+            return DocumentKey("backend", name)
+        case Client(client=name):
+            return DocumentKey("client", name)
+        case ApiKey(sha256=name):
+            return DocumentKey("key", name)
+        case Gateway(gateway=name):
+            return DocumentKey("gateway", name)
+
+
+def canonical(document: Document) -> str:
+    """The one way to write a document as JSON."""
+    return msgspec.json.encode(document, order="sorted").decode()
+
+
+def shown(record: dict[str, Any]) -> dict[str, Any]:
+    """A revision's record without hashes of secrets: keys go by their ``key_id``."""
+    before, after = record["before"], record["after"]
+    body = after or before or {}
+    id = body.get("key_id", "") if record["kind"] == "key" else record["id"]
+    return {"kind": record["kind"], "id": id, "before": _without_hidden(before), "after": _without_hidden(after)}
+
+
+def _without_hidden(body: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if body is None else {name: value for name, value in body.items() if name not in HIDDEN}

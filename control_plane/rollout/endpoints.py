@@ -1,0 +1,90 @@
+"""``/v1/revisions`` and ``/v1/nodes``: what changed, and who has it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import Response
+
+from control_plane.access.principals import by_method
+from control_plane.errors import FieldError, InvalidError, NotFoundError
+from control_plane.rollout import documents, nodes, repository
+from control_plane.rollout.changes import Reading, shown
+from control_plane.rollout.models import Revision
+from control_plane.rollout.schemas import (
+    DocumentChange,
+    NodeName,
+    NodeRefusal,
+    NodeView,
+    RevisionDetail,
+    RevisionDiff,
+    RevisionView,
+)
+from control_plane.web.pages import Listing, Page, PageQuery, listing
+
+router = APIRouter(prefix="/v1", tags=["roll-out"], dependencies=[Depends(by_method)])
+
+MAX_NODES_SHOWN = 10_000
+Number = Annotated[int, Path(ge=1, le=2**62)]
+
+
+@router.get("/revisions")
+async def list_revisions(session: Reading, page: PageQuery) -> Listing[RevisionView]:
+    """The history, newest first."""
+    rows = await repository.revisions_before(session, _number_after(page), page.limit + 1)
+    return listing(rows, page, lambda row: str(row.number), RevisionView.of)
+
+
+@router.get("/revisions/{number}", response_model=RevisionDetail)
+async def get_revision(session: Reading, request: Request, number: Number) -> Response:
+    """One revision, and which nodes have it."""
+    row = _existing(await repository.revision(session, number), number)
+    acked, pending, refused = [], [], []
+    for node, connected in await nodes.page(session, request.state.settings.heartbeat_s, None, MAX_NODES_SHOWN):
+        name = NodeName(node=node.node, region=node.region)
+        if node.applied_revision >= number:
+            acked.append(name)
+        elif node.refused_revision == number:
+            refused.append(NodeRefusal(node=node.node, region=node.region, reason=node.refused_reason))
+        elif connected:
+            pending.append(name)
+    view = RevisionView.of(row)
+    return shown(RevisionDetail(**view.model_dump(), acked=acked, pending=pending, refused=refused))
+
+
+@router.get("/revisions/{number}/diff", response_model=RevisionDiff)
+async def get_revision_diff(session: Reading, number: Number) -> Response:
+    """What one revision changed, document by document."""
+    row = _existing(await repository.revision(session, number, with_changes=True), number)
+    changes = [DocumentChange(**documents.shown(record)) for record in row.changes]
+    return shown(RevisionDiff(revision=number, changes=changes))
+
+
+@router.get("/nodes")
+async def list_nodes(session: Reading, request: Request, page: PageQuery) -> Listing[NodeView]:
+    """Every node that ever opened a stream, by region and name."""
+    head = await repository.head(session)
+    after = None
+    if page.after is not None:
+        region, _, node = page.after.partition("\n")
+        after = (region, node)
+    rows = await nodes.page(session, request.state.settings.heartbeat_s, after, page.limit + 1)
+    return listing(
+        rows,
+        page,
+        lambda row: f"{row[0].region}\n{row[0].node}",
+        lambda row: NodeView.of(row[0], connected=row[1], head=head.revision),
+    )
+
+
+def _number_after(page: Page) -> int | None:
+    if page.after is None:
+        return None
+    if not page.after.isdecimal() or len(page.after) > 18:
+        raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")])
+    return int(page.after)
+
+
+def _existing(row: Revision | None, number: int) -> Revision:
+    if row is None:
+        raise NotFoundError(f"There is no revision {number}.")
+    return row

@@ -1,0 +1,124 @@
+"""``/internal/v1``: what nodes call, with their region's credential."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from contract.config import Ack
+from contract.status import Hello
+from control_plane.access.principals import Caller, region_only
+from control_plane.database import Database
+from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
+from control_plane.rollout import nodes, repository
+from control_plane.rollout.repository import Head
+from control_plane.rollout.stream import NodeStream, OpenStreams, opening_for
+
+router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
+
+NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
+MAX_ERROR_LENGTH = 2_000
+_ack_decoder = msgspec.json.Decoder(Ack)
+
+
+def _hello(
+    node: Annotated[str, Query(pattern=NODE_PATTERN)],
+    region: Annotated[str, Query(max_length=64)],
+    revision: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    digest: Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$")] = "",
+    version: Annotated[str, Query(max_length=64, pattern=r"^[!-~]*$")] = "",
+) -> Hello:
+    return Hello(node=node, region=region, revision=revision, digest=digest, version=version)
+
+
+@router.get(
+    "/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+)
+async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depends(_hello)]) -> StreamingResponse:
+    """The configuration as it changes: one ``StreamMessage`` of the contract a line, for as long as the node stays."""
+    if hello.region != caller.name:
+        raise ForbiddenError(f"This credential speaks for the region {caller.name}, not for {hello.region}.")
+    state = request.state
+    if state.watcher.closing:
+        raise UnavailableError("This replica is shutting down.")
+    opening, known = await opening_for(state.database, state.frames, hello)
+    lines = NodeStream(state.frames, state.watcher, state.settings.heartbeat_s)
+    body = _recorded(
+        lines.lines(opening, Head(hello.revision, hello.digest)),
+        state.streams,
+        hello,
+        applied=hello.revision if known else 0,
+    )
+    return StreamingResponse(body, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
+
+
+async def _recorded(
+    lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, *, applied: int
+) -> AsyncIterator[bytes]:
+    # in here and not before: a generator that never starts would never run its `finally`
+    name = secrets.token_hex(8)
+    try:
+        await streams.opened(hello, name, applied=applied)
+        async for line in lines:
+            yield line
+    except UnavailableError:
+        return  # the node dials again
+    finally:
+        streams.closed(name)
+
+
+@router.post(
+    "/acks",
+    status_code=204,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["node", "revision", "digest"],
+                        "properties": {
+                            "node": {"type": "string", "pattern": NODE_PATTERN},
+                            "revision": {"type": "integer", "minimum": 0},
+                            "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                            "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_LENGTH},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def acknowledge(request: Request, caller: Caller) -> Response:
+    """A node applied a revision and enforces it, or refused it and says why."""
+    ack = _ack(await request.body())
+    database: Database = request.state.database
+    async with database.transaction() as session:
+        if not await repository.is_known(session, ack.revision, ack.digest):
+            raise InvalidError([FieldError("digest", f"revision {ack.revision} has no such digest")])
+        await nodes.acknowledged(session, caller.name, ack)
+    return Response(status_code=204)
+
+
+def _ack(body: bytes) -> Ack:
+    try:
+        ack = _ack_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidError([FieldError("body", str(error))]) from None
+    except RecursionError:
+        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    if not re.fullmatch(NODE_PATTERN, ack.node):
+        raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
+    if not 0 <= ack.revision < 2**62:
+        raise InvalidError([FieldError("revision", "is out of range")])
+    if ack.error is None:
+        return ack
+    error = "".join(letter if letter.isprintable() else " " for letter in ack.error)[:MAX_ERROR_LENGTH]
+    return msgspec.structs.replace(ack, error=error)

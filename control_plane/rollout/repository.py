@@ -1,0 +1,141 @@
+"""Queries on the head, revisions, documents and buckets."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Row, func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import undefer
+
+from contract.digest import root_digest
+from control_plane.rollout.documents import ChangedDocument, DocumentKey
+from control_plane.rollout.models import ConfigBucket, ConfigDocument, ConfigHead, Revision
+
+DOCUMENTS_A_QUERY = 1_000
+REVISION_CHANNEL = "tidegate_revisions"
+NOTHING = root_digest({})
+"""The digest of no documents at all."""
+
+
+class Head(NamedTuple):
+    """The newest revision and its digest."""
+
+    revision: int
+    digest: str
+
+
+async def head(session: AsyncSession) -> Head:
+    """The head as this session sees it."""
+    row = (await session.execute(select(ConfigHead.revision, ConfigHead.digest))).one()
+    return Head(row.revision, row.digest)
+
+
+async def lock_head(session: AsyncSession) -> ConfigHead:
+    """The head, locked until the transaction ends: writers queue here."""
+    return (await session.execute(select(ConfigHead).with_for_update())).scalar_one()
+
+
+async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[DocumentKey, str]:
+    """The live documents among ``keys``."""
+    found: dict[DocumentKey, str] = {}
+    columns = tuple_(ConfigDocument.kind, ConfigDocument.id)
+    wanted = list(keys)
+    for start in range(0, len(wanted), DOCUMENTS_A_QUERY):
+        part = wanted[start : start + DOCUMENTS_A_QUERY]
+        query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body)
+        query = query.where(columns.in_(part), ConfigDocument.body.is_not(None))
+        for kind, id, body in await session.execute(query):
+            found[DocumentKey(kind, id)] = body
+    return found
+
+
+async def store_documents(session: AsyncSession, changes: Sequence[ChangedDocument], revision: int) -> None:
+    """Write the documents as they are after ``revision``; gone ones stay as tombstones for the deltas."""
+    statement = insert(ConfigDocument)
+    new = statement.excluded
+    statement = statement.on_conflict_do_update(
+        index_elements=["kind", "id"], set_={"body": new.body, "hash": new.hash, "revision": new.revision}
+    )
+    rows = [
+        {
+            "kind": change.key.kind,
+            "id": change.key.id,
+            "body": change.after,
+            "hash": change.hash,
+            "bucket": change.key.bucket,
+            "revision": revision,
+        }
+        for change in changes
+    ]
+    await session.execute(statement, rows)
+
+
+async def hashes_by_bucket(session: AsyncSession, buckets: Iterable[int]) -> dict[int, list[bytes]]:
+    """The hashes of the live documents in each of ``buckets``."""
+    found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
+    query = select(ConfigDocument.bucket, ConfigDocument.hash)
+    query = query.where(ConfigDocument.bucket.in_(list(found)), ConfigDocument.hash.is_not(None))
+    for bucket, hash in await session.execute(query):
+        found[bucket].append(hash)
+    return found
+
+
+async def store_buckets(session: AsyncSession, digests: dict[int, bytes]) -> None:
+    """Write the digests of the buckets that changed."""
+    statement = insert(ConfigBucket)
+    statement = statement.on_conflict_do_update(index_elements=["bucket"], set_={"digest": statement.excluded.digest})
+    await session.execute(statement, [{"bucket": bucket, "digest": digest} for bucket, digest in digests.items()])
+
+
+async def bucket_digests(session: AsyncSession) -> dict[int, bytes]:
+    """Every bucket's digest."""
+    return {
+        bucket: digest for bucket, digest in await session.execute(select(ConfigBucket.bucket, ConfigBucket.digest))
+    }
+
+
+async def notify_revision(session: AsyncSession, revision: int) -> None:
+    """Wake every replica when this transaction commits."""
+    await session.execute(select(func.pg_notify(REVISION_CHANNEL, str(revision))))
+
+
+async def is_known(session: AsyncSession, revision: int, digest: str) -> bool:
+    """Whether ``revision`` exists and had this digest. Revision 0 is the empty configuration."""
+    if revision == 0:
+        return digest == NOTHING
+    query = select(Revision.number).where(Revision.number == revision, Revision.digest == digest)
+    return (await session.scalar(query)) is not None
+
+
+async def documents_since(
+    session: AsyncSession, base: int | None
+) -> AsyncIterator[Sequence[Row[tuple[str, str, str | None]]]]:
+    """Every live document, or after ``base`` every changed one with tombstones, in parts of at most 1,000 rows."""
+    query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body)
+    if base is None:
+        query = query.where(ConfigDocument.body.is_not(None))
+    else:
+        query = query.where(ConfigDocument.revision > base)
+    result = await session.stream(query.execution_options(yield_per=DOCUMENTS_A_QUERY))
+    async for part in result.partitions(DOCUMENTS_A_QUERY):
+        yield part
+
+
+async def revision(session: AsyncSession, number: int, *, with_changes: bool = False) -> Revision | None:
+    """One revision, with what it changed only if asked."""
+    query = select(Revision).where(Revision.number == number)
+    return await session.scalar(query.options(undefer(Revision.changes)) if with_changes else query)
+
+
+async def revisions_before(session: AsyncSession, before: int | None, count: int) -> Sequence[Revision]:
+    """The newest ``count`` revisions, below ``before`` if given."""
+    query = select(Revision).order_by(Revision.number.desc()).limit(count)
+    if before is not None:
+        query = query.where(Revision.number < before)
+    return (await session.scalars(query)).all()
+
+
+async def migration(session: AsyncSession) -> str | None:
+    """The migration that the database is at."""
+    return await session.scalar(text("SELECT version_num FROM alembic_version"))

@@ -1,0 +1,96 @@
+"""What the admin API shows of revisions and nodes."""
+
+from datetime import datetime
+from typing import Any
+
+from control_plane.rollout.models import Node, Revision
+from control_plane.web.fields import View
+
+
+class RevisionView(View):
+    """A revision: who made it, when and why."""
+
+    revision: int
+    author: str
+    reason: str | None
+    digest: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: Revision) -> "RevisionView":
+        """Show a row."""
+        return cls(
+            revision=row.number, author=row.author, reason=row.reason, digest=row.digest, created_at=row.created_at
+        )
+
+
+class NodeView(View):
+    """A node: what it applied, and what it refused since, if anything."""
+
+    node: str
+    region: str
+    version: str
+    connected: bool
+    last_seen: datetime
+    applied_revision: int
+    applied_at: datetime | None
+    behind: int
+    """How many revisions it lacks."""
+    refused_revision: int | None
+    refused_reason: str | None
+
+    @classmethod
+    def of(cls, row: Node, *, connected: bool, head: int) -> "NodeView":
+        """Show a row beside the newest revision."""
+        return cls(
+            node=row.node,
+            region=row.region,
+            version=row.version,
+            connected=connected,
+            last_seen=row.last_seen,
+            applied_revision=row.applied_revision,
+            applied_at=row.applied_at,
+            behind=max(0, head - row.applied_revision),
+            refused_revision=row.refused_revision,
+            refused_reason=row.refused_reason,
+        )
+
+
+class NodeRefusal(View):
+    """A node that refused a revision, and why."""
+
+    node: str
+    region: str
+    reason: str | None
+
+
+class NodeName(View):
+    """A node of a region."""
+
+    node: str
+    region: str
+
+
+class RevisionDetail(RevisionView):
+    """A revision and where it has got to: who applied it or a newer one, who has not yet, who refused it."""
+
+    acked: list[NodeName]
+    pending: list[NodeName]
+    """Connected nodes that have not applied it."""
+    refused: list[NodeRefusal]
+
+
+class DocumentChange(View):
+    """One document before and after; ``null`` where it did not exist. Hashes of secrets are left out."""
+
+    kind: str
+    id: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+class RevisionDiff(View):
+    """What a revision changed."""
+
+    revision: int
+    changes: list[DocumentChange]

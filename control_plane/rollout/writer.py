@@ -1,0 +1,115 @@
+"""The one place that commits: a write changes tables and documents together, and makes at most one revision."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import Document
+from contract.digest import bucket_digest, root_digest
+from control_plane.database import Database
+from control_plane.errors import ConflictError, UnavailableError
+from control_plane.rollout import repository
+from control_plane.rollout.documents import ChangedDocument, DocumentKey, canonical, key_of
+from control_plane.rollout.models import ConfigHead, Revision
+from control_plane.rollout.signing import Signer
+
+TURN_WAIT_S = 10.0
+
+
+class ConfigWrite:
+    """An open write: services change tables through ``session`` and say which documents follow from that.
+
+    ``revision`` is the head's while the block runs, and afterwards the one that this write made (or left).
+    """
+
+    def __init__(self, session: AsyncSession, head: ConfigHead, author: str, reason: str | None) -> None:
+        self.session = session
+        self.revision = head.revision
+        self._head = head
+        self._author = author
+        self._reason = reason
+        self._documents: dict[DocumentKey, str | None] = {}
+
+    def publish(self, document: Document) -> None:
+        """From this revision on, nodes have ``document``."""
+        self._documents[key_of(document)] = canonical(document)
+
+    def withdraw(self, key: DocumentKey) -> None:
+        """From this revision on, nodes no longer have the document."""
+        self._documents[key] = None
+
+    async def finish(self, signer: Signer) -> None:
+        """Make the revision if any document differs; otherwise the head stays."""
+        before = await repository.bodies(self.session, self._documents)
+        changes = [
+            ChangedDocument(key, before.get(key), after)
+            for key, after in self._documents.items()
+            if before.get(key) != after
+        ]
+        if not changes:
+            return
+        self.revision = self._head.revision + 1
+        await repository.store_documents(self.session, changes, self.revision)
+        hashes = await repository.hashes_by_bucket(self.session, {change.key.bucket for change in changes})
+        touched = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
+        await repository.store_buckets(self.session, touched)
+        digest = root_digest(await repository.bucket_digests(self.session))
+        self._head.revision, self._head.digest = self.revision, digest
+        self.session.add(
+            Revision(
+                number=self.revision,
+                author=self._author,
+                reason=self._reason,
+                digest=digest,
+                signature=signer.sign(self.revision, digest),
+                changes=[change.as_record() for change in changes],
+            )
+        )
+        await self.session.flush()
+        await repository.notify_revision(self.session, self.revision)
+
+
+class ConfigWriter:
+    """Opens writes, one after the other: by a lock in this process, so that waiting writers hold no connection, and
+    by the head's row across replicas.
+    """
+
+    def __init__(self, database: Database, signer: Signer) -> None:
+        self._database = database
+        self._signer = signer
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def begin(self, author: str, reason: str | None) -> AsyncIterator[ConfigWrite]:
+        """A write that is committed, with its revision, when the block ends without an error."""
+        async with self._my_turn(), self._database.transaction() as session:
+            write = ConfigWrite(session, await repository.lock_head(session), author, reason)
+            try:
+                yield write
+                await session.flush()
+                await write.finish(self._signer)
+            except IntegrityError as error:
+                raise _conflict(error) from error
+
+    @asynccontextmanager
+    async def _my_turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TURN_WAIT_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise UnavailableError("Too many writes are waiting.") from None
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def _conflict(error: IntegrityError) -> ConflictError:
+    cause = error.orig.__cause__ if error.orig is not None else None
+    table = str(getattr(cause, "table_name", None) or "something else").replace("_", " ")
+    if getattr(cause, "sqlstate", None) == "23503":
+        return ConflictError(f"It is still used by: {table}.")
+    return ConflictError(f"It contradicts what exists in: {table}.")

@@ -1,0 +1,1 @@
+"""The route table: endpoints, and the backends that serve them."""

@@ -1,0 +1,65 @@
+"""What a control plane needs to be told, from the environment (``TIDEGATE_...``) or from code."""
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIN_ADMIN_TOKEN_LENGTH = 16
+
+
+class SettingsError(Exception):
+    """A setting is missing or unusable; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Settings of one control-plane process. Times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore")
+
+    database_url: SecretStr
+    """``postgresql+asyncpg://user:password@host:port/database``; secret because of the password in it."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    signing_key_file: Path
+    """A file that holds the Ed25519 private key, 32 raw bytes in hex, with which revisions are signed."""
+    admin_token: SecretStr | None = None
+    admin_token_file: Path | None = None
+    """The first admin token, directly or in a file: honoured only while no admin token exists."""
+
+    heartbeat_s: float = Field(default=5.0, gt=0, le=60)
+    """How often a stream says what a node should have; nodes unseen for three of these count as disconnected."""
+    shutdown_grace_s: int = Field(default=10, ge=1)
+    database_connect_timeout_s: float = Field(default=2.0, gt=0)
+    database_command_timeout_s: float = Field(default=10.0, gt=0)
+    database_pool_size: int = Field(default=10, ge=1)
+    max_failed_authentications: int = Field(default=30, ge=1)
+    """Wrong credentials a minute and client address before all its attempts are refused for the rest of it."""
+    log_level: str = "info"
+
+    def signing_key(self) -> Ed25519PrivateKey:
+        """Read the signing key; :class:`SettingsError` says what is wrong with it, never what is in it."""
+        try:
+            raw = bytes.fromhex(self.signing_key_file.read_text().strip())
+            return Ed25519PrivateKey.from_private_bytes(raw)
+        except OSError as error:
+            raise SettingsError(f"signing_key_file: cannot be read: {error.strerror}") from error
+        except ValueError:
+            raise SettingsError("signing_key_file: must hold 32 bytes in hex (64 digits)") from None
+
+    def first_admin_token(self) -> str | None:
+        """The first admin token, if one is configured; it may be any string of 16 characters or more."""
+        if self.admin_token is not None:
+            source, token = "admin_token", self.admin_token.get_secret_value()
+        elif self.admin_token_file is not None:
+            source = "admin_token_file"
+            try:
+                token = self.admin_token_file.read_text().strip()
+            except OSError as error:
+                raise SettingsError(f"admin_token_file: cannot be read: {error.strerror}") from error
+        else:
+            return None
+        if len(token) < MIN_ADMIN_TOKEN_LENGTH:
+            raise SettingsError(f"{source}: needs at least {MIN_ADMIN_TOKEN_LENGTH} characters")
+        return token

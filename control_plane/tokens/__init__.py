@@ -1,0 +1,1 @@
+"""Tokens of admins and gateways: issued once, listed without their secret, revoked."""

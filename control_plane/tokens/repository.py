@@ -1,0 +1,21 @@
+"""Queries on tokens that are in force."""
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.access.models import Token
+from control_plane.storage import NamedRows
+
+live = NamedRows(Token, Token.token_id, Token.revoked_at.is_(None))
+live_by_name = NamedRows(Token, Token.name, Token.revoked_at.is_(None))
+
+
+async def other_lasting_admin(session: AsyncSession, token_id: str) -> bool:
+    """Whether another admin token is in force."""
+    query = select(Token.token_id).where(
+        Token.role == "admin",
+        Token.token_id != token_id,
+        Token.revoked_at.is_(None),
+        or_(Token.expires_at.is_(None), Token.expires_at > func.now()),
+    )
+    return (await session.scalar(query.limit(1))) is not None

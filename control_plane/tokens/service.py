@@ -1,0 +1,75 @@
+"""What can be done with tokens."""
+
+from datetime import datetime
+from typing import cast
+
+from contract.config import Gateway
+from contract.credentials import make_credential, secret_sha256
+from control_plane.access.models import Token
+from control_plane.access.principals import TokenRole
+from control_plane.errors import ConflictError, NotFoundError
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.tokens import repository
+from control_plane.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
+
+SHOWN_CHARACTERS = 8
+
+
+def view(row: Token) -> TokenView:
+    """Show a token."""
+    return TokenView(
+        token_id=row.token_id,
+        name=row.name,
+        role=cast("TokenRole", row.role),
+        dialect=cast("Dialect | None", row.dialect),
+        prefix=row.prefix,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random: bytes) -> TokenCreated:
+    """Issue a token from 32 random bytes; a gateway's goes to the nodes as its hash."""
+    if await repository.live_by_name.find(write.session, body.name) is not None:
+        raise ConflictError(f"There is a token named {body.name} already.")
+    secret = make_credential("gateway" if body.role == "gateway" else "admin", random)
+    sha256 = secret_sha256(secret)
+    row = Token(
+        token_id=token_id,
+        name=body.name,
+        role=body.role,
+        sha256=sha256,
+        prefix=secret[:SHOWN_CHARACTERS],
+        dialect=body.dialect,
+        expires_at=body.expires_at,
+    )
+    write.session.add(row)
+    if body.role == "gateway":
+        expires_at = None if body.expires_at is None else body.expires_at.timestamp()
+        write.publish(Gateway(sha256=sha256, gateway=body.name, dialect=body.dialect, expires_at=expires_at))
+    return TokenCreated(
+        token_id=token_id,
+        secret=secret,
+        name=body.name,
+        role=body.role,
+        dialect=body.dialect,
+        expires_at=body.expires_at,
+    )
+
+
+async def revoke(write: ConfigWrite, token_id: str, now: datetime) -> None:
+    """End a token; the last admin token stays, since nothing could make another."""
+    row = await repository.live.find(write.session, token_id)
+    if row is None:
+        raise missing(token_id)
+    if row.role == "admin" and not await repository.other_lasting_admin(write.session, token_id):
+        raise ConflictError("This is the last admin token: make another first.")
+    row.revoked_at = now
+    if row.role == "gateway":
+        write.withdraw(DocumentKey("gateway", row.name))
+
+
+def missing(token_id: str) -> NotFoundError:
+    """The error for a token that is not in force."""
+    return NotFoundError(f"There is no token {token_id}.")

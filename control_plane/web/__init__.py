@@ -1,0 +1,1 @@
+"""What every route shares: problems, pages, preconditions, the shape of fields. It knows no domain."""

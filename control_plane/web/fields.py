@@ -1,0 +1,72 @@
+"""The shapes of fields that several resources share, and the strict base of every body."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
+_YEARS = range(1970, 2200)
+
+# At least one letter or digit, so that no name is a dot segment ("." or "..") of a URL.
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=64, pattern=r"^[._-]*[a-z0-9][a-z0-9._-]*$"),
+    Field(examples=["free"]),
+]
+"""The name of a plan, limit, endpoint, backend or region."""
+
+ClientName = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=128, pattern=r"^[._:@-]*[A-Za-z0-9][A-Za-z0-9._:@-]*$"),
+    Field(examples=["acme"]),
+]
+AttributeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
+AttributeValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Free text of one line."""
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Method = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,16}$"), Field(examples=["GET"])]
+Priority = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+
+
+def _instant(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("must be an instant in RFC 3339, such as 2030-01-31T12:00:00Z")
+    try:
+        instant = datetime.fromisoformat(value.upper())
+    except ValueError as error:
+        raise ValueError(f"is no such instant: {error}") from None
+    if instant.year not in _YEARS:
+        raise ValueError(f"must lie in the years {_YEARS.start} to {_YEARS.stop - 1}")
+    return instant.astimezone(UTC)
+
+
+Instant = Annotated[
+    datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation")
+]
+"""A point in time, in RFC 3339 with an offset; kept in UTC."""
+
+
+def _in_future(value: datetime) -> datetime:
+    if value <= datetime.now(UTC):
+        raise ValueError("must lie in the future")
+    return value
+
+
+Expiry = Annotated[Instant, AfterValidator(_in_future)]
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused by name, and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class View(BaseModel):
+    """What is shown of a resource."""
+
+    model_config = ConfigDict(frozen=True)

@@ -1,0 +1,77 @@
+"""What FastAPI cannot know of our answers: problems, credentials, and the headers of writes."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from control_plane.web.problems import TITLES
+
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "description": "RFC 9457 problem details.",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {
+                    "field": {"type": "string", "examples": ["limits[0].burst"]},
+                    "message": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+_TEXT = {"schema": {"type": "string"}}
+_HEADERS: dict[str, Any] = {
+    "X-Tidegate-Revision": {"description": "the newest revision after this write", "schema": {"type": "integer"}},
+    "Preference-Applied": {"description": "`wait`: every connected node has it", **_TEXT},
+}
+_SECURITY = {
+    "token": {"type": "http", "scheme": "bearer", "description": "A token of an admin (`tga_...`)."},
+    "region": {"type": "http", "scheme": "bearer", "description": "A region's credential (`tgr_...`)."},
+}
+_READS = (400, 401, 403, 404, 422, 429, 503)
+_WRITES = (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 503)
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of ``app``, made once."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = schema.setdefault("components", {})
+    kept = components.setdefault("schemas", {})
+    kept.pop("HTTPValidationError", None)
+    kept.pop("ValidationError", None)
+    kept["Problem"] = _PROBLEM
+    components["securitySchemes"] = _SECURITY
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            _describe_operation(path, method, operation)
+    app.openapi_schema = schema
+    return schema
+
+
+def _describe_operation(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)
+    if path.startswith("/v1/"):
+        operation["security"] = [{"token": []}]
+    elif path.startswith("/internal/"):
+        operation["security"] = [{"region": []}]
+    else:
+        return
+    if method not in {"get", "head"} and path.startswith("/v1/"):
+        for response in responses.values():
+            response["headers"] = _HEADERS
+    for status in _READS if method in {"get", "head"} else _WRITES:
+        content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        responses[str(status)] = {"description": TITLES[status], "content": content}

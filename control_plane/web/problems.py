@@ -1,0 +1,129 @@
+"""The one place where errors become HTTP: RFC 9457 problems, with every wrong field named."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from control_plane.errors import (
+    ConflictError,
+    ControlPlaneError,
+    FieldError,
+    ForbiddenError,
+    InvalidError,
+    NotFoundError,
+    PreconditionFailedError,
+    TooManyFailuresError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+TITLES = {
+    400: "Bad request",
+    401: "Not authenticated",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    412: "Precondition failed",
+    413: "Body too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many failed attempts",
+    500: "Internal error",
+    503: "Temporarily unavailable",
+}
+STATUS: dict[type[ControlPlaneError], int] = {
+    NotFoundError: 404,
+    ConflictError: 409,
+    InvalidError: 422,
+    PreconditionFailedError: 412,
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
+    TooManyFailuresError: 429,
+    UnavailableError: 503,
+}
+UNAVAILABLE_RETRY_S = 1
+
+_log = structlog.stdlib.get_logger("tidegate.http")
+
+
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> JSONResponse:
+    """A problem answer; ``members`` are added to the body."""
+    body = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail, **members}
+    return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
+
+
+def of_error(error: ControlPlaneError) -> JSONResponse:
+    """The problem that an error of ours is."""
+    status = STATUS[type(error)]
+    detail = str(error)
+    if isinstance(error, InvalidError):
+        fields = [{"field": item.field, "message": item.message} for item in error.errors]
+        return problem(status, detail, errors=fields)
+    if isinstance(error, ConflictError):
+        return problem(status, detail, **error.members)
+    if isinstance(error, UnauthenticatedError):
+        return problem(status, detail, {"WWW-Authenticate": 'Bearer realm="tidegate"'})
+    if isinstance(error, TooManyFailuresError):
+        return problem(status, detail, {"Retry-After": str(error.retry_after_s)})
+    if isinstance(error, UnavailableError):
+        _log.warning("unavailable", cause=repr(error.__cause__))
+        return problem(status, detail, {"Retry-After": str(UNAVAILABLE_RETRY_S)})
+    return problem(status, detail)
+
+
+def field_path(parts: Sequence[int | str]) -> str:
+    """``("limits", 0, "burst")`` as ``limits[0].burst``."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part}" if path else part
+    return path
+
+
+def install(app: FastAPI) -> None:
+    """Register the translations; whatever is not foreseen is a 500 that says nothing of the inside."""
+    app.add_exception_handler(ControlPlaneError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+async def _ours(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ControlPlaneError)
+    return of_error(error)
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return of_error(InvalidError(_field_error(item) for item in error.errors()))
+
+
+def _field_error(item: Mapping[str, Any]) -> FieldError:
+    place, *parts = item["loc"]
+    if item["type"] == "json_invalid":
+        return FieldError("body", "is not JSON: " + str(item.get("ctx", {}).get("error", "")).lower())
+    if item["type"] == "extra_forbidden":
+        return FieldError(field_path(parts), "unknown field")
+    # pydantic names the branches of a union in the path: keep what the caller wrote
+    parts = [part for part in parts if isinstance(part, int) or not str(part).startswith(("function-", "constrained-"))]
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return FieldError(field_path(parts) or str(place), message)
+
+
+async def _http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, error.detail or TITLES.get(error.status_code, ""), error.headers)
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    _log.error("unforeseen error", path=request.url.path, exc_info=error)
+    return problem(500, "Something went wrong on our side; it has been logged.")

@@ -1,0 +1,101 @@
+"""A control plane over a real Postgres: a migrated template once a session, a database of its own for each test."""
+
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from asgi_lifespan import LifespanManager
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
+
+from control_plane.database import migrate
+from control_plane.main import create_app
+from control_plane.settings import Settings
+from tests.integration.control_plane.running import RunningControlPlane, running
+from tidegate.stack.postgres import PostgresServer
+
+TEMPLATE = "control_plane_template"
+ADMIN_TOKEN = "an-admin-token-for-tests"
+HEARTBEAT_S = 0.3
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> str:
+    postgres_server.execute(f'CREATE DATABASE "{TEMPLATE}"')
+    migrate(postgres_server.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_name(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    name = f"test_{secrets.token_hex(6)}"
+    postgres_server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{migrated_template}"')
+    yield name
+    postgres_server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def signing_key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+@pytest.fixture
+def make_settings(
+    postgres_server: PostgresServer, database_name: str, signing_key: Ed25519PrivateKey, tmp_path: Path
+) -> Callable[..., Settings]:
+    key_file = tmp_path / "signing-key"
+    key_file.write_text(signing_key.private_bytes_raw().hex() + "\n")
+
+    def make(**changes: Any) -> Settings:
+        values = {
+            "database_url": SecretStr(postgres_server.url(database_name)),
+            "signing_key_file": key_file,
+            "admin_token": SecretStr(ADMIN_TOKEN),
+            "heartbeat_s": HEARTBEAT_S,
+            "shutdown_grace_s": 3,
+            "port": 0,
+            "database_command_timeout_s": 2.0,
+            "max_failed_authentications": 1_000,
+        }
+        return Settings(**(values | changes))
+
+    return make
+
+
+@asynccontextmanager
+async def client_of(settings: Settings, token: str | None = ADMIN_TOKEN) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that calls the application in this process, with its life cycle."""
+    async with LifespanManager(create_app(settings), startup_timeout=20, shutdown_timeout=20) as manager:
+        transport = httpx.ASGITransport(app=manager.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://control-plane") as client:
+            await until_ready(client)
+            if token is not None:
+                client.headers["Authorization"] = f"Bearer {token}"
+            yield client
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    for _ in range(400):
+        response = await client.get("/readyz")
+        if response.status_code == 200:
+            return
+    pytest.fail(f"not ready: {response.text}")
+
+
+@pytest.fixture
+async def api(make_settings: Callable[..., Settings]) -> AsyncIterator[httpx.AsyncClient]:
+    """An admin's client."""
+    async with client_of(make_settings()) as client:
+        yield client
+
+
+@pytest.fixture
+async def served(make_settings: Callable[..., Settings]) -> AsyncIterator[RunningControlPlane]:
+    """A control plane behind a real socket, with the region ``us-east`` and its credential."""
+    async with running(make_settings(), ADMIN_TOKEN) as control_plane:
+        await control_plane.add_region("us-east")
+        yield control_plane

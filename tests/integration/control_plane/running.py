@@ -1,0 +1,169 @@
+"""A control plane on a real port, and a node that follows its stream as the data plane does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from contract.config import Begin, Commit, Documents, Heartbeat, StreamMessage, signed_head
+from contract.digest import bucket_digest, bucket_of, document_hash, root_digest
+from control_plane.main import ControlPlaneServer, server
+from control_plane.settings import Settings
+
+WAIT_S = 15.0
+
+
+class RunningControlPlane:
+    """An admin's client of a served control plane, and the credentials of its regions."""
+
+    def __init__(self, url: str, admin: httpx.AsyncClient, uvicorn_server: ControlPlaneServer) -> None:
+        self.url = url
+        self.admin = admin
+        self.server = uvicorn_server
+        self.credentials: dict[str, str] = {}
+
+    async def add_region(self, region: str) -> None:
+        (await self.admin.put(f"/v1/regions/{region}", json={})).raise_for_status()
+        issued = await self.admin.post(f"/v1/regions/{region}/credentials")
+        self.credentials[region] = issued.raise_for_status().json()["credential"]
+
+    def node(self, node: str = "node-1", region: str = "us-east", **changes: Any) -> "FollowingNode":
+        return FollowingNode(self.url, self.credentials[region], node, region, **changes)
+
+
+@asynccontextmanager
+async def running(settings: Settings, token: str) -> AsyncIterator[RunningControlPlane]:
+    """Serve in this loop on a free port; shut down as a signal would."""
+    uvicorn_server = server(settings)
+    task = asyncio.create_task(uvicorn_server.serve())
+    while not uvicorn_server.started:
+        if task.done():
+            await task
+            raise AssertionError("the server ended before it started")
+        await asyncio.sleep(0.01)
+    port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=WAIT_S) as admin:
+            async with asyncio.timeout(WAIT_S):
+                while (await admin.get("/readyz")).status_code != 200:
+                    await asyncio.sleep(0.02)
+            yield RunningControlPlane(url, admin, uvicorn_server)
+    finally:
+        uvicorn_server.should_exit = True
+        await asyncio.wait_for(task, WAIT_S)
+
+
+class FollowingNode:
+    """Applies snapshots and deltas to a dictionary, verifies digest and signature, and ACKs if told to."""
+
+    def __init__(
+        self, url: str, credential: str, node: str, region: str, *, acks: bool = True, nacks: str | None = None
+    ) -> None:
+        self.documents: dict[tuple[str, str], bytes] = {}
+        self.revision = 0
+        self.digest = ""
+        self.begun: list[Begin] = []
+        self.heartbeats: list[Heartbeat] = []
+        self.ended = asyncio.Event()
+        self.public_key: Ed25519PublicKey | None = None
+        self._changed = asyncio.Condition()
+        self._acks = acks
+        self._nacks = nacks
+        self._node = node
+        self._region = region
+        self._client = httpx.AsyncClient(
+            base_url=url, headers={"Authorization": f"Bearer {credential}"}, trust_env=False, timeout=WAIT_S
+        )
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator["FollowingNode"]:
+        """Hold the stream while the block runs."""
+        task = asyncio.create_task(self._follow())
+        first = asyncio.create_task(self._first_message())
+        try:
+            await asyncio.wait({task, first}, timeout=WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                await task
+            assert first.done(), "the stream said nothing"
+            yield self
+        finally:
+            first.cancel()
+            task.cancel()
+            (outcome,) = await asyncio.gather(task, return_exceptions=True)
+            await self._client.aclose()
+        if isinstance(outcome, AssertionError):
+            raise outcome
+
+    async def _first_message(self) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.heartbeats or self.revision)
+
+    async def until(self, revision: int) -> None:
+        """Wait until this revision, or a newer one, was applied."""
+        async with asyncio.timeout(WAIT_S):
+            async with self._changed:
+                await self._changed.wait_for(lambda: self.revision >= revision)
+
+    async def _follow(self) -> None:
+        hello = {"node": self._node, "region": self._region, "revision": self.revision, "digest": self.digest}
+        decoder = msgspec.json.Decoder(StreamMessage)
+        pending: list[Documents] = []
+        async with self._client.stream("GET", "/internal/v1/stream", params=hello | {"version": "test"}) as response:
+            assert response.status_code == 200, await response.aread()
+            assert response.headers["content-type"] == "application/x-ndjson"
+            async for line in response.aiter_lines():
+                match decoder.decode(line):
+                    case Begin() as begin:
+                        self.begun.append(begin)
+                        pending = []
+                    case Documents() as documents:
+                        assert len(documents.changes) <= 1_000
+                        pending.append(documents)
+                    case Commit() as commit:
+                        await self._commit(pending, commit)
+                    case Heartbeat() as heartbeat:
+                        self.heartbeats.append(heartbeat)
+                async with self._changed:
+                    self._changed.notify_all()
+        self.ended.set()
+
+    async def _commit(self, pending: list[Documents], commit: Commit) -> None:
+        if self._nacks is None:
+            if self.begun[-1].base is None:
+                self.documents = {}
+            else:
+                assert self.begun[-1].base == self.revision
+            for part in pending:
+                for change in part.changes:
+                    if change.body is None:
+                        self.documents.pop((change.kind, change.id), None)
+                    else:
+                        self.documents[change.kind, change.id] = bytes(change.body)
+            assert self.computed_digest() == commit.digest
+            if self.public_key is not None:
+                self.public_key.verify(bytes.fromhex(commit.signature), signed_head(commit.revision, commit.digest))
+        self.revision, self.digest = commit.revision, commit.digest
+        if self._acks or self._nacks:
+            ack = {"node": self._node, "revision": commit.revision, "digest": commit.digest}
+            if self._nacks:
+                ack["error"] = self._nacks
+            answer = await self._client.post("/internal/v1/acks", json=ack)
+            assert answer.status_code == 204, answer.text
+
+    def computed_digest(self) -> str:
+        """The digest from what this node holds."""
+        buckets: dict[int, list[bytes]] = {}
+        for (kind, id), body in self.documents.items():
+            buckets.setdefault(bucket_of(kind, id), []).append(document_hash(kind, id, body))
+        return root_digest({bucket: bucket_digest(hashes) for bucket, hashes in buckets.items()})
+
+    def document(self, kind: str, id: str) -> dict[str, Any]:
+        """One document, decoded."""
+        decoded: dict[str, Any] = msgspec.json.decode(self.documents[kind, id])
+        return decoded
