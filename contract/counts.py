@@ -34,9 +34,12 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the receiver did: ``waiting`` are positions of cells whose limit it does not know yet: send them again."""
+    """What the receiver could not take: keys whose limit it does not know yet, or whose window is ahead of its clock.
 
-    waiting: tuple[int, ...] = ()
+    The sender tells them again; everything else is there.
+    """
+
+    again: tuple[bytes, ...] = ()
 
 
 def signed_counts(to_region: str, body: bytes) -> bytes:

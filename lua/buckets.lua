@@ -24,7 +24,7 @@ local function carried_debt(queue, debt, old_unit, old_size, unit, size)
 end
 
 local function is_bucket(raw)
-  local kind = byte(raw)
+  local kind = byte(raw) or 0
   return kind >= 32 and kind < 38
 end
 

@@ -3,7 +3,7 @@
 -- sliding_window does: what other regions admitted is known by window only, and weighs as it does there.
 
 local function is_log(raw)
-  local kind = byte(raw)
+  local kind = byte(raw) or 0
   return kind >= 48 and kind < 52
 end
 

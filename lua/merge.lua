@@ -1,7 +1,7 @@
 -- Merges what one peer counted: the newer of what is known and what it says (both figures of a cell only grow), so that
 -- repeats, reordering and loss are harmless. Remote sums are then written into the counter, where decisions see them.
 --
--- KEYS[2i-1], KEYS[2i]  a counter, and the key of what its peers said (the counter's key + '!')
+-- KEYS[1], KEYS[2]  and so on in pairs: a counter, and the key of what its peers said (the counter's key + '!')
 -- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
 -- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
 -- ARGV[2+i]  for counter i: its rule as decide.lua takes it (25 bytes), then cells of three signed 8-byte integers:

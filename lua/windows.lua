@@ -35,7 +35,7 @@ end
 
 -- Whether a value holds window counts; and those counts as stored: id, then in the order of window_value.
 local function is_window(raw)
-  local kind = byte(raw)
+  local kind = byte(raw) or 0
   return kind >= 16 and kind < 24
 end
 

@@ -1,6 +1,6 @@
 """Who is calling the node itself: an open network, a gateway with a token, or nobody we trust."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -10,7 +10,7 @@ Trust = Literal["network", "token", "required"]
 """``network``: whoever reaches the node is a trusted gateway. ``token``: anyone may ask, a gateway token is needed to
 speak for clients. ``required``: nothing without a gateway token."""
 
-Headers = list[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 TOKEN_HEADER = b"x-tidegate-token"
 
 

@@ -79,11 +79,9 @@ def applies(limit: BoundLimit, attributes: Mapping[str, str]) -> bool:
 
 def headline_of(limits: Sequence[BoundLimit]) -> int:
     """The position of the limit that headers show: the marked one, else the first visible one, else the first."""
-    for wanted in (lambda limit: limit.rule.headline, lambda limit: limit.visible and not limit.rule.shadow):
-        for position, limit in enumerate(limits):
-            if wanted(limit):
-                return position
-    return 0
+    marked = [at for at, limit in enumerate(limits) if limit.rule.headline]
+    shown = [at for at, limit in enumerate(limits) if limit.visible and not limit.rule.shadow]
+    return next(iter([*marked, *shown]), 0)
 
 
 def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes]:

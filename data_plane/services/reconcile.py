@@ -31,6 +31,14 @@ class MarkedKey(NamedTuple):
     cells: tuple[Cell, ...]
 
 
+class PeerCounter(NamedTuple):
+    """A peer's cells of one counter, with the script parameters of its limit."""
+
+    key: bytes
+    params: bytes
+    cells: tuple[Cell, ...]
+
+
 class CountStore(Protocol):
     """The cells in the region's store. Every method raises ``StoreUnavailableError``."""
 
@@ -50,12 +58,12 @@ class CountStore(Protocol):
         """Unmark what has not changed since it was read."""
         ...
 
-    async def sweep(self, cursor: int) -> tuple[int, Sequence[MarkedKey]]:
-        """A page of all shared counters from ``cursor`` (0 begins); the next cursor, 0 at the end."""
+    async def mark_page(self, cursor: int, is_shared: Callable[[bytes], bool]) -> int:
+        """Mark a page of all counters from ``cursor`` (0 begins) as changed; the next cursor, 0 at the end."""
         ...
 
-    async def merge(self, region: str, incarnation: str, cells: Sequence[tuple[Cell, bytes]]) -> None:
-        """Take a peer's cells, each with the script parameters of its limit."""
+    async def merge(self, peer: str, regions: int, counters: Sequence[PeerCounter]) -> Sequence[bytes]:
+        """Take what a peer (a region and its incarnation) counted; the keys that it must send again."""
         ...
 
 
@@ -77,9 +85,7 @@ class _Peer:
     def __init__(self) -> None:
         self.told: dict[bytes, tuple[Cell, ...]] = {}
         self.connected = False
-        self.sweep_cursor: int | None = None
         self.next_heartbeat_s = 0.0
-        self.busy = False
 
 
 class Reconciler:
@@ -94,6 +100,7 @@ class Reconciler:
         self._clock = clock
         self._index = index
         self._peers: dict[str, _Peer] = {}
+        self._sweep_cursor: int | None = None
         self.heard: dict[str, PeerNews] = {}
         self.sent_cells = 0
         self.failures = 0
@@ -116,6 +123,7 @@ class Reconciler:
         for gone in self._peers.keys() - urls.keys():
             del self._peers[gone]
         incarnation = await self._store.incarnation()
+        await self._sweep()
         marked = await self._store.marked()
         await asyncio.gather(*(self._tell(region, url, incarnation, marked) for region, url in urls.items()))
         known = [one for one in marked if self._known_to_all(one)]
@@ -127,21 +135,24 @@ class Reconciler:
 
     async def receive(self, counts: Counts) -> CountsAnswer:
         """Merge what a verified peer says. Raises ``StoreUnavailableError``: the peer will send it again."""
-        rules = self._index().book.params_by_id
-        taken, waiting = [], []
-        for position, cell in enumerate(counts.cells):
-            params = rules.get(limit_of_key(cell.key))
-            if params is None:
-                waiting.append(position)
-            else:
-                taken.append((cell, params))
-        if taken:
-            await self._store.merge(counts.region, counts.incarnation, taken)
+        book = self._index().book
+        cells_of: dict[bytes, list[Cell]] = {}
+        for cell in counts.cells:
+            cells_of.setdefault(cell.key, []).append(cell)
+        counters = [
+            PeerCounter(key, params, tuple(cells))
+            for key, cells in cells_of.items()
+            if (params := book.params_by_id.get(limit_of_key(key))) is not None
+        ]
+        again: set[bytes] = cells_of.keys() - {counter.key for counter in counters}  # limits that are not here yet
+        if counters:
+            peer = f"{counts.region}/{counts.incarnation}"
+            again.update(await self._store.merge(peer, len(book.regions), counters))
         now_s = self._clock.now_us() / 1e6
         news = self.heard.get(counts.region)
         if news is None or counts.sent_at >= news.sent_at_s:
             self.heard[counts.region] = PeerNews(counts.sent_at, now_s)
-        return CountsAnswer(waiting=tuple(waiting))
+        return CountsAnswer(again=tuple(again))
 
     def _peer_urls(self) -> Mapping[str, str]:
         book: Rulebook = self._index().book
@@ -156,15 +167,13 @@ class Reconciler:
         return all(peer.told.get(one.key) == one.cells for peer in self._peers.values() if peer.connected)
 
     async def _tell(self, region: str, url: str, incarnation: str, marked: Sequence[MarkedKey]) -> None:
+        """One peer's part of a tick. One that is away gets a heartbeat now and then, and everything when it is back."""
         peer = self._peers.setdefault(region, _Peer())
         now_s = self._clock.now_us() / 1e6
         news = [one for one in marked if peer.told.get(one.key) != one.cells] if peer.connected else []
-        next_cursor = peer.sweep_cursor
-        if peer.connected and peer.sweep_cursor is not None:
-            next_cursor, page = await self._store.sweep(peer.sweep_cursor)
-            news.extend(page)
-        if not news and now_s < peer.next_heartbeat_s and next_cursor == peer.sweep_cursor:
+        if not news and now_s < peer.next_heartbeat_s:
             return
+        peer.next_heartbeat_s = now_s + HEARTBEAT_S
         try:
             for batch in _batches(news):
                 await self._deliver(region, url, incarnation, peer, batch)
@@ -173,14 +182,18 @@ class Reconciler:
             if peer.connected:
                 log.warning("peer_lost", peer=region, error=str(error))
             peer.connected, peer.told = False, {}
-            peer.next_heartbeat_s = now_s + HEARTBEAT_S
             return
         if not peer.connected:
             log.info("peer_connected", peer=region)
-            peer.connected, peer.sweep_cursor = True, 0
-        elif peer.sweep_cursor is not None:
-            peer.sweep_cursor = next_cursor or None
-        peer.next_heartbeat_s = now_s + HEARTBEAT_S
+            peer.connected = True
+            self._sweep_cursor = 0
+
+    async def _sweep(self) -> None:
+        """Mark the next page of all shared counters, if a peer came back: it is told with the rest."""
+        if self._sweep_cursor is not None:
+            rules = self._index().book.params_by_id
+            next_cursor = await self._store.mark_page(self._sweep_cursor, lambda key: limit_of_key(key) in rules)
+            self._sweep_cursor = next_cursor or None
 
     async def _deliver(self, region: str, url: str, incarnation: str, peer: _Peer, batch: Sequence[MarkedKey]) -> None:
         cells = tuple(cell for one in batch for cell in one.cells)
@@ -188,10 +201,8 @@ class Reconciler:
         counts = Counts(region=self._region, incarnation=incarnation, sent_at=now_s, cells=cells)
         answer = await self._transport.send(region, url, counts)
         self.sent_cells += len(cells)
-        waiting = {cells[position].key for position in answer.waiting if position < len(cells)}
-        for one in batch:
-            if one.key not in waiting:
-                peer.told[one.key] = one.cells
+        again = set(answer.again)
+        peer.told.update({one.key: one.cells for one in batch if one.key not in again})
 
 
 def _batches(news: Sequence[MarkedKey]) -> Sequence[Sequence[MarkedKey]]:

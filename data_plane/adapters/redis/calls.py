@@ -33,6 +33,13 @@ class Answers:
         except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
             self._broken_callback()
 
+    def pass_on(self, check: CounterCheck, error: StoreUnavailableError) -> None:
+        """Answer one decision with an error that was counted where it arose."""
+        try:
+            check.done(error, 0)
+        except Exception:  # noqa: BLE001  as above
+            self._broken_callback()
+
     def refuse(self, checks: Sequence[CounterCheck], reason: str) -> None:
         """Answer these with ``StoreUnavailableError(reason)``."""
         if not checks:

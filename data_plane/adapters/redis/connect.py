@@ -19,6 +19,7 @@ from data_plane.adapters.redis.link import AnyConnection, Link, TcpConnection, T
 from data_plane.adapters.redis.reasons import Reason
 from data_plane.adapters.redis.server import ServerFacts, read_info, require_fit
 from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.slots import SlotRange, read_slots
 
 Address = tuple[str, int]
 Resolve = Callable[[], Awaitable[Address | None]]
@@ -59,6 +60,12 @@ def connection_options(settings: RedisSettings) -> dict[str, Any]:
                 options[option] = str(path)
     timeout_s = settings.connect_timeout_ms / 1000
     return {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, **options}
+
+
+def address_of(settings: RedisSettings) -> Address:
+    """Host and port in the URL."""
+    options = connection_options(settings)
+    return options.get("host", "localhost"), options.get("port", 6379)
 
 
 class Connector:
@@ -111,6 +118,15 @@ class Connector:
         connection = self._class(**{"protocol": 2, **options})
         await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         return connection
+
+    async def read_slots(self, asked_host: str) -> list[SlotRange]:
+        """The Cluster's map as this server knows it. Raises ``RedisError``, ``OSError``, ``TimeoutError``."""
+        async with asyncio.timeout(self._timeout_s):
+            connection = await self.log_in()
+            try:
+                return read_slots(await ask(connection, "CLUSTER", "SLOTS"), asked_host)
+            finally:
+                await connection.disconnect(nowait=True)
 
     async def _prepare(self, connection: AnyConnection, on_lost: Callable[[Link], None]) -> Opened:
         try:

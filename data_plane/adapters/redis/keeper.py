@@ -51,7 +51,11 @@ class LinkKeeper:
             await self._open()
         except ConnectFailedError as error:
             self._note_failure(error.reason, error)
-            self._task = asyncio.create_task(self._retry(), name="redis-connect")
+            self.begin()
+
+    def begin(self) -> None:
+        """Connect behind, without waiting."""
+        self._task = asyncio.create_task(self._retry(), name="redis-connect")
 
     def works(self) -> None:
         """The server decided something over this connection."""
@@ -82,7 +86,7 @@ class LinkKeeper:
             self.link = None
         self._on_lost(link)
         if not self._closed and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._retry(), name="redis-connect")
+            self.begin()
 
     async def _retry(self) -> None:
         while self.link is None and not self._closed:

@@ -23,12 +23,16 @@ class Slots(Protocol):
         """The slot of all of this check's keys."""
         ...
 
-    def dirty_key(self, slot: int | None) -> bytes:
-        """The dirty set that a batch for this slot marks."""
+    def dirty_key_of(self, checks: list[CounterCheck], slot: int | None) -> bytes:
+        """What stands for the dirty set in a call with these checks, which are all in this slot."""
         ...
 
     def redirect(self, call: Call, code: str, message: str) -> None:
         """Take over a call that was answered with MOVED, ASK or TRYAGAIN: it did not run."""
+        ...
+
+    def want_refresh(self) -> None:
+        """A server is in trouble: see whether another has its slots by now."""
         ...
 
 
@@ -106,13 +110,23 @@ class Shard(CallOwner):
     def resubmit(self, checks: list[CounterCheck], times: list[float]) -> None:
         """Queue decisions that another server did not run; they keep their age and go first."""
         if self.circuit.state != "closed" or self._closing:
-            self._answers.refuse(checks, "circuit_open")
+            self._answers.refuse(checks, "closed" if self._closing else "circuit_open")
             return
         self._pending[:0] = checks
         self._times[:0] = times
         if self._sweep_timer is None:
             self._arm_sweep()
         self._schedule_flush()
+
+    def send_alone(self, checks: list[CounterCheck], times: list[float]) -> None:
+        """Send each of these in a call of its own: one that can run is not held up by one that cannot yet."""
+        for check, time in zip(checks, times, strict=True):
+            link = self.keeper.link
+            call = self._build([check], [time], self._slots.slot_of(check) if self._slots else None)
+            if link is None or call is None:
+                self._answers.refuse([check], "connection_lost")
+            else:
+                self._send(link, call)
 
     def send_asking(self, call: Call) -> None:
         """Send a call that an ASK redirected here: this server does not own the slot yet."""
@@ -228,7 +242,7 @@ class Shard(CallOwner):
                 if call is not None and self.keeper.link is not None:
                     self._send(self.keeper.link, call)
             return None
-        dirty_key = self._dirty_key if self._slots is None else self._slots.dirty_key(slot)
+        dirty_key = self._dirty_key if self._slots is None else self._slots.dirty_key_of(checks, slot)
         packed = pack(self.keeper.sha, dirty_key, keys, arguments)
         return Call(owner=self, checks=checks, times=times, counts=counts, packed=packed, slot=slot)
 
@@ -272,6 +286,7 @@ class Shard(CallOwner):
                 self.circuit.succeeded(self._loop.time())
             else:
                 self._failed()
+                self._on_trouble()
             if fault.reconnect:
                 self.keeper.reconnect()
 
@@ -367,7 +382,13 @@ class Shard(CallOwner):
                 self._answers.refuse(taker.give_up(), "connection_lost")
         link.waiting.clear()
         self._failed()
+        self._on_trouble()
 
     def _on_connect_failure(self) -> None:
         self.circuit.trip(self._loop.time())
         self._refuse_pending("circuit_open")
+        self._on_trouble()
+
+    def _on_trouble(self) -> None:
+        if self._slots is not None:
+            self._slots.want_refresh()

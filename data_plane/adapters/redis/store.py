@@ -4,11 +4,15 @@ import asyncio
 import random as system_random
 from collections.abc import Callable, Sequence
 
+from redis.crc import key_slot
+
 from data_plane.adapters.redis.calls import ScriptCodec
 from data_plane.adapters.redis.client import Argument, Reply, SideClient
-from data_plane.adapters.redis.connect import Connector
+from data_plane.adapters.redis.cluster import Cluster
+from data_plane.adapters.redis.connect import Address, Connector, address_of
+from data_plane.adapters.redis.give_back import GiveBacks
 from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.shard import Shard
+from data_plane.adapters.redis.shard import Shard, Slots
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.adapters.redis.status import StoreStatus
 from data_plane.adapters.redis.topology import (
@@ -36,6 +40,7 @@ class RedisCounterStore:
         self._random = random
         self._codec = ScriptCodec(source=decide_script(), encode=encode_check, decode=decode_reply)
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
+        self._give_backs = GiveBacks(None, self.call_script, self.dirty_key_beside, self.stats)
         self._topology = self._make_topology()
         self._side: SideClient | None = None
 
@@ -50,6 +55,7 @@ class RedisCounterStore:
     async def close(self, timeout_s: float = 1.0) -> None:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
         await self._topology.close(timeout_s)
+        await self._give_backs.close()
         if self._side is not None:
             await self._side.close()
         if self._sentinel is not None:
@@ -80,6 +86,8 @@ class RedisCounterStore:
 
     def _make_topology(self) -> Topology:
         settings = self.settings
+        if settings.shape == "cluster":
+            return self._make_cluster()
         if self._sentinel is not None:
             resolve = master_of(self._sentinel, settings.master_name)
             connector = Connector(settings, self._codec.source, resolve, master_only=True)
@@ -87,7 +95,29 @@ class RedisCounterStore:
         connector = Connector(settings, self._codec.source, address_in_url, master_only=False)
         return SingleServer(connector.description, self._make_shard, connector)
 
-    def _make_shard(self, connector: Connector) -> Shard:
+    def _make_cluster(self) -> Cluster:
+        settings = self.settings
+        source = self._codec.source
+
+        def connector_to(address: Address) -> Connector:
+            async def resolve() -> Address:
+                return address
+
+            return Connector(settings, source, resolve, master_only=True)
+
+        return Cluster(
+            [address_of(settings), *settings.cluster_nodes],
+            make_shard=self._make_shard,
+            make_connector=connector_to,
+            give_back=self._give_backs,
+            stats=self.stats,
+            deadline_s=settings.deadline_ms / 1000,
+        )
+
+    def dirty_key_beside(self, key: bytes) -> bytes:
+        return self._topology.dirty_key(key_slot(key))
+
+    def _make_shard(self, connector: Connector, slots: Slots | None = None) -> Shard:
         return Shard(
             self.settings,
             codec=self._codec,
@@ -95,4 +125,5 @@ class RedisCounterStore:
             stats=self.stats,
             random=self._random,
             dirty_key=DIRTY_KEY,
+            slots=slots,
         )

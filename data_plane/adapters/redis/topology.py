@@ -25,6 +25,10 @@ class Topology(Protocol):
         """Every dirty set that may hold something."""
         ...
 
+    def dirty_key(self, slot: int | None) -> bytes:
+        """The dirty set beside keys of this slot."""
+        ...
+
     def statuses(self) -> tuple[ShardStatus, ...]:
         """Each server's state."""
         ...
@@ -45,6 +49,10 @@ class SingleServer:
         self._address = address
         self._shard = make_shard(connector)
         self.submit = self._shard.submit
+
+    def dirty_key(self, slot: int | None) -> bytes:  # noqa: ARG002  one server: slots mean nothing
+        """The one dirty set."""
+        return DIRTY_KEY
 
     def dirty_keys(self) -> list[bytes]:
         """The one dirty set."""

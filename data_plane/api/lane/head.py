@@ -21,12 +21,25 @@ _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]++) HTTP/([0-9
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_REMEMBERED = 2048
+_REMEMBERED_BYTES = 256
 _TEXT = bytes([9, *range(32, 127), *range(128, 256)])
 _CHEAP_BYTES = 512
 """A request line this short is checked again with every packet until the head is whole; a longer one only then."""
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
+_LISTS = frozenset({b"connection", b"expect"})
 
-Fields = tuple[tuple[bytes, bytes], ...]
+Field = tuple[bytes, bytes]
+Fields = tuple[Field, ...]
+
+
+class Framing(NamedTuple):
+    """Where the body ends, and what happens to the connection."""
+
+    length: int
+    chunked: bool
+    keep_alive: bool
+    expects_continue: bool
 
 
 class Head(NamedTuple):
@@ -62,15 +75,17 @@ NO_HEAD = Head(
 
 
 class HeadParser:
-    """Parses heads. Remembers header lines, for gateways send the same ones over and over."""
+    """Parses heads. Remembers header lines and what they mean together: gateways send the same over and over.
 
-    _LINES = 2048
-    _LINE_BYTES = 256
+    What is remembered was understood byte for byte, so remembering changes the time that a head takes, not its meaning.
+    """
 
     def __init__(self, limits: LaneLimits) -> None:
         self._limits = limits
         self._body_bytes = (limits.check_body_bytes, limits.batch_body_bytes, limits.authorize_body_bytes)
-        self._lines: dict[bytes, tuple[bytes, bytes]] = {}
+        self._lines = _Lines()
+        self._framings: tuple[dict[Fields, Framing], dict[Fields, Framing]] = ({}, {})
+        """By the fields that frame a request; the first for HTTP/1.1, the second for HTTP/1.0."""
 
     def parse(self, raw: bytes) -> Head:
         """Read a whole head, blank line included; raises ``Refusal``."""
@@ -80,34 +95,25 @@ class HeadParser:
             raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
         if len(lines) - 1 > self._limits.header_fields:
             raise Refusal(431, f"More than {self._limits.header_fields} header fields.")
-        known = self._lines.get
-        fields = tuple([known(line) or self._field(line) for line in lines[1:]])
-        framing: dict[bytes, bytes] = {}
-        for name, value in fields:
-            if name in _FRAMING:
-                if name not in framing:
-                    framing[name] = value
-                elif name in (b"connection", b"expect"):
-                    framing[name] += b"," + value
-                else:
-                    raise Refusal(400, f"More than one {name.decode()} header field.")
+        fields = tuple(map(self._lines.__getitem__, lines[1:]))
         old = version == b"1.0"
-        length, chunked = _body_framing(framing, old=old)
-        _check_host(framing.get(b"host"), old=old)
+        said = tuple([field for field in fields if field[0] in _FRAMING])
+        framing = self._framings[old].get(said) or self._framing(said, old=old)
+        length = framing.length
         route = _route(method, target)
         if route != ELSEWHERE and length > self._body_bytes[route]:
             raise Refusal(413, f"The body is longer than {self._body_bytes[route]} bytes.")
         return Head(
-            method=method,
-            target=target,
-            fields=fields,
-            route=route,
-            length=length,
-            chunked=chunked,
-            keep_alive=_keeps_alive(framing.get(b"connection"), old=old),
-            old=old,
-            expects_continue=_expects_continue(framing.get(b"expect")) and not old,
-            bodiless=method == b"HEAD",
+            method,
+            target,
+            fields,
+            route,
+            length,
+            framing.chunked,
+            framing.keep_alive,
+            old,
+            framing.expects_continue,
+            method == b"HEAD",
         )
 
     def body_bytes(self, head: Head) -> int:
@@ -144,18 +150,46 @@ class HeadParser:
         if too_long:
             raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
 
-    def _field(self, line: bytes) -> tuple[bytes, bytes]:
+    def _framing(self, fields: Fields, *, old: bool) -> Framing:
+        framing = _read_framing(fields, old=old)
+        if sum(len(value) for _, value in fields) <= _REMEMBERED_BYTES:
+            framings = self._framings[old]
+            if len(framings) >= _REMEMBERED:
+                framings.clear()
+            framings[fields] = framing
+        return framing
+
+
+class _Lines(dict[bytes, Field]):
+    """Header lines that were understood; ``lines[line]`` reads those that are new, or raises ``Refusal``."""
+
+    def __missing__(self, line: bytes) -> Field:
         found = _FIELD.fullmatch(line)
         if found is None:
             if line[:1] in (b" ", b"\t"):
                 raise Refusal(400, "A header field is folded over lines.")
             raise Refusal(400, "A header field is not: name, colon, value, without control characters.")
         field = (found[1].lower(), found[2].rstrip(b" \t"))
-        if len(line) <= self._LINE_BYTES:
-            if len(self._lines) >= self._LINES:
-                self._lines.clear()
-            self._lines[line] = field
+        if len(line) <= _REMEMBERED_BYTES:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[line] = field
         return field
+
+
+def _read_framing(fields: Fields, *, old: bool) -> Framing:
+    said: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name not in said:
+            said[name] = value
+        elif name in _LISTS:
+            said[name] += b"," + value
+        else:
+            raise Refusal(400, f"More than one {name.decode()} header field.")
+    length, chunked = _body_framing(said, old=old)
+    _check_host(said.get(b"host"), old=old)
+    expects_continue = _expects_continue(said.get(b"expect")) and not old
+    return Framing(length, chunked, _keeps_alive(said.get(b"connection"), old=old), expects_continue)
 
 
 def _is_unusual_target(method: bytes, target: bytes) -> bool:
