@@ -1,0 +1,92 @@
+"""Requests that must be refused, and with which status: whoever frames them otherwise could smuggle a second one."""
+
+H = b"Host: node\r\n"
+
+
+def _head(line: bytes, *fields: bytes) -> bytes:
+    return b"\r\n".join([line, *fields]) + b"\r\n\r\n"
+
+
+def _check(*fields: bytes, body: bytes = b"") -> bytes:
+    return _head(b"POST /v1/check HTTP/1.1", b"Host: node", *fields) + body
+
+
+REFUSED: dict[str, tuple[int, bytes]] = {
+    "both framings": (400, _check(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")),
+    "both framings, other order": (400, _check(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=b"0\r\n\r\n")),
+    "two equal lengths": (400, _check(b"Content-Length: 2", b"Content-Length: 2", body=b"{}")),
+    "two lengths": (400, _check(b"Content-Length: 2", b"Content-Length: 3", body=b"{} ")),
+    "a list of lengths": (400, _check(b"Content-Length: 2, 2", body=b"{}")),
+    "signed length": (400, _check(b"Content-Length: +2", body=b"{}")),
+    "negative length": (400, _check(b"Content-Length: -2", body=b"{}")),
+    "hexadecimal length": (400, _check(b"Content-Length: 0x2", body=b"{}")),
+    "empty length": (400, _check(b"Content-Length: ", body=b"{}")),
+    "endless length": (400, _check(b"Content-Length: " + b"9" * 40)),
+    "length with a blank in it": (400, _check(b"Content-Length: 1 0")),
+    "underscored length": (400, _check(b"Content-Length: 1_0")),
+    "two codings": (400, _check(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n")),
+    "unknown coding": (501, _check(b"Transfer-Encoding: gzip")),
+    "list of codings": (501, _check(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n")),
+    "identity coding": (501, _check(b"Transfer-Encoding: identity")),
+    "coding behind a vertical tab": (400, _check(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n")),
+    "coding in HTTP/1.0": (
+        400,
+        _head(b"POST /v1/check HTTP/1.0", b"Transfer-Encoding: chunked") + b"0\r\n\r\n",
+    ),
+    "folded field": (400, _check(b"X-A: b", b" c")),
+    "folded by a tab": (400, _check(b"X-A: b", b"\tc")),
+    "folded first field": (400, _head(b"GET /v1/authorize HTTP/1.1", b" Host: node")),
+    "bare LF": (400, b"GET /v1/authorize HTTP/1.1\nHost: node\n\n"),
+    "one bare LF": (400, b"GET /v1/authorize HTTP/1.1\r\nHost: node\nX-A: b\r\n\r\n"),
+    "LF at the end": (400, b"GET /v1/authorize HTTP/1.1\r\nHost: node\r\n\n"),
+    "bare CR": (400, b"GET /v1/authorize HTTP/1.1\r\nHost: node\rX-A: b\r\n\r\n"),
+    "CR CR LF": (400, b"GET /v1/authorize HTTP/1.1\r\nHost: node\r\r\n\r\n"),
+    "NUL in a value": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: node", b"X-A: b\0c")),
+    "control in a value": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: node", b"X-A: b\x01c")),
+    "DEL in a value": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: node", b"X-A: b\x7fc")),
+    "blank before the colon": (400, _check(b"X-A : b")),
+    "blank in a name": (400, _check(b"X A: b")),
+    "length with a blank before the colon": (400, _check(b"Content-Length : 2", body=b"{}")),
+    "empty name": (400, _check(b": b")),
+    "no colon": (400, _check(b"X-A")),
+    "high byte in a name": (400, _check(b"X-\xc3\xa4: b")),
+    "control in a name": (400, _check(b"X-\x01: b")),
+    "missing Host": (400, _head(b"GET /v1/authorize HTTP/1.1", b"X-A: b")),
+    "no fields at all": (400, _head(b"GET /v1/authorize HTTP/1.1")),
+    "two Hosts": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: node", b"Host: node")),
+    "two Hosts in HTTP/1.0": (400, _head(b"GET /v1/authorize HTTP/1.0", b"Host: node", b"Host: node")),
+    "Host with a blank": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: a b")),
+    "Host with a slash": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: a/b")),
+    "Host with a user": (400, _head(b"GET /v1/authorize HTTP/1.1", b"Host: a@b")),
+    "two blanks in the request line": (400, _head(b"GET  /v1/authorize HTTP/1.1", b"Host: node")),
+    "tab in the request line": (400, _head(b"GET\t/v1/authorize HTTP/1.1", b"Host: node")),
+    "blank after the version": (400, _head(b"GET /v1/authorize HTTP/1.1 ", b"Host: node")),
+    "blank in the target": (400, _head(b"GET /v1/authorize/a b HTTP/1.1", b"Host: node")),
+    "control in the target": (400, _head(b"GET /v1/authorize/\x01 HTTP/1.1", b"Host: node")),
+    "HTTP/0.9": (400, b"GET /v1/authorize\r\n\r\n"),
+    "no version": (400, _head(b"GET /v1/authorize", b"Host: node")),
+    "lower-case version": (400, _head(b"GET /v1/authorize http/1.1", b"Host: node")),
+    "HTTP/1.2": (505, _head(b"GET /v1/authorize HTTP/1.2", b"Host: node")),
+    "HTTP/2 preface": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "another protocol": (400, b"OPTIONS / RTSP/1.0\r\n\r\n"),
+    "TLS on a plain port": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+    "garbage line": (400, b"hello\r\n"),
+    "two empty lines first": (400, b"\r\n\r\nGET /v1/authorize HTTP/1.1\r\nHost: node\r\n\r\n"),
+    "CONNECT": (400, _head(b"CONNECT node:443 HTTP/1.1", b"Host: node")),
+    "relative target": (400, _head(b"GET v1/authorize HTTP/1.1", b"Host: node")),
+    "star for GET": (400, _head(b"GET * HTTP/1.1", b"Host: node")),
+    "unknown expectation": (417, _check(b"Expect: miracles", b"Content-Length: 2", body=b"{}")),
+    "chunk size signed": (400, _check(b"Transfer-Encoding: chunked", body=b"+2\r\n{}\r\n0\r\n\r\n")),
+    "chunk size 0x": (400, _check(b"Transfer-Encoding: chunked", body=b"0x2\r\n{}\r\n0\r\n\r\n")),
+    "chunk size empty": (400, _check(b"Transfer-Encoding: chunked", body=b"\r\n{}\r\n0\r\n\r\n")),
+    "chunk size too long": (400, _check(b"Transfer-Encoding: chunked", body=b"000000002\r\n{}\r\n0\r\n\r\n")),
+    "chunk size with LF": (400, _check(b"Transfer-Encoding: chunked", body=b"2\n{}\r\n0\r\n\r\n")),
+    "chunk size with a blank before": (400, _check(b"Transfer-Encoding: chunked", body=b" 2\r\n{}\r\n0\r\n\r\n")),
+    "chunk longer than it says": (400, _check(b"Transfer-Encoding: chunked", body=b"2\r\n{}}\r\n0\r\n\r\n")),
+    "chunk ends with LF": (400, _check(b"Transfer-Encoding: chunked", body=b"2\r\n{}\n0\r\n\r\n")),
+    "chunk extension with NUL": (400, _check(b"Transfer-Encoding: chunked", body=b"2;a=\0\r\n{}\r\n0\r\n\r\n")),
+    "trailer folded": (400, _check(b"Transfer-Encoding: chunked", body=b"0\r\nX-A: b\r\n c\r\n\r\n")),
+    "trailer without a colon": (400, _check(b"Transfer-Encoding: chunked", body=b"0\r\nX-A\r\n\r\n")),
+    "endless trailers": (431, _check(b"Transfer-Encoding: chunked", body=b"0\r\n" + b"X-A: b\r\n" * 1000 + b"\r\n")),
+}
+"""By what is wrong: the status and the bytes. All of these hold whatever the limits are."""

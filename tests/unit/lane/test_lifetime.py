@@ -1,0 +1,215 @@
+"""Handing over, time-outs, backpressure, half-closed connections, and stopping with answers outstanding."""
+
+import pytest
+
+from tests.unit.lane.harness import SMALL, Client, EchoDoor, FakeTransport, SavingDoor, get, post
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "path"),
+    [
+        (get(b"/healthz"), b"/healthz"),
+        (get(b"/v1/check"), b"/v1/check"),
+        (post(b"/v1/check?x=1"), b"/v1/check"),
+        (post(b"/v1/%63heck"), b"/v1/check"),
+        (get(b"/v1/authorized"), b"/v1/authorized"),
+        (get(b"http://node/v1/authorize"), b"/v1/authorize"),
+        (get(b"/docs", b"Connection: Upgrade", b"Upgrade: h2c"), b"/docs"),
+    ],
+)
+def test_other_requests_are_handed_over_for_good(request_bytes: bytes, path: bytes) -> None:
+    client = Client(EchoDoor()).send(*(bytes([byte]) for byte in request_bytes))
+    assert [response.body for response in client.responses()] == [b"elsewhere " + path]
+    assert client.state.connections == {client.transport.protocol}
+    client.send(get(b"/v1/authorize"))
+    assert client.responses()[1].body == b"elsewhere /v1/authorize"
+
+
+def test_handing_over_waits_for_the_answers_before_it() -> None:
+    door = SavingDoor()
+    client = Client(door).send(post() * 2 + get(b"/healthz") + get(b"/metrics"))
+    assert not client.transport.reading
+    door.exchanges[1].respond(200, b"", b"second")
+    client.send(get(b"/late"))
+    assert client.transport.sent == b""
+    door.exchanges[0].respond(200, b"", b"first")
+    bodies = [response.body for response in client.responses()]
+    assert bodies == [b"first", b"second", b"elsewhere /healthz", b"elsewhere /metrics", b"elsewhere /late"]
+    assert client.transport.reading
+
+
+def test_handing_over_ends_with_the_connection() -> None:
+    client = Client(EchoDoor()).send(get(b"/healthz"))
+    client.lose()
+    assert client.state.connections == set()
+    assert client.lane.beat._connections == set()
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /x HTTP/1.1\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n",
+        b"GET /x\r\n\r\n",
+        b"GET /x HTTP/1.1\nHost: a\n\n",
+        b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2100 + b"\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2100,
+        b"GET /x HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 30 + b"\r\n",
+        b"garbage\r\n\r\n",
+    ],
+)
+def test_the_successor_is_as_strict(second: bytes) -> None:
+    client = Client(EchoDoor()).send(get(b"/healthz"), second, get(b"/smuggled"))
+    first, refused = client.responses()
+    assert first.status == 200
+    assert refused.status in (400, 431, 501, 505)
+    assert refused.headers["content-type"] == "application/problem+json"
+    client.pass_s(SMALL.linger_s)
+    assert client.transport.closing
+
+
+def test_the_successor_gives_a_request_its_time_and_no_more() -> None:
+    client = Client(EchoDoor()).send(get(b"/healthz"), b"\r\nGET / HT")
+    client.pass_s(SMALL.request_s)
+    assert client.statuses() == [200, 408]
+    client.pass_s(SMALL.linger_s)
+    assert client.transport.closing
+
+
+def test_an_idle_connection_is_closed_after_a_while() -> None:
+    fresh, used = Client(EchoDoor()), Client(EchoDoor()).send(get())
+    for client in (fresh, used):
+        client.pass_s(SMALL.keep_alive_s - 2)
+        assert not client.transport.closing
+        client.pass_s(2)
+        assert client.transport.closing
+
+
+@pytest.mark.parametrize("beginning", [b"P", post()[:-1], post()[:-2], b"\r\n", get()[:-2]])
+def test_a_slow_sender_gets_408_however_busy_it_looks(beginning: bytes) -> None:
+    client = Client(EchoDoor())
+    client.pass_s(SMALL.keep_alive_s - 2)
+    for crumb in [beginning[i : i + 1] for i in range(len(beginning))]:
+        client.send(crumb)
+    client.pass_s(SMALL.request_s)
+    assert client.statuses() == [408]
+    client.pass_s(SMALL.linger_s)
+    assert client.transport.closing
+
+
+def test_a_steady_sender_whose_reads_never_end_with_a_request_is_not_slow() -> None:
+    client = Client(EchoDoor())
+    stream = post() * 50
+    for start in range(7, len(stream), 60):
+        client.send(stream[start - 60 if start > 60 else 0 : start])
+        client.lane.beat.beat()
+    assert set(client.statuses()) == {200}
+
+
+def test_a_slow_decision_is_waited_for() -> None:
+    for request_bytes in (post(), post() * 9, post() + get(b"/healthz"), get(b"/v1/authorize", b"Connection: close")):
+        door = SavingDoor()
+        client = Client(door).send(request_bytes)
+        client.pass_s(100)
+        assert not client.transport.closing
+        assert client.transport.sent == b""
+        door.exchanges[0].respond(200, b"", b"late")
+        assert client.responses()[0].body == b"late"
+
+
+def test_a_client_that_takes_no_answers_gets_no_more_and_is_dropped() -> None:
+    door = SavingDoor()
+    client = Client(door).send(post() * 2)
+    client.connection.pause_writing()
+    client.send(post())
+    assert len(door.exchanges) == 2
+    assert not client.transport.reading
+    client.pass_s(SMALL.write_s)
+    assert client.transport.aborted
+
+
+def test_a_client_that_catches_up_goes_on() -> None:
+    door = SavingDoor()
+    client = Client(door).send(post() * 2)
+    client.connection.pause_writing()
+    client.send(post())
+    for exchange in door.exchanges:
+        exchange.respond(200, b"", b"")
+    client.connection.resume_writing()
+    assert len(door.exchanges) == 3
+    assert client.transport.reading
+    client.pass_s(SMALL.write_s + SMALL.keep_alive_s)
+    assert not client.transport.closing
+
+
+def test_backpressure_in_the_middle_of_a_read() -> None:
+    class Narrow(FakeTransport):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if b"elsewhere" not in data and b"/v1/" in data:
+                self.protocol.pause_writing()
+
+    client = Client(EchoDoor())
+    client.transport.__class__ = Narrow
+    client.send(get(b"/v1/authorize/1") + get(b"/v1/authorize/2") + get(b"/healthz"))
+    for number in (1, 2):
+        assert len(client.responses()) == number
+        client.connection.resume_writing()
+    assert client.responses()[2].body == b"elsewhere /healthz"
+
+
+def test_stopping_closes_idle_connections_and_finishes_what_is_in_flight() -> None:
+    idle, partial, door = Client(EchoDoor()), Client(EchoDoor()).send(post()[:-1]), SavingDoor()
+    busy = Client(door).send(post() * 2 + post()[:-1])
+    for client in (idle, partial, busy):
+        client.connection.shutdown()
+    assert idle.transport.closing
+    assert partial.transport.closing
+    assert not busy.transport.closing
+    door.exchanges[1].respond(200, b"", b"second")
+    door.exchanges[0].respond(200, b"", b"first")
+    first, second = busy.responses()
+    assert "connection" not in first.headers
+    assert second.headers["connection"] == "close"
+    assert busy.transport.closing
+    assert busy.connection in busy.state.connections
+    busy.lose()
+    assert busy.state.connections == set()
+    assert busy.state.total_requests == 2
+
+
+def test_stopping_while_a_request_waits_to_be_handed_over() -> None:
+    door = SavingDoor()
+    client = Client(door).send(post() + get(b"/healthz"))
+    client.connection.shutdown()
+    door.exchanges[0].respond(200, b"", b"first")
+    (response,) = client.responses()
+    assert response.headers["connection"] == "close"
+    assert client.transport.closing
+
+
+def test_a_client_that_closed_its_half_still_gets_its_answers() -> None:
+    door = SavingDoor()
+    client = Client(door).send(post() * 6 + get()[:-2])
+    assert client.connection.eof_received() is True
+    for batch in (door.exchanges[:4], door.exchanges[4:]):
+        for exchange in batch or door.exchanges[4:]:
+            exchange.respond(200, b"", b"")
+    assert client.statuses() == [200] * 6
+    assert client.transport.closing
+
+
+def test_a_client_that_closed_with_nothing_outstanding_is_closed() -> None:
+    for beginning in (b"", post()[:-1], post()):
+        assert Client(EchoDoor()).send(beginning).connection.eof_received() is False
+
+
+def test_the_beat_stops_with_the_last_connection() -> None:
+    client = Client(EchoDoor())
+    assert client.lane.beat._timer is not None
+    client.lose()
+    assert client.lane.beat._timer is None

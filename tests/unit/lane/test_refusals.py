@@ -1,0 +1,124 @@
+"""What is not HTTP as RFC 9112 has it is refused with a problem and the connection closed, whoever it was meant for."""
+
+import json
+
+import pytest
+
+from tests.unit.lane.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
+from tests.unit.lane.requests_table import REFUSED
+
+SECOND = get(b"/v1/authorize/second")
+
+
+def assert_refused(client: Client, status: int) -> None:
+    (answer,) = client.responses()
+    assert answer.status == status
+    problem = json.loads(answer.body)
+    assert set(problem) == {"title", "status", "detail"}
+    assert problem["status"] == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["connection"] == "close"
+    client.pass_s(SMALL.linger_s)
+    assert client.transport.closing
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_and_nothing_behind_it_is_served(name: str) -> None:
+    status, request = REFUSED[name]
+    client = Client(EchoDoor()).send(request + SECOND)
+    assert_refused(client, status)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_byte_by_byte(name: str) -> None:
+    status, request = REFUSED[name]
+    assert_refused(Client(EchoDoor()).send(*(bytes([byte]) for byte in request)), status)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_when_it_was_meant_for_another_route(name: str) -> None:
+    status, request = REFUSED[name]
+    other = request.replace(b"/v1/check", b"/v1/other").replace(b"/v1/authorize", b"/v1/other")
+    client = Client(EchoDoor()).send(other)
+    body_only = name.startswith(("chunk", "trailer", "endless trailers"))
+    if not body_only:
+        assert_refused(client, status)
+    else:  # the body of a request that was handed over is the successor's to read
+        assert client.transport.protocol is not client.connection
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_is_refused_after_a_good_request_and_in_its_turn(name: str) -> None:
+    status, request = REFUSED[name]
+    if name == "two empty lines first":
+        pytest.skip("the first request's own table entry covers it")
+    door = SavingDoor()
+    client = Client(door).send(post() + request)
+    assert client.transport.sent == b""
+    door.exchanges[0].respond(200, b"", b"first")
+    assert client.statuses() == [200, status]
+
+
+@pytest.mark.parametrize(
+    ("status", "request_bytes"),
+    [
+        (414, b"GET /v1/authorize/" + b"a" * 600),
+        (414, get(b"/v1/authorize/" + b"a" * 600)),
+        (431, get(b"/v1/authorize", b"X-A: " + b"b" * 3000)),
+        (431, get(b"/v1/authorize", b"X-A: " + b"b" * 3000)[:-4]),
+        (431, get(b"/v1/authorize", *[b"X-%d: b" % number for number in range(30)])),
+        (431, get(b"/healthz", b"X-A: " + b"b" * 3000)),
+        (413, post(b"/v1/check", b"x" * 1001)[:-1001]),
+        (413, post(b"/v1/check/batch", b"x" * 5001)[:-5001]),
+        (413, post(b"/v1/authorize/a", b"x" * 1001)),
+        (413, b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n"),
+        (413, b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n3E8\r\n"),
+        (
+            431,
+            b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1;a=bcdefgh\r\nx\r\n" * 900,
+        ),
+    ],
+)
+def test_what_is_too_long_is_refused_while_it_arrives(status: int, request_bytes: bytes) -> None:
+    assert_refused(Client(EchoDoor()).send(request_bytes), status)
+
+
+@pytest.mark.parametrize(("path", "size"), [(b"/v1/check", 1000), (b"/v1/check/batch", 5000)])
+def test_the_longest_body_is_served(path: bytes, size: int) -> None:
+    (answer,) = Client(EchoDoor()).send(post(path, b"x" * size)).responses()
+    assert answer.body == b"POST " + path + b" " + b"x" * size
+
+
+def test_what_still_comes_after_a_refusal_is_discarded_for_a_while() -> None:
+    client = Client(EchoDoor()).send(post(b"/v1/check", b"x" * 1001)[:-1001])
+    sent = bytes(client.transport.sent)
+    client.send(b"x" * 500, b"x" * 501, SECOND)
+    assert client.transport.sent == sent
+    assert client.transport.eof_sent
+    assert not client.transport.closing
+    client.pass_s(SMALL.linger_s)
+    assert client.transport.closing
+
+
+def test_a_refused_head_request_gets_no_body() -> None:
+    client = Client(EchoDoor()).send(b"HEAD /v1/authorize HTTP/1.1\r\n\r\n")
+    head, _, body = bytes(client.transport.sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert body == b""
+
+
+def test_too_many_connections_are_refused() -> None:
+    client = Client(EchoDoor())
+    crowded = Client(EchoDoor())
+    crowded.transport.sent.clear()
+    crowded.connection._config.limit_concurrency = 1
+    crowded.state.connections.add(client.connection)  # type: ignore[arg-type]
+    crowded.connection.connection_made(crowded.transport)  # type: ignore[arg-type]
+    assert_refused(crowded, 503)
+
+
+def test_no_detail_echoes_what_was_sent() -> None:
+    for status, request in REFUSED.values():
+        client = Client(EchoDoor()).send(request.replace(b"X-A", b"X-secret"))
+        assert client.statuses() == [status]
+        assert b"secret" not in client.transport.sent
