@@ -56,12 +56,11 @@ class Database:
             async with self._sessions() as session, session.begin():
                 yield session
 
-    async def listen_connection(self) -> asyncpg.Connection:  # type: ignore[type-arg]  # asyncpg's stubs disagree
+    async def listen_connection(self) -> asyncpg.Connection:
         """A connection of its own, outside the pool, for LISTEN."""
         with translated():
             dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-            connection: asyncpg.Connection = await asyncpg.connect(dsn, timeout=self._connect_timeout_s)  # type: ignore[type-arg]  # as above
-            return connection
+            return await asyncpg.connect(dsn, timeout=self._connect_timeout_s)
 
     async def close(self) -> None:
         """Close every pooled connection."""
@@ -113,5 +112,6 @@ def migration_config(url: str) -> Config:
 def newest_migration() -> str:
     """The revision id that a migrated database is at."""
     head = ScriptDirectory.from_config(migration_config("")).get_current_head()
-    assert head is not None
+    if head is None:
+        raise RuntimeError("there are no migrations")
     return head

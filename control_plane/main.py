@@ -1,6 +1,7 @@
 """The composition root: builds the application from its settings, and runs it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypedDict
@@ -138,7 +139,7 @@ class ControlPlaneServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
-    async def shutdown(self, sockets: list["uvicorn.server.socket.socket"] | None = None) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell the streams, then close."""
         watcher: HeadWatcher | None = getattr(self._app.state, "watcher", None)
         if watcher is not None:

@@ -17,7 +17,7 @@ NAMING = {
 
 
 class Base(DeclarativeBase):
-    """Declarative base: strings are ``text`` in byte order, integers ``bigint``, times ``timestamptz``, mappings ``jsonb``."""
+    """The base of tables: ``str`` is text in byte order, ``int`` bigint, times have a zone, mappings are JSON."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {

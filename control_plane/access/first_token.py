@@ -7,7 +7,7 @@ from control_plane.access import repository
 from control_plane.access.models import Token
 from control_plane.database import Database
 
-FIRST_TOKEN_ID = "tok_first"
+FIRST_TOKEN_ID = "tok_first"  # noqa: S105  an id, not a secret
 _LOCK = 0x71DE6A7E
 
 

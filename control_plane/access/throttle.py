@@ -9,7 +9,7 @@ MAX_ADDRESSES = 10_000
 
 class _Failures(NamedTuple):
     since_s: float
-    count: int
+    failures: int
 
 
 class FailureThrottle:
@@ -22,7 +22,7 @@ class FailureThrottle:
     def blocked_for_s(self, address: str, now_s: float) -> float:
         """How long ``address`` must wait before it may try again; 0 when it may now."""
         seen = self._failures.get(address)
-        if seen is None or seen.count < self._max:
+        if seen is None or seen.failures < self._max:
             return 0.0
         return max(0.0, seen.since_s + WINDOW_S - now_s)
 
@@ -31,6 +31,6 @@ class FailureThrottle:
         seen = self._failures.pop(address, None)
         if seen is None or now_s >= seen.since_s + WINDOW_S:
             seen = _Failures(now_s, 0)
-        self._failures[address] = _Failures(seen.since_s, seen.count + 1)
+        self._failures[address] = _Failures(seen.since_s, seen.failures + 1)
         while len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)

@@ -26,7 +26,7 @@ class ClientFields(Body):
 
     plan: Name
     status: Status = "active"
-    attributes: Annotated[dict[AttributeName, AttributeValue], Field(max_length=64)] = {}
+    attributes: dict[AttributeName, AttributeValue] = Field(default={}, max_length=64)
     """What limits of scope `attribute:<name>` and `match.attributes` read."""
     external_id: Text | None = None
     """The client's name in another system, such as billing."""

@@ -19,9 +19,7 @@ def rows_of(plan: str | None) -> NamedRows[LimitRow]:
 
 async def next_rule_id(session: AsyncSession) -> int:
     """A rule id that was never used."""
-    id = await session.scalar(RULE_IDS.next_value())
-    assert id is not None
-    return id
+    return int((await session.execute(select(RULE_IDS.next_value()))).scalar_one())
 
 
 async def count_outside_plans(session: AsyncSession) -> int:

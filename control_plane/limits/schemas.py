@@ -15,9 +15,9 @@ MAX_LIMITS = 100
 class MatchFields(Body):
     """Which requests a limit applies to; an empty member matches all."""
 
-    endpoints: Annotated[list[Name], Field(max_length=1_000)] = []
-    methods: Annotated[list[Method], Field(max_length=32)] = []
-    attributes: Annotated[dict[AttributeName, AttributeValue], Field(max_length=32)] = {}
+    endpoints: list[Name] = Field(default=[], max_length=1_000)
+    methods: list[Method] = Field(default=[], max_length=32)
+    attributes: dict[AttributeName, AttributeValue] = Field(default={}, max_length=32)
 
 
 class LimitFields(Body):

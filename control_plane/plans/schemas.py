@@ -1,7 +1,5 @@
 """The shapes of a plan."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from control_plane.limits.schemas import MAX_LIMITS, LimitCreate, LimitView
@@ -13,7 +11,7 @@ class PlanFields(Body):
 
     priority: Priority = 0
     """A higher one matters more when load must be shed."""
-    limits: Annotated[list[LimitCreate], Field(max_length=MAX_LIMITS)] = []
+    limits: list[LimitCreate] = Field(default=[], max_length=MAX_LIMITS)
     """In this order; the first is the headline unless one is marked."""
 
 

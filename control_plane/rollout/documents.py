@@ -42,25 +42,22 @@ class ChangedDocument(NamedTuple):
         return {"kind": self.key.kind, "id": self.key.id, "before": before, "after": after}
 
 
+_NAMES: dict[type[Document], tuple[Kind, str]] = {
+    Region: ("region", "region"),
+    Plan: ("plan", "plan"),
+    LimitRule: ("limit", "name"),
+    Endpoint: ("endpoint", "endpoint"),
+    Backend: ("backend", "backend"),
+    Client: ("client", "client"),
+    ApiKey: ("key", "sha256"),
+    Gateway: ("gateway", "gateway"),
+}
+
+
 def key_of(document: Document) -> DocumentKey:
     """The kind and natural id of a document."""
-    match document:
-        case Region(region=name):
-            return DocumentKey("region", name)
-        case Plan(plan=name):
-            return DocumentKey("plan", name)
-        case LimitRule(name=name):
-            return DocumentKey("limit", name)
-        case Endpoint(endpoint=name):
-            return DocumentKey("endpoint", name)
-        case Backend(backend=name):
-            return DocumentKey("backend", name)
-        case Client(client=name):
-            return DocumentKey("client", name)
-        case ApiKey(sha256=name):
-            return DocumentKey("key", name)
-        case Gateway(gateway=name):
-            return DocumentKey("gateway", name)
+    kind, member = _NAMES[type(document)]
+    return DocumentKey(kind, getattr(document, member))
 
 
 def canonical(document: Document) -> str:

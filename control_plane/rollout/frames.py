@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from typing import TypeVar
 
 import msgspec
 
@@ -9,6 +10,8 @@ from contract.config import Begin, Change, Commit, Documents, StreamMessage
 from control_plane.database import Database
 from control_plane.rollout import repository
 from control_plane.rollout.signing import Signer
+
+Key = TypeVar("Key")
 
 KEPT_DELTAS = 64
 KEPT_SNAPSHOTS = 1
@@ -58,7 +61,7 @@ class FrameSource:
             head = await repository.head(session)
             lines = [encode_line(Begin(base=base, revision=head.revision))]
             async for part in repository.documents_since(session, base):
-                lines.extend(_document_lines([_change(*row) for row in part]))
+                lines.extend(_document_lines([_change(kind, id, body) for kind, id, body in part]))
             signature = self._signer.sign(head.revision, head.digest)
             lines.append(encode_line(Commit(revision=head.revision, digest=head.digest, signature=signature)))
         return Frames(head.revision, head.digest, tuple(lines))

@@ -120,5 +120,5 @@ def _ack(body: bytes) -> Ack:
         raise InvalidError([FieldError("revision", "is out of range")])
     if ack.error is None:
         return ack
-    error = "".join(letter if letter.isprintable() else " " for letter in ack.error)[:MAX_ERROR_LENGTH]
-    return msgspec.structs.replace(ack, error=error)
+    reason = "".join(letter if letter.isprintable() else " " for letter in ack.error[:MAX_ERROR_LENGTH])
+    return msgspec.structs.replace(ack, error=reason)

@@ -1,13 +1,14 @@
 """Queries on the head, revisions, documents and buckets."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sqlalchemy import Row, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
+from contract.config import Kind
 from contract.digest import root_digest
 from control_plane.rollout.documents import ChangedDocument, DocumentKey
 from control_plane.rollout.models import ConfigBucket, ConfigDocument, ConfigHead, Revision
@@ -46,7 +47,7 @@ async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[Doc
         query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body)
         query = query.where(columns.in_(part), ConfigDocument.body.is_not(None))
         for kind, id, body in await session.execute(query):
-            found[DocumentKey(kind, id)] = body
+            found[DocumentKey(cast("Kind", kind), id)] = body or ""
     return found
 
 
@@ -77,7 +78,7 @@ async def hashes_by_bucket(session: AsyncSession, buckets: Iterable[int]) -> dic
     query = select(ConfigDocument.bucket, ConfigDocument.hash)
     query = query.where(ConfigDocument.bucket.in_(list(found)), ConfigDocument.hash.is_not(None))
     for bucket, hash in await session.execute(query):
-        found[bucket].append(hash)
+        found[bucket].append(hash or b"")
     return found
 
 
@@ -90,9 +91,8 @@ async def store_buckets(session: AsyncSession, digests: dict[int, bytes]) -> Non
 
 async def bucket_digests(session: AsyncSession) -> dict[int, bytes]:
     """Every bucket's digest."""
-    return {
-        bucket: digest for bucket, digest in await session.execute(select(ConfigBucket.bucket, ConfigBucket.digest))
-    }
+    rows = await session.execute(select(ConfigBucket.bucket, ConfigBucket.digest))
+    return dict(rows.tuples().all())
 
 
 async def notify_revision(session: AsyncSession, revision: int) -> None:
@@ -110,7 +110,7 @@ async def is_known(session: AsyncSession, revision: int, digest: str) -> bool:
 
 async def documents_since(
     session: AsyncSession, base: int | None
-) -> AsyncIterator[Sequence[Row[tuple[str, str, str | None]]]]:
+) -> AsyncIterator[Sequence[Row[str, str, str | None]]]:
     """Every live document, or after ``base`` every changed one with tombstones, in parts of at most 1,000 rows."""
     query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body)
     if base is None:
@@ -138,4 +138,5 @@ async def revisions_before(session: AsyncSession, before: int | None, count: int
 
 async def migration(session: AsyncSession) -> str | None:
     """The migration that the database is at."""
-    return await session.scalar(text("SELECT version_num FROM alembic_version"))
+    row = (await session.execute(text("SELECT version_num FROM alembic_version"))).one_or_none()
+    return None if row is None else str(row.version_num)

@@ -14,19 +14,21 @@ def template_fault(template: str) -> str | None:
         return f"must begin with / and have at most {MAX_LENGTH} characters"
     if template == "/":
         return None
-    parameters: set[str] = set()
-    for segment in template[1:].split("/"):
-        if segment in {"", ".", ".."}:
-            return "must hold no empty segment (//, or / at the end) and no dot segment"
-        if PARAMETER.fullmatch(segment):
-            if segment in parameters:
-                return f"names {segment} twice"
-            parameters.add(segment)
-        elif "{" in segment or "}" in segment:
-            return f"{segment!r}: a parameter is a whole segment, such as {{id}}"
-        elif not LITERAL.fullmatch(segment):
-            return f"{segment!r} holds characters that a path segment cannot, or percent-encoding"
-    return None
+    segments = template[1:].split("/")
+    parameters = [segment for segment in segments if PARAMETER.fullmatch(segment)]
+    if len(set(parameters)) != len(parameters):
+        return "names a parameter twice"
+    return next((fault for fault in map(_segment_fault, segments) if fault is not None), None)
+
+
+def _segment_fault(segment: str) -> str | None:
+    if segment in {"", ".", ".."}:
+        return "must hold no empty segment (//, or / at the end) and no dot segment"
+    if PARAMETER.fullmatch(segment) or LITERAL.fullmatch(segment):
+        return None
+    if "{" in segment or "}" in segment:
+        return f"{segment!r}: a parameter is a whole segment, such as {{id}}"
+    return f"{segment!r} holds characters that a path segment cannot, or percent-encoding"
 
 
 def route_shape(method: str, template: str) -> str:

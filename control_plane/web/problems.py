@@ -1,7 +1,7 @@
 """The one place where errors become HTTP: RFC 9457 problems, with every wrong field named."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from fastapi import FastAPI
@@ -53,7 +53,7 @@ UNAVAILABLE_RETRY_S = 1
 _log = structlog.stdlib.get_logger("tidegate.http")
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> JSONResponse:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, /, **members: Any) -> JSONResponse:
     """A problem answer; ``members`` are added to the body."""
     body = {"type": "about:blank", "title": TITLES.get(status, "Error"), "status": status, "detail": detail, **members}
     return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
@@ -67,7 +67,7 @@ def of_error(error: ControlPlaneError) -> JSONResponse:
         fields = [{"field": item.field, "message": item.message} for item in error.errors]
         return problem(status, detail, errors=fields)
     if isinstance(error, ConflictError):
-        return problem(status, detail, **error.members)
+        return problem(status, detail, None, **error.members)
     if isinstance(error, UnauthenticatedError):
         return problem(status, detail, {"WWW-Authenticate": 'Bearer realm="tidegate"'})
     if isinstance(error, TooManyFailuresError):
@@ -98,13 +98,11 @@ def install(app: FastAPI) -> None:
 
 
 async def _ours(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, ControlPlaneError)
-    return of_error(error)
+    return of_error(cast("ControlPlaneError", error))
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return of_error(InvalidError(_field_error(item) for item in error.errors()))
+    return of_error(InvalidError(_field_error(item) for item in cast("RequestValidationError", error).errors()))
 
 
 def _field_error(item: Mapping[str, Any]) -> FieldError:
@@ -120,8 +118,8 @@ def _field_error(item: Mapping[str, Any]) -> FieldError:
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return problem(error.status_code, error.detail or TITLES.get(error.status_code, ""), error.headers)
+    refused = cast("HTTPException", error)
+    return problem(refused.status_code, refused.detail, refused.headers)
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -235,7 +235,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("client", "limit_name", name=op.f("pk_overrides")),
     )
     # Revision 0 is the configuration with no document: its digest is SHA-256 of nothing.
-    op.execute(f"INSERT INTO config_head (id, revision, digest) VALUES (1, 0, '{sha256().hexdigest()}')")
+    head = sa.table("config_head", sa.column("id"), sa.column("revision"), sa.column("digest"))
+    op.execute(head.insert().values(id=1, revision=0, digest=sha256().hexdigest()))
 
 
 def downgrade() -> None:

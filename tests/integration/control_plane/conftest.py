@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from control_plane.database import migrate
 from control_plane.main import create_app
 from control_plane.settings import Settings
-from tests.integration.control_plane.running import RunningControlPlane, running
+from tests.integration.control_plane.running import RunningControlPlane, running, until_ready
 from tidegate.stack.postgres import PostgresServer
 
 TEMPLATE = "control_plane_template"
@@ -76,14 +76,6 @@ async def client_of(settings: Settings, token: str | None = ADMIN_TOKEN) -> Asyn
             if token is not None:
                 client.headers["Authorization"] = f"Bearer {token}"
             yield client
-
-
-async def until_ready(client: httpx.AsyncClient) -> None:
-    for _ in range(400):
-        response = await client.get("/readyz")
-        if response.status_code == 200:
-            return
-    pytest.fail(f"not ready: {response.text}")
 
 
 @pytest.fixture

@@ -17,6 +17,15 @@ from control_plane.settings import Settings
 WAIT_S = 15.0
 
 
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Wait for ``/readyz``."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            if (await client.get("/readyz")).status_code == 200:
+                return
+            await asyncio.sleep(0.02)
+
+
 class RunningControlPlane:
     """An admin's client of a served control plane, and the credentials of its regions."""
 
@@ -50,9 +59,7 @@ async def running(settings: Settings, token: str) -> AsyncIterator[RunningContro
     headers = {"Authorization": f"Bearer {token}"}
     try:
         async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=WAIT_S) as admin:
-            async with asyncio.timeout(WAIT_S):
-                while (await admin.get("/readyz")).status_code != 200:
-                    await asyncio.sleep(0.02)
+            await until_ready(admin)
             yield RunningControlPlane(url, admin, uvicorn_server)
     finally:
         uvicorn_server.should_exit = True

@@ -1,9 +1,5 @@
 """Nodes follow: snapshots, deltas, ACKs, and the wait for them."""
 
-import asyncio
-
-import httpx
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.integration.control_plane.running import RunningControlPlane
