@@ -16,43 +16,58 @@ local RULES = { [0] = fixed_window, sliding_window, sliding_log, token_bucket, l
 local wait, left, reset, left_after, reset_after, value, ttl, marks = {}, {}, {}, {}, {}, {}, {}, {}
 local reply = { pack('<i8', now) }
 local written = 1
-local first = 1
+local first = 2
 
-for d = 1, #ARGV do
-  local check = ARGV[d]
-  local cost, count, from = unpack('<dB', check)
+local function store(key, new_value, ttl_ms_left, mark)
+  call('SET', key, new_value, 'PX', ttl_ms_left)
+  if mark then
+    call('SADD', KEYS[1], key)
+  end
+end
+
+-- One limit, the commonest check, without the detour over tables.
+local function decide_one(key, rule, a, b, c, cost)
+  local wait_us, remaining, reset_us, remaining_after, reset_us_after, new_value, ttl_ms_left, mark =
+    RULES[rule % 8](key, rule >= 16, a, b, c, cost)
+  if new_value then
+    store(key, new_value, ttl_ms_left, mark)
+    return pack('<i8i8i8', remaining_after, reset_us_after, wait_us)
+  end
+  return pack('<i8i8i8', remaining, reset_us, wait_us)
+end
+
+local function decide_all(check, count, cost, from)
   local allowed = true
   for i = 1, count do
     local rule, a, b, c
     rule, a, b, c, from = unpack('<Bddd', check, from)
-    local shared = rule >= 16
-    if shared then
-      rule = rule - 16
-    end
-    local enforced = rule < 8
-    if not enforced then
-      rule = rule - 8
-    end
     wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
-      RULES[rule](KEYS[first + i], shared, a, b, c, cost)
-    if enforced and wait[i] < 0 then
+      RULES[rule % 8](KEYS[first + i - 1], rule >= 16, a, b, c, cost)
+    if wait[i] < 0 and rule % 16 < 8 then
       allowed = false
     end
   end
   for i = 1, count do
-    written = written + 1
     if allowed and value[i] then
-      local key = KEYS[first + i]
-      call('SET', key, value[i], 'PX', ttl[i])
-      if marks[i] then
-        call('SADD', KEYS[1], key)
-      end
-      reply[written] = pack('<i8i8i8', left_after[i], reset_after[i], wait[i])
+      store(KEYS[first + i - 1], value[i], ttl[i], marks[i])
+      reply[written + i] = pack('<i8i8i8', left_after[i], reset_after[i], wait[i])
     else
-      reply[written] = pack('<i8i8i8', left[i], reset[i], wait[i])
+      reply[written + i] = pack('<i8i8i8', left[i], reset[i], wait[i])
     end
   end
-  first = first + count
+end
+
+for d = 1, #ARGV do
+  local check = ARGV[d]
+  if #check == 34 then
+    local cost, _, rule, a, b, c = unpack('<dBBddd', check)
+    reply[written + 1] = decide_one(KEYS[first], rule, a, b, c, cost)
+    written, first = written + 1, first + 1
+  else
+    local cost, count, from = unpack('<dB', check)
+    decide_all(check, count, cost, from)
+    written, first = written + count, first + count
+  end
 end
 
 return table.concat(reply)

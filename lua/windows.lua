@@ -54,6 +54,23 @@ local function stored_window(raw)
   return id, taken, before, 0, 0, 0, 0, 0
 end
 
+-- A counter's value as seen from window `id`: dirty, then as from rolled. The common layout first.
+local function window_at(id, raw)
+  local kind = byte(raw)
+  if kind == 16 or kind == 17 then
+    local stored, taken, before = unpack('<I4I4I4', raw, 2)
+    if stored >= id then
+      return kind - 16, stored, taken, before, 0, 0, 0, 0, 0
+    elseif stored == id - 1 then
+      return kind - 16, id, 0, taken, 0, 0, 0, 0, 0
+    end
+    return kind - 16, id, 0, 0, 0, 0, 0, 0, 0
+  elseif is_window(raw) then
+    return kind % 2, rolled(id, stored_window(raw))
+  end
+  return 0, id, 0, 0, 0, 0, 0, 0, 0
+end
+
 -- Months since 1970-01 of an instant, and the instant at which such a month begins (proleptic Gregorian, UTC;
 -- years are counted from March so that the leap day comes last).
 local function month_of(us)
@@ -113,9 +130,8 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
   local id = fixed_id(window, anchor, now)
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
-  if raw and is_window(raw) then
-    dirty = byte(raw) % 2
-    id, taken, before, returned, returned_before, remote, remote_before, remote_next = rolled(id, stored_window(raw))
+  if raw then
+    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_at(id, raw)
   end
   local ends = fixed_start(window, anchor, id + 1) - now
   if limit == 0 then
@@ -147,10 +163,9 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   elapsed = elapsed - id * ticks
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
-  if raw and is_window(raw) then
+  if raw then
     local seen = id
-    dirty = byte(raw) % 2
-    id, taken, before, returned, returned_before, remote, remote_before, remote_next = rolled(id, stored_window(raw))
+    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_at(id, raw)
     if id > seen then
       elapsed = 0
     end
