@@ -25,9 +25,7 @@ def rule(limit: int, *, shadow: bool = False) -> bytes:
 class Ask:
     """One decision under way: its answers (there must be exactly one), and how long that took."""
 
-    def __init__(
-        self, store: RedisCounterStore, keys: Sequence[bytes], limits: Sequence[bytes], cost: int = 1
-    ) -> None:
+    def __init__(self, store: RedisCounterStore, keys: Sequence[bytes], limits: Sequence[bytes], cost: int = 1) -> None:
         self.answers: list[Answer] = []
         self.took_s = 0.0
         self.answered = asyncio.Event()

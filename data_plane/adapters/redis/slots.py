@@ -1,0 +1,53 @@
+"""Slots of a Cluster: the map that a server reports, and short tags that put a key of our own in a given slot."""
+
+from binascii import crc_hqx
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+SLOTS = 16_384
+_TAG_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class SlotRange(NamedTuple):
+    """Slots ``first`` to ``last``, both included, and the address of their master."""
+
+    first: int
+    last: int
+    host: str
+    port: int
+
+
+def read_slots(reply: Sequence[Sequence[object]], asked_host: str) -> list[SlotRange]:
+    """Read the reply to ``CLUSTER SLOTS``; a server that does not know its own address is the one that was asked."""
+    ranges = []
+    for first, last, master, *_ in reply:
+        if not isinstance(master, list) or not isinstance(first, int) or not isinstance(last, int):
+            raise TypeError("not a reply to CLUSTER SLOTS")
+        host, port = master[0], master[1]
+        name = host.decode() if isinstance(host, bytes) else ""
+        ranges.append(SlotRange(first, last, name if name not in {"", "?"} else asked_host, int(port)))
+    return ranges
+
+
+def read_redirect(message: str, asked_host: str) -> tuple[int, tuple[str, int]]:
+    """Slot and address of ``MOVED 3999 10.0.0.1:6381`` or ``ASK ...``; an empty host is the one that was asked."""
+    _, slot, address = message.split(" ")[:3]
+    host, _, port = address.rpartition(":")
+    return int(slot), (host or asked_host, int(port))
+
+
+def slot_tags() -> list[bytes]:
+    """For each slot the shortest tag of lower-case letters and digits that hashes to it (20 ms; kept by the caller)."""
+    tags: list[bytes] = [b""] * SLOTS
+    missing = SLOTS
+    for length in (1, 2, 3, 4):
+        for letters in product(_TAG_LETTERS, repeat=length):
+            tag = bytes(letters)
+            slot = crc_hqx(tag, 0) % SLOTS
+            if not tags[slot]:
+                tags[slot] = tag
+                missing -= 1
+                if not missing:
+                    return tags
+    raise AssertionError("four letters reach every slot")

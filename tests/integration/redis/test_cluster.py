@@ -1,0 +1,108 @@
+"""A real Cluster of three masters: routing, decisions over several slots, and a slot that moves under load."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from redis.crc import key_slot
+
+from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
+from tests.integration.redis.conftest import OpenStore
+from tests.integration.redis.load import Ask, ask, rule
+from tests.servers.redis_debian import redis_binary
+from tidegate.stack.store import StoreServer
+
+Masters = list[StoreServer]
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def masters(request: pytest.FixtureRequest, start_store: Callable[..., StoreServer]) -> Masters:
+    """Three masters; node ``i`` has the ``i``-th third of the slots. All share one password."""
+    binary: Path | None = None if request.param == "valkey" else redis_binary()
+    return start_cluster(start_store, request.param, binary)
+
+
+def key_on(master: int, name: str) -> bytes:
+    """A key whose slot the ``master``-th third holds, other for each name."""
+    for number in range(10_000):
+        key = b"{%s%d}" % (name.encode(), number)
+        if key_slot(key) * 3 // SLOTS == master:
+            return key
+    raise AssertionError("unreachable")
+
+
+async def open_cluster(open_store: OpenStore, masters: Masters, **settings: object):
+    return await open_store(masters[0].url, shape="cluster", **settings)
+
+
+async def test_decisions_reach_the_masters_of_their_slots_exactly(masters: Masters, open_store: OpenStore) -> None:
+    store = await open_cluster(open_store, masters)
+    subjects = [key_on(i % 3, f"exact{i}") for i in range(30)]
+    asks = [Ask(store, (subject,), (rule(4),)) for _ in range(10) for subject in subjects]
+    for one in asks:
+        await one.answered.wait()
+    assert sum(one.verdict == "allowed" for one in asks) == 30 * 4
+    assert sum(one.verdict == "denied" for one in asks) == 30 * 6
+    assert store.stats.batches < len(asks)
+    assert store.status().usable
+    assert len(store.status().shards) == 3
+
+
+async def test_limits_in_several_slots_are_all_or_nothing(masters: Masters, open_store: OpenStore) -> None:
+    store = await open_cluster(open_store, masters)
+    keys = [key_on(i, "all") for i in range(3)]
+    limits = (rule(20), rule(10), rule(30))
+    verdicts = []
+    for _ in range(15):
+        one = await ask(store, keys, limits)
+        verdicts.append(one.verdict)
+        await store.settled()
+    assert verdicts == ["allowed"] * 10 + ["denied"] * 5
+    assert [outcome.remaining for outcome in one.answers[0]] == [10, 0, 20]
+    left = [(await ask(store, (key,), (limit,), 0)).answers[0][0].remaining for key, limit in zip(keys, limits)]
+    assert left == [10, 0, 20]
+    assert store.stats.given_back == 10
+    assert store.stats.give_back_failures == 0
+
+
+async def test_a_slot_that_moves_under_load_loses_no_answer_and_admits_not_one_too_many(
+    masters: Masters, open_store: OpenStore
+) -> None:
+    store = await open_cluster(open_store, masters)
+    subject = key_on(0, "moving")
+    move = SlotMove(masters[0], masters[1], key_slot(subject))
+    asks: list[Ask] = []
+    stopping = asyncio.Event()
+
+    async def press() -> None:
+        while not stopping.is_set() and len(asks) < 50_000:
+            asks.extend(Ask(store, (subject,), (rule(2000),)) for _ in range(3))
+            await asyncio.sleep(0.001)
+
+    async def more(count: int) -> None:
+        seen = len(asks)
+        async with asyncio.timeout(10):
+            while len(asks) < seen + count:
+                await asyncio.sleep(0.002)
+
+    pressing = asyncio.create_task(press())
+    await more(100)
+    move.begin()
+    await more(100)
+    moved = move.move_keys()
+    await more(100)
+    move.end()
+    await more(2500)
+    stopping.set()
+    await pressing
+    for one in asks:
+        await asyncio.wait_for(one.answered.wait(), 5)
+    move.close()
+    verdicts = [one.verdict for one in asks]
+    print({name: verdicts.count(name) for name in set(verdicts)}, store.stats)
+    assert moved >= 1
+    assert {len(one.answers) for one in asks} == {1}
+    assert verdicts.count("allowed") == 2000
+    assert set(verdicts) == {"allowed", "denied"}
+    assert store.stats.redirects > 0
