@@ -116,7 +116,11 @@ class Connector:
             options["host"], options["port"] = address
         # RESP2: no push messages between replies, and script calls answer one string in either protocol.
         connection = self._class(**{"protocol": 2, **options})
-        await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
         return connection
 
     async def read_slots(self, asked_host: str) -> list[SlotRange]:

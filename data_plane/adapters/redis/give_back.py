@@ -24,7 +24,7 @@ class GiveBacks:
     """
 
     def __init__(
-        self, script: str | None, call_script: CallScript, dirty_key: Callable[[bytes], bytes], stats: StoreStats
+        self, script: str, call_script: CallScript, dirty_key: Callable[[bytes], bytes], stats: StoreStats
     ) -> None:
         self._script = script
         self._call_script = call_script
@@ -34,21 +34,21 @@ class GiveBacks:
 
     def __call__(self, check: CounterCheck, now_us: int) -> None:
         """Give back what ``check`` consumed when the store's clock was ``now_us``."""
-        if self._script is None or len(self._under_way) >= MOST_UNDER_WAY:
+        if len(self._under_way) >= MOST_UNDER_WAY:
             self._stats.give_back_failures += 1
             return
-        task = asyncio.create_task(self._run(self._script, check, now_us), name="redis-give-back")
+        task = asyncio.create_task(self._run(check, now_us), name="redis-give-back")
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
         """Wait for those under way; each is bounded by the client's own time-out."""
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _run(self, script: str, check: CounterCheck, now_us: int) -> None:
+    async def _run(self, check: CounterCheck, now_us: int) -> None:
         keys = [self._dirty_key(check.keys[0]), *check.keys]
         try:
-            await self._call_script(script, keys, [now_us, encode_check(check.cost, check.params)])
+            await self._call_script(self._script, keys, [now_us, encode_check(check.cost, check.params)])
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             self._stats.give_back_failures += 1
             log.warning("could not give back what a denied decision consumed: %s", error)

@@ -43,6 +43,11 @@ class _Detachable(AbstractConnection):
         transport.resume_reading()
         return transport, former
 
+    def forget(self) -> None:
+        """The transport is closed, and not by redis-py: there is nothing left for it to close."""
+        self._reader = None
+        self._writer = None
+
 
 class TcpConnection(_Detachable, Connection):
     """Plain TCP."""
@@ -95,6 +100,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, and redis-py's stream, whose ``close`` waits for it."""
         self._former.connection_lost(exc)
+        self._connection.forget()
         if not self.is_lost:
             self.is_lost = True
             self._on_lost(self)
@@ -106,4 +112,5 @@ class Link(asyncio.Protocol):
     async def close(self) -> None:
         """Close quietly: ``on_lost`` is not called."""
         self.is_lost = True
-        await self._connection.disconnect(nowait=True)
+        self._transport.abort()
+        await asyncio.sleep(0)

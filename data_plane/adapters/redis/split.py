@@ -71,7 +71,7 @@ class Split:
         cost = self._whole.cost
         for number, part in enumerate(self._parts):
             if passed[number] and cost:
-                self._give_back(part, self._now_us[number])
+                self._give_back(self._consumed(number), self._now_us[number])
                 self._answer[number] = [_before(outcome, cost) for outcome in self._outcomes(number)]
         if error is None:
             self._answers.give(self._whole, self._joined(), max(self._now_us))
@@ -84,6 +84,12 @@ class Split:
             return False
         params = self._parts[number].params
         return all(outcome.allowed or param[0] & SHADOW for outcome, param in zip(answer, params, strict=True))
+
+    def _consumed(self, number: int) -> CounterCheck:
+        """The group without the shadow limits that would have denied: they took nothing."""
+        part = self._parts[number]
+        took = [place for place, outcome in enumerate(self._outcomes(number)) if outcome.allowed]
+        return CounterCheck([part.keys[i] for i in took], [part.params[i] for i in took], part.cost, part.done)
 
     def _outcomes(self, number: int) -> Sequence[Outcome]:
         answer = self._answer[number]

@@ -25,7 +25,7 @@ from data_plane.adapters.redis.topology import (
 )
 from data_plane.domain.wire import decode_reply, encode_check
 from data_plane.services.ports import CounterCheck
-from lua import decide_script
+from lua import decide_script, give_back_script
 
 
 class RedisCounterStore:
@@ -40,7 +40,7 @@ class RedisCounterStore:
         self._random = random
         self._codec = ScriptCodec(source=decide_script(), encode=encode_check, decode=decode_reply)
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
-        self._give_backs = GiveBacks(None, self.call_script, self.dirty_key_beside, self.stats)
+        self._give_backs = GiveBacks(give_back_script(), self.call_script, self.dirty_key_beside, self.stats)
         self._topology = self._make_topology()
         self._side: SideClient | None = None
 
@@ -55,11 +55,15 @@ class RedisCounterStore:
     async def close(self, timeout_s: float = 1.0) -> None:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
         await self._topology.close(timeout_s)
-        await self._give_backs.close()
+        await self._give_backs.finish()
         if self._side is not None:
             await self._side.close()
         if self._sentinel is not None:
             await asyncio.gather(*(sentinel.aclose() for sentinel in self._sentinel.sentinels))
+
+    async def settled(self) -> None:
+        """Wait until everything that denied decisions are to give back has been given back, or has failed."""
+        await self._give_backs.finish()
 
     def status(self) -> StoreStatus:
         """Connections, circuits and what the servers said of themselves when they were connected."""

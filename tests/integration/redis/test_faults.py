@@ -1,0 +1,182 @@
+"""Faults on real servers: every decision gets exactly one answer in bounded time, and service comes back by itself."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from data_plane.adapters.redis.server import StoreMisconfiguredError
+from tests.integration.redis.conftest import OpenStore
+from tests.integration.redis.load import Ask, Load, ask, rule
+from tests.servers.redis_debian import redis_binary
+from tidegate.stack.child import wait_until_ready
+from tidegate.stack.store import StoreServer
+
+StartStore = Callable[..., StoreServer]
+DEADLINE_MS = 50.0
+SLACK_MS = 400.0
+"""For a machine of two cores that runs other things: a stalled loop is not the store's doing."""
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server(request: pytest.FixtureRequest, start_store: StartStore) -> StoreServer:
+    """A server of the test's own, to break."""
+    return start_store() if request.param == "valkey" else start_store(name="Redis", binary=redis_binary())
+
+
+def restart(server: StoreServer) -> None:
+    server.child.start()
+    wait_until_ready(server.child, server.is_ready, timeout_s=10)
+
+
+async def test_a_killed_and_restarted_server_costs_no_answer(server: StoreServer, open_store: OpenStore) -> None:
+    store = await open_store(server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100)
+    load = Load(store)
+    await load.verdicts(100, "allowed")
+    server.child.kill()
+    await load.verdicts(100, "circuit_open")
+    assert store.status().shards[0].circuit == "open"
+    restart(server)
+    await load.verdicts(100, "allowed")
+    verdicts = await load.stop()
+    print(dict(verdicts), f"slowest {load.slowest_ms():.0f} ms")
+    assert set(verdicts) <= {"allowed", "circuit_open", "connection_lost", "timeout", "loading"}
+    assert load.slowest_ms() < DEADLINE_MS * 1.5 + SLACK_MS
+    assert store.status().usable
+    assert store.stats.connects == 2
+
+
+async def test_a_paused_server_opens_the_circuit_and_late_replies_answer_nobody_else(
+    server: StoreServer, open_store: OpenStore
+) -> None:
+    store = await open_store(server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100, stall_reconnect_ms=10_000)
+    load = Load(store)
+    await load.verdicts(100, "allowed")
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        await load.verdicts(100, "circuit_open")
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    await load.verdicts(100, "allowed")
+    verdicts = await load.stop()
+    print(dict(verdicts), f"slowest {load.slowest_ms():.0f} ms", store.stats)
+    assert set(verdicts) == {"allowed", "circuit_open", "timeout"}
+    assert load.slowest_ms() < DEADLINE_MS * 1.5 + SLACK_MS
+    assert store.stats.late_replies > 0
+    assert store.stats.connects == 1
+    for expected in (1, 0):
+        assert (await ask(store, (b"{in step}",), (rule(2),))).answers[0][0].remaining == expected
+
+
+async def test_a_server_that_stays_paused_is_left_and_found_again(server: StoreServer, open_store: OpenStore) -> None:
+    store = await open_store(
+        server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100, stall_reconnect_ms=200, connect_timeout_ms=200
+    )
+    load = Load(store)
+    await load.verdicts(50, "allowed")
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        await load.verdicts(50, "circuit_open")
+        async with asyncio.timeout(5):
+            while not store.stats.connect_failures:
+                await asyncio.sleep(0.01)
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    await load.verdicts(100, "allowed")
+    verdicts = await load.stop()
+    assert set(verdicts) <= {"allowed", "circuit_open", "timeout", "connection_lost"}
+    assert store.stats.connects == 2
+
+
+async def test_scripts_flushed_under_load_cost_no_answer(server: StoreServer, open_store: OpenStore) -> None:
+    store = await open_store(server.url)
+    load = Load(store)
+    for _ in range(5):
+        await load.verdicts(30, "allowed")
+        await store.execute("SCRIPT", "FLUSH")
+    await load.verdicts(30, "allowed")
+    assert set(await load.stop()) == {"allowed"}
+    assert store.stats.script_loads > 5
+
+
+async def test_a_full_server_is_a_failure_without_a_reconnect(server: StoreServer, open_store: OpenStore) -> None:
+    store = await open_store(server.url, backoff_cap_ms=50)
+    assert (await ask(store, (b"{c}",), (rule(5),))).verdict == "allowed"
+    await store.execute("CONFIG", "SET", "maxmemory", "100kb")
+    load = Load(store)
+    await load.verdicts(20, "out_of_memory")
+    await load.verdicts(20, "circuit_open")
+    await store.execute("CONFIG", "SET", "maxmemory", "0")
+    await load.verdicts(20, "allowed")
+    assert set(await load.stop()) == {"allowed", "circuit_open", "out_of_memory"}
+    assert store.stats.connects == 1
+
+
+async def test_a_server_that_became_a_replica_is_left_for_whoever_is_master(
+    server: StoreServer, open_store: OpenStore
+) -> None:
+    store = await open_store(server.url, backoff_cap_ms=50)
+    with redis.Redis.from_url(server.url) as admin:
+        admin.replicaof("127.0.0.1", "1")
+        load = Load(store)
+        await load.verdicts(1, "read_only")
+        await load.verdicts(20, "circuit_open")
+        admin.replicaof("NO", "ONE")
+    await load.verdicts(20, "allowed")
+    assert set(await load.stop()) <= {"allowed", "circuit_open", "read_only", "connection_lost"}
+    assert store.stats.connects > 1
+
+
+async def test_a_server_that_is_loading_is_waited_for(start_store: StartStore, open_store: OpenStore) -> None:
+    server = start_store(durable=True, settings={"enable-debug-command": "local"})
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("DEBUG", "POPULATE", 200_000, "key", 10)
+        admin.config_set("appendonly", "no")
+        admin.config_set("save", "3600 1")
+        admin.save()
+    store = await open_store(server.url, backoff_cap_ms=50, deadline_ms=DEADLINE_MS)
+    load = Load(store)
+    await load.verdicts(20, "allowed")
+    server.child.kill()
+    server.child.start()
+    await load.verdicts(20, "circuit_open")
+    await load.verdicts(20, "allowed", timeout_s=20)
+    verdicts = await load.stop()
+    assert set(verdicts) <= {"allowed", "circuit_open", "connection_lost", "timeout", "loading"}
+
+
+async def test_a_server_that_is_away_at_the_start_is_found_later(server: StoreServer, open_store: OpenStore) -> None:
+    server.child.kill()
+    store = await open_store(server.url, backoff_cap_ms=50)
+    assert (await ask(store, (b"{c}",), (rule(5),))).verdict == "circuit_open"
+    assert store.status().shards[0].problem == "connection_lost"
+    assert not store.status().usable
+    restart(server)
+    load = Load(store)
+    await load.verdicts(20, "allowed")
+    await load.stop()
+    assert store.status().usable
+
+
+async def test_a_server_that_evicts_is_refused_at_the_start(server: StoreServer, open_store: OpenStore) -> None:
+    with redis.Redis.from_url(server.url) as admin:
+        admin.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StoreMisconfiguredError, match="noeviction"):
+        await open_store(server.url)
+
+
+async def test_a_connection_that_is_cut_fails_what_is_in_flight_at_once(
+    server: StoreServer, open_store: OpenStore
+) -> None:
+    store = await open_store(server.url, deadline_ms=5_000)
+    os.kill(server.child.pid, signal.SIGSTOP)
+    asks = [Ask(store, (b"{c}",), (rule(5),)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    server.child.kill()
+    for one in asks:
+        await asyncio.wait_for(one.answered.wait(), 2)
+    assert [one.verdict for one in asks] == ["connection_lost"] * 3
