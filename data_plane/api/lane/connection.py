@@ -80,6 +80,7 @@ class LaneConnection(AnsweringConnection):
     def pause_writing(self) -> None:
         """The client takes its answers too slowly: take no more requests from it."""
         self._write_paused = True
+        self._receiving = False
         self._hold()
         self._expire_in(self.lane.limits.write_s)
 
@@ -235,8 +236,7 @@ class LaneConnection(AnsweringConnection):
         self._held = False
         data = bytes(self._unread)
         self._unread.clear()
-        if data:
-            self._parse(data)
+        self._parse(data)
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
 
