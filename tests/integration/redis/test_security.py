@@ -1,0 +1,138 @@
+"""TLS with a client certificate, ACL users, and unix sockets, on real servers."""
+
+import datetime
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.integration.redis.conftest import OpenStore
+from tests.integration.redis.load import ask, rule
+from tests.servers.redis_debian import redis_binary
+from tidegate.stack.child import Child, wait_until_ready
+from tidegate.stack.ports import free_ports
+from tidegate.stack.store import StoreServer
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None):
+    """Write ``name.crt`` and ``name.key``; without an issuer it is a CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - datetime.timedelta(hours=1))
+        .not_valid_after(NOW + datetime.timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    )
+    signed = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+    (folder / f"{name}.crt").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / f"{name}.key").write_bytes(secret)
+    return signed, key
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """A Redis that speaks only TLS and wants client certificates: its port and the folder of certificates."""
+    binary = redis_binary()
+    if b"libssl" not in subprocess.run(["ldd", binary], capture_output=True, check=True).stdout:
+        pytest.skip("needs a redis-server built with TLS")
+    folder = tmp_path_factory.mktemp("tls")
+    authority = certificate(folder, "ca", None)
+    certificate(folder, "server", authority)
+    certificate(folder, "client", authority)
+    port = free_ports(1)[0]
+    (folder / "redis.conf").write_text(
+        f"bind 127.0.0.1\nport 0\ntls-port {port}\ntls-cert-file {folder}/server.crt\ntls-key-file {folder}/server.key\n"
+        f'tls-ca-cert-file {folder}/ca.crt\nsave ""\ndir {folder}\n'
+    )
+    child = Child("Redis with TLS", [binary, folder / "redis.conf"], log_path=folder / "log")
+    child.start()
+    try:
+        wait_until_ready(child, lambda: "Ready to accept" in (folder / "log").read_text(), timeout_s=10)
+        yield port, folder
+    finally:
+        child.stop()
+
+
+async def test_decides_over_tls_with_a_client_certificate(
+    tls_server: tuple[int, Path], open_store: OpenStore
+) -> None:
+    port, folder = tls_server
+    store = await open_store(
+        f"rediss://localhost:{port}/0",
+        tls_ca_file=folder / "ca.crt",
+        tls_cert_file=folder / "client.crt",
+        tls_key_file=folder / "client.key",
+    )
+    assert [(await ask(store, (b"{c}",), (rule(2),))).verdict for _ in range(3)] == ["allowed", "allowed", "denied"]
+    assert await store.execute("EXISTS", b"{c}") == 1
+
+
+async def test_a_server_that_the_ca_does_not_vouch_for_is_not_used(
+    tls_server: tuple[int, Path], open_store: OpenStore
+) -> None:
+    port, folder = tls_server
+    store = await open_store(
+        f"rediss://localhost:{port}/0", tls_cert_file=folder / "client.crt", tls_key_file=folder / "client.key"
+    )
+    assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "circuit_open"
+    assert not store.status().usable
+
+
+@pytest.fixture
+def acl_url(store_url: str) -> Iterator[str]:
+    """A server with the least that a node's user needs."""
+    with redis.Redis.from_url(store_url) as admin:
+        admin.execute_command(
+            "ACL", "SETUSER", "node", "on", ">node-password", "~*", "+@scripting", "-@all", "+evalsha", "+eval",
+            "+script|load", "+get", "+set", "+sadd", "+time",
+        )  # fmt: skip
+        yield store_url.replace("redis://:", "redis://node:").replace(store_url.split(":")[2].split("@")[0], "node-password")
+        admin.execute_command("ACL", "DELUSER", "node")
+
+
+async def test_a_user_with_the_least_rights_decides(acl_url: str, open_store: OpenStore, caplog) -> None:
+    store = await open_store(acl_url)
+    assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "allowed"
+    assert "may not use INFO" in caplog.text
+
+
+async def test_a_user_without_the_right_to_write_is_told_so(
+    acl_url: str, store_url: str, open_store: OpenStore
+) -> None:
+    store = await open_store(acl_url)
+    with redis.Redis.from_url(store_url) as admin:
+        admin.execute_command("ACL", "SETUSER", "node", "resetkeys")
+    assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "no_permission"
+
+
+async def test_a_wrong_password_is_named_in_the_status(acl_url: str, open_store: OpenStore) -> None:
+    store = await open_store(acl_url.replace("node-password", "wrong"))
+    assert store.status().shards[0].problem == "no_permission"
+    assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "circuit_open"
+
+
+async def test_decides_over_a_unix_socket(
+    start_store: Callable[..., StoreServer], open_store: OpenStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    server = start_store(settings={"unixsocket": str(path)})
+    store = await open_store(server.url.replace("redis://", "unix://").split("@")[0] + f"@{path}")
+    assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "allowed"
+    assert await store.execute("PING")
