@@ -33,6 +33,7 @@ class LaneConnection(AnsweringConnection):
         "_handing_over",
         "_head",
         "_held",
+        "_idle_ticks",
         "_known_head",
         "_known_raw",
         "_need",
@@ -60,6 +61,7 @@ class LaneConnection(AnsweringConnection):
         self._known_head = NO_HEAD
         self._held = self._parsing = self._handing_over = self._owes_continue = False
         door = self.lane.door
+        self._idle_ticks = self.lane.beat.ticks(self.lane.limits.keep_alive_s)
         self._serve = (door.check, door.check_batch, door.authorize)
 
     # What the transport calls
@@ -210,7 +212,7 @@ class LaneConnection(AnsweringConnection):
     def _all_answered(self) -> None:
         self._waiting_bytes = 0
         if not self._receiving and not self._write_paused:
-            self._expire_in(self.lane.limits.keep_alive_s)
+            self.expires = self.lane.beat.tick + self._idle_ticks
         if self._parsing:
             return
         if self._owes_continue:

@@ -146,6 +146,16 @@ def test_a_client_that_catches_up_goes_on() -> None:
     assert not client.transport.closing
 
 
+def test_a_slow_sender_is_not_forgotten_while_its_answers_are_held_back() -> None:
+    door = SavingDoor()
+    client = Client(door).send(post() + post()[:-1])
+    client.connection.pause_writing()
+    client.connection.resume_writing()
+    door.exchanges[0].respond(200, b"", b"")
+    client.pass_s(SMALL.request_s)
+    assert client.statuses() == [200, 408]
+
+
 def test_backpressure_in_the_middle_of_a_read() -> None:
     class Narrow(FakeTransport):
         def write(self, data: bytes) -> None:
