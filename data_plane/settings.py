@@ -26,7 +26,24 @@ class Settings(BaseSettings):
     port: int = Field(8101, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    tls_cert_file: Path | None = Field(None, description="serve HTTPS with this certificate (PEM)")
+    tls_key_file: Path | None = None
+    tls_client_ca_file: Path | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")
+
     redis_url: SecretStr
+    redis_shape: Literal["standalone", "sentinel", "cluster"] = "standalone"
+    redis_sentinels: Annotated[tuple[str, ...], NoDecode] = Field((), description="host:port,host:port")
+    redis_master_name: str = ""
+    redis_sentinel_username: str | None = None
+    redis_sentinel_password: SecretStr | None = None
+    redis_cluster_nodes: Annotated[tuple[str, ...], NoDecode] = Field((), description="further seeds, host:port,...")
+    redis_ca_file: Path | None = None
+    redis_cert_file: Path | None = None
+    redis_key_file: Path | None = None
+    redis_deadline_ms: float = Field(
+        10.0, gt=0, description="a decision not answered by then is made without the store"
+    )
+
     control_plane_url: str
     control_plane_public_key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Ed25519, hex")
     region_credential: SecretStr
@@ -40,7 +57,16 @@ class Settings(BaseSettings):
     unknown_key: AnonymousOrRefuse = "anonymous"
     reset_format: ResetFormat = "epoch"
 
-    @field_validator("key_sources", mode="before")
+    @field_validator("key_sources", "redis_sentinels", "redis_cluster_nodes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("redis_sentinels", "redis_cluster_nodes")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            host, separator, port = address.rpartition(":")
+            if not (separator and host and port.isascii() and port.isdigit()):
+                raise ValueError(f"{address!r} is not host:port")
+        return value

@@ -40,6 +40,12 @@ def mark_script() -> str:
 
 
 @cache
+def charge_script() -> str:
+    """The script that consumes what was admitted without the store; its contract is in ``charge.lua``."""
+    return _script(*RULES, "charge")
+
+
+@cache
 def give_back_script() -> str:
     """The script that returns what was consumed; its contract is in ``give_back.lua``."""
     return _script(*RULES, "give_back")

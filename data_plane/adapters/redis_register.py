@@ -23,3 +23,18 @@ class RedisNodeRegister:
             return int(await self._store.execute("ZCOUNT", KEY, since_us, "+inf"))
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes in use and the most the store may use; on a Cluster, of the node that answers."""
+        try:
+            facts = await self._store.execute("INFO", "memory")
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+        return memory_in(facts)
+
+
+def memory_in(info: bytes | dict[str, object]) -> tuple[int, int]:
+    """``used_memory`` and ``maxmemory`` of an ``INFO memory`` reply."""
+    text = info.decode() if isinstance(info, bytes) else "\n".join(f"{name}:{value}" for name, value in info.items())
+    facts = dict(line.strip().split(":", 1) for line in text.splitlines() if ":" in line)
+    return int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))

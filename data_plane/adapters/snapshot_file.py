@@ -1,7 +1,7 @@
 """The last good configuration in a file, so that a node starts and serves with no control plane.
 
-MessagePack: ``{revision, signature, documents: [[kind, id, body], ...]}``. The signature covers revision and digest, and
-the digest is computed anew from the documents when the file is read: what was tampered with does not verify.
+MessagePack: ``{revision, signature, documents: [[kind, id, body], ...]}``. The signature covers revision and digest,
+and the digest is computed anew from the documents when the file is read: what was tampered with does not verify.
 """
 
 import asyncio

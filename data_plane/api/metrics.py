@@ -33,6 +33,7 @@ class NodeCollector(Collector):
             "rate_limit_redis_errors", "Decisions without the store", "reason", tally.store_unavailable_by_reason
         )
         yield CounterMetricFamily("rate_limit_degraded", "Decisions made without the store", value=tally.degraded)
+        yield CounterMetricFamily("rate_limit_remembered", "Denials from the over-limit memory", value=tally.remembered)
         yield self._latency()
         for name, (help_text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, help_text, value=value)

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import msgspec
 
 from contract.config import Endpoint
-from contract.limits import LimitRule, is_visible, nominal_window_us
+from contract.limits import MAX_SLIDING_LOG_LIMIT, LimitRule, is_visible, nominal_window_us, violations
 from data_plane.domain.subjects import ordered_dimensions, part, tag
 from data_plane.domain.wire import encode_rule
 
+SITE_FACTOR = 16
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 
 
@@ -20,19 +21,24 @@ class Subject(NamedTuple):
     client_part: str
     generation: str
     address: str
+    site: str | None
     attributes: Mapping[str, str]
 
 
 class BoundLimit:
     """One limit as a request on a given route meets it."""
 
-    __slots__ = ("attributes", "key_of", "params", "policy", "rule", "visible", "window_s")
+    __slots__ = ("attributes", "denials_last", "key_of", "params", "policy", "rule", "visible", "window_s")
 
-    def __init__(self, rule: LimitRule, endpoint: Endpoint, region: str, *, has_peers: bool) -> None:
-        rule = in_region(rule, region)
+    def __init__(
+        self, rule: LimitRule, endpoint: Endpoint, region: str, *, has_peers: bool, of_site: bool = False
+    ) -> None:
+        rule = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
         self.rule = rule
         self.params = encode_rule(rule, shared=has_peers and rule.mode == "shared")
-        self.key_of = _key_maker(rule, endpoint)
+        self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
+        maker = _key_maker(rule, endpoint)
+        self.key_of = _for_site(maker) if of_site else maker
         self.visible = is_visible(rule)
         window_us = nominal_window_us(rule)
         self.window_s: float = window_us // 1_000_000 if window_us % 1_000_000 == 0 else window_us / 1_000_000
@@ -55,6 +61,16 @@ def in_region(rule: LimitRule, region: str) -> LimitRule:
     return msgspec.structs.replace(rule, limit=quota, burst=burst)
 
 
+def of_whole_site(rule: LimitRule) -> LimitRule:
+    """What a whole IPv6 site (/48, 65,536 times a /64) may use together: a multiple, never shown in headers."""
+    limit = rule.limit * SITE_FACTOR
+    if rule.algorithm == "sliding_log":
+        limit = min(limit, MAX_SLIDING_LOG_LIMIT)
+    burst = None if rule.burst is None else rule.burst * SITE_FACTOR
+    site = msgspec.structs.replace(rule, limit=limit, burst=burst, visible=False, headline=False)
+    return rule if any(violations(site)) else site
+
+
 def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
     """Whether ``rule`` can apply on this route at all; attributes are looked at a request at a time."""
     if rule.match.endpoints and endpoint.endpoint not in rule.match.endpoints:
@@ -65,11 +81,18 @@ def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
 
 
 def bind(
-    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, *, has_peers: bool
+    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, *, has_peers: bool, sites: bool
 ) -> tuple[BoundLimit, ...]:
-    """The limits among ``rules`` that apply on a route, in their order."""
-    wanted = (rule for rule in rules if binds(rule, endpoint, method))
-    return tuple(BoundLimit(rule, endpoint, region, has_peers=has_peers) for rule in wanted)
+    """The limits among ``rules`` that apply on a route, in their order; with ``sites``, then the limits of the site."""
+    wanted = [rule for rule in rules if binds(rule, endpoint, method)]
+    limits = [BoundLimit(rule, endpoint, region, has_peers=has_peers) for rule in wanted]
+    if sites:
+        limits += [
+            BoundLimit(rule, endpoint, region, has_peers=has_peers, of_site=True)
+            for rule in wanted
+            if "ip" in ordered_dimensions(rule.scope)
+        ]
+    return tuple(limits)
 
 
 def applies(limit: BoundLimit, attributes: Mapping[str, str]) -> bool:
@@ -99,6 +122,10 @@ def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes
             fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
             return lambda _subject: fixed
     return lambda subject: _general_key(first, rest, static, str(rule.id), subject)
+
+
+def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:
+    return lambda subject: maker(subject._replace(address=subject.site or subject.address))
 
 
 def _general_key(first: str, rest: Sequence[str], static: Mapping[str, str], limit_id: str, subject: Subject) -> bytes:

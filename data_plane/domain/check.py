@@ -12,7 +12,8 @@ from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.routes import PREFLIGHT, UNMATCHED
 from data_plane.domain.rulebook import Bound
-from data_plane.domain.subjects import UNKNOWN_ADDRESS, address_subject
+from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.domain.subjects import UNKNOWN_ADDRESS, address_of
 
 
 class Refusal(Enum):
@@ -57,8 +58,41 @@ ANONYMOUS_PLAN = "anonymous"
 _NO_LIMITS = Bound(())
 
 
-def prepare(index: RuleIndex, request: CheckRequest, anonymous: Anonymous, now_s: float) -> Prepared | Refusal:
+def prepare(
+    index: RuleIndex, request: CheckRequest, anonymous: Anonymous, bounds: SubjectBounds, now_s: float
+) -> Prepared | Refusal:
     """Find who asks and what applies. Raises ``UnknownNameError`` and ``InvalidAddressError`` on bad input."""
+    principal = _principal(index, request, anonymous, now_s)
+    if isinstance(principal, Refusal):
+        return principal
+    endpoint = _endpoint(index, request)
+    coarse = bounds.coarse and principal is None
+    address = UNKNOWN_ADDRESS if request.ip is None else address_of(request.ip, coarse=coarse)
+    client: Client | None = None
+    if principal is None:
+        part = "i:" + address.subject
+        subject = Subject("{" + part + "}", part, "", *address, request.attributes)
+        plan = ANONYMOUS_PLAN
+    else:
+        client = principal.client
+        attributes = {**client.attributes, **request.attributes} if client.attributes else request.attributes
+        subject = Subject(principal.tag, principal.part, principal.generation, *address, attributes)
+        plan = client.plan
+    if endpoint.exempt:
+        return Prepared(principal, plan, _NO_LIMITS, subject, 0)
+    method, is_ipv6 = request.method or endpoint.method, address.site is not None
+    bound = index.book.bound(plan, client, endpoint, method, now_s, sites=is_ipv6)
+    if bound.conditional:
+        bound = bound.matching(subject.attributes)
+    if bound.counted_attributes:
+        subject = subject._replace(attributes=bounds.within_budget(bound.counted_attributes, subject.attributes, now_s))
+    return Prepared(principal, plan, bound, subject, request.cost * endpoint.cost)
+
+
+def _principal(
+    index: RuleIndex, request: CheckRequest, anonymous: Anonymous, now_s: float
+) -> Principal | Refusal | None:
+    """Whose key it is; ``None`` for the anonymous plan."""
     principal: Principal | None = None
     if request.client is not None:
         principal = index.clients.get(request.client)
@@ -72,26 +106,9 @@ def prepare(index: RuleIndex, request: CheckRequest, anonymous: Anonymous, now_s
             return Refusal.UNKNOWN_KEY
     elif not anonymous.missing_key:
         return Refusal.MISSING_KEY
-    endpoint = _endpoint(index, request)
-    address = UNKNOWN_ADDRESS if request.ip is None else address_subject(request.ip)
-    client: Client | None = None
-    if principal is None:
-        tag = "{i:" + address + "}"
-        subject = Subject(tag, tag[1:-1], "", address, request.attributes)
-        plan = ANONYMOUS_PLAN
-    else:
-        client = principal.client
-        if client.status == "suspended":
-            return Refusal.SUSPENDED
-        attributes = {**client.attributes, **request.attributes} if client.attributes else request.attributes
-        subject = Subject(principal.tag, principal.part, principal.generation, address, attributes)
-        plan = client.plan
-    if endpoint.exempt:
-        return Prepared(principal, plan, _NO_LIMITS, subject, 0)
-    bound = index.book.bound(plan, client, endpoint, request.method or endpoint.method, now_s)
-    if bound.conditional:
-        bound = bound.matching(subject.attributes)
-    return Prepared(principal, plan, bound, subject, request.cost * endpoint.cost)
+    if principal is not None and principal.client.status == "suspended":
+        return Refusal.SUSPENDED
+    return principal
 
 
 def _endpoint(index: RuleIndex, request: CheckRequest) -> Endpoint:

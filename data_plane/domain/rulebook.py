@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
-from contract.limits import LimitRule
+from contract.limits import LimitRule, dimensions
 from data_plane.domain.bindings import KNOWN_METHODS, BoundLimit, applies, bind, headline_of
 from data_plane.domain.routes import RouteTable
 from data_plane.domain.wire import encode_rule
@@ -21,7 +21,7 @@ _MAX_BINDINGS = 65_536
 class Bound:
     """The limits of a plan on a route, and what the hot path wants to know of them at once."""
 
-    __slots__ = ("conditional", "headline", "limits", "makers", "params", "policies")
+    __slots__ = ("conditional", "counted_attributes", "headline", "lasting", "limits", "makers", "params", "policies")
 
     def __init__(self, limits: tuple[BoundLimit, ...]) -> None:
         self.limits = limits
@@ -29,6 +29,17 @@ class Bound:
         self.makers = tuple(limit.key_of for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
         self.headline = headline_of(limits)
+        self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
+        """Positions of the limits whose denials nothing can end early."""
+        self.counted_attributes = tuple(
+            {
+                name.partition(":")[2]
+                for limit in limits
+                for name in dimensions(limit.rule.scope)
+                if name.startswith("attribute:")
+            }
+        )
+        """Attributes whose values make subjects."""
         self.conditional = any(limit.attributes for limit in limits)
 
     def matching(self, attributes: Mapping[str, str]) -> "Bound":
@@ -54,7 +65,7 @@ class Rulebook:
         self.regions = _of(Region, sections.get("region", {}))
         self.params_by_id = {rule.id: encode_rule(rule, shared=True) for rule in self.rules() if rule.mode == "shared"}
         """Script parameters of every shared limit: what a peer's cell names."""
-        self._bindings: dict[tuple[str, tuple[str, ...], str, str], Bound] = {}
+        self._bindings: dict[tuple[str, tuple[str, ...], str, str, bool], Bound] = {}
 
     def rules(self) -> Iterable[LimitRule]:
         """Every limit, in plans and outside."""
@@ -62,20 +73,25 @@ class Rulebook:
             yield from plan.limits
         yield from self.limits
 
-    def bound(self, plan_name: str, client: Client | None, endpoint: Endpoint, method: str, now_s: float) -> Bound:
+    def bound(
+        self, plan_name: str, client: Client | None, endpoint: Endpoint, method: str, now_s: float, *, sites: bool
+    ) -> Bound:
         """The limits that apply: the plan's in their order, then those outside plans. Cached by plan and route.
+
+        ``sites``: the address is IPv6, so limits by address count its site as well.
 
         A client with overrides in force at ``now_s`` (epoch seconds) has entries of its own.
         """
         overrides = _active_overrides(client, now_s) if client is not None and client.overrides else {}
         owner = (client.client, *overrides) if client is not None and overrides else ()
-        name = (plan_name, owner, endpoint.endpoint, method if method in KNOWN_METHODS else "*")
+        name = (plan_name, owner, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
         found = self._bindings.get(name)
         if found is None:
             plan = self.plans.get(plan_name)
             of_plan = [_overridden(rule, overrides) for rule in plan.limits] if plan is not None else []
             rules = [*of_plan, *self.limits]
-            found = Bound(bind(rules, endpoint, name[3], self.region, has_peers=len(self.regions) > 1))
+            has_peers = len(self.regions) > 1
+            found = Bound(bind(rules, endpoint, name[3], self.region, has_peers=has_peers, sites=sites))
             if len(self._bindings) >= _MAX_BINDINGS:  # clients with overrides could make many: start afresh
                 self._bindings.clear()
             self._bindings[name] = found

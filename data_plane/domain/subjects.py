@@ -5,10 +5,10 @@ dimension. The first dimension is the hash tag, so all limits of a client live i
 """
 
 import socket
+from typing import NamedTuple
 
 from contract.limits import dimensions
 
-UNKNOWN_ADDRESS = "unknown"
 MAX_ATTRIBUTE_BYTES = 128
 MAX_CLIENT_LENGTH = 128
 
@@ -25,21 +25,38 @@ class InvalidAddressError(ValueError):
     """Not an IPv4 or IPv6 address."""
 
 
-def address_subject(text: str) -> str:
-    """The subject of an address: IPv4 as written, IPv6 as its /64, IPv4-mapped IPv6 as the IPv4 in it.
+class Address(NamedTuple):
+    """An address as it is counted: ``subject`` by itself, and (IPv6 only) the ``site`` that one customer can rotate in."""
+
+    subject: str
+    site: str | None
+
+
+UNKNOWN_ADDRESS = Address("unknown", None)
+
+
+def address_of(text: str, *, coarse: bool = False) -> Address:
+    """IPv4 as written, IPv6 as its /64 and its /48, IPv4-mapped IPv6 as the IPv4 in it; ``coarse``: /24 and /48 alone.
 
     Raises ``InvalidAddressError`` for anything else, zones (``%eth0``) included.
     """
     try:
         if ":" not in text:
-            socket.inet_pton(socket.AF_INET, text)  # accepts one spelling an address, so the text is canonical
-            return text
+            # inet_pton accepts one spelling an address, so the text is canonical.
+            packed = socket.inet_pton(socket.AF_INET, text)
+            return Address(_network(packed, 3), None) if coarse else Address(text, None)
         packed = socket.inet_pton(socket.AF_INET6, text)
     except (OSError, ValueError):  # ValueError: a NUL or a character that is not ASCII
         raise InvalidAddressError(text) from None
     if packed.startswith(_MAPPED_V4):
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    return socket.inet_ntop(socket.AF_INET6, packed[:8] + b"\0" * 8) + "/64"
+        return address_of(socket.inet_ntop(socket.AF_INET, packed[12:]), coarse=coarse)
+    site = _network(packed, 6)
+    return Address(site, None) if coarse else Address(_network(packed, 8), site)
+
+
+def _network(packed: bytes, kept: int) -> str:
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    return f"{socket.inet_ntop(family, packed[:kept].ljust(len(packed), bytes(1)))}/{kept * 8}"
 
 
 def ordered_dimensions(scope: str) -> list[str]:

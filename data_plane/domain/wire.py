@@ -15,6 +15,7 @@ SHARED = 16
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")
+_COST = struct.Struct("<d")
 _CHECK = struct.Struct("<dB")
 _NOW = struct.Struct("<q")
 _OUTCOME = struct.Struct("<qqq")
@@ -32,6 +33,11 @@ def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
 def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
     """One check of ``cost`` units against limits that ``encode_rule`` packed; at most 255 of them."""
     return _CHECK.pack(cost, len(params)) + b"".join(params)
+
+
+def encode_charge(params: bytes, cost: int) -> bytes:
+    """One counter's argument of ``lua/charge.lua``: ``cost`` units under a rule that ``encode_rule`` packed."""
+    return _COST.pack(cost) + params
 
 
 def decode_reply(reply: bytes, counts: Sequence[int]) -> tuple[int, list[list[Outcome]]]:

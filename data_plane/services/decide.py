@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 from contract.decision import CheckRequest
 from data_plane.domain.check import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
+from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterCheck, CounterStore, StoreUnavailableError
 from data_plane.services.tally import Tally
@@ -20,9 +22,16 @@ class Decider:
     """Decides checks under the index in force; ``apply`` swaps it whole."""
 
     def __init__(
-        self, index: RuleIndex, store: CounterStore, clock: Clock, last_resort: LastResort, tally: Tally,
+        self,
+        index: RuleIndex,
+        store: CounterStore,
+        clock: Clock,
+        last_resort: LastResort,
+        tally: Tally,
         anonymous: Anonymous,
-    ) -> None:  # fmt: skip
+        memory: DenialMemory | None,
+        bounds: SubjectBounds,
+    ) -> None:
         self.index = index
         self.revision = 0
         self._store = store
@@ -30,6 +39,8 @@ class Decider:
         self._last_resort = last_resort
         self._tally = tally
         self._anonymous = anonymous
+        self._memory = memory
+        self._bounds = bounds
 
     def apply(self, index: RuleIndex, revision: int) -> None:
         """Put a revision in force: every decision from now on is made under it."""
@@ -41,7 +52,7 @@ class Decider:
         Raises ``UnknownNameError`` or ``InvalidAddressError`` at once where the request itself is wrong.
         """
         started_us = self._clock.now_us()
-        prepared = prepare(self.index, request, self._anonymous, started_us / 1_000_000)
+        prepared = prepare(self.index, request, self._anonymous, self._bounds, started_us / 1_000_000)
         tally = self._tally
         if not isinstance(prepared, Prepared):
             tally.refused(prepared)
@@ -53,14 +64,26 @@ class Decider:
             done(verdict)
             return
 
+        keys = prepared.keys()
+        memory = self._memory if prepared.bound.lasting and prepared.cost else None
+        if memory is not None:
+            remembered = memory.recall(prepared, keys, started_us)
+            if remembered is not None:
+                tally.remembered += 1
+                tally.decided(remembered, 0)
+                done(remembered)
+                return
+
         def answered(answer: Sequence[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
             now_us = self._clock.now_us()
             if isinstance(answer, StoreUnavailableError):
                 tally.store_unavailable(answer.reason)
-                verdict = conclude(prepared, self._last_resort.outcomes(prepared, now_us), degraded=True)
+                verdict = conclude(prepared, self._last_resort.outcomes(prepared, keys, now_us), degraded=True)
             else:
                 verdict = conclude(prepared, answer)
+                if memory is not None and not verdict.allowed:
+                    memory.remember(verdict, keys, started_us)
             tally.decided(verdict, now_us - started_us)
             done(verdict)
 
-        self._store.submit(CounterCheck(prepared.keys(), prepared.bound.params, prepared.cost, answered))
+        self._store.submit(CounterCheck(keys, prepared.bound.params, prepared.cost, answered))

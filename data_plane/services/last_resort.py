@@ -1,16 +1,19 @@
 """What is decided when the store gives no answer: each limit by its own ``on_store_failure``."""
 
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from contract.limits import LimitRule, OnStoreFailure
+from contract.limits import LimitRule, OnStoreFailure, capacity
+from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.check import Prepared
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.outcome import Outcome
 
 CLOSED_RETRY_US = 1_000_000
-"""When a limit that fails closed suggests to come back: nobody can know, a second is polite to a store that restarts."""
+"""When a limit that fails closed suggests to come back: nobody knows; a second is polite to a store that restarts."""
 
 
 class Membership(Protocol):
@@ -21,34 +24,63 @@ class Membership(Protocol):
         ...
 
 
+class Charge(NamedTuple):
+    """What one counter of the store owes for the time it was away: units admitted here that still count."""
+
+    key: bytes
+    params: bytes
+    cost: int
+
+
 class LastResort:
     """Decides in the node's memory, by the same pure rules, against this node's part of each limit."""
 
-    def __init__(self, counters: LocalCounters, membership: Membership) -> None:
+    def __init__(self, counters: LocalCounters, membership: Membership, max_accounts: int = 100_000) -> None:
         self._counters = counters
         self._membership = membership
+        self._max_accounts = max_accounts
+        self._accounts: OrderedDict[bytes, tuple[LimitRule, bytes]] = OrderedDict()
+        """Counters that admitted something here: the rule they were counted by, and the store's parameters."""
 
-    def outcomes(self, prepared: Prepared, now_us: int) -> list[Outcome]:
+    def outcomes(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> list[Outcome]:
         """One outcome a limit. If a limit that fails closed denies, the local ones are only looked at."""
         limits = prepared.bound.limits
-        policies = [limit.rule.on_store_failure for limit in limits]
-        closed = any(
-            policy == "closed" and not limit.rule.shadow for policy, limit in zip(policies, limits, strict=True)
-        )
         nodes = self._membership.live_nodes()
-        local = [at for at, policy in enumerate(policies) if policy == "local"]
-        keys = prepared.keys()
-        counted = self._counters.check(
-            [keys[at] for at in local],
-            [node_part(limits[at].rule, nodes) for at in local],
-            0 if closed else prepared.cost,
-            now_us,
-        )
+        closed = any(limit.rule.on_store_failure == "closed" and not limit.rule.shadow for limit in limits)
+        local = [at for at, limit in enumerate(limits) if limit.rule.on_store_failure == "local"]
+        rules = [node_part(limits[at].rule, nodes) for at in local]
+        cost = 0 if closed else prepared.cost
+        counted = self._counters.check([keys[at] for at in local], rules, cost, now_us)
+        if cost and all(outcome.allowed or rule.shadow for outcome, rule in zip(counted, rules, strict=True)):
+            for at, rule in zip(local, rules, strict=True):
+                self._note(keys[at], rule, limits[at])
         answers = iter(counted)
         return [
-            next(answers) if policy == "local" else _without_counting(policy, limit.rule.limit)
-            for policy, limit in zip(policies, limits, strict=True)
+            next(answers) if limit.rule.on_store_failure == "local" else _without_counting(limit.rule)
+            for limit in limits
         ]
+
+    def owing(self) -> bool:
+        """Whether something was admitted here that the store does not know."""
+        return bool(self._accounts)
+
+    def close_accounts(self, now_us: int) -> list[Charge]:
+        """What still counts of all that was admitted here, for the store to take; this memory is empty afterwards."""
+        charges = []
+        for key, (rule, params) in self._accounts.items():
+            (left,) = self._counters.check([key], [rule], 0, now_us)
+            used = capacity(rule) - left.remaining
+            if used > 0:
+                charges.append(Charge(key, params, used))
+        self._accounts.clear()
+        self._counters.clear()
+        return charges
+
+    def _note(self, key: bytes, rule: LimitRule, limit: BoundLimit) -> None:
+        self._accounts[key] = rule, limit.params
+        self._accounts.move_to_end(key)
+        if len(self._accounts) > self._max_accounts:
+            self._accounts.popitem(last=False)
 
 
 def node_part(rule: LimitRule, nodes: int) -> LimitRule:
@@ -59,7 +91,8 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
 
 
-def _without_counting(policy: OnStoreFailure, limit: int) -> Outcome:
+def _without_counting(rule: LimitRule) -> Outcome:
+    policy: OnStoreFailure = rule.on_store_failure
     if policy == "open":
-        return Outcome(True, limit, 0, 0, 0)
+        return Outcome(True, rule.limit, 0, 0, 0)
     return Outcome(False, 0, CLOSED_RETRY_US, CLOSED_RETRY_US, 0)

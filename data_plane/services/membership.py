@@ -1,8 +1,9 @@
-"""How many nodes of the region are alive: the part of a limit that a node may admit by itself when the store is gone."""
+"""How many nodes of the region are alive: what part of a limit a node may admit alone when the store is gone."""
 
 import asyncio
 from typing import Protocol
 
+from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 ANNOUNCE_EVERY_S = 2.0
@@ -19,11 +20,19 @@ class NodeRegister(Protocol):
         """
         ...
 
+    async def memory(self) -> tuple[int, int]:
+        """Bytes in use and the most the store may use (0: unbounded). Raises ``StoreUnavailableError``."""
+        ...
+
 
 class Membership:
-    """Announces this node and keeps the last known number; while the store is gone the number stays."""
+    """Announces this node and keeps the last known number; while the store is gone the number stays.
 
-    def __init__(self, node: str, register: NodeRegister, clock: Clock) -> None:
+    On the way it asks how full the store is, for the subject bounds.
+    """
+
+    def __init__(self, node: str, register: NodeRegister, clock: Clock, bounds: SubjectBounds) -> None:
+        self._bounds = bounds
         self._node = node
         self._register = register
         self._clock = clock
@@ -44,5 +53,6 @@ class Membership:
         now_us = self._clock.now_us()
         try:
             self._live = max(1, await self._register.announce(self._node, now_us, now_us - int(ALIVE_FOR_S * 1e6)))
+            self._bounds.store_memory(*await self._register.memory())
         except StoreUnavailableError:
             return  # the last known number is the best there is

@@ -1,8 +1,8 @@
 """Counts between regions: what changed here is told to every peer, what peers tell is merged here.
 
-One node of a region does the telling at a time (a lease in the store). Messages carry absolute counts, so any of them may
-be lost, doubled or late. What is unsent stays marked in the store until every connected peer has it; a peer that comes
-back is told everything once (a sweep), so nothing has to be remembered for it while it is away.
+One node of a region does the telling at a time (a lease in the store). Messages carry absolute counts, so any of them
+may be lost, doubled or late. What is unsent stays marked in the store until every connected peer has it; a peer that
+comes back is told everything once (a sweep), so nothing has to be remembered for it while it is away.
 """
 
 import asyncio

@@ -18,6 +18,8 @@ class Tally:
         self.allowed = 0
         self.denied = 0
         self.degraded = 0
+        self.remembered = 0
+        """Denials given from memory, without asking the store."""
         self.denied_by_policy: Counter[str] = Counter()
         self.shadow_denied_by_policy: Counter[str] = Counter()
         self.refused_by_reason: Counter[str] = Counter()

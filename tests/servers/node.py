@@ -17,7 +17,8 @@ from data_plane.adapters.snapshot_file import SnapshotFile
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
 from data_plane.domain.config_set import ConfigSet
-from data_plane.main import Node, build_app
+from data_plane.main import build_app
+from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from data_plane.settings import Settings
 

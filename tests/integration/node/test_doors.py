@@ -263,3 +263,10 @@ async def test_a_required_token_is_required(tmp_path, valkey_url):
             assert (await client.post(path, json={}, headers={"x-tidegate-token": "tgg_no"})).status_code == 401
         allowed = await client.post("/v1/check", json={"api_key": FREE}, headers={"x-tidegate-token": GATEWAY_TOKEN})
         assert allowed.status_code == 200
+
+
+async def test_rotating_through_a_sites_networks_ends_at_the_sites_limit(client):
+    answers = [await client.post("/v1/check", json={"ip": f"2001:db8:1:{number:x}::1"}) for number in range(40)]
+    assert [answer.status_code for answer in answers] == [200] * 32 + [429] * 8
+    other_site = await client.post("/v1/check", json={"ip": "2001:db8:2::1"})
+    assert other_site.status_code == 200

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.domain.subjects import InvalidAddressError, address_subject, ordered_dimensions, part
+from data_plane.domain.subjects import Address, InvalidAddressError, address_of, ordered_dimensions, part
 
 
 @pytest.mark.parametrize(
@@ -15,13 +15,20 @@ from data_plane.domain.subjects import InvalidAddressError, address_subject, ord
     ],
 )
 def test_an_address_has_one_subject_however_it_is_written(text, subject):
-    assert address_subject(text) == subject
+    assert address_of(text).subject == subject
+
+
+def test_an_ipv6_address_counts_by_its_site_too_and_a_full_store_coarsens():
+    assert address_of("2001:db8:1:2::1") == Address("2001:db8:1:2::/64", "2001:db8:1::/48")
+    assert address_of("203.0.113.42").site is None
+    assert address_of("2001:db8:1:2::1", coarse=True) == Address("2001:db8:1::/48", None)
+    assert address_of("203.0.113.42", coarse=True) == Address("203.0.113.0/24", None)
 
 
 @pytest.mark.parametrize("text", ["", "203.0.113", "203.0.113.042", "1.2.3.4.5", "fe80::1%eth0", "x", "1.2.3.4\0", "é"])
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(InvalidAddressError):
-        address_subject(text)
+        address_of(text)
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))

@@ -1,0 +1,31 @@
+"""Charging the store for an outage, by ``lua/charge.lua``."""
+
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError
+
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.domain.wire import encode_charge
+from data_plane.services.last_resort import Charge
+from data_plane.services.ports import StoreUnavailableError
+from lua import charge_script
+
+
+class RedisAccounts:
+    """Port ``Accounts``. One call a slot, so it works on a Cluster as well."""
+
+    def __init__(self, store: RedisCounterStore) -> None:
+        self._store = store
+
+    async def charge(self, charges: Sequence[Charge]) -> None:
+        """Consume without asking whether it fits."""
+        groups: dict[bytes, list[Charge]] = {}
+        for charge in charges:
+            groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
+        try:
+            for dirty, group in groups.items():
+                keys = [dirty, *(charge.key for charge in group)]
+                arguments = [encode_charge(charge.params, charge.cost) for charge in group]
+                await self._store.call_script(charge_script(), keys, arguments)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error

@@ -1,0 +1,68 @@
+"""The over-limit memory: who was just denied is denied again without asking the store, for as long as that is certain.
+
+A denial of a request stays true for the same request until its ``retry_us`` has passed: meanwhile others can only
+take, not give. It is remembered for a second at most, so that what else the answer reports is never older than that.
+Where news could end a denial early (counts shared between regions, rights, give-backs of a Cluster) nothing is
+remembered.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from data_plane.domain.check import Prepared, Verdict, conclude
+from data_plane.domain.outcome import NEVER, Outcome
+from data_plane.domain.rulebook import Bound
+
+LONGEST_US = 1_000_000
+
+
+class _Denial(NamedTuple):
+    bound: Bound
+    cost: int
+    at_us: int
+    until_us: int
+    outcomes: Sequence[Outcome]
+
+
+class DenialMemory:
+    """At most ``max_entries`` denials; the oldest give way. Times are the node's clock in microseconds."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self._denials: OrderedDict[bytes, _Denial] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._denials)
+
+    def recall(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> Verdict | None:
+        """The denial that still holds for this very check: the same limits of the same revision, the same cost."""
+        for at in prepared.bound.lasting:
+            denial = self._denials.get(keys[at])
+            if denial is None or denial.bound is not prepared.bound or denial.cost != prepared.cost:
+                continue
+            if denial.at_us <= now_us < denial.until_us:
+                passed_us = now_us - denial.at_us
+                return conclude(prepared, [_later(outcome, passed_us) for outcome in denial.outcomes])
+            del self._denials[keys[at]]
+        return None
+
+    def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
+        """Note a denial by the store. ``asked_us`` is from before the store decided: the wait ends no later."""
+        if verdict.shown is None or verdict.shown not in verdict.prepared.bound.lasting:
+            return
+        retry_us = verdict.outcomes[verdict.shown].retry_us
+        if retry_us == NEVER:
+            return
+        until_us = asked_us + min(retry_us, LONGEST_US)
+        key = keys[verdict.shown]
+        prepared = verdict.prepared
+        self._denials[key] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
+        self._denials.move_to_end(key)
+        if len(self._denials) > self._max_entries:
+            self._denials.popitem(last=False)
+
+
+def _later(outcome: Outcome, passed_us: int) -> Outcome:
+    retry_us = outcome.retry_us if outcome.retry_us <= 0 else max(1, outcome.retry_us - passed_us)
+    return outcome._replace(reset_us=max(0, outcome.reset_us - passed_us), retry_us=retry_us)

@@ -1,0 +1,211 @@
+"""One node, wired: every adapter is made here and handed to the services that need it."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from fastapi import Response
+
+from contract.credentials import region_private_key
+from data_plane.adapters.clock import SystemClock
+from data_plane.adapters.control_plane import ControlPlaneStream
+from data_plane.adapters.peers import HttpPeers
+from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_accounts import RedisAccounts
+from data_plane.adapters.redis_counts import RedisCountStore
+from data_plane.adapters.redis_register import RedisNodeRegister
+from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.api.door import Door
+from data_plane.api.metrics import CONTENT_TYPE, NodeCollector, render
+from data_plane.api.peer_door import PeerDoor
+from data_plane.api.render import Renderer
+from data_plane.domain.check import Anonymous
+from data_plane.domain.denials import DenialMemory
+from data_plane.domain.index import InvalidConfigError, RuleIndex
+from data_plane.domain.local_counters import LocalCounters
+from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.services.config import ConfigService, Snapshot
+from data_plane.services.decide import Decider
+from data_plane.services.last_resort import LastResort
+from data_plane.services.membership import Membership
+from data_plane.services.reconcile import Reconciler
+from data_plane.services.recovery import Recovery
+from data_plane.services.tally import Tally
+from data_plane.settings import Settings
+
+log = structlog.get_logger()
+MAX_LOCAL_KEYS = 100_000
+MAX_DENIALS = 50_000
+
+
+class Node:
+    """The parts of one node, wired. Make it on the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        clock = SystemClock()
+        self._settings = settings
+        self._clock = clock
+        self._tally = Tally()
+        self._store = RedisCounterStore(redis_settings(settings))
+        bounds = SubjectBounds()
+        self._membership = Membership(settings.node, RedisNodeRegister(self._store), clock, bounds)
+        self._last_resort = LastResort(LocalCounters(MAX_LOCAL_KEYS), self._membership)
+        accounts = RedisAccounts(self._store)
+        self._recovery = Recovery(self._last_resort, accounts, clock, lambda: self._store.status().usable)
+        # On a Cluster a decision's counts may be given back a moment later: a denial seen in between proves nothing.
+        memory = None if settings.redis_shape == "cluster" else DenialMemory(MAX_DENIALS)
+        anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
+        self._decider = Decider(
+            RuleIndex.empty(settings.region), self._store, clock, self._last_resort, self._tally,
+            anonymous, memory, bounds,
+        )  # fmt: skip
+        self._snapshots = SnapshotFile(settings.snapshot_file)
+        self._applied_at_us = 0
+        public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
+        self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
+        self._stream = ControlPlaneStream(
+            settings.control_plane_url, settings.region_credential.get_secret_value(),
+            settings.node, settings.region, version("tidegate"), self._config,
+        )  # fmt: skip
+        self._peers = HttpPeers(settings.region, region_private_key(settings.region_credential.get_secret_value()))
+        self._reconciler = Reconciler(
+            settings.region, RedisCountStore(self._store, settings.node), self._peers, clock, self._index_in_force
+        )
+        self.peer_door = PeerDoor(settings.region, self._index_in_force, self._reconciler, clock)
+        self.door = Door(
+            self._decider, Renderer(settings.region, settings.reset_format), clock, _request_ids(settings.node),
+            trust=settings.trust, dialect=settings.dialect,
+            key_sources=settings.key_sources, trusted_hops=settings.trusted_hops,
+        )  # fmt: skip
+
+    def _index_in_force(self) -> RuleIndex:
+        return self._decider.index
+
+    def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
+        self._decider.apply(index, snapshot.revision)
+        self._applied_at_us = self._clock.now_us()
+        self._snapshots.save_soon(snapshot)
+        log.info("revision_applied", revision=snapshot.revision, digest=snapshot.config.digest)
+
+    def restore(self) -> None:
+        """Start from the snapshot file, if there is a good one."""
+        try:
+            snapshot = self._snapshots.load()
+            if snapshot is not None:
+                self._config.restore(snapshot)
+        except (UnreadableSnapshotError, InvalidConfigError) as error:
+            log.error("snapshot_ignored", error=str(error))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve between enter and exit: the store is connected, the background work goes on."""
+        self.restore()
+        await self._store.start()
+        work: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run,
+            self._recovery.run,
+        ]  # fmt: skip
+        tasks = [asyncio.create_task(_watched(job())) for job in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._snapshots.flush()
+            await self._peers.close()
+            await self._store.close()
+
+    def status(self) -> dict[str, Any]:
+        """The body of ``/v1/status``."""
+        now_us = self._clock.now_us()
+        refused = self._config.refused
+        return {
+            "node": self._settings.node,
+            "region": self._settings.region,
+            "version": version("tidegate"),
+            "revision": self._config.revision,
+            "digest": self._config.digest,
+            "config_age_s": (now_us - self._applied_at_us) / 1_000_000 if self._applied_at_us else None,
+            "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
+            "control_plane": asdict(self._stream.link),
+            "store": asdict(self._store.status()),
+            "peers": self._peer_status(now_us / 1_000_000),
+            "live_nodes": self._membership.live_nodes(),
+            "trust": self._settings.trust,
+        }
+
+    def _peer_status(self, now_s: float) -> dict[str, Any]:
+        return {
+            region: {"last_heard_s": now_s - news.received_at_s, "staleness_s": now_s - news.sent_at_s}
+            for region, news in self._reconciler.heard.items()
+        }
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether a config is in force, and the body of ``/readyz``."""
+        usable = self._store.status().usable
+        has_config = self._config.revision > 0
+        return has_config, {"ready": has_config, "revision": self._config.revision, "degraded": not usable}
+
+    def metrics(self) -> Response:
+        """The answer of ``/metrics``."""
+        return Response(render(NodeCollector(self._tally, self._gauges)), media_type=CONTENT_TYPE)
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        age_s = (self._clock.now_us() - self._applied_at_us) / 1_000_000 if self._applied_at_us else 0
+        return {
+            "tidegate_config_revision": ("Revision in force", self._config.revision),
+            "tidegate_config_age_seconds": ("Time since the config in force was applied", age_s),
+            "tidegate_control_plane_connected": ("1 while the stream is open", self._stream.link.connected),
+            "tidegate_store_usable": ("1 while every shard decides", self._store.status().usable),
+        }
+
+
+def redis_settings(settings: Settings) -> RedisSettings:
+    """The store's part of the settings, as its adapter takes it."""
+    password = settings.redis_sentinel_password
+    return RedisSettings(
+        url=settings.redis_url.get_secret_value(),
+        shape=settings.redis_shape,
+        sentinels=tuple(_address(text) for text in settings.redis_sentinels),
+        master_name=settings.redis_master_name,
+        sentinel_username=settings.redis_sentinel_username,
+        sentinel_password=password.get_secret_value() if password is not None else None,
+        cluster_nodes=tuple(_address(text) for text in settings.redis_cluster_nodes),
+        tls_ca_file=settings.redis_ca_file,
+        tls_cert_file=settings.redis_cert_file,
+        tls_key_file=settings.redis_key_file,
+        deadline_ms=settings.redis_deadline_ms,
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+async def _watched(work: Coroutine[Any, Any, None]) -> None:
+    """Background work runs until cancelled; what ends it otherwise is a bug that must be loud."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        raise
+    except BaseException:
+        log.exception("background_work_died")
+        raise
+
+
+def _request_ids(node: str) -> Iterator[str]:
+    """Unique and cheap: the node's name, a random start of this process, a counter."""
+    start = secrets.token_hex(4)
+    number = 0
+    while True:
+        number += 1
+        yield f"{node}-{start}-{number:x}"

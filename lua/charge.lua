@@ -1,0 +1,50 @@
+-- Consumes without asking whether it fits: what a node admitted while the store was away.
+--
+-- KEYS[1]  the dirty set
+-- KEYS[2+] counters
+-- ARGV[i]  for counter i: cost (double), then its rule as decide.lua takes it (25 bytes)
+-- Reply    how many counters were charged
+-- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold.
+local BEYOND_ANY_LIMIT = 562949953421312
+local LARGEST_ENTRY = 65535
+local CHARGED = { [0] = fixed_window, sliding_window, sliding_log }
+
+local function charged_bucket(key, shared, rate, unit, size, cost)
+  local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
+  local raw = call('GET', key)
+  if raw and is_bucket(raw) then
+    local old_rate, old_unit, old_size
+    dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
+    debt = carried_debt(false, debt, old_unit, old_size, unit, size)
+  end
+  debt = math.max(debt, math.min(debt + cost * unit, size * unit))
+  local fills = at - now + ceil(debt / rate)
+  if not shared then
+    return bucket_value(0, at, debt, rate, unit, size, 0, 0, 0), math.max(1, ttl_ms(fills)), false
+  end
+  return bucket_value(1, at, debt, rate, unit, size, taken + cost, returned, born > 0 and born or now),
+    ttl_ms(fills + SLACK_US), dirty == 0
+end
+
+local charged = 0
+for i = 2, #KEYS do
+  local cost, rule, a, b, c = unpack('<dBddd', ARGV[i - 1])
+  local algorithm, shared = rule % 8, rule >= 16
+  local value, ttl, marks, _
+  if a > 0 and algorithm < 3 then
+    if algorithm == 2 then
+      cost = math.min(cost, LARGEST_ENTRY)
+    end
+    _, _, _, _, _, value, ttl, marks = CHARGED[algorithm](KEYS[i], shared, BEYOND_ANY_LIMIT, b, c, cost)
+  elseif a > 0 then
+    value, ttl, marks = charged_bucket(KEYS[i], shared, a, b, c, cost)
+  end
+  if value then
+    charged = charged + 1
+    call('SET', KEYS[i], value, 'PX', ttl)
+    if marks then
+      call('SADD', KEYS[1], KEYS[i])
+    end
+  end
+end
+return charged

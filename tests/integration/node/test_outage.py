@@ -1,0 +1,107 @@
+"""What a node answers while its store is away, and what becomes of it when the store is back."""
+
+import asyncio
+
+import pytest
+
+from contract.config import Client, Plan
+from tests.servers.node import key_of, node_client, rule
+from tidegate.stack.child import wait_until_ready
+
+HOURLY = {"algorithm": "fixed_window"}
+CONFIG = [
+    Plan(plan="local", limits=(rule(1, "hourly", 10, **HOURLY), rule(2, "bucket", 20, algorithm="token_bucket"))),
+    Plan(plan="open", limits=(rule(3, "hourly", 10, on_store_failure="open", **HOURLY),)),
+    Plan(plan="closed", limits=(rule(4, "hourly", 10, on_store_failure="closed", **HOURLY),)),
+    *(Client(client=plan, plan=plan) for plan in ("local", "open", "closed")),
+    *(key_of(plan, f"tg_{plan}") for plan in ("local", "open", "closed")),
+]
+
+
+@pytest.fixture
+def store(start_store):
+    server = start_store(durable=True)
+    yield server
+    server.child.stop()
+
+
+async def ask(client, who, **members):
+    response = await client.post("/v1/check", json={"api_key": f"tg_{who}", **members})
+    assert response.status_code in {200, 429}
+    return response.json()
+
+
+async def until(condition):
+    async with asyncio.timeout(15):
+        while not (found := await condition()):
+            await asyncio.sleep(0.02)  # between two looks
+        return found
+
+
+async def bring_back(store):
+    def start():
+        store.child.start()
+        wait_until_ready(store.child, store.is_ready, timeout_s=10)
+
+    start()
+
+
+async def test_each_limit_follows_its_own_policy_and_every_answer_says_so(tmp_path, store):
+    async with node_client(tmp_path, store.url, CONFIG) as client:
+        assert (await ask(client, "local"))["degraded"] is False
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert [(await ask(client, "open"))["allowed"] for _ in range(15)] == [True] * 15
+        closed = await ask(client, "closed")
+        assert (closed["allowed"], closed["degraded"], closed["violated-policies"]) == (False, True, ["hourly"])
+        assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": True}
+        metrics = (await client.get("/metrics")).text
+        assert "rate_limit_degraded_total" in metrics
+        assert "tidegate_store_usable 0.0" in metrics
+
+
+async def test_locally_no_more_passes_than_the_nodes_part(tmp_path, store):
+    async with node_client(tmp_path, store.url, CONFIG) as client:
+        await ask(client, "local")
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        answers = [await ask(client, "local") for _ in range(15)]
+        assert sum(answer["allowed"] for answer in answers) == 10
+        assert answers[-1]["violated-policies"] == ["hourly"]
+
+
+async def test_what_was_admitted_without_the_store_is_charged_when_it_is_back(tmp_path, store):
+    async with node_client(tmp_path, store.url, CONFIG) as client:
+        await ask(client, "local", cost=3)
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert (await ask(client, "local", cost=4))["degraded"]
+        await bring_back(store)
+        back = await until(lambda: _charged(client))
+        assert {limit["policy"]: limit["remaining"] for limit in back["limits"]} == {"hourly": 3, "bucket": 13}
+
+
+async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):
+    limit = rule(9, "quick", 2, algorithm="fixed_window", window_us=500_000)
+    config = [Plan(plan="p", limits=(limit,)), Client(client="c", plan="p"), key_of("c", "tg_c")]
+    async with node_client(tmp_path, valkey_url, config) as client:
+        waits = await until(lambda: _five_denials(client))
+        assert waits == sorted(waits, reverse=True)
+        await asyncio.sleep(waits[-1])  # the very wait that was promised
+        assert (await ask(client, "c"))["allowed"]
+        remembered = [line for line in (await client.get("/metrics")).text.splitlines() if "remembered_total" in line]
+        assert float(remembered[-1].split()[1]) >= 1
+
+
+async def _five_denials(client):
+    answers = [await ask(client, "c") for _ in range(5)]
+    return None if any(answer["allowed"] for answer in answers) else [answer["retry_after_s"] for answer in answers]
+
+
+async def _is(client, *, degraded):
+    return (await ask(client, "local", cost=0))["degraded"] is degraded
+
+
+async def _charged(client):
+    answer = await ask(client, "local", cost=0, explain=True)
+    return None if answer["degraded"] or answer["limits"][0]["remaining"] == 7 else answer
