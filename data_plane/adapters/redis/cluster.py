@@ -175,7 +175,7 @@ class Cluster:
         self._owners = [None] * SLOTS
 
     async def _keep_map(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 async with asyncio.timeout(REFRESH_EVERY_S):
                     await self._wanted.wait()

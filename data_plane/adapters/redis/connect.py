@@ -72,7 +72,9 @@ class Connector:
     """Makes connections of one kind; ``resolve`` says where, each time anew."""
 
     def __init__(self, settings: RedisSettings, script: str, resolve: Resolve, *, master_only: bool) -> None:
-        self._options = connection_options(settings)
+        # Bounded from outside: with a time-out of its own, redis-py sends through wait_for, which in Python 3.11 may
+        # swallow a cancellation (https://github.com/python/cpython/issues/86296).
+        self._options = {**connection_options(settings), "socket_timeout": None}
         scheme_class = parse_url(settings.url).get("connection_class")
         self._class: type[AnyConnection] = TcpConnection
         if scheme_class is SSLConnection:

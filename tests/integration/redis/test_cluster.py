@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 from redis.crc import key_slot
 
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
@@ -100,9 +101,50 @@ async def test_a_slot_that_moves_under_load_loses_no_answer_and_admits_not_one_t
         await asyncio.wait_for(one.answered.wait(), 5)
     move.close()
     verdicts = [one.verdict for one in asks]
-    print({name: verdicts.count(name) for name in set(verdicts)}, store.stats)
+
     assert moved >= 1
     assert {len(one.answers) for one in asks} == {1}
     assert verdicts.count("allowed") == 2000
     assert set(verdicts) == {"allowed", "denied"}
     assert store.stats.redirects > 0
+
+
+async def test_a_slot_on_the_move_holds_up_only_what_needs_keys_on_both_sides(
+    masters: Masters, open_store: OpenStore
+) -> None:
+    store = await open_cluster(open_store, masters)
+    subject = key_on(2, "two sided")
+    other = subject + b"other"
+    await ask(store, (subject,), (rule(9),))
+    move = SlotMove(masters[2], masters[0], key_slot(subject))
+    move.begin()
+    try:
+        assert (await ask(store, (subject, other), (rule(9), rule(9)))).verdict == "slot_migrating"
+        assert (await ask(store, (subject,), (rule(9),))).answers[0][0].remaining == 7
+        assert (await ask(store, (other,), (rule(9),))).answers[0][0].remaining == 8
+        assert store.status().usable
+    finally:
+        move.move_keys()
+        move.end()
+        move.close()
+    both = await ask(store, (subject, other), (rule(9), rule(9)))
+    assert [outcome.remaining for outcome in both.answers[0]] == [6, 7]
+
+
+async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_store: OpenStore) -> None:
+    """Last in this file: there is no replica, so the master stays dead."""
+    store = await open_cluster(open_store, masters, deadline_ms=50, backoff_cap_ms=100)
+    with redis.Redis.from_url(masters[0].url) as admin:
+        admin.config_set("cluster-require-full-coverage", "no")
+    with redis.Redis.from_url(masters[1].url) as admin:
+        admin.config_set("cluster-require-full-coverage", "no")
+    alive, dead = key_on(0, "alive"), key_on(2, "dead")
+    assert (await ask(store, (alive, dead), (rule(9), rule(9)))).verdict == "allowed"
+    masters[2].child.kill()
+    verdicts = [(await ask(store, (alive, dead), (rule(9), rule(9)))).verdict for _ in range(20)]
+    await store.settled()
+    assert set(verdicts) <= {"connection_lost", "circuit_open", "timeout"}
+    assert store.stats.given_back > 0
+    assert (await ask(store, (alive,), (rule(9),))).answers[0][0].remaining == 7
+    assert not store.status().usable
+    assert [shard.connected for shard in store.status().shards].count(True) == 2
