@@ -27,6 +27,7 @@ class AnsweringConnection(asyncio.Protocol):
 
     __slots__ = (
         "_app_state",
+        "_build",
         "_config",
         "_deaf",
         "_eof",
@@ -57,6 +58,7 @@ class AnsweringConnection(asyncio.Protocol):
         self._queue: deque[Exchange] = deque()
         self._last: Exchange | None = None
         self._deaf = self._eof = self._lingers = self._receiving = self._write_paused = False
+        self._build = self.lane.responses.build
         self.expires = NEVER
         self.peer: str | None = None
 
@@ -114,7 +116,11 @@ class AnsweringConnection(asyncio.Protocol):
         if transport.is_closing():
             return
         queue.popleft()
-        transport.write(self._response(exchange, status, headers, body))
+        head = exchange.head
+        if exchange is self._last or head.old or head.bodiless:
+            transport.write(self._response(exchange, status, headers, body))
+        else:
+            transport.write(self._build(status, headers, body))
         self._server_state.total_requests += 1
         if queue and queue[0].waiting is not None:
             self._send_waiting()
@@ -134,13 +140,14 @@ class AnsweringConnection(asyncio.Protocol):
         self._receiving = False
 
     def _response(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> bytes:
-        head = exchange.head
-        last = exchange is self._last
-        if last or head.old or head.bodiless:
-            return self.lane.responses.build_special(
-                status, headers, body, close=last, old=head.old, bodiless=head.bodiless
-            )
-        return self.lane.responses.build(status, headers, body)
+        return self.lane.responses.build_special(
+            status,
+            headers,
+            body,
+            close=exchange is self._last,
+            old=exchange.head.old,
+            bodiless=exchange.head.bodiless,
+        )
 
     def _send_waiting(self) -> None:
         queue = self._queue
