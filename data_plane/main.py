@@ -25,10 +25,7 @@ def build_app(node: Node) -> FastAPI:
         async with node.running():
             yield
 
-    return create_app(
-        node.door, status=node.status, ready=node.ready, metrics=node.metrics, counts=node.peer_door.counts,
-        lifespan=lifespan,
-    )  # fmt: skip
+    return create_app(node.door, node.peer_door, node, lifespan)
 
 
 def app_from_environment() -> FastAPI:

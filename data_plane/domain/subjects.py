@@ -26,7 +26,7 @@ class InvalidAddressError(ValueError):
 
 
 class Address(NamedTuple):
-    """An address as it is counted: ``subject`` by itself, and (IPv6 only) the ``site`` that one customer can rotate in."""
+    """An address as it is counted: by itself, and (IPv6 only) with the ``site`` that one customer can rotate in."""
 
     subject: str
     site: str | None

@@ -1,0 +1,63 @@
+"""The decision endpoints as FastAPI routes: the slower door, which every ASGI server can open."""
+
+import asyncio
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+
+from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
+from data_plane.api import openapi
+from data_plane.api.answers import Answer
+from data_plane.api.bodies import read_body, to_response
+from data_plane.api.caller import Headers
+from data_plane.api.door import Door, Reply
+
+ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+def decision_routes(door: Door) -> APIRouter:
+    """``/v1/check``, ``/v1/check/batch`` and forward-auth."""
+    router = APIRouter()
+
+    @router.post("/v1/check", **openapi.CHECK)
+    async def check(request: Request) -> Response:
+        """May this request pass? 200 when allowed, 429 when denied; the body says by which limit."""
+        body = await read_body(request, MAX_BODY_BYTES)
+        if isinstance(body, Response):
+            return body
+        return await _ask(lambda reply: door.check(_headers(request), body, reply))
+
+    @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
+    async def check_batch(request: Request) -> Response:
+        """Up to 1,000 checks in one call, answered in order; a bad one gets its own error."""
+        body = await read_body(request, MAX_BATCH_BODY_BYTES)
+        if isinstance(body, Response):
+            return body
+        return await _ask(lambda reply: door.check_batch(_headers(request), body, reply))
+
+    async def authorize(request: Request) -> Response:
+        """Forward-auth for gateways: 200, 401, 403 or 429, whatever an end client sends."""
+        target = request.scope["raw_path"].decode("latin-1")
+        if query := request.scope["query_string"]:
+            target += "?" + query.decode("latin-1")
+        return await _ask(lambda reply: door.authorize(request.method, target, _headers(request), reply))
+
+    router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)
+    for path in ("/v1/authorize", "/v1/authorize/{path:path}"):
+        router.add_api_route(path, authorize, methods=ANY_METHOD, include_in_schema=False)
+    return router
+
+
+def _headers(request: Request) -> Headers:
+    return request.scope["headers"]  # type: ignore[no-any-return]  # ASGI's own type is untyped
+
+
+async def _ask(ask: Callable[[Reply], None]) -> Response:
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def reply(answer: Answer) -> None:
+        if not answered.done():  # the client may have gone, and this request with it
+            answered.set_result(answer)
+
+    ask(reply)
+    return to_response(await answered)

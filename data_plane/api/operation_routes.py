@@ -1,0 +1,54 @@
+"""Health, readiness, status, metrics."""
+
+from typing import Any, Protocol
+
+from fastapi import APIRouter, Response
+
+from data_plane.api import openapi
+from data_plane.api.answers import json_answer
+from data_plane.api.bodies import to_response
+
+
+class Operations(Protocol):
+    """What a node can say of itself."""
+
+    def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether it serves, and the body of ``/readyz``."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """The body of ``/v1/status``."""
+        ...
+
+    def metrics(self) -> Response:
+        """The answer of ``/metrics``."""
+        ...
+
+
+def operation_routes(operations: Operations) -> APIRouter:
+    """``/healthz``, ``/readyz``, ``/v1/status`` and ``/metrics``."""
+    router = APIRouter()
+
+    @router.get("/healthz", **openapi.HEALTH)
+    async def healthz() -> dict[str, str]:
+        """Alive: the process serves."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", **openapi.READY)
+    async def readyz() -> Response:
+        """Ready: a config is in force. Says whether decisions are degraded."""
+        is_ready, body = operations.ready()
+        answer = json_answer(body)
+        return to_response(answer if is_ready else answer._replace(status=503))
+
+    @router.get("/v1/status", **openapi.STATUS)
+    async def node_status() -> Response:
+        """Region, revision, digest, age of the config, peers, store."""
+        return to_response(json_answer(operations.status()))
+
+    @router.get("/metrics", **openapi.METRICS)
+    async def metrics() -> Response:
+        """Prometheus metrics."""
+        return operations.metrics()
+
+    return router
