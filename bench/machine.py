@@ -1,0 +1,135 @@
+"""The machine: which core does what, how busy each is, and what is installed."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from tidegate.stack.store import valkey_binary
+
+_PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "msgspec", "redis", "hiredis", "limits", "pydantic")
+_PR_SET_TIMERSLACK = 29
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class Cores(NamedTuple):
+    """One core for the server under test alone, one for the load generator and the store."""
+
+    server: int
+    load: int
+
+
+class CoreTimes(NamedTuple):
+    """One core's busy time (seconds since boot, all of its work) and when it was read."""
+
+    busy_s: float
+    at_s: float
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What the figures belong to."""
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    kernel: str
+    system: str
+    python: str
+    versions: dict[str, str]
+    load_average: float
+    niceness: int
+
+
+def pick_cores() -> Cores:
+    """The first two cores that we may use; the same one twice where there is only one."""
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores(usable[0], usable[1] if len(usable) > 1 else usable[0])
+
+
+@contextlib.contextmanager
+def bound_to(core: int) -> Iterator[None]:
+    """Run on one core; a process that is started meanwhile is bound to it for good, with all its threads."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds that all threads of a process have used: its own clock of the kernel, exact to the microsecond."""
+    return time.clock_gettime((~pid << 3) | 2)  # CPUCLOCK_SCHED of the process, as clock_getcpuclockid(3) makes it
+
+
+def core_times(core: int) -> CoreTimes:
+    """How long a core has been busy, whoever kept it so; time stolen by the hypervisor counts as busy."""
+    prefix = f"cpu{core} "
+    line = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith(prefix))
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_guest = map(int, line.split()[1:])
+    return CoreTimes((user + nice + system + irq + softirq + steal) / _TICKS_PER_S, time.monotonic())
+
+
+def wake_precisely() -> None:
+    """Let this thread's sleeps end when they should: by default the kernel may add 50 us to each."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, 1)
+
+
+def describe() -> Machine:
+    """The machine and the versions of everything that takes part."""
+    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(
+        cpu=cpu.group(1) if cpu else platform.machine(),
+        cores=os.cpu_count() or 1,
+        memory_gib=round(memory / 2**30, 1),
+        kernel=platform.release(),
+        system=_os_name(),
+        python=platform.python_version(),
+        versions=_versions(),
+        load_average=os.getloadavg()[0],
+        niceness=os.getpriority(os.PRIO_PROCESS, 0),
+    )
+
+
+def tool(name: str) -> Path | None:
+    """Where a program is, if it is installed; Debian keeps servers out of a user's PATH."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    return Path(found) if found else None
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    for name, path, flag in (
+        ("wrk", tool("wrk"), "-v"),
+        ("nginx", tool("nginx"), "-v"),
+        ("Redis", tool("redis-server"), "--version"),
+        ("Valkey", valkey_binary(), "--version"),
+    ):
+        if path is not None:
+            ran = subprocess.run([path, flag], capture_output=True, text=True, timeout=10, check=False)
+            number = re.search(r"\d+\.\d+[.\d]*", ran.stdout + ran.stderr)
+            found[name] = number.group(0) if number else "?"
+    return found

@@ -1,0 +1,50 @@
+"""Measures what one limit's state takes in the store, at a million subjects: value, key, expiry and their index."""
+
+from collections.abc import Callable
+
+import redis
+
+from bench.errors import BenchError
+from bench.machine import bound_to
+from bench.place import Place
+from bench.results import MemoryRun
+from bench.script_part import DIRTY_KEY
+from bench.store_counts import empty, store_client
+from bench.store_rules import ALGORITHMS, LASTING_COST, bound_limit, counter_key
+from contract.limits import Algorithm
+from data_plane.domain.wire import encode_check
+from lua import decide_script
+from tidegate.stack.store import StoreServer
+
+KEYS = 1_000_000
+KEYS_QUICK = 100_000
+KEYS_A_CALL = 500
+
+Report = Callable[[MemoryRun], None]
+
+
+def measure_memory(server: StoreServer, name: str, place: Place, keys: int, report: Report) -> None:
+    """Fill the store with each algorithm in turn, one decision a subject."""
+    with store_client(server.url) as client, bound_to(place.cores.server):
+        sha = str(client.script_load(decide_script()))
+        for algorithm in ALGORITHMS:
+            empty(client)
+            report(_fill(client, sha, name, algorithm, keys))
+        empty(client)
+
+
+def _fill(client: redis.Redis, sha: str, name: str, algorithm: Algorithm, keys: int) -> MemoryRun:
+    limit = bound_limit(algorithm)
+    checks = [encode_check(LASTING_COST, [limit.params])] * KEYS_A_CALL
+    before = client.info("memory")
+    for start in range(0, keys, KEYS_A_CALL):
+        names = [counter_key(limit, number) for number in range(start, start + KEYS_A_CALL)]
+        client.evalsha(sha, KEYS_A_CALL + 1, DIRTY_KEY, *names, *checks)
+    stored = client.dbsize()
+    if stored != keys:
+        raise BenchError(f"{algorithm}: {stored} keys where {keys} were written")
+    after = client.info("memory")
+    return MemoryRun(
+        server=name, algorithm=algorithm, keys=keys, key_bytes=len(counter_key(limit, 0)),
+        bytes_a_limit=(after["used_memory"] - before["used_memory"]) / keys, allocator=str(after["mem_allocator"]),
+    )  # fmt: skip

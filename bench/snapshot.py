@@ -1,0 +1,24 @@
+"""The signed configuration in a file: a node starts from it as it does when the control plane is away."""
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bench.workload import config_changes
+from contract.config import signed_head
+from data_plane.adapters.snapshot_file import SnapshotFile
+from data_plane.domain.config_set import ConfigSet
+from data_plane.services.config import Snapshot
+
+REVISION = 1
+
+
+async def write_snapshot(path: Path) -> str:
+    """Write the snapshot, signed with a key made for this run; returns the public key (hex)."""
+    signing_key = Ed25519PrivateKey.generate()
+    config = ConfigSet.empty().with_changes(config_changes())
+    signature = signing_key.sign(signed_head(REVISION, config.digest)).hex()
+    file = SnapshotFile(path)
+    file.save_soon(Snapshot(REVISION, signature, config))
+    await file.flush()
+    return signing_key.public_key().public_bytes_raw().hex()

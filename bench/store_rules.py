@@ -1,0 +1,33 @@
+"""One limit of each algorithm, with the keys that a node makes for 16-character client names."""
+
+from bench.workload import HOUR_US, REGION
+from contract.limits import Algorithm, LimitRule
+from data_plane.domain.bindings import BoundLimit, Subject
+from data_plane.domain.routes import UNMATCHED
+from data_plane.domain.subjects import part, tag
+
+ALGORITHMS: tuple[Algorithm, ...] = (
+    "fixed_window", "sliding_window", "token_bucket", "leaky_bucket", "sliding_log",
+)  # fmt: skip
+LIMIT = 1_000
+# Of a bucket's units, so many that its state lasts: one that is full again is forgotten.
+LASTING_COST = LIMIT // 2
+
+
+def bound_limit(algorithm: Algorithm) -> BoundLimit:
+    """A limit by client and hour, ready for the script."""
+    rule = LimitRule(
+        id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
+        mode="shared",
+    )  # fmt: skip
+    return BoundLimit(rule, UNMATCHED, REGION, has_peers=False)
+
+
+def counter_key(limit: BoundLimit, number: int) -> bytes:
+    """The key of a client's counter."""
+    name = f"customer-{number:07}"
+    subject = Subject(
+        client_tag=tag("client", name), client_part=part("client", name), generation="", address="unknown", site=None,
+        attributes={},
+    )  # fmt: skip
+    return limit.key_of(subject)

@@ -1,0 +1,87 @@
+"""A server under test: how it is started, where it answers, how it is known to answer rightly."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from bench.errors import BenchError
+from bench.machine import bound_to
+from bench.place import READY_TIMEOUT_S, Place
+from tidegate.stack.child import Child, wait_until_ready
+from tidegate.stack.ports import LOOPBACK, free_ports
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command, what it finds in its environment, and on which port it will answer."""
+
+    command: list[str | Path]
+    port: int
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """``path`` takes one check, ``batch_path`` many. ``plans`` are those of the workload that it can tell apart."""
+
+    name: str
+    title: str
+    launch: Callable[[Place, int], Launch]
+    path: str = "/check"
+    batch_path: str | None = None
+    plans: tuple[str, ...] = ("one",)
+    uses_store: bool = True
+    is_tidegate: bool = False
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running variant."""
+
+    variant: Variant
+    port: int
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Its root."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+def python_module(module: str) -> list[str | Path]:
+    """The command that runs a module of ours."""
+    return [sys.executable, "-m", module]
+
+
+@contextlib.contextmanager
+def running(variant: Variant, place: Place) -> Iterator[Server]:
+    """Start a variant alone on its core; the store is empty."""
+    launch = variant.launch(place, free_ports(1)[0])
+    child = Child(variant.name, launch.command, env=launch.env, log_path=place.directory / f"{variant.name}.log")
+    with bound_to(place.cores.server):
+        child.start()
+    try:
+        server = Server(variant, launch.port, child.pid)
+        body = place.bodies["one", 1].read_bytes().partition(b"\n")[0]
+        wait_until_ready(child, lambda: _answers(server, body), timeout_s=READY_TIMEOUT_S)
+        yield server
+        if child.exit_code() is not None:
+            raise BenchError(f"{variant.name} ended while it was measured:\n{child.log_tail()}")
+    finally:
+        child.stop()
+
+
+def _answers(server: Server, body: bytes) -> bool:
+    try:
+        response = httpx.post(
+            server.url + server.variant.path, content=body, timeout=2.0, trust_env=False,
+            headers={"content-type": "application/json"},
+        )  # fmt: skip
+    except httpx.HTTPError:
+        return False
+    # A node that is not connected to its store yet answers too, but by itself.
+    return response.status_code == 200 and not response.json().get("degraded", False)

@@ -1,0 +1,28 @@
+"""What a node under test finds in its environment: its config from a snapshot, the control plane away."""
+
+import hashlib
+
+from bench.place import Place
+from bench.workload import REGION
+from contract.credentials import make_credential
+from tidegate.stack.ports import LOOPBACK
+
+NOWHERE = f"http://{LOOPBACK}:9"  # the discard port: refused at once, and tried again every few seconds
+
+
+def node_env(place: Place, port: int) -> dict[str, str]:
+    """The settings of a node on ``port``; everything else is left at its default."""
+    return {
+        "TIDEGATE_NODE": f"{REGION}-1",
+        "TIDEGATE_REGION": REGION,
+        "TIDEGATE_HOST": LOOPBACK,
+        "TIDEGATE_PORT": str(port),
+        "TIDEGATE_LOG_LEVEL": "error",
+        "TIDEGATE_REDIS_URL": place.store.url,
+        "TIDEGATE_CONTROL_PLANE_URL": NOWHERE,
+        "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": place.public_key,
+        "TIDEGATE_REGION_CREDENTIAL": make_credential("region", hashlib.sha256(b"bench").digest()),
+        "TIDEGATE_SNAPSHOT_FILE": str(place.snapshot),
+        "TIDEGATE_TRUST": "network",
+        "TIDEGATE_DIALECT": "envoy",
+    }

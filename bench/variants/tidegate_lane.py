@@ -1,0 +1,15 @@
+"""A node as it is deployed: the decision lane in front, `tidegate data-plane`."""
+
+from bench.place import Place
+from bench.variant import Launch, Variant, python_module
+from bench.variants.node_settings import node_env
+
+
+def _launch(place: Place, port: int) -> Launch:
+    return Launch([*python_module("tidegate"), "data-plane"], port, node_env(place, port))
+
+
+VARIANT = Variant(
+    "lane", "Tidegate, decision lane", _launch, path="/v1/check", batch_path="/v1/check/batch",
+    plans=("one", "three"), is_tidegate=True,
+)  # fmt: skip
