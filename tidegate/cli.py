@@ -75,14 +75,16 @@ def data_plane() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database to take connections.")] = 0,
+) -> None:
     """Bring the database at TIDEGATE_DATABASE_URL to the newest schema."""
-    from control_plane.database import migrate as migrate_database
+    from tidegate.migrate import migrate_when_ready
 
     url = os.environ.get("TIDEGATE_DATABASE_URL")
     if not url:
         raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql+asyncpg://user@host/database")
-    migrate_database(url)
+    sys.exit(migrate_when_ready(url, wait_s=wait_s))
 
 
 @app.command()

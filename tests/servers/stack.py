@@ -35,7 +35,7 @@ class Stack:
         self.log_path.unlink(missing_ok=True)
         self.child = Child(
             "tidegate up",
-            [sys.executable, "-m", "tidegate", "up", *_arguments(options, self.data_dir)],
+            [sys.executable, "-m", "tidegate", "up", *arguments(options, self.data_dir)],
             log_path=self.log_path,
             env={"TIDEGATE_ADMIN_TOKEN": ADMIN_TOKEN, "TMPDIR": str(self.temp_dir)},
         )
@@ -178,11 +178,12 @@ def left_behind(marker: Path) -> list[str]:
     return found
 
 
-def _arguments(options: StackOptions, data_dir: Path | None) -> list[str]:
-    arguments = ["--regions", ",".join(options.regions)]
-    arguments += ["--control-plane-port", str(options.control_plane_port)]
-    arguments += ["--first-node-port", str(options.first_node_port)]
-    arguments += ["--nodes-per-region", str(options.nodes_per_region)]
-    arguments += ["--demo"] if options.demo else []
-    arguments += ["--data-dir", str(data_dir)] if data_dir is not None else []
-    return arguments
+def arguments(options: StackOptions, data_dir: Path | None) -> list[str]:
+    """The command line that asks for ``options``."""
+    words = ["--regions", ",".join(options.regions)]
+    words += ["--control-plane-port", str(options.control_plane_port)]
+    words += ["--first-node-port", str(options.first_node_port)]
+    words += ["--nodes-per-region", str(options.nodes_per_region)]
+    words += ["--demo"] if options.demo else []
+    words += ["--data-dir", str(data_dir)] if data_dir is not None else []
+    return words

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
-from tests.servers.stack import ADMIN_TOKEN, Stack, kill, left_behind, stack_options, still_running, wait_for
+from tests.servers.stack import ADMIN_TOKEN, Stack, arguments, kill, left_behind, stack_options, still_running, wait_for
 from tidegate.stack.child import Child
+from tidegate.stack.layout import StackOptions
 
 StartStack = Callable[..., Stack]
 
@@ -45,37 +47,31 @@ def test_prints_one_ready_line_and_says_that_the_network_is_trusted(stack: Stack
     assert ADMIN_TOKEN not in output, "a token that the user gave is not printed"
 
 
-def test_names_the_port_that_is_taken_and_starts_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("taken", "wanted_by", "option"),
+    [
+        (lambda options: options.control_plane_port, "control plane", "--control-plane-port"),
+        (lambda options: options.first_node_port + 1, "node b-1", "--first-node-port"),
+    ],
+)
+def test_names_the_port_that_is_taken_and_starts_nothing(
+    tmp_path: Path, taken: Callable[[StackOptions], int], wanted_by: str, option: str
+) -> None:
+    options = stack_options(regions=("a", "b"))
     with socket.socket() as squatter:
-        squatter.bind(("127.0.0.1", 0))
+        squatter.bind(("127.0.0.1", taken(options)))
         squatter.listen()
-        port = squatter.getsockname()[1]
-        up = _up(tmp_path, "--control-plane-port", str(port))
-        wait_for(lambda: up.exit_code() is not None, 20, "it to give up")
-        assert up.exit_code() == 1
-        assert f"port {port} on 127.0.0.1 is taken (wanted by the control plane)" in up.log_tail()
-        assert "--control-plane-port" in up.log_tail()
-
-        free = str(stack_options().control_plane_port)
-        up = _up(tmp_path, "--control-plane-port", free, "--first-node-port", str(port - 1), "--regions", "a,b")
-        wait_for(lambda: up.exit_code() is not None, 20, "it to give up")
-        assert up.exit_code() == 1
-        assert f"port {port} on 127.0.0.1 is taken (wanted by the node b-1)" in up.log_tail()
-        assert "--first-node-port" in up.log_tail()
+        up = _up(tmp_path, options)
+        wait_for(lambda: up.exit_code() is not None, 30, "it to give up")
+    assert up.exit_code() == 1
+    assert f"port {taken(options)} on 127.0.0.1 is taken (wanted by the {wanted_by})" in up.log_tail()
+    assert option in up.log_tail()
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_interrupted_while_starting_it_leaves_nothing(tmp_path: Path) -> None:
     options = stack_options(regions=("solo",))
-    up = _up(
-        tmp_path,
-        "--regions",
-        "solo",
-        "--control-plane-port",
-        str(options.control_plane_port),
-        "--first-node-port",
-        str(options.first_node_port),
-    )
+    up = _up(tmp_path, options)
     wait_for(lambda: "Postgres" in up.log_tail(), 30, "it to have started something")
     psutil.Process(up.pid).send_signal(signal.SIGINT)
     wait_for(lambda: up.exit_code() is not None, 30, "it to stop")
@@ -141,11 +137,11 @@ def test_control_plane_may_die_and_decisions_go_on(start_stack: StartStack, tmp_
     assert stack.stop() == 0
 
 
-def _up(tmp_path: Path, *arguments: str) -> Child:
+def _up(tmp_path: Path, options: StackOptions) -> Child:
     (tmp_path / "tmp").mkdir(exist_ok=True)
     up = Child(
         "tidegate up",
-        [sys.executable, "-m", "tidegate", "up", *arguments],
+        [sys.executable, "-m", "tidegate", "up", *arguments(options, None)],
         log_path=tmp_path / "up.log",
         env={"TMPDIR": str(tmp_path / "tmp")},
     )

@@ -114,9 +114,8 @@ def wait_until_ready(
         time.sleep(POLL_S)
 
 
-def run_to_end(child: Child, *, timeout_s: float, interrupted: Callable[[], None] = lambda: None) -> None:
-    """Start a child that does one thing and ends; raise ``StackError`` with the end of its log when it fails."""
-    child.start()
+def wait_until_done(child: Child, *, timeout_s: float, interrupted: Callable[[], None] = lambda: None) -> None:
+    """Wait for a child that does one thing and ends; raise ``StackError`` with the end of its log when it fails."""
     deadline = time.monotonic() + timeout_s
     try:
         while (code := child.exit_code()) is None:

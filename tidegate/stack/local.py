@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 
 from tidegate.stack.admin import AdminApi
-from tidegate.stack.child import Child, run_to_end, wait_until_ready
+from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.keyring import Keyring
 from tidegate.stack.layout import DataDir, NodePlace, StackOptions, node_places
 from tidegate.stack.ports import LOOPBACK, free_ports
@@ -65,6 +65,12 @@ class LocalStack:
             )
             for region, port in zip(options.regions, store_ports, strict=True)
         }
+        self._migration = Child(
+            "the migration",
+            [*TIDEGATE, "migrate", "--wait-s", f"{START_TIMEOUT_S:.0f}"],
+            env={"TIDEGATE_DATABASE_URL": self._postgres.url(DATABASE)},
+            log_path=data_dir.log("migrate"),
+        )
         self._control_plane = self._control_plane_child()
         self._node_children = [self._node_child(place) for place in self.nodes]
 
@@ -76,6 +82,7 @@ class LocalStack:
     def start(self, admin_token: str) -> None:
         """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``."""
         with self._progress.step("Postgres"):
+            self._migration.start()  # it waits for Postgres, and loads what it needs meanwhile
             for store in self._stores.values():
                 store.prepare()
                 store.child.start()
@@ -87,16 +94,7 @@ class LocalStack:
             for store in self._stores.values():
                 self._wait(store.child, store.is_ready)
         with self._progress.step("database schema"):
-            run_to_end(
-                Child(
-                    "the migration",
-                    [*TIDEGATE, "migrate"],
-                    env={"TIDEGATE_DATABASE_URL": self._postgres.url(DATABASE)},
-                    log_path=self._data_dir.log("migrate"),
-                ),
-                timeout_s=START_TIMEOUT_S,
-                interrupted=self._interrupted,
-            )
+            wait_until_done(self._migration, timeout_s=START_TIMEOUT_S, interrupted=self._interrupted)
         with self._progress.step("control plane"):
             self._control_plane.start()
             self._wait(self._control_plane, partial(_answers, f"{self.control_plane_url}/readyz"))
@@ -115,7 +113,7 @@ class LocalStack:
         """Stop what runs, those that need others first; bounded in time, and nothing is left behind."""
         for together in (
             self._node_children,
-            [self._control_plane],
+            [self._control_plane, self._migration],
             [store.child for store in self._stores.values()],
             [self._postgres.child],
         ):

@@ -33,6 +33,7 @@ def run_up(options: StackOptions) -> int:
         if stop.is_set():
             raise StopRequestedError
 
+    keeps_no_logs = False
     try:
         require_sound(options)
         with _data_dir(options.data_dir) as data_dir:
@@ -40,6 +41,7 @@ def run_up(options: StackOptions) -> int:
             keyring = open_keyring(data_dir, options.regions)
             if made:
                 progress.result(f"admin token: {token} (kept in {data_dir.admin_token})")
+            keeps_no_logs = options.data_dir is None
             stack = LocalStack(options, data_dir, keyring, progress=progress, interrupted=interrupted)
             try:
                 stack.start(token)
@@ -55,7 +57,7 @@ def run_up(options: StackOptions) -> int:
                 stack.stop()
     except StackError as error:
         progress.trouble(str(error))
-        if options.data_dir is None:
+        if keeps_no_logs:
             progress.note("the logs went with the temporary directory: --data-dir keeps them")
         return 1
     except StopRequestedError:
