@@ -118,15 +118,20 @@ def _change(
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
     if_none_match: Annotated[str | None, Header(description="`*`: only if it does not exist")] = None,
 ) -> Change:
-    wait = _WAIT.search(prefer or "")
     return Change(
         writer=request.state.writer,
         rollout=request.state.rollout,
         author=caller.name,
         reason=None if reason is None else _as_text(reason),
         preconditions=Preconditions(if_match, if_none_match),
-        wait_s=None if wait is None else min(float(wait[1]), MAX_WAIT_S),
+        wait_s=wanted_wait_s(prefer),
     )
+
+
+def wanted_wait_s(prefer: str | None) -> float | None:
+    """The seconds of ``wait`` in a ``Prefer`` field (RFC 7240), bounded; ``None`` where it is not asked for."""
+    wait = _WAIT.search(prefer or "")
+    return None if wait is None else min(float(wait[1]), MAX_WAIT_S)
 
 
 def _as_text(header: str) -> str:

@@ -1,5 +1,6 @@
 """Documents as the contract wants them: natural ids, canonical JSON, and what a revision may show of them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import msgspec
@@ -61,8 +62,26 @@ def key_of(document: Document) -> DocumentKey:
 
 
 def canonical(document: Document) -> str:
-    """The one way to write a document as JSON."""
-    return msgspec.json.encode(document, order="sorted").decode()
+    """The one way to write a document as JSON: sorted members, none that equals its default.
+
+    Not left to ``omit_defaults``: it compares by identity, so that equal documents could be written in two ways.
+    """
+    return msgspec.json.encode(_plain(document), order="sorted").decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, msgspec.Struct):
+        members = ((name, getattr(value, name), default) for name, default in _defaults(type(value)))
+        return {name: _plain(member) for name, member, default in members if member != default}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@functools.cache
+def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, object], ...]:
+    return tuple(
+        (field.name, field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
+        for field in msgspec.structs.fields(kind)
+    )
 
 
 def shown(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""Quotas in whole units: the parts always sum to the whole, and nobody is off by a unit or more."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.quotas.allocation import equal_shares, explicit_shares, largest_remainder
+
+NAMES = st.text("abcdefgh", min_size=1, max_size=4)
+
+
+@given(
+    st.integers(0, 10**12), st.dictionaries(NAMES, st.fractions(min_value=0, max_value=10**6), min_size=1, max_size=9)
+)
+def test_parts_sum_to_the_whole_and_stay_within_one_unit_of_exact(units: int, weights: dict[str, Fraction]) -> None:
+    total = sum(weights.values(), Fraction(0))
+    if total == 0:
+        with pytest.raises(ValueError, match="nothing to split by"):
+            largest_remainder(units, weights)
+        return
+    parts = largest_remainder(units, weights)
+    assert sum(parts.values()) == units
+    for name, part in parts.items():
+        assert abs(part - units * weights[name] / total) < 1
+
+
+def test_the_odd_unit_goes_to_the_largest_remainder_and_in_a_tie_to_the_first_name() -> None:
+    assert equal_shares(10, ["us", "eu", "ap"]) == {"ap": 4, "eu": 3, "us": 3}
+    assert largest_remainder(10, {"a": Fraction(1), "b": Fraction(2)}) == {"a": 3, "b": 7}
+
+
+def test_a_decimal_share_means_that_decimal() -> None:
+    # as binary floats, 0.1 x 10 and 0.7 x 10 would not be 1 and 7
+    assert explicit_shares(10, {"a": 0.1, "b": 0.2, "c": 0.7}, ["a", "b", "c"]) == {"a": 1, "b": 2, "c": 7}
+
+
+def test_regions_without_a_share_get_nothing_and_no_regions_means_no_shares() -> None:
+    assert explicit_shares(5, {"a": 1.0}, ["a", "b"]) == {"a": 5, "b": 0}
+    assert equal_shares(5, []) == {}
