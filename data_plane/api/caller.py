@@ -12,6 +12,7 @@ speak for clients. ``required``: nothing without a gateway token."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 TOKEN_HEADER = b"x-tidegate-token"
+REQUEST_ID_HEADER = b"x-request-id"
 
 
 class Caller(NamedTuple):

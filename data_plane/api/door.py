@@ -7,10 +7,11 @@ import msgspec
 
 from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, MAX_COST, CheckRequest
 from data_plane.api.answers import JSON_TYPE, Answer, FieldError, InputError, problem
-from data_plane.api.caller import Caller, Headers, Trust, identify
+from data_plane.api.caller import REQUEST_ID_HEADER, Caller, Headers, Trust, header, identify
 from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.render import Renderer, batch_item_error, not_understood
+from data_plane.api.replays import Replays
 from data_plane.domain.check import Refusal, UnknownNameError, Verdict
 from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES, InvalidAddressError
 from data_plane.services.decide import Decider
@@ -46,6 +47,7 @@ class Door:
         self._dialect = dialect
         self._key_sources = key_sources
         self._trusted_hops = trusted_hops
+        self._replays = Replays()
 
     def check(self, headers: Headers, body: bytes, reply: Reply) -> None:
         """``POST /v1/check``."""
@@ -73,23 +75,24 @@ class Door:
 
     def authorize(self, method: str, target: str, headers: Headers, reply: Reply) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
+        reply_as = reply
         try:
-            reply_as: Reply = reply
             caller = self._caller(headers)
-            dialect = caller.gateway.dialect if caller.gateway is not None else None
+            gateway = caller.gateway
             asked = read_forward_auth(
                 method, target, headers,
-                dialect=DIALECTS[dialect or self._dialect], by_token=caller.gateway is not None,
-                key_sources=self._key_sources, trusted_hops=self._trusted_hops,
+                dialect=DIALECTS[(gateway.dialect if gateway is not None else None) or self._dialect],
+                by_token=gateway is not None, key_sources=self._key_sources, trusted_hops=self._trusted_hops,
             )  # fmt: skip
             if asked.deny_as_403:
                 reply_as = _nginx_reply(reply)
-            request_id = self._next_id()
-
-            def decided(result: Verdict | Refusal) -> None:
-                reply_as(self._renderer.authorize(result, request_id, self._clock.now_us()))
-
-            self._decider.decide(asked.check, decided)
+            named = header(headers, REQUEST_ID_HEADER) if gateway is not None else None
+            if gateway is not None and named is not None:
+                first = self._replays.first_time((gateway.gateway, named), reply_as, self._clock.now_us())
+                if first is None:
+                    return
+                reply_as = first
+            self._authorize(asked.check, reply_as)
         except RefusedInputError as error:
             reply_as(problem(error.status, error.message, error=error.error, message=error.message))
         except (UnknownNameError, InvalidAddressError) as error:
@@ -97,6 +100,14 @@ class Door:
             reply_as(problem(403, message, error="malformed_request", message=message))
         except InputError as error:  # the gateway's own credential is missing or wrong
             reply_as(error.answer())
+
+    def _authorize(self, check: CheckRequest, reply: Reply) -> None:
+        request_id = self._next_id()
+
+        def decided(result: Verdict | Refusal) -> None:
+            reply(self._renderer.authorize(result, request_id, self._clock.now_us()))
+
+        self._decider.decide(check, decided)
 
     def _caller(self, headers: Headers) -> Caller:
         index = self._decider.index

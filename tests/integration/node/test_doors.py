@@ -202,6 +202,16 @@ async def test_nginx_gets_403_with_the_true_answer_in_headers(client):
     assert "retry-after" in denied.headers
 
 
+async def test_a_gateways_request_id_counts_once_and_nobody_elses_counts_at_all(client):
+    headers = {"x-original-uri": "/", "x-original-method": "GET", "x-api-key": FREE, "x-request-id": "r-1"}
+    for _ in range(3):
+        await client.get("/v1/authorize", headers={**headers, "x-tidegate-token": GATEWAY_TOKEN})
+    assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 0})).json()["remaining"] == 4
+    for _ in range(3):
+        await client.get("/v1/authorize", headers=headers)
+    assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 0})).json()["remaining"] == 1
+
+
 async def test_forward_auth_tells_end_users_no_more_than_they_need(client):
     for _ in range(5):
         await client.get("/v1/authorize/x", headers={"x-api-key": FREE})
