@@ -1,10 +1,10 @@
 """A script call: which decisions ride in it, and how each gets exactly one answer."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from data_plane.adapters.redis.link import pack_command
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.domain.outcome import Outcome
 from data_plane.services.ports import CounterCheck, StoreUnavailableError
@@ -25,6 +25,8 @@ class Answers:
 
     def __init__(self, stats: StoreStats) -> None:
         self._stats = stats
+        self._loop = asyncio.get_running_loop()
+        self._refused: dict[str, list[CounterCheck]] = {}
 
     def give(self, check: CounterCheck, outcomes: Sequence[Outcome], now_us: int) -> None:
         """Answer one decision."""
@@ -51,6 +53,18 @@ class Answers:
                 check.done(error, 0)
             except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
                 self._broken_callback()
+
+    def refuse_soon(self, check: CounterCheck, reason: str) -> None:
+        """Refuse on the loop's next turn. Within ``submit`` a pipelining caller would recurse, one level a request."""
+        if not self._refused:
+            self._loop.call_soon(self.flush)
+        self._refused.setdefault(reason, []).append(check)
+
+    def flush(self) -> None:
+        """Answer those that were to be refused soon."""
+        refused, self._refused = self._refused, {}
+        for reason, checks in refused.items():
+            self.refuse(checks, reason)
 
     def _broken_callback(self) -> None:
         self._stats.callback_errors += 1
@@ -130,8 +144,3 @@ class CallOwner:
     def on_reply(self, call: Call, reply: object) -> None:
         """Read the reply to ``call``."""
         raise NotImplementedError
-
-
-def pack(sha: bytes, dirty_key: bytes, keys: list[bytes], arguments: list[bytes]) -> bytes:
-    """The packed ``EVALSHA`` of a batch: KEYS[1] is the dirty set, then every counter; one argument a decision."""
-    return pack_command(b"EVALSHA", sha, len(keys) + 1, dirty_key, *keys, *arguments)

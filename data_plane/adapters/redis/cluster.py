@@ -52,7 +52,6 @@ class Cluster:
         self._dirty: dict[int, bytes] = {}
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._orphans: list[CounterCheck] = []
         self._closed = False
 
     # Decisions
@@ -128,27 +127,22 @@ class Cluster:
             shard.submit(check)
             return
         self.want_refresh()
-        if not self._orphans:
-            self._loop.call_soon(self._answer_orphans)
-        self._orphans.append(check)
-
-    def _answer_orphans(self) -> None:
-        orphans, self._orphans = self._orphans, []
-        self._answers.refuse(orphans, "closed" if self._closed else "cluster_down")
+        self._answers.refuse_soon(check, "closed" if self._closed else "cluster_down")
 
     def _later(self, call: Call) -> None:
         self._loop.call_later(RETRY_S, self._again, call.unanswered, call.unanswered_times)
 
     def _again(self, checks: list[CounterCheck], times: list[float]) -> None:
         """Try decisions of one slot again while there is time; giving up is the slot's doing, not a server's."""
-        shard = self._owners[key_slot(checks[0].keys[0])]
+        slot = key_slot(checks[0].keys[0])
+        shard = self._owners[slot]
         horizon = self._loop.time() - self._patience_s
         fresh = next((place for place, time in enumerate(times) if time > horizon), len(times))
         if shard is None or self._closed:
             fresh = len(times)
         self._answers.refuse(checks[:fresh], "slot_migrating")
         if shard is not None and fresh < len(checks):
-            shard.send_alone(checks[fresh:], times[fresh:])
+            shard.send_alone(checks[fresh:], times[fresh:], slot)
 
     # The map
 

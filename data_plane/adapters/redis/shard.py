@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
 
-from data_plane.adapters.redis.calls import Answers, Call, CallOwner, ScriptCodec, pack
+from data_plane.adapters.redis.batches import CallBuilder, Slots, by_slot
+from data_plane.adapters.redis.calls import Answers, Call, CallOwner, ScriptCodec
 from data_plane.adapters.redis.circuit import Backoff, Circuit
 from data_plane.adapters.redis.connect import Connector
 from data_plane.adapters.redis.keeper import LinkKeeper
@@ -14,27 +14,6 @@ from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.adapters.redis.status import ShardStatus
 from data_plane.services.ports import CounterCheck
-
-
-class Slots(Protocol):
-    """What a shard of a Cluster needs to know of the others."""
-
-    def slot_of(self, check: CounterCheck) -> int:
-        """The slot of all of this check's keys."""
-        ...
-
-    def dirty_key_of(self, checks: list[CounterCheck], slot: int | None) -> bytes:
-        """What stands for the dirty set in a call with these checks, which are all in this slot."""
-        ...
-
-    def redirect(self, call: Call, code: str, message: str) -> None:
-        """Take over a call that was answered with MOVED, ASK or TRYAGAIN: it did not run."""
-        ...
-
-    def want_refresh(self) -> None:
-        """A server is in trouble: see whether another has its slots by now."""
-        ...
-
 
 SWEEPS_PER_DEADLINE = 4
 CLUSTER_CALLS_IN_FLIGHT = 256
@@ -55,12 +34,10 @@ class Shard(CallOwner):
         slots: Slots | None = None,
     ) -> None:
         self._codec = codec
-        self._dirty_key = dirty_key
         self._slots = slots
         self._stats = stats
         self._answers = Answers(stats)
-        self._max_decisions = settings.max_batch_decisions
-        self._max_limits = settings.max_batch_limits
+        self._builder = CallBuilder(settings, codec.encode, self._answers, dirty_key, slots)
         self._max_pending = settings.max_pending
         self._max_calls = settings.max_in_flight if slots is None else CLUSTER_CALLS_IN_FLIGHT
         self._deadline_s = settings.deadline_ms / 1000
@@ -83,7 +60,6 @@ class Shard(CallOwner):
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._pending: list[CounterCheck] = []
         self._times: list[float] = []
-        self._refused: dict[Reason, list[CounterCheck]] = {}
         self._in_flight = 0
         self._flush_scheduled = False
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -94,10 +70,10 @@ class Shard(CallOwner):
     def submit(self, check: CounterCheck) -> None:
         """Queue a decision; its ``done`` is called later, never from within this call."""
         if self.circuit.state != "closed" and not self._may_probe():
-            self._refuse_soon(check, "circuit_open")
+            self._answers.refuse_soon(check, "circuit_open")
             return
         if len(self._pending) >= self._max_pending or self._closing:
-            self._refuse_soon(check, "closed" if self._closing else "overloaded")
+            self._answers.refuse_soon(check, "closed" if self._closing else "overloaded")
             return
         self._pending.append(check)
         self._times.append(self._loop.time())
@@ -118,25 +94,18 @@ class Shard(CallOwner):
             self._arm_sweep()
         self._schedule_flush()
 
-    def send_alone(self, checks: list[CounterCheck], times: list[float]) -> None:
+    def send_alone(self, checks: list[CounterCheck], times: list[float], slot: int) -> None:
         """Send each of these in a call of its own: one that can run is not held up by one that cannot yet."""
+        link = self.keeper.link
+        if link is None:
+            self._answers.refuse(checks, "connection_lost")
+            return
         for check, time in zip(checks, times, strict=True):
-            link = self.keeper.link
-            call = self._build([check], [time], self._slots.slot_of(check) if self._slots else None)
-            if link is None or call is None:
-                self._answers.refuse([check], "connection_lost")
-            else:
-                self._send(link, call)
+            self._send_all(link, [check], [time], slot)
 
     def send_asking(self, call: Call) -> None:
         """Send a call that an ASK redirected here: this server does not own the slot yet."""
-        link = self.keeper.link
-        if link is None or not call.unanswered:
-            self._answers.refuse(call.give_up(), "connection_lost")
-            return
-        again = self._build(call.unanswered, call.unanswered_times, call.slot)
-        if again is not None:
-            self._send(link, again, before=pack_command(b"ASKING"))
+        self._send_again(call, pack_command(b"ASKING"))
 
     def on_reply(self, call: Call, reply: object) -> None:
         """Answer a batch's decisions from its reply, or from what kept it from running."""
@@ -175,7 +144,7 @@ class Shard(CallOwner):
             if isinstance(taker, Call):
                 self._answers.refuse(taker.give_up(), "closed")
         self._refuse_pending("closed")
-        self._answer_refused()
+        self._answers.flush()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
 
@@ -194,57 +163,21 @@ class Shard(CallOwner):
                 return
             checks, times = self._take()
             if self._slots is None:
-                call = self._build(checks, times, None)
-                if call is not None:
-                    self._send(link, call)
-            else:
-                self._send_by_slot(link, self._slots, checks, times)
+                self._send_all(link, checks, times, None)
+                continue
+            for slot, (members, member_times) in by_slot(self._slots, checks, times).items():
+                self._send_all(link, members, member_times, slot)
 
     def _take(self) -> tuple[list[CounterCheck], list[float]]:
-        limits = taken = 0
-        for check in self._pending[: self._max_decisions]:
-            limits += len(check.keys)
-            if limits > self._max_limits and taken:
-                break
-            taken += 1
+        taken = self._builder.fitting(self._pending)
         checks, times = self._pending[:taken], self._times[:taken]
         del self._pending[:taken]
         del self._times[:taken]
         return checks, times
 
-    def _send_by_slot(self, link: Link, slots: Slots, checks: list[CounterCheck], times: list[float]) -> None:
-        groups: dict[int, tuple[list[CounterCheck], list[float]]] = {}
-        for check, time in zip(checks, times, strict=True):
-            group = groups.setdefault(slots.slot_of(check), ([], []))
-            group[0].append(check)
-            group[1].append(time)
-        for slot, (members, member_times) in groups.items():
-            call = self._build(members, member_times, slot)
-            if call is not None:
-                self._send(link, call)
-
-    def _build(self, checks: list[CounterCheck], times: list[float], slot: int | None) -> Call | None:
-        keys: list[bytes] = []
-        arguments: list[bytes] = []
-        counts: list[int] = []
-        encode = self._codec.encode
-        try:
-            for check in checks:
-                arguments.append(encode(check.cost, check.params))
-                keys.extend(check.keys)
-                counts.append(len(check.keys))
-        except Exception:  # noqa: BLE001  one that cannot be encoded must not take its batch along
-            if len(checks) == 1:
-                self._answers.refuse(checks, "script_error")
-                return None
-            for check, time in zip(checks, times, strict=True):
-                call = self._build([check], [time], slot)
-                if call is not None and self.keeper.link is not None:
-                    self._send(self.keeper.link, call)
-            return None
-        dirty_key = self._dirty_key if self._slots is None else self._slots.dirty_key_of(checks, slot)
-        packed = pack(self.keeper.sha, dirty_key, keys, arguments)
-        return Call(owner=self, checks=checks, times=times, counts=counts, packed=packed, slot=slot)
+    def _send_all(self, link: Link, checks: list[CounterCheck], times: list[float], slot: int | None) -> None:
+        for call in self._builder.build(self, self.keeper.sha, checks, times, slot):
+            self._send(link, call)
 
     def _send(self, link: Link, call: Call, before: bytes = b"") -> None:
         self._in_flight += 1
@@ -292,14 +225,20 @@ class Shard(CallOwner):
 
     def _reload_and_send(self, call: Call) -> None:
         """The server forgot the script (restart, SCRIPT FLUSH). The call did not run, so sending it again is safe."""
+        self._stats.script_loads += 1
+        self._send_again(call, pack_command(b"SCRIPT", b"LOAD", self._codec.source), reloaded=True)
+
+    def _send_again(self, call: Call, before: bytes, *, reloaded: bool = False) -> None:
+        """Send what is left of a call that did not run, after the command ``before``."""
         link = self.keeper.link
-        again = self._build(call.unanswered, call.unanswered_times, call.slot) if call.unanswered else None
-        if link is None or again is None:
+        if link is None:
             self._answers.refuse(call.give_up(), "connection_lost")
             return
-        again.reloaded = True
-        self._stats.script_loads += 1
-        self._send(link, again, before=pack_command(b"SCRIPT", b"LOAD", self._codec.source))
+        if call.unanswered:
+            parts = self._builder.build(self, self.keeper.sha, call.unanswered, call.unanswered_times, call.slot)
+            for again in parts:
+                again.reloaded = reloaded
+                self._send(link, again, before=before)
 
     # Deadlines and faults
 
@@ -356,17 +295,6 @@ class Shard(CallOwner):
     def _refuse_pending(self, reason: Reason) -> None:
         checks, self._pending, self._times = self._pending, [], []
         self._answers.refuse(checks, reason)
-
-    def _refuse_soon(self, check: CounterCheck, reason: Reason) -> None:
-        """Never from within ``submit``: a pipelining caller would recurse, one level a request."""
-        if not self._refused:
-            self._loop.call_soon(self._answer_refused)
-        self._refused.setdefault(reason, []).append(check)
-
-    def _answer_refused(self) -> None:
-        refused, self._refused = self._refused, {}
-        for reason, checks in refused.items():
-            self._answers.refuse(checks, reason)
 
     # The connection
 

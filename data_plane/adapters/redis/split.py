@@ -69,7 +69,7 @@ class Split:
             self._answers.give(self._whole, self._joined(), max(self._now_us))
             return
         cost = self._whole.cost
-        for number, part in enumerate(self._parts):
+        for number in range(len(self._parts)):
             if passed[number] and cost:
                 self._give_back(self._consumed(number), self._now_us[number])
                 self._answer[number] = [_before(outcome, cost) for outcome in self._outcomes(number)]

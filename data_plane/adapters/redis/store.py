@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 
 from redis.crc import key_slot
 
+from data_plane.adapters.redis.batches import Slots
 from data_plane.adapters.redis.calls import ScriptCodec
 from data_plane.adapters.redis.client import Argument, Reply, SideClient
 from data_plane.adapters.redis.cluster import Cluster
 from data_plane.adapters.redis.connect import Address, Connector, address_of
 from data_plane.adapters.redis.give_back import GiveBacks
 from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.shard import Shard, Slots
+from data_plane.adapters.redis.shard import Shard
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.adapters.redis.status import StoreStatus
 from data_plane.adapters.redis.topology import (
@@ -119,6 +120,7 @@ class RedisCounterStore:
         )
 
     def dirty_key_beside(self, key: bytes) -> bytes:
+        """The dirty set that a script may name together with this key."""
         return self._topology.dirty_key(key_slot(key))
 
     def _make_shard(self, connector: Connector, slots: Slots | None = None) -> Shard:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import redis
-
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer
 

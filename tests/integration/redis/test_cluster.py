@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import redis
 from redis.crc import key_slot
-
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, ask, rule
@@ -61,7 +61,9 @@ async def test_limits_in_several_slots_are_all_or_nothing(masters: Masters, open
         await store.settled()
     assert verdicts == ["allowed"] * 10 + ["denied"] * 5
     assert [outcome.remaining for outcome in one.answers[0]] == [10, 0, 20]
-    left = [(await ask(store, (key,), (limit,), 0)).answers[0][0].remaining for key, limit in zip(keys, limits)]
+    left = [
+        (await ask(store, (key,), (limit,), 0)).answers[0][0].remaining for key, limit in zip(keys, limits, strict=True)
+    ]
     assert left == [10, 0, 20]
     assert store.stats.given_back == 10
     assert store.stats.give_back_failures == 0

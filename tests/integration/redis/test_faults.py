@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 
 import pytest
-import redis
 
+import redis
 from data_plane.adapters.redis.server import StoreMisconfiguredError
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, Load, ask, rule
@@ -42,7 +42,6 @@ async def test_a_killed_and_restarted_server_costs_no_answer(server: StoreServer
     restart(server)
     await load.verdicts(100, "allowed")
     verdicts = await load.stop()
-    print(dict(verdicts), f"slowest {load.slowest_ms():.0f} ms")
     assert set(verdicts) <= {"allowed", "circuit_open", "connection_lost", "timeout", "loading"}
     assert load.slowest_ms() < DEADLINE_MS * 1.5 + SLACK_MS
     assert store.status().usable
@@ -62,7 +61,6 @@ async def test_a_paused_server_opens_the_circuit_and_late_replies_answer_nobody_
         os.kill(server.child.pid, signal.SIGCONT)
     await load.verdicts(100, "allowed")
     verdicts = await load.stop()
-    print(dict(verdicts), f"slowest {load.slowest_ms():.0f} ms", store.stats)
     assert set(verdicts) == {"allowed", "circuit_open", "timeout"}
     assert load.slowest_ms() < DEADLINE_MS * 1.5 + SLACK_MS
     assert store.stats.late_replies > 0

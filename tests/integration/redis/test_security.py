@@ -1,17 +1,17 @@
 """TLS with a client certificate, ACL users, and unix sockets, on real servers."""
 
-import datetime
+import datetime as dt
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import redis
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+import redis
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask, rule
 from tests.servers.redis_debian import redis_binary
@@ -19,7 +19,7 @@ from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer
 
-NOW = datetime.datetime.now(datetime.UTC)
+NOW = dt.datetime.now(dt.UTC)
 
 
 def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None):
@@ -32,8 +32,8 @@ def certificate(folder: Path, name: str, issuer: tuple[x509.Certificate, ec.Elli
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - datetime.timedelta(hours=1))
-        .not_valid_after(NOW + datetime.timedelta(hours=1))
+        .not_valid_before(NOW - dt.timedelta(hours=1))
+        .not_valid_after(NOW + dt.timedelta(hours=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
     )
@@ -58,7 +58,8 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
     certificate(folder, "client", authority)
     port = free_ports(1)[0]
     (folder / "redis.conf").write_text(
-        f"bind 127.0.0.1\nport 0\ntls-port {port}\ntls-cert-file {folder}/server.crt\ntls-key-file {folder}/server.key\n"
+        f"bind 127.0.0.1\nport 0\ntls-port {port}\n"
+        f"tls-cert-file {folder}/server.crt\ntls-key-file {folder}/server.key\n"
         f'tls-ca-cert-file {folder}/ca.crt\nsave ""\ndir {folder}\n'
     )
     child = Child("Redis with TLS", [binary, folder / "redis.conf"], log_path=folder / "log")
@@ -70,9 +71,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
         child.stop()
 
 
-async def test_decides_over_tls_with_a_client_certificate(
-    tls_server: tuple[int, Path], open_store: OpenStore
-) -> None:
+async def test_decides_over_tls_with_a_client_certificate(tls_server: tuple[int, Path], open_store: OpenStore) -> None:
     port, folder = tls_server
     store = await open_store(
         f"rediss://localhost:{port}/0",
@@ -103,7 +102,7 @@ def acl_url(store_url: str) -> Iterator[str]:
             "ACL", "SETUSER", "node", "on", ">node-password", "~*", "+@scripting", "-@all", "+evalsha", "+eval",
             "+script|load", "+get", "+set", "+sadd", "+time",
         )  # fmt: skip
-        yield store_url.replace("redis://:", "redis://node:").replace(store_url.split(":")[2].split("@")[0], "node-password")
+        yield f"redis://node:node-password@{store_url.rpartition('@')[2]}"
         admin.execute_command("ACL", "DELUSER", "node")
 
 
@@ -133,6 +132,6 @@ async def test_decides_over_a_unix_socket(
 ) -> None:
     path = tmp_path / "s"
     server = start_store(settings={"unixsocket": str(path)})
-    store = await open_store(server.url.replace("redis://", "unix://").split("@")[0] + f"@{path}")
+    store = await open_store(server.url.replace("redis://", "unix://").partition("@")[0] + f"@{path}")
     assert (await ask(store, (b"{c}",), (rule(2),))).verdict == "allowed"
     assert await store.execute("PING")

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
+import redis
 from tests.integration.redis.clusters import wait_for
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Load
@@ -22,7 +22,8 @@ def watched(
     start_store: Callable[..., StoreServer], tmp_path: Path
 ) -> Iterator[tuple[StoreServer, tuple[tuple[str, int], ...]]]:
     """A master with one replica, watched by three sentinels that call it dead after half a second."""
-    master, replica = (start_store(name="Redis", binary=redis_binary()) for _ in range(2))
+    settings = {"repl-diskless-sync-delay": "0", "shutdown-timeout": "0", "repl-ping-replica-period": "1"}
+    master, replica = (start_store(name="Redis", binary=redis_binary(), settings=settings) for _ in range(2))
     for server in (master, replica):
         with redis.Redis.from_url(server.url) as client:
             client.config_set("masterauth", PASSWORD)
@@ -76,7 +77,6 @@ async def test_a_failover_under_load_answers_every_decision(watched, open_store:
     await load.verdicts(100, "circuit_open")
     await load.verdicts(100, "allowed", timeout_s=20)
     verdicts = await load.stop()
-    print(dict(verdicts), f"slowest {load.slowest_ms():.0f} ms", store.stats)
     assert set(verdicts) <= {"allowed", "circuit_open", "connection_lost", "timeout", "read_only"}
     assert store.status().shards[0].server.run_id != first
     assert store.status().usable

@@ -79,5 +79,7 @@ def test_a_server_that_must_not_hold_counters_is_refused(info: str, complaint: s
 
 
 def test_info_is_read() -> None:
-    facts = read_info("# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\nrole:master\r\nused_memory:12\r\nmaxmemory:99\r\n")
+    facts = read_info(
+        "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\nrole:master\r\nused_memory:12\r\nmaxmemory:99\r\n"
+    )
     assert (facts.run_id, facts.role, facts.used_memory, facts.maxmemory) == ("abc", "master", 12, 99)
