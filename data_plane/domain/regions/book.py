@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Gift(NamedTuple):
-    """All that one region ever gave another under an id: units of rights or capacity, and (buckets) tokens in quanta."""
+    """All that one region ever gave another under an id: units of rights or capacity; for buckets tokens in quanta."""
 
     units: int = 0
     quanta: int = 0

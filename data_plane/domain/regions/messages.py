@@ -11,8 +11,8 @@ from data_plane.domain.regions.book import Cell, Gift, Life
 class Ask(NamedTuple):
     """A request for rights of ``key`` under ``id``.
 
-    ``known`` is all that the asker was given by ``to_incarnation`` (0: it knows none) under this id; ``have`` its rights
-    (buckets: capacity) in units, ``rate`` its demand in units a second, ``need`` the cost that it could not pay.
+    ``known`` is all that the asker was given by ``to_incarnation`` (0: it knows none) under this id; ``have`` its
+    rights (buckets: capacity) in units, ``rate`` its demand in units a second.
     """
 
     key: str
@@ -25,7 +25,6 @@ class Ask(NamedTuple):
     known: Gift
     have: int
     rate: int
-    need: int
     sent_us: int
 
 
@@ -49,13 +48,12 @@ class Give(NamedTuple):
 
 
 class Told(NamedTuple):
-    """One cell of the sender's own or, handing back, of the receiver's earlier life; ``version`` comes back in the ACK."""
+    """One cell of the sender's own or, handing back, of an earlier life of the receiver's."""
 
     key: str
     generation: int
     life: Life
     cell: Cell
-    version: int
 
 
 class Tell(NamedTuple):
@@ -75,7 +73,7 @@ class Tell(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Answers a ``Tell`` by its ``sent_us``: merged and stored. ``waiting`` are positions the receiver can't place yet."""
+    """Answers a ``Tell`` by its ``sent_us``: merged and stored, but for ``waiting``: positions it cannot place yet."""
 
     slice: int
     sender: str

@@ -14,8 +14,9 @@ class Terms(NamedTuple):
     """Parameters of a counter's steps; all that a script would get in ARGV.
 
     ``rate``, ``unit`` and ``size`` are a bucket's: quanta a microsecond, quanta a unit, units (see
-    ``domain.algorithms.buckets``). ``quiet_id`` is the last id under which this incarnation owns nothing. ``horizon_us``
-    is how long rights should last before more are asked for. ``overdraft`` is in units; ``peers_fresh`` allows it.
+    ``domain.algorithms.buckets``). ``quiet_id`` is the last id under which this incarnation owns nothing.
+    ``horizon_us`` is how long rights should last before more are asked for. ``overdraft`` is in units, allowed while
+    ``peers_fresh``.
     ``shares`` are every region's current shares, by which the others' parts are kept for them when they fall silent.
     """
 

@@ -38,6 +38,7 @@ class Basis(NamedTuple):
     rate: int
     known: tuple[tuple[str, int, Gift], ...]
     """By donor and its incarnation."""
+    low: bool
 
 
 def give(terms: Terms, state: Rights | None, book: Book, ask: Ask, now_us: int) -> Given | None:
@@ -103,7 +104,9 @@ def basis(terms: Terms, state: Rights | None, book: Book, now_us: int) -> Basis:
     current = rolled(terms, state, now_us)
     known = tuple((donor, life, gift) for (donor, life, id), gift in book.received.items() if id == current.id)
     have = max(0, spare(terms, current, now_us))
-    return Basis(current.id, have, demand(terms, current, now_us), known)
+    return Basis(
+        current.id, have, demand(terms, current, now_us), known, low=have < low_water(terms, current, 1, now_us)
+    )
 
 
 def _moved(state: Rights, id: int, units: int) -> Rights:

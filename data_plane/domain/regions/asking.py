@@ -1,0 +1,111 @@
+"""Whom to ask for rights, and when: one node's view of every counter that runs low.
+
+At most one question a counter is open; the richest peer as last heard is asked first; who had nothing is left in peace
+until there is news; who does not answer within two round trips is passed over for a while.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from data_plane.domain.regions.messages import Ask, Give
+from data_plane.domain.regions.rules import Rules
+
+FIRST_RTT_US = 200_000
+PATIENCE_US = 1_000_000
+"""How long a peer that did not answer is passed over; for buckets also one that had nothing to lend."""
+
+Name = tuple[str, int]
+"""A counter and its generation."""
+
+
+class _Quest:
+    """The search for rights of one counter under one id."""
+
+    def __init__(self, id: int) -> None:
+        self.id = id
+        self.asked: str | None = None
+        self.asked_us = 0
+        self.asked_at: dict[str, int] = {}
+        self.silent: set[str] = set()
+        self.passed_over_until_us: dict[str, int] = {}
+        self.have: dict[str, int] = {}
+
+
+class Asker:
+    """Questions of one node. Times are its clock."""
+
+    def __init__(self, peers: Iterable[str], rules: Rules) -> None:
+        self._peers = sorted(peers)
+        self._rules = rules
+        self._quests: dict[Name, _Quest] = {}
+        self._rtt_us: dict[str, int] = {}
+
+    def horizon_us(self) -> int:
+        """How long rights should last: three round trips to the farthest peer that answers."""
+        return 3 * max(self._rtt_us.values(), default=FIRST_RTT_US)
+
+    def rtt_us(self, peer: str) -> int:
+        """The round trip as measured, smoothed."""
+        return self._rtt_us.get(peer, FIRST_RTT_US)
+
+    def whom(self, name: Name, id: int, shares: Mapping[str, int], now_us: int) -> str | None:
+        """The peer to ask now for rights of this counter, or nobody. ``shares`` tell what unheard peers may have."""
+        quest = self._quest(name, id)
+        if quest.asked is not None:
+            if now_us < quest.asked_us + 2 * self.rtt_us(quest.asked):
+                return None
+            quest.passed_over_until_us[quest.asked] = now_us + PATIENCE_US
+            quest.asked = None
+        candidates = [peer for peer in self._peers if self._may_have(quest, peer, now_us)]
+        if not candidates:
+            return None
+        if self._rules.richest_first:
+            return max(candidates, key=lambda peer: quest.have.get(peer, shares.get(peer, 0)))
+        return candidates[0]
+
+    def asked(self, name: Name, ask: Ask, peer: str, now_us: int) -> int:
+        """Note that the question goes out; when to look again if no answer came."""
+        quest = self._quest(name, ask.id)
+        quest.asked, quest.asked_us = peer, now_us
+        return now_us + 2 * self.rtt_us(peer)
+
+    def answered(self, name: Name, answer: Give, gained: int, now_us: int, *, is_bucket: bool = False) -> None:
+        """Learn from a peer's answer."""
+        round_trip_us = max(1, now_us - answer.asked_us)
+        known_us = self._rtt_us.get(answer.sender)
+        self._rtt_us[answer.sender] = round_trip_us if known_us is None else (7 * known_us + round_trip_us) // 8
+        quest = self._quest(name, answer.id)
+        if quest.id != answer.id:
+            return
+        quest.have[answer.sender] = answer.have
+        if quest.asked == answer.sender:
+            quest.asked = None
+        if gained:
+            quest.silent.discard(answer.sender)
+            quest.passed_over_until_us.pop(answer.sender, None)
+        elif answer.is_empty and self._rules.silence_after_empty:
+            if is_bucket:
+                quest.passed_over_until_us[answer.sender] = now_us + PATIENCE_US
+            else:
+                quest.silent.add(answer.sender)
+
+    def heard(self, name: Name, ask: Ask) -> None:
+        """A peer's own question says what it has: that is news."""
+        quest = self._quests.get(name)
+        if quest is None or quest.id != ask.id:
+            return
+        quest.have[ask.sender] = ask.have
+        if ask.have > 0:
+            quest.silent.discard(ask.sender)
+
+    def forget(self, name: Name) -> None:
+        """The counter is gone, or idle."""
+        self._quests.pop(name, None)
+
+    def _quest(self, name: Name, id: int) -> _Quest:
+        quest = self._quests.get(name)
+        if quest is None or quest.id < id:
+            quest = self._quests[name] = _Quest(id)
+        return quest
+
+    def _may_have(self, quest: _Quest, peer: str, now_us: int) -> bool:
+        return peer not in quest.silent and quest.passed_over_until_us.get(peer, 0) <= now_us

@@ -1,0 +1,131 @@
+"""Whom to tell which counts, and when a mark may go: the work of the node that holds a slice.
+
+Marks lie in the region's store and name no version: what was told is compared with what is there now. Peers that answer
+nothing for long do not hold marks up; when they are back they are told everything once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from data_plane.domain.regions.book import Cell, Life
+from data_plane.domain.regions.messages import Ack, Tell, Told
+from data_plane.domain.regions.rules import Rules, Timing
+
+Version = tuple[tuple[Life, Cell], ...]
+"""A counter's own cells as they are now."""
+
+
+class Marked(NamedTuple):
+    """A counter with unsettled news: dirty since ``since_us``; ``is_pressing`` when it cannot wait a second."""
+
+    key: str
+    generation: int
+    version: Version
+    since_us: int
+    is_pressing: bool
+
+
+class _Peer:
+    """What is known of one peer's knowledge."""
+
+    def __init__(self) -> None:
+        self.acked: dict[tuple[str, int], tuple[Version, int]] = {}
+        self.in_flight: dict[int, dict[tuple[str, int], Version]] = {}
+        self.silent_since_us: int | None = None
+        self.next_heartbeat_us = 0
+
+
+class Teller:
+    """One slice's conversation with every peer. Times are the node's clock."""
+
+    def __init__(
+        self, region: str, slice_id: int, peers: Iterable[str], timing: Timing, rules: Rules, resend_us: int
+    ) -> None:
+        self._region = region
+        self._slice = slice_id
+        self._timing = timing
+        self._rules = rules
+        self._resend_us = max(resend_us, timing.tick_us)
+        self._peers = {peer: _Peer() for peer in peers}
+
+    def tell(self, peer_name: str, incarnation: int, marked: Sequence[Marked], now_us: int) -> Tell | None:
+        """What to send to a peer now; ``None`` when there is nothing to say and no heartbeat due."""
+        peer = self._peers[peer_name]
+        complete_us = now_us
+        news: list[Told] = []
+        versions: dict[tuple[str, int], Version] = {}
+        underway = self._underway(peer, now_us)
+        for one in marked:
+            name = (one.key, one.generation)
+            known = peer.acked.get(name)
+            if known is not None and known[0] == one.version:
+                continue
+            due = one.is_pressing or one.since_us + self._timing.lazy_us <= now_us + self._timing.tick_us
+            if due and underway.get(name) != one.version:
+                versions[name] = one.version
+                news.extend(Told(one.key, one.generation, life, cell) for life, cell in one.version)
+            else:
+                complete_us = min(complete_us, max(one.since_us, known[1] if known else 0))
+        if not news and now_us < peer.next_heartbeat_us:
+            return None
+        peer.next_heartbeat_us = now_us + self._timing.heartbeat_us
+        peer.in_flight[now_us] = versions
+        if not self._rules.heard_means_complete:
+            complete_us = now_us
+        if peer.silent_since_us is None:
+            peer.silent_since_us = now_us
+        return Tell(self._slice, self._region, incarnation, complete_us, now_us, tuple(news))
+
+    def acknowledged(self, ack: Ack, now_us: int) -> bool:
+        """Note that a peer has what a ``Tell`` said; whether it was away and wants to be told everything."""
+        peer = self._peers.get(ack.sender)
+        if peer is None:
+            return False
+        versions = peer.in_flight.pop(ack.told_us, {})
+        for name, version in versions.items():
+            known = peer.acked.get(name)
+            if known is None or known[1] <= ack.told_us:
+                peer.acked[name] = (version, ack.told_us)
+        was_away = self._is_away(peer, now_us)
+        peer.silent_since_us = None
+        return was_away
+
+    def settled(self, marked: Sequence[Marked], now_us: int) -> list[Marked]:
+        """Marks that may go, if they are still what is given here."""
+        if not self._rules.mark_outlives_sending:
+            return [one for one in marked if all(self._was_sent(peer, one) for peer in self._peers.values())]
+        here = [peer for peer in self._peers.values() if not self._is_away(peer, now_us)]
+        return [one for one in marked if all(self._knows(peer, one) for peer in here)]
+
+    def forget(self, keys: Mapping[tuple[str, int], object]) -> None:
+        """Drop what is remembered of counters that have no mark any more (all but ``keys``)."""
+        for peer in self._peers.values():
+            peer.acked = {name: known for name, known in peer.acked.items() if name in keys}
+
+    def _underway(self, peer: _Peer, now_us: int) -> dict[tuple[str, int], Version]:
+        """Versions sent so lately that their acknowledgement may still come; older ones count as lost."""
+        found: dict[tuple[str, int], Version] = {}
+        for sent_us, versions in list(peer.in_flight.items()):
+            if sent_us + self._resend_us > now_us:
+                found.update(versions)
+            elif sent_us + 10 * self._resend_us < now_us:
+                del peer.in_flight[sent_us]
+        return found
+
+    def _is_away(self, peer: _Peer, now_us: int) -> bool:
+        return peer.silent_since_us is not None and now_us - peer.silent_since_us > self._timing.stale_after_us
+
+    def _knows(self, peer: _Peer, one: Marked) -> bool:
+        known = peer.acked.get((one.key, one.generation))
+        if known is None:
+            return False
+        return known[0] == one.version or not self._rules.ack_clears_its_version
+
+    def _was_sent(self, peer: _Peer, one: Marked) -> bool:
+        name = (one.key, one.generation)
+        return any(versions.get(name) == one.version for versions in peer.in_flight.values())
+
+
+def is_pressing(unsent: int, room: int, regions: int, rules: Rules) -> bool:
+    """Whether ``unsent`` units are much beside what is left: then peers should know within a tick."""
+    return rules.large_news_at_once and unsent >= max(1, room // (4 * regions))
