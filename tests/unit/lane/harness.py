@@ -72,7 +72,10 @@ class FakeTransport:
 
 
 class _Handle:
-    def cancel(self) -> None: ...
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
     def add_done_callback(self, callback: Any) -> None:
         callback(self)

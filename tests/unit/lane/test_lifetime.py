@@ -72,6 +72,11 @@ def test_the_successor_is_as_strict(second: bytes) -> None:
     assert client.transport.closing
 
 
+def test_the_successor_bounds_a_head_before_it_is_whole() -> None:
+    client = Client(EchoDoor()).send(get(b"/healthz"), b"GET /x HTTP/1.1\r\nHost: a\r\nX: ", *[b"y" * 100] * 30)
+    assert client.statuses() == [200, 431]
+
+
 def test_the_successor_gives_a_request_its_time_and_no_more() -> None:
     client = Client(EchoDoor()).send(get(b"/healthz"), b"\r\nGET / HT")
     client.pass_s(SMALL.request_s)
@@ -220,6 +225,7 @@ def test_a_client_that_closed_with_nothing_outstanding_is_closed() -> None:
 
 def test_the_beat_stops_with_the_last_connection() -> None:
     client = Client(EchoDoor())
-    assert client.lane.beat._timer is not None
+    timer = client.lane.beat._timer
+    assert not timer.cancelled
     client.lose()
-    assert client.lane.beat._timer is None
+    assert timer.cancelled
