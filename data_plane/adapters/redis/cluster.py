@@ -8,6 +8,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from data_plane.adapters.redis.calls import Answers, Call
+from data_plane.adapters.redis.circuit import Backoff
 from data_plane.adapters.redis.connect import Address, ConnectFailedError, Connector
 from data_plane.adapters.redis.shard import Shard
 from data_plane.adapters.redis.slots import SLOTS, SlotRange, read_redirect, slot_tags
@@ -37,6 +38,7 @@ class Cluster:
         give_back: GiveBack,
         stats: StoreStats,
         deadline_s: float,
+        backoff: Backoff,
     ) -> None:
         self._seeds = seeds
         self._make_shard = make_shard
@@ -52,6 +54,8 @@ class Cluster:
         self._dirty: dict[int, bytes] = {}
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._backoff = backoff
+        self._has_map = True
         self._closed = False
 
     # Decisions
@@ -110,7 +114,11 @@ class Cluster:
             self._later(call)
             return
         self._stats.redirects += 1
-        slot, address = read_redirect(message, self._seeds[0][0])
+        try:
+            slot, address = read_redirect(message, self._seeds[0][0])
+        except ValueError:
+            self._answers.refuse(call.give_up(), "redirected")
+            return
         shard = self._shard_at(address)
         if code == "MOVED":
             self._owners[slot] = shard
@@ -177,13 +185,15 @@ class Cluster:
                 pass
             self._wanted.clear()
             await self._refresh(connect=False)
-            await asyncio.sleep(REFRESH_GAP_S)
+            await asyncio.sleep(REFRESH_GAP_S + (0.0 if self._has_map else self._backoff.next_s()))
 
     async def _refresh(self, *, connect: bool) -> None:
         ranges = await self._read_map()
+        self._has_map = bool(ranges)
         if not ranges:
             self.want_refresh()
             return
+        self._backoff.reset()
         owners: list[Shard | None] = [None] * SLOTS
         for first, last, host, port in ranges:
             owners[first : last + 1] = [self._shard_at((host, port), begin=not connect)] * (last + 1 - first)
@@ -201,7 +211,8 @@ class Cluster:
             try:
                 return await self._make_connector(address).read_slots(address[0])
             except (ConnectFailedError, RedisError, OSError, TimeoutError) as error:
-                log.warning("cannot read the Cluster's map from %s:%d: %s", *address, error)
+                level = logging.WARNING if self._has_map else logging.DEBUG
+                log.log(level, "cannot read the Cluster's map from %s:%d: %s", *address, error)
         return []
 
     def _shard_at(self, address: Address, *, begin: bool = True) -> Shard:

@@ -176,11 +176,16 @@ class Shard(CallOwner):
         return checks, times
 
     def _send_all(self, link: Link, checks: list[CounterCheck], times: list[float], slot: int | None) -> None:
-        for call in self._builder.build(self, self.keeper.sha, checks, times, slot):
+        calls = self._builder.build(self, self.keeper.sha, checks, times, slot)
+        for call in calls:
             self._send(link, call)
+        if not calls and self.circuit.state == "half_open":
+            self._failed()  # the probe could not be sent: without an outcome the circuit would wait for it for ever
 
     def _send(self, link: Link, call: Call, before: bytes = b"") -> None:
         self._in_flight += 1
+        if self._sweep_timer is None:
+            self._arm_sweep()
         self._stats.batches += 1
         self._stats.largest_batch = max(self._stats.largest_batch, len(call.checks))
         if before:

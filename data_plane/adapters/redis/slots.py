@@ -34,7 +34,7 @@ def read_redirect(message: str, asked_host: str) -> tuple[int, tuple[str, int]]:
     """Slot and address of ``MOVED 3999 10.0.0.1:6381`` or ``ASK ...``; an empty host is the one that was asked."""
     _, slot, address = message.split(" ")[:3]
     host, _, port = address.rpartition(":")
-    return int(slot), (host or asked_host, int(port))
+    return int(slot), (host if host not in {"", "?"} else asked_host, int(port))
 
 
 def slot_tags() -> list[bytes]:

@@ -8,6 +8,7 @@ from redis.crc import key_slot
 
 from data_plane.adapters.redis.batches import Slots
 from data_plane.adapters.redis.calls import ScriptCodec
+from data_plane.adapters.redis.circuit import Backoff
 from data_plane.adapters.redis.client import Argument, Reply, SideClient
 from data_plane.adapters.redis.cluster import Cluster
 from data_plane.adapters.redis.connect import Address, Connector, address_of
@@ -117,6 +118,9 @@ class RedisCounterStore:
             give_back=self._give_backs,
             stats=self.stats,
             deadline_s=settings.deadline_ms / 1000,
+            backoff=Backoff(
+                base_s=settings.backoff_base_ms / 1000, cap_s=settings.backoff_cap_ms / 1000, random=self._random
+            ),
         )
 
     def dirty_key_beside(self, key: bytes) -> bytes:

@@ -1,6 +1,8 @@
 """A real Cluster of three masters: routing, decisions over several slots, and a slot that moves under load."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +133,21 @@ async def test_a_slot_on_the_move_holds_up_only_what_needs_keys_on_both_sides(
         move.close()
     both = await ask(store, (subject, other), (rule(9), rule(9)))
     assert [outcome.remaining for outcome in both.answers[0]] == [6, 7]
+
+
+async def test_a_decision_that_was_sent_on_has_its_deadline_there_too(masters: Masters, open_store: OpenStore) -> None:
+    store = await open_cluster(open_store, masters)
+    subject = key_on(2, "sent on")
+    move = SlotMove(masters[2], masters[0], key_slot(subject))
+    move.begin()
+    os.kill(masters[0].child.pid, signal.SIGSTOP)
+    try:
+        assert (await ask(store, (subject,), (rule(9),))).verdict == "timeout"
+    finally:
+        os.kill(masters[0].child.pid, signal.SIGCONT)
+        move.end()
+        move.close()
+    assert store.stats.redirects == 1
 
 
 async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_store: OpenStore) -> None:

@@ -178,3 +178,23 @@ async def test_a_connection_that_is_cut_fails_what_is_in_flight_at_once(
     for one in asks:
         await asyncio.wait_for(one.answered.wait(), 2)
     assert [one.verdict for one in asks] == ["connection_lost"] * 3
+
+
+async def test_a_probe_that_cannot_be_sent_does_not_keep_the_circuit_open(
+    server: StoreServer, open_store: OpenStore
+) -> None:
+    store = await open_store(server.url, backoff_cap_ms=20)
+    shard = store.status().shards[0]
+    server.child.kill()
+    async with asyncio.timeout(5):
+        while store.status().shards[0].circuit == "closed":
+            await ask(store, (b"{c}",), (rule(9),))
+    restart(server)
+    async with asyncio.timeout(5):
+        while (await ask(store, (b"{c}",), (rule(9),), "one")).verdict != "script_error":  # type: ignore[arg-type]
+            await asyncio.sleep(0.005)
+    assert store.status().shards[0].circuit == "open"
+    load = Load(store)
+    await load.verdicts(10, "allowed")
+    await load.stop()
+    assert store.status().shards[0].server.run_id != shard.server.run_id
