@@ -17,7 +17,7 @@ from tidegate.stack.errors import StackError
 from tidegate.stack.layout import NodePlace, StackOptions, node_places, require_sound
 from tidegate.stack.ports import LOOPBACK, free_ports
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 100.0
 ADMIN_TOKEN = "tests-set-their-own-admin-token"
 HOUR_S = 3600
 

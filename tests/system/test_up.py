@@ -16,6 +16,8 @@ from tidegate.stack.child import Child
 from tidegate.stack.layout import StackOptions
 
 StartStack = Callable[..., Stack]
+# Some start two stacks one after the other; on a busy machine of two cores each takes half a minute.
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_stops_cleanly_and_removes_what_was_temporary(start_stack: StartStack) -> None:
