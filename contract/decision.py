@@ -1,6 +1,6 @@
 """The decision API's request and answer, as every door of a node reads and writes them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -11,22 +11,25 @@ MAX_BATCH = 1_000
 MAX_BODY_BYTES = 64 * 1024
 MAX_BATCH_BODY_BYTES = 1024 * 1024
 
-Short = msgspec.Meta(max_length=256)
+MAX_KEY_LENGTH = 256
+
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_LENGTH)]
+Cost = Annotated[int, msgspec.Meta(ge=0, le=MAX_COST)]
 
 
 class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """May this request pass? ``endpoint`` stands in for method and path, ``client`` for ``api_key``."""
 
-    api_key: str | None = None
-    client: str | None = None
-    ip: str | None = None
-    method: str | None = None
-    path: str | None = None
-    endpoint: str | None = None
-    cost: int = 1
+    api_key: Key | None = None
+    client: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    ip: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    method: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] | None = None
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=8_192)] | None = None
+    endpoint: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    cost: Cost = 1
     attributes: dict[str, str] = {}
     explain: bool = False
-    request_id: str | None = None
+    request_id: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
 
 
 class LimitReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, MAX_COST, CheckRequest
+from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, CheckRequest
 from data_plane.api.answers import JSON_TYPE, Answer, FieldError, InputError, problem
-from data_plane.api.caller import REQUEST_ID_HEADER, Caller, Headers, Trust, header, identify
+from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, Caller, Headers, Trust, header, identify
 from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.render import Renderer, batch_item_error, not_understood
@@ -18,7 +18,7 @@ from data_plane.services.decide import Decider
 from data_plane.services.ports import Clock
 
 Reply = Callable[[Answer], None]
-_MAX_KEY_LENGTH = 256
+_ESCAPED_NUL = b"\\u0000"
 _MAX_ATTRIBUTES = 16
 _check_decoder = msgspec.json.Decoder(CheckRequest)
 
@@ -52,7 +52,7 @@ class Door:
     def check(self, headers: Headers, body: bytes, reply: Reply) -> None:
         """``POST /v1/check``."""
         try:
-            caller = self._caller(headers)
+            caller = NETWORK if self._trust == "network" else self._caller(headers)
             if len(body) > MAX_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
             self._decide(body, caller, reply)
@@ -62,7 +62,7 @@ class Door:
     def check_batch(self, headers: Headers, body: bytes, reply: Reply) -> None:
         """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
         try:
-            caller = self._caller(headers)
+            caller = NETWORK if self._trust == "network" else self._caller(headers)
             if len(body) > MAX_BATCH_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BATCH_BODY_BYTES} bytes")
             items = _decode(_batch_decoder, body).checks
@@ -104,8 +104,8 @@ class Door:
     def _authorize(self, check: CheckRequest, reply: Reply) -> None:
         request_id = self._next_id()
 
-        def decided(result: Verdict | Refusal) -> None:
-            reply(self._renderer.authorize(result, request_id, self._clock.now_us()))
+        def decided(result: Verdict | Refusal, now_us: int) -> None:
+            reply(self._renderer.authorize(result, request_id, now_us))
 
         self._decider.decide(check, decided)
 
@@ -119,11 +119,10 @@ class Door:
     def _decide(self, body: bytes | msgspec.Raw, caller: Caller, reply: Reply) -> None:
         """One check from its JSON; raises ``InputError`` before anything is decided."""
         request = _decode(_check_decoder, body)
-        _validate(request, caller)
+        _validate(request, caller, body)
         revision, request_id = self._decider.revision, request.request_id or self._next_id()
 
-        def decided(result: Verdict | Refusal) -> None:
-            now_us = self._clock.now_us()
+        def decided(result: Verdict | Refusal, now_us: int) -> None:
             reply(self._renderer.check(result, revision, request_id, now_us, explain=request.explain))
 
         try:
@@ -187,10 +186,8 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes | msgspec.Raw) -> 
         raise InputError(400, f"the body is not valid JSON: {error}") from error
 
 
-def _validate(request: CheckRequest, caller: Caller) -> None:
-    """The bounds of each field, and what only a gateway may say."""
-    if not 0 <= request.cost <= MAX_COST:
-        raise _wrong("cost", f"must be a whole number from 0 to {MAX_COST}")
+def _validate(request: CheckRequest, caller: Caller, body: bytes | msgspec.Raw) -> None:
+    """What types cannot say: which members exclude each other, and what only a gateway may say."""
     if not caller.trusted:
         for field in ("client", "endpoint", "attributes", "explain"):
             if getattr(request, field):
@@ -201,10 +198,10 @@ def _validate(request: CheckRequest, caller: Caller) -> None:
         raise _wrong("client", "stands in for api_key: give one of them")
     if request.endpoint is not None and request.path is not None:
         raise _wrong("endpoint", "stands in for method and path: give one of them")
-    for field, longest in (("api_key", _MAX_KEY_LENGTH), ("method", 32), ("path", 8_192), ("request_id", 128)):
-        value = getattr(request, field)
-        if value is not None and (len(value) > longest or not value or "\0" in value):
-            raise _wrong(field, f"must have 1 to {longest} characters and no NUL")
+    if _ESCAPED_NUL in bytes(body):
+        for field in ("api_key", "client", "method", "path", "endpoint", "request_id"):
+            if "\0" in (getattr(request, field) or ""):
+                raise _wrong(field, "must not hold a NUL")
     if request.attributes:
         _validate_attributes(request.attributes)
 
@@ -213,7 +210,7 @@ def _validate_attributes(attributes: dict[str, str]) -> None:
     if len(attributes) > _MAX_ATTRIBUTES:
         raise _wrong("attributes", f"at most {_MAX_ATTRIBUTES}")
     for name, value in attributes.items():
-        if len(value.encode(errors="surrogatepass")) > MAX_ATTRIBUTE_BYTES:
+        if len(value.encode()) > MAX_ATTRIBUTE_BYTES:
             raise _wrong(f"attributes.{name[:64]}", f"at most {MAX_ATTRIBUTE_BYTES} bytes")
 
 

@@ -5,7 +5,7 @@ Each gateway has a dialect, the one family of headers that it sets; all others c
 
 from typing import Literal, NamedTuple
 
-from contract.decision import MAX_COST, CheckRequest
+from contract.decision import MAX_COST, MAX_KEY_LENGTH, CheckRequest
 from data_plane.api.caller import Headers
 
 DialectName = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
@@ -111,7 +111,7 @@ def _api_key(values: dict[bytes, list[bytes]], sources: tuple[str, ...]) -> str 
                 found.append(value.strip())
     if len(set(found)) > 1:
         raise RefusedInputError(401, "ambiguous_api_key", "more than one API key was sent")
-    if found and len(found[0]) > 256:
+    if found and len(found[0]) > MAX_KEY_LENGTH:
         raise RefusedInputError(401, "malformed_api_key", "the API key is too long")
     return _text(found[0]) if found else None
 

@@ -19,23 +19,21 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
     """
     if verdict.shown is None:
         return b""
-    limits, outcomes = verdict.prepared.bound.limits, verdict.outcomes
-    shown, outcome = limits[verdict.shown], outcomes[verdict.shown]
+    bound, outcomes = verdict.prepared.bound, verdict.outcomes
+    shown, outcome = bound.limits[verdict.shown], outcomes[verdict.shown]
     lines = ""
     if shown.visible or not verdict.allowed:
         reset_us = outcome.reset_us if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us
-        reset = -(-(now_us + reset_us) // 1_000_000) if reset_format == "epoch" else ceil_s(reset_us)
+        reset = ceil_s(now_us + reset_us if reset_format == "epoch" else reset_us)
         lines = (
             f"x-ratelimit-limit: {shown.rule.limit}\r\n"
             f"x-ratelimit-remaining: {outcome.remaining}\r\n"
             f"x-ratelimit-reset: {reset}\r\n"
         )
-    policies, states = verdict.prepared.bound.policies, []
-    for limit, one in zip(limits, outcomes, strict=True):
-        if limit.visible:
-            states.append(_state(limit, one))
-    if states:
-        lines += f"ratelimit-policy: {policies}\r\nratelimit: {', '.join(states)}\r\n"
+    if bound.policies:
+        pairs = zip(bound.limits, outcomes, strict=True)
+        states = ", ".join([_state(limit, one) for limit, one in pairs if limit.visible])
+        lines += f"ratelimit-policy: {bound.policies}\r\nratelimit: {states}\r\n"
     if not verdict.allowed and outcome.retry_us != NEVER:
         lines += f"retry-after: {ceil_s(outcome.retry_us)}\r\n"
     return lines.encode("ascii")

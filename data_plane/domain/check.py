@@ -99,7 +99,7 @@ def _principal(
         if principal is None:
             raise UnknownNameError("client", request.client)
     elif request.api_key is not None:
-        entry = index.keys.get(sha256(request.api_key.encode(errors="surrogatepass")).digest())
+        entry = index.keys.get(sha256(request.api_key.encode()).digest())
         if entry is not None and (entry.expires_at is None or entry.expires_at > now_s):
             principal = index.clients.get(entry.client)
         if principal is None and not anonymous.unknown_key:
@@ -137,7 +137,10 @@ class Verdict(NamedTuple):
 def conclude(prepared: Prepared, outcomes: Sequence[Outcome], *, degraded: bool = False) -> Verdict:
     """All or nothing: allowed unless an enforced limit denies; a denial shows the limit with the longest wait."""
     limits = prepared.bound.limits
-    if all(outcome.allowed for outcome in outcomes):
+    for outcome in outcomes:
+        if not outcome.allowed:
+            break
+    else:
         shown = prepared.bound.headline if limits else None
         return Verdict(prepared, True, outcomes, shown, (), (), degraded)
     denying = [at for at, outcome in enumerate(outcomes) if not outcome.allowed]

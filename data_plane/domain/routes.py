@@ -1,5 +1,6 @@
 """The route table: which endpoint a method and path belong to. Unbounded paths never make unbounded subjects."""
 
+import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
@@ -9,6 +10,8 @@ from contract.config import Endpoint
 UNMATCHED: Final = Endpoint(endpoint="_unmatched", method="*", path="*")
 PREFLIGHT: Final = Endpoint(endpoint="_preflight", method="OPTIONS", path="*", exempt=True)
 MAX_PATH_LENGTH: Final = 8_192
+_SUSPICIOUS: Final = re.compile(r"[%\\\0]|//|/\.|/$")
+"""What makes a path worth a closer look: nearly all paths have none of it."""
 _AMBIGUOUS: Final = frozenset({"", ".", ".."})
 _RESOLVABLE: Final = frozenset("/\\\0")
 
@@ -45,17 +48,18 @@ class RouteTable:
         Percent-encoding is undone by segment, as backends do. Dot segments, empty segments, encoded slashes and
         backslashes match nothing: a backend may resolve them otherwise than we would, so they are ``_unmatched``.
         """
-        path = path.partition("?")[0].partition("#")[0]
         if not path.startswith("/") or len(path) > MAX_PATH_LENGTH:
             return UNMATCHED
+        if "?" in path or "#" in path:
+            path = path.partition("?")[0].partition("#")[0]
         segments = path[1:].split("/") if path != "/" else []
-        if "%" in path:
+        if _SUSPICIOUS.search(path) and path != "/":
             try:
                 segments = [unquote(segment, errors="strict") for segment in segments]
             except UnicodeDecodeError:
                 return UNMATCHED
-        if any(segment in _AMBIGUOUS or not _RESOLVABLE.isdisjoint(segment) for segment in segments):
-            return UNMATCHED
+            if any(segment in _AMBIGUOUS or not _RESOLVABLE.isdisjoint(segment) for segment in segments):
+                return UNMATCHED
         found = _find(self._root, segments, 0, method)
         if found is None and method == "HEAD":
             found = _find(self._root, segments, 0, "GET")
@@ -65,11 +69,14 @@ class RouteTable:
 
 
 def _find(node: _Node, segments: list[str], at: int, method: str) -> Endpoint | None:
-    if at == len(segments):
-        return node.by_method.get(method) or node.by_method.get("*")
-    child = node.children.get(segments[at])
-    if child is not None:
-        found = _find(child, segments, at + 1, method)
-        if found is not None:
-            return found
-    return _find(node.parameter, segments, at + 1, method) if node.parameter is not None else None
+    while at < len(segments):
+        literal, parameter = node.children.get(segments[at]), node.parameter
+        at += 1
+        if literal is not None and parameter is not None:  # the only fork: the literal first
+            return _find(literal, segments, at, method) or _find(parameter, segments, at, method)
+        if literal is None:
+            if parameter is None:
+                return None
+            literal = parameter
+        node = literal
+    return node.by_method.get(method) or node.by_method.get("*")

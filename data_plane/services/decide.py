@@ -15,7 +15,8 @@ from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterCheck, CounterStore, StoreUnavailableError
 from data_plane.services.tally import Tally
 
-Done = Callable[[Verdict | Refusal], None]
+Done = Callable[[Verdict | Refusal, int], None]
+"""Called with the answer and the node's clock at that moment, in microseconds."""
 
 
 class Decider:
@@ -56,12 +57,12 @@ class Decider:
         tally = self._tally
         if not isinstance(prepared, Prepared):
             tally.refused(prepared)
-            done(prepared)
+            done(prepared, started_us)
             return
         if not prepared.bound.limits:
             verdict = conclude(prepared, ())
             tally.decided(verdict, 0)
-            done(verdict)
+            done(verdict, started_us)
             return
 
         keys = prepared.keys()
@@ -71,7 +72,7 @@ class Decider:
             if remembered is not None:
                 tally.remembered += 1
                 tally.decided(remembered, 0)
-                done(remembered)
+                done(remembered, started_us)
                 return
 
         def answered(answer: Sequence[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
@@ -84,6 +85,6 @@ class Decider:
                 if memory is not None and not verdict.allowed:
                     memory.remember(verdict, keys, started_us)
             tally.decided(verdict, now_us - started_us)
-            done(verdict)
+            done(verdict, now_us)
 
         self._store.submit(CounterCheck(keys, prepared.bound.params, prepared.cost, answered))
