@@ -25,15 +25,24 @@ end
 
 local function is_bucket(raw)
   local kind = byte(raw) or 0
-  return kind >= 32 and kind < 38
+  return kind >= 32 and kind < 40
 end
 
--- The stored bucket as of now: dirty, at (never behind what is stored), debt, rate, unit, size, taken, returned, born.
+-- The stored bucket drained until now: dirty, at, debt, rate, unit, size, taken, returned, born. `at` is now, or later
+-- if the clock stepped back; the debt at now is then rate x (at - now) more.
 local function bucket_state(raw)
   local kind = byte(raw)
   local at, debt, rate, unit, size
   local taken, returned, born = 0, 0, 0
-  if kind < 34 then
+  if kind >= 38 then
+    at, unit, size = unpack('<I7I4I3', raw, 2)
+    debt, rate = at - now, 1
+    at = now
+    if debt < 0 then
+      debt = 0
+    end
+    return 0, at, debt, rate, unit, size, taken, returned, born
+  elseif kind < 34 then
     at, debt, rate, unit, size = unpack('<I7I7I4I4I4', raw, 2)
   elseif kind < 36 then
     at, debt, rate, unit, size = unpack('<I7I7I6I6I6', raw, 2)
@@ -53,33 +62,43 @@ end
 local function bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born)
   if born > 0 then
     return pack('<BI7I7I6I6I6I6I6I7', 36 + dirty, at, debt, rate, unit, size, taken, returned, born)
+  elseif rate == 1 and unit < 4294967296 and size < 16777216 then
+    return pack('<BI7I4I3', 38, at + debt, unit, size)
   elseif rate < 4294967296 and unit < 4294967296 and size < 4294967296 then
     return pack('<BI7I7I4I4I4', 32, at, debt, rate, unit, size)
   end
   return pack('<BI7I7I6I6I6', 34, at, debt, rate, unit, size)
 end
 
-local function bucket(key, shared, rate, unit, size, cost, queue)
-  local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
-  local changed = false
-  local raw = call('GET', key)
-  if raw and is_bucket(raw) then
-    local old_rate, old_unit, old_size
-    dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
-    if debt > 0 and rate > 0 and (old_rate ~= rate or old_unit ~= unit or old_size ~= size) then
-      changed = true
-      debt = carried_debt(queue, debt, old_unit, old_size, unit, size)
+-- The bucket of a key under the rule of now: dirty, at, debt, taken, returned, born, whether its rule was another.
+local function bucket_at(raw, rate, unit, size, queue)
+  local dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
+  local changed = (debt > 0 or at > now) and (old_rate ~= rate or old_unit ~= unit or old_size ~= size)
+  if changed then
+    if at > now or born == 0 then
+      -- A clock that stepped back makes a debt look larger than it can be.
+      debt = math.min(debt + old_rate * (at - now), old_size * old_unit)
+      at = now
     end
+    debt = carried_debt(queue, debt, old_unit, old_size, unit, size)
   end
+  return dirty, at, debt, taken, returned, born, changed
+end
+
+local function bucket(key, shared, rate, unit, size, cost, queue)
   if rate == 0 then
     return NEVER, 0, 0, 0, 0
   end
-  local full = size * unit
-  local fills = at - now + ceil(debt / rate)
-  local left = floor((full - debt) / unit)
-  if left < 0 then
-    left = 0
+  local dirty, at, debt, taken, returned, born, changed = 0, now, 0, 0, 0, 0, false
+  local raw = call('GET', key)
+  if raw and is_bucket(raw) then
+    dirty, at, debt, taken, returned, born, changed = bucket_at(raw, rate, unit, size, queue)
   end
+  local full = size * unit
+  local behind = at - now
+  local fills = behind + ceil(debt / rate)
+  local room = full - debt - rate * behind
+  local left = room > 0 and floor(room / unit) or 0
   if cost > size then
     return NEVER, left, fills, left, fills
   end
@@ -88,23 +107,24 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
     call('SET', key, bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born), 'PX',
       math.max(1, ttl_ms(fills + (born > 0 and SLACK_US or 0))))
   end
-  local owed = debt + cost * unit
-  if owed > full then
-    return -1 - (at - now + ceil((owed - full) / rate)), left, fills, left, fills
+  local need = cost * unit
+  if need > room then
+    return -1 - (behind + ceil((debt + need - full) / rate)), left, fills, left, fills
   end
-  local turn = queue and ceil(debt / rate) or 0
+  local turn = queue and fills or 0
   if cost == 0 then
     return turn, left, fills, left, fills
   end
-  local fills_after = at - now + ceil(owed / rate)
+  local owed = debt + need
+  local fills_after = behind + ceil(owed / rate)
   if not shared then
-    return turn, left, fills, floor((full - owed) / unit), fills_after,
+    return turn, left, fills, floor((room - need) / unit), fills_after,
       bucket_value(0, at, owed, rate, unit, size, 0, 0, 0), ttl_ms(fills_after)
   end
   if born == 0 then
     born = now
   end
-  return turn, left, fills, floor((full - owed) / unit), fills_after,
+  return turn, left, fills, floor((room - need) / unit), fills_after,
     bucket_value(1, at, owed, rate, unit, size, taken + cost, returned, born), ttl_ms(fills_after + SLACK_US), dirty == 0
 end
 

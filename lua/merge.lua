@@ -136,12 +136,9 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, now
   local raw = call('GET', key)
   if raw and is_bucket(raw) then
-    local old_rate, old_unit, old_size, old_born
-    dirty, at, debt, old_rate, old_unit, old_size, taken, returned, old_born = bucket_state(raw)
+    local old_born
+    dirty, at, debt, taken, returned, old_born = bucket_at(raw, rate, unit, size, queue)
     born = old_born > 0 and old_born or now
-    if debt > 0 then
-      debt = carried_debt(queue, debt, old_unit, old_size, unit, size)
-    end
   end
   debt = math.max(0, math.min(debt + growth * unit, math.max(debt, regions * size * unit), EXACT))
   local fills = at - now + ceil(debt / rate)

@@ -43,6 +43,19 @@ class History(NamedTuple):
     answers: list[list[list[Outcome]]]
 
 
+def described(history: History) -> str:
+    """A history as lines to read: time, subject, cost, rules, and what the pure rules answered."""
+    lines = []
+    for (checks, now_us), answers in zip(history.batches, history.answers, strict=True):
+        for check, outcomes in zip(checks, answers, strict=True):
+            lines.append(f"at {now_us} {check.subject} costs {check.cost}")
+            for rule, outcome in zip(check.rules, outcomes, strict=True):
+                window = rule.calendar or rule.window_us
+                figures = f"{rule.algorithm} {rule.limit}/{window} burst {rule.burst} shadow {rule.shadow}"
+                lines.append(f"    {rule.id} {figures} -> {tuple(outcome)}")
+    return "\n".join(lines)
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """A history of up to three limits and two subjects, decided by the pure rules as it is drawn: half of the times

@@ -10,16 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from data_plane.domain.algorithms import evaluate
 from data_plane.domain.outcome import NEVER
 from tests.conformance.drivers import LuaDriver, PureDriver
-from tests.conformance.histories import History, histories
+from tests.conformance.histories import History, described, histories
 
 THOROUGH = os.environ.get("TIDEGATE_HYPOTHESIS") == "thorough"
+EXAMPLES = 20_000 if THOROUGH else 400
 PROFILE = settings(
-    max_examples=20_000 if THOROUGH else 400,
+    max_examples=EXAMPLES,
     deadline=None,
     derandomize=not THOROUGH,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
+PURE_PROFILE = settings(PROFILE, max_examples=EXAMPLES // 4)
 pytestmark = pytest.mark.timeout(3600 if THOROUGH else 120)
 FLUSH_EVERY = 1_000
 
@@ -39,14 +41,14 @@ def test_scripts_agree_with_the_pure_rules(name: str, request: pytest.FixtureReq
             if number % FLUSH_EVERY == 0:
                 client.flushall()
             got = LuaDriver(client, f"{number}-").replay(history.batches)
-            for batch, answers, expected in zip(history.batches, got, history.answers, strict=True):
-                assert answers == expected, batch
+            for answers, expected in zip(got, history.answers, strict=True):
+                assert answers == expected, described(history)
 
         agree()
         client.flushall()
 
 
-@PROFILE
+@PURE_PROFILE
 @given(histories())
 def test_retry_is_the_true_earliest_time(history: History):
     pure = PureDriver()
@@ -65,7 +67,7 @@ def test_retry_is_the_true_earliest_time(history: History):
                 assert not evaluate(rule, state, check.cost, again_us - 1).untouched.allowed
 
 
-@PROFILE
+@PURE_PROFILE
 @given(histories())
 def test_what_is_denied_or_peeked_changes_nothing(history: History):
     pure = PureDriver()
@@ -85,7 +87,7 @@ def test_what_is_denied_or_peeked_changes_nothing(history: History):
                     assert outcome.reset_us == peek.reset_us
 
 
-@PROFILE
+@PURE_PROFILE
 @given(histories())
 def test_never_more_than_the_limit(history: History):
     """Whatever the order of times and limits: no window admits more than its limit at that moment."""

@@ -29,22 +29,24 @@ def bucket(rule: LimitRule, state: BucketState | None, cost: int, now_us: int) -
         return denied_forever(0, 0)
     current = _drained(state, now_us) if state else BucketState(now_us, 0, rate, unit, size)
     is_queue = rule.algorithm == "leaky_bucket"
-    debt = _carried_debt(current, unit, size, is_queue=is_queue)
-    # A clock that stepped back neither mints nor destroys: the bucket stands still until the clock is back.
+    is_owed = current.debt > 0 or current.at_us > now_us
+    is_changed = is_owed and (current.rate, current.unit, current.size) != (rate, unit, size)
+    if is_changed:
+        current = BucketState(now_us, _carried_debt(current, now_us, unit, size, is_queue=is_queue), rate, unit, size)
+    # A clock that stepped back neither mints nor destroys: the time at which the bucket is full stays where it was.
     behind_us = current.at_us - now_us
-    turn_us = -(-debt // rate)
-    fills_us = behind_us + turn_us
-    remaining = max(0, (size * unit - debt) // unit)
+    fills_us = behind_us - (-current.debt // rate)
+    room = size * unit - current.debt - rate * behind_us
+    remaining = max(0, room // unit)
     if cost > size:
         return denied_forever(remaining, fills_us)
     # From the first attempt under a changed rule on the debt drains by that rule, whatever becomes of the attempt.
-    kept = None
-    if current.debt > 0 and (current.rate, current.unit, current.size) != (rate, unit, size) and cost > 0:
-        kept = Stored(BucketState(current.at_us, debt, rate, unit, size), now_us + fills_us)
-    owed = debt + cost * unit
-    if owed > size * unit:
+    kept = Stored(current, now_us + fills_us) if is_changed and cost > 0 else None
+    need = cost * unit
+    owed = current.debt + need
+    if need > room:
         return denied(remaining, fills_us, behind_us - (size * unit - owed) // rate, kept)
-    delay_us = turn_us if is_queue else 0
+    delay_us = fills_us if is_queue else 0
     if cost == 0:
         return peeked(remaining, fills_us, delay_us)
     refills_us = behind_us - (-owed // rate)
@@ -52,7 +54,7 @@ def bucket(rule: LimitRule, state: BucketState | None, cost: int, now_us: int) -
         Outcome(allowed=True, remaining=remaining, reset_us=fills_us, retry_us=0, delay_us=delay_us),
         Outcome(
             allowed=True,
-            remaining=(size * unit - owed) // unit,
+            remaining=(room - need) // unit,
             reset_us=refills_us,
             retry_us=0,
             delay_us=delay_us,
@@ -69,17 +71,19 @@ def _drained(state: BucketState, now_us: int) -> BucketState:
     return state._replace(at_us=now_us, debt=max(0, state.debt - state.rate * (now_us - state.at_us)))
 
 
-def _carried_debt(state: BucketState, unit: int, size: int, *, is_queue: bool) -> int:
+def _carried_debt(state: BucketState, now_us: int, unit: int, size: int, *, is_queue: bool) -> int:
     """The debt under a new rule: a token bucket keeps its tokens, a queue keeps who waits, neither beyond its size.
 
     Where the unit differs too, at most a fraction of one unit is dropped, never won.
     """
-    if state.debt == 0 or (state.unit, state.size) == (unit, size):
-        return state.debt
+    # A clock that stepped back makes a debt look larger than it can be.
+    debt = min(state.debt + state.rate * (state.at_us - now_us), state.size * state.unit)
+    if (state.unit, state.size) == (unit, size):
+        return debt
     if is_queue:
-        waiting = state.debt if state.unit == unit else -(-state.debt // state.unit) * unit
+        waiting = debt if state.unit == unit else -(-debt // state.unit) * unit
         return min(waiting, size * unit)
-    tokens = state.size * state.unit - state.debt
+    tokens = state.size * state.unit - debt
     if state.unit != unit:
         tokens = tokens // state.unit * unit
     return size * unit - min(tokens, size * unit)
