@@ -107,13 +107,14 @@ class Node:
     async def running(self) -> AsyncIterator[None]:
         """Serve between enter and exit: the store is connected, the background work goes on."""
         self.restore()
-        await self._store.start()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run,
             self._recovery.run,
         ]  # fmt: skip
-        tasks = [asyncio.create_task(_watched(job())) for job in work]
+        tasks: list[asyncio.Task[None]] = []
         try:
+            await self._store.start()
+            tasks += [asyncio.create_task(_watched(job())) for job in work]
             yield
         finally:
             for task in tasks:
