@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     redis_cert_file: Path | None = None
     redis_key_file: Path | None = None
     redis_deadline_ms: float = Field(
-        10.0, gt=0, description="a decision not answered by then is made without the store"
+        25.0, gt=0, description="a decision not answered by then is made without the store"
     )
 
     control_plane_url: str
