@@ -106,7 +106,7 @@ def _running(
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
+        while not server.started and not serving.done():
             await asyncio.sleep(0.01)
         ready.set()
         await serving
