@@ -1,5 +1,6 @@
 """The way to Postgres: sessions with short timeouts, one translation of "it is away", and migrations."""
 
+import functools
 import importlib.util
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,6 +17,7 @@ from control_plane.errors import UnavailableError
 
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
+UNDEFINED_TABLE = "42P01"
 
 
 class Database:
@@ -77,6 +79,8 @@ def translated() -> Iterator[None]:
     except (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as error:
         raise UnavailableError("The database does not take connections now.") from error
     except exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+            raise UnavailableError("The database is not migrated to this version.") from error
         if error.connection_invalidated or isinstance(error.orig, OSError | TimeoutError) or _passes_with_time(error):
             raise UnavailableError("The database did not answer in time.") from error
         raise
@@ -109,6 +113,7 @@ def migration_config(url: str) -> Config:
     return config
 
 
+@functools.cache
 def newest_migration() -> str:
     """The revision id that a migrated database is at."""
     head = ScriptDirectory.from_config(migration_config("")).get_current_head()

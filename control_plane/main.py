@@ -9,7 +9,6 @@ from typing import TypedDict
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.exc import ProgrammingError
 
 from control_plane.access.authentication import Authentication
 from control_plane.access.first_token import ensure_first_admin
@@ -178,8 +177,6 @@ async def _bootstrap(database: Database, first_token: str | None) -> None:
                 _log.info("the first admin token was stored")
         except UnavailableError as error:
             _log.warning("the first admin token must wait for the database", cause=repr(error.__cause__))
-        except ProgrammingError:
-            _log.warning("the first admin token must wait for the migrations")
         else:
             return
         await asyncio.sleep(FIRST_TOKEN_RETRY_S)
@@ -189,10 +186,7 @@ async def _fault(database: Database, watcher: HeadWatcher, bootstrap: asyncio.Ta
     if watcher.closing:
         return "This replica is shutting down."
     async with database.read() as session:
-        try:
-            at = await rollout_repository.migration(session)
-        except ProgrammingError:
-            at = None
+        at = await rollout_repository.migration(session)
     if at != newest_migration():
         return "The database is not migrated to this version."
     if not bootstrap.done():

@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from control_plane.errors import (
@@ -94,6 +94,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ControlPlaneError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -120,6 +121,11 @@ def _field_error(item: Mapping[str, Any]) -> FieldError:
 async def _http(_: Request, error: Exception) -> JSONResponse:
     refused = cast("HTTPException", error)
     return problem(refused.status_code, refused.detail, refused.headers)
+
+
+async def _gone(_: Request, __: Exception) -> JSONResponse:
+    # nobody reads this: the client hung up before its body had arrived
+    return problem(400, "The body ended early.")
 
 
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,7 @@
 """A control plane on a real port, and a node that follows its stream as the data plane does."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,6 +39,18 @@ class RunningControlPlane:
         (await self.admin.put(f"/v1/regions/{region}", json={})).raise_for_status()
         issued = await self.admin.post(f"/v1/regions/{region}/credentials")
         self.credentials[region] = issued.raise_for_status().json()["credential"]
+
+    async def nodes(self) -> dict[str, dict[str, Any]]:
+        """What the control plane says of its nodes, by name."""
+        return {node["node"]: node for node in (await self.admin.get("/v1/nodes")).json()["items"]}
+
+    async def until_nodes(self, holds: Callable[[dict[str, dict[str, Any]]], bool]) -> None:
+        """Wait until that holds of :meth:`nodes`."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                if holds(await self.nodes()):
+                    return
+                await asyncio.sleep(0.02)
 
     def node(self, node: str = "node-1", region: str = "us-east", **changes: Any) -> "FollowingNode":
         return FollowingNode(self.url, self.credentials[region], node, region, **changes)
@@ -109,13 +121,23 @@ class FollowingNode:
 
     async def _first_message(self) -> None:
         async with self._changed:
-            await self._changed.wait_for(lambda: self.heartbeats or self.revision)
+            await self._changed.wait_for(lambda: self.heartbeats or self.begun)
 
     async def until(self, revision: int) -> None:
         """Wait until this revision, or a newer one, was applied."""
         async with asyncio.timeout(WAIT_S):
             async with self._changed:
                 await self._changed.wait_for(lambda: self.revision >= revision)
+
+    async def until_heartbeats(self, count: int) -> None:
+        """Wait until so many heartbeats came."""
+        async with asyncio.timeout(WAIT_S), self._changed:
+            await self._changed.wait_for(lambda: len(self.heartbeats) >= count)
+
+    async def until_begun(self) -> None:
+        """Wait until a snapshot or delta began."""
+        async with asyncio.timeout(WAIT_S), self._changed:
+            await self._changed.wait_for(lambda: bool(self.begun))
 
     async def _follow(self) -> None:
         hello = {"node": self._node, "region": self._region, "revision": self.revision, "digest": self.digest}

@@ -1,8 +1,15 @@
 """Nodes follow: snapshots, deltas, ACKs, and the wait for them."""
 
+import asyncio
+import time
+from collections.abc import Callable
+
+import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.integration.control_plane.running import RunningControlPlane
+from control_plane.settings import Settings
+from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tests.integration.control_plane.running import RunningControlPlane, running
 
 HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}
 
@@ -21,5 +28,152 @@ async def test_snapshot_then_deltas_reproduce_the_signed_digest(
         removed = await served.admin.delete(f"/v1/clients/acme/keys/{made.json()['key_id']}")
         await node.until(int(removed.headers["x-tidegate-revision"]))
         assert {kind for kind, _ in node.documents} == {"region", "plan", "client"}
-        assert node.computed_digest() == node.digest
+        assert node.document("plan", "free")["limits"][0]["window_us"] == 3_600_000_000
         assert all(begin.base is not None for begin in node.begun[1:])
+        await node.until_heartbeats(len(node.heartbeats) + 1)
+        assert node.heartbeats[-1].digest == node.digest
+
+
+async def test_a_node_that_comes_back_gets_what_it_missed_and_an_unknown_one_everything(
+    served: RunningControlPlane,
+) -> None:
+    node = served.node()
+    async with node.following():
+        await node.until(1)
+    held, digest, revision = dict(node.documents), node.digest, node.revision
+    await served.admin.put("/v1/plans/free", json={})
+    await served.admin.delete("/v1/plans/free")
+    newest = await served.admin.put("/v1/plans/pro", json={})
+
+    back = served.node()
+    back.documents, back.digest, back.revision = held, digest, revision
+    async with back.following():
+        await back.until(int(newest.headers["x-tidegate-revision"]))
+        assert [begin.base for begin in back.begun] == [revision]
+        assert ("plan", "pro") in back.documents
+    same = served.node()
+    same.documents, same.digest, same.revision = dict(back.documents), back.digest, back.revision
+    async with same.following():
+        assert same.begun == []
+        assert same.heartbeats[0].revision == back.revision
+    for wrong in (("0" * 64, revision), (digest, 10**6)):
+        stranger = served.node()
+        stranger.digest, stranger.revision = wrong
+        async with stranger.following():
+            await stranger.until_begun()
+            assert stranger.begun[0].base is None
+
+
+async def test_large_snapshots_come_in_parts_and_are_made_once(served: RunningControlPlane) -> None:
+    limits = [{**HOURLY, "name": f"limit-{number}"} for number in range(100)]
+    await served.admin.put("/v1/plans/big", json={"limits": limits})
+    for number in range(40):
+        (await served.admin.put(f"/v1/plans/p{number}", json={"limits": limits})).raise_for_status()
+    nodes = [served.node(f"node-{number}") for number in range(5)]
+    followed = [node.following() for node in nodes]
+    await asyncio.gather(*(one.__aenter__() for one in followed))
+    try:
+        for node in nodes:
+            await node.until(41)
+            assert len(node.documents) == 42
+    finally:
+        await asyncio.gather(*(one.__aexit__(None, None, None) for one in followed))
+
+
+async def test_prefer_wait_holds_the_answer_until_every_connected_node_applied_it(served: RunningControlPlane) -> None:
+    wait = {"Prefer": "wait=5"}
+    alone = await served.admin.put("/v1/plans/a", json={}, headers=wait)
+    assert alone.headers["preference-applied"] == "wait"
+
+    good, slow = served.node("good"), served.node("slow", acks=False)
+    async with good.following():
+        applied = await served.admin.put("/v1/plans/b", json={}, headers=wait)
+        assert applied.headers["preference-applied"] == "wait"
+        assert good.revision == int(applied.headers["x-tidegate-revision"])
+        assert "preference-applied" not in (await served.admin.put("/v1/plans/c", json={})).headers
+        async with slow.following():
+            started = time.monotonic()
+            held = await served.admin.put("/v1/plans/d", json={}, headers={"Prefer": "wait=1"})
+            assert 0.9 < time.monotonic() - started < 5
+            assert held.status_code == 201
+            assert "preference-applied" not in held.headers
+            state = (await served.admin.get(f"/v1/revisions/{held.headers['x-tidegate-revision']}")).json()
+            assert [node["node"] for node in state["acked"]] == ["good"]
+            assert [node["node"] for node in state["pending"]] == ["slow"]
+        # the slow one is gone: nobody waits for it
+        started = time.monotonic()
+        freed = await served.admin.put("/v1/plans/e", json={}, headers=wait)
+        assert freed.headers["preference-applied"] == "wait"
+        assert time.monotonic() - started < 4
+
+
+async def test_nodes_show_what_they_applied_refused_and_whether_they_are_connected(served: RunningControlPlane) -> None:
+    node, refusing = served.node("ok"), served.node("refusing", nacks="limit x: cannot be")
+    async with node.following(), refusing.following():
+        written = await served.admin.put("/v1/plans/a", json={})
+        revision = int(written.headers["x-tidegate-revision"])
+        await asyncio.gather(node.until(revision), refusing.until(revision))
+        await served.until_nodes(lambda nodes: nodes["refusing"]["refused_revision"] == revision)
+        nodes = await served.nodes()
+        assert nodes["ok"]["connected"] is nodes["refusing"]["connected"] is True
+        assert (nodes["ok"]["version"], nodes["ok"]["region"]) == ("test", "us-east")
+        assert (nodes["refusing"]["refused_reason"], nodes["refusing"]["applied_revision"]) == ("limit x: cannot be", 0)
+        state = (await served.admin.get(f"/v1/revisions/{revision}")).json()
+        assert state["refused"] == [{"node": "refusing", "region": "us-east", "reason": "limit x: cannot be"}]
+        await served.until_nodes(
+            lambda nodes: nodes["ok"]["applied_revision"] == revision and nodes["ok"]["behind"] == 0
+        )
+    await served.until_nodes(lambda nodes: not any(node["connected"] for node in nodes.values()))
+    page = (await served.admin.get("/v1/nodes?limit=1")).json()
+    rest = (await served.admin.get("/v1/nodes", params={"cursor": page["next_cursor"]})).json()
+    assert [item["node"] for item in page["items"] + rest["items"]] == ["ok", "refusing"]
+
+
+async def test_a_credential_speaks_for_its_region_alone(served: RunningControlPlane) -> None:
+    await served.add_region("eu-west")
+    headers = {"Authorization": f"Bearer {served.credentials['eu-west']}"}
+    async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False) as thief:
+        stream = await thief.get("/internal/v1/stream", params={"node": "n", "region": "us-east"})
+        assert stream.status_code == 403
+        known = await thief.post("/internal/v1/acks", json={"node": "n", "revision": 1, "digest": "0" * 64})
+        assert known.status_code == 422
+        for body in (
+            b"",
+            b"[]",
+            b"{",
+            b'{"node": 5}',
+            b"[" * 100_000,
+            b'{"node": "\\u0000", "revision": 1, "digest": ""}',
+        ):
+            assert (await thief.post("/internal/v1/acks", content=body)).status_code == 422
+        for params in ({}, {"node": "a b", "region": "eu-west"}, {"node": "n", "region": "eu-west", "revision": "-1"}):
+            assert (await thief.get("/internal/v1/stream", params=params)).status_code == 422
+
+
+async def test_shutting_down_ends_streams_at_once(make_settings: Callable[..., Settings]) -> None:
+    async with running(make_settings(shutdown_grace_s=10), ADMIN_TOKEN) as control_plane:
+        await control_plane.add_region("us-east")
+        node = control_plane.node()
+        async with node.following():
+            started = time.monotonic()
+            control_plane.server.should_exit = True
+            async with asyncio.timeout(5):
+                await node.ended.wait()
+            assert time.monotonic() - started < 3
+
+
+async def test_a_write_on_one_replica_reaches_nodes_of_another(make_settings: Callable[..., Settings]) -> None:
+    async with (
+        running(make_settings(), ADMIN_TOKEN) as one,
+        running(make_settings(heartbeat_s=30.0), ADMIN_TOKEN) as two,
+    ):
+        await one.add_region("us-east")
+        two.credentials = one.credentials
+        node = two.node()
+        async with node.following():
+            started = time.monotonic()
+            written = await one.admin.put("/v1/plans/p", json={}, headers={"Prefer": "wait=5"})
+            # by notification: the other replica looks by itself only every 30 s
+            assert time.monotonic() - started < 5
+            assert written.headers["preference-applied"] == "wait"
+            assert node.revision == int(written.headers["x-tidegate-revision"])
