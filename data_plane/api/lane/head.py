@@ -74,6 +74,14 @@ NO_HEAD = Head(
 """Stands in where a request was refused before it was understood."""
 
 
+FORWARD_AUTH = b"/v1/authorize"
+
+
+def too_much(status: int, target: bytes, detail: str) -> Refusal:
+    """The refusal of something too long; forward-auth says 403, because a gateway may let another error pass."""
+    return Refusal(403 if target.startswith(FORWARD_AUTH) else status, detail)
+
+
 class HeadParser:
     """Parses heads. Remembers header lines and what they mean together: gateways send the same over and over.
 
@@ -92,9 +100,9 @@ class HeadParser:
         lines = raw[:-4].split(b"\r\n")
         method, target, version = self.request_line(lines[0])
         if len(raw) > self._limits.head_bytes:
-            raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
+            raise too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
         if len(lines) - 1 > self._limits.header_fields:
-            raise Refusal(431, f"More than {self._limits.header_fields} header fields.")
+            raise too_much(431, target, f"More than {self._limits.header_fields} header fields.")
         fields = tuple(map(self._lines.__getitem__, lines[1:]))
         old = version == b"1.0"
         said = tuple([field for field in fields if field[0] in _FRAMING])
@@ -102,7 +110,7 @@ class HeadParser:
         length = framing.length
         route = _route(method, target)
         if route != ELSEWHERE and length > self._body_bytes[route]:
-            raise Refusal(413, f"The body is longer than {self._body_bytes[route]} bytes.")
+            raise too_much(413, target, f"The body is longer than {self._body_bytes[route]} bytes.")
         return Head(
             method,
             target,
@@ -129,7 +137,7 @@ class HeadParser:
         if version not in (b"1.1", b"1.0"):
             raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if len(target) > self._limits.target_bytes:
-            raise Refusal(414, f"The target is longer than {self._limits.target_bytes} bytes.")
+            raise too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
         if target[:1] != b"/" and not _is_unusual_target(method, target):
             raise Refusal(400, "The target must be a path that begins with /.")
         return method, target, version
@@ -143,10 +151,13 @@ class HeadParser:
             raise Refusal(400, "Lines of the head must end with CR LF.")
         first = data.find(b"\r\n", 1)
         if first < 0 and len(data) > self._limits.target_bytes + 64:
-            raise Refusal(414, f"The target is longer than {self._limits.target_bytes} bytes.")
+            target = data.lstrip(b"\r\n").partition(b" ")[2]
+            raise too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
         too_long = len(data) > self._limits.head_bytes
         if first > 0 and (too_long or first <= _CHEAP_BYTES):
-            self.request_line(data[:first].removeprefix(b"\r\n"))
+            _, target, _ = self.request_line(data[:first].removeprefix(b"\r\n"))
+            if too_long:
+                raise too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
         if too_long:
             raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
 
@@ -205,7 +216,7 @@ def _route(method: bytes, target: bytes) -> int:
             return CHECK
         if target == b"/v1/check/batch":
             return CHECK_BATCH
-    if target.startswith(b"/v1/authorize") and target[13:14] in (b"", b"/", b"?"):
+    if target.startswith(FORWARD_AUTH) and target[13:14] in (b"", b"/", b"?"):
         return AUTHORIZE
     return ELSEWHERE
 

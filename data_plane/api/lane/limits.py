@@ -7,10 +7,10 @@ from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneLimits:
-    """Bounds of a connection. Memory a connection stays below ``in_flight_bytes`` + one body + one read (256 KiB)."""
+    """Bounds of a connection. Memory a connection stays below ``in_flight_bytes`` + one head + one body + one read (256 KiB)."""
 
-    head_bytes: int = 16 * 1024
-    """Request line and header fields together; beyond it 431."""
+    head_bytes: int = 64 * 1024
+    """Request line and header fields together; beyond it 431. Gateways pass on up to 60 KiB (Envoy)."""
     target_bytes: int = 8 * 1024
     """The request target; beyond it 414."""
     header_fields: int = 100

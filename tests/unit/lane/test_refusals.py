@@ -60,15 +60,21 @@ def test_is_refused_after_a_good_request_and_in_its_turn(name: str) -> None:
 @pytest.mark.parametrize(
     ("status", "request_bytes"),
     [
-        (414, b"GET /v1/authorize/" + b"a" * 600),
-        (414, get(b"/v1/authorize/" + b"a" * 600)),
-        (431, get(b"/v1/authorize", b"X-A: " + b"b" * 3000)),
-        (431, get(b"/v1/authorize", b"X-A: " + b"b" * 3000)[:-4]),
-        (431, get(b"/v1/authorize", *[b"X-%d: b" % number for number in range(30)])),
+        (414, b"GET /v1/elsewhere/" + b"a" * 600),
+        (414, get(b"/v1/elsewhere/" + b"a" * 600)),
+        (431, get(b"/v1/elsewhere", b"X-A: " + b"b" * 3000)),
+        (431, get(b"/v1/elsewhere", b"X-A: " + b"b" * 3000)[:-4]),
+        (431, get(b"/v1/elsewhere", *[b"X-%d: b" % number for number in range(30)])),
+        # Forward-auth answers nothing that a gateway could let pass: what is too long is a refusal like any other.
+        (403, b"GET /v1/authorize/" + b"a" * 600),
+        (403, get(b"/v1/authorize/" + b"a" * 600)),
+        (403, get(b"/v1/authorize", b"X-A: " + b"b" * 3000)),
+        (403, get(b"/v1/authorize", b"X-A: " + b"b" * 3000)[:-4]),
+        (403, get(b"/v1/authorize", *[b"X-%d: b" % number for number in range(30)])),
         (431, get(b"/healthz", b"X-A: " + b"b" * 3000)),
         (413, post(b"/v1/check", b"x" * 1001)[:-1001]),
         (413, post(b"/v1/check/batch", b"x" * 5001)[:-5001]),
-        (413, post(b"/v1/authorize/a", b"x" * 1001)),
+        (403, post(b"/v1/authorize/a", b"x" * 1001)),
         (413, b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n"),
         (413, b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n3E8\r\n"),
         (
