@@ -1,7 +1,6 @@
 """`python -m bench`: measure, print, write docs/benchmarks.md."""
 
 import dataclasses
-import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.errors import BenchError
+from bench.machine import raise_priority
 from bench.plan import FULL, PARTS, QUICK, VARIANTS
 from bench.render import document, terminal_table
 from bench.results import HttpRun, MemoryRun, Results, ScriptRun
@@ -84,7 +84,7 @@ def _wanted(
 def _measure(wanted: Wanted, priority: int, console: Console) -> Results:
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     if priority:
-        os.setpriority(os.PRIO_PROCESS, 0, -priority)
+        raise_priority(-priority)
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console,
         refresh_per_second=1,  # it takes time from the core that makes the load

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.machine import Cores, bound_to, pick_cores
+from bench.machine import Cores, bound_to, favour, pick_cores
 from bench.snapshot import write_snapshot
 from bench.workload import BATCH, LIMITS, write_bodies
 from tidegate.stack.child import wait_until_ready
@@ -62,6 +62,7 @@ def running_store(directory: Path, core: int, name: str, binary: Path) -> Iterat
     store.prepare()
     with bound_to(core):
         store.child.start()
+        favour(store.child.pid)
     try:
         wait_until_ready(store.child, store.is_ready, timeout_s=READY_TIMEOUT_S)
         yield store

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from bench.errors import BenchError
-from bench.machine import bound_to
+from bench.machine import bound_to, favour
 from bench.place import READY_TIMEOUT_S, Place
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
@@ -64,6 +64,7 @@ def running(variant: Variant, place: Place) -> Iterator[Server]:
     child = Child(variant.name, launch.command, env=launch.env, log_path=place.directory / f"{variant.name}.log")
     with bound_to(place.cores.server):
         child.start()
+        favour(child.pid)
     try:
         server = Server(variant, launch.port, child.pid)
         body = place.bodies["one", 1].read_bytes().partition(b"\n")[0]
