@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -117,9 +117,7 @@ class Node:
             tasks += [asyncio.create_task(_watched(job())) for job in work]
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancel(tasks)
             await self._snapshots.flush()
             await self._peers.close()
             await self._store.close()
@@ -190,6 +188,15 @@ def redis_settings(settings: Settings) -> RedisSettings:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host, int(port)
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """End background work. Asked again until it ends: ``wait_for`` of Python 3.11 can swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)
 
 
 async def _watched(work: Coroutine[Any, Any, None]) -> None:
