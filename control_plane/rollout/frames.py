@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar, cast
 
 import msgspec
 
-from contract.config import Begin, Change, Commit, Documents, StreamMessage
+from contract.config import Begin, Change, Commit, Documents, Kind, StreamMessage
 from control_plane.database import Database
 from control_plane.rollout import repository
 from control_plane.rollout.signing import Signer
@@ -61,17 +62,22 @@ class FrameSource:
             head = await repository.head(session)
             lines = [encode_line(Begin(base=base, revision=head.revision))]
             async for part in repository.documents_since(session, base):
-                lines.extend(_document_lines([_change(kind, id, body) for kind, id, body in part]))
+                lines.extend(document_lines(document_changes(part)))
             signature = self._signer.sign(head.revision, head.digest)
             lines.append(encode_line(Commit(revision=head.revision, digest=head.digest, signature=signature)))
         return Frames(head.revision, head.digest, tuple(lines))
 
 
-def _change(kind: str, id: str, body: str | None) -> Change:
-    return Change(kind, id, None if body is None else msgspec.Raw(body.encode()))
+def document_changes(rows: Iterable[Sequence[str | None]]) -> list[Change]:
+    """Rows of kind, id and body as they cross the stream."""
+    return [
+        Change(cast("Kind", kind), id or "", None if body is None else msgspec.Raw(body.encode()))
+        for kind, id, body in rows
+    ]
 
 
-def _document_lines(changes: list[Change]) -> list[bytes]:
+def document_lines(changes: Iterable[Change]) -> list[bytes]:
+    """``Documents`` messages that together hold ``changes``, each begun anew once it is over ``MAX_FRAME_BYTES``."""
     lines: list[bytes] = []
     part: list[Change] = []
     size = 0

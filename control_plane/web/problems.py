@@ -118,9 +118,24 @@ def _field_error(item: Mapping[str, Any]) -> FieldError:
     return FieldError(field_path(parts) or str(place), message)
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     refused = cast("HTTPException", error)
+    if refused.status_code == 405:
+        # a router knows only the methods of the first route that fits the path
+        return problem(405, refused.detail, {"Allow": ", ".join(_methods_of(request))})
     return problem(refused.status_code, refused.detail, refused.headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    segments = request.url.path.split("/")
+    methods: set[str] = set()
+    for template, operations in request.app.openapi()["paths"].items():
+        wanted = template.split("/")
+        if len(wanted) == len(segments) and all(
+            part == segment or part.startswith("{") for part, segment in zip(wanted, segments, strict=True)
+        ):
+            methods.update(method.upper() for method in operations)
+    return sorted(methods)
 
 
 async def _gone(_: Request, __: Exception) -> JSONResponse:

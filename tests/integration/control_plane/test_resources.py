@@ -238,3 +238,5 @@ async def test_unknown_paths_and_methods_are_problems(api: httpx.AsyncClient) ->
         refused = await api.request(method, path)
         assert refused.status_code == status
         assert refused.headers["content-type"] == "application/problem+json"
+    patched = await api.patch("/v1/plans/x/limits/y")
+    assert patched.headers["allow"] == "DELETE, GET, PUT"
