@@ -6,8 +6,9 @@ import pytest
 import redis
 
 from tests.conformance.drivers import Driver, LuaDriver, PureDriver
+from tests.conformance.http_driver import http_driver
 
-DRIVERS = ["pure", "valkey", "redis"]
+DRIVERS = ["pure", "valkey", "redis", "http"]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -15,6 +16,11 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     """Every implementation of the rules, with untouched counters."""
     if request.param == "pure":
         yield PureDriver()
+        return
+    if request.param == "http":
+        folder = request.getfixturevalue("tmp_path")
+        with http_driver(folder, request.getfixturevalue("valkey_url")) as http:
+            yield http
         return
     with redis.Redis.from_url(request.getfixturevalue(f"{request.param}_url")) as client:
         yield LuaDriver(client)
