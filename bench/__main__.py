@@ -42,6 +42,8 @@ def main(
 ) -> None:
     """Measure the decision path against baselines and a floor, all in one run on this machine."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     try:
         if again is not None:
             results = msgspec.json.decode(again.read_bytes(), type=Results)
@@ -106,7 +108,7 @@ def _measure(wanted: Wanted, priority: int, console: Console) -> Results:
                     f"{figure.server_cpu_us:.1f} + {figure.store_cpu_us:.1f} µs, {figure.decisions_per_s:,.0f}/s, "
                     f"p50 {figure.seen.p50_us:,.0f} p99 {figure.seen.p99_us:,.0f} µs, "
                     f"others {figure.others_share:.0%}"
-                    + (f", [red]{figure.degraded} degraded" if figure.degraded else ""),
+                    + (f", [red]{figure.degraded_share:.2%} degraded" if figure.degraded_share else ""),
                     highlight=False,
                 )
 

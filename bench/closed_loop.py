@@ -46,8 +46,12 @@ def drive(load: Load, core: int) -> Seen:
         wrk, "--threads", "1", "--connections", str(load.connections), "--duration", f"{load.seconds}s",
         "--timeout", f"{TIMEOUT_S}s", "--script", SCRIPT, load.url, "--", load.path, load.bodies,
     ]  # fmt: skip
-    with bound_to(core):
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=load.seconds + 4 * TIMEOUT_S, check=False)
+    timeout_s = load.seconds + 4 * TIMEOUT_S
+    try:
+        with bound_to(core):
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"wrk did not end within {timeout_s} s") from None
     found = re.search(r"^RESULT (.+)$", ran.stdout, re.MULTILINE)
     if ran.returncode or found is None:
         raise BenchError(f"wrk failed ({ran.returncode}): {ran.stdout}{ran.stderr}")

@@ -57,10 +57,10 @@ class VariantRun:
         seen = self._drive(cell, seconds)
         after = self._read()
         decisions = seen.all_requests * cell.batch
-        if self._server.variant.is_tidegate:
-            counted = after.counts.decisions - before.counts.decisions
-            if not decisions <= counted <= decisions + cell.connections * cell.batch:
-                raise BenchError(f"{cell}: {decisions} decisions came back, but the node counted {counted}")
+        counted = after.counts.decisions - before.counts.decisions
+        most = decisions + cell.connections * cell.batch  # what was under way when the load ended
+        if self._server.variant.is_tidegate and not decisions <= counted <= most:
+            raise BenchError(f"{cell}: {decisions} decisions came back, but the node counted {counted}")
         if cell.load == "closed" and cell.batch == 1 and cell.connections == MOST_CONNECTIONS:
             self._capacity_per_s[cell.plan] = seen.requests / seen.seconds
         calls = after.script_calls - before.script_calls
@@ -75,7 +75,7 @@ class VariantRun:
             decisions_per_s=seen.requests * cell.batch / seen.seconds,
             decisions_per_call=decisions / calls if calls else None,
             others_share=max(0.0, others_s / (after.at_s - before.at_s)),
-            degraded=after.counts.degraded - before.counts.degraded,
+            degraded_share=(after.counts.degraded - before.counts.degraded) / counted if counted else 0.0,
         )
 
     def _drive(self, cell: Cell, seconds: int) -> Seen:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -46,11 +47,14 @@ class Plan(msgspec.Struct, frozen=True):
 def drive(plan: Plan, core: int) -> Seen:
     """Run the generator in a process of its own, bound to a core."""
     command = [sys.executable, "-m", "bench.open_loop"]
-    with bound_to(core):
-        ran = subprocess.run(
-            command, input=msgspec.json.encode(plan), capture_output=True,
-            timeout=WARM_UP_S + plan.seconds + 2 * DRAIN_S, check=False,
-        )  # fmt: skip
+    timeout_s = WARM_UP_S + plan.seconds + 2 * DRAIN_S
+    try:
+        with bound_to(core):
+            ran = subprocess.run(
+                command, input=msgspec.json.encode(plan), capture_output=True, timeout=timeout_s, check=False
+            )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"the open-loop generator did not end within {timeout_s:.0f} s") from None
     if ran.returncode:
         raise BenchError(f"the open-loop generator failed: {ran.stderr.decode(errors='replace')[-2_000:]}")
     return msgspec.json.decode(ran.stdout, type=Seen)
@@ -99,14 +103,23 @@ def run(plan: Plan) -> Seen:
     """Send everything, wait for the last answers."""
     wake_precisely()
     requests = _requests(plan)
-    connections = [_Connection(plan.port) for _ in range(plan.connections)]
-    gc.disable()  # a collection would delay the requests that are due meanwhile
-    began = time.perf_counter_ns() + NS // 100
-    counts_from = began + int(WARM_UP_S * NS)
-    ends = counts_from + int(plan.seconds * NS)
-    times = _send_all(connections, requests, _instants(plan, began, ends), counts_from)
-    for connection in connections:
-        connection.socket.close()
+    with ExitStack() as held:
+        connections = [_Connection(plan.port) for _ in range(plan.connections)]
+        for connection in connections:
+            held.callback(connection.socket.close)
+        gc.disable()  # a collection would delay the requests that are due meanwhile
+        held.callback(gc.enable)
+        began = time.perf_counter_ns() + NS // 100
+        counts_from = began + int(WARM_UP_S * NS)
+        ends = counts_from + int(plan.seconds * NS)
+        times = _send_all(
+            held.enter_context(select.epoll()),
+            connections,
+            requests,
+            _instants(plan, began, ends),
+            counts_from,
+            gives_up=ends + int(DRAIN_S * NS),
+        )
     latencies, lateness = sorted(times.latencies), sorted(times.lateness)
     return Seen(
         requests=len(latencies), all_requests=times.sent, seconds=plan.seconds,
@@ -117,9 +130,13 @@ def run(plan: Plan) -> Seen:
 
 
 def _send_all(
-    connections: list[_Connection], requests: list[bytes], instants: Iterator[int], counts_from: int
+    epoll: select.epoll,
+    connections: list[_Connection],
+    requests: list[bytes],
+    instants: Iterator[int],
+    counts_from: int,
+    gives_up: int,
 ) -> _Times:
-    epoll = select.epoll()
     by_descriptor = {}
     for connection in connections:
         by_descriptor[connection.socket.fileno()] = connection
@@ -130,7 +147,6 @@ def _send_all(
     lateness: list[int] = []
     at, size = 0, len(requests)
     due = next(instants, None)
-    gives_up = None
     while due is not None or len(idle) < len(connections):
         now = clock()
         while due is not None and due <= now and idle:
@@ -141,17 +157,14 @@ def _send_all(
                 lateness.append(now - due)
             due = next(instants, None)
             now = clock()
-        if due is None:
-            gives_up = gives_up or now + int(DRAIN_S * NS)
-            if now > gives_up:
-                raise BenchError(f"{len(connections) - len(idle)} requests got no answer within {DRAIN_S:.0f} s")
+        if now > gives_up:
+            raise BenchError(f"{len(connections) - len(idle)} requests got no answer within {DRAIN_S:.0f} s")
         for descriptor, _ in _events(epoll, due if idle else None, now):
             connection = by_descriptor[descriptor]
             if connection.receive():
                 if connection.due_ns >= counts_from:
                     latencies.append(clock() - connection.due_ns)
                 idle.append(connection)
-    epoll.close()
     return _Times(latencies, lateness, at)
 
 

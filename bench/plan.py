@@ -17,6 +17,7 @@ COMPARED = (BASELINE, fastapi_limits.SLIDING, fastapi_limits.MOVING, FLOOR)
 VARIANTS = (*COMPARED, DOOR, LANE)
 
 CONNECTIONS = (1, 4, 16, MOST_CONNECTIONS)
+QUICK_CONNECTIONS = (4, MOST_CONNECTIONS)
 OPEN_LOADS: tuple[Load, ...] = ("even", "poisson")
 
 PARTS = ("http", "script", "memory")
@@ -33,7 +34,7 @@ class Effort:
     quick: bool
 
 
-FULL = Effort(repetitions=3, seconds=3, script_seconds=0.3, quick=False)
+FULL = Effort(repetitions=3, seconds=2, script_seconds=0.3, quick=False)
 QUICK = Effort(repetitions=1, seconds=1, script_seconds=0.1, quick=True)
 
 
@@ -49,7 +50,7 @@ def cells_of(variant: Variant, *, quick: bool) -> list[Cell]:
 
 
 def _lane_cells(*, quick: bool) -> list[Cell]:
-    counts: Sequence[int] = (MOST_CONNECTIONS,) if quick else CONNECTIONS
+    counts: Sequence[int] = QUICK_CONNECTIONS if quick else CONNECTIONS
     cells = []
     for plan in LANE.plans:
         cells += [_cell(LANE, plan, connections=count) for count in counts]

@@ -25,16 +25,18 @@ you rely on any of them; what carries over best are the ratios, because everythi
   All servers get the same bytes.
 - The node starts from its signed snapshot with everything at its default: all headers, metrics, 10 ms deadline. Before
   it is measured, the benchmark checks that it counts in the store and shows all of its headers; afterwards, that it
-  counted as many decisions as were answered. `degraded` counts those that it made without the store.
+  counted as many decisions as were answered.
 - 1 limit: {one}. 3 limits: {three}. The baseline always has one.
-- CPU is the process's own clock in the kernel, before and after a run, divided by the decisions. "Decisions/s and core"
-  is one second divided by that; "seen" is what came out, with the rest of the machine as busy as it was.
+- CPU is the process's own clock in the kernel, before and after a run, divided by the decisions. "/s and core" is
+  one second divided by that; "/s seen" is what came out, with the rest of the machine as busy as it was.
 - Closed loop: wrk, its percentiles corrected for coordinated omission. Open loop: a generator of ours that sends at
   fixed instants whether or not answers are there, over {connections} connections; latency counts from the intended
   instant, the generator's own lateness included.
 - Every figure is the median of {repetitions} repetitions of {seconds} s, the variants interleaved. Ratios are taken
-  within a repetition first. "Others on its core" is the part of the server's core that something else took meanwhile:
-  where it is high, read the latencies and "seen" with care, the CPU figures less so.
+  within a repetition first. "Others" is the part of the server's core that something else took meanwhile: where it is
+  high, read the latencies and "seen" with care, the CPU figures less so. "A script call" is how many decisions one
+  call of the store held. "Degraded" are decisions that a node made without its store. "Off by" is above 0 where a
+  figure is worse than wanted.
 """
 
 

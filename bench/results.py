@@ -36,8 +36,8 @@ class HttpRun(msgspec.Struct, frozen=True, kw_only=True):
     """How many decisions one script call held, on average."""
     others_share: float
     """The part of the server's core that other processes (or the hypervisor) took meanwhile, 0 to 1."""
-    degraded: int
-    """Decisions that a node made without its store."""
+    degraded_share: float
+    """The part of its decisions that a node made without its store, 0 to 1."""
 
 
 class ScriptRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,18 +1,22 @@
 """The figures as tables, the same for the terminal and for the document."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.http_part import MOST_CONNECTIONS
-from bench.plan import BASELINE, FLOOR, LANE, VARIANTS
+from bench.plan import BASELINE, DOOR, FLOOR, LANE, VARIANTS
 from bench.results import Cell, HttpRun, Results, middle, paired_ratio
 from bench.script_part import LIMITS_A_CALL
 from bench.store_rules import ALGORITHMS
 from bench.targets import per_core, reference_runs, targets
-from bench.workload import LIMITS
+from bench.workload import BATCH, LIMITS
 
-TITLES = {variant.name: variant.title for variant in VARIANTS}
-LOADS = {"even": "evenly spaced", "poisson": "random (Poisson)"}
+LOADS = {"even": "even", "poisson": "Poisson"}
+_CELL = ("server", "limits")
+_CPU = ("CPU µs", "store CPU µs")
+_RATE = ("/s and core", "/s seen")
+_LATENCIES = ("p50 µs", "p99 µs", "p99.9 µs")
+_NOISE = ("others", "degraded")
 NOT_MEASURED = "not measured"
 
 
@@ -30,8 +34,8 @@ class Table(NamedTuple):
 def all_tables(results: Results) -> Iterator[Table]:
     """Every table that has something to show."""
     for table in (
-        _targets(results), _compared(results), _connections(results), _batches(results), _open_loop(results),
-        _script(results), _memory(results),
+        _targets(results), _servers(results), _compared(results), _connections(results, batched=False),
+        _connections(results, batched=True), _open_loop(results), _script(results), _memory(results),
     ):  # fmt: skip
         if table.rows:
             yield table
@@ -46,11 +50,17 @@ def _targets(results: Results) -> Table:
         wanted = f"{sign} {_amount(target.wanted)} {target.unit}"
         measured = "-" if target.measured is None else f"{_amount(target.measured)} {target.unit}"
         rows.append((target.what, wanted, measured, verdict, distance))
-    return Table("Must reach", ("what", "wanted", "measured", "", "from the target (above 0 is worse)"), rows)
+    return Table("Must reach", ("what", "wanted", "measured", "", "off by"), rows)
+
+
+def _servers(results: Results) -> Table:
+    measured = {cell.variant for cell in results.cells()}
+    rows: list[Row] = [(variant.name, variant.title) for variant in VARIANTS if variant.name in measured]
+    return Table("Servers", ("name", "what it is"), rows)
 
 
 def _compared(results: Results) -> Table:
-    """Single decisions at the most connections."""
+    """Single decisions at the most connections, against the baseline and the floor of the same repetition."""
     rows: list[Row] = []
     for cell in results.cells():
         if cell.load != "closed" or cell.batch > 1 or cell.connections != MOST_CONNECTIONS:
@@ -60,57 +70,29 @@ def _compared(results: Results) -> Table:
             paired_ratio(runs, reference_runs(results, name), lambda run: run.server_cpu_us)
             for name in (BASELINE.name, FLOOR.name)
         )
-        rows.append((
-            TITLES[cell.variant], _limits(cell), *_cpu(runs), *_rate(runs), *_latencies(runs),
-            "-" if not baseline else f"1/{1 / baseline:.1f}" if baseline < 1 else f"{baseline:.2f}",
-            "-" if not floor else f"{floor:.2f}", *_noise(runs),
-        ))  # fmt: skip
+        by_baseline = "-" if not baseline else f"1/{1 / baseline:.1f}" if baseline < 1 else f"{baseline:.2f}"
+        by_floor = "-" if not floor else f"{floor:.2f}"
+        rows.append((*_cell(cell), *_cpu(runs), *_rate(runs), by_baseline, by_floor))
     return Table(
-        f"One decision a request, closed loop, {MOST_CONNECTIONS} connections",
-        (
-            "server", "limits", "CPU µs, server", "CPU µs, store", "decisions/s and core", "decisions/s seen",
-            "p50 µs", "p99 µs", "p99.9 µs", "CPU by baseline", "CPU by floor", "others on its core", "degraded",
-        ),
+        f"CPU for a decision, {MOST_CONNECTIONS} connections, closed loop",
+        (*_CELL, *_CPU, *_RATE, "CPU, by baseline", "CPU, by floor"),
         rows,
-    )  # fmt: skip
+    )
 
 
-def _connections(results: Results) -> Table:
+def _connections(results: Results, *, batched: bool) -> Table:
     rows: list[Row] = []
     for cell in results.cells():
-        if cell.load == "closed" and cell.batch == 1:
+        if cell.load == "closed" and (cell.batch > 1) == batched:
             runs = results.runs(cell)
             rows.append((
-                TITLES[cell.variant], _limits(cell), str(cell.connections), *_cpu(runs), *_rate(runs), _calls(runs),
-                *_latencies(runs), *_noise(runs),
+                *_cell(cell), str(cell.connections), *_cpu(runs), *_rate(runs), _calls(runs), *_latencies(runs),
+                *_noise(runs),
             ))  # fmt: skip
     return Table(
-        "One decision a request, closed loop, by connections",
-        (
-            "server", "limits", "connections", "CPU µs, server", "CPU µs, store", "decisions/s and core",
-            "decisions/s seen", "decisions a script call", "p50 µs", "p99 µs", "p99.9 µs", "others on its core",
-            "degraded",
-        ),
-        rows,
-    )  # fmt: skip
-
-
-def _batches(results: Results) -> Table:
-    rows: list[Row] = []
-    for cell in results.cells():
-        if cell.batch > 1:
-            runs = results.runs(cell)
-            rows.append((
-                TITLES[cell.variant], _limits(cell), str(cell.connections), *_cpu(runs), *_rate(runs), _calls(runs),
-                *_latencies(runs), *_noise(runs),
-            ))  # fmt: skip
-    return Table(
-        "A hundred decisions a request, closed loop (CPU for a decision, latency of a request)",
-        (
-            "server", "limits", "connections", "CPU µs, server", "CPU µs, store", "decisions/s and core",
-            "decisions/s seen", "decisions a script call", "p50 µs", "p99 µs", "p99.9 µs", "others on its core",
-            "degraded",
-        ),
+        f"{BATCH} decisions a request: CPU for a decision, latency of a request" if batched
+        else "One decision a request, closed loop",
+        (*_CELL, "conn.", *_CPU, *_RATE, "a script call", *_LATENCIES, *_NOISE),
         rows,
     )  # fmt: skip
 
@@ -121,17 +103,14 @@ def _open_loop(results: Results) -> Table:
         if cell.load != "closed":
             runs = results.runs(cell)
             rows.append((
-                TITLES[cell.variant], _limits(cell), LOADS[cell.load], _whole([run.seen.offered_per_s for run in runs]),
-                *_cpu(runs), *_latencies(runs), _whole([run.seen.late_p99_us for run in runs]), *_noise(runs),
+                *_cell(cell), LOADS[cell.load], _whole([run.seen.offered_per_s for run in runs]), *_cpu(runs),
+                *_latencies(runs), _whole([run.seen.late_p99_us for run in runs]), *_noise(runs),
             ))  # fmt: skip
     return Table(
         "Open loop at half of the capacity found, latency from the intended instant",
-        (
-            "server", "limits", "arrivals", "offered/s", "CPU µs, server", "CPU µs, store", "p50 µs", "p99 µs",
-            "p99.9 µs", "generator late, p99 µs", "others on its core", "degraded",
-        ),
+        (*_CELL, "arrivals", "offered/s", *_CPU, *_LATENCIES, "sent late p99", *_NOISE),
         rows,
-    )  # fmt: skip
+    )
 
 
 def _script(results: Results) -> Table:
@@ -160,8 +139,8 @@ def _memory(results: Results) -> Table:
     )
 
 
-def _limits(cell: Cell) -> str:
-    return str(len(LIMITS[cell.plan])) if cell.variant != FLOOR.name else "0"
+def _cell(cell: Cell) -> tuple[str, str]:
+    return cell.variant, str(len(LIMITS[cell.plan])) if cell.variant != FLOOR.name else "0"
 
 
 def _cpu(runs: list[HttpRun]) -> tuple[str, str]:
@@ -180,18 +159,19 @@ def _calls(runs: list[HttpRun]) -> str:
 
 def _latencies(runs: list[HttpRun]) -> tuple[str, str, str]:
     seen = [run.seen for run in runs]
-    return _whole([one.p50_us for one in seen]), _whole([one.p99_us for one in seen]), _whole([
-        one.p999_us for one in seen
-    ])  # fmt: skip
+    columns = ([one.p50_us for one in seen], [one.p99_us for one in seen], [one.p999_us for one in seen])
+    p50, p99, p999 = (_whole(column) for column in columns)
+    return p50, p99, p999
 
 
 def _noise(runs: list[HttpRun]) -> tuple[str, str]:
     others = middle(run.others_share for run in runs) or 0.0
-    tidegate = runs[0].cell.variant in {LANE.name, "fastapi-door"}
-    return f"{others:.0%}", str(sum(run.degraded for run in runs)) if tidegate else "-"
+    degraded = middle(run.degraded_share for run in runs) or 0.0
+    is_node = runs[0].cell.variant in {DOOR.name, LANE.name}
+    return f"{others:.0%}", f"{degraded:.2%}" if is_node else "-"
 
 
-def _whole(values: "list[float] | list[float | None]") -> str:
+def _whole(values: "Sequence[float | None]") -> str:
     found = middle(value for value in values if value is not None)
     return "-" if found is None else f"{found:,.0f}"
 
