@@ -38,7 +38,7 @@ class Driver(Protocol):
 
 
 class PureDriver:
-    """The pure rules over a store that expires keys as Redis does: in whole milliseconds, after the last has passed."""
+    """The pure rules over a store whose keys expire as in ``virtual_clock.lua``."""
 
     moves_clock = True
 
@@ -60,7 +60,6 @@ class PureDriver:
     def state(self, key: tuple[str, int], now_us: int) -> State | None:
         state, expires_ms = self._states.get(key, (None, 0))
         if state is not None and now_us // 1000 > expires_ms:
-            del self._states[key]
             return None
         return state
 
