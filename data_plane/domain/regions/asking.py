@@ -77,7 +77,8 @@ class Asker:
         if quest.id != answer.id:
             return
         quest.have[answer.sender] = answer.have
-        if quest.asked == answer.sender:
+        if quest.asked == answer.sender and quest.asked_us == answer.asked_us:
+            # A copy of an older answer ends no open question: else questions would breed.
             quest.asked = None
         if gained:
             quest.silent.discard(answer.sender)

@@ -106,9 +106,12 @@ def room_left(terms: Terms, state: Counter, now_us: int) -> int:
 
 
 def merge_cell(
-    terms: Terms, state: Counter | None, book: Book, life: Life, cell: Cell, now_us: int
+    terms: Terms, state: Counter | None, book: Book, silent: tuple[str, ...], life: Life, cell: Cell, now_us: int
 ) -> tuple[Counter, Book] | None:
-    """Take what another life counted; ``None`` when it is no news or for a bygone id. Our own life is never merged."""
+    """Take what another life counted; ``None`` when it is no news or for a bygone id. Our own life is never merged.
+
+    What is kept for silent peers is a part of what was left when they fell silent: it is fixed before news changes that.
+    """
     if life[0] == terms.region and life[1] == terms.incarnation:
         return None
     current = rolled_count(terms, state, now_us)
@@ -118,6 +121,8 @@ def merge_cell(
     old = book.cells.get(name, Cell(0))
     if terms.rules.newest_cell_wins and sum(cell) <= sum(old):
         return None
+    if current.silent != silent:
+        current, book = _with_reserves(terms, current, book, silent)
     grown = (cell.taken - cell.returned) - (old.taken - old.returned)
     book = book._replace(cells=with_entry(book.cells, name, cell, current.id - 1))
 

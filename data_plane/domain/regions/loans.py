@@ -108,7 +108,9 @@ def decide_loan(terms: Terms, state: Loan | None, cost: int, now_us: int) -> Loa
     if cost * quanta > current.level:
         missing = cost * quanta - current.level
         wait_us = -1 if cost > capacity or speed == 0 else -(-missing // speed)
-        return LoanDecision(False, current.epoch, left, low=cost > 0, wait_us=wait_us)
+        # Demand counts even when denied, or two starving regions would lend to and fro for ever.
+        wanted = current._replace(pace=quicken(current.pace, cost, now_us))
+        return LoanDecision(False, current.epoch, left, low=cost > 0, wait_us=wait_us, state=wanted)
     delay_us = 0
     if terms.algorithm == "leaky_bucket" and speed:
         delay_us = -(-(capacity * quanta - current.level) // speed)

@@ -1,0 +1,224 @@
+"""Whether a run kept its promise, and what it achieved."""
+
+from bisect import bisect_left
+from typing import NamedTuple
+
+from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
+from data_plane.domain.regions.frame import Frame, id_at, start_us
+from tidegate.simulate.record import Admission, Record
+from tidegate.simulate.scenario import Scenario
+from tidegate.simulate.world import World
+
+
+class WindowUse(NamedTuple):
+    """Units admitted in the ``number``-th window of the run, and the limit in force."""
+
+    number: int
+    admitted: int
+    limit: int
+
+
+class Outcome(NamedTuple):
+    """What came out. ``overshoot`` and ``bound`` are units beyond the limit: seen, and allowed."""
+
+    scenario: str
+    seed: int
+    violations: tuple[str, ...]
+    windows: tuple[WindowUse, ...]
+    admitted: dict[str, int]
+    denied: dict[str, int]
+    overshoot: int
+    bound: int
+    messages: int
+    transfers: int
+    moved: int
+    stale_s: float
+    refusals: dict[str, int]
+
+
+def judge(world: World, seed: int) -> Outcome:
+    """Check everything that was promised for this world."""
+    scenario, record = world.scenario, world.record
+    frame = next(iter(world.regions.values())).frame
+    overshoot, bound = _overshoot(world, frame), _bound(world)
+    violations = []
+    if overshoot > bound:
+        violations.append(f"{overshoot} units over the limit, {bound} allowed")
+    windows = _windows(world, frame)
+    violations += _expected(scenario, record, windows)
+    admitted = dict.fromkeys(scenario.regions, 0)
+    for one in record.admitted:
+        admitted[one.region] += one.cost
+    return Outcome(
+        scenario.name,
+        seed,
+        tuple(violations),
+        windows,
+        admitted,
+        dict(record.denied),
+        overshoot,
+        bound,
+        sum(record.messages.values()),
+        len(record.transfers),
+        sum(units for *_, units in record.transfers),
+        record.most_stale_us / 1e6,
+        dict(record.refusals),
+    )
+
+
+def _overshoot(world: World, frame: Frame) -> int:
+    """The most that was ever admitted beyond the limit; 0 when it held."""
+    scenario = world.scenario
+    if scenario.algorithm in BUCKET_ALGORITHMS:
+        return _bucket_overshoot(world)
+    in_force = world.control.limit_in_force
+    totals = world.record.admitted_by_id()
+    if scenario.algorithm == "sliding_log" and scenario.mode != "shared":
+        return _log_overshoot(world, frame)
+    worst = max((total - in_force(id) for (_, id), total in totals.items()), default=0)
+    if scenario.algorithm != "sliding_window":
+        # A shared log knows the others by window only, so what it promises for the world is by window too.
+        return max(0, worst)
+    return max(0, worst, _sliding_overshoot(world, frame))
+
+
+def _sliding_overshoot(world: World, frame: Frame) -> int:
+    """f U(w-1) + U(w) beyond f L(w-1) + (1-f) L(w), by the clock that is farthest ahead."""
+    ahead_us = max(region.offset_us for region in world.regions.values())
+    totals: dict[tuple[int, int], int] = {}
+    worst = 0
+    length_us = frame.length_us
+    in_force = world.control.limit_in_force
+    for one in world.record.admitted:
+        name = (one.generation, one.id)
+        totals[name] = totals.get(name, 0) + one.cost
+        now_us = one.at_us + ahead_us
+        id = id_at(frame, now_us)
+        left_us = length_us - (now_us - start_us(frame, id))
+        used = totals.get((one.generation, id - 1), 0) * left_us + totals.get((one.generation, id), 0) * length_us
+        allowed = in_force(id - 1) * left_us + in_force(id) * (length_us - left_us)
+        worst = max(worst, -(-(used - allowed) // length_us))
+    return worst
+
+
+def _log_overshoot(world: World, frame: Frame) -> int:
+    """Any window's length of stamps, of one generation."""
+    worst = 0
+    by_generation: dict[int, list[Admission]] = {}
+    for one in world.record.admitted:
+        by_generation.setdefault(one.generation, []).append(one)
+    for entries in by_generation.values():
+        entries.sort(key=lambda one: one.stamp_us)
+        oldest = total = 0
+        for one in entries:
+            total += one.cost
+            while entries[oldest].stamp_us + frame.length_us <= one.stamp_us:
+                total -= entries[oldest].cost
+                oldest += 1
+            limit = max(world.control.limit_in_force(one.id - 1), world.control.limit_in_force(one.id))
+            worst = max(worst, total - limit)
+    return worst
+
+
+def _bucket_overshoot(world: World) -> int:
+    """The most by which any interval t admitted beyond burst + rate x t: the debt of one exact bucket for the world."""
+    rule = world.scenario.rule()
+    rate, unit = reduced_rate(max(1, rule.limit), rule.window_us or 1)
+    size = capacity(rule)
+    debt: dict[int, tuple[int, int]] = {}
+    worst = 0
+    for one in world.record.admitted:
+        since_us, owed = debt.get(one.generation, (one.at_us, 0))
+        owed = max(0, owed - rate * (one.at_us - since_us)) + one.cost * unit
+        debt[one.generation] = (one.at_us, owed)
+        worst = max(worst, -(-(owed - size * unit) // unit))
+    return worst
+
+
+def _bound(world: World) -> int:
+    """Units beyond the limit that the mode allows."""
+    scenario = world.scenario
+    if scenario.mode == "regional":
+        return 0
+    if scenario.mode == "strict":
+        return sum(scenario.overdraft.values())
+    regions = len(scenario.regions)
+    timing, record = world.timing, world.record
+    age_us = timing.stale_after_us + timing.lazy_us + record.most_delay_us
+    lost = sum(record.lost_stores.values())
+    rule = scenario.rule()
+    if scenario.algorithm in BUCKET_ALGORITHMS:
+        refilled = rule.limit * age_us // (rule.window_us or 1) + 1
+        return (regions - 1 + lost) * (capacity(rule) + refilled)
+    most = {region: _busiest(record.arrivals[region], age_us) for region in scenario.regions}
+    unseen = sum(most.values()) - min(most.values())
+    share = {
+        region: max(1, scenario.limit * part // sum(scenario.regions.values()))
+        for region, part in scenario.regions.items()
+    }
+    forgotten = sum(times * (most[region] + share[region]) for region, times in record.lost_stores.items())
+    # What rounding keeps for the silent is at least what they take: it never adds.
+    return min((regions - 1 + lost) * scenario.limit, unseen + forgotten)
+
+
+def _busiest(arrivals: list[tuple[int, int]], interval_us: int) -> int:
+    """The most units that arrived in any interval of this length."""
+    worst = total = oldest = 0
+    for at_us, cost in arrivals:
+        total += cost
+        while arrivals[oldest][0] + interval_us < at_us:
+            total -= arrivals[oldest][1]
+            oldest += 1
+        worst = max(worst, total)
+    return worst
+
+
+def _windows(world: World, frame: Frame) -> tuple[WindowUse, ...]:
+    """Units by window of the run. Buckets: by window's length of true time."""
+    scenario = world.scenario
+    window_us = round(scenario.window_s * 1e6)
+    count = int(scenario.duration_s // scenario.window_s)
+    if scenario.algorithm in BUCKET_ALGORITHMS:
+        starts = [world.start_us + number * window_us for number in range(count + 1)]
+        times = [one.at_us for one in world.record.admitted]
+        sums = [0]
+        for one in world.record.admitted:
+            sums.append(sums[-1] + one.cost)
+        edges = [sums[bisect_left(times, start)] for start in starts]
+        return tuple(WindowUse(number, edges[number + 1] - edges[number], scenario.limit) for number in range(count))
+    first = id_at(frame, world.start_us)
+    totals: dict[int, int] = {}
+    for (_, id), total in world.record.admitted_by_id().items():
+        totals[id] = totals.get(id, 0) + total
+    in_force = world.control.limit_in_force
+    return tuple(WindowUse(number, totals.get(first + number, 0), in_force(first + number)) for number in range(count))
+
+
+def _expected(scenario: Scenario, record: Record, windows: tuple[WindowUse, ...]) -> list[str]:
+    """What the scenario itself wants to come out, and did not."""
+    expect, found = scenario.expect, []
+    for number, least in expect.least_used.items():
+        use = windows[int(number)]
+        if use.admitted < least * use.limit:
+            found.append(f"window {number}: {use.admitted} of {use.limit} admitted, at least {least:.0%} expected")
+    for number, most in expect.most_admitted.items():
+        if windows[int(number)].admitted > most:
+            found.append(f"window {number}: {windows[int(number)].admitted} admitted, at most {most} expected")
+    sent = sum(record.messages.values())
+    if expect.most_messages is not None and sent > expect.most_messages:
+        found.append(f"{sent} messages, at most {expect.most_messages} expected")
+    if expect.most_transfers is not None and len(record.transfers) > expect.most_transfers:
+        found.append(f"{len(record.transfers)} transfers, at most {expect.most_transfers} expected")
+    if expect.settled_within_s is not None and record.most_stale_us > expect.settled_within_s * 1e6:
+        found.append(f"a count was unknown for {record.most_stale_us / 1e6:.2f} s")
+    for region, least_units in expect.least_admitted.items():
+        units = sum(one.cost for one in record.admitted if one.region == region)
+        if units < least_units:
+            found.append(f"{region} admitted {units}, at least {least_units} expected")
+    for region, most in expect.most_denied.items():
+        if record.denied[region] > most:
+            found.append(f"{region} denied {record.denied[region]}, at most {most} expected")
+    everything = sum(one.cost for one in record.admitted)
+    if expect.most_over_windows is not None and everything > expect.most_over_windows:
+        found.append(f"{everything} admitted in all, at most {expect.most_over_windows} expected")
+    return found
