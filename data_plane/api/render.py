@@ -89,16 +89,29 @@ class Renderer:
                 limits=limits,
             )  # fmt: skip
         limit, outcome = verdict.prepared.bound.limits[at], verdict.outcomes[at]
-        delay_us = max(one.delay_us for one in verdict.outcomes) if verdict.allowed else 0
-        members: dict[str, Any] = {} if verdict.allowed else _denial(verdict, request_id)
-        return (Decision if verdict.allowed else Denial)(
-            allowed=verdict.allowed, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+        if verdict.allowed:
+            return Decision(
+                allowed=True, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+                limit=limit.rule.limit, window_s=limit.window_s, remaining=outcome.remaining,
+                reset_after_s=outcome.reset_us / 1_000_000, retry_after_s=None, delay_ms=_delay_ms(verdict),
+                shadow_denied=verdict.shadow_denied, degraded=verdict.degraded, region=self._region,
+                revision=revision, request_id=request_id, limits=limits,
+            )  # fmt: skip
+        return Denial(
+            allowed=False, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
             limit=limit.rule.limit, window_s=limit.window_s, remaining=outcome.remaining,
             reset_after_s=outcome.reset_us / 1_000_000,
-            retry_after_s=None if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
-            delay_ms=delay_us / 1_000, shadow_denied=verdict.shadow_denied, degraded=verdict.degraded,
-            region=self._region, revision=revision, request_id=request_id, limits=limits, **members,
+            retry_after_s=None if outcome.retry_us == NEVER else outcome.retry_us / 1_000_000, delay_ms=0,
+            shadow_denied=verdict.shadow_denied, degraded=verdict.degraded, region=self._region,
+            revision=revision, request_id=request_id, limits=limits, **_denial(verdict, request_id),
         )  # fmt: skip
+
+
+def _delay_ms(verdict: Verdict) -> float:
+    """The longest turn among the queues that the request waits in."""
+    if not verdict.prepared.bound.has_queue:
+        return 0
+    return max([outcome.delay_us for outcome in verdict.outcomes]) / 1_000
 
 
 def refused(refusal: Refusal, request_id: str) -> Answer:

@@ -71,12 +71,14 @@ def prepare(
     client: Client | None = None
     if principal is None:
         part = "i:" + address.subject
-        subject = Subject("{" + part + "}", part, "", *address, request.attributes)
+        subject = Subject("{" + part + "}", part, "", address.subject, address.site, request.attributes)
         plan = ANONYMOUS_PLAN
     else:
         client = principal.client
         attributes = {**client.attributes, **request.attributes} if client.attributes else request.attributes
-        subject = Subject(principal.tag, principal.part, principal.generation, *address, attributes)
+        subject = Subject(
+            principal.tag, principal.part, principal.generation, address.subject, address.site, attributes
+        )
         plan = client.plan
     if endpoint.exempt:
         return Prepared(principal, plan, _NO_LIMITS, subject, 0)

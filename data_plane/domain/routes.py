@@ -10,6 +10,9 @@ from contract.config import Endpoint
 UNMATCHED: Final = Endpoint(endpoint="_unmatched", method="*", path="*")
 PREFLIGHT: Final = Endpoint(endpoint="_preflight", method="OPTIONS", path="*", exempt=True)
 MAX_PATH_LENGTH: Final = 8_192
+_MAX_SEEN: Final = 8_192
+_LONGEST_SEEN: Final = 256
+"""What was matched is remembered: that many requests, of paths up to that long."""
 _SUSPICIOUS: Final = re.compile(r"[%\\\0]|//|/\.|/$")
 """What makes a path worth a closer look: nearly all paths have none of it."""
 _AMBIGUOUS: Final = frozenset({"", ".", ".."})
@@ -31,6 +34,7 @@ class RouteTable:
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._root = _Node()
         self.by_name: dict[str, Endpoint] = {}
+        self._seen: dict[tuple[str, str], Endpoint] = {}
         for endpoint in endpoints:
             self.by_name[endpoint.endpoint] = endpoint
             node = self._root
@@ -48,6 +52,16 @@ class RouteTable:
         Percent-encoding is undone by segment, as backends do. Dot segments, empty segments, encoded slashes and
         backslashes match nothing: a backend may resolve them otherwise than we would, so they are ``_unmatched``.
         """
+        found = self._seen.get((method, path))
+        if found is None:
+            found = self._match(method, path)
+            if len(self._seen) >= _MAX_SEEN:
+                self._seen.clear()
+            if len(path) <= _LONGEST_SEEN:
+                self._seen[method, path] = found
+        return found
+
+    def _match(self, method: str, path: str) -> Endpoint:
         if not path.startswith("/") or len(path) > MAX_PATH_LENGTH:
             return UNMATCHED
         if "?" in path or "#" in path:

@@ -21,7 +21,17 @@ _MAX_BINDINGS = 65_536
 class Bound:
     """The limits of a plan on a route, and what the hot path wants to know of them at once."""
 
-    __slots__ = ("conditional", "counted_attributes", "headline", "lasting", "limits", "makers", "params", "policies")
+    __slots__ = (
+        "conditional",
+        "counted_attributes",
+        "has_queue",
+        "headline",
+        "lasting",
+        "limits",
+        "makers",
+        "params",
+        "policies",
+    )
 
     def __init__(self, limits: tuple[BoundLimit, ...]) -> None:
         self.limits = limits
@@ -40,6 +50,7 @@ class Bound:
             }
         )
         """Attributes whose values make subjects."""
+        self.has_queue = any(limit.rule.algorithm == "leaky_bucket" for limit in limits)
         self.conditional = any(limit.attributes for limit in limits)
 
     def matching(self, attributes: Mapping[str, str]) -> "Bound":
