@@ -7,7 +7,7 @@ from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneLimits:
-    """Bounds of a connection. Memory a connection stays below ``in_flight_bytes`` + one head + one body + one read (256 KiB)."""
+    """Bounds of a connection: its memory stays below ``in_flight_bytes``, a head, a body and a read (256 KiB) together."""
 
     head_bytes: int = 64 * 1024
     """Request line and header fields together; beyond it 431. Gateways pass on up to 60 KiB (Envoy)."""
