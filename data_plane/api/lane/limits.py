@@ -7,7 +7,7 @@ from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LaneLimits:
-    """Bounds of a connection: its memory stays below ``in_flight_bytes``, a head, a body and a read (256 KiB) together."""
+    """Bounds of a connection: its memory stays below ``in_flight_bytes``, plus a head, a body and a read (256 KiB)."""
 
     head_bytes: int = 64 * 1024
     """Request line and header fields together; beyond it 431. Gateways pass on up to 60 KiB (Envoy)."""
