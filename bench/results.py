@@ -56,7 +56,9 @@ class MemoryRun(msgspec.Struct, frozen=True, kw_only=True):
     server: str
     algorithm: str
     keys: int
-    key_bytes: float
+    name_length: int
+    """Characters of a client's name; ``key_bytes`` is the whole key."""
+    key_bytes: int
     bytes_a_limit: float
     allocator: str
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.http_part import measure_variant
 from bench.machine import describe, tool
-from bench.memory_part import KEYS, KEYS_QUICK, measure_memory
+from bench.memory_part import KEYS, KEYS_QUICK, OTHER_NAME_LENGTHS, measure_memory
 from bench.place import Place, prepared_place, running_store
 from bench.plan import Effort, cells_of
 from bench.results import HttpRun, MemoryRun, Results, ScriptRun
@@ -67,7 +67,7 @@ def total_figures(wanted: Wanted) -> int:
     quick, repetitions = wanted.effort.quick, wanted.repetitions
     http = sum(len(cells_of(variant, quick=quick)) for variant in wanted.variants) * repetitions
     script = len(STORES) * len(ALGORITHMS) * (1 if quick else len(LIMITS_A_CALL)) * repetitions
-    memory = len(STORES) * len(ALGORITHMS)
+    memory = len(STORES) * (len(ALGORITHMS) + len(OTHER_NAME_LENGTHS))
     counts = {"http": http, "script": script, "memory": memory}
     return sum(counts[part] for part in wanted.parts)
 

@@ -1,4 +1,4 @@
-"""One limit of each algorithm, with the keys that a node makes for 16-character client names."""
+"""One limit of each algorithm, with the keys that a node makes for clients."""
 
 from bench.workload import HOUR_US, REGION
 from contract.limits import Algorithm, LimitRule
@@ -10,6 +10,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     "fixed_window", "sliding_window", "token_bucket", "leaky_bucket", "sliding_log",
 )  # fmt: skip
 LIMIT = 1_000
+USUAL_NAME_LENGTH = 16
 # Of a bucket's units, so many that its state lasts: one that is full again is forgotten.
 LASTING_COST = LIMIT // 2
 
@@ -23,9 +24,9 @@ def bound_limit(algorithm: Algorithm) -> BoundLimit:
     return BoundLimit(rule, UNMATCHED, REGION, has_peers=False)
 
 
-def counter_key(limit: BoundLimit, number: int) -> bytes:
-    """The key of a client's counter."""
-    name = f"customer-{number:07}"
+def counter_key(limit: BoundLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:
+    """The key of a client's counter; its name has ``name_length`` characters."""
+    name = f"{number:0{name_length}}"
     subject = Subject(
         client_tag=tag("client", name), client_part=part("client", name), generation="", address="unknown", site=None,
         attributes={},

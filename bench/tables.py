@@ -129,12 +129,20 @@ def _script(results: Results) -> Table:
 
 def _memory(results: Results) -> Table:
     rows: list[Row] = [
-        (run.server, run.algorithm, f"{run.keys:,}", f"{run.key_bytes:.0f}", f"{run.bytes_a_limit:.1f}", run.allocator)
+        (
+            run.server,
+            run.algorithm,
+            f"{run.keys:,}",
+            str(run.name_length),
+            str(run.key_bytes),
+            f"{run.bytes_a_limit:.1f}",
+            run.allocator,
+        )
         for run in results.memory
     ]
     return Table(
         "Memory of the store for one limit and subject (bytes, key and expiry included)",
-        ("store", "algorithm", "subjects", "of which the key's text", "bytes a limit", "allocator"),
+        ("store", "algorithm", "subjects", "client's name", "its key", "bytes a limit", "allocator"),
         rows,
     )
 

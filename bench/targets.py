@@ -6,7 +6,7 @@ from typing import NamedTuple
 from bench.http_part import MOST_CONNECTIONS
 from bench.plan import BASELINE, FLOOR, LANE
 from bench.results import Cell, HttpRun, Load, Results, middle, paired_ratio
-from bench.store_rules import ALGORITHMS
+from bench.store_rules import ALGORITHMS, USUAL_NAME_LENGTH
 from bench.workload import BATCH
 
 BASELINE_SHARE = {"one": 1 / 14, "three": 1 / 10}
@@ -68,7 +68,9 @@ def targets(results: Results) -> Iterator[Target]:
         yield Target(what, "µs", STORE_CPU_US_A_LIMIT, cpu_us)
     for algorithm in ALGORITHMS:
         found = middle(
-            run.bytes_a_limit for run in results.memory if (run.server, run.algorithm) == ("Valkey", algorithm)
+            run.bytes_a_limit
+            for run in results.memory
+            if (run.server, run.algorithm, run.name_length) == ("Valkey", algorithm, USUAL_NAME_LENGTH)
         )
         yield Target(f"Valkey, `{algorithm}`: memory for a limit and subject", "bytes", STORE_BYTES_A_LIMIT, found)
 

@@ -18,7 +18,13 @@ def test_a_missed_target_stands_out():
     results = make_results([])
     results.memory.append(
         MemoryRun(
-            server="Valkey", algorithm="sliding_log", keys=10, key_bytes=24, bytes_a_limit=121.0, allocator="libc"
+            server="Valkey",
+            algorithm="sliding_log",
+            keys=10,
+            name_length=16,
+            key_bytes=24,
+            bytes_a_limit=121.0,
+            allocator="libc",
         )
     )
     results.script.append(ScriptRun(server="Valkey", algorithm="token_bucket", limits=32, repetition=1, cpu_us=3.0))
