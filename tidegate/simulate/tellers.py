@@ -126,7 +126,9 @@ class Telling:
         return max(0, limit - now.taken - now.remote)
 
     def _hand_back(self, region: "SimulatedRegion", number: int, peer: str) -> None:
-        """Tell a peer that lost its store what its earlier lives had counted, until it says that it knows."""
+        """Tell a peer that lost its store all that is known here, until it says that it knows: what its earlier lives
+        had counted, and our own counts, which those lives had acknowledged.
+        """
         store, world = region.store, self._world
         life = store.peer_lives.get(peer)
         if life is None or store.handed_to.get(peer) == life or not world.rules.cells_handed_back:
@@ -140,6 +142,9 @@ class Telling:
         marker = store.marker
         assert marker is not None
         now_us = region.clock_us()
+        for name, (state, _) in store.hot.items():
+            own = region.engine.cells(state) if state.incarnation == marker.incarnation else ()
+            news += tuple(Told(*name, (region.name, marker.incarnation, id), cell) for id, cell in own)
         back = Tell(0, region.name, marker.incarnation, 0, now_us, news, hands_back=True)
         world.links.send(region.name, peer, self._told, world.regions[peer], number, back)
 

@@ -20,11 +20,9 @@ Name = tuple[str, int]
 class _Quest:
     """The search for rights of one counter under one id."""
 
-    def __init__(self, id: int) -> None:
-        self.id = id
+    def __init__(self) -> None:
         self.asked: str | None = None
         self.asked_us = 0
-        self.asked_at: dict[str, int] = {}
         self.silent: set[str] = set()
         self.passed_over_until_us: dict[str, int] = {}
         self.have: dict[str, int] = {}
@@ -36,7 +34,7 @@ class Asker:
     def __init__(self, peers: Iterable[str], rules: Rules) -> None:
         self._peers = sorted(peers)
         self._rules = rules
-        self._quests: dict[Name, _Quest] = {}
+        self._quests: dict[Name, dict[int, _Quest]] = {}
         self._rtt_us: dict[str, int] = {}
 
     def horizon_us(self) -> int:
@@ -73,8 +71,8 @@ class Asker:
         round_trip_us = max(1, now_us - answer.asked_us)
         known_us = self._rtt_us.get(answer.sender)
         self._rtt_us[answer.sender] = round_trip_us if known_us is None else (7 * known_us + round_trip_us) // 8
-        quest = self._quest(name, answer.id)
-        if quest.id != answer.id:
+        quest = self._quests.get(name, {}).get(answer.id)
+        if quest is None:
             return
         quest.have[answer.sender] = answer.have
         if quest.asked == answer.sender and quest.asked_us == answer.asked_us:
@@ -91,8 +89,8 @@ class Asker:
 
     def heard(self, name: Name, ask: Ask) -> None:
         """A peer's own question says what it has: that is news."""
-        quest = self._quests.get(name)
-        if quest is None or quest.id != ask.id:
+        quest = self._quests.get(name, {}).get(ask.id)
+        if quest is None:
             return
         quest.have[ask.sender] = ask.have
         if ask.have > 0:
@@ -103,10 +101,12 @@ class Asker:
         self._quests.pop(name, None)
 
     def _quest(self, name: Name, id: int) -> _Quest:
-        quest = self._quests.get(name)
-        if quest is None or quest.id < id:
-            quest = self._quests[name] = _Quest(id)
-        return quest
+        quests = self._quests.setdefault(name, {})
+        if id not in quests:
+            for bygone in [one for one in quests if one < id - 1]:
+                del quests[bygone]
+            quests[id] = _Quest()
+        return quests[id]
 
     def _may_have(self, quest: _Quest, peer: str, now_us: int) -> bool:
         return peer not in quest.silent and quest.passed_over_until_us.get(peer, 0) <= now_us

@@ -30,8 +30,9 @@ class Cell(NamedTuple):
 
 
 class Book(NamedTuple):
-    """Mappings are never changed in place."""
+    """Mappings are never changed in place. Like the hot state it belongs to one incarnation of its store."""
 
+    incarnation: int = 0
     given: Mapping[Life, Gift] = {}
     received: Mapping[Life, Gift] = {}
     cells: Mapping[Life, Cell] = {}
@@ -39,6 +40,15 @@ class Book(NamedTuple):
 
 
 EMPTY = Book()
+
+
+def book_of(book: Book, incarnation: int) -> Book:
+    """The book of this incarnation; another one's is empty.
+
+    A restored copy's book must not be believed either: a gift that it remembers was made by another life, and saying it
+    again in this one's name would give it twice.
+    """
+    return book if book.incarnation == incarnation else Book(incarnation)
 
 
 def with_entry(entries: Mapping[Life, V], life: Life, value: V, oldest_id: int) -> dict[Life, V]:

@@ -9,7 +9,7 @@ Quanta: a unit is ``unit x whole`` of them, with ``whole`` the sum of shares, so
 
 from typing import NamedTuple
 
-from data_plane.domain.regions.book import Book, Cell, Life
+from data_plane.domain.regions.book import Book, Cell, Life, book_of
 from data_plane.domain.regions.terms import Terms
 
 SLACK_US = 5_000_000
@@ -88,6 +88,7 @@ def merge_level(
         return None
     whole, _ = _parts(terms, silent)
     unit = terms.unit * whole
+    book = book_of(book, terms.incarnation)
     older = [name for name in book.cells if name[:2] == life[:2] and name[2] < life[2]]
     if any(name[:2] == life[:2] and name[2] > life[2] for name in book.cells):
         return None

@@ -7,7 +7,7 @@ each id, until it is heard again. So everyone may go on, and together they stay 
 from itertools import dropwhile
 from typing import NamedTuple
 
-from data_plane.domain.regions.book import Book, Cell, Life, with_entry
+from data_plane.domain.regions.book import Book, Cell, Life, book_of, with_entry
 from data_plane.domain.regions.frame import id_at, start_us, weight
 from data_plane.domain.regions.rights import Entry
 from data_plane.domain.regions.terms import Terms, limit_at
@@ -67,6 +67,7 @@ def decide_count(
 ) -> CountDecision:
     """Take ``cost`` units while the world is under the limit as known. ``silent``: peers not heard of late, by name."""
     current = rolled_count(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     changed_book = None
     if current.silent != silent:
         current, changed_book = _with_reserves(terms, current, book, silent)
@@ -115,6 +116,7 @@ def merge_cell(
     if life[0] == terms.region and life[1] == terms.incarnation:
         return None
     current = rolled_count(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     if not current.id - 1 <= life[2] <= current.id + 1:
         return None
     name = life if terms.rules.incarnations_summed else (life[0], 0, life[2])

@@ -7,7 +7,7 @@ burst + rate x t. Loans end with the epoch; the lender takes its capacity back a
 
 from typing import NamedTuple
 
-from data_plane.domain.regions.book import NOTHING, Book, Gift, Life, with_entry
+from data_plane.domain.regions.book import NOTHING, Book, Gift, Life, book_of, with_entry
 from data_plane.domain.regions.frame import id_at, start_us
 from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.pace import STILL, Pace, per_second, quicken
@@ -127,6 +127,7 @@ def give_loan(terms: Terms, state: Loan | None, book: Book, ask: Ask, now_us: in
     if terms.rules.generation_checked and ask.generation != terms.generation:
         return None
     current = advanced(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     to: Life = (ask.sender, ask.incarnation if terms.rules.gifts_addressed else 0, ask.id)
     total = book.given.get(to, NOTHING)
     knows_all = total == (ask.known if ask.to_incarnation == terms.incarnation else NOTHING)
@@ -167,6 +168,7 @@ def receive_loan(terms: Terms, state: Loan | None, book: Book, answer: Give, now
     if rules.gifts_addressed and answer.to_incarnation != terms.incarnation:
         return None
     current = advanced(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     if rules.gift_id_checked and answer.id != current.epoch:
         return None
     life: Life = (answer.sender, answer.incarnation, answer.id)
@@ -185,7 +187,8 @@ def receive_loan(terms: Terms, state: Loan | None, book: Book, answer: Give, now
 def loan_basis(terms: Terms, state: Loan | None, book: Book, now_us: int) -> Basis:
     """What to ask with, now: ``have`` is capacity."""
     current = advanced(terms, state, now_us)
-    known = tuple((donor, life, gift) for (donor, life, id), gift in book.received.items() if id == current.epoch)
+    received = book_of(book, terms.incarnation).received
+    known = tuple((donor, life, gift) for (donor, life, id), gift in received.items() if id == current.epoch)
     left = current.level // quantum(terms)
     rate = per_second(current.pace, now_us)
     return Basis(

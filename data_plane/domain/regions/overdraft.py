@@ -1,6 +1,6 @@
 """Counts of ``strict`` counters with an overdraft: what the others took, so that nobody goes beyond the known total."""
 
-from data_plane.domain.regions.book import Book, Cell, Life, with_entry
+from data_plane.domain.regions.book import Book, Cell, Life, book_of, with_entry
 from data_plane.domain.regions.rights import Figures, Rights, rolled
 from data_plane.domain.regions.terms import Terms
 
@@ -10,6 +10,7 @@ def merge_taken(
 ) -> tuple[Rights, Book] | None:
     """Take what another life counted; ``None`` when it is no news, or for a bygone id."""
     current = rolled(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     old = book.cells.get(life, Cell(0))
     own = life[0] == terms.region and life[1] == terms.incarnation
     if own or not current.id - 1 <= life[2] <= current.id + 1 or sum(cell) <= sum(old):

@@ -2,7 +2,7 @@
 
 Per id w: U(w) units taken, O(w) = E(w) + given to us - given away - carried. A window admits iff U(w) + c <= O(w). With
 previous weight f a sliding window also wants f U(w-1) + U(w) + c <= f O(w-1) + (1-f) O(w): summed over the regions that
-is at most L, because both sums of O are. A log's last window holds at most min(O(w-1), O(w)); its gifts move both.
+is at most L, because both sums of O are. A log's last window holds at most min(O(w-1), O(w)).
 """
 
 from itertools import dropwhile
@@ -73,10 +73,9 @@ def rolled(terms: Terms, state: Rights | None, now_us: int) -> Rights:
 
 
 def owned(terms: Terms, state: Rights, id: int) -> int:
-    """O of the current id, of the one before or of the next one. A log's gifts under an id move the one before too."""
-    figures, later = _figures(state, id)
-    also = later.net if terms.algorithm == "sliding_log" else 0
-    return share_at(terms, id) + figures.net + also - figures.carried
+    """O of the current id, of the one before or of the next one."""
+    figures = state.now if id == state.id else (state.before if id < state.id else state.ahead)
+    return share_at(terms, id) + figures.net - figures.carried
 
 
 def debt(terms: Terms, state: Rights) -> int:
@@ -104,18 +103,24 @@ def giveable(terms: Terms, state: Rights, id: int, now_us: int) -> int:
     if id == state.id + 1:
         if terms.rules.next_id_near_boundary and now_us + terms.skew_us < start_us(terms.frame, id):
             return 0
-        left = owned(terms, state, id)
-        return min(left, _log_giveable(terms, state, now_us)) if terms.algorithm == "sliding_log" else left
+        return owned(terms, state, id)
+    if terms.algorithm == "sliding_log":
+        return _log_giveable(terms, state, id, now_us) if id >= state.id - 1 else 0
     if id != state.id:
         return 0
-    if terms.algorithm == "sliding_log":
-        return _log_giveable(terms, state, now_us)
     own = owned(terms, state, id)
     room = own - state.now.taken
     if terms.algorithm == "sliding_window" and terms.rules.sliding_give_keeps_both:
         # A gift lowers (1-f) O(w) by less than itself, so what may be taken may be given.
         room = min(room, _weighed_room(terms, state, own, now_us))
     return room
+
+
+def scarcest_id(terms: Terms, state: Rights) -> int:
+    """The id whose rights are missed most: a log needs those of the previous id too."""
+    if terms.algorithm == "sliding_log" and owned(terms, state, state.id - 1) < owned(terms, state, state.id):
+        return state.id - 1
+    return state.id
 
 
 def decide(terms: Terms, state: Rights | None, cost: int, now_us: int) -> Decision:
@@ -173,13 +178,6 @@ def forget_us(terms: Terms, state: Rights) -> int:
     return start_us(terms.frame, state.id + 2) + terms.skew_us
 
 
-def _figures(state: Rights, id: int) -> tuple[Figures, Figures]:
-    """Those of ``id``, and those of the id after it as far as known."""
-    if id == state.id:
-        return state.now, state.ahead
-    return (state.before, state.now) if id < state.id else (state.ahead, Figures())
-
-
 def _weighed_room(terms: Terms, state: Rights, own: int, now_us: int) -> int:
     """floor(f (O(w-1) - U(w-1)) + (1-f) O(w)) - U(w), in whole ticks of weight."""
     left = weight(terms.frame, state.id, now_us)
@@ -196,11 +194,11 @@ def _log_room(terms: Terms, state: Rights, own: int) -> int:
     return min(own, owned(terms, state, state.id - 1)) if terms.rules.log_keeps_both else own
 
 
-def _log_giveable(terms: Terms, state: Rights, now_us: int) -> int:
+def _log_giveable(terms: Terms, state: Rights, id: int, now_us: int) -> int:
     """The receiver's clock may be behind by the skew: entries that it would still count stay covered."""
     oldest_us = _log_clock(state, now_us) - terms.frame.length_us - terms.skew_us
     used = sum(entry.cost for entry in state.entries if entry.entered_us > oldest_us)
-    return _log_room(terms, state, owned(terms, state, state.id)) - used
+    return owned(terms, state, id) - used
 
 
 def _overdraft_allows(terms: Terms, state: Rights, cost: int, room: int) -> bool:

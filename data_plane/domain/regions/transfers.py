@@ -6,9 +6,9 @@ because it says all that was ever given: the difference to what the receiver rem
 
 from typing import NamedTuple
 
-from data_plane.domain.regions.book import NOTHING, Book, Gift, Life, with_entry
+from data_plane.domain.regions.book import NOTHING, Book, Gift, Life, book_of, with_entry
 from data_plane.domain.regions.messages import Ask, Give
-from data_plane.domain.regions.rights import Figures, Rights, demand, giveable, low_water, rolled, spare
+from data_plane.domain.regions.rights import Figures, Rights, demand, giveable, low_water, rolled, scarcest_id, spare
 from data_plane.domain.regions.terms import Terms
 
 
@@ -46,6 +46,7 @@ def give(terms: Terms, state: Rights | None, book: Book, ask: Ask, now_us: int) 
     if terms.rules.generation_checked and ask.generation != terms.generation:
         return None
     current = rolled(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     to: Life = (ask.sender, ask.incarnation if terms.rules.gifts_addressed else 0, ask.id)
     total = book.given.get(to, NOTHING)
     knows_all = total == (ask.known if ask.to_incarnation == terms.incarnation else NOTHING)
@@ -82,6 +83,7 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, now_us
     if rules.gifts_addressed and answer.to_incarnation != terms.incarnation:
         return None
     current = rolled(terms, state, now_us)
+    book = book_of(book, terms.incarnation)
     id = answer.id
     if rules.gift_id_checked and not current.id - 1 <= id <= current.id + 1:
         return None
@@ -102,11 +104,11 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, now_us
 def basis(terms: Terms, state: Rights | None, book: Book, now_us: int) -> Basis:
     """What to ask with, now."""
     current = rolled(terms, state, now_us)
-    known = tuple((donor, life, gift) for (donor, life, id), gift in book.received.items() if id == current.id)
+    asks_id = scarcest_id(terms, current)
+    received = book_of(book, terms.incarnation).received
+    known = tuple((donor, life, gift) for (donor, life, id), gift in received.items() if id == asks_id)
     have = max(0, spare(terms, current, now_us))
-    return Basis(
-        current.id, have, demand(terms, current, now_us), known, low=have < low_water(terms, current, 1, now_us)
-    )
+    return Basis(asks_id, have, demand(terms, current, now_us), known, low=have < low_water(terms, current, 1, now_us))
 
 
 def _moved(state: Rights, id: int, units: int) -> Rights:

@@ -1,0 +1,175 @@
+"""Worlds by chance: a seed makes one scenario, with demand that shifts and faults of every kind, and then runs it."""
+
+import math
+import random
+
+import msgspec
+
+from contract.limits import BUCKET_ALGORITHMS, Algorithm, Mode
+from data_plane.domain.regions.rules import ALL_RULES, Rules
+from tidegate.simulate.checks import Outcome, judge
+from tidegate.simulate.network import RunawayError
+from tidegate.simulate.scenario import Change, Demand, Expectation, Fault, Network, Scenario
+from tidegate.simulate.world import World
+
+_ALGORITHMS: tuple[Algorithm, ...] = (
+    "fixed_window",
+    "fixed_window",
+    "sliding_window",
+    "sliding_window",
+    "sliding_log",
+    "token_bucket",
+    "leaky_bucket",
+)
+_MODES: tuple[Mode, ...] = ("strict", "strict", "strict", "shared", "shared", "regional")
+_QUIET_WINDOWS = 2
+"""At a run's end nothing fails for this many windows, and one region wants more than everything."""
+
+
+def random_scenario(seed: int) -> Scenario:
+    """The scenario that this seed stands for."""
+    chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
+    mode = chance.choice(_MODES)
+    algorithm = chance.choice(_ALGORITHMS)
+    is_bucket = algorithm in BUCKET_ALGORITHMS
+    names = [f"r{number}" for number in range(chance.choice((2, 2, 3, 3, 4, 5, 8)))]
+    limit = chance.choice((20, 60, 150, 300)) if algorithm != "sliding_log" else chance.choice((20, 60))
+    window_s = chance.choice((4.0, 5.0, 8.0)) if not is_bucket else chance.choice((1.0, 4.0))
+    burst = max(len(names) * 4, limit // chance.choice((1, 2, 4))) if is_bucket else None
+    epoch_s = 9.0 if is_bucket else 600.0
+    faulty_s = chance.choice((12.0, 18.0, 24.0))
+    duration_s = faulty_s + (_QUIET_WINDOWS + 1) * max(window_s, 4.0)
+    shares = _shares(chance, names)
+    is_lasting = mode == "strict" and not is_bucket
+    scenario = Scenario(
+        name=f"random-{seed}",
+        mode=mode,
+        algorithm=algorithm,
+        limit=limit,
+        window_s=window_s,
+        burst=burst,
+        regions=shares,
+        overdraft=_overdraft(chance, names, limit, mode, algorithm),
+        duration_s=duration_s - duration_s % window_s,
+        nodes=chance.choice((1, 2, 3)),
+        seed=seed,
+        epoch_s=epoch_s,
+        sweep_s=10.0,
+        clocks={name: round(chance.uniform(-0.5, 0.5), 3) for name in names},
+        demand=_demand(chance, names, limit / window_s, faulty_s, duration_s),
+        network=_network(chance),
+        faults=_faults(chance, names, faulty_s),
+        changes=_changes(chance, names, limit, faulty_s) if is_lasting and chance.random() < 0.3 else (),
+    )
+    return msgspec.structs.replace(scenario, expect=_expectation(scenario))
+
+
+def run(scenario: Scenario, seed: int, rules: Rules = ALL_RULES) -> Outcome:
+    """Run one world and judge it. One that never ends has broken its promise too."""
+    world = World(scenario, seed, rules)
+    try:
+        world.run()
+    except RunawayError as error:
+        outcome = judge(world, seed)
+        return outcome._replace(violations=(*outcome.violations, str(error)))
+    return judge(world, seed)
+
+
+def _expectation(scenario: Scenario) -> Expectation:
+    """After healing the last whole window is used up again: no right is lost for longer than its id."""
+    last = int(scenario.duration_s // scenario.window_s) - 1
+    least = {"fixed_window": 0.9, "sliding_window": 0.7, "sliding_log": 0.5}.get(scenario.algorithm, 0.5)
+    if scenario.mode == "regional" or (scenario.mode == "strict" and scenario.algorithm in BUCKET_ALGORITHMS):
+        return Expectation()
+    if scenario.mode == "strict":
+        # Halves of what each peer has, one peer at a time: the window must be long enough for so many round trips.
+        questions = (len(scenario.regions) - 1) * math.log2(scenario.limit)
+        network = scenario.network
+        trip_s = 2e-3 * (network.delay_ms + network.jitter_ms) * (3 if network.loss or network.spikes else 1)
+        if questions * trip_s > 0.5 * scenario.window_s:
+            return Expectation()
+    return Expectation(least_used={str(last): least})
+
+
+def _shares(chance: random.Random, names: list[str]) -> dict[str, int]:
+    if chance.random() < 0.5:
+        return dict.fromkeys(names, 1)
+    return {name: chance.choice((1, 1, 2, 5, 10)) for name in names}
+
+
+def _overdraft(chance: random.Random, names: list[str], limit: int, mode: Mode, algorithm: Algorithm) -> dict[str, int]:
+    if mode != "strict" or algorithm not in {"fixed_window", "sliding_window"} or chance.random() > 0.15:
+        return {}
+    return dict.fromkeys(names, max(1, limit // 20))
+
+
+def _network(chance: random.Random) -> Network:
+    delay_ms = chance.choice((5.0, 40.0, 75.0, 150.0))
+    return Network(
+        delay_ms=delay_ms,
+        jitter_ms=delay_ms * chance.choice((0.0, 0.1, 0.9)),
+        spikes=chance.choice((0.0, 0.0, 0.05)),
+        loss=chance.choice((0.0, 0.02, 0.2)),
+        duplicates=chance.choice((0.0, 0.05, 0.5)),
+    )
+
+
+def _demand(
+    chance: random.Random, names: list[str], rate: float, faulty_s: float, duration_s: float
+) -> tuple[Demand, ...]:
+    """About twice the limit, mostly in one region, and elsewhere after a while; at the end all in the first region."""
+    found = []
+    at_s = 0.0
+    while at_s < faulty_s:
+        until_s = min(faulty_s, at_s + chance.uniform(2.0, 10.0))
+        hot = chance.choice(names)
+        skew = chance.choice((0.3, 0.7, 0.95))
+        whole = rate * chance.choice((0.5, 1.5, 2.0, 3.0))
+        for name in names:
+            part = skew if name == hot else (1 - skew) / max(1, len(names) - 1)
+            cost = chance.choice((1, 1, 1, 3))
+            found.append(Demand(region=name, per_second=whole * part / cost, from_s=at_s, until_s=until_s, cost=cost))
+        if chance.random() < 0.3:
+            found.append(Demand(region=hot, burst=round(rate), from_s=chance.uniform(at_s, until_s)))
+        at_s = until_s
+    found.append(Demand(region=names[0], per_second=3 * rate, from_s=faulty_s, until_s=duration_s))
+    return tuple(found)
+
+
+def _faults(chance: random.Random, names: list[str], faulty_s: float) -> tuple[Fault, ...]:
+    found = []
+    for _ in range(chance.choice((0, 1, 2, 4))):
+        at_s = round(chance.uniform(0.5, faulty_s - 1), 3)
+        until_s = round(min(faulty_s, at_s + chance.choice((0.5, 2.0, 6.0, 15.0))), 3)
+        region = chance.choice(names)
+        peer = chance.choice([name for name in names if name != region])
+        rest = tuple(name for name in names if name != region)
+        match chance.randrange(10):
+            case 0 | 1:
+                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), rest)))
+            case 2:
+                apart = tuple((name,) for name in names)
+                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=apart))
+            case 3:
+                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), (peer,))))
+            case 4:
+                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), (peer,)), one_way=True))
+            case 5:
+                found.append(
+                    Fault(kind="delay", at_s=at_s, until_s=until_s, region=region, by_s=chance.uniform(0.5, 3))
+                )
+            case 6 | 7:
+                found.append(Fault(kind="kill_node", at_s=at_s, until_s=until_s, region=region))
+            case 8:
+                found.append(Fault(kind="lose_store", at_s=at_s, region=region))
+            case _:
+                by_s = chance.uniform(0.3, 2.0)
+                found.append(Fault(kind="restore_store", at_s=at_s, region=region, by_s=by_s))
+    return tuple(found)
+
+
+def _changes(chance: random.Random, names: list[str], limit: int, faulty_s: float) -> tuple[Change, ...]:
+    shares = {name: chance.choice((1, 3, 10)) for name in names}
+    return (
+        Change(at_s=chance.uniform(1, faulty_s * 0.6), limit=chance.choice((limit, limit // 2, limit)), shares=shares),
+    )
