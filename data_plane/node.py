@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import asdict
@@ -92,6 +93,8 @@ class Node:
         self._decider.apply(index, snapshot.revision)
         self._applied_at_us = self._clock.now_us()
         self._snapshots.save_soon(snapshot)
+        # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.
+        gc.freeze()
         log.info("revision_applied", revision=snapshot.revision, digest=snapshot.config.digest)
 
     def restore(self) -> None:

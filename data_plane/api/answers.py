@@ -9,7 +9,7 @@ JSON_TYPE = b"content-type: application/json\r\n"
 PROBLEM_TYPE = b"content-type: application/problem+json\r\ncache-control: no-store\r\n"
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """``headers`` is a block of ``name: value`` lines, each ended by CRLF, without framing headers."""
 
     status: int

@@ -10,7 +10,7 @@ from data_plane.api.answers import JSON_TYPE, Answer, FieldError, InputError, pr
 from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, Caller, Headers, Trust, header, identify
 from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError
 from data_plane.api.forward_auth import read as read_forward_auth
-from data_plane.api.render import Renderer, batch_item_error, not_understood
+from data_plane.api.render import Renderer, batch_item_error, not_understood, refused
 from data_plane.api.replays import Replays
 from data_plane.domain.check import Refusal, UnknownNameError, Verdict
 from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES, InvalidAddressError
@@ -55,9 +55,17 @@ class Door:
             caller = NETWORK if self._trust == "network" else self._caller(headers)
             if len(body) > MAX_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
-            self._decide(body, caller, reply)
+            request = _understood(body, caller)
+            revision, request_id = self._decider.revision, request.request_id or self._next_id()
+
+            def decided(result: Verdict | Refusal, now_us: int) -> None:
+                reply(self._renderer.check(result, request, revision, request_id, now_us))
+
+            self._decider.decide(request, decided)
         except InputError as error:
             reply(error.answer())
+        except (UnknownNameError, InvalidAddressError) as error:
+            reply(not_understood(error).answer())
 
     def check_batch(self, headers: Headers, body: bytes, reply: Reply) -> None:
         """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
@@ -71,7 +79,27 @@ class Door:
         except InputError as error:
             reply(error.answer())
             return
-        _BatchInProgress(len(items), reply).run(self, items, caller)
+        batch = _BatchInProgress(len(items), reply)
+        for position, item in enumerate(items):
+            self._decide_item(batch, position, item, caller)
+
+    def _decide_item(self, batch: "_BatchInProgress", position: int, item: msgspec.Raw, caller: Caller) -> None:
+        """One item of a batch; a bad one is answered in its place."""
+        try:
+            request = _understood(item, caller)
+            revision, request_id = self._decider.revision, request.request_id or self._next_id()
+
+            def decided(result: Verdict | Refusal, _now_us: int) -> None:
+                if isinstance(result, Refusal):
+                    batch.place(position, refused(result, request_id).body)
+                else:
+                    batch.place(position, self._renderer.decision(result, request, revision, request_id))
+
+            self._decider.decide(request, decided)
+        except InputError as error:
+            batch.place(position, msgspec.json.encode(batch_item_error(error)))
+        except (UnknownNameError, InvalidAddressError) as error:
+            batch.place(position, msgspec.json.encode(batch_item_error(not_understood(error))))
 
     def authorize(self, method: str, target: str, headers: Headers, reply: Reply) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
@@ -116,27 +144,6 @@ class Door:
             raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
         return caller
 
-    def _decide(self, body: bytes | msgspec.Raw, caller: Caller, reply: Reply) -> None:
-        """One check from its JSON; raises ``InputError`` before anything is decided."""
-        request = _decode(_check_decoder, body)
-        _validate(request, caller, body)
-        revision, request_id = self._decider.revision, request.request_id or self._next_id()
-
-        def decided(result: Verdict | Refusal, now_us: int) -> None:
-            reply(self._renderer.check(result, revision, request_id, now_us, explain=request.explain))
-
-        try:
-            self._decider.decide(request, decided)
-        except (UnknownNameError, InvalidAddressError) as error:
-            raise not_understood(error) from error
-
-    def decide_item(self, item: msgspec.Raw, caller: Caller, reply: Reply) -> None:
-        """One item of a batch; a bad one is answered in its place."""
-        try:
-            self._decide(item, caller, reply)
-        except InputError as error:
-            reply(Answer(error.status, b"", msgspec.json.encode(batch_item_error(error))))
-
 
 class _BatchInProgress:
     """Collects the decisions of a batch in their order."""
@@ -146,18 +153,12 @@ class _BatchInProgress:
         self._missing = size
         self._reply = reply
 
-    def run(self, door: Door, items: list[msgspec.Raw], caller: Caller) -> None:
-        for position, item in enumerate(items):
-            door.decide_item(item, caller, self._place(position))
-
-    def _place(self, position: int) -> Reply:
-        def placed(answer: Answer) -> None:
-            self._bodies[position] = answer.body
-            self._missing -= 1
-            if not self._missing:
-                self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self._bodies) + b"]}"))
-
-        return placed
+    def place(self, position: int, body: bytes) -> None:
+        """The item's answer; the last one sends them all."""
+        self._bodies[position] = body
+        self._missing -= 1
+        if not self._missing:
+            self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self._bodies) + b"]}"))
 
 
 def _nginx_reply(reply: Reply) -> Reply:
@@ -186,14 +187,11 @@ def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes | msgspec.Raw) -> 
         raise InputError(400, f"the body is not valid JSON: {error}") from error
 
 
-def _validate(request: CheckRequest, caller: Caller, body: bytes | msgspec.Raw) -> None:
-    """What types cannot say: which members exclude each other, and what only a gateway may say."""
+def _understood(body: bytes | msgspec.Raw, caller: Caller) -> CheckRequest:
+    """One check from its JSON. Raises ``InputError`` that names the field."""
+    request: CheckRequest = _decode(_check_decoder, body)
     if not caller.trusted:
-        for field in ("client", "endpoint", "attributes", "explain"):
-            if getattr(request, field):
-                raise _wrong(field, "needs a gateway token (X-Tidegate-Token)", status=403)
-        if request.cost > 1:
-            raise _wrong("cost", "above 1 needs a gateway token (X-Tidegate-Token)", status=403)
+        _refuse_what_needs_a_gateway(request)
     if request.client is not None and request.api_key is not None:
         raise _wrong("client", "stands in for api_key: give one of them")
     if request.endpoint is not None and request.path is not None:
@@ -204,6 +202,16 @@ def _validate(request: CheckRequest, caller: Caller, body: bytes | msgspec.Raw) 
                 raise _wrong(field, "must not hold a NUL")
     if request.attributes:
         _validate_attributes(request.attributes)
+    return request
+
+
+def _refuse_what_needs_a_gateway(request: CheckRequest) -> None:
+    """Without a token, anyone could speak for a customer and drain it."""
+    for field in ("client", "endpoint", "attributes", "explain"):
+        if getattr(request, field):
+            raise _wrong(field, "needs a gateway token (X-Tidegate-Token)", status=403)
+    if request.cost > 1:
+        raise _wrong("cost", "above 1 needs a gateway token (X-Tidegate-Token)", status=403)
 
 
 def _validate_attributes(attributes: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import msgspec
 from fastapi import APIRouter, Response
 
 from data_plane.api import openapi
@@ -39,7 +40,7 @@ def operation_routes(operations: Operations) -> APIRouter:
         """Ready: a config is in force. Says whether decisions are degraded."""
         is_ready, body = operations.ready()
         answer = json_answer(body)
-        return to_response(answer if is_ready else answer._replace(status=503))
+        return to_response(answer if is_ready else msgspec.structs.replace(answer, status=503))
 
     @router.get("/v1/status", **openapi.STATUS)
     async def node_status() -> Response:

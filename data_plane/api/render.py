@@ -1,14 +1,16 @@
 """Verdicts and refusals as answers, for the JSON doors and for forward-auth."""
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from contract.decision import Decision, LimitReport
+from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
 from data_plane.domain.outcome import NEVER
+from data_plane.domain.rulebook import Bound
 from data_plane.domain.subjects import InvalidAddressError
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -57,12 +59,14 @@ class Renderer:
         self._region = region
         self._reset_format = reset_format
 
-    def check(self, result: Verdict | Refusal, revision: int, request_id: str, now_us: int, *, explain: bool) -> Answer:
+    def check(
+        self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str, now_us: int
+    ) -> Answer:
         """The answer of ``/v1/check``: 200 or 429 with the decision, 401 or 403 for a refusal."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
         headers = header_block(result, now_us, self._reset_format)
-        body = _encode(self._decision(result, revision, request_id, explain=explain))
+        body = self.decision(result, request, revision, request_id)
         if result.allowed:
             return Answer(200, JSON_TYPE + headers, body)
         return Answer(429, PROBLEM_TYPE + headers, body)
@@ -75,6 +79,19 @@ class Renderer:
         if result.allowed:
             return Answer(200, headers, b"")
         return Answer(429, PROBLEM_TYPE + headers, _encode(EndUserDenial(**_denial(result, request_id))))
+
+    def decision(self, verdict: Verdict, request: CheckRequest, revision: int, request_id: str) -> bytes:
+        """The JSON of a decision. The common one, plainly allowed, fills in a template."""
+        prepared = verdict.prepared
+        if verdict.plain and not request.explain and request.request_id is None and not prepared.bound.has_queue:
+            principal, outcome = prepared.principal, verdict.outcomes[prepared.bound.headline]
+            return _template(prepared.bound, prepared.plan, self._region, revision) % (
+                b"null" if principal is None else principal.json,
+                outcome.remaining,
+                *divmod(outcome.reset_us, 1_000_000),
+                request_id.encode("ascii"),
+            )
+        return _encode(self._decision(verdict, revision, request_id, explain=request.explain))
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
         principal = verdict.prepared.principal
@@ -114,11 +131,31 @@ def _delay_ms(verdict: Verdict) -> float:
     return max([outcome.delay_us for outcome in verdict.outcomes]) / 1_000
 
 
+@lru_cache(maxsize=4_096)
+def _template(bound: Bound, plan: str, region: str, revision: int) -> bytes:
+    """A plainly allowed decision as the encoder writes it, with places for what differs from request to request."""
+    limit = bound.limits[bound.headline]
+    encoded = _encode(
+        Decision(
+            allowed=True, client="<client>", plan=plan, policy=limit.rule.name, limit=limit.rule.limit,
+            window_s=limit.window_s, remaining=-1, reset_after_s=-1.5, retry_after_s=None, delay_ms=0,
+            shadow_denied=(), degraded=False, region=region, revision=revision, request_id="<id>",
+        )
+    )  # fmt: skip
+    places = {b'"<client>"': b"%b", b":-1,": b":%d,", b":-1.5,": b":%d.%06d,", b"<id>": b"%b"}
+    template = encoded.replace(b"%", b"%%")
+    for mark, place in places.items():
+        template = template.replace(mark, place)
+    return template
+
+
 def refused(refusal: Refusal, request_id: str) -> Answer:
     """401 or 403 with the reason: no limit was looked at."""
     status, message = _REFUSALS[refusal]
     answer = problem(status, message, instance=request_id, allowed=False, error=refusal.value, message=message)
-    return answer._replace(headers=answer.headers + _WWW_AUTHENTICATE) if status == 401 else answer
+    if status != 401:
+        return answer
+    return msgspec.structs.replace(answer, headers=answer.headers + _WWW_AUTHENTICATE)
 
 
 def not_understood(error: UnknownNameError | InvalidAddressError) -> InputError:

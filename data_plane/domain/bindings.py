@@ -1,7 +1,6 @@
 """Limits made ready for the hot path: which apply to a plan and a route, with their script arguments and key parts."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -14,7 +13,7 @@ SITE_FACTOR = 16
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 
 
-class Subject(NamedTuple):
+class Subject(msgspec.Struct, frozen=True, gc=False):
     """Whose request it is, ready to be put into keys. ``client_tag`` is the address's for anonymous requests."""
 
     client_tag: str
@@ -125,7 +124,7 @@ def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes
 
 
 def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:
-    return lambda subject: maker(subject._replace(address=subject.site or subject.address))
+    return lambda subject: maker(msgspec.structs.replace(subject, address=subject.site or subject.address))
 
 
 def _general_key(first: str, rest: Sequence[str], static: Mapping[str, str], limit_id: str, subject: Subject) -> bytes:

@@ -5,6 +5,8 @@ from enum import Enum
 from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
+
 from contract.config import Client, Endpoint
 from contract.decision import CheckRequest
 from data_plane.domain.bindings import Subject
@@ -31,7 +33,7 @@ class Anonymous(NamedTuple):
     unknown_key: bool = True
 
 
-class Prepared(NamedTuple):
+class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A check with its limits bound and its counters named, ready for the store."""
 
     principal: Principal | None
@@ -87,7 +89,8 @@ def prepare(
     if bound.conditional:
         bound = bound.matching(subject.attributes)
     if bound.counted_attributes:
-        subject = subject._replace(attributes=bounds.within_budget(bound.counted_attributes, subject.attributes, now_s))
+        within = bounds.within_budget(bound.counted_attributes, subject.attributes, now_s)
+        subject = msgspec.structs.replace(subject, attributes=within)
     return Prepared(principal, plan, bound, subject, request.cost * endpoint.cost)
 
 
@@ -101,9 +104,7 @@ def _principal(
         if principal is None:
             raise UnknownNameError("client", request.client)
     elif request.api_key is not None:
-        entry = index.keys.get(sha256(request.api_key.encode()).digest())
-        if entry is not None and (entry.expires_at is None or entry.expires_at > now_s):
-            principal = index.clients.get(entry.client)
+        principal = index.principal_of(sha256(request.api_key.encode()).digest(), now_s)
         if principal is None and not anonymous.unknown_key:
             return Refusal.UNKNOWN_KEY
     elif not anonymous.missing_key:
@@ -124,7 +125,7 @@ def _endpoint(index: RuleIndex, request: CheckRequest) -> Endpoint:
     return index.book.routes.match(request.method or "GET", request.path)
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The answer to a prepared check. ``shown`` is the position of the limit that headers show, or ``None``."""
 
     prepared: Prepared
@@ -134,6 +135,8 @@ class Verdict(NamedTuple):
     violated: tuple[str, ...]
     shadow_denied: tuple[str, ...]
     degraded: bool
+    plain: bool = False
+    """Allowed by the store under at least one limit, with nothing to remark."""
 
 
 def conclude(prepared: Prepared, outcomes: Sequence[Outcome], *, degraded: bool = False) -> Verdict:
@@ -144,7 +147,7 @@ def conclude(prepared: Prepared, outcomes: Sequence[Outcome], *, degraded: bool 
             break
     else:
         shown = prepared.bound.headline if limits else None
-        return Verdict(prepared, True, outcomes, shown, (), (), degraded)
+        return Verdict(prepared, True, outcomes, shown, (), (), degraded, bool(limits) and not degraded)
     denying = [at for at, outcome in enumerate(outcomes) if not outcome.allowed]
     enforced = [at for at in denying if not limits[at].rule.shadow]
     shadow_denied = tuple(limits[at].rule.name for at in denying if limits[at].rule.shadow)

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from data_plane.domain.check import Prepared, Verdict, conclude
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.rulebook import Bound
@@ -65,4 +67,4 @@ class DenialMemory:
 
 def _later(outcome: Outcome, passed_us: int) -> Outcome:
     retry_us = outcome.retry_us if outcome.retry_us <= 0 else max(1, outcome.retry_us - passed_us)
-    return outcome._replace(reset_us=max(0, outcome.reset_us - passed_us), retry_us=retry_us)
+    return msgspec.structs.replace(outcome, reset_us=max(0, outcome.reset_us - passed_us), retry_us=retry_us)

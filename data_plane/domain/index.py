@@ -15,6 +15,8 @@ from data_plane.domain.subjects import part
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+_MAX_KNOWN = 65_536
+
 
 class InvalidConfigError(Exception):
     """A document that this node cannot enforce; the last good index stays."""
@@ -27,6 +29,8 @@ class Principal(NamedTuple):
     tag: str
     part: str
     generation: str
+    json: bytes
+    """Its name as JSON."""
 
 
 class KeyEntry(NamedTuple):
@@ -40,12 +44,28 @@ class KeyEntry(NamedTuple):
 class RuleIndex:
     """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys."""
 
-    __slots__ = ("book", "clients", "keys")
+    __slots__ = ("_known", "book", "clients", "keys")
 
     def __init__(self, book: Rulebook, clients: ShardedMap[str, Principal], keys: ShardedMap[bytes, KeyEntry]) -> None:
         self.book = book
         self.clients = clients
         self.keys = keys
+        self._known: dict[bytes, Principal] = {}
+
+    def principal_of(self, key_hash: bytes, now_s: float) -> Principal | None:
+        """The client of an API key by its SHA-256; ``None`` when the key is unknown, expired or without a client."""
+        principal = self._known.get(key_hash)
+        if principal is not None:
+            return principal
+        entry = self.keys.get(key_hash)
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= now_s):
+            return None
+        principal = self.clients.get(entry.client)
+        if principal is not None and entry.expires_at is None:  # what never expires needs one lookup from now on
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[key_hash] = principal
+        return principal
 
     @classmethod
     def empty(cls, region: str) -> "RuleIndex":
@@ -118,7 +138,7 @@ def _rules(document: msgspec.Struct) -> Iterable[LimitRule]:
 def _principal(client: Client) -> Principal:
     generation = f".{client.generation}" if client.generation else ""
     name = part("client", client.client)
-    return Principal(client, "{" + name + "}", name, generation)
+    return Principal(client, "{" + name + "}", name, generation, msgspec.json.encode(client.client))
 
 
 def _key_hash(id: str) -> bytes:

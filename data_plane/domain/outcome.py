@@ -1,11 +1,11 @@
 """What one limit answers to one check: the common tongue of the Lua scripts, the pure rules and the decision."""
 
-from typing import NamedTuple
+import msgspec
 
 NEVER = -1
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """One limit's verdict. Times are microseconds from the store's now; ``retry_us`` is ``NEVER`` when it can't pass.
 
     ``remaining`` is what is left after the decision as a whole: a denied check consumed nothing anywhere.

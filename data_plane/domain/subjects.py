@@ -5,7 +5,8 @@ dimension. The first dimension is the hash tag, so all limits of a client live i
 """
 
 import socket
-from typing import NamedTuple
+
+import msgspec
 
 from contract.limits import dimensions
 
@@ -25,7 +26,7 @@ class InvalidAddressError(ValueError):
     """Not an IPv4 or IPv6 address."""
 
 
-class Address(NamedTuple):
+class Address(msgspec.Struct, frozen=True, gc=False):
     """An address as it is counted: by itself, and (IPv6 only) with the ``site`` that one customer can rotate in."""
 
     subject: str

@@ -12,7 +12,7 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.last_resort import LastResort
-from data_plane.services.ports import Clock, CounterCheck, CounterStore, StoreUnavailableError
+from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.tally import Tally
 
 Done = Callable[[Verdict | Refusal, int], None]
@@ -52,39 +52,72 @@ class Decider:
 
         Raises ``UnknownNameError`` or ``InvalidAddressError`` at once where the request itself is wrong.
         """
-        started_us = self._clock.now_us()
-        prepared = prepare(self.index, request, self._anonymous, self._bounds, started_us / 1_000_000)
-        tally = self._tally
-        if not isinstance(prepared, Prepared):
-            tally.refused(prepared)
-            done(prepared, started_us)
+        now_us = self._clock.now_us()
+        prepared = prepare(self.index, request, self._anonymous, self._bounds, now_us / 1_000_000)
+        if isinstance(prepared, Refusal):
+            self._tally.refused(prepared)
+            done(prepared, now_us)
             return
+        verdict: Verdict | None
         if not prepared.bound.limits:
             verdict = conclude(prepared, ())
-            tally.decided(verdict, 0)
-            done(verdict, started_us)
-            return
-
-        keys = prepared.keys()
-        memory = self._memory if prepared.bound.lasting and prepared.cost else None
-        if memory is not None:
-            remembered = memory.recall(prepared, keys, started_us)
-            if remembered is not None:
-                tally.remembered += 1
-                tally.decided(remembered, 0)
-                done(remembered, started_us)
+        else:
+            keys = prepared.keys()
+            verdict = self._recalled(prepared, keys, now_us) if prepared.bound.lasting else None
+            if verdict is None:
+                self._store.submit(_Inquiry(self, prepared, keys, now_us, done))
                 return
+        self._tally.decided(verdict, 0)
+        done(verdict, now_us)
 
-        def answered(answer: Sequence[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
-            now_us = self._clock.now_us()
-            if isinstance(answer, StoreUnavailableError):
-                tally.store_unavailable(answer.reason)
-                verdict = conclude(prepared, self._last_resort.outcomes(prepared, keys, now_us), degraded=True)
-            else:
-                verdict = conclude(prepared, answer)
-                if memory is not None and not verdict.allowed:
-                    memory.remember(verdict, keys, started_us)
-            tally.decided(verdict, now_us - started_us)
-            done(verdict, now_us)
+    def answered(self, inquiry: "_Inquiry", outcomes: Sequence[Outcome]) -> None:
+        """The store has decided."""
+        now_us = self._clock.now_us()
+        prepared = inquiry.prepared
+        verdict = conclude(prepared, outcomes)
+        if not verdict.allowed and self._memory is not None and prepared.cost:
+            self._memory.remember(verdict, inquiry.keys, inquiry.asked_us)
+        self._tally.decided(verdict, now_us - inquiry.asked_us)
+        inquiry.decided(verdict, now_us)
 
-        self._store.submit(CounterCheck(keys, prepared.bound.params, prepared.cost, answered))
+    def unanswered(self, inquiry: "_Inquiry", error: StoreUnavailableError) -> None:
+        """The store has not: each limit by its own policy."""
+        now_us = self._clock.now_us()
+        self._tally.store_unavailable(error.reason)
+        outcomes = self._last_resort.outcomes(inquiry.prepared, inquiry.keys, now_us)
+        verdict = conclude(inquiry.prepared, outcomes, degraded=True)
+        self._tally.decided(verdict, now_us - inquiry.asked_us)
+        inquiry.decided(verdict, now_us)
+
+    def _recalled(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> Verdict | None:
+        """The denial that still holds, if there is one."""
+        if not self._memory or not prepared.cost:
+            return None
+        verdict = self._memory.recall(prepared, keys, now_us)
+        if verdict is not None:
+            self._tally.remembered += 1
+        return verdict
+
+
+class _Inquiry:
+    """A check on its way to the store and back: the port's ``CounterCheck``."""
+
+    __slots__ = ("_decider", "asked_us", "cost", "decided", "keys", "params", "prepared")
+
+    def __init__(
+        self, decider: Decider, prepared: Prepared, keys: Sequence[bytes], asked_us: int, decided: Done
+    ) -> None:
+        self._decider = decider
+        self.prepared = prepared
+        self.keys = keys
+        self.params: Sequence[bytes] = prepared.bound.params
+        self.cost = prepared.cost
+        self.asked_us = asked_us
+        self.decided = decided
+
+    def done(self, answer: Sequence[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
+        """The store's answer, or why there is none."""
+        if isinstance(answer, StoreUnavailableError):
+            self._decider.unanswered(self, answer)
+        else:
+            self._decider.answered(self, answer)

@@ -14,13 +14,25 @@ class StoreUnavailableError(Exception):
         self.reason = reason
 
 
-class CounterCheck:
+class CounterCheck(Protocol):
     """One decision as the store sees it: the counters of every limit that applies, and what each allows.
 
-    ``keys[i]`` and ``params[i]`` belong together; ``params`` come from ``domain.wire.encode_rule``. ``done`` is called
-    exactly once, on the event loop, with the outcomes in the same order and the store's clock in microseconds, or with
-    the error. It must not raise.
+    ``keys[i]`` and ``params[i]`` belong together; ``params`` come from ``domain.wire.encode_rule``.
     """
+
+    keys: Sequence[bytes]
+    params: Sequence[bytes]
+    cost: int
+
+    def done(self, answer: Sequence[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
+        """Called exactly once, on the event loop: the outcomes in the order of ``keys`` and the store's clock in
+        microseconds, or the error. Must not raise.
+        """
+        ...
+
+
+class CallbackCheck:
+    """A ``CounterCheck`` that is answered by calling ``done``."""
 
     __slots__ = ("cost", "done", "keys", "params")
 
@@ -29,7 +41,7 @@ class CounterCheck:
         keys: Sequence[bytes],
         params: Sequence[bytes],
         cost: int,
-        done: "Callable[[Sequence[Outcome] | StoreUnavailableError, int], None]",
+        done: Callable[[Sequence[Outcome] | StoreUnavailableError, int], None],
     ) -> None:
         self.keys = keys
         self.params = params

@@ -42,7 +42,9 @@ class RedisSettings:
     max_batch_decisions: int = 128
     max_batch_limits: int = 384
     max_in_flight: int = 2
-    max_pending: int = 4_096
+    max_pending: int = 16_384
+    max_queue_ms: float = 500.0
+    """How long a decision may wait for its turn while the server answers in time; then the deadline begins."""
 
     circuit_window_ms: float = 100.0
     circuit_min_failures: int = 5

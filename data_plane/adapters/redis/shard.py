@@ -41,6 +41,7 @@ class Shard(CallOwner):
         self._max_pending = settings.max_pending
         self._max_calls = settings.max_in_flight if slots is None else CLUSTER_CALLS_IN_FLIGHT
         self._deadline_s = settings.deadline_ms / 1000
+        self._queue_s = settings.max_queue_ms / 1000
         self._tick_s = self._deadline_s / SWEEPS_PER_DEADLINE
         self._stall_s = settings.stall_reconnect_ms / 1000
         base_s, cap_s = settings.backoff_base_ms / 1000, settings.backoff_cap_ms / 1000
@@ -170,7 +171,8 @@ class Shard(CallOwner):
 
     def _take(self) -> tuple[list[CounterCheck], list[float]]:
         taken = self._builder.fitting(self._pending)
-        checks, times = self._pending[:taken], self._times[:taken]
+        # From here on the server has the time of the deadline: what was spent in our own queue is not its fault.
+        checks, times = self._pending[:taken], [self._loop.time()] * taken
         del self._pending[:taken]
         del self._times[:taken]
         return checks, times
@@ -267,8 +269,11 @@ class Shard(CallOwner):
             if isinstance(taker, Call):
                 oldest = min(oldest, taker.times[0])
                 expired += taker.expire(horizon)
+        # While calls come back in time, what waits here waits for its turn; when they do not, nobody's turn will come.
+        stuck = link is None or oldest <= horizon
+        pending_horizon = horizon if stuck else now - self._queue_s
         due = 0
-        while due < len(self._times) and self._times[due] <= horizon:
+        while due < len(self._times) and self._times[due] <= pending_horizon:
             due += 1
         expired += self._pending[:due]
         del self._pending[:due]

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from data_plane.adapters.redis.calls import Answers
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import SHADOW
-from data_plane.services.ports import CounterCheck, StoreUnavailableError
+from data_plane.services.ports import CallbackCheck, CounterCheck, StoreUnavailableError
 
 Answer = Sequence[Outcome] | StoreUnavailableError
 
@@ -44,7 +46,7 @@ class Split:
         self._answer: list[Answer | None] = [None] * len(groups)
         self._open = len(groups)
         self._parts = [
-            CounterCheck(
+            CallbackCheck(
                 [whole.keys[i] for i in members],
                 [whole.params[i] for i in members],
                 whole.cost,
@@ -89,7 +91,7 @@ class Split:
         """The group without the shadow limits that would have denied: they took nothing."""
         part = self._parts[number]
         took = [place for place, outcome in enumerate(self._outcomes(number)) if outcome.allowed]
-        return CounterCheck([part.keys[i] for i in took], [part.params[i] for i in took], part.cost, part.done)
+        return CallbackCheck([part.keys[i] for i in took], [part.params[i] for i in took], part.cost, part.done)
 
     def _outcomes(self, number: int) -> Sequence[Outcome]:
         answer = self._answer[number]
@@ -107,4 +109,6 @@ class Split:
 
 def _before(outcome: Outcome, cost: int) -> Outcome:
     """A limit as it stood before it was consumed. A shadow limit that would have denied consumed nothing."""
-    return outcome._replace(remaining=outcome.remaining + cost, delay_us=0) if outcome.allowed else outcome
+    if not outcome.allowed:
+        return outcome
+    return msgspec.structs.replace(outcome, remaining=outcome.remaining + cost, delay_us=0)

@@ -60,12 +60,15 @@ class Teller:
             known = peer.acked.get(name)
             if known is not None and known[0] == one.version:
                 continue
-            due = one.is_pressing or one.since_us + self._timing.lazy_us <= now_us + self._timing.tick_us
-            if due and underway.get(name) != one.version:
+            told_us = known[1] if known else 0
+            sent, sent_us = underway.get(name, (None, 0))
+            waits_since_us = max(one.since_us, told_us, sent_us)
+            due = one.is_pressing or waits_since_us + self._timing.lazy_us <= now_us + self._timing.tick_us
+            if due and sent != one.version:
                 versions[name] = one.version
                 news.extend(Told(one.key, one.generation, life, cell) for life, cell in one.version)
             else:
-                complete_us = min(complete_us, max(one.since_us, known[1] if known else 0))
+                complete_us = min(complete_us, max(one.since_us, told_us))
         if not news and now_us < peer.next_heartbeat_us:
             return None
         peer.next_heartbeat_us = now_us + self._timing.heartbeat_us
@@ -102,12 +105,12 @@ class Teller:
         for peer in self._peers.values():
             peer.acked = {name: known for name, known in peer.acked.items() if name in keys}
 
-    def _underway(self, peer: _Peer, now_us: int) -> dict[tuple[str, int], Version]:
-        """Versions sent so lately that their acknowledgement may still come; older ones count as lost."""
-        found: dict[tuple[str, int], Version] = {}
+    def _underway(self, peer: _Peer, now_us: int) -> dict[tuple[str, int], tuple[Version, int]]:
+        """Versions sent, and when: so lately that the acknowledgement may still come. Older ones count as lost."""
+        found: dict[tuple[str, int], tuple[Version, int]] = {}
         for sent_us, versions in list(peer.in_flight.items()):
             if sent_us + self._resend_us > now_us:
-                found.update(versions)
+                found.update({name: (version, sent_us) for name, version in versions.items()})
             elif sent_us + 10 * self._resend_us < now_us:
                 del peer.in_flight[sent_us]
         return found

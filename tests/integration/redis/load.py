@@ -9,7 +9,7 @@ from contract.limits import LimitRule
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import encode_rule
-from data_plane.services.ports import CounterCheck, StoreUnavailableError
+from data_plane.services.ports import CallbackCheck, StoreUnavailableError
 
 HOUR_US = 3_600_000_000
 Answer = Sequence[Outcome] | StoreUnavailableError
@@ -30,7 +30,7 @@ class Ask:
         self.took_s = 0.0
         self.answered = asyncio.Event()
         self._start = time.perf_counter()
-        store.submit(CounterCheck(keys, limits, cost, self._done))
+        store.submit(CallbackCheck(keys, limits, cost, self._done))
 
     def _done(self, answer: Answer, now_us: int) -> None:
         self.answers.append(answer)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from data_plane.services.ports import CounterCheck
+from data_plane.services.ports import CallbackCheck
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, ask, rule
 
@@ -77,8 +77,8 @@ async def test_a_callback_that_raises_harms_no_neighbour(store_url: str, open_st
         raise RuntimeError("the client hung up")
 
     first = Ask(store, (b"{c}",), (rule(5),))
-    store.submit(CounterCheck((b"{c}",), (rule(5),), 1, broken))
-    store.submit(CounterCheck((b"{c}",), (rule(5),), 1, broken))
+    store.submit(CallbackCheck((b"{c}",), (rule(5),), 1, broken))
+    store.submit(CallbackCheck((b"{c}",), (rule(5),), 1, broken))
     last = Ask(store, (b"{c}",), (rule(5),))
     await asyncio.wait_for(last.answered.wait(), 5)
     assert first.verdict == "allowed"
