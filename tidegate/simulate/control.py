@@ -46,7 +46,12 @@ class ControlPlane:
         world = self._world
         self._revision += 1
         shares = shares_of(world.scenario, change.limit, change.shares)
-        waiting = {(name, node.number) for name, region in world.regions.items() for node in region.live_nodes()}
+        # A region without a live node cannot acknowledge, and so holds up every raise.
+        waiting = {
+            (name, node.number)
+            for name, region in world.regions.items()
+            for node in region.live_nodes() or region.nodes
+        }
         effective: list[int] = []
         for name, number in sorted(waiting):
             self._later(self._cut, name, number, change, shares, self._revision, waiting, effective)
@@ -70,7 +75,7 @@ class ControlPlane:
         self._world.timeline.at(self._world.timeline.now_us + delay_us, self._deliver, call, region, number, arguments)
 
     def _deliver(self, call: object, region: str, number: int, arguments: tuple[object, ...]) -> None:
-        if region in self.unreachable:
+        if region in self.unreachable or not self._world.regions[region].nodes[number].is_alive:
             self._world.timeline.at(
                 self._world.timeline.now_us + _RETRY_US, self._deliver, call, region, number, arguments
             )

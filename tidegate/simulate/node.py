@@ -7,6 +7,7 @@ from data_plane.domain.regions.marker import View
 from data_plane.domain.regions.quotas import Schedule
 from data_plane.domain.regions.rules import Rules, Timing
 from data_plane.domain.regions.telling import Teller
+from data_plane.domain.regions.terms import Terms
 from tidegate.simulate.store import Name
 
 
@@ -30,6 +31,8 @@ class SimulatedNode:
         self.config = config
         self.run_id = ""
         self.view: View | None = None
+        self.terms: tuple[object, Terms] | None = None
+        """The last ones made, and what they were made from."""
         self.asker = Asker(peers, rules)
         self.teller = Teller(region, 0, peers, timing, rules, resend_us=2 * timing.tick_us)
         self.holds_lease = False

@@ -109,7 +109,11 @@ class SimulatedRegion:
         marker, world = self.store.marker, self.world
         assert marker is not None
         scenario = world.scenario
-        return Terms(
+        fresh = not self.silent() and not self.is_awaiting()
+        known = (node.config, marker.incarnation, node.asker.horizon_us(), fresh)
+        if node.terms is not None and node.terms[0] == known:
+            return node.terms[1]
+        terms = Terms(
             algorithm=scenario.algorithm,
             frame=self.frame,
             schedule=node.config.schedule,
@@ -120,7 +124,7 @@ class SimulatedRegion:
             skew_us=world.timing.skew_us,
             horizon_us=node.asker.horizon_us(),
             overdraft=scenario.overdraft.get(self.name, 0),
-            peers_fresh=not self.silent() and not self.is_awaiting(),
+            peers_fresh=fresh,
             rate=self.rate,
             unit=self.unit,
             size=self.size,
@@ -128,6 +132,8 @@ class SimulatedRegion:
             shares=node.config.shares,
             rules=world.rules,
         )
+        node.terms = (known, terms)
+        return terms
 
     def silent(self) -> tuple[str, ...]:
         """Peers not heard completely for too long, by name."""
