@@ -24,7 +24,7 @@ from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.adapters.redis_register import RedisNodeRegister
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.api.door import Door
-from data_plane.api.metrics import CONTENT_TYPE, NodeCollector, render
+from data_plane.api.metrics import CONTENT_TYPE, NodeCollector, PeerFigures, render
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
@@ -144,6 +144,12 @@ class Node:
             "trust": self._settings.trust,
         }
 
+    def _peer_figures(self) -> PeerFigures:
+        reconciler, now_s = self._reconciler, self._clock.now_us() / 1_000_000
+        staleness_s = {region: now_s - news.sent_at_s for region, news in reconciler.heard.items()}
+        refused = self.peer_door.refused_by_reason
+        return PeerFigures(reconciler.sent_cells, self._peers.sent_bytes, reconciler.failures, refused, staleness_s)
+
     def _peer_status(self, now_s: float) -> dict[str, Any]:
         return {
             region: {"last_heard_s": now_s - news.received_at_s, "staleness_s": now_s - news.sent_at_s}
@@ -158,7 +164,7 @@ class Node:
 
     def metrics(self) -> Response:
         """The answer of ``/metrics``."""
-        return Response(render(NodeCollector(self._tally, self._gauges)), media_type=CONTENT_TYPE)
+        return Response(render(NodeCollector(self._tally, self._peer_figures(), self._gauges)), media_type=CONTENT_TYPE)
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         age_s = (self._clock.now_us() - self._applied_at_us) / 1_000_000 if self._applied_at_us else 0

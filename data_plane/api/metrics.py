@@ -1,6 +1,7 @@
 """The node's Prometheus metrics, read from plain integers when they are scraped."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -8,14 +9,26 @@ from prometheus_client.registry import Collector
 
 from data_plane.services.tally import LATENCY_BUCKETS_US, Tally
 
+
+class PeerFigures(NamedTuple):
+    """The exchange of counts with other regions, as it stands."""
+
+    sent_cells: int
+    sent_bytes: int
+    failures: int
+    refused_by_reason: dict[str, int]
+    staleness_s: dict[str, float]
+
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class NodeCollector(Collector):
     """Turns the tally and a few gauges into metric families. All label values come from closed sets."""
 
-    def __init__(self, tally: Tally, gauges: Callable[[], dict[str, tuple[str, float]]]) -> None:
+    def __init__(self, tally: Tally, peers: PeerFigures, gauges: Callable[[], dict[str, tuple[str, float]]]) -> None:
         self._tally = tally
+        self._peers = peers
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
@@ -35,8 +48,20 @@ class NodeCollector(Collector):
         yield CounterMetricFamily("rate_limit_degraded", "Decisions made without the store", value=tally.degraded)
         yield CounterMetricFamily("rate_limit_remembered", "Denials from the over-limit memory", value=tally.remembered)
         yield self._latency()
+        yield from self._of_peers()
         for name, (help_text, value) in self._gauges().items():
             yield GaugeMetricFamily(name, help_text, value=value)
+
+    def _of_peers(self) -> Iterator[Metric]:
+        peers = self._peers
+        yield CounterMetricFamily("tidegate_peer_cells_sent", "Cells told to other regions", value=peers.sent_cells)
+        yield CounterMetricFamily("tidegate_peer_bytes_sent", "Bytes sent to other regions", value=peers.sent_bytes)
+        yield CounterMetricFamily("tidegate_peer_failures", "Batches that a peer did not take", value=peers.failures)
+        yield _counter("tidegate_peer_messages_refused", "Messages of peers refused", "reason", peers.refused_by_reason)
+        age = GaugeMetricFamily("tidegate_peer_staleness_seconds", "Age of what a peer last said", labels=["region"])
+        for region, staleness_s in sorted(peers.staleness_s.items()):
+            age.add_metric([region], staleness_s)
+        yield age
 
     def _latency(self) -> HistogramMetricFamily:
         buckets, total = [], 0

@@ -80,11 +80,11 @@ def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def serving(node: Node, *, lane: bool = True) -> AsyncIterator[str]:
+async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
     """The node's base URL while it serves: through the lane, or through FastAPI alone."""
     http = Lane(LaneDoor(node.door)).protocol_class() if lane else "httptools"
     config = uvicorn.Config(
-        build_app(node), port=0, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
+        build_app(node), port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -1,0 +1,159 @@
+"""Two regions with a real store each, and a proxy between them that cuts."""
+
+import asyncio
+import contextlib
+import time
+import zlib
+
+import httpx
+import msgspec
+import pytest
+
+from contract.config import Client, Plan, Region
+from contract.counts import MAX_CELLS, Cell, Counts, signed_counts
+from contract.credentials import make_credential, region_private_key, region_public_key
+from data_plane.node import Node
+from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from tests.servers.proxy import Proxy
+from tidegate.stack.ports import free_ports
+
+CREDENTIALS = {"us-east": make_credential("region", b"e" * 32), "eu-west": make_credential("region", b"w" * 32)}
+LIMITS = (
+    rule(1, "window", 100, mode="shared", algorithm="sliding_window"),
+    rule(2, "bucket", 200, mode="shared", algorithm="token_bucket", window_us=360_000_000_000),
+    rule(3, "fixed", 300, mode="shared", algorithm="fixed_window", window_us=360_000_000_000),
+    rule(4, "log", 400, mode="shared", algorithm="sliding_log"),
+)
+FULL = {"window": 100, "bucket": 200, "fixed": 300, "log": 400}
+
+
+class TwoRegions:
+    """``east`` and ``west`` ask the nodes; ``proxies[region]`` is how the other region reaches this one."""
+
+    def __init__(self, east, west, proxies, ports):
+        self.clients = {"us-east": east, "eu-west": west}
+        self.proxies = proxies
+        self.ports = ports
+
+    async def take(self, region, cost):
+        answer = await self.clients[region].post(
+            "/v1/check", json={"api_key": "tg_acme", "cost": cost, "explain": True}
+        )
+        body = answer.json()
+        return {limit["policy"]: limit["remaining"] for limit in body["limits"]} if body["allowed"] else None
+
+    async def settles(self, region, used):
+        """Wait until a region knows that ``used`` units are gone."""
+        wanted = {name: limit - used for name, limit in FULL.items()}
+        async with asyncio.timeout(15):
+            while (seen := await self.take(region, 0)) != wanted:
+                await asyncio.sleep(0.02)
+        return seen
+
+    async def cut(self):
+        for proxy in self.proxies.values():
+            await proxy.cut()
+
+    async def heal(self):
+        for proxy in self.proxies.values():
+            await proxy.heal()
+
+
+@pytest.fixture
+async def regions(tmp_path, start_store):
+    stores = {"us-east": start_store(), "eu-west": start_store()}
+    ports = dict(zip(CREDENTIALS, free_ports(2), strict=True))
+    async with contextlib.AsyncExitStack() as stack:
+        proxies = {region: await stack.enter_async_context(Proxy(port).running()) for region, port in ports.items()}
+        config = [
+            Plan(plan="p", limits=LIMITS),
+            Client(client="acme", plan="p"),
+            key_of("acme", "tg_acme"),
+            *(
+                Region(region=name, peer_url=proxies[name].url, public_key=region_public_key(CREDENTIALS[name]))
+                for name in CREDENTIALS
+            ),
+        ]
+        clients = []
+        for name, credential in CREDENTIALS.items():
+            snapshot = tmp_path / name
+            await write_snapshot(snapshot, config)
+            settings = settings_for(
+                snapshot, stores[name].url, region=name, node=f"{name}-1", region_credential=credential
+            )
+            url = await stack.enter_async_context(serving(Node(settings), port=ports[name]))
+            clients.append(await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False)))
+        yield TwoRegions(*clients, proxies, ports)
+    for store in stores.values():
+        store.child.stop()
+
+
+async def test_what_one_region_admits_counts_in_the_other_for_every_algorithm(regions):
+    await regions.take("us-east", 30)
+    await regions.settles("eu-west", 30)
+    await regions.take("eu-west", 40)
+    await regions.settles("us-east", 70)
+    assert await regions.take("us-east", 31) is None
+    assert await regions.take("eu-west", 31) is None
+    assert (await regions.take("us-east", 30))["window"] == 0
+
+
+async def test_a_cut_stops_nobody_and_what_happened_meanwhile_is_told_after_it(regions):
+    await regions.take("us-east", 10)
+    await regions.settles("eu-west", 10)
+    await regions.cut()
+    assert await regions.take("us-east", 20)
+    assert await regions.take("eu-west", 25)
+    status = await _until_lost(regions)
+    assert status["peers"]["eu-west"]["last_heard_s"] > 1
+    await regions.heal()
+    await regions.settles("us-east", 55)
+    await regions.settles("eu-west", 55)
+
+
+async def _until_lost(regions):
+    async with asyncio.timeout(15):
+        while True:
+            status = (await regions.clients["us-east"].get("/v1/status")).json()
+            if status["peers"]["eu-west"]["last_heard_s"] > 1.5:
+                return status
+            await asyncio.sleep(0.05)
+
+
+def message(region="us-east", sent_at=None, cells=(), **members):
+    counts = Counts(region=region, incarnation="x", sent_at=sent_at or time.time(), cells=cells, **members)
+    return zlib.compress(msgspec.msgpack.encode(counts))
+
+
+CELL = Cell(b"{c:acme}1", 7, 1)
+FORGED = {
+    "nobody": (None, None, message(), 401),
+    "unknown region": ("mars", "us-east", message(), 401),
+    "own region": ("eu-west", "eu-west", message(region="eu-west"), 401),
+    "signed by another": ("us-east", "eu-west", message(), 401),
+    "for another region": ("us-east", "us-east", message(region="eu-west"), 403),
+    "not deflated": ("us-east", "us-east", b"garbage", 400),
+    "not counts": ("us-east", "us-east", zlib.compress(b"garbage"), 400),
+    "a bomb": ("us-east", "us-east", zlib.compress(bytes(50_000_000)), 413),
+    "too much": ("us-east", "us-east", bytes(1_100_000), 413),
+    "too many cells": ("us-east", "us-east", message(cells=(CELL,) * (MAX_CELLS + 1)), 413),
+    "old": ("us-east", "us-east", message(sent_at=1.0), 400),
+    "another version": ("us-east", "us-east", message(version=99), 400),
+    "more returned than taken": ("us-east", "us-east", message(cells=(Cell(b"{c:acme}1", 7, 1, 2),)), 400),
+}
+
+
+async def test_what_no_peer_would_say_is_refused_counted_and_harms_nothing(regions):
+    await regions.take("us-east", 5)
+    await regions.settles("eu-west", 5)
+    west = regions.clients["eu-west"]
+    for why, (claimed, signer, body, status) in FORGED.items():
+        headers = {}
+        if claimed is not None:
+            signature = region_private_key(CREDENTIALS[signer]).sign(signed_counts("eu-west", body))
+            headers = {"x-tidegate-region": claimed, "x-tidegate-signature": signature.hex()}
+        answer = await west.post("/internal/v1/counts", content=body, headers=headers)
+        assert answer.status_code == status, why
+    await regions.settles("eu-west", 5)
+    metrics = (await west.get("/metrics")).text
+    assert 'tidegate_peer_messages_refused_total{reason="bad_signature"} 1.0' in metrics
