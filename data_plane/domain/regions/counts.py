@@ -146,7 +146,8 @@ def own_cells(state: Counter) -> tuple[tuple[int, Cell], ...]:
 
 def forget_count_us(terms: Terms, state: Counter) -> int:
     """From this instant on the state means the same as none."""
-    return start_us(terms.frame, state.id + 2) + terms.skew_us
+    newest = state.id if state.ahead == Count() else state.id + 1
+    return start_us(terms.frame, newest + 2) + terms.skew_us
 
 
 def _with_reserves(terms: Terms, state: Counter, book: Book, silent: tuple[str, ...]) -> tuple[Counter, Book]:

@@ -174,8 +174,12 @@ def low_water(terms: Terms, state: Rights, cost: int, now_us: int) -> int:
 
 
 def forget_us(terms: Terms, state: Rights) -> int:
-    """From this instant on the state means the same as none: two windows and the skew past the id's start."""
-    return start_us(terms.frame, state.id + 2) + terms.skew_us
+    """From this instant on the state means the same as none: two windows and the skew past the id's start.
+
+    What was given of the next id must be known as long as that one lives.
+    """
+    newest = state.id if state.ahead == Figures() else state.id + 1
+    return start_us(terms.frame, newest + 2) + terms.skew_us
 
 
 def _weighed_room(terms: Terms, state: Rights, own: int, now_us: int) -> int:

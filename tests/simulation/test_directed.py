@@ -1,0 +1,44 @@
+"""The scenarios that random runs would find too seldom: each keeps its promise, and its own expectations."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from tidegate.simulate.random_runs import run
+from tidegate.simulate.scenario import Scenario, load
+
+FOLDER = Path(str(files("tidegate.simulate") / "scenarios"))
+SCENARIOS = sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def scenario(name: str) -> Scenario:
+    return load(FOLDER / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_promise_is_kept(name: str):
+    found = scenario(name)
+    outcome = run(found, found.seed)
+    assert outcome.violations == ()
+    assert found.name == name
+
+
+@pytest.mark.parametrize("name", ["hot-and-cold", "hot-and-cold-sliding"])
+@pytest.mark.parametrize("seed", [2, 3, 4])
+def test_nearly_all_of_a_strict_limit_is_used(name: str, seed: int):
+    """Demand above the limit, 95:5 against equal shares, 50 ms between regions, 60 s."""
+    [window] = run(scenario(name), seed).windows
+    assert 0.97 * window.limit <= window.admitted <= window.limit
+
+
+def test_same_seed_same_run():
+    found = scenario("everything-twice")
+    assert run(found, 5) == run(found, 5)
+    assert run(found, 5) != run(found, 6)
+
+
+def test_strict_keys_with_plenty_of_rights_are_silent():
+    outcome = run(scenario("plenty-of-rights"), 1)
+    assert outcome.messages == 0
+    assert sum(outcome.admitted.values()) > 1_000
