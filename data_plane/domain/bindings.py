@@ -6,7 +6,7 @@ import msgspec
 
 from contract.config import Endpoint
 from contract.limits import MAX_SLIDING_LOG_LIMIT, LimitRule, is_visible, nominal_window_us, violations
-from data_plane.domain.subjects import ordered_dimensions, part, tag
+from data_plane.domain.subjects import limit_code, ordered_dimensions, part, tag
 from data_plane.domain.wire import encode_rule
 
 SITE_FACTOR = 16
@@ -110,7 +110,7 @@ def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes
     """A function from subject to key, with everything that the route fixes already in place."""
     first, *rest = ordered_dimensions(rule.scope)
     static = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
-    tail = str(rule.id)
+    tail = limit_code(rule.id)
     if all(name in static for name in rest):
         tail += "".join("|" + part(name, static[name]) for name in rest)
         if first == "client":
@@ -120,7 +120,7 @@ def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes
         if first in static:
             fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
             return lambda _subject: fixed
-    return lambda subject: _general_key(first, rest, static, str(rule.id), subject)
+    return lambda subject: _general_key(first, rest, static, limit_code(rule.id), subject)
 
 
 def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:

@@ -1,9 +1,10 @@
 """Who is counted: dimension values become key parts that can never be confused with one another.
 
 A counter's key is ``{<kind>:<value>}<limit id>`` and, for combined scopes, ``|<kind>:<value>`` for each further
-dimension. The first dimension is the hash tag, so all limits of a client live in one slot of a cluster.
+dimension; then ``.<generation>`` where the client was reset. The first dimension is the hash tag, so all limits of a client live in one slot of a cluster.
 """
 
+import re
 import socket
 
 import msgspec
@@ -19,7 +20,10 @@ _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "|": "%7C"})
 
 # The dimension most likely to be of one client comes first and makes the slot; static ones come last.
 _ORDER = {"client": 0, "ip": 1, "attribute": 2, "backend": 3, "endpoint": 4, "global": 5}
-_KINDS = {"client": "c", "ip": "i", "backend": "b", "endpoint": "e", "global": "g"}
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_LIMIT_CODE = re.compile(rb"\{[^{}]*\}([0-9a-z]{1,12})(?:[|.]|$)")
+_IN_A_CLIENT = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "|": "%7C", ":": "%3A"})
+_KINDS = {"ip": "i", "backend": "b", "endpoint": "e", "global": "g"}
 
 
 class InvalidAddressError(ValueError):
@@ -66,9 +70,31 @@ def ordered_dimensions(scope: str) -> list[str]:
 
 
 def part(dimension: str, value: str) -> str:
-    """One dimension's part of a key, escaped: ("a", "b|c") and ("a|b", "c") never meet."""
+    """One dimension's part of a key, escaped: ("a", "b|c") and ("a|b", "c") never meet.
+
+    A client is its name alone, without a colon; all others have their kind and a colon in front. Keys are most of what
+    a counter takes in the store.
+    """
+    if dimension == "client":
+        return value.translate(_IN_A_CLIENT)
     kind = _KINDS.get(dimension) or "a." + dimension.partition(":")[2]
     return f"{kind}:{value.translate(_ESCAPES)}"
+
+
+def limit_code(limit_id: int) -> str:
+    """A limit's id in keys: base 36, because it is short."""
+    code = ""
+    while True:
+        limit_id, digit = divmod(limit_id, 36)
+        code = _DIGITS[digit] + code
+        if not limit_id:
+            return code
+
+
+def limit_of_key(key: bytes) -> int:
+    """The id of the limit that a counter belongs to; -1 when the key is none of ours."""
+    found = _LIMIT_CODE.match(key)
+    return int(found[1], 36) if found else -1
 
 
 def tag(dimension: str, value: str) -> str:

@@ -13,8 +13,9 @@ import structlog
 
 from contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.peers import PeerNews, limit_of_key
+from data_plane.domain.peers import PeerNews
 from data_plane.domain.rulebook import Rulebook
+from data_plane.domain.subjects import limit_of_key
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()

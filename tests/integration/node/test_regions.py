@@ -125,7 +125,7 @@ def message(region="us-east", sent_at=None, cells=(), **members):
     return zlib.compress(msgspec.msgpack.encode(counts))
 
 
-CELL = Cell(b"{c:acme}1", 7, 1)
+CELL = Cell(b"{acme}1", 7, 1)
 FORGED = {
     "nobody": (None, None, message(), 401),
     "unknown region": ("mars", "us-east", message(), 401),
@@ -139,7 +139,7 @@ FORGED = {
     "too many cells": ("us-east", "us-east", message(cells=(CELL,) * (MAX_CELLS + 1)), 413),
     "old": ("us-east", "us-east", message(sent_at=1.0), 400),
     "another version": ("us-east", "us-east", message(version=99), 400),
-    "more returned than taken": ("us-east", "us-east", message(cells=(Cell(b"{c:acme}1", 7, 1, 2),)), 400),
+    "more returned than taken": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", 7, 1, 2),)), 400),
 }
 
 

@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.domain.subjects import Address, InvalidAddressError, address_of, ordered_dimensions, part
+from data_plane.domain.subjects import (
+    Address,
+    InvalidAddressError,
+    address_of,
+    limit_code,
+    limit_of_key,
+    ordered_dimensions,
+    part,
+    tag,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +50,19 @@ def test_two_pairs_of_values_share_a_key_only_when_they_are_equal(a, b, c, d):
 
 def test_a_scope_means_the_same_in_any_order_and_its_tag_is_the_client():
     assert ordered_dimensions("endpoint+client") == ordered_dimensions("client+endpoint") == ["client", "endpoint"]
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_a_client_is_never_taken_for_another_kind_of_subject(client, value):
+    parts = {part("client", client), part("ip", value), part("endpoint", value), part("attribute:x", value)}
+    assert len(parts) == 4
+
+
+@given(st.integers(0, 2**62), st.text(max_size=8), st.sampled_from(["", ".7", "|e:get-user", "|e:get-user.7"]))
+def test_a_key_leads_back_to_its_limit(limit_id, client, rest):
+    assert limit_of_key((tag("client", client) + limit_code(limit_id) + rest).encode()) == limit_id
+
+
+@pytest.mark.parametrize("key", [b"tg:dirty", b"{acme}", b"{acme}A", b"{acme}1!", b"acme1", b""])
+def test_other_keys_lead_to_no_limit(key):
+    assert limit_of_key(key) == -1
