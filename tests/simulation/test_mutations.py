@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING, RULE_NAMES
 from data_plane.domain.regions.book import Cell
+from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING, RULE_NAMES
 from data_plane.domain.regions.telling import Marked, Teller
 from tests.simulation.test_directed import scenario
 from tidegate.simulate.random_runs import run
@@ -46,9 +46,10 @@ BROKEN_BY = {
     "cells_handed_back": "shared-store-lost",
     "mark_outlives_sending": "shared-last-touch-lost",
     "ack_clears_its_version": "shared-last-touch-lost",
-    "marks_in_store": "shared-lossy-owner-dies",
+    "marks_in_store": "shared-touched-elsewhere",
     "large_news_at_once": "shared-near-the-limit",
 }
+WORLDS = 4
 BY_UNIT_TEST = {"heard_means_complete"}
 
 
@@ -58,8 +59,16 @@ def test_every_rule_has_its_counterexample():
 
 @pytest.mark.parametrize("rule", BROKEN_BY)
 def test_switching_a_rule_off_breaks_a_promise(rule: str):
+    """Chance decides whether the mistake shows: in one of a few worlds that keep their promises with the rule on."""
     found = scenario(BROKEN_BY[rule])
-    assert run(found, found.seed, replace(ALL_RULES, **{rule: False})).violations
+    seeds = range(found.seed, found.seed + WORLDS)
+    assert any(run(found, seed, replace(ALL_RULES, **{rule: False})).violations for seed in seeds)
+
+
+@pytest.mark.parametrize("name", sorted(set(BROKEN_BY.values())))
+def test_with_all_rules_these_worlds_keep_their_promises(name: str):
+    found = scenario(name)
+    assert [run(found, seed).violations for seed in range(found.seed, found.seed + WORLDS)] == [()] * WORLDS
 
 
 @pytest.mark.parametrize("is_on", [True, False])

@@ -1,6 +1,7 @@
 """Whether a run kept its promise, and what it achieved."""
 
 from bisect import bisect_left
+from collections import Counter
 from typing import NamedTuple
 
 from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
@@ -196,29 +197,28 @@ def _windows(world: World, frame: Frame) -> tuple[WindowUse, ...]:
 
 def _expected(scenario: Scenario, record: Record, windows: tuple[WindowUse, ...]) -> list[str]:
     """What the scenario itself wants to come out, and did not."""
-    expect, found = scenario.expect, []
-    for number, least in expect.least_used.items():
-        use = windows[int(number)]
-        if use.admitted < least * use.limit:
-            found.append(f"window {number}: {use.admitted} of {use.limit} admitted, at least {least:.0%} expected")
-    for number, most in expect.most_admitted.items():
-        if windows[int(number)].admitted > most:
-            found.append(f"window {number}: {windows[int(number)].admitted} admitted, at most {most} expected")
-    sent = sum(record.messages.values())
-    if expect.most_messages is not None and sent > expect.most_messages:
-        found.append(f"{sent} messages, at most {expect.most_messages} expected")
-    if expect.most_transfers is not None and len(record.transfers) > expect.most_transfers:
-        found.append(f"{len(record.transfers)} transfers, at most {expect.most_transfers} expected")
-    if expect.settled_within_s is not None and record.most_stale_us > expect.settled_within_s * 1e6:
-        found.append(f"a count was unknown for {record.most_stale_us / 1e6:.2f} s")
-    for region, least_units in expect.least_admitted.items():
-        units = sum(one.cost for one in record.admitted if one.region == region)
-        if units < least_units:
-            found.append(f"{region} admitted {units}, at least {least_units} expected")
-    for region, most in expect.most_denied.items():
-        if record.denied[region] > most:
-            found.append(f"{region} denied {record.denied[region]}, at most {most} expected")
-    everything = sum(one.cost for one in record.admitted)
-    if expect.most_over_windows is not None and everything > expect.most_over_windows:
-        found.append(f"{everything} admitted in all, at most {expect.most_over_windows} expected")
+    expect = scenario.expect
+    admitted: Counter[str] = Counter()
+    for one in record.admitted:
+        admitted[one.region] += one.cost
+    least = [
+        (f"admitted in window {number}", windows[int(number)].admitted, part * windows[int(number)].limit)
+        for number, part in expect.least_used.items()
+    ]
+    least += [(f"admitted by {region}", admitted[region], units) for region, units in expect.least_admitted.items()]
+    most: list[tuple[str, float, float | None]] = [
+        ("messages", sum(record.messages.values()), expect.most_messages),
+        ("transfers", len(record.transfers), expect.most_transfers),
+        ("seconds that a count was unknown", record.most_stale_us / 1e6, expect.settled_within_s),
+        ("admitted in all", sum(admitted.values()), expect.most_over_windows),
+    ]
+    most += [
+        (f"admitted in window {number}", windows[int(number)].admitted, units)
+        for number, units in expect.most_admitted.items()
+    ]
+    most += [(f"denied by {region}", record.denied[region], units) for region, units in expect.most_denied.items()]
+    found = [f"{what}: {got:g}, at least {want:g} expected" for what, got, want in least if got < want]
+    found += [
+        f"{what}: {got:g}, at most {want:g} expected" for what, got, want in most if want is not None and got > want
+    ]
     return found

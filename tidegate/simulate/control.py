@@ -1,5 +1,6 @@
 """The control plane in virtual time: cuts first, raises when every live node has acknowledged its cut."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from contract.limits import BUCKET_ALGORITHMS
@@ -70,17 +71,16 @@ class ControlPlane:
                 found = limit
         return found
 
-    def _later(self, call: object, region: str, number: int, *arguments: object) -> None:
+    def _later(self, call: Callable[..., None], region: str, number: int, *arguments: object) -> None:
         delay_us = 20_000 + self._world.chance.randrange(800_000)
         self._world.timeline.at(self._world.timeline.now_us + delay_us, self._deliver, call, region, number, arguments)
 
-    def _deliver(self, call: object, region: str, number: int, arguments: tuple[object, ...]) -> None:
+    def _deliver(self, call: Callable[..., None], region: str, number: int, arguments: tuple[object, ...]) -> None:
         if region in self.unreachable or not self._world.regions[region].nodes[number].is_alive:
             self._world.timeline.at(
                 self._world.timeline.now_us + _RETRY_US, self._deliver, call, region, number, arguments
             )
             return
-        assert callable(call)
         call(self._world.regions[region], self._world.regions[region].nodes[number], *arguments)
 
     def _cut(

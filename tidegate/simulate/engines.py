@@ -1,3 +1,4 @@
+# ruff: noqa: ARG002, D102 - the methods are those of Engine: one line each, some need less than others
 """One face for the four kinds of counters, so that a simulated region need not know which it runs."""
 
 from typing import Any, NamedTuple, Protocol

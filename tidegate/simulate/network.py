@@ -82,10 +82,7 @@ class Links:
                 if fault.region == sender and fault.peer in ("", receiver):
                     delay_us += round(fault.by_s * 1e6)
             self._record.most_delay_us = max(self._record.most_delay_us, delay_us)
-            self._timeline.at(self._timeline.now_us + delay_us, self._arrive, sender, receiver, deliver, message)
-
-    def _arrive(self, sender: str, receiver: str, deliver: Callable[..., None], message: tuple[Any, ...]) -> None:
-        deliver(*message)
+            self._timeline.at(self._timeline.now_us + delay_us, deliver, *message)
 
 
 def _cuts(fault: Fault, sender: str, receiver: str) -> bool:

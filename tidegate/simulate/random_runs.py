@@ -87,7 +87,7 @@ def _expectation(scenario: Scenario) -> Expectation:
         # Halves of what each peer has, one peer at a time: the window must be long enough for so many round trips.
         questions = (len(scenario.regions) - 1) * math.log2(scenario.limit)
         network = scenario.network
-        trip_s = 2e-3 * (network.delay_ms + network.jitter_ms) * (3 if network.loss or network.spikes else 1)
+        trip_s = 2e-3 * (network.delay_ms + network.jitter_ms) * (1 + 30 * network.loss + 40 * network.spikes)
         if questions * trip_s > 0.5 * scenario.window_s:
             return Expectation()
     return Expectation(least_used={str(last): 0.9 if scenario.algorithm == "fixed_window" else 0.5})

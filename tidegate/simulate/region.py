@@ -106,8 +106,7 @@ class SimulatedRegion:
 
     def terms(self, node: SimulatedNode) -> Terms:
         """What this node hands to a step now."""
-        marker, world = self.store.marker, self.world
-        assert marker is not None
+        marker, world = self.life(), self.world
         scenario = world.scenario
         fresh = not self.silent() and not self.is_awaiting()
         known = (node.config, marker.incarnation, node.asker.horizon_us(), fresh)
@@ -134,6 +133,18 @@ class SimulatedRegion:
         )
         node.terms = (known, terms)
         return terms
+
+    def life(self) -> Marker:
+        """The marker that a connected node has found or made."""
+        if self.store.marker is None:
+            raise LookupError("no node has connected to this store yet")
+        return self.store.marker
+
+    def trader(self) -> Windows | Buckets:
+        """The engine of a mode with rights."""
+        if not isinstance(self.engine, Windows | Buckets):
+            raise TypeError("counts are not asked for")
+        return self.engine
 
     def silent(self) -> tuple[str, ...]:
         """Peers not heard completely for too long, by name."""
@@ -186,11 +197,10 @@ class SimulatedRegion:
         """Ask a peer for rights, if this node knows whom."""
         if not node.is_alive or name[1] != node.config.generation or not self.connect(node):
             return
-        assert isinstance(self.engine, Windows | Buckets)
         now_us = self.clock_us()
         terms = self.terms(node)
         state, book = self.store.load(name, now_us)
-        basis = self.engine.basis(terms, state, book, now_us)
+        basis = self.trader().basis(terms, state, book, now_us)
         peer = node.asker.whom(name, basis.id, dict(node.config.shares), now_us)
         if peer is None:
             return
@@ -217,9 +227,8 @@ class SimulatedRegion:
         """Look again after a question: it may have got lost."""
         if not node.is_alive or name[1] != node.config.generation or not self.connect(node):
             return
-        assert isinstance(self.engine, Windows | Buckets)
         state, book = self.store.load(name, self.clock_us())
-        if self.engine.basis(self.terms(node), state, book, self.clock_us()).low:
+        if self.trader().basis(self.terms(node), state, book, self.clock_us()).low:
             self.seek(node, name)
 
     def asked(self, from_node: int, ask: Ask) -> None:
@@ -227,12 +236,11 @@ class SimulatedRegion:
         node = self.any_node()
         if node is None or not self.connect(node):
             return
-        assert isinstance(self.engine, Windows | Buckets)
         self.world.learn_life(self.name, ask.sender, ask.incarnation)
         name, now_us = (ask.key, node.config.generation), self.clock_us()
         terms = self.terms(node)
         state, book = self.store.load(name, now_us)
-        moved = self.engine.give(terms, state, book, ask, now_us)
+        moved = self.trader().give(terms, state, book, ask, now_us)
         if moved is None or moved.answer is None:
             return
         self.store.save(name, moved.state, moved.book, self.engine.forget_us(terms, moved.state))
@@ -244,12 +252,11 @@ class SimulatedRegion:
         node = self.nodes[to_node] if self.nodes[to_node].is_alive else self.any_node()
         if node is None or not self.connect(node):
             return
-        assert isinstance(self.engine, Windows | Buckets)
         self.world.learn_life(self.name, answer.sender, answer.incarnation)
         name, now_us = (answer.key, node.config.generation), self.clock_us()
         terms = self.terms(node)
         state, book = self.store.load(name, now_us)
-        moved = self.engine.receive(terms, state, book, answer, now_us)
+        moved = self.trader().receive(terms, state, book, answer, now_us)
         gained = 0
         if moved is not None:
             gained = moved.gained

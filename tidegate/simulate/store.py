@@ -58,6 +58,6 @@ class SimulatedStore:
             self._past.popleft()
 
     def copy_of(self, when_us: int) -> "SimulatedStore":
-        """The newest copy that is not younger than ``when_us``."""
+        """The newest copy that is not younger than ``when_us``; an empty store where there is none."""
         older = [copy for at_us, copy in self._past if at_us <= when_us]
-        return older[-1] if older else self._past[0][1]
+        return older[-1] if older else SimulatedStore(self.run_id, self.policy)

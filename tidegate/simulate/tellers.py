@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from data_plane.domain.regions.counts import Counter
 from data_plane.domain.regions.messages import Ack, Tell, Told
+from data_plane.domain.regions.rights import Rights
 from data_plane.domain.regions.telling import Marked, Teller, is_pressing
 from tidegate.simulate.node import SimulatedNode
 from tidegate.simulate.store import Name
@@ -48,9 +50,8 @@ class Telling:
         node = region.nodes[number]
         if not node.is_alive or not region.connect(node) or not self._hold_lease(region, node):
             return
-        now_us, store = region.clock_us(), region.store
-        marker = store.marker
-        assert marker is not None
+        now_us = region.clock_us()
+        marker = region.life()
         marked = self._marked(region, node)
         for peer in region.peers:
             told = node.teller.tell(peer, marker.incarnation, marked, now_us)
@@ -120,10 +121,9 @@ class Telling:
         name = ("counter", node.config.generation)
         state, _ = region.store.load(name, region.clock_us())
         limit = node.config.schedule[-1].limit
-        now = getattr(state, "now", None)
-        if now is None:
+        if not isinstance(state, Counter | Rights):
             return limit
-        return max(0, limit - now.taken - now.remote)
+        return max(0, limit - state.now.taken - state.now.remote)
 
     def _hand_back(self, region: "SimulatedRegion", number: int, peer: str) -> None:
         """Tell a peer that lost its store all that is known here, until it says that it knows: what its earlier lives
@@ -139,8 +139,7 @@ class Telling:
             for one, cell in book.cells.items()
             if one[0] == peer and one[1] != life
         )
-        marker = store.marker
-        assert marker is not None
+        marker = region.life()
         now_us = region.clock_us()
         for name, (state, _) in store.hot.items():
             own = region.engine.cells(state) if state.incarnation == marker.incarnation else ()

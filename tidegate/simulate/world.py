@@ -1,10 +1,11 @@
 """A whole world in virtual time: regions, links, a control plane, people who ask, and what goes wrong."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 
 from contract.limits import BUCKET_ALGORITHMS
-from data_plane.domain.regions.book import Cell
+from data_plane.domain.regions.book import Cell, Life
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING, Rules
 from tidegate.simulate.control import ControlPlane, first_config
 from tidegate.simulate.network import Links, Timeline
@@ -27,7 +28,7 @@ class World:
         self.timing = replace(
             DEFAULT_TIMING, epoch_floor_us=round(scenario.epoch_s * 1e6), sweep_us=round(scenario.sweep_s * 1e6)
         )
-        self.chance = random.Random(seed)
+        self.chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
         self.record = Record()
         self.tells = scenario.mode == "shared" or any(scenario.overdraft.values())
         self._lives: dict[tuple[str, str], int] = {}
@@ -140,11 +141,12 @@ class World:
                 self._note_age(region, self.regions[peer], book.cells, now_us)
         self.timeline.at(now_us + _SAMPLE_US, self._sample)
 
-    def _note_age(self, region: SimulatedRegion, peer: SimulatedRegion, cells: object, now_us: int) -> None:
+    def _note_age(
+        self, region: SimulatedRegion, peer: SimulatedRegion, cells: Mapping[Life, Cell], now_us: int
+    ) -> None:
         marker = peer.store.marker
         if marker is None or self.links.is_cut(peer.name, region.name):
             return
-        assert isinstance(cells, dict)
         current = region.clock_us() // region.frame.length_us
         for id in (current - 1, current):
             known = cells.get((peer.name, marker.incarnation, id), Cell(0)).taken

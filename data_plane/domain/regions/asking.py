@@ -1,7 +1,7 @@
 """Whom to ask for rights, and when: one node's view of every counter that runs low.
 
 At most one question a counter is open; the richest peer as last heard is asked first; who had nothing is left in peace
-until there is news; who does not answer within two round trips is passed over for a while.
+until there is news; who does not answer within two round trips is passed over, each time for twice as long.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from data_plane.domain.regions.rules import Rules
 
 FIRST_RTT_US = 200_000
 PATIENCE_US = 1_000_000
-"""How long a peer that did not answer is passed over; for buckets also one that had nothing to lend."""
+"""The longest that a peer that did not answer is passed over; for buckets how long one that had nothing to lend is."""
 
 Name = tuple[str, int]
 """A counter and its generation."""
@@ -25,6 +25,7 @@ class _Quest:
         self.asked_us = 0
         self.silent: set[str] = set()
         self.passed_over_until_us: dict[str, int] = {}
+        self.unanswered: dict[str, int] = {}
         self.have: dict[str, int] = {}
 
 
@@ -51,7 +52,10 @@ class Asker:
         if quest.asked is not None:
             if now_us < quest.asked_us + 2 * self.rtt_us(quest.asked):
                 return None
-            quest.passed_over_until_us[quest.asked] = now_us + PATIENCE_US
+            unanswered = quest.unanswered.get(quest.asked, 0)
+            patience_us = min(PATIENCE_US, self.rtt_us(quest.asked) << unanswered)
+            quest.passed_over_until_us[quest.asked] = now_us + patience_us
+            quest.unanswered[quest.asked] = min(unanswered + 1, 20)
             quest.asked = None
         candidates = [peer for peer in self._peers if self._may_have(quest, peer, now_us)]
         if not candidates:
@@ -75,6 +79,7 @@ class Asker:
         if quest is None:
             return
         quest.have[answer.sender] = answer.have
+        quest.unanswered.pop(answer.sender, None)
         if quest.asked == answer.sender and quest.asked_us == answer.asked_us:
             # A copy of an older answer ends no open question: else questions would breed.
             quest.asked = None

@@ -111,7 +111,7 @@ def merge_cell(
 ) -> tuple[Counter, Book] | None:
     """Take what another life counted; ``None`` when it is no news or for a bygone id. Our own life is never merged.
 
-    What is kept for silent peers is a part of what was left when they fell silent: it is fixed before news changes that.
+    What is kept for silent peers is a part of what was left when they fell silent: fixed before news changes that.
     """
     if life[0] == terms.region and life[1] == terms.incarnation:
         return None

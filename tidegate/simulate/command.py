@@ -1,0 +1,140 @@
+"""`tidegate simulate`: a scenario file, or worlds by chance, judged; as a table, a picture and an exit code."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tidegate.simulate.checks import Outcome
+from tidegate.simulate.draw import picture
+from tidegate.simulate.random_runs import random_scenario, run
+from tidegate.simulate.scenario import Scenario, ScenarioError, load
+from tidegate.simulate.world import World
+
+_BUNDLED = Path(__file__).with_name("scenarios")
+
+
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A scenario file, or the name of a bundled one. Without it: worlds by chance.")
+    ] = None,
+    *,
+    seed: Annotated[int | None, typer.Option(help="The first seed; the scenario's own without it.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="How many seeds to run, one after the other.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write a picture (SVG) of the first run here, by name.")] = None,
+    list_scenarios: Annotated[bool, typer.Option("--list", help="List the bundled scenarios.")] = False,
+) -> None:
+    """Run the protocol between regions in virtual time. Exits with 1 when a promise was broken, 2 on a bad file."""
+    console = Console()
+    if list_scenarios:
+        _list(console)
+        return
+    if scenario is None:
+        raise typer.Exit(_by_chance(console, seed or 0, runs, out))
+    try:
+        found = load(_path_of(scenario))
+    except ScenarioError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(2) from error
+    first = found.seed if seed is None else seed
+    outcomes = [run(found, number) for number in range(first, first + runs)]
+    _show(console, found, outcomes[0])
+    if runs > 1:
+        _show_many(console, outcomes)
+    if out is not None:
+        _draw(console, found, first, out)
+    raise typer.Exit(1 if any(outcome.violations for outcome in outcomes) else 0)
+
+
+def _path_of(name: str) -> Path:
+    bundled = _BUNDLED / f"{name}.toml"
+    return bundled if bundled.exists() and not Path(name).exists() else Path(name)
+
+
+def _list(console: Console) -> None:
+    table = Table("scenario", "mode", "about", box=None)
+    for path in sorted(_BUNDLED.glob("*.toml")):
+        found = load(path)
+        table.add_row(found.name, f"{found.mode} {found.algorithm}", found.about)
+    console.print(table)
+
+
+def _by_chance(console: Console, first: int, runs: int, out: Path | None) -> int:
+    outcomes = []
+    for seed in range(first, first + runs):
+        found = random_scenario(seed)
+        outcome = run(found, seed)
+        outcomes.append(outcome)
+        if outcome.violations:
+            console.print(f"seed {seed}: {'; '.join(outcome.violations)}", style="red", markup=False)
+    if runs == 1:
+        _show(console, random_scenario(first), outcomes[0])
+    if out is not None:
+        _draw(console, random_scenario(first), first, out)
+    _show_many(console, outcomes)
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
+
+
+def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
+    """One run: by region, by window, and what it took."""
+    table = Table(title=f"{scenario.name}: {scenario.mode} {scenario.algorithm}, seed {outcome.seed}")
+    for heading in ("region", "share", "admitted", "denied"):
+        table.add_column(heading, justify="left" if heading == "region" else "right")
+    for region, share in scenario.regions.items():
+        table.add_row(region, str(share), str(outcome.admitted[region]), str(outcome.denied.get(region, 0)))
+    console.print(table)
+    windows = Table("window", "admitted", "limit", "used", box=None)
+    for use in outcome.windows:
+        used = f"{use.admitted / use.limit:.1%}" if use.limit else "-"
+        windows.add_row(str(use.number), str(use.admitted), str(use.limit), used)
+    console.print(windows)
+    facts = Table(box=None, show_header=False)
+    facts.add_row("overshoot", f"{outcome.overshoot} (allowed: {outcome.bound})")
+    facts.add_row("oldest unknown count", f"{outcome.stale_s:.2f} s")
+    facts.add_row("transfers", f"{outcome.transfers}, {outcome.moved} units")
+    facts.add_row("messages", str(outcome.messages))
+    for reason, times in sorted(outcome.refusals.items()):
+        facts.add_row(f"refused: {reason}", str(times))
+    console.print(facts)
+    for violation in outcome.violations:
+        console.print(f"BROKEN: {violation}", style="red", markup=False)
+
+
+def _show_many(console: Console, outcomes: list[Outcome]) -> None:
+    """All runs together."""
+    broken = sum(1 for outcome in outcomes if outcome.violations)
+    admitted = sum(sum(outcome.admitted.values()) for outcome in outcomes)
+    table = Table(title=f"{len(outcomes)} runs", show_header=False)
+    table.add_row("promises broken", str(broken))
+    table.add_row("units admitted", str(admitted))
+    table.add_row("largest overshoot where none is allowed", str(_largest(outcomes, free=False)))
+    table.add_row("largest share of an allowed overshoot", f"{_worst_share(outcomes):.0%}")
+    table.add_row("transfers", str(sum(outcome.transfers for outcome in outcomes)))
+    table.add_row("messages", str(sum(outcome.messages for outcome in outcomes)))
+    refused: Counter[str] = Counter()
+    for outcome in outcomes:
+        refused.update(outcome.refusals)
+    for reason, times in sorted(refused.items()):
+        table.add_row(f"refused: {reason}", str(times))
+    console.print(table)
+
+
+def _largest(outcomes: list[Outcome], *, free: bool) -> int:
+    return max((outcome.overshoot for outcome in outcomes if (outcome.bound > 0) is free), default=0)
+
+
+def _worst_share(outcomes: list[Outcome]) -> float:
+    return max((outcome.overshoot / outcome.bound for outcome in outcomes if outcome.bound), default=0.0)
+
+
+def _draw(console: Console, scenario: Scenario, seed: int, folder: Path) -> None:
+    world = World(scenario, seed)
+    world.run()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{scenario.name}-{seed}.svg"
+    path.write_text(picture(world), "utf-8")
+    console.print(f"picture: {path}", markup=False)
