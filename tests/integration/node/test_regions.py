@@ -126,28 +126,32 @@ def message(region="us-east", sent_at=None, cells=(), **members):
 
 
 CELL = Cell(b"{acme}1", 7, 1)
-FORGED = {
-    "nobody": (None, None, message(), 401),
-    "unknown region": ("mars", "us-east", message(), 401),
-    "own region": ("eu-west", "eu-west", message(region="eu-west"), 401),
-    "signed by another": ("us-east", "eu-west", message(), 401),
-    "for another region": ("us-east", "us-east", message(region="eu-west"), 403),
-    "not deflated": ("us-east", "us-east", b"garbage", 400),
-    "not counts": ("us-east", "us-east", zlib.compress(b"garbage"), 400),
-    "a bomb": ("us-east", "us-east", zlib.compress(bytes(50_000_000)), 413),
-    "too much": ("us-east", "us-east", bytes(1_100_000), 413),
-    "too many cells": ("us-east", "us-east", message(cells=(CELL,) * (MAX_CELLS + 1)), 413),
-    "old": ("us-east", "us-east", message(sent_at=1.0), 400),
-    "another version": ("us-east", "us-east", message(version=99), 400),
-    "more returned than taken": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", 7, 1, 2),)), 400),
-}
+
+
+def forged():
+    """What is said, by whom it claims to be, who signed it, and the answer; made now, because messages age."""
+    return {
+        "nobody": (None, None, message(), 401),
+        "unknown region": ("mars", "us-east", message(), 401),
+        "own region": ("eu-west", "eu-west", message(region="eu-west"), 401),
+        "signed by another": ("us-east", "eu-west", message(), 401),
+        "for another region": ("us-east", "us-east", message(region="eu-west"), 403),
+        "not deflated": ("us-east", "us-east", b"garbage", 400),
+        "not counts": ("us-east", "us-east", zlib.compress(b"garbage"), 400),
+        "a bomb": ("us-east", "us-east", zlib.compress(bytes(50_000_000)), 413),
+        "too much": ("us-east", "us-east", bytes(1_100_000), 413),
+        "too many cells": ("us-east", "us-east", message(cells=(CELL,) * (MAX_CELLS + 1)), 413),
+        "old": ("us-east", "us-east", message(sent_at=1.0), 400),
+        "another version": ("us-east", "us-east", message(version=99), 400),
+        "more returned than taken": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", 7, 1, 2),)), 400),
+    }
 
 
 async def test_what_no_peer_would_say_is_refused_counted_and_harms_nothing(regions):
     await regions.take("us-east", 5)
     await regions.settles("eu-west", 5)
     west = regions.clients["eu-west"]
-    for why, (claimed, signer, body, status) in FORGED.items():
+    for why, (claimed, signer, body, status) in forged().items():
         headers = {}
         if claimed is not None:
             signature = region_private_key(CREDENTIALS[signer]).sign(signed_counts("eu-west", body))
