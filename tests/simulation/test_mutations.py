@@ -49,7 +49,7 @@ BROKEN_BY = {
     "marks_in_store": "shared-touched-elsewhere",
     "large_news_at_once": "shared-near-the-limit",
 }
-WORLDS = 4
+WORLDS = 3
 BY_UNIT_TEST = {"heard_means_complete"}
 
 

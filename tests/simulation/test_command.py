@@ -1,0 +1,59 @@
+"""`tidegate simulate`: what it prints, what it draws, and how it exits."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import typer
+from typer.testing import CliRunner
+
+from tests.simulation.test_directed import SCENARIOS
+from tidegate.simulate.command import simulate
+
+APP = typer.Typer()
+APP.command()(simulate)
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(APP, list(arguments), env={"COLUMNS": "160"})
+    return result.exit_code, result.output
+
+
+def test_a_bundled_scenario_prints_and_draws(tmp_path: Path):
+    code, output = invoke("three-way-cut", "--out", str(tmp_path))
+    assert code == 0
+    assert "overshoot" in output
+    [picture] = tmp_path.iterdir()
+    root = ElementTree.parse(picture).getroot()
+    names = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert {"a", "b", "c", "cut"} <= set(names)
+
+
+def test_worlds_by_chance_are_summed_up():
+    code, output = invoke("--seed", "7", "--runs", "5")
+    assert code == 0
+    assert "5 runs" in output
+
+
+def test_a_broken_promise_is_an_exit_code(tmp_path: Path):
+    scenario = tmp_path / "impossible.toml"
+    scenario.write_text(
+        'name = "impossible"\nduration_s = 10\nregions = { a = 1, b = 1 }\n[expect]\nleast_used = { 0 = 0.5 }\n',
+        "utf-8",
+    )
+    code, output = invoke(str(scenario))
+    assert code == 1
+    assert "BROKEN" in output
+
+
+def test_a_bad_file_is_named(tmp_path: Path):
+    scenario = tmp_path / "bad.toml"
+    scenario.write_text('name = "bad"\nregions = { a = 1 }\nmodus = "strict"\n', "utf-8")
+    code, output = invoke(str(scenario))
+    assert code == 2
+    assert "modus" in output
+
+
+def test_bundled_scenarios_are_listed():
+    code, output = invoke("--list")
+    assert code == 0
+    assert all(name in output for name in SCENARIOS)
