@@ -1,7 +1,7 @@
 """`tidegate simulate`: what it prints, what it draws, and how it exits."""
 
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import typer
 from typer.testing import CliRunner
@@ -23,7 +23,7 @@ def test_a_bundled_scenario_prints_and_draws(tmp_path: Path):
     assert code == 0
     assert "overshoot" in output
     [picture] = tmp_path.iterdir()
-    root = ElementTree.parse(picture).getroot()
+    root = ET.parse(picture).getroot()
     names = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
     assert {"a", "b", "c", "cut"} <= set(names)
 
