@@ -101,9 +101,13 @@ class Asker:
         if ask.have > 0:
             quest.silent.discard(ask.sender)
 
-    def forget(self, name: Name) -> None:
-        """The counter is gone, or idle."""
-        self._quests.pop(name, None)
+    def forget_idle(self, before_us: int) -> None:
+        """Drop counters for which nothing was asked since ``before_us``: call it now and then, to bound memory."""
+        self._quests = {
+            name: quests
+            for name, quests in self._quests.items()
+            if any(quest.asked_us >= before_us for quest in quests.values())
+        }
 
     def _quest(self, name: Name, id: int) -> _Quest:
         quests = self._quests.setdefault(name, {})
