@@ -1,5 +1,6 @@
 """What a node itself counts: decisions, and those that it made without its store."""
 
+import time
 from typing import NamedTuple
 
 import httpx
@@ -7,6 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.errors import BenchError
 
+IDLE_WITHIN_S = 10.0
+LOOK_EVERY_S = 0.05
 DECISIONS = "rate_limit_checks_total"
 DEGRADED = "rate_limit_degraded_total"
 
@@ -16,6 +19,17 @@ class NodeCounts(NamedTuple):
 
     decisions: int
     degraded: int
+
+
+def wait_until_idle(url: str) -> None:
+    """Wait until what is under way has been decided: a node goes on for a moment after its clients have left."""
+    deadline = time.monotonic() + IDLE_WITHIN_S
+    before, now = None, node_counts(url)
+    while now != before:
+        if time.monotonic() > deadline:
+            raise BenchError(f"{url} still decides {IDLE_WITHIN_S:.0f} s after the load ended")
+        time.sleep(LOOK_EVERY_S)
+        before, now = now, node_counts(url)
 
 
 def node_counts(url: str) -> NodeCounts:
