@@ -1,7 +1,6 @@
 """The decision endpoints apart from how bytes arrive: the FastAPI routes and the decision lane both end here."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import msgspec
 
@@ -18,7 +17,7 @@ from data_plane.services.decide import Decider
 from data_plane.services.ports import Clock
 
 Reply = Callable[[Answer], None]
-_ESCAPED_NUL = b"\\u0000"
+_ESCAPE = b"\\"
 _MAX_ATTRIBUTES = 16
 _check_decoder = msgspec.json.Decoder(CheckRequest)
 
@@ -73,7 +72,7 @@ class Door:
             caller = NETWORK if self._trust == "network" else self._caller(headers)
             if len(body) > MAX_BATCH_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BATCH_BODY_BYTES} bytes")
-            items = _decode(_batch_decoder, body).checks
+            items = _items(body)
             if not 1 <= len(items) <= MAX_BATCH:
                 raise InputError(422, "wrong number of checks", [FieldError("checks", f"from 1 to {MAX_BATCH}")])
         except InputError as error:
@@ -174,29 +173,37 @@ def _nginx_reply(reply: Reply) -> Reply:
     return as_403
 
 
-def _decode(decoder: "msgspec.json.Decoder[Any]", body: bytes | msgspec.Raw) -> Any:
+def _unreadable(error: msgspec.DecodeError | UnicodeDecodeError) -> InputError:
+    """What is wrong with a body: 422 that names the member, or 400 when it is not JSON at all."""
+    if not isinstance(error, msgspec.ValidationError):
+        return InputError(400, f"the body is not valid JSON: {error}")
+    message, _, where = str(error).partition(" - at `$")
+    field = where.rstrip("`").lstrip(".")
+    if message.startswith("Object contains unknown field `"):
+        field = ".".join(filter(None, (field, message.split("`")[1])))
+    return InputError(422, message, [FieldError(field or "(body)", message)])
+
+
+def _items(body: bytes) -> list[msgspec.Raw]:
     try:
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `$")
-        field = where.rstrip("`").lstrip(".")
-        if message.startswith("Object contains unknown field `"):
-            field = ".".join(filter(None, (field, message.split("`")[1])))
-        raise InputError(422, message, [FieldError(field or "(body)", message)]) from error
+        return _batch_decoder.decode(body).checks
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(400, f"the body is not valid JSON: {error}") from error
+        raise _unreadable(error) from error
 
 
 def _understood(body: bytes | msgspec.Raw, caller: Caller) -> CheckRequest:
     """One check from its JSON. Raises ``InputError`` that names the field."""
-    request: CheckRequest = _decode(_check_decoder, body)
+    try:
+        request = _check_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(error) from error
     if not caller.trusted:
         _refuse_what_needs_a_gateway(request)
     if request.client is not None and request.api_key is not None:
         raise _wrong("client", "stands in for api_key: give one of them")
     if request.endpoint is not None and request.path is not None:
         raise _wrong("endpoint", "stands in for method and path: give one of them")
-    if _ESCAPED_NUL in bytes(body):
+    if _ESCAPE in (body if type(body) is bytes else bytes(body)):  # nothing else can write a NUL into JSON
         for field in ("api_key", "client", "method", "path", "endpoint", "request_id"):
             if "\0" in (getattr(request, field) or ""):
                 raise _wrong(field, "must not hold a NUL")

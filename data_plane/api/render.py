@@ -1,16 +1,15 @@
 """Verdicts and refusals as answers, for the JSON doors and for forward-auth."""
 
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
+from data_plane.api.forms import Form, form_of
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
 from data_plane.domain.outcome import NEVER
-from data_plane.domain.rulebook import Bound
 from data_plane.domain.subjects import InvalidAddressError
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -65,8 +64,13 @@ class Renderer:
         """The answer of ``/v1/check``: 200 or 429 with the decision, 401 or 403 for a refusal."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
+        form = self._form(result, request, revision)
+        if form is not None:
+            begin_us = now_us if self._reset_format == "epoch" else 0
+            headers = form.headers(result.outcomes, begin_us)
+            return Answer(200, JSON_TYPE + headers, form.body(result.outcomes, result.prepared.client_json, request_id))
         headers = header_block(result, now_us, self._reset_format)
-        body = self.decision(result, request, revision, request_id)
+        body = _encode(self._decision(result, revision, request_id, explain=request.explain))
         if result.allowed:
             return Answer(200, JSON_TYPE + headers, body)
         return Answer(429, PROBLEM_TYPE + headers, body)
@@ -81,17 +85,16 @@ class Renderer:
         return Answer(429, PROBLEM_TYPE + headers, _encode(EndUserDenial(**_denial(result, request_id))))
 
     def decision(self, verdict: Verdict, request: CheckRequest, revision: int, request_id: str) -> bytes:
-        """The JSON of a decision. The common one, plainly allowed, fills in a template."""
-        prepared = verdict.prepared
-        if verdict.plain and not request.explain and request.request_id is None and not prepared.bound.has_queue:
-            principal, outcome = prepared.principal, verdict.outcomes[prepared.bound.headline]
-            return _template(prepared.bound, prepared.plan, self._region, revision) % (
-                b"null" if principal is None else principal.json,
-                outcome.remaining,
-                *divmod(outcome.reset_us, 1_000_000),
-                request_id.encode("ascii"),
-            )
+        """The JSON of a decision alone, for a batch."""
+        form = self._form(verdict, request, revision)
+        if form is not None:
+            return form.body(verdict.outcomes, verdict.prepared.client_json, request_id)
         return _encode(self._decision(verdict, revision, request_id, explain=request.explain))
+
+    def _form(self, verdict: Verdict, request: CheckRequest, revision: int) -> Form | None:
+        if verdict.plain and not request.explain and request.request_id is None:
+            return form_of(verdict.prepared.bound, verdict.prepared.plan, self._region, revision)
+        return None
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
         principal = verdict.prepared.principal
@@ -129,24 +132,6 @@ def _delay_ms(verdict: Verdict) -> float:
     if not verdict.prepared.bound.has_queue:
         return 0
     return max([outcome.delay_us for outcome in verdict.outcomes]) / 1_000
-
-
-@lru_cache(maxsize=4_096)
-def _template(bound: Bound, plan: str, region: str, revision: int) -> bytes:
-    """A plainly allowed decision as the encoder writes it, with places for what differs from request to request."""
-    limit = bound.limits[bound.headline]
-    encoded = _encode(
-        Decision(
-            allowed=True, client="<client>", plan=plan, policy=limit.rule.name, limit=limit.rule.limit,
-            window_s=limit.window_s, remaining=-1, reset_after_s=-1.5, retry_after_s=None, delay_ms=0,
-            shadow_denied=(), degraded=False, region=region, revision=revision, request_id="<id>",
-        )
-    )  # fmt: skip
-    places = {b'"<client>"': b"%b", b":-1,": b":%d,", b":-1.5,": b":%d.%06d,", b"<id>": b"%b"}
-    template = encoded.replace(b"%", b"%%")
-    for mark, place in places.items():
-        template = template.replace(mark, place)
-    return template
 
 
 def refused(refusal: Refusal, request_id: str) -> Answer:

@@ -1,6 +1,5 @@
 """One check, understood: who asks, under which limits, and the answer once the store has spoken. Pure."""
 
-from collections.abc import Sequence
 from enum import Enum
 from hashlib import sha256
 from typing import NamedTuple
@@ -41,6 +40,11 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     bound: Bound
     subject: Subject
     cost: int
+
+    @property
+    def client_json(self) -> bytes:
+        """The client's name as JSON."""
+        return b"null" if self.principal is None else self.principal.json
 
     def keys(self) -> list[bytes]:
         """The counters' keys, in the order of ``bound.limits``."""
@@ -130,7 +134,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
     prepared: Prepared
     allowed: bool
-    outcomes: Sequence[Outcome]
+    outcomes: list[Outcome]
     shown: int | None
     violated: tuple[str, ...]
     shadow_denied: tuple[str, ...]
@@ -139,7 +143,7 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     """Allowed by the store under at least one limit, with nothing to remark."""
 
 
-def conclude(prepared: Prepared, outcomes: Sequence[Outcome], *, degraded: bool = False) -> Verdict:
+def conclude(prepared: Prepared, outcomes: list[Outcome], *, degraded: bool = False) -> Verdict:
     """All or nothing: allowed unless an enforced limit denies; a denial shows the limit with the longest wait."""
     limits = prepared.bound.limits
     for outcome in outcomes:

@@ -24,7 +24,7 @@ class _Denial(NamedTuple):
     cost: int
     at_us: int
     until_us: int
-    outcomes: Sequence[Outcome]
+    outcomes: list[Outcome]
 
 
 class DenialMemory:

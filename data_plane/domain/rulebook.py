@@ -24,6 +24,7 @@ class Bound:
     __slots__ = (
         "conditional",
         "counted_attributes",
+        "form",
         "has_queue",
         "headline",
         "lasting",
@@ -35,6 +36,8 @@ class Bound:
 
     def __init__(self, limits: tuple[BoundLimit, ...]) -> None:
         self.limits = limits
+        self.form: object = None
+        """What the API keeps with it: the answer as far as it is known beforehand."""
         self.params = tuple(limit.params for limit in limits)
         self.makers = tuple(limit.key_of for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)

@@ -60,7 +60,7 @@ class Decider:
             return
         verdict: Verdict | None
         if not prepared.bound.limits:
-            verdict = conclude(prepared, ())
+            verdict = conclude(prepared, [])
         else:
             keys = prepared.keys()
             verdict = self._recalled(prepared, keys, now_us) if prepared.bound.lasting else None
@@ -70,7 +70,7 @@ class Decider:
         self._tally.decided(verdict, 0)
         done(verdict, now_us)
 
-    def answered(self, inquiry: "_Inquiry", outcomes: Sequence[Outcome]) -> None:
+    def answered(self, inquiry: "_Inquiry", outcomes: list[Outcome]) -> None:
         """The store has decided."""
         now_us = self._clock.now_us()
         prepared = inquiry.prepared
@@ -115,7 +115,7 @@ class _Inquiry:
         self.asked_us = asked_us
         self.decided = decided
 
-    def done(self, answer: Sequence[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
+    def done(self, answer: list[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
         """The store's answer, or why there is none."""
         if isinstance(answer, StoreUnavailableError):
             self._decider.unanswered(self, answer)

@@ -24,7 +24,7 @@ class CounterCheck(Protocol):
     params: Sequence[bytes]
     cost: int
 
-    def done(self, answer: Sequence[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
+    def done(self, answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
         """Called exactly once, on the event loop: the outcomes in the order of ``keys`` and the store's clock in
         microseconds, or the error. Must not raise.
         """
@@ -41,7 +41,7 @@ class CallbackCheck:
         keys: Sequence[bytes],
         params: Sequence[bytes],
         cost: int,
-        done: Callable[[Sequence[Outcome] | StoreUnavailableError, int], None],
+        done: Callable[[list[Outcome] | StoreUnavailableError, int], None],
     ) -> None:
         self.keys = keys
         self.params = params

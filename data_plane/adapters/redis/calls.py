@@ -17,7 +17,7 @@ class ScriptCodec(NamedTuple):
 
     source: str
     encode: Callable[[int, Sequence[bytes]], bytes]
-    decode: Callable[[bytes, Sequence[int]], tuple[int, Sequence[Sequence[Outcome]]]]
+    decode: Callable[[bytes, Sequence[int]], tuple[int, Sequence[list[Outcome]]]]
 
 
 class Answers:
@@ -28,12 +28,13 @@ class Answers:
         self._loop = asyncio.get_running_loop()
         self._refused: dict[str, list[CounterCheck]] = {}
 
-    def give(self, check: CounterCheck, outcomes: Sequence[Outcome], now_us: int) -> None:
-        """Answer one decision."""
-        try:
-            check.done(outcomes, now_us)
-        except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
-            self._broken_callback()
+    def give(self, checks: Sequence[CounterCheck], outcomes: Sequence[list[Outcome]], now_us: int) -> None:
+        """Answer decisions, each with its outcomes."""
+        for check, own in zip(checks, outcomes, strict=True):
+            try:
+                check.done(own, now_us)
+            except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
+                self._broken_callback()
 
     def pass_on(self, check: CounterCheck, error: StoreUnavailableError) -> None:
         """Answer one decision with an error that was counted where it arose."""
@@ -126,12 +127,13 @@ class Call:
         self._expired = len(self.checks)
         return left
 
-    def deliver(self, answers: Answers, outcomes: Sequence[Sequence[Outcome]], now_us: int) -> None:
+    def deliver(self, answers: Answers, outcomes: Sequence[list[Outcome]], now_us: int) -> None:
         """Answer every decision that was not given up meanwhile."""
-        give = answers.give
-        for index in range(self._expired, len(self.checks)):
-            give(self.checks[index], outcomes[index], now_us)
-        self._expired = len(self.checks)
+        checks, start = self.checks, self._expired
+        self._expired = len(checks)
+        if start:
+            checks, outcomes = checks[start:], outcomes[start:]
+        answers.give(checks, outcomes, now_us)
 
     def on_reply(self, reply: object) -> None:
         """A reply of the link is for this call."""

@@ -68,7 +68,7 @@ class Split:
         error = next((answer for answer in self._answer if isinstance(answer, StoreUnavailableError)), None)
         passed = [self._passed(number) for number in range(len(self._parts))]
         if error is None and all(passed):
-            self._answers.give(self._whole, self._joined(), max(self._now_us))
+            self._answers.give([self._whole], [self._joined()], max(self._now_us))
             return
         cost = self._whole.cost
         for number in range(len(self._parts)):
@@ -76,7 +76,7 @@ class Split:
                 self._give_back(self._consumed(number), self._now_us[number])
                 self._answer[number] = [_before(outcome, cost) for outcome in self._outcomes(number)]
         if error is None:
-            self._answers.give(self._whole, self._joined(), max(self._now_us))
+            self._answers.give([self._whole], [self._joined()], max(self._now_us))
         else:
             self._answers.pass_on(self._whole, error)
 
