@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,14 +17,12 @@ _BUNDLED = Path(__file__).with_name("scenarios")
 
 
 def simulate(
-    scenario: Annotated[
-        str | None, typer.Argument(help="A scenario file, or the name of a bundled one. Without it: worlds by chance.")
-    ] = None,
+    scenario: str | None,
     *,
-    seed: Annotated[int | None, typer.Option(help="The first seed; the scenario's own without it.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="How many seeds to run, one after the other.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Write a picture (SVG) of the first run here, by name.")] = None,
-    list_scenarios: Annotated[bool, typer.Option("--list", help="List the bundled scenarios.")] = False,
+    seed: int | None = None,
+    runs: int = 1,
+    out: Path | None = None,
+    list_scenarios: bool = False,
 ) -> None:
     """Run the protocol between regions in virtual time. Exits with 1 when a promise was broken, 2 on a bad file."""
     console = Console()
