@@ -3,18 +3,14 @@
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import typer
 from typer.testing import CliRunner
 
 from tests.simulation.test_directed import SCENARIOS
-from tidegate.simulate.command import simulate
-
-APP = typer.Typer()
-APP.command()(simulate)
+from tidegate.cli import app
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(APP, list(arguments), env={"COLUMNS": "160"})
+    result = CliRunner().invoke(app, ["simulate", *arguments], env={"COLUMNS": "160"})
     return result.exit_code, result.output
 
 

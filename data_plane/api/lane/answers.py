@@ -34,6 +34,7 @@ class AnsweringConnection(asyncio.Protocol):
         "_last",
         "_lingers",
         "_loop",
+        "_outbox",
         "_queue",
         "_receiving",
         "_server_state",
@@ -59,6 +60,7 @@ class AnsweringConnection(asyncio.Protocol):
         self._last: Exchange | None = None
         self._deaf = self._eof = self._lingers = self._receiving = self._write_paused = False
         self._build = self.lane.responses.build
+        self._outbox = self.lane.outbox
         self.expires = NEVER
         self.peer: str | None = None
 
@@ -118,9 +120,9 @@ class AnsweringConnection(asyncio.Protocol):
         queue.popleft()
         head = exchange.head
         if exchange is self._last or head.old or head.bodiless:
-            transport.write(self._response(exchange, status, headers, body))
+            self._outbox.put(self._loop, transport, self._response(exchange, status, headers, body))
         else:
-            transport.write(self._build(status, headers, body))
+            self._outbox.put(self._loop, transport, self._build(status, headers, body))
         self._server_state.total_requests += 1
         if queue and queue[0].waiting is not None:
             self._send_waiting()
@@ -158,7 +160,7 @@ class AnsweringConnection(asyncio.Protocol):
                 break
             responses.append(self._response(queue.popleft(), *waiting))
         self._server_state.total_requests += len(responses)
-        self._transport.write(b"".join(responses))
+        self._outbox.put(self._loop, self._transport, b"".join(responses))
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with a problem after all earlier answers, then close."""
@@ -173,6 +175,7 @@ class AnsweringConnection(asyncio.Protocol):
     def _finish(self) -> None:
         """The last answer is written. A client that still sends gets time to read it: closing at once would reset."""
         self._deaf = True
+        self._outbox.flush()
         if not self._lingers or self._eof:
             self._close()
             return
@@ -184,6 +187,7 @@ class AnsweringConnection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._deaf = True
+        self._outbox.flush()
         self._transport.close()
         self._expire_in(self.lane.limits.write_s)
 

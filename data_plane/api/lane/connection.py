@@ -199,6 +199,7 @@ class LaneConnection(AnsweringConnection):
 
     def _send_continue(self) -> None:
         self._owes_continue = False
+        self._outbox.flush()
         self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _stop_listening(self) -> None:
@@ -244,6 +245,7 @@ class LaneConnection(AnsweringConnection):
 
     def _hand_over(self) -> None:
         """From here on the connection is uvicorn's, beginning with the request that is not ours."""
+        self._outbox.flush()
         transport, data = self._transport, bytes(self._unread)
         self._leave()
         successor = SuccessorProtocol(self._config, self._server_state, self._app_state, self._loop)

@@ -9,6 +9,7 @@ from data_plane.api.lane.connection import LaneConnection
 from data_plane.api.lane.door import Door
 from data_plane.api.lane.head import HeadParser
 from data_plane.api.lane.limits import LaneLimits
+from data_plane.api.lane.outbox import Outbox
 from data_plane.api.lane.response import ResponseBuilder
 
 
@@ -22,6 +23,7 @@ class Lane:
         self.limits = limits or LaneLimits()
         self.heads = HeadParser(self.limits)
         self.responses = ResponseBuilder()
+        self.outbox = Outbox()
         self.beat = Beat(self.limits.tick_s, self.responses, wall_s)
 
     def protocol_class(self) -> type[asyncio.Protocol]:
