@@ -18,7 +18,6 @@ from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.database import Database, newest_migration
 from control_plane.errors import UnavailableError
 from control_plane.limits.endpoints import router as limits_router
-from control_plane.logs import configure_logs
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.quotas.service import redistribute
@@ -164,7 +163,6 @@ def server(settings: Settings) -> ControlPlaneServer:
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    configure_logs(settings.log_level)
     server(settings).run()
 
 

@@ -61,8 +61,11 @@ def control_plane() -> None:
     """Run the control plane; its settings come from TIDEGATE_* environment variables."""
     from control_plane.main import run
     from control_plane.settings import Settings
+    from tidegate.logs import configure_logs
 
-    run(Settings())
+    settings = Settings()
+    configure_logs(settings.log_level)
+    run(settings)
 
 
 @app.command("data-plane")
@@ -70,8 +73,11 @@ def data_plane() -> None:
     """Run a decision node; its settings come from TIDEGATE_* environment variables."""
     from data_plane.main import run
     from data_plane.settings import Settings
+    from tidegate.logs import configure_logs
 
-    run(Settings())
+    settings = Settings()
+    configure_logs(settings.log_level)
+    run(settings)
 
 
 @app.command()
