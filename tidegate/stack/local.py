@@ -90,6 +90,7 @@ class LocalStack:
             self._postgres.child.start()
             self._wait(self._postgres.child, self._postgres.is_ready)
             self._postgres.ensure_database(DATABASE)
+            self._control_plane.start()  # it loads while the schema is made, and is ready when both are done
         with self._progress.step("Valkey in " + ", ".join(self._stores)):
             for store in self._stores.values():
                 self._wait(store.child, store.is_ready)
@@ -98,7 +99,6 @@ class LocalStack:
         regions = len(self._options.regions)
         early, later = self._node_children[:regions], self._node_children[regions:]
         with self._progress.step("control plane"):
-            self._control_plane.start()
             # They load while it loads, and dial until it answers. Not all of them: what dials before its region is
             # known counts as a wrong credential, and the control plane bears only so many of those a minute.
             for child in early:
