@@ -120,6 +120,20 @@ def describe() -> Machine:
     )
 
 
+def source_revision() -> str:
+    """The commit that is measured, and whether files differ from it; ``unknown`` outside a clone."""
+    git = shutil.which("git")
+    here = Path(__file__).parent
+    if git is None:
+        return "unknown"
+    commands = ([git, "rev-parse", "--short=12", "HEAD"], [git, "status", "--porcelain", "--untracked-files=no"])
+    ran = [subprocess.run(one, cwd=here, capture_output=True, text=True, timeout=10, check=False) for one in commands]
+    if any(one.returncode for one in ran):
+        return "unknown"
+    commit, changed = (one.stdout.strip() for one in ran)
+    return f"{commit}, with changes that are not committed" if changed else commit
+
+
 def tool(name: str) -> Path | None:
     """Where a program is, if it is installed; Debian keeps servers out of a user's PATH."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")

@@ -75,6 +75,7 @@ def _machine(results: Results) -> Iterator[str]:
     machine = results.machine
     yield from _markdown(Table("", ("", ""), [
         ("started", results.started),
+        ("commit", results.revision),
         ("took", f"{results.took_s / 60:.1f} min"),
         ("processor", f"{machine.cpu}, {machine.cores} cores, {machine.memory_gib} GiB"),
         ("system", f"{machine.system}, kernel {machine.kernel}"),

@@ -68,6 +68,8 @@ class Results(msgspec.Struct, kw_only=True):
 
     machine: Machine
     started: str
+    revision: str = "unknown"
+    """The commit that was measured; two where it changed meanwhile."""
     quick: bool
     parts: list[str]
     repetitions: int

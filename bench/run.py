@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 from bench.http_part import measure_variant
-from bench.machine import describe, tool
+from bench.machine import describe, source_revision, tool
 from bench.memory_part import KEYS, KEYS_QUICK, OTHER_NAME_LENGTHS, measure_memory
 from bench.place import Place, prepared_place, running_store
 from bench.plan import Effort, cells_of
@@ -48,6 +48,7 @@ def run(wanted: Wanted, steps: Steps) -> Results:
     began = time.monotonic()
     results = Results(
         machine=describe(), started=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        revision=source_revision(),
         quick=wanted.effort.quick, parts=list(wanted.parts), repetitions=wanted.repetitions,
     )  # fmt: skip
     with prepared_place() as place:
@@ -58,6 +59,8 @@ def run(wanted: Wanted, steps: Steps) -> Results:
                 _script(wanted, place, repetition, results, steps)
         if "memory" in wanted.parts:
             _memory(wanted, place, results, steps)
+    if source_revision() != results.revision:
+        results.revision += f" to {source_revision()}: the code changed while it was measured"
     results.took_s = time.monotonic() - began
     return results
 
