@@ -16,7 +16,7 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """Settings of one control-plane process. Times are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr
     """``postgresql+asyncpg://user:password@host:port/database``; secret because of the password in it."""

@@ -91,6 +91,8 @@ class Node:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._decider.apply(index, snapshot.revision)
+        if not self._applied_at_us:
+            gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
         self._applied_at_us = self._clock.now_us()
         self._snapshots.save_soon(snapshot)
         # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.

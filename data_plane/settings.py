@@ -18,7 +18,7 @@ AnonymousOrRefuse = Literal["anonymous", "refuse"]
 class Settings(BaseSettings):
     """What one decision node needs to know to serve."""
 
-    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, hide_input_in_errors=True)
 
     node: Name = Field(default_factory=lambda: socket.gethostname().lower()[:64], description="this node's own name")
     region: Name

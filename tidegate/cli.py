@@ -61,9 +61,10 @@ def control_plane() -> None:
     """Run the control plane; its settings come from TIDEGATE_* environment variables."""
     from control_plane.main import run
     from control_plane.settings import Settings
+    from tidegate.environment import from_environment
     from tidegate.logs import configure_logs
 
-    settings = Settings()
+    settings = from_environment(Settings)
     configure_logs(settings.log_level)
     run(settings)
 
@@ -73,9 +74,10 @@ def data_plane() -> None:
     """Run a decision node; its settings come from TIDEGATE_* environment variables."""
     from data_plane.main import run
     from data_plane.settings import Settings
+    from tidegate.environment import from_environment
     from tidegate.logs import configure_logs
 
-    settings = Settings()
+    settings = from_environment(Settings)
     configure_logs(settings.log_level)
     run(settings)
 

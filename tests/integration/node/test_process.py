@@ -1,0 +1,145 @@
+"""A node as operators start it: a process, settings from the environment, HTTPS, and a stop that loses nothing."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import signal
+import ssl
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from contract.config import Client, Plan
+from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from tidegate.stack.child import Child, wait_until_done, wait_until_ready
+from tidegate.stack.errors import StackError
+from tidegate.stack.ports import free_ports
+
+LIMIT = 1_000_000
+CONFIG = [
+    Plan(plan="p", limits=(rule(1, "hourly", LIMIT, algorithm="fixed_window"),)),
+    Client(client="acme", plan="p"),
+    key_of("acme", "tg_acme"),
+]
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node")])
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "node.crt").write_bytes(made.public_bytes(Encoding.PEM))
+    (folder / "node.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return folder / "node.crt", folder / "node.key"
+
+
+@pytest.fixture
+async def snapshot(tmp_path):
+    await write_snapshot(tmp_path / "snapshot", CONFIG)
+    return tmp_path / "snapshot"
+
+
+@pytest.fixture
+def start_node(tmp_path, snapshot, valkey_url):
+    started = []
+
+    def start(**settings) -> tuple[Child, int]:
+        port = free_ports(1)[0]
+        env = {
+            "TIDEGATE_NODE": "n1", "TIDEGATE_REGION": "us-east", "TIDEGATE_PORT": str(port),
+            "TIDEGATE_TRUST": "network", "TIDEGATE_REDIS_URL": valkey_url, "TIDEGATE_CONTROL_PLANE_URL": NOWHERE,
+            "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY, "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL,
+            "TIDEGATE_SNAPSHOT_FILE": str(snapshot), **settings,
+        }  # fmt: skip
+        node = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "log", env=env)
+        node.start()
+        started.append(node)
+        scheme = "https" if "TIDEGATE_TLS_CERT_FILE" in settings else "http"
+
+        def is_ready() -> bool:
+            try:
+                return (
+                    httpx.get(f"{scheme}://127.0.0.1:{port}/readyz", verify=False, trust_env=False).status_code == 200
+                )
+            except httpx.HTTPError:
+                return False
+
+        wait_until_ready(node, is_ready, timeout_s=30)
+        return node, port
+
+    yield start
+    for node in started:
+        node.stop()
+
+
+def test_a_node_serves_https_and_nothing_else_there(tmp_path, start_node):
+    cert, key = certificate(tmp_path)
+    _, port = start_node(TIDEGATE_TLS_CERT_FILE=str(cert), TIDEGATE_TLS_KEY_FILE=str(key))
+    trusted = ssl.create_default_context(cafile=str(cert))
+    answer = httpx.post(
+        f"https://127.0.0.1:{port}/v1/check", json={"api_key": "tg_acme"}, verify=trusted, trust_env=False
+    )
+    assert answer.json()["remaining"] == LIMIT - 1
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+
+
+async def test_a_stop_loses_no_decision_that_was_counted(start_node):
+    node, port = start_node()
+    answered = 0
+    limits = httpx.Limits(max_connections=20)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, trust_env=False) as client:
+
+        async def ask_until_it_stops():
+            nonlocal answered
+            with contextlib.suppress(httpx.ConnectError, httpx.ReadError, httpx.RemoteProtocolError):
+                while True:
+                    answer = await client.post("/v1/check", json={"api_key": "tg_acme"})
+                    assert (answer.status_code, answer.json()["degraded"]) == (200, False)
+                    answered += 1
+
+        askers = [asyncio.create_task(ask_until_it_stops()) for _ in range(10)]
+        async with asyncio.timeout(20):
+            while answered < 200:
+                await asyncio.sleep(0.01)
+            stopping = asyncio.get_running_loop().run_in_executor(None, node.stop)
+            await asyncio.gather(*askers)
+            await stopping
+    assert node.exit_code() in {0, -signal.SIGTERM}  # uvicorn hands the signal on once it has finished
+
+    _, port = start_node()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        peek = await client.post("/v1/check", json={"api_key": "tg_acme", "cost": 0})
+    assert LIMIT - peek.json()["remaining"] == answered
+
+
+def test_settings_that_cannot_work_are_named_and_their_values_are_not(tmp_path):
+    wrong = {"TIDEGATE_REGION": "EU!", "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": "hush"}
+    node = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "bad", env=wrong)
+    node.start()
+    with pytest.raises(StackError):
+        wait_until_done(node, timeout_s=30)
+    said = (tmp_path / "bad").read_text()
+    lines = {line.partition(":")[0] for line in said.splitlines()}
+    assert {"TIDEGATE_REGION", "TIDEGATE_REDIS_URL", "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"} <= lines
+    assert "hush" not in said
+    assert "Traceback" not in said
