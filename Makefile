@@ -59,7 +59,7 @@ $(STAMPS)/uv: requirements/bootstrap.txt
 
 # What tests need includes what `up` needs: once the larger set is there, `make up` keeps it.
 $(STAMPS)/local: requirements/local.txt pyproject.toml $(STAMPS)/uv
-	@if [ -e $(STAMPS)/dev ]; then $(MAKE) --no-print-directory $(STAMPS)/dev; else $(call install,local); fi
+	@if [ -e $(STAMPS)/dev ]; then $(MAKE) --silent --no-print-directory $(STAMPS)/dev; else $(call install,local); fi
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt pyproject.toml $(STAMPS)/uv
