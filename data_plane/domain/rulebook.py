@@ -128,4 +128,8 @@ def _overridden(rule: LimitRule, overrides: Mapping[str, Override]) -> LimitRule
     override = overrides.get(rule.name)
     if override is None:
         return rule
-    return msgspec.structs.replace(rule, limit=override.limit, burst=override.burst)
+    # Shares are whole units of the plan's limit. Rounded down, they never sum to more than the override.
+    shares = (
+        {region: units * override.limit // rule.limit for region, units in rule.shares.items()} if rule.limit else {}
+    )
+    return msgspec.structs.replace(rule, limit=override.limit, burst=override.burst, shares=shares)

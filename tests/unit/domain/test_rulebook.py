@@ -1,0 +1,43 @@
+from contract.config import Client, Endpoint, Override, Plan
+from contract.limits import LimitRule
+from data_plane.domain.rulebook import Rulebook
+
+HOUR_US = 3_600_000_000
+SHARED = LimitRule(id=1, name="hourly", limit=100, window_us=HOUR_US)
+SPLIT = LimitRule(
+    id=2, name="split", limit=100, window_us=HOUR_US, mode="regional", shares={"us-east": 70, "eu-west": 30}
+)
+ROUTE = Endpoint(endpoint="get-user", method="GET", path="/users/{id}")
+
+
+def figures(client: Client | None, now_s: float = 0.0, region: str = "us-east") -> dict[str, int]:
+    book = Rulebook(region, {"plan": {"free": Plan(plan="free", limits=(SHARED, SPLIT))}})
+    bound = book.bound("free", client, ROUTE, "GET", now_s, sites=False)
+    return {limit.rule.name: limit.rule.limit for limit in bound.limits}
+
+
+def overridden(**overrides: Override) -> Client:
+    return Client(client="acme", plan="free", overrides=overrides)
+
+
+def test_a_regional_limit_is_the_regions_quota():
+    assert figures(None) == {"hourly": 100, "split": 70}
+    assert figures(None, region="eu-west") == {"hourly": 100, "split": 30}
+    assert figures(None, region="nowhere") == {"hourly": 100, "split": 0}
+
+
+def test_an_override_replaces_the_figures_of_its_limit_alone():
+    assert figures(overridden(hourly=Override(limit=500))) == {"hourly": 500, "split": 70}
+
+
+def test_an_override_of_a_split_limit_is_split_likewise_and_never_adds_up_to_more():
+    client = overridden(split=Override(limit=33))
+    quotas = [figures(client, region=region)["split"] for region in ("us-east", "eu-west")]
+    assert quotas == [23, 9]
+    assert sum(quotas) <= 33
+
+
+def test_an_override_ends_when_it_says_so():
+    client = overridden(hourly=Override(limit=500, expires_at=10.0))
+    assert figures(client, 9.9)["hourly"] == 500
+    assert figures(client, 10.0)["hourly"] == 100
