@@ -81,8 +81,8 @@ LOCK := $(UV_PIP) compile --quiet --generate-hashes --no-emit-index-url --no-hea
 lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local -o requirements/local.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --extra rls --extra tracing -o requirements/local.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --extra rls --extra tracing --extra dev -o requirements/dev.txt
 
 clean:
 	rm -rf $(VENV) $(CACHE) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
