@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Response
+from prometheus_client.core import Metric
 
 from contract.credentials import region_private_key
 from data_plane.adapters.clock import SystemClock
@@ -22,9 +23,19 @@ from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_accounts import RedisAccounts
 from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.adapters.redis_register import RedisNodeRegister
+from data_plane.adapters.redis_survey import RedisSurvey
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.api.door import Door
-from data_plane.api.metrics import CONTENT_TYPE, NodeCollector, PeerFigures, render
+from data_plane.api.metrics import CONTENT_TYPE, NodeMetrics, info
+from data_plane.api.node_metrics import (
+    ConfigFigures,
+    PeerFigures,
+    StoreFigures,
+    of_config,
+    of_decisions,
+    of_peers,
+    of_store,
+)
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
@@ -32,6 +43,7 @@ from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.services.census import Census
 from data_plane.services.config import ConfigService, Snapshot
 from data_plane.services.decide import Decider
 from data_plane.services.last_resort import LastResort
@@ -67,6 +79,7 @@ class Node:
             RuleIndex.empty(settings.region), self._store, clock, self._last_resort, self._tally,
             anonymous, memory, bounds,
         )  # fmt: skip
+        self._census = Census(RedisSurvey(self._store))
         self._snapshots = SnapshotFile(settings.snapshot_file)
         self._applied_at_us = 0
         public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
@@ -84,6 +97,11 @@ class Node:
             self._decider, Renderer(settings.region, settings.reset_format), clock, _request_ids(settings.node),
             trust=settings.trust, dialect=settings.dialect,
             key_sources=settings.key_sources, trusted_hops=settings.trusted_hops,
+        )  # fmt: skip
+        self._metrics = NodeMetrics()
+        self._metrics.add(
+            self._who, of_decisions(self._tally), of_config(self._config_figures),
+            of_store(self._store_figures), of_peers(self._peer_figures),
         )  # fmt: skip
 
     def _index_in_force(self) -> RuleIndex:
@@ -114,7 +132,7 @@ class Node:
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run,
-            self._recovery.run,
+            self._recovery.run, self._census.run,
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -166,16 +184,41 @@ class Node:
 
     def metrics(self) -> Response:
         """The answer of ``/metrics``."""
-        return Response(render(NodeCollector(self._tally, self._peer_figures(), self._gauges)), media_type=CONTENT_TYPE)
+        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
 
-    def _gauges(self) -> dict[str, tuple[str, float]]:
-        age_s = (self._clock.now_us() - self._applied_at_us) / 1_000_000 if self._applied_at_us else 0
-        return {
-            "tidegate_config_revision": ("Revision in force", self._config.revision),
-            "tidegate_config_age_seconds": ("Time since the config in force was applied", age_s),
-            "tidegate_control_plane_connected": ("1 while the stream is open", self._stream.link.connected),
-            "tidegate_store_usable": ("1 while every shard decides", self._store.status().usable),
-        }
+    def _who(self) -> Iterator[Metric]:
+        labels = {"node": self._settings.node, "region": self._settings.region, "version": version("tidegate")}
+        yield info("tidegate_node_info", "Which node this is", labels)
+
+    def _config_figures(self) -> ConfigFigures:
+        now_us, link, refused = self._clock.now_us(), self._stream.link, self._config.refused
+        return ConfigFigures(
+            revision=self._config.revision,
+            age_s=(now_us - self._applied_at_us) / 1_000_000 if self._applied_at_us else None,
+            refusals=self._config.refusals,
+            refused_revision=None if refused is None else refused.revision,
+            connected=link.connected,
+            silence_s=None if link.heard_at_s is None else now_us / 1_000_000 - link.heard_at_s,
+            reconnects=link.reconnects,
+            snapshot_revision=self._snapshots.saved_revision,
+            snapshot_age_s=None if self._snapshots.saved_at_s is None else now_us / 1e6 - self._snapshots.saved_at_s,
+        )
+
+    def _store_figures(self) -> StoreFigures:
+        stats, status = self._store.stats, self._store.status()
+        return StoreFigures(
+            usable=status.usable,
+            errors_by_reason=stats.errors,
+            decisions=stats.decisions,
+            calls=stats.batches,
+            late_replies=stats.late_replies,
+            connects=stats.connects,
+            connect_failures=stats.connect_failures,
+            circuit_opened=sum(shard.circuit_opened for shard in status.shards),
+            redirects=stats.redirects,
+            given_back=stats.given_back,
+            size=self._census.size,
+        )
 
 
 def redis_settings(settings: Settings) -> RedisSettings:

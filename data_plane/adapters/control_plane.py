@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -24,11 +25,13 @@ _BACKOFF_S = (0.2, 10.0)
 
 @dataclass
 class Link:
-    """The state of the line, for ``/v1/status``. ``connected_since_s`` is epoch seconds or ``None``."""
+    """The state of the line, for ``/v1/status`` and the metrics. ``heard_at_s`` is epoch seconds or ``None``."""
 
     connected: bool = False
     last_error: str | None = None
     reconnects: int = 0
+    heard_at_s: float | None = None
+    """When the control plane last said anything."""
 
 
 class ControlPlaneStream:
@@ -87,6 +90,7 @@ class ControlPlaneStream:
                 )
             self.link.connected, self.link.last_error = True, None
             async for line in _lines(response):
+                self.link.heard_at_s = time.time()
                 answer = self._config.receive(_decoder.decode(line))
                 if answer is not None:
                     await self._answer(answer)

@@ -36,6 +36,10 @@ class SnapshotFile:
         self._path = path
         self._newest: Snapshot | None = None
         self._wanted = asyncio.Event()
+        self.saved_revision = 0
+        """The revision in the file; 0 while there is none."""
+        self.saved_at_s: float | None = None
+        """When the file was written, epoch seconds."""
 
     def load(self) -> Snapshot | None:
         """The snapshot in the file, not yet verified; ``None`` when there is no file."""
@@ -47,6 +51,7 @@ class SnapshotFile:
             file = msgspec.msgpack.decode(raw, type=_File)
         except msgspec.DecodeError as error:
             raise UnreadableSnapshotError(f"{self._path}: {error}") from error
+        self.saved_revision, self.saved_at_s = file.revision, self._path.stat().st_mtime
         changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)
         return Snapshot(file.revision, file.signature, ConfigSet.empty().with_changes(changes))
 
@@ -69,6 +74,7 @@ class SnapshotFile:
             return
         try:
             await asyncio.to_thread(self._write, snapshot)
+            self.saved_revision, self.saved_at_s = snapshot.revision, self._path.stat().st_mtime
         except OSError as error:
             log.error("snapshot_not_written", path=str(self._path), error=str(error))
 

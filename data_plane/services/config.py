@@ -40,6 +40,8 @@ class ConfigService:
         self._changes: list[Change] = []
         self.refused: Ack | None = None
         """The last revision that was refused, until another one is applied."""
+        self.refusals = 0
+        """Revisions refused since the start."""
 
     @property
     def revision(self) -> int:
@@ -86,6 +88,7 @@ class ConfigService:
         try:
             self._follow(begun, changes, commit)
         except InvalidConfigError as error:
+            self.refusals += 1
             self.refused = Ack(
                 node=self._node, revision=commit.revision, digest=commit.digest, error=str(error)[:1_000]
             )

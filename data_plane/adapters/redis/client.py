@@ -1,13 +1,15 @@
 """The store's second door: redis-py's own client, for what is not a decision and may be slow."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from data_plane.adapters.redis.connect import connection_options
@@ -21,8 +23,9 @@ Reply = Any
 class SideClient:
     """Commands and scripts beside the hot pipeline. Raises redis-py's ``RedisError``; connects on first use."""
 
-    def __init__(self, settings: RedisSettings, sentinel: Sentinel | None) -> None:
-        self._client = _make_client(settings, sentinel)
+    def __init__(self, settings: RedisSettings, sentinel: Sentinel | None, *, retries: bool = True) -> None:
+        """``retries=False``: what may have been done is not done again when its answer was lost."""
+        self._client = _make_client(settings, sentinel, retries=retries)
         self._shas: dict[str, str] = {}
 
     async def execute(self, *args: Argument) -> Reply:
@@ -39,13 +42,24 @@ class SideClient:
         except NoScriptError:
             return await self.execute("EVAL", source, len(keys), *keys, *args)
 
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        """What each server that holds counters says of itself (``INFO``), numbers as numbers."""
+        client: Any = self._client  # redis-py leaves its method untyped
+        if not isinstance(client, RedisCluster):
+            return [await client.execute_command("INFO")]
+        answers = await client.execute_command("INFO", target_nodes=RedisCluster.PRIMARIES)
+        # one primary answers by itself, several by name
+        return [answers] if "redis_version" in answers else list(answers.values())
+
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
 
 
-def _make_client(settings: RedisSettings, sentinel: Sentinel | None) -> Redis | RedisCluster:
+def _make_client(settings: RedisSettings, sentinel: Sentinel | None, *, retries: bool) -> Redis | RedisCluster:
     options = connection_options(settings)
+    if not retries:
+        options["retry"] = Retry(NoBackoff(), 0)
     secure = settings.url.startswith("rediss://")
     if sentinel is not None:
         address = ("host", "port", "path")

@@ -2,7 +2,8 @@
 
 import asyncio
 import random as system_random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from redis.crc import key_slot
 
@@ -42,9 +43,10 @@ class RedisCounterStore:
         self._random = random
         self._codec = ScriptCodec(source=decide_script(), encode=encode_check, decode=decode_reply)
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
-        self._give_backs = GiveBacks(give_back_script(), self.call_script, self.dirty_key_beside, self.stats)
+        self._give_backs = GiveBacks(give_back_script(), self.call_script_once, self.dirty_key_beside, self.stats)
         self._topology = self._make_topology()
         self._side: SideClient | None = None
+        self._once: SideClient | None = None
 
     async def start(self) -> None:
         """Connect and check the server. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
@@ -58,8 +60,9 @@ class RedisCounterStore:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
         await self._topology.close(timeout_s)
         await self._give_backs.finish()
-        if self._side is not None:
-            await self._side.close()
+        for client in (self._side, self._once):
+            if client is not None:
+                await client.close()
         if self._sentinel is not None:
             await asyncio.gather(*(sentinel.aclose() for sentinel in self._sentinel.sentinels))
 
@@ -84,6 +87,16 @@ class RedisCounterStore:
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """One script beside the hot pipeline; on a Cluster all keys must share a slot. Raises ``RedisError``."""
         return await self._side_client().call_script(source, keys, args)
+
+    async def call_script_once(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
+        """As ``call_script``, at most once: for scripts that give units back, where twice would admit too much."""
+        if self._once is None:
+            self._once = SideClient(self.settings, self._sentinel, retries=False)
+        return await self._once.call_script(source, keys, args)
+
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        """``INFO`` of every server that holds counters. Raises redis-py's ``RedisError``."""
+        return await self._side_client().info()
 
     def _side_client(self) -> SideClient:
         if self._side is None:

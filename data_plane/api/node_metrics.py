@@ -1,0 +1,154 @@
+"""What a node measures of itself: decisions, configuration, store, exchange with other regions."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from data_plane.api.metrics import Part, counter, counter_by, gauge, gauge_by
+from data_plane.services.census import StoreSize
+from data_plane.services.tally import LATENCY_BUCKETS_US, Tally
+
+
+class PeerFigures(NamedTuple):
+    """The exchange of counts with other regions, as it stands."""
+
+    sent_cells: int
+    sent_bytes: int
+    failures: int
+    refused_by_reason: Mapping[str, int]
+    staleness_s: Mapping[str, float]
+
+
+class ConfigFigures(NamedTuple):
+    """The configuration in force and the line that it comes by. Ages are seconds; ``None`` before the first."""
+
+    revision: int
+    age_s: float | None
+    refusals: int
+    refused_revision: int | None
+    connected: bool
+    silence_s: float | None
+    reconnects: int
+    snapshot_revision: int
+    snapshot_age_s: float | None
+
+
+class StoreFigures(NamedTuple):
+    """The region's store as this node sees it; counters since the node started."""
+
+    usable: bool
+    errors_by_reason: Mapping[str, int]
+    decisions: int
+    calls: int
+    late_replies: int
+    connects: int
+    connect_failures: int
+    circuit_opened: int
+    redirects: int
+    given_back: int
+    size: StoreSize | None
+
+
+def of_decisions(tally: Tally) -> Part:
+    """Decisions and how long they took."""
+
+    def families() -> Iterator[Metric]:
+        checks = CounterMetricFamily("rate_limit_checks", "Decisions by result", labels=["result"])
+        checks.add_metric(["allowed"], tally.allowed)
+        checks.add_metric(["denied"], tally.denied)
+        checks.add_metric(["refused"], sum(tally.refused_by_reason.values()))
+        yield checks
+        yield counter_by("rate_limit_blocked", "Denials by each limit that denied", "policy", tally.denied_by_policy)
+        yield counter_by(
+            "rate_limit_shadow_denied", "Would-be denials by shadow limit", "policy", tally.shadow_denied_by_policy
+        )
+        yield counter_by(
+            "rate_limit_refused", "Requests refused before any limit, by reason", "reason", tally.refused_by_reason
+        )
+        yield counter("rate_limit_degraded", "Decisions made without the store", tally.degraded)
+        yield counter("rate_limit_remembered", "Denials repeated from memory, without the store", tally.remembered)
+        yield _latency(tally)
+
+    return families
+
+
+def of_config(figures: Callable[[], ConfigFigures]) -> Part:
+    """The configuration: what is in force, how old it is, what was refused."""
+
+    def families() -> Iterator[Metric]:
+        now = figures()
+        yield gauge("tidegate_config_revision", "Revision in force; 0 before the first", now.revision)
+        yield gauge("tidegate_config_age_seconds", "Time since the revision in force was applied", now.age_s or 0)
+        yield counter("tidegate_config_nacks", "Revisions that this node refused", now.refusals)
+        yield gauge(
+            "tidegate_config_refused_revision", "Revision refused and not followed by a good one; else 0",
+            now.refused_revision or 0,
+        )  # fmt: skip
+        yield gauge(
+            "tidegate_control_plane_connected", "1 while the stream from the control plane is open", now.connected
+        )
+        if now.silence_s is not None:
+            yield gauge(
+                "tidegate_control_plane_silence_seconds",
+                "Time since the control plane last said anything",
+                now.silence_s,
+            )
+        yield counter("tidegate_control_plane_reconnects", "Times that the stream ended", now.reconnects)
+        yield gauge("tidegate_snapshot_revision", "Revision in the snapshot file; 0 without one", now.snapshot_revision)
+        if now.snapshot_age_s is not None:
+            yield gauge("tidegate_snapshot_age_seconds", "Time since the snapshot file was written", now.snapshot_age_s)
+
+    return families
+
+
+def of_store(figures: Callable[[], StoreFigures]) -> Part:
+    """The region's store: whether it decides, at what cost, and how full it is."""
+
+    def families() -> Iterator[Metric]:
+        now = figures()
+        yield gauge("tidegate_store_usable", "1 while every shard decides", now.usable)
+        yield counter_by(
+            "rate_limit_redis_errors", "Decisions that the store did not answer", "reason", now.errors_by_reason
+        )
+        yield counter("tidegate_store_decisions", "Decisions that the store answered", now.decisions)
+        yield counter("tidegate_store_calls", "Script calls sent; one carries many decisions", now.calls)
+        yield counter("tidegate_store_late_replies", "Script calls answered after their deadline", now.late_replies)
+        yield counter("tidegate_store_connects", "Connections opened", now.connects)
+        yield counter("tidegate_store_connect_failures", "Attempts to connect that failed", now.connect_failures)
+        yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", now.circuit_opened)
+        yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", now.redirects)
+        yield counter("tidegate_store_given_back", "Checks given back after a denial in another slot", now.given_back)
+        if now.size is not None:
+            yield gauge("tidegate_store_keys", "Keys in the store", now.size.keys)
+            yield gauge("tidegate_store_memory_bytes", "Memory that the store uses", now.size.used_bytes)
+            yield gauge("tidegate_store_memory_limit_bytes", "Memory that it may use; 0: no bound", now.size.max_bytes)
+            yield counter("tidegate_store_commands", "Commands that its servers processed", now.size.commands)
+            yield counter("tidegate_store_evicted_keys", "Keys that its servers evicted: lost counts", now.size.evicted)
+
+    return families
+
+
+def of_peers(figures: Callable[[], PeerFigures]) -> Part:
+    """The exchange of counts with other regions."""
+
+    def families() -> Iterator[Metric]:
+        now = figures()
+        yield counter("tidegate_peer_cells_sent", "Cells told to other regions", now.sent_cells)
+        yield counter("tidegate_peer_bytes_sent", "Bytes sent to other regions", now.sent_bytes)
+        yield counter("tidegate_peer_failures", "Batches that a peer did not take", now.failures)
+        yield counter_by("tidegate_peer_messages_refused", "Messages of peers refused", "reason", now.refused_by_reason)
+        yield gauge_by("tidegate_peer_staleness_seconds", "Age of what a peer last said", "peer", now.staleness_s)
+
+    return families
+
+
+def _latency(tally: Tally) -> HistogramMetricFamily:
+    buckets, total = [], 0
+    for bound_us, count in zip((*LATENCY_BUCKETS_US, None), tally.latency_counts, strict=True):
+        total += count
+        buckets.append(("+Inf" if bound_us is None else str(bound_us / 1_000_000), float(total)))
+    return HistogramMetricFamily(
+        "rate_limit_check_duration_seconds", "Time from the understood request to its decision",
+        buckets=buckets, sum_value=tally.latency_sum_us / 1_000_000,
+    )  # fmt: skip
