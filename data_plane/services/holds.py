@@ -1,0 +1,203 @@
+"""Leases and reservations: take units now, give back or charge the difference later, each at most once."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from contract.decision import CheckRequest
+from contract.holds import Asker, LeaseRequest, ReservationRequest
+from data_plane.domain.check import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
+from data_plane.domain.holds import (
+    Hold,
+    Kind,
+    first_ask,
+    next_ask,
+    seal,
+    spend_within_us,
+    unseal,
+    why_not_leasable,
+)
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
+
+ID_BYTES = 12
+MOST_ATTEMPTS = 4
+
+
+class HoldEndedError(Exception):
+    """The hold's time is over, or it was settled otherwise before."""
+
+
+class HoldStore(Protocol):
+    """The store's side of what comes back. Every method raises ``StoreUnavailableError``."""
+
+    async def end(self, hold: Hold, cost: int, remember_s: float) -> int | None:
+        """Note, once for all nodes, that a hold ended at ``cost``; the cost noted before, if it had ended already."""
+        ...
+
+    async def give_back(self, hold: Hold, cost: int) -> None:
+        """Return ``cost`` to the counters where it still counts."""
+        ...
+
+    async def charge(self, hold: Hold, cost: int) -> None:
+        """Consume ``cost`` more, whether or not it fits."""
+        ...
+
+    async def replace(self, hold: Hold, cost: int) -> None:
+        """Let the hold count as ``cost`` instead of what was taken."""
+        ...
+
+
+class Grant(NamedTuple):
+    """What was taken: the verdict, the hold's text (``None`` where there is nothing to hold), units, time to spend."""
+
+    verdict: Verdict
+    hold: str | None
+    units: int
+    expires_in_s: float
+    reason: str | None = None
+
+
+class HoldTally:
+    """Counts since the start of the process, in units of cost."""
+
+    def __init__(self) -> None:
+        self.leased = 0
+        self.returned = 0
+        self.reserved = 0
+        self.settled = 0
+
+
+class Holds:
+    """Takes, returns and settles holds under the index in force.
+
+    ``random_bytes`` names holds: nobody may guess or repeat an id.
+    """
+
+    def __init__(
+        self, index: Callable[[], RuleIndex], anonymous: Anonymous, bounds: SubjectBounds, store: CounterStore,
+        ended: HoldStore, clock: Clock, key: bytes, random_bytes: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._anonymous = anonymous
+        self._bounds = bounds
+        self._store = store
+        self._ended = ended
+        self._clock = clock
+        self._key = key
+        self._random_bytes = random_bytes
+        self.tally = HoldTally()
+
+    async def lease(self, request: LeaseRequest) -> Grant | Refusal:
+        """As many of the wanted units as there are to give, at least one unless that is denied.
+
+        Raises ``UnknownNameError``, ``InvalidAddressError``, ``StoreUnavailableError``.
+        """
+        one = self._prepared(request, 1)
+        if isinstance(one, Refusal):
+            return one
+        limits, unit_cost = one.bound.limits, one.cost
+        reason = why_not_leasable(limits)
+        if reason is not None:
+            return Grant(conclude(one, []), None, 0, 0.0, reason)
+        if not limits or not unit_cost:
+            return Grant(conclude(one, []), None, request.units, request.ttl_s)
+        units = first_ask(request.units, unit_cost, limits)
+        for attempt in range(1, MOST_ATTEMPTS + 1):
+            verdict, store_now_us = await self._take(one, units * unit_cost)
+            if verdict.allowed:
+                return self._granted("lease", verdict, units, unit_cost, store_now_us, request.ttl_s)
+            if units == 1:
+                break
+            last = attempt == MOST_ATTEMPTS - 1
+            units = 1 if last else next_ask(units, unit_cost, limits, verdict.outcomes)
+        return Grant(verdict, None, 0, 0.0)
+
+    async def reserve(self, request: ReservationRequest) -> Grant | Refusal:
+        """Take the estimated cost; raises as ``lease`` does."""
+        prepared = self._prepared(request, request.cost)
+        if isinstance(prepared, Refusal):
+            return prepared
+        if not prepared.bound.limits:
+            return Grant(conclude(prepared, []), None, request.cost, request.ttl_s)
+        verdict, store_now_us = await self._take(prepared, prepared.cost)
+        if not verdict.allowed:
+            return Grant(verdict, None, 0, 0.0)
+        unit_cost = prepared.cost // request.cost if request.cost else 1
+        return self._granted("reservation", verdict, request.cost, unit_cost, store_now_us, request.ttl_s)
+
+    async def give_back(self, text: str, unused: int) -> int:
+        """Return what a lease did not spend; says how many units went back. Raises ``InvalidHoldError``."""
+        hold = unseal(text, self._key, "lease")
+        unused = min(unused, hold.units)
+        left_us = hold.until_us - self._clock.now_us()
+        if not unused or left_us <= 0:
+            return 0
+        if await self._ended.end(hold, unused, left_us / 1_000_000) is not None:
+            return 0
+        await self._ended.give_back(hold, unused * hold.unit_cost)
+        self.tally.returned += unused * hold.unit_cost
+        return unused
+
+    async def settle(self, text: str, cost: int) -> tuple[int, int, bool]:
+        """Let a reservation count as its true cost: units returned, units charged, whether it was done before.
+
+        Raises ``InvalidHoldError``, ``HoldEndedError``.
+        """
+        hold = unseal(text, self._key, "reservation")
+        left_us = hold.until_us - self._clock.now_us()
+        if left_us <= 0:
+            raise HoldEndedError("its time is over: the estimate stands")
+        returned, charged = max(0, hold.units - cost), max(0, cost - hold.units)
+        before = await self._ended.end(hold, cost, left_us / 1_000_000)
+        if before is not None and before != cost:
+            raise HoldEndedError(f"it was settled at {before} before")
+        if before is None and cost != hold.units:
+            await self._ended.replace(hold, cost * hold.unit_cost)
+        if before is None:
+            self.tally.settled += cost * hold.unit_cost
+        return returned, charged, before is not None
+
+    def _prepared(self, asker: Asker, cost: int) -> Prepared | Refusal:
+        request = CheckRequest(
+            api_key=asker.api_key, client=asker.client, ip=asker.ip, method=asker.method, path=asker.path,
+            endpoint=asker.endpoint, attributes=asker.attributes, cost=cost,
+        )  # fmt: skip
+        return prepare(self._index(), request, self._anonymous, self._bounds, self._clock.now_us() / 1_000_000)
+
+    async def _take(self, prepared: Prepared, cost: int) -> tuple[Verdict, int]:
+        """Ask the store for ``cost``: the verdict, and the store's clock."""
+        answered: asyncio.Future[tuple[Sequence[Outcome], int]] = asyncio.get_running_loop().create_future()
+
+        def done(answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
+            if answered.done():
+                return
+            if isinstance(answer, StoreUnavailableError):
+                answered.set_exception(answer)
+            else:
+                answered.set_result((answer, store_now_us))
+
+        self._store.submit(CallbackCheck(prepared.keys(), prepared.bound.params, cost, done))
+        outcomes, store_now_us = await answered
+        return conclude(prepared, list(outcomes)), store_now_us
+
+    def _granted(
+        self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, store_now_us: int, ttl_s: float
+    ) -> Grant:
+        limits = verdict.prepared.bound.limits
+        ttl_us = int(ttl_s * 1_000_000)
+        if kind == "lease":
+            ttl_us = spend_within_us(ttl_us, limits, verdict.outcomes)
+            self.tally.leased += units * unit_cost
+        else:
+            self.tally.reserved += units * unit_cost
+        # A limit that would have denied in shadow was not charged.
+        charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]
+        keys = verdict.prepared.keys()
+        hold = Hold(
+            kind, self._random_bytes(ID_BYTES), units, unit_cost, store_now_us, self._clock.now_us() + ttl_us,
+            tuple(keys[at] for at in charged), tuple(verdict.prepared.bound.params[at] for at in charged),
+        )  # fmt: skip
+        return Grant(verdict, seal(hold, self._key), units, ttl_us / 1_000_000)
