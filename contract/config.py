@@ -162,3 +162,10 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: int
     digest: str
     error: str | None = None
+    effective: dict[int, int] = {}
+    """For ``strict`` limits whose steps changed with this revision, by rule ``id``: the instant (microseconds) from
+    which on no window of this region can have been used under the older steps, whichever of its nodes decides.
+
+    A limit that is absent here while its cut is awaited is not safe yet: the node could not reach its store, and says
+    the same revision again with it once it could.
+    """

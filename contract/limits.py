@@ -47,6 +47,19 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, str] = {}
 
 
+class ShareStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Regional shares of a ``strict`` limit in force under every window id that begins at ``from_us`` or later.
+
+    ``from_us`` is microseconds since the epoch; 0 holds for all ids. ``shares`` are whole units a region: of ``limit``
+    for windows and logs, of ``capacity`` for buckets (their rate follows); a region without an entry owns nothing.
+    They sum to at most that whole. ``limit`` is the limit's own figure under those ids.
+    """
+
+    from_us: int = 0
+    limit: int
+    shares: dict[str, int]
+
+
 class LimitRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One limit: at most ``limit`` units a window for each subject that ``scope`` makes.
 
@@ -68,6 +81,22 @@ class LimitRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     match: Match = Match()
     mode: Mode = "shared"
     shares: dict[str, int] = {}
+    steps: tuple[ShareStep, ...] = ()
+    """How the shares of a ``strict`` limit change over window ids, oldest first; without any, ``shares`` hold for all.
+
+    Who moves shares publishes two revisions. First the cut: the steps so far and one with ``from_us`` now, in which each
+    region has the smaller of its old and its new share (``from_us`` 0 and no older step where the limit itself falls: a
+    lowered limit is felt at once, what was used beyond it stays as a shortfall). Every live node then answers with
+    ``Ack.effective``. Then the raise: one step more, with the new shares, from the largest of these instants. Where no
+    region's share falls, one revision that replaces all steps does. Steps of which a later one began two windows ago
+    (for buckets: two epochs of ``max(600 s, 3 x capacity / rate)``) may be dropped; a node reads the newest eight.
+    """
+    since_us: int = 0
+    """When this ``id`` was given, microseconds since the epoch; 0: long ago, or unknown.
+
+    A region's store that was born later may have forgotten what a ``strict`` limit admitted, and owns nothing of it
+    until the window that its birth fell into is over. So a new limit wants this.
+    """
     on_store_failure: OnStoreFailure = "local"
     shadow: bool = False
     priority: int = 0
