@@ -84,12 +84,12 @@ class LimitRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: tuple[ShareStep, ...] = ()
     """How the shares of a ``strict`` limit change over window ids, oldest first; without any, ``shares`` hold for all.
 
-    Who moves shares publishes two revisions. First the cut: the steps so far and one with ``from_us`` now, in which each
-    region has the smaller of its old and its new share (``from_us`` 0 and no older step where the limit itself falls: a
-    lowered limit is felt at once, what was used beyond it stays as a shortfall). Every live node then answers with
-    ``Ack.effective``. Then the raise: one step more, with the new shares, from the largest of these instants. Where no
-    region's share falls, one revision that replaces all steps does. Steps of which a later one began two windows ago
-    (for buckets: two epochs of ``max(600 s, 3 x capacity / rate)``) may be dropped; a node reads the newest eight.
+    Who moves shares publishes two revisions. First the cut: the steps so far and one with ``from_us`` now, in which
+    each region has the smaller of its old and its new share. (Where the limit itself falls: ``from_us`` 0 and no older
+    step; a lowered limit is felt at once, and what was used beyond it stays as a shortfall.) Every live node answers
+    with ``Ack.effective``. Then the raise: one step more, with the new shares, from the largest of these instants.
+    Where no region's share falls, one revision that replaces all steps does. Steps before one that began two windows
+    ago (buckets: two epochs of ``max(600 s, 3 x capacity / rate)``) may be dropped; a node reads the newest eight.
     """
     since_us: int = 0
     """When this ``id`` was given, microseconds since the epoch; 0: long ago, or unknown.
