@@ -58,11 +58,11 @@ class Database:
             async with self._sessions() as session, session.begin():
                 yield session
 
-    async def listen_connection(self) -> asyncpg.Connection:
-        """A connection of its own, outside the pool, for LISTEN."""
+    async def listen_connection(self, server_settings: dict[str, str] | None = None) -> asyncpg.Connection:
+        """A connection of its own, outside the pool: for LISTEN, and for locks that live as long as it does."""
         with translated():
             dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-            return await asyncpg.connect(dsn, timeout=self._connect_timeout_s)
+            return await asyncpg.connect(dsn, timeout=self._connect_timeout_s, server_settings=server_settings)
 
     async def close(self) -> None:
         """Close every pooled connection."""

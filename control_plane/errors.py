@@ -1,6 +1,6 @@
 """What can go wrong in the control plane, in its own words; ``web/problems.py`` translates to HTTP once."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -53,6 +53,20 @@ class TooManyFailuresError(ControlPlaneError):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__("Too many wrong credentials from this address.")
         self.retry_after_s = retry_after_s
+
+
+class DriftError(ControlPlaneError):
+    """What is stored contradicts itself; only jobs raise it."""
+
+
+class AnsweredBeforeError(ControlPlaneError):
+    """The same request was answered before under this ``Idempotency-Key``: that answer is given again."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: str | None) -> None:
+        super().__init__("This request was answered before.")
+        self.status = status
+        self.headers = dict(headers)
+        self.body = body
 
 
 class UnavailableError(ControlPlaneError):

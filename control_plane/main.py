@@ -1,6 +1,8 @@
 """The composition root: builds the application from its settings, and runs it."""
 
 import asyncio
+import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +19,12 @@ from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.database import Database, newest_migration
 from control_plane.errors import UnavailableError
+from control_plane.jobs.endpoints import router as jobs_router
+from control_plane.jobs.leadership import Leadership
+from control_plane.jobs.registry import Job, Registry
+from control_plane.jobs.runner import JobRunner
 from control_plane.limits.endpoints import router as limits_router
+from control_plane.metrics import Metrics
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.quotas.service import redistribute
@@ -26,6 +33,7 @@ from control_plane.regions.repository import principal_by_credential
 from control_plane.regions.service import Regions
 from control_plane.rollout import repository as rollout_repository
 from control_plane.rollout.changes import Rollout
+from control_plane.rollout.drift import drift_job
 from control_plane.rollout.endpoints import router as rollout_router
 from control_plane.rollout.frames import FrameSource
 from control_plane.rollout.node_endpoints import router as nodes_router
@@ -39,6 +47,7 @@ from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.web import openapi, problems
 from control_plane.web.body_limit import BodyLimit
 from control_plane.web.health import router as health_router
+from control_plane.web.measured import Measured
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
@@ -54,6 +63,8 @@ class State(TypedDict):
     frames: FrameSource
     streams: OpenStreams
     rollout: Rollout
+    jobs: Registry
+    metrics: Metrics
     readiness: Callable[[], Awaitable[str | None]]
 
 
@@ -61,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     """The control plane as an ASGI application. Raises ``SettingsError`` for a key or token it cannot use."""
     signer = Signer(settings.signing_key())
     first_token = settings.first_admin_token()
+    metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -73,17 +85,24 @@ def create_app(settings: Settings) -> FastAPI:
         watcher = HeadWatcher(database, settings.heartbeat_s)
         streams = OpenStreams(database, settings.heartbeat_s)
         app.state.watcher = watcher
+        writer = ConfigWriter(database, signer)
+        registry = Registry(_jobs(database))
+        leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
+        _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
         tasks = [bootstrap, asyncio.create_task(watcher.run()), asyncio.create_task(streams.run())]
+        tasks.append(asyncio.create_task(leadership.run()))
         try:
             yield State(
                 settings=settings,
                 database=database,
-                writer=ConfigWriter(database, signer),
+                writer=writer,
                 watcher=watcher,
                 frames=FrameSource(database, signer),
                 streams=streams,
                 rollout=Rollout(database, watcher, settings.heartbeat_s),
+                jobs=registry,
+                metrics=metrics,
                 readiness=lambda: _fault(database, watcher, bootstrap),
             )
         finally:
@@ -115,6 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
         quotas_router,
         rollout_router,
         tokens_router,
+        jobs_router,
         nodes_router,
     ):
         app.include_router(router)
@@ -127,6 +147,7 @@ def create_app(settings: Settings) -> FastAPI:
         lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
         max_failures=settings.max_failed_authentications,
     )
+    app.add_middleware(Measured, metrics=metrics)
     return app
 
 
@@ -164,6 +185,22 @@ def server(settings: Settings) -> ControlPlaneServer:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     server(settings).run()
+
+
+def _jobs(database: Database) -> list[Job]:
+    """Every job of the control plane: each domain makes its own, with what it needs bound."""
+    return [drift_job(database)]
+
+
+def replica_name(settings: Settings) -> str:
+    """How this process is called in the record of jobs: unique among replicas that live at the same time."""
+    return settings.replica or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+def _watch(metrics: Metrics, watcher: HeadWatcher, streams: OpenStreams, leadership: Leadership) -> None:
+    metrics.watch("leader", "1 while this replica runs the jobs", lambda: leadership.leads)
+    metrics.watch("connected_nodes", "Open streams of this replica", lambda: streams.count)
+    metrics.watch("revision", "Newest revision as this replica knows it", lambda: watcher.revision)
 
 
 async def _bootstrap(database: Database, first_token: str | None) -> None:

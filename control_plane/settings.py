@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     admin_token_file: Path | None = None
     """The first admin token, directly or in a file: honoured only while no admin token exists."""
 
+    replica: str = Field(default="", max_length=128, pattern=r"^[!-~]*$")
+    """What this process is called in ``GET /v1/jobs``; host, process id and four digits by default."""
     heartbeat_s: float = Field(default=5.0, gt=0, le=60)
     """How often a stream says what a node should have; nodes unseen for three of these count as disconnected."""
     shutdown_grace_s: int = Field(default=10, ge=1)

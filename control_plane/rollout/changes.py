@@ -1,7 +1,6 @@
 """A write as it comes over HTTP: preconditions and reason in, revision out, and the wait for the nodes."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Annotated
@@ -11,16 +10,19 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Caller
+from control_plane.audit.trail import Origin, without_secrets
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
+from control_plane.reading import Reading as Reading
+from control_plane.reading import shown as shown
+from control_plane.replays.service import Replay, replay_of
 from control_plane.rollout import nodes
 from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.writer import ConfigWrite, ConfigWriter
 from control_plane.web.etags import Preconditions, etag_of
+from control_plane.web.prefer import wanted_wait_s
 
-MAX_WAIT_S = 30.0
 MAX_REASON_LENGTH = 500
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,4})\"?\s*(?:[,;]|$)", re.IGNORECASE)
 
 
 class Rollout:
@@ -63,6 +65,8 @@ class Change:
         reason: str | None,
         preconditions: Preconditions,
         wait_s: float | None,
+        origin: Origin,
+        replay: Replay | None,
     ) -> None:
         self.preconditions = preconditions
         self._writer = writer
@@ -70,7 +74,13 @@ class Change:
         self._author = author
         self._reason = reason
         self._wait_s = wait_s
+        self._origin = origin
+        self._replay = replay
         self._revision = 0
+
+    def because(self, reason: str | None) -> None:
+        """Take the reason from the body, where it has one and the header says nothing."""
+        self._reason = self._reason or reason
 
     def begin(self) -> AbstractAsyncContextManager[ConfigWrite]:
         """Open the write; it is committed when the block ends without an error."""
@@ -78,7 +88,9 @@ class Change:
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[ConfigWrite]:
-        async with self._writer.begin(self._author, self._reason) as write:
+        async with self._writer.begin(self._author, self._reason, self._origin) as write:
+            if self._replay is not None:
+                await self._replay.claim(write.session)
             yield write
         self._revision = write.revision
 
@@ -96,11 +108,15 @@ class Change:
             headers["Cache-Control"] = "no-store"
         elif view is not None:
             headers["ETag"] = etag_of(view)
+        body = None if view is None else view.model_dump_json()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self._replay is not None:
+            made = without_secrets(view.model_dump(mode="json")) if secret and view is not None else None
+            await self._replay.keep(status, headers, None if secret else body, made)
         if self._wait_s is not None and await self._reached(self._wait_s):
             headers["Preference-Applied"] = "wait"
-        if view is None:
-            return Response(status_code=status, headers=headers)
-        return Response(view.model_dump_json(), status, headers, media_type="application/json")
+        return Response(body, status, headers)
 
     async def _reached(self, wait_s: float) -> bool:
         try:
@@ -110,7 +126,7 @@ class Change:
             return False
 
 
-def _change(
+async def _change(
     request: Request,
     caller: Caller,
     reason: Annotated[str | None, Header(alias="X-Tidegate-Reason", max_length=MAX_REASON_LENGTH)] = None,
@@ -125,13 +141,9 @@ def _change(
         reason=None if reason is None else _as_text(reason),
         preconditions=Preconditions(if_match, if_none_match),
         wait_s=wanted_wait_s(prefer),
+        origin=Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None),
+        replay=await replay_of(request, request.state.database, caller.id or caller.name),
     )
-
-
-def wanted_wait_s(prefer: str | None) -> float | None:
-    """The seconds of ``wait`` in a ``Prefer`` field (RFC 7240), bounded; ``None`` where it is not asked for."""
-    wait = _WAIT.search(prefer or "")
-    return None if wait is None else min(float(wait[1]), MAX_WAIT_S)
 
 
 def _as_text(header: str) -> str:
@@ -140,16 +152,4 @@ def _as_text(header: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()
 
 
-async def _reading(request: Request) -> AsyncIterator[AsyncSession]:
-    database: Database = request.state.database
-    async with database.read() as session:
-        yield session
-
-
 Changing = Annotated[Change, Depends(_change)]
-Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
-
-
-def shown(view: BaseModel) -> Response:
-    """The answer to a read of one resource, with its tag."""
-    return Response(view.model_dump_json(), 200, {"ETag": etag_of(view)}, media_type="application/json")

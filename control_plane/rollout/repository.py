@@ -122,6 +122,19 @@ async def documents_since(
         yield part
 
 
+async def stored_documents(
+    session: AsyncSession,
+) -> AsyncIterator[Sequence[Row[str, str, str | None, bytes | None, int]]]:
+    """Every live document with its hash and bucket as they are stored, in parts."""
+    query = select(
+        ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body, ConfigDocument.hash, ConfigDocument.bucket
+    )
+    query = query.where(ConfigDocument.body.is_not(None))
+    result = await session.stream(query.execution_options(yield_per=DOCUMENTS_A_QUERY))
+    async for part in result.partitions(DOCUMENTS_A_QUERY):
+        yield part
+
+
 async def revision(session: AsyncSession, number: int, *, with_changes: bool = False) -> Revision | None:
     """One revision, with what it changed only if asked."""
     query = select(Revision).where(Revision.number == number)

@@ -27,6 +27,11 @@ class OpenStreams:
         self._closed: set[str] = set()
         self._wake = asyncio.Event()
 
+    @property
+    def count(self) -> int:
+        """How many are open on this replica."""
+        return len(self._open)
+
     async def opened(self, hello: Hello, stream: str, *, applied: int) -> None:
         """Record a stream; it is refreshed until :meth:`closed`."""
         async with self._database.transaction() as session:

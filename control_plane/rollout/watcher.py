@@ -65,6 +65,11 @@ class HeadWatcher:
         """Whether this replica is shutting down, and streams should end."""
         return self._closing
 
+    @property
+    def revision(self) -> int:
+        """The newest revision as far as it is known; 0 before that."""
+        return 0 if self.head is None else self.head.revision
+
     def close(self) -> None:
         """End every stream and every wait now."""
         self._closing = True

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from control_plane.errors import UnavailableError
+from control_plane.metrics import CONTENT_TYPE
 from control_plane.web import problems
 from control_plane.web.fields import View
 
@@ -16,6 +17,16 @@ class Health(View):
     """Well."""
 
     status: Literal["ok"] = "ok"
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def metrics(request: Request) -> Response:
+    """What this replica counts of itself, for Prometheus."""
+    return Response(request.state.metrics.render(), media_type=CONTENT_TYPE)
 
 
 @router.get("/healthz")

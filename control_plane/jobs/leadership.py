@@ -1,0 +1,98 @@
+"""One replica leads: the one that holds an advisory lock, on a connection of its own that does nothing else.
+
+The lock lives as long as the connection, so a killed leader loses it at once. Where the connection is cut without a
+word both sides find out: the leader by asking every ``CHECK_S``, and then it stops at once; Postgres by TCP keep-alive
+a few seconds later, and only then another replica can win. The connection must not go through a pooler that shares it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import structlog
+
+from control_plane.database import Database, translated
+from control_plane.errors import UnavailableError
+
+LOCK_ID = 0x71DE1EAD
+CHECK_S = 2.0
+"""How often the lock is tried, and the connection of who holds it checked."""
+CHECK_TIMEOUT_S = 2.0
+_KEEP_ALIVE = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": "9000",
+    "idle_session_timeout": "0",
+}
+"""Postgres gives up on a silent leader after 9 s: later than the leader itself does (4 s)."""
+
+_log = structlog.stdlib.get_logger("tidegate.leader")
+
+Lead = Callable[[asyncpg.Connection], Awaitable[None]]
+"""What the leader does until it is cancelled; it may listen on the connection."""
+
+
+class Leadership:
+    """Tries to lead, for ever; ``lead`` runs while this replica does, and is cancelled when that ends."""
+
+    def __init__(self, database: Database, lead: Lead) -> None:
+        self._database = database
+        self._lead = lead
+        self.leads = False
+
+    async def run(self) -> None:
+        """Stand for leader until cancelled."""
+        while True:
+            try:
+                await self._term()
+            except UnavailableError as error:
+                _log.warning("cannot stand for leader", cause=repr(error.__cause__))
+            await asyncio.sleep(CHECK_S)
+
+    async def _term(self) -> None:
+        connection = await self._database.listen_connection(_KEEP_ALIVE)
+        try:
+            await self._until_won(connection)
+            await self._lead_while_connected(connection)
+        finally:
+            connection.terminate()
+
+    async def _until_won(self, connection: asyncpg.Connection) -> None:
+        # tried again and again, not waited for: a wait would be cut off by lock_timeout, and hold a snapshot
+        while True:
+            if await _asked(connection, f"SELECT pg_try_advisory_lock({LOCK_ID})"):
+                return
+            await asyncio.sleep(CHECK_S)
+
+    async def _lead_while_connected(self, connection: asyncpg.Connection) -> None:
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda *_: lost.set())
+        self.leads = True
+        _log.info("leading")
+        work = asyncio.ensure_future(self._lead(connection))
+        watch = asyncio.create_task(_until_lost(connection, lost))
+        try:
+            done, _ = await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.leads = False
+            for task in (work, watch):
+                task.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+            _log.info("no longer leading")
+        for task in done:
+            task.result()
+
+
+async def _until_lost(connection: asyncpg.Connection, lost: asyncio.Event) -> None:
+    while not lost.is_set():
+        try:
+            async with asyncio.timeout(CHECK_S):
+                await lost.wait()
+        except TimeoutError:
+            await _asked(connection, "SELECT 1")
+
+
+async def _asked(connection: asyncpg.Connection, question: str) -> object:
+    with translated():
+        return await connection.fetchval(question, timeout=CHECK_TIMEOUT_S)

@@ -1,0 +1,135 @@
+"""What the leader does: runs each job when it is due or asked for, never twice at once, and records how it went."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from control_plane.database import Database, translated
+from control_plane.errors import ControlPlaneError, UnavailableError
+from control_plane.jobs import repository
+from control_plane.jobs.registry import Job, Registry
+from control_plane.metrics import Metrics
+
+MAX_DETAIL_LENGTH = 500
+_log = structlog.stdlib.get_logger("tidegate.jobs")
+
+RunJob = Callable[[Job], Awaitable[None]]
+
+
+class JobRunner:
+    """The leader's work; ``lead`` is what :class:`~control_plane.jobs.leadership.Leadership` calls."""
+
+    def __init__(self, database: Database, registry: Registry, replica: str, metrics: Metrics) -> None:
+        self._database = database
+        self._registry = registry
+        self._replica = replica
+        self._metrics = metrics
+
+    async def lead(self, connection: asyncpg.Connection) -> None:
+        """Run the jobs until cancelled, from where the leader before stopped."""
+        asked: asyncio.Queue[str] = asyncio.Queue()
+        with translated():
+            # before the look at what is due, so that no request falls in between
+            await connection.add_listener(repository.REQUEST_CHANNEL, lambda *call: asked.put_nowait(call[3]))
+        async with self._database.transaction() as session:
+            await repository.became_leader(session, self._replica)
+            due_in_s = await repository.due_in_s(session)
+        term = _Term(self._run)
+        try:
+            now = datetime.now(UTC)
+            for job in self._registry:
+                term.add(job, now + timedelta(seconds=min(due_in_s.get(job.name, 0.0), job.every_s)))
+            while True:
+                wanted = self._registry.get(await asked.get())
+                if wanted is not None:
+                    term.run_now(wanted)
+        finally:
+            await term.end()
+
+    async def _run(self, job: Job) -> None:
+        began = time.monotonic()
+        outcome, detail = "failed", "The run was cancelled."
+        try:
+            async with self._database.transaction() as session:
+                await repository.started(session, job.name, self._replica)
+            async with asyncio.timeout(job.timeout_s):
+                detail = await job.run()
+            outcome = "done"
+        except TimeoutError:
+            detail = f"The run took longer than {job.timeout_s:g} s."
+        except ControlPlaneError as error:
+            detail = str(error)
+        except Exception as error:  # noqa: BLE001  one job's bug must not end the others; it is recorded and logged
+            detail = f"{type(error).__name__}; the log has more."
+            _log.error("job failed", job=job.name, exc_info=error)
+        took_s = time.monotonic() - began
+        self._metrics.job_ran(job.name, outcome, took_s)
+        if outcome == "failed":
+            _log.warning("job failed", job=job.name, detail=detail)
+        try:
+            async with self._database.transaction() as session:
+                await repository.finished(
+                    session,
+                    job.name,
+                    outcome=outcome,
+                    detail=detail[:MAX_DETAIL_LENGTH],
+                    duration_ms=round(took_s * 1000),
+                    next_in_s=max(0.0, job.every_s - took_s),
+                )
+        except UnavailableError:
+            _log.warning("a job's outcome was not recorded", job=job.name)
+
+
+class _Term:
+    """One term of office: a scheduler, and what runs now."""
+
+    def __init__(self, run: RunJob) -> None:
+        self._run = run
+        self._running: dict[str, asyncio.Future[None]] = {}
+        self._again: set[str] = set()
+        self._scheduler = AsyncIOScheduler(timezone=UTC)
+        self._scheduler.start()
+
+    def add(self, job: Job, first: datetime) -> None:
+        """Run ``job`` at ``first`` and then every ``every_s``; what was missed is made up for once."""
+        self._scheduler.add_job(
+            self._due, "interval", seconds=job.every_s, args=[job], id=job.name, next_run_time=first,
+            coalesce=True, misfire_grace_time=None,
+        )  # fmt: skip
+
+    def run_now(self, job: Job) -> None:
+        """Run ``job`` at once, or once more when it runs now: what it looked at may have been older."""
+        if job.name in self._running:
+            self._again.add(job.name)
+        else:
+            self._begin(job)
+
+    async def end(self) -> None:
+        """No run outlives the term."""
+        self._scheduler.remove_all_jobs()
+        self._scheduler.shutdown(wait=False)
+        self._again.clear()
+        running = list(self._running.values())
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    async def _due(self, job: Job) -> None:
+        if job.name not in self._running:
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        task = asyncio.ensure_future(self._run(job))
+        self._running[job.name] = task
+        task.add_done_callback(lambda _: self._ended(job))
+
+    def _ended(self, job: Job) -> None:
+        del self._running[job.name]
+        if job.name in self._again:
+            self._again.discard(job.name)
+            self._begin(job)

@@ -1,0 +1,210 @@
+"""Jobs run on one replica, are visible, can be asked for, and move when the leader is gone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from control_plane.database import Database
+from control_plane.errors import UnavailableError
+from control_plane.jobs import repository
+from control_plane.jobs.leadership import Leadership
+from control_plane.jobs.registry import Job, Registry
+from control_plane.jobs.runner import JobRunner
+from control_plane.metrics import Metrics
+from control_plane.settings import Settings
+from tests.integration.control_plane.conftest import client_of
+from tidegate.stack.postgres import PostgresServer
+
+WAIT_S = 15.0
+
+
+@pytest.fixture
+async def database(make_settings: Callable[..., Settings]) -> AsyncIterator[Database]:
+    url = make_settings().database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=2.0, command_timeout_s=2.0, pool_size=5)
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def standing(database: Database, *jobs: Job, replica: str = "one") -> AsyncIterator[Leadership]:
+    """A replica that stands for leader with these jobs."""
+    leadership = Leadership(database, JobRunner(database, Registry(jobs), replica, Metrics()).lead)
+    task = asyncio.create_task(leadership.run())
+    try:
+        yield leadership
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def record(database: Database, job: str) -> repository.JobRow | None:
+    async with database.read() as session:
+        return await repository.row(session, job)
+
+
+async def until_recorded(database: Database, job: str, holds: Callable[[repository.JobRow], Any]) -> repository.JobRow:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            row = await record(database, job)
+            if row is not None and holds(row):
+                return row
+            await asyncio.sleep(0.01)
+
+
+class Counting:
+    """A job's work that counts its runs and can be held in the middle."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.cancelled = 0
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+
+    async def __call__(self) -> str:
+        self.runs += 1
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return f"run {self.runs}"
+
+
+async def ask(database: Database, job: str) -> None:
+    async with database.transaction() as session:
+        await repository.request(session, job, "somebody")
+
+
+async def test_a_job_runs_when_due_and_its_run_is_recorded(database: Database) -> None:
+    often, seldom = Counting(), Counting()
+    async with standing(database, Job("often", 0.05, often), Job("seldom", 3600, seldom)):
+        await until(lambda: often.runs >= 3)
+        row = await until_recorded(database, "seldom", lambda row: row.finished_at)
+    assert (row.outcome, row.detail, row.runs, row.failures, row.replica) == ("done", "run 1", 1, 0, "one")
+    assert row.next_run_at is not None
+    assert row.started_at is not None
+    assert 3500 < (row.next_run_at - row.started_at).total_seconds() <= 3601
+    assert seldom.runs == 1
+
+
+async def test_a_failure_is_recorded_and_the_next_run_comes(database: Database) -> None:
+    tries = 0
+
+    async def work() -> str:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise UnavailableError("The other side is away.")
+        if tries == 2:
+            raise ValueError("a secret that nobody may see")
+        return "well"
+
+    async with standing(database, Job("shaky", 3600, work)):
+        first = await until_recorded(database, "shaky", lambda row: row.runs == 1)
+        await ask(database, "shaky")
+        second = await until_recorded(database, "shaky", lambda row: row.runs == 2)
+        await ask(database, "shaky")
+        third = await until_recorded(database, "shaky", lambda row: row.runs == 3)
+    assert (first.outcome, first.detail) == ("failed", "The other side is away.")
+    assert (second.outcome, second.detail) == ("failed", "ValueError; the log has more.")
+    assert (third.outcome, third.detail, third.failures) == ("done", "well", 2)
+
+
+async def test_a_run_that_takes_too_long_is_ended(database: Database) -> None:
+    stuck = Counting()
+    stuck.go_on.clear()
+    async with standing(database, Job("stuck", 3600, stuck, timeout_s=0.1)):
+        row = await until_recorded(database, "stuck", lambda row: row.outcome)
+    assert (row.outcome, row.detail) == ("failed", "The run took longer than 0.1 s.")
+    assert stuck.cancelled == 1
+
+
+async def test_one_leads_and_asking_while_it_runs_means_once_more(database: Database) -> None:
+    ours, theirs = Counting(), Counting()
+    async with standing(database, Job("work", 3600, ours)) as one:
+        await until(lambda: ours.runs == 1)
+        async with standing(database, Job("work", 3600, theirs), replica="two") as two:
+            ours.go_on.clear()
+            await ask(database, "work")
+            await until(lambda: ours.runs == 2)
+            await ask(database, "work")
+            await ask(database, "work")
+            await until_recorded(database, "work", lambda row: row.requested_at > row.started_at)
+            assert ours.runs == 2
+            ours.go_on.set()
+            await until(lambda: ours.runs == 3)
+            await until_recorded(database, "work", lambda row: row.runs == 3)
+            assert (one.leads, two.leads, theirs.runs) == (True, False, 0)
+
+
+async def test_a_leader_whose_connection_is_cut_stops_at_once_and_another_takes_over(
+    database: Database, postgres_server: PostgresServer
+) -> None:
+    ours, theirs = Counting(), Counting()
+    ours.go_on.clear()
+    async with standing(database, Job("work", 3600, ours)) as one:
+        await until(lambda: ours.runs == 1)
+        async with standing(database, Job("work", 3600, theirs), replica="two") as two:
+            # the replica that was first comes back only once another had its chance
+            postgres_server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+            )
+            await until(lambda: ours.cancelled == 1)
+            # the run that was cut short is not lost: whoever leads next repeats it
+            await until(lambda: theirs.runs == 1 or ours.runs == 2)
+            assert one.leads != two.leads
+            ours.go_on.set()
+            await until_recorded(database, "work", lambda row: row.outcome == "done")
+
+
+async def test_jobs_are_seen_and_run_through_the_api(make_settings: Callable[..., Settings]) -> None:
+    # two replicas: the one that is asked need not lead
+    async with client_of(make_settings(replica="a")) as one, client_of(make_settings(replica="b")) as two:
+        async with asyncio.timeout(WAIT_S):
+            while not (listing := (await two.get("/v1/jobs")).json())["leader"]:
+                await asyncio.sleep(0.02)
+        assert listing["leader"]["replica"] == "a"
+        names = [item["job"] for item in listing["items"]]
+        assert names == sorted(names)
+        for client in (one, two):
+            before = (await client.get("/v1/jobs/drift-check")).json()
+            answer = await client.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=10"})
+            assert (answer.status_code, answer.headers["preference-applied"]) == (200, "wait")
+            view = answer.json()
+            assert (view["last_outcome"], view["replica"], view["requested_by"]) == ("done", "a", "first-admin")
+            assert view["runs"] > before["runs"]
+        assert (await one.post("/v1/jobs/drift-check/run")).status_code == 202
+        assert (await one.post("/v1/jobs/nothing/run")).status_code == 404
+        assert (await one.get("/v1/jobs/nothing")).status_code == 404
+
+
+async def test_running_a_job_needs_an_operator(api: httpx.AsyncClient) -> None:
+    viewer = (await api.post("/v1/tokens", json={"name": "eyes", "role": "viewer"})).json()["secret"]
+    headers = {"Authorization": f"Bearer {viewer}"}
+    assert (await api.get("/v1/jobs", headers=headers)).status_code == 200
+    assert (await api.post("/v1/jobs/drift-check/run", headers=headers)).status_code == 403
+
+
+async def test_metrics_say_what_happened(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/p", json={})
+    await api.get("/v1/plans/no-such-plan")
+    await api.get("/nowhere")
+    text = (await api.get("/metrics", headers={"Authorization": ""})).text
+    for line in (
+        'tidegate_control_plane_requests_total{method="PUT",route="/v1/plans/{plan}",status="201"} 1.0',
+        'tidegate_control_plane_requests_total{method="GET",route="/v1/plans/{plan}",status="404"} 1.0',
+        'tidegate_control_plane_requests_total{method="GET",route="unmatched",status="404"} 1.0',
+        "tidegate_control_plane_connected_nodes 0.0",
+    ):
+        assert line in text
