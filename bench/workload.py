@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.config import ApiKey, Backend, Change, Client, Endpoint, Plan, Region
+from contract.config import ApiKey, Change, Client, Endpoint, Plan, Region
 from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
+from contract.load import Backend
 
 CLIENTS = 10_000
 ROUTES = 50

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from contract.limits import LimitRule
+from contract.load import AdaptivePolicy, Backend, Reporter
 
-Kind = Literal["region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway"]
-KINDS: tuple[Kind, ...] = ("region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway")
+Kind = Literal[
+    "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter"
+]
+KINDS: tuple[Kind, ...] = (
+    "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter",
+)  # fmt: skip
 
 
 class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -28,12 +33,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     plan: str
     priority: int = 0
     limits: tuple[LimitRule, ...] = ()
-
-
-class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What serves endpoints."""
-
-    backend: str
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,7 +83,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float | None = None
 
 
-Document = Region | Plan | LimitRule | Endpoint | Backend | Client | ApiKey | Gateway
+Document = Region | Plan | LimitRule | Endpoint | Backend | Client | ApiKey | Gateway | AdaptivePolicy | Reporter
 DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "region": Region,
     "plan": Plan,
@@ -94,6 +93,8 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "client": Client,
     "key": ApiKey,
     "gateway": Gateway,
+    "adaptive_policy": AdaptivePolicy,
+    "reporter": Reporter,
 }
 """The type of each kind's body. A document's id is its natural name (a key's: its ``sha256``; a limit's: ``name``)."""
 

@@ -11,12 +11,13 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-CredentialKind = Literal["client_key", "admin", "gateway", "region"]
+CredentialKind = Literal["client_key", "admin", "gateway", "region", "reporter"]
 PREFIXES: dict[CredentialKind, str] = {
     "client_key": "tg_",
     "admin": "tga_",
     "gateway": "tgg_",
     "region": "tgr_",
+    "reporter": "tgl_",
 }
 RANDOM_BYTES = 32
 _CHECKSUM_LENGTH = 6

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from contract.config import ApiKey, Backend, Client, Document, Endpoint, Gateway, Kind, Plan, Region
+from contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region
 from contract.digest import bucket_of, document_hash
 from contract.limits import LimitRule
+from contract.load import AdaptivePolicy, Backend, Reporter
 
-HIDDEN = frozenset({"sha256"})
+HIDDEN = frozenset({"sha256", "previous_sha256"})
 """Members of documents that the admin API never shows."""
 
 
@@ -52,6 +53,8 @@ _NAMES: dict[type[Document], tuple[Kind, str]] = {
     Client: ("client", "client"),
     ApiKey: ("key", "sha256"),
     Gateway: ("gateway", "gateway"),
+    AdaptivePolicy: ("adaptive_policy", "policy"),
+    Reporter: ("reporter", "reporter"),
 }
 
 

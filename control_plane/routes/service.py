@@ -1,6 +1,7 @@
 """What can be done with the route table."""
 
-from contract.config import Backend, Endpoint
+from contract.config import Endpoint
+from contract.load import Backend
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey

@@ -6,7 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 import msgspec
 
 from contract.config import DOCUMENT_TYPES, ApiKey, Change, Client, Plan
-from contract.limits import LimitRule, violations
+from contract.limits import LimitRule, Violation, violations
+from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.rulebook import Rulebook
 from data_plane.domain.sharded_map import ShardedMap
@@ -111,6 +112,8 @@ def decode_document(change: Change) -> msgspec.Struct | None:
     for rule in _rules(document):
         for field, message in violations(rule):
             raise InvalidConfigError(f"{change.kind} {change.id!r}: limit {rule.name!r}: {field}: {message}")
+    for field, message in _load_violations(document):
+        raise InvalidConfigError(f"{change.kind} {change.id!r}: {field}: {message}")
     return document
 
 
@@ -133,6 +136,12 @@ def _rules(document: msgspec.Struct) -> Iterable[LimitRule]:
     if isinstance(document, Plan):
         return document.limits
     return (document,) if isinstance(document, LimitRule) else ()
+
+
+def _load_violations(document: msgspec.Struct) -> Iterable[Violation]:
+    if isinstance(document, AdaptivePolicy):
+        return policy_violations(document)
+    return backend_violations(document) if isinstance(document, Backend) else ()
 
 
 def _principal(client: Client) -> Principal:
