@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import gc
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import FrameType
 
+import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
@@ -16,6 +19,8 @@ from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
 from data_plane.node import Node
 from data_plane.settings import Settings
+
+log = structlog.get_logger()
 
 
 def build_app(node: Node) -> FastAPI:
@@ -32,6 +37,36 @@ def build_app(node: Node) -> FastAPI:
 def app_from_environment() -> FastAPI:
     """For other ASGI servers: ``uvicorn --factory data_plane.main:app_from_environment``."""
     return build_app(Node(Settings()))
+
+
+class NodeServer(uvicorn.Server):
+    """uvicorn, but asked to stop it first drains: not ready any more, yet it answers for ``drain_s`` seconds.
+
+    Whoever sends requests here learns meanwhile to send them elsewhere: load balancers by ``/readyz``, those who keep
+    connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, node: Node, drain_s: float) -> None:
+        super().__init__(config)
+        self._node = node
+        self._drain_s = drain_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Remember the loop, for signals arrive outside of it."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT: drain; once more: stop."""
+        if not self.started or self._node.draining or not self._drain_s:
+            super().handle_exit(sig, frame)
+        else:
+            self._node.draining = True
+            self._loop.call_soon_threadsafe(self._drain, sig)
+
+    def _drain(self, sig: int) -> None:
+        log.info("draining", for_s=self._drain_s)
+        self._loop.call_later(self._drain_s, super().handle_exit, sig, None)
 
 
 def run(settings: Settings) -> None:
@@ -54,7 +89,7 @@ async def _serve(settings: Settings) -> None:
         ssl_ca_certs=_text(settings.tls_client_ca_file),
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )  # fmt: skip
-    await uvicorn.Server(config).serve()
+    await NodeServer(config, node, settings.drain_s).serve()
 
 
 def _text(path: Path | None) -> str | None:

@@ -63,6 +63,8 @@ class Node:
 
     def __init__(self, settings: Settings) -> None:
         clock = SystemClock()
+        self.draining = False
+        """Set when it was asked to stop: it answers on, but is not ready any more."""
         self._settings = settings
         self._clock = clock
         self._tally = Tally()
@@ -177,10 +179,21 @@ class Node:
         }
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether a config is in force, and the body of ``/readyz``."""
-        usable = self._store.status().usable
-        has_config = self._config.revision > 0
-        return has_config, {"ready": has_config, "revision": self._config.revision, "degraded": not usable}
+        """Whether it should be sent requests, and the body of ``/readyz``.
+
+        A store that was there and is away does not matter: decisions go on without it, and all nodes of a region that
+        turned unready at once would be an outage. One that was never there may be a wrong address.
+        """
+        missing = ["config"] if not self._config.revision else []
+        if not (self._store.stats.connects or self._settings.ready_without_store):
+            missing.append("store")
+        is_ready = not (missing or self.draining)
+        body = {
+            "ready": is_ready,
+            "revision": self._config.revision,
+            "degraded": not self._store.status().usable,
+        }
+        return is_ready, body if is_ready else {**body, "draining": self.draining, "missing": missing}
 
     def metrics(self) -> Response:
         """The answer of ``/metrics``."""

@@ -26,6 +26,11 @@ class Settings(BaseSettings):
     port: int = Field(8101, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    drain_s: float = Field(5.0, ge=0, le=300, description="how long it still answers after SIGTERM, not ready any more")
+    ready_without_store: bool = Field(
+        False, description="ready before the store was ever reached: decides by on_store_failure from the start"
+    )
+
     tls_cert_file: Path | None = Field(None, description="serve HTTPS with this certificate (PEM)")
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")

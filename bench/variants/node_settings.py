@@ -23,6 +23,7 @@ def node_env(place: Place, port: int) -> dict[str, str]:
         "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": place.public_key,
         "TIDEGATE_REGION_CREDENTIAL": make_credential("region", hashlib.sha256(b"bench").digest()),
         "TIDEGATE_SNAPSHOT_FILE": str(place.snapshot),
+        "TIDEGATE_DRAIN_S": "0",
         "TIDEGATE_TRUST": "network",
         "TIDEGATE_DIALECT": "envoy",
     }

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_plane.api import openapi
 from data_plane.api.answers import TITLES, problem
@@ -15,6 +16,25 @@ from data_plane.api.operation_routes import Operations, operation_routes
 from data_plane.api.peer_door import PeerDoor
 
 MAX_PEER_BODY_BYTES = 1024 * 1024
+
+
+class ClosingWhileDraining:
+    """While the node drains, every answer is the last of its connection: whoever keeps one opens the next elsewhere."""
+
+    def __init__(self, app: ASGIApp, operations: Operations) -> None:
+        self._app = app
+        self._operations = operations
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass through, or say ``Connection: close``."""
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        is_last = self._operations.draining and scope["type"] == "http"
+        await self._app(scope, receive, send_last if is_last else send)
 
 
 def create_app(
@@ -34,6 +54,8 @@ def create_app(
         if isinstance(body, Response):
             return body
         return to_response(await peer_door.counts(request.scope["headers"], body))
+
+    app.add_middleware(ClosingWhileDraining, operations=operations)
 
     @app.exception_handler(HTTPException)
     async def as_problem(_request: Request, error: HTTPException) -> Response:

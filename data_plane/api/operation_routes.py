@@ -13,6 +13,9 @@ from data_plane.api.bodies import to_response
 class Operations(Protocol):
     """What a node can say of itself."""
 
+    draining: bool
+    """Whether it was asked to stop."""
+
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether it serves, and the body of ``/readyz``."""
         ...
@@ -37,7 +40,7 @@ def operation_routes(operations: Operations) -> APIRouter:
 
     @router.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
-        """Ready: a config is in force. Says whether decisions are degraded."""
+        """Ready: a config is in force, the store was reached once, and nobody asked the node to stop."""
         is_ready, body = operations.ready()
         answer = json_answer(body)
         return to_response(answer if is_ready else msgspec.structs.replace(answer, status=503))

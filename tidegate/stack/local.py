@@ -165,6 +165,7 @@ class LocalStack:
                 "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": self._keyring.public_key(),
                 "TIDEGATE_SNAPSHOT_FILE": str(self._data_dir.snapshot(place.name)),
                 "TIDEGATE_TRUST": "network",
+                "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
                 "TIDEGATE_DIALECT": "envoy",
             },
         )

@@ -68,7 +68,7 @@ def start_node(tmp_path, snapshot, valkey_url):
             "TIDEGATE_NODE": "n1", "TIDEGATE_REGION": "us-east", "TIDEGATE_PORT": str(port),
             "TIDEGATE_TRUST": "network", "TIDEGATE_REDIS_URL": valkey_url, "TIDEGATE_CONTROL_PLANE_URL": NOWHERE,
             "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY, "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL,
-            "TIDEGATE_SNAPSHOT_FILE": str(snapshot), **settings,
+            "TIDEGATE_SNAPSHOT_FILE": str(snapshot), "TIDEGATE_DRAIN_S": "0", **settings,
         }  # fmt: skip
         node = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "log", env=env)
         node.start()
