@@ -1,10 +1,13 @@
 -- Returns what a check consumed in this slot, because the same check was denied in another (Redis Cluster), or what a
 -- caller hands back. What is no longer counted is left alone: the error is under-admission, never over-admission.
+-- A give-back that comes again, because its answer was lost, credits nothing.
 --
 -- KEYS[1]  the dirty set
--- KEYS[2+] the counters that the check consumed (none that denied in shadow: it took nothing there)
+-- KEYS[2]  the give-back's own key, in the same slot: there once it has been done
+-- KEYS[3+] the counters that the check consumed (none that denied in shadow: it took nothing there)
 -- ARGV[1]  now_us as decide.lua answered: when it was consumed, which says what window or entry was charged
 -- ARGV[2]  the check, as decide.lua took it
+-- ARGV[3]  for how long the give-back is remembered, in milliseconds
 -- Reply    how many counters were credited
 -- Were the store's clock to step back across a window's end between two charges, the credit could go to the window
 -- before the one charged; no other order of events credits what was not taken.
@@ -50,10 +53,14 @@ local function credit_log(raw, shared, entered, cost, window)
   return nil
 end
 
+if call('GET', KEYS[2]) then
+  return 0
+end
+call('SET', KEYS[2], '', 'PX', tonumber(ARGV[3]))
 local charged_us = tonumber(ARGV[1])
 local cost, _, from = unpack('<dB', ARGV[2])
 local credited = 0
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   local key = KEYS[i]
   local rule, a, b, c
   rule, a, b, c, from = unpack('<Bddd', ARGV[2], from)

@@ -11,17 +11,13 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.domain.holds import Hold, is_of_log
+from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import encode_charge, encode_check
 from data_plane.services.ports import StoreUnavailableError
 from lua import charge_script, give_back_script
 
-
-@contextmanager
-def _faults_translated() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise StoreUnavailableError(type(error).__name__) from error
+_SLACK_MS = 60_000
+"""A hold's end is remembered a little longer than the hold may live: nodes' clocks differ, and calls are retried."""
 
 
 class RedisHoldStore:
@@ -30,50 +26,60 @@ class RedisHoldStore:
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
 
-    async def end(self, hold: Hold, cost: int, remember_s: float) -> int | None:
-        """Note that a hold ended, if nobody has yet."""
-        name = b"tidegate:hold:" + hold.id.hex().encode()
+    async def settle_once(self, hold: Hold, cost: int, remember_ms: int) -> int | None:
+        """Note the cost at which a hold was settled; the one noted before, if it was settled already."""
+        name = b"tg:settled:" + hold.id.hex().encode()
         with _faults_translated():
-            if await self._store.execute("SET", name, cost, "NX", "PX", int(remember_s * 1000) + 1_000):
+            if await self._store.execute("SET", name, cost, "NX", "PX", remember_ms + _SLACK_MS):
                 return None
             before = await self._store.execute("GET", name)
         return cost if before is None else int(before)
 
-    async def give_back(self, hold: Hold, cost: int) -> None:
-        """Return ``cost`` to every counter that gave it."""
+    async def give_back(self, hold: Hold, cost: int, remember_ms: int) -> bool:
+        """Return ``cost`` to every counter that gave it, once; whether any took it."""
+        credited = 0
         for dirty, places in self._groups(hold):
-            params = [hold.params[at] for at in places]
-            keys = [dirty, *(hold.keys[at] for at in places)]
-            check = encode_check(cost, params)
+            own = give_back_key(hold.keys[places[0]], hold.id)
+            check = encode_check(cost, [hold.params[at] for at in places])
+            keys = [dirty, own, *(hold.keys[at] for at in places)]
+            arguments: list[bytes | int] = [hold.charged_us, check, remember_ms + _SLACK_MS]
             with _faults_translated():
-                await self._store.call_script_once(give_back_script(), keys, [hold.charged_us, check])
+                credited += int(await self._store.call_script(give_back_script(), keys, arguments))
+        return credited > 0
 
-    async def charge(self, hold: Hold, cost: int) -> None:
-        """Consume ``cost`` more from every counter."""
+    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> None:
+        """Give back or charge the difference. A log holds whole entries: there the new one goes in first."""
+        taken = hold.units * hold.unit_cost
+        logs, others = _parted(hold)
+        if logs.keys:
+            if cost:
+                await self._charge(logs, cost)
+            await self.give_back(logs, taken, remember_ms)
+        if others.keys and cost < taken:
+            await self.give_back(others, taken - cost, remember_ms)
+        elif others.keys:
+            await self._charge(others, cost - taken)
+
+    async def _charge(self, hold: Hold, cost: int) -> None:
         for dirty, places in self._groups(hold):
             keys = [dirty, *(hold.keys[at] for at in places)]
             charges = [encode_charge(hold.params[at], cost) for at in places]
             with _faults_translated():
                 await self._store.call_script(charge_script(), keys, charges)
 
-    async def replace(self, hold: Hold, cost: int) -> None:
-        """Give back or charge the difference. A log holds whole entries: there the new one goes in first."""
-        taken = hold.units * hold.unit_cost
-        logs, others = _parted(hold)
-        if logs.keys:
-            if cost:
-                await self.charge(logs, cost)
-            await self.give_back(logs, taken)
-        if others.keys and cost < taken:
-            await self.give_back(others, taken - cost)
-        elif others.keys and cost > taken:
-            await self.charge(others, cost - taken)
-
     def _groups(self, hold: Hold) -> Iterator[tuple[bytes, list[int]]]:
         groups: dict[bytes, list[int]] = {}
         for at, key in enumerate(hold.keys):
             groups.setdefault(self._store.dirty_key_beside(key), []).append(at)
         yield from groups.items()
+
+
+@contextmanager
+def _faults_translated() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        raise StoreUnavailableError(type(error).__name__) from error
 
 
 def _parted(hold: Hold) -> tuple[Hold, Hold]:

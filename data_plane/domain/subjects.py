@@ -101,3 +101,8 @@ def limit_of_key(key: bytes) -> int:
 def tag(dimension: str, value: str) -> str:
     """The first dimension's part: the hash tag of the key."""
     return "{" + part(dimension, value) + "}"
+
+
+def give_back_key(key: bytes, id: bytes) -> bytes:
+    """The key by which a give-back is remembered, in the slot of the counter ``key``."""
+    return key[: key.index(b"}") + 1] + b"gb" + id.hex().encode()

@@ -33,19 +33,17 @@ class HoldEndedError(Exception):
 class HoldStore(Protocol):
     """The store's side of what comes back. Every method raises ``StoreUnavailableError``."""
 
-    async def end(self, hold: Hold, cost: int, remember_s: float) -> int | None:
-        """Note, once for all nodes, that a hold ended at ``cost``; the cost noted before, if it had ended already."""
+    async def give_back(self, hold: Hold, cost: int, remember_ms: int) -> bool:
+        """Return ``cost`` to the counters where it still counts; once, even when asked again by another node within
+        ``remember_ms``. Whether any counter took it.
+        """
         ...
 
-    async def give_back(self, hold: Hold, cost: int) -> None:
-        """Return ``cost`` to the counters where it still counts."""
+    async def settle_once(self, hold: Hold, cost: int, remember_ms: int) -> int | None:
+        """Note, for all nodes, the cost at which a hold is settled; the one noted before, if there is one."""
         ...
 
-    async def charge(self, hold: Hold, cost: int) -> None:
-        """Consume ``cost`` more, whether or not it fits."""
-        ...
-
-    async def replace(self, hold: Hold, cost: int) -> None:
+    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> None:
         """Let the hold count as ``cost`` instead of what was taken."""
         ...
 
@@ -135,9 +133,8 @@ class Holds:
         left_us = hold.until_us - self._clock.now_us()
         if not unused or left_us <= 0:
             return 0
-        if await self._ended.end(hold, unused, left_us / 1_000_000) is not None:
+        if not await self._ended.give_back(hold, unused * hold.unit_cost, left_us // 1_000):
             return 0
-        await self._ended.give_back(hold, unused * hold.unit_cost)
         self.tally.returned += unused * hold.unit_cost
         return unused
 
@@ -151,11 +148,11 @@ class Holds:
         if left_us <= 0:
             raise HoldEndedError("its time is over: the estimate stands")
         returned, charged = max(0, hold.units - cost), max(0, cost - hold.units)
-        before = await self._ended.end(hold, cost, left_us / 1_000_000)
+        before = await self._ended.settle_once(hold, cost, left_us // 1_000)
         if before is not None and before != cost:
             raise HoldEndedError(f"it was settled at {before} before")
         if before is None and cost != hold.units:
-            await self._ended.replace(hold, cost * hold.unit_cost)
+            await self._ended.replace(hold, cost * hold.unit_cost, left_us // 1_000)
         if before is None:
             self.tally.settled += cost * hold.unit_cost
         return returned, charged, before is not None

@@ -1,6 +1,7 @@
 """A region's counters of one limit, for tests of what regions tell each other: the scripts on a real server."""
 
 from collections.abc import Sequence
+from secrets import token_bytes
 
 import redis
 
@@ -15,6 +16,7 @@ from data_plane.domain.counts_wire import (
     merge_keys,
 )
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
 from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
 from tests.conformance.drivers import VIRTUAL_CLOCK
@@ -52,9 +54,11 @@ class Region:
         arguments = [peer, self._regions, encode_merge(self._params, cells)]
         return decode_merged(self._run(merge_script(), merge_keys([self.key]), arguments))[0]
 
-    def give_back(self, cost: int, charged_us: int) -> int:
-        keys, arguments = [self.dirty, self.key], [charged_us, encode_check(cost, [self._params])]
-        return self._run(give_back_script(), keys, arguments)
+    def give_back(self, cost: int, charged_us: int, id: bytes | None = None) -> int:
+        """``id`` names the give-back; each is another unless a test says so."""
+        own = give_back_key(self.key, id or token_bytes(8))
+        arguments = [charged_us, encode_check(cost, [self._params]), 60_000]
+        return self._run(give_back_script(), [self.dirty, own, self.key], arguments)
 
     @property
     def _params(self) -> bytes:

@@ -83,6 +83,17 @@ def test_a_regional_limit_gives_back_too(client, algorithm: str):
     assert not region.is_dirty()
 
 
+@pytest.mark.parametrize("algorithm", [*ALL, "leaky_bucket"])
+def test_a_give_back_whose_answer_was_lost_comes_again_and_credits_nothing(client, algorithm: str):
+    region, _ = pair(client, algorithm)
+    region.rule = msgspec.structs.replace(region.rule, mode="regional")
+    full = region.left()
+    region.hit(2)
+    region.hit(2)
+    assert [region.give_back(2, START_US, b"one"), region.give_back(2, START_US, b"one")] == [1, 0]
+    assert region.left() == full - 2
+
+
 @pytest.mark.parametrize("algorithm", WINDOWS)
 def test_nothing_is_given_back_to_another_window(client, algorithm: str):
     region, _ = pair(client, algorithm)

@@ -1,6 +1,5 @@
 """Making script calls of decisions: how many fit, which share a slot, and the bytes to send."""
 
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from data_plane.adapters.redis.calls import Answers, Call, CallOwner
@@ -32,44 +31,29 @@ class Slots(Protocol):
 class CallBuilder:
     """Packs ``EVALSHA``: KEYS[1] is the dirty set, then every counter; one argument a decision."""
 
-    def __init__(
-        self,
-        settings: RedisSettings,
-        encode: Callable[[int, Sequence[bytes]], bytes],
-        answers: Answers,
-        dirty_key: bytes,
-        slots: Slots | None,
-    ) -> None:
+    def __init__(self, settings: RedisSettings, answers: Answers, dirty_key: bytes, slots: Slots | None) -> None:
         self._max_decisions = settings.max_batch_decisions
         self._max_limits = settings.max_batch_limits
-        self._encode = encode
         self._answers = answers
         self._dirty_key = dirty_key
         self._slots = slots
 
     def fitting(self, pending: list[CounterCheck]) -> int:
         """How many of the first decisions one call may carry; at least one."""
-        limits = taken = 0
-        for check in pending[: self._max_decisions]:
-            limits += len(check.keys)
-            if limits > self._max_limits and taken:
-                break
-            taken += 1
+        counts = [len(check.keys) for check in pending[: self._max_decisions]]
+        taken, limits = len(counts), sum(counts)
+        while limits > self._max_limits and taken > 1:
+            taken -= 1
+            limits -= counts[taken]
         return taken
 
     def build(
         self, owner: CallOwner, sha: bytes, checks: list[CounterCheck], times: list[float], slot: int | None
     ) -> list[Call]:
         """One call with these decisions. One that cannot be encoded is refused, and the others travel alone."""
-        keys: list[bytes] = []
-        arguments: list[bytes] = []
-        counts: list[int] = []
-        encode = self._encode
         try:
-            for check in checks:
-                arguments.append(encode(check.cost, check.params))
-                keys.extend(check.keys)
-                counts.append(len(check.keys))
+            keys = [key for check in checks for key in check.keys]
+            arguments = [check.packed for check in checks]
             dirty_key = self._dirty_key if self._slots is None else self._slots.dirty_key_of(checks, slot)
             packed = pack_command(b"EVALSHA", sha, len(keys) + 1, dirty_key, *keys, *arguments)
         except Exception:  # noqa: BLE001  whatever is wrong with one decision, its neighbours must not suffer
@@ -78,7 +62,7 @@ class CallBuilder:
                 return []
             alone = zip(checks, times, strict=True)
             return [call for check, time in alone for call in self.build(owner, sha, [check], [time], slot)]
-        return [Call(owner=owner, checks=checks, times=times, counts=counts, packed=packed, slot=slot)]
+        return [Call(owner=owner, checks=checks, times=times, packed=packed, slot=slot)]
 
 
 def by_slot(

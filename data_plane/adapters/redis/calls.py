@@ -3,43 +3,37 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from data_plane.adapters.redis.stats import StoreStats
-from data_plane.domain.outcome import Outcome
+from data_plane.domain.wire import FIGURES
 from data_plane.services.ports import CounterCheck, StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
 
-class ScriptCodec(NamedTuple):
-    """The decision script and its wire: ``encode`` makes one argument a decision, ``decode`` reads a batch's reply."""
-
-    source: str
-    encode: Callable[[int, Sequence[bytes]], bytes]
-    decode: Callable[[bytes, Sequence[int]], tuple[int, Sequence[list[Outcome]]]]
-
-
 class Answers:
-    """Calls ``done``, counts what went wrong, and lets no callback harm its neighbours."""
+    """Calls ``done`` and ``failed``, counts what went wrong, and lets no callback harm its neighbours."""
 
-    def __init__(self, stats: StoreStats) -> None:
+    def __init__(self, stats: StoreStats, now_us: Callable[[], int]) -> None:
         self._stats = stats
+        self._now_us = now_us
         self._loop = asyncio.get_running_loop()
         self._refused: dict[str, list[CounterCheck]] = {}
 
-    def give(self, checks: Sequence[CounterCheck], outcomes: Sequence[list[Outcome]], now_us: int) -> None:
-        """Answer decisions, each with its outcomes."""
-        for check, own in zip(checks, outcomes, strict=True):
+    def give(self, checks: Sequence[CounterCheck], figures: Sequence[int], at: int = 1) -> None:
+        """Answer decisions from a reply; the figures of the first begin at ``at``."""
+        now_us = self._now_us()
+        for check in checks:
             try:
-                check.done(own, now_us)
+                check.done(figures, at, now_us)
             except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
                 self._broken_callback()
+            at += FIGURES * len(check.keys)
 
     def pass_on(self, check: CounterCheck, error: StoreUnavailableError) -> None:
         """Answer one decision with an error that was counted where it arose."""
         try:
-            check.done(error, 0)
+            check.failed(error, self._now_us())
         except Exception:  # noqa: BLE001  as above
             self._broken_callback()
 
@@ -50,10 +44,7 @@ class Answers:
         self._stats.errors[reason] += len(checks)
         error = StoreUnavailableError(reason)
         for check in checks:
-            try:
-                check.done(error, 0)
-            except Exception:  # noqa: BLE001  the caller's own bug must not take its batch along
-                self._broken_callback()
+            self.pass_on(check, error)
 
     def refuse_soon(self, check: CounterCheck, reason: str) -> None:
         """Refuse on the loop's next turn. Within ``submit`` a pipelining caller would recurse, one level a request."""
@@ -76,7 +67,7 @@ class Answers:
 class Call:
     """One script call. Its decisions are in the order of ``times`` (loop seconds), so they expire from the front."""
 
-    __slots__ = ("_expired", "_owner", "checks", "counts", "packed", "reloaded", "slot", "times")
+    __slots__ = ("_expired", "_owner", "checks", "packed", "reloaded", "slot", "times")
 
     def __init__(
         self,
@@ -84,14 +75,12 @@ class Call:
         owner: "CallOwner",
         checks: list[CounterCheck],
         times: list[float],
-        counts: list[int],
         packed: bytes,
         slot: int | None,
     ) -> None:
         self._owner = owner
         self.checks = checks
         self.times = times
-        self.counts = counts
         self.packed = packed
         self.slot = slot
         self.reloaded = False
@@ -127,13 +116,18 @@ class Call:
         self._expired = len(self.checks)
         return left
 
-    def deliver(self, answers: Answers, outcomes: Sequence[list[Outcome]], now_us: int) -> None:
-        """Answer every decision that was not given up meanwhile."""
+    def deliver(self, answers: Answers, figures: Sequence[int]) -> None:
+        """Answer every decision that was not given up meanwhile. Raises ``ValueError`` for a reply that cannot be ours."""
         checks, start = self.checks, self._expired
+        limits = sum([len(check.keys) for check in checks])
+        if len(figures) != 1 + FIGURES * limits:
+            raise ValueError(f"{len(figures)} figures for {limits} limits")
         self._expired = len(checks)
         if start:
-            checks, outcomes = checks[start:], outcomes[start:]
-        answers.give(checks, outcomes, now_us)
+            at = 1 + FIGURES * sum([len(check.keys) for check in checks[:start]])
+            answers.give(checks[start:], figures, at)
+        else:
+            answers.give(checks, figures)
 
     def on_reply(self, reply: object) -> None:
         """A reply of the link is for this call."""

@@ -7,9 +7,7 @@ from typing import Any, cast
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from data_plane.adapters.redis.connect import connection_options
@@ -23,9 +21,8 @@ Reply = Any
 class SideClient:
     """Commands and scripts beside the hot pipeline. Raises redis-py's ``RedisError``; connects on first use."""
 
-    def __init__(self, settings: RedisSettings, sentinel: Sentinel | None, *, retries: bool = True) -> None:
-        """``retries=False``: what may have been done is not done again when its answer was lost."""
-        self._client = _make_client(settings, sentinel, retries=retries)
+    def __init__(self, settings: RedisSettings, sentinel: Sentinel | None) -> None:
+        self._client = _make_client(settings, sentinel)
         self._shas: dict[str, str] = {}
 
     async def execute(self, *args: Argument) -> Reply:
@@ -56,10 +53,8 @@ class SideClient:
         await self._client.aclose()
 
 
-def _make_client(settings: RedisSettings, sentinel: Sentinel | None, *, retries: bool) -> Redis | RedisCluster:
+def _make_client(settings: RedisSettings, sentinel: Sentinel | None) -> Redis | RedisCluster:
     options = connection_options(settings)
-    if not retries:
-        options["retry"] = Retry(NoBackoff(), 0)
     secure = settings.url.startswith("rediss://")
     if sentinel is not None:
         address = ("host", "port", "path")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from redis.crc import key_slot
 from redis.exceptions import RedisError
@@ -37,6 +37,7 @@ class Cluster:
         make_connector: Callable[[Address], Connector],
         give_back: GiveBack,
         stats: StoreStats,
+        now_us: Callable[[], int],
         deadline_s: float,
         backoff: Backoff,
     ) -> None:
@@ -45,7 +46,7 @@ class Cluster:
         self._make_connector = make_connector
         self._give_back = give_back
         self._stats = stats
-        self._answers = Answers(stats)
+        self._answers = Answers(stats, now_us)
         self._patience_s = deadline_s / 2
         self._loop = asyncio.get_running_loop()
         self._shards: dict[Address, Shard] = {}
@@ -77,6 +78,11 @@ class Cluster:
             return
         self._stats.splits += 1
         Split(check, list(groups.values()), submit=self.submit, give_back=self._give_back, answers=self._answers)
+
+    def submit_all(self, checks: Sequence[CounterCheck]) -> None:
+        """Decide each on the shard of its slot, in order."""
+        for check in checks:
+            self.submit(check)
 
     def slot_of(self, check: CounterCheck) -> int:
         """The slot of a check that has only one."""

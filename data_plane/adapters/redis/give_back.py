@@ -7,12 +7,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from redis.exceptions import RedisClusterException, RedisError
 
 from data_plane.adapters.redis.stats import StoreStats
+from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import encode_check
 from data_plane.services.ports import CounterCheck
 
 log = logging.getLogger(__name__)
 
 MOST_UNDER_WAY = 256
+ID_BYTES = 8
+REMEMBERED_MS = 60_000
+"""Longer than redis-py goes on trying."""
 CallScript = Callable[[str, Sequence[bytes], Sequence[bytes | int]], Awaitable[object]]
 
 
@@ -24,10 +28,12 @@ class GiveBacks:
     """
 
     def __init__(
-        self, script: str, call_script: CallScript, dirty_key: Callable[[bytes], bytes], stats: StoreStats
-    ) -> None:
+        self, script: str, call_script: CallScript, dirty_key: Callable[[bytes], bytes], stats: StoreStats,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
         self._script = script
         self._call_script = call_script
+        self._random_bytes = random_bytes
         self._dirty_key = dirty_key
         self._stats = stats
         self._under_way: set[asyncio.Task[None]] = set()
@@ -46,9 +52,11 @@ class GiveBacks:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _run(self, check: CounterCheck, now_us: int) -> None:
-        keys = [self._dirty_key(check.keys[0]), *check.keys]
+        own = give_back_key(check.keys[0], self._random_bytes(ID_BYTES))
+        keys = [self._dirty_key(check.keys[0]), own, *check.keys]
+        arguments = [now_us, encode_check(check.cost, check.params), REMEMBERED_MS]
         try:
-            await self._call_script(self._script, keys, [now_us, encode_check(check.cost, check.params)])
+            await self._call_script(self._script, keys, arguments)
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             self._stats.give_back_failures += 1
             log.warning("could not give back what a denied decision consumed: %s", error)

@@ -1,10 +1,11 @@
 """One server's queue of decisions: forms batches, keeps deadlines, and stops waiting when the circuit opens."""
 
 import asyncio
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 
 from data_plane.adapters.redis.batches import CallBuilder, Slots, by_slot
-from data_plane.adapters.redis.calls import Answers, Call, CallOwner, ScriptCodec
+from data_plane.adapters.redis.calls import Answers, Call, CallOwner
 from data_plane.adapters.redis.circuit import Backoff, Circuit
 from data_plane.adapters.redis.connect import Connector
 from data_plane.adapters.redis.keeper import LinkKeeper
@@ -13,6 +14,7 @@ from data_plane.adapters.redis.reasons import Reason, classify, error_code
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.adapters.redis.status import ShardStatus
+from data_plane.domain.wire import decode_figures
 from data_plane.services.ports import CounterCheck
 
 SWEEPS_PER_DEADLINE = 4
@@ -26,18 +28,19 @@ class Shard(CallOwner):
         self,
         settings: RedisSettings,
         *,
-        codec: ScriptCodec,
+        script: str,
         connector: Connector,
         stats: StoreStats,
         random: Callable[[], float],
+        now_us: Callable[[], int],
         dirty_key: bytes = b"",
         slots: Slots | None = None,
     ) -> None:
-        self._codec = codec
+        self._script = script
         self._slots = slots
         self._stats = stats
-        self._answers = Answers(stats)
-        self._builder = CallBuilder(settings, codec.encode, self._answers, dirty_key, slots)
+        self._answers = Answers(stats, now_us)
+        self._builder = CallBuilder(settings, self._answers, dirty_key, slots)
         self._max_pending = settings.max_pending
         self._max_calls = settings.max_in_flight if slots is None else CLUSTER_CALLS_IN_FLIGHT
         self._deadline_s = settings.deadline_ms / 1000
@@ -83,6 +86,20 @@ class Shard(CallOwner):
         if not self._flush_scheduled and self._in_flight < self._max_calls:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+
+    def submit_all(self, checks: Sequence[CounterCheck]) -> None:
+        """Queue decisions at once; those beyond what the queue holds are refused."""
+        fits = self._max_pending - len(self._pending)
+        if self.circuit.state != "closed" or self._closing or len(checks) > fits:
+            for check in checks:
+                self.submit(check)
+            return
+        self._pending += checks
+        self._times += [self._loop.time()] * len(checks)
+        if self._sweep_timer is None:
+            self._arm_sweep()
+        if self._in_flight < self._max_calls:
+            self._schedule_flush()
 
     def resubmit(self, checks: list[CounterCheck], times: list[float]) -> None:
         """Queue decisions that another server did not run; they keep their age and go first."""
@@ -203,13 +220,13 @@ class Shard(CallOwner):
         else:
             self.circuit.succeeded(self._loop.time())
             self.keeper.works()
+        decided = len(call.unanswered)
         try:
-            now_us, outcomes = self._codec.decode(reply, call.counts)
-        except Exception:  # noqa: BLE001  whatever is wrong with a reply, its decisions still need an answer
+            call.deliver(self._answers, decode_figures(reply))
+        except (ValueError, struct.error):  # whatever is wrong with a reply, its decisions still need an answer
             self._answers.refuse(call.give_up(), "script_error")
             return
-        self._stats.decisions += len(call.unanswered)
-        call.deliver(self._answers, outcomes, now_us)
+        self._stats.decisions += decided
 
     def _on_error(self, call: Call, message: str) -> None:
         code = error_code(message)
@@ -233,7 +250,7 @@ class Shard(CallOwner):
     def _reload_and_send(self, call: Call) -> None:
         """The server forgot the script (restart, SCRIPT FLUSH). The call did not run, so sending it again is safe."""
         self._stats.script_loads += 1
-        self._send_again(call, pack_command(b"SCRIPT", b"LOAD", self._codec.source), reloaded=True)
+        self._send_again(call, pack_command(b"SCRIPT", b"LOAD", self._script), reloaded=True)
 
     def _send_again(self, call: Call, before: bytes, *, reloaded: bool = False) -> None:
         """Send what is left of a call that did not run, after the command ``before``."""

@@ -12,7 +12,7 @@ import msgspec
 
 from data_plane.adapters.redis.calls import Answers
 from data_plane.domain.outcome import Outcome
-from data_plane.domain.wire import SHADOW
+from data_plane.domain.wire import SHADOW, figures_of
 from data_plane.services.ports import CallbackCheck, CounterCheck, StoreUnavailableError
 
 Answer = Sequence[Outcome] | StoreUnavailableError
@@ -68,7 +68,7 @@ class Split:
         error = next((answer for answer in self._answer if isinstance(answer, StoreUnavailableError)), None)
         passed = [self._passed(number) for number in range(len(self._parts))]
         if error is None and all(passed):
-            self._answers.give([self._whole], [self._joined()], max(self._now_us))
+            self._answers.give([self._whole], figures_of(max(self._now_us), self._joined()))
             return
         cost = self._whole.cost
         for number in range(len(self._parts)):
@@ -76,7 +76,7 @@ class Split:
                 self._give_back(self._consumed(number), self._now_us[number])
                 self._answer[number] = [_before(outcome, cost) for outcome in self._outcomes(number)]
         if error is None:
-            self._answers.give([self._whole], [self._joined()], max(self._now_us))
+            self._answers.give([self._whole], figures_of(max(self._now_us), self._joined()))
         else:
             self._answers.pass_on(self._whole, error)
 
@@ -91,7 +91,7 @@ class Split:
         """The group without the shadow limits that would have denied: they took nothing."""
         part = self._parts[number]
         took = [place for place, outcome in enumerate(self._outcomes(number)) if outcome.allowed]
-        return CallbackCheck([part.keys[i] for i in took], [part.params[i] for i in took], part.cost, part.done)
+        return CallbackCheck([part.keys[i] for i in took], [part.params[i] for i in took], part.cost, _ignored)
 
     def _outcomes(self, number: int) -> Sequence[Outcome]:
         answer = self._answer[number]
@@ -105,6 +105,10 @@ class Split:
             for place, outcome in zip(members, self._outcomes(number), strict=True)
         }
         return [placed[place] for place in range(len(placed))]
+
+
+def _ignored(_answer: Answer, _now_us: int) -> None:
+    """What is given back is not answered by the store."""
 
 
 def _before(outcome: Outcome, cost: int) -> Outcome:

@@ -3,12 +3,13 @@
 import asyncio
 import random as system_random
 from collections.abc import Callable, Mapping, Sequence
+from secrets import token_bytes
 from typing import Any
 
 from redis.crc import key_slot
 
+from data_plane.adapters.clock import SystemClock
 from data_plane.adapters.redis.batches import Slots
-from data_plane.adapters.redis.calls import ScriptCodec
 from data_plane.adapters.redis.circuit import Backoff
 from data_plane.adapters.redis.client import Argument, Reply, SideClient
 from data_plane.adapters.redis.cluster import Cluster
@@ -26,7 +27,6 @@ from data_plane.adapters.redis.topology import (
     make_sentinel,
     master_of,
 )
-from data_plane.domain.wire import decode_reply, encode_check
 from data_plane.services.ports import CounterCheck
 from lua import decide_script, give_back_script
 
@@ -34,35 +34,45 @@ from lua import decide_script, give_back_script
 class RedisCounterStore:
     """The region's counters. Make it on the event loop, ``await start()``, and ``close()`` at the end.
 
-    ``random`` gives floats in [0, 1) for jitter.
+    ``random`` gives floats in [0, 1) for jitter, ``now_us`` the node's clock, which answers are handed with.
     """
 
-    def __init__(self, settings: RedisSettings, random: Callable[[], float] = system_random.random) -> None:
+    def __init__(
+        self,
+        settings: RedisSettings,
+        random: Callable[[], float] = system_random.random,
+        now_us: Callable[[], int] = SystemClock().now_us,
+    ) -> None:
         self.settings = settings
         self.stats = StoreStats()
         self._random = random
-        self._codec = ScriptCodec(source=decide_script(), encode=encode_check, decode=decode_reply)
+        self._now_us = now_us
+        self._script = decide_script()
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
-        self._give_backs = GiveBacks(give_back_script(), self.call_script_once, self.dirty_key_beside, self.stats)
+        self._give_backs = GiveBacks(
+            give_back_script(), self.call_script, self.dirty_key_beside, self.stats, token_bytes
+        )
         self._topology = self._make_topology()
         self._side: SideClient | None = None
-        self._once: SideClient | None = None
 
     async def start(self) -> None:
         """Connect and check the server. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
         await self._topology.start()
 
     def submit(self, check: CounterCheck) -> None:
-        """Decide ``check`` as soon as possible. Its ``done`` is called later, never from within this call."""
+        """Decide ``check`` as soon as possible. It is answered later, never from within this call."""
         self._topology.submit(check)
+
+    def submit_all(self, checks: Sequence[CounterCheck]) -> None:
+        """The same for many at once, in order."""
+        self._topology.submit_all(checks)
 
     async def close(self, timeout_s: float = 1.0) -> None:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
         await self._topology.close(timeout_s)
         await self._give_backs.finish()
-        for client in (self._side, self._once):
-            if client is not None:
-                await client.close()
+        if self._side is not None:
+            await self._side.close()
         if self._sentinel is not None:
             await asyncio.gather(*(sentinel.aclose() for sentinel in self._sentinel.sentinels))
 
@@ -85,14 +95,11 @@ class RedisCounterStore:
         return await self._side_client().execute(*args)
 
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """One script beside the hot pipeline; on a Cluster all keys must share a slot. Raises ``RedisError``."""
-        return await self._side_client().call_script(source, keys, args)
+        """One script beside the hot pipeline; on a Cluster all keys must share a slot. Raises ``RedisError``.
 
-    async def call_script_once(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """As ``call_script``, at most once: for scripts that give units back, where twice would admit too much."""
-        if self._once is None:
-            self._once = SideClient(self.settings, self._sentinel, retries=False)
-        return await self._once.call_script(source, keys, args)
+        redis-py sends it again when the connection breaks: a script must bear to run twice.
+        """
+        return await self._side_client().call_script(source, keys, args)
 
     async def info(self) -> Sequence[Mapping[str, Any]]:
         """``INFO`` of every server that holds counters. Raises redis-py's ``RedisError``."""
@@ -109,14 +116,14 @@ class RedisCounterStore:
             return self._make_cluster()
         if self._sentinel is not None:
             resolve = master_of(self._sentinel, settings.master_name)
-            connector = Connector(settings, self._codec.source, resolve, master_only=True)
+            connector = Connector(settings, self._script, resolve, master_only=True)
             return SingleServer(settings.master_name, self._make_shard, connector)
-        connector = Connector(settings, self._codec.source, address_in_url, master_only=False)
+        connector = Connector(settings, self._script, address_in_url, master_only=False)
         return SingleServer(connector.description, self._make_shard, connector)
 
     def _make_cluster(self) -> Cluster:
         settings = self.settings
-        source = self._codec.source
+        source = self._script
 
         def connector_to(address: Address) -> Connector:
             async def resolve() -> Address:
@@ -130,6 +137,7 @@ class RedisCounterStore:
             make_connector=connector_to,
             give_back=self._give_backs,
             stats=self.stats,
+            now_us=self._now_us,
             deadline_s=settings.deadline_ms / 1000,
             backoff=Backoff(
                 base_s=settings.backoff_base_ms / 1000, cap_s=settings.backoff_cap_ms / 1000, random=self._random
@@ -143,10 +151,11 @@ class RedisCounterStore:
     def _make_shard(self, connector: Connector, slots: Slots | None = None) -> Shard:
         return Shard(
             self.settings,
-            codec=self._codec,
+            script=self._script,
             connector=connector,
             stats=self.stats,
             random=self._random,
+            now_us=self._now_us,
             dirty_key=DIRTY_KEY,
             slots=slots,
         )

@@ -1,6 +1,6 @@
 """Which server holds the counters of a store that is not a Cluster: the one in the URL, or the Sentinels' master."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from redis.asyncio.sentinel import Sentinel
@@ -18,7 +18,11 @@ class Topology(Protocol):
     """Routes decisions to shards."""
 
     def submit(self, check: CounterCheck) -> None:
-        """Decide ``check``; its ``done`` is called later."""
+        """Decide ``check``; it is answered later."""
+        ...
+
+    def submit_all(self, checks: Sequence[CounterCheck]) -> None:
+        """Decide many, in order."""
         ...
 
     def dirty_keys(self) -> list[bytes]:
@@ -49,6 +53,7 @@ class SingleServer:
         self._address = address
         self._shard = make_shard(connector)
         self.submit = self._shard.submit
+        self.submit_all = self._shard.submit_all
 
     def dirty_key(self, slot: int | None) -> bytes:  # noqa: ARG002  one server: slots mean nothing
         """The one dirty set."""
