@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from contract.blocks import Block, Switch
 from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 
 Kind = Literal[
-    "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter"
-]
+    "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter",
+    "block", "enforcement",
+]  # fmt: skip
 KINDS: tuple[Kind, ...] = (
     "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter",
+    "block", "enforcement",
 )  # fmt: skip
 
 
@@ -83,7 +86,20 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float | None = None
 
 
-Document = Region | Plan | LimitRule | Endpoint | Backend | Client | ApiKey | Gateway | AdaptivePolicy | Reporter
+Document = (
+    Region
+    | Plan
+    | LimitRule
+    | Endpoint
+    | Backend
+    | Client
+    | ApiKey
+    | Gateway
+    | AdaptivePolicy
+    | Reporter
+    | Block
+    | Switch
+)
 DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "region": Region,
     "plan": Plan,
@@ -95,6 +111,8 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "gateway": Gateway,
     "adaptive_policy": AdaptivePolicy,
     "reporter": Reporter,
+    "block": Block,
+    "enforcement": Switch,
 }
 """The type of each kind's body. A document's id is its natural name (a key's: its ``sha256``; a limit's: ``name``)."""
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from contract.blocks import Block, Switch
 from contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region
 from contract.digest import bucket_of, document_hash
 from contract.limits import LimitRule
@@ -55,6 +56,8 @@ _NAMES: dict[type[Document], tuple[Kind, str]] = {
     Gateway: ("gateway", "gateway"),
     AdaptivePolicy: ("adaptive_policy", "policy"),
     Reporter: ("reporter", "reporter"),
+    Block: ("block", "block"),
+    Switch: ("enforcement", "target"),
 }
 
 
