@@ -17,8 +17,9 @@ _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_
 _RULE = struct.Struct("<Bddd")
 _COST = struct.Struct("<d")
 _CHECK = struct.Struct("<dB")
-_NOW = struct.Struct("<q")
-_OUTCOME = struct.Struct("<qqq")
+
+FIGURES = 3
+"""Numbers in a reply for each limit."""
 
 
 def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
@@ -40,23 +41,41 @@ def encode_charge(params: bytes, cost: int) -> bytes:
     return _COST.pack(cost) + params
 
 
+def decode_figures(reply: bytes) -> tuple[int, ...]:
+    """A reply as it is: the store's clock in microseconds, then for each limit remaining, reset_us, wait."""
+    return struct.unpack(f"<{len(reply) // 8}q", reply)
+
+
+def outcomes_of(figures: Sequence[int], at: int, count: int) -> list[Outcome]:
+    """The outcomes of ``count`` limits whose figures begin at ``at``."""
+    outcomes = []
+    for place in range(at, at + FIGURES * count, FIGURES):
+        left, reset_us, wait = figures[place : place + FIGURES]
+        if wait >= 0:
+            outcomes.append(Outcome(True, left, reset_us, 0, wait))
+        else:
+            outcomes.append(Outcome(False, left, reset_us, -1 - wait if wait != -1 else NEVER, 0))
+    return outcomes
+
+
+def figures_of(now_us: int, outcomes: Sequence[Outcome]) -> list[int]:
+    """The reply to one check that these outcomes would have come in."""
+    figures = [now_us]
+    for outcome in outcomes:
+        wait = outcome.delay_us if outcome.allowed else -1 if outcome.retry_us == NEVER else -1 - outcome.retry_us
+        figures += (outcome.remaining, outcome.reset_us, wait)
+    return figures
+
+
 def decode_reply(reply: bytes, counts: Sequence[int]) -> tuple[int, list[list[Outcome]]]:
     """The store's clock in microseconds, and for each check its outcomes; ``counts`` are the limits of each check."""
-    outcomes = [
-        Outcome(True, left, reset, 0, wait)
-        if wait >= 0
-        else Outcome(False, left, reset, -1 - wait if wait != -1 else NEVER, 0)
-        for left, reset, wait in _OUTCOME.iter_unpack(reply[8:])
-    ]
-    if counts.count(1) == len(counts):
-        return _NOW.unpack_from(reply)[0], [[outcome] for outcome in outcomes]
+    figures = decode_figures(reply)
     checks = []
-    start = 0
+    at = 1
     for count in counts:
-        end = start + count
-        checks.append(outcomes[start:end])
-        start = end
-    return _NOW.unpack_from(reply)[0], checks
+        checks.append(outcomes_of(figures, at, count))
+        at += FIGURES * count
+    return figures[0], checks
 
 
 def _parameters(rule: LimitRule) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.domain.wire import encode_check, outcomes_of
 from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.tally import Tally
@@ -102,7 +103,7 @@ class Decider:
 class _Inquiry:
     """A check on its way to the store and back: the port's ``CounterCheck``."""
 
-    __slots__ = ("_decider", "asked_us", "cost", "decided", "keys", "params", "prepared")
+    __slots__ = ("_decider", "asked_us", "cost", "decided", "keys", "packed", "params", "prepared")
 
     def __init__(
         self, decider: Decider, prepared: Prepared, keys: Sequence[bytes], asked_us: int, decided: Done
@@ -112,12 +113,14 @@ class _Inquiry:
         self.keys = keys
         self.params: Sequence[bytes] = prepared.bound.params
         self.cost = prepared.cost
+        self.packed = encode_check(self.cost, self.params)
         self.asked_us = asked_us
         self.decided = decided
 
-    def done(self, answer: list[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
-        """The store's answer, or why there is none."""
-        if isinstance(answer, StoreUnavailableError):
-            self._decider.unanswered(self, answer)
-        else:
-            self._decider.answered(self, answer)
+    def done(self, figures: Sequence[int], at: int, _now_us: int) -> None:
+        """The store has decided."""
+        self._decider.answered(self, outcomes_of(figures, at, len(self.keys)))
+
+    def failed(self, error: StoreUnavailableError, _now_us: int) -> None:
+        """The store has not."""
+        self._decider.unanswered(self, error)

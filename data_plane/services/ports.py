@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.wire import encode_check, outcomes_of
 
 
 class StoreUnavailableError(Exception):
@@ -17,43 +18,82 @@ class StoreUnavailableError(Exception):
 class CounterCheck(Protocol):
     """One decision as the store sees it: the counters of every limit that applies, and what each allows.
 
-    ``keys[i]`` and ``params[i]`` belong together; ``params`` come from ``domain.wire.encode_rule``.
+    ``keys[i]`` and ``params[i]`` belong together; ``params`` come from ``domain.wire.encode_rule``, and ``encode_check``
+    makes ``packed`` of them and the cost.
     """
 
     keys: Sequence[bytes]
-    params: Sequence[bytes]
-    cost: int
 
-    def done(self, answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
-        """Called exactly once, on the event loop: the outcomes in the order of ``keys`` and the store's clock in
-        microseconds, or the error. Must not raise.
+    @property
+    def params(self) -> Sequence[bytes]:
+        """What each limit allows, packed."""
+        ...
+
+    @property
+    def packed(self) -> bytes:
+        """The whole check, packed."""
+        ...
+
+    @property
+    def cost(self) -> int:
+        """Units, the same from every limit."""
+        ...
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided; called on the event loop, once, unless ``failed`` is. Must not raise.
+
+        ``figures[0]`` is the store's clock in microseconds; from ``at`` on there are three numbers for each key, in
+        order: remaining, reset_us and the wait, as in ``domain.wire``. ``now_us`` is the node's clock.
         """
+        ...
+
+    def failed(self, error: StoreUnavailableError, now_us: int) -> None:
+        """The store has not decided. Must not raise."""
         ...
 
 
 class CallbackCheck:
-    """A ``CounterCheck`` that is answered by calling ``done``."""
+    """A ``CounterCheck`` that is answered by calling ``answered`` with the outcomes in the order of ``keys`` and the
+    store's clock in microseconds, or with the error.
+    """
 
-    __slots__ = ("cost", "done", "keys", "params")
+    __slots__ = ("_answered", "cost", "keys", "params")
 
     def __init__(
         self,
         keys: Sequence[bytes],
         params: Sequence[bytes],
         cost: int,
-        done: Callable[[list[Outcome] | StoreUnavailableError, int], None],
+        answered: Callable[[list[Outcome] | StoreUnavailableError, int], None],
     ) -> None:
         self.keys = keys
         self.params = params
         self.cost = cost
-        self.done = done
+        self._answered = answered
+
+    @property
+    def packed(self) -> bytes:
+        """The whole check, packed."""
+        return encode_check(self.cost, self.params)
+
+    def done(self, figures: Sequence[int], at: int, _now_us: int) -> None:
+        """The store has decided."""
+        self._answered(outcomes_of(figures, at, len(self.keys)), figures[0])
+
+    def failed(self, error: StoreUnavailableError, _now_us: int) -> None:
+        """The store has not."""
+        self._answered(error, 0)
 
 
 class CounterStore(Protocol):
     """The region's counters. A check is all or nothing: if an enforced limit denies, none is consumed."""
 
     def submit(self, check: CounterCheck) -> None:
-        """Decide ``check`` as soon as possible and call its ``done``; returns at once."""
+        """Decide ``check`` as soon as possible and call its ``done`` or ``failed``; returns at once."""
+        ...
+
+    def submit_all(self, checks: Sequence[CounterCheck]) -> None:
+        """The same for many at once, in order."""
         ...
 
 
