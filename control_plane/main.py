@@ -48,6 +48,7 @@ from control_plane.web import openapi, problems
 from control_plane.web.body_limit import BodyLimit
 from control_plane.web.health import router as health_router
 from control_plane.web.measured import Measured
+from control_plane.web.request_ids import RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
@@ -147,6 +148,7 @@ def create_app(settings: Settings) -> FastAPI:
         lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
         max_failures=settings.max_failed_authentications,
     )
+    app.add_middleware(RequestIds)
     app.add_middleware(Measured, metrics=metrics)
     return app
 

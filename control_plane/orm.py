@@ -25,6 +25,7 @@ class Base(DeclarativeBase):
         int: BigInteger(),
         datetime: DateTime(timezone=True),
         dict[str, str]: JSONB(),
+        dict[str, Any]: JSONB(),
         list[str]: JSONB(),
         list[dict[str, Any]]: JSONB(),
     }

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Generic, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
@@ -51,6 +52,14 @@ class Resource(ABC, Generic[Row, Input, Shown]):
             raise self.missing(name)
         return found
 
+    def audited(self, row: Row) -> BaseModel:
+        """What the audit log keeps of a row: all that is needed to write it again."""
+        return self.view(row)
+
+    def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: Row | None) -> None:
+        """Tell the audit log. What is part of something else records that as a whole."""
+        write.record(self.noun, name, before, None if row is None else self.audited(row))
+
     def missing(self, name: str) -> NotFoundError:
         """The error for a name that nothing has."""
         return NotFoundError(f"There is no {self.noun} named {name}.")
@@ -67,7 +76,9 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         """Make one whose name is free."""
         if await self.rows.find(write.session, name) is not None:
             raise ConflictError(f"There is a {self.noun} named {name} already.")
-        return self.view(await self.save(write, name, body, None))
+        row = await self.save(write, name, body, None)
+        self.record(write, name, None, row)
+        return self.view(row)
 
     async def replace(
         self, write: ConfigWrite, name: str, body: Input, preconditions: Preconditions
@@ -75,13 +86,18 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         """Make one or replace it whole; says whether it was made."""
         current = await self.rows.find(write.session, name)
         preconditions.check(None if current is None else self.view(current))
-        return self.view(await self.save(write, name, body, current)), current is None
+        before = None if current is None else self.audited(current)
+        row = await self.save(write, name, body, current)
+        self.record(write, name, before, row)
+        return self.view(row), current is None
 
     async def delete(self, write: ConfigWrite, name: str, preconditions: Preconditions) -> None:
         """Delete one."""
         row = await self.row(write.session, name)
         preconditions.check(self.view(row))
+        before = self.audited(row)
         await self.remove(write, row)
+        self.record(write, name, before, None)
         await write.session.flush()
 
 

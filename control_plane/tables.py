@@ -1,13 +1,33 @@
 """Every table, gathered so that migrations can be held against them."""
 
 from control_plane.access import models as _access
+from control_plane.audit import models as _audit
+from control_plane.blocks import models as _blocks
 from control_plane.clients import models as _clients
+from control_plane.enforcement import models as _enforcement
+from control_plane.jobs import models as _jobs
 from control_plane.limits import models as _limits
 from control_plane.orm import Base
 from control_plane.plans import models as _plans
 from control_plane.regions import models as _regions
+from control_plane.replays import models as _replays
 from control_plane.rollout import models as _rollout
 from control_plane.routes import models as _routes
+from control_plane.usage import models as _usage
 
-MODELS = (_access, _clients, _limits, _plans, _regions, _rollout, _routes)
+MODELS = (
+    _access,
+    _audit,
+    _clients,
+    _jobs,
+    _limits,
+    _plans,
+    _regions,
+    _replays,
+    _rollout,
+    _routes,
+    _blocks,
+    _enforcement,
+    _usage,
+)
 METADATA = Base.metadata

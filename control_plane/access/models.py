@@ -21,8 +21,12 @@ class Token(Base):
     name: Mapped[str]
     role: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
+    previous_sha256: Mapped[str | None] = mapped_column(unique=True)
+    """After a rotation the secret before it works until ``previous_expires_at``."""
+    previous_expires_at: Mapped[datetime | None]
     prefix: Mapped[str | None]
     dialect: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]

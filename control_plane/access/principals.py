@@ -16,6 +16,8 @@ class Principal(NamedTuple):
 
     name: str
     role: Literal["viewer", "operator", "admin", "gateway", "region"]
+    id: str = ""
+    """A token's id: names come again after a revocation, ids do not."""
 
 
 def principal_of(request: Request) -> Principal:

@@ -3,7 +3,7 @@
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
 from contract.credentials import RANDOM_BYTES
@@ -47,7 +47,6 @@ async def create_key(
     client: ClientName,
     body: KeyCreate,
     change: Changing,
-    idempotency_key: Annotated[str | None, Header(max_length=256, pattern=r"^[ -~]*$")] = None,
 ) -> Response:
     """Give a client a key. The secret is shown in this answer and never again."""
     key_id = f"key_{secrets.token_hex(8)}"
@@ -59,7 +58,6 @@ async def create_key(
             body,
             key_id=key_id,
             random=secrets.token_bytes(RANDOM_BYTES),
-            idempotency_key=idempotency_key,
         )
     return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{key_id}", secret=True)
 

@@ -25,11 +25,8 @@ def view(row: KeyRow) -> KeyView:
     )
 
 
-async def create(
-    write: ConfigWrite, client: str, body: KeyCreate, *, key_id: str, random: bytes, idempotency_key: str | None
-) -> KeyCreated:
+async def create(write: ConfigWrite, client: str, body: KeyCreate, *, key_id: str, random: bytes) -> KeyCreated:
     """Give ``client`` a key: a secret made of 32 random bytes, or the one that the body brings."""
-    await _refuse_replay(write, client, idempotency_key)
     made = make_credential("client_key", random) if body.secret is None and body.secret_sha256 is None else None
     secret = made or body.secret
     if body.secret is not None and len(set(body.secret)) < MIN_DISTINCT_CHARACTERS:
@@ -44,9 +41,10 @@ async def create(
         prefix=None if secret is None else secret[:SHOWN_CHARACTERS],
         name=body.name,
         expires_at=body.expires_at,
-        idempotency_key=idempotency_key,
     )
     write.session.add(row)
+    await write.session.flush()
+    write.record("key", f"{client}/{key_id}", None, view(row))
     expires_at = None if body.expires_at is None else body.expires_at.timestamp()
     write.publish(ApiKey(sha256=sha256, key_id=key_id, client=client, expires_at=expires_at))
     return KeyCreated(
@@ -60,18 +58,10 @@ async def revoke(write: ConfigWrite, client: str, key_id: str) -> None:
     if row is None:
         raise missing(client, key_id)
     await write.session.delete(row)
+    write.record("key", f"{client}/{key_id}", view(row), None, "revoke")
     write.withdraw(DocumentKey("key", row.sha256))
 
 
 def missing(client: str, key_id: str) -> NotFoundError:
     """The error for a key that the client does not have."""
     return NotFoundError(f"The client {client} has no key {key_id}.")
-
-
-async def _refuse_replay(write: ConfigWrite, client: str, idempotency_key: str | None) -> None:
-    if idempotency_key is None:
-        return
-    earlier = await repository.key_by_idempotency(write.session, client, idempotency_key)
-    if earlier is not None:
-        detail = "This Idempotency-Key made a key already; its secret was shown then and is not stored."
-        raise ConflictError(detail, key_id=earlier.key_id)

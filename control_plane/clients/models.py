@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.orm import Base
@@ -24,16 +24,6 @@ class KeyRow(Base):
     """A client's key: only the hash of its secret, and a few first characters to know it by."""
 
     __tablename__ = "keys"
-    __table_args__ = (
-        Index(
-            "uq_keys_idempotency_key",
-            "client",
-            "idempotency_key",
-            unique=True,
-            postgresql_where=text("idempotency_key IS NOT NULL"),
-        ),
-    )
-
     key_id: Mapped[str] = mapped_column(primary_key=True)
     client: Mapped[str] = mapped_column(ForeignKey("clients.client", ondelete="CASCADE"), index=True)
     sha256: Mapped[str] = mapped_column(unique=True)
@@ -41,7 +31,7 @@ class KeyRow(Base):
     name: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime | None]
-    idempotency_key: Mapped[str | None]
+    last_used_at: Mapped[datetime | None]
 
 
 class ClientRow(Base):

@@ -34,12 +34,6 @@ async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:
     return await session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256))
 
 
-async def key_by_idempotency(session: AsyncSession, client: str, idempotency_key: str) -> KeyRow | None:
-    """The key that an earlier request with this ``Idempotency-Key`` made."""
-    query = select(KeyRow).where(KeyRow.client == client, KeyRow.idempotency_key == idempotency_key)
-    return await session.scalar(query)
-
-
 async def page_of_clients(
     session: AsyncSession, page: Page, plan: str | None, status: str | None, external_id: str | None
 ) -> Sequence[ClientRow]:

@@ -57,6 +57,20 @@ class ClientView(View):
     created_at: datetime
 
 
+class OverrideFigures(View):
+    """A client's own figures for one limit, as the audit log keeps them."""
+
+    limit: int
+    burst: int | None
+    expires_at: datetime | None
+
+
+class ClientRecord(ClientView):
+    """A client as the audit log keeps it: with its overrides by limit."""
+
+    overrides: dict[str, OverrideFigures]
+
+
 class ResetRequest(Body):
     """Nothing needs to be said."""
 

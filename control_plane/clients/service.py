@@ -3,13 +3,22 @@
 from typing import cast
 
 import msgspec
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Client, Override
 from contract.limits import violations
 from control_plane.clients import repository
 from control_plane.clients.models import ClientRow, OverrideRow
-from control_plane.clients.schemas import ClientFields, ClientView, OverrideReplace, OverrideView, Status
+from control_plane.clients.schemas import (
+    ClientFields,
+    ClientRecord,
+    ClientView,
+    OverrideFigures,
+    OverrideReplace,
+    OverrideView,
+    Status,
+)
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
@@ -43,6 +52,28 @@ def publish(write: ConfigWrite, row: ClientRow) -> None:
     )
 
 
+def to_view(row: ClientRow) -> ClientView:
+    """What is shown of a client."""
+    return ClientView(
+        client=row.client,
+        plan=row.plan,
+        status=cast("Status", row.status),
+        attributes=row.attributes,
+        external_id=row.external_id,
+        generation=row.generation,
+        created_at=row.created_at,
+    )
+
+
+def to_record(row: ClientRow) -> ClientRecord:
+    """What the audit log keeps of a client."""
+    overrides = {
+        override.limit_name: OverrideFigures(limit=override.limit, burst=override.burst, expires_at=override.expires_at)
+        for override in row.overrides
+    }
+    return ClientRecord(**to_view(row).model_dump(), overrides=overrides)
+
+
 class Clients(Resource[ClientRow, ClientFields, ClientView]):
     """Clients, each on one plan."""
 
@@ -56,15 +87,11 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
     def view(self, row: ClientRow) -> ClientView:
         """Show a client."""
-        return ClientView(
-            client=row.client,
-            plan=row.plan,
-            status=cast("Status", row.status),
-            attributes=row.attributes,
-            external_id=row.external_id,
-            generation=row.generation,
-            created_at=row.created_at,
-        )
+        return to_view(row)
+
+    def audited(self, row: ClientRow) -> ClientRecord:
+        """The client with its overrides."""
+        return to_record(row)
 
     async def filtered_page(
         self, session: AsyncSession, page: Page, *, plan: str | None, status: str | None, external_id: str | None
@@ -95,8 +122,10 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
     async def reset(self, write: ConfigWrite, name: str) -> ClientView:
         """Raise the client's generation: every region abandons what it counted for it."""
         row = await self.row(write.session, name)
+        before = to_record(row)
         row.generation += 1
         publish(write, row)
+        write.record(self.noun, name, before, to_record(row), "reset")
         return self.view(row)
 
 
@@ -108,7 +137,12 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
 
     def __init__(self, client: ClientRow) -> None:
         self._client = client
+        self._before = to_record(client)
         self.rows = repository.overrides_of(client.client)
+
+    def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: OverrideRow | None) -> None:  # noqa: ARG002  # the client says it all
+        """Record the client as a whole."""
+        write.record("client", self._client.client, self._before, to_record(self._client))
 
     def name_of(self, row: OverrideRow) -> str:
         """The name of the limit that it overrides."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 from contract.limits import Algorithm, Calendar, LimitRule, Match, Mode, OnStoreFailure, violations
 from control_plane.errors import FieldError
 from control_plane.limits.models import LimitRow
-from control_plane.limits.schemas import LimitFields, LimitView, MatchView
+from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
 from control_plane.quotas.allocation import equal_shares, explicit_shares
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -114,3 +114,9 @@ def to_view(row: LimitRow) -> LimitView:
         headline=row.headline,
         visible=row.visible,
     )
+
+
+def to_record(row: LimitRow) -> LimitRecord:
+    """What the audit log keeps of a limit."""
+    shares = {share.region: share.fraction for share in row.shares}
+    return LimitRecord(**to_view(row).model_dump(), shares=shares or ("auto" if row.auto_shares else None))

@@ -1,7 +1,7 @@
 """The shapes of a limit."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -90,3 +90,9 @@ class LimitView(View):
     adaptive: str | None
     headline: bool
     visible: bool | None
+
+
+class LimitRecord(LimitView):
+    """A limit as the audit log keeps it: with its shares as written, fractions by region or `auto`."""
+
+    shares: dict[str, float] | Literal["auto"] | None

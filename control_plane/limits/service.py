@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+from pydantic import BaseModel
+
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits import repository
 from control_plane.limits.models import LimitEndpoint, LimitRow
-from control_plane.limits.rules import faults, rule_fields, starts_afresh, to_rule, to_view
-from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitView
+from control_plane.limits.rules import faults, rule_fields, starts_afresh, to_record, to_rule, to_view
+from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitRecord, LimitView
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
@@ -61,6 +63,14 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
     def view(self, row: LimitRow) -> LimitView:
         """Show a limit."""
         return to_view(row)
+
+    def audited(self, row: LimitRow) -> LimitRecord:
+        """The limit with its shares."""
+        return to_record(row)
+
+    def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: LimitRow | None) -> None:
+        """Record it as a limit."""
+        write.record("limit", name, before, None if row is None else to_record(row))
 
     async def save(self, write: ConfigWrite, name: str, body: LimitFields, current: LimitRow | None) -> LimitRow:
         """Make or change a limit."""

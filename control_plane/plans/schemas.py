@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from control_plane.limits.schemas import MAX_LIMITS, LimitCreate, LimitView
+from control_plane.limits.schemas import MAX_LIMITS, LimitCreate, LimitRecord, LimitView
 from control_plane.web.fields import Body, Name, Priority, View
 
 
@@ -33,3 +33,11 @@ class PlanView(View):
     plan: str
     priority: int
     limits: list[LimitView]
+
+
+class PlanRecord(View):
+    """A plan as the audit log keeps it: with its limits' shares."""
+
+    plan: str
+    priority: int
+    limits: list[LimitRecord]

@@ -1,14 +1,17 @@
 """What can be done with plans, and with the limits of a plan one by one."""
 
+from pydantic import BaseModel
+
 from contract.config import Plan
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limit_rows
 from control_plane.limits import service as limits
 from control_plane.limits.models import LimitRow
+from control_plane.limits.rules import to_record as limit_record
 from control_plane.limits.rules import to_rule, to_view
 from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitView
 from control_plane.plans.models import PlanRow
-from control_plane.plans.schemas import PlanFields, PlanView
+from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
@@ -21,6 +24,11 @@ async def publish(write: ConfigWrite, row: PlanRow) -> None:
     names = await regions.names(write.session)
     rules = tuple(to_rule(limit, names) for limit in row.limits)
     write.publish(Plan(plan=row.plan, priority=row.priority, limits=rules))
+
+
+def to_record(row: PlanRow) -> PlanRecord:
+    """What the audit log keeps of a plan."""
+    return PlanRecord(plan=row.plan, priority=row.priority, limits=[limit_record(limit) for limit in row.limits])
 
 
 class Plans(Resource[PlanRow, PlanFields, PlanView]):
@@ -36,6 +44,10 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
     def view(self, row: PlanRow) -> PlanView:
         """Show a plan."""
         return PlanView(plan=row.plan, priority=row.priority, limits=[to_view(limit) for limit in row.limits])
+
+    def audited(self, row: PlanRow) -> PlanRecord:
+        """The plan with its limits' shares."""
+        return to_record(row)
 
     async def save(self, write: ConfigWrite, name: str, body: PlanFields, current: PlanRow | None) -> PlanRow:
         """Make or change a plan; limits that keep their name keep their counts where they can."""
@@ -76,6 +88,7 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
 
     def __init__(self, plan: PlanRow) -> None:
         self._plan = plan
+        self._before = to_record(plan)
         self.rows = limit_rows.rows_of(plan.plan)
 
     def name_of(self, row: LimitRow) -> str:
@@ -85,6 +98,10 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
     def view(self, row: LimitRow) -> LimitView:
         """Show a limit."""
         return to_view(row)
+
+    def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: LimitRow | None) -> None:  # noqa: ARG002  # the plan says it all
+        """Record the plan as a whole."""
+        write.record("plan", self._plan.plan, self._before, to_record(self._plan))
 
     def missing(self, name: str) -> NotFoundError:
         """The error for a name that no limit of the plan has."""

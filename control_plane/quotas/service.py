@@ -9,9 +9,10 @@ from contract.limits import Mode
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
-from control_plane.limits.rules import to_rule, units_by_region
+from control_plane.limits.rules import to_record, to_rule, units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
+from control_plane.plans.service import to_record as plan_record
 from control_plane.quotas.schemas import QuotaView
 from control_plane.regions import repository as regions
 from control_plane.rollout.writer import ConfigWrite
@@ -65,6 +66,7 @@ async def reset(write: ConfigWrite, plan: str, limit: str, preconditions: Precon
 
 
 async def _set_shares(write: ConfigWrite, row: LimitRow, fractions: dict[str, float], *, auto: bool) -> None:
+    before = to_record(row)
     kept = {share.region: share for share in row.shares}
     row.shares = [kept.get(region) or LimitShare(region=region) for region in sorted(fractions)]
     for share in row.shares:
@@ -72,8 +74,13 @@ async def _set_shares(write: ConfigWrite, row: LimitRow, fractions: dict[str, fl
     row.auto_shares = auto
     if row.plan is None:
         write.publish(to_rule(row, await regions.names(write.session)))
-    else:
-        await publish(write, await Plans().row(write.session, row.plan))
+        write.record("limit", row.name, before, to_record(row))
+        return
+    plan = await Plans().row(write.session, row.plan)
+    await publish(write, plan)
+    after = plan_record(plan)
+    limits = [before if limit.name == row.name else limit for limit in after.limits]
+    write.record("plan", plan.plan, after.model_copy(update={"limits": limits}), after)
 
 
 async def _row(session: AsyncSession, plan: str, limit: str) -> LimitRow:

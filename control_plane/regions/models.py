@@ -1,5 +1,7 @@
 """The table of regions."""
 
+from datetime import datetime
+
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.orm import Base
@@ -14,3 +16,7 @@ class RegionRow(Base):
     peer_url: Mapped[str | None]
     public_key: Mapped[str | None]
     credential_sha256: Mapped[str | None] = mapped_column(unique=True)
+    previous_public_key: Mapped[str | None]
+    """After a rotation the credential before it works until ``previous_expires_at``."""
+    previous_credential_sha256: Mapped[str | None] = mapped_column(unique=True)
+    previous_expires_at: Mapped[datetime | None]

@@ -56,8 +56,10 @@ class Regions(Resource[RegionRow, RegionFields, RegionView]):
         """Give the region a new credential from 32 random bytes; the one before ceases to work."""
         row = await self.row(write.session, name)
         credential = make_credential("region", random)
+        before = self.view(row)
         public_key = _set_credential(row, credential)
         self._publish(write, row)
+        write.record(self.noun, name, before, self.view(row), "rotate")
         return RegionCredential(region=name, credential=credential, public_key=public_key)
 
     def _publish(self, write: ConfigWrite, row: RegionRow) -> None:

@@ -7,16 +7,21 @@ from contextlib import asynccontextmanager
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from pydantic import BaseModel
+
 from contract.config import Document
 from contract.digest import bucket_digest, root_digest
+from control_plane.audit import trail
+from control_plane.audit.trail import Origin
 from control_plane.database import Database
 from control_plane.errors import ConflictError, UnavailableError
 from control_plane.rollout import repository
-from control_plane.rollout.documents import ChangedDocument, DocumentKey, canonical, key_of
+from control_plane.rollout.documents import ChangedDocument, DocumentKey, canonical, key_of, shown
 from control_plane.rollout.models import ConfigHead, Revision
 from control_plane.rollout.signing import Signer
 
 TURN_WAIT_S = 10.0
+NOWHERE = Origin()
 
 
 class ConfigWrite:
@@ -25,13 +30,18 @@ class ConfigWrite:
     ``revision`` is the head's while the block runs, and afterwards the one that this write made (or left).
     """
 
-    def __init__(self, session: AsyncSession, head: ConfigHead, author: str, reason: str | None) -> None:
+    def __init__(
+        self, session: AsyncSession, head: ConfigHead, author: str, reason: str | None, origin: Origin
+    ) -> None:
         self.session = session
         self.revision = head.revision
         self._head = head
         self._author = author
         self._reason = reason
+        self._origin = origin
         self._documents: dict[DocumentKey, str | None] = {}
+        self._events: list[trail.Event] = []
+        self._row_changed = False
 
     def publish(self, document: Document) -> None:
         """From this revision on, nodes have ``document``."""
@@ -41,21 +51,50 @@ class ConfigWrite:
         """From this revision on, nodes no longer have the document."""
         self._documents[key] = None
 
+    def record(
+        self,
+        resource: str,
+        name: str,
+        before: BaseModel | None,
+        after: BaseModel | None,
+        action: trail.Action | None = None,
+    ) -> None:
+        """Put into the audit log what became of a resource, by its views; nothing if they do not differ.
+
+        A write that records nothing is recorded by its documents: none goes unseen.
+        """
+        if before == after and action is None:
+            return
+        self._row_changed = self._row_changed or (before is not None and after is not None)
+        self._events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
+
     async def finish(self, signer: Signer) -> None:
-        """Make the revision if any document differs; otherwise the head stays."""
+        """Make the revision if any document or anything of a resource differs, and store the audit log's entries."""
+        changes = await self._changes()
+        if changes or self._row_changed:
+            await self._make_revision(changes, signer)
+        events = self._events or [_event(change) for change in changes]
+        await trail.store(
+            self.session,
+            events,
+            author=self._author,
+            reason=self._reason,
+            origin=self._origin,
+            revision=self.revision,
+        )
+
+    async def _changes(self) -> list[ChangedDocument]:
         before = await repository.bodies(self.session, self._documents)
-        changes = [
+        return [
             ChangedDocument(key, before.get(key), after)
             for key, after in self._documents.items()
             if before.get(key) != after
         ]
-        if not changes:
-            return
+
+    async def _make_revision(self, changes: list[ChangedDocument], signer: Signer) -> None:
         self.revision = self._head.revision + 1
-        await repository.store_documents(self.session, changes, self.revision)
-        hashes = await repository.hashes_by_bucket(self.session, {change.key.bucket for change in changes})
-        touched = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
-        await repository.store_buckets(self.session, touched)
+        if changes:
+            await self._store(changes)
         digest = root_digest(await repository.bucket_digests(self.session))
         self._head.revision, self._head.digest = self.revision, digest
         self.session.add(
@@ -71,6 +110,12 @@ class ConfigWrite:
         await self.session.flush()
         await repository.notify_revision(self.session, self.revision)
 
+    async def _store(self, changes: list[ChangedDocument]) -> None:
+        await repository.store_documents(self.session, changes, self.revision)
+        hashes = await repository.hashes_by_bucket(self.session, {change.key.bucket for change in changes})
+        touched = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
+        await repository.store_buckets(self.session, touched)
+
 
 class ConfigWriter:
     """Opens writes, one after the other: by a lock in this process, so that waiting writers hold no connection, and
@@ -83,10 +128,10 @@ class ConfigWriter:
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def begin(self, author: str, reason: str | None) -> AsyncIterator[ConfigWrite]:
+    async def begin(self, author: str, reason: str | None, origin: Origin = NOWHERE) -> AsyncIterator[ConfigWrite]:
         """A write that is committed, with its revision, when the block ends without an error."""
         async with self._my_turn(), self._database.transaction() as session:
-            write = ConfigWrite(session, await repository.lock_head(session), author, reason)
+            write = ConfigWrite(session, await repository.lock_head(session), author, reason, origin)
             try:
                 yield write
                 await session.flush()
@@ -105,6 +150,12 @@ class ConfigWriter:
             yield
         finally:
             self._turn.release()
+
+
+def _event(change: ChangedDocument) -> trail.Event:
+    record = shown(change.as_record())
+    before, after = record["before"], record["after"]
+    return trail.Event(trail.action_of(before, after), record["kind"], record["id"], before, after)
 
 
 def _conflict(error: IntegrityError) -> ConflictError:

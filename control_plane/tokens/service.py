@@ -45,6 +45,8 @@ async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random
         expires_at=body.expires_at,
     )
     write.session.add(row)
+    await write.session.flush()
+    write.record("token", token_id, None, view(row))
     if body.role == "gateway":
         expires_at = None if body.expires_at is None else body.expires_at.timestamp()
         write.publish(Gateway(sha256=sha256, gateway=body.name, dialect=body.dialect, expires_at=expires_at))
@@ -66,6 +68,7 @@ async def revoke(write: ConfigWrite, token_id: str, now: datetime) -> None:
     if row.role == "admin" and not await repository.other_lasting_admin(write.session, token_id):
         raise ConflictError("This is the last admin token: make another first.")
     row.revoked_at = now
+    write.record("token", token_id, view(row), None, "revoke")
     if row.role == "gateway":
         write.withdraw(DocumentKey("gateway", row.name))
 

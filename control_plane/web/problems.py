@@ -8,9 +8,10 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from control_plane.errors import (
+    AnsweredBeforeError,
     ConflictError,
     ControlPlaneError,
     FieldError,
@@ -59,8 +60,10 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
     return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
 
 
-def of_error(error: ControlPlaneError) -> JSONResponse:
-    """The problem that an error of ours is."""
+def of_error(error: ControlPlaneError) -> Response:
+    """The problem that an error of ours is; an answer that was given before is given again as it was."""
+    if isinstance(error, AnsweredBeforeError):
+        return Response(error.body, error.status, error.headers)
     status = STATUS[type(error)]
     detail = str(error)
     if isinstance(error, InvalidError):
@@ -98,11 +101,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-async def _ours(_: Request, error: Exception) -> JSONResponse:
+async def _ours(_: Request, error: Exception) -> Response:
     return of_error(cast("ControlPlaneError", error))
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Exception) -> Response:
     return of_error(InvalidError(_field_error(item) for item in cast("RequestValidationError", error).errors()))
 
 

@@ -36,7 +36,7 @@ def database_name(postgres_server: PostgresServer, migrated_database: str) -> st
     """A migrated database as it is before anything was written (emptied: quicker than a new one)."""
     tables = ", ".join(table for table in METADATA.tables if table != "config_head")
     # as a replica: the audit log is append-only, for everybody but a superuser who says so
-    statements = f"SET session_replication_role = replica; TRUNCATE {tables}; "
+    statements = f"SET session_replication_role = replica; TRUNCATE {tables} CASCADE; "
     statements += f"UPDATE config_head SET revision = 0, digest = '{NOTHING}'"
     postgres_server.execute(statements, database=migrated_database)
     return migrated_database

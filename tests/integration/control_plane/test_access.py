@@ -12,7 +12,7 @@ from control_plane.main import create_app
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import client_of
 
-PUBLIC = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 EXAMPLES = {"key_id": "key_0123456789abcdef", "token_id": "tok_0123", "number": "1"}
 
 
@@ -42,7 +42,7 @@ async def test_the_enumeration_sees_every_route(make_settings: Callable[..., Set
     paths = set(app.openapi()["paths"])
     assert {"/v1/plans/{plan}/limits/{limit}", "/v1/tokens", "/internal/v1/stream", "/internal/v1/acks"} <= paths
     assert len(operations(app)) >= 55
-    assert paths & PUBLIC == {"/healthz", "/readyz"}
+    assert paths & PUBLIC == {"/healthz", "/readyz", "/metrics"}
 
 
 async def test_nothing_answers_without_a_credential_or_with_a_wrong_one(

@@ -1,0 +1,26 @@
+"""How every route reads: one session that sees one instant, and an answer with its tag."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.responses import Response
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.database import Database
+from control_plane.web.etags import etag_of
+
+
+async def _reading(request: Request) -> AsyncIterator[AsyncSession]:
+    database: Database = request.state.database
+    async with database.read() as session:
+        yield session
+
+
+Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
+
+
+def shown(view: BaseModel) -> Response:
+    """The answer to a read of one resource, with its tag."""
+    return Response(view.model_dump_json(), 200, {"ETag": etag_of(view)}, media_type="application/json")
