@@ -19,8 +19,8 @@ class Ask(msgspec.Struct, frozen=True, array_like=True):
     """A request for rights on the counter ``key`` under the window (or loan epoch) ``id``.
 
     ``units`` and ``quanta`` are all that the asker was given under this id by ``to_incarnation`` of the donor's store
-    (0: it knows none; quanta are tokens that move with a bucket's capacity). ``have`` are its rights (buckets: capacity)
-    in units, ``rate`` its demand in units a second.
+    (0: it knows none; quanta are tokens that move with a bucket's capacity). ``have`` are its rights in units (buckets:
+    its capacity), ``rate`` its demand in units a second.
     """
 
     key: bytes

@@ -25,21 +25,21 @@ def test_joining_agrees_with_the_pure_step(valkey_server: Any):
                 marker = None
             run_id = chance.choice(["first", "first", "second"])
             policy = chance.choice(["noeviction"] * 9 + ["allkeys-lru"])
-            revision, fresh, first = chance.randrange(50), chance.randrange(1, 2**32), chance.random() < 0.2
-            reply = script(["{m}"], [run_id, policy, revision, fresh, int(first)])
+            revision, fresh, horizon = chance.randrange(50), chance.randrange(1, 2**32), chance.choice([0, 600_000])
+            reply = script(["{m}"], [run_id, policy, revision, fresh, horizon])
             if policy != "noeviction":
                 assert reply == b"evicting_store"
                 continue
-            incarnation, held_revision, birth_us = reply
+            incarnation, held_revision, birth_us, now_us = reply
             was = marker
             expected = joined(
                 marker,
                 run_id=run_id,
                 policy=policy,
                 revision=revision,
-                now_us=birth_us,  # the server's clock: what it stamped, where it stamped anything
+                now_us=now_us,
                 fresh=fresh,
-                first=first,
+                first=False,
                 rules=ALL_RULES,
             )
             assert isinstance(expected, Marker), number

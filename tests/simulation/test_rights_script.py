@@ -1,170 +1,246 @@
-"""The scripts do to a strict window what the pure steps do, on a real Valkey, over random histories."""
+"""The scripts do to strict counters what the pure steps do, on a real Valkey, over random histories."""
 
 import random
+import struct
 from importlib.resources import files
 from typing import Any
 
 import pytest
 import redis
 
-from contract.limits import LimitRule
-from data_plane.domain.regions import rights, transfers
-from data_plane.domain.regions.book import EMPTY, Gift
+from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, reduced_rate
+from data_plane.domain.outcome import NEVER, Outcome
+from data_plane.domain.regions import loans, rights, transfers
+from data_plane.domain.regions.book import EMPTY, NOTHING, Gift
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
-from data_plane.domain.regions.marker import Marker, View
+from data_plane.domain.regions.marker import Marker
 from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.quotas import Quota
-from data_plane.domain.regions.rules import DEFAULT_TIMING
-from data_plane.domain.regions.terms import NO_ID, Terms
-from data_plane.domain.regions.wire import decode_marker, encode_marker, encode_terms, encode_view
+from data_plane.domain.regions.rules import ALL_RULES, Timing
+from data_plane.domain.regions.terms import NO_ID, Terms, quiet_id
+from data_plane.domain.regions.wire import LOW, REFUSED, StrictTerms, decode_marker, encode_marker, strict_terms
 from tests.conformance.drivers import VIRTUAL_CLOCK
 from tidegate.simulate.store import SimulatedStore
 
-HISTORIES, STEPS = 150, 60
+HISTORIES, STEPS = 100, 60
 PEERS = [("west", 1), ("west", 2), ("south", 1)]
-MARKER = Marker(3, 0, 7, "run")
+INCARNATION, REVISION = 3, 7
+TIMING = Timing(epoch_floor_us=20_000_000)
+ENTRY = """
+local rule, _, step, _, from = unpack('<Bddd', ARGV[1])
+local wait, left, reset, left_after, reset_after, value, ttl =
+  strict(KEYS[2], rule % 8, step, sub(ARGV[1], from), tonumber(ARGV[2]), KEYS[1])
+if value then
+  call('SET', KEYS[2], value, 'PX', ttl)
+  left, reset = left_after, reset_after
+end
+return pack('<i8i8i8', left, reset, wait)
+"""
+"""One item, decided or taken as a step, as decide.lua does it."""
 
 
-def steps_script() -> str:
-    folder = files("lua")
-    return "\n".join(
-        (folder / f"{part}.lua").read_text("utf-8") for part in ("prelude", "windows", "rights", "rights_steps")
-    )
+def script() -> str:
+    parts = ("prelude", "windows", "rights", "loans", "transfers")
+    return "\n".join((files("lua") / f"{part}.lua").read_text("utf-8") for part in parts) + ENTRY
+
+
+def outcome_of(reply: bytes) -> Outcome:
+    left, reset, wait = struct.unpack("<qqq", reply)
+    if wait >= 0:
+        return Outcome(True, left, reset, 0, wait)
+    return Outcome(False, left, reset, NEVER if wait == -1 else -1 - wait, 0)
 
 
 class PureSteps:
     """The pure steps over a store that expires keys as Redis does: in whole milliseconds, after the last has passed."""
 
-    def __init__(self) -> None:
+    def __init__(self, terms: Terms) -> None:
         self.store = SimulatedStore("run", "noeviction")
+        self.terms = terms
+        self.is_bucket = terms.algorithm in BUCKET_ALGORITHMS
 
-    def __call__(self, terms: Terms, now_us: int, step: tuple[Any, ...]) -> list[Any]:
-        name = ("counter", 0)
+    def __call__(self, now_us: int, step: tuple[Any, ...]) -> tuple[Any, ...]:
+        terms, name = self.terms, ("counter", 0)
         state, book = self.store.hot.get(name, (None, 0))[0], self.store.books.get(name, EMPTY)
         if name in self.store.hot and now_us // 1000 > self.store.hot[name][1]:
             state = None
         what, *rest = step
         if what == "decide":
-            found = rights.decide(terms, state, rest[0], now_us)
-            self._save(terms, found.state, None, now_us)
-            return [int(found.allowed), found.id, found.remaining, int(found.low)]
+            found: Any = (loans.decide_loan if self.is_bucket else rights.decide)(terms, state, rest[0], now_us)
+            self._save(found.state, None, now_us)
+            return found.allowed, found.remaining, found.low, getattr(found, "delay_us", 0)
         if what == "give":
-            peer, incarnation, id, to_incarnation, known = rest
-            ask = Ask("counter", 0, 0, id, peer, incarnation, to_incarnation, Gift(known), 0, 0, 0)
-            given = transfers.give(terms, state, book, ask, now_us)
-            assert given is not None
-            if given.book is not book and not given.answer.is_empty:
-                self._save(terms, given.state, given.book, now_us)
-            return [given.answer.total.units, given.answer.have, int(given.answer.is_empty)]
+            peer, incarnation, id, to_incarnation, known, have, rate = rest
+            ask = Ask("counter", 0, 0, id, peer, incarnation, to_incarnation, known, have, rate, 0)
+            given: Any = (loans.give_loan if self.is_bucket else transfers.give)(terms, state, book, ask, now_us)
+            if given.book.given != book.given:
+                self._save(given.state, given.book, now_us)
+            return given.answer.total, given.answer.have, given.answer.is_empty
         if what == "receive":
-            peer, incarnation, id, total = rest
-            answer = Give("counter", 0, id, peer, incarnation, terms.incarnation, Gift(total), 0, False, 0, 0)
-            received = transfers.receive(terms, state, book, answer, now_us)
-            if received is None:
-                return []
-            if received.gained:
-                self._save(terms, received.state, received.book, now_us)
-            return [received.gained, received.have, int(received.low)]
-        basis = transfers.basis(terms, state, book, now_us)
-        return [basis.id, basis.have, basis.rate, int(basis.low), sorted(basis.known)]
+            peer, incarnation, to, id, total = rest
+            answer = Give("counter", 0, id, peer, incarnation, to, total, 0, False, 0, 0)
+            taken: Any = (loans.receive_loan if self.is_bucket else transfers.receive)(
+                terms, state, book, answer, now_us
+            )
+            if taken is None:
+                return (False,)
+            if taken.gained:
+                self._save(taken.state, taken.book, now_us)
+            return True, taken.gained, taken.have, taken.low
+        basis = (loans.loan_basis if self.is_bucket else transfers.basis)(terms, state, book, now_us)
+        if what == "basis":
+            return basis.id, basis.have, basis.rate, basis.low
+        peer, incarnation, id = rest
+        return (self.store.books.get(name, EMPTY).received.get((peer, incarnation, id), NOTHING),)
 
-    def _save(self, terms: Terms, state: Any, book: Any, now_us: int) -> None:
+    def _save(self, state: Any, book: Any, now_us: int) -> None:
         if state is not None:
-            ttl_ms = max(1, -(-(rights.forget_us(terms, state) - now_us) // 1000))
+            forget_us = (loans.forget_loan_us if self.is_bucket else rights.forget_us)(self.terms, state)
+            ttl_ms = max(1, -(-(forget_us - now_us) // 1000))
             self.store.save(("counter", 0), state, book, now_us // 1000 + ttl_ms)
 
 
-def known_gifts(flat: list[Any]) -> list[tuple[str, int, Gift]]:
-    """The tail of a ``basis`` reply, as the pure step says it."""
-    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-    return sorted((peer.decode(), life, Gift(units)) for peer, life, units in triples)
+def item_of(terms: StrictTerms, step: tuple[Any, ...]) -> bytes:
+    what, *rest = step
+    match what:
+        case "decide":
+            return terms.decide()
+        case "give":
+            return terms.give(*rest)
+        case "receive":
+            return terms.receive(*rest)
+        case "basis":
+            return terms.basis()
+    return terms.known(*rest)
 
 
-def history(chance: random.Random) -> list[tuple[Terms, int, tuple[Any, ...]]]:
-    """Terms, times and steps: shares that change by id, clocks that step back, gifts that come late or twice."""
+def seen(step: tuple[Any, ...], outcome: Outcome) -> tuple[Any, ...]:
+    """A script's outcome in the words of ``PureSteps``."""
+    flag = outcome.reset_us >= LOW
+    match step[0]:
+        case "decide":
+            return outcome.allowed, outcome.remaining, flag, outcome.delay_us
+        case "give":
+            return Gift(outcome.remaining, outcome.delay_us), outcome.reset_us // 2, bool(outcome.reset_us % 2)
+        case "receive":
+            have, low = divmod(outcome.reset_us, 2)
+            return (True, outcome.remaining, have, bool(low)) if outcome.delay_us else (False,)
+        case "basis":
+            have, low = divmod(outcome.remaining, 2)
+            return outcome.delay_us, have, outcome.reset_us, bool(low)
+    return (Gift(outcome.remaining, outcome.reset_us),)
+
+
+def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Marker, int]:
+    """A strict limit in one region, as the pure steps and as the scripts take it, and when it begins."""
     rule = LimitRule(
         id=1,
         name="x",
-        algorithm=chance.choice(["fixed_window", "sliding_window"]),
+        algorithm=chance.choice(["fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket"]),
         limit=chance.choice([10, 1000]),
         window_us=chance.choice([3_000_000, 10_000_000, 7_333_000]),
     )
-    frame = frame_of(rule, DEFAULT_TIMING)
-    now_us = 1_700_000_000_000_000 + chance.randrange(10_000_000)
+    frame = frame_of(rule, TIMING)
+    now_us = 1_700_000_000_000_000 + chance.randrange(100_000_000)
     first = id_at(frame, now_us)
-    share = rule.limit // 2
+    share = capacity(rule) // 2
+    schedule = (Quota(NO_ID, share, rule.limit), Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit))
+    marker = Marker(INCARNATION, now_us - chance.randrange(30_000_000), REVISION, "run")
+    is_older = chance.random() < 0.4
+    bucket = (*reduced_rate(rule.limit, rule.window_us or 1), capacity(rule))
+    birth_us = marker.birth_us if is_older else 0
     terms = Terms(
         algorithm=rule.algorithm,
         frame=frame,
-        schedule=(Quota(NO_ID, share, rule.limit), Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit)),
-        incarnation=MARKER.incarnation,
-        quiet_id=chance.choice([NO_ID, NO_ID, first]),
+        schedule=schedule,
+        incarnation=INCARNATION,
+        quiet_id=quiet_id(frame, birth_us, TIMING.skew_us, ALL_RULES),
+        birth_us=birth_us,
         horizon_us=chance.choice([0, 600_000]),
+        rate=bucket[0],
+        unit=bucket[1],
+        size=bucket[2],
         region="east",
     )
-    totals: dict[tuple[str, int, int], int] = {}
-    found = []
+    since_us = marker.birth_us + TIMING.skew_us - (1 if is_older else 0)
+    packed = strict_terms(
+        rule.algorithm, rule.limit, frame, bucket, schedule,
+        skew_us=TIMING.skew_us, since_us=since_us, revision=REVISION,
+    )  # fmt: skip
+    return rule, terms, packed, marker, now_us
+
+
+def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """Times and steps: clocks that step back, gifts that come late or twice, questions that know too little."""
+    totals: dict[tuple[str, int, int], Gift] = {}
+    found: list[tuple[int, tuple[Any, ...]]] = []
+    most = capacity(rule)
     for _ in range(STEPS):
         now_us += chance.choice([0, 1_000, 90_000, 400_000, 2_000_000, -300_000, 9_000_000])
-        id = id_at(frame, now_us)
+        id = id_at(terms.frame, now_us)
         if chance.random() < 0.2:
-            now_us = start_us(frame, id + 1) - chance.randrange(1_200_000)
+            now_us = start_us(terms.frame, id + 1) - chance.randrange(1_200_000)
         peer, incarnation = chance.choice(PEERS)
-        id = id_at(frame, now_us) + chance.choice([0, 0, 0, 1, -1])
+        id = id_at(terms.frame, now_us) + chance.choice([0, 0, 0, 1, -1])
+        to = chance.choice([0, INCARNATION, INCARNATION])
         life = (peer, incarnation, id)
         step: tuple[Any, ...]
-        match chance.randrange(8):
+        match chance.randrange(9):
             case 0 | 1 | 2 | 3:
-                step = ("decide", chance.choice([0, 1, 1, 2, rule.limit // 5]))
+                step = ("decide", chance.choice([0, 1, 1, 2, most // 5]))
             case 4:
-                step = ("give", *life, chance.choice([0, MARKER.incarnation]), chance.choice([0, 0, rule.limit // 4]))
+                known = Gift(chance.choice([0, 0, most // 4]))
+                step = ("give", *life, to, known, chance.randrange(most), chance.choice([0, 1, 40]))
             case 5 | 6:
-                totals[life] = totals.get(life, 0) + chance.randrange(rule.limit // 5)
-                step = ("receive", *life, max(0, totals[life] - chance.choice([0, 0, 3])))
+                before = totals.get(life, NOTHING)
+                more = chance.randrange(most // 5)
+                quanta = more * terms.unit * terms.size if terms.algorithm in BUCKET_ALGORITHMS else 0
+                totals[life] = Gift(before.units + more, before.quanta + quanta)
+                step = ("receive", peer, incarnation, to, id, chance.choice([totals[life], before]))
+            case 7:
+                step = ("known", *life)
             case _:
                 step = ("basis",)
-        found.append((terms, now_us, step))
+        found.append((now_us, step))
     return found
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_scripts_agree_with_the_pure_steps(valkey_server: Any, seed: int):
     chance = random.Random(seed)
-    view = encode_view(View(MARKER.incarnation, MARKER.revision))
+    never = b"\x00\x00\x00\x00\x00\x00\xf0\x7f"  # when a key expires by the virtual clock
     with redis.Redis.from_url(valkey_server.url) as client:
-        sha = client.script_load(VIRTUAL_CLOCK.read_text("utf-8") + steps_script())
+        sha = client.script_load(VIRTUAL_CLOCK.read_text("utf-8") + script())
         for number in range(HISTORIES):
-            steps = history(chance)
+            rule, terms, packed, marker, begins_us = setting(chance)
+            steps = history(chance, rule, terms, begins_us)
             key = f"{{{seed}-{number}}}"
+            client.set(f"{key}!m", never + encode_marker(marker, terms.horizon_us))
             pipeline = client.pipeline(transaction=False)
-            for terms, now_us, step in steps:
-                expires = b"\x00\x00\x00\x00\x00\x00\xf0\x7f"  # the virtual clock's: never
-                pipeline.set(f"{key}m", expires + encode_marker(MARKER))
-                arguments = [view, encode_terms(terms), *step, now_us]
-                pipeline.evalsha(sha, 3, f"{key}c", f"{key}b", f"{key}m", *arguments)
-            replies = pipeline.execute()[1::2]
-            pure = PureSteps()
-            for (terms, now_us, step), raw in zip(steps, replies, strict=True):
-                expected = pure(terms, now_us, step)
-                reply = raw if step[0] != "basis" else [*raw[:4], known_gifts(raw[4:])]
-                assert reply == expected, (seed, number, step, now_us)
+            for now_us, step in steps:
+                cost = step[1] if step[0] == "decide" else 0
+                pipeline.evalsha(sha, 2, key, f"{key}c", item_of(packed, step), cost, now_us)
+            pure = PureSteps(terms)
+            for at, ((now_us, step), raw) in enumerate(zip(steps, pipeline.execute(), strict=True)):
+                expected = pure(now_us, step)
+                assert seen(step, outcome_of(raw)) == expected, (seed, number, at, rule.algorithm, step, now_us)
         client.flushall()
 
 
-def test_scripts_refuse_who_differs_from_the_marker(valkey_server: Any):
-    terms, _, _ = history(random.Random(1))[0]
+def test_scripts_refuse_a_store_that_nobody_joined_or_that_is_newer_than_the_node(valkey_server: Any):
+    _, _, terms, marker, _ = setting(random.Random(1))
     with redis.Redis.from_url(valkey_server.url) as client:
-        script = client.register_script(steps_script())
-        keys = ["{k}c", "{k}b", "{k}m"]
+        run = client.register_script(script())
 
-        def decide(view: View) -> Any:
-            return script(keys, [encode_view(view), encode_terms(terms._replace(quiet_id=NO_ID)), "decide", 1])
+        def decide() -> Outcome:
+            return outcome_of(run(["{k}", "{k}c"], [terms.decide(), 1]))
 
-        assert decide(View(3, 7)) == b"no_marker"
-        client.set("{k}m", encode_marker(MARKER))
-        assert decode_marker(client.get("{k}m")) == MARKER
-        assert decide(View(2, 7)) == b"other_incarnation"
-        assert decide(View(3, 6)) == b"node_outdated"
+        assert decide() == Outcome(False, 0, REFUSED, 1_000_000, 0)
+        client.set("{k}!m", encode_marker(marker._replace(revision=REVISION + 1)))
+        assert decide().reset_us == REFUSED
+        assert not outcome_of(run(["{k}", "{k}c"], [terms.basis(), 0])).allowed
         assert client.get("{k}c") is None
-        assert decide(View(3, 8))[0] == 1
+        client.set("{k}!m", encode_marker(marker, 5))
+        assert decode_marker(client.get("{k}!m")) == marker
+        assert decide().reset_us < REFUSED or decide().reset_us >= LOW
         client.flushall()
