@@ -1,0 +1,1 @@
+"""Blocks: who is refused at once, everywhere, whatever limits say."""

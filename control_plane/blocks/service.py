@@ -1,0 +1,106 @@
+"""What can be done with blocks."""
+
+from typing import cast
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.blocks import Block, ReasonClass, network_of
+from control_plane.blocks.models import BlockRow
+from control_plane.blocks.schemas import BlockFields, BlockView
+from control_plane.clients.models import ClientRow, KeyRow
+from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.resources import Resource
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.routes.repository import existing_endpoints
+from control_plane.storage import NamedRows
+
+MAX_BLOCKS = 100_000
+
+
+class Blocks(Resource[BlockRow, BlockFields, BlockView]):
+    """Blocks by name."""
+
+    noun = "block"
+    rows = NamedRows(BlockRow, BlockRow.block)
+
+    def name_of(self, row: BlockRow) -> str:
+        """The block's name."""
+        return row.block
+
+    def view(self, row: BlockRow) -> BlockView:
+        """Show a block."""
+        return BlockView(
+            block=row.block,
+            client=row.client,
+            key_id=row.key_id,
+            ip=row.network,
+            endpoint=row.endpoint,
+            reason=row.reason,
+            reason_class=cast("ReasonClass", row.reason_class),
+            expires_at=row.expires_at,
+            created_at=row.created_at,
+        )
+
+    async def save(self, write: ConfigWrite, name: str, body: BlockFields, current: BlockRow | None) -> BlockRow:
+        """Make or change a block. What it names must exist: a slip of the pen would block nobody."""
+        network = _network(body.ip)
+        wrong = await _missing(write.session, body)
+        if wrong:
+            raise InvalidError(wrong)
+        if (
+            current is None
+            and (await write.session.scalar(select(func.count()).select_from(BlockRow)) or 0) >= MAX_BLOCKS
+        ):
+            raise ConflictError(f"There are {MAX_BLOCKS} blocks already: block a network instead of addresses.")
+        row = current or BlockRow(block=name)
+        row.client, row.key_id, row.network, row.endpoint = body.client, body.key_id, network, body.endpoint
+        row.reason, row.reason_class, row.expires_at = body.reason, body.reason_class, body.expires_at
+        write.session.add(row)
+        await write.session.flush()
+        write.publish(
+            Block(
+                block=name,
+                client=body.client,
+                key_id=body.key_id,
+                network=network,
+                endpoint=body.endpoint,
+                reason_class=body.reason_class,
+                expires_at=None if body.expires_at is None else body.expires_at.timestamp(),
+            )
+        )
+        return row
+
+    async def remove(self, write: ConfigWrite, row: BlockRow) -> None:
+        """Lift a block."""
+        await write.session.delete(row)
+        write.withdraw(DocumentKey("block", row.block))
+
+
+async def forget_expired(write: ConfigWrite) -> int:
+    """Take away blocks whose time is over: nodes have ended them long since. How many there were."""
+    statement = delete(BlockRow).where(BlockRow.expires_at <= func.now()).returning(BlockRow.block)
+    names = (await write.session.scalars(statement)).all()
+    for name in names:
+        write.withdraw(DocumentKey("block", name))
+    return len(names)
+
+
+def _network(ip: str | None) -> str | None:
+    if ip is None:
+        return None
+    try:
+        return str(network_of(ip))
+    except ValueError as error:
+        raise InvalidError([FieldError("ip", f"is no address and no CIDR block: {error}")]) from None
+
+
+async def _missing(session: AsyncSession, body: BlockFields) -> list[FieldError]:
+    if body.client is not None and await session.get(ClientRow, body.client) is None:
+        return [FieldError("client", f"there is no client named {body.client}")]
+    if body.key_id is not None and await session.get(KeyRow, body.key_id) is None:
+        return [FieldError("key_id", f"there is no key {body.key_id}")]
+    if body.endpoint is not None and body.endpoint not in await existing_endpoints(session, [body.endpoint]):
+        return [FieldError("endpoint", f"there is no endpoint named {body.endpoint}")]
+    return []

@@ -1,0 +1,58 @@
+"""What can be done with switches."""
+
+from typing import cast
+
+from sqlalchemy import delete, func
+
+from contract.blocks import Switch, SwitchMode
+from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement.schemas import SwitchReplace, SwitchView
+from control_plane.resources import Resource
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.storage import NamedRows
+
+
+class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
+    """Switches by their target."""
+
+    noun = "switch"
+    rows = NamedRows(SwitchRow, SwitchRow.target)
+
+    def name_of(self, row: SwitchRow) -> str:
+        """The switch's target."""
+        return row.target
+
+    def view(self, row: SwitchRow) -> SwitchView:
+        """Show a switch."""
+        return SwitchView(
+            target=row.target,
+            mode=cast("SwitchMode", row.mode),
+            expires_at=row.expires_at,
+            reason=row.reason,
+            set_at=row.set_at,
+        )
+
+    async def save(self, write: ConfigWrite, name: str, body: SwitchReplace, current: SwitchRow | None) -> SwitchRow:
+        """Turn it."""
+        row = current or SwitchRow(target=name)
+        row.mode, row.reason, row.expires_at = body.mode, body.reason, body.expires_at
+        write.session.add(row)
+        await write.session.flush()
+        expires_at = None if body.expires_at is None else body.expires_at.timestamp()
+        write.publish(Switch(target=name, mode=body.mode, expires_at=expires_at))
+        return row
+
+    async def remove(self, write: ConfigWrite, row: SwitchRow) -> None:
+        """Turn it back."""
+        await write.session.delete(row)
+        write.withdraw(DocumentKey("enforcement", row.target))
+
+
+async def forget_expired(write: ConfigWrite) -> int:
+    """Take away switches whose time is over: nodes have ended them long since. How many there were."""
+    statement = delete(SwitchRow).where(SwitchRow.expires_at <= func.now()).returning(SwitchRow.target)
+    targets = (await write.session.scalars(statement)).all()
+    for target in targets:
+        write.withdraw(DocumentKey("enforcement", target))
+    return len(targets)

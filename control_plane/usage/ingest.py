@@ -1,0 +1,126 @@
+"""A shipment of usage, from bytes to rows. Pure: no clock, no database."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from contract.usage import OUTSIDE_PLANS, RefusedBatch, UnreadableBatchError, UsageBatch, UsageCell, unpack
+from control_plane.usage.models import WHOLE
+
+OLDEST = timedelta(days=60)
+"""Usage of hours longer ago is refused: no stream holds so much, and its partition may be gone."""
+NEWEST = timedelta(hours=1)
+"""A node's clock may be ahead by so much."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class RowKey(NamedTuple):
+    """Names a row of ``usage_hourly`` within a region."""
+
+    client: str
+    hour: datetime
+    plan: str
+    limit_name: str
+    endpoint: str
+    key_id: str
+
+
+class Figures(NamedTuple):
+    """What is added to a row."""
+
+    allowed: int
+    denied: int
+    shadow_denied: int
+    cost: int
+    denied_cost: int
+
+
+class ReadShipment(NamedTuple):
+    """The batches that can be taken, by position, and those that never can."""
+
+    batches: Sequence[UsageBatch]
+    refused: Sequence[RefusedBatch]
+
+
+def read(packed: Sequence[bytes], now: datetime) -> ReadShipment:
+    """Unpack and check what a region sent."""
+    batches: list[UsageBatch] = []
+    refused: list[RefusedBatch] = []
+    for position, one in enumerate(packed):
+        try:
+            batch = unpack(one)
+        except UnreadableBatchError as error:
+            refused.append(RefusedBatch(position, str(error)[:500]))
+            continue
+        if now - OLDEST <= hour_of(batch) <= now + NEWEST:
+            batches.append(batch)
+        else:
+            refused.append(RefusedBatch(position, f"counts the hour {hour_of(batch):%Y-%m-%dT%H}Z"))
+    return ReadShipment(batches, refused)
+
+
+def hour_of(batch: UsageBatch) -> datetime:
+    """When the batch's hour began."""
+    return _EPOCH + timedelta(hours=min(batch.hour, 10_000_000))
+
+
+def rows_of(batches: Iterable[UsageBatch]) -> dict[RowKey, Figures]:
+    """What the batches add, row by row, in the order of the rows' names: two writers never lock crosswise."""
+    sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    for batch in batches:
+        hour = hour_of(batch)
+        for cell in batch.cells:
+            for key, figures in _rows_of_cell(batch, hour, cell):
+                total = sums[key]
+                for at, figure in enumerate(figures):
+                    total[at] += figure
+    return {key: Figures(*sums[key]) for key in sorted(sums)}
+
+
+def _rows_of_cell(batch: UsageBatch, hour: datetime, cell: UsageCell) -> Iterator[tuple[RowKey, Figures]]:
+    place = batch.places[cell.place]
+    denied = [denials for denials in cell.denials if denials.denied]
+    shadow = sum(denials.requests for denials in cell.denials if denials.shadow)
+    yield (
+        RowKey(cell.client, hour, place.plan, WHOLE, place.endpoint, cell.key_id),
+        Figures(cell.allowed, sum(one.requests for one in denied), shadow, cell.cost, sum(one.cost for one in denied)),
+    )
+    # the site of an IPv6 address is a second limit of the same name: a request counts once under a name
+    positions: dict[tuple[str, str], list[int]] = {}
+    for at, name in enumerate(place.limits):
+        positions.setdefault((name.plan or OUTSIDE_PLANS, name.limit), []).append(at)
+    for (plan, limit), places in positions.items():
+        of_limit = [one for one in denied if any(at in one.denied for at in places)]
+        shadow = sum(one.requests for one in cell.denials if any(at in one.shadow for at in places))
+        yield (
+            RowKey(cell.client, hour, plan, limit, place.endpoint, ""),
+            Figures(
+                cell.allowed,
+                sum(one.requests for one in of_limit),
+                shadow,
+                cell.cost,
+                sum(one.cost for one in of_limit),
+            ),
+        )
+
+
+def totals_of(rows: dict[RowKey, Figures]) -> dict[RowKey, Figures]:
+    """The same without clients and keys, in order."""
+    sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    for key, figures in rows.items():
+        total = sums[key._replace(client="", key_id="")]
+        for at, figure in enumerate(figures):
+            total[at] += figure
+    return {key: Figures(*sums[key]) for key in sorted(sums)}
+
+
+def keys_used(batches: Iterable[UsageBatch]) -> dict[str, datetime]:
+    """When each key was last seen, as far as the batches know."""
+    latest: dict[str, datetime] = {}
+    for batch in batches:
+        at = _EPOCH + timedelta(milliseconds=min(batch.until_ms, 10**14))
+        for cell in batch.cells:
+            if cell.key_id and latest.get(cell.key_id, _EPOCH) < at:
+                latest[cell.key_id] = at
+    return latest
