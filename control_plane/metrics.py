@@ -25,8 +25,8 @@ class Metrics:
         self._nacks = self._counter("nacks", "Revisions that nodes refused")
         self._push_s = self._histogram("push_seconds", "From learning of a revision to a node's ACK of it", _QUICK_S)
         self._frames = self._counter("frames", "Snapshots and deltas made for streams", "kind")
-        self._job_runs = self._counter("job_runs", "Finished runs of jobs", "job", "outcome")
-        self._job_s = self._histogram("job_duration_seconds", "Time that a run took", _SLOW_S, "job")
+        self._job_runs = self._counter("job_runs", "Finished runs of jobs", "name", "outcome")
+        self._job_s = self._histogram("job_duration_seconds", "Time that a run took", _SLOW_S, "name")
 
     def request_answered(self, method: str, route: str, status: int, took_s: float) -> None:
         """An answer's head went out. ``route`` is the template, never the path: its values belong to customers."""
