@@ -66,11 +66,12 @@ $(STAMPS)/dev: requirements/dev.txt pyproject.toml $(STAMPS)/uv
 	@$(call install,dev)
 	@touch $@
 
-# The project itself goes in by a path entry, so that an edited file counts at once; hatchling comes from the same set.
+# The project and its Python client go in by path entries, so that an edited file counts at once; hatchling comes from
+# the same set.
 define install
 echo "installing requirements/$(1).txt" && \
 $(UV_PIP) sync $(AT) --require-hashes requirements/$(1).txt && \
-$(UV_PIP) install $(AT) --offline --no-deps --no-build-isolation -e .
+$(UV_PIP) install $(AT) --offline --no-deps --no-build-isolation -e . -e clients/python
 endef
 
 # --- pins ----------------------------------------------------------------------------------------------------------

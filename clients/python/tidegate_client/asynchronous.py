@@ -1,0 +1,291 @@
+"""``AsyncTidegate``: the client, for asyncio. The synchronous one runs it on a thread of its own."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from tidegate_client.batching import Batcher
+from tidegate_client.credentials import key_in
+from tidegate_client.leases import Account, Ending, Lease, LeaseBook
+from tidegate_client.messages import (
+    Check,
+    Decision,
+    GarbledAnswerError,
+    InvalidCheckError,
+    read_decision,
+    read_lease,
+    read_reservation,
+)
+from tidegate_client.nodes import Answered, NoAnswerError, Nodes
+from tidegate_client.options import Options, UnavailableError
+
+NO_LEASE_FOR_S = 5.0
+"""How long nobody asks again for a lease that a node cannot give."""
+MOST_RETURNS = 100
+
+
+class Reservation:
+    """Units taken as an estimate: settle them with the true cost. ``decision`` says whether there are any."""
+
+    def __init__(self, decision: Decision, reserved: int) -> None:
+        self.decision = decision
+        self.reserved = reserved
+        self.cost: int | None = None
+        """The true cost; when it stays ``None``, the estimate stands."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the units were taken."""
+        return self.decision.allowed
+
+
+class AsyncTidegate:
+    """Ask Tidegate. Make it where a loop runs, or hand it to a framework that closes it with ``aclose``.
+
+    ``now`` is a clock that only goes forward, in seconds.
+    """
+
+    def __init__(
+        self, options: Options, *, now: Callable[[], float] = time.monotonic, lock: "threading.Lock | None" = None
+    ) -> None:
+        self.options = options
+        self._now = now
+        self._lock = lock or threading.Lock()
+        self._nodes = Nodes(options, now)
+        self._batcher = Batcher(self._nodes.post, options.max_batch)
+        self.book = LeaseBook(
+            lease_s=options.lease_s, after_per_s=options.lease_after_per_s, max_units=options.max_lease_units,
+            remember_s=options.remember_denials_s, most=options.max_accounts,
+        )  # fmt: skip
+        self._renewals: dict[Check, asyncio.Task[None]] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self.failures = 0
+
+    async def __aenter__(self) -> Self:
+        """Ready at once: connections are made when they are needed."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.aclose()
+
+    async def check(
+        self, *, api_key: str | None = None, client: str | None = None, ip: str | None = None,
+        method: str | None = None, path: str | None = None, endpoint: str | None = None,
+        attributes: Mapping[str, str] | None = None, cost: int = 1,
+    ) -> Decision:  # fmt: skip
+        """May this request pass? Raises ``InvalidCheckError`` where the check itself is wrong, and
+        ``UnavailableError`` where no node answers and the policy is ``raise``.
+        """
+        check = Check.of(
+            api_key=api_key, client=client, ip=ip, method=method, path=path, endpoint=endpoint, attributes=attributes
+        )
+        return await self.decide(check, cost)
+
+    async def check_many(self, checks: Iterable[tuple[Check, int]]) -> list[Decision | InvalidCheckError]:
+        """Many at once, in order; a wrong one gets its error in its place."""
+        answers = await asyncio.gather(*(self.decide(check, cost) for check, cost in checks), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException) and not isinstance(answer, InvalidCheckError):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, (Decision, InvalidCheckError))]
+
+    async def authorize(
+        self, *, method: str, path: str, headers: Iterable[tuple[str, str]] = (), ip: str | None = None, cost: int = 1
+    ) -> Decision:
+        """The same for a request as it came in: its key is in ``X-API-Key``, else in ``Authorization: Bearer``."""
+        return await self.check(api_key=key_in(headers), ip=ip, method=method, path=path, cost=cost)
+
+    async def decide(self, check: Check, cost: int = 1) -> Decision:
+        """``check`` for a check that is made already: the fastest way."""
+        if self.options.leases or self.options.remember_denials_s:
+            with self._lock:
+                decision = self.book.take(check, cost, self._now()) if cost else None
+            if decision is not None:
+                if self.book.low:
+                    self.renew_low()
+                return decision
+        return await self.ask(check, cost)
+
+    async def ask(self, check: Check, cost: int) -> Decision:
+        """Decide with the help of a node, within the time that is given."""
+        try:
+            async with asyncio.timeout(self.options.timeout_s):
+                if self.options.leases and cost:
+                    decision = await self._by_lease(check, cost)
+                    if decision is not None:
+                        return decision
+                return await self._by_node(check, cost)
+        except (NoAnswerError, TimeoutError) as error:
+            self.failures += 1
+            return self._unanswered(str(error) or "no answer in time")
+
+    @contextlib.asynccontextmanager
+    async def reserve(
+        self, estimate: int, *, ttl_s: float = 60.0, api_key: str | None = None, client: str | None = None,
+        ip: str | None = None, method: str | None = None, path: str | None = None, endpoint: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Reservation]:  # fmt: skip
+        """Take ``estimate`` units now; set ``cost`` on what you get, and the difference is settled at the end.
+
+        Left by an exception, all is given back. Not settled at all, the estimate stands.
+        """
+        check = Check.of(
+            api_key=api_key, client=client, ip=ip, method=method, path=path, endpoint=endpoint, attributes=attributes
+        )
+        body = msgspec.json.encode({**check.members(), "cost": estimate, "ttl_s": ttl_s})
+        text: str | None = None
+        try:
+            async with asyncio.timeout(self.options.timeout_s):
+                answered = await self._nodes.post("/v1/reservations", body)
+            decision = _understood(answered)
+            held = read_reservation(answered.body)
+            text = held.reservation
+            reservation = Reservation(decision, held.reserved)
+        except (NoAnswerError, GarbledAnswerError, TimeoutError) as error:
+            self.failures += 1
+            reservation = Reservation(self._unanswered(str(error)), 0)
+            answered = Answered("", 0, b"")
+        try:
+            yield reservation
+        except BaseException:
+            if text is not None:
+                await self._settle(answered.origin, text, 0)
+            raise
+        if text is not None and reservation.cost is not None:
+            await self._settle(answered.origin, text, reservation.cost)
+
+    async def aclose(self) -> None:
+        """Return what is held, then close the connections."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+        tasks = [*self._renewals.values(), *([self._keeper] if self._keeper is not None else [])]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with self._lock:
+            endings = self.book.close(self._now())
+        await self._return(endings)
+        await self._batcher.aclose()
+        await self._nodes.aclose()
+
+    def renew_low(self) -> None:
+        """Ask for the next lease of every account that runs low. On the loop's own thread."""
+        with self._lock:
+            low, self.book.low = self.book.low, []
+        for check in low:
+            if check not in self._renewals:
+                self._begin_renewal(check, 1)
+
+    async def _by_lease(self, check: Check, cost: int) -> Decision | None:
+        """Wait for a lease if one is on its way or worth asking for; ``None``: ask for this check alone."""
+        now = self._now()
+        with self._lock:
+            account = self.book.note(check, cost, now)
+            wants = self.book.wants_lease(account, now)
+        if wants and check not in self._renewals:
+            self._begin_renewal(check, cost)
+        renewal = self._renewals.get(check)
+        if renewal is None:
+            return None
+        await asyncio.shield(renewal)
+        with self._lock:
+            return self.book.take(check, cost, self._now())
+
+    def _begin_renewal(self, check: Check, cost: int) -> None:
+        task = asyncio.create_task(self._renew(check, cost))
+        self._renewals[check] = task
+        task.add_done_callback(lambda _: self._renewals.pop(check, None))
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep())
+
+    async def _renew(self, check: Check, cost: int) -> None:
+        now = self._now()
+        with self._lock:
+            account = self.book.note(check, 0, now)
+            units = self.book.units_to_ask(account, cost, now)
+        body = msgspec.json.encode({**check.members(), "units": units, "ttl_s": self.options.lease_s})
+        endings: list[Ending] = []
+        try:
+            answered = await self._nodes.post("/v1/leases", body)
+            endings = self._leased(account, answered, now)
+        except (NoAnswerError, GarbledAnswerError, InvalidCheckError):
+            account.not_before = now + self.options.timeout_s
+        finally:
+            account.asking = False
+        await self._return(endings)
+
+    def _leased(self, account: Account, answered: Answered, asked_at: float) -> list[Ending]:
+        decision = _understood(answered)
+        lease = read_lease(answered.body)
+        with self._lock:
+            if not decision.allowed:
+                self.book.denied(account, decision, 1, asked_at)
+                return []
+            if not lease.granted:
+                account.not_before = asked_at + NO_LEASE_FOR_S
+                return []
+            held = msgspec.structs.replace(decision, source="lease")
+            return self.book.granted(
+                account, Lease(answered.origin, lease.lease, lease.granted, asked_at, lease.expires_in_s, held)
+            )
+
+    async def _by_node(self, check: Check, cost: int) -> Decision:
+        asked_at = self._now()
+        decision = await self._batcher.decide(check, cost)
+        if not decision.allowed and self.options.remember_denials_s and cost:
+            remembered = msgspec.structs.replace(decision, source="memory")
+            with self._lock:
+                self.book.denied(self.book.note(check, 0, asked_at), remembered, cost, asked_at)
+        return decision
+
+    async def _keep(self) -> None:
+        """Return leases whose time ends, for ever."""
+        while True:
+            await asyncio.sleep(self.options.lease_s / 20)
+            with self._lock:
+                endings = self.book.due(self._now())
+            await self._return(endings)
+
+    async def _return(self, endings: list[Ending]) -> None:
+        """Give back what was not spent. A return that fails is not repeated: the units are lost, never used twice."""
+        for origin in {ending.origin for ending in endings}:
+            unused = [{"lease": one.token, "unused": one.unused} for one in endings if one.origin == origin]
+            for first in range(0, len(unused), MOST_RETURNS):
+                part = {"returns": unused[first : first + MOST_RETURNS]}
+                with contextlib.suppress(NoAnswerError):
+                    await self._nodes.post("/v1/leases/return", msgspec.json.encode(part), origin=origin)
+
+    async def _settle(self, origin: str, text: str, cost: int) -> None:
+        body = msgspec.json.encode({"reservation": text, "cost": cost})
+        with contextlib.suppress(NoAnswerError):  # unsettled, the estimate stands
+            await self._nodes.post("/v1/reservations/settle", body, origin=origin)
+
+    def _unanswered(self, reason: str) -> Decision:
+        """What the policy says when no node does. Raises ``UnavailableError``."""
+        policy = self.options.on_failure
+        if policy == "raise":
+            raise UnavailableError(reason)
+        return Decision(
+            allowed=policy == "open", status=200 if policy == "open" else 503, degraded=True, source="policy",
+            error=None if policy == "open" else "rate_limiter_unavailable",
+            message=None if policy == "open" else "The rate limiter cannot be reached.",
+        )  # fmt: skip
+
+
+def _understood(answered: Answered) -> Decision:
+    """The decision in an answer. Raises ``InvalidCheckError``, ``NoAnswerError``, ``GarbledAnswerError``."""
+    if answered.status in {400, 413, 422}:
+        raise InvalidCheckError(answered.body[:500].decode("utf-8", "replace"))
+    if answered.status not in {200, 401, 403, 429}:
+        raise NoAnswerError(f"status {answered.status}")
+    decision = read_decision(answered.body)
+    if isinstance(decision, InvalidCheckError):
+        raise decision
+    return decision

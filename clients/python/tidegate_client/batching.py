@@ -1,0 +1,105 @@
+"""Micro-batching: the checks that come while two batches are on their way form the next one."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from tidegate_client.messages import Check, Decision, GarbledAnswerError, InvalidCheckError, read_batch
+from tidegate_client.nodes import Answered, NoAnswerError
+
+MOST_IN_FLIGHT = 2
+MOST_WAITING = 100_000
+Post = Callable[[str, bytes], Awaitable[Answered]]
+
+
+class _Waiting(NamedTuple):
+    check: Check
+    cost: int
+    answer: "asyncio.Future[Decision]"
+
+
+class Batcher:
+    """Turns checks into ``POST /v1/check/batch``. A lone check is sent at once."""
+
+    def __init__(self, post: Post, max_batch: int) -> None:
+        self._post = post
+        self._max_batch = max_batch
+        self._waiting: deque[_Waiting] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._begins = False
+        self.batches = 0
+
+    async def decide(self, check: Check, cost: int) -> Decision:
+        """The node's decision. Raises ``NoAnswerError`` or ``InvalidCheckError``."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise NoAnswerError("too many checks are waiting")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Decision] = loop.create_future()
+        self._waiting.append(_Waiting(check, cost, answer))
+        if not self._begins and len(self._in_flight) < MOST_IN_FLIGHT:
+            self._begins = True
+            loop.call_soon(self._begin)  # whatever else comes in this turn of the loop goes along
+        return await answer
+
+    def _begin(self) -> None:
+        self._begins = False
+        while self._waiting and len(self._in_flight) < MOST_IN_FLIGHT:
+            size = min(len(self._waiting), self._max_batch)
+            # Who gave up meanwhile is not asked for: nothing is counted for a caller that is gone.
+            batch = [waiting for waiting in (self._waiting.popleft() for _ in range(size)) if not waiting.answer.done()]
+            if batch:
+                task = asyncio.create_task(self._send(batch))
+                self._in_flight.add(task)
+                task.add_done_callback(self._sent)
+
+    def _sent(self, task: "asyncio.Task[None]") -> None:
+        self._in_flight.discard(task)
+        self._begin()
+
+    async def _send(self, batch: Sequence[_Waiting]) -> None:
+        self.batches += 1
+        checks = [{**waiting.check.members(), "cost": waiting.cost} for waiting in batch]
+        try:
+            answered = await self._post("/v1/check/batch", msgspec.json.encode({"checks": checks}))
+            if answered.status != 200:
+                raise _refused(answered)
+            decisions = read_batch(answered.body, len(batch))
+        except GarbledAnswerError as error:
+            _fail(batch, NoAnswerError(str(error)))
+        except (NoAnswerError, InvalidCheckError) as error:
+            _fail(batch, error)
+        except asyncio.CancelledError:
+            _fail(batch, NoAnswerError("closed"))
+            raise
+        else:
+            for waiting, decision in zip(batch, decisions, strict=True):
+                if waiting.answer.done():
+                    continue
+                if isinstance(decision, Decision):
+                    waiting.answer.set_result(decision)
+                else:
+                    waiting.answer.set_exception(decision)
+
+    async def aclose(self) -> None:
+        """End what is on its way; whoever waits gets ``NoAnswerError``."""
+        _fail(self._waiting, NoAnswerError("closed"))
+        self._waiting.clear()
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+
+def _refused(answered: Answered) -> Exception:
+    """A whole batch was refused: a wrong token or an unreadable body is a mistake of the set-up, not a denial."""
+    if answered.status in {400, 413, 422}:
+        return InvalidCheckError(answered.body[:500].decode("utf-8", "replace"))
+    return NoAnswerError(f"status {answered.status}")
+
+
+def _fail(batch: "Sequence[_Waiting] | deque[_Waiting]", error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)

@@ -1,0 +1,213 @@
+"""What is asked and answered, as the decision API writes it (`docs/decisions-api.md` in the Tidegate repository)."""
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Literal, NamedTuple
+
+import msgspec
+
+Source = Literal["node", "lease", "memory", "policy"]
+"""Who decided: a node, a lease held here, a denial remembered here, or the fail policy because no node answered."""
+
+
+class Check(NamedTuple):
+    """May this request pass? ``endpoint`` stands in for method and path, ``client`` for ``api_key``.
+
+    Two equal checks share a lease: leave out what no limit looks at (an address, a raw path) where you can.
+    """
+
+    api_key: str | None = None
+    client: str | None = None
+    ip: str | None = None
+    method: str | None = None
+    path: str | None = None
+    endpoint: str | None = None
+    attributes: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        api_key: str | None = None,
+        client: str | None = None,
+        ip: str | None = None,
+        method: str | None = None,
+        path: str | None = None,
+        endpoint: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> "Check":
+        """A check from its members by name; attributes in any order."""
+        pairs = tuple(sorted(attributes.items())) if attributes else ()
+        return cls(api_key, client, ip, method, path, endpoint, pairs)
+
+    def members(self) -> dict[str, object]:
+        """The JSON members that are set."""
+        members: dict[str, object] = {name: value for name, value in zip(self._fields, self, strict=True) if value}
+        if self.attributes:
+            members["attributes"] = dict(self.attributes)
+        return members
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The answer to a check. Times are seconds from when it was made; the limit members are ``None`` without a limit.
+
+    ``status`` is what an HTTP answer to the end user should have: 200, 429, or 401 and 403 when the key was refused.
+    """
+
+    allowed: bool
+    status: int = 200
+    client: str | None = None
+    plan: str | None = None
+    policy: str | None = None
+    limit: int | None = None
+    window_s: float | None = None
+    remaining: int | None = None
+    reset_after_s: float | None = None
+    retry_after_s: float | None = None
+    delay_ms: float = 0
+    degraded: bool = False
+    error: str | None = None
+    message: str | None = None
+    request_id: str | None = None
+    source: Source = "node"
+
+    def headers(self) -> dict[str, str]:
+        """The rate limit headers for an answer to the end user; ``t`` and ``Retry-After`` are rounded up."""
+        lines: dict[str, str] = {}
+        if self.limit is not None and self.policy is not None:
+            window = f";w={int(self.window_s)}" if self.window_s and self.window_s == int(self.window_s) else ""
+            wait_s = self.reset_after_s if self.allowed else self.retry_after_s
+            after = "" if wait_s is None else f";t={ceil(wait_s)}"
+            lines["RateLimit-Policy"] = f'"{self.policy}";q={self.limit}{window}'
+            lines["RateLimit"] = f'"{self.policy}";r={self.remaining or 0}{after}'
+            lines["X-RateLimit-Limit"] = str(self.limit)
+            lines["X-RateLimit-Remaining"] = str(self.remaining or 0)
+        if not self.allowed:
+            lines["Cache-Control"] = "no-store"
+            if self.retry_after_s is not None:
+                lines["Retry-After"] = str(ceil(self.retry_after_s))
+        return lines
+
+    def problem(self) -> dict[str, object]:
+        """A denial as RFC 9457 members, for an answer to the end user."""
+        message = self.message or ("Too many requests." if self.status == 429 else "Not allowed.")
+        members: dict[str, object] = {
+            "title": {401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests"}.get(self.status, "Unavailable"),
+            "status": self.status,
+            "detail": message,
+            "error": self.error or "rate_limit_exceeded",
+            "message": message,
+            "retry_after": None if self.retry_after_s is None else ceil(self.retry_after_s),
+        }
+        if self.status == 429:
+            members["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+        return members
+
+
+class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``POST /v1/leases`` beyond its decision."""
+
+    granted: int = 0
+    lease: str | None = None
+    expires_in_s: float = 0.0
+    reason: str | None = None
+
+
+class ReservationAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of ``POST /v1/reservations`` beyond its decision."""
+
+    reserved: int = 0
+    reservation: str | None = None
+    expires_in_s: float = 0.0
+
+
+class _ItemError(msgspec.Struct, frozen=True):
+    detail: str = "the check was not understood"
+    status: int = 422
+
+
+class _Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One place of a batch's answer: a decision, a refusal, or what was wrong with the check."""
+
+    allowed: bool | None = None
+    status: int | None = None
+    client: str | None = None
+    plan: str | None = None
+    policy: str | None = None
+    limit: int | None = None
+    window_s: float | None = None
+    remaining: int | None = None
+    reset_after_s: float | None = None
+    retry_after_s: float | None = None
+    delay_ms: float = 0
+    degraded: bool = False
+    error: str | _ItemError | None = None
+    message: str | None = None
+    request_id: str | None = None
+    instance: str | None = None
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    decisions: list[_Item]
+
+
+_batch_decoder = msgspec.json.Decoder(_Batch)
+_item_decoder = msgspec.json.Decoder(_Item)
+_lease_decoder = msgspec.json.Decoder(LeaseAnswer)
+_reservation_decoder = msgspec.json.Decoder(ReservationAnswer)
+
+
+class InvalidCheckError(ValueError):
+    """The node did not understand a check: the caller's mistake, never a matter of policy."""
+
+
+class GarbledAnswerError(Exception):
+    """What came back is no answer of a node."""
+
+
+def read_batch(body: bytes, size: int) -> list[Decision | InvalidCheckError]:
+    """The decisions of a batch in order. Raises ``GarbledAnswerError``."""
+    try:
+        items = _batch_decoder.decode(body).decisions
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GarbledAnswerError(str(error)) from error
+    if len(items) != size:
+        raise GarbledAnswerError(f"{len(items)} decisions for {size} checks")
+    return [_decision(item) for item in items]
+
+
+def read_decision(body: bytes) -> Decision | InvalidCheckError:
+    """One decision. Raises ``GarbledAnswerError``."""
+    try:
+        return _decision(_item_decoder.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GarbledAnswerError(str(error)) from error
+
+
+def read_lease(body: bytes) -> LeaseAnswer:
+    """What was granted. Raises ``GarbledAnswerError``."""
+    try:
+        return _lease_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GarbledAnswerError(str(error)) from error
+
+
+def read_reservation(body: bytes) -> ReservationAnswer:
+    """What was reserved. Raises ``GarbledAnswerError``."""
+    try:
+        return _reservation_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GarbledAnswerError(str(error)) from error
+
+
+def _decision(item: _Item) -> Decision | InvalidCheckError:
+    if isinstance(item.error, _ItemError):
+        return InvalidCheckError(item.error.detail)
+    if item.allowed is None:
+        raise GarbledAnswerError("a decision without `allowed`")
+    return Decision(
+        allowed=item.allowed, status=200 if item.allowed else item.status or 429, client=item.client, plan=item.plan,
+        policy=item.policy, limit=item.limit, window_s=item.window_s, remaining=item.remaining,
+        reset_after_s=item.reset_after_s, retry_after_s=item.retry_after_s, delay_ms=item.delay_ms,
+        degraded=item.degraded, error=item.error, message=item.message, request_id=item.request_id or item.instance,
+    )  # fmt: skip

@@ -1,0 +1,46 @@
+"""How a client of Tidegate behaves."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FailPolicy = Literal["open", "closed", "raise"]
+
+
+class UnavailableError(Exception):
+    """No node answered in time, and the policy is ``raise``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``urls``: one or more nodes of one region, tried in turn. ``token``: the gateway token (``tgg_...``).
+
+    ``timeout_s`` bounds every check, come what may; then ``on_failure`` decides. ``leases``: hold small allotments and
+    decide here; ``lease_s`` is how long one may be spent. ``remember_denials_s``: who was just denied is denied again
+    without asking, for as long as the answer said and at most so long (0: always ask).
+    """
+
+    urls: tuple[str, ...]
+    token: str | None = None
+    timeout_s: float = 0.25
+    on_failure: FailPolicy = "open"
+    max_batch: int = 500
+    leases: bool = False
+    lease_s: float = 1.0
+    lease_after_per_s: float = 5.0
+    max_lease_units: int = 10_000_000
+    remember_denials_s: float = 1.0
+    max_accounts: int = 10_000
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, by name."""
+        if not self.urls:
+            raise ValueError("urls: name at least one node")
+        if self.timeout_s <= 0:
+            raise ValueError("timeout_s: must be above 0")
+        if not 1 <= self.max_batch <= 1_000:
+            raise ValueError("max_batch: from 1 to 1000")
+        if not 0 < self.lease_s <= 10:
+            raise ValueError("lease_s: above 0, at most 10")
+        if self.remember_denials_s < 0:
+            raise ValueError("remember_denials_s: must not be negative")

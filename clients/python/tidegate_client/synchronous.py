@@ -1,0 +1,131 @@
+"""``Tidegate``: the same client for threads. I/O runs on one background loop; what is held is decided right here."""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tidegate_client.asynchronous import AsyncTidegate, Reservation
+from tidegate_client.credentials import key_in
+from tidegate_client.messages import Check, Decision, InvalidCheckError
+from tidegate_client.options import Options, UnavailableError
+
+T = TypeVar("T")
+_SLACK_S = 1.0
+
+
+class Tidegate:
+    """Ask Tidegate from any thread. After a fork the child begins afresh: leases are never shared."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self._starting = threading.Lock()
+        self._begin()
+        itself = weakref.ref(self)
+
+        def forked() -> None:
+            client = itself()
+            if client is not None:
+                client._starting = threading.Lock()  # noqa: SLF001  # our own
+                client._begin()  # noqa: SLF001
+
+        os.register_at_fork(after_in_child=forked)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._inner = AsyncTidegate(self.options, lock=self._lock)
+        self._book = self._inner.book
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Ready at once: the background loop starts with the first question."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def check(
+        self, *, api_key: str | None = None, client: str | None = None, ip: str | None = None,
+        method: str | None = None, path: str | None = None, endpoint: str | None = None,
+        attributes: Mapping[str, str] | None = None, cost: int = 1,
+    ) -> Decision:  # fmt: skip
+        """As ``AsyncTidegate.check``."""
+        pairs = tuple(sorted(attributes.items())) if attributes else ()
+        return self.decide(Check(api_key, client, ip, method, path, endpoint, pairs), cost)
+
+    def decide(self, check: Check, cost: int = 1) -> Decision:
+        """As ``AsyncTidegate.decide``: without I/O where a lease or a remembered denial decides."""
+        if cost:
+            with self._lock:
+                decision = self._book.take(check, cost, time.monotonic())
+            if decision is not None:
+                if self._book.low and self._loop is not None:
+                    self._loop.call_soon_threadsafe(self._inner.renew_low)
+                return decision
+        try:
+            return self._run(self._inner.ask(check, cost))
+        except TimeoutError as error:  # the background loop itself is stuck
+            raise UnavailableError("the background loop does not answer") from error
+
+    def check_many(self, checks: Iterable[tuple[Check, int]]) -> list[Decision | InvalidCheckError]:
+        """As ``AsyncTidegate.check_many``."""
+        return self._run(self._inner.check_many(list(checks)))
+
+    def authorize(
+        self, *, method: str, path: str, headers: Iterable[tuple[str, str]] = (), ip: str | None = None, cost: int = 1
+    ) -> Decision:
+        """As ``AsyncTidegate.authorize``."""
+        return self.check(api_key=key_in(headers), ip=ip, method=method, path=path, cost=cost)
+
+    @contextlib.contextmanager
+    def reserve(self, estimate: int, **members: Any) -> Iterator[Reservation]:
+        """As ``AsyncTidegate.reserve``."""
+        manager = self._inner.reserve(estimate, **members)
+        reservation = self._run(manager.__aenter__())
+        try:
+            yield reservation
+        except BaseException as error:
+            self._run(manager.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._run(manager.__aexit__(None, None, None))
+
+    def close(self) -> None:
+        """Return what is held and stop the background loop."""
+        with self._starting:
+            loop, thread = self._loop, self._thread
+            if loop is None or thread is None:
+                return
+            asyncio.run_coroutine_threadsafe(self._inner.aclose(), loop).result(self.options.timeout_s + _SLACK_S)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_SLACK_S)
+            self._loop = self._thread = None
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._started()).result(self.options.timeout_s + _SLACK_S)
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            with self._starting:
+                if self._loop is None:
+                    loop = asyncio.new_event_loop()
+                    self._thread = threading.Thread(target=_serve, args=(loop,), name="tidegate-client", daemon=True)
+                    self._thread.start()
+                    self._loop = loop
+        return self._loop
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
