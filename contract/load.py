@@ -118,7 +118,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Reporter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who may report the load of ``backends``. Only hashes (SHA-256, hex) of its credentials travel and rest.
 
-    ``previous_sha256`` is the credential before the last rotation; it holds until ``previous_expires_at`` (epoch seconds).
+    ``previous_sha256`` is the credential before the last rotation; it holds until ``previous_expires_at`` (epoch s).
     """
 
     reporter: str

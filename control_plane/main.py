@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from control_plane.access.authentication import Authentication
 from control_plane.access.first_token import ensure_first_admin
 from control_plane.access.repository import principal_by_secret
+from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.database import Database, newest_migration
@@ -31,6 +32,7 @@ from control_plane.quotas.service import redistribute
 from control_plane.regions.endpoints import routes as regions_routes
 from control_plane.regions.repository import principal_by_credential
 from control_plane.regions.service import Regions
+from control_plane.reporters.endpoints import router as reporters_router
 from control_plane.rollout import repository as rollout_repository
 from control_plane.rollout.changes import Rollout
 from control_plane.rollout.drift import drift_job
@@ -42,6 +44,7 @@ from control_plane.rollout.stream import OpenStreams
 from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.writer import ConfigWriter
 from control_plane.routes.endpoints import router as routes_router
+from control_plane.routes.load_endpoints import router as load_router
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.web import openapi, problems
@@ -129,6 +132,8 @@ def create_app(settings: Settings) -> FastAPI:
         plans_router,
         limits_router,
         routes_router,
+        adaptive_router,
+        reporters_router,
         clients_router,
         keys_router,
         regions_routes(Regions(redistribute)),
@@ -137,6 +142,7 @@ def create_app(settings: Settings) -> FastAPI:
         tokens_router,
         jobs_router,
         nodes_router,
+        load_router,
     ):
         app.include_router(router)
     problems.install(app)

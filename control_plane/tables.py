@@ -1,6 +1,7 @@
 """Every table, gathered so that migrations can be held against them."""
 
 from control_plane.access import models as _access
+from control_plane.adaptive import models as _adaptive
 from control_plane.audit import models as _audit
 from control_plane.blocks import models as _blocks
 from control_plane.clients import models as _clients
@@ -11,12 +12,14 @@ from control_plane.orm import Base
 from control_plane.plans import models as _plans
 from control_plane.regions import models as _regions
 from control_plane.replays import models as _replays
+from control_plane.reporters import models as _reporters
 from control_plane.rollout import models as _rollout
 from control_plane.routes import models as _routes
 from control_plane.usage import models as _usage
 
 MODELS = (
     _access,
+    _adaptive,
     _audit,
     _clients,
     _jobs,
@@ -24,6 +27,7 @@ MODELS = (
     _plans,
     _regions,
     _replays,
+    _reporters,
     _rollout,
     _routes,
     _blocks,

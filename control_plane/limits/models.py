@@ -1,11 +1,9 @@
 """The tables of limits: of plans, and of none."""
 
-from sqlalchemy import ForeignKey, Index, Sequence
+from sqlalchemy import ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.orm import Base
-
-RULE_IDS = Sequence("limit_rule_ids", metadata=Base.metadata)
 
 
 class LimitEndpoint(Base):
@@ -53,7 +51,9 @@ class LimitRow(Base):
     on_store_failure: Mapped[str]
     shadow: Mapped[bool]
     priority: Mapped[int]
-    adaptive: Mapped[str | None]
+    adaptive: Mapped[str | None] = mapped_column(
+        ForeignKey("adaptive_policies.policy", ondelete="RESTRICT"), index=True
+    )
     headline: Mapped[bool]
     visible: Mapped[bool | None]
     auto_shares: Mapped[bool] = mapped_column(default=False)

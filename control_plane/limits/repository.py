@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.limits.models import RULE_IDS, LimitRow, LimitShare
+from control_plane.limits.models import LimitRow, LimitShare
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.storage import NamedRows
 from control_plane.web.pages import Page
@@ -15,11 +15,6 @@ def rows_of(plan: str | None) -> NamedRows[LimitRow]:
     """The limits of a plan, or those outside plans."""
     within = LimitRow.plan.is_(None) if plan is None else LimitRow.plan == plan
     return NamedRows(LimitRow, LimitRow.name, within)
-
-
-async def next_rule_id(session: AsyncSession) -> int:
-    """A rule id that was never used."""
-    return int((await session.execute(select(RULE_IDS.next_value()))).scalar_one())
 
 
 async def count_outside_plans(session: AsyncSession) -> int:

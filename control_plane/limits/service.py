@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel
 
+from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits import repository
 from control_plane.limits.models import LimitEndpoint, LimitRow
@@ -13,7 +14,7 @@ from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
-from control_plane.routes.repository import existing_endpoints
+from control_plane.routes.repository import existing_endpoints, next_rule_id
 
 
 async def check(write: ConfigWrite, name: str, body: LimitFields, *, at: str = "") -> list[FieldError]:
@@ -25,16 +26,16 @@ async def check(write: ConfigWrite, name: str, body: LimitFields, *, at: str = "
         for place, endpoint in enumerate(body.match.endpoints)
         if endpoint not in existing
     ]
-    return errors
+    return errors + await unknown_policy(write.session, body.adaptive, at=at)
 
 
 async def write_row(write: ConfigWrite, row: LimitRow | None, name: str, body: LimitFields) -> LimitRow:
     """Make or change a limit's row. The rule id stays unless what was counted does not fit any more."""
     fields = rule_fields(body)
     if row is None:
-        row = LimitRow(name=name, rule_id=await repository.next_rule_id(write.session), match_endpoints=[], shares=[])
+        row = LimitRow(name=name, rule_id=await next_rule_id(write.session), match_endpoints=[], shares=[])
     elif starts_afresh(row, fields):
-        row.rule_id = await repository.next_rule_id(write.session)
+        row.rule_id = await next_rule_id(write.session)
     for member, value in fields.items():
         setattr(row, member, value)
     row.match_methods = sorted(body.match.methods)

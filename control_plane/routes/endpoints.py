@@ -1,18 +1,24 @@
 """``/v1/endpoints`` and ``/v1/backends``."""
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.routes import factors
 from control_plane.routes.schemas import (
     BackendCreate,
+    BackendDetail,
     BackendReplace,
     BackendView,
     EndpointCreate,
     EndpointReplace,
     EndpointView,
+    ManualFactorReplace,
+    ManualFactorView,
 )
 from control_plane.routes.service import Backends, Endpoints
 from control_plane.web.fields import Name
@@ -29,34 +35,62 @@ async def list_backends(session: Reading, page: PageQuery) -> Listing[BackendVie
     return await _backends.list_page(session, page)
 
 
-@router.post("/backends", status_code=201, response_model=BackendView)
+@router.post("/backends", status_code=201, response_model=BackendDetail)
 async def create_backend(body: BackendCreate, change: Changing) -> Response:
     """Add a backend."""
     async with change.begin() as write:
         view = await _backends.create(write, body.backend, body)
-    return await change.answer(view, 201, location=f"/v1/backends/{body.backend}")
+    detail = BackendDetail(**view.model_dump(), manual=None, factors=[])
+    return await change.answer(detail, 201, location=f"/v1/backends/{body.backend}")
 
 
-@router.get("/backends/{backend}", response_model=BackendView)
+@router.get("/backends/{backend}", response_model=BackendDetail)
 async def get_backend(backend: Name, session: Reading) -> Response:
-    """One backend."""
-    return shown(await _backends.get(session, backend))
+    """One backend: with its manual factor, and its factor in each region and why it is that."""
+    row = await _backends.row(session, backend)
+    return shown(await factors.detail(session, row, _backends.view(row), datetime.now(UTC)))
 
 
-@router.put("/backends/{backend}", response_model=BackendView, responses={201: {"model": BackendView}})
+@router.put("/backends/{backend}", response_model=BackendDetail, responses={201: {"model": BackendDetail}})
 async def put_backend(backend: Name, body: BackendReplace, change: Changing) -> Response:
     """Add or replace a backend."""
     same_name(backend, body.backend, "backend")
     async with change.begin() as write:
         view, made = await _backends.replace(write, backend, body, change.preconditions)
-    return await change.answer(view, 201 if made else 200)
+        row = await _backends.row(write.session, backend)
+        detail = await factors.detail(write.session, row, view, datetime.now(UTC))
+    return await change.answer(detail, 201 if made else 200)
 
 
 @router.delete("/backends/{backend}", status_code=204)
 async def delete_backend(backend: Name, change: Changing) -> Response:
-    """Remove a backend that serves no endpoint."""
+    """Remove a backend that serves no endpoint and that no reporter speaks for."""
     async with change.begin() as write:
         await _backends.delete(write, backend, change.preconditions)
+    return await change.answer(None, 204)
+
+
+@router.get("/backends/{backend}/factor", response_model=ManualFactorView)
+async def get_manual_factor(backend: Name, session: Reading) -> Response:
+    """The manual factor of a backend; 404 when there is none, or when it expired."""
+    return shown(factors.require_manual(await _backends.row(session, backend), datetime.now(UTC)))
+
+
+@router.put("/backends/{backend}/factor", response_model=ManualFactorView)
+async def put_manual_factor(backend: Name, body: ManualFactorReplace, change: Changing) -> Response:
+    """Override what load says, in every region, until `expires_at`: 1 lifts all cuts, 0.5 admits half."""
+    async with change.begin() as write:
+        row = await _backends.row(write.session, backend)
+        view = factors.set_manual(write, row, body, change.preconditions, datetime.now(UTC))
+    return await change.answer(view, 200)
+
+
+@router.delete("/backends/{backend}/factor", status_code=204)
+async def delete_manual_factor(backend: Name, change: Changing) -> Response:
+    """End the override: load decides again."""
+    async with change.begin() as write:
+        row = await _backends.row(write.session, backend)
+        factors.clear_manual(write, row, change.preconditions, datetime.now(UTC))
     return await change.answer(None, 204)
 
 

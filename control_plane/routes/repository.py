@@ -1,11 +1,19 @@
 """Queries on the route table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import select
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.routes.models import EndpointRow
+from contract.load import RegionLoad
+from control_plane.routes.models import RULE_IDS, BackendLoadRow, BackendRow, EndpointRow
+
+
+async def next_rule_id(session: AsyncSession) -> int:
+    """A name for stored counts that was never used."""
+    return int((await session.execute(select(RULE_IDS.next_value()))).scalar_one())
 
 
 async def endpoint_by_shape(session: AsyncSession, shape: str) -> str | None:
@@ -16,3 +24,25 @@ async def endpoint_by_shape(session: AsyncSession, shape: str) -> str | None:
 async def existing_endpoints(session: AsyncSession, names: Iterable[str]) -> set[str]:
     """Those of ``names`` that are endpoints."""
     return set(await session.scalars(select(EndpointRow.endpoint).where(EndpointRow.endpoint.in_(list(names)))))
+
+
+async def existing_backends(session: AsyncSession, names: Iterable[str]) -> set[str]:
+    """Those of ``names`` that are backends."""
+    return set(await session.scalars(select(BackendRow.backend).where(BackendRow.backend.in_(list(names)))))
+
+
+async def loads_of(session: AsyncSession, backend: str) -> Sequence[BackendLoadRow]:
+    """What each region last said of a backend, by region."""
+    query = select(BackendLoadRow).where(BackendLoadRow.backend == backend).order_by(BackendLoadRow.region)
+    return (await session.scalars(query)).all()
+
+
+async def store_loads(session: AsyncSession, region: str, load: RegionLoad) -> None:
+    """Keep what a region says of its backends; what it says of others than ours is dropped."""
+    known = await existing_backends(session, [one.backend for one in load.backends])
+    for one in sorted(load.backends, key=lambda one: one.backend):  # one order: two writers never wait for each other
+        if one.backend not in known:
+            continue
+        values = {"node": load.node, "state": msgspec.to_builtins(one), "reported_at": func.now()}
+        statement = insert(BackendLoadRow).values(region=region, backend=one.backend, **values)
+        await session.execute(statement.on_conflict_do_update(index_elements=["region", "backend"], set_=values))

@@ -1,12 +1,15 @@
 """The shapes of backends and endpoints."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from contract.decision import MAX_COST
+from contract.limits import MAX_LIMIT
+from contract.load import MAX_QUERY_LENGTH, Signal
 from control_plane.routes.templates import MAX_LENGTH, template_fault
-from control_plane.web.fields import Body, Name, View
+from control_plane.web.fields import Body, Expiry, Name, Text, View
 
 
 def _template(value: str) -> str:
@@ -24,8 +27,33 @@ PathTemplate = Annotated[
 ]
 
 
+class CapacityFields(Body):
+    """What a backend serves in each region: at most ``limit`` units in each window."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT, examples=[2000])]
+    window_s: Annotated[float, Field(gt=0, examples=[1])] = 1.0
+    """Seconds; fractions down to a millisecond."""
+    burst: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+    """What may come at once; `limit` by default."""
+
+
+class PullFields(Body):
+    """A signal that a node asks a Prometheus-compatible server for."""
+
+    server: Name
+    """A name in the nodes' own settings (`TIDEGATE_LOAD_SERVERS`), never an address."""
+    signal: Signal
+    query: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUERY_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*$")]
+    """An instant query; of several samples the median counts."""
+
+
 class BackendFields(Body):
-    """What can be written of a backend: nothing yet but that it exists."""
+    """What can be written of a backend."""
+
+    capacity: CapacityFields | None = None
+    adaptive: Name | None = None
+    """The adaptive policy that protects it."""
+    pulls: list[PullFields] = Field(default=[], max_length=10)
 
 
 class BackendCreate(BackendFields):
@@ -40,10 +68,80 @@ class BackendReplace(BackendFields):
     backend: Name | None = None
 
 
+class CapacityView(View):
+    """What a backend serves in each region."""
+
+    limit: int
+    window_s: float
+    burst: int | None
+
+
+class PullView(View):
+    """A signal that a node asks a server for."""
+
+    server: str
+    signal: Signal
+    query: str
+
+
+class ManualFactorReplace(Body):
+    """An operator's own factor, in every region, until it expires."""
+
+    factor: Annotated[float, Field(ge=0.0, le=1.0, examples=[0.5])]
+    expires_at: Expiry
+    reason: Text | None = None
+
+
+class ManualFactorView(View):
+    """An operator's own factor; it counts until ``expires_at``."""
+
+    factor: float
+    expires_at: datetime
+    reason: str | None
+
+
 class BackendView(View):
     """A backend as it is."""
 
     backend: str
+    capacity: CapacityView | None
+    adaptive: str | None
+    pulls: list[PullView]
+
+
+class ClassLoadView(View):
+    """A class of clients, by the priority of their plans: the share that is admitted, and what it asks for."""
+
+    priority: int
+    factor: float
+    offered_per_s: float
+
+
+class RegionFactorView(View):
+    """A backend's factor in one region, and why."""
+
+    region: str
+    factor: float
+    reason: str
+    since: datetime
+    """Since when the factor has this value."""
+    signal: str | None
+    """The signal that weighs most, and the smoothed load by it."""
+    load: float | None
+    reporters: int
+    classes: list[ClassLoadView]
+    policy: str
+    decided_by: str
+    reported_at: datetime
+    """When the region last said so."""
+
+
+class BackendDetail(BackendView):
+    """A backend, its manual factor and its factor in each region. The ETag is that of the backend alone."""
+
+    UNTAGGED: ClassVar[set[str]] = {"manual", "factors"}
+    manual: ManualFactorView | None
+    factors: list[RegionFactorView]
 
 
 class EndpointFields(Body):

@@ -1,14 +1,22 @@
 """What can be done with the route table."""
 
 from contract.config import Endpoint
-from contract.load import Backend
+from contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
+from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes import repository
 from control_plane.routes.models import BackendRow, EndpointRow
-from control_plane.routes.schemas import BackendFields, BackendView, EndpointFields, EndpointView
+from control_plane.routes.schemas import (
+    BackendFields,
+    BackendView,
+    CapacityView,
+    EndpointFields,
+    EndpointView,
+    PullView,
+)
 from control_plane.routes.templates import route_shape
 from control_plane.storage import NamedRows
 
@@ -25,19 +33,79 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
 
     def view(self, row: BackendRow) -> BackendView:
         """Show a backend."""
-        return BackendView(backend=row.backend)
+        return BackendView(
+            backend=row.backend,
+            capacity=_capacity_view(row),
+            adaptive=row.adaptive,
+            pulls=[PullView.model_validate(pull) for pull in row.pulls],
+        )
 
-    async def save(self, write: ConfigWrite, name: str, body: BackendFields, current: BackendRow | None) -> BackendRow:  # noqa: ARG002  # nothing to write of it yet
-        """Make a backend."""
+    async def save(self, write: ConfigWrite, name: str, body: BackendFields, current: BackendRow | None) -> BackendRow:
+        """Make or change a backend; a manual factor stays as it is."""
+        errors = await unknown_policy(write.session, body.adaptive)
         row = current or BackendRow(backend=name)
+        row.adaptive = body.adaptive
+        row.pulls = [pull.model_dump() for pull in body.pulls]
+        _set_capacity(row, body)
+        if body.capacity is not None and row.capacity_rule_id is None:
+            row.capacity_rule_id = await repository.next_rule_id(write.session)
+            row.capacity_open_rule_id = await repository.next_rule_id(write.session)
+        document = to_document(row)
+        errors += [FieldError(_api_field(fault.field), fault.message) for fault in backend_violations(document)]
+        if errors:
+            raise InvalidError(errors)
         write.session.add(row)
-        write.publish(Backend(backend=name))
+        write.publish(document)
         return row
 
     async def remove(self, write: ConfigWrite, row: BackendRow) -> None:
-        """Delete a backend that serves no endpoint."""
+        """Delete a backend that serves no endpoint and that no reporter speaks for."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("backend", row.backend))
+
+
+def to_document(row: BackendRow) -> Backend:
+    """The backend as nodes get it."""
+    manual = None
+    if row.manual_factor is not None and row.manual_expires_at is not None:
+        manual = ManualFactor(factor=row.manual_factor, expires_at=row.manual_expires_at.timestamp())
+    return Backend(
+        backend=row.backend,
+        capacity=_capacity(row),
+        adaptive=row.adaptive,
+        manual=manual,
+        pulls=tuple(Pull(**pull) for pull in row.pulls),
+    )
+
+
+def _capacity(row: BackendRow) -> Capacity | None:
+    if row.capacity_limit is None or row.capacity_window_us is None:
+        return None
+    return Capacity(
+        id=row.capacity_rule_id or 0,
+        open_id=row.capacity_open_rule_id or 0,
+        limit=row.capacity_limit,
+        window_us=row.capacity_window_us,
+        burst=row.capacity_burst,
+    )
+
+
+def _capacity_view(row: BackendRow) -> CapacityView | None:
+    if row.capacity_limit is None or row.capacity_window_us is None:
+        return None
+    window_s = row.capacity_window_us / 1_000_000
+    return CapacityView(limit=row.capacity_limit, window_s=window_s, burst=row.capacity_burst)
+
+
+def _set_capacity(row: BackendRow, body: BackendFields) -> None:
+    capacity = body.capacity
+    row.capacity_limit = None if capacity is None else capacity.limit
+    row.capacity_window_us = None if capacity is None else round(min(capacity.window_s, 1e10) * 1_000_000)
+    row.capacity_burst = None if capacity is None else capacity.burst
+
+
+def _api_field(field: str) -> str:
+    return field.replace("window_us", "window_s")
 
 
 class Endpoints(Resource[EndpointRow, EndpointFields, EndpointView]):

@@ -9,8 +9,9 @@ from control_plane.errors import PreconditionFailedError
 
 
 def etag_of(view: BaseModel) -> str:
-    """The strong entity tag of a representation."""
-    return f'"{hashlib.sha256(view.model_dump_json().encode()).hexdigest()[:32]}"'
+    """The strong entity tag of a representation, without the members that its class calls ``UNTAGGED``."""
+    text = view.model_dump_json(exclude=getattr(view, "UNTAGGED", None))
+    return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
 
 
 class Preconditions(NamedTuple):

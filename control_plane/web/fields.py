@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
@@ -69,4 +69,6 @@ class Body(BaseModel):
 class View(BaseModel):
     """What is shown of a resource."""
 
+    UNTAGGED: ClassVar[set[str]] = set()
+    """Members that change by themselves: no writer is held up by them."""
     model_config = ConfigDict(frozen=True)

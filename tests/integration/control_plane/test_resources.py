@@ -18,7 +18,20 @@ RESOURCES: list[tuple[str, str, list[tuple[str, dict[str, Any]]], dict[str, Any]
         {"limit": 6, "window_s": 1},
     ),
     ("/v1/limits", "name", [], {"scope": "ip", "limit": 50, "window_s": 1}, {"limit": 9, "window": "day"}),
-    ("/v1/backends", "backend", [], {}, {}),
+    (
+        "/v1/backends",
+        "backend",
+        [("/v1/adaptive-policies/protect", {})],
+        {"capacity": {"limit": 2000, "window_s": 1.0, "burst": None}, "adaptive": "protect"},
+        {"pulls": [{"server": "main", "signal": "cpu", "query": "avg(cpu)"}]},
+    ),
+    (
+        "/v1/adaptive-policies",
+        "policy",
+        [],
+        {"type": "steps", "signals": {"latency_ms": 250.0}, "min_reporters": 1},
+        {"target": 0.7, "critical": 50, "reserve": 0.2},
+    ),
     (
         "/v1/endpoints",
         "endpoint",
@@ -100,9 +113,8 @@ async def test_what_is_shown_can_be_sent_back(
     api: httpx.AsyncClient, path: str, member: str, before: Any, body: dict[str, Any], other: dict[str, Any]
 ) -> None:
     made = await api.put(f"{path}/one", json=body)
-    shown = {
-        name: value for name, value in made.json().items() if name not in {"created_at", "generation", "public_key"}
-    }
+    read_only = {"created_at", "generation", "public_key", "manual", "factors"}
+    shown = {name: value for name, value in made.json().items() if name not in read_only}
     again = await api.put(f"{path}/one", json=shown)
     assert again.status_code == 200, again.text
     assert again.headers["etag"] == made.headers["etag"]

@@ -1,0 +1,1 @@
+"""Adaptive policies: how admission follows the load of backends."""

@@ -1,0 +1,55 @@
+"""What can be done with adaptive policies."""
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.load import AdaptivePolicy, policy_violations
+from control_plane.adaptive.models import AdaptivePolicyRow
+from control_plane.adaptive.schemas import PolicyFields, PolicyView
+from control_plane.errors import FieldError, InvalidError
+from control_plane.resources import Resource
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.storage import NamedRows
+
+
+class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):
+    """How admission follows load."""
+
+    noun = "adaptive policy"
+    rows = NamedRows(AdaptivePolicyRow, AdaptivePolicyRow.policy)
+
+    def name_of(self, row: AdaptivePolicyRow) -> str:
+        """The policy's name."""
+        return row.policy
+
+    def view(self, row: AdaptivePolicyRow) -> PolicyView:
+        """Show a policy."""
+        return PolicyView.model_validate({"policy": row.policy, **row.settings})
+
+    async def save(
+        self, write: ConfigWrite, name: str, body: PolicyFields, current: AdaptivePolicyRow | None
+    ) -> AdaptivePolicyRow:
+        """Make or change a policy."""
+        settings = body.model_dump(exclude={"policy"})
+        policy = msgspec.convert({"policy": name, **settings}, AdaptivePolicy)
+        errors = [FieldError(violation.field, violation.message) for violation in policy_violations(policy)]
+        if errors:
+            raise InvalidError(errors)
+        row = current or AdaptivePolicyRow(policy=name)
+        row.settings = settings
+        write.session.add(row)
+        write.publish(policy)
+        return row
+
+    async def remove(self, write: ConfigWrite, row: AdaptivePolicyRow) -> None:
+        """Delete a policy that nothing names."""
+        await write.session.delete(row)
+        write.withdraw(DocumentKey("adaptive_policy", row.policy))
+
+
+async def unknown_policy(session: AsyncSession, name: str | None, *, at: str = "") -> list[FieldError]:
+    """What is wrong with naming this policy: nothing when it exists, or when none is named."""
+    if name is None or await AdaptivePolicies.rows.find(session, name) is not None:
+        return []
+    return [FieldError(f"{at}adaptive", f"there is no adaptive policy named {name}")]

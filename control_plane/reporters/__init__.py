@@ -1,0 +1,1 @@
+"""Who may report the load of which backends."""

@@ -1,0 +1,73 @@
+"""``/v1/reporters``: who may report the load of which backends."""
+
+import secrets
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Depends
+from fastapi.responses import Response
+
+from contract.credentials import RANDOM_BYTES
+from control_plane.access.principals import by_method
+from control_plane.reading import Reading, shown
+from control_plane.reporters.schemas import (
+    ReporterCreate,
+    ReporterCreated,
+    ReporterReplace,
+    ReporterRotate,
+    ReporterView,
+)
+from control_plane.reporters.service import Reporters
+from control_plane.resources import same_name
+from control_plane.rollout.changes import Changing
+from control_plane.web.fields import Name
+from control_plane.web.pages import Listing, PageQuery
+
+router = APIRouter(prefix="/v1/reporters", tags=["adaptive limits"], dependencies=[Depends(by_method)])
+_reporters = Reporters()
+
+
+@router.get("")
+async def list_reporters(session: Reading, page: PageQuery) -> Listing[ReporterView]:
+    """Reporters by name."""
+    return await _reporters.list_page(session, page)
+
+
+@router.post("", status_code=201, response_model=ReporterCreated)
+async def create_reporter(body: ReporterCreate, change: Changing) -> Response:
+    """Add a reporter. Its credential is shown in this answer and never again."""
+    async with change.begin() as write:
+        view = await _reporters.issue(write, body.reporter, body, secrets.token_bytes(RANDOM_BYTES))
+    return await change.answer(view, 201, location=f"/v1/reporters/{body.reporter}", secret=True)
+
+
+@router.get("/{reporter}", response_model=ReporterView)
+async def get_reporter(reporter: Name, session: Reading) -> Response:
+    """One reporter."""
+    return shown(await _reporters.get(session, reporter))
+
+
+@router.put("/{reporter}", response_model=ReporterView)
+async def put_reporter(reporter: Name, body: ReporterReplace, change: Changing) -> Response:
+    """Replace the backends that a reporter speaks for; 404 when there is none: POST makes one, with its credential."""
+    same_name(reporter, body.reporter, "reporter")
+    async with change.begin() as write:
+        view, _ = await _reporters.replace(write, reporter, body, change.preconditions)
+    return await change.answer(view, 200)
+
+
+@router.post("/{reporter}/credentials", status_code=201, response_model=ReporterCreated)
+async def rotate_reporter_credential(reporter: Name, body: ReporterRotate, change: Changing) -> Response:
+    """Give a reporter a new credential, shown this once; the one before works for `overlap_s` seconds more."""
+    async with change.begin() as write:
+        view = await _reporters.rotate(
+            write, reporter, secrets.token_bytes(RANDOM_BYTES), now=datetime.now(UTC), overlap_s=body.overlap_s
+        )
+    return await change.answer(view, 201, secret=True)
+
+
+@router.delete("/{reporter}", status_code=204)
+async def delete_reporter(reporter: Name, change: Changing) -> Response:
+    """Remove a reporter; what it said ages out."""
+    async with change.begin() as write:
+        await _reporters.delete(write, reporter, change.preconditions)
+    return await change.answer(None, 204)

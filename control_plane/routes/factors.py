@@ -1,0 +1,85 @@
+"""Factors of backends: the operator's own, and what regions say of theirs."""
+
+from datetime import UTC, datetime
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.load import BackendLoad
+from control_plane.errors import NotFoundError
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.routes import repository
+from control_plane.routes.models import BackendLoadRow, BackendRow
+from control_plane.routes.schemas import (
+    BackendDetail,
+    BackendView,
+    ClassLoadView,
+    ManualFactorReplace,
+    ManualFactorView,
+    RegionFactorView,
+)
+from control_plane.routes.service import to_document
+from control_plane.web.etags import Preconditions
+
+NOUN = "manual factor"
+
+
+def manual_of(row: BackendRow, now: datetime) -> ManualFactorView | None:
+    """The manual factor, while it counts."""
+    if row.manual_factor is None or row.manual_expires_at is None or row.manual_expires_at <= now:
+        return None
+    return ManualFactorView(factor=row.manual_factor, expires_at=row.manual_expires_at, reason=row.manual_reason)
+
+
+def require_manual(row: BackendRow, now: datetime) -> ManualFactorView:
+    """The manual factor; :class:`NotFoundError` where there is none."""
+    found = manual_of(row, now)
+    if found is None:
+        raise NotFoundError(f"The backend {row.backend} has no manual factor.")
+    return found
+
+
+def set_manual(
+    write: ConfigWrite, row: BackendRow, body: ManualFactorReplace, preconditions: Preconditions, now: datetime
+) -> ManualFactorView:
+    """Put an operator's factor in force."""
+    before = manual_of(row, now)
+    preconditions.check(before)
+    row.manual_factor, row.manual_expires_at, row.manual_reason = body.factor, body.expires_at, body.reason
+    write.publish(to_document(row))
+    view = ManualFactorView(factor=body.factor, expires_at=body.expires_at, reason=body.reason)
+    write.record(NOUN, row.backend, before, view)
+    return view
+
+
+def clear_manual(write: ConfigWrite, row: BackendRow, preconditions: Preconditions, now: datetime) -> None:
+    """End an operator's factor. Raises :class:`NotFoundError` where there is none."""
+    before = require_manual(row, now)
+    preconditions.check(before)
+    row.manual_factor = row.manual_expires_at = row.manual_reason = None
+    write.publish(to_document(row))
+    write.record(NOUN, row.backend, before, None)
+
+
+async def detail(session: AsyncSession, row: BackendRow, view: BackendView, now: datetime) -> BackendDetail:
+    """A backend with its manual factor, and its factor in each region."""
+    loads = await repository.loads_of(session, row.backend)
+    return BackendDetail(**view.model_dump(), manual=manual_of(row, now), factors=[region_view(load) for load in loads])
+
+
+def region_view(row: BackendLoadRow) -> RegionFactorView:
+    """What a region said of a backend."""
+    load = msgspec.convert(row.state, BackendLoad)
+    return RegionFactorView(
+        region=row.region,
+        factor=load.factor,
+        reason=load.reason,
+        since=datetime.fromtimestamp(load.since, UTC),
+        signal=load.signal,
+        load=load.load,
+        reporters=load.reporters,
+        classes=[ClassLoadView(**msgspec.to_builtins(one)) for one in load.classes],
+        policy=load.policy,
+        decided_by=load.decided_by,
+        reported_at=row.reported_at,
+    )

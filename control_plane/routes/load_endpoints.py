@@ -1,0 +1,53 @@
+"""``/internal/v1/load``: what a region's deciding node says of its backends, with the region's credential."""
+
+import math
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from contract.load import RegionLoad
+from control_plane.access.principals import Caller, region_only
+from control_plane.database import Database
+from control_plane.errors import FieldError, InvalidError
+from control_plane.routes import repository
+
+router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
+MAX_BACKENDS = 1_000
+MAX_CLASSES = 64
+LATEST_S = 7_258_118_400.0
+"""The year 2200."""
+_decoder = msgspec.json.Decoder(RegionLoad)
+_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": {"type": "object", "required": ["node", "backends"]}}},
+}
+
+
+@router.post("/load", status_code=204, openapi_extra={"requestBody": _BODY})
+async def report_load(request: Request, caller: Caller) -> Response:
+    """A region's factors, and why they are what they are."""
+    load = _read(await request.body())
+    database: Database = request.state.database
+    async with database.transaction() as session:
+        await repository.store_loads(session, caller.name, load)
+    return Response(status_code=204)
+
+
+def _read(body: bytes) -> RegionLoad:
+    try:
+        load = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidError([FieldError("body", str(error))]) from None
+    except RecursionError:
+        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    if len(load.backends) > MAX_BACKENDS or len(load.node) > 128 or "\0" in load.node:
+        raise InvalidError([FieldError("backends", f"at most {MAX_BACKENDS}, of a node with a short name")])
+    for place, one in enumerate(load.backends):
+        texts = (one.backend, one.policy, one.reason, one.decided_by, one.signal or "")
+        times = (one.since, one.decided_at)
+        if any(len(text) > 128 or "\0" in text for text in texts) or len(one.classes) > MAX_CLASSES:
+            raise InvalidError([FieldError(f"backends[{place}]", "a member is too long")])
+        if not all(math.isfinite(time) and 0 <= time < LATEST_S for time in times):
+            raise InvalidError([FieldError(f"backends[{place}].since", "is no instant")])
+    return load
