@@ -61,7 +61,8 @@ def read(
     for name, value in headers:
         values.setdefault(name, []).append(value)
     rest = target[len(PREFIX) :]
-    deny_as_403 = rest.startswith("?") and _deny_status(rest[1:])
+    if rest.startswith("?") and _deny_status(target) not in ([], ["403"]):
+        raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
     path = rest if dialect.uri is None and rest.startswith("/") else _single(values, dialect.uri)
     original_method = method if dialect.method is None else _single(values, dialect.method)
     told = _told_by_gateway(values) if by_token else _NOTHING_TOLD
@@ -75,14 +76,17 @@ def read(
         cost=told.cost,
         attributes=told.attributes,
     )
-    return ForwardAuth(check, deny_as_403)
+    return ForwardAuth(check, denies_as_403(target))
 
 
-def _deny_status(query: str) -> bool:
-    wanted = [value for name, _, value in (item.partition("=") for item in query.split("&")) if name == "deny_status"]
-    if wanted and wanted != ["403"]:
-        raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
-    return bool(wanted)
+def denies_as_403(target: str) -> bool:
+    """Whether every refusal is to be a 403 (``deny_status=403`` on ``/v1/authorize`` itself): nginx knows no other."""
+    return target.startswith(PREFIX + "?") and "403" in _deny_status(target)
+
+
+def _deny_status(target: str) -> list[str]:
+    items = [item.partition("=") for item in target.partition("?")[2].split("&")]
+    return [value for name, _, value in items if name == "deny_status"]
 
 
 def _single(values: dict[bytes, list[bytes]], name: bytes | None) -> str | None:
@@ -103,12 +107,14 @@ def _api_key(values: dict[bytes, list[bytes]], sources: tuple[str, ...]) -> str 
     found: list[bytes] = []
     for source in sources:
         for value in values.get(source.encode(), []):
-            if source == "authorization":
-                scheme, _, token = value.partition(b" ")
-                if scheme.lower() == b"bearer" and token.strip():
-                    found.append(token.strip())
-            elif value.strip():
-                found.append(value.strip())
+            # Some gateways join lines of one name by commas (RFC 9110, section 5.3): no key has one.
+            for one in value.split(b","):
+                if source == "authorization":
+                    scheme, _, token = one.strip().partition(b" ")
+                    if scheme.lower() == b"bearer" and token.strip():
+                        found.append(token.strip())
+                elif one.strip():
+                    found.append(one.strip())
     if len(set(found)) > 1:
         raise RefusedInputError(401, "ambiguous_api_key", "more than one API key was sent")
     if found and len(found[0]) > MAX_KEY_LENGTH:

@@ -1,6 +1,6 @@
 import pytest
 
-from data_plane.api.forward_auth import DIALECTS, RefusedInputError, read
+from data_plane.api.forward_auth import DIALECTS, RefusedInputError, denies_as_403, read
 
 KEYS = ("x-api-key", "authorization")
 
@@ -21,6 +21,9 @@ def test_envoy_says_method_and_path_in_the_subrequest_itself():
 def test_an_end_client_cannot_turn_denials_into_403_by_its_own_query():
     assert not ask(target="/v1/authorize/?deny_status=403", dialect="envoy").deny_as_403
     assert ask(target="/v1/authorize?deny_status=403").deny_as_403
+    assert denies_as_403("/v1/authorize?deny_status=403")
+    assert not denies_as_403("/v1/authorize/?deny_status=403")
+    assert not denies_as_403("/v1/authorize")
 
 
 def test_only_403_is_a_deny_status():
@@ -64,6 +67,20 @@ def test_two_distinct_credentials_are_refused_and_the_same_one_twice_is_not():
     with pytest.raises(RefusedInputError) as refused:
         ask(headers=[("x-api-key", "k"), ("authorization", "Bearer other")])
     assert refused.value.status == 401
+
+
+@pytest.mark.parametrize(
+    "headers", [[("x-api-key", "one,two")], [("authorization", "Bearer one, Bearer two")], [("x-api-key", "one, two")]]
+)
+def test_keys_that_a_gateway_joined_by_commas_are_as_many_as_they_were(headers):
+    with pytest.raises(RefusedInputError) as refused:
+        ask(headers=headers)
+    assert (refused.value.status, refused.value.error) == (401, "ambiguous_api_key")
+
+
+def test_the_same_key_joined_by_a_comma_is_one():
+    assert ask(headers=[("x-api-key", "k,k")]).check.api_key == "k"
+    assert ask(headers=[("authorization", "Basic eDp5, Bearer k")]).check.api_key == "k"
 
 
 def test_what_a_gateway_tells_counts_only_with_its_token():
