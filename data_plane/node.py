@@ -50,6 +50,7 @@ from data_plane.services.last_resort import LastResort
 from data_plane.services.membership import Membership
 from data_plane.services.reconcile import Reconciler
 from data_plane.services.recovery import Recovery
+from data_plane.services.rights import RightsDesk
 from data_plane.services.tally import Tally
 from data_plane.settings import Settings
 
@@ -90,13 +91,19 @@ class Node:
             settings.control_plane_url, settings.region_credential.get_secret_value(),
             settings.node, settings.region, version("tidegate"), self._config,
         )  # fmt: skip
-        self._peers = HttpPeers(settings.region, region_private_key(settings.region_credential.get_secret_value()))
+        region_key = region_private_key(settings.region_credential.get_secret_value())
+        self._peers = HttpPeers(settings.region, region_key, self._public_key_of)
         self._reconciler = Reconciler(
             settings.region, RedisCountStore(self._store, settings.node), self._peers, clock, self._index_in_force
         )
-        self.peer_door = PeerDoor(settings.region, self._index_in_force, self._reconciler, clock)
+        self._desk = RightsDesk(
+            settings.region, self._store, self._peers, clock, self._index_in_force, lambda: self._config.revision
+        )
+        self.peer_door = PeerDoor(
+            settings.region, region_key, self._index_in_force, self._reconciler, self._desk, clock
+        )
         self.door = Door(
-            self._decider, Renderer(settings.region, settings.reset_format), clock, _request_ids(settings.node),
+            self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
             key_sources=settings.key_sources, trusted_hops=settings.trusted_hops,
         )  # fmt: skip
@@ -105,6 +112,10 @@ class Node:
             self._who, of_decisions(self._tally), of_config(self._config_figures),
             of_store(self._store_figures), of_peers(self._peer_figures),
         )  # fmt: skip
+
+    def _public_key_of(self, region: str) -> str | None:
+        known = self._decider.index.book.regions.get(region)
+        return None if known is None else known.public_key
 
     def _index_in_force(self) -> RuleIndex:
         return self._decider.index
@@ -133,7 +144,7 @@ class Node:
         """Serve between enter and exit: the store is connected, the background work goes on."""
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run,
+            self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run, self._desk.run,
             self._recovery.run, self._census.run,
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
@@ -277,10 +288,6 @@ async def _watched(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _request_ids(node: str) -> Iterator[str]:
-    """Unique and cheap: the node's name, a random start of this process, a counter."""
-    start = secrets.token_hex(4)
-    number = 0
-    while True:
-        number += 1
-        yield f"{node}-{start}-{number:x}"
+def _id_prefix(node: str) -> str:
+    """What request ids of this process begin with; a counter follows."""
+    return f"{node}-{secrets.token_hex(4)}-"

@@ -1,44 +1,103 @@
-"""Counts to other regions over HTTP: MessagePack, deflated, signed with the region's key."""
+"""Messages to other regions over HTTP: MessagePack, deflated, signed with the region's key."""
 
 import zlib
+from collections.abc import Callable
 
 import httpx
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from contract.counts import Counts, CountsAnswer, signed_counts
+from contract.rights import MAX_UNITS, RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.services.reconcile import UnreachablePeerError
 
 TIMEOUT_S = 1.5
-_decoder = msgspec.json.Decoder(CountsAnswer)
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_UNPACKED_BYTES = 1024 * 1024
+_counts_answer = msgspec.json.Decoder(CountsAnswer)
+_gifts = msgspec.msgpack.Decoder(Gifts)
 
 
 class HttpPeers:
-    """Port ``PeerTransport`` over one pooled client."""
+    """Ports ``PeerTransport`` and ``RightsTransport`` over one pooled client. Each send is one try: the caller's next
+    turn is the retry. ``public_key`` is a region's key (hex) as the configuration has it.
+    """
 
-    def __init__(self, region: str, key: Ed25519PrivateKey) -> None:
+    def __init__(self, region: str, key: Ed25519PrivateKey, public_key: Callable[[str], str | None]) -> None:
         self._region = region
         self._key = key
+        self._public_key = public_key
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
         self.sent_bytes = 0
+        self.received_bytes = 0
+        self.messages = 0
 
     async def send(self, to_region: str, url: str, counts: Counts) -> CountsAnswer:
-        """Deliver one batch; one try, because the next tick is the retry."""
-        body = zlib.compress(msgspec.msgpack.encode(counts), level=1)
-        headers = {
-            "content-type": "application/vnd.tidegate.counts",
-            "x-tidegate-region": self._region,
-            "x-tidegate-signature": self._key.sign(signed_counts(to_region, body)).hex(),
-        }
+        """Deliver one batch of counts."""
+        body = _packed(counts)
+        answer, _ = await self._post(url, "/internal/v1/counts", body, signed_counts(to_region, body))
         try:
-            response = await self._client.post(url.rstrip("/") + "/internal/v1/counts", content=body, headers=headers)
-            if response.status_code != 200:
-                raise UnreachablePeerError(f"answered {response.status_code}")
-            self.sent_bytes += len(body)
-            return _decoder.decode(response.content)
-        except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
+            return _counts_answer.decode(answer)
+        except msgspec.DecodeError as error:
+            raise UnreachablePeerError(f"DecodeError: {error}") from error
+
+    async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
+        """Put questions, and read an answer that only that region can have given."""
+        body = _packed(asks)
+        answer, headers = await self._post(url, "/internal/v1/rights", body, signed_asks(to_region, body))
+        try:
+            signature = bytes.fromhex(headers.get("x-tidegate-signature", ""))
+            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public_key(to_region) or ""))
+            key.verify(signature, signed_gifts(self._region, body, answer))
+            gifts = _gifts.decode(_unpacked(answer))
+        except (InvalidSignature, ValueError, zlib.error, msgspec.DecodeError) as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
+        wrong = gifts.region != to_region or gifts.to_incarnation != asks.incarnation
+        if wrong or gifts.version != RIGHTS_VERSION or not _plausible(gifts):
+            raise UnreachablePeerError("an answer that does not fit the question")
+        return gifts
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _post(self, url: str, path: str, body: bytes, signed: bytes) -> tuple[bytes, httpx.Headers]:
+        headers = {
+            "content-type": "application/octet-stream",
+            "x-tidegate-region": self._region,
+            "x-tidegate-signature": self._key.sign(signed).hex(),
+        }
+        self.messages += 1
+        self.sent_bytes += len(body)
+        try:
+            async with self._client.stream("POST", url.rstrip("/") + path, content=body, headers=headers) as response:
+                if response.status_code != 200:
+                    raise UnreachablePeerError(f"answered {response.status_code}")
+                answer = bytearray()
+                async for chunk in response.aiter_raw():
+                    answer += chunk
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise UnreachablePeerError(f"answered more than {MAX_ANSWER_BYTES} bytes")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
+        self.received_bytes += len(answer)
+        return bytes(answer), response.headers
+
+
+def _packed(message: msgspec.Struct) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode(message), level=1)
+
+
+def _unpacked(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    found = unpacker.decompress(body, MAX_UNPACKED_BYTES)
+    if unpacker.unconsumed_tail:
+        raise ValueError(f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
+    return found
+
+
+def _plausible(gifts: Gifts) -> bool:
+    return all(
+        0 <= gift.units < MAX_UNITS and 0 <= gift.quanta < 2**50 and 0 <= gift.have < MAX_UNITS for gift in gifts.gifts
+    )

@@ -57,6 +57,13 @@ def create_app(
 
     app.add_middleware(ClosingWhileDraining, operations=operations)
 
+    @app.post("/internal/v1/rights", include_in_schema=False)
+    async def peer_rights(request: Request) -> Response:
+        body = await read_body(request, MAX_PEER_BODY_BYTES)
+        if isinstance(body, Response):
+            return body
+        return to_response(await peer_door.rights(request.scope["headers"], body))
+
     @app.exception_handler(HTTPException)
     async def as_problem(_request: Request, error: HTTPException) -> Response:
         title = TITLES.get(error.status_code, "Error")

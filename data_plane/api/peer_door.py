@@ -1,78 +1,133 @@
-"""Where other regions' counts arrive: who speaks is proven by a signature before a byte is unpacked."""
+"""Where other regions' messages arrive: who speaks is proven by a signature before a byte is unpacked."""
 
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, Counts, signed_counts
+from contract.rights import (
+    MAX_ASKS,
+    MAX_KEY_BYTES,
+    MAX_UNITS,
+    RIGHTS_VERSION,
+    Ask,
+    Asks,
+    signed_asks,
+    signed_gifts,
+)
 from data_plane.api.answers import Answer, InputError, json_answer, problem
 from data_plane.api.caller import Headers, header
 from data_plane.domain.index import RuleIndex
 from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.services.reconcile import Reconciler
+from data_plane.services.rights import RightsDesk
+
+T = TypeVar("T")
 
 MAX_UNPACKED_BYTES = 1024 * 1024
-_decoder = msgspec.msgpack.Decoder(Counts)
+_counts = msgspec.msgpack.Decoder(Counts)
+_asks = msgspec.msgpack.Decoder(Asks)
 
 
 class PeerDoor:
-    """``POST /internal/v1/counts``. A region's key speaks only for that region."""
+    """``POST /internal/v1/counts`` and ``/internal/v1/rights``. A region's key speaks only for that region."""
 
-    def __init__(self, region: str, index: Callable[[], RuleIndex], reconciler: Reconciler, clock: Clock) -> None:
+    def __init__(
+        self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], reconciler: Reconciler,
+        desk: RightsDesk, clock: Clock,
+    ) -> None:  # fmt: skip
         self._region = region
+        self._key = key
         self._index = index
         self._reconciler = reconciler
+        self._desk = desk
         self._clock = clock
         self.refused_by_reason: Counter[str] = Counter()
+        self.received_bytes = 0
+        self.received = 0
 
     async def counts(self, headers: Headers, body: bytes) -> Answer:
         """Verify, unpack within bounds, merge."""
         try:
-            counts = self._read(self._sender(headers, body), body)
+            sender = self._sender(headers, body, signed_counts(self._region, body))
+            counts = self._read(_counts, body)
+            self._fits(sender, counts.region, counts.version, PROTOCOL_VERSION, counts.sent_at)
+            if len(counts.cells) > MAX_CELLS:
+                raise self._refused("too_large", 413, f"more than {MAX_CELLS} cells")
+            if any(cell.taken < 0 or not 0 <= cell.returned <= cell.taken for cell in counts.cells):
+                raise self._refused("implausible", 400, "a cell gave back more than was taken")
             return json_answer(await self._reconciler.receive(counts))
         except InputError as error:
             return error.answer()
         except StoreUnavailableError as error:
             return problem(503, f"the store of this region is away: {error.reason}")
 
-    def _sender(self, headers: Headers, body: bytes) -> str:
+    async def rights(self, headers: Headers, body: bytes) -> Answer:
+        """Verify, unpack within bounds, give; the answer is signed as well."""
+        try:
+            sender = self._sender(headers, body, signed_asks(self._region, body))
+            asks = self._read(_asks, body)
+            self._fits(sender, asks.region, asks.version, RIGHTS_VERSION, asks.sent_at)
+            if len(asks.asks) > MAX_ASKS:
+                raise self._refused("too_large", 413, f"more than {MAX_ASKS} questions")
+            if not 0 < asks.incarnation < 2**32 or not all(map(_is_plausible, asks.asks)):
+                raise self._refused("implausible", 400, "a question that no region has cause to ask")
+            gifts = zlib.compress(msgspec.msgpack.encode(await self._desk.give(asks)), level=1)
+        except InputError as error:
+            return error.answer()
+        except StoreUnavailableError as error:
+            return problem(503, f"the store of this region is away: {error.reason}")
+        signature = self._key.sign(signed_gifts(sender, body, gifts)).hex().encode()
+        lines = b"content-type: application/octet-stream\r\nx-tidegate-signature: " + signature + b"\r\n"
+        return Answer(200, lines, gifts)
+
+    def _sender(self, headers: Headers, body: bytes, signed: bytes) -> str:
         name = (header(headers, b"x-tidegate-region") or b"").decode("latin-1")
         region = self._index().book.regions.get(name)
         if region is None or region.public_key is None or name == self._region:
             raise self._refused("unknown_region", 401, "no such peer region")
         try:
             signature = bytes.fromhex((header(headers, b"x-tidegate-signature") or b"").decode("latin-1"))
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(region.public_key))
-            key.verify(signature, signed_counts(self._region, body))
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(region.public_key)).verify(signature, signed)
         except (InvalidSignature, ValueError):
             raise self._refused("bad_signature", 401, "the signature does not hold") from None
+        self.received += 1
+        self.received_bytes += len(body)
         return name
 
-    def _read(self, sender: str, body: bytes) -> Counts:
+    def _read(self, decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
         unpacker = zlib.decompressobj()
         try:
             unpacked = unpacker.decompress(body, MAX_UNPACKED_BYTES)
             if unpacker.unconsumed_tail:
                 raise self._refused("too_large", 413, f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
-            counts = _decoder.decode(unpacked)
+            return decoder.decode(unpacked)
         except (zlib.error, msgspec.DecodeError) as error:
-            raise self._refused("malformed", 400, f"not a batch of counts: {error}") from error
-        if counts.region != sender:
+            raise self._refused("malformed", 400, f"not a message between regions: {error}") from error
+
+    def _fits(self, sender: str, region: str, version: int, known_version: int, sent_at: float) -> None:
+        if region != sender:
             raise self._refused("wrong_region", 403, "a region speaks only for itself")
-        if counts.version != PROTOCOL_VERSION:
-            raise self._refused("version", 400, f"protocol version {counts.version} is not {PROTOCOL_VERSION}")
-        if abs(counts.sent_at - self._clock.now_us() / 1e6) > MAX_AGE_S:
+        if version != known_version:
+            raise self._refused("version", 400, f"protocol version {version} is not {known_version}")
+        if not abs(sent_at - self._clock.now_us() / 1e6) <= MAX_AGE_S:
             raise self._refused("too_old", 400, "sent too long ago, or from the future")
-        if len(counts.cells) > MAX_CELLS:
-            raise self._refused("too_large", 413, f"more than {MAX_CELLS} cells")
-        if any(cell.taken < 0 or not 0 <= cell.returned <= cell.taken for cell in counts.cells):
-            raise self._refused("implausible", 400, "a cell gave back more than was taken")
-        return counts
 
     def _refused(self, reason: str, status: int, detail: str) -> InputError:
         self.refused_by_reason[reason] += 1
         return InputError(status, detail)
+
+
+def _is_plausible(ask: Ask) -> bool:
+    return (
+        0 < len(ask.key) <= MAX_KEY_BYTES
+        and 0 <= ask.id < 2**47
+        and 0 <= ask.to_incarnation < 2**32
+        and 0 <= ask.quanta < 2**50
+        and all(0 <= figure < MAX_UNITS for figure in (ask.units, ask.have, ask.rate))
+    )

@@ -38,9 +38,13 @@ class Asker:
         self._quests: dict[Name, dict[int, _Quest]] = {}
         self._rtt_us: dict[str, int] = {}
 
+    def meet(self, peers: Iterable[str]) -> None:
+        """The peers that there are now."""
+        self._peers = sorted(peers)
+
     def horizon_us(self) -> int:
         """How long rights should last: three round trips to the farthest peer that answers."""
-        return 3 * max(self._rtt_us.values(), default=FIRST_RTT_US)
+        return 3 * max((self.rtt_us(peer) for peer in self._peers), default=FIRST_RTT_US)
 
     def rtt_us(self, peer: str) -> int:
         """The round trip as measured, smoothed."""

@@ -40,6 +40,11 @@ class StrictTerms(NamedTuple):
     head: int
     packed: bytes
 
+    @property
+    def is_bucket(self) -> bool:
+        """Whether rights are capacity that is lent."""
+        return self.head % 8 >= 3
+
     def decide(self) -> bytes:
         """The item of a decision."""
         return self._item(_DECIDE)

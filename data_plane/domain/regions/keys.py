@@ -1,0 +1,72 @@
+"""Whose limit a counter's key belongs to, from the key alone: what a peer names, this region must look up itself."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from contract.config import Client
+from contract.limits import LimitRule
+from data_plane.domain.bindings import of_whole_site
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.regions.limits import moves_rights, scaled, strict_terms_of
+from data_plane.domain.regions.wire import StrictTerms
+from data_plane.domain.rulebook import Rulebook
+from data_plane.domain.subjects import limit_of_key
+
+_CLIENT = re.compile(rb"\{([^:{}]+)\}")
+_SITE = re.compile(rb"\{i:[0-9a-f:]+/48\}")
+_MAX_KNOWN = 10_000
+
+
+class StrictLimit(NamedTuple):
+    """A strict limit as the subject of a key meets it."""
+
+    rule: LimitRule
+    terms: StrictTerms
+
+
+class StrictLimits:
+    """Finds the strict limit behind a key, under the index in force and its revision."""
+
+    def __init__(self, region: str, index: Callable[[], RuleIndex], revision: Callable[[], int]) -> None:
+        self._region = region
+        self._index = index
+        self._revision = revision
+        self._of_revision = -1
+        self._book: Rulebook | None = None
+        self._rules: dict[int, LimitRule] = {}
+        self._known: dict[tuple[int, bool, int | None, int | None], StrictLimit] = {}
+
+    def of_key(self, key: bytes, now_s: float) -> StrictLimit | None:
+        """The limit, or ``None`` where there is no such strict limit here (any more, or yet)."""
+        index, revision = self._index(), self._revision()
+        if index.book is not self._book or revision != self._of_revision:
+            self._book, self._of_revision, self._known = index.book, revision, {}
+            self._rules = {rule.id: rule for rule in index.book.rules() if moves_rights(rule)}
+        rule = self._rules.get(limit_of_key(key))
+        if rule is None:
+            return None
+        found = _CLIENT.match(key)
+        principal = index.clients.get(unquote(found[1].decode("utf-8", "replace"))) if found else None
+        of_site = _SITE.match(key) is not None
+        if principal is not None and principal.client.overrides:
+            rule = of_client(rule, principal.client, now_s)
+        name = (rule.id, of_site, rule.limit, rule.burst)
+        limit = self._known.get(name)
+        if limit is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            if of_site:
+                rule = of_whole_site(rule)
+            limit = StrictLimit(rule, strict_terms_of(rule, self._region, revision))
+            self._known[name] = limit
+        return limit
+
+
+def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
+    """The rule as a client's override, if one is in force, has it."""
+    override = client.overrides.get(rule.name)
+    if override is None or (override.expires_at is not None and override.expires_at <= now_s):
+        return rule
+    return scaled(rule, override.limit, override.burst)

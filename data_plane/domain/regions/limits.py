@@ -1,0 +1,102 @@
+"""A strict limit as one region enforces it: its share under each window id, and the terms that scripts take."""
+
+import msgspec
+
+from contract.limits import (
+    BUCKET_ALGORITHMS,
+    EXACT,
+    LimitRule,
+    ShareStep,
+    capacity,
+    nominal_window_us,
+    reduced_rate,
+)
+from data_plane.domain.regions.frame import Frame, frame_of, id_at, start_us
+from data_plane.domain.regions.quotas import Quota, Schedule, split
+from data_plane.domain.regions.rules import DEFAULT_TIMING
+from data_plane.domain.regions.terms import NO_ID
+from data_plane.domain.regions.wire import StrictTerms, strict_terms
+
+
+def moves_rights(rule: LimitRule) -> bool:
+    """Whether rights of this limit can move between regions.
+
+    Not where a bucket is so large and slow that its parts cannot be counted exactly in doubles: there each region keeps
+    to its own part.
+    """
+    if rule.mode != "strict" or rule.limit == 0:
+        return False
+    if rule.algorithm not in BUCKET_ALGORITHMS:
+        return True
+    _, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    return capacity(rule) ** 2 * unit < EXACT
+
+
+def schedule_of(rule: LimitRule, region: str) -> Schedule:
+    """What the region owns under each id, in units of the limit, for buckets of capacity."""
+    if not rule.steps:
+        return (Quota(NO_ID, whole_shares(rule).get(region, 0), rule.limit),)
+    frame = frame_of(rule, DEFAULT_TIMING)
+    return tuple(Quota(_first_id(frame, step.from_us), step.shares.get(region, 0), step.limit) for step in rule.steps)
+
+
+def whole_shares(rule: LimitRule) -> dict[str, int]:
+    """Every region's newest share, in the same units."""
+    if rule.steps:
+        return rule.steps[-1].shares
+    if rule.algorithm not in BUCKET_ALGORITHMS or not sum(rule.shares.values()):
+        return rule.shares
+    return split(capacity(rule), rule.shares)
+
+
+def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
+    """The terms of a limit that ``moves_rights``. ``revision`` is the configuration that the limit stands in."""
+    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    return strict_terms(
+        rule.algorithm,
+        rule.limit,
+        frame_of(rule, DEFAULT_TIMING),
+        (rate, unit, capacity(rule)),
+        schedule_of(rule, region),
+        skew_us=DEFAULT_TIMING.skew_us,
+        since_us=rule.since_us,
+        revision=revision,
+        shadow=rule.shadow,
+    )
+
+
+def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
+    """The rule with another limit, its shares in proportion; rounded down, they never sum to more than the whole."""
+    whole = msgspec.structs.replace(rule, limit=limit, burst=burst)
+    shares = {name: units * limit // rule.limit for name, units in rule.shares.items()} if rule.limit else {}
+    return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
+
+
+def effective_us(rule: LimitRule, now_us: int) -> int:
+    """The instant from which on nothing was spent or given under older steps, by the store's clock now."""
+    frame = frame_of(rule, DEFAULT_TIMING)
+    return start_us(frame, id_at(frame, now_us + DEFAULT_TIMING.skew_us) + 1)
+
+
+def most_units(rule: LimitRule) -> int:
+    """The most that one region can ever hold or have used under one id."""
+    whole = capacity(rule) if rule.algorithm in BUCKET_ALGORITHMS else rule.limit
+    return max([whole, *(sum(step.shares.values()) for step in rule.steps)])
+
+
+def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
+    old, new = (rule.limit, whole.limit)
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        old, new = capacity(rule), capacity(whole)
+    # A step of an older limit keeps its proportion to it.
+    limit = step.limit * whole.limit // rule.limit if rule.limit else 0
+    shares = {name: units * new // old for name, units in step.shares.items()} if old else {}
+    return ShareStep(from_us=step.from_us, limit=limit, shares=shares)
+
+
+def _first_id(frame: Frame, from_us: int) -> int:
+    """The first id that begins at ``from_us`` or later."""
+    if from_us <= 0:
+        return NO_ID
+    id = id_at(frame, from_us)
+    return id if start_us(frame, id) >= from_us else id + 1

@@ -1,0 +1,316 @@
+"""Rights of ``strict`` limits on their way between regions: this node asks for what its region lacks, and gives.
+
+A decision that leaves too little says so (``low``); while rights are plentiful nobody says anything. Steps on counters
+ride in the same calls as decisions, over connections that have joined the store: none can act on another life of it.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.regions import messages
+from data_plane.domain.regions.asking import Asker
+from data_plane.domain.regions.book import Gift as Total
+from data_plane.domain.regions.frame import frame_of, id_at
+from data_plane.domain.regions.keys import StrictLimit, StrictLimits
+from data_plane.domain.regions.limits import most_units, whole_shares
+from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
+from data_plane.domain.regions.wire import basis_of, given, is_refused, known_gift, received
+from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
+from data_plane.services.reconcile import UnreachablePeerError
+
+log = structlog.get_logger()
+
+MAX_LOW = 10_000
+"""Counters that wait for their turn to be asked for; what is low beyond these says so again at its next decision."""
+MAX_RESTING = 100_000
+REST_S = 0.1
+"""How long a counter is left in peace when nobody can be asked."""
+FORGET_AFTER_US = 60_000_000
+
+
+class RightsTransport(Protocol):
+    """The way to another region's nodes."""
+
+    async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
+        """Put questions. Raises ``UnreachablePeerError``."""
+        ...
+
+
+class RightsTally:
+    """Counts since the start of the process, by peer."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.messages: Counter[str] = Counter()
+        self.units_received: Counter[str] = Counter()
+        self.units_given: Counter[str] = Counter()
+        self.questions: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        """Steps that the store's marker refused, and gifts that nobody can have had to give."""
+
+
+class _Question(NamedTuple):
+    """What this node asks of a peer about one counter."""
+
+    key: bytes
+    limit: StrictLimit
+    ask: Ask
+
+
+class RightsDesk:
+    """Asks peers for rights, and answers theirs."""
+
+    def __init__(
+        self, region: str, store: CounterStore, transport: RightsTransport, clock: Clock,
+        index: Callable[[], RuleIndex], revision: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self._region = region
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._index = index
+        self._limits = StrictLimits(region, index, revision)
+        self._asker = Asker((), ALL_RULES)
+        self._peers: Mapping[str, str] = {}
+        self._lives: dict[str, int] = {}
+        self._low: dict[bytes, None] = {}
+        self._resting: dict[bytes, float] = {}
+        self._wake = asyncio.Event()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._swept_us = 0
+        self.tally = RightsTally()
+
+    def horizon_us(self) -> int:
+        """How long rights should last before more are asked for, as measured."""
+        return self._asker.horizon_us()
+
+    def low(self, key: bytes) -> None:
+        """A counter has little left: ask for more soon. Returns at once; may be called for every decision."""
+        if key in self._low or len(self._low) >= MAX_LOW:
+            return
+        rests_until = self._resting.get(key)
+        if rests_until is not None:
+            if asyncio.get_running_loop().time() < rests_until:
+                return
+            del self._resting[key]
+        self._low[key] = None
+        self._wake.set()
+
+    def retry_us(self, key: bytes, wait_us: int) -> int:
+        """When a denied request may be tried again: sooner than its own wait where a peer can still be asked."""
+        if key in self._resting or not self._peers:
+            return wait_us
+        return min(wait_us, self._asker.horizon_us() // 3)
+
+    async def run(self) -> None:
+        """Ask, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._ask_for_low()
+            except StoreUnavailableError as error:
+                log.warning("rights_not_asked", reason=error.reason)
+
+    async def give(self, asks: Asks) -> Gifts:
+        """Answer a verified peer's questions. Raises ``StoreUnavailableError`` when the store answers none."""
+        self._learn(asks.region, asks.incarnation)
+        self.tally.questions[asks.region] += len(asks.asks)
+        now_s = self._clock.now_us() / 1e6
+        known = [(ask, limit) for ask in asks.asks if (limit := self._limits.of_key(ask.key, now_s)) is not None]
+        answers = await asyncio.gather(*(self._given(asks, ask, limit) for ask, limit in known), return_exceptions=True)
+        gifts: list[Gift] = []
+        life = 0
+        for answer in answers:
+            if isinstance(answer, StoreUnavailableError):
+                if not gifts and answer is answers[-1]:
+                    raise answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            elif answer is not None:
+                gift, life = answer
+                gifts.append(gift)
+        return Gifts(
+            region=self._region, incarnation=life, to_incarnation=asks.incarnation,
+            sent_at=self._clock.now_us() / 1e6, gifts=tuple(gifts),
+        )  # fmt: skip
+
+    async def _given(self, asks: Asks, ask: Ask, limit: StrictLimit) -> tuple[Gift, int] | None:
+        terms = limit.terms
+        known = Total(ask.units, ask.quanta)
+        give = terms.give(asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate)
+        outcomes = await self._step(ask.key, [give, terms.known(asks.region, 0, 0)])
+        if outcomes is None:
+            return None
+        answer, (_, life) = given(outcomes[0]), known_gift(outcomes[1])
+        # Its own question says what a peer has: that is news for ours.
+        heard = messages.Ask(
+            _name(ask.key)[0], 0, 0, ask.id, asks.region, asks.incarnation, 0, known, ask.have, ask.rate, 0
+        )
+        self._asker.heard(_name(ask.key), heard)
+        if ask.have > 0:
+            self._resting.pop(ask.key, None)
+        self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units) if life else 0
+        return Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty), life
+
+    async def _ask_for_low(self) -> None:
+        self._refresh_peers()
+        low, self._low = self._low, {}
+        self._sweep()
+        if not self._peers:
+            return
+        questions = await asyncio.gather(*(self._question(key) for key in low), return_exceptions=True)
+        by_peer: dict[str, list[_Question]] = {}
+        for found in questions:
+            if isinstance(found, BaseException) and not isinstance(found, StoreUnavailableError):
+                raise found
+            if isinstance(found, tuple) and not isinstance(found, StoreUnavailableError):
+                peer, question = found
+                by_peer.setdefault(peer, []).append(question)
+        for peer, group in by_peer.items():
+            for start in range(0, len(group), MAX_ASKS):
+                task = asyncio.create_task(self._put(peer, group[start : start + MAX_ASKS]))
+                self._under_way.add(task)
+                task.add_done_callback(self._under_way.discard)
+
+    async def _question(self, key: bytes) -> tuple[str, _Question] | None:
+        """Whom to ask for rights of this counter, and what; ``None`` where nobody is to be asked now."""
+        now_us = self._clock.now_us()
+        limit = self._limits.of_key(key, now_us / 1e6)
+        if limit is None:
+            return None
+        id = id_at(frame_of(limit.rule, DEFAULT_TIMING), now_us)
+        for _ in range(2):  # the store's clock, or a log's older window, may want another id than ours
+            peer = self._asker.whom(_name(key), id, whole_shares(limit.rule), now_us)
+            if peer is None or peer not in self._peers:
+                self._rest(key)
+                return None
+            life = self._lives.get(peer, 0)
+            outcomes = await self._step(key, [limit.terms.basis(), limit.terms.known(peer, life, id)])
+            if outcomes is None:
+                return None
+            need, (known, own_life) = basis_of(outcomes[0]), known_gift(outcomes[1])
+            if not need.low:
+                return None
+            if need.id == id:
+                ask = Ask(key, id, life, known.units, known.quanta, need.have, need.rate)
+                self._note_asked(key, ask, peer, own_life, now_us)
+                return peer, _Question(key, limit, ask)
+            id = need.id
+        return None
+
+    def _note_asked(self, key: bytes, ask: Ask, peer: str, own_life: int, now_us: int) -> None:
+        self._lives[self._region] = own_life
+        question = messages.Ask(_name(key)[0], 0, 0, ask.id, self._region, own_life, 0, Total(), 0, 0, now_us)
+        look_again_us = self._asker.asked(_name(key), question, peer, now_us)
+        loop = asyncio.get_running_loop()
+        loop.call_later((look_again_us - now_us) / 1e6, self.low, key)
+
+    async def _put(self, peer: str, questions: Sequence[_Question]) -> None:
+        """Put questions to one peer and take its answers."""
+        asked_us = self._clock.now_us()
+        own_life = self._lives.get(self._region, 0)
+        asks = Asks(
+            region=self._region, incarnation=own_life, sent_at=asked_us / 1e6,
+            asks=tuple(question.ask for question in questions),
+        )  # fmt: skip
+        self.tally.messages[peer] += 1
+        self.tally.asked[peer] += len(questions)
+        try:
+            gifts = await self._transport.ask(peer, self._peers[peer], asks)
+        except (UnreachablePeerError, KeyError):
+            self.tally.failures[peer] += 1
+            return
+        self._learn(peer, gifts.incarnation)
+        by_key = {gift.key: gift for gift in gifts.gifts}
+        taken = (
+            self._take(question, gifts, by_key[question.key], asked_us)
+            for question in questions
+            if question.key in by_key
+        )
+        for outcome in await asyncio.gather(*taken, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailableError):
+                raise outcome
+
+    async def _take(self, question: _Question, gifts: Gifts, gift: Gift, asked_us: int) -> None:
+        most = most_units(question.limit.rule)
+        if gift.id != question.ask.id or gift.units > most:
+            self.tally.refused["implausible_gift"] += 1
+            return
+        total = Total(gift.units, gift.quanta)
+        receive = question.limit.terms.receive(gifts.region, gifts.incarnation, gifts.to_incarnation, gift.id, total)
+        outcomes = await self._step(question.key, [receive])
+        if outcomes is None:
+            return
+        taken = received(outcomes[0])
+        now_us = self._clock.now_us()
+        answer = messages.Give(
+            _name(question.key)[0], 0, gift.id, gifts.region, gifts.incarnation, gifts.to_incarnation, total,
+            gift.have, gift.is_empty, asked_us, now_us,
+        )  # fmt: skip
+        is_bucket = question.limit.terms.is_bucket
+        self._asker.answered(_name(question.key), answer, taken.gained, now_us, is_bucket=is_bucket)
+        self.tally.units_received[gifts.region] += taken.gained
+        if taken.low:
+            self.low(question.key)
+
+    async def _step(self, key: bytes, items: Sequence[bytes]) -> list[Outcome] | None:
+        """Do steps on one counter, all in one script; ``None`` where the store's marker refuses this node."""
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: list[Outcome] | StoreUnavailableError, _now_us: int) -> None:
+            if future.done():
+                return
+            if isinstance(answer, StoreUnavailableError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self._store.submit(CallbackCheck([key] * len(items), items, 0, answered))
+        outcomes = await future
+        if is_refused(outcomes):
+            self.tally.refused["marker"] += 1
+            return None
+        return outcomes
+
+    def _rest(self, key: bytes) -> None:
+        if len(self._resting) >= MAX_RESTING:
+            self._resting.clear()
+        self._resting[key] = asyncio.get_running_loop().time() + REST_S
+
+    def _learn(self, peer: str, life: int) -> None:
+        if life:
+            self._lives[peer] = life
+
+    def _refresh_peers(self) -> None:
+        regions = self._index().book.regions
+        peers = {
+            name: region.peer_url
+            for name, region in regions.items()
+            if name != self._region and region.peer_url is not None
+        }
+        if peers.keys() != self._peers.keys():
+            self._asker.meet(peers)
+        self._peers = peers
+
+    def _sweep(self) -> None:
+        """Forget, now and then, what has not been asked for lately."""
+        now_us = self._clock.now_us()
+        if now_us - self._swept_us > FORGET_AFTER_US:
+            self._swept_us = now_us
+            self._asker.forget_idle(now_us - FORGET_AFTER_US)
+            now = asyncio.get_running_loop().time()
+            self._resting = {key: until for key, until in self._resting.items() if until > now}
+
+
+def _name(key: bytes) -> tuple[str, int]:
+    """A counter as the asker knows it; its generation is part of the key."""
+    return key.decode("latin-1"), 0
