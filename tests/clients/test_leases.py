@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tidegate_client.leases import LeaseBook
 from tidegate_client.leases import Lease as Held
+from tidegate_client.leases import LeaseBook
 from tidegate_client.messages import Check, Decision
 
 CHECK = Check(api_key="k", endpoint="e")

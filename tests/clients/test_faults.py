@@ -1,0 +1,100 @@
+"""A node that hangs, dies or answers nonsense leads to the chosen policy within the deadline; nothing is sent twice."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.clients.faulty_node import faulty_node
+from tidegate.stack.ports import free_ports
+from tidegate_client import AsyncTidegate, Check, Options, Tidegate, UnavailableError
+
+FAULTS = ("hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless")
+TIMEOUT_S = 0.5
+# How much later than its deadline an answer may come on a machine that does much else.
+LATE_S = 1.0
+CHECK = Check(api_key="k", endpoint="e")
+
+
+def options(*urls: str, **members) -> Options:
+    return Options(urls=urls, timeout_s=TIMEOUT_S, **members)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("leases", [False, True])
+async def test_the_policy_decides_within_the_deadline(fault, leases):
+    async with faulty_node(fault) as node, AsyncTidegate(options(node.url, leases=leases, on_failure="closed")) as one:
+        began = time.monotonic()
+        decision = await one.decide(CHECK)
+        assert time.monotonic() - began < TIMEOUT_S + LATE_S
+        assert (decision.allowed, decision.status, decision.source, decision.degraded) == (False, 503, "policy", True)
+        assert node.requests == 1, "what may have counted is not sent again"
+
+
+async def test_open_allows_and_raise_raises():
+    async with faulty_node("500") as node:
+        async with AsyncTidegate(options(node.url)) as one:
+            assert (await one.decide(CHECK)).allowed
+        async with AsyncTidegate(options(node.url, on_failure="raise")) as one:
+            with pytest.raises(UnavailableError):
+                await one.decide(CHECK)
+
+
+async def test_a_node_that_is_not_there_gives_way_to_the_next():
+    dead = f"http://127.0.0.1:{free_ports(1)[0]}"
+    async with faulty_node("too few") as node, AsyncTidegate(options(dead, node.url)) as one:
+        for _ in range(4):
+            await one.decide(CHECK)
+        assert node.requests >= 1
+    async with AsyncTidegate(options(dead, on_failure="raise")) as one:
+        with pytest.raises(UnavailableError, match="no node can be reached"):
+            await one.decide(CHECK)
+
+
+async def test_a_node_that_failed_rests_and_the_policy_answers_at_once():
+    async with faulty_node("hangs") as node, AsyncTidegate(options(node.url)) as one:
+        await one.decide(CHECK)
+        began = time.monotonic()
+        answers = await asyncio.gather(*(one.decide(CHECK) for _ in range(50)))
+        # Its first rest may have ended: then one batch asks again, and no second one does.
+        assert node.requests <= 2
+        assert {answer.source for answer in answers} == {"policy"}
+        assert time.monotonic() - began < TIMEOUT_S + LATE_S
+
+
+async def test_every_check_of_a_batch_gets_the_policy():
+    async with faulty_node("garbage") as node, AsyncTidegate(options(node.url, on_failure="closed")) as one:
+        answers = await asyncio.gather(*(one.check(api_key=str(nth)) for nth in range(100)))
+        assert {answer.source for answer in answers} == {"policy"}
+        assert node.requests <= 2
+
+
+async def test_a_caller_that_goes_away_harms_nobody():
+    async with faulty_node("hangs") as node, AsyncTidegate(options(node.url)) as one:
+        gone = asyncio.create_task(one.decide(CHECK))
+        while not node.requests:
+            await asyncio.sleep(0.005)
+        gone.cancel()
+        assert (await one.decide(CHECK)).source == "policy"
+
+
+def test_threads_get_the_policy_too():
+    with Tidegate(options(f"http://127.0.0.1:{free_ports(1)[0]}", on_failure="closed")) as one:
+        assert one.check(api_key="k").status == 503
+    with Tidegate(options("http://127.0.0.1:1", on_failure="raise")) as one, pytest.raises(UnavailableError):
+        one.check(api_key="k")
+
+
+@pytest.mark.parametrize(
+    ("members", "field"),
+    [
+        ({"urls": ()}, "urls"),
+        ({"urls": ("http://x",), "timeout_s": 0}, "timeout_s"),
+        ({"urls": ("http://x",), "max_batch": 1_001}, "max_batch"),
+        ({"urls": ("http://x",), "lease_s": 11}, "lease_s"),
+        ({"urls": ("http://x",), "remember_denials_s": -1}, "remember_denials_s"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_by_name(members, field):
+    with pytest.raises(ValueError, match=f"^{field}:"):
+        Options(**members)
