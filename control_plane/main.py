@@ -16,9 +16,11 @@ from control_plane.access.authentication import Authentication
 from control_plane.access.first_token import ensure_first_admin
 from control_plane.access.repository import principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
+from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.database import Database, newest_migration
+from control_plane.enforcement.endpoints import router as enforcement_router
 from control_plane.errors import UnavailableError
 from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.jobs.leadership import Leadership
@@ -47,6 +49,9 @@ from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
+from control_plane.usage.endpoints import router as usage_router
+from control_plane.usage.node_endpoints import router as usage_node_router
+from control_plane.usage.partitions import Partitions
 from control_plane.web import openapi, problems
 from control_plane.web.body_limit import BodyLimit
 from control_plane.web.health import router as health_router
@@ -69,6 +74,7 @@ class State(TypedDict):
     rollout: Rollout
     jobs: Registry
     metrics: Metrics
+    usage_partitions: Partitions
     readiness: Callable[[], Awaitable[str | None]]
 
 
@@ -107,6 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
                 rollout=Rollout(database, watcher, settings.heartbeat_s),
                 jobs=registry,
                 metrics=metrics,
+                usage_partitions=Partitions(database),
                 readiness=lambda: _fault(database, watcher, bootstrap),
             )
         finally:
@@ -143,6 +150,10 @@ def create_app(settings: Settings) -> FastAPI:
         jobs_router,
         nodes_router,
         load_router,
+        blocks_router,
+        enforcement_router,
+        usage_router,
+        usage_node_router,
     ):
         app.include_router(router)
     problems.install(app)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, BigInteger, DateTime, Text, bindparam, func, select, text, tuple_
 from sqlalchemy.dialects.postgresql import insert
@@ -71,7 +71,9 @@ async def _new_ones(session: AsyncSession, region: str, batches: Sequence[UsageB
 async def _add(session: AsyncSession, table: str, region: str, rows: Mapping[RowKey, Figures]) -> None:
     names = RowKey._fields if table == "usage_hourly" else ("hour", "plan", "limit_name", "endpoint")
     columns = [*names, *_FIGURES]
-    types = {name: ARRAY(BigInteger) for name in _FIGURES} | {name: ARRAY(Text) for name in names}
+    types: dict[str, ARRAY[Any]] = {name: ARRAY(BigInteger) for name in _FIGURES} | {
+        name: ARRAY(Text) for name in names
+    }
     types["hour"] = ARRAY(DateTime(timezone=True))
     sums = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in _FIGURES)
     casts = {"hour": "timestamptz[]"} | dict.fromkeys(_FIGURES, "bigint[]")

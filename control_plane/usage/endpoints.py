@@ -1,0 +1,153 @@
+"""``/v1/usage`` and ``/v1/clients/{client}/usage``: what was allowed and denied, as JSON or CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, cast
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import Response
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.access.principals import by_method
+from control_plane.clients.models import ClientRow
+from control_plane.errors import FieldError, InvalidError, NotFoundError
+from control_plane.reading import Reading
+from control_plane.usage import reading
+from control_plane.usage.reading import FIGURES, UsageQuery
+from control_plane.usage.schemas import DIMENSIONS, BusiestClients, BusyClient, Dimension, Step, UsageItem, UsageListing
+from control_plane.web.fields import ClientName, Instant
+from control_plane.web.pages import Page, PageQuery, listing
+
+router = APIRouter(prefix="/v1", tags=["usage"], dependencies=[Depends(by_method)])
+
+_DEFAULT_SPAN = timedelta(days=1)
+_LONGEST = timedelta(days=800)
+_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+Filter = Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")]
+_GROUPS = (*DIMENSIONS, "hour", "day")
+GroupBy = Annotated[
+    str,
+    Query(
+        max_length=64,
+        description=f"any of {', '.join(_GROUPS)}, separated by commas; without hour and day: all of the time",
+    ),
+]
+
+
+def _query(
+    group_by: GroupBy = "hour",
+    since: Annotated[Instant | None, Query(alias="from", description="a day before `to` by default")] = None,
+    until: Annotated[Instant | None, Query(alias="to", description="not included; now by default")] = None,
+    plan: Filter = None,
+    of_limit: Annotated[str | None, Query(max_length=128, pattern=r"^[^\x00]*$")] = None,
+    endpoint: Filter = None,
+    region: Filter = None,
+    key: Filter = None,
+) -> UsageQuery:
+    names = tuple(name.strip() for name in group_by.split(",") if name.strip())
+    wrong = [name for name in names if name not in _GROUPS]
+    if wrong:
+        raise InvalidError([FieldError("group_by", f"{wrong[0]!r} is not one of {', '.join(_GROUPS)}")])
+    step: Step = "hour" if "hour" in names else "day" if "day" in names else "none"
+    end = _next_hour(until or datetime.now(UTC))
+    begin = _hour(since or end - _DEFAULT_SPAN)
+    if begin >= end:
+        raise InvalidError([FieldError("from", "must lie before `to`")])
+    if end - begin > _LONGEST:
+        raise InvalidError([FieldError("from", f"must lie within {_LONGEST.days} days before `to`")])
+    filters = {"plan": plan, "limit": of_limit, "endpoint": endpoint, "region": region, "key": key}
+    only = {cast("Dimension", name): value for name, value in filters.items() if value is not None}
+    grouped = tuple(dimension for dimension in DIMENSIONS if dimension in names)
+    return UsageQuery(grouped, step, begin, end, only)
+
+
+Asked = Annotated[UsageQuery, Depends(_query)]
+Accept = Annotated[str | None, Header(description="`text/csv` for CSV")]
+
+
+@router.get("/usage", response_model=UsageListing, responses=_CSV)
+async def list_usage(
+    session: Reading, page: PageQuery, query: Asked, client: Filter = None, accept: Accept = None
+) -> Response:
+    """Usage of everybody, by the dimensions of `group_by`. Without `limit` among them a request counts once; with it,
+    once for each limit that took part. `complete_until` says how far each region has reported.
+    """
+    if client is not None:
+        query = query._replace(only=query.only | {"client": client})
+    return await _answer(session, page, query, accept)
+
+
+@router.get("/usage/busiest")
+async def busiest_clients(
+    session: Reading,
+    by: Literal["allowed", "denied", "cost"] = "allowed",
+    count: Annotated[int, Query(ge=1, le=100)] = 10,
+    since: Annotated[Instant | None, Query(alias="from", description="the begin of this hour by default")] = None,
+) -> BusiestClients:
+    """The clients that did most, most first."""
+    begin = _hour(since or datetime.now(UTC))
+    if datetime.now(UTC) - begin > timedelta(days=31):
+        raise InvalidError([FieldError("from", "must lie within the last 31 days")])
+    rows = await reading.busiest(session, begin, by, count)
+    items = [BusyClient(**{**row, "client": row["client"] or None}) for row in rows]
+    return BusiestClients(items=items, complete_until=await reading.complete_until(session))
+
+
+@router.get("/clients/{client}/usage", response_model=UsageListing, responses=_CSV)
+async def list_client_usage(
+    client: ClientName, session: Reading, page: PageQuery, query: Asked, accept: Accept = None
+) -> Response:
+    """One client's usage."""
+    if await session.get(ClientRow, client) is None:
+        raise NotFoundError(f"There is no client named {client}.")
+    return await _answer(session, page, query._replace(only=query.only | {"client": client}), accept)
+
+
+async def _answer(session: AsyncSession, page: Page, query: UsageQuery, accept: str | None) -> Response:
+    rows = await reading.lines(session, query, page)
+    complete = await reading.complete_until(session)
+    part = listing(rows, page, lambda row: reading.cursor_of(row, query), lambda row: _item(row, query.step))
+    if _wants_csv(accept):
+        return _as_csv(part.items, part.next_cursor, query)
+    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete)
+    return Response(view.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
+
+
+def _item(row: RowMapping, step: Step) -> UsageItem:
+    named = {name: row.get(column) or None for name, column in (
+        ("client", "client"), ("plan", "plan"), ("limit", "limit_name"), ("endpoint", "endpoint"),
+        ("region", "region"), ("key_id", "key_id"),
+    )}  # fmt: skip
+    at = {} if step == "none" else {step: row["at"]}
+    return UsageItem(**at, **named, **{name: row[name] for name in FIGURES})
+
+
+def _wants_csv(accept: str | None) -> bool:
+    """Whether CSV is named, and JSON is not."""
+    kinds = [kind.partition(";")[0].strip().lower() for kind in (accept or "").split(",")]
+    return "text/csv" in kinds and "application/json" not in kinds
+
+
+def _as_csv(items: Sequence[UsageItem], next_cursor: str | None, query: UsageQuery) -> Response:
+    names = ["key_id" if dimension == "key" else dimension for dimension in query.group_by]
+    columns = [*([] if query.step == "none" else [query.step]), *names, *FIGURES]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for item in items:
+        values = item.model_dump(mode="json")
+        writer.writerow(["" if values[column] is None else values[column] for column in columns])
+    headers = {"Vary": "Accept"} | ({} if next_cursor is None else {"X-Next-Cursor": next_cursor})
+    return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _hour(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _next_hour(at: datetime) -> datetime:
+    begin = _hour(at)
+    return begin if begin == at else begin + timedelta(hours=1)

@@ -1,0 +1,148 @@
+"""Queries that read usage: by any of its dimensions, by the hour or the day, page by page."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Date,
+    FromClause,
+    Label,
+    RowMapping,
+    Select,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from control_plane.errors import FieldError, InvalidError
+from control_plane.usage.models import WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
+from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
+from control_plane.web.pages import Page
+
+FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
+_Column = ColumnElement[Any] | InstrumentedAttribute[Any]
+_COLUMNS: dict[Dimension, str] = {
+    "client": "client",
+    "plan": "plan",
+    "limit": "limit_name",
+    "endpoint": "endpoint",
+    "region": "region",
+    "key": "key_id",
+}
+
+
+class UsageQuery(NamedTuple):
+    """What is asked: ``since`` and ``until`` (not included) are whole hours; ``only`` filters by dimension."""
+
+    group_by: tuple[Dimension, ...]
+    step: Step
+    since: datetime
+    until: datetime
+    only: dict[Dimension, str]
+
+
+async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
+    """By region, up to when everything that was counted has arrived."""
+    rows = await session.execute(select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region))
+    return {region: until for region, until in rows}  # noqa: C416  rows are no pairs to a type checker
+
+
+async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequence[RowMapping]:
+    """The lines after the cursor in the order of time and then of dimensions, one more than asked if there is more."""
+    source = _source(query)
+    names = [*(["at"] if query.step != "none" else []), *(_COLUMNS[dimension] for dimension in query.group_by)]
+    columns = [source.c[name] for name in names]
+    sums: list[Label[Any]] = [func.sum(source.c[name]).label(name) for name in FIGURES]
+    statement = select(*columns, *(cast(one, literal(0).type).label(one.name) for one in sums)).select_from(source)
+    if columns:
+        statement = statement.group_by(*columns).order_by(*columns)
+        if page.after is not None:
+            after = _read_cursor(page.after, names, query.step)
+            statement = statement.where(tuple_(*columns) > tuple_(*(literal(one) for one in after)))
+    rows = (await session.execute(statement.limit(page.limit + 1))).mappings().all()
+    return [row for row in rows if row["allowed"] is not None]
+
+
+def cursor_of(row: RowMapping, query: UsageQuery) -> str:
+    """Where the next page begins."""
+    names = [*(["at"] if query.step != "none" else []), *(_COLUMNS[dimension] for dimension in query.group_by)]
+    return json.dumps([row[name].isoformat() if name == "at" else row[name] for name in names])
+
+
+def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:
+    try:
+        values = json.loads(text)
+        if not isinstance(values, list) or len(values) != len(names):
+            raise ValueError
+        if not all(isinstance(value, str) and "\0" not in value for value in values):
+            raise ValueError
+        if names[:1] == ["at"]:
+            values[0] = date.fromisoformat(values[0]) if step == "day" else datetime.fromisoformat(values[0])
+            if step == "hour" and values[0].tzinfo is None:
+                raise ValueError
+    except (ValueError, RecursionError):
+        raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")]) from None
+    return values
+
+
+def _source(query: UsageQuery) -> FromClause:
+    """The rows to add up: everybody's totals where no client and no key is asked for, else the clients' own."""
+    asked = {*query.group_by, *query.only}
+    of_limits = "limit" in asked
+    if asked.isdisjoint({"client", "key"}):
+        at: _Column = UsageTotal.hour if query.step != "day" else _day_of(UsageTotal.hour)
+        rows = _rows(UsageTotal, at, query, of_limits=of_limits)
+        return rows.where(UsageTotal.hour >= query.since, UsageTotal.hour < query.until).subquery()
+    hours = _rows(
+        UsageHour, UsageHour.hour if query.step != "day" else _day_of(UsageHour.hour), query, of_limits=of_limits
+    )
+    within = hours.where(UsageHour.hour >= query.since, UsageHour.hour < query.until)
+    if query.step != "day":
+        return within.subquery()
+    # days that are rolled up come from their own rows: their hours may be gone
+    rolled_up = select(UsageDayState.day).where(~UsageDayState.stale)
+    first = query.since.date() if query.since == _midnight(query.since) else query.since.date() + timedelta(days=1)
+    days = _rows(UsageDay, UsageDay.day, query, of_limits=of_limits).where(
+        UsageDay.day >= first, UsageDay.day < query.until.date(), UsageDay.day.in_(rolled_up)
+    )
+    in_days = _day_of(UsageHour.hour)
+    rest = within.where(~((in_days >= first) & (in_days < query.until.date()) & in_days.in_(rolled_up)))
+    return union_all(days, rest).subquery()
+
+
+def _rows(
+    table: type[UsageHour | UsageDay | UsageTotal], at: _Column, query: UsageQuery, *, of_limits: bool
+) -> Select[Any]:
+    names = [_COLUMNS[dimension] for dimension in DIMENSIONS if hasattr(table, _COLUMNS[dimension])]
+    columns = [getattr(table, name) for name in names]
+    statement = select(at.label("at"), *columns, *(getattr(table, name) for name in FIGURES))
+    statement = statement.where(table.limit_name != WHOLE if of_limits else table.limit_name == WHOLE)
+    for dimension, value in query.only.items():
+        statement = statement.where(getattr(table, _COLUMNS[dimension]) == value)
+    return statement
+
+
+def _day_of(hour: _Column) -> ColumnElement[date]:
+    return cast(func.timezone(literal_column("'UTC'"), hour), Date)
+
+
+def _midnight(at: datetime) -> datetime:
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+async def busiest(session: AsyncSession, since: datetime, by: str, count: int) -> Sequence[RowMapping]:
+    """The clients that did most since ``since``, most first."""
+    sums = {name: cast(func.sum(getattr(UsageHour, name)), literal(0).type).label(name) for name in FIGURES}
+    statement = select(UsageHour.client, *sums.values())
+    statement = statement.where(UsageHour.hour >= since, UsageHour.limit_name == WHOLE)
+    statement = statement.group_by(UsageHour.client).order_by(sums[by].desc(), UsageHour.client).limit(count)
+    return (await session.execute(statement)).mappings().all()

@@ -1,0 +1,136 @@
+"""The shapes of usage as it is read."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from control_plane.web.fields import Body, Name, View
+
+Dimension = Literal["client", "plan", "limit", "endpoint", "region", "key"]
+DIMENSIONS: tuple[Dimension, ...] = ("client", "plan", "limit", "endpoint", "region", "key")
+Step = Literal["hour", "day", "none"]
+
+Completeness = Annotated[
+    Mapping[str, datetime | None],
+    Field(description="by region: everything that was counted there before this instant is in the figures"),
+]
+
+
+class Figures(View):
+    """What was counted."""
+
+    allowed: int
+    denied: int
+    shadow_denied: int
+    """Requests that a limit in shadow would have denied."""
+    cost: int
+    """Units that the allowed requests took."""
+    denied_cost: int
+    """Units that the denied requests asked for."""
+
+
+class UsageItem(Figures):
+    """One line of usage; a member that was not asked for is null."""
+
+    hour: datetime | None = None
+    day: date | None = None
+    client: str | None = None
+    """Null for anonymous callers as well."""
+    plan: str | None = None
+    """The caller's plan; in lines of limits the limit's plan, `_` outside plans."""
+    limit: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    key_id: str | None = None
+
+
+class UsageListing(View):
+    """A page of usage, and up to when it is complete."""
+
+    items: list[UsageItem]
+    next_cursor: str | None
+    complete_until: Completeness
+
+
+class BusyClient(Figures):
+    """A client and what it did."""
+
+    client: str | None
+
+
+class BusiestClients(View):
+    """The clients that did most, most first."""
+
+    items: list[BusyClient]
+    complete_until: Completeness
+
+
+class NearLimit(View):
+    """A client near one of its limits."""
+
+    client: str
+    limit: str
+    used: int
+    of: int
+    share: float
+    """`used / of`"""
+    window_start: datetime
+
+
+class SkippedLimit(View):
+    """A limit that hourly usage cannot tell of."""
+
+    limit: str
+    reason: str
+
+
+class NearLimitView(View):
+    """Clients of a plan near their limits, nearest first."""
+
+    items: list[NearLimit]
+    skipped: list[SkippedLimit]
+    complete_until: Completeness
+
+
+class WhatIfLimit(Body):
+    """The limit as it would be."""
+
+    limit: Annotated[int, Field(ge=0, le=10**12)]
+    window_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
+    window: Literal["minute", "hour", "day", "week", "month"] | None = None
+    endpoints: list[Name] = Field(default=[], max_length=100)
+    """Only requests to these; empty: to all."""
+
+
+class WhatIfRequest(Body):
+    """Which limit, and over how many days."""
+
+    limit: WhatIfLimit
+    days: Annotated[int, Field(ge=1, le=31)] = 7
+
+
+class WhatIfClient(View):
+    """A client that would have been denied."""
+
+    client: str
+    requests: int
+    would_deny: int
+
+
+class WhatIfView(View):
+    """What the limit would have done."""
+
+    requests: int
+    """Requests of the plan's clients in these days, whatever became of them."""
+    denied: int
+    """Those that were denied."""
+    would_deny: int
+    """Those that this limit alone would have denied."""
+    clients: int
+    """Clients that it would have denied at least once."""
+    most_affected: list[WhatIfClient]
+    since: datetime
+    approximation: str
+    complete_until: Completeness
