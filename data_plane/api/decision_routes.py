@@ -10,7 +10,8 @@ from data_plane.api import openapi
 from data_plane.api.answers import Answer
 from data_plane.api.bodies import read_body, to_response
 from data_plane.api.caller import Headers
-from data_plane.api.door import Door, Reply
+from data_plane.api.door import Door
+from data_plane.api.questions import RepliedAuthorizeQuestion, RepliedQuestion, Reply
 
 ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -25,7 +26,7 @@ def decision_routes(door: Door) -> APIRouter:
         body = await read_body(request, MAX_BODY_BYTES)
         if isinstance(body, Response):
             return body
-        return await _ask(lambda reply: door.check(_headers(request), body, reply))
+        return await _ask(lambda reply: door.check(_headers(request), body, RepliedQuestion(reply)))
 
     @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
     async def check_batch(request: Request) -> Response:
@@ -40,7 +41,9 @@ def decision_routes(door: Door) -> APIRouter:
         target = request.scope["raw_path"].decode("latin-1")
         if query := request.scope["query_string"]:
             target += "?" + query.decode("latin-1")
-        return await _ask(lambda reply: door.authorize(request.method, target, _headers(request), reply))
+        return await _ask(
+            lambda reply: door.authorize(request.method, target, _headers(request), RepliedAuthorizeQuestion(reply))
+        )
 
     router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)
     for path in ("/v1/authorize", "/v1/authorize/{path:path}"):

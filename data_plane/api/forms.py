@@ -1,57 +1,63 @@
 """The answer to a plainly allowed check, as a form: all that a plan and a route fix is there, figures are filled in.
 
-Nearly every answer is of this kind. A form is made from what the careful code writes, so the two cannot differ.
+Nearly every answer is of this kind. A form is made from what the careful code writes, so the two cannot differ; a form
+that cannot be made (a queue's turn, a limit that is not to be seen) leaves the answer to the careful code.
 """
+
+from collections.abc import Sequence
 
 import msgspec
 
 from contract.decision import Decision
-from data_plane.domain.outcome import Outcome
+from data_plane.api.answers import JSON_TYPE
+from data_plane.api.rate_limit_headers import ResetFormat
 from data_plane.domain.rulebook import Bound
+from data_plane.domain.wire import FIGURES
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Form:
-    """Headers and body for one ``Bound`` of one revision."""
+    """Headers and body for one ``Bound``, of which it says everything but the figures, the client and the check's id.
 
-    __slots__ = ("_body", "_headers", "_shown", "_visible", "revision")
+    ``usable`` says whether it may be filled in at all; ``single`` that there is one limit. ``headers`` takes what
+    ``header_figures`` gives; ``body`` takes the client as JSON, remaining, whole seconds and microseconds of
+    reset_after_s, the revision, and the two parts of the request id.
+    """
 
-    def __init__(self, bound: Bound, plan: str, region: str, revision: int) -> None:
-        self.revision = revision
-        self._visible = tuple(at for at, limit in enumerate(bound.limits) if limit.visible)
-        self._shown = bound.headline
-        self._headers = _headers(bound, self._visible)
-        self._body = _body(bound, plan, region, revision)
+    __slots__ = ("_visible", "begins_now", "body", "headers", "json_headers", "shown", "single", "usable")
 
-    def headers(self, outcomes: list[Outcome], begin_us: int) -> bytes:
-        """The rate limit header lines; ``begin_us`` is what ``X-RateLimit-Reset`` counts from."""
-        shown = outcomes[self._shown]
-        figures = [shown.remaining, -(-(begin_us + shown.reset_us) // 1_000_000)]
+    def __init__(self, bound: Bound, plan: str, region: str, reset_format: ResetFormat) -> None:
+        self.usable = bool(bound.limits) and not bound.has_queue and bound.limits[bound.headline].visible
+        self.single = self.usable and len(bound.limits) == 1
+        self.shown = FIGURES * bound.headline
+        """Where the figures of the headline limit begin."""
+        self.begins_now = reset_format == "epoch"
+        """Whether ``X-RateLimit-Reset`` counts from the epoch, not from now."""
+        self._visible = tuple(FIGURES * at for at, limit in enumerate(bound.limits) if limit.visible)
+        self.headers = _headers(bound) if self.usable else b""
+        self.json_headers = JSON_TYPE + self.headers
+        self.body = _body(bound, plan, region) if self.usable else b""
+
+    def header_figures(self, own: Sequence[int], now_us: int) -> tuple[int, ...]:
+        """What the header lines show; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
+        begin_us = now_us if self.begins_now else 0
+        shown = self.shown
+        figures = [own[shown], -(-(begin_us + own[shown + 1]) // 1_000_000)]
         for at in self._visible:
-            outcome = outcomes[at]
-            figures += (outcome.remaining, -(-outcome.reset_us // 1_000_000))
-        return self._headers % tuple(figures)
+            figures += (own[at], -(-own[at + 1] // 1_000_000))
+        return tuple(figures)
 
-    def body(self, outcomes: list[Outcome], client: bytes, request_id: str) -> bytes:
-        """The decision; ``client`` is JSON already, ``request_id`` needs no escape."""
-        shown = outcomes[self._shown]
-        seconds, us = divmod(shown.reset_us, 1_000_000)
-        return self._body % (client, shown.remaining, seconds, us, request_id.encode())
-
-
-def form_of(bound: Bound, plan: str, region: str, revision: int) -> Form | None:
-    """The form for a bound, kept with it; ``None`` where the answer needs more than figures."""
-    if bound.has_queue or not bound.limits or not bound.limits[bound.headline].visible:
-        return None
-    form = bound.form
-    if not isinstance(form, Form) or form.revision != revision:
-        form = bound.form = Form(bound, plan, region, revision)
-    return form
+    def filled_body(
+        self, own: Sequence[int], client: bytes, revision: int, id_prefix: bytes, id_number: int
+    ) -> bytes:  # fmt: skip
+        """The decision; ``client`` is JSON already."""
+        seconds, us = divmod(own[self.shown + 1], 1_000_000)
+        return self.body % (client, own[self.shown], seconds, us, revision, id_prefix, id_number)
 
 
-def _headers(bound: Bound, visible: tuple[int, ...]) -> bytes:
-    states = ", ".join(f'"{bound.limits[at].rule.name}";r=%d;t=%d' for at in visible)
+def _headers(bound: Bound) -> bytes:
+    states = ", ".join(f'"{limit.rule.name}";r=%d;t=%d' for limit in bound.limits if limit.visible)
     return (
         f"x-ratelimit-limit: {bound.limits[bound.headline].rule.limit}\r\n"
         "x-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
@@ -59,16 +65,18 @@ def _headers(bound: Bound, visible: tuple[int, ...]) -> bytes:
     ).encode("ascii")
 
 
-def _body(bound: Bound, plan: str, region: str, revision: int) -> bytes:
+def _body(bound: Bound, plan: str, region: str) -> bytes:
     limit = bound.limits[bound.headline]
     encoded = _encode(
         Decision(
             allowed=True, client="<client>", plan=plan, policy=limit.rule.name, limit=limit.rule.limit,
             window_s=limit.window_s, remaining=-1, reset_after_s=-1.5, retry_after_s=None, delay_ms=0,
-            shadow_denied=(), degraded=False, region=region, revision=revision, request_id="<id>",
+            shadow_denied=(), degraded=False, region=region, revision=-2, request_id="<id>",
         )
-    )  # fmt: skip
-    places = {b'"<client>"': b"%b", b":-1,": b":%d,", b":-1.5,": b":%d.%06d,", b"<id>": b"%b"}
+    ).replace(b"%", b"%%")  # fmt: skip
+    places = {
+        b'"<client>"': b"%b", b":-1,": b":%d,", b":-1.5,": b":%d.%06d,", b":-2,": b":%d,", b"<id>": b"%b%d",
+    }  # fmt: skip
     for mark, place in places.items():
         if encoded.count(mark) != 1:
             raise ValueError(f"{mark!r} is not there once: {encoded!r}")

@@ -1,45 +1,58 @@
 """The lane's door onto the decision endpoints: an exchange in, an answer out."""
 
 from data_plane.api.answers import Answer
-from data_plane.api.door import Door, Reply
+from data_plane.api.door import Door
 from data_plane.api.lane.door import Exchange
+from data_plane.api.questions import QUESTION_SLOTS, AuthorizeQuestion, Question
+
+
+class LaneQuestion(Exchange, Question):
+    """A check and its exchange, in one object."""
+
+    __slots__ = QUESTION_SLOTS
+
+    def reply(self, answer: Answer) -> None:
+        """Send the answer."""
+        self.respond(answer.status, answer.headers, answer.body)
+
+
+class LaneAuthorizeQuestion(Exchange, AuthorizeQuestion):
+    """A forward-auth subrequest and its exchange, in one object."""
+
+    __slots__ = QUESTION_SLOTS
+
+    def reply(self, answer: Answer) -> None:
+        """Send the answer."""
+        self.respond(answer.status, answer.headers, answer.body)
+
+
+class LaneBatch(Exchange):
+    """The exchange of a batch."""
+
+    __slots__ = ()
+
+    def reply(self, answer: Answer) -> None:
+        """Send the answer."""
+        self.respond(answer.status, answer.headers, answer.body)
 
 
 class LaneDoor:
     """What the lane hands its requests to."""
 
+    exchange_types = (LaneQuestion, LaneBatch, LaneAuthorizeQuestion)
+
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    def check(self, exchange: Exchange) -> None:
+    def check(self, exchange: LaneQuestion) -> None:
         """``POST /v1/check``."""
-        self._door.check(
-            exchange.head.fields,
-            exchange.body,
-            _reply_to(exchange),
-        )
+        self._door.check(exchange.head.fields, exchange.body, exchange)
 
-    def check_batch(self, exchange: Exchange) -> None:
+    def check_batch(self, exchange: LaneBatch) -> None:
         """``POST /v1/check/batch``."""
-        self._door.check_batch(
-            exchange.head.fields,
-            exchange.body,
-            _reply_to(exchange),
-        )
+        self._door.check_batch(exchange.head.fields, exchange.body, exchange.reply)
 
-    def authorize(self, exchange: Exchange) -> None:
+    def authorize(self, exchange: LaneAuthorizeQuestion) -> None:
         """Any method on ``/v1/authorize`` and below."""
-        method, target = exchange.method.decode("latin-1"), exchange.path.decode("latin-1")
-        self._door.authorize(
-            method,
-            target,
-            exchange.head.fields,
-            _reply_to(exchange),
-        )
-
-
-def _reply_to(exchange: Exchange) -> Reply:
-    def reply(answer: Answer) -> None:
-        exchange.respond(answer.status, answer.headers, answer.body)
-
-    return reply
+        head = exchange.head
+        self._door.authorize(head.method.decode("latin-1"), head.target.decode("latin-1"), head.fields, exchange)

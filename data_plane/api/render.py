@@ -6,10 +6,11 @@ import msgspec
 
 from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
-from data_plane.api.forms import Form, form_of
+from data_plane.api.forms import Form
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
 from data_plane.domain.outcome import NEVER
+from data_plane.domain.rulebook import Bound
 from data_plane.domain.subjects import InvalidAddressError
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -58,17 +59,16 @@ class Renderer:
         self._region = region
         self._reset_format = reset_format
 
+    def form(self, bound: Bound, plan: str) -> Form:
+        """What is known of the answer before it is asked for."""
+        return Form(bound, plan, self._region, self._reset_format)
+
     def check(
         self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str, now_us: int
     ) -> Answer:
         """The answer of ``/v1/check``: 200 or 429 with the decision, 401 or 403 for a refusal."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
-        form = self._form(result, request, revision)
-        if form is not None:
-            begin_us = now_us if self._reset_format == "epoch" else 0
-            headers = form.headers(result.outcomes, begin_us)
-            return Answer(200, JSON_TYPE + headers, form.body(result.outcomes, result.prepared.client_json, request_id))
         headers = header_block(result, now_us, self._reset_format)
         body = _encode(self._decision(result, revision, request_id, explain=request.explain))
         if result.allowed:
@@ -84,17 +84,11 @@ class Renderer:
             return Answer(200, headers, b"")
         return Answer(429, PROBLEM_TYPE + headers, _encode(EndUserDenial(**_denial(result, request_id))))
 
-    def decision(self, verdict: Verdict, request: CheckRequest, revision: int, request_id: str) -> bytes:
-        """The JSON of a decision alone, for a batch."""
-        form = self._form(verdict, request, revision)
-        if form is not None:
-            return form.body(verdict.outcomes, verdict.prepared.client_json, request_id)
-        return _encode(self._decision(verdict, revision, request_id, explain=request.explain))
-
-    def _form(self, verdict: Verdict, request: CheckRequest, revision: int) -> Form | None:
-        if verdict.plain and not request.explain and request.request_id is None:
-            return form_of(verdict.prepared.bound, verdict.prepared.plan, self._region, revision)
-        return None
+    def batch_item(self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str) -> bytes:
+        """The JSON of a decision or a refusal alone, for a batch."""
+        if isinstance(result, Refusal):
+            return refused(result, request_id).body
+        return _encode(self._decision(result, revision, request_id, explain=request.explain))
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
         principal = verdict.prepared.principal

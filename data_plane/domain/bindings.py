@@ -1,6 +1,7 @@
 """Limits made ready for the hot path: which apply to a plan and a route, with their script arguments and key parts."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,7 +28,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
 class BoundLimit:
     """One limit as a request on a given route meets it."""
 
-    __slots__ = ("attributes", "denials_last", "key_of", "params", "policy", "rule", "visible", "window_s")
+    __slots__ = ("attributes", "denials_last", "ending", "key_of", "params", "policy", "rule", "visible", "window_s")
 
     def __init__(
         self, rule: LimitRule, endpoint: Endpoint, region: str, *, has_peers: bool, of_site: bool = False
@@ -38,6 +39,7 @@ class BoundLimit:
         self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
         maker = _key_maker(rule, endpoint)
         self.key_of = _for_site(maker) if of_site else maker
+        self.ending = _ending(rule, endpoint, of_site=of_site)
         self.visible = is_visible(rule)
         window_us = nominal_window_us(rule)
         self.window_s: float = window_us // 1_000_000 if window_us % 1_000_000 == 0 else window_us / 1_000_000
@@ -121,6 +123,32 @@ def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes
             fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
             return lambda _subject: fixed
     return lambda subject: _general_key(first, rest, static, limit_code(rule.id), subject)
+
+
+class Ending(NamedTuple):
+    """A key as far as the route fixes it: what goes in front (``OF_CLIENT`` ...), and the rest of it."""
+
+    of: int
+    rest: bytes
+
+
+OF_CLIENT, OF_ADDRESS, OF_SITE, OF_NOBODY = range(4)
+
+
+def _ending(rule: LimitRule, endpoint: Endpoint, *, of_site: bool) -> Ending | None:
+    """The same keys as ``_key_maker``'s for whoever has nothing special; ``None`` where attributes take part."""
+    first, *others = ordered_dimensions(rule.scope)
+    values = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
+    if any(name not in values for name in others):
+        return None
+    rest = (limit_code(rule.id) + "".join("|" + part(name, values[name]) for name in others)).encode()
+    if first == "client":
+        return Ending(OF_CLIENT, rest)
+    if first == "ip":
+        return Ending(OF_SITE if of_site else OF_ADDRESS, rest)
+    if first in values:
+        return Ending(OF_NOBODY, tag(first, values[first] or str(rule.id)).encode() + rest)
+    return None
 
 
 def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:

@@ -1,7 +1,7 @@
 """One check, understood: who asks, under which limits, and the answer once the store has spoken. Pure."""
 
+from collections.abc import Sequence
 from enum import Enum
-from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
@@ -12,9 +12,10 @@ from data_plane.domain.bindings import Subject
 from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.routes import PREFLIGHT, UNMATCHED
-from data_plane.domain.rulebook import Bound
+from data_plane.domain.rulebook import NO_LIMITS, Bound
 from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.domain.subjects import UNKNOWN_ADDRESS, address_of
+from data_plane.domain.subjects import UNKNOWN_ADDRESS, address_of, generation_end
+from data_plane.domain.subjects import part as part_of
 
 
 class Refusal(Enum):
@@ -38,18 +39,14 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     principal: Principal | None
     plan: str
     bound: Bound
-    subject: Subject
+    keys: Sequence[bytes]
+    """The counters' keys, in the order of ``bound.limits``."""
     cost: int
 
     @property
     def client_json(self) -> bytes:
         """The client's name as JSON."""
         return b"null" if self.principal is None else self.principal.json
-
-    def keys(self) -> list[bytes]:
-        """The counters' keys, in the order of ``bound.limits``."""
-        subject = self.subject
-        return [maker(subject) for maker in self.bound.makers]
 
 
 class UnknownNameError(ValueError):
@@ -61,7 +58,6 @@ class UnknownNameError(ValueError):
 
 
 ANONYMOUS_PLAN = "anonymous"
-_NO_LIMITS = Bound(())
 
 
 def prepare(
@@ -82,12 +78,12 @@ def prepare(
     else:
         client = principal.client
         attributes = {**client.attributes, **request.attributes} if client.attributes else request.attributes
-        subject = Subject(
-            principal.tag, principal.part, principal.generation, address.subject, address.site, attributes
-        )
+        part = part_of("client", client.client)
+        end = generation_end(client.generation)
+        subject = Subject("{" + part + "}", part, end, address.subject, address.site, attributes)
         plan = client.plan
     if endpoint.exempt:
-        return Prepared(principal, plan, _NO_LIMITS, subject, 0)
+        return Prepared(principal, plan, NO_LIMITS, (), 0)
     method, is_ipv6 = request.method or endpoint.method, address.site is not None
     bound = index.book.bound(plan, client, endpoint, method, now_s, sites=is_ipv6)
     if bound.conditional:
@@ -95,7 +91,8 @@ def prepare(
     if bound.counted_attributes:
         within = bounds.within_budget(bound.counted_attributes, subject.attributes, now_s)
         subject = msgspec.structs.replace(subject, attributes=within)
-    return Prepared(principal, plan, bound, subject, request.cost * endpoint.cost)
+    keys = [maker(subject) for maker in bound.makers]
+    return Prepared(principal, plan, bound, keys, request.cost * endpoint.cost)
 
 
 def _principal(
@@ -108,7 +105,7 @@ def _principal(
         if principal is None:
             raise UnknownNameError("client", request.client)
     elif request.api_key is not None:
-        principal = index.principal_of(sha256(request.api_key.encode()).digest(), now_s)
+        principal = index.principal_of(request.api_key, now_s)
         if principal is None and not anonymous.unknown_key:
             return Refusal.UNKNOWN_KEY
     elif not anonymous.missing_key:
@@ -139,8 +136,6 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     violated: tuple[str, ...]
     shadow_denied: tuple[str, ...]
     degraded: bool
-    plain: bool = False
-    """Allowed by the store under at least one limit, with nothing to remark."""
 
 
 def conclude(prepared: Prepared, outcomes: list[Outcome], *, degraded: bool = False) -> Verdict:
@@ -151,7 +146,7 @@ def conclude(prepared: Prepared, outcomes: list[Outcome], *, degraded: bool = Fa
             break
     else:
         shown = prepared.bound.headline if limits else None
-        return Verdict(prepared, True, outcomes, shown, (), (), degraded, bool(limits) and not degraded)
+        return Verdict(prepared, True, outcomes, shown, (), (), degraded)
     denying = [at for at, outcome in enumerate(outcomes) if not outcome.allowed]
     enforced = [at for at in denying if not limits[at].rule.shadow]
     shadow_denied = tuple(limits[at].rule.name for at in denying if limits[at].rule.shadow)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from data_plane.domain.check import Prepared, Verdict, conclude
+from data_plane.domain.check import Verdict
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.rulebook import Bound
 
@@ -32,21 +32,23 @@ class DenialMemory:
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        self._denials: OrderedDict[bytes, _Denial] = OrderedDict()
+        self.denials: OrderedDict[bytes, _Denial] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._denials)
+        return len(self.denials)
 
-    def recall(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> Verdict | None:
-        """The denial that still holds for this very check: the same limits of the same revision, the same cost."""
-        for at in prepared.bound.lasting:
-            denial = self._denials.get(keys[at])
-            if denial is None or denial.bound is not prepared.bound or denial.cost != prepared.cost:
+    def recall(self, bound: Bound, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
+        """The outcomes of the denial that still holds for this very check: the same limits of the same revision, and
+        the same cost.
+        """
+        for at in bound.lasting:
+            denial = self.denials.get(keys[at])
+            if denial is None or denial.bound is not bound or denial.cost != cost:
                 continue
             if denial.at_us <= now_us < denial.until_us:
                 passed_us = now_us - denial.at_us
-                return conclude(prepared, [_later(outcome, passed_us) for outcome in denial.outcomes])
-            del self._denials[keys[at]]
+                return [_later(outcome, passed_us) for outcome in denial.outcomes]
+            del self.denials[keys[at]]
         return None
 
     def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
@@ -59,10 +61,10 @@ class DenialMemory:
         until_us = asked_us + min(retry_us, LONGEST_US)
         key = keys[verdict.shown]
         prepared = verdict.prepared
-        self._denials[key] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
-        self._denials.move_to_end(key)
-        if len(self._denials) > self._max_entries:
-            self._denials.popitem(last=False)
+        self.denials[key] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
+        self.denials.move_to_end(key)
+        if len(self.denials) > self._max_entries:
+            self.denials.popitem(last=False)
 
 
 def _later(outcome: Outcome, passed_us: int) -> Outcome:

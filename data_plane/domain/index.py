@@ -1,6 +1,7 @@
 """The rule index: one immutable value that answers which limits apply to a request. A new revision is a new index."""
 
 from collections.abc import Hashable, Iterable
+from hashlib import sha256
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -11,7 +12,7 @@ from contract.load import AdaptivePolicy, Backend, backend_violations, policy_vi
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.rulebook import Rulebook
 from data_plane.domain.sharded_map import ShardedMap
-from data_plane.domain.subjects import part
+from data_plane.domain.subjects import generation_end, tag
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -23,15 +24,19 @@ class InvalidConfigError(Exception):
     """A document that this node cannot enforce; the last good index stays."""
 
 
-class Principal(NamedTuple):
-    """A client made ready for the hot path: ``tag``, ``part`` and ``generation`` are pieces of its keys."""
+class Principal(msgspec.Struct, frozen=True, gc=False):
+    """A client made ready for the hot path."""
 
     client: Client
-    tag: str
-    part: str
-    generation: str
+    plan: str
+    tag: bytes
+    """What its keys begin with."""
+    end: bytes
+    """What its keys end with: its generation, empty for most."""
     json: bytes
     """Its name as JSON."""
+    plain: bool
+    """Active, with nothing of its own: what its plan and the route say holds."""
 
 
 class KeyEntry(NamedTuple):
@@ -45,27 +50,29 @@ class KeyEntry(NamedTuple):
 class RuleIndex:
     """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys."""
 
-    __slots__ = ("_known", "book", "clients", "keys")
+    __slots__ = ("book", "clients", "keys", "known")
 
     def __init__(self, book: Rulebook, clients: ShardedMap[str, Principal], keys: ShardedMap[bytes, KeyEntry]) -> None:
         self.book = book
         self.clients = clients
         self.keys = keys
-        self._known: dict[bytes, Principal] = {}
+        self.known: dict[str | None, Principal] = {}
+        """API keys that were used under this revision and never expire, and whose they are; bounded."""
 
-    def principal_of(self, key_hash: bytes, now_s: float) -> Principal | None:
-        """The client of an API key by its SHA-256; ``None`` when the key is unknown, expired or without a client."""
-        principal = self._known.get(key_hash)
+    def principal_of(self, api_key: str, now_s: float) -> Principal | None:
+        """The client of an API key; ``None`` when the key is unknown, expired or without a client."""
+        principal = self.known.get(api_key)
         if principal is not None:
             return principal
+        key_hash = sha256(api_key.encode()).digest()
         entry = self.keys.get(key_hash)
         if entry is None or (entry.expires_at is not None and entry.expires_at <= now_s):
             return None
         principal = self.clients.get(entry.client)
         if principal is not None and entry.expires_at is None:  # what never expires needs one lookup from now on
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            self._known[key_hash] = principal
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[api_key] = principal
         return principal
 
     @classmethod
@@ -145,9 +152,14 @@ def _load_violations(document: msgspec.Struct) -> Iterable[Violation]:
 
 
 def _principal(client: Client) -> Principal:
-    generation = f".{client.generation}" if client.generation else ""
-    name = part("client", client.client)
-    return Principal(client, "{" + name + "}", name, generation, msgspec.json.encode(client.client))
+    return Principal(
+        client=client,
+        plan=client.plan,
+        tag=tag("client", client.client).encode(),
+        end=generation_end(client.generation).encode(),
+        json=msgspec.json.encode(client.client),
+        plain=client.status == "active" and not client.attributes and not client.overrides,
+    )
 
 
 def _key_hash(id: str) -> bytes:

@@ -7,35 +7,46 @@ import msgspec
 
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
 from contract.limits import LimitRule, dimensions
-from data_plane.domain.bindings import KNOWN_METHODS, BoundLimit, applies, bind, headline_of
+from data_plane.domain.bindings import KNOWN_METHODS, OF_CLIENT, BoundLimit, applies, bind, headline_of
 from data_plane.domain.routes import RouteTable
-from data_plane.domain.wire import encode_rule
+from data_plane.domain.wire import FIGURES, MOST_LIMITS, encode_check, encode_rule
 
 D = TypeVar("D", bound=msgspec.Struct)
 Sections = Mapping[str, Mapping[str, msgspec.Struct]]
 """Documents by kind and id."""
 
 _MAX_BINDINGS = 65_536
+_MAX_WAYS = 32_768
+_LONGEST_PATH = 256
 
 
 class Bound:
     """The limits of a plan on a route, and what the hot path wants to know of them at once."""
 
     __slots__ = (
+        "client_ending",
         "conditional",
         "counted_attributes",
+        "endings",
         "form",
         "has_queue",
         "headline",
         "lasting",
         "limits",
         "makers",
+        "packed",
         "params",
         "policies",
+        "size",
+        "unit_cost",
     )
 
-    def __init__(self, limits: tuple[BoundLimit, ...]) -> None:
+    def __init__(self, limits: tuple[BoundLimit, ...], unit_cost: int = 1) -> None:
         self.limits = limits
+        self.unit_cost = unit_cost
+        """The endpoint's cost: what a request of cost 1 takes."""
+        self.size = FIGURES * len(limits)
+        """How many figures the store answers with."""
         self.form: object = None
         """What the API keeps with it: the answer as far as it is known beforehand."""
         self.params = tuple(limit.params for limit in limits)
@@ -55,16 +66,61 @@ class Bound:
         """Attributes whose values make subjects."""
         self.has_queue = any(limit.rule.algorithm == "leaky_bucket" for limit in limits)
         self.conditional = any(limit.attributes for limit in limits)
+        endings = tuple(limit.ending for limit in limits if limit.ending is not None)
+        self.endings = endings if len(endings) == len(limits) <= MOST_LIMITS and not self.conditional else ()
+        """What keys end with, where there is no more to them; else, and where nothing is limited, empty."""
+        self.client_ending = endings[0].rest if len(self.endings) == 1 and endings[0].of == OF_CLIENT else None
+        """The same for the commonest case: one limit, by client."""
+        self.packed = encode_check(unit_cost, self.params) if self.endings else b""
+        """A check of cost 1, as the store takes it."""
 
     def matching(self, attributes: Mapping[str, str]) -> "Bound":
         """Those whose wanted attributes are there."""
-        return Bound(tuple(limit for limit in self.limits if applies(limit, attributes)))
+        return Bound(tuple(limit for limit in self.limits if applies(limit, attributes)), self.unit_cost)
+
+
+class Ways(dict[tuple[str, str | None, str], Bound]):
+    """The bound of a plan, a method and a path: what was asked before is one lookup.
+
+    Bounded: when it is full it begins again from nothing. ``sites`` as in ``Rulebook.bound``.
+    """
+
+    def __init__(self, book: "Rulebook", *, sites: bool) -> None:
+        super().__init__()
+        self._book = book
+        self._sites = sites
+
+    def __missing__(self, way: tuple[str, str | None, str]) -> Bound:
+        plan, method, path = way
+        endpoint = self._book.routes.match(method or "GET", path)
+        if endpoint.exempt:
+            return NO_LIMITS
+        bound = self._book.bound(plan, None, endpoint, method or endpoint.method, 0.0, sites=self._sites)
+        if len(path) <= _LONGEST_PATH:
+            if len(self) >= _MAX_WAYS:
+                self.clear()
+            self[way] = bound
+        return bound
+
+
+NO_LIMITS = Bound(())
 
 
 class Rulebook:
     """Plans, limits outside plans, routes, gateways and regions of one revision; immutable but for its cache."""
 
-    __slots__ = ("_bindings", "gateways", "limits", "params_by_id", "plans", "region", "regions", "routes", "sections")
+    __slots__ = (
+        "_bindings",
+        "gateways",
+        "limits",
+        "params_by_id",
+        "plans",
+        "region",
+        "regions",
+        "routes",
+        "sections",
+        "ways",
+    )
 
     def __init__(self, region: str, sections: Sections) -> None:
         self.region = region
@@ -79,6 +135,8 @@ class Rulebook:
         self.regions = _of(Region, sections.get("region", {}))
         self.params_by_id = {rule.id: encode_rule(rule, shared=True) for rule in self.rules() if rule.mode == "shared"}
         """Script parameters of every shared limit: what a peer's cell names."""
+        self.ways = (Ways(self, sites=False), Ways(self, sites=True))
+        """By whether the address is IPv6."""
         self._bindings: dict[tuple[str, tuple[str, ...], str, str, bool], Bound] = {}
 
     def rules(self) -> Iterable[LimitRule]:
@@ -105,7 +163,10 @@ class Rulebook:
             of_plan = [_overridden(rule, overrides) for rule in plan.limits] if plan is not None else []
             rules = [*of_plan, *self.limits]
             has_peers = len(self.regions) > 1
-            found = Bound(bind(rules, endpoint, name[3], self.region, has_peers=has_peers, sites=sites))
+            found = Bound(
+                bind(rules, endpoint, name[3], self.region, has_peers=has_peers, sites=sites),
+                endpoint.cost,
+            )
             if len(self._bindings) >= _MAX_BINDINGS:  # clients with overrides could make many: start afresh
                 self._bindings.clear()
             self._bindings[name] = found

@@ -7,6 +7,7 @@ client live in one slot of a cluster.
 
 import re
 import socket
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,7 @@ from contract.limits import dimensions
 MAX_ATTRIBUTE_BYTES = 128
 MAX_CLIENT_LENGTH = 128
 
+_MAX_ADDRESSES = 32_768
 _MAPPED_V4 = b"\0" * 10 + b"\xff\xff"
 # Values from configuration and canonical addresses need no escape; attributes hold anything.
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D", "|": "%7C"})
@@ -60,6 +62,29 @@ def address_of(text: str, *, coarse: bool = False) -> Address:
     return Address(site, None) if coarse else Address(_network(packed, 8), site)
 
 
+class Named(NamedTuple):
+    """An address as keys begin with it; ``site_tag`` is empty but for IPv6."""
+
+    tag: bytes
+    site_tag: bytes
+
+
+class AddressBook(dict[str | None, Named]):
+    """Addresses by how they are written, each looked at once: ``book[text]`` raises ``InvalidAddressError``.
+
+    Bounded: when it is full it begins again from nothing.
+    """
+
+    def __missing__(self, text: str | None) -> Named:
+        address = UNKNOWN_ADDRESS if text is None else address_of(text)
+        site_tag = b"" if address.site is None else tag("ip", address.site).encode()
+        named = Named(tag("ip", address.subject).encode(), site_tag)
+        if len(self) >= _MAX_ADDRESSES:
+            self.clear()
+        self[text] = named
+        return named
+
+
 def _network(packed: bytes, kept: int) -> str:
     family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
     return f"{socket.inet_ntop(family, packed[:kept].ljust(len(packed), bytes(1)))}/{kept * 8}"
@@ -96,6 +121,11 @@ def limit_of_key(key: bytes) -> int:
     """The id of the limit that a counter belongs to; -1 when the key is none of ours."""
     found = _LIMIT_CODE.match(key)
     return int(found[1], 36) if found else -1
+
+
+def generation_end(generation: int) -> str:
+    """What keys of a client end with that was reset ``generation`` times."""
+    return f".{generation}" if generation else ""
 
 
 def tag(dimension: str, value: str) -> str:

@@ -18,6 +18,7 @@ _RULE = struct.Struct("<Bddd")
 _COST = struct.Struct("<d")
 _CHECK = struct.Struct("<dB")
 
+MOST_LIMITS = 255
 FIGURES = 3
 """Numbers in a reply for each limit."""
 
@@ -32,7 +33,7 @@ def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
 
 
 def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
-    """One check of ``cost`` units against limits that ``encode_rule`` packed; at most 255 of them."""
+    """One check of ``cost`` units against limits that ``encode_rule`` packed; at most ``MOST_LIMITS``."""
     return _CHECK.pack(cost, len(params)) + b"".join(params)
 
 

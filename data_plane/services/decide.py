@@ -1,23 +1,77 @@
 """The decision: from a request to a verdict, by one call to the region's store or none at all.
 
-Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself.
+Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
+ways through: the plain one, a few lookups, for what nearly every request is; and the careful one (``domain/check.py``)
+for everything else, which knows all the rules.
 """
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from contract.decision import CheckRequest
-from data_plane.domain.check import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
+from data_plane.domain.check import ANONYMOUS_PLAN, Anonymous, Prepared, Refusal, Verdict, conclude, prepare
 from data_plane.domain.denials import DenialMemory
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.outcome import Outcome
+from data_plane.domain.index import Principal, RuleIndex
+from data_plane.domain.rulebook import Bound
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.domain.subjects import AddressBook
 from data_plane.domain.wire import encode_check, outcomes_of
 from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.tally import Tally
 
-Done = Callable[[Verdict | Refusal, int], None]
-"""Called with the answer and the node's clock at that moment, in microseconds."""
+
+class Check:
+    """One check on its way from a door to the store and back: the port's ``CounterCheck``.
+
+    A door makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
+    hold these in slots (this class has none, so that a door can merge it with a class of its own), say in ``decided``
+    what becomes of an answer, and may answer what is plainly allowed in a ``done`` of their own.
+    """
+
+    if not TYPE_CHECKING:  # mypy would have subclasses' slots be these
+        __slots__ = ()
+
+    decider: "Decider"
+    request: CheckRequest
+    asked_us: int
+    """The node's clock when it was asked, microseconds since the epoch."""
+    revision: int
+    principal: Principal | None
+    bound: Bound
+    keys: Sequence[bytes]
+    cost: int
+    packed: bytes
+
+    @property
+    def params(self) -> Sequence[bytes]:
+        """What each limit allows, packed."""
+        return self.bound.params
+
+    @property
+    def prepared(self) -> Prepared:
+        """The same as the careful code has it."""
+        plan = ANONYMOUS_PLAN if self.principal is None else self.principal.plan
+        return Prepared(self.principal, plan, self.bound, self.keys, self.cost)
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided."""
+        self.decider.answered(self, figures, at, now_us)
+
+    def failed(self, error: StoreUnavailableError, now_us: int) -> None:
+        """The store has not."""
+        self.decider.unanswered(self, error, now_us)
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The answer, given once; ``now_us`` is the node's clock. Must not raise."""
+        raise NotImplementedError
+
+
+CHECK_SLOTS = (
+    "asked_us", "bound", "cost", "decider", "keys", "packed", "principal", "request", "revision",
+)  # fmt: skip
+"""What a subclass that is an object names in its ``__slots__``."""
 
 
 class Decider:
@@ -36,91 +90,122 @@ class Decider:
     ) -> None:
         self.index = index
         self.revision = 0
-        self._store = store
-        self._clock = clock
+        self.tally = tally
+        self.now_us = clock.now_us
+        self.submit = store.submit
+        """Asks the store about a check that ``make_ready`` has made ready."""
+        self.submit_all = store.submit_all
         self._last_resort = last_resort
-        self._tally = tally
         self._anonymous = anonymous
         self._memory = memory
+        self._denials = {} if memory is None else memory.denials
         self._bounds = bounds
+        self._addresses = AddressBook()
 
     def apply(self, index: RuleIndex, revision: int) -> None:
         """Put a revision in force: every decision from now on is made under it."""
         self.index, self.revision = index, revision
 
-    def decide(self, request: CheckRequest, done: Done) -> None:
-        """Call ``done`` once, now or when the store has answered; it must not raise.
+    def decide(self, check: Check) -> None:
+        """Call ``check.decided`` once, now or when the store has answered.
 
         Raises ``UnknownNameError`` or ``InvalidAddressError`` at once where the request itself is wrong.
         """
-        now_us = self._clock.now_us()
-        prepared = prepare(self.index, request, self._anonymous, self._bounds, now_us / 1_000_000)
-        if isinstance(prepared, Refusal):
-            self._tally.refused(prepared)
-            done(prepared, now_us)
-            return
-        verdict: Verdict | None
-        if not prepared.bound.limits:
-            verdict = conclude(prepared, [])
+        if self.make_ready(check):
+            self.submit(check)
+
+    def make_ready(self, check: Check) -> bool:
+        """Find who asks and what applies. True: the store is to be asked; else ``check.decided`` has been called.
+
+        Raises as ``decide``.
+        """
+        request = check.request
+        index = self.index
+        check.revision = self.revision
+        principal = index.known.get(request.api_key)
+        path = request.path
+        if (
+            principal is None
+            or not principal.plain
+            or path is None
+            or request.endpoint is not None
+            or request.attributes
+        ):
+            return self._make_ready_carefully(check)
+        named = self._addresses[request.ip]
+        bound = index.book.ways[named.site_tag != b""][principal.plan, request.method, path]
+        endings = bound.endings
+        if not endings:
+            return self._make_ready_carefully(check)
+        check.principal = principal
+        check.bound = bound
+        if bound.client_ending is not None:
+            check.keys = (principal.tag + bound.client_ending + principal.end,)
         else:
-            keys = prepared.keys()
-            verdict = self._recalled(prepared, keys, now_us) if prepared.bound.lasting else None
-            if verdict is None:
-                self._store.submit(_Inquiry(self, prepared, keys, now_us, done))
-                return
-        self._tally.decided(verdict, 0)
-        done(verdict, now_us)
+            begin = (principal.tag, named.tag, named.site_tag, b"")
+            if principal.end:
+                end = (principal.end, b"", b"", b"")
+                check.keys = [begin[of] + rest + end[of] for of, rest in endings]
+            else:
+                check.keys = [begin[of] + rest for of, rest in endings]
+        cost = request.cost
+        if cost == 1:
+            check.cost = bound.unit_cost
+            check.packed = bound.packed
+        else:
+            check.cost = cost = cost * bound.unit_cost
+            check.packed = encode_check(cost, bound.params)
+        return not (self._denials and bound.lasting and self._recalled(check))
 
-    def answered(self, inquiry: "_Inquiry", outcomes: list[Outcome]) -> None:
+    def _make_ready_carefully(self, check: Check) -> bool:
+        now_us = check.asked_us
+        prepared = prepare(self.index, check.request, self._anonymous, self._bounds, now_us / 1_000_000)
+        if isinstance(prepared, Refusal):
+            self.tally.refused(prepared)
+            check.decided(prepared, now_us)
+            return False
+        check.principal = prepared.principal
+        check.bound = bound = prepared.bound
+        check.keys = prepared.keys
+        check.cost = prepared.cost
+        if not bound.limits:
+            verdict = conclude(prepared, [])
+            self.tally.decided(verdict, 0)
+            check.decided(verdict, now_us)
+            return False
+        try:
+            check.packed = encode_check(prepared.cost, bound.params)
+        except struct.error:  # more limits than a call can name
+            self.unanswered(check, StoreUnavailableError("script_error"), now_us)
+            return False
+        return not (self._denials and bound.lasting and self._recalled(check))
+
+    def answered(self, check: Check, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
-        now_us = self._clock.now_us()
-        prepared = inquiry.prepared
-        verdict = conclude(prepared, outcomes)
-        if not verdict.allowed and self._memory is not None and prepared.cost:
-            self._memory.remember(verdict, inquiry.keys, inquiry.asked_us)
-        self._tally.decided(verdict, now_us - inquiry.asked_us)
-        inquiry.decided(verdict, now_us)
+        verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
+        if not verdict.allowed and self._memory is not None and check.cost:
+            self._memory.remember(verdict, check.keys, check.asked_us)
+        self.tally.decided(verdict, now_us - check.asked_us)
+        check.decided(verdict, now_us)
 
-    def unanswered(self, inquiry: "_Inquiry", error: StoreUnavailableError) -> None:
+    def unanswered(self, check: Check, error: StoreUnavailableError, now_us: int) -> None:
         """The store has not: each limit by its own policy."""
-        now_us = self._clock.now_us()
-        self._tally.store_unavailable(error.reason)
-        outcomes = self._last_resort.outcomes(inquiry.prepared, inquiry.keys, now_us)
-        verdict = conclude(inquiry.prepared, outcomes, degraded=True)
-        self._tally.decided(verdict, now_us - inquiry.asked_us)
-        inquiry.decided(verdict, now_us)
+        self.tally.store_unavailable(error.reason)
+        prepared = check.prepared
+        outcomes = self._last_resort.outcomes(prepared, check.keys, now_us)
+        verdict = conclude(prepared, outcomes, degraded=True)
+        self.tally.decided(verdict, now_us - check.asked_us)
+        check.decided(verdict, now_us)
 
-    def _recalled(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> Verdict | None:
-        """The denial that still holds, if there is one."""
-        if not self._memory or not prepared.cost:
-            return None
-        verdict = self._memory.recall(prepared, keys, now_us)
-        if verdict is not None:
-            self._tally.remembered += 1
-        return verdict
-
-
-class _Inquiry:
-    """A check on its way to the store and back: the port's ``CounterCheck``."""
-
-    __slots__ = ("_decider", "asked_us", "cost", "decided", "keys", "packed", "params", "prepared")
-
-    def __init__(
-        self, decider: Decider, prepared: Prepared, keys: Sequence[bytes], asked_us: int, decided: Done
-    ) -> None:
-        self._decider = decider
-        self.prepared = prepared
-        self.keys = keys
-        self.params: Sequence[bytes] = prepared.bound.params
-        self.cost = prepared.cost
-        self.packed = encode_check(self.cost, self.params)
-        self.asked_us = asked_us
-        self.decided = decided
-
-    def done(self, figures: Sequence[int], at: int, _now_us: int) -> None:
-        """The store has decided."""
-        self._decider.answered(self, outcomes_of(figures, at, len(self.keys)))
-
-    def failed(self, error: StoreUnavailableError, _now_us: int) -> None:
-        """The store has not."""
-        self._decider.unanswered(self, error)
+    def _recalled(self, check: Check) -> bool:
+        """Whether the check was denied from memory."""
+        if self._memory is None or not check.cost:
+            return False
+        outcomes = self._memory.recall(check.bound, check.keys, check.cost, check.asked_us)
+        if outcomes is None:
+            return False
+        verdict = conclude(check.prepared, outcomes)
+        self.tally.remembered += 1
+        self.tally.decided(verdict, 0)
+        check.decided(verdict, check.asked_us)
+        return True

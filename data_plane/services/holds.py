@@ -176,7 +176,7 @@ class Holds:
             else:
                 answered.set_result((answer, store_now_us))
 
-        self._store.submit(CallbackCheck(prepared.keys(), prepared.bound.params, cost, done))
+        self._store.submit(CallbackCheck(prepared.keys, prepared.bound.params, cost, done))
         outcomes, store_now_us = await answered
         return conclude(prepared, list(outcomes)), store_now_us
 
@@ -192,7 +192,7 @@ class Holds:
             self.tally.reserved += units * unit_cost
         # A limit that would have denied in shadow was not charged.
         charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]
-        keys = verdict.prepared.keys()
+        keys = verdict.prepared.keys
         hold = Hold(
             kind, self._random_bytes(ID_BYTES), units, unit_cost, store_now_us, self._clock.now_us() + ttl_us,
             tuple(keys[at] for at in charged), tuple(verdict.prepared.bound.params[at] for at in charged),

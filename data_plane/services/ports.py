@@ -18,7 +18,7 @@ class StoreUnavailableError(Exception):
 class CounterCheck(Protocol):
     """One decision as the store sees it: the counters of every limit that applies, and what each allows.
 
-    ``keys[i]`` and ``params[i]`` belong together; ``params`` come from ``domain.wire.encode_rule``, and ``encode_check``
+    ``keys[i]`` and ``params[i]`` belong together. ``domain.wire.encode_rule`` makes ``params``, and ``encode_check``
     makes ``packed`` of them and the cost.
     """
 

@@ -42,6 +42,12 @@ class Tally:
         self.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += 1
         self.latency_sum_us += took_us
 
+    def passed(self, count: int, took_us: int) -> None:
+        """So many checks were allowed at once, in ``took_us``, with nothing to remark."""
+        self.allowed += count
+        self.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += count
+        self.latency_sum_us += took_us * count
+
     def refused(self, reason: Refusal) -> None:
         """A request was turned away before any limit was looked at."""
         self.refused_by_reason[reason.value] += 1

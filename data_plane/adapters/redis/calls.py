@@ -117,7 +117,7 @@ class Call:
         return left
 
     def deliver(self, answers: Answers, figures: Sequence[int]) -> None:
-        """Answer every decision that was not given up meanwhile. Raises ``ValueError`` for a reply that cannot be ours."""
+        """Answer every decision that was not given up meanwhile. Raises ``ValueError`` where the reply is no answer."""
         checks, start = self.checks, self._expired
         limits = sum([len(check.keys) for check in checks])
         if len(figures) != 1 + FIGURES * limits:

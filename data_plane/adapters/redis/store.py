@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from data_plane.adapters.clock import SystemClock
+from data_plane.adapters.clock import epoch_us
 from data_plane.adapters.redis.batches import Slots
 from data_plane.adapters.redis.circuit import Backoff
 from data_plane.adapters.redis.client import Argument, Reply, SideClient
@@ -41,7 +41,7 @@ class RedisCounterStore:
         self,
         settings: RedisSettings,
         random: Callable[[], float] = system_random.random,
-        now_us: Callable[[], int] = SystemClock().now_us,
+        now_us: Callable[[], int] = epoch_us,
     ) -> None:
         self.settings = settings
         self.stats = StoreStats()

@@ -8,7 +8,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from data_plane.api.lane.beat import NEVER
-from data_plane.api.lane.door import Exchange
+from data_plane.api.lane.door import Exchange, new_exchange
 from data_plane.api.lane.head import NO_HEAD
 from data_plane.api.lane.refusal import PROBLEM_HEADERS, Refusal, problem
 
@@ -167,7 +167,7 @@ class AnsweringConnection(asyncio.Protocol):
         self._stop_listening()
         self._lingers = True
         self.expires = NEVER
-        exchange = Exchange(self, NO_HEAD._replace(bodiless=refusal.bodiless), b"")
+        exchange = new_exchange(Exchange, self, NO_HEAD._replace(bodiless=refusal.bodiless), b"")
         self._last = exchange
         self._queue.append(exchange)
         exchange.respond(refusal.status, PROBLEM_HEADERS, problem(refusal.status, refusal.detail))

@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 from data_plane.api.lane.answers import AnsweringConnection
 from data_plane.api.lane.beat import NEVER
 from data_plane.api.lane.chunked import ChunkedBody
-from data_plane.api.lane.door import Exchange
+from data_plane.api.lane.door import new_exchange
 from data_plane.api.lane.head import NO_HEAD, Head
 from data_plane.api.lane.refusal import PROBLEM_HEADERS, Refusal, problem
 from data_plane.api.lane.successor import SuccessorProtocol
@@ -161,7 +161,7 @@ class LaneConnection(AnsweringConnection):
         self._receiving = self._owes_continue = False
         self._waiting_bytes += len(body)
         self.expires = NEVER
-        exchange = Exchange(self, head, body)
+        exchange = new_exchange(self.lane.exchange_types[head.route], self, head, body)
         queue = self._queue
         queue.append(exchange)
         if not head.keep_alive:

@@ -18,16 +18,18 @@ class Asker(Protocol):
 class Exchange:
     """One request being answered. ``head`` is the same object when a client repeats a head byte for byte, so what a
     door derives from it may be kept with it (compare with ``is``).
+
+    The lane makes it without arguments and fills it in: a door may have ``exchange_types`` of its own, a subclass for
+    each route (check, batch, authorize), with room for what the door has to remember meanwhile.
     """
 
     __slots__ = ("asker", "body", "head", "waiting")
 
-    def __init__(self, asker: Asker, head: Head, body: bytes) -> None:
-        self.asker: Asker | None = asker
-        self.head = head
-        self.body = body
-        self.waiting: tuple[int, bytes, bytes] | None = None
-        """The answer, while earlier requests of the connection have none yet (the lane's own)."""
+    asker: Asker | None
+    head: Head
+    body: bytes
+    waiting: tuple[int, bytes, bytes] | None
+    """The answer, while earlier requests of the connection have none yet (the lane's own)."""
 
     @property
     def method(self) -> bytes:
@@ -58,6 +60,16 @@ class Exchange:
         if asker is not None:
             self.asker = None
             asker.answer(self, status, headers, body)
+
+
+def new_exchange(kind: type[Exchange], asker: Asker, head: Head, body: bytes) -> Exchange:
+    """An exchange without an answer."""
+    exchange = kind()
+    exchange.asker = asker
+    exchange.head = head
+    exchange.body = body
+    exchange.waiting = None
+    return exchange
 
 
 class Door(Protocol):

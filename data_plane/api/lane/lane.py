@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from data_plane.api.lane.beat import Beat
 from data_plane.api.lane.connection import LaneConnection
-from data_plane.api.lane.door import Door
+from data_plane.api.lane.door import Door, Exchange
 from data_plane.api.lane.head import HeadParser
 from data_plane.api.lane.limits import LaneLimits
 from data_plane.api.lane.outbox import Outbox
@@ -20,6 +20,7 @@ class Lane:
         self, door: Door, limits: LaneLimits | None = None, *, wall_s: Callable[[], float] = time.time
     ) -> None:
         self.door = door
+        self.exchange_types: tuple[type[Exchange], ...] = getattr(door, "exchange_types", (Exchange,) * 3)
         self.limits = limits or LaneLimits()
         self.heads = HeadParser(self.limits)
         self.responses = ResponseBuilder()

@@ -1,0 +1,190 @@
+"""Checks as the doors hold them: from understood bytes to the bytes of an answer, one object a check.
+
+What the store allows plainly is answered with a form, here; everything else goes to the careful code, which writes the
+same bytes (``tests/unit/api/test_forms.py``) and many others.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from data_plane.api.answers import JSON_TYPE, Answer
+from data_plane.api.forms import Form
+from data_plane.domain.check import Refusal, Verdict
+from data_plane.domain.wire import FIGURES
+from data_plane.services.decide import CHECK_SLOTS, Check
+from data_plane.services.tally import Tally
+
+if TYPE_CHECKING:
+    from data_plane.api.render import Renderer
+
+Reply = Callable[[Answer], None]
+
+
+class Question(Check):
+    """A check that a door asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
+
+    ``plain`` says that the form will do if the store allows: nobody asked for more.
+    """
+
+    if not TYPE_CHECKING:  # as in Check
+        __slots__ = ()
+
+    renderer: "Renderer"
+    id_prefix: bytes
+    id_number: int
+    plain: bool
+
+    @property
+    def request_id(self) -> str:
+        """What names this check in its answer."""
+        return self.request.request_id or f"{self.id_prefix.decode()}{self.id_number}"
+
+    @property
+    def client_json(self) -> bytes:
+        """The client's name as JSON."""
+        return b"null" if self.principal is None else self.principal.json
+
+    def form(self) -> Form:
+        """The form of this check's limits, made when it is first needed and kept with them."""
+        bound = self.bound
+        form = bound.form
+        if type(form) is not Form:
+            form = bound.form = self.renderer.form(bound, self.prepared.plan)
+        return form
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided."""
+        own = figures[at : at + FIGURES * len(self.keys)]
+        form = self.form()
+        if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
+            self.decider.answered(self, figures, at, now_us)
+            return
+        self.decider.tally.passed(1, now_us - self.asked_us)
+        self.pass_plainly(form, own, now_us)
+
+    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+        """Answer: every limit allows, and ``form`` says all that there is to say."""
+        headers = form.json_headers % form.header_figures(own, now_us)
+        body = form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
+        self.reply(Answer(200, headers, body))
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The careful answer."""
+        self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
+
+    def reply(self, answer: Answer) -> None:
+        """Send the answer."""
+        raise NotImplementedError
+
+
+QUESTION_SLOTS = (*CHECK_SLOTS, "id_number", "id_prefix", "plain", "renderer")
+
+
+class AuthorizeQuestion(Question):
+    """A forward-auth subrequest: an empty answer with headers when it may pass."""
+
+    if not TYPE_CHECKING:  # as in Check
+        __slots__ = ()
+
+    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+        """Answer with headers alone."""
+        self.reply(Answer(200, form.headers % form.header_figures(own, now_us), b""))
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The careful answer, which may reach an end user."""
+        self.reply(self.renderer.authorize(result, self.request_id, now_us))
+
+
+class RepliedQuestion(Question):
+    """A check whose answer is handed to a callback."""
+
+    __slots__ = (*QUESTION_SLOTS, "_reply")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def reply(self, answer: Answer) -> None:
+        """Hand over the answer."""
+        self._reply(answer)
+
+
+class RepliedAuthorizeQuestion(AuthorizeQuestion):
+    """A subrequest whose answer is handed to a callback."""
+
+    __slots__ = (*QUESTION_SLOTS, "_reply")
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def reply(self, answer: Answer) -> None:
+        """Hand over the answer."""
+        self._reply(answer)
+
+
+class Batch:
+    """The checks of one batch: answered when the last of its decisions is there, in order."""
+
+    __slots__ = ("_reply", "_tally", "asked_us", "bodies", "missing", "passed")
+
+    def __init__(self, size: int, tally: Tally, reply: Reply, asked_us: int) -> None:
+        self._tally = tally
+        self._reply = reply
+        self.asked_us = asked_us
+        self.bodies: list[bytes] = [b""] * size
+        self.missing = size
+        self.passed = 0
+        """Those that were plainly allowed: they are counted together, at the end."""
+
+    def place(self, position: int, body: bytes, now_us: int) -> None:
+        """An item's answer; the last one sends them all."""
+        self.bodies[position] = body
+        self.missing -= 1
+        if not self.missing:
+            self.send(now_us)
+
+    def send(self, now_us: int) -> None:
+        """Every item has its answer."""
+        if self.passed:
+            self._tally.passed(self.passed, now_us - self.asked_us)
+        self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self.bodies) + b"]}"))
+
+
+class BatchQuestion(Question):
+    """One item of a batch, at its place ``id_number``."""
+
+    __slots__ = (*QUESTION_SLOTS, "batch")
+
+    batch: Batch
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided. As in ``Question``, written out: a batch is a thousand of these."""
+        form = self.bound.form
+        if type(form) is not Form:
+            form = self.form()
+        if not self.plain or not form.usable:
+            self.decider.answered(self, figures, at, now_us)
+            return
+        principal = self.principal
+        if form.single:
+            left, reset_us, wait = figures[at : at + FIGURES]
+        else:
+            own = figures[at : at + FIGURES * len(self.keys)]
+            left, reset_us, wait = own[form.shown], own[form.shown + 1], min(own[2::FIGURES])
+        if wait < 0:
+            self.decider.answered(self, figures, at, now_us)
+            return
+        number = self.id_number
+        batch = self.batch
+        batch.bodies[number] = form.body % (
+            b"null" if principal is None else principal.json, left, reset_us // 1_000_000, reset_us % 1_000_000,
+            self.revision, self.id_prefix, number,
+        )  # fmt: skip
+        batch.passed += 1
+        batch.missing -= 1
+        if not batch.missing:
+            batch.send(now_us)
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The careful answer."""
+        body = self.renderer.batch_item(result, self.request, self.revision, self.request_id)
+        self.batch.place(self.id_number, body, now_us)
