@@ -1,0 +1,124 @@
+"""The factor of a backend, one tick (a second) after the other: cut quickly, come back step by step, never flap.
+
+Rules of ``docs/adaptive.md``. ``tick`` is pure: the same state, reading and time give the same next state.
+"""
+
+from itertools import pairwise
+
+import msgspec
+
+from contract.load import AdaptivePolicy
+from data_plane.domain.load.signals import Reading
+
+TICK_S = 1.0
+
+
+class ControlState(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a backend stands. ``since_us`` is when the factor took its value; counters are ticks in a row."""
+
+    factor: float = 1.0
+    since_us: int = 0
+    reason: str = "no_reports"
+    signal: str | None = None
+    smoothed: float | None = None
+    reporters: int = 0
+    above: int = 0
+    calm: int = 0
+    unseen: int = 0
+
+
+def tick(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int) -> ControlState:
+    """The state a tick later."""
+    if now.load is None:
+        return _unseen(state, policy, now, now_us)
+    before = now.load if state.smoothed is None else state.smoothed
+    smoothed = before + policy.smoothing * (now.load - before)
+    state = msgspec.structs.replace(state, smoothed=smoothed, signal=now.signal, reporters=now.reporters, unseen=0)
+    if policy.type == "steps":
+        return _steps(state, policy, smoothed, now_us)
+    return _controller(state, policy, smoothed, now_us)
+
+
+def overridden(state: ControlState, factor: float, now_us: int) -> ControlState:
+    """The state while an operator's factor is in force; what follows afterwards starts from that factor."""
+    kept = msgspec.structs.replace(state, above=0, calm=0, unseen=0, smoothed=None)
+    return _moved(kept, factor, "manual", now_us)
+
+
+def _controller(state: ControlState, policy: AdaptivePolicy, load: float, now_us: int) -> ControlState:
+    if load > policy.target:
+        above = state.above + 1
+        if above < policy.cut_after or state.factor <= policy.floor:
+            return _stayed(state, "held", above=above)
+        cut = max(policy.deepest_cut, policy.target / load)
+        return _scaled(state, max(policy.floor, state.factor * cut), "cut", now_us)
+    if state.factor >= 1.0:
+        return _stayed(state, "full")
+    higher = min(1.0, state.factor + policy.raise_by)
+    if not _fits(load, state.factor, higher, policy.target - policy.hysteresis):
+        return _stayed(state, "held")
+    calm = state.calm + 1
+    if calm < policy.raise_after:
+        return _stayed(state, "held", calm=calm)
+    return _scaled(state, higher, "raised", now_us, calm=calm)
+
+
+def _steps(state: ControlState, policy: AdaptivePolicy, load: float, now_us: int) -> ControlState:
+    wanted = next((step.factor for step in policy.steps if load > step.above), 1.0)
+    if wanted < state.factor:
+        above = state.above + 1
+        if above < policy.cut_after or state.factor <= policy.floor:
+            return _stayed(state, "held", above=above)
+        return _scaled(state, max(policy.floor, wanted), "stepped", now_us)
+    if state.factor >= 1.0:
+        return _stayed(state, "full")
+    higher, bound = _next_step_up(state.factor, policy)
+    if not _fits(load, state.factor, higher, bound - policy.hysteresis):
+        return _stayed(state, "held")
+    calm = state.calm + 1
+    if calm < policy.raise_after:
+        return _stayed(state, "held", calm=calm)
+    return _scaled(state, higher, "stepped", now_us)
+
+
+def _next_step_up(factor: float, policy: AdaptivePolicy) -> tuple[float, float]:
+    """The next higher factor, and the load beyond which it would be too much."""
+    for tighter, step in pairwise(policy.steps):
+        if step.factor > factor:
+            return step.factor, tighter.above
+    return 1.0, policy.steps[-1].above
+
+
+def _unseen(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int) -> ControlState:
+    """Too few speak. That is no overload: hold, then recover step by step."""
+    unseen = state.unseen + 1
+    state = msgspec.structs.replace(
+        state, smoothed=None, signal=None, reporters=now.reporters, above=0, calm=0, unseen=unseen
+    )
+    if state.factor >= 1.0:
+        return _stayed(state, "no_reports")
+    if unseen * TICK_S <= policy.hold_s:
+        return _stayed(state, "reporters_missing")
+    return _moved(state, min(1.0, state.factor + policy.raise_by), "recovering_unseen", now_us)
+
+
+def _fits(load: float, factor: float, higher: float, bound: float) -> bool:
+    """Whether the load will stay within ``bound`` once more is admitted: raising may not call for the next cut."""
+    return load * higher / max(factor, 1e-6) <= bound
+
+
+def _stayed(state: ControlState, reason: str, *, above: int = 0, calm: int = 0) -> ControlState:
+    return msgspec.structs.replace(state, reason=reason, above=above, calm=calm)
+
+
+def _scaled(state: ControlState, factor: float, reason: str, now_us: int, *, calm: int = 0) -> ControlState:
+    """Move the factor, and with it what the average expects: else the past would call for the same cut again."""
+    smoothed = None if state.smoothed is None else state.smoothed * factor / max(state.factor, 1e-6)
+    return _moved(msgspec.structs.replace(state, smoothed=smoothed, above=0, calm=calm), factor, reason, now_us)
+
+
+def _moved(state: ControlState, factor: float, reason: str, now_us: int) -> ControlState:
+    # six digits: what is shared is exact, and a float's tail makes no news
+    factor = round(factor, 6)
+    since_us = state.since_us if factor == state.factor else now_us
+    return msgspec.structs.replace(state, factor=factor, reason=reason, since_us=since_us)
