@@ -1,0 +1,75 @@
+{{- define "tidegate.name" -}}
+{{- .Release.Name | trunc 48 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "tidegate.store" -}}
+{{ include "tidegate.name" . }}-store
+{{- end -}}
+
+{{- define "tidegate.selector" -}}
+app.kubernetes.io/name: tidegate-data-plane
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "tidegate.labels" -}}
+{{ include "tidegate.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: tidegate
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "tidegate.storeSelector" -}}
+app.kubernetes.io/name: tidegate-store
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- define "tidegate.storeLabels" -}}
+{{ include "tidegate.storeSelector" . }}
+app.kubernetes.io/part-of: tidegate
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "tidegate.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "tidegate.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ .Values.serviceAccount.name | default (include "tidegate.name" .) }}
+{{- else -}}
+{{ .Values.serviceAccount.name | default "default" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "tidegate.storeSecret" -}}
+{{ .Values.store.bundled.existingSecret | default (include "tidegate.store" .) }}
+{{- end -}}
+
+{{- /* What the schema cannot say: settings that need each other. */ -}}
+{{- define "tidegate.require" -}}
+{{- if not (or .Values.credential.existingSecret .Values.credential.value) -}}
+{{- fail "credential: name an existingSecret, or give the value" -}}
+{{- end -}}
+{{- $external := .Values.store.external -}}
+{{- if .Values.store.bundled.enabled -}}
+{{- if or $external.existingSecret $external.url -}}
+{{- fail "store: either bundled.enabled or an external store, not both" -}}
+{{- end -}}
+{{- else if not (or $external.existingSecret $external.url) -}}
+{{- fail "store.external: name an existingSecret, or give the url (or set store.bundled.enabled)" -}}
+{{- end -}}
+{{- if and (eq $external.shape "sentinel") (not (and $external.sentinels $external.masterName)) -}}
+{{- fail "store.external: shape sentinel needs sentinels and masterName" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
+{{- fail "ingress.host: name the host" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail "autoscaling: minReplicas is above maxReplicas" -}}
+{{- end -}}
+{{- end -}}

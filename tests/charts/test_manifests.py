@@ -1,0 +1,193 @@
+"""What the charts make: valid for Kubernetes, safe to run, and bad values refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+
+from tests.charts.rendering import (
+    CASES,
+    CONTROL_PLANE,
+    DATA_PLANE,
+    FULL,
+    manifest,
+    render,
+    with_required,
+)
+
+KUBERNETES = ("1.35", "1.36", "1.37")
+CUSTOM = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}  # kinds of the Prometheus operator
+
+BAD = [
+    (DATA_PLANE, {"region": "US East"}, "region"),
+    (DATA_PLANE, {"controlPlane": {"url": "control-plane:8000"}}, "controlPlane/url"),
+    (DATA_PLANE, {"controlPlane": {"publicKey": "secret"}}, "controlPlane/publicKey"),
+    (DATA_PLANE, {"replicas": 0}, "replicas"),
+    (DATA_PLANE, {"replica": 3}, "replica"),
+    (DATA_PLANE, {"node": {"dialect": "apache"}}, "node/dialect"),
+    (DATA_PLANE, {"node": {"drainSeconds": "ten"}}, "node/drainSeconds"),
+    (DATA_PLANE, {"store": {"external": {"url": "http://redis"}}}, "store/external/url"),
+    (DATA_PLANE, {"store": {"external": {"sentinels": ["s1"]}}}, "store/external/sentinels"),
+    (DATA_PLANE, {"resources": {"limits": {"memory": "lots"}}}, "resources/limits/memory"),
+    (DATA_PLANE, {"image": {"digest": "sha256:short"}}, "image/digest"),
+    (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress/paths"),
+    (DATA_PLANE, {"settings": {"TIDEGATE_PORT": "1"}}, "TIDEGATE_PORT"),
+    (DATA_PLANE, {"podDisruptionBudget": {"maxUnavailable": "some"}}, "podDisruptionBudget/maxUnavailable"),
+    (DATA_PLANE, {"credential": {"existingSecret": ""}}, "credential"),
+    (DATA_PLANE, {"store": {"bundled": {"enabled": False}}}, "store.external"),
+    (DATA_PLANE, {"store": {"external": {"existingSecret": "x"}}}, "not both"),
+    (DATA_PLANE, {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "minReplicas"),
+    (DATA_PLANE, {"ingress": {"enabled": True}}, "ingress.host"),
+    (CONTROL_PLANE, {"signingKey": {"existingSecret": ""}}, "signingKey/existingSecret"),
+    (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "mysql://db/x"}}, "database/url"),
+    (CONTROL_PLANE, {"database": {"existingSecret": ""}}, "database"),
+    (CONTROL_PLANE, {"service": {"port": 0}}, "service/port"),
+    (CONTROL_PLANE, {"migration": {"waitSeconds": -1}}, "migration/waitSeconds"),
+    (CONTROL_PLANE, {"logLevel": "loud"}, "logLevel"),
+    (CONTROL_PLANE, {"serviceMonitor": {"interval": "often"}}, "serviceMonitor/interval"),
+]
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request) -> tuple[Path, dict[str, Any]]:
+    chart, values = request.param
+    return chart, with_required(chart, values)
+
+
+@pytest.fixture
+def manifests(case) -> list[dict[str, Any]]:
+    return render(*case)
+
+
+def test_charts_lint_without_a_warning(case):
+    chart, values = case
+    report = helm_python.lint(chart, values, strict=True)
+    assert report["total_charts_linted"] == 1
+    assert not report["errors"]
+    # an icon is for catalogues that show charts to strangers
+    assert [one for one in report["messages"] if "icon is recommended" not in one["error"]] == []
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_manifest_is_valid_in_recent_kubernetes(manifests, version):
+    own = [one for one in manifests if one["kind"] not in CUSTOM]
+    assert own
+    for one in own:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_manifests_of_the_prometheus_operator_have_its_form(manifests):
+    for one in manifests:
+        if one["kind"] not in CUSTOM:
+            continue
+        assert one["apiVersion"] == "monitoring.coreos.com/v1"
+        if one["kind"] == "PrometheusRule":
+            assert set(one["spec"]) == {"groups"}
+            assert all(rule["expr"] for group in one["spec"]["groups"] for rule in group["rules"])
+        else:
+            endpoints = one["spec"].get("podMetricsEndpoints") or one["spec"]["endpoints"]
+            assert [(endpoint["port"], endpoint["path"]) for endpoint in endpoints] == [("http", "/metrics")]
+            assert one["spec"]["selector"]["matchLabels"]
+
+
+def pods(manifests):
+    return [one["spec"]["template"] for one in manifests if one["kind"] in {"Deployment", "StatefulSet", "Job"}]
+
+
+def test_every_pod_runs_as_nobody_on_a_read_only_file_system_with_bounded_memory(manifests):
+    assert pods(manifests)
+    for pod in pods(manifests):
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        for container in pod["spec"]["containers"]:
+            held = container["securityContext"]
+            assert held["readOnlyRootFilesystem"] is True
+            assert held["allowPrivilegeEscalation"] is False
+            assert held["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["limits"]["memory"]
+            assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
+
+
+def test_no_secret_is_in_a_command_line_or_in_clear_in_an_environment(manifests):
+    for pod in pods(manifests):
+        for container in pod["spec"]["containers"]:
+            told = " ".join(container["command"]) + " ".join(str(env.get("value", "")) for env in container["env"])
+            assert "secret@" not in told
+            assert "tgr_made-up" not in told
+
+
+def test_selectors_find_their_pods_and_only_those(manifests):
+    labels = {one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
+              for one in manifests if one["kind"] in {"Deployment", "StatefulSet", "Job"}}  # fmt: skip
+
+    def found(selector):
+        return {name for name, has in labels.items() if selector.items() <= has.items()}
+
+    for one in manifests:
+        spec = one.get("spec", {})
+        if one["kind"] == "Service":
+            assert found(spec["selector"]) == {one["metadata"]["name"]}
+        elif one["kind"] in {"Deployment", "StatefulSet", "PodDisruptionBudget"}:
+            assert found(spec["selector"]["matchLabels"]) == {one["metadata"]["name"]}
+        elif one["kind"] == "NetworkPolicy":
+            assert found(spec["podSelector"]["matchLabels"]) == {one["metadata"]["name"]}
+        elif one["kind"] == "HorizontalPodAutoscaler":
+            assert spec["scaleTargetRef"]["name"] in labels
+
+
+def test_two_releases_in_a_namespace_share_no_object():
+    values = with_required(DATA_PLANE, FULL[DATA_PLANE] | {"serviceAccount": {}})
+    both = [
+        {(one["kind"], one["metadata"]["name"]) for one in render(DATA_PLANE, values, release)}
+        for release in ("us-east", "eu-west")
+    ]
+    assert both[0].isdisjoint(both[1])
+
+
+def test_a_changed_credential_restarts_nodes():
+    def checksum(secret):
+        values = with_required(DATA_PLANE, {"credential": {"existingSecret": "", "value": secret}})
+        template = manifest(render(DATA_PLANE, values), "Deployment")["spec"]["template"]
+        return template["metadata"]["annotations"]["checksum/secrets"]
+
+    assert checksum("one") != checksum("two")
+
+
+def test_nodes_get_time_to_drain():
+    pod = manifest(render(DATA_PLANE, with_required(DATA_PLANE, {"node": {"drainSeconds": 30}})), "Deployment")
+    assert pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 30 + 10
+    assert pod["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_the_migration_runs_before_anything_else_and_finds_its_secret():
+    values = with_required(CONTROL_PLANE, {"database": {"existingSecret": "", "url": "postgresql+asyncpg://db/x"}})
+    manifests = render(CONTROL_PLANE, values)
+    job, secret = manifest(manifests, "Job"), manifest(manifests, "Secret")
+    hooks = [one["metadata"]["annotations"] for one in (secret, job)]
+    assert [hook["helm.sh/hook"] for hook in hooks] == ["pre-install,pre-upgrade"] * 2
+    assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1]["helm.sh/hook-weight"])
+    named = job["spec"]["template"]["spec"]["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"]["name"]
+    assert named == secret["metadata"]["name"]
+
+
+@pytest.mark.parametrize(("chart", "values", "named"), BAD, ids=[f"{bad[0].name}, {bad[2]}" for bad in BAD])
+def test_bad_values_are_refused_by_name(chart, values, named):
+    with pytest.raises(helm_python.HelmError) as refused:
+        render_checked(chart, with_required(chart, values))
+    assert named.replace("/", ".") in str(refused.value).replace("/", ".")
+
+
+@pytest.mark.parametrize("chart", [DATA_PLANE, CONTROL_PLANE], ids=["data-plane", "control-plane"])
+def test_what_must_be_given_is_named(chart):
+    with pytest.raises(helm_python.HelmError) as refused:
+        render_checked(chart, {})
+    for name in ("region", "controlPlane") if chart == DATA_PLANE else ("signingKey",):
+        assert name in str(refused.value)
+
+
+def render_checked(chart: Path, values: dict[str, Any]) -> None:
+    """As `helm install` does: the schema first, then the templates."""
+    helm_python.Chart.load(chart).validate_schema(values)
+    render(chart, values)
