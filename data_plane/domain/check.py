@@ -105,7 +105,7 @@ def _principal(
         if principal is None:
             raise UnknownNameError("client", request.client)
     elif request.api_key is not None:
-        principal = index.principal_of(request.api_key, now_s)
+        principal = index.principal_of(request.api_key, int(now_s * 1_000_000))
         if principal is None and not anonymous.unknown_key:
             return Refusal.UNKNOWN_KEY
     elif not anonymous.missing_key:

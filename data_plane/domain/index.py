@@ -1,5 +1,6 @@
 """The rule index: one immutable value that answers which limits apply to a request. A new revision is a new index."""
 
+import sys
 from collections.abc import Hashable, Iterable
 from hashlib import sha256
 from typing import Generic, NamedTuple, TypeVar
@@ -24,19 +25,23 @@ class InvalidConfigError(Exception):
     """A document that this node cannot enforce; the last good index stays."""
 
 
-class Principal(msgspec.Struct, frozen=True, gc=False):
-    """A client made ready for the hot path."""
+class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A client made ready for the hot path, by itself or as one of its keys; compared and hashed as an object."""
 
     client: Client
     plan: str
     tag: bytes
-    """What its keys begin with."""
+    """What its keys in the store begin with."""
     end: bytes
-    """What its keys end with: its generation, empty for most."""
+    """What they end with: its generation, empty for most."""
     json: bytes
     """Its name as JSON."""
     plain: bool
     """Active, with nothing of its own: what its plan and the route say holds."""
+    key_id: str = ""
+    """The API key that was shown; empty where a gateway named the client."""
+    until_us: int = sys.maxsize
+    """When that key ends, microseconds since the epoch."""
 
 
 class KeyEntry(NamedTuple):
@@ -57,23 +62,29 @@ class RuleIndex:
         self.clients = clients
         self.keys = keys
         self.known: dict[str | None, Principal] = {}
-        """API keys that were used under this revision and never expire, and whose they are; bounded."""
+        """API keys that were used under this revision, and whose they are; bounded. Look at ``until_us``."""
 
-    def principal_of(self, api_key: str, now_s: float) -> Principal | None:
+    def principal_of(self, api_key: str, now_us: int) -> Principal | None:
         """The client of an API key; ``None`` when the key is unknown, expired or without a client."""
         principal = self.known.get(api_key)
-        if principal is not None:
-            return principal
-        key_hash = sha256(api_key.encode()).digest()
-        entry = self.keys.get(key_hash)
-        if entry is None or (entry.expires_at is not None and entry.expires_at <= now_s):
-            return None
-        principal = self.clients.get(entry.client)
-        if principal is not None and entry.expires_at is None:  # what never expires needs one lookup from now on
+        if principal is None:
+            principal = self._find(sha256(api_key.encode()).digest())
+            if principal is None:
+                return None
             if len(self.known) >= _MAX_KNOWN:
                 self.known.clear()
             self.known[api_key] = principal
-        return principal
+        return principal if now_us < principal.until_us else None
+
+    def _find(self, key_hash: bytes) -> Principal | None:
+        entry = self.keys.get(key_hash)
+        if entry is None:
+            return None
+        principal = self.clients.get(entry.client)
+        if principal is None:
+            return None
+        until_us = sys.maxsize if entry.expires_at is None else int(entry.expires_at * 1_000_000)
+        return msgspec.structs.replace(principal, key_id=entry.key_id, until_us=until_us)
 
     @classmethod
     def empty(cls, region: str) -> "RuleIndex":

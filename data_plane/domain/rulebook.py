@@ -17,6 +17,7 @@ Sections = Mapping[str, Mapping[str, msgspec.Struct]]
 
 _MAX_BINDINGS = 65_536
 _MAX_WAYS = 32_768
+_MAX_MATCHING = 1_024
 _LONGEST_PATH = 256
 
 
@@ -24,6 +25,7 @@ class Bound:
     """The limits of a plan on a route, and what the hot path wants to know of them at once."""
 
     __slots__ = (
+        "_matching",
         "client_ending",
         "conditional",
         "counted_attributes",
@@ -52,6 +54,7 @@ class Bound:
         self.params = tuple(limit.params for limit in limits)
         self.makers = tuple(limit.key_of for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
+        self._matching: dict[tuple[int, ...], Bound] = {}
         self.headline = headline_of(limits)
         self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
         """Positions of the limits whose denials nothing can end early."""
@@ -75,8 +78,15 @@ class Bound:
         """A check of cost 1, as the store takes it."""
 
     def matching(self, attributes: Mapping[str, str]) -> "Bound":
-        """Those whose wanted attributes are there."""
-        return Bound(tuple(limit for limit in self.limits if applies(limit, attributes)), self.unit_cost)
+        """Those whose wanted attributes are there: the same object for the same limits."""
+        places = tuple(at for at, limit in enumerate(self.limits) if applies(limit, attributes))
+        found = self._matching.get(places)
+        if found is None:
+            found = Bound(tuple(self.limits[at] for at in places), self.unit_cost)
+            if len(self._matching) >= _MAX_MATCHING:
+                self._matching.clear()
+            self._matching[places] = found
+        return found
 
 
 class Ways(dict[tuple[str, str | None, str], Bound]):

@@ -127,6 +127,7 @@ class Decider:
         if (
             principal is None
             or not principal.plain
+            or principal.until_us <= check.asked_us
             or path is None
             or request.endpoint is not None
             or request.attributes

@@ -54,7 +54,7 @@ class GiveBacks:
     async def _run(self, check: CounterCheck, now_us: int) -> None:
         own = give_back_key(check.keys[0], self._random_bytes(ID_BYTES))
         keys = [self._dirty_key(check.keys[0]), own, *check.keys]
-        arguments = [now_us, encode_check(check.cost, check.params), REMEMBERED_MS]
+        arguments: list[bytes | int] = [now_us, encode_check(check.cost, check.params), REMEMBERED_MS]
         try:
             await self._call_script(self._script, keys, arguments)
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:

@@ -1,0 +1,133 @@
+"""A form and the careful code write the same answer, whatever the figures, the limits and the client are."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.config import Client, Endpoint, Plan, Region
+from contract.decision import CheckRequest
+from contract.limits import LimitRule
+from data_plane.api.answers import Answer
+from data_plane.api.questions import (
+    AuthorizeQuestion,
+    Batch,
+    BatchQuestion,
+    Question,
+    RepliedAuthorizeQuestion,
+    RepliedQuestion,
+)
+from data_plane.api.render import Renderer
+from data_plane.domain.check import conclude
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.wire import outcomes_of
+from data_plane.services.tally import Tally
+from tests.servers.node import document_of
+
+HOUR_US = 3_600_000_000
+NOW_US = 1_764_000_000_000_001
+
+LIMITS = {
+    "hourly": LimitRule(id=1, name="hourly", limit=1000, window_us=HOUR_US),
+    "burst": LimitRule(id=2, name="burst", algorithm="token_bucket", limit=10, window_us=500_000, burst=20),
+    "hidden": LimitRule(id=3, name="hidden", scope="global", algorithm="fixed_window", limit=9, calendar="month"),
+    "marked": LimitRule(id=4, name="marked", scope="ip", limit=7, window_us=1_500_000, headline=True),
+    "shadow": LimitRule(id=5, name="shadow", limit=5, window_us=HOUR_US, shadow=True),
+    "queue": LimitRule(id=6, name="queue", algorithm="leaky_bucket", limit=10, window_us=1_000_000, burst=20),
+}
+
+figures = st.tuples(
+    st.integers(0, 10**12),
+    st.integers(0, 40 * 24 * HOUR_US),
+    st.integers(0, 3) | st.integers(0, 10**7) | st.integers(-(10**10), -1),
+)
+
+
+class CarefulDecider:
+    """Concludes without a store; keeps what the careful code made of it."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self.verdicts = []
+
+    def answered(self, check: Question, figures, at: int, now_us: int) -> None:
+        verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
+        self.verdicts.append(verdict)
+        check.decided(verdict, now_us)
+
+
+def asked(kind: type[Question], names, client: str, reset_format: str, *arguments) -> Question:
+    plan = Plan(plan='a "plan" of %d', limits=tuple(LIMITS[name] for name in names))
+    values = [plan, Client(client=client, plan=plan.plan), Region(region="us-east")]
+    index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in values])
+    principal = index.clients.get(client)
+    question = kind(*arguments)
+    question.decider = CarefulDecider()
+    question.renderer = Renderer("us-east", reset_format)
+    question.request = CheckRequest(api_key="k", path="/x")
+    question.principal = principal
+    route = Endpoint(endpoint="x", method="GET", path="/x")
+    question.bound = index.book.bound(plan.plan, principal.client, route, "GET", 0.0, sites=False)
+    question.keys = [b"key"] * len(names)
+    question.cost, question.revision, question.asked_us = 1, 42, NOW_US
+    question.id_prefix, question.id_number, question.plain = b"n1-abcd-", 77, True
+    return question
+
+
+names_and_figures = st.lists(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4, unique=True).flatmap(
+    lambda names: st.tuples(st.just(names), st.lists(figures, min_size=len(names), max_size=len(names)))
+)
+clients = st.text(min_size=1, max_size=20).filter(str.isprintable)
+
+
+def flat(own) -> list[int]:
+    return [NOW_US - 5, *(number for one in own for number in one)]
+
+
+@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]))
+def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str) -> None:
+    names, own = limits
+    answers: list[Answer] = []
+    question = asked(RepliedQuestion, names, client, reset_format, answers.append)
+    question.done(flat(own), 1, NOW_US)
+    question.plain = False
+    question.done(flat(own), 1, NOW_US)
+    plain, careful = answers
+    assert (plain.status, plain.headers) == (careful.status, careful.headers)
+    assert msgspec.json.decode(plain.body) == msgspec.json.decode(careful.body)
+    assert list(msgspec.json.decode(plain.body)) == list(msgspec.json.decode(careful.body))
+    formed = min(figures[2] for figures in own) >= 0 and "queue" not in names and names != ["hidden"]
+    assert question.decider.tally.allowed == formed
+    assert len(question.decider.verdicts) == 2 - formed
+
+
+@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]))
+def test_the_answer_of_forward_auth_is_the_careful_one(limits, client: str, reset_format: str) -> None:
+    names, own = limits
+    answers: list[Answer] = []
+    question: AuthorizeQuestion = asked(RepliedAuthorizeQuestion, names, client, reset_format, answers.append)
+    question.done(flat(own), 1, NOW_US)
+    question.plain = False
+    question.done(flat(own), 1, NOW_US)
+    assert answers[0] == answers[1]
+
+
+@given(names_and_figures, clients)
+def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str) -> None:
+    names, own = limits
+    answers: list[Answer] = []
+    tally = Tally()
+    batch = Batch(2, tally, answers.append, NOW_US)
+    for number, plain in enumerate((True, False)):
+        question = asked(BatchQuestion, names, client, "epoch")
+        question.batch, question.id_number, question.plain = batch, number, plain
+        question.done(flat(own), 1, NOW_US)
+    first, second = msgspec.json.decode(answers[0].body)["decisions"]
+    for decision, number in ((first, 0), (second, 1)):
+        assert decision.pop("request_id") == f"n1-abcd-{number}"
+        assert decision.pop("instance", None) in (None, f"n1-abcd-{number}")
+    assert first == second
+
+
+def test_a_books_bounds_keep_their_forms() -> None:
+    question = asked(RepliedQuestion, ["hourly"], "acme", "epoch", print)
+    assert question.form() is question.form()
