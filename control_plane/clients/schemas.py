@@ -83,8 +83,10 @@ class KeyCreate(Body):
     secret: (
         Annotated[
             str,
-            StringConstraints(min_length=22, max_length=256, pattern=r"^[!-~]+$"),
-            Field(description="An existing secret of at least 128 random bits."),
+            StringConstraints(min_length=22, max_length=256, pattern=r"^[!-+\--~]+$"),
+            Field(
+                description="An existing secret of at least 128 random bits, without commas (they separate headers)."
+            ),
         ]
         | None
     ) = None

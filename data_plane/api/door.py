@@ -7,7 +7,7 @@ import msgspec
 from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, CheckRequest
 from data_plane.api.answers import Answer, FieldError, InputError, problem
 from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, Caller, Headers, Trust, header, identify
-from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError
+from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.questions import AuthorizeQuestion, Batch, BatchQuestion, Question, RepliedAuthorizeQuestion, Reply
 from data_plane.api.render import Renderer, batch_item_error, not_understood
@@ -118,23 +118,23 @@ class Door:
     def authorize(self, method: str, target: str, headers: Headers, question: AuthorizeQuestion) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
         asked: Question = question
+        if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
+            asked = RepliedAuthorizeQuestion(_nginx_reply(question.reply))
         try:
             caller = self._caller(headers)
             gateway = caller.gateway
-            meant = read_forward_auth(
+            check = read_forward_auth(
                 method, target, headers,
                 dialect=DIALECTS[(gateway.dialect if gateway is not None else None) or self._dialect],
                 by_token=gateway is not None, key_sources=self._key_sources, trusted_hops=self._trusted_hops,
             )  # fmt: skip
-            if meant.deny_as_403:
-                asked = RepliedAuthorizeQuestion(_nginx_reply(asked.reply))
             named = header(headers, REQUEST_ID_HEADER) if gateway is not None else None
             if gateway is not None and named is not None:
                 first = self._replays.first_time((gateway.gateway, named), asked.reply, self._now_us())
                 if first is None:
                     return
                 asked = RepliedAuthorizeQuestion(first)
-            asked.request = meant.check
+            asked.request = check
             asked.plain = True
             self._ask(asked)
         except RefusedInputError as error:

@@ -42,18 +42,13 @@ class RefusedInputError(Exception):
         self.message = message
 
 
-class ForwardAuth(NamedTuple):
-    """What a subrequest means: the check, and whether denials are answered 403 for nginx (``deny_status=403``)."""
-
-    check: CheckRequest
-    deny_as_403: bool
-
-
 def read(
     method: str, target: str, headers: Headers, *,
     dialect: Dialect, by_token: bool, key_sources: tuple[str, ...], trusted_hops: int,
-) -> ForwardAuth:  # fmt: skip
-    """Read a subrequest. ``target`` is the request target as received; ``by_token``: a gateway token came with it.
+) -> CheckRequest:  # fmt: skip
+    """The check that a subrequest stands for.
+
+    ``target`` is the request target as received; ``by_token``: a gateway token came with it.
 
     Raises ``RefusedInputError`` for what an end client may have caused.
     """
@@ -63,10 +58,10 @@ def read(
     rest = target[len(PREFIX) :]
     if rest.startswith("?") and _deny_status(target) not in ([], ["403"]):
         raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
-    path = rest if dialect.uri is None and rest.startswith("/") else _single(values, dialect.uri)
+    path = rest if dialect.uri is None and rest.startswith("/") else _origin_form(_single(values, dialect.uri))
     original_method = method if dialect.method is None else _single(values, dialect.method)
     told = _told_by_gateway(values) if by_token else _NOTHING_TOLD
-    check = CheckRequest(
+    return CheckRequest(
         api_key=None if told.client is not None else _api_key(values, key_sources),
         client=told.client,
         ip=_address(values.get(dialect.address, []), trusted_hops),
@@ -76,7 +71,6 @@ def read(
         cost=told.cost,
         attributes=told.attributes,
     )
-    return ForwardAuth(check, denies_as_403(target))
 
 
 def denies_as_403(target: str) -> bool:
@@ -94,6 +88,17 @@ def _single(values: dict[bytes, list[bytes]], name: bytes | None) -> str | None:
     if len(found) > 1:
         raise RefusedInputError(403, "malformed_request", "the gateway's headers came twice")
     return _text(found[0]) if found else None
+
+
+def _origin_form(target: str | None) -> str | None:
+    """``http://host/path`` as ``/path``: what upstreams get of it (RFC 9112, section 3.2.2)."""
+    if not target or target.startswith("/"):
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or not scheme.isalpha():
+        return target
+    path = rest[len(rest.partition("/")[0].partition("?")[0]) :]
+    return path if path.startswith("/") else "/" + path
 
 
 def _text(value: bytes) -> str:

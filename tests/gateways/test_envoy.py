@@ -8,10 +8,10 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.servers.envoy import RATE_LIMIT_HEADERS, EnvoyServer
+from tests.servers.envoy import EnvoyServer
+from tests.servers.gateway import RATE_LIMIT_HEADERS
 from tests.servers.stack import Stack
 from tests.servers.upstream import Upstream
-from tidegate.stack.child import wait_until_ready
 
 REGIONS = ("us-east", "eu-west")
 LIMIT = 100
@@ -34,9 +34,8 @@ def doors(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
             upstream = running.enter_context(Upstream().running())
             directory = tmp_path_factory.mktemp(f"envoy-{region}")
             envoy = EnvoyServer(directory, node_port=stack.node(region).port, upstream_port=upstream.port)
-            envoy.child.start()
             running.callback(envoy.child.stop)
-            wait_until_ready(envoy.child, envoy.is_ready, timeout_s=30)
+            envoy.start()
             http = running.enter_context(httpx.Client(base_url=envoy.url, trust_env=False, timeout=10))
             made.append(Door(region, http, upstream))
         yield made

@@ -20,7 +20,7 @@ class Proxy:
         self.silent = False
         self.port = 0
         self.accepted = 0
-        self._target = (target_host, target_port)
+        self.target = (target_host, target_port)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -72,7 +72,7 @@ class Proxy:
             self._connections.discard(task)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        far_reader, far_writer = await asyncio.open_connection(*self.target)
         try:
             async with asyncio.TaskGroup() as both_ways:
                 both_ways.create_task(self._pump(reader, far_writer))

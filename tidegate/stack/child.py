@@ -31,10 +31,12 @@ class Child:
         *,
         log_path: Path,
         env: Mapping[str, str] | None = None,
+        directory: Path | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
         self.log_path = log_path
+        self._directory = directory
         self._command = [str(part) for part in command]
         self._env = inherited_environment() | dict(env or {})
         self._stop_signal = stop_signal
@@ -54,6 +56,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._env,
+                cwd=self._directory,
                 start_new_session=True,
                 preexec_fn=_die_with_parent(self._stop_signal),  # noqa: PLW1509 - started from the main thread only
             )

@@ -200,6 +200,11 @@ async def test_nginx_gets_403_with_the_true_answer_in_headers(client):
     assert (denied.status_code, denied.headers["x-rl-status"]) == (403, "429")
     assert '"rate_limit_exceeded"' in denied.headers["x-rl-body"]
     assert "retry-after" in denied.headers
+    two_keys = headers | {"authorization": "Bearer tg_other"}
+    refused = await client.get("/v1/authorize?deny_status=403", headers=two_keys)
+    assert (refused.status_code, refused.headers["x-rl-status"]) == (403, "401")
+    stranger = await client.get("/v1/authorize?deny_status=403", headers=headers | {"x-tidegate-token": "tgg_no"})
+    assert (stranger.status_code, stranger.headers["x-rl-status"]) == (403, "401")
 
 
 async def test_a_gateways_request_id_counts_once_and_nobody_elses_counts_at_all(client):

@@ -1,0 +1,3 @@
+module example.org/tidegateheaders
+
+go 1.21

@@ -1,0 +1,160 @@
+"""What an end client may try through any gateway: to choose its own endpoint, address, client, cost or answer."""
+
+import pytest
+
+from tests.gateways.setting import ADDRESS_LIMIT, EXPORT_COST, LIMIT, Site
+from tests.gateways.test_gateways import assert_denied
+from tests.servers.node import GATEWAY_TOKEN
+
+FORGED_ADDRESSES = [
+    "X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP",
+    "X-Envoy-External-Address", "X-Original-Forwarded-For", "X_Forwarded_For", "X-Forwarded-For-Original",
+]  # fmt: skip
+EXEMPT_URI = "/health"
+FORGED_URIS = [
+    "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Uri", "X-Forwarded-Path", "X-Envoy-Original-Path",
+    "X-Forwarded-Prefix", "X_Original_URI", "X_Forwarded_Uri",
+]  # fmt: skip
+FORGED_METHODS = ["X-Original-Method", "X-Forwarded-Method", "X-HTTP-Method-Override", "X_Forwarded_Method"]
+TOLD_BY_GATEWAYS = [
+    ("X-Tidegate-Client", "rich"), ("X-Tidegate-Endpoint", "health"), ("X-Tidegate-Cost", "0"),
+    ("X-Tidegate-Attribute-tier", "gold"),
+]  # fmt: skip
+QUERIES = [
+    "?deny_status=200", "?deny_status=403", "?x=1&deny_status=204", "?deny_status=403&deny_status=200",
+    "?%64eny_status=403", "?deny_status=403#", "/?deny_status=403",
+]  # fmt: skip
+
+
+class TestForged:
+    @pytest.mark.parametrize("kind", ["site", "inner_site"])
+    def test_what_only_gateways_may_say(self, request: pytest.FixtureRequest, gateway_class: object, kind: str) -> None:
+        """An end client cannot name its client, endpoint, cost or attributes (`X-Tidegate-*`), token or no token"""
+        site: Site = request.getfixturevalue(kind)
+        key, visitor = site.exhausted(), site.visitor()
+        for forged in [*([one] for one in TOLD_BY_GATEWAYS), TOLD_BY_GATEWAYS]:
+            assert_denied(visitor.ask(key=key, headers=forged))
+        fresh = site.key()
+        answer = visitor.ask(key=fresh, headers=TOLD_BY_GATEWAYS)
+        assert (answer.status, answer.headers["x-ratelimit-remaining"]) == (200, str(LIMIT - 1))
+
+    @pytest.mark.parametrize("kind", ["site", "inner_site"])
+    def test_gateway_tokens(self, request: pytest.FixtureRequest, gateway_class: object, kind: str) -> None:
+        """A token in an end client's request is ignored, even a valid one"""
+        site: Site = request.getfixturevalue(kind)
+        stolen = [("X-Tidegate-Token", GATEWAY_TOKEN), *TOLD_BY_GATEWAYS]
+        assert_denied(site.visitor().ask(key=site.exhausted(), headers=stolen))
+        assert site.visitor().ask(key=site.key(), headers=[("X-Tidegate-Token", "tgg_wrong")]).status == 200
+
+    @pytest.mark.parametrize("kind", ["site", "inner_site"])
+    def test_request_ids(self, request: pytest.FixtureRequest, gateway_class: object, kind: str) -> None:
+        """Repeating an `X-Request-Id` does not make requests free"""
+        site: Site = request.getfixturevalue(kind)
+        key, visitor = site.key(), site.visitor()
+        statuses = [visitor.ask(key=key, headers=[("X-Request-Id", "again")]).status for _ in range(LIMIT + 1)]
+        assert statuses == [200] * LIMIT + [429]
+
+    @pytest.mark.parametrize("name", FORGED_ADDRESSES)
+    def test_addresses(self, site: Site, name: str) -> None:
+        """An end client cannot choose its address (`X-Forwarded-For` and nine relatives)"""
+        visitor = site.visitor()
+        value = "for=203.0.113.{}" if name == "Forwarded" else "203.0.113.{}"
+        statuses = [visitor.ask(headers=[(name, value.format(nth))]).status for nth in range(ADDRESS_LIMIT + 1)]
+        assert statuses == [200] * ADDRESS_LIMIT + [429]
+
+    @pytest.mark.parametrize(
+        "value", ["", ",", "nonsense", "::1, ", "127.0.0.1:x", "1.1.1.1, 2.2.2.2, 3.3.3.3", "x" * 4000]
+    )
+    def test_malformed_addresses(self, site: Site, value: str) -> None:
+        """A malformed `X-Forwarded-For` neither frees nor fails"""
+        visitor = site.visitor()
+        statuses = [visitor.ask(headers=[("X-Forwarded-For", value)]).status for _ in range(ADDRESS_LIMIT + 1)]
+        assert statuses == [200] * ADDRESS_LIMIT + [429]
+
+    @pytest.mark.parametrize("kind", ["site", "inner_site"])
+    @pytest.mark.parametrize("name", FORGED_URIS)
+    def test_endpoints(self, request: pytest.FixtureRequest, gateway_class: object, kind: str, name: str) -> None:
+        """An end client cannot choose its endpoint (`X-Original-URI` and eight relatives)"""
+        site: Site = request.getfixturevalue(kind)
+        key, visitor = site.key(), site.visitor()
+        answer = visitor.ask(key=key, headers=[(name, EXEMPT_URI)])
+        assert (answer.status, answer.headers["x-ratelimit-remaining"]) == (200, str(LIMIT - 1))
+        costly = visitor.ask("/api/exports", method="POST", key=key, headers=[(name, "/api/users/1")], body=b"")
+        assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - 1 - EXPORT_COST)
+
+    @pytest.mark.parametrize("kind", ["site", "inner_site"])
+    @pytest.mark.parametrize("name", FORGED_METHODS)
+    def test_methods(self, request: pytest.FixtureRequest, gateway_class: object, kind: str, name: str) -> None:
+        """An end client cannot choose its method, nor pass as a preflight"""
+        site: Site = request.getfixturevalue(kind)
+        key, visitor = site.key(), site.visitor()
+        assert visitor.ask(key=key, headers=[(name, "OPTIONS")]).headers["x-ratelimit-remaining"] == str(LIMIT - 1)
+        costly = visitor.ask("/api/exports", method="POST", key=key, headers=[(name, "GET")], body=b"")
+        assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - 1 - EXPORT_COST)
+
+    @pytest.mark.parametrize("query", QUERIES)
+    def test_deny_status(self, site: Site, query: str) -> None:
+        """An end client cannot choose the status of its denial (`deny_status` in the query)"""
+        key, visitor = site.exhausted(), site.visitor()
+        reached = site.upstream.requests
+        answer = visitor.ask("/api/users/1" + query, key=key)
+        if not ("#" in query and answer.status == 400):  # some refuse a fragment as no HTTP
+            assert_denied(answer)
+        assert site.upstream.requests == reached
+
+    @pytest.mark.parametrize("name", ["X-RL-Status", "X-RL-Body", "RateLimit", "X-RateLimit-Remaining", "Retry-After"])
+    def test_answers(self, site: Site, name: str) -> None:
+        """An end client cannot write its own answer (`X-RL-Status`, `RateLimit` and others in the request)"""
+        assert_denied(site.visitor().ask(key=site.exhausted(), headers=[(name, "200")]))
+        answer = site.visitor().ask(key=site.key(), headers=[(name, "12345")])
+        assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - 1)
+        assert "12345" not in str(answer.header_list)
+
+    @pytest.mark.parametrize("dropped", ["X-Forwarded-For", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Original-URI"])
+    def test_connection_header(self, site: Site, dropped: str) -> None:
+        """An end client cannot make the gateway drop what it says (`Connection: X-Forwarded-For`)"""
+        visitor = site.visitor()
+        forged = [("Connection", f"close, {dropped}")]
+        statuses = [visitor.ask(headers=forged).status for _ in range(ADDRESS_LIMIT + 1)]
+        if set(statuses) == {400}:  # refused as what it is
+            return
+        assert statuses == [200] * ADDRESS_LIMIT + [429]
+        costly = site.visitor().ask("/api/exports", method="POST", key=site.key(), headers=forged, body=b"")
+        assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - EXPORT_COST)
+
+    def test_two_keys(self, site: Site) -> None:
+        """Two different keys in one request: never counted as one client and served as another"""
+        counted, other = site.exhausted(), site.key()
+        for first, second in ((counted, other), (other, counted)):
+            answer = site.visitor().ask(headers=[("X-API-Key", first), ("X-API-Key", second)])
+            if answer.status == 200:
+                seen = [value for name, value in answer.json()["header_list"] if name == "x-api-key"]
+                assert seen == [other]
+            else:
+                assert answer.status in (401, 429)
+        mixed = site.visitor().ask(key=other, headers=[("Authorization", f"Bearer {counted}")])
+        assert (mixed.status, mixed.json()["error"]) == (401, "ambiguous_api_key")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/health/../api/users/1", "/health/..%2fapi/users/1", "/api/users/1;/../../health", "/health%2f..%2fapi",
+            "/./health/../api/users/1", "/health?/../api/users/1", "//health//..//api/users/1", "/health%00/api",
+            "/health/%2e%2e/api/users/1", "\\health", "/health\\..\\api", "http://other/health/../api/users/1",
+        ],
+    )  # fmt: skip
+    def test_paths(self, site: Site, path: str) -> None:
+        """A path that the node takes for an exempt one is an exempt one for the upstream too"""
+        key = site.exhausted()
+        answer = site.visitor().ask(path, key=key)
+        if answer.status == 200:
+            assert answer.json()["path"].partition("?")[0] == EXEMPT_URI
+        else:
+            assert answer.status in (400, 403, 404, 429), answer
+
+    def test_absolute_form(self, site: Site) -> None:
+        """A target with scheme and host is no way around an endpoint's cost"""
+        answer = site.visitor().ask("http://elsewhere/api/exports", method="POST", key=site.key(), body=b"")
+        assert answer.status in (200, 400)
+        if answer.status == 200:
+            assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - EXPORT_COST)
