@@ -1,0 +1,85 @@
+"""Clients near their limits, from what was shipped: the same figures for the API and for webhooks."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import Double, case, func, or_, select
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.limits import LimitRule
+from control_plane.clients.models import ClientRow, OverrideRow
+from control_plane.limits.rules import to_rule
+from control_plane.plans.models import PlanRow
+from control_plane.usage import windows
+from control_plane.usage.models import UsageHour
+
+MAX_CLIENTS = 1_000
+
+
+class Near(NamedTuple):
+    """A client that used ``used`` of ``of`` units in the window from ``start``."""
+
+    client: str
+    plan: str
+    limit: str
+    used: int
+    of: int
+    start: datetime
+
+
+class Skipped(NamedTuple):
+    """A limit that hourly usage cannot tell of."""
+
+    limit: str
+    reason: str
+
+
+def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
+    """The limits of a plan that hourly usage can tell of, and the others."""
+    fit, skipped = [], []
+    for row in plan.limits:
+        rule = to_rule(row, ())
+        reason = windows.unfit(rule)
+        if reason is None:
+            fit.append(rule)
+        else:
+            skipped.append(Skipped(rule.name, reason))
+    return fit, skipped
+
+
+async def near(
+    session: AsyncSession, plan: str, rules: Iterable[LimitRule], threshold: float, now: datetime
+) -> Sequence[Near]:
+    """Clients of ``plan`` that used at least ``threshold`` of one of ``rules`` (0.8: four fifths), nearest first.
+
+    A client's override in force takes the place of the limit.
+    """
+    found: list[Near] = []
+    for rule in rules:
+        found += await _near_one(session, plan, rule, threshold, now)
+    found.sort(key=lambda one: one.used / one.of, reverse=True)
+    return found[:MAX_CLIENTS]
+
+
+async def _near_one(
+    session: AsyncSession, plan: str, rule: LimitRule, threshold: float, now: datetime
+) -> Sequence[Near]:
+    window = windows.current(rule, now)
+    used = sql_cast(func.sum(UsageHour.cost), UsageHour.cost.type)
+    in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > now)
+    limit = func.coalesce(func.max(case((in_force, OverrideRow.limit))), sql_cast(rule.limit, UsageHour.cost.type))
+    share = sql_cast(used, Double) / func.nullif(limit, 0)
+    statement = (
+        select(UsageHour.client, used, limit)
+        .join(ClientRow, (ClientRow.client == UsageHour.client) & (ClientRow.plan == plan))
+        .outerjoin(OverrideRow, (OverrideRow.client == UsageHour.client) & (OverrideRow.limit_name == rule.name))
+        .where(UsageHour.plan == plan, UsageHour.limit_name == rule.name, UsageHour.hour >= window.start)
+        .group_by(UsageHour.client)
+        .having(limit > 0, share >= threshold)
+        .order_by(share.desc())
+        .limit(MAX_CLIENTS)
+    )
+    rows = await session.execute(statement)
+    return [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]

@@ -1,0 +1,84 @@
+"""What the leader does with usage: rolls days up, makes partitions ahead, drops what is too old."""
+
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import delete, func, select, text, update
+
+from control_plane.database import Database
+from control_plane.jobs.registry import Job
+from control_plane.usage.models import UsageAlert, UsageDayState, UsageSource
+from control_plane.usage.partitions import Partitions, drop_before
+
+ROLL_UP_EVERY_S = 900.0
+TIDY_EVERY_S = 3_600.0
+AHEAD = timedelta(days=3)
+SOURCES_KEPT = timedelta(days=90)
+"""A node's life is remembered for longer than any stream can hold its batches."""
+ALERTS_KEPT = timedelta(days=400)
+"""Longer than the longest window: an alert that is forgotten would be told again."""
+_FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
+
+
+def usage_jobs(database: Database, partitions: Partitions, *, hourly_days: int, daily_months: int) -> list[Job]:
+    """The jobs of usage; hours of clients are kept for ``hourly_days``, days and totals for ``daily_months``."""
+
+    async def roll() -> str:
+        days = await roll_up(database, partitions, datetime.now(UTC).date())
+        return f"Rolled up {len(days)} days."
+
+    async def tidy_up() -> str:
+        return await tidy(
+            database, partitions, datetime.now(UTC).date(), hourly_days=hourly_days, daily_months=daily_months
+        )
+
+    return [Job("usage-roll-up", ROLL_UP_EVERY_S, roll), Job("usage-retention", TIDY_EVERY_S, tidy_up)]
+
+
+async def roll_up(database: Database, partitions: Partitions, today: date) -> list[date]:
+    """Make the daily rows of every day before ``today`` whose hours have changed; the days."""
+    async with database.read() as session:
+        query = select(UsageDayState.day).where(UsageDayState.stale, UsageDayState.day < today)
+        days = list((await session.scalars(query.order_by(UsageDayState.day))).all())
+    for day in days:
+        await partitions.ensure({day})
+        await _roll_up_day(database, day)
+    return days
+
+
+async def _roll_up_day(database: Database, day: date) -> None:
+    sums = ", ".join(f"sum({name})" for name in _FIGURES)
+    key = "client, plan, limit_name, endpoint, region, key_id"
+    begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    async with database.transaction() as session:
+        # hours that are being added now mark the day again once this is done
+        await session.execute(select(UsageDayState).where(UsageDayState.day == day).with_for_update())
+        await session.execute(text("DELETE FROM usage_daily WHERE day = :day"), {"day": day})
+        await session.execute(
+            text(
+                f"INSERT INTO usage_daily (day, {key}, {', '.join(_FIGURES)}) "  # noqa: S608  names from this file
+                f"SELECT CAST(:day AS date), {key}, {sums} FROM usage_hourly "
+                f"WHERE hour >= :begin AND hour < :end GROUP BY {key}"
+            ),
+            {"day": day, "begin": begin, "end": begin + timedelta(days=1)},
+        )
+        done = update(UsageDayState).where(UsageDayState.day == day)
+        await session.execute(done.values(stale=False, rolled_up_at=func.now()))
+
+
+async def tidy(database: Database, partitions: Partitions, today: date, *, hourly_days: int, daily_months: int) -> str:
+    """Have partitions for the days to come, and none whose time is over. Hours go only once their day is rolled up."""
+    made = await partitions.ensure({today + timedelta(days=days) for days in range(AHEAD.days + 1)})
+    oldest_hour = today - timedelta(days=hourly_days)
+    async with database.read() as session:
+        first_stale = await session.scalar(select(func.min(UsageDayState.day)).where(UsageDayState.stale))
+    oldest_hour = min(oldest_hour, first_stale or oldest_hour)
+    oldest_day = today - timedelta(days=31 * daily_months)
+    dropped = await drop_before(database, "usage_hourly", oldest_hour)
+    dropped += await drop_before(database, "usage_daily", oldest_day)
+    dropped += await drop_before(database, "usage_totals", oldest_day)
+    partitions.forget()
+    async with database.transaction() as session:
+        await session.execute(delete(UsageSource).where(UsageSource.seen_at < func.now() - SOURCES_KEPT))
+        await session.execute(delete(UsageAlert).where(UsageAlert.created_at < func.now() - ALERTS_KEPT))
+        await session.execute(delete(UsageDayState).where(UsageDayState.day < oldest_day))
+    return f"Made {made} partitions, dropped {len(dropped)}."

@@ -1,0 +1,42 @@
+"""Where a webhook may point: no address of the inside, however it is written or resolved."""
+
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def url_fault(url: str) -> str | None:
+    """What is wrong with the URL as it is written, or ``None``."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"is no URL: {error}"
+    if parts.scheme not in {"http", "https"}:
+        return "must begin with https:// or http://"
+    if not parts.hostname:
+        return "names no host"
+    if parts.username is not None or parts.password is not None:
+        return "must hold no user and no password: messages are signed instead"
+    if parts.fragment:
+        return "must hold no fragment"
+    return "names port 0" if port == 0 else None
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address belongs to the internet at large, also by what is embedded in it (RFC 4291, 6052, 3056)."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
+
+
+def all_public(addresses: Iterable[str]) -> bool:
+    """Whether every one of them is: one that is not makes the whole name unfit."""
+    return all(is_public(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)

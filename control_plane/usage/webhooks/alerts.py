@@ -1,0 +1,74 @@
+"""Finding what there is to tell: each client, limit, window and threshold once a webhook."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.limits import LimitRule
+from control_plane.database import Database
+from control_plane.plans.repository import all_plans
+from control_plane.usage import nearness, windows
+from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.nearness import Near
+
+ALERTS_A_STATEMENT = 500
+
+
+async def find_alerts(database: Database, now: datetime) -> int:
+    """Note what is to be told; what was told before is not noted again. How many are new."""
+    async with database.read() as session:
+        query = select(UsageWebhookRow).where(UsageWebhookRow.enabled)
+        webhooks = (await session.scalars(query)).all()
+        found = await _found(session, webhooks, now) if webhooks else []
+    new = 0
+    for start in range(0, len(found), ALERTS_A_STATEMENT):
+        async with database.transaction() as session:
+            statement = insert(UsageAlert).on_conflict_do_nothing().returning(UsageAlert.alert)
+            part = found[start : start + ALERTS_A_STATEMENT]
+            new += len((await session.scalars(statement.values(part))).all())
+    return new
+
+
+async def _found(session: AsyncSession, webhooks: Sequence[UsageWebhookRow], now: datetime) -> list[dict[str, object]]:
+    lowest = min(threshold for webhook in webhooks for threshold in webhook.thresholds)
+    wanted = {webhook.plan for webhook in webhooks}
+    alerts: list[dict[str, object]] = []
+    for plan in await all_plans(session):
+        if None not in wanted and plan.plan not in wanted:
+            continue
+        rules, _ = nearness.fit_limits(plan)
+        by_name = {rule.name: rule for rule in rules}
+        for one in await nearness.near(session, plan.plan, rules, lowest, now):
+            alerts += [
+                alert
+                for webhook in webhooks
+                if webhook.plan in {None, one.plan} and webhook.client in {None, one.client}
+                for alert in _alerts(webhook, one, by_name, now)
+            ]
+    return alerts
+
+
+def _alerts(
+    webhook: UsageWebhookRow, near: Near, rules: Mapping[str, LimitRule], now: datetime
+) -> list[dict[str, object]]:
+    return [
+        {
+            "alert": f"evt_{secrets.token_hex(12)}",
+            "webhook": webhook.webhook,
+            "client": near.client,
+            "plan": near.plan,
+            "limit_name": near.limit,
+            "window_start": windows.period_start(rules[near.limit], now.astimezone(UTC)),
+            "percent": round(threshold * 100),
+            "used": near.used,
+            "limit": near.of,
+            "attempts": 0,
+            "due_at": now,
+        }
+        for threshold in webhook.thresholds
+        if near.used >= threshold * near.of
+    ]

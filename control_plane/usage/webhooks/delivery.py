@@ -1,0 +1,165 @@
+"""Telling: signed POSTs to public addresses, without redirects, again and again with longer pauses."""
+
+import asyncio
+import random
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import httpx
+import msgspec
+from sqlalchemy import func, select, update
+
+from control_plane.database import Database
+from control_plane.jobs.registry import Job
+from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.webhooks.addresses import all_public
+from control_plane.usage.webhooks.alerts import find_alerts
+from control_plane.usage.webhooks.signing import WebhookKeys, signature
+
+TIMEOUT_S = 5.0
+AT_ONCE = 20
+CLAIMED_FOR = timedelta(seconds=60)
+MAX_ATTEMPTS = 15
+FIRST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 3_600.0
+FIND_EVERY_S = 60.0
+DELIVER_EVERY_S = 5.0
+
+
+class UndeliverableError(Exception):
+    """The message did not arrive; the text says why."""
+
+
+class _Message(NamedTuple):
+    alert: UsageAlert
+    webhook: UsageWebhookRow
+
+
+class Deliverer:
+    """Sends what is due. ``may_reach_private``: for tests and for receivers on the operator's own network."""
+
+    def __init__(self, database: Database, keys: WebhookKeys, *, may_reach_private: bool) -> None:
+        self._database = database
+        self._keys = keys
+        self._may_reach_private = may_reach_private
+
+    def jobs(self) -> list[Job]:
+        """What the leader runs."""
+        return [
+            Job("usage-alerts", FIND_EVERY_S, self._find),
+            Job("usage-webhooks", DELIVER_EVERY_S, self._deliver, timeout_s=60.0),
+        ]
+
+    async def _find(self) -> str:
+        return f"Noted {await find_alerts(self._database, datetime.now(UTC))} messages."
+
+    async def _deliver(self) -> str:
+        sent, failed = await self.deliver_due()
+        return f"Delivered {sent}, failed {failed}."
+
+    async def deliver_due(self) -> tuple[int, int]:
+        """Try everything that is due once; how many arrived, how many did not."""
+        sent = failed = 0
+        async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
+            while messages := await self._claim():
+                outcomes = await asyncio.gather(*(self._try(client, message) for message in messages))
+                sent += sum(outcomes)
+                failed += len(outcomes) - sum(outcomes)
+        return sent, failed
+
+    async def _claim(self) -> Sequence[_Message]:
+        """Some of what is due; nobody else takes it for a minute, so that one that dies here is tried again."""
+        query = (
+            select(UsageAlert, UsageWebhookRow)
+            .join(UsageWebhookRow, UsageWebhookRow.webhook == UsageAlert.webhook)
+            .where(UsageAlert.due_at <= func.now(), UsageWebhookRow.enabled)
+            .order_by(UsageAlert.due_at)
+            .limit(AT_ONCE)
+            .with_for_update(of=UsageAlert, skip_locked=True)
+        )
+        async with self._database.transaction() as session:
+            messages = [_Message(alert, webhook) for alert, webhook in await session.execute(query)]
+            for message in messages:
+                message.alert.attempts += 1
+                message.alert.due_at = datetime.now(UTC) + CLAIMED_FOR
+        return messages
+
+    async def _try(self, client: httpx.AsyncClient, message: _Message) -> bool:
+        try:
+            await self._send(client, message)
+        except UndeliverableError as error:
+            await self._note(message.alert, str(error))
+            return False
+        await self._note(message.alert, None)
+        return True
+
+    async def _send(self, client: httpx.AsyncClient, message: _Message) -> None:
+        body = _body(message.alert)
+        webhook = message.webhook
+        secret = self._keys.secret(webhook.webhook, webhook.salt)
+        url = httpx.URL(webhook.url)
+        address = await self._address(url)
+        headers = {
+            "Host": url.netloc.decode(),
+            "Content-Type": "application/json",
+            "User-Agent": "tidegate",
+            "X-Tidegate-Event": message.alert.alert,
+            "X-Tidegate-Signature": signature(secret, int(datetime.now(UTC).timestamp()), body),
+        }
+        # to the address that was looked at, not to what the name says a moment later
+        request = client.build_request(
+            "POST",
+            url.copy_with(host=address),
+            content=body,
+            headers=headers,
+            extensions={"sni_hostname": url.host},
+        )
+        try:
+            async with asyncio.timeout(2 * TIMEOUT_S):
+                response = await client.send(request, stream=True)
+                await response.aclose()
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise UndeliverableError(f"{type(error).__name__}") from error
+        if not response.is_success:
+            raise UndeliverableError(f"answered {response.status_code}")
+
+    async def _address(self, url: httpx.URL) -> str:
+        port = url.port or (443 if url.scheme == "https" else 80)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+        except (OSError, TimeoutError, UnicodeError) as error:
+            raise UndeliverableError("the host has no address") from error
+        addresses = [str(entry[4][0]) for entry in found]
+        if not self._may_reach_private and not all_public(addresses):
+            raise UndeliverableError("the host has an address that is not public")
+        return addresses[0]
+
+    async def _note(self, alert: UsageAlert, error: str | None) -> None:
+        values: dict[str, object] = {"error": error, "due_at": None}
+        if error is None:
+            values["delivered_at"] = func.now()
+        elif alert.attempts < MAX_ATTEMPTS:
+            pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (alert.attempts - 1))
+            values["due_at"] = datetime.now(UTC) + timedelta(seconds=pause_s * random.uniform(0.8, 1.2))  # noqa: S311
+        async with self._database.transaction() as session:
+            await session.execute(update(UsageAlert).where(UsageAlert.alert == alert.alert).values(**values))
+
+
+def _body(alert: UsageAlert) -> bytes:
+    return msgspec.json.encode(
+        {
+            "event": "usage.threshold",
+            "id": alert.alert,
+            "client": alert.client,
+            "plan": alert.plan,
+            "limit": alert.limit_name,
+            "threshold": alert.percent / 100,
+            "used": alert.used,
+            "of": alert.limit,
+            "window_start": alert.window_start,
+            "created_at": alert.created_at,
+        }
+    )

@@ -1,0 +1,90 @@
+"""``/v1/usage-webhooks``."""
+
+import secrets
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from control_plane.access.principals import by_method
+from control_plane.reading import Reading, shown
+from control_plane.resources import same_name
+from control_plane.rollout.changes import Changing
+from control_plane.usage.webhooks.schemas import (
+    DeliveryView,
+    WebhookCreate,
+    WebhookCreated,
+    WebhookReplace,
+    WebhookSecret,
+    WebhookView,
+)
+from control_plane.usage.webhooks.service import Webhooks, deliveries_of, delivery_view
+from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.web.fields import Name
+from control_plane.web.pages import Listing, PageQuery, listing
+
+router = APIRouter(prefix="/v1/usage-webhooks", tags=["usage"], dependencies=[Depends(by_method)])
+_webhooks = Webhooks()
+
+
+def _new_salt() -> str:
+    return secrets.token_hex(16)
+
+
+@router.get("")
+async def list_webhooks(session: Reading, page: PageQuery) -> Listing[WebhookView]:
+    """Webhooks by name."""
+    return await _webhooks.list_page(session, page)
+
+
+@router.post("", status_code=201, response_model=WebhookCreated)
+async def create_webhook(body: WebhookCreate, change: Changing, request: Request) -> Response:
+    """Tell a URL when clients reach a part of a limit. The key of the signatures is in this answer and never again."""
+    keys: WebhookKeys = request.state.webhook_keys
+    salt = _new_salt()
+    async with change.begin() as write:
+        view = await Webhooks(salt).create(write, body.webhook, body)
+    made = WebhookCreated(**view.model_dump(), secret=keys.secret(body.webhook, salt))
+    return await change.answer(made, 201, location=f"/v1/usage-webhooks/{body.webhook}", secret=True)
+
+
+@router.get("/{webhook}", response_model=WebhookView)
+async def get_webhook(webhook: Name, session: Reading) -> Response:
+    """One webhook."""
+    return shown(await _webhooks.get(session, webhook))
+
+
+@router.put("/{webhook}", response_model=WebhookView, responses={201: {"model": WebhookView}})
+async def put_webhook(webhook: Name, body: WebhookReplace, change: Changing) -> Response:
+    """Add or replace a webhook. One that is added here gets its key from `POST .../secret`."""
+    same_name(webhook, body.webhook, "webhook")
+    async with change.begin() as write:
+        view, made = await Webhooks(_new_salt()).replace(write, webhook, body, change.preconditions)
+    return await change.answer(view, 201 if made else 200)
+
+
+@router.delete("/{webhook}", status_code=204)
+async def delete_webhook(webhook: Name, change: Changing) -> Response:
+    """Remove a webhook; what it has not delivered is gone."""
+    async with change.begin() as write:
+        await _webhooks.delete(write, webhook, change.preconditions)
+    return await change.answer(None, 204)
+
+
+@router.post("/{webhook}/secret", status_code=201, response_model=WebhookSecret)
+async def new_webhook_secret(webhook: Name, change: Changing, request: Request) -> Response:
+    """Sign with a new key from now on; it is in this answer and never again."""
+    keys: WebhookKeys = request.state.webhook_keys
+    async with change.begin() as write:
+        row = await _webhooks.row(write.session, webhook)
+        row.salt = _new_salt()
+        salt = row.salt
+    made = WebhookSecret(webhook=webhook, secret=keys.secret(webhook, salt))
+    return await change.answer(made, 201, secret=True)
+
+
+@router.get("/{webhook}/deliveries")
+async def list_deliveries(webhook: Name, session: Reading, page: PageQuery) -> Listing[DeliveryView]:
+    """What was sent, or is to be sent again, by id."""
+    await _webhooks.row(session, webhook)
+    rows = await deliveries_of(webhook).page(session, page)
+    return listing(rows, page, lambda row: row.alert, delivery_view)

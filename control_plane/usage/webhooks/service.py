@@ -1,0 +1,88 @@
+"""What can be done with webhooks."""
+
+from sqlalchemy import delete, func, select
+
+from control_plane.clients.models import ClientRow
+from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.plans.models import PlanRow
+from control_plane.resources import Resource
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.storage import NamedRows
+from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.webhooks.schemas import DeliveryView, WebhookFields, WebhookView
+
+MAX_WEBHOOKS = 1_000
+
+
+class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
+    """Webhooks by name. ``salt`` is what a new one's key is derived from."""
+
+    noun = "usage webhook"
+    rows = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook)
+
+    def __init__(self, salt: str = "") -> None:
+        self._salt = salt
+
+    def name_of(self, row: UsageWebhookRow) -> str:
+        """The webhook's name."""
+        return row.webhook
+
+    def view(self, row: UsageWebhookRow) -> WebhookView:
+        """Show a webhook."""
+        return WebhookView(
+            webhook=row.webhook,
+            url=row.url,
+            plan=row.plan,
+            client=row.client,
+            thresholds=row.thresholds,
+            enabled=row.enabled,
+            created_at=row.created_at,
+        )
+
+    async def save(
+        self, write: ConfigWrite, name: str, body: WebhookFields, current: UsageWebhookRow | None
+    ) -> UsageWebhookRow:
+        """Make or change a webhook."""
+        if body.plan is not None and await write.session.get(PlanRow, body.plan) is None:
+            raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
+        if body.client is not None and await write.session.get(ClientRow, body.client) is None:
+            raise InvalidError([FieldError("client", f"there is no client named {body.client}")])
+        if current is None:
+            count = await write.session.scalar(select(func.count()).select_from(UsageWebhookRow)) or 0
+            if count >= MAX_WEBHOOKS:
+                raise ConflictError(f"There are {MAX_WEBHOOKS} usage webhooks already.")
+        row = current or UsageWebhookRow(webhook=name, salt=self._salt)
+        row.url, row.plan, row.client = body.url, body.plan, body.client
+        row.thresholds, row.enabled = list(body.thresholds), body.enabled
+        write.session.add(row)
+        await write.session.flush()
+        return row
+
+    async def remove(self, write: ConfigWrite, row: UsageWebhookRow) -> None:
+        """Delete a webhook with its messages."""
+        await write.session.execute(delete(UsageAlert).where(UsageAlert.webhook == row.webhook))
+        await write.session.delete(row)
+
+
+def deliveries_of(webhook: str) -> NamedRows[UsageAlert]:
+    """A webhook's messages by id."""
+    return NamedRows(UsageAlert, UsageAlert.alert, UsageAlert.webhook == webhook)
+
+
+def delivery_view(row: UsageAlert) -> DeliveryView:
+    """Show a message."""
+    return DeliveryView(
+        alert=row.alert,
+        client=row.client,
+        plan=row.plan,
+        limit=row.limit_name,
+        window_start=row.window_start,
+        threshold=row.percent / 100,
+        used=row.used,
+        of=row.limit,
+        created_at=row.created_at,
+        attempts=row.attempts,
+        next_attempt_at=row.due_at,
+        delivered_at=row.delivered_at,
+        error=row.error,
+    )

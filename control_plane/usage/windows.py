@@ -1,0 +1,75 @@
+"""A limit's window on hourly usage: when the current one began, and whether hours can tell at all. Pure."""
+
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from contract.limits import LimitRule, dimensions
+
+HOUR_US = 3_600_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Window(NamedTuple):
+    """From ``start`` (a whole hour) to ``end``."""
+
+    start: datetime
+    end: datetime
+
+
+def unfit(rule: LimitRule) -> str | None:
+    """Why hourly usage by client cannot tell how near a client is to this limit, or ``None`` when it can."""
+    if dimensions(rule.scope) != ("client",):
+        return f"it counts by {rule.scope}, and usage is kept by client"
+    if rule.match.methods or rule.match.attributes:
+        return "it applies to some methods or attributes, and usage is kept by endpoint"
+    if rule.limit == 0:
+        return "it allows nothing"
+    if rule.calendar == "minute" or (rule.window_us is not None and rule.window_us < HOUR_US):
+        return "its window is shorter than an hour, and usage is kept by the hour"
+    return None
+
+
+def current(rule: LimitRule, now: datetime) -> Window:
+    """The window that ``now`` is in: a calendar's, one that is aligned to the epoch, or (sliding, buckets) the last.
+
+    Hours are whole: a window that begins within one takes all of it.
+    """
+    if rule.calendar is not None:
+        return _calendar(rule, now)
+    length = timedelta(microseconds=rule.window_us or HOUR_US)
+    if rule.algorithm == "fixed_window":
+        start = now - (now - _EPOCH) % length
+        return Window(_whole(start), start + length)
+    return Window(_whole(now - length) + (timedelta(hours=1) if length > timedelta(hours=1) else timedelta()), now)
+
+
+def period_start(rule: LimitRule, now: datetime) -> datetime:
+    """What names the window that ``now`` is in; for those that slide the aligned one, so that it stays for a while."""
+    if rule.calendar is not None:
+        return _calendar(rule, now).start
+    return now - (now - _EPOCH) % timedelta(microseconds=rule.window_us or HOUR_US)
+
+
+def _calendar(rule: LimitRule, now: datetime) -> Window:
+    anchor = _EPOCH + timedelta(microseconds=rule.anchor_us)
+    if rule.calendar == "month":
+        return _month(anchor, now)
+    length = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}[rule.calendar or "day"]
+    if rule.calendar == "week" and not rule.anchor_us:
+        anchor = _EPOCH + timedelta(days=4)
+    start = now - (now - anchor) % length
+    return Window(_whole(start), start + length)
+
+
+def _month(anchor: datetime, now: datetime) -> Window:
+    def begin(year: int, month: int) -> datetime:
+        year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
+        return anchor.replace(year=year, month=month)
+
+    number = 0 if begin(now.year, now.month) <= now else -1
+    start = begin(now.year, now.month + number)
+    return Window(_whole(start), begin(now.year, now.month + number + 1))
+
+
+def _whole(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
