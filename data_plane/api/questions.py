@@ -59,7 +59,10 @@ class Question(Check):
         if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
             self.decider.answered(self, figures, at, now_us)
             return
-        self.decider.tally.passed(1, now_us - self.asked_us)
+        decider = self.decider
+        decider.tally.passed(1, now_us - self.asked_us)
+        for observer in decider.observers:
+            observer.passed(self)
         self.pass_plainly(form, own, now_us)
 
     def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
@@ -180,6 +183,8 @@ class BatchQuestion(Question):
             self.revision, self.id_prefix, number,
         )  # fmt: skip
         batch.passed += 1
+        for observer in self.decider.observers:
+            observer.passed(self)
         batch.missing -= 1
         if not batch.missing:
             batch.send(now_us)

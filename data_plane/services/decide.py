@@ -7,7 +7,7 @@ for everything else, which knows all the rules.
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from contract.decision import CheckRequest
 from data_plane.domain.check import ANONYMOUS_PLAN, Anonymous, Prepared, Refusal, Verdict, conclude, prepare
@@ -68,6 +68,18 @@ class Check:
         raise NotImplementedError
 
 
+class Observer(Protocol):
+    """Whoever counts or samples what is decided. Called for every decision: must be quick, and must not raise."""
+
+    def passed(self, check: Check) -> None:
+        """Every limit allowed it, and each took ``check.cost``."""
+        ...
+
+    def decided(self, check: Check, verdict: Verdict, now_us: int) -> None:
+        """Anything else: denied, allowed with a remark, without limits, or without the store."""
+        ...
+
+
 CHECK_SLOTS = (
     "asked_us", "bound", "cost", "decider", "keys", "packed", "principal", "request", "revision",
 )  # fmt: skip
@@ -91,6 +103,7 @@ class Decider:
         self.index = index
         self.revision = 0
         self.tally = tally
+        self.observers: tuple[Observer, ...] = ()
         self.now_us = clock.now_us
         self.submit = store.submit
         """Asks the store about a check that ``make_ready`` has made ready."""
@@ -170,9 +183,7 @@ class Decider:
         check.keys = prepared.keys
         check.cost = prepared.cost
         if not bound.limits:
-            verdict = conclude(prepared, [])
-            self.tally.decided(verdict, 0)
-            check.decided(verdict, now_us)
+            self._conclude(check, conclude(prepared, []), now_us)
             return False
         try:
             check.packed = encode_check(prepared.cost, bound.params)
@@ -186,8 +197,7 @@ class Decider:
         verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
         if not verdict.allowed and self._memory is not None and check.cost:
             self._memory.remember(verdict, check.keys, check.asked_us)
-        self.tally.decided(verdict, now_us - check.asked_us)
-        check.decided(verdict, now_us)
+        self._conclude(check, verdict, now_us)
 
     def unanswered(self, check: Check, error: StoreUnavailableError, now_us: int) -> None:
         """The store has not: each limit by its own policy."""
@@ -195,8 +205,7 @@ class Decider:
         prepared = check.prepared
         outcomes = self._last_resort.outcomes(prepared, check.keys, now_us)
         verdict = conclude(prepared, outcomes, degraded=True)
-        self.tally.decided(verdict, now_us - check.asked_us)
-        check.decided(verdict, now_us)
+        self._conclude(check, verdict, now_us)
 
     def _recalled(self, check: Check) -> bool:
         """Whether the check was denied from memory."""
@@ -205,8 +214,12 @@ class Decider:
         outcomes = self._memory.recall(check.bound, check.keys, check.cost, check.asked_us)
         if outcomes is None:
             return False
-        verdict = conclude(check.prepared, outcomes)
         self.tally.remembered += 1
-        self.tally.decided(verdict, 0)
-        check.decided(verdict, check.asked_us)
+        self._conclude(check, conclude(check.prepared, outcomes), check.asked_us)
         return True
+
+    def _conclude(self, check: Check, verdict: Verdict, now_us: int) -> None:
+        self.tally.decided(verdict, now_us - check.asked_us)
+        for observer in self.observers:
+            observer.decided(check, verdict, now_us)
+        check.decided(verdict, now_us)

@@ -47,6 +47,7 @@ class CarefulDecider:
 
     def __init__(self) -> None:
         self.tally = Tally()
+        self.observers = ()
         self.verdicts = []
 
     def answered(self, check: Question, figures, at: int, now_us: int) -> None:
