@@ -1,0 +1,158 @@
+"""Days from hours, partitions that come and go, who is near a limit, and what a limit would have done."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import date, timedelta
+
+import pytest
+
+from control_plane.database import Database
+from control_plane.usage.partitions import Partitions, drop_before
+from control_plane.usage.rollup import roll_up, tidy
+from tests.integration.control_plane.running import RunningControlPlane
+from tests.integration.control_plane.usage_batches import NOW, THIS_HOUR, batch, cell, ship, totals
+from tidegate.stack.postgres import PostgresServer
+
+TODAY = NOW.date()
+YESTERDAY_NOON = THIS_HOUR - NOW.hour - 12
+LONG_AGO = {"from": (NOW - timedelta(days=5)).isoformat()}
+
+
+@pytest.fixture
+async def a_database(
+    served: RunningControlPlane, postgres_server: PostgresServer, database_name: str
+) -> AsyncIterator[Database]:
+    """The same database, once the leader's own first run of these jobs is over."""
+    async with asyncio.timeout(15):
+        while True:
+            jobs = (await served.admin.get("/v1/jobs")).json()["items"]
+            if all(job["runs"] for job in jobs if job["job"] in {"usage-roll-up", "usage-retention"}):
+                break
+            await asyncio.sleep(0.05)
+    database = Database(postgres_server.url(database_name), connect_timeout_s=2, command_timeout_s=10, pool_size=2)
+    yield database
+    await database.close()
+
+
+async def days(served: RunningControlPlane) -> list[tuple[str, int, int]]:
+    params = {"group_by": "day,client", "client": "acme", **LONG_AGO}
+    items = (await served.admin.get("/v1/usage", params=params)).raise_for_status().json()["items"]
+    return [(item["day"], item["allowed"], item["denied"]) for item in items]
+
+
+async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_when_hours_come_late(
+    served: RunningControlPlane, a_database: Database, postgres_server: PostgresServer, database_name: str
+) -> None:
+    partitions = Partitions(a_database)
+    await ship(
+        served,
+        batch(1, cell(allowed=5, denied=1), hour=YESTERDAY_NOON),
+        batch(2, cell(allowed=6), hour=YESTERDAY_NOON + 3),
+        batch(3, cell(allowed=7)),
+    )
+    yesterday = TODAY - timedelta(days=1)
+    expected = [(yesterday.isoformat(), 11, 1), (TODAY.isoformat(), 7, 0)]
+    assert await days(served) == expected
+    assert await roll_up(a_database, partitions, TODAY) == [yesterday]
+    assert await days(served) == expected
+    assert await roll_up(a_database, partitions, TODAY) == []
+    # the hours may go: the day stays
+    postgres_server.execute("DELETE FROM usage_hourly WHERE hour < current_date", database=database_name)
+    assert await days(served) == expected
+    # what comes late makes the day anew (here from the late hour alone, as the others were deleted)
+    await ship(served, batch(4, cell(allowed=2), hour=YESTERDAY_NOON))
+    assert await roll_up(a_database, partitions, TODAY) == [yesterday]
+    assert (await days(served))[0] == (yesterday.isoformat(), 2, 0)
+
+
+async def test_partitions_are_made_ahead_and_old_ones_are_dropped_but_never_before_their_roll_up(
+    served: RunningControlPlane, a_database: Database, postgres_server: PostgresServer, database_name: str
+) -> None:
+    partitions = Partitions(a_database)
+    await ship(served, batch(1, hour=THIS_HOUR - 24 * 40), batch(2))
+    done = await tidy(a_database, partitions, TODAY, hourly_days=32, daily_months=25)
+    assert "dropped 0" in done, "its day is not rolled up yet"
+    await roll_up(a_database, partitions, TODAY)
+    done = await tidy(a_database, partitions, TODAY, hourly_days=32, daily_months=25)
+    assert "dropped 1" in done
+    ahead = f"SELECT to_regclass('usage_parts.usage_hourly_{TODAY + timedelta(days=3):%Y%m%d}') IS NOT NULL"
+    assert postgres_server.execute(ahead, database=database_name) == "t"
+    everything = {"from": (NOW - timedelta(days=60)).isoformat(), "group_by": "day,client"}
+    assert (await totals(served, **everything))["allowed"] == 2
+
+
+async def test_drops_whole_partitions_only(a_database: Database) -> None:
+    partitions = Partitions(a_database)
+    await partitions.ensure({date(2020, 1, 30), date(2020, 1, 31), date(2020, 2, 1)})
+    assert await drop_before(a_database, "usage_hourly", date(2020, 1, 31)) == ["usage_hourly_20200130"]
+    assert await drop_before(a_database, "usage_totals", date(2020, 1, 31)) == []
+    assert await drop_before(a_database, "usage_totals", date(2020, 2, 1)) == ["usage_totals_202001"]
+    assert len(await drop_before(a_database, "usage_hourly", date(2021, 1, 1))) == 2
+    assert len(await drop_before(a_database, "usage_totals", date(2021, 1, 1))) == 1
+    assert len(await drop_before(a_database, "usage_daily", date(2021, 1, 1))) == 2
+
+
+async def test_lists_clients_near_a_limit_with_their_overrides(served: RunningControlPlane) -> None:
+    limits = [
+        {"name": "hourly", "limit": 100, "window": "hour"},
+        {"name": "burst", "limit": 10, "window_s": 1},
+        {"name": "by-ip", "limit": 10, "window": "day", "scope": "ip"},
+    ]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    for client in ("near", "over", "far", "generous", "elsewhere"):
+        plan = "free" if client != "elsewhere" else "other"
+        (await served.admin.put(f"/v1/plans/{plan}", json={"limits": limits})).raise_for_status()
+        (await served.admin.put(f"/v1/clients/{client}", json={"plan": plan})).raise_for_status()
+    (await served.admin.put("/v1/clients/generous/overrides/hourly", json={"limit": 1000})).raise_for_status()
+    used = {"near": 80, "over": 130, "far": 79, "generous": 130, "elsewhere": 130}
+    await ship(served, batch(1, *(cell(client, allowed=units) for client, units in used.items())))
+    answer = (await served.admin.get("/v1/plans/free/near-limit", params={"threshold": 0.8})).json()
+    assert [(item["client"], item["used"], item["of"]) for item in answer["items"]] == [
+        ("over", 130, 100),
+        ("near", 80, 100),
+    ]
+    assert {item["limit"]: item["reason"].split(",")[0] for item in answer["skipped"]} == {
+        "burst": "its window is shorter than an hour",
+        "by-ip": "it counts by ip",
+    }
+    assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
+
+
+async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPlane) -> None:
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    hours = [THIS_HOUR - 30, THIS_HOUR - 29, THIS_HOUR - 28]
+    await ship(
+        served,
+        *(
+            batch(number, cell("big", allowed=200, denied=50), cell("small", allowed=10), hour=hour)
+            for number, hour in enumerate(hours, 1)
+        ),
+    )
+
+    async def what_if(**limit: object) -> dict[str, object]:
+        answer = await served.admin.post("/v1/plans/free/what-if", json={"limit": limit, "days": 3})
+        return dict(answer.raise_for_status().json())
+
+    hourly = await what_if(limit=100, window="hour")
+    assert (hourly["requests"], hourly["denied"], hourly["would_deny"]) == (780, 150, 450)
+    assert hourly["most_affected"] == [{"client": "big", "requests": 750, "would_deny": 450}]
+    assert hourly["clients"] == 1
+    nothing = await what_if(limit=1000, window_s=3600)
+    assert nothing["would_deny"] == 0
+    a_second = await what_if(limit=1, window_s=36)  # 100 an hour
+    assert a_second["would_deny"] == 450
+    assert "more often" in str(a_second["approximation"])
+    elsewhere = await what_if(limit=0, window="hour", endpoints=["export"])
+    assert elsewhere["requests"] == 0
+    both = {"limit": {"limit": 1, "window": "hour", "window_s": 3600}}
+    wrong = await served.admin.post("/v1/plans/free/what-if", json=both)
+    assert wrong.json()["errors"][0]["field"] == "limit.window_s"
+    assert (await served.admin.get("/v1/usage")).headers.get("x-tidegate-revision") is None
+
+
+async def test_busiest_clients_come_first(served: RunningControlPlane) -> None:
+    await ship(served, batch(1, cell("a", 5, 9), cell("b", 7), cell("", 1, key_id="")))
+    allowed = (await served.admin.get("/v1/usage/busiest")).json()["items"]
+    assert [(item["client"], item["allowed"]) for item in allowed] == [("b", 7), ("a", 5), (None, 1)]
+    denied = (await served.admin.get("/v1/usage/busiest", params={"by": "denied", "count": 1})).json()["items"]
+    assert [(item["client"], item["denied"]) for item in denied] == [("a", 9)]
