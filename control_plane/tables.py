@@ -10,6 +10,7 @@ from control_plane.jobs import models as _jobs
 from control_plane.limits import models as _limits
 from control_plane.orm import Base
 from control_plane.plans import models as _plans
+from control_plane.quotas import models as _quotas
 from control_plane.regions import models as _regions
 from control_plane.replays import models as _replays
 from control_plane.reporters import models as _reporters
@@ -25,6 +26,7 @@ MODELS = (
     _jobs,
     _limits,
     _plans,
+    _quotas,
     _regions,
     _replays,
     _reporters,

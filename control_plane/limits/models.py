@@ -1,6 +1,7 @@
 """The tables of limits: of plans, and of none."""
 
 from sqlalchemy import ForeignKey, Index
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.orm import Base
@@ -57,6 +58,8 @@ class LimitRow(Base):
     headline: Mapped[bool]
     visible: Mapped[bool | None]
     auto_shares: Mapped[bool] = mapped_column(default=False)
+    auto_fractions: Mapped[dict[str, float]] = mapped_column(JSONB, default=dict)
+    """The regions' fractions as the rebalancer last left them."""
 
     match_endpoints: Mapped[list[LimitEndpoint]] = relationship(
         cascade="all, delete-orphan", lazy="selectin", order_by=LimitEndpoint.endpoint

@@ -4,7 +4,20 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from contract.limits import Algorithm, Calendar, LimitRule, Match, Mode, OnStoreFailure, violations
+import msgspec
+
+from contract.limits import (
+    BUCKET_ALGORITHMS,
+    Algorithm,
+    Calendar,
+    LimitRule,
+    Match,
+    Mode,
+    OnStoreFailure,
+    ShareStep,
+    capacity,
+    violations,
+)
 from control_plane.errors import FieldError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
@@ -57,7 +70,7 @@ def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
 
 def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
     """The rule that nodes get, with the shares of ``regions`` in whole units."""
-    return LimitRule(
+    rule = LimitRule(
         id=row.rule_id,
         name=row.name,
         scope=row.scope,
@@ -81,13 +94,33 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
         headline=row.headline,
         visible=row.visible,
     )
+    if rule.mode != "strict" or rule.algorithm not in BUCKET_ALGORITHMS or not rule.shares:
+        return rule
+    # the capacity is what is divided, and the rate follows it: a rate of 1 a second has no parts
+    shares = _split(row, capacity(rule), regions)
+    return msgspec.structs.replace(rule, steps=(ShareStep(limit=rule.limit, shares=shares),))
 
 
 def units_by_region(row: LimitRow, regions: Sequence[str]) -> dict[str, int]:
-    """Whole units a region: explicit, else equal for the modes that need shares, else none."""
+    """Whole units a region: explicit, else balanced or equal for the modes that need shares, else none."""
+    return _split(row, row.limit, regions)
+
+
+def fractions_of(row: LimitRow, regions: Sequence[str]) -> dict[str, float]:
+    """The regions' fractions of the whole, as far as they are not equal by default: explicit or balanced."""
     if row.shares:
-        return explicit_shares(row.limit, {share.region: share.fraction for share in row.shares}, regions)
-    return equal_shares(row.limit, regions) if row.mode in SPLIT_MODES else {}
+        return {share.region: share.fraction for share in row.shares}
+    if not (row.auto_shares and row.auto_fractions):
+        return {}
+    # a region that came since the last balance takes an equal part; the parts need not sum to 1
+    return {region: row.auto_fractions.get(region, 1 / len(regions)) for region in regions}
+
+
+def _split(row: LimitRow, whole: int, regions: Sequence[str]) -> dict[str, int]:
+    fractions = fractions_of(row, regions)
+    if fractions:
+        return explicit_shares(whole, fractions, regions)
+    return equal_shares(whole, regions) if row.mode in SPLIT_MODES else {}
 
 
 def to_view(row: LimitRow) -> LimitView:

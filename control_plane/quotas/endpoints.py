@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.database import Database
 from control_plane.quotas import service
-from control_plane.quotas.schemas import QuotaReplace, QuotaView
+from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
 from control_plane.rollout.changes import Changing, Reading, shown
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
@@ -17,23 +18,36 @@ PlanOrNone = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,64}$", description="a 
 
 
 @router.get("")
-async def list_quotas(session: Reading, page: PageQuery) -> Listing[QuotaView]:
+async def list_quotas(session: Reading, request: Request, page: PageQuery) -> Listing[QuotaView]:
     """Limits that are split over regions, by plan and name."""
-    return await service.list_page(session, page)
+    return await service.list_page(session, page, request.state.settings.heartbeat_s)
 
 
 @router.get("/{plan}/{limit}", response_model=QuotaView)
-async def get_quota(plan: PlanOrNone, limit: Name, session: Reading) -> Response:
-    """How one limit is split."""
-    return shown(await service.get(session, plan, limit))
+async def get_quota(plan: PlanOrNone, limit: Name, session: Reading, request: Request) -> Response:
+    """How one limit is split, where a move of its shares stands, and what the rebalancer last thought."""
+    return shown(await service.get(session, plan, limit, request.state.settings.heartbeat_s))
 
 
 @router.put("/{plan}/{limit}", response_model=QuotaView)
-async def put_quota(plan: PlanOrNone, limit: Name, body: QuotaReplace, change: Changing) -> Response:
-    """Set a limit's shares. `auto` is recorded, and split equally until a rebalancer runs."""
+async def put_quota(plan: PlanOrNone, limit: Name, body: QuotaReplace, request: Request, change: Changing) -> Response:
+    """Set a limit's shares. Where one rises it does so once every node goes by the cut of the others: see `move`.
+
+    `auto` shares follow demand; until the rebalancer first runs they stay as they are.
+    """
     async with change.begin() as write:
-        view = await service.replace(write, plan, limit, body.shares, change.preconditions)
-    return await change.answer(view, 200)
+        await service.replace(write, plan, limit, body.shares, change.preconditions)
+    return await change.answer(await _current(request, plan, limit), 200)
+
+
+@router.post("/{plan}/{limit}/free", response_model=QuotaView)
+async def free_quota(plan: PlanOrNone, limit: Name, body: QuotaFree, request: Request, change: Changing) -> Response:
+    """Do not wait for a region that cannot acknowledge its cut. Only where it is known to decide nothing any more:
+    what it still admitted would come on top of the limit.
+    """
+    async with change.begin() as write:
+        await service.free(write, plan, limit, body.region)
+    return await change.answer(await _current(request, plan, limit), 200)
 
 
 @router.delete("/{plan}/{limit}", status_code=204)
@@ -42,3 +56,10 @@ async def delete_quota(plan: PlanOrNone, limit: Name, change: Changing) -> Respo
     async with change.begin() as write:
         await service.reset(write, plan, limit, change.preconditions)
     return await change.answer(None, 204)
+
+
+async def _current(request: Request, plan: str, limit: str) -> QuotaView:
+    # read anew: whether a move began is known only once the write is committed
+    database: Database = request.state.database
+    async with database.read() as session:
+        return await service.get(session, plan, limit, request.state.settings.heartbeat_s)

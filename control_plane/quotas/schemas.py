@@ -1,6 +1,7 @@
 """The shapes of a quota."""
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -26,11 +27,55 @@ class QuotaReplace(Body):
         return value
 
 
+class QuotaFree(Body):
+    """A region that cannot acknowledge a cut, and is known to decide nothing any more."""
+
+    region: Name
+
+
+class FreedRegions(View):
+    """Regions whose acknowledgement a move does not wait for, because an operator said so."""
+
+    freed: list[str]
+
+
+class MoveView(View):
+    """A move of shares that is under way: the cut is made, and the raise waits."""
+
+    since: datetime
+    cut_revision: int
+    """Nodes that have this revision, or a newer one, go by the cut."""
+    waiting_for: list[str]
+    raise_at: datetime | None
+    """When the raise comes, where it only waits for windows to end (mode `regional`)."""
+    freed: list[str]
+    author: str
+    reason: str | None
+
+
+class BalanceView(View):
+    """What the rebalancer last thought of a limit with `auto` shares."""
+
+    at: datetime
+    moved: bool
+    reason: str
+    demand: dict[str, float]
+    """What each region asked for lately, in units."""
+
+
 class QuotaView(View):
-    """How a limit is split. ``shares`` as written, ``equal`` where nothing was; ``units`` are what regions have."""
+    """How a limit is split. ``shares`` as written, ``equal`` where nothing was; ``units`` are what regions get.
+
+    ``in_force`` is what nodes have now: less than ``units`` while a ``move`` waits.
+    """
+
+    UNTAGGED: ClassVar[set[str]] = {"in_force", "move", "balance"}
 
     plan: str | None
     limit: str
     mode: Mode
     shares: dict[str, float] | Literal["auto", "equal"]
     units: dict[str, int]
+    in_force: dict[str, int]
+    move: MoveView | None = None
+    balance: BalanceView | None = None

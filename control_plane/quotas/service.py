@@ -1,19 +1,25 @@
 """Explicit shares, and the new distribution when regions come and go."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Literal, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import Mode
-from control_plane.errors import FieldError, InvalidError, NotFoundError
+from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
 from control_plane.limits.rules import to_record, to_rule, units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
-from control_plane.quotas.schemas import QuotaView
+from control_plane.quotas import repository
+from control_plane.quotas.guard import schedule_of
+from control_plane.quotas.models import QuotaBalance, QuotaMove
+from control_plane.quotas.moving import limit_units
+from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
+from control_plane.quotas.waiting import look
 from control_plane.regions import repository as regions
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
@@ -31,22 +37,23 @@ async def redistribute(write: ConfigWrite) -> None:
         write.publish(to_rule(row, names))
 
 
-async def get(session: AsyncSession, plan: str, limit: str) -> QuotaView:
+async def get(session: AsyncSession, plan: str, limit: str, heartbeat_s: float) -> QuotaView:
     """One limit's quota."""
-    return _view(await _row(session, plan, limit), await regions.names(session))
+    row = await _row(session, plan, limit)
+    return (await _views(session, [row], heartbeat_s))[row.rule_id]
 
 
-async def list_page(session: AsyncSession, page: Page) -> Listing[QuotaView]:
+async def list_page(session: AsyncSession, page: Page, heartbeat_s: float) -> Listing[QuotaView]:
     """The quotas of every limit that is split over regions."""
-    names = await regions.names(session)
     rows = await limits.split_limits(session, page)
-    return listing(rows, page, limits.quota_key, lambda row: _view(row, names))
+    views = await _views(session, rows, heartbeat_s)
+    return listing(rows, page, limits.quota_key, lambda row: views[row.rule_id])
 
 
 async def replace(
     write: ConfigWrite, plan: str, limit: str, shares: dict[str, float] | Literal["auto"], preconditions: Preconditions
-) -> QuotaView:
-    """Set a limit's shares."""
+) -> None:
+    """Set a limit's shares; where one falls and another rises, nodes get the cut first."""
     row = await _row(write.session, plan, limit)
     names = await regions.names(write.session)
     preconditions.check(_view(row, names))
@@ -55,7 +62,20 @@ async def replace(
     if unknown:
         raise InvalidError(unknown)
     await _set_shares(write, row, fractions, auto=shares == "auto")
-    return _view(row, names)
+
+
+async def free(write: ConfigWrite, plan: str, limit: str, region: str) -> None:
+    """Declare that a region that cannot acknowledge its cut spends nothing any more, so that others may rise."""
+    row = await _row(write.session, plan, limit)
+    move = (await repository.moves(write.session, [row.rule_id])).get(row.rule_id)
+    if region not in await regions.names(write.session):
+        raise InvalidError([FieldError("region", "there is no such region")])
+    if move is None or not move.waiting:
+        raise ConflictError("No move of this limit's shares waits for a region.")
+    before = sorted(move.freed)
+    move.freed = sorted({*move.freed, region})
+    name = f"{plan}/{limit}"
+    write.record("quota", name, FreedRegions(freed=before), FreedRegions(freed=move.freed))
 
 
 async def reset(write: ConfigWrite, plan: str, limit: str, preconditions: Preconditions) -> None:
@@ -67,10 +87,14 @@ async def reset(write: ConfigWrite, plan: str, limit: str, preconditions: Precon
 
 async def _set_shares(write: ConfigWrite, row: LimitRow, fractions: dict[str, float], *, auto: bool) -> None:
     before = to_record(row)
+    shares_before = {share.region: share.fraction for share in row.shares}
     kept = {share.region: share for share in row.shares}
     row.shares = [kept.get(region) or LimitShare(region=region) for region in sorted(fractions)]
     for share in row.shares:
         share.fraction = fractions[share.region]
+    if auto and not row.auto_shares:
+        # the rebalancer goes on from what is, not from equal shares
+        row.auto_fractions = shares_before
     row.auto_shares = auto
     if row.plan is None:
         write.publish(to_rule(row, await regions.names(write.session)))
@@ -83,6 +107,14 @@ async def _set_shares(write: ConfigWrite, row: LimitRow, fractions: dict[str, fl
     write.record("plan", plan.plan, after.model_copy(update={"limits": limits}), after)
 
 
+async def publish_limit(write: ConfigWrite, row: LimitRow) -> None:
+    """From this revision on, nodes have the limit with the shares that its tables say."""
+    if row.plan is None:
+        write.publish(to_rule(row, await regions.names(write.session)))
+    else:
+        await publish(write, await Plans().row(write.session, row.plan))
+
+
 async def _row(session: AsyncSession, plan: str, limit: str) -> LimitRow:
     row = await limits.rows_of(None if plan == OUTSIDE_PLANS else plan).find(session, limit)
     if row is None:
@@ -91,12 +123,51 @@ async def _row(session: AsyncSession, plan: str, limit: str) -> LimitRow:
     return row
 
 
+async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: float) -> dict[int, QuotaView]:
+    names = await regions.names(session)
+    ids = [row.rule_id for row in rows]
+    moves = await repository.moves(session, ids)
+    balances = await repository.balances(session, ids)
+    found = {}
+    for row in rows:
+        view, balance = _view(row, names), balances.get(row.rule_id)
+        status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
+        move = moves.get(row.rule_id)
+        if move is not None and move.waiting:
+            status |= await _moving(session, row, move, names, heartbeat_s)
+        found[row.rule_id] = view.model_copy(update=status)
+    return found
+
+
 def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
     explicit = {share.region: share.fraction for share in row.shares}
+    units = units_by_region(row, regions)
     return QuotaView(
         plan=row.plan,
         limit=row.name,
         mode=cast("Mode", row.mode),
-        shares=explicit or ("auto" if row.auto_shares else "equal"),
-        units=units_by_region(row, regions),
+        shares="auto" if row.auto_shares else explicit or "equal",
+        units=units,
+        in_force=units,
     )
+
+
+async def _moving(
+    session: AsyncSession, row: LimitRow, move: QuotaMove, names: Sequence[str], heartbeat_s: float
+) -> dict[str, object]:
+    found = await look(session, move, heartbeat_s)
+    waiting_for = [] if found is None else found[2].waiting_for
+    view = MoveView(
+        since=move.cut_at,
+        cut_revision=move.cut_revision,
+        waiting_for=waiting_for,
+        raise_at=None if move.raise_at_us is None else datetime.fromtimestamp(move.raise_at_us / 1_000_000, UTC),
+        freed=move.freed,
+        author=move.author,
+        reason=move.reason,
+    )
+    return {"in_force": limit_units(to_rule(row, names), schedule_of(move).steps[-1]), "move": view}
+
+
+def _balance_view(row: QuotaBalance) -> BalanceView:
+    return BalanceView(at=row.at, moved=row.moved, reason=row.reason, demand=row.demand)

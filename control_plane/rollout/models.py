@@ -56,6 +56,18 @@ class ConfigBucket(Base):
     digest: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class NodeEffect(Base):
+    """From when on (microseconds) a cut of a quota holds in a node's region, as the node said with its ACK."""
+
+    __tablename__ = "node_effects"
+
+    region: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    rule_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, index=True)
+    revision: Mapped[int]
+    from_us: Mapped[int]
+
+
 class Node(Base):
     """A node that once opened a stream. ``stream`` names the open one; it counts while ``last_seen`` is fresh."""
 

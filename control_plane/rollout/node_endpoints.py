@@ -22,6 +22,8 @@ router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(
 
 NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
 MAX_ERROR_LENGTH = 2_000
+MAX_EFFECTS = 10_000
+MAX_INSTANT_US = 2**53
 _ack_decoder = msgspec.json.Decoder(Ack)
 
 
@@ -89,6 +91,12 @@ async def _recorded(
                             "revision": {"type": "integer", "minimum": 0},
                             "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
                             "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_LENGTH},
+                            "effective": {
+                                "type": "object",
+                                "maxProperties": MAX_EFFECTS,
+                                "propertyNames": {"pattern": "^[1-9][0-9]{0,17}$"},
+                                "additionalProperties": {"type": "integer", "minimum": 0, "maximum": MAX_INSTANT_US},
+                            },
                         },
                     }
                 }
@@ -118,6 +126,11 @@ def _ack(body: bytes) -> Ack:
         raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
     if not 0 <= ack.revision < 2**62:
         raise InvalidError([FieldError("revision", "is out of range")])
+    if len(ack.effective) > MAX_EFFECTS:
+        raise InvalidError([FieldError("effective", f"names more than {MAX_EFFECTS} limits")])
+    for rule_id, from_us in ack.effective.items():
+        if not (0 < rule_id < 10**18 and 0 <= from_us <= MAX_INSTANT_US):
+            raise InvalidError([FieldError(f"effective.{rule_id}", "is out of range")])
     if ack.error is None:
         return ack
     reason = "".join(letter if letter.isprintable() else " " for letter in ack.error[:MAX_ERROR_LENGTH])

@@ -2,17 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, case, func, select, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Ack
 from contract.status import Hello
-from control_plane.rollout.models import Node
+from control_plane.rollout.models import Node, NodeEffect
 
 ACK_CHANNEL = "tidegate_acks"
 MISSED_HEARTBEATS = 3
+
+
+class ConnectedNode(NamedTuple):
+    """A node whose stream is open, and what it applied."""
+
+    region: str
+    node: str
+    applied_revision: int
 
 
 def is_connected(heartbeat_s: float) -> ColumnElement[bool]:
@@ -55,7 +64,47 @@ async def acknowledged(session: AsyncSession, region: str, ack: Ack) -> None:
     statement = insert(Node).values(region=region, node=ack.node, **values)
     statement = statement.on_conflict_do_update(index_elements=["region", "node"], set_={**values, **cleared})
     await session.execute(statement)
+    if ack.error is None and ack.effective:
+        await _store_effects(session, region, ack)
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
+
+
+async def _store_effects(session: AsyncSession, region: str, ack: Ack) -> None:
+    statement = insert(NodeEffect)
+    new = statement.excluded
+    statement = statement.on_conflict_do_update(
+        index_elements=["region", "node", "rule_id"],
+        set_={"revision": new.revision, "from_us": new.from_us},
+        where=NodeEffect.revision <= new.revision,
+    )
+    rows = [
+        {"region": region, "node": ack.node, "rule_id": rule_id, "revision": ack.revision, "from_us": from_us}
+        for rule_id, from_us in sorted(ack.effective.items())
+    ]
+    await session.execute(statement, rows)
+
+
+async def effects(session: AsyncSession, rule_id: int, since_revision: int) -> dict[str, int]:
+    """By region, the latest instant that its nodes said for this limit with a revision from ``since_revision`` on."""
+    query = select(NodeEffect.region, func.max(NodeEffect.from_us)).group_by(NodeEffect.region)
+    query = query.where(NodeEffect.rule_id == rule_id, NodeEffect.revision >= since_revision)
+    return {region: from_us for region, from_us in await session.execute(query)}  # noqa: C416  rows are no pairs
+
+
+async def forget_effects(session: AsyncSession, rule_id: int) -> None:
+    """A move is complete: what nodes said of it is of no more use."""
+    await session.execute(delete(NodeEffect).where(NodeEffect.rule_id == rule_id))
+
+
+async def regions_with_nodes(session: AsyncSession) -> set[str]:
+    """Regions of which any node is known, connected or not."""
+    return set(await session.scalars(select(Node.region).distinct()))
+
+
+async def connected(session: AsyncSession, heartbeat_s: float) -> Sequence[ConnectedNode]:
+    """Every connected node."""
+    query = select(Node.region, Node.node, Node.applied_revision).where(is_connected(heartbeat_s))
+    return [ConnectedNode(*row) for row in await session.execute(query.order_by(Node.region, Node.node))]
 
 
 async def behind(session: AsyncSession, revision: int, heartbeat_s: float) -> int:

@@ -1,7 +1,7 @@
 """The one place that commits: a write changes tables and documents together, and makes at most one revision."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import IntegrityError
@@ -24,6 +24,12 @@ TURN_WAIT_S = 10.0
 NOWHERE = Origin()
 
 
+Guard = Callable[["ConfigWrite", DocumentKey, str | None, str], Awaitable[str]]
+"""Asked about every plan and limit that a write publishes: (write, key, what nodes have, what is wanted) -> what nodes
+get now."""
+GUARDED = frozenset({"plan", "limit"})
+
+
 class ConfigWrite:
     """An open write: services change tables through ``session`` and say which documents follow from that.
 
@@ -31,14 +37,23 @@ class ConfigWrite:
     """
 
     def __init__(
-        self, session: AsyncSession, head: ConfigHead, author: str, reason: str | None, origin: Origin
+        self,
+        session: AsyncSession,
+        head: ConfigHead,
+        author: str,
+        reason: str | None,
+        origin: Origin,
+        guard: Guard | None = None,
     ) -> None:
         self.session = session
         self.revision = head.revision
+        self.next_revision = head.revision + 1
+        """The number that this write's revision has, if it makes one."""
+        self.author = author
+        self.reason = reason
         self._head = head
-        self._author = author
-        self._reason = reason
         self._origin = origin
+        self._guard = guard
         self._documents: dict[DocumentKey, str | None] = {}
         self._events: list[trail.Event] = []
         self._row_changed = False
@@ -77,14 +92,18 @@ class ConfigWrite:
         await trail.store(
             self.session,
             events,
-            author=self._author,
-            reason=self._reason,
+            author=self.author,
+            reason=self.reason,
             origin=self._origin,
             revision=self.revision,
         )
 
     async def _changes(self) -> list[ChangedDocument]:
         before = await repository.bodies(self.session, self._documents)
+        if self._guard is not None:
+            for key, after in self._documents.items():
+                if after is not None and key.kind in GUARDED:
+                    self._documents[key] = await self._guard(self, key, before.get(key), after)
         return [
             ChangedDocument(key, before.get(key), after)
             for key, after in self._documents.items()
@@ -100,8 +119,8 @@ class ConfigWrite:
         self.session.add(
             Revision(
                 number=self.revision,
-                author=self._author,
-                reason=self._reason,
+                author=self.author,
+                reason=self.reason,
                 digest=digest,
                 signature=signer.sign(self.revision, digest),
                 changes=[change.as_record() for change in changes],
@@ -122,16 +141,17 @@ class ConfigWriter:
     by the head's row across replicas.
     """
 
-    def __init__(self, database: Database, signer: Signer) -> None:
+    def __init__(self, database: Database, signer: Signer, guard: Guard | None = None) -> None:
         self._database = database
         self._signer = signer
+        self._guard = guard
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def begin(self, author: str, reason: str | None, origin: Origin = NOWHERE) -> AsyncIterator[ConfigWrite]:
         """A write that is committed, with its revision, when the block ends without an error."""
         async with self._my_turn(), self._database.transaction() as session:
-            write = ConfigWrite(session, await repository.lock_head(session), author, reason, origin)
+            write = ConfigWrite(session, await repository.lock_head(session), author, reason, origin, self._guard)
             try:
                 yield write
                 await session.flush()

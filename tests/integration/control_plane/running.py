@@ -82,7 +82,15 @@ class FollowingNode:
     """Applies snapshots and deltas to a dictionary, verifies digest and signature, and ACKs if told to."""
 
     def __init__(
-        self, url: str, credential: str, node: str, region: str, *, acks: bool = True, nacks: str | None = None
+        self,
+        url: str,
+        credential: str,
+        node: str,
+        region: str,
+        *,
+        acks: bool = True,
+        nacks: str | None = None,
+        effective: Callable[["FollowingNode"], dict[int, int]] | None = None,
     ) -> None:
         self.documents: dict[tuple[str, str], bytes] = {}
         self.revision = 0
@@ -94,6 +102,7 @@ class FollowingNode:
         self._changed = asyncio.Condition()
         self._acks = acks
         self._nacks = nacks
+        self._effective = effective
         self._node = node
         self._region = region
         self._client = httpx.AsyncClient(
@@ -179,11 +188,17 @@ class FollowingNode:
                 self.public_key.verify(bytes.fromhex(commit.signature), signed_head(commit.revision, commit.digest))
         self.revision, self.digest = commit.revision, commit.digest
         if self._acks or self._nacks:
-            ack = {"node": self._node, "revision": commit.revision, "digest": commit.digest}
-            if self._nacks:
-                ack["error"] = self._nacks
-            answer = await self._client.post("/internal/v1/acks", json=ack)
-            assert answer.status_code == 204, answer.text
+            await self.acknowledge()
+
+    async def acknowledge(self) -> None:
+        """Answer the newest revision."""
+        ack: dict[str, Any] = {"node": self._node, "revision": self.revision, "digest": self.digest}
+        if self._nacks:
+            ack["error"] = self._nacks
+        elif self._effective is not None:
+            ack["effective"] = {str(rule_id): from_us for rule_id, from_us in self._effective(self).items()}
+        answer = await self._client.post("/internal/v1/acks", json=ack)
+        assert answer.status_code == 204, answer.text
 
     def computed_digest(self) -> str:
         """The digest from what this node holds."""

@@ -160,6 +160,9 @@ async def test_explicit_quotas(api: httpx.AsyncClient) -> None:
         "mode": "regional",
         "shares": "equal",
         "units": {"eu-west": 500, "us-east": 500},
+        "in_force": {"eu-west": 500, "us-east": 500},
+        "move": None,
+        "balance": None,
     }
     put = await api.put(path, json={"shares": {"us-east": 0.7, "eu-west": 0.3}})
     assert put.json()["units"] == {"eu-west": 300, "us-east": 700}

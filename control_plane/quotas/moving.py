@@ -1,0 +1,157 @@
+"""How shares move without a moment of too much: first who loses cuts, then who wins is raised. No I/O here.
+
+The same rules as ``data_plane/domain/regions/quotas.py``, which nodes and the simulator go by. A schedule is steps,
+oldest first; a step holds for every window that begins at its ``from_us`` or later, until the next one does.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+
+from contract.limits import BUCKET_ALGORITHMS, LimitRule, ShareStep, capacity
+from control_plane.quotas.windows import cycle_us, next_start_us
+
+Steps = tuple[ShareStep, ...]
+SKEW_US = 1_000_000
+"""The largest difference of two regions' clocks."""
+LOOKS_BACK = frozenset({"sliding_window", "sliding_log"})
+"""Algorithms in which the window before still weighs."""
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a limit's shares stand: what nodes have, and what is wanted.
+
+    While ``waiting``, a cut is not acknowledged everywhere, and ``most`` is what each region may still spend by a
+    version that it has not let go of.
+    """
+
+    steps: Steps
+    target: ShareStep
+    waiting: bool = False
+    most: dict[str, int] = {}
+
+
+def whole_of(rule: LimitRule) -> int:
+    """What shares sum to: the capacity of a ``strict`` bucket, whose rate follows; else the limit."""
+    return capacity(rule) if _by_capacity(rule) else rule.limit
+
+
+def target_of(rule: LimitRule) -> ShareStep:
+    """The step that a rule wants, as it is made from the tables."""
+    return rule.steps[-1] if rule.steps else ShareStep(limit=rule.limit, shares=rule.shares)
+
+
+def same_shares(one: ShareStep, other: ShareStep) -> bool:
+    """Whether two steps give the same, whenever they begin. A region without an entry owns nothing."""
+    return one.limit == other.limit and _given(one) == _given(other)
+
+
+def settled(step: ShareStep) -> Schedule:
+    """The schedule of a limit whose shares never moved."""
+    first = msgspec.structs.replace(step, from_us=0)
+    return Schedule(steps=(first,), target=first)
+
+
+def retargeted(
+    rule: LimitRule, schedule: Schedule, target: ShareStep, now_us: int, spenders: Collection[str]
+) -> Schedule:
+    """The first part of a move to ``target``.
+
+    Where no region will own less than it may still be spending, the target itself. Else the cut: from now on, each
+    region has the smallest of its new share, its present one and any that was to come. A limit that falls is felt at
+    once (in every window), and what was used beyond it stays as a shortfall; a share that only moves is cut from the
+    next window on. Only ``spenders``, regions that ever had a node, can have spent anything.
+    """
+    steps = needed(rule, schedule.steps, now_us)
+    most = {region: share for region, share in _most(steps, schedule.most).items() if region in spenders}
+    if all(target.shares.get(region, 0) >= share for region, share in most.items()):
+        return settled(target)
+    shares = {
+        region: min(share, *(step.shares.get(region, 0) for step in _ahead(steps, now_us)))
+        for region, share in target.shares.items()
+    }
+    if target.limit < steps[-1].limit:
+        cut: Steps = (ShareStep(limit=target.limit, shares=shares),)
+    else:
+        cut = then(steps, ShareStep(from_us=now_us, limit=target.limit, shares=shares))
+    return Schedule(steps=cut, target=target, waiting=True, most=most)
+
+
+def acknowledged(schedule: Schedule, from_us: int) -> Schedule:
+    """The second part, once every cut is acknowledged: the target's shares from ``from_us`` on."""
+    if same_shares(schedule.steps[-1], schedule.target):
+        return Schedule(steps=schedule.steps, target=schedule.target)
+    raised = msgspec.structs.replace(schedule.target, from_us=from_us)
+    return Schedule(steps=then(schedule.steps, raised), target=schedule.target)
+
+
+def then(steps: Steps, step: ShareStep) -> Steps:
+    """What was before ``step.from_us``, then ``step``."""
+    earlier = tuple(one for one in steps if one.from_us < step.from_us)
+    return (*(earlier or (msgspec.structs.replace(steps[0], from_us=0),)), step)
+
+
+def losers(schedule: Schedule) -> set[str]:
+    """Regions that may still spend more than they will own: it is their acknowledgement that a raise waits for."""
+    return {region for region, share in schedule.most.items() if share > schedule.target.shares.get(region, 0)}
+
+
+def raise_at_us(rule: LimitRule, acknowledged_us: int) -> int:
+    """When a ``regional`` share may rise whose cut every node has applied since ``acknowledged_us``.
+
+    Regional limits exchange nothing and know no steps: a share rises when every window that the old one was spent in
+    is over, by the slowest clock. A bucket's tokens are no window's: what was cut is gone at once.
+    """
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        return acknowledged_us
+    over_us = next_start_us(rule, acknowledged_us + SKEW_US)
+    return next_start_us(rule, over_us) if rule.algorithm in LOOKS_BACK else over_us
+
+
+def needed(rule: LimitRule, steps: Steps, now_us: int) -> Steps:
+    """``steps`` without those that matter no more.
+
+    Gone is what came before a step that began two windows ago, and a step that the next one followed before any window
+    began under it.
+    """
+    old_us = now_us - 2 * cycle_us(rule) - SKEW_US
+    first = max((number for number, step in enumerate(steps) if step.from_us <= old_us), default=0)
+    kept = [msgspec.structs.replace(steps[first], from_us=0)]
+    for step, following in _with_following(steps[first + 1 :]):
+        if following is None or next_start_us(rule, step.from_us - 1) <= following.from_us:
+            kept.append(step)
+    return tuple(kept)
+
+
+def limit_units(rule: LimitRule, step: ShareStep) -> dict[str, int]:
+    """A step's shares in units of the limit: of a capacity in proportion, rounded down, so as never to exceed it."""
+    if not _by_capacity(rule):
+        return step.shares
+    whole = max(1, whole_of(rule))
+    return {region: share * step.limit // whole for region, share in step.shares.items()}
+
+
+def _by_capacity(rule: LimitRule) -> bool:
+    return rule.mode == "strict" and rule.algorithm in BUCKET_ALGORITHMS
+
+
+def _most(steps: Steps, most: Mapping[str, int]) -> dict[str, int]:
+    found = dict(most)
+    for step in steps:
+        for region, share in step.shares.items():
+            found[region] = max(found.get(region, 0), share)
+    return found
+
+
+def _ahead(steps: Steps, now_us: int) -> Steps:
+    """The step in force and those to come: a raise that has not begun is no share that may be kept."""
+    return steps[max((number for number, step in enumerate(steps) if step.from_us <= now_us), default=0) :]
+
+
+def _with_following(steps: Sequence[ShareStep]) -> list[tuple[ShareStep, ShareStep | None]]:
+    following: list[ShareStep | None] = [*steps[1:], None]
+    return list(zip(steps, following[: len(steps)], strict=True))
+
+
+def _given(step: ShareStep) -> dict[str, int]:
+    return {region: share for region, share in step.shares.items() if share}

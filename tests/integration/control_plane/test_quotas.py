@@ -1,0 +1,240 @@
+"""Shares move without a moment of too much: the cut, every node's word, then the raise; and demand moves them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from control_plane.database import Database
+from control_plane.quotas import mover
+from control_plane.quotas.balancer import QuotaBalancer
+from control_plane.quotas.guard import QuotaGuard
+from control_plane.quotas.rebalancing import Balancing
+from control_plane.rollout.signing import Signer
+from control_plane.rollout.writer import ConfigWriter
+from control_plane.settings import Settings
+from control_plane.usage.demand import demand
+from control_plane.usage.partitions import Partitions
+from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
+from tidegate.stack.postgres import PostgresServer
+
+STRICT = {"name": "hourly", "limit": 1000, "window_s": 3600, "mode": "strict", "algorithm": "fixed_window"}
+QUOTA = "/v1/quotas/free/hourly"
+REGIONS = ("eu", "us")
+WAIT_S = 15.0
+FAR_US = 4_000_000_000_000_000
+
+
+def said(from_us: int) -> Callable[[FollowingNode], dict[int, int]]:
+    """A node that says of every limit of the plan that its cut holds from then on."""
+
+    def effective(node: FollowingNode) -> dict[int, int]:
+        return {rule["id"]: from_us for rule in node.document("plan", "free")["limits"]}
+
+    return effective
+
+
+def rule_of(node: FollowingNode) -> dict[str, Any]:
+    rule: dict[str, Any] = node.document("plan", "free")["limits"][0]
+    return rule
+
+
+async def until_view(admin: httpx.AsyncClient, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            view: dict[str, Any] = (await admin.get(QUOTA)).json()
+            if holds(view):
+                return view
+            await asyncio.sleep(0.02)
+
+
+async def prepared(control_plane: RunningControlPlane, limit: dict[str, Any]) -> None:
+    for region in REGIONS:
+        await control_plane.add_region(region)
+    made = await control_plane.admin.put("/v1/plans/free", json={"limits": [limit]})
+    made.raise_for_status()
+
+
+@asynccontextmanager
+async def two_regions(settings: Settings, limit: dict[str, Any]) -> AsyncIterator[RunningControlPlane]:
+    async with running(settings, ADMIN_TOKEN) as control_plane:
+        await prepared(control_plane, limit)
+        yield control_plane
+
+
+async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callable[..., Settings]) -> None:
+    async with two_regions(make_settings(), STRICT) as served:
+        eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us", effective=said(FAR_US))
+        async with eu.following(), us.following():
+            assert rule_of(us)["shares"] == {"eu": 500, "us": 500}
+            tag = (await served.admin.get(QUOTA)).headers["etag"]
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}}, headers={"If-Match": tag})
+            cut_revision = int(put.headers["x-tidegate-revision"])
+            view = put.json()
+            assert (view["units"], view["in_force"]) == ({"eu": 200, "us": 800}, {"eu": 200, "us": 500})
+            await us.until(cut_revision)
+            await eu.until(cut_revision)
+            cut = rule_of(us)["steps"]
+            assert cut[0]["shares"] == {"eu": 500, "us": 500}
+            assert cut[1]["shares"] == {"eu": 200, "us": 500}
+            assert abs(cut[1]["from_us"] - time.time_ns() // 1000) < 60_000_000
+            waiting = f"eu/eu-1 has revision 0, not {cut_revision}"
+            view = await until_view(served.admin, lambda view: view["move"]["waiting_for"] == [waiting])
+            run = await served.admin.post("/v1/jobs/quota-moves/run", headers={"Prefer": "wait=10"})
+            assert run.json()["last_detail"] == "No move can go on."
+            # a write to the plan meanwhile neither restarts the move nor ends it
+            await served.admin.put("/v1/plans/free", json={"priority": 7, "limits": [STRICT]})
+            eu_says = said(FAR_US + 5)
+            eu._effective = eu_says
+            await eu.until(cut_revision + 1)
+            assert rule_of(eu)["steps"] == cut
+            await eu.acknowledge()
+            view = await until_view(served.admin, lambda view: view["move"] is None)
+            assert view["in_force"] == {"eu": 200, "us": 800}
+            await us.until(cut_revision + 2)
+            raised = rule_of(us)["steps"]
+            assert raised[:2] == cut
+            assert raised[2] == {"from_us": FAR_US + 5, "limit": 1000, "shares": {"eu": 200, "us": 800}}
+            revision = (await served.admin.get(f"/v1/revisions/{cut_revision + 2}")).json()
+            assert (revision["author"], revision["reason"]) == ("quotas", "hourly: every cut is acknowledged")
+            # shares and ETag are what they were: only the way there changed
+            assert (await served.admin.get(QUOTA)).headers["etag"] == put.headers["etag"]
+
+
+async def test_a_region_that_cannot_acknowledge_holds_up_the_raise_until_it_is_freed(
+    make_settings: Callable[..., Settings],
+) -> None:
+    async with two_regions(make_settings(), STRICT) as served:
+        us = served.node("us-1", "us", effective=said(FAR_US))
+        async with us.following():
+            eu = served.node("eu-1", "eu")
+            async with eu.following():
+                await eu.until(1)
+            await served.until_nodes(lambda nodes: not nodes["eu-1"]["connected"])
+            await served.admin.put(QUOTA, json={"shares": {"us": 1.0}})
+            view = await until_view(
+                served.admin, lambda view: view["move"]["waiting_for"] == ["no node of eu is connected"]
+            )
+            assert view["in_force"] == {"eu": 0, "us": 500}
+            wrong = await served.admin.post(f"{QUOTA}/free", json={"region": "mars"})
+            assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "region")
+            freed = await served.admin.post(f"{QUOTA}/free", json={"region": "eu"})
+            assert freed.json()["move"]["freed"] == ["eu"]
+            view = await until_view(served.admin, lambda view: view["move"] is None)
+            assert view["in_force"] == {"eu": 0, "us": 1000}
+            assert (await served.admin.post(f"{QUOTA}/free", json={"region": "eu"})).status_code == 409
+
+
+async def test_a_crash_between_cut_and_raise_is_survived(make_settings: Callable[..., Settings]) -> None:
+    async with two_regions(make_settings(), STRICT) as served:
+        eu = served.node("eu-1", "eu", acks=False)
+        async with eu.following():
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.9, "eu": 0.1}})
+            await eu.until(int(put.headers["x-tidegate-revision"]))
+        credentials = served.credentials
+    async with running(make_settings(), ADMIN_TOKEN) as after:
+        after.credentials = credentials
+        assert (await after.admin.get(QUOTA)).json()["in_force"] == {"eu": 100, "us": 500}
+        eu = after.node("eu-1", "eu", effective=said(FAR_US))
+        async with eu.following():
+            view = await until_view(after.admin, lambda view: view["move"] is None)
+        assert view["in_force"] == {"eu": 100, "us": 900}
+
+
+async def test_a_cut_that_no_node_spoke_of_is_made_again(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mover, "CUT_AGAIN_S", 0.5)
+    async with two_regions(make_settings(), STRICT) as served:
+        # it applied the cut, and died before it could say from when on it holds
+        eu = served.node("eu-1", "eu", effective=lambda _: {})
+        async with eu.following():
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.9, "eu": 0.1}})
+            cut_revision = int(put.headers["x-tidegate-revision"])
+            silent = "no node of eu said from when on its cut holds"
+            await until_view(served.admin, lambda view: view["move"]["waiting_for"] == [silent])
+            eu._effective = said(FAR_US)
+            view = await until_view(served.admin, lambda view: view["move"] is None)
+            assert view["in_force"] == {"eu": 100, "us": 900}
+            await eu.until(cut_revision + 2)
+            reason = (await served.admin.get(f"/v1/revisions/{cut_revision + 1}")).json()["reason"]
+            assert reason == "hourly: cut again, since eu did not say from when on it holds"
+
+
+async def test_regional_shares_rise_when_the_window_of_the_cut_is_over(make_settings: Callable[..., Settings]) -> None:
+    limit = STRICT | {"mode": "regional", "window_s": 2}
+    async with two_regions(make_settings(), limit) as served:
+        eu, us = served.node("eu-1", "eu"), served.node("us-1", "us")
+        async with eu.following(), us.following():
+            await served.until_nodes(lambda nodes: nodes["eu-1"]["behind"] == 0)
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            assert put.json()["in_force"] == {"eu": 200, "us": 500}
+            view = await until_view(served.admin, lambda view: view["move"]["raise_at"])
+            raise_at = datetime.fromisoformat(view["move"]["raise_at"])
+            assert raise_at.timestamp() % 2 == 0
+            view = await until_view(served.admin, lambda view: view["move"] is None)
+            assert datetime.now(UTC) >= raise_at
+            await us.until(int(put.headers["x-tidegate-revision"]) + 1)
+            assert rule_of(us)["shares"] == {"eu": 200, "us": 800}
+            assert "steps" not in rule_of(us)
+
+
+async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) -> None:
+    await served.admin.put("/v1/plans/p", json={})
+    head = (await served.admin.get("/v1/revisions?limit=1")).json()["items"][0]
+    ack = {"node": "n", "revision": head["revision"], "digest": head["digest"]}
+    headers = {"Authorization": f"Bearer {served.credentials['us-east']}"}
+    async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False) as node:
+        for effective in ({"0": 5}, {"1": -5}, {"1": 2**60}, {"x": 5}, {str(n): 1 for n in range(1, 10_003)}, [1]):
+            answer = await node.post("/internal/v1/acks", json=ack | {"effective": effective})
+            assert answer.status_code == 422, effective
+        assert (await node.post("/internal/v1/acks", json=ack | {"effective": {"1": 5}})).status_code == 204
+
+
+async def test_auto_shares_follow_demand_and_say_why(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str
+) -> None:
+    settings = make_settings()
+    async with two_regions(settings, STRICT | {"mode": "regional"}) as served:
+        await served.admin.put("/v1/plans/other", json={"limits": [STRICT]})
+        await served.admin.put(QUOTA, json={"shares": "auto"})
+        url = settings.database_url.get_secret_value()
+        database = Database(url, connect_timeout_s=2.0, command_timeout_s=2.0, pool_size=2)
+        try:
+            now = datetime.now(UTC)
+            await Partitions(database).ensure({now.date()})
+            postgres_server.execute(
+                "INSERT INTO usage_totals"
+                " (hour, plan, limit_name, endpoint, region, allowed, denied, shadow_denied, cost, denied_cost)"
+                " SELECT date_trunc('hour', now()), 'free', name, 'e', region, 1, 1, 0, units, units"
+                " FROM (VALUES ('hourly', 'us', 450), ('hourly', 'eu', 50), ('', 'eu', 9000)) AS v"
+                " (name, region, units)",
+                database=database_name,
+            )
+            signer = Signer(settings.signing_key())
+            writer = ConfigWriter(database, signer, QuotaGuard(lambda: time.time_ns() // 1000))
+            balancer = QuotaBalancer(database, writer, demand, Balancing(), 60.0)
+            assert await balancer.run() == "1 of 1 limits with auto shares moved."
+            view = (await served.admin.get(QUOTA)).json()
+            assert view["shares"] == "auto"
+            assert view["balance"]["demand"] == {"eu": 100, "us": 900}
+            assert view["balance"]["moved"]
+            # half of the way to the floor and a part of what is above it
+            assert view["units"] == {"eu": 320, "us": 680}
+            assert view["balance"]["reason"] == "Demand is eu 10%, us 90%: eu 50% to 32%, us 50% to 68%."
+            for _ in range(5):
+                await balancer.run()
+            settled = (await served.admin.get(QUOTA)).json()
+            assert "less than 5%" in settled["balance"]["reason"]
+            assert not settled["balance"]["moved"]
+            # back to explicit shares, the rebalancer leaves it alone
+            await served.admin.put(QUOTA, json={"shares": {"us": 0.5, "eu": 0.5}})
+            assert await balancer.run() == "0 of 0 limits with auto shares moved."
+        finally:
+            await database.close()

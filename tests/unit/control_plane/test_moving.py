@@ -1,0 +1,180 @@
+"""Shares move by steps, so that no window ever has more than the limit."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.limits import LimitRule, ShareStep
+from control_plane.quotas.moving import (
+    SKEW_US,
+    Schedule,
+    Steps,
+    acknowledged,
+    limit_units,
+    losers,
+    needed,
+    raise_at_us,
+    retargeted,
+    same_shares,
+    settled,
+)
+from control_plane.quotas.windows import cycle_us, next_start_us
+from data_plane.domain.regions.frame import frame_of, id_at, start_us
+from data_plane.domain.regions.rules import DEFAULT_TIMING
+
+HOUR_US = 3_600_000_000
+NOW_US = 1_700_000_000_000_000
+
+
+def step(limit: int, from_us: int = 0, **shares: int) -> ShareStep:
+    return ShareStep(from_us=from_us, limit=limit, shares=shares)
+
+
+def rule(**changes: Any) -> LimitRule:
+    values: dict[str, Any] = {"id": 1, "name": "r", "limit": 1000, "window_us": HOUR_US, "mode": "strict"}
+    return LimitRule(**(values | changes))
+
+
+def share_under(steps: Steps, region: str, window_start_us: int) -> int:
+    """What nodes go by in the window that begins then."""
+    return next(one for one in reversed(steps) if one.from_us <= window_start_us).shares.get(region, 0)
+
+
+def moved(now: ShareStep, target: ShareStep) -> Schedule:
+    return retargeted(rule(), settled(now), target, NOW_US, "abc")
+
+
+def test_a_move_cuts_from_the_next_window_and_waits() -> None:
+    move = moved(step(1000, a=600, b=400), step(1000, a=400, b=600))
+    assert move.steps == (step(1000, a=600, b=400), step(1000, NOW_US, a=400, b=400))
+    assert (move.waiting, losers(move)) == (True, {"a"})
+    raised = acknowledged(move, NOW_US + HOUR_US)
+    assert [one.from_us for one in raised.steps] == [0, NOW_US, NOW_US + HOUR_US]
+    assert raised.steps[-1].shares == {"a": 400, "b": 600}
+    assert not raised.waiting
+
+
+def test_where_nobody_loses_there_is_nothing_to_wait_for() -> None:
+    for target in (step(2000, a=1000, b=1000), step(1000, a=500, b=500)):
+        assert moved(step(1000, a=500, b=500), target) == settled(target)
+
+
+def test_a_lowered_limit_is_felt_at_once_and_in_every_window() -> None:
+    lowered = moved(step(1000, a=500, b=500), step(500, a=250, b=250))
+    assert lowered.steps == (step(500, a=250, b=250),)
+    # a region that has not heard may spend its old share: what is raised now would come on top
+    again = retargeted(rule(), lowered, step(1000, a=300, b=700), NOW_US + 5, "abc")
+    assert again.steps[-1].shares == {"a": 250, "b": 250}
+    assert acknowledged(lowered, NOW_US).steps == lowered.steps
+    turned = moved(step(1000, a=700, b=300), step(800, a=200, b=600))
+    assert turned.steps == (step(800, a=200, b=300),)
+    assert acknowledged(turned, NOW_US + 1).steps[-1] == step(800, NOW_US + 1, a=200, b=600)
+
+
+def test_a_region_that_comes_is_raised_only_after_the_others_were_cut() -> None:
+    move = moved(step(1000, a=500, b=500), step(1000, a=334, b=333, c=333))
+    assert move.steps[-1] == step(1000, NOW_US, a=334, b=333, c=0)
+    assert losers(move) == {"a", "b"}
+    gone = moved(step(1000, a=500, b=500), step(1000, a=1000))
+    assert gone.steps[-1].shares == {"a": 500}
+
+
+def test_a_region_without_any_node_has_nothing_to_let_go_of() -> None:
+    move = retargeted(rule(), settled(step(1000, a=1000)), step(1000, a=500, b=500), NOW_US, spenders={"b"})
+    assert move == settled(step(1000, a=500, b=500))
+
+
+def test_a_raise_that_has_not_begun_is_no_share_that_may_be_kept() -> None:
+    cut = moved(step(1000, a=600, b=400), step(1000, a=400, b=600))
+    raised = acknowledged(cut, NOW_US + HOUR_US)
+    move = retargeted(rule(), raised, step(1000, a=300, b=600), NOW_US + 5, "abc")
+    assert move.steps[-1] == step(1000, NOW_US + 5, a=300, b=400)
+
+
+def test_steps_that_matter_no_more_are_dropped() -> None:
+    limit = rule()
+    start = next_start_us(limit, NOW_US)
+    steps = (step(1000, a=600, b=400), step(1000, start, a=400, b=400), step(1000, start + HOUR_US, a=400, b=600))
+    assert needed(limit, steps, start + HOUR_US) == steps
+    late = start + 3 * HOUR_US + SKEW_US
+    assert needed(limit, steps, late) == (step(1000, a=400, b=600),)
+    # no window began under the first cut
+    twice = (step(1000, a=600, b=400), step(1000, start + 5, a=400, b=400), step(1000, start + 9, a=300, b=400))
+    assert needed(limit, twice, start + 10) == (twice[0], twice[2])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"algorithm": "fixed_window", "window_us": 60_000_000},
+        {"algorithm": "fixed_window", "window_us": None, "calendar": "day", "anchor_us": 7 * HOUR_US},
+        {"algorithm": "fixed_window", "window_us": None, "calendar": "week"},
+        {"algorithm": "fixed_window", "window_us": None, "calendar": "month"},
+        {"algorithm": "fixed_window", "window_us": None, "calendar": "month", "anchor_us": 14 * 24 * HOUR_US + HOUR_US},
+        {"algorithm": "token_bucket", "window_us": 1_000_000, "burst": 5000},
+    ],
+)
+@given(at_us=st.integers(0, 4_000_000_000_000_000))
+@settings(max_examples=60, deadline=None)
+def test_windows_begin_where_nodes_say(changes: dict[str, Any], at_us: int) -> None:
+    limit = rule(**changes)
+    frame = frame_of(limit, DEFAULT_TIMING)
+    assert next_start_us(limit, at_us) == start_us(frame, id_at(frame, at_us) + 1)
+    assert cycle_us(limit) in {frame.length_us, 31 * 24 * HOUR_US}
+
+
+def test_a_regional_share_rises_when_the_windows_of_the_old_one_are_over() -> None:
+    fixed = rule(mode="regional", algorithm="fixed_window")
+    start = next_start_us(fixed, NOW_US)
+    assert raise_at_us(fixed, start - 5 * SKEW_US) == start
+    # by a clock that is a second behind, this window goes on
+    assert raise_at_us(fixed, start - SKEW_US // 2) == start + HOUR_US
+    assert raise_at_us(rule(mode="regional"), start - 5 * SKEW_US) == start + HOUR_US
+    assert raise_at_us(rule(mode="regional", algorithm="token_bucket"), NOW_US) == NOW_US
+
+
+def test_shares_of_a_bucket_are_of_its_capacity() -> None:
+    bucket = rule(algorithm="token_bucket", limit=10, window_us=1_000_000, burst=100)
+    assert limit_units(bucket, step(10, a=55, b=45)) == {"a": 5, "b": 4}
+
+
+@given(
+    moves=st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 9), min_size=3, max_size=3),
+            st.integers(0, 4 * HOUR_US),
+            st.sampled_from([500, 1000, 1000, 1000]),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(max_examples=300, deadline=None)
+def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int, int, bool]]) -> None:
+    """Each region may go by any version of the steps since the one that it acknowledged."""
+    limit, names = rule(), ("a", "b", "c")
+    schedule = settled(step(1000, a=334, b=333, c=333))
+    now_us = NOW_US
+    seen = [schedule.steps]
+    heard = 0  # the oldest version that a region may still go by
+    for weights, pause_us, most_units, heeded in moves:
+        now_us += pause_us + 1
+        units = [most_units * weight // max(1, sum(weights)) for weight in weights]
+        target = step(most_units, **dict(zip(names, units, strict=True)))
+        if not same_shares(schedule.target, target):
+            schedule = retargeted(limit, schedule, target, now_us, names)
+            seen.append(schedule.steps)
+        if schedule.waiting and heeded:
+            now_us += SKEW_US
+            heard = len(seen) - 1
+            schedule = acknowledged(schedule, next_start_us(limit, now_us + SKEW_US))
+            seen.append(schedule.steps)
+        for window in range(-2, 26):
+            begins_us = next_start_us(limit, NOW_US) + window * HOUR_US
+            if begins_us > now_us:
+                held = {name: max(share_under(version, name, begins_us) for version in seen[heard:]) for name in names}
+                assert sum(held.values()) <= 1000, (window, held, seen)
