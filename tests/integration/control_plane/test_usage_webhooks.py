@@ -1,0 +1,202 @@
+"""Webhooks of usage against a real server: once, signed, again when it fails, never inside."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from control_plane.settings import Settings
+from control_plane.usage.webhooks.addresses import all_public, url_fault
+from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tests.integration.control_plane.running import RunningControlPlane, running
+from tests.integration.control_plane.usage_batches import batch, cell, ship
+from tidegate.stack.postgres import PostgresServer
+
+
+class Receiver:
+    """Keeps what it is sent; answers with ``status`` and, for redirects, ``location``."""
+
+    def __init__(self) -> None:
+        self.status = 204
+        self.location = ""
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
+        writer.write(f"HTTP/1.1 {self.status} X\r\nLocation: {self.location}\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+    receiver.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield receiver
+
+
+@pytest.fixture
+async def served(make_settings: Callable[..., Settings]) -> AsyncIterator[RunningControlPlane]:
+    async with running(make_settings(webhooks_may_reach_private=True), ADMIN_TOKEN) as control_plane:
+        await prepare(control_plane)
+        yield control_plane
+
+
+async def prepare(served: RunningControlPlane) -> None:
+    await served.add_region("us-east")
+    limits = [{"name": "hourly", "limit": 100, "window": "hour"}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+
+
+async def run(served: RunningControlPlane, job: str) -> str:
+    """Run a job by hand and wait until a run that began afterwards is over."""
+    before = (await served.admin.get(f"/v1/jobs/{job}")).json()["last_started_at"]
+    (await served.admin.post(f"/v1/jobs/{job}/run")).raise_for_status()
+    async with asyncio.timeout(15):
+        while True:
+            now = (await served.admin.get(f"/v1/jobs/{job}")).json()
+            if now["last_started_at"] != before and not now["running"]:
+                assert now["last_outcome"] == "done", now["last_detail"]
+                return str(now["last_detail"])
+            await asyncio.sleep(0.05)
+
+
+async def deliveries(served: RunningControlPlane) -> list[dict[str, object]]:
+    answer = await served.admin.get("/v1/usage-webhooks/ops/deliveries")
+    items: list[dict[str, object]] = answer.raise_for_status().json()["items"]
+    return sorted(items, key=lambda item: str(item["threshold"]))
+
+
+def is_signed(secret: str, headers: dict[str, str], body: bytes) -> bool:
+    at, _, given = headers["x-tidegate-signature"].removeprefix("t=").partition(",v1=")
+    made = hmac.new(secret.encode(), at.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(made, given)
+
+
+async def test_tells_each_threshold_once_signed_with_a_key_that_is_shown_once(
+    served: RunningControlPlane, receiver: Receiver, postgres_server: PostgresServer, database_name: str
+) -> None:
+    hook = {"webhook": "ops", "url": f"http://127.0.0.1:{receiver.port}/usage"}
+    made = await served.admin.post("/v1/usage-webhooks", json=hook)
+    secret = made.raise_for_status().json()["secret"]
+    assert made.headers["cache-control"] == "no-store"
+    assert "secret" not in (await served.admin.get("/v1/usage-webhooks/ops")).json()
+    everything = postgres_server.execute("SELECT string_agg(w::text, '') FROM usage_webhooks w", database=database_name)
+    assert secret.removeprefix("tgw_") not in everything
+    assert secret not in (await served.admin.get("/v1/audit")).text
+
+    await ship(served, batch(1, cell(allowed=79)))
+    await run(served, "usage-alerts")
+    assert await deliveries(served) == []
+    await ship(served, batch(2, cell(allowed=1)))
+    for _ in range(2):
+        await run(served, "usage-alerts")
+        await run(served, "usage-webhooks")
+    assert [one["threshold"] for one in await deliveries(served)] == [0.8]
+    await ship(served, batch(3, cell(allowed=20)))
+    await run(served, "usage-alerts")
+    await run(served, "usage-webhooks")
+    assert [(one["threshold"], one["attempts"], one["error"]) for one in await deliveries(served)] == [
+        (0.8, 1, None),
+        (1.0, 1, None),
+    ]
+    assert len(receiver.got) == 2
+    headers, body = receiver.got[-1]
+    told = json.loads(body)
+    assert (told["client"], told["limit"], told["threshold"], told["used"], told["of"]) == (
+        "acme",
+        "hourly",
+        1.0,
+        100,
+        100,
+    )
+    assert headers["x-tidegate-event"] == told["id"]
+    assert headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert is_signed(secret, headers, body)
+    assert not is_signed("tgw_another", headers, body)
+
+
+async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
+    served: RunningControlPlane, receiver: Receiver, postgres_server: PostgresServer, database_name: str
+) -> None:
+    hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    secret = (await served.admin.post("/v1/usage-webhooks/ops/secret")).raise_for_status().json()["secret"]
+    await ship(served, batch(1, cell(allowed=50)))
+    receiver.status, receiver.location = 302, f"http://127.0.0.1:{receiver.port}/elsewhere"
+    await run(served, "usage-alerts")
+    await run(served, "usage-webhooks")
+    (failed,) = await deliveries(served)
+    assert (failed["attempts"], failed["error"], failed["delivered_at"]) == (1, "answered 302", None)
+    assert len(receiver.got) == 1
+    await run(served, "usage-webhooks")
+    assert len(receiver.got) == 1, "its time has not come"
+    receiver.status = 200
+    postgres_server.execute("UPDATE usage_alerts SET due_at = now()", database=database_name)
+    await run(served, "usage-webhooks")
+    (arrived,) = await deliveries(served)
+    assert (arrived["attempts"], arrived["error"], arrived["next_attempt_at"]) == (2, None, None)
+    assert is_signed(secret, *receiver.got[-1])
+
+
+async def test_gives_up_in_the_end(
+    served: RunningControlPlane, postgres_server: PostgresServer, database_name: str
+) -> None:
+    hook = {"url": "http://127.0.0.1:9/", "thresholds": [0.5]}
+    (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    postgres_server.execute("UPDATE usage_alerts SET attempts = 14, due_at = now()", database=database_name)
+    await run(served, "usage-webhooks")
+    (failed,) = await deliveries(served)
+    assert (failed["attempts"], failed["next_attempt_at"], failed["error"]) == (15, None, "ConnectError")
+
+
+async def test_reaches_nothing_that_is_not_public(make_settings: Callable[..., Settings], receiver: Receiver) -> None:
+    async with running(make_settings(), ADMIN_TOKEN) as served:
+        await prepare(served)
+        hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
+        (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
+        await ship(served, batch(1, cell(allowed=50)))
+        await run(served, "usage-alerts")
+        await run(served, "usage-webhooks")
+        (failed,) = await deliveries(served)
+        assert failed["error"] == "the host has an address that is not public"
+    assert receiver.got == []
+
+
+async def test_names_what_is_wrong_with_a_webhook(served: RunningControlPlane) -> None:
+    good = {"url": "https://example.com/"}
+    for wrong, field in (
+        ({"url": "ftp://example.com/"}, "url"),
+        ({"url": "https://user:secret@example.com/"}, "url"),
+        ({"url": "https:///nowhere"}, "url"),
+        (good | {"thresholds": []}, "thresholds"),
+        (good | {"thresholds": [0.8, 0.801]}, "thresholds"),
+        (good | {"plan": "none"}, "plan"),
+        (good | {"client": "none"}, "client"),
+        (good | {"colour": "red"}, "colour"),
+    ):
+        answer = await served.admin.put("/v1/usage-webhooks/ops", json=wrong)
+        assert answer.status_code == 422, wrong
+        assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+def test_knows_what_is_not_public_however_it_is_written() -> None:
+    for inside in (
+        "127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "255.255.255.255",
+        "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
+    ):  # fmt: skip
+        assert not all_public([inside]), inside
+        assert not all_public(["93.184.216.34", inside])
+    assert all_public(["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
+    assert url_fault("https://example.com:99999/") is not None
