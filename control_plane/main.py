@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypedDict
@@ -21,6 +22,7 @@ from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.database import Database, newest_migration
 from control_plane.enforcement.endpoints import router as enforcement_router
+from control_plane.enforcement.expiry import ended_blocks_job
 from control_plane.errors import UnavailableError
 from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.jobs.leadership import Leadership
@@ -29,7 +31,11 @@ from control_plane.jobs.runner import JobRunner
 from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.plans.endpoints import router as plans_router
+from control_plane.quotas.balancer import QuotaBalancer
 from control_plane.quotas.endpoints import router as quotas_router
+from control_plane.quotas.guard import QuotaGuard
+from control_plane.quotas.mover import QuotaMover
+from control_plane.quotas.rebalancing import Balancing
 from control_plane.quotas.service import redistribute
 from control_plane.regions.endpoints import routes as regions_routes
 from control_plane.regions.repository import principal_by_credential
@@ -49,9 +55,15 @@ from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
+from control_plane.usage.demand import demand
 from control_plane.usage.endpoints import router as usage_router
 from control_plane.usage.node_endpoints import router as usage_node_router
 from control_plane.usage.partitions import Partitions
+from control_plane.usage.plan_endpoints import router as usage_plan_router
+from control_plane.usage.rollup import usage_jobs
+from control_plane.usage.webhooks.delivery import Deliverer
+from control_plane.usage.webhooks.endpoints import router as usage_webhooks_router
+from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.body_limit import BodyLimit
 from control_plane.web.health import router as health_router
@@ -75,12 +87,14 @@ class State(TypedDict):
     jobs: Registry
     metrics: Metrics
     usage_partitions: Partitions
+    webhook_keys: WebhookKeys
     readiness: Callable[[], Awaitable[str | None]]
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The control plane as an ASGI application. Raises ``SettingsError`` for a key or token it cannot use."""
     signer = Signer(settings.signing_key())
+    webhook_keys = WebhookKeys(settings.signing_key())
     first_token = settings.first_admin_token()
     metrics = Metrics()
 
@@ -95,8 +109,9 @@ def create_app(settings: Settings) -> FastAPI:
         watcher = HeadWatcher(database, settings.heartbeat_s)
         streams = OpenStreams(database, settings.heartbeat_s)
         app.state.watcher = watcher
-        writer = ConfigWriter(database, signer)
-        registry = Registry(_jobs(database))
+        writer = ConfigWriter(database, signer, QuotaGuard(_now_us))
+        partitions = Partitions(database)
+        registry = Registry(_jobs(settings, database, writer, partitions, webhook_keys))
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
@@ -113,7 +128,8 @@ def create_app(settings: Settings) -> FastAPI:
                 rollout=Rollout(database, watcher, settings.heartbeat_s),
                 jobs=registry,
                 metrics=metrics,
-                usage_partitions=Partitions(database),
+                usage_partitions=partitions,
+                webhook_keys=webhook_keys,
                 readiness=lambda: _fault(database, watcher, bootstrap),
             )
         finally:
@@ -153,6 +169,8 @@ def create_app(settings: Settings) -> FastAPI:
         blocks_router,
         enforcement_router,
         usage_router,
+        usage_plan_router,
+        usage_webhooks_router,
         usage_node_router,
     ):
         app.include_router(router)
@@ -206,9 +224,28 @@ def run(settings: Settings) -> None:
     server(settings).run()
 
 
-def _jobs(database: Database) -> list[Job]:
+def _jobs(
+    settings: Settings, database: Database, writer: ConfigWriter, partitions: Partitions, webhook_keys: WebhookKeys
+) -> list[Job]:
     """Every job of the control plane: each domain makes its own, with what it needs bound."""
-    return [drift_job(database)]
+    balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
+    return [
+        drift_job(database),
+        QuotaMover(database, writer, settings.heartbeat_s, _now_us).job(),
+        QuotaBalancer(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
+        ended_blocks_job(database, writer),
+        *usage_jobs(
+            database,
+            partitions,
+            hourly_days=settings.usage_hourly_days,
+            daily_months=settings.usage_daily_months,
+        ),
+        *Deliverer(database, webhook_keys, may_reach_private=settings.webhooks_may_reach_private).jobs(),
+    ]
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
 
 
 def replica_name(settings: Settings) -> str:

@@ -38,6 +38,20 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=10, ge=1)
     max_failed_authentications: int = Field(default=30, ge=1)
     """Wrong credentials a minute and client address before all its attempts are refused for the rest of it."""
+    quota_rebalancing_s: float = Field(default=300.0, ge=1)
+    """How often `auto` shares follow demand."""
+    quota_floor: float = Field(default=0.05, ge=0, le=0.5)
+    """The fraction of a limit that every region keeps, whatever its demand."""
+    quota_damping: float = Field(default=0.5, gt=0, le=1)
+    """How much of the way to what demand asks for one run goes."""
+    quota_min_change: float = Field(default=0.05, ge=0, le=1)
+    """Shares stay unless some region's would move by this fraction of the limit."""
+    usage_hourly_days: int = Field(default=93, ge=32, le=800)
+    """How long usage by client and hour is kept; its days stay."""
+    usage_daily_months: int = Field(default=25, ge=2, le=120)
+    """How long usage by client and day, and everybody's hours together, are kept."""
+    webhooks_may_reach_private: bool = False
+    """Let usage webhooks go to addresses that are not public."""
     log_level: str = "info"
 
     def signing_key(self) -> Ed25519PrivateKey:
