@@ -84,6 +84,8 @@ lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra local --extra rls --extra tracing -o requirements/local.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra local --extra rls --extra tracing --extra dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra rls --extra tracing -c requirements/local.txt -o requirements/image.txt
+	$(LOCK) $(ARGS) requirements/build.in -c requirements/local.txt -o requirements/build.txt
 
 clean:
 	rm -rf $(VENV) $(CACHE) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist

@@ -1,0 +1,81 @@
+"""The container image's definition and the compose project, as far as they can be tried without a container engine."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from contract.credentials import credential_kind
+
+ROOT = Path(__file__).parents[2]
+CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text()
+
+
+def copied() -> set[str]:
+    """What the Containerfile takes from the project."""
+    lines = re.findall(r"^COPY (?!--from)(.*)$", CONTAINERFILE, re.MULTILINE)
+    return {source for line in lines for source in line.split()[:-1]}
+
+
+def test_the_image_is_built_from_what_is_there_and_holds_every_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert copied() >= set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    for source in copied():
+        assert (ROOT / source).exists(), source
+    ignored = (ROOT / "deploy" / "Containerfile.dockerignore").read_text().splitlines()
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied()
+
+
+def test_the_image_installs_hashed_wheels_only_and_runs_as_nobody():
+    installs = re.findall(r"bin/pip install ([^\\\n]*)", CONTAINERFILE)
+    assert installs
+    for install in installs:
+        assert "--require-hashes" in install or ("--no-index" in install and "--no-deps" in install)
+    stages = re.split(r"^FROM ", CONTAINERFILE, flags=re.MULTILINE)[1:]
+    assert len(stages) == 2
+    assert re.search(r"^USER 10001:10001$", stages[-1], re.MULTILINE)
+    assert "pip install" not in stages[-1]
+
+
+def pins(name: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / name).read_text()
+    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", text, re.MULTILINE))
+
+
+def test_the_image_has_the_versions_that_tests_ran_with():
+    image, tested = pins("image.txt"), pins("dev.txt")
+    assert pins("runtime.txt").items() <= image.items()
+    assert image.items() <= tested.items()
+    assert pins("build.txt").items() <= tested.items()
+
+
+def test_the_compose_project_makes_its_secrets_once(tmp_path):
+    def run() -> dict[str, str]:
+        script = ROOT / "deploy" / "make_secrets.py"
+        subprocess.run([sys.executable, script, tmp_path], check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+        return {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    made = run()
+    assert run() == made
+    assert credential_kind(made["admin-token"].strip()) == "admin"
+    env = dict(re.findall(r"^export (\w+)=([\w:+/@.-]+)$", made["env"], re.MULTILINE))
+    assert len(env) == made["env"].count("\n")
+    assert credential_kind(env["TIDEGATE_REGION_CREDENTIAL"]) == "region"
+    assert made["postgres-password"] in env["TIDEGATE_DATABASE_URL"]
+    assert re.fullmatch("[0-9a-f]{64}", env["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"])
+
+
+def test_every_service_of_the_compose_project_that_is_ours_is_locked_down_and_waits_for_what_it_needs():
+    compose = YAML(typ="safe").load((ROOT / "deploy" / "compose.yaml").read_text())
+    services = compose["services"]
+    for service in services.values():
+        assert set(service.get("depends_on", {})) <= set(services)
+        for published in service.get("ports", ()):
+            assert published.startswith("127.0.0.1:")
+        if service["image"].startswith("tidegate"):
+            assert service["read_only"] is True
+            assert service["cap_drop"] == ["ALL"]
+    assert set(services["node"]["depends_on"]) == {"region", "valkey"}
