@@ -31,7 +31,7 @@ def build_app(node: Node) -> FastAPI:
         async with node.running():
             yield
 
-    return create_app(node.door, node.peer_door, node, lifespan)
+    return create_app(node.door, node.peer_door, node.hold_door, node, lifespan)
 
 
 def app_from_environment() -> FastAPI:

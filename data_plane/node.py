@@ -22,10 +22,12 @@ from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_accounts import RedisAccounts
 from data_plane.adapters.redis_counts import RedisCountStore
+from data_plane.adapters.redis_holds import RedisHoldStore
 from data_plane.adapters.redis_register import RedisNodeRegister
 from data_plane.adapters.redis_survey import RedisSurvey
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.api.door import Door
+from data_plane.api.hold_door import HoldDoor
 from data_plane.api.metrics import CONTENT_TYPE, NodeMetrics, info
 from data_plane.api.node_metrics import (
     ConfigFigures,
@@ -40,12 +42,14 @@ from data_plane.api.peer_door import PeerDoor
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
+from data_plane.domain.holds import signing_key
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.census import Census
 from data_plane.services.config import ConfigService, Snapshot
 from data_plane.services.decide import Decider
+from data_plane.services.holds import Holds
 from data_plane.services.last_resort import LastResort
 from data_plane.services.membership import Membership
 from data_plane.services.reconcile import Reconciler
@@ -106,6 +110,14 @@ class Node:
             self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
             key_sources=settings.key_sources, trusted_hops=settings.trusted_hops,
+        )  # fmt: skip
+        self._holds = Holds(
+            self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
+            signing_key(settings.region_credential.get_secret_value()), secrets.token_bytes,
+        )  # fmt: skip
+        self.hold_door = HoldDoor(
+            self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
+            trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
         )  # fmt: skip
         self._metrics = NodeMetrics()
         self._metrics.add(

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from contract.decision import CheckRequest, Decision
+from contract.holds import Lease, LeaseRequest, Reservation, ReservationRequest, Returned, Returns, Settled, Settlement
 
 
 def _schema(of: Any) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": _json(PROBLEM, "application/problem+json")}
 
 
-TAGS = [{"name": "decisions"}, {"name": "operations"}]
+TAGS = [{"name": "decisions"}, {"name": "leases and reservations"}, {"name": "operations"}]
 _REFUSED = {
     400: _problem("not JSON"),
     401: _problem("no, unknown or expired key, or gateway token"),
@@ -99,6 +100,28 @@ AUTHORIZE: dict[str, Any] = {
         429: _problem("denied"),
     },
 }
+
+
+def _hold(request: Any, answer: Any, **responses: dict[str, Any]) -> dict[str, Any]:
+    """An operation on leases or reservations."""
+    statuses = {int(name.removeprefix("on_")): response for name, response in responses.items()}
+    return {
+        "tags": ["leases and reservations"],
+        "openapi_extra": _body(_schema(request)),
+        "responses": {
+            200: {"description": "done", "content": _json(_schema(answer))},
+            **statuses,
+            **_REFUSED,
+            503: _problem("the store does not answer: nothing was taken"),
+        },
+    }
+
+
+_DENIED = {"description": "denied", "content": _json(_DECISION, "application/problem+json")}
+LEASE = _hold(LeaseRequest, Lease, on_429=_DENIED)
+LEASE_RETURN = _hold(Returns, Returned)
+RESERVATION = _hold(ReservationRequest, Reservation, on_429=_DENIED)
+SETTLEMENT = _hold(Settlement, Settled, on_409=_problem("its time is over, or it was settled at another cost before"))
 _ANY_OBJECT = {"description": "as it is", "content": _json({"type": "object"})}
 HEALTH: dict[str, Any] = {"tags": ["operations"]}
 READY: dict[str, Any] = {"tags": ["operations"], "responses": {200: _ANY_OBJECT, 503: _ANY_OBJECT}}

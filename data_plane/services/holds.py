@@ -99,7 +99,8 @@ class Holds:
         limits, unit_cost = one.bound.limits, one.cost
         reason = why_not_leasable(limits)
         if reason is not None:
-            return Grant(conclude(one, []), None, 0, 0.0, reason)
+            verdict, _ = await self._take(one, 0)
+            return Grant(verdict, None, 0, 0.0, reason)
         if not limits or not unit_cost:
             return Grant(conclude(one, []), None, request.units, request.ttl_s)
         units = first_ask(request.units, unit_cost, limits)

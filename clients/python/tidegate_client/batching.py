@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_client.messages import Check, Decision, GarbledAnswerError, InvalidCheckError, read_batch
-from tidegate_client.nodes import Answered, NoAnswerError
+from tidegate_client.nodes import CHECK_BATCH, Answered, NoAnswerError
 
 MOST_IN_FLIGHT = 2
 MOST_WAITING = 100_000
@@ -63,7 +63,7 @@ class Batcher:
         self.batches += 1
         checks = [{**waiting.check.members(), "cost": waiting.cost} for waiting in batch]
         try:
-            answered = await self._post("/v1/check/batch", msgspec.json.encode({"checks": checks}))
+            answered = await self._post(CHECK_BATCH, msgspec.json.encode({"checks": checks}))
             if answered.status != 200:
                 raise _refused(answered)
             decisions = read_batch(answered.body, len(batch))

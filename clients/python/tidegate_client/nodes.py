@@ -9,6 +9,7 @@ import httpx
 
 from tidegate_client.options import Options
 
+CHECK_BATCH = "/v1/check/batch"
 REST_S = 0.1
 LONGEST_REST_S = 5.0
 MOST_ANSWER_BYTES = 4 * 1024 * 1024
@@ -51,8 +52,12 @@ class Nodes:
         if options.token is not None:
             headers["x-tidegate-token"] = options.token
         verify: ssl.SSLContext | bool = options.verify
-        self._http = httpx.AsyncClient(
-            headers=headers, timeout=options.timeout_s, limits=_LIMITS, trust_env=False, verify=verify
+        # A node serves checks on a lane of their own; a connection that once asked for something else has left it.
+        self._lane, self._other = (
+            httpx.AsyncClient(
+                headers=headers, timeout=options.timeout_s, limits=_LIMITS, trust_env=False, verify=verify
+            )
+            for _ in range(2)
         )
         self._nodes = [_Node(url) for url in options.urls]
         self._now = now
@@ -76,10 +81,12 @@ class Nodes:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._lane.aclose()
+        await self._other.aclose()
 
     async def _post(self, node: _Node, path: str, body: bytes) -> Answered:
-        async with self._http.stream("POST", node.url + path, content=body) as response:
+        http = self._lane if path == CHECK_BATCH else self._other
+        async with http.stream("POST", node.url + path, content=body) as response:
             chunks, size = [], 0
             async for chunk in response.aiter_raw():
                 size += len(chunk)

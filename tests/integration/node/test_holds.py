@@ -1,0 +1,235 @@
+"""Leases and reservations over HTTP, on a real store: taken once, returned once, never more than the limit."""
+
+import asyncio
+
+import pytest
+
+from contract.config import Client, Endpoint, Gateway, Plan
+from contract.credentials import secret_sha256
+from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
+
+WINDOWS = ("fixed_window", "sliding_window")
+ALL = (*WINDOWS, "sliding_log", "token_bucket", "leaky_bucket")
+KEY = "tg_acme"
+
+
+def config(limit=100, **members):
+    return [
+        Plan(plan="p", limits=(rule(1, "hourly", limit, **members),)),
+        Client(client="acme", plan="p"),
+        key_of("acme", KEY),
+        Endpoint(endpoint="export", method="POST", path="/export", cost=5),
+    ]
+
+
+async def remaining(node) -> int:
+    return (await node.post("/v1/check", json={"api_key": KEY, "cost": 0})).json()["remaining"]
+
+
+async def lease(node, units, **members):
+    response = await node.post("/v1/leases", json={"api_key": KEY, "units": units, **members})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def give_back(node, *returns):
+    body = {"returns": [{"lease": text, "unused": unused} for text, unused in returns]}
+    response = await node.post("/v1/leases/return", json=body)
+    assert response.status_code == 200, response.text
+    return response.json()["returned"]
+
+
+@pytest.mark.parametrize("algorithm", [*WINDOWS, "token_bucket"])
+async def test_what_a_lease_does_not_spend_goes_back_once(tmp_path, store_url, algorithm):
+    async with node_client(tmp_path, store_url, config(algorithm=algorithm)) as node:
+        taken = await lease(node, 1_000)
+        assert (taken["granted"], taken["allowed"], taken["limit"], taken["remaining"]) == (10, True, 100, 90)
+        assert 0 < taken["expires_in_s"] <= 1
+        assert await remaining(node) == 90
+        assert await give_back(node, (taken["lease"], 7)) == [7]
+        assert await give_back(node, (taken["lease"], 7)) == [0]
+        assert await remaining(node) == 97
+
+
+async def test_no_more_goes_back_than_was_taken(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        taken = await lease(node, 4)
+        assert await give_back(node, (taken["lease"], 500)) == [4]
+        assert await remaining(node) == 100
+
+
+async def test_an_expired_lease_is_lost(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        taken = await lease(node, 4, ttl_s=0.001)
+        deadline = asyncio.get_running_loop().time() + taken["expires_in_s"]
+        while asyncio.get_running_loop().time() <= deadline:
+            await asyncio.sleep(0.002)
+        assert await give_back(node, (taken["lease"], 4)) == [0]
+        assert await remaining(node) == 96
+
+
+async def test_a_renewal_returns_the_lease_before_it(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        first = await lease(node, 8)
+        second = await lease(node, 8, returns=[{"lease": first["lease"], "unused": 5}])
+        assert second["granted"] == 8
+        assert await remaining(node) == 100 - 3 - 8
+
+
+async def test_leases_shrink_near_the_limit_and_end_in_a_denial(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config(limit=100)) as node:
+        await node.post("/v1/check", json={"api_key": KEY, "cost": 92})
+        granted = []
+        while True:
+            response = await node.post("/v1/leases", json={"api_key": KEY, "units": 10})
+            if response.status_code == 429:
+                break
+            granted.append(response.json()["granted"])
+        assert sum(granted) == 8
+        assert granted[0] == 4
+        assert granted[-1] == 1
+        denied = response.json()
+        assert (denied["granted"], denied["lease"], denied["error"]) == (0, None, "rate_limit_exceeded")
+        assert int(response.headers["retry-after"]) > 0
+
+
+async def test_a_route_with_a_cost_takes_it_for_every_unit(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        taken = await lease(node, 10, method="POST", path="/export")
+        assert taken["granted"] == 2
+        assert await remaining(node) == 90
+        assert await give_back(node, (taken["lease"], 1)) == [1]
+        assert await remaining(node) == 95
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_log", "leaky_bucket"])
+async def test_limits_that_date_each_request_cannot_be_leased(tmp_path, valkey_url, algorithm):
+    async with node_client(tmp_path, valkey_url, config(algorithm=algorithm)) as node:
+        full = await remaining(node)
+        answer = await lease(node, 10)
+        assert (answer["granted"], answer["lease"]) == (0, None)
+        assert "hourly" in answer["reason"]
+        assert await remaining(node) == full
+
+
+async def test_a_lease_ends_with_its_window(tmp_path, valkey_url):
+    second = config(limit=1_000, algorithm="fixed_window", window_us=500_000)
+    async with node_client(tmp_path, valkey_url, second) as node:
+        for _ in range(5):
+            taken = await lease(node, 1, ttl_s=10)
+            assert taken["expires_in_s"] <= taken["reset_after_s"] <= 0.5
+
+
+async def test_without_a_limit_everything_asked_for_is_granted(tmp_path, valkey_url):
+    nothing = [Plan(plan="p"), Client(client="acme", plan="p"), key_of("acme", KEY)]
+    async with node_client(tmp_path, valkey_url, nothing) as node:
+        taken = await lease(node, 5_000)
+        assert (taken["granted"], taken["lease"]) == (5_000, None)
+
+
+@pytest.mark.parametrize("mode", ["regional", "shared", "strict"])
+async def test_leases_and_checks_together_admit_exactly_the_limit(tmp_path, valkey_url, mode):
+    async with node_client(tmp_path, valkey_url, config(limit=200, mode=mode)) as node:
+        admitted = 0
+
+        async def worker(nth: int) -> None:
+            nonlocal admitted
+            for turn in range(100):
+                if (nth + turn) % 2:
+                    response = await node.post("/v1/check", json={"api_key": KEY})
+                    admitted += response.status_code == 200
+                    if response.status_code == 429:
+                        return
+                else:
+                    taken = (await node.post("/v1/leases", json={"api_key": KEY, "units": 6})).json()
+                    spent = taken["granted"] // 2
+                    admitted += spent
+                    if taken["lease"] is not None:
+                        back = await give_back(node, (taken["lease"], taken["granted"] - spent))
+                        admitted += taken["granted"] - spent - back[0]
+
+        await asyncio.gather(*(worker(nth) for nth in range(8)))
+        assert 150 < admitted <= 200
+        assert await remaining(node) == 200 - admitted
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+async def test_a_reservation_counts_at_its_true_cost(tmp_path, store_url, algorithm):
+    async with node_client(tmp_path, store_url, config(algorithm=algorithm)) as node:
+        for estimate, cost in ((40, 10), (40, 0), (10, 30), (20, 20)):
+            left = await remaining(node)
+            held = (await node.post("/v1/reservations", json={"api_key": KEY, "cost": estimate})).json()
+            assert (held["reserved"], held["remaining"]) == (estimate, left - estimate)
+            settlement = {"reservation": held["reservation"], "cost": cost}
+            first = (await node.post("/v1/reservations/settle", json=settlement)).json()
+            again = (await node.post("/v1/reservations/settle", json=settlement)).json()
+            difference = {"returned": max(0, estimate - cost), "charged": max(0, cost - estimate)}
+            assert first == {**difference, "repeated": False}
+            assert again == {**difference, "repeated": True}
+            assert await remaining(node) == left - cost
+            other = await node.post("/v1/reservations/settle", json={**settlement, "cost": cost + 1})
+            assert (other.status_code, other.json()["error"]) == (409, "reservation_ended")
+            assert await remaining(node) == left - cost
+
+
+async def test_an_estimate_that_does_not_fit_is_denied_and_takes_nothing(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        response = await node.post("/v1/reservations", json={"api_key": KEY, "cost": 101})
+        assert (response.status_code, response.json()["reservation"]) == (429, None)
+        assert await remaining(node) == 100
+
+
+async def test_what_nobody_signed_is_refused_by_name(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        taken = await lease(node, 4)
+        held = (await node.post("/v1/reservations", json={"api_key": KEY, "cost": 4})).json()["reservation"]
+        turned = taken["lease"][:-6] + ("A" if taken["lease"][-6] != "A" else "B") + taken["lease"][-5:]
+        for text in ("x", "é", turned, held):
+            response = await node.post("/v1/leases/return", json={"returns": [{"lease": text, "unused": 1}]})
+            assert response.status_code == 422, response.text
+            assert response.json()["errors"][0]["field"] == "returns[0].lease"
+        response = await node.post("/v1/reservations/settle", json={"reservation": taken["lease"], "cost": 1})
+        assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "reservation")
+        assert await remaining(node) == 100 - 4 - 4
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/leases", {"api_key": KEY, "units": 0}, "units"),
+        ("/v1/leases", {"api_key": KEY, "units": 1, "ttl_s": 11}, "ttl_s"),
+        ("/v1/leases", {"api_key": KEY, "client": "acme", "units": 1}, "client"),
+        ("/v1/leases", {"api_key": KEY, "units": 1, "cost": 2}, "cost"),
+        ("/v1/leases", {"client": "nobody", "units": 1}, "client"),
+        ("/v1/leases", {"ip": "fe80::1%eth0", "units": 1}, "ip"),
+        ("/v1/reservations", {"api_key": KEY}, "cost"),
+        ("/v1/reservations", {"api_key": KEY, "cost": -1}, "cost"),
+        ("/v1/leases/return", {"returns": []}, "returns"),
+    ],
+)
+async def test_bad_input_is_named(tmp_path, valkey_url, path, body, field):
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        response = await node.post(path, json=body)
+        assert response.status_code == 422, response.text
+        told = response.json()
+        assert field in {error["field"] for error in told["errors"]} or field in told["detail"]
+
+
+async def test_leases_need_who_may_speak_for_clients(tmp_path, valkey_url):
+    gateway = Gateway(sha256=secret_sha256(GATEWAY_TOKEN), gateway="edge")
+    async with node_client(tmp_path, valkey_url, [*config(), gateway], trust="token") as node:
+        body = {"api_key": KEY, "units": 1}
+        assert (await node.post("/v1/leases", json=body)).status_code == 401
+        headers = {"X-Tidegate-Token": GATEWAY_TOKEN}
+        assert (await node.post("/v1/leases", json=body, headers=headers)).status_code == 200
+
+
+async def test_without_the_store_nothing_is_leased(tmp_path, start_store):
+    store = start_store()
+    async with node_client(tmp_path, store.url, config()) as node:
+        taken = await lease(node, 4)
+        store.child.kill()
+        response = await node.post("/v1/leases", json={"api_key": KEY, "units": 1})
+        assert (response.status_code, response.json()["error"]) == (503, "store_unavailable")
+        body = {"returns": [{"lease": taken["lease"], "unused": 1}]}
+        assert (await node.post("/v1/leases/return", json=body)).status_code == 503
