@@ -26,7 +26,7 @@ def decision_routes(door: Door) -> APIRouter:
         body = await read_body(request, MAX_BODY_BYTES)
         if isinstance(body, Response):
             return body
-        return await _ask(lambda reply: door.check(_headers(request), body, RepliedQuestion(reply)))
+        return await _ask(lambda reply: door.check(RepliedQuestion(_headers(request), body, reply)))
 
     @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
     async def check_batch(request: Request) -> Response:
@@ -41,8 +41,9 @@ def decision_routes(door: Door) -> APIRouter:
         target = request.scope["raw_path"].decode("latin-1")
         if query := request.scope["query_string"]:
             target += "?" + query.decode("latin-1")
+        headers = _headers(request)
         return await _ask(
-            lambda reply: door.authorize(request.method, target, _headers(request), RepliedAuthorizeQuestion(reply))
+            lambda reply: door.authorize(request.method, target, RepliedAuthorizeQuestion(headers, reply))
         )
 
     router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)

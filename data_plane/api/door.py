@@ -58,15 +58,24 @@ class Door:
         self._trusted_hops = trusted_hops
         self._replays = Replays()
 
-    def check(self, headers: Headers, body: bytes, question: Question) -> None:
+    def check(self, question: Question) -> None:
         """``POST /v1/check``."""
         try:
-            caller = NETWORK if self._trust == "network" else self._caller(headers)
+            caller = NETWORK if self._trust == "network" else self._caller(question.headers)
+            body = question.body
             if len(body) > MAX_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
-            question.request = request = _understood(body, caller)
+            request = _understood(body, caller)
+            question.request = request
             question.plain = request.request_id is None and not request.explain
-            self._ask(question)
+            decider = self._decider
+            question.decider = decider
+            question.renderer = self._renderer
+            question.asked_us = self._now_us()
+            question.id_prefix = self._id_prefix
+            self._id_number = question.id_number = self._id_number + 1
+            if decider.make_ready(question):
+                decider.submit(question)
         except InputError as error:
             question.reply(error.answer())
         except (UnknownNameError, InvalidAddressError) as error:
@@ -115,11 +124,12 @@ class Door:
         if ready:
             decider.submit_all(ready)
 
-    def authorize(self, method: str, target: str, headers: Headers, question: AuthorizeQuestion) -> None:
+    def authorize(self, method: str, target: str, question: AuthorizeQuestion) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
         asked: Question = question
+        headers = question.headers
         if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
-            asked = RepliedAuthorizeQuestion(_nginx_reply(question.reply))
+            asked = RepliedAuthorizeQuestion(headers, _nginx_reply(question.reply))
         try:
             caller = self._caller(headers)
             gateway = caller.gateway
@@ -133,7 +143,7 @@ class Door:
                 first = self._replays.first_time((gateway.gateway, named), asked.reply, self._now_us())
                 if first is None:
                     return
-                asked = RepliedAuthorizeQuestion(first)
+                asked = RepliedAuthorizeQuestion(headers, first)
             asked.request = check
             asked.plain = True
             self._ask(asked)

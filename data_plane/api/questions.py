@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from data_plane.api.answers import JSON_TYPE, Answer
+from data_plane.api.caller import Headers
 from data_plane.api.forms import Form
 from data_plane.domain.check import Refusal, Verdict
 from data_plane.domain.wire import FIGURES
@@ -29,10 +30,16 @@ class Question(Check):
     if not TYPE_CHECKING:  # as in Check
         __slots__ = ()
 
+    body: bytes
     renderer: "Renderer"
     id_prefix: bytes
     id_number: int
     plain: bool
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        raise NotImplementedError
 
     @property
     def request_id(self) -> str:
@@ -101,10 +108,17 @@ class AuthorizeQuestion(Question):
 class RepliedQuestion(Question):
     """A check whose answer is handed to a callback."""
 
-    __slots__ = (*QUESTION_SLOTS, "_reply")
+    __slots__ = (*QUESTION_SLOTS, "_headers", "_reply", "body")
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, headers: Headers, body: bytes, reply: Reply) -> None:
+        self._headers = headers
+        self.body = body
         self._reply = reply
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        return self._headers
 
     def reply(self, answer: Answer) -> None:
         """Hand over the answer."""
@@ -114,10 +128,16 @@ class RepliedQuestion(Question):
 class RepliedAuthorizeQuestion(AuthorizeQuestion):
     """A subrequest whose answer is handed to a callback."""
 
-    __slots__ = (*QUESTION_SLOTS, "_reply")
+    __slots__ = (*QUESTION_SLOTS, "_headers", "_reply")
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, headers: Headers, reply: Reply) -> None:
+        self._headers = headers
         self._reply = reply
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        return self._headers
 
     def reply(self, answer: Answer) -> None:
         """Hand over the answer."""

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -132,6 +133,10 @@ class AnsweringConnection(asyncio.Protocol):
             else:
                 self._finish()
 
+    def answer_ok(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
+        """As ``answer`` with 200."""
+        self.answer(exchange, 200, headers, body)
+
     def _all_answered(self) -> None:
         """Nothing is in flight any more."""
         raise NotImplementedError
@@ -167,7 +172,7 @@ class AnsweringConnection(asyncio.Protocol):
         self._stop_listening()
         self._lingers = True
         self.expires = NEVER
-        exchange = new_exchange(Exchange, self, NO_HEAD._replace(bodiless=refusal.bodiless), b"")
+        exchange = new_exchange(Exchange, self, msgspec.structs.replace(NO_HEAD, bodiless=refusal.bodiless), b"")
         self._last = exchange
         self._queue.append(exchange)
         exchange.respond(refusal.status, PROBLEM_HEADERS, problem(refusal.status, refusal.detail))

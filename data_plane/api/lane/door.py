@@ -14,6 +14,10 @@ class Asker(Protocol):
         """Send the answer when its turn has come."""
         ...
 
+    def answer_ok(self, exchange: "Exchange", headers: bytes, body: bytes) -> None:
+        """The same with 200."""
+        ...
+
 
 class Exchange:
     """One request being answered. ``head`` is the same object when a client repeats a head byte for byte, so what a
@@ -60,6 +64,13 @@ class Exchange:
         if asker is not None:
             self.asker = None
             asker.answer(self, status, headers, body)
+
+    def respond_ok(self, headers: bytes, body: bytes) -> None:
+        """As ``respond`` with 200."""
+        asker = self.asker
+        if asker is not None:
+            self.asker = None
+            asker.answer_ok(self, headers, body)
 
 
 def new_exchange(kind: type[Exchange], asker: Asker, head: Head, body: bytes) -> Exchange:

@@ -8,6 +8,8 @@ body. Two parties that read a head differently are what request smuggling is mad
 import re
 from typing import Final, NamedTuple
 
+import msgspec
+
 from data_plane.api.lane.limits import LaneLimits
 from data_plane.api.lane.refusal import Refusal
 
@@ -23,6 +25,7 @@ _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REMEMBERED = 2048
 _REMEMBERED_BYTES = 256
+_REMEMBERED_HEAD_BYTES = 1024
 _TEXT = bytes([9, *range(32, 127), *range(128, 256)])
 _CHEAP_BYTES = 512
 """A request line this short is checked again with every packet until the head is whole; a longer one only then."""
@@ -42,7 +45,7 @@ class Framing(NamedTuple):
     expects_continue: bool
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """A head that was understood. ``target`` is raw; names in ``fields`` are lower-case, values are trimmed."""
 
     method: bytes
@@ -57,6 +60,9 @@ class Head(NamedTuple):
     expects_continue: bool
     bodiless: bool
     """HEAD: the answer has the length of a body but not the body."""
+
+    common: bool = False
+    """HTTP/1.1 of a client that stays, and a body whose length is known: nothing special is to be done."""
 
 
 NO_HEAD = Head(
@@ -92,6 +98,8 @@ class HeadParser:
         self._limits = limits
         self._body_bytes = (limits.check_body_bytes, limits.batch_body_bytes, limits.authorize_body_bytes)
         self._lines = _Lines()
+        self.common: dict[bytes, Head] = {}
+        """Heads of ``/v1/check`` that were understood and are common, by their bytes: the next request has the same."""
         self._framings: tuple[dict[Fields, Framing], dict[Fields, Framing]] = ({}, {})
         """By the fields that frame a request; the first for HTTP/1.1, the second for HTTP/1.0."""
 
@@ -111,7 +119,7 @@ class HeadParser:
         route = _route(method, target)
         if route != ELSEWHERE and length > self._body_bytes[route]:
             raise too_much(413, target, f"The body is longer than {self._body_bytes[route]} bytes.")
-        return Head(
+        head = Head(
             method,
             target,
             fields,
@@ -122,7 +130,13 @@ class HeadParser:
             old,
             framing.expects_continue,
             method == b"HEAD",
+            framing.keep_alive and not (framing.chunked or old or framing.expects_continue or method == b"HEAD"),
         )
+        if route == CHECK and head.common and len(raw) <= _REMEMBERED_HEAD_BYTES:
+            if len(self.common) >= _REMEMBERED:
+                self.common.clear()
+            self.common[raw] = head
+        return head
 
     def body_bytes(self, head: Head) -> int:
         """The longest body, in bytes, that the route of ``head`` takes."""

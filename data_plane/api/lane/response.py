@@ -12,11 +12,14 @@ class ResponseBuilder:
     def __init__(self) -> None:
         self._date = b""
         self._beginnings: dict[int, bytes] = {}
+        self.ok = self._begin(200)
+        """How every 200 begins at the moment."""
 
     def set_date(self, epoch_s: float) -> None:
         """Call about once a second."""
         self._date = formatdate(epoch_s, usegmt=True).encode()
         self._beginnings.clear()
+        self.ok = self._begin(200)
 
     def build(self, status: int, headers: bytes, body: bytes) -> bytes:
         """The common case: an HTTP/1.1 connection that stays open. ``headers`` are whole lines, CRLF included."""

@@ -88,7 +88,7 @@ def flat(own) -> list[int]:
 def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str) -> None:
     names, own = limits
     answers: list[Answer] = []
-    question = asked(RepliedQuestion, names, client, reset_format, answers.append)
+    question = asked(RepliedQuestion, names, client, reset_format, (), b"", answers.append)
     question.done(flat(own), 1, NOW_US)
     question.plain = False
     question.done(flat(own), 1, NOW_US)
@@ -105,7 +105,7 @@ def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_for
 def test_the_answer_of_forward_auth_is_the_careful_one(limits, client: str, reset_format: str) -> None:
     names, own = limits
     answers: list[Answer] = []
-    question: AuthorizeQuestion = asked(RepliedAuthorizeQuestion, names, client, reset_format, answers.append)
+    question: AuthorizeQuestion = asked(RepliedAuthorizeQuestion, names, client, reset_format, (), answers.append)
     question.done(flat(own), 1, NOW_US)
     question.plain = False
     question.done(flat(own), 1, NOW_US)
@@ -130,5 +130,5 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
 
 
 def test_a_books_bounds_keep_their_forms() -> None:
-    question = asked(RepliedQuestion, ["hourly"], "acme", "epoch", print)
+    question = asked(RepliedQuestion, ["hourly"], "acme", "epoch", (), b"", print)
     assert question.form() is question.form()
