@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal
 
-Fault = Literal["hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless"]
+Fault = Literal["hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless", "none"]
 
 
 class FaultyNode:

@@ -62,6 +62,18 @@ async def test_a_node_that_failed_rests_and_the_policy_answers_at_once():
         assert time.monotonic() - began < TIMEOUT_S + LATE_S
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_when_the_node_is_well_again_it_is_asked_again(fault):
+    async with faulty_node(fault) as node, AsyncTidegate(options(node.url)) as one:
+        answers = await asyncio.gather(*(one.check(api_key=str(nth)) for nth in range(5)))
+        assert {answer.source for answer in answers} == {"policy"}
+        node.fault = "none"
+        deadline = time.monotonic() + 10
+        while (await one.decide(CHECK)).source != "node":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+
+
 async def test_every_check_of_a_batch_gets_the_policy():
     async with faulty_node("garbage") as node, AsyncTidegate(options(node.url, on_failure="closed")) as one:
         answers = await asyncio.gather(*(one.check(api_key=str(nth)) for nth in range(100)))

@@ -1,21 +1,16 @@
 """Posts to the nodes of a region: one that fails rests for a while, and nothing that may have counted is sent twice."""
 
-import ssl
+import asyncio
 import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import httpx
-
+from tidegate_client.http import BrokenError, NotSentError, Origin
 from tidegate_client.options import Options
 
 CHECK_BATCH = "/v1/check/batch"
 REST_S = 0.1
 LONGEST_REST_S = 5.0
-MOST_ANSWER_BYTES = 4 * 1024 * 1024
-# Shorter than a node's own keep-alive (75 s): a connection is not used in the moment in which the node closes it.
-_LIMITS = httpx.Limits(max_connections=32, max_keepalive_connections=32, keepalive_expiry=30)
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 class NoAnswerError(Exception):
@@ -31,8 +26,11 @@ class Answered(NamedTuple):
 
 
 class _Node:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, options: Options, now: Callable[[], float]) -> None:
         self.url = url.rstrip("/")
+        headers = {} if options.token is None else {"x-tidegate-token": options.token}
+        # A node serves checks on a lane of their own; a connection that once asked for something else has left it.
+        self.lane, self.other = (Origin(url, headers, options.tls, now) for _ in range(2))
         self.rests_until = 0.0
         self.rest_s = REST_S
 
@@ -48,18 +46,8 @@ class Nodes:
     """The nodes of ``options.urls``; ``now`` is a clock that only goes forward, in seconds."""
 
     def __init__(self, options: Options, now: Callable[[], float] = time.monotonic) -> None:
-        headers = {"content-type": "application/json"}
-        if options.token is not None:
-            headers["x-tidegate-token"] = options.token
-        verify: ssl.SSLContext | bool = options.verify
-        # A node serves checks on a lane of their own; a connection that once asked for something else has left it.
-        self._lane, self._other = (
-            httpx.AsyncClient(
-                headers=headers, timeout=options.timeout_s, limits=_LIMITS, trust_env=False, verify=verify
-            )
-            for _ in range(2)
-        )
-        self._nodes = [_Node(url) for url in options.urls]
+        self._nodes = [_Node(url, options, now) for url in options.urls]
+        self._timeout_s = options.timeout_s
         self._now = now
         self._turn = 0
         self.failures = 0
@@ -70,34 +58,31 @@ class Nodes:
         Only a request that was never sent goes to the next node. What was sent may have counted, answer or not.
         """
         for node in self._awake(origin):
+            way = node.lane if path == CHECK_BATCH else node.other
             try:
-                return await self._post(node, path, body)
-            except _NEVER_SENT:
+                async with asyncio.timeout(self._timeout_s):
+                    status, answer = await way.post(path, body)
+            except NotSentError:
                 self._failed(node)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                continue
+            except BrokenError as error:
                 self._failed(node)
-                raise NoAnswerError(type(error).__name__) from error
+                raise NoAnswerError(str(error)) from error
+            except TimeoutError as error:
+                self._failed(node)
+                raise NoAnswerError("no answer in time") from error
+            if status >= 500:
+                self._failed(node)
+                raise NoAnswerError(f"status {status}")
+            node.answered()
+            return Answered(node.url, status, answer)
         raise NoAnswerError("no node can be reached")
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._lane.aclose()
-        await self._other.aclose()
-
-    async def _post(self, node: _Node, path: str, body: bytes) -> Answered:
-        http = self._lane if path == CHECK_BATCH else self._other
-        async with http.stream("POST", node.url + path, content=body) as response:
-            chunks, size = [], 0
-            async for chunk in response.aiter_raw():
-                size += len(chunk)
-                if size > MOST_ANSWER_BYTES:
-                    raise httpx.ReadError("the answer is too long")
-                chunks.append(chunk)
-        if response.status_code >= 500:
-            self._failed(node)
-            raise NoAnswerError(f"status {response.status_code}")
-        node.answered()
-        return Answered(node.url, response.status_code, b"".join(chunks))
+        for node in self._nodes:
+            await node.lane.aclose()
+            await node.other.aclose()
 
     def _awake(self, origin: str | None) -> list[_Node]:
         """Who may be asked, in turn."""

@@ -1,5 +1,6 @@
 """How a client of Tidegate behaves."""
 
+import ssl
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,8 @@ class Options:
 
     ``timeout_s`` bounds every check, come what may; then ``on_failure`` decides. ``leases``: hold small allotments and
     decide here; ``lease_s`` is how long one may be spent. ``remember_denials_s``: who was just denied is denied again
-    without asking, for as long as the answer said and at most so long (0: always ask).
+    without asking, for as long as the answer said and at most so long (0: always ask). ``tls``: for ``https`` nodes
+    with a CA or a client certificate of your own.
     """
 
     urls: tuple[str, ...]
@@ -30,7 +32,7 @@ class Options:
     max_lease_units: int = 10_000_000
     remember_denials_s: float = 1.0
     max_accounts: int = 10_000
-    verify: bool = True
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, by name."""
