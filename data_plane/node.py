@@ -46,6 +46,7 @@ from data_plane.domain.holds import signing_key
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.reporting import Reporting
 from data_plane.services.census import Census
 from data_plane.services.config import ConfigService, Snapshot
 from data_plane.services.decide import Decider
@@ -55,6 +56,7 @@ from data_plane.services.membership import Membership
 from data_plane.services.reconcile import Reconciler
 from data_plane.services.recovery import Recovery
 from data_plane.services.rights import RightsDesk
+from data_plane.services.switches import SwitchKeeper, switches_and_blocks
 from data_plane.services.tally import Tally
 from data_plane.settings import Settings
 
@@ -70,7 +72,7 @@ class Node:
         clock = SystemClock()
         self.draining = False
         """Set when it was asked to stop: it answers on, but is not ready any more."""
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._tally = Tally()
         self._store = RedisCounterStore(redis_settings(settings))
@@ -86,6 +88,9 @@ class Node:
             RuleIndex.empty(settings.region), self._store, clock, self._last_resort, self._tally,
             anonymous, memory, bounds,
         )  # fmt: skip
+        self._reporting = Reporting(settings, self._store, clock, secrets.token_hex(8))
+        self._decider.observers = (self._reporting.tally,)
+        self._switches = SwitchKeeper(self._decider, clock)
         self._census = Census(RedisSurvey(self._store))
         self._snapshots = SnapshotFile(settings.snapshot_file)
         self._applied_at_us = 0
@@ -123,7 +128,13 @@ class Node:
         self._metrics.add(
             self._who, of_decisions(self._tally), of_config(self._config_figures),
             of_store(self._store_figures), of_peers(self._peer_figures),
+            self._reporting.families,
         )  # fmt: skip
+
+    @property
+    def decider(self) -> Decider:
+        """What decides, for doors that are made outside."""
+        return self._decider
 
     def _public_key_of(self, region: str) -> str | None:
         known = self._decider.index.book.regions.get(region)
@@ -133,7 +144,7 @@ class Node:
         return self._decider.index
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
-        self._decider.apply(index, snapshot.revision)
+        self._decider.apply(self._switches.without_ended(index), snapshot.revision)
         if not self._applied_at_us:
             gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
         self._applied_at_us = self._clock.now_us()
@@ -157,7 +168,7 @@ class Node:
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run, self._desk.run,
-            self._recovery.run, self._census.run,
+            self._recovery.run, self._census.run, self._switches.run, *self._reporting.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -167,6 +178,7 @@ class Node:
         finally:
             await _cancel(tasks)
             await self._snapshots.flush()
+            await self._reporting.stop()
             await self._peers.close()
             await self._store.close()
 
@@ -175,8 +187,8 @@ class Node:
         now_us = self._clock.now_us()
         refused = self._config.refused
         return {
-            "node": self._settings.node,
-            "region": self._settings.region,
+            "node": self.settings.node,
+            "region": self.settings.region,
             "version": version("tidegate"),
             "revision": self._config.revision,
             "digest": self._config.digest,
@@ -186,7 +198,8 @@ class Node:
             "store": asdict(self._store.status()),
             "peers": self._peer_status(now_us / 1_000_000),
             "live_nodes": self._membership.live_nodes(),
-            "trust": self._settings.trust,
+            **switches_and_blocks(self._decider.index, now_us),
+            "trust": self.settings.trust,
         }
 
     def _peer_figures(self) -> PeerFigures:
@@ -208,7 +221,7 @@ class Node:
         turned unready at once would be an outage. One that was never there may be a wrong address.
         """
         missing = ["config"] if not self._config.revision else []
-        if not (self._store.stats.connects or self._settings.ready_without_store):
+        if not (self._store.stats.connects or self.settings.ready_without_store):
             missing.append("store")
         is_ready = not (missing or self.draining)
         body = {
@@ -223,7 +236,7 @@ class Node:
         return Response(self._metrics.render(), media_type=CONTENT_TYPE)
 
     def _who(self) -> Iterator[Metric]:
-        labels = {"node": self._settings.node, "region": self._settings.region, "version": version("tidegate")}
+        labels = {"node": self.settings.node, "region": self.settings.region, "version": version("tidegate")}
         yield info("tidegate_node_info", "Which node this is", labels)
 
     def _config_figures(self) -> ConfigFigures:

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
         25.0, gt=0, description="a decision not answered by then is made without the store"
     )
 
+    usage_stream_max_mb: int = Field(256, ge=1, description="what waiting usage may take of the store's memory")
+
     control_plane_url: str
     control_plane_public_key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Ed25519, hex")
     region_credential: SecretStr
@@ -61,6 +63,9 @@ class Settings(BaseSettings):
     missing_key: AnonymousOrRefuse = "anonymous"
     unknown_key: AnonymousOrRefuse = "anonymous"
     reset_format: ResetFormat = "epoch"
+
+    rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC (extra rls)")
+    rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
 
     @field_validator("key_sources", "redis_sentinels", "redis_cluster_nodes", mode="before")
     @classmethod

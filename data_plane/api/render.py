@@ -20,6 +20,7 @@ _REFUSALS = {
     Refusal.UNKNOWN_KEY: (401, "the API key is unknown, revoked or expired"),
     Refusal.SUSPENDED: (403, "this client is suspended"),
 }
+_BLOCKED = "blocked"
 _WWW_AUTHENTICATE = b"www-authenticate: ApiKey\r\n"
 _encode = msgspec.json.Encoder().encode
 
@@ -130,6 +131,12 @@ def _delay_ms(verdict: Verdict) -> float:
 
 def refused(refusal: Refusal, request_id: str) -> Answer:
     """401 or 403 with the reason: no limit was looked at."""
+    if refusal.value.startswith(_BLOCKED):
+        message = "this caller or this endpoint is blocked"
+        reason_class = refusal.value.removeprefix("blocked_")
+        return problem(
+            403, message, instance=request_id, allowed=False, error=_BLOCKED, message=message, reason_class=reason_class
+        )
     status, message = _REFUSALS[refusal]
     answer = problem(status, message, instance=request_id, allowed=False, error=refusal.value, message=message)
     if status != 401:

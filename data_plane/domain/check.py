@@ -9,6 +9,7 @@ import msgspec
 from contract.config import Client, Endpoint
 from contract.decision import CheckRequest
 from data_plane.domain.bindings import Subject
+from data_plane.domain.blocks import Blocks
 from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.routes import PREFLIGHT, UNMATCHED
@@ -24,6 +25,11 @@ class Refusal(Enum):
     MISSING_KEY = "missing_api_key"
     UNKNOWN_KEY = "unknown_api_key"
     SUSPENDED = "client_suspended"
+    BLOCKED_ABUSE = "blocked_abuse"
+    BLOCKED_SECURITY = "blocked_security"
+    BLOCKED_BILLING = "blocked_billing"
+    BLOCKED_LEGAL = "blocked_legal"
+    BLOCKED_OTHER = "blocked_other"
 
 
 class Anonymous(NamedTuple):
@@ -68,6 +74,10 @@ def prepare(
     if isinstance(principal, Refusal):
         return principal
     endpoint = _endpoint(index, request)
+    if index.blocks is not None:
+        refusal = blocked(index.blocks, principal, endpoint.endpoint, request.ip, now_s)
+        if refusal is not None:
+            return refusal
     coarse = bounds.coarse and principal is None
     address = UNKNOWN_ADDRESS if request.ip is None else address_of(request.ip, coarse=coarse)
     client: Client | None = None
@@ -93,6 +103,17 @@ def prepare(
         subject = msgspec.structs.replace(subject, attributes=within)
     keys = [maker(subject) for maker in bound.makers]
     return Prepared(principal, plan, bound, keys, request.cost * endpoint.cost)
+
+
+def blocked(blocks: Blocks, principal: Principal | None, endpoint: str, ip: str | None, now_s: float) -> Refusal | None:
+    """The refusal of a caller, an endpoint or an address that is blocked at ``now_s``, if one of them is."""
+    entry = None
+    if principal is not None:
+        entry = blocks.of_caller(principal.client.client, principal.key_id, now_s)
+    entry = entry or blocks.of_endpoint(endpoint, now_s)
+    if entry is None and ip is not None:
+        entry = blocks.of_address(ip, now_s)
+    return None if entry is None else Refusal("blocked_" + entry.reason_class)
 
 
 def _principal(

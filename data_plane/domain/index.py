@@ -7,9 +7,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from contract.blocks import Block, block_violations
 from contract.config import DOCUMENT_TYPES, ApiKey, Change, Client, Plan
 from contract.limits import LimitRule, Violation, violations
 from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
+from data_plane.domain.blocks import Blocks
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.rulebook import Rulebook
 from data_plane.domain.sharded_map import ShardedMap
@@ -55,10 +57,18 @@ class KeyEntry(NamedTuple):
 class RuleIndex:
     """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys."""
 
-    __slots__ = ("book", "clients", "keys", "known")
+    __slots__ = ("blocks", "book", "clients", "keys", "known")
 
-    def __init__(self, book: Rulebook, clients: ShardedMap[str, Principal], keys: ShardedMap[bytes, KeyEntry]) -> None:
+    def __init__(
+        self,
+        book: Rulebook,
+        clients: ShardedMap[str, Principal],
+        keys: ShardedMap[bytes, KeyEntry],
+        blocks: Blocks | None = None,
+    ) -> None:
         self.book = book
+        self.blocks = blocks
+        """Who is refused whatever limits say; ``None`` when nobody is."""
         self.clients = clients
         self.keys = keys
         self.known: dict[str | None, Principal] = {}
@@ -101,12 +111,18 @@ class RuleIndex:
         """The index after ``changes``. Raises ``InvalidConfigError`` that names the document and what is wrong."""
         sections: dict[str, dict[str, msgspec.Struct]] = {}
         clients, keys = _Edits[str, Principal](), _Edits[bytes, KeyEntry]()
+        blocks = None if self.blocks is None else dict(self.blocks.documents)
         for change in changes:
             document = decode_document(change)
             if change.kind == "client":
                 clients.note(change.id, _principal(document) if isinstance(document, Client) else None)
             elif change.kind == "key":
                 keys.note(_key_hash(change.id), _key_entry(document) if isinstance(document, ApiKey) else None)
+            elif change.kind == "block":
+                blocks = blocks or {}
+                blocks.pop(change.id, None)
+                if isinstance(document, Block):
+                    blocks[change.id] = document
             elif change.kind in DOCUMENT_TYPES:
                 section = sections.setdefault(change.kind, dict(self.book.sections.get(change.kind, {})))
                 if document is None:
@@ -115,7 +131,18 @@ class RuleIndex:
                     section[change.id] = document
         # Clients and keys change all day: then the rulebook stays, its cache included.
         book = Rulebook(self.book.region, {**self.book.sections, **sections}) if sections else self.book
-        return RuleIndex(book, clients.applied_to(self.clients), keys.applied_to(self.keys))
+        changed = blocks is not None and (self.blocks is None or blocks != self.blocks.documents)
+        return RuleIndex(
+            book,
+            clients.applied_to(self.clients),
+            keys.applied_to(self.keys),
+            (Blocks(blocks) if blocks else None) if changed else self.blocks,
+        )
+
+    def without_ended(self, now_s: float) -> "RuleIndex":
+        """Without switches whose time is over at ``now_s`` (epoch seconds): itself, where there are none."""
+        book = self.book.without_ended(now_s)
+        return self if book is self.book else RuleIndex(book, self.clients, self.keys, self.blocks)
 
 
 def decode_document(change: Change) -> msgspec.Struct | None:
@@ -130,6 +157,8 @@ def decode_document(change: Change) -> msgspec.Struct | None:
     for rule in _rules(document):
         for field, message in violations(rule):
             raise InvalidConfigError(f"{change.kind} {change.id!r}: limit {rule.name!r}: {field}: {message}")
+    for field, message in block_violations(document) if isinstance(document, Block) else ():
+        raise InvalidConfigError(f"{change.kind} {change.id!r}: {field}: {message}")
     for field, message in _load_violations(document):
         raise InvalidConfigError(f"{change.kind} {change.id!r}: {field}: {message}")
     return document

@@ -5,8 +5,10 @@ from typing import TypeVar
 
 import msgspec
 
+from contract.blocks import EVERY_LIMIT, Switch
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
 from contract.limits import LimitRule, dimensions
+from contract.usage import OUTSIDE_PLANS
 from data_plane.domain.bindings import KNOWN_METHODS, OF_CLIENT, BoundLimit, applies, bind, headline_of
 from data_plane.domain.routes import RouteTable
 from data_plane.domain.wire import FIGURES, MOST_LIMITS, encode_check, encode_rule
@@ -30,21 +32,36 @@ class Bound:
         "conditional",
         "counted_attributes",
         "endings",
+        "endpoint",
         "form",
         "has_queue",
         "headline",
         "lasting",
         "limits",
         "makers",
+        "of_plan",
         "packed",
         "params",
+        "plan",
         "policies",
         "size",
         "unit_cost",
     )
 
-    def __init__(self, limits: tuple[BoundLimit, ...], unit_cost: int = 1) -> None:
+    def __init__(
+        self,
+        limits: tuple[BoundLimit, ...],
+        unit_cost: int = 1,
+        *,
+        plan: str = "",
+        endpoint: str = "",
+        of_plan: frozenset[int] = frozenset(),
+    ) -> None:
         self.limits = limits
+        self.plan = plan
+        self.endpoint = endpoint
+        self.of_plan = of_plan
+        """Ids of the limits that are the plan's own; the others stand outside plans."""
         self.unit_cost = unit_cost
         """The endpoint's cost: what a request of cost 1 takes."""
         self.size = FIGURES * len(limits)
@@ -82,7 +99,8 @@ class Bound:
         places = tuple(at for at, limit in enumerate(self.limits) if applies(limit, attributes))
         found = self._matching.get(places)
         if found is None:
-            found = Bound(tuple(self.limits[at] for at in places), self.unit_cost)
+            limits = tuple(self.limits[at] for at in places)
+            found = Bound(limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan)
             if len(self._matching) >= _MAX_MATCHING:
                 self._matching.clear()
             self._matching[places] = found
@@ -129,6 +147,7 @@ class Rulebook:
         "regions",
         "routes",
         "sections",
+        "switches",
         "ways",
     )
 
@@ -145,6 +164,8 @@ class Rulebook:
         self.regions = _of(Region, sections.get("region", {}))
         self.params_by_id = {rule.id: encode_rule(rule, shared=True) for rule in self.rules() if rule.mode == "shared"}
         """Script parameters of every shared limit: what a peer's cell names."""
+        self.switches = _of(Switch, sections.get("enforcement", {}))
+        """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         self.ways = (Ways(self, sites=False), Ways(self, sites=True))
         """By whether the address is IPv6."""
         self._bindings: dict[tuple[str, tuple[str, ...], str, str, bool], Bound] = {}
@@ -171,16 +192,39 @@ class Rulebook:
         if found is None:
             plan = self.plans.get(plan_name)
             of_plan = [_overridden(rule, overrides) for rule in plan.limits] if plan is not None else []
+            ids = frozenset(rule.id for rule in of_plan)
             rules = [*of_plan, *self.limits]
+            if self.switches:
+                rules = [self._switched(rule, plan_name if rule.id in ids else OUTSIDE_PLANS) for rule in rules]
             has_peers = len(self.regions) > 1
             found = Bound(
                 bind(rules, endpoint, name[3], self.region, has_peers=has_peers, sites=sites),
                 endpoint.cost,
+                plan=plan_name,
+                endpoint=endpoint.endpoint,
+                of_plan=ids,
             )
             if len(self._bindings) >= _MAX_BINDINGS:  # clients with overrides could make many: start afresh
                 self._bindings.clear()
             self._bindings[name] = found
         return found
+
+    def _switched(self, rule: LimitRule, owner: str) -> LimitRule:
+        """The rule as the switches would have it: its own, else the one of all limits."""
+        switch = self.switches.get(f"{owner}/{rule.name}") or self.switches.get(EVERY_LIMIT)
+        if switch is None or (switch.mode == "shadow") == rule.shadow:
+            return rule
+        return msgspec.structs.replace(rule, shadow=switch.mode == "shadow")
+
+    def without_ended(self, now_s: float) -> "Rulebook":
+        """Without switches whose time is over at ``now_s`` (epoch seconds): itself, where there are none."""
+        ended = {
+            id for id, switch in self.switches.items() if switch.expires_at is not None and switch.expires_at <= now_s
+        }
+        if not ended:
+            return self
+        left = {id: switch for id, switch in self.switches.items() if id not in ended}
+        return Rulebook(self.region, {**self.sections, "enforcement": left})
 
 
 def _of(kind: type[D], documents: Mapping[str, msgspec.Struct]) -> dict[str, D]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from contract.decision import CheckRequest
-from data_plane.domain.check import ANONYMOUS_PLAN, Anonymous, Prepared, Refusal, Verdict, conclude, prepare
+from data_plane.domain.check import ANONYMOUS_PLAN, Anonymous, Prepared, Refusal, Verdict, blocked, conclude, prepare
 from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.rulebook import Bound
@@ -151,6 +151,10 @@ class Decider:
         endings = bound.endings
         if not endings:
             return self._make_ready_carefully(check)
+        if index.blocks is not None:
+            refusal = blocked(index.blocks, principal, bound.endpoint, request.ip, check.asked_us / 1_000_000)
+            if refusal is not None:
+                return self._refuse(check, refusal)
         check.principal = principal
         check.bound = bound
         if bound.client_ending is not None:
@@ -175,9 +179,7 @@ class Decider:
         now_us = check.asked_us
         prepared = prepare(self.index, check.request, self._anonymous, self._bounds, now_us / 1_000_000)
         if isinstance(prepared, Refusal):
-            self.tally.refused(prepared)
-            check.decided(prepared, now_us)
-            return False
+            return self._refuse(check, prepared)
         check.principal = prepared.principal
         check.bound = bound = prepared.bound
         check.keys = prepared.keys
@@ -191,6 +193,11 @@ class Decider:
             self.unanswered(check, StoreUnavailableError("script_error"), now_us)
             return False
         return not (self._denials and bound.lasting and self._recalled(check))
+
+    def _refuse(self, check: Check, refusal: Refusal) -> bool:
+        self.tally.refused(refusal)
+        check.decided(refusal, check.asked_us)
+        return False
 
     def answered(self, check: Check, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""

@@ -1,0 +1,58 @@
+"""A node's reports to the control plane, wired: usage, from decisions through the region's stream to Postgres."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import structlog
+from prometheus_client.core import Metric
+
+from data_plane.adapters.control_plane_usage import HttpUsageSink
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_usage import RedisUsageStream
+from data_plane.api.metrics import counter, gauge
+from data_plane.services.ports import Clock
+from data_plane.services.usage import UsageFlusher, UsageShipper
+from data_plane.services.usage_tally import UsageTally
+from data_plane.settings import Settings
+
+log = structlog.get_logger()
+STOP_WITHIN_S = 3.0
+
+
+class Reporting:
+    """Counts through ``tally``, an observer of the decider. ``incarnation``: hex digits that no other life has."""
+
+    def __init__(self, settings: Settings, store: RedisCounterStore, clock: Clock, incarnation: str) -> None:
+        self.tally = UsageTally()
+        self._stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
+        self._flusher = UsageFlusher(settings.node, incarnation, self.tally, self._stream, clock)
+        credential = settings.region_credential.get_secret_value()
+        self._sink = HttpUsageSink(settings.control_plane_url, credential, settings.node, settings.region)
+        self._shipper = UsageShipper(settings.node, self._stream, self._sink, clock, random.random)
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on for as long as the node serves."""
+        return [self._flusher.run, self._shipper.run]
+
+    async def stop(self) -> None:
+        """Write what is left to the stream, where another node finds it."""
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await self._flusher.flush()
+        except TimeoutError:
+            log.error("usage_not_flushed_at_the_end", cells=self._flusher.held_cells)
+        await self._sink.close()
+
+    def families(self) -> Iterator[Metric]:
+        """What there is to measure of it."""
+        flusher, shipper = self._flusher, self._shipper
+        yield counter("tidegate_usage_requests", "Requests whose usage is in the stream", flusher.flushed_requests)
+        yield counter("tidegate_usage_lost_requests", "Requests whose usage could not be held", flusher.lost_requests)
+        yield gauge("tidegate_usage_held_cells", "Cells of usage in this node's memory only", flusher.held_cells)
+        yield gauge("tidegate_usage_stream_full", "1 while the stream is at its bound", flusher.stream_full)
+        yield gauge("tidegate_usage_stream_bytes", "Size of the region's stream of usage", self._stream.bytes)
+        yield counter("tidegate_usage_batches_shipped", "Batches that the control plane has", shipper.shipped_batches)
+        yield counter("tidegate_usage_batches_refused", "Batches that were set aside", shipper.refused_batches)
+        yield counter("tidegate_usage_ship_failures", "Shipments that failed", shipper.failures)

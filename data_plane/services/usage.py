@@ -1,0 +1,277 @@
+"""Usage on its way: from the node's counts to the region's stream each second, from there to the control plane.
+
+A batch keeps its name (node, incarnation, sequence) however often it is written or sent, and whoever sends it: the
+control plane takes each name once. What cannot be written stays here; what cannot be sent stays in the stream.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from contract.usage import (
+    MAX_BATCHES,
+    MAX_SHIPMENT_BYTES,
+    Place,
+    ShipmentAnswer,
+    UsageBatch,
+    UsageCell,
+    pack,
+)
+from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.services.usage_tally import Callers, Open, UsageTally, place_of
+
+log = structlog.get_logger()
+
+FLUSH_EVERY_S = 0.9
+CELLS_A_BATCH = 500
+"""What is packed in one go: about a millisecond, in which nothing is decided."""
+SHIP_EVERY_S = 1.0
+SAY_COMPLETE_EVERY_S = 3.0
+LONGEST_BACKOFF_S = 15.0
+MAX_HELD_CELLS = 200_000
+HOUR_US = 3_600_000_000
+_A_LITTLE_US = 250_000
+
+
+class StreamEntry(NamedTuple):
+    """A packed batch in the stream, by the stream's own id."""
+
+    id: bytes
+    packed: bytes
+
+
+class UsageStream(Protocol):
+    """The region's stream of batches. Every method raises ``StoreUnavailableError``."""
+
+    async def add(self, packed: bytes) -> bool:
+        """Append a batch; ``False`` when the stream has reached its bound and nothing was written."""
+        ...
+
+    async def note_flushed(self, node: str, until_us: int) -> None:
+        """Note that all that ``node`` counted before ``until_us`` is in the stream."""
+        ...
+
+    async def flushed_until_us(self, now_us: int) -> int | None:
+        """Until when every node that is alive at ``now_us`` has flushed; ``None`` when there is none."""
+        ...
+
+    async def hold_lease(self, node: str) -> bool:
+        """Take or keep the region's lease on shipping; whether ``node`` has it."""
+        ...
+
+    async def oldest(self, count: int) -> Sequence[StreamEntry]:
+        """The oldest batches."""
+        ...
+
+    async def settle(self, ids: Sequence[bytes]) -> None:
+        """Forget batches that the control plane has."""
+        ...
+
+    async def set_aside(self, packed: bytes, reason: str) -> None:
+        """Keep a batch that the control plane will never take, for whoever looks into it."""
+        ...
+
+
+class ControlPlaneAwayError(Exception):
+    """The control plane did not answer, or could not take the shipment now."""
+
+
+class UsageSink(Protocol):
+    """The way to the control plane."""
+
+    async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
+        """Deliver batches; when this returns they are committed. Raises ``ControlPlaneAwayError``."""
+        ...
+
+
+class _Written(NamedTuple):
+    """A batch that has its name: it is written as it is until it is known to be in the stream."""
+
+    packed: bytes
+    requests: int
+
+
+class UsageFlusher:
+    """Writes what this node counted to the region's stream.
+
+    ``incarnation`` is this life of the process: hex digits that no other life has.
+    """
+
+    def __init__(self, node: str, incarnation: str, tally: UsageTally, stream: UsageStream, clock: Clock) -> None:
+        self._node = node
+        self._incarnation = incarnation
+        self._tally = tally
+        self._stream = stream
+        self._clock = clock
+        self._sequence = 0
+        self._held: dict[int, Open] = {}
+        self._next: _Written | None = None
+        self._turn = asyncio.Lock()
+        self.held_cells = 0
+        """Cells that are in this node's memory only."""
+        self.flushed_requests = 0
+        self.lost_requests = 0
+        """Requests that were counted but could not be held: the store was away, or the stream full, for too long."""
+        self.stream_full = False
+
+    async def run(self) -> None:
+        """Flush every second and at the end of each hour, for ever."""
+        while True:
+            now_us = self._clock.now_us()
+            await asyncio.sleep(max(0.01, min(FLUSH_EVERY_S, (HOUR_US - now_us % HOUR_US) / 1e6)))
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write all there is, in batches; what the store does not take now is kept for the next time."""
+        async with self._turn:
+            now_us = self._clock.now_us()
+            self._collect(now_us)
+            try:
+                while self._next is not None or self._held:
+                    if not await self._write(now_us):
+                        return
+                await self._stream.note_flushed(self._node, now_us)
+            except StoreUnavailableError as error:
+                log.debug("usage_not_flushed", reason=error.reason, cells=self.held_cells)
+
+    def _collect(self, now_us: int) -> None:
+        """Take in what was counted. A decision counts in the hour in which it is collected, a second later at most."""
+        # what was counted just before the hour ended is collected just after it
+        held = self._held.setdefault((now_us - _A_LITTLE_US) // HOUR_US, {})
+        for bound, callers in self._tally.take().items():
+            there = held.get(bound)
+            if there is not None:
+                self._add(there, callers)
+            elif self.held_cells + len(callers) <= MAX_HELD_CELLS:
+                held[bound] = callers
+                self.held_cells += len(callers)
+            else:
+                self._add(held.setdefault(bound, {}), callers)
+        self._held = {hour: bounds for hour, bounds in self._held.items() if any(bounds.values())}
+
+    def _add(self, there: Callers, callers: Callers) -> None:
+        for principal, counts in callers.items():
+            had = there.get(principal)
+            if had is not None:
+                had.add(counts)
+            elif self.held_cells < MAX_HELD_CELLS:
+                there[principal] = counts
+                self.held_cells += 1
+            else:
+                if not self.lost_requests:
+                    log.error("usage_lost", reason="the stream takes nothing, and memory for it is bounded")
+                self.lost_requests += counts.requests()
+
+    async def _write(self, now_us: int) -> bool:
+        if self._next is None:
+            self._next = self._name_next(now_us)
+        written = await self._stream.add(self._next.packed)
+        if self.stream_full == written:
+            self.stream_full = not written
+            log.warning("usage_stream_full" if not written else "usage_stream_has_room_again")
+        if written:
+            self.flushed_requests += self._next.requests
+            self._next = None
+        return written
+
+    def _name_next(self, now_us: int) -> _Written:
+        """The next batch, of the oldest hour. From here on it never changes: it may be in the stream already."""
+        hour = min(self._held)
+        bounds = self._held[hour]
+        places: list[Place] = []
+        cells: list[UsageCell] = []
+        requests = 0
+        while bounds and len(cells) < CELLS_A_BATCH:
+            bound, callers = next(iter(bounds.items()))
+            at = len(places)
+            places.append(place_of(bound))
+            while callers and len(cells) < CELLS_A_BATCH:
+                principal, counts = callers.popitem()
+                requests += counts.requests()
+                client, key_id = ("", "") if principal is None else (principal.client.client, principal.key_id)
+                cells.append(UsageCell(at, client, key_id, counts.allowed, counts.cost, counts.denials()))
+            if not callers:
+                del bounds[bound]
+        if not bounds:
+            del self._held[hour]
+        self.held_cells -= len(cells)
+        self._sequence += 1
+        batch = UsageBatch(
+            node=self._node, incarnation=self._incarnation, sequence=self._sequence, hour=hour,
+            until_ms=now_us // 1_000, places=tuple(places), cells=tuple(cells),
+        )  # fmt: skip
+        return _Written(pack(batch), requests)
+
+
+class UsageShipper:
+    """Sends the region's stream to the control plane, while this node has the lease on it.
+
+    ``random`` gives floats in [0, 1) for jitter.
+    """
+
+    def __init__(
+        self, node: str, stream: UsageStream, sink: UsageSink, clock: Clock, random: Callable[[], float]
+    ) -> None:
+        self._node = node
+        self._stream = stream
+        self._sink = sink
+        self._clock = clock
+        self._random = random
+        self._said_complete_us = 0
+        self.shipped_batches = 0
+        self.refused_batches = 0
+        self.failures = 0
+
+    async def run(self) -> None:
+        """Ship every second while there is something to ship, for ever."""
+        backoff_s = SHIP_EVERY_S
+        while True:
+            try:
+                # A node whose line is down lets its lease run out, so that another one tries.
+                if await self._stream.hold_lease(self._node):
+                    await self.ship()
+                backoff_s = SHIP_EVERY_S
+            except StoreUnavailableError as error:
+                log.debug("usage_not_shipped", reason=error.reason)
+            except ControlPlaneAwayError as error:
+                if not self.failures:
+                    log.warning("usage_not_shipped", reason=str(error))
+                self.failures += 1
+                backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
+            await asyncio.sleep(SHIP_EVERY_S + self._random() * (backoff_s - SHIP_EVERY_S))
+
+    async def ship(self) -> None:
+        """Send all that is in the stream now. An entry goes only once the control plane has answered for it."""
+        now_us = self._clock.now_us()
+        # read before the stream is: what was flushed by then is in it
+        until_us = await self._stream.flushed_until_us(now_us)
+        until_ms = None if until_us is None else until_us // 1_000
+        while True:
+            entries = await self._stream.oldest(MAX_BATCHES)
+            part = _that_fits(entries)
+            at_end = len(part) == len(entries) < MAX_BATCHES
+            if not part and now_us - self._said_complete_us < SAY_COMPLETE_EVERY_S * 1e6:
+                return
+            answer = await self._sink.ship([entry.packed for entry in part], until_ms if at_end else None)
+            for refused in answer.refused:
+                self.refused_batches += 1
+                log.error("usage_batch_refused", reason=refused.reason)
+                await self._stream.set_aside(part[refused.position].packed, refused.reason)
+            await self._stream.settle([entry.id for entry in part])
+            self.shipped_batches += len(part)
+            if at_end:
+                self._said_complete_us = now_us
+                return
+            await self._stream.hold_lease(self._node)
+
+
+def _that_fits(entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
+    """As many of the oldest as a shipment may hold; at least one."""
+    size = 0
+    for number, entry in enumerate(entries):
+        size += len(entry.packed) + 8
+        if size > MAX_SHIPMENT_BYTES and number:
+            return entries[:number]
+    return entries

@@ -1,0 +1,123 @@
+"""Usage as it is counted: two lookups and two additions a decision, everything else when it is collected.
+
+Counts are kept by the limits that applied (``Bound``) and by who called; taking them starts with empty dictionaries,
+so nothing that was decided once is held on to.
+"""
+
+from contract.usage import OUTSIDE_PLANS, Denials, LimitName, Place
+from data_plane.domain.check import Verdict
+from data_plane.domain.index import Principal
+from data_plane.domain.rulebook import Bound
+from data_plane.services.decide import Check
+
+Objections = tuple[tuple[int, ...], tuple[int, ...]]
+"""Positions of the limits that denied, and of those that would have (shadow)."""
+
+
+class Counts:
+    """What one caller did under one set of limits."""
+
+    __slots__ = ("allowed", "cost", "objected")
+
+    def __init__(self) -> None:
+        self.allowed = 0
+        self.cost = 0
+        """Units that the allowed requests took."""
+        self.objected: dict[Objections, tuple[int, int]] | None = None
+        """Requests and their units, by the limits that objected."""
+
+    def add(self, other: "Counts") -> None:
+        """Take in what was counted elsewhere."""
+        self.allowed += other.allowed
+        self.cost += other.cost
+        for objections, (requests, cost) in (other.objected or {}).items():
+            self.object(objections, requests, cost)
+
+    def object(self, objections: Objections, requests: int, cost: int) -> None:
+        """Count requests that limits objected to."""
+        if self.objected is None:
+            self.objected = {}
+        had_requests, had_cost = self.objected.get(objections, (0, 0))
+        self.objected[objections] = (had_requests + requests, had_cost + cost)
+
+    def denials(self) -> tuple[Denials, ...]:
+        """The objections as they travel."""
+        return tuple(
+            Denials(denied, shadow, requests, cost)
+            for (denied, shadow), (requests, cost) in (self.objected or {}).items()
+        )
+
+    def requests(self) -> int:
+        """How many requests these are."""
+        return self.allowed + sum(requests for (denied, _), (requests, _) in (self.objected or {}).items() if denied)
+
+
+Callers = dict[Principal | None, Counts]
+Open = dict[Bound, Callers]
+"""By the limits that applied, and by who called (``None``: nobody that is known)."""
+
+
+class UsageTally:
+    """Counts decisions until they are taken: an ``Observer`` of the decider.
+
+    Requests of cost 0 only look, and those to exempt endpoints are nobody's business: neither is usage.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self) -> None:
+        self._open: Open = {}
+
+    def passed(self, check: Check) -> None:
+        """Count what was plainly allowed."""
+        cost = check.cost
+        if not cost:
+            return
+        try:
+            counts = self._open[check.bound][check.principal]
+        except KeyError:
+            counts = self._begin(check.bound, check.principal)
+        counts.allowed += 1
+        counts.cost += cost
+
+    def decided(self, check: Check, verdict: Verdict, now_us: int) -> None:  # noqa: ARG002  an observer's shape
+        """Count everything else."""
+        cost = check.cost
+        if not cost:
+            return
+        try:
+            counts = self._open[check.bound][check.principal]
+        except KeyError:
+            counts = self._begin(check.bound, check.principal)
+        if verdict.allowed:
+            counts.allowed += 1
+            counts.cost += cost
+            if verdict.shadow_denied:
+                counts.object(_objections(verdict), 1, cost)
+        else:
+            counts.object(_objections(verdict), 1, cost)
+
+    def take(self) -> Open:
+        """All that was counted since the last time."""
+        taken, self._open = self._open, {}
+        return taken
+
+    def _begin(self, bound: Bound, principal: Principal | None) -> Counts:
+        return self._open.setdefault(bound, {}).setdefault(principal, Counts())
+
+
+def _objections(verdict: Verdict) -> Objections:
+    """Which limits denied, and which would have, by their positions."""
+    limits = verdict.prepared.bound.limits
+    denying = [at for at, outcome in enumerate(verdict.outcomes) if not outcome.allowed]
+    denied = tuple(at for at in denying if not limits[at].rule.shadow)
+    return denied, tuple(at for at in denying if limits[at].rule.shadow)
+
+
+def place_of(bound: Bound) -> Place:
+    """The limits of ``bound`` by their names, for those who were not there."""
+    names = tuple(
+        LimitName(bound.plan if limit.rule.id in bound.of_plan else OUTSIDE_PLANS, limit.rule.name)
+        for limit in bound.limits
+    )
+    return Place(bound.plan, bound.endpoint, names)
