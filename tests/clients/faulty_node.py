@@ -14,12 +14,14 @@ class FaultyNode:
     def __init__(self, fault: Fault) -> None:
         self.fault: Fault = fault
         self.requests = 0
+        self.connections = 0
         self.url = ""
         self.open: set[asyncio.StreamWriter] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         self.open.add(writer)
+        self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")

@@ -62,6 +62,13 @@ async def test_a_node_that_failed_rests_and_the_policy_answers_at_once():
         assert time.monotonic() - began < TIMEOUT_S + LATE_S
 
 
+async def test_connections_stay_open():
+    async with faulty_node("none") as node, AsyncTidegate(options(node.url)) as one:
+        for _ in range(20):
+            assert (await one.decide(CHECK)).source == "node"
+        assert (node.requests, node.connections) == (20, 1)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_when_the_node_is_well_again_it_is_asked_again(fault):
     async with faulty_node(fault) as node, AsyncTidegate(options(node.url)) as one:

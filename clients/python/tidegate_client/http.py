@@ -35,7 +35,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
         self._size = 0
-        self._whole = False
+        self._whole = self._stays = False
         self.answer: asyncio.Future[tuple[int, bytes]] | None = None
         self.usable = True
         self.idle_since = now()
@@ -62,6 +62,10 @@ class _Connection(asyncio.Protocol):
             return
         if self._whole:
             self._answered()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser; afterwards it no longer knows."""
+        self._stays = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -96,7 +100,7 @@ class _Connection(asyncio.Protocol):
             self.close()
             return
         body = b"".join(self._chunks)
-        self.usable = self._parser.should_keep_alive()
+        self.usable = self._stays
         self.answer.set_result((self._parser.get_status_code(), body))
         self._chunks, self._size = [], 0
         self._parser = httptools.HttpResponseParser(self)
