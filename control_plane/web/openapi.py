@@ -33,6 +33,10 @@ _TEXT = {"schema": {"type": "string"}}
 _HEADERS: dict[str, Any] = {
     "X-Tidegate-Revision": {"description": "the newest revision after this write", "schema": {"type": "integer"}},
     "Preference-Applied": {"description": "`wait`: every connected node has it", **_TEXT},
+    "X-Tidegate-Enforced-Ms": {
+        "description": "with `wait`: milliseconds from the commit until every connected node enforced it",
+        "schema": {"type": "number"},
+    },
 }
 _SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "A token of an admin (`tga_...`)."},
