@@ -25,7 +25,18 @@ class Form:
     reset_after_s, the revision, and the two parts of the request id.
     """
 
-    __slots__ = ("_visible", "begins_now", "body", "headers", "json_headers", "shown", "single", "usable")
+    __slots__ = (
+        "_blank",
+        "_hides",
+        "_visible",
+        "begins_now",
+        "body",
+        "headers",
+        "json_headers",
+        "shown",
+        "single",
+        "usable",
+    )
 
     def __init__(self, bound: Bound, plan: str, region: str, reset_format: ResetFormat) -> None:
         self.usable = bool(bound.limits) and not bound.has_queue and bound.limits[bound.headline].visible
@@ -35,17 +46,25 @@ class Form:
         self.begins_now = reset_format == "epoch"
         """Whether ``X-RateLimit-Reset`` counts from the epoch, not from now."""
         self._visible = tuple(FIGURES * at for at, limit in enumerate(bound.limits) if limit.visible)
+        self._hides = len(self._visible) < len(bound.limits)
+        self._blank = [0] * (2 + 2 * len(self._visible))
         self.headers = _headers(bound) if self.usable else b""
         self.json_headers = JSON_TYPE + self.headers
         self.body = _body(bound, plan, region) if self.usable else b""
 
     def header_figures(self, own: Sequence[int], now_us: int) -> tuple[int, ...]:
         """What the header lines show; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
-        begin_us = now_us if self.begins_now else 0
         shown = self.shown
-        figures = [own[shown], -(-(begin_us + own[shown + 1]) // 1_000_000)]
-        for at in self._visible:
-            figures += (own[at], -(-own[at + 1] // 1_000_000))
+        begin_us = now_us + 999_999 if self.begins_now else 999_999
+        figures = self._blank.copy()
+        figures[0] = own[shown]
+        figures[1] = (begin_us + own[shown + 1]) // 1_000_000
+        if self._hides:
+            figures[2::2] = [own[at] for at in self._visible]
+            figures[3::2] = [(own[at + 1] + 999_999) // 1_000_000 for at in self._visible]
+        else:
+            figures[2::2] = own[::FIGURES]
+            figures[3::2] = [(us + 999_999) // 1_000_000 for us in own[1::FIGURES]]
         return tuple(figures)
 
     def filled_body(

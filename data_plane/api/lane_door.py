@@ -33,11 +33,11 @@ class LaneQuestion(Exchange, Question):
         left = figures[at]
         reset_us = figures[at + 1]
         seconds, us = divmod(reset_us, 1_000_000)
-        begin_us = now_us if form.begins_now else 0
+        begin_us = now_us + 999_999 if form.begins_now else 999_999
         principal = self.principal
         self.respond_ok(
             form.json_headers
-            % (left, -(-(begin_us + reset_us) // 1_000_000), left, seconds + 1 if us else seconds),
+            % (left, (begin_us + reset_us) // 1_000_000, left, seconds + 1 if us else seconds),
             form.body
             % (
                 b"null" if principal is None else principal.json, left, seconds, us,

@@ -61,8 +61,11 @@ class Question(Check):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
-        own = figures[at : at + FIGURES * len(self.keys)]
-        form = self.form()
+        bound = self.bound
+        own = figures[at : at + bound.size]
+        form = bound.form
+        if type(form) is not Form:
+            form = self.form()
         if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
             self.decider.answered(self, figures, at, now_us)
             return
@@ -191,7 +194,7 @@ class BatchQuestion(Question):
         if form.single:
             left, reset_us, wait = figures[at : at + FIGURES]
         else:
-            own = figures[at : at + FIGURES * len(self.keys)]
+            own = figures[at : at + self.bound.size]
             left, reset_us, wait = own[form.shown], own[form.shown + 1], min(own[2::FIGURES])
         if wait < 0:
             self.decider.answered(self, figures, at, now_us)

@@ -1,6 +1,7 @@
 """A form and the careful code write the same answer, whatever the figures, the limits and the client are."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,7 +97,7 @@ def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_for
     assert (plain.status, plain.headers) == (careful.status, careful.headers)
     assert msgspec.json.decode(plain.body) == msgspec.json.decode(careful.body)
     assert list(msgspec.json.decode(plain.body)) == list(msgspec.json.decode(careful.body))
-    formed = min(figures[2] for figures in own) >= 0 and "queue" not in names and names != ["hidden"]
+    formed = min(figures[2] for figures in own) >= 0 and question.form().usable
     assert question.decider.tally.allowed == formed
     assert len(question.decider.verdicts) == 2 - formed
 
@@ -127,6 +128,14 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
         assert decision.pop("request_id") == f"n1-abcd-{number}"
         assert decision.pop("instance", None) in (None, f"n1-abcd-{number}")
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("names", "usable"),
+    [(["hourly"], True), (["hidden", "burst"], True), (["hidden"], False), (["hourly", "queue"], False)],
+)
+def test_an_answer_is_formed_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
+    assert asked(RepliedQuestion, names, "acme", "epoch", (), b"", print).form().usable == usable
 
 
 def test_a_books_bounds_keep_their_forms() -> None:
