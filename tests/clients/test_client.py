@@ -85,6 +85,24 @@ async def test_leases_admit_exactly_the_limit(start_node):
     assert admitted + await left(node.url) == 2_000
 
 
+async def test_a_node_that_goes_away_in_the_middle_costs_nothing_but_what_was_held_from_it(start_node):
+    limit = 3_000
+    one, two = start_node(config(limit)), start_node(config(limit))
+    check = Check(api_key=KEY, endpoint="get-user")
+    admitted = 0
+    async with AsyncTidegate(options(one.url, two.url, leases=True, lease_s=0.5, on_failure="closed")) as limiter:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            decision = await limiter.decide(check)
+            admitted += decision.allowed
+            if admitted == limit // 3:
+                await asyncio.to_thread(one.stop)
+            if decision.status == 429 and decision.source != "memory" and await left(two.url) == 0:
+                break
+    assert limit // 3 < admitted <= limit
+    assert admitted + await left(two.url) <= limit
+
+
 async def test_closing_returns_what_is_held(start_node):
     node = start_node(config(1_000_000))
     check = Check(api_key=KEY, endpoint="get-user")
