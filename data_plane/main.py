@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from data_plane.api.app import create_app
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
+from data_plane.api.render import Renderer
 from data_plane.node import Node
 from data_plane.settings import Settings
 
@@ -28,10 +29,33 @@ def build_app(node: Node) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with node.running():
+        async with node.running(), _serving_rls(node):
             yield
 
     return create_app(node.door, node.peer_door, node.hold_door, node, lifespan)
+
+
+@contextlib.asynccontextmanager
+async def _serving_rls(node: Node) -> AsyncIterator[None]:
+    """Envoy's rate limit service beside HTTP, where a port is set for it."""
+    settings = node.settings
+    if settings.rls_port is None:
+        yield
+        return
+    try:  # an extra: gRPC is loaded only where it is wanted
+        from data_plane.api.rls.mapping import RlsMapping  # noqa: PLC0415
+        from data_plane.api.rls.server import RateLimitService, Tls, serving_rls  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise RuntimeError("TIDEGATE_RLS_PORT needs the extra rls: pip install 'tidegate[rls]'") from error
+    file = settings.rls_mapping_file
+    service = RateLimitService(
+        node.decider, Renderer(settings.region, settings.reset_format),
+        RlsMapping() if file is None else RlsMapping.from_file(file), settings.trust, settings.node,
+    )  # fmt: skip
+    cert, key = settings.tls_cert_file, settings.tls_key_file
+    tls = None if cert is None or key is None else Tls(cert, key, settings.tls_client_ca_file)
+    async with serving_rls(service, settings.host, settings.rls_port, tls):
+        yield
 
 
 def app_from_environment() -> FastAPI:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.gateways.setting import LoopThread, Site, open_site
 from tests.servers.caddy import CaddyServer
-from tests.servers.envoy import EnvoyServer
+from tests.servers.envoy import EnvoyRateLimitServer, EnvoyServer
 from tests.servers.gateway import GatewayServer
 from tests.servers.haproxy import HaproxyServer
 from tests.servers.nginx import NginxServer
@@ -16,7 +16,8 @@ from tests.servers.traefik import TraefikServer
 from tidegate.stack.store import StoreServer
 
 GATEWAYS: dict[str, type[GatewayServer]] = {
-    server.name: server for server in (EnvoyServer, NginxServer, TraefikServer, CaddyServer, HaproxyServer)
+    server.name: server
+    for server in (EnvoyServer, NginxServer, TraefikServer, CaddyServer, HaproxyServer, EnvoyRateLimitServer)
 }
 
 

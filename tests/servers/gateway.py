@@ -22,7 +22,7 @@ RATE_LIMIT_HEADERS = (
     "x-ratelimit-remaining",
     "x-ratelimit-reset",
 )
-GATEWAY_PORT, NODE_PORT, UPSTREAM_PORT = 8080, 8101, 9000
+GATEWAY_PORT, NODE_PORT, RLS_PORT, UPSTREAM_PORT = 8080, 8101, 8181, 9000
 """What the examples say; a test puts free ports in their place."""
 START_TIMEOUT_S = 30.0
 
@@ -35,6 +35,10 @@ class GatewayServer(ABC):
 
     name: ClassVar[str]
     dialect: ClassVar[str]
+    folder: ClassVar[str | None] = None
+    """Of its example, where it is not its name."""
+    asks_rls: ClassVar[bool] = False
+    """Whether it asks the node over gRPC; then refusals (401, 403) reach end clients as 429."""
     closed_statuses: ClassVar[tuple[int, ...]] = (503,)
     """What end clients get while the node is away and the example fails closed."""
     manners: ClassVar[Mapping[str, str]] = {}
@@ -48,7 +52,8 @@ class GatewayServer(ABC):
         self.directory = directory
         self.port, *others = free_ports(1 + len(self.own_ports))
         self.url = f"http://{LOOPBACK}:{self.port}"
-        self._ports = {GATEWAY_PORT: self.port, NODE_PORT: node_port, UPSTREAM_PORT: upstream_port}
+        asked = RLS_PORT if self.asks_rls else NODE_PORT
+        self._ports = {GATEWAY_PORT: self.port, asked: node_port, UPSTREAM_PORT: upstream_port}
         self._ports |= dict(zip(self.own_ports, others, strict=True))
         self._options = (*options, "token") if token else tuple(options)
         self._token = token
@@ -67,7 +72,7 @@ class GatewayServer(ABC):
 
     def example(self, file: str) -> Path:
         """A file of the example in ``directory``, with the test's ports, options and token."""
-        text = (EXAMPLES / self.name / file).read_text()
+        text = (EXAMPLES / (self.folder or self.name) / file).read_text()
         for option in self._options:
             text = text.replace(f"# option {option}: ", "")
         for shown, real in self._ports.items():

@@ -1,0 +1,90 @@
+"""The descriptors of one request, decided together: if one denies, none is consumed.
+
+One descriptor is one check, and one call of the store. Of several, each is peeked at first; they are taken only when
+all would pass. Somebody else may take the last unit between the two: then the request is denied although some of its
+descriptors were taken, so too little is admitted, never too much.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from contract.decision import CheckRequest
+from data_plane.domain.check import Refusal, UnknownNameError, Verdict
+from data_plane.domain.subjects import InvalidAddressError
+from data_plane.services.decide import CHECK_SLOTS, Check, Decider
+
+Problem = UnknownNameError | InvalidAddressError
+
+
+class Result(NamedTuple):
+    """What became of a descriptor: a verdict, a refusal, or what was wrong with a value in it."""
+
+    answer: Verdict | Refusal | Problem
+    now_us: int
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may pass."""
+        return isinstance(self.answer, Verdict) and self.answer.allowed
+
+
+class DescriptorCheck(Check):
+    """A check whose answer is awaited."""
+
+    __slots__ = (*CHECK_SLOTS, "answered")
+
+    def __init__(self, request: CheckRequest, decider: Decider, answered: "asyncio.Future[Result]") -> None:
+        self.request = request
+        self.decider = decider
+        self.asked_us = decider.now_us()
+        self.answered = answered
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """Hand the answer over, unless whoever waited has gone."""
+        if not self.answered.done():
+            self.answered.set_result(Result(result, now_us))
+
+
+async def decide(decider: Decider, requests: Sequence[CheckRequest]) -> list[Result]:
+    """Decide a request's descriptors, in their order. Those that were not reached for are as they were peeked at."""
+    if len(requests) == 1:
+        return [await _ask(decider, requests[0])]
+    results = await _ask_all(decider, [msgspec.structs.replace(request, cost=0) for request in requests])
+    unlikely = {at for at, request in enumerate(requests) if not _would_pass(results[at], request)}
+    # Those that would not pass come first: their denials cost nothing, and say how long to wait.
+    for turn in (sorted(unlikely), [at for at in range(len(requests)) if at not in unlikely]):
+        taken = await _ask_all(decider, [requests[at] for at in turn])
+        for at, result in zip(turn, taken, strict=True):
+            results[at] = result
+        if not all(result.allowed for result in taken):
+            break
+    return results
+
+
+def _would_pass(peeked: Result, request: CheckRequest) -> bool:
+    answer = peeked.answer
+    if not isinstance(answer, Verdict):
+        return False
+    bound = answer.prepared.bound
+    cost = request.cost * bound.unit_cost
+    return answer.allowed and all(
+        outcome.remaining >= cost or limit.rule.shadow
+        for limit, outcome in zip(bound.limits, answer.outcomes, strict=True)
+    )
+
+
+async def _ask_all(decider: Decider, requests: Sequence[CheckRequest]) -> list[Result]:
+    return list(await asyncio.gather(*(_ask(decider, request) for request in requests)))
+
+
+def _ask(decider: Decider, request: CheckRequest) -> "asyncio.Future[Result]":
+    answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+    check = DescriptorCheck(request, decider, answered)
+    try:
+        decider.decide(check)
+    except (UnknownNameError, InvalidAddressError) as error:
+        answered.set_result(Result(error, check.asked_us))
+    return answered

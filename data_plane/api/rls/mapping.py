@@ -1,0 +1,123 @@
+"""What the entries of a rate limit descriptor mean: members of a check, by domain, as the operator's file says."""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from contract.decision import MAX_COST, CheckRequest
+from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
+
+MEMBERS = ("api_key", "client", "ip", "endpoint", "method", "path")
+ATTRIBUTE = "attribute:"
+IGNORE = "ignore"
+AUTHORIZATION = "authorization"
+"""The value of such a header: a key after ``Bearer``, or nothing."""
+_KEYS = ("api_key", AUTHORIZATION)
+PLAIN: Mapping[str, str] = {
+    "remote_address": "ip",
+    "generic_key": "endpoint",
+    AUTHORIZATION: AUTHORIZATION,
+    **{member: member for member in MEMBERS},
+}
+"""Without a file, of every domain: entries are called what they mean."""
+MAX_VALUE_BYTES = 8_192
+
+
+class InvalidMappingError(ValueError):
+    """The file cannot be used; the message says where and why."""
+
+
+class UnmappedError(Exception):
+    """Whoever configured the gateway asked for what the mapping does not know: the call fails."""
+
+
+class MalformedError(Exception):
+    """A value that an end client may have caused: refused, never an error that a gateway lets pass."""
+
+
+class Entry(NamedTuple):
+    """One entry of a descriptor, as Envoy sends it."""
+
+    key: str
+    value: str
+
+
+class RlsMapping:
+    """``domains`` maps a domain to what its entry keys mean; ``None``: ``PLAIN``, for every domain."""
+
+    def __init__(self, domains: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        self._domains = domains
+
+    @classmethod
+    def from_file(cls, path: Path) -> "RlsMapping":
+        """Read a TOML file: tables ``[domains.<domain>]`` of ``<entry key> = "<meaning>"``.
+
+        Raises ``InvalidMappingError``.
+        """
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidMappingError(f"{path}: {error}") from error
+        unknown = set(document) - {"domains"}
+        domains = document.get("domains")
+        if unknown or not isinstance(domains, dict) or not domains:
+            raise InvalidMappingError(f"{path}: wanted [domains.<domain>] tables and nothing else")
+        return cls({domain: _meanings(path, domain, entries) for domain, entries in domains.items()})
+
+    def check(self, domain: str, entries: Iterable[Entry], cost: int) -> CheckRequest:
+        """The check that a descriptor stands for. Raises ``UnmappedError`` and ``MalformedError``."""
+        meanings = PLAIN if self._domains is None else self._domains.get(domain)
+        if meanings is None:
+            raise UnmappedError(f"domain {domain[:64]!r} is not mapped")
+        said: dict[str, str] = {}
+        for key, value in entries:
+            meaning = meanings.get(key)
+            if meaning is None:
+                raise UnmappedError(f"entry {key[:64]!r} of domain {domain[:64]!r} is not mapped")
+            if meaning == IGNORE or (not value and meaning in _KEYS):
+                continue
+            if meaning in said:
+                raise MalformedError(f"{meaning} was said twice")
+            most = MAX_ATTRIBUTE_BYTES if meaning.startswith(ATTRIBUTE) else MAX_VALUE_BYTES
+            if not value or "\0" in value or len(value.encode()) > most:
+                raise MalformedError(f"{meaning} is empty, too long or holds a NUL")
+            said[meaning] = value
+        api_key = _only_key(said)
+        for member, others in (("client", (api_key,)), ("endpoint", (said.get("path"),))):
+            if member in said and any(others):
+                raise MalformedError(f"{member} stands in for what was said as well")
+        return CheckRequest(
+            api_key=api_key, client=said.get("client"), ip=said.get("ip"), endpoint=said.get("endpoint"),
+            method=said.get("method"), path=said.get("path"), cost=min(cost, MAX_COST),
+            attributes={key.removeprefix(ATTRIBUTE): said[key] for key in said if key.startswith(ATTRIBUTE)},
+        )  # fmt: skip
+
+
+def _only_key(said: Mapping[str, str]) -> str | None:
+    """The key, from its own header or after ``Bearer``. Raises ``MalformedError`` when there are two."""
+    keys = {*_keys_in(said.get("api_key", ""), bearer=False), *_keys_in(said.get(AUTHORIZATION, ""), bearer=True)}
+    if len(keys) > 1:
+        raise MalformedError("more than one API key was sent")
+    return keys.pop() if keys else None
+
+
+def _keys_in(value: str, *, bearer: bool) -> Iterator[str]:
+    """Envoy joins header lines of one name by commas: no key has one."""
+    for part in value.split(","):
+        scheme, _, token = part.strip().partition(" ") if bearer else ("bearer", "", part)
+        if scheme.lower() == "bearer" and token.strip():
+            yield token.strip()
+
+
+def _meanings(path: Path, domain: str, entries: Any) -> dict[str, str]:
+    if not isinstance(entries, dict) or not entries:
+        raise InvalidMappingError(f"{path}: domains.{domain}: wanted entry keys with what they mean")
+    for key, meaning in entries.items():
+        known = meaning in (*MEMBERS, AUTHORIZATION, IGNORE) or (
+            isinstance(meaning, str) and meaning.startswith(ATTRIBUTE) and len(meaning) > len(ATTRIBUTE)
+        )
+        if not known:
+            wanted = ", ".join((*MEMBERS, AUTHORIZATION, f"{ATTRIBUTE}<name>", IGNORE))
+            raise InvalidMappingError(f"{path}: domains.{domain}.{key}: {meaning!r} is none of {wanted}")
+    return dict(entries)

@@ -1,0 +1,234 @@
+"""Envoy's rate limit service on a real store, asked by a gRPC client of another make."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+
+import grpc
+import pytest
+from envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
+from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+
+from contract.config import Client, Endpoint, Gateway, Plan
+from contract.credentials import secret_sha256
+from data_plane.api.render import Renderer
+from data_plane.api.rls.mapping import RlsMapping
+from data_plane.api.rls.server import RateLimitService, Tls, serving_rls
+from data_plane.node import Node
+from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
+from tidegate.stack.ports import free_ports
+
+OK, OVER = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
+CONFIG = [
+    Plan(plan="free", limits=(rule(1, "hourly", 5),)),
+    Plan(
+        plan="anonymous", limits=(rule(2, "per-ip", 2, scope="ip"), rule(3, "by-tenant", 3, scope="attribute:tenant"))
+    ),
+    Plan(plan="none", limits=()),
+    rule(4, "all", 50, scope="global"),
+    Client(client="acme", plan="free"),
+    Client(client="gone", plan="free", status="suspended"),
+    key_of("acme", "tg_acme"),
+    key_of("gone", "tg_gone"),
+    Endpoint(endpoint="export", method="POST", path="/api/exports", cost=3),
+    Gateway(gateway="edge", sha256=secret_sha256(GATEWAY_TOKEN)),
+]
+MAPPING = RlsMapping(
+    {"edge": {"remote_address": "ip", "key": "api_key", "generic_key": "endpoint", "tenant": "attribute:tenant",
+              "client": "client"}}
+)  # fmt: skip
+
+
+class Asker:
+    """A gRPC client of one service."""
+
+    def __init__(self, channel, domain="edge", metadata=()):
+        self._call = channel.unary_unary(
+            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
+            request_serializer=RateLimitRequest.SerializeToString,
+            response_deserializer=RateLimitResponse.FromString,
+        )
+        self.domain = domain
+        self.metadata = metadata
+
+    async def ask(self, *descriptors, hits=0, own_hits=()):
+        request = RateLimitRequest(domain=self.domain, hits_addend=hits)
+        for nth, entries in enumerate(descriptors):
+            descriptor = RateLimitDescriptor()
+            for key, value in entries.items():
+                descriptor.entries.add(key=key, value=value)
+            if nth < len(own_hits):
+                descriptor.hits_addend.value = own_hits[nth]
+            request.descriptors.append(descriptor)
+        return await self._call(request, timeout=5, metadata=self.metadata)
+
+
+@contextlib.asynccontextmanager
+async def asker_of(tmp_path, redis_url, *, tls=None, channel_of=None, **settings):
+    snapshot = tmp_path / "snapshot"
+    await write_snapshot(snapshot, CONFIG)
+    node = Node(settings_for(snapshot, redis_url, **settings))
+    service = RateLimitService(
+        node.decider, Renderer("us-east", "epoch"), MAPPING, node.settings.trust, node.settings.node
+    )
+    async with node.running(), serving_rls(service, "127.0.0.1", 0, tls) as port:
+        address = f"localhost:{port}" if tls else f"127.0.0.1:{port}"
+        channel = channel_of(address) if channel_of else grpc.aio.insecure_channel(address)
+        async with channel:
+            yield Asker(channel)
+
+
+@pytest.fixture
+async def asker(tmp_path, valkey_url):
+    async with asker_of(tmp_path, valkey_url) as asker:
+        yield asker
+
+
+def headers_of(response):
+    return {header.key: header.value for header in response.response_headers_to_add}
+
+
+ACME = {"key": "tg_acme"}
+
+
+async def test_what_is_allowed_says_what_is_left(asker):
+    response = await asker.ask(ACME)
+    status = response.statuses[0]
+    assert (response.overall_code, status.code, status.limit_remaining) == (OK, OK, 4)
+    assert (status.current_limit.name, status.current_limit.requests_per_unit) == ("hourly", 5)
+    assert status.current_limit.unit == RateLimitResponse.RateLimit.HOUR
+    assert 0 < status.duration_until_reset.seconds <= 7200
+    headers = headers_of(response)
+    assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("5", "4")
+    assert headers["ratelimit-policy"] == '"hourly";q=5;w=3600'
+    assert response.raw_body == b""
+
+
+async def test_a_denial_is_a_problem_and_consumes_nothing(asker):
+    assert (await asker.ask(ACME, hits=4)).overall_code == OK
+    denied = await asker.ask(ACME, hits=2)
+    headers, problem = headers_of(denied), json.loads(denied.raw_body)
+    assert (denied.overall_code, denied.statuses[0].code) == (OVER, OVER)
+    assert headers["content-type"] == "application/problem+json"
+    assert int(headers["retry-after"]) == problem["retry_after"] == denied.statuses[0].duration_until_reset.seconds
+    assert (problem["status"], problem["violated-policies"]) == (429, ["hourly"])
+    assert (await asker.ask(ACME)).statuses[0].limit_remaining == 0
+    assert (await asker.ask(ACME, own_hits=[0])).overall_code == OK, "a hit of 0 is a look"
+
+
+async def test_a_descriptor_is_one_check_of_all_its_entries(asker):
+    response = await asker.ask(ACME | {"generic_key": "export"})
+    assert response.statuses[0].limit_remaining == 2, "an export costs three"
+    assert (await asker.ask(ACME | {"generic_key": "export"})).overall_code == OVER
+
+
+async def test_of_several_descriptors_none_is_taken_when_one_denies(asker):
+    tenant = {"tenant": "t1", "remote_address": "203.0.113.1"}
+    for _ in range(2):
+        assert (await asker.ask(ACME, tenant)).overall_code == OK
+    denied = await asker.ask(ACME, tenant)  # the anonymous address has used its two up
+    assert [status.code for status in denied.statuses] == [OK, OVER]
+    assert json.loads(denied.raw_body)["violated-policies"] == ["per-ip"]
+    assert (await asker.ask(ACME, own_hits=[0])).statuses[0].limit_remaining == 3
+    assert (await asker.ask({"tenant": "t1"}, own_hits=[0])).statuses[0].code == OK
+
+
+async def test_each_descriptor_may_have_its_own_hits(asker):
+    response = await asker.ask(ACME, {"tenant": "t2"}, hits=1, own_hits=[3])
+    assert response.overall_code == OK
+    assert response.statuses[0].limit_remaining == 2
+    assert (await asker.ask(ACME, {"tenant": "t2"}, own_hits=[3, 1])).overall_code == OVER
+
+
+async def test_exactly_the_limit_passes_however_many_ask_at_once(asker):
+    answers = await asyncio.gather(*(asker.ask(ACME) for _ in range(40)))
+    assert sorted(answer.overall_code for answer in answers) == [OK] * 5 + [OVER] * 35
+
+
+async def test_many_at_once_with_several_descriptors_never_pass_too_much(asker):
+    """Between look and take others may come: too few may pass, never too many."""
+    each = [{"remote_address": f"203.0.113.{nth}"} for nth in range(40)]
+    answers = await asyncio.gather(*(asker.ask(ACME, address) for address in each))
+    assert 1 <= sum(answer.overall_code == OK for answer in answers) <= 5
+
+
+@pytest.mark.parametrize(
+    ("entries", "error"),
+    [
+        ({"key": "tg_gone"}, "client_suspended"),
+        ({"client": "nobody"}, "malformed_request"),
+        ({"generic_key": "nowhere"}, "malformed_request"),
+        ({"remote_address": "nonsense"}, "malformed_request"),
+        ({"tenant": ""}, "malformed_request"),
+        ({"tenant": "t" * 200}, "malformed_request"),
+    ],
+)
+async def test_what_an_end_client_may_have_caused_is_over_the_limit_and_no_error(asker, entries, error):
+    """An error would let it pass: Envoy's filter fails open unless told otherwise."""
+    for descriptors in ([entries], [ACME, entries]):
+        refused = await asker.ask(*descriptors)
+        assert (refused.overall_code, refused.statuses[-1].code) == (OVER, OVER)
+        assert json.loads(refused.raw_body)["error"] == error
+    assert (await asker.ask(ACME, own_hits=[0])).statuses[0].limit_remaining == 5
+
+
+async def test_what_the_operator_got_wrong_is_an_error_that_says_it(asker):
+    for descriptors, named in (([{"colour": "red"}], "colour"), ([], "descriptors"), ([ACME] * 65, "descriptors")):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await asker.ask(*descriptors)
+        assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert named in failed.value.details()
+    asker.domain = "elsewhere"
+    with pytest.raises(grpc.aio.AioRpcError, match="elsewhere"):
+        await asker.ask(ACME)
+
+
+async def test_without_limits_everything_passes(asker):
+    response = await asker.ask({"generic_key": "export", "client": "acme"}, {"remote_address": "203.0.113.9"})
+    assert response.overall_code == OK
+
+
+async def test_a_gateway_token_is_needed_where_the_network_is_not_trusted(tmp_path, valkey_url):
+    for trust in ("token", "required"):
+        async with asker_of(tmp_path, valkey_url, trust=trust) as asker:
+            for metadata in ((), (("x-tidegate-token", "tgg_wrong"),)):
+                asker.metadata = metadata
+                with pytest.raises(grpc.aio.AioRpcError) as failed:
+                    await asker.ask(ACME)
+                assert failed.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            asker.metadata = (("x-tidegate-token", GATEWAY_TOKEN),)
+            assert (await asker.ask(ACME)).overall_code == OK
+
+
+async def test_without_the_store_limits_do_what_they_say(tmp_path):
+    async with asker_of(tmp_path, f"redis://127.0.0.1:{free_ports(1)[0]}/0") as asker:
+        answers = [(await asker.ask(ACME)).overall_code for _ in range(6)]
+        assert answers == [OK] * 5 + [OVER], "local: counted in the node's memory"
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for localhost that signs itself, and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
+    subprocess.run([*command, *subject], check=True, capture_output=True)
+    return cert, key
+
+
+async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, certificate):
+    cert, key = certificate
+    pair = {"private_key": key.read_bytes(), "certificate_chain": cert.read_bytes()}
+    for own, allowed in ((pair, True), ({}, False)):
+        credentials = grpc.ssl_channel_credentials(root_certificates=cert.read_bytes(), **own)
+
+        def secure(address, credentials=credentials):
+            return grpc.aio.secure_channel(address, credentials)
+
+        async with asker_of(tmp_path, valkey_url, tls=Tls(cert, key, cert), channel_of=secure) as asker:
+            if allowed:
+                assert (await asker.ask(ACME)).overall_code == OK
+            else:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await asker.ask(ACME)
