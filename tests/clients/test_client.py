@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.clients.conftest import config
+from tests.clients.spender import spend
 from tidegate_client import AsyncTidegate, Check, InvalidCheckError, Options, Tidegate
 
 KEY = "tg_acme"
@@ -168,18 +169,6 @@ def test_threads_share_one_client(start_node):
             assert held.allowed
 
 
-def _spend(url: str, connection) -> None:
-    """Admit as much as one gets, telling of each admission before the next."""
-    limiter = Tidegate(options(url, leases=True, lease_s=2.0))
-    check = Check(api_key=KEY, endpoint="get-user")
-    while True:
-        decision = limiter.decide(check)
-        if decision.allowed:
-            connection.send(1)
-        elif decision.source != "memory":
-            connection.send(0)
-
-
 def test_clients_that_are_killed_lose_what_they_held_and_nothing_more_is_admitted(start_node):
     limit = 3_000
     node = start_node(config(limit))
@@ -187,7 +176,7 @@ def test_clients_that_are_killed_lose_what_they_held_and_nothing_more_is_admitte
     pipes, processes = [], []
     for _ in range(3):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_spend, args=(node.url, theirs), daemon=True)
+        process = context.Process(target=spend, args=(node.url, theirs), daemon=True)
         process.start()
         pipes.append(ours)
         processes.append(process)
