@@ -76,7 +76,7 @@ OVERVIEW = Dashboard(
                   "One a limit and subject in use."),
             Panel("Memory", (
                 Query(f"max by (region) (tidegate_store_memory_bytes{{{IN}}})", "used {{region}}"),
-                Query(f"max by (region) (tidegate_store_memory_limit_bytes{{{IN}}}) > 0", "limit {{region}}")),
+                Query(f"max by (region) (tidegate_store_memory_limit_bytes{{{IN}}})", "limit {{region}}")),
                 "Above 85% anonymous addresses count by network; a full store denies what it cannot count.", "bytes"),
             Panel("Errors", (
                 Query(f"sum by (reason) (rate(rate_limit_redis_errors_total{{{IN}}}[{RATE}])) > 0", "{{reason}}"),),

@@ -1,0 +1,123 @@
+"""A stack of two regions under mixed traffic and faults, with a Prometheus beside it: what fills every panel."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import psutil
+
+from tests.operate.load import Load
+from tests.operate.prometheus import Prometheus
+from tests.servers.stack import Stack, wait_for
+from tidegate.stack.child import wait_until_ready
+
+PAUSED_S = 1.5
+DRIVEN_S = 10.0
+
+
+class Scenario:
+    """``start``, then ``drive``; afterwards ``prometheus`` has something to say about everything."""
+
+    def __init__(self, stack: Stack, prometheus: Prometheus) -> None:
+        self.stack = stack
+        self.prometheus = prometheus
+        self.began_s = time.time()
+        self.loads: list[Load] = []
+        self._keys: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Plans, clients and keys, while Prometheus starts; until it has scraped everything."""
+        stack = self.stack
+        self.prometheus.child.start()
+        hourly = {"name": "hourly", "limit": 1_000_000, "window_s": 3600}
+        trial = {"name": "trial", "limit": 20, "window_s": 3600, "shadow": True}
+        stack.put("/v1/plans/roomy", {"limits": [hourly, trial]})
+        stack.put("/v1/plans/tight", {"limits": [{"name": "few", "limit": 40, "window_s": 3600}]})
+        stack.put("/v1/plans/anonymous", {"limits": [{"name": "per-ip", "scope": "ip", "limit": 50, "window_s": 3600}]})
+        stack.put("/v1/endpoints/get-user", {"method": "GET", "path": "/api/users/{id}"})
+        for client, plan in {"acme": "roomy", "globex": "tight", "hooli": "roomy"}.items():
+            stack.put(f"/v1/clients/{client}", {"plan": plan})
+            self._keys[client] = stack.post(f"/v1/clients/{client}/keys", {})["secret"]
+        stack.put("/v1/clients/hooli", {"plan": "roomy", "status": "suspended"})
+        wait_until_ready(self.prometheus.child, self.prometheus.is_ready, timeout_s=30)
+        wanted = sum(len(addresses) for addresses in targets(stack).values())
+        wait_for(lambda: len(self.prometheus.values("up == 1")) == wanted, 15, "Prometheus to scrape everything")
+
+    def drive(self) -> None:
+        """Mixed traffic at every node, while the store of one region stands still for a moment, and more goes wrong."""
+        self.began_s = time.time()
+        stop = threading.Event()
+        drivers = [threading.Thread(target=self._ask, args=(place.port, stop.is_set)) for place in self.stack.nodes]
+        for driver in drivers:
+            driver.start()
+        try:
+            deadline = time.monotonic() + DRIVEN_S
+            self._misbehave()
+            while time.monotonic() < deadline:
+                self.stack.put(f"/v1/clients/late-{time.monotonic_ns()}", {"plan": "roomy"})
+                time.sleep(0.5)
+        finally:
+            stop.set()
+            for driver in drivers:
+                driver.join()
+        # what was scraped last is from after the last request
+        self._wait_for_scrapes()
+
+    def _ask(self, port: int, until: Callable[[], bool]) -> None:
+        request = {"method": "GET", "path": "/api/users/7", "ip": "203.0.113.9"}
+        load = Load(port, {
+            "acme": {**request, "api_key": self._keys["acme"]},
+            "globex": {**request, "api_key": self._keys["globex"]},
+            "nobody": request,
+            "acme again": {**request, "api_key": self._keys["acme"], "path": "/elsewhere"},
+            "hooli": {**request, "api_key": self._keys["hooli"]},
+        })  # fmt: skip
+        self.loads.append(load)
+        asyncio.run(load.run(4, until, most=10_000, pause_s=0.02))
+
+    def _misbehave(self) -> None:
+        forged = {"x-tidegate-region": "eu-west", "x-tidegate-signature": "00" * 64}
+        us_east, eu_west = self.stack.node("us-east"), self.stack.node("eu-west")
+        httpx.post(f"{us_east.url}/internal/v1/counts", content=b"junk", headers=forged, trust_env=False)
+        httpx.get(f"{self.stack.admin.base_url}/v1/plans", headers={"Authorization": "Bearer wrong"}, trust_env=False)
+        for job in self.stack.admin.get("/v1/jobs").json()["items"][:2]:
+            self.stack.admin.post(f"/v1/jobs/{job['job']}/run")
+        paused(self._store_of("us-east"))
+        paused(self.stack.part("data-plane", eu_west.name))
+
+    def _store_of(self, region: str) -> psutil.Process:
+        port = self.stack.part("data-plane", self.stack.node(region).name).environ()["TIDEGATE_REDIS_URL"]
+        wanted = int(port.rsplit(":", 1)[1].split("/")[0])
+        for process in self.stack.processes():
+            listens = {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+            if wanted in listens:
+                return process
+        raise AssertionError(f"no store listens on {wanted}")
+
+    def _wait_for_scrapes(self) -> None:
+        after_s = time.time()
+
+        def scraped() -> bool:
+            found = self.prometheus.values("timestamp(up)")
+            return bool(found) and min(at_s for _, at_s in found) > after_s
+
+        wait_for(scraped, 15, "Prometheus to scrape everything once more")
+
+
+def paused(process: psutil.Process) -> None:
+    """Have a process stand still for a moment."""
+    process.suspend()
+    try:
+        time.sleep(PAUSED_S)
+    finally:
+        process.resume()
+
+
+def targets(stack: Stack) -> dict[str, list[str]]:
+    """What Prometheus scrapes, by region; the control plane under the empty name."""
+    found: dict[str, list[str]] = {"": [f"127.0.0.1:{stack.options.control_plane_port}"]}
+    for place in stack.nodes:
+        found.setdefault(place.region, []).append(f"127.0.0.1:{place.port}")
+    return found
