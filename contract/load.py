@@ -15,6 +15,9 @@ from contract.limits import LIMIT_NAME, LimitRule, Violation, violations
 Signal = Literal["cpu", "queue_delay_ms", "latency_ms", "error_rate", "in_flight"]
 SIGNALS: tuple[Signal, ...] = ("cpu", "queue_delay_ms", "latency_ms", "error_rate", "in_flight")
 
+CAPACITY, OPEN = "capacity", "capacity-open"
+"""The names of a backend's capacity as limits: of the whole, and of the part that is open to all classes."""
+
 MAX_SIGNAL = 1e12
 MAX_LOAD_REPORTS = 100
 MAX_SERVED_REPORTS = 1_000
@@ -48,7 +51,7 @@ class AdaptivePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     floor: float = 0.2
     """The lowest factor that load alone leads to."""
     steps: tuple[LoadStep, ...] = (LoadStep(above=0.8, factor=0.5), LoadStep(above=0.6, factor=0.75))
-    hysteresis: float = 0.05
+    hysteresis: float = 0.1
     """How far below its bound the load must be expected after a raise."""
     smoothing: float = 0.5
     """The weight of the newest tick in the smoothed load; 1 does not smooth."""
@@ -240,7 +243,7 @@ def capacity_rule(capacity: Capacity, region: str, adaptive: str | None) -> Limi
     """A backend's capacity as the limit that it is: a token bucket of its own in each region."""
     return LimitRule(
         id=capacity.id,
-        name="capacity",
+        name=CAPACITY,
         scope="backend",
         algorithm="token_bucket",
         limit=capacity.limit,

@@ -29,7 +29,7 @@ class PolicyFields(Body):
         default=[StepFields(above=0.8, factor=0.5), StepFields(above=0.6, factor=0.75)], min_length=1, max_length=16
     )
     """For the type `steps`, from the highest load down."""
-    hysteresis: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
+    hysteresis: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
     """How far below its bound the load must be expected after a raise."""
     smoothing: Annotated[float, Field(ge=0.05, le=1.0)] = 0.5
     """The weight of the newest tick in the smoothed load."""

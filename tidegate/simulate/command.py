@@ -9,6 +9,10 @@ from rich.table import Table
 
 from tidegate.simulate.checks import Outcome
 from tidegate.simulate.draw import picture
+from tidegate.simulate.overload.command import BUNDLED as OVERLOAD
+from tidegate.simulate.overload.command import simulate_overload
+from tidegate.simulate.overload.scenario import is_overload
+from tidegate.simulate.overload.scenario import load as load_overload
 from tidegate.simulate.random_runs import random_scenario, run
 from tidegate.simulate.scenario import Scenario, ScenarioError, load
 from tidegate.simulate.world import World
@@ -31,8 +35,11 @@ def simulate(
         return
     if scenario is None:
         raise typer.Exit(_by_chance(console, seed or 0, runs, out))
+    path = _path_of(scenario)
     try:
-        found = load(_path_of(scenario))
+        if is_overload(path):
+            raise typer.Exit(simulate_overload(console, path, seed=seed, runs=runs, out=out))
+        found = load(path)
     except ScenarioError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from error
@@ -47,8 +54,11 @@ def simulate(
 
 
 def _path_of(name: str) -> Path:
-    bundled = _BUNDLED / f"{name}.toml"
-    return bundled if bundled.exists() and not Path(name).exists() else Path(name)
+    if not Path(name).exists():
+        for folder in (_BUNDLED, OVERLOAD):
+            if (folder / f"{name}.toml").exists():
+                return folder / f"{name}.toml"
+    return Path(name)
 
 
 def _list(console: Console) -> None:
@@ -56,6 +66,9 @@ def _list(console: Console) -> None:
     for path in sorted(_BUNDLED.glob("*.toml")):
         found = load(path)
         table.add_row(found.name, f"{found.mode} {found.algorithm}", found.about)
+    for path in sorted(OVERLOAD.glob("*.toml")):
+        overload = load_overload(path)
+        table.add_row(overload.name, "overload", overload.about)
     console.print(table)
 
 

@@ -11,6 +11,8 @@ from contract.load import AdaptivePolicy
 from data_plane.domain.load.signals import Reading
 
 TICK_S = 1.0
+SEEN_AFTER_US = 1_000_000
+"""A report says what was in the second before it: one this long after a change is the first that saw it."""
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +33,17 @@ def tick(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int)
     """The state a tick later."""
     if now.load is None:
         return _unseen(state, policy, now, now_us)
-    before = now.load if state.smoothed is None else state.smoothed
-    smoothed = before + policy.smoothing * (now.load - before)
+    if state.since_us and now.at_us < state.since_us + SEEN_AFTER_US:
+        # it was taken before the last change could show: counted, it would call for the same change again
+        return msgspec.structs.replace(state, signal=now.signal, reporters=now.reporters, unseen=0)
+    # far beyond the deepest cut is as good as at it: a queue of ten seconds would be remembered for as long
+    load = min(now.load, 2 * policy.target / policy.deepest_cut)
+    before = load if state.smoothed is None else state.smoothed
+    smoothed = before + policy.smoothing * (load - before)
     state = msgspec.structs.replace(state, smoothed=smoothed, signal=now.signal, reporters=now.reporters, unseen=0)
     if policy.type == "steps":
-        return _steps(state, policy, smoothed, now_us)
-    return _controller(state, policy, smoothed, now_us)
+        return _steps(state, policy, load, smoothed, now_us)
+    return _controller(state, policy, load, smoothed, now_us)
 
 
 def overridden(state: ControlState, factor: float, now_us: int) -> ControlState:
@@ -45,31 +52,30 @@ def overridden(state: ControlState, factor: float, now_us: int) -> ControlState:
     return _moved(kept, factor, "manual", now_us)
 
 
-def _controller(state: ControlState, policy: AdaptivePolicy, load: float, now_us: int) -> ControlState:
+def _controller(state: ControlState, policy: AdaptivePolicy, newest: float, load: float, now_us: int) -> ControlState:
     if load > policy.target:
-        above = state.above + 1
+        # where only the average is above, it remembers what is over
+        above = state.above + 1 if newest > policy.target else 0
         if above < policy.cut_after or state.factor <= policy.floor:
             return _stayed(state, "held", above=above)
         cut = max(policy.deepest_cut, policy.target / load)
-        return _scaled(state, max(policy.floor, state.factor * cut), "cut", now_us)
+        return _cut(state, max(policy.floor, state.factor * cut), "cut", now_us)
     if state.factor >= 1.0:
         return _stayed(state, "full")
     higher = min(1.0, state.factor + policy.raise_by)
-    if not _fits(load, state.factor, higher, policy.target - policy.hysteresis):
-        return _stayed(state, "held")
-    calm = state.calm + 1
+    calm = state.calm + 1 if _fits(load, state.factor, higher, policy.target - policy.hysteresis) else 0
     if calm < policy.raise_after:
         return _stayed(state, "held", calm=calm)
-    return _scaled(state, higher, "raised", now_us, calm=calm)
+    return _raised(state, higher, "raised", now_us, calm=calm)
 
 
-def _steps(state: ControlState, policy: AdaptivePolicy, load: float, now_us: int) -> ControlState:
-    wanted = next((step.factor for step in policy.steps if load > step.above), 1.0)
+def _steps(state: ControlState, policy: AdaptivePolicy, newest: float, load: float, now_us: int) -> ControlState:
+    wanted = next((step.factor for step in policy.steps if min(newest, load) > step.above), 1.0)
     if wanted < state.factor:
         above = state.above + 1
         if above < policy.cut_after or state.factor <= policy.floor:
             return _stayed(state, "held", above=above)
-        return _scaled(state, max(policy.floor, wanted), "stepped", now_us)
+        return _cut(state, max(policy.floor, wanted), "stepped", now_us)
     if state.factor >= 1.0:
         return _stayed(state, "full")
     higher, bound = _next_step_up(state.factor, policy)
@@ -78,7 +84,7 @@ def _steps(state: ControlState, policy: AdaptivePolicy, load: float, now_us: int
     calm = state.calm + 1
     if calm < policy.raise_after:
         return _stayed(state, "held", calm=calm)
-    return _scaled(state, higher, "stepped", now_us)
+    return _raised(state, higher, "stepped", now_us)
 
 
 def _next_step_up(factor: float, policy: AdaptivePolicy) -> tuple[float, float]:
@@ -111,8 +117,13 @@ def _stayed(state: ControlState, reason: str, *, above: int = 0, calm: int = 0) 
     return msgspec.structs.replace(state, reason=reason, above=above, calm=calm)
 
 
-def _scaled(state: ControlState, factor: float, reason: str, now_us: int, *, calm: int = 0) -> ControlState:
-    """Move the factor, and with it what the average expects: else the past would call for the same cut again."""
+def _cut(state: ControlState, factor: float, reason: str, now_us: int) -> ControlState:
+    """Less from now on; the average begins afresh, or the past would call for the same cut again."""
+    return _moved(msgspec.structs.replace(state, smoothed=None, above=0, calm=0), factor, reason, now_us)
+
+
+def _raised(state: ControlState, factor: float, reason: str, now_us: int, *, calm: int = 0) -> ControlState:
+    """More from now on; the average expects what follows."""
     smoothed = None if state.smoothed is None else state.smoothed * factor / max(state.factor, 1e-6)
     return _moved(msgspec.structs.replace(state, smoothed=smoothed, above=0, calm=calm), factor, reason, now_us)
 

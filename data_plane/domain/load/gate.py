@@ -15,46 +15,45 @@ from data_plane.domain.outcome import Outcome
 
 SMALLEST = 10_000
 """A hundredth: whoever is admitted at all never pays more than a hundred times."""
+BY_CLASS, BY_WHOLE, BY_OPEN = 0, 1, 2
+"""Which factor prices a limit: the class's (limits that name the policy), the backend's (its capacity), or that of the
+part of the capacity that is open to all."""
+_PLAIN = (FULL, FULL, FULL)
 
 
 class Charged(NamedTuple):
-    """A limit whose cost follows the load: its place among the bound limits, and the most it can ever hold."""
+    """A limit whose price follows the load: its place among the bound limits, and the most it can ever hold."""
 
     at: int
-    by_class: bool
-    """By the class's factor (a limit that names the policy), or by the backend's (its capacity)."""
+    by: int
     most: int
 
 
 class ClassGate:
     """One class of one backend. ``offered`` and ``shed`` are units since the start of the process."""
 
-    __slots__ = (
-        "backend", "factor", "limit_factor", "numbered", "offered", "seed", "shed", "threshold", "version", "whole",
-    )  # fmt: skip
+    __slots__ = ("factor", "factors", "numbered", "offered", "seed", "shed", "threshold", "version")
 
-    def __init__(self, backend: str) -> None:
-        self.backend = backend
+    def __init__(self) -> None:
         self.offered = 0
         self.shed = 0
         self.factor = FULL
-        self.whole = FULL
-        """The backend's factor."""
-        self.limit_factor = FULL
-        """What limits that name the policy go by: never so low that nothing could pass."""
+        """The share of this class that is admitted, in millionths."""
+        self.factors = _PLAIN
+        """What prices limits, by ``BY_CLASS`` and so on: never so low that nothing could pass."""
         self.threshold = ALL
         self.seed = 0
         self.version = 0
-        """Rises with every change of a factor."""
+        """Rises with every change of a price."""
         self.numbered = 0
 
-    def set(self, factor: int, whole: int, floor: int, seed: int) -> None:
-        """New factors, in millionths."""
-        limit_factor = max(factor, floor, SMALLEST)
-        whole = max(whole, SMALLEST)
-        if (factor, whole, limit_factor) != (self.factor, self.whole, self.limit_factor):
-            self.factor, self.whole, self.limit_factor = factor, whole, limit_factor
+    def set(self, factor: int, whole: int, *, floor: int, reserve: int, seed: int) -> None:
+        """New factors, in millionths: the class's and the backend's. ``floor`` and ``reserve`` are the policy's."""
+        factors = (max(factor, floor, SMALLEST), max(whole, SMALLEST), max(open_factor(whole, reserve), SMALLEST))
+        if factors != self.factors:
+            self.factors = factors
             self.version += 1
+        self.factor = factor
         self.threshold = threshold_of(factor)
         self.seed = seed
 
@@ -65,6 +64,17 @@ class ClassGate:
             return True
         self.shed += cost
         return False
+
+    def price(self, by: int, cost: int) -> int:
+        """What ``cost`` units of a limit cost this request."""
+        whole, part = charge_of(cost, self.factors[by])
+        self.numbered += 1
+        return whole + (spread(self.numbered) < part)
+
+
+def open_factor(whole: int, reserve: int) -> int:
+    """What is left of the open part of a capacity: the reserve is not cut before all of the rest is."""
+    return FULL if whole == FULL else max(0, whole - reserve) * FULL // (FULL - reserve)
 
 
 class GatePass:
@@ -87,7 +97,7 @@ class GatePass:
 
     def charges(self, gate: ClassGate, cost: int) -> tuple[bytes, ...] | None:
         """The limits' arguments with what this request costs each; ``None`` while all of them cost what they say."""
-        if not self.charged or (gate.whole == FULL and gate.limit_factor == FULL):
+        if gate.factors == _PLAIN or not self.charged:
             return None
         if self._charges_of != (gate.version, cost):
             self._charges_of = (gate.version, cost)
@@ -103,7 +113,7 @@ class GatePass:
         """The outcomes as clients see them: what is left is what they can still do at the present price."""
         shown = list(outcomes)
         for charged in self.charged:
-            factor = gate.limit_factor if charged.by_class else gate.whole
+            factor = gate.factors[charged.by]
             if factor != FULL:
                 outcome = shown[charged.at]
                 shown[charged.at] = msgspec.structs.replace(outcome, remaining=outcome.remaining * factor // FULL)
@@ -111,19 +121,14 @@ class GatePass:
 
     def _made(self, gate: ClassGate, cost: int) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
         """For each part of the places (up to a bound) the arguments: who falls below a limit's part pays one more."""
-        prices = []
-        for charged in self.charged:
-            whole, part = charge_of(cost, gate.limit_factor if charged.by_class else gate.whole)
-            prices.append((charged, whole, part))
-        bounds = sorted({part for _, _, part in prices if part} | {ALL})
+        prices = [(charged, *charge_of(cost, gate.factors[charged.by])) for charged in self.charged]
         made = []
-        for bound in bounds:
+        for bound in sorted({part for _, _, part in prices if part} | {ALL}):
             params = list(self.params)
             for charged, whole, part in prices:
-                price = whole + (1 if bound <= part else 0)
+                price = whole + (bound <= part)
                 # what could pass at its plain cost is never priced beyond what the limit can hold
-                price = max(cost, min(price, charged.most))
-                params[charged.at] = with_own_cost(self.params[charged.at], price)
+                params[charged.at] = with_own_cost(params[charged.at], max(cost, min(price, charged.most)))
             made.append((bound, tuple(params)))
         return tuple(made)
 

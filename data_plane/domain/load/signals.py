@@ -22,11 +22,15 @@ class Said(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """The load at one instant. ``load`` is ``None`` when too few speak; ``reporters`` is how many do, of one signal."""
+    """The load at one instant. ``load`` is ``None`` when too few speak; ``reporters`` is how many do, of one signal.
+
+    ``at_us`` is when they said so (the middle one of them).
+    """
 
     load: float | None
     signal: str | None
     reporters: int
+    at_us: int = 0
 
 
 def reading(said: Iterable[Said], policy: AdaptivePolicy, now_us: int) -> Reading:
@@ -41,7 +45,8 @@ def reading(said: Iterable[Said], policy: AdaptivePolicy, now_us: int) -> Readin
             continue
         load = lower_median(values) / full
         if found.load is None or load > found.load:
-            found = Reading(load, signal, len(values))
+            at_us = lower_median([one.at_us for one in fresh if signal in one.signals])
+            found = Reading(load, signal, len(values), int(at_us))
     return found if found.load is not None else Reading(None, None, most)
 
 

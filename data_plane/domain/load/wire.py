@@ -1,4 +1,4 @@
-"""A limit's script argument with a cost of its own, for ``lua/decide.lua``: where the price of a request follows load."""
+"""A limit's script argument with a cost of its own, for ``lua/decide.lua``: where its price follows load."""
 
 import struct
 

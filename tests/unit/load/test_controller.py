@@ -17,8 +17,9 @@ def run(loads, policy=POLICY, state=None, start=0):
     state = state or ControlState()
     states = []
     for number, load in enumerate(loads, start):
-        reading = Reading(load, "cpu" if load is not None else None, 3 if load is not None else 0)
-        state = tick(state, policy, reading, number * 1_000_000)
+        now_us = 1_900_000_000_000_000 + number * 1_000_000
+        heard = Reading(None, None, 0) if load is None else Reading(load, "cpu", 3, now_us)
+        state = tick(state, policy, heard, now_us)
         states.append(state)
     return states
 
@@ -31,7 +32,7 @@ def test_one_tick_above_the_target_cuts_nothing_two_cut():
     first, second = run([1.0, 1.0])
     assert (first.factor, first.reason, first.above) == (1.0, "held", 1)
     assert (second.factor, second.reason, second.signal) == (0.8, "cut", "cpu")
-    assert second.since_us == 1_000_000
+    assert second.since_us == 1_900_000_001_000_000
 
 
 def test_a_cut_is_never_deeper_than_half_and_a_full_backend_is_cut_to_its_target():
@@ -41,6 +42,15 @@ def test_a_cut_is_never_deeper_than_half_and_a_full_backend_is_cut_to_its_target
 
 def test_each_cut_needs_two_ticks_of_its_own():
     assert factors([9.0] * 6) == [1.0, 0.5, 0.5, 0.25, 0.25, 0.2]
+
+
+def test_what_was_said_before_a_cut_could_show_calls_for_no_second_one():
+    state = run([9.0, 9.0])[-1]
+    assert state.factor == 0.5
+    for number in range(2, 20):  # every report is a second late
+        at_us = 1_900_000_000_000_000 + min(number - 1, 1) * 1_000_000
+        state = tick(state, POLICY, Reading(9.0, "cpu", 3, at_us), 1_900_000_000_000_000 + number * 1_000_000)
+        assert state.factor == 0.5
 
 
 def test_the_floor_holds():
@@ -60,10 +70,9 @@ def test_well_below_it_comes_back_step_by_step_after_five_calm_ticks():
 
 
 def test_it_is_not_raised_into_the_next_cut():
-    """A raise from 0.5 to 0.55 makes a load of 0.72 to 0.79: above target less hysteresis."""
-    state = ControlState(factor=0.5, smoothed=0.72)
-    assert {state.factor for state in run([0.72] * 100, state=state)} == {0.5}
-    assert factors([0.67] * 10, state=ControlState(factor=0.5, smoothed=0.67))[-1] > 0.5
+    """A raise from 0.5 to 0.55 makes a load of 0.65 to 0.715: above the target less the hysteresis."""
+    assert set(factors([0.65] * 100, state=ControlState(factor=0.5, smoothed=0.65))) == {0.5}
+    assert factors([0.63] * 10, state=ControlState(factor=0.5, smoothed=0.63))[-1] > 0.5
 
 
 def test_silence_is_no_overload():
@@ -90,8 +99,8 @@ def test_steps_follow_the_table_with_hysteresis():
     assert factors([0.9, 0.9], STEPS) == [1.0, 0.5]
     half = run([0.9, 0.9], STEPS)[-1]
     assert half.reason == "stepped"
-    assert set(factors([0.55] * 30, STEPS, state=half)) == {0.5}, "0.55 would be 0.83 at three quarters"
-    back = factors([0.3] * 12, STEPS, state=half)
+    assert set(factors([0.55] * 30, STEPS, state=half, start=2)) == {0.5}, "0.55 would be 0.83 at three quarters"
+    back = factors([0.3] * 12, STEPS, state=half, start=2)
     assert back == [0.5] * 4 + [0.75] * 5 + [1.0] * 3
 
 

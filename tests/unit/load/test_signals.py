@@ -12,9 +12,9 @@ def said(reporter, at_us=NOW, weight=1, **signals):
 
 
 def test_one_reporter_is_not_enough():
-    assert reading([said("a", cpu=5.0)], POLICY, NOW) == (None, None, 1)
+    assert reading([said("a", cpu=5.0)], POLICY, NOW) == (None, None, 1, 0)
     alone = AdaptivePolicy(policy="p", min_reporters=1)
-    assert reading([said("a", cpu=0.5)], alone, NOW) == (0.5, "cpu", 1)
+    assert reading([said("a", cpu=0.5)], alone, NOW) == (0.5, "cpu", 1, NOW)
 
 
 def test_a_liar_among_two_or_three_moves_nothing():
@@ -26,11 +26,11 @@ def test_a_liar_among_two_or_three_moves_nothing():
 
 def test_the_signal_that_weighs_most_counts():
     both = [said("a", cpu=0.5, queue_delay_ms=90.0), said("b", cpu=0.6, queue_delay_ms=120.0)]
-    assert reading(both, POLICY, NOW) == (0.9, "queue_delay_ms", 2)
+    assert reading(both, POLICY, NOW) == (0.9, "queue_delay_ms", 2, NOW)
 
 
 def test_a_signal_needs_enough_reporters_of_its_own():
-    assert reading([said("a", cpu=0.9), said("b", queue_delay_ms=1.0)], POLICY, NOW) == (None, None, 1)
+    assert reading([said("a", cpu=0.9), said("b", queue_delay_ms=1.0)], POLICY, NOW) == (None, None, 1, 0)
 
 
 def test_what_is_stale_or_from_the_future_says_nothing():
@@ -47,7 +47,7 @@ def test_signals_that_the_policy_does_not_name_are_ignored():
 
 def test_what_several_nodes_heard_of_one_gateway_is_one_voice():
     nodes = [said("gw", cpu=0.9, weight=3), said("gw", cpu=0.1, weight=1)]
-    assert reading(nodes, POLICY, NOW) == (None, None, 1)
+    assert reading(nodes, POLICY, NOW) == (None, None, 1, 0)
     assert reading([*nodes, said("other", cpu=0.9)], POLICY, NOW).load == (0.9 * 3 + 0.1) / 4
 
 

@@ -1,0 +1,86 @@
+"""Adaptive limits under a simulated overload, beside what others do; the promises of docs/adaptive.md."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from tidegate.cli import app
+from tidegate.simulate.overload.command import BUNDLED, compare
+from tidegate.simulate.overload.day import healthy_day
+from tidegate.simulate.overload.scenario import Reporters, load
+
+ADAPTIVE = ["adaptive", "adaptive, with capacity"]
+SCENARIOS = sorted(path.stem for path in BUNDLED.glob("*.toml"))
+
+
+def scenario(name: str):
+    return load(BUNDLED / f"{name}.toml")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_promises_hold(name: str, seed: int):
+    for run in compare(scenario(name), seed, ADAPTIVE):
+        assert not run.broken, f"{run.name}: {run.broken} {run.measures}"
+
+
+def test_the_lowest_class_gives_way_first_and_the_critical_class_never():
+    (run,) = compare(scenario("overload"), 1, ["adaptive"])
+    settled = [second for second in run.seconds if 80 <= second.at_s < 120]
+    critical, standard, low = (
+        sum(second.admitted[place] for second in settled) / sum(second.offered[place] for second in settled)
+        for place in range(3)
+    )
+    assert critical == 1.0
+    assert low < 0.02 < standard < 0.5
+
+
+def test_without_it_the_same_overload_is_worse():
+    runs = {run.name: run.measures for run in compare(scenario("overload"), 1)}
+    for name in ADAPTIVE:
+        assert runs[name].excess < runs["fixed limit"].excess < runs["no limit"].excess
+        for rival in ("no limit", "fixed limit", "Gradient2", "AIMD"):
+            assert runs[name].critical > runs[rival].critical
+    assert runs["no limit"].goodput < 0.5 < runs["adaptive"].goodput
+
+
+def test_a_fixed_limit_sees_nothing_of_a_slow_backend_the_adaptive_one_does():
+    runs = {run.name: run.measures for run in compare(scenario("brownout"), 1, ["fixed limit", "adaptive"])}
+    assert runs["fixed limit"].wasted > 0.3
+    assert runs["adaptive"].wasted < 0.02
+
+
+@pytest.mark.parametrize("reporters", [Reporters(), Reporters(noise=0.2, dies_at_s=40_000), Reporters(lies=9.0)])
+def test_a_healthy_day_is_never_cut(reporters: Reporters):
+    day = healthy_day(msgspec.structs.replace(scenario("overload"), reporters=reporters), seed=1)
+    assert day.cut_s == 0, day
+    assert day.highest > 0.8, "the day had busy seconds"
+
+
+def test_the_command_prints_a_table_and_draws(tmp_path: Path):
+    result = CliRunner().invoke(app, ["simulate", "brownout", "--out", str(tmp_path)], env={"COLUMNS": "160"})
+    assert result.exit_code == 0, result.output
+    assert "Gradient2" in result.output
+    [picture] = tmp_path.iterdir()
+    titles = [title.text for title in ET.parse(picture).getroot().iter("{http://www.w3.org/2000/svg}title")]
+    assert {"fixed limit", "Gradient2", "AIMD", *ADAPTIVE} <= set(titles)
+
+
+def test_a_broken_promise_is_an_exit_code(tmp_path: Path):
+    path = tmp_path / "impossible.toml"
+    path.write_text('[overload]\nname = "impossible"\nexpect = { most_excess = -1.0 }\nduration_s = 130\n', "utf-8")
+    result = CliRunner().invoke(app, ["simulate", str(path)], env={"COLUMNS": "160"})
+    assert result.exit_code == 1
+    assert "BROKEN" in result.output
+
+
+@pytest.mark.parametrize("text", ['name = "x"\nspeed = 1\n', 'name = "x"\npolicy = { target = 3.0 }\n'])
+def test_a_bad_scenario_is_named(tmp_path: Path, text: str):
+    path = tmp_path / "bad.toml"
+    path.write_text(f"[overload]\n{text}", "utf-8")
+    result = CliRunner().invoke(app, ["simulate", str(path)], env={"COLUMNS": "160"})
+    assert result.exit_code == 2
+    assert "speed" in result.output or "target" in result.output

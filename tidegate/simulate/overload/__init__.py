@@ -1,0 +1,1 @@
+"""Overload in virtual time: a queueing model of a backend, and rival ways to protect it."""
