@@ -60,6 +60,7 @@ from control_plane.usage.endpoints import router as usage_router
 from control_plane.usage.node_endpoints import router as usage_node_router
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.plan_endpoints import router as usage_plan_router
+from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.rollup import usage_jobs
 from control_plane.usage.webhooks.delivery import Deliverer
 from control_plane.usage.webhooks.endpoints import router as usage_webhooks_router
@@ -88,6 +89,7 @@ class State(TypedDict):
     metrics: Metrics
     usage_partitions: Partitions
     webhook_keys: WebhookKeys
+    questions: NodeQuestions
     readiness: Callable[[], Awaitable[str | None]]
 
 
@@ -116,7 +118,8 @@ def create_app(settings: Settings) -> FastAPI:
         _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
         tasks = [bootstrap, asyncio.create_task(watcher.run()), asyncio.create_task(streams.run())]
-        tasks.append(asyncio.create_task(leadership.run()))
+        questions = NodeQuestions(database)
+        tasks += [asyncio.create_task(leadership.run()), asyncio.create_task(questions.run())]
         try:
             yield State(
                 settings=settings,
@@ -130,6 +133,7 @@ def create_app(settings: Settings) -> FastAPI:
                 metrics=metrics,
                 usage_partitions=partitions,
                 webhook_keys=webhook_keys,
+                questions=questions,
                 readiness=lambda: _fault(database, watcher, bootstrap),
             )
         finally:

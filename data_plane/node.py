@@ -88,8 +88,7 @@ class Node:
             RuleIndex.empty(settings.region), self._store, clock, self._last_resort, self._tally,
             anonymous, memory, bounds,
         )  # fmt: skip
-        self._reporting = Reporting(settings, self._store, clock, secrets.token_hex(8))
-        self._decider.observers = (self._reporting.tally,)
+        self._reporting = Reporting(settings, self._store, clock, self._decider, secrets.token_hex(8))
         self._switches = SwitchKeeper(self._decider, clock)
         self._census = Census(RedisSurvey(self._store))
         self._snapshots = SnapshotFile(settings.snapshot_file)

@@ -1,4 +1,4 @@
-"""A node's reports to the control plane, wired: usage, from decisions through the region's stream to Postgres."""
+"""A node's reports to the control plane, wired: usage through the region's stream, and answers to questions."""
 
 import asyncio
 import random
@@ -12,6 +12,8 @@ from data_plane.adapters.control_plane_usage import HttpUsageSink
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_usage import RedisUsageStream
 from data_plane.api.metrics import counter, gauge
+from data_plane.services.answering import Answering
+from data_plane.services.decide import Decider
 from data_plane.services.ports import Clock
 from data_plane.services.usage import UsageFlusher, UsageShipper
 from data_plane.services.usage_tally import UsageTally
@@ -24,17 +26,24 @@ STOP_WITHIN_S = 3.0
 class Reporting:
     """Counts through ``tally``, an observer of the decider. ``incarnation``: hex digits that no other life has."""
 
-    def __init__(self, settings: Settings, store: RedisCounterStore, clock: Clock, incarnation: str) -> None:
+    def __init__(
+        self, settings: Settings, store: RedisCounterStore, clock: Clock, decider: Decider, incarnation: str
+    ) -> None:
         self.tally = UsageTally()
         self._stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._flusher = UsageFlusher(settings.node, incarnation, self.tally, self._stream, clock)
         credential = settings.region_credential.get_secret_value()
         self._sink = HttpUsageSink(settings.control_plane_url, credential, settings.node, settings.region)
         self._shipper = UsageShipper(settings.node, self._stream, self._sink, clock, random.random)
+        self._answering = Answering(
+            settings.node, self._sink, store, clock,
+            lambda: decider.index, lambda: decider.revision, lambda: self._shipper.has_lease,
+        )  # fmt: skip
+        decider.observers = (*decider.observers, self.tally)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
-        return [self._flusher.run, self._shipper.run]
+        return [self._flusher.run, self._shipper.run, self._answering.run]
 
     async def stop(self) -> None:
         """Write what is left to the stream, where another node finds it."""

@@ -1,4 +1,4 @@
-"""``/v1/usage`` and ``/v1/clients/{client}/usage``: what was allowed and denied, as JSON or CSV."""
+"""``/v1/usage``, and a client's ``usage`` and ``limits``: what was allowed and denied, and what is left."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, cast
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,7 +15,8 @@ from control_plane.access.principals import by_method
 from control_plane.clients.models import ClientRow
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading
-from control_plane.usage import reading
+from control_plane.usage import limits_view, reading
+from control_plane.usage.limits_view import ClientLimits
 from control_plane.usage.reading import FIGURES, UsageQuery
 from control_plane.usage.schemas import DIMENSIONS, BusiestClients, BusyClient, Dimension, Step, UsageItem, UsageListing
 from control_plane.web.fields import ClientName, Instant
@@ -104,6 +105,17 @@ async def list_client_usage(
     if await session.get(ClientRow, client) is None:
         raise NotFoundError(f"There is no client named {client}.")
     return await _answer(session, page, query._replace(only=query.only | {"client": client}), accept)
+
+
+@router.get("/clients/{client}/limits")
+async def list_client_limits(client: ClientName, request: Request) -> ClientLimits:
+    """Every limit in force for a client: where it comes from, and used and remaining in each region, asked of its
+    nodes; a region that does not answer within a second has nulls and the reason.
+    """
+    state = request.state
+    async with state.database.read() as session:  # given back before the regions are asked
+        found = await limits_view.find(session, client, datetime.now(UTC))
+    return await limits_view.ask(state.questions, found)
 
 
 async def _answer(session: AsyncSession, page: Page, query: UsageQuery, accept: str | None) -> Response:

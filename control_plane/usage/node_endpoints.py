@@ -1,11 +1,14 @@
-"""``POST /internal/v1/usage``: what the nodes of a region counted."""
+"""``/internal/v1/usage``, ``/questions``, ``/answers``: what nodes counted, and what they are asked."""
 
+import time
 from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from contract.questions import NodeAnswer, Questions
 from contract.usage import PROTOCOL_VERSION, Shipment
 from control_plane.access.principals import Caller, region_only
 from control_plane.errors import FieldError, ForbiddenError, InvalidError
@@ -13,9 +16,44 @@ from control_plane.usage.taking import take
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 _decoder = msgspec.msgpack.Decoder(Shipment)
+_answer_decoder = msgspec.json.Decoder(NodeAnswer)
+MAX_WAIT_S = 30.0
+CLOSING_EVERY_S = 0.5
 _BODY = {
     "required": True,
     "content": {"application/msgpack": {"schema": {"type": "string", "format": "binary"}}},
+}
+_QUESTIONS: dict[str, Any] = {
+    "type": "object",
+    "required": ["questions"],
+    "properties": {
+        "questions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["id", "client"],
+                "properties": {"id": {"type": "string"}, "client": {"type": "string"}},
+            },
+        }
+    },
+}
+_JSON_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["id", "node", "revision"],
+                "properties": {
+                    "id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+                    "node": {"type": "string", "pattern": "^[A-Za-z0-9._:@-]{1,128}$"},
+                    "revision": {"type": "integer", "minimum": 0, "maximum": 2**62},
+                    "figures": {"type": "array", "maxItems": 250, "items": {"type": "array"}},
+                    "error": {"type": ["string", "null"], "maxLength": 200, "pattern": "^[ -~]*$"},
+                },
+            }
+        }
+    },
 }
 _ANSWER = {
     "type": "object",
@@ -49,6 +87,41 @@ async def take_usage(request: Request, caller: Caller) -> Response:
     state = request.state
     answer = await take(state.database, state.usage_partitions, shipment, datetime.now(UTC))
     return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+@router.get(
+    "/questions",
+    responses={200: {"content": {"application/json": {"schema": _QUESTIONS}}}},
+    response_class=Response,
+)
+async def next_questions(
+    request: Request,
+    caller: Caller,
+    wait: Annotated[
+        float, Query(ge=0, le=MAX_WAIT_S, description="seconds to hold the answer while there is none")
+    ] = 0,
+) -> Response:
+    """What somebody wants to know of the region at this moment; one node of a region waits here."""
+    state = request.state
+    deadline = time.monotonic() + wait
+    while True:
+        slice_s = min(CLOSING_EVERY_S, max(0.0, deadline - time.monotonic()))
+        found = await state.questions.next_for(caller.name, slice_s)
+        if found or state.watcher.closing or time.monotonic() >= deadline:
+            return Response(msgspec.json.encode(Questions(found)), media_type="application/json")
+
+
+@router.post("/answers", status_code=204, openapi_extra={"requestBody": _JSON_BODY})
+async def take_answer(request: Request, caller: Caller) -> Response:
+    """What a node found (a `NodeAnswer` of the contract); one that comes too late is of no use and does no harm."""
+    try:
+        answer = _answer_decoder.decode(await request.body())
+    except msgspec.DecodeError as error:
+        raise InvalidError([FieldError("body", str(error))]) from None
+    except RecursionError:
+        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    await request.state.questions.answered(caller.name, answer)
+    return Response(status_code=204)
 
 
 def _shipment(body: bytes) -> Shipment:

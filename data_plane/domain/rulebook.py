@@ -209,6 +209,16 @@ class Rulebook:
             self._bindings[name] = found
         return found
 
+    def all_limits(self, client: Client, now_s: float) -> list[LimitRule]:
+        """Every limit that a client can meet, on whatever route, with its overrides and the switches."""
+        plan = self.plans.get(client.plan)
+        overrides = _active_overrides(client, now_s)
+        of_plan = [_overridden(rule, overrides) for rule in plan.limits] if plan is not None else []
+        return [
+            *(self._switched(rule, client.plan) for rule in of_plan),
+            *(self._switched(rule, OUTSIDE_PLANS) for rule in self.limits),
+        ]
+
     def _switched(self, rule: LimitRule, owner: str) -> LimitRule:
         """The rule as the switches would have it: its own, else the one of all limits."""
         switch = self.switches.get(f"{owner}/{rule.name}") or self.switches.get(EVERY_LIMIT)

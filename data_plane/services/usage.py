@@ -220,6 +220,8 @@ class UsageShipper:
         self._clock = clock
         self._random = random
         self._said_complete_us = 0
+        self.has_lease = False
+        """Whether this node ships for the region now."""
         self.shipped_batches = 0
         self.refused_batches = 0
         self.failures = 0
@@ -230,7 +232,8 @@ class UsageShipper:
         while True:
             try:
                 # A node whose line is down lets its lease run out, so that another one tries.
-                if await self._stream.hold_lease(self._node):
+                self.has_lease = await self._stream.hold_lease(self._node)
+                if self.has_lease:
                     await self.ship()
                 backoff_s = SHIP_EVERY_S
             except StoreUnavailableError as error:

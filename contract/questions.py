@@ -1,0 +1,46 @@
+"""What the control plane asks a region's nodes: how much of its limits a client has used there, at this moment.
+
+One node of a region holds a request open (``GET /internal/v1/questions``); it is answered when somebody asks, and the
+node tells what it found with a request of its own (``POST /internal/v1/answers``). Nothing dials in.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+MAX_FIGURES = 250
+MAX_QUESTIONS = 100
+Units = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What has ``client`` used?"""
+
+    id: str
+    client: str
+
+
+class Questions(msgspec.Struct, frozen=True):
+    """What is to be answered; empty when nobody asked for a while."""
+
+    questions: tuple[Question, ...] = ()
+
+
+class LimitFigure(msgspec.Struct, frozen=True, array_like=True):
+    """One limit (by rule id) as its region sees it: units used and left of ``limit``, and seconds until it resets."""
+
+    rule_id: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    limit: Units
+    used: Units
+    remaining: Units
+    reset_s: Annotated[float, msgspec.Meta(ge=0, le=1e10)]
+
+
+class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node found. ``error``: why there are no figures."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
+    node: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
+    revision: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    figures: Annotated[tuple[LimitFigure, ...], msgspec.Meta(max_length=MAX_FIGURES)] = ()
+    error: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[ -~]*$")] | None = None

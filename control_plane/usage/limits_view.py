@@ -1,0 +1,182 @@
+"""Every limit in force for a client: where it comes from, and what each region has used of it at this moment."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal, cast
+
+from sqlalchemy import or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.blocks import EVERY_LIMIT
+from contract.limits import Algorithm, Calendar, Mode, dimensions
+from contract.usage import OUTSIDE_PLANS
+from control_plane.blocks.models import BlockRow
+from control_plane.clients.models import ClientRow, OverrideRow
+from control_plane.enforcement.models import SwitchRow
+from control_plane.errors import NotFoundError
+from control_plane.limits.models import LimitRow
+from control_plane.limits.repository import all_outside_plans
+from control_plane.limits.rules import units_by_region
+from control_plane.plans.models import PlanRow
+from control_plane.regions import repository as regions
+from control_plane.usage.questions import NodeQuestions, RegionAnswer
+from control_plane.web.fields import View
+
+TELLABLE = frozenset({("client",), ("global",)})
+Source = Literal["plan", "override", "outside"]
+
+
+class RegionUse(View):
+    """What one region has used of a limit, as it sees it now; null with a reason where it cannot be told."""
+
+    limit: int | None
+    """What this region enforces: its own share where the mode divides the limit."""
+    used: int | None
+    remaining: int | None
+    reset_s: float | None
+    reason: str | None
+
+
+class OverrideInForce(View):
+    """The client's own figures."""
+
+    limit: int
+    burst: int | None
+    expires_at: datetime | None
+
+
+class SwitchInForce(View):
+    """The switch that decides whether the limit is enforced."""
+
+    target: str
+    mode: Literal["enforce", "shadow"]
+    expires_at: datetime | None
+
+
+class LimitInForce(View):
+    """A limit as it holds for the client."""
+
+    name: str
+    plan: str | None
+    """Null outside plans."""
+    source: Source
+    scope: str
+    algorithm: Algorithm
+    mode: Mode
+    limit: int
+    burst: int | None
+    window_s: float | None
+    window: Calendar | None
+    of_plan: int | None
+    """What the plan says, where the client has an override."""
+    override: OverrideInForce | None
+    shadow: bool
+    """Whether it only counts and stops nobody, switches included."""
+    enforcement: SwitchInForce | None
+    shares: Mapping[str, int]
+    regions: Mapping[str, RegionUse]
+
+
+class ClientLimits(View):
+    """Every limit in force for a client."""
+
+    client: str
+    plan: str
+    status: Literal["active", "suspended"]
+    blocks: list[str]
+    """Blocks of this client."""
+    limits: list[LimitInForce]
+    asked_at: datetime
+
+
+class _Found:
+    """What the database knows of a client's limits at one instant."""
+
+    client: ClientRow
+    plan: PlanRow
+    outside: Sequence[LimitRow]
+    regions: Sequence[str]
+    switches: Mapping[str, SwitchRow]
+    blocks: Sequence[str]
+
+
+async def find(session: AsyncSession, name: str, now: datetime) -> _Found:
+    """Read it. Raises ``NotFoundError``."""
+    found = _Found()
+    client = await session.get(ClientRow, name)
+    if client is None:
+        raise NotFoundError(f"There is no client named {name}.")
+    found.client = client
+    found.plan = (await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one()
+    found.outside = await all_outside_plans(session)
+    found.regions = await regions.names(session)
+    rows = await session.scalars(
+        select(SwitchRow).where(or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now))
+    )
+    found.switches = {row.target: row for row in rows}
+    in_force = or_(BlockRow.expires_at.is_(None), BlockRow.expires_at > now)
+    blocks = select(BlockRow.block).where(BlockRow.client == name, in_force).order_by(BlockRow.block)
+    found.blocks = (await session.scalars(blocks)).all()
+    return found
+
+
+async def ask(questions: NodeQuestions, found: _Found) -> ClientLimits:
+    """Ask every region, and put it together."""
+    answers = await questions.ask(found.client.client, found.regions)
+    now = datetime.now(UTC)
+    overrides = {
+        row.limit_name: row for row in found.client.overrides if row.expires_at is None or row.expires_at > now
+    }
+    limits = [_limit(found, answers, row, found.plan.plan, overrides.get(row.name)) for row in found.plan.limits]
+    limits += [_limit(found, answers, row, None, None) for row in found.outside]
+    return ClientLimits(
+        client=found.client.client,
+        plan=found.plan.plan,
+        status=cast("Literal['active', 'suspended']", found.client.status),
+        blocks=list(found.blocks),
+        limits=limits,
+        asked_at=now,
+    )
+
+
+def _limit(
+    found: _Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: OverrideRow | None
+) -> LimitInForce:
+    switch = found.switches.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.switches.get(EVERY_LIMIT)
+    mode = None if switch is None else cast("Literal['enforce', 'shadow']", switch.mode)
+    own = override is not None
+    return LimitInForce(
+        name=row.name,
+        plan=plan,
+        source="outside" if plan is None else "override" if own else "plan",
+        scope=row.scope,
+        algorithm=cast("Algorithm", row.algorithm),
+        mode=cast("Mode", row.mode),
+        limit=override.limit if override is not None else row.limit,
+        burst=override.burst if override is not None else row.burst,
+        window_s=None if row.window_us is None else row.window_us / 1_000_000,
+        window=cast("Calendar | None", row.calendar),
+        of_plan=row.limit if own else None,
+        override=None
+        if override is None
+        else OverrideInForce(limit=override.limit, burst=override.burst, expires_at=override.expires_at),
+        shadow=row.shadow if mode is None else mode == "shadow",
+        enforcement=None
+        if switch is None or mode is None
+        else SwitchInForce(target=switch.target, mode=mode, expires_at=switch.expires_at),
+        shares=units_by_region(row, found.regions),
+        regions={region: _use(row, answers[region]) for region in found.regions},
+    )
+
+
+def _use(row: LimitRow, answer: RegionAnswer) -> RegionUse:
+    figure = answer.figures.get(row.rule_id)
+    if figure is not None:
+        return RegionUse(
+            limit=figure.limit, used=figure.used, remaining=figure.remaining, reset_s=figure.reset_s, reason=None
+        )
+    if dimensions(row.scope) not in TELLABLE:
+        reason = f"it counts by {row.scope}: a client has many counters, or none of its own"
+    else:
+        reason = answer.reason or "the region does not have this limit yet"
+    return RegionUse(limit=None, used=None, remaining=None, reset_s=None, reason=reason)

@@ -1,0 +1,169 @@
+"""Questions to the regions' nodes: asked on one replica, carried by whichever a node waits at, answered to the asker.
+
+Replicas tell each other by NOTIFY. A question lives for a second or so, and nothing of it is stored.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from sqlalchemy import func, select
+
+from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question
+from control_plane.database import Database, translated
+from control_plane.errors import UnavailableError
+
+QUESTIONS_CHANNEL = "tidegate_questions"
+ANSWERS_CHANNEL = "tidegate_answers"
+LIVE_S = 1.0
+"""How long a region has to answer, and how long a question waits for a node to come for it."""
+RECONNECT_S = 0.5
+FIGURES_A_NOTICE = 60
+"""A notification holds 8,000 bytes at most."""
+_log = structlog.stdlib.get_logger("tidegate.questions")
+
+
+class RegionAnswer(NamedTuple):
+    """What a region's node said, or why there is nothing."""
+
+    node: str | None
+    figures: Mapping[int, LimitFigure]
+    reason: str | None
+
+
+class _Notice(msgspec.Struct, frozen=True, array_like=True):
+    """A part of an answer between replicas."""
+
+    id: str
+    region: str
+    node: str
+    error: str | None
+    parts: int
+    figures: tuple[LimitFigure, ...]
+
+
+class _Waiting:
+    """An asker: what came so far, by region."""
+
+    def __init__(self, regions: Iterable[str]) -> None:
+        self.missing = set(regions)
+        self.answers: dict[str, RegionAnswer] = {}
+        self.parts: defaultdict[tuple[str, str], list[_Notice]] = defaultdict(list)
+        self.done = asyncio.Event()
+
+    def take(self, notice: _Notice) -> None:
+        parts = self.parts[notice.region, notice.node]
+        parts.append(notice)
+        if notice.region not in self.missing or len(parts) < notice.parts:
+            return
+        figures = {figure.rule_id: figure for part in parts for figure in part.figures}
+        self.answers[notice.region] = RegionAnswer(notice.node, figures, notice.error)
+        self.missing.discard(notice.region)
+        if not self.missing:
+            self.done.set()
+
+
+class NodeQuestions:
+    """The questions of this replica's askers, and those that its nodes are to be told."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asked: dict[str, _Waiting] = {}
+        self._to_tell: list[tuple[float, Question]] = []
+        self._told: defaultdict[str, set[str]] = defaultdict(set)
+        self._new = asyncio.Event()
+
+    async def ask(self, client: str, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+        """What each region knows of a client's limits, within a second; a region that is silent has a reason."""
+        names = list(regions)
+        question = Question(secrets.token_hex(16), client)
+        waiting = self._asked[question.id] = _Waiting(names)
+        try:
+            async with asyncio.timeout(LIVE_S):
+                await self._notify(QUESTIONS_CHANNEL, msgspec.json.encode(question).decode())
+                if names:
+                    await waiting.done.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._asked[question.id]
+        silent = RegionAnswer(None, {}, f"no node of this region answered within {LIVE_S:g} s")
+        return {name: waiting.answers.get(name, silent) for name in names}
+
+    async def next_for(self, region: str, wait_s: float) -> tuple[Question, ...]:
+        """What a node of ``region`` is to answer; each question once a region, empty after ``wait_s``."""
+        deadline = time.monotonic() + wait_s
+        while True:
+            new = self._new
+            self._to_tell = [(at, one) for at, one in self._to_tell if time.monotonic() - at < LIVE_S]
+            live = {one.id for _, one in self._to_tell}
+            self._told[region] &= live
+            found = [one for _, one in self._to_tell if one.id not in self._told[region]][:MAX_QUESTIONS]
+            if found:
+                self._told[region] |= {one.id for one in found}
+                return tuple(found)
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return ()
+            try:
+                async with asyncio.timeout(left_s):
+                    await new.wait()
+            except TimeoutError:
+                return ()
+
+    async def answered(self, region: str, answer: NodeAnswer) -> None:
+        """Bring a node's answer to whoever asked."""
+        parts = max(1, -(-len(answer.figures) // FIGURES_A_NOTICE))
+        for number in range(parts):
+            figures = answer.figures[number * FIGURES_A_NOTICE : (number + 1) * FIGURES_A_NOTICE]
+            notice = _Notice(answer.id, region, answer.node, answer.error, parts, figures)
+            await self._notify(ANSWERS_CHANNEL, msgspec.json.encode(notice).decode())
+
+    async def run(self) -> None:
+        """Listen until cancelled, reconnecting as long as it takes."""
+        while True:
+            try:
+                await self._listen()
+            except UnavailableError as error:
+                _log.warning("cannot hear questions", cause=repr(error.__cause__))
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _listen(self) -> None:
+        connection = await self._database.listen_connection()
+        ended = asyncio.Event()
+        try:
+            connection.add_termination_listener(lambda *_: ended.set())
+            with translated():
+                await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._heard_question(str(notice[3])))
+                await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._heard_answer(str(notice[3])))
+            await ended.wait()
+        finally:
+            connection.terminate()
+
+    def _heard_question(self, payload: str) -> None:
+        try:
+            question = msgspec.json.decode(payload, type=Question)
+        except msgspec.DecodeError:
+            return  # of another version
+        self._to_tell.append((time.monotonic(), question))
+        del self._to_tell[: -10 * MAX_QUESTIONS]
+        fired, self._new = self._new, asyncio.Event()
+        fired.set()
+
+    def _heard_answer(self, payload: str) -> None:
+        try:
+            notice = msgspec.json.decode(payload, type=_Notice)
+        except msgspec.DecodeError:
+            return  # of another version
+        waiting = self._asked.get(notice.id)
+        if waiting is not None:
+            waiting.take(notice)
+
+    async def _notify(self, channel: str, payload: str) -> None:
+        async with self._database.transaction() as session:
+            await session.execute(select(func.pg_notify(channel, payload)))

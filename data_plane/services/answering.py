@@ -1,0 +1,111 @@
+"""Answers to what the control plane asks of a client: each of its limits as the region's store has it now.
+
+Only limits whose counter a client alone names can be told: by client, and those that are global.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from contract.limits import LimitRule, capacity, dimensions
+from contract.questions import MAX_FIGURES, LimitFigure, NodeAnswer, Question
+from data_plane.domain.bindings import BoundLimit, Subject
+from data_plane.domain.index import Principal, RuleIndex
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.routes import UNMATCHED
+from data_plane.domain.subjects import generation_end, part
+from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
+from data_plane.services.usage import ControlPlaneAwayError
+
+log = structlog.get_logger()
+WAIT_S = 20.0
+AGAIN_S = 1.0
+_TELLABLE = frozenset({("client",), ("global",)})
+
+
+class QuestionLine(Protocol):
+    """The way to the control plane. Every method raises ``ControlPlaneAwayError``."""
+
+    async def questions(self, wait_s: float) -> Sequence[Question]:
+        """What it wants to know; empty when nobody asked within ``wait_s``."""
+        ...
+
+    async def answer(self, answer: NodeAnswer) -> None:
+        """Tell it."""
+        ...
+
+
+class Answering:
+    """Answers while ``is_mine()``: one node of a region does."""
+
+    def __init__(
+        self, node: str, line: QuestionLine, store: CounterStore, clock: Clock,
+        index: Callable[[], RuleIndex], revision: Callable[[], int], is_mine: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._node = node
+        self._line = line
+        self._store = store
+        self._clock = clock
+        self._index = index
+        self._revision = revision
+        self._is_mine = is_mine
+
+    async def run(self) -> None:
+        """Answer, for ever."""
+        while True:
+            if not self._is_mine():
+                await asyncio.sleep(AGAIN_S)
+                continue
+            try:
+                for question in await self._line.questions(WAIT_S):
+                    await self._line.answer(await self.look(question))
+            except ControlPlaneAwayError as error:
+                log.debug("no_questions", reason=str(error))
+                await asyncio.sleep(AGAIN_S)
+
+    async def look(self, question: Question) -> NodeAnswer:
+        """What this region knows of a client at this moment; taking nothing."""
+        index, revision = self._index(), self._revision()
+        principal = index.clients.get(question.client)
+        if principal is None:
+            return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the client is not known here")
+        book = index.book
+        rules = [
+            rule for rule in book.all_limits(principal.client, self._clock.now_us() / 1_000_000) if _tellable(rule)
+        ]
+        limits = [
+            BoundLimit(rule, UNMATCHED, book.region, has_peers=len(book.regions) > 1) for rule in rules[:MAX_FIGURES]
+        ]
+        outcomes = await self._ask_store(limits, principal) if limits else []
+        if isinstance(outcomes, StoreUnavailableError):
+            return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the store does not answer")
+        figures = tuple(_figure(limit.rule, outcome) for limit, outcome in zip(limits, outcomes, strict=True))
+        return NodeAnswer(id=question.id, node=self._node, revision=revision, figures=figures)
+
+    async def _ask_store(
+        self, limits: Sequence[BoundLimit], principal: Principal
+    ) -> list[Outcome] | StoreUnavailableError:
+        client = principal.client
+        name = part("client", client.client)
+        end = generation_end(client.generation)
+        subject = Subject("{" + name + "}", name, end, "unknown", None, client.attributes)
+        answered: asyncio.Future[list[Outcome] | StoreUnavailableError] = asyncio.get_running_loop().create_future()
+
+        def done(answer: list[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        keys = [limit.key_of(subject) for limit in limits]
+        self._store.submit(CallbackCheck(keys, [limit.params for limit in limits], 0, done))
+        return await answered
+
+
+def _tellable(rule: LimitRule) -> bool:
+    return dimensions(rule.scope) in _TELLABLE
+
+
+def _figure(rule: LimitRule, outcome: Outcome) -> LimitFigure:
+    most = capacity(rule)
+    return LimitFigure(rule.id, most, max(0, most - outcome.remaining), outcome.remaining, outcome.reset_us / 1_000_000)

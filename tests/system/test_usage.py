@@ -1,0 +1,149 @@
+"""Usage, blocks, switches and resets on two regions with two nodes each, over HTTP alone."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+from tests.servers.stack import Stack, wait_for
+
+LIMIT = 5
+
+
+def ask(stack: Stack, node: str, question: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{place_url(stack, node)}/v1/check", json=question, trust_env=False)
+
+
+def place_url(stack: Stack, node: str) -> str:
+    return next(place.url for place in stack.nodes if place.name == node)
+
+
+def everywhere(stack: Stack, question: dict[str, Any]) -> set[int]:
+    """What every node answers."""
+    return {ask(stack, place.name, question).status_code for place in stack.nodes}
+
+
+def in_force(response: httpx.Response) -> float:
+    """Seconds from the commit until every node had it, as the answer says."""
+    assert response.is_success, response.text
+    assert response.headers["preference-applied"] == "wait"
+    return float(response.headers["x-tidegate-enforced-ms"]) / 1000
+
+
+def soon(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+def usage(stack: Stack, client: str, **query: str) -> list[dict[str, Any]]:
+    answer = stack.admin.get(f"/v1/clients/{client}/usage", params=query)
+    assert answer.is_success, answer.text
+    items: list[dict[str, Any]] = answer.json()["items"]
+    return items
+
+
+def test_what_nodes_decide_is_in_postgres_moments_later(stack: Stack) -> None:
+    key = stack.client_with_limit("metered", LIMIT, mode="regional")
+    asked = {"us-east-1": 4, "us-east-2": 3, "eu-west-1": 1}
+    answers = [ask(stack, node, {"api_key": key}).json() for node, count in asked.items() for _ in range(count)]
+    allowed = sum(answer["allowed"] for answer in answers)
+    denied = len(answers) - allowed
+    assert allowed
+    assert denied
+    ask(stack, "us-east-1", {"api_key": key, "cost": 0})
+    began = time.monotonic()
+    wait_for(
+        lambda: sum(line["allowed"] + line["denied"] for line in usage(stack, "metered")) == len(answers), 10, "usage"
+    )
+    assert time.monotonic() - began < 5
+    by_region = {
+        line["region"]: line["allowed"] + line["denied"] for line in usage(stack, "metered", group_by="region")
+    }
+    assert by_region == {"us-east": 7, "eu-west": 1}
+    (of_limit,) = usage(stack, "metered", group_by="plan,limit", plan="plan-metered")
+    assert (of_limit["limit"], of_limit["allowed"], of_limit["denied"]) == ("hourly", allowed, denied)
+    (of_key,) = usage(stack, "metered", group_by="key")
+    assert of_key["key_id"].startswith("key_")
+    until = stack.admin.get("/v1/usage").json()["complete_until"]
+    assert set(until) == {"us-east", "eu-west"}
+
+
+SUBJECTS: list[tuple[str, Callable[[str], dict[str, Any]], dict[str, Any]]] = [
+    ("client", lambda key: {"api_key": key}, {"client": "unwanted"}),
+    ("network", lambda _: {"ip": "198.51.100.77"}, {"ip": "198.51.100.0/24"}),
+    ("v6", lambda _: {"ip": "2001:db8:7::1"}, {"ip": "2001:db8:7::/48"}),
+]
+
+
+def test_a_block_is_refused_everywhere_within_a_second_and_ends_by_itself(stack: Stack) -> None:
+    key = stack.client_with_limit("unwanted", 1000)
+    for name, question, subject in SUBJECTS:
+        assert everywhere(stack, question(key)) == {200}
+        made = stack.admin.put(
+            f"/v1/blocks/{name}",
+            json=subject | {"reason_class": "abuse", "expires_at": soon(3)},
+            headers={"Prefer": "wait=5"},
+        )
+        assert in_force(made) < 1.0
+        assert everywhere(stack, question(key)) == {403}
+        body = ask(stack, "eu-west-2", question(key)).json()
+        assert (body["error"], body["reason_class"], body["allowed"]) == ("blocked", "abuse", False)
+    key_headers = {"x-api-key": key}
+    forward = httpx.get(f"{place_url(stack, 'us-east-1')}/v1/authorize/any", headers=key_headers, trust_env=False)
+    assert forward.status_code == 403
+    wait_for(lambda: everywhere(stack, {"api_key": key}) == {200}, 6, "the block to end")
+
+
+def test_a_lifted_block_is_lifted_everywhere(stack: Stack) -> None:
+    key = stack.client_with_limit("forgiven", 1000)
+    stack.put("/v1/blocks/for-a-while", {"client": "forgiven"})
+    assert everywhere(stack, {"api_key": key}) == {403}
+    assert in_force(stack.admin.delete("/v1/blocks/for-a-while", headers={"Prefer": "wait=5"})) < 1.0
+    assert everywhere(stack, {"api_key": key}) == {200}
+
+
+def test_a_switch_to_shadow_stops_denials_everywhere_and_ends_by_itself(stack: Stack) -> None:
+    key = stack.client_with_limit("switched", 0)
+    assert everywhere(stack, {"api_key": key}) == {429}
+    turned = stack.admin.put(
+        "/v1/enforcement/plan-switched/hourly",
+        json={"mode": "shadow", "expires_at": soon(2.5)},
+        headers={"Prefer": "wait=5"},
+    )
+    assert in_force(turned) < 1.0
+    assert everywhere(stack, {"api_key": key}) == {200}
+    assert ask(stack, "us-east-2", {"api_key": key}).json()["shadow_denied"] == ["hourly"]
+    status = httpx.get(f"{place_url(stack, 'us-east-1')}/v1/status", trust_env=False).json()
+    assert [switch["target"] for switch in status["enforcement"]] == ["plan-switched/hourly"]
+    wait_for(lambda: everywhere(stack, {"api_key": key}) == {429}, 6, "the switch to end")
+
+
+def test_a_reset_takes_effect_everywhere_within_a_second(stack: Stack) -> None:
+    key = stack.client_with_limit("restarted", LIMIT, mode="regional")
+    while everywhere(stack, {"api_key": key}) != {429}:
+        pass
+    reset = stack.admin.post("/v1/clients/restarted/reset", json={}, headers={"Prefer": "wait=5"})
+    assert in_force(reset) < 1.0
+    assert everywhere(stack, {"api_key": key, "cost": 0}) == {200}
+
+
+def test_a_clients_limits_are_asked_of_every_region(stack: Stack) -> None:
+    key = stack.client_with_limit("explained", 100)
+    stack.put("/v1/clients/explained/overrides/hourly", {"limit": 200})
+    stack.put("/v1/limits/anybody", {"scope": "ip", "limit": 1_000_000, "window_s": 1})
+    ask(stack, "us-east-2", {"api_key": key, "cost": 30})
+    stack.settle(stack.node("eu-west"), key, 170)
+    began = time.monotonic()
+    answer = stack.admin.get("/v1/clients/explained/limits").json()
+    assert time.monotonic() - began < 1.5
+    hourly = next(limit for limit in answer["limits"] if limit["name"] == "hourly")
+    assert (hourly["source"], hourly["limit"], hourly["of_plan"]) == ("override", 200, 100)
+    for region in ("us-east", "eu-west"):
+        use = hourly["regions"][region]
+        assert (use["used"], use["remaining"], use["reason"]) == (30, 170, None)
+    anybody = next(limit for limit in answer["limits"] if limit["name"] == "anybody")
+    assert anybody["regions"]["us-east"]["used"] is None
+    assert "counts by ip" in anybody["regions"]["us-east"]["reason"]
+    stack.admin.delete("/v1/limits/anybody")
+    assert stack.admin.get("/v1/clients/nobody/limits").status_code == 404
