@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.capacity import write as write_capacity
 from bench.errors import BenchError
 from bench.machine import raise_priority
 from bench.plan import FULL, PARTS, QUICK, VARIANTS
@@ -63,6 +64,8 @@ def main(
     if target is not None:
         target.write_text(document(results))
         console.print(f"wrote {target}")
+    if target == DOCUMENT:
+        write_capacity()
     sys.exit(1 if results.skipped else 0)
 
 
