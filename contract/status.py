@@ -11,3 +11,16 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     digest: str = ""
     version: str = ""
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node decided since its report before, every few seconds while it is connected.
+
+    ``denied`` and ``degraded`` (made without the store) are among the ``decisions``. A report that is lost is not sent
+    again: these are rates for roll-outs, not accounts.
+    """
+
+    node: str
+    decisions: int
+    denied: int = 0
+    degraded: int = 0

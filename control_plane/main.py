@@ -45,8 +45,11 @@ from control_plane.rollout import repository as rollout_repository
 from control_plane.rollout.changes import Rollout
 from control_plane.rollout.drift import drift_job
 from control_plane.rollout.endpoints import router as rollout_router
+from control_plane.rollout.engine import RolloutEngine
 from control_plane.rollout.frames import FrameSource
 from control_plane.rollout.node_endpoints import router as nodes_router
+from control_plane.rollout.reports import Reports
+from control_plane.rollout.rollout_endpoints import router as rollouts_router
 from control_plane.rollout.signing import Signer
 from control_plane.rollout.stream import OpenStreams
 from control_plane.rollout.watcher import HeadWatcher
@@ -55,6 +58,7 @@ from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
+from control_plane.undo.service import undo
 from control_plane.usage.demand import demand
 from control_plane.usage.endpoints import router as usage_router
 from control_plane.usage.node_endpoints import router as usage_node_router
@@ -85,6 +89,8 @@ class State(TypedDict):
     frames: FrameSource
     streams: OpenStreams
     rollout: Rollout
+    reports: Reports
+    rollouts: RolloutEngine
     jobs: Registry
     metrics: Metrics
     usage_partitions: Partitions
@@ -109,11 +115,13 @@ def create_app(settings: Settings) -> FastAPI:
             pool_size=settings.database_pool_size,
         )
         watcher = HeadWatcher(database, settings.heartbeat_s)
-        streams = OpenStreams(database, settings.heartbeat_s)
+        reports = Reports(database)
+        streams = OpenStreams(database, settings.heartbeat_s, reports)
         app.state.watcher = watcher
-        writer = ConfigWriter(database, signer, QuotaGuard(_now_us))
+        writer = ConfigWriter(database, signer, QuotaGuard(_now_us), heartbeat_s=settings.heartbeat_s)
         partitions = Partitions(database)
-        registry = Registry(_jobs(settings, database, writer, partitions, webhook_keys))
+        engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
+        registry = Registry([engine.job(), *_jobs(settings, database, writer, partitions, webhook_keys)])
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
@@ -126,9 +134,11 @@ def create_app(settings: Settings) -> FastAPI:
                 database=database,
                 writer=writer,
                 watcher=watcher,
-                frames=FrameSource(database, signer),
+                frames=FrameSource(database, signer, metrics),
                 streams=streams,
                 rollout=Rollout(database, watcher, settings.heartbeat_s),
+                reports=reports,
+                rollouts=engine,
                 jobs=registry,
                 metrics=metrics,
                 usage_partitions=partitions,
@@ -166,6 +176,7 @@ def create_app(settings: Settings) -> FastAPI:
         regions_routes(Regions(redistribute)),
         quotas_router,
         rollout_router,
+        rollouts_router,
         tokens_router,
         jobs_router,
         nodes_router,

@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 
 from contract.credentials import region_private_key
 from data_plane.adapters.clock import SystemClock
-from data_plane.adapters.control_plane import ControlPlaneStream
+from data_plane.adapters.control_plane import ControlPlaneStream, Decided
 from data_plane.adapters.peers import HttpPeers
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.store import RedisCounterStore
@@ -97,7 +97,7 @@ class Node:
         self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
         self._stream = ControlPlaneStream(
             settings.control_plane_url, settings.region_credential.get_secret_value(),
-            settings.node, settings.region, version("tidegate"), self._config,
+            settings.node, settings.region, version("tidegate"), self._config, self._decided,
         )  # fmt: skip
         region_key = region_private_key(settings.region_credential.get_secret_value())
         self._peers = HttpPeers(settings.region, region_key, self._public_key_of)
@@ -139,6 +139,10 @@ class Node:
         known = self._decider.index.book.regions.get(region)
         return None if known is None else known.public_key
 
+    def _decided(self) -> Decided:
+        tally = self._tally
+        return Decided(tally.allowed + tally.denied, tally.denied, tally.degraded)
+
     def _index_in_force(self) -> RuleIndex:
         return self._decider.index
 
@@ -166,8 +170,8 @@ class Node:
         """Serve between enter and exit: the store is connected, the background work goes on."""
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            self._stream.run, self._snapshots.run, self._membership.run, self._reconciler.run, self._desk.run,
-            self._recovery.run, self._census.run, self._switches.run, *self._reporting.work(),
+            self._stream.run, self._stream.report, self._snapshots.run, self._membership.run, self._reconciler.run,
+            self._desk.run, self._recovery.run, self._census.run, self._switches.run, *self._reporting.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:

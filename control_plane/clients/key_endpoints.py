@@ -11,7 +11,8 @@ from control_plane.access.principals import by_method
 from control_plane.clients import keys, repository
 from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyView
 from control_plane.clients.service import Clients
-from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.reading import Reading, shown
+from control_plane.rollout.changes import Changing
 from control_plane.web.fields import ClientName
 from control_plane.web.pages import Listing, PageQuery, listing
 

@@ -9,7 +9,8 @@ from control_plane.access.principals import by_method
 from control_plane.database import Database
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
-from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.reading import Reading, shown
+from control_plane.rollout.changes import Changing
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 

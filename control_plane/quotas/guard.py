@@ -4,7 +4,7 @@ Whatever changes a plan or a limit (an admin, a file, a rollback, a region that 
 wants. Here they are held against what nodes have, and what is published is the first part of the way there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 from sqlalchemy import func
@@ -33,7 +33,7 @@ class QuotaGuard:
     def __init__(self, now_us: Callable[[], int]) -> None:
         self._now_us = now_us
 
-    async def __call__(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
+    async def shaped(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
         """The document to publish in place of ``after``, where nodes have ``before``."""
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
         had = {} if before is None else _rules(msgspec.json.decode(before, type=DOCUMENT_TYPES[key.kind]))
@@ -42,12 +42,20 @@ class QuotaGuard:
         shaped = {}
         afresh = [id for id in moves if id not in rules or rules[id].mode not in SPLIT_MODES]
         for id, rule in rules.items():
-            shaped[id] = await self._shaped(write, key, had.get(id), rule, moves.get(id))
+            shaped[id] = await self._moved(write, key, had.get(id), rule, moves.get(id))
         if afresh:
             await repository.forget_moves(write.session, afresh)
         return canonical(_with_rules(wanted, shaped))
 
-    async def _shaped(
+    async def restamped(self, write: ConfigWrite, keys: Collection[DocumentKey]) -> None:
+        """Cuts among documents that a roll-out held back: they wait for the nodes that get them now."""
+        plans = {key.id for key in keys if key.kind == "plan"}
+        limits = {key.id for key in keys if key.kind == "limit"}
+        for move in await repository.waiting(write.session):
+            if move.plan in plans or (move.plan is None and move.limit_name in limits):
+                move.cut_revision, move.cut_at = write.next_revision, func.now()
+
+    async def _moved(
         self, write: ConfigWrite, key: DocumentKey, had: LimitRule | None, rule: LimitRule, move: QuotaMove | None
     ) -> LimitRule:
         if rule.mode not in SPLIT_MODES:

@@ -7,10 +7,11 @@ from fastapi.responses import Response
 
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import Caller, admin_only, by_method, require
+from control_plane.reading import Reading, shown
 from control_plane.regions.schemas import RegionCreate, RegionCredential, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.rollout.changes import Changing
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 

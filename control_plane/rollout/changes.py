@@ -7,20 +7,17 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Caller
 from control_plane.audit.trail import Origin, without_secrets
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
-from control_plane.reading import Reading as Reading
-from control_plane.reading import shown as shown
 from control_plane.replays.service import Replay, replay_of
 from control_plane.rollout import nodes
 from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.writer import ConfigWrite, ConfigWriter
 from control_plane.web.etags import Preconditions, etag_of
-from control_plane.web.prefer import wanted_wait_s
+from control_plane.web.prefer import wanted_wait_s, wants_immediate
 
 MAX_REASON_LENGTH = 500
 
@@ -67,6 +64,7 @@ class Change:
         wait_s: float | None,
         origin: Origin,
         replay: Replay | None,
+        immediate: bool = False,
     ) -> None:
         self.preconditions = preconditions
         self._writer = writer
@@ -76,7 +74,10 @@ class Change:
         self._wait_s = wait_s
         self._origin = origin
         self._replay = replay
+        self._immediate = immediate
         self._revision = 0
+        self._committed_s = 0.0
+        self._rollout_began: int | None = None
 
     def because(self, reason: str | None) -> None:
         """Take the reason from the body, where it has one and the header says nothing."""
@@ -88,11 +89,12 @@ class Change:
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[ConfigWrite]:
-        async with self._writer.begin(self._author, self._reason, self._origin) as write:
+        async with self._writer.begin(self._author, self._reason, self._origin, immediate=self._immediate) as write:
             if self._replay is not None:
                 await self._replay.claim(write.session)
             yield write
-        self._revision = write.revision
+        self._revision, self._rollout_began = write.revision, write.stager.began
+        self._committed_s = asyncio.get_running_loop().time()
 
     async def answer(
         self, view: BaseModel | None, status: int, *, location: str | None = None, secret: bool = False
@@ -102,6 +104,8 @@ class Change:
         ``secret``: the view shows a secret once, so it has no tag and nobody may store it.
         """
         headers = {"X-Tidegate-Revision": str(self._revision)}
+        if self._rollout_began is not None:
+            headers["X-Tidegate-Rollout"] = str(self._rollout_began)
         if location is not None:
             headers["Location"] = location
         if secret:
@@ -114,8 +118,11 @@ class Change:
         if self._replay is not None:
             made = without_secrets(view.model_dump(mode="json")) if secret and view is not None else None
             await self._replay.keep(status, headers, None if secret else body, made)
-        if self._wait_s is not None and await self._reached(self._wait_s):
+        # a revision that begins a roll-out is not for every node yet: there is nothing to wait for
+        if self._wait_s is not None and self._rollout_began is None and await self._reached(self._wait_s):
             headers["Preference-Applied"] = "wait"
+            took_s = asyncio.get_running_loop().time() - self._committed_s
+            headers["X-Tidegate-Enforced-Ms"] = f"{took_s * 1000:.1f}"
         return Response(body, status, headers)
 
     async def _reached(self, wait_s: float) -> bool:
@@ -130,7 +137,13 @@ async def _change(
     request: Request,
     caller: Caller,
     reason: Annotated[str | None, Header(alias="X-Tidegate-Reason", max_length=MAX_REASON_LENGTH)] = None,
-    prefer: Annotated[str | None, Header(description="`wait=5`: answer when every connected node has it")] = None,
+    prefer: Annotated[
+        str | None,
+        Header(
+            description="`wait=5`: answer when every connected node has it. "
+            "`rollout=immediate`: to every node at once, whatever the roll-out policy says"
+        ),
+    ] = None,
     if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
     if_none_match: Annotated[str | None, Header(description="`*`: only if it does not exist")] = None,
 ) -> Change:
@@ -142,6 +155,7 @@ async def _change(
         preconditions=Preconditions(if_match, if_none_match),
         wait_s=wanted_wait_s(prefer),
         origin=Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None),
+        immediate=wants_immediate(prefer),
         replay=await replay_of(request, request.state.database, caller.id or caller.name),
     )
 

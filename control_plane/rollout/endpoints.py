@@ -7,9 +7,10 @@ from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
-from control_plane.rollout import documents, nodes, repository
-from control_plane.rollout.changes import Reading, shown
-from control_plane.rollout.models import Revision
+from control_plane.reading import Reading, shown
+from control_plane.rollout import documents, nodes, repository, rollouts
+from control_plane.rollout.models import Node, Revision, RolloutRow
+from control_plane.rollout.rollout_schemas import RolloutView
 from control_plane.rollout.schemas import (
     DocumentChange,
     NodeName,
@@ -39,16 +40,18 @@ async def get_revision(session: Reading, request: Request, number: Number) -> Re
     """One revision, and which nodes have it."""
     row = _existing(await repository.revision(session, number), number)
     acked, pending, refused = [], [], []
+    rollout = await rollouts.rollout(session, number)
     for node, connected in await nodes.page(session, request.state.settings.heartbeat_s, None, MAX_NODES_SHOWN):
         name = NodeName(node=node.node, region=node.region)
-        if node.applied_revision >= number:
+        if node.applied_revision >= number and _reaches(rollout, node):
             acked.append(name)
         elif node.refused_revision == number:
             refused.append(NodeRefusal(node=node.node, region=node.region, reason=node.refused_reason))
         elif connected:
             pending.append(name)
     view = RevisionView.of(row)
-    return shown(RevisionDetail(**view.model_dump(), acked=acked, pending=pending, refused=refused))
+    way = None if rollout is None else RolloutView.of(rollout)
+    return shown(RevisionDetail(**view.model_dump(), acked=acked, pending=pending, refused=refused, rollout=way))
 
 
 @router.get("/revisions/{number}/diff", response_model=RevisionDiff)
@@ -74,6 +77,13 @@ async def list_nodes(session: Reading, request: Request, page: PageQuery) -> Lis
         lambda row: f"{row[0].region}\n{row[0].node}",
         lambda row: NodeView.of(row[0], connected=row[1], head=head.revision),
     )
+
+
+def _reaches(rollout: RolloutRow | None, node: Node) -> bool:
+    """Whether a node that applied a newer revision has what this one changed: not while that is held back from it."""
+    if rollout is None or rollout.released_revision is not None:
+        return rollout is None or node.applied_revision >= (rollout.released_revision or 0)
+    return node.region == rollout.region and rollout.node in ("", node.node)
 
 
 def _number_after(page: Page) -> int | None:

@@ -6,16 +6,21 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Begin, Change, Commit, Documents, Kind, StreamMessage
 from control_plane.database import Database
-from control_plane.rollout import repository
+from control_plane.metrics import Metrics
+from control_plane.rollout import repository, rollouts
+from control_plane.rollout.models import ConfigHead
+from control_plane.rollout.repository import Head
 from control_plane.rollout.signing import Signer
+from control_plane.rollout.staging import Held, held_by
 
 Key = TypeVar("Key")
 
 KEPT_DELTAS = 64
-KEPT_SNAPSHOTS = 1
+KEPT_SNAPSHOTS = 2
 MAX_FRAME_BYTES = 256 * 1024
 
 
@@ -35,37 +40,61 @@ def encode_line(message: StreamMessage) -> bytes:
 class FrameSource:
     """Makes frames from the database; streams that ask for the same at the same time share one query."""
 
-    def __init__(self, database: Database, signer: Signer) -> None:
+    def __init__(self, database: Database, signer: Signer, metrics: Metrics) -> None:
         self._database = database
         self._signer = signer
-        self._deltas: OrderedDict[tuple[int, int], asyncio.Task[Frames]] = OrderedDict()
-        self._snapshots: OrderedDict[int, asyncio.Task[Frames]] = OrderedDict()
+        self._metrics = metrics
+        self._deltas: OrderedDict[tuple[int, Head, bool], asyncio.Task[Frames]] = OrderedDict()
+        self._snapshots: OrderedDict[tuple[Head, bool], asyncio.Task[Frames]] = OrderedDict()
 
-    async def snapshot(self, head: int) -> Frames:
-        """Everything, as of revision ``head`` or newer."""
-        task = self._snapshots.get(head)
+    async def snapshot(self, head: Head, *, staged: bool) -> Frames:
+        """Everything, as of ``head`` or newer. ``staged``: with what a roll-out holds back from other nodes."""
+        task = self._snapshots.get((head, staged))
         if task is None or _failed(task):
-            task = self._snapshots[head] = asyncio.create_task(self._read(None))
+            task = self._snapshots[head, staged] = asyncio.create_task(self._read(None, staged=staged))
             _trim(self._snapshots, KEPT_SNAPSHOTS)
         return await asyncio.shield(task)
 
-    async def delta(self, base: int, head: int) -> Frames:
-        """What changed after ``base``, as of revision ``head`` or newer."""
-        task = self._deltas.get((base, head))
+    async def delta(self, base: int, head: Head, *, staged: bool) -> Frames:
+        """What changed after ``base``, as of ``head`` or newer. From a base that is too old it is a snapshot."""
+        key = (base, head, staged)
+        task = self._deltas.get(key)
         if task is None or _failed(task):
-            task = self._deltas[base, head] = asyncio.create_task(self._read(base))
+            task = self._deltas[key] = asyncio.create_task(self._read(base, staged=staged))
             _trim(self._deltas, KEPT_DELTAS)
         return await asyncio.shield(task)
 
-    async def _read(self, base: int | None) -> Frames:
+    async def _read(self, base: int | None, *, staged: bool) -> Frames:
         async with self._database.read() as session:
-            head = await repository.head(session)
+            whole = await repository.whole_head(session)
+            if base is not None and base < whole.deltas_from:
+                base = None
+            held = await _held_back(session, whole, staged=staged)
+            head = Head(whole.revision, whole.digest)
+            if held is not None:
+                head = Head(whole.stable_revision or 0, whole.stable_digest or "")
             lines = [encode_line(Begin(base=base, revision=head.revision))]
             async for part in repository.documents_since(session, base):
-                lines.extend(document_lines(document_changes(part)))
+                lines.extend(document_lines(document_changes(_without(part, held or {}))))
+            earlier = [(key.kind, key.id, body) for key, body in (held or {}).items()
+                       if body is not None or base is not None]  # fmt: skip
+            lines.extend(document_lines(document_changes(earlier)))
+            self._metrics.frames_made("snapshot" if base is None else "delta")
             signature = self._signer.sign(head.revision, head.digest)
             lines.append(encode_line(Commit(revision=head.revision, digest=head.digest, signature=signature)))
         return Frames(head.revision, head.digest, tuple(lines))
+
+
+async def _held_back(session: AsyncSession, head: ConfigHead, *, staged: bool) -> Held | None:
+    """What nodes outside the stage do not get yet, each as they have it; ``None`` where they have the head."""
+    if staged or head.rollout is None:
+        return None
+    rollout = await rollouts.rollout(session, head.rollout, with_held=True)
+    return {} if rollout is None else held_by(rollout)
+
+
+def _without(rows: Iterable[Sequence[str | None]], held: Held) -> Iterable[Sequence[str | None]]:
+    return (row for row in rows if (row[0], row[1]) not in held)
 
 
 def document_changes(rows: Iterable[Sequence[str | None]]) -> list[Change]:
@@ -96,8 +125,6 @@ def _failed(task: asyncio.Task[Frames]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
 
 
-def _trim(
-    kept: OrderedDict[tuple[int, int], asyncio.Task[Frames]] | OrderedDict[int, asyncio.Task[Frames]], most: int
-) -> None:
+def _trim(kept: OrderedDict[Key, asyncio.Task[Frames]], most: int) -> None:
     while len(kept) > most:
         kept.popitem(last=False)

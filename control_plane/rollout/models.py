@@ -10,7 +10,12 @@ from control_plane.orm import Base
 
 
 class ConfigHead(Base):
-    """The one row that every writer locks: the newest revision and the digest of all documents."""
+    """The one row that every writer locks: the newest revision and the digest of all documents.
+
+    While the roll-out that began with revision ``rollout`` is under way, nodes outside its stage have the stable
+    revision; the stage is one node, or all nodes of a region where ``stage_node`` is null. Deltas can be made from
+    revisions since ``deltas_from``: tombstones of older ones are gone.
+    """
 
     __tablename__ = "config_head"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -18,10 +23,81 @@ class ConfigHead(Base):
     id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     revision: Mapped[int]
     digest: Mapped[str]
+    rollout: Mapped[int | None]
+    stable_revision: Mapped[int | None]
+    stable_digest: Mapped[str | None]
+    stage_region: Mapped[str | None]
+    stage_node: Mapped[str | None]
+    deltas_from: Mapped[int] = mapped_column(default=0)
+
+
+class RolloutPolicy(Base):
+    """How changes of plans, limits and routes reach nodes; without a row: at once."""
+
+    __tablename__ = "rollout_policy"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("mode IN ('immediate', 'canary')", name="mode"),
+    )
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    mode: Mapped[str]
+    node: Mapped[str | None]
+    region: Mapped[str | None]
+    node_pause_s: Mapped[float]
+    region_pause_s: Mapped[float]
+    max_denial_rise: Mapped[float]
+    max_degraded_rise: Mapped[float]
+    min_decisions: Mapped[int]
+
+
+class RolloutRow(Base):
+    """A revision on its way. ``number`` is where it began; ``stage_revision`` what nodes of the stage must apply.
+
+    ``held`` are objects of ``kind``, ``id``, ``before``: the documents that nodes outside the stage do not get yet.
+    """
+
+    __tablename__ = "rollouts"
+    __table_args__ = (CheckConstraint("state IN ('node', 'region', 'done', 'rolled_back')", name="state"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str]
+    region: Mapped[str]
+    node: Mapped[str]
+    base_revision: Mapped[int]
+    stage_revision: Mapped[int]
+    released_revision: Mapped[int | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    stage_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    acked_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    node_pause_s: Mapped[float]
+    region_pause_s: Mapped[float]
+    max_denial_rise: Mapped[float]
+    max_degraded_rise: Mapped[float]
+    min_decisions: Mapped[int]
+    held: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)
+
+
+class NodeReportRow(Base):
+    """What a node decided since its report before."""
+
+    __tablename__ = "node_reports"
+
+    region: Mapped[str] = mapped_column(primary_key=True)
+    node: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True, index=True)
+    decisions: Mapped[int]
+    denied: Mapped[int]
+    degraded: Mapped[int]
 
 
 class Revision(Base):
-    """One change of the configuration. ``changes``: objects of ``kind``, ``id``, ``before``, ``after`` (or null)."""
+    """One change of the configuration. ``changes``: objects of ``kind``, ``id``, ``before``, ``after`` (or null).
+
+    ``stable_digest``: of what nodes outside the stage of a roll-out have under this number, if one was under way.
+    """
 
     __tablename__ = "revisions"
 
@@ -29,6 +105,7 @@ class Revision(Base):
     author: Mapped[str]
     reason: Mapped[str | None]
     digest: Mapped[str]
+    stable_digest: Mapped[str | None]
     signature: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     changes: Mapped[list[dict[str, Any]]] = mapped_column(deferred=True)

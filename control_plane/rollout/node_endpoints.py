@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contract.config import Ack
-from contract.status import Hello
+from contract.status import Hello, NodeReport
 from control_plane.access.principals import Caller, region_only
 from control_plane.database import Database
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
@@ -24,7 +25,9 @@ NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
 MAX_ERROR_LENGTH = 2_000
 MAX_EFFECTS = 10_000
 MAX_INSTANT_US = 2**53
+MAX_FIGURE = 10**12
 _ack_decoder = msgspec.json.Decoder(Ack)
+_report_decoder = msgspec.json.Decoder(NodeReport)
 
 
 def _hello(
@@ -50,7 +53,7 @@ async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depen
     if state.watcher.closing:
         raise UnavailableError("This replica is shutting down.")
     opening, known = await opening_for(state.database, state.frames, hello)
-    lines = NodeStream(state.frames, state.watcher, state.settings.heartbeat_s)
+    lines = NodeStream(state.frames, state.watcher, state.settings.heartbeat_s, hello)
     body = _recorded(
         lines.lines(opening, Head(hello.revision, hello.digest)),
         state.streams,
@@ -112,7 +115,55 @@ async def acknowledge(request: Request, caller: Caller) -> Response:
         if not await repository.is_known(session, ack.revision, ack.digest):
             raise InvalidError([FieldError("digest", f"revision {ack.revision} has no such digest")])
         await nodes.acknowledged(session, caller.name, ack)
+    if ack.error is None:
+        request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
+    else:
+        request.state.metrics.revision_refused()
     return Response(status_code=204)
+
+
+@router.post(
+    "/reports",
+    status_code=204,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["node", "decisions"],
+                        "properties": {
+                            "node": {"type": "string", "pattern": NODE_PATTERN},
+                            "decisions": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
+                            "denied": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
+                            "degraded": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def report(request: Request, caller: Caller) -> Response:
+    """A node says how it decided since its report before; roll-outs go by that."""
+    request.state.reports.take(caller.name, _report(await request.body()), datetime.now(UTC))
+    return Response(status_code=204)
+
+
+def _report(body: bytes) -> NodeReport:
+    try:
+        report = _report_decoder.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidError([FieldError("body", str(error))]) from None
+    except RecursionError:
+        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    if not re.fullmatch(NODE_PATTERN, report.node):
+        raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
+    for field in ("decisions", "denied", "degraded"):
+        if not 0 <= getattr(report, field) <= MAX_FIGURE:
+            raise InvalidError([FieldError(field, "is out of range")])
+    return report
 
 
 def _ack(body: bytes) -> Ack:

@@ -101,6 +101,15 @@ async def regions_with_nodes(session: AsyncSession) -> set[str]:
     return set(await session.scalars(select(Node.region).distinct()))
 
 
+async def refusal_since(session: AsyncSession, revision: int, region: str, node: str) -> str | None:
+    """Which node of a stage refused ``revision`` or a newer one, and why; an empty ``node`` means the whole region."""
+    query = select(Node.node, Node.refused_revision, Node.refused_reason).where(
+        Node.region == region, Node.refused_revision >= revision
+    )
+    row = (await session.execute(query if not node else query.where(Node.node == node))).first()
+    return None if row is None else f"{region}/{row.node} refused revision {row.refused_revision}: {row.refused_reason}"
+
+
 async def connected(session: AsyncSession, heartbeat_s: float) -> Sequence[ConnectedNode]:
     """Every connected node."""
     query = select(Node.region, Node.node, Node.applied_revision).where(is_connected(heartbeat_s))

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import NamedTuple, cast
 
-from sqlalchemy import Row, func, select, text, tuple_
+from sqlalchemy import Row, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -30,6 +30,11 @@ async def head(session: AsyncSession) -> Head:
     """The head as this session sees it."""
     row = (await session.execute(select(ConfigHead.revision, ConfigHead.digest))).one()
     return Head(row.revision, row.digest)
+
+
+async def whole_head(session: AsyncSession) -> ConfigHead:
+    """The head with what it says of a roll-out."""
+    return (await session.execute(select(ConfigHead))).scalar_one()
 
 
 async def lock_head(session: AsyncSession) -> ConfigHead:
@@ -82,6 +87,22 @@ async def hashes_by_bucket(session: AsyncSession, buckets: Iterable[int]) -> dic
     return found
 
 
+async def hashes_in(session: AsyncSession, buckets: Sequence[int]) -> Sequence[Row[str, str, bytes | None, int]]:
+    """Kind, id, hash and bucket of every live document in ``buckets``."""
+    query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.hash, ConfigDocument.bucket)
+    query = query.where(ConfigDocument.bucket.in_(buckets), ConfigDocument.hash.is_not(None))
+    return (await session.execute(query)).all()
+
+
+async def restamp(session: AsyncSession, keys: Iterable[DocumentKey], revision: int) -> None:
+    """Let these documents count as changed by ``revision``, so that every delta to it holds them."""
+    wanted = list(keys)
+    columns = tuple_(ConfigDocument.kind, ConfigDocument.id)
+    for start in range(0, len(wanted), DOCUMENTS_A_QUERY):
+        part = wanted[start : start + DOCUMENTS_A_QUERY]
+        await session.execute(update(ConfigDocument).where(columns.in_(part)).values(revision=revision))
+
+
 async def store_buckets(session: AsyncSession, digests: dict[int, bytes]) -> None:
     """Write the digests of the buckets that changed."""
     statement = insert(ConfigBucket)
@@ -104,7 +125,8 @@ async def is_known(session: AsyncSession, revision: int, digest: str) -> bool:
     """Whether ``revision`` exists and had this digest. Revision 0 is the empty configuration."""
     if revision == 0:
         return digest == NOTHING
-    query = select(Revision.number).where(Revision.number == revision, Revision.digest == digest)
+    either = or_(Revision.digest == digest, Revision.stable_digest == digest)
+    query = select(Revision.number).where(Revision.number == revision, either)
     return (await session.scalar(query)) is not None
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from control_plane.rollout.models import Node, Revision
+from control_plane.rollout.rollout_schemas import RolloutView
 from control_plane.web.fields import View
 
 
@@ -78,6 +79,8 @@ class RevisionDetail(RevisionView):
     pending: list[NodeName]
     """Connected nodes that have not applied it."""
     refused: list[NodeRefusal]
+    rollout: RolloutView | None
+    """The roll-out that it began, if it did not go to all nodes at once."""
 
 
 class DocumentChange(View):

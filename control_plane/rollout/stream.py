@@ -11,7 +11,9 @@ from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.rollout import nodes, repository
 from control_plane.rollout.frames import Frames, FrameSource, encode_line
+from control_plane.rollout.reports import Reports
 from control_plane.rollout.repository import Head
+from control_plane.rollout.staging import Views, views
 from control_plane.rollout.watcher import HeadWatcher
 
 _log = structlog.stdlib.get_logger("tidegate.stream")
@@ -20,9 +22,10 @@ _log = structlog.stdlib.get_logger("tidegate.stream")
 class OpenStreams:
     """The streams of this replica, and their traces in the table of nodes."""
 
-    def __init__(self, database: Database, heartbeat_s: float) -> None:
+    def __init__(self, database: Database, heartbeat_s: float, reports: Reports) -> None:
         self._database = database
         self._heartbeat_s = heartbeat_s
+        self._reports = reports
         self._open: set[str] = set()
         self._closed: set[str] = set()
         self._wake = asyncio.Event()
@@ -57,6 +60,7 @@ class OpenStreams:
 
     async def record(self) -> None:
         """Write what changed; what cannot be written now is tried again with the next heartbeat."""
+        await self._reports.record()
         closed = set(self._closed)
         if not closed and not self._open:
             return
@@ -73,7 +77,8 @@ class OpenStreams:
 class NodeStream:
     """Writes the lines of one node's stream."""
 
-    def __init__(self, frames: FrameSource, watcher: HeadWatcher, heartbeat_s: float) -> None:
+    def __init__(self, frames: FrameSource, watcher: HeadWatcher, heartbeat_s: float, hello: Hello) -> None:
+        self._region, self._node = hello.region, hello.node
         self._frames = frames
         self._watcher = watcher
         self._heartbeat_s = heartbeat_s
@@ -86,9 +91,9 @@ class NodeStream:
             has = Head(opening.revision, opening.digest)
         while not self._watcher.closing:
             moved = self._watcher.moved.ticket()
-            head = self._watcher.head
-            if head is not None and head.revision > has.revision:
-                frames = await self._delta(has.revision, head.revision)
+            views = self._watcher.views
+            if views is not None and is_behind(has, views.of(self._region, self._node)):
+                frames = await self._delta(has.revision, views)
                 if frames is not None:
                     for line in frames.lines:
                         yield line
@@ -97,12 +102,18 @@ class NodeStream:
             yield encode_line(Heartbeat(revision=has.revision, digest=has.digest))
             await moved.wait(self._heartbeat_s)
 
-    async def _delta(self, base: int, head: int) -> Frames | None:
+    async def _delta(self, base: int, views: Views) -> Frames | None:
+        head = views.of(self._region, self._node)
         try:
-            return await self._frames.delta(base, head)
+            return await self._frames.delta(base, head, staged=views.in_stage(self._region, self._node))
         except UnavailableError:
-            _log.warning("a delta must wait for the database", base=base, revision=head)
+            _log.warning("a delta must wait for the database", base=base, revision=head.revision)
             return None
+
+
+def is_behind(has: Head, wanted: Head) -> bool:
+    """Whether a node that has ``has`` must be sent something. One that is ahead keeps it: it left the stage."""
+    return wanted != has and wanted.revision >= has.revision
 
 
 async def opening_for(database: Database, frames: FrameSource, hello: Hello) -> tuple[Frames | None, bool]:
@@ -111,10 +122,11 @@ async def opening_for(database: Database, frames: FrameSource, hello: Hello) -> 
     Nothing if it has the newest, a delta if it has a known revision, else a snapshot.
     """
     async with database.read() as session:
-        head = await repository.head(session)
-        known = hello.revision <= head.revision and await repository.is_known(session, hello.revision, hello.digest)
-    if known and hello.revision == head.revision:
-        return None, True
-    if known:
-        return await frames.delta(hello.revision, head.revision), True
-    return await frames.snapshot(head.revision), False
+        found = await views(session)
+        known = await repository.is_known(session, hello.revision, hello.digest)
+    head, staged = found.of(hello.region, hello.node), found.in_stage(hello.region, hello.node)
+    if not known or hello.revision > found.head.revision:
+        return await frames.snapshot(head, staged=staged), False
+    if is_behind(Head(hello.revision, hello.digest), head):
+        return await frames.delta(hello.revision, head, staged=staged), True
+    return None, True

@@ -1,16 +1,19 @@
 """Knows the newest revision at once: one LISTEN connection a replica, shared by every stream and every waiter."""
 
 import asyncio
+import time
+from collections import OrderedDict
 
 import structlog
 
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
-from control_plane.rollout import repository
 from control_plane.rollout.nodes import ACK_CHANNEL
 from control_plane.rollout.repository import REVISION_CHANNEL, Head
+from control_plane.rollout.staging import Views, views
 
 RECONNECT_S = 0.5
+KEPT_REVISIONS = 64
 _log = structlog.stdlib.get_logger("tidegate.watcher")
 
 
@@ -48,7 +51,7 @@ class Signal:
 class HeadWatcher:
     """Follows the head by notification, and by a look every ``poll_s`` in case one was lost.
 
-    ``head`` is ``None`` until it was read once. While Postgres is away the last one known stays.
+    ``views`` is ``None`` until it was read once. While Postgres is away the last one known stays.
     """
 
     def __init__(self, database: Database, poll_s: float) -> None:
@@ -56,7 +59,8 @@ class HeadWatcher:
         self._poll_s = poll_s
         self._look = asyncio.Event()
         self._closing = False
-        self.head: Head | None = None
+        self.views: Views | None = None
+        self._learned: OrderedDict[int, float] = OrderedDict()
         self.moved = Signal()
         self.acked = Signal()
 
@@ -66,9 +70,19 @@ class HeadWatcher:
         return self._closing
 
     @property
+    def head(self) -> Head | None:
+        """The newest revision."""
+        return None if self.views is None else self.views.head
+
+    @property
     def revision(self) -> int:
         """The newest revision as far as it is known; 0 before that."""
-        return 0 if self.head is None else self.head.revision
+        return 0 if self.views is None else self.views.head.revision
+
+    def known_for_s(self, revision: int) -> float | None:
+        """How long ago this replica learned of ``revision``, if that is among the newest."""
+        learned = self._learned.get(revision)
+        return None if learned is None else time.monotonic() - learned
 
     def close(self) -> None:
         """End every stream and every wait now."""
@@ -105,7 +119,10 @@ class HeadWatcher:
 
     async def _refresh(self) -> None:
         async with self._database.read() as session:
-            head = await repository.head(session)
-        if head != self.head:
-            self.head = head
+            found = await views(session)
+        if found != self.views:
+            self.views = found
+            self._learned[found.head.revision] = self._learned[found.stable.revision] = time.monotonic()
+            while len(self._learned) > KEPT_REVISIONS:
+                self._learned.popitem(last=False)
             self.moved.fire()

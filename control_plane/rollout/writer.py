@@ -1,13 +1,13 @@
 """The one place that commits: a write changes tables and documents together, and makes at most one revision."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
+from typing import Protocol
 
 from pydantic import BaseModel
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Document
 from contract.digest import bucket_digest, root_digest
@@ -19,14 +19,22 @@ from control_plane.rollout import repository
 from control_plane.rollout.documents import ChangedDocument, DocumentKey, canonical, key_of, shown
 from control_plane.rollout.models import ConfigHead, Revision
 from control_plane.rollout.signing import Signer
+from control_plane.rollout.staging import Stager
 
 TURN_WAIT_S = 10.0
 NOWHERE = Origin()
 
 
-Guard = Callable[["ConfigWrite", DocumentKey, str | None, str], Awaitable[str]]
-"""Asked about every plan and limit that a write publishes: (write, key, what nodes have, what is wanted) -> what nodes
-get now."""
+class Guard(Protocol):
+    """Stands between plans and limits as they are wanted, and what nodes get."""
+
+    async def shaped(self, write: "ConfigWrite", key: DocumentKey, before: str | None, after: str) -> str:
+        """The document to publish in place of ``after``, where nodes have ``before``."""
+
+    async def restamped(self, write: "ConfigWrite", keys: Collection[DocumentKey]) -> None:
+        """Nodes get these documents with this write's revision: what they said before of them is of no use."""
+
+
 GUARDED = frozenset({"plan", "limit"})
 
 
@@ -43,7 +51,8 @@ class ConfigWrite:
         author: str,
         reason: str | None,
         origin: Origin,
-        guard: Guard | None = None,
+        guard: "Guard | None" = None,
+        stager: "Stager | None" = None,
     ) -> None:
         self.session = session
         self.revision = head.revision
@@ -54,6 +63,7 @@ class ConfigWrite:
         self._head = head
         self._origin = origin
         self._guard = guard
+        self._stager = stager or Stager(session, head, heartbeat_s=1.0, immediate=True)
         self._documents: dict[DocumentKey, str | None] = {}
         self._events: list[trail.Event] = []
         self._row_changed = False
@@ -61,6 +71,11 @@ class ConfigWrite:
     def publish(self, document: Document) -> None:
         """From this revision on, nodes have ``document``."""
         self._documents[key_of(document)] = canonical(document)
+
+    @property
+    def stager(self) -> Stager:
+        """Where this write's revision goes first."""
+        return self._stager
 
     def withdraw(self, key: DocumentKey) -> None:
         """From this revision on, nodes no longer have the document."""
@@ -86,7 +101,7 @@ class ConfigWrite:
     async def finish(self, signer: Signer) -> None:
         """Make the revision if any document or anything of a resource differs, and store the audit log's entries."""
         changes = await self._changes()
-        if changes or self._row_changed:
+        if changes or self._row_changed or self._stager.has_step:
             await self._make_revision(changes, signer)
         events = self._events or [_event(change) for change in changes]
         await trail.store(
@@ -103,7 +118,7 @@ class ConfigWrite:
         if self._guard is not None:
             for key, after in self._documents.items():
                 if after is not None and key.kind in GUARDED:
-                    self._documents[key] = await self._guard(self, key, before.get(key), after)
+                    self._documents[key] = await self._guard.shaped(self, key, before.get(key), after)
         return [
             ChangedDocument(key, before.get(key), after)
             for key, after in self._documents.items()
@@ -111,17 +126,22 @@ class ConfigWrite:
         ]
 
     async def _make_revision(self, changes: list[ChangedDocument], signer: Signer) -> None:
-        self.revision = self._head.revision + 1
+        self.revision = self.next_revision
+        await self._stager.prepare(changes, self.revision)
         if changes:
             await self._store(changes)
         digest = root_digest(await repository.bucket_digests(self.session))
+        stable_digest = await self._stager.step(changes, repository.Head(self.revision, digest))
         self._head.revision, self._head.digest = self.revision, digest
+        if self._guard is not None and self._stager.restamped:
+            await self._guard.restamped(self, self._stager.restamped)
         self.session.add(
             Revision(
                 number=self.revision,
                 author=self.author,
                 reason=self.reason,
                 digest=digest,
+                stable_digest=stable_digest,
                 signature=signer.sign(self.revision, digest),
                 changes=[change.as_record() for change in changes],
             )
@@ -141,17 +161,27 @@ class ConfigWriter:
     by the head's row across replicas.
     """
 
-    def __init__(self, database: Database, signer: Signer, guard: Guard | None = None) -> None:
+    def __init__(
+        self, database: Database, signer: Signer, guard: Guard | None = None, *, heartbeat_s: float = 5.0
+    ) -> None:
         self._database = database
         self._signer = signer
         self._guard = guard
+        self._heartbeat_s = heartbeat_s
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
-    async def begin(self, author: str, reason: str | None, origin: Origin = NOWHERE) -> AsyncIterator[ConfigWrite]:
-        """A write that is committed, with its revision, when the block ends without an error."""
+    async def begin(
+        self, author: str, reason: str | None, origin: Origin = NOWHERE, *, immediate: bool = False
+    ) -> AsyncIterator[ConfigWrite]:
+        """A write that is committed, with its revision, when the block ends without an error.
+
+        ``immediate``: to every node at once, whatever the policy of roll-outs says.
+        """
         async with self._my_turn(), self._database.transaction() as session:
-            write = ConfigWrite(session, await repository.lock_head(session), author, reason, origin, self._guard)
+            head = await repository.lock_head(session)
+            stager = Stager(session, head, heartbeat_s=self._heartbeat_s, immediate=immediate)
+            write = ConfigWrite(session, head, author, reason, origin, self._guard, stager)
             try:
                 yield write
                 await session.flush()

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.rollout.changes import Changing
 from control_plane.routes import factors
 from control_plane.routes.schemas import (
     BackendCreate,

@@ -9,7 +9,8 @@ from fastapi.responses import Response
 
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import admin_only
-from control_plane.rollout.changes import Changing, Reading, shown
+from control_plane.reading import Reading, shown
+from control_plane.rollout.changes import Changing
 from control_plane.tokens import repository, service
 from control_plane.tokens.schemas import TokenCreate, TokenCreated, TokenView
 from control_plane.web.pages import Listing, PageQuery, listing

@@ -1,17 +1,19 @@
 """The node's line to the control plane: one stream down, ACKs up. The node dials out; nothing dials in."""
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import httpx
 import msgspec
 import structlog
 
 from contract.config import Ack, StreamMessage
-from contract.status import Hello
+from contract.status import Hello, NodeReport
 from data_plane.services.config import ConfigService, OutOfStepError
 
 log = structlog.get_logger()
@@ -20,7 +22,16 @@ _decoder = msgspec.json.Decoder(StreamMessage)
 MAX_LINE_BYTES = 64 * 1024 * 1024
 SILENCE_S = 20.0
 """Heartbeats come every few seconds; a stream that is silent for longer is dead."""
+REPORT_S = 10.0
 _BACKOFF_S = (0.2, 10.0)
+
+
+class Decided(NamedTuple):
+    """What a node decided since its start."""
+
+    decisions: int
+    denied: int
+    degraded: int
 
 
 @dataclass
@@ -37,9 +48,19 @@ class Link:
 class ControlPlaneStream:
     """Keeps the configuration up to date, for ever; every trouble ends in another try, with backoff and full jitter."""
 
-    def __init__(self, url: str, credential: str, node: str, region: str, version: str, config: ConfigService) -> None:
+    def __init__(
+        self,
+        url: str,
+        credential: str,
+        node: str,
+        region: str,
+        version: str,
+        config: ConfigService,
+        decided: Callable[[], Decided],
+    ) -> None:
         self._node, self._region, self._version = node, region, version
         self._config = config
+        self._decided = decided
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {credential}"},
@@ -72,6 +93,23 @@ class ControlPlaneStream:
         finally:
             await self._client.aclose()
 
+    async def report(self) -> None:
+        """Say every few seconds how this node decides, while it is connected: roll-outs go by that."""
+        told = self._decided()
+        while True:
+            await asyncio.sleep(REPORT_S)
+            now = self._decided()
+            if not self.link.connected or now.decisions == told.decisions:
+                continue
+            since = NodeReport(
+                node=self._node, decisions=now.decisions - told.decisions,
+                denied=now.denied - told.denied, degraded=now.degraded - told.degraded,
+            )  # fmt: skip
+            told = now
+            # a report that is lost is not sent again
+            with contextlib.suppress(httpx.HTTPError):
+                await self._post("/internal/v1/reports", since)
+
     def _failed(self, error: str) -> None:
         if error != self.link.last_error:
             log.warning("control_plane_stream_ended", error=error)
@@ -98,11 +136,11 @@ class ControlPlaneStream:
     async def _answer(self, ack: Ack) -> None:
         if ack.error is not None:
             log.error("revision_refused", revision=ack.revision, error=ack.error)
-        body = msgspec.json.encode(ack)
-        response = await self._client.post(
-            "/internal/v1/acks", content=body, headers={"content-type": "application/json"}
-        )
-        response.raise_for_status()
+        (await self._post("/internal/v1/acks", ack)).raise_for_status()
+
+    async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:
+        headers = {"content-type": "application/json"}
+        return await self._client.post(path, content=msgspec.json.encode(body), headers=headers)
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:

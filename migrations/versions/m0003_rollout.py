@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("region", "node", "rule_id", name=op.f("pk_node_effects")),
     )
     op.create_index(op.f("ix_node_effects_rule_id"), "node_effects", ["rule_id"], unique=False)
+    _upgrade_rollouts()
     op.add_column(
         "limits",
         sa.Column(
@@ -85,8 +86,79 @@ def upgrade() -> None:
     op.alter_column("limits", "auto_fractions", server_default=None)
 
 
+def _upgrade_rollouts() -> None:
+    for column in (
+        sa.Column("rollout", sa.BigInteger(), nullable=True),
+        sa.Column("stable_revision", sa.BigInteger(), nullable=True),
+        sa.Column("stable_digest", sa.Text(collation="C"), nullable=True),
+        sa.Column("stage_region", sa.Text(collation="C"), nullable=True),
+        sa.Column("stage_node", sa.Text(collation="C"), nullable=True),
+        sa.Column("deltas_from", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+    ):
+        op.add_column("config_head", column)
+    op.alter_column("config_head", "deltas_from", server_default=None)
+    op.add_column("revisions", sa.Column("stable_digest", sa.Text(collation="C"), nullable=True))
+    op.create_table(
+        "rollout_policy",
+        sa.Column("id", sa.SmallInteger(), nullable=False),
+        sa.Column("mode", sa.Text(collation="C"), nullable=False),
+        sa.Column("node", sa.Text(collation="C"), nullable=True),
+        sa.Column("region", sa.Text(collation="C"), nullable=True),
+        *_limits_of_a_rollout(),
+        sa.CheckConstraint("id = 1", name=op.f("ck_rollout_policy_one_row")),
+        sa.CheckConstraint("mode IN ('immediate', 'canary')", name=op.f("ck_rollout_policy_mode")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rollout_policy")),
+    )
+    op.create_table(
+        "rollouts",
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("state", sa.Text(collation="C"), nullable=False),
+        sa.Column("region", sa.Text(collation="C"), nullable=False),
+        sa.Column("node", sa.Text(collation="C"), nullable=False),
+        sa.Column("base_revision", sa.BigInteger(), nullable=False),
+        sa.Column("stage_revision", sa.BigInteger(), nullable=False),
+        sa.Column("released_revision", sa.BigInteger(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("stage_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("acked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("outcome", sa.Text(collation="C"), nullable=True),
+        *_limits_of_a_rollout(),
+        sa.Column("held", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.CheckConstraint("state IN ('node', 'region', 'done', 'rolled_back')", name=op.f("ck_rollouts_state")),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_rollouts")),
+    )
+    op.create_table(
+        "node_reports",
+        sa.Column("region", sa.Text(collation="C"), nullable=False),
+        sa.Column("node", sa.Text(collation="C"), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("decisions", sa.BigInteger(), nullable=False),
+        sa.Column("denied", sa.BigInteger(), nullable=False),
+        sa.Column("degraded", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("region", "node", "at", name=op.f("pk_node_reports")),
+    )
+    op.create_index(op.f("ix_node_reports_at"), "node_reports", ["at"], unique=False)
+
+
+def _limits_of_a_rollout() -> list[sa.Column]:
+    return [
+        sa.Column("node_pause_s", sa.Double(), nullable=False),
+        sa.Column("region_pause_s", sa.Double(), nullable=False),
+        sa.Column("max_denial_rise", sa.Double(), nullable=False),
+        sa.Column("max_degraded_rise", sa.Double(), nullable=False),
+        sa.Column("min_decisions", sa.BigInteger(), nullable=False),
+    ]
+
+
 def downgrade() -> None:
     op.drop_column("limits", "auto_fractions")
+    op.drop_table("node_reports")
+    op.drop_table("rollouts")
+    op.drop_table("rollout_policy")
+    op.drop_column("revisions", "stable_digest")
+    for column in ("rollout", "stable_revision", "stable_digest", "stage_region", "stage_node", "deltas_from"):
+        op.drop_column("config_head", column)
     op.drop_table("node_effects")
     op.drop_table("quota_balances")
     op.drop_table("quota_moves")

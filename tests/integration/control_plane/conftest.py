@@ -37,7 +37,8 @@ def database_name(postgres_server: PostgresServer, migrated_database: str) -> st
     tables = ", ".join(table for table in METADATA.tables if table != "config_head")
     # as a replica: the audit log is append-only, for everybody but a superuser who says so
     statements = f"SET session_replication_role = replica; TRUNCATE {tables} CASCADE; "
-    statements += f"UPDATE config_head SET revision = 0, digest = '{NOTHING}'"
+    statements += f"UPDATE config_head SET revision = 0, digest = '{NOTHING}', "
+    statements += "rollout = NULL, stable_revision = NULL, stable_digest = NULL, deltas_from = 0"
     postgres_server.execute(statements, database=migrated_database)
     return migrated_database
 

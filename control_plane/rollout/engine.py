@@ -1,0 +1,149 @@
+"""Takes a roll-out from one node to a region to all, or back: the job of the leader that looks every second."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.database import Database
+from control_plane.errors import ConflictError, NotFoundError
+from control_plane.jobs.registry import Job
+from control_plane.rollout import nodes, repository, rollouts
+from control_plane.rollout.health import worsening
+from control_plane.rollout.models import RolloutRow
+from control_plane.rollout.nodes import ConnectedNode
+from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+
+EVERY_S = 1.0
+BASELINE = timedelta(minutes=15)
+"""How long before a roll-out its nodes' rates are looked at."""
+CANARY_LOST_S = 30.0
+"""A canary that is not connected for so long is replaced."""
+AUTHOR = "roll-out"
+_log = structlog.stdlib.get_logger("tidegate.rollout")
+
+Undo = Callable[[ConfigWrite, int], Awaitable[None]]
+"""Bring back, in tables and documents, what one revision changed."""
+
+
+class Step(NamedTuple):
+    """What is to be done now: ``go_on``, ``replace`` (the canary), ``roll_back`` or ``wait``; and why."""
+
+    what: str
+    why: str
+
+
+class RolloutEngine:
+    """One roll-out at a time; whatever it needs is in Postgres, so that any leader goes on."""
+
+    def __init__(self, database: Database, writer: ConfigWriter, undo: Undo, heartbeat_s: float) -> None:
+        self._database = database
+        self._writer = writer
+        self._undo = undo
+        self._heartbeat_s = heartbeat_s
+
+    def job(self) -> Job:
+        """The job that does it every second."""
+        return Job("roll-outs", EVERY_S, self.run)
+
+    async def run(self) -> str:
+        """One look at the roll-out that is under way."""
+        async with self._database.read() as session:
+            head = await repository.whole_head(session)
+            if head.rollout is None:
+                return "No roll-out is under way."
+            step = await self._next(session, head.rollout)
+            number = head.rollout
+        if step.what == "roll_back":
+            await self.roll_back(number, AUTHOR, step.why)
+        elif step.what != "wait":
+            await self._advance(number, step)
+        return f"Revision {number}: {step.why}."
+
+    async def release(self, number: int, author: str, reason: str) -> int:
+        """To all nodes now, whatever they report; answers the revision that does it."""
+        async with self._writer.begin(author, reason) as write:
+            await _under_way(write.session, number)
+            write.stager.finish("done", reason)
+        return write.revision
+
+    async def roll_back(self, number: int, author: str, reason: str) -> int:
+        """Stop, and give every node by a new revision what it had before; answers that revision."""
+        async with self._writer.begin(author, f"Roll-out of revision {number} stopped: {reason}") as write:
+            await _under_way(write.session, number)
+            await self._undo(write, number)
+            write.stager.finish("rolled_back", reason)
+        _log.error("roll-out stopped", revision=number, reason=reason)
+        return write.revision
+
+    async def _next(self, session: AsyncSession, number: int) -> Step:
+        row = await _under_way(session, number)
+        now = (await session.execute(select(func.now()))).scalar_one()
+        connected = await nodes.connected(session, self._heartbeat_s)
+        stage = [node for node in connected if node.region == row.region and row.node in ("", node.node)]
+        refusal = await nodes.refusal_since(session, row.number, row.region, row.node)
+        if refusal is not None:
+            return Step("roll_back", refusal)
+        if not stage:
+            if row.state == "node" and connected and _seconds(now, row.stage_at) > CANARY_LOST_S:
+                return Step("replace", f"the canary {row.region}/{row.node} is not connected")
+            return Step("wait", "no node of the stage is connected")
+        behind = [node for node in stage if node.applied_revision < row.stage_revision]
+        if behind:
+            return Step("wait", f"{len(behind)} of {len(stage)} nodes of the stage have not applied it")
+        return await self._once_applied(session, row, stage, now)
+
+    async def _once_applied(
+        self, session: AsyncSession, row: RolloutRow, stage: Sequence[ConnectedNode], now: datetime
+    ) -> Step:
+        worse = await self._worse(session, row, stage)
+        if worse is not None:
+            return Step("roll_back", worse)
+        pause_s = row.node_pause_s if row.state == "node" else row.region_pause_s
+        seen_s = 0.0 if row.acked_at is None else _seconds(now, row.acked_at)
+        if row.acked_at is None or seen_s < pause_s:
+            await self._note_acked(row)
+            return Step("wait", f"{len(stage)} nodes have had it for {seen_s:.0f} of {pause_s:.0f} s")
+        return Step("go_on", f"{len(stage)} nodes had it for {seen_s:.0f} s without trouble")
+
+    async def _worse(self, session: AsyncSession, row: RolloutRow, stage: Sequence[ConnectedNode]) -> str | None:
+        before = await rollouts.decided(session, stage, row.started_at - BASELINE, row.started_at)
+        return worsening(row, before, await rollouts.decided(session, stage, row.acked_at or row.stage_at))
+
+    async def _note_acked(self, row: RolloutRow) -> None:
+        if row.acked_at is not None:
+            return
+        async with self._database.transaction() as session:
+            await rollouts.note_acked(session, row.number)
+
+    async def _advance(self, number: int, step: Step) -> None:
+        async with self._writer.begin(AUTHOR, None) as write:
+            row = await _under_way(write.session, number)
+            if step.what == "replace":
+                connected = await nodes.connected(write.session, self._heartbeat_s)
+                here = [node for node in connected if node.region == row.region] or connected
+                write.stager.move(here[0].region, here[0].node)
+                where = f"{here[0].region}/{here[0].node}"
+            elif row.state == "node" and len(await nodes.connected(write.session, self._heartbeat_s)) > 1:
+                write.stager.move(row.region, "")
+                where = f"all of {row.region}"
+            else:
+                write.stager.finish("done", step.why)
+                where = "every node"
+            write.reason = f"Roll-out of revision {number} to {where}: {step.why}"
+
+
+async def _under_way(session: AsyncSession, number: int) -> RolloutRow:
+    row = await rollouts.rollout(session, number, with_held=True)
+    if row is None:
+        raise NotFoundError(f"No roll-out began with revision {number}.")
+    if row.state in {"done", "rolled_back"}:
+        raise ConflictError(f"The roll-out of revision {number} is over: {row.outcome or row.state}.")
+    return row
+
+
+def _seconds(later: datetime, earlier: datetime) -> float:
+    return (later - earlier).total_seconds()

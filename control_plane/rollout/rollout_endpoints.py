@@ -1,0 +1,83 @@
+"""``/v1/rollouts``: which revision is on its way, how far it is, and stepping in."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import Response
+
+from control_plane.access.principals import Caller, by_method
+from control_plane.errors import FieldError, InvalidError, NotFoundError
+from control_plane.reading import Reading, shown
+from control_plane.rollout import rollouts
+from control_plane.rollout.changes import Changing
+from control_plane.rollout.engine import RolloutEngine
+from control_plane.rollout.rollout_schemas import RolloutPolicyBody, RolloutPolicyView, RolloutReason, RolloutView
+from control_plane.web.pages import Listing, PageQuery, listing
+
+router = APIRouter(prefix="/v1/rollouts", tags=["roll-out"], dependencies=[Depends(by_method)])
+Number = Annotated[int, Path(ge=1, le=2**62, description="the revision that began it")]
+
+
+@router.get("")
+async def list_rollouts(session: Reading, page: PageQuery) -> Listing[RolloutView]:
+    """Roll-outs, newest first."""
+    after = None
+    if page.after is not None:
+        if not page.after.isdecimal() or len(page.after) > 18:
+            raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")])
+        after = int(page.after)
+    rows = await rollouts.before(session, after, page.limit + 1)
+    return listing(rows, page, lambda row: str(row.number), RolloutView.of)
+
+
+@router.get("/policy", response_model=RolloutPolicyView)
+async def get_rollout_policy(session: Reading) -> Response:
+    """How changes reach nodes."""
+    return shown(RolloutPolicyView.of(await rollouts.policy(session)))
+
+
+@router.put("/policy", response_model=RolloutPolicyView)
+async def put_rollout_policy(body: RolloutPolicyBody, change: Changing) -> Response:
+    """Set how changes reach nodes from now on. A roll-out that is under way keeps the policy it began with."""
+    async with change.begin() as write:
+        before = RolloutPolicyView.of(await rollouts.policy(write.session))
+        change.preconditions.check(before)
+        await rollouts.store_policy(write.session, body.model_dump())
+        view = RolloutPolicyView.model_validate(body.model_dump())
+        write.record("rollout-policy", "policy", before, view)
+    return await change.answer(view, 200)
+
+
+@router.get("/{revision}", response_model=RolloutView)
+async def get_rollout(session: Reading, revision: Number) -> Response:
+    """One roll-out."""
+    row = await rollouts.rollout(session, revision)
+    if row is None:
+        raise NotFoundError(f"No roll-out began with revision {revision}.")
+    return shown(RolloutView.of(row))
+
+
+@router.post("/{revision}/release", response_model=RolloutView)
+async def release_rollout(request: Request, caller: Caller, revision: Number, body: RolloutReason) -> Response:
+    """To every node now, whatever nodes report."""
+    engine: RolloutEngine = request.state.rollouts
+    made = await engine.release(revision, caller.name, body.reason or "released by hand")
+    return await _answer(request, revision, made)
+
+
+@router.post("/{revision}/rollback", response_model=RolloutView)
+async def roll_back_rollout(request: Request, caller: Caller, revision: Number, body: RolloutReason) -> Response:
+    """Stop: nodes that have it get, by a new revision, what was before."""
+    engine: RolloutEngine = request.state.rollouts
+    made = await engine.roll_back(revision, caller.name, body.reason or "rolled back by hand")
+    return await _answer(request, revision, made)
+
+
+async def _answer(request: Request, number: int, made: int) -> Response:
+    async with request.state.database.read() as session:
+        row = await rollouts.rollout(session, number)
+    if row is None:
+        raise NotFoundError(f"No roll-out began with revision {number}.")
+    answer = shown(RolloutView.of(row))
+    answer.headers["X-Tidegate-Revision"] = str(made)
+    return answer

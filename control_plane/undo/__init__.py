@@ -1,0 +1,1 @@
+"""Taking back what one revision changed, by what the audit log kept of it."""

@@ -1,0 +1,262 @@
+"""A revision goes to one node, its region, then all; trouble stops it and gives back what was before."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from control_plane.rollout import engine
+from control_plane.settings import Settings
+from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
+
+CANARY = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 0, "region_pause_s": 0}
+SLOW = CANARY | {"node_pause_s": 3600, "region_pause_s": 3600}
+WAIT_S = 15.0
+NAMES = ("eu-1", "eu-2", "us-1")
+
+
+class Fleet:
+    """A control plane with two nodes in eu and one in us."""
+
+    def __init__(self, served: RunningControlPlane, nodes: dict[str, FollowingNode]) -> None:
+        self.served = served
+        self.admin = served.admin
+        self.nodes = nodes
+
+    def priorities(self) -> dict[str, Any]:
+        """What each node has as the plan's priority."""
+        return {
+            name: node.document("plan", "p").get("priority", 0) if ("plan", "p") in node.documents else None
+            for name, node in self.nodes.items()
+        }
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not holds():
+                await asyncio.sleep(0.02)
+
+    async def until_state(self, revision: int, *states: str) -> dict[str, Any]:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                view: dict[str, Any] = (await self.admin.get(f"/v1/rollouts/{revision}")).json()
+                if view.get("state") in states:
+                    return view
+                await asyncio.sleep(0.02)
+
+    async def write(self, path: str, body: dict[str, Any], **headers: str) -> int:
+        answer = await self.admin.put(path, json=body, headers=headers)
+        answer.raise_for_status()
+        return int(answer.headers["x-tidegate-revision"])
+
+    async def all_digests_agree(self) -> None:
+        head = (await self.admin.get("/v1/revisions?limit=1")).json()["items"][0]
+        for node in self.nodes.values():
+            await node.until(head["revision"])
+            assert node.computed_digest() == head["digest"]
+
+
+@asynccontextmanager
+async def fleet(settings: Settings, policy: dict[str, Any], **changes: Any) -> AsyncIterator[Fleet]:
+    async with running(settings, ADMIN_TOKEN) as served:
+        for region in ("eu", "us"):
+            await served.add_region(region)
+        await served.admin.put("/v1/plans/p", json={"priority": 1})
+        put = await served.admin.put("/v1/rollouts/policy", json=policy)
+        assert put.status_code == 200, put.text
+        async with AsyncExitStack() as stack:
+            nodes = {}
+            for name in NAMES:
+                node = served.node(name, name[:2], **changes.get(name, {}))
+                nodes[name] = await stack.enter_async_context(node.following())
+                await node.until(1)
+            found = Fleet(served, nodes)
+            await found.until(lambda: set(found.priorities().values()) == {1})
+            await served.until_nodes(lambda seen: all(seen.get(name, {}).get("connected") for name in NAMES))
+            yield found
+
+
+async def test_one_node_then_its_region_then_all(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        changed = await found.admin.put("/v1/plans/p", json={"priority": 2}, headers={"Prefer": "wait=5"})
+        revision = int(changed.headers["x-tidegate-revision"])
+        assert changed.headers["x-tidegate-rollout"] == str(revision)
+        assert "preference-applied" not in changed.headers
+        await found.until(lambda: found.priorities() == {"eu-1": 2, "eu-2": 1, "us-1": 1})
+        view = await found.until_state(revision, "node")
+        assert (view["region"], view["node"], view["base_revision"]) == ("eu", "eu-1", revision - 1)
+        detail = (await found.admin.get(f"/v1/revisions/{revision}")).json()
+        assert [node["node"] for node in detail["pending"]] == ["eu-2", "us-1"]
+        assert detail["rollout"]["state"] == "node"
+        listed = (await found.admin.get("/v1/rollouts")).json()["items"]
+        assert [item["revision"] for item in listed] == [revision]
+
+        # what concerns one client goes everywhere at once, with what is held back still held back
+        client = await found.write("/v1/clients/acme", {"plan": "p"})
+        for node in found.nodes.values():
+            await node.until(client)
+            assert node.document("client", "acme")["plan"] == "p"
+        assert found.priorities() == {"eu-1": 2, "eu-2": 1, "us-1": 1}
+        # a node that comes meanwhile gets what its place is in
+        late = found.served.node("us-2", "us")
+        async with late.following():
+            await late.until(client)
+            assert late.document("plan", "p")["priority"] == 1
+
+        released = await found.admin.post(f"/v1/rollouts/{revision}/release", json={"reason": "looks good"})
+        assert (released.json()["state"], released.json()["outcome"]) == ("done", "looks good")
+        await found.until(lambda: set(found.priorities().values()) == {2})
+        await found.all_digests_agree()
+        detail = (await found.admin.get(f"/v1/revisions/{revision}")).json()
+        assert detail["pending"] == []
+        again = await found.admin.post(f"/v1/rollouts/{revision}/release", json={})
+        assert again.status_code == 409
+        assert (await found.admin.post(f"/v1/rollouts/{revision + 99}/release", json={})).status_code == 404
+
+
+async def test_it_goes_on_by_itself(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), CANARY) as found:
+        revision = await found.write("/v1/plans/p", {"priority": 2})
+        view = await found.until_state(revision, "done")
+        assert "without trouble" in view["outcome"]
+        await found.all_digests_agree()
+        assert set(found.priorities().values()) == {2}
+        history = (await found.admin.get("/v1/revisions?limit=3")).json()["items"]
+        assert [item["author"] for item in history] == ["roll-out", "roll-out", "first-admin"]
+        assert history[1]["reason"].startswith(f"Roll-out of revision {revision} to all of eu: 1 nodes had it")
+        assert history[0]["reason"].startswith(f"Roll-out of revision {revision} to every node: 2 nodes had it")
+        # the region had it before the rest of the world
+        us = found.nodes["us-1"]
+        assert [begin.revision for begin in us.begun][-1] == history[0]["revision"]
+        assert history[1]["revision"] not in [begin.revision for begin in us.begun]
+
+
+async def test_a_refusal_stops_it_and_gives_back_what_was(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        found.nodes["eu-1"]._nacks = "cannot enforce this"
+        revision = await found.write(
+            "/v1/plans/p", {"priority": 2, "limits": [{"name": "l", "limit": 5, "window_s": 1}]}
+        )
+        view = await found.until_state(revision, "rolled_back")
+        assert view["outcome"] == f"eu/eu-1 refused revision {revision}: cannot enforce this"
+        plan = (await found.admin.get("/v1/plans/p")).json()
+        assert (plan["priority"], plan["limits"]) == (1, [])
+        newest = (await found.admin.get("/v1/revisions?limit=1")).json()["items"][0]
+        assert newest["revision"] == view["released_revision"]
+        assert newest["author"] == "roll-out"
+        for name in ("eu-2", "us-1"):
+            node = found.nodes[name]
+            await node.until(newest["revision"])
+            assert node.computed_digest() == newest["digest"]
+            assert revision not in [begin.revision for begin in node.begun]
+        drift = await found.admin.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=10"})
+        assert drift.json()["last_outcome"] == "done", drift.text
+
+
+async def report(found: Fleet, node: str, **figures: int) -> None:
+    answer = await found.nodes[node]._client.post("/internal/v1/reports", json={"node": node, **figures})
+    assert answer.status_code == 204, answer.text
+
+
+@pytest.mark.parametrize(("figure", "words"), [("denied", "denials rose"), ("degraded", "degraded decisions rose")])
+async def test_a_jump_of_denials_stops_it(make_settings: Callable[..., Settings], figure: str, words: str) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        await report(found, "eu-1", decisions=1000, denied=20)
+        await report(found, "us-1", decisions=1000, denied=900)
+        await asyncio.gather(*(node.until_heartbeats(len(node.heartbeats) + 3) for node in found.nodes.values()))
+        revision = await found.write("/v1/plans/p", {"priority": 2})
+        await found.until_state(revision, "node")
+        await found.until(lambda: found.priorities()["eu-1"] == 2)
+        # as before, and a jump of a node that is not in the stage: neither says anything
+        await report(found, "eu-1", decisions=1000, denied=30)
+        await report(found, "us-1", decisions=1000, denied=1000)
+        await found.nodes["eu-1"].until_heartbeats(len(found.nodes["eu-1"].heartbeats) + 5)
+        assert (await found.admin.get(f"/v1/rollouts/{revision}")).json()["state"] == "node"
+        await report(found, "eu-1", decisions=1000, **({"denied": 30} | {figure: 700}))
+        view = await found.until_state(revision, "rolled_back")
+        assert view["outcome"].startswith(words)
+        await found.until(lambda: set(found.priorities().values()) == {1})
+
+
+async def test_what_cannot_be_in_both_views_is_refused(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        await found.write("/v1/plans/other", {}, Prefer="rollout=immediate")
+        revision = await found.write("/v1/plans/new", {})
+        assert (await found.admin.get("/v1/rollouts")).json()["items"][0]["revision"] == revision
+        for path, body, word in (
+            ("/v1/plans/new", {"priority": 5}, "holds back the plan new"),
+            ("/v1/plans/other", {"priority": 5}, "would need one of its own"),
+            ("/v1/clients/acme", {"plan": "new"}, "holds back the plan new"),
+        ):
+            refused = await found.admin.put(path, json=body)
+            assert (refused.status_code, refused.json()["rollout"]) == (409, str(revision))
+            assert word in refused.json()["detail"]
+        held = await found.admin.put("/v1/plans/new", json={"priority": 5}, headers={"Prefer": "rollout=immediate"})
+        assert held.status_code == 409
+        # the emergency switch: to all, beside what is held back
+        urgent = await found.write("/v1/plans/other", {"priority": 9}, Prefer="rollout=immediate")
+        for node in found.nodes.values():
+            await node.until(urgent)
+            assert node.document("plan", "other")["priority"] == 9
+        assert ("plan", "new") not in found.nodes["us-1"].documents
+        back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
+        assert back.json()["state"] == "rolled_back"
+        assert (await found.admin.get("/v1/plans/new")).status_code == 404
+        await found.until(lambda: all(("plan", "new") not in node.documents for node in found.nodes.values()))
+        await found.all_digests_agree()
+        # from now on everything at once
+        await found.write("/v1/rollouts/policy", {"mode": "immediate"})
+        made = await found.admin.put("/v1/plans/new", json={}, headers={"Prefer": "wait=5"})
+        assert made.headers["preference-applied"] == "wait"
+        assert "x-tidegate-rollout" not in made.headers
+
+
+async def test_a_canary_that_is_gone_is_replaced(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CANARY_LOST_S", 0.5)
+    async with fleet(make_settings(), SLOW) as found:
+        extra = found.served.node("eu-0", "eu")
+        await found.write("/v1/rollouts/policy", SLOW | {"node": "eu-0"})
+        async with extra.following():
+            await extra.until(1)
+            revision = await found.write("/v1/plans/p", {"priority": 2})
+            await extra.until(revision)
+            assert extra.document("plan", "p")["priority"] == 2
+        await found.until(lambda: found.priorities()["eu-1"] == 2)
+        view = await found.until_state(revision, "node")
+        assert view["node"] == "eu-1"
+        assert found.priorities() == {"eu-1": 2, "eu-2": 1, "us-1": 1}
+        # who was the canary comes back: it keeps what it has until all get something newer
+        again = found.served.node("eu-0", "eu")
+        again.revision, again.digest, again.documents = extra.revision, extra.digest, extra.documents
+        async with again.following():
+            await again.until_heartbeats(1)
+            await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={})
+            await again.until(revision + 2)
+            assert again.document("plan", "p")["priority"] == 1
+
+
+async def test_wrong_policies_and_reports_are_named(served: RunningControlPlane) -> None:
+    for body, field in (
+        ({"mode": "slow"}, "mode"),
+        ({"mode": "canary", "node_pause_s": -1}, "node_pause_s"),
+        ({"mode": "canary", "max_denial_rise": 2}, "max_denial_rise"),
+        ({"mode": "canary", "speed": 1}, "speed"),
+        ({}, "mode"),
+    ):
+        refused = await served.admin.put("/v1/rollouts/policy", json=body)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field)
+    headers = {"Authorization": f"Bearer {served.credentials['us-east']}"}
+    async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False) as node:
+        for content in (
+            b"",
+            b"[]",
+            b'{"node": "n"}',
+            b'{"node": "a b", "decisions": 1}',
+            b'{"node": "n", "decisions": -1}',
+        ):
+            assert (await node.post("/internal/v1/reports", content=content)).status_code == 422, content
