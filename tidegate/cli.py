@@ -95,6 +95,16 @@ def migrate(
     sys.exit(migrate_when_ready(url, wait_s=wait_s))
 
 
+@app.command("signing-key")
+def signing_key(
+    path: Annotated[Path, typer.Argument(help="The file of the private key; made unless it is there.")],
+) -> None:
+    """Make the control plane's signing key; print its public half, which nodes need."""
+    from tidegate.signing_key import make_or_show
+
+    sys.exit(make_or_show(path))
+
+
 @app.command()
 def check(
     *,
