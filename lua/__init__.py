@@ -11,8 +11,15 @@ RULES = ("prelude", "windows", "log", "buckets")
 
 @cache
 def decide_script() -> str:
-    """The script that decides a batch of checks; its contract is in ``decide.lua``."""
-    return _script(*RULES, "decide")
+    """The script that decides a batch of checks; its contract is in ``decide.lua``.
+
+    Each family is a function that makes the others, so that a call pays for those that it needs: Redis runs a script
+    from its first line at every call, and making all functions costs as much as deciding three limits.
+    """
+    windows = _made_by("windows", "", "fixed_window, sliding_window, weight_wait, rolled")
+    log = _made_by("log", "weight_wait, rolled", "sliding_log")
+    buckets = _made_by("buckets", "", "token_bucket, leaky_bucket")
+    return "\n".join((_script("prelude"), windows, log, buckets, _script("decide")))
 
 
 @cache
@@ -49,6 +56,16 @@ def charge_script() -> str:
 def give_back_script() -> str:
     """The script that returns what was consumed; its contract is in ``give_back.lua``."""
     return _script(*RULES, "give_back")
+
+
+def _made_by(part: str, needs: str, makes: str) -> str:
+    return f"local function {part}({needs})\n{_script(part)}\nreturn {makes}\nend"
+
+
+@cache
+def load_publish_script() -> str:
+    """The script that shares load factors; its contract is in ``load_publish.lua``."""
+    return _script("load_publish")
 
 
 def _script(*parts: str) -> str:

@@ -4,6 +4,9 @@
 -- The rule that the debt was counted under is stored with it: a changed rule carries over what the old one had left.
 
 local EXACT = 4503599627370496
+-- Six bytes hold the microseconds from 2023 to 2031; later times take the seven of the layout before.
+local BASE_US = 1672531200000000
+local SIX_BYTES, THREE_BYTES = 281474976710656, 16777216
 
 -- The debt under a new rule: a token bucket keeps its tokens, a queue keeps who waits in it, neither beyond its size.
 -- Where the unit differs too, at most a fraction of one unit is dropped, never won.
@@ -25,7 +28,7 @@ end
 
 local function is_bucket(raw)
   local kind = byte(raw) or 0
-  return kind >= 32 and kind < 40
+  return kind >= 32 and kind < 44
 end
 
 -- The stored bucket drained until now: dirty, at, debt, rate, unit, size, taken, returned, born. `at` is now, or later
@@ -35,7 +38,15 @@ local function bucket_state(raw)
   local at, debt, rate, unit, size
   local taken, returned, born = 0, 0, 0
   if kind >= 38 then
-    at, unit, size = unpack('<I7I4I3', raw, 2)
+    if kind >= 42 then
+      at, unit, size = unpack('<I6I4I2', raw, 2)
+      at = at + BASE_US
+    elseif kind >= 40 then
+      at, unit, size = unpack('<I6I3I3', raw, 2)
+      at = at + BASE_US
+    else
+      at, unit, size = unpack('<I7I4I3', raw, 2)
+    end
     debt, rate = at - now, 1
     at = now
     if debt < 0 then
@@ -62,7 +73,15 @@ end
 local function bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born)
   if born > 0 then
     return pack('<BI7I7I6I6I6I6I6I7', 36 + dirty, at, debt, rate, unit, size, taken, returned, born)
-  elseif rate == 1 and unit < 4294967296 and size < 16777216 then
+  elseif rate == 1 and unit < 4294967296 and size < THREE_BYTES then
+    local full_at = at + debt - BASE_US
+    if full_at >= 0 and full_at < SIX_BYTES then
+      if unit < THREE_BYTES then
+        return pack('<BI6I3I3', 40, full_at, unit, size)
+      elseif size < 65536 then
+        return pack('<BI6I4I2', 42, full_at, unit, size)
+      end
+    end
     return pack('<BI7I4I3', 38, at + debt, unit, size)
   elseif rate < 4294967296 and unit < 4294967296 and size < 4294967296 then
     return pack('<BI7I7I4I4I4', 32, at, debt, rate, unit, size)
@@ -91,8 +110,20 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
   end
   local dirty, at, debt, taken, returned, born, changed = 0, now, 0, 0, 0, 0, false
   local raw = call('GET', key)
-  if raw and is_bucket(raw) then
-    dirty, at, debt, taken, returned, born, changed = bucket_at(raw, rate, unit, size, queue)
+  if raw then
+    local full_at, old_unit, old_size
+    if byte(raw) == 40 then
+      full_at, old_unit, old_size = unpack('<I6I3I3', raw, 2)
+    end
+    if old_unit == unit and old_size == size and rate == 1 then
+      -- The commonest layout under an unchanged rule, without a call.
+      debt = full_at + BASE_US - now
+      if debt < 0 then
+        debt = 0
+      end
+    elseif is_bucket(raw) then
+      dirty, at, debt, taken, returned, born, changed = bucket_at(raw, rate, unit, size, queue)
+    end
   end
   local full = size * unit
   local behind = at - now

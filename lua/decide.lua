@@ -12,37 +12,56 @@
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us, and
 --          the wait: >= 0 allowed, after that many us; -1 never; else denied, to retry after -1 - n us
 -- Counters are written only by what is allowed and costs something, with a TTL that ends when the state means nothing.
-local RULES = { [0] = fixed_window, sliding_window, sliding_log, token_bucket, leaky_bucket }
+local RULES = {}
 local wait, left, reset, left_after, reset_after, value, ttl, marks = {}, {}, {}, {}, {}, {}, {}, {}
 local reply = { pack('<i8', now) }
 local written = 1
 local first = 2
 
-local function store(key, new_value, ttl_ms_left, mark)
-  call('SET', key, new_value, 'PX', ttl_ms_left)
+-- The function of an algorithm; a family's functions are made when one of them is first needed.
+local function rule_of(algorithm)
+  if algorithm < 3 then
+    local weigh, roll
+    RULES[0], RULES[1], weigh, roll = windows()
+    RULES[2] = log(weigh, roll)
+  else
+    RULES[3], RULES[4] = buckets()
+  end
+  return RULES[algorithm]
+end
+
+-- What checks say, by their text: most checks of a batch say the same. One limit is read out at once, the commonest
+-- case; of several, each limit has four numbers in a row, after cost and count.
+local read = {}
+
+local function read_check(check)
+  local cost, count, from = unpack('<dB', check)
+  local said = { cost, count }
+  for i = 1, count do
+    local at = 4 * i
+    local rule
+    rule, said[at], said[at + 1], said[at + 2], from = unpack('<Bddd', check, from)
+    said[at - 1] = rule
+  end
+  read[check] = said
+  return said
+end
+
+local function store(key, new_value, ttl_left, mark)
+  call('SET', key, new_value, 'PX', ttl_left)
   if mark then
     call('SADD', KEYS[1], key)
   end
 end
 
--- One limit, the commonest check, without the detour over tables.
-local function decide_one(key, rule, a, b, c, cost)
-  local wait_us, remaining, reset_us, remaining_after, reset_us_after, new_value, ttl_ms_left, mark =
-    RULES[rule % 8](key, rule >= 16, a, b, c, cost)
-  if new_value then
-    store(key, new_value, ttl_ms_left, mark)
-    return pack('<i8i8i8', remaining_after, reset_us_after, wait_us)
-  end
-  return pack('<i8i8i8', remaining, reset_us, wait_us)
-end
-
-local function decide_all(check, count, cost, from)
+local function decide_all(said)
+  local cost, count = said[1], said[2]
   local allowed = true
   for i = 1, count do
-    local rule, a, b, c
-    rule, a, b, c, from = unpack('<Bddd', check, from)
+    local at = 4 * i
+    local rule = said[at - 1]
     wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
-      RULES[rule % 8](KEYS[first + i - 1], rule >= 16, a, b, c, cost)
+      (RULES[rule % 8] or rule_of(rule % 8))(KEYS[first + i - 1], rule >= 16, said[at], said[at + 1], said[at + 2], cost)
     if wait[i] < 0 and rule % 16 < 8 then
       allowed = false
     end
@@ -57,16 +76,31 @@ local function decide_all(check, count, cost, from)
   end
 end
 
+-- One limit, the commonest check, without the detour over tables.
+local one, decide_one, cost, shared, a, b, c
 for d = 1, #ARGV do
   local check = ARGV[d]
   if #check == 34 then
-    local cost, _, rule, a, b, c = unpack('<dBBddd', check)
-    reply[written + 1] = decide_one(KEYS[first], rule, a, b, c, cost)
+    if check ~= one then
+      local rule, _
+      cost, _, rule, a, b, c = unpack('<dBBddd', check)
+      one, shared = check, rule >= 16
+      decide_one = RULES[rule % 8] or rule_of(rule % 8)
+    end
+    local key = KEYS[first]
+    local wait_us, remaining, reset_us, remaining_after, reset_us_after, new_value, ttl_left, mark =
+      decide_one(key, shared, a, b, c, cost)
     written, first = written + 1, first + 1
+    if new_value then
+      store(key, new_value, ttl_left, mark)
+      reply[written] = pack('<i8i8i8', remaining_after, reset_us_after, wait_us)
+    else
+      reply[written] = pack('<i8i8i8', remaining, reset_us, wait_us)
+    end
   else
-    local cost, count, from = unpack('<dB', check)
-    decide_all(check, count, cost, from)
-    written, first = written + count, first + count
+    local said = read[check] or read_check(check)
+    decide_all(said)
+    written, first = written + said[2], first + said[2]
   end
 end
 

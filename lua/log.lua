@@ -4,12 +4,15 @@
 
 local function is_log(raw)
   local kind = byte(raw) or 0
-  return kind >= 48 and kind < 52
+  return kind >= 48 and kind < 54
 end
 
 -- total, where the entries begin, then (for a shared log) window id and counts in the order of window_value.
 local function stored_log(raw)
-  if byte(raw) < 50 then
+  local kind = byte(raw)
+  if kind >= 52 then
+    return unpack('<I2', raw, 2), 4, 0, 0, 0, 0, 0, 0, 0, 0
+  elseif kind < 50 then
     return unpack('<I4', raw, 2), 6, 0, 0, 0, 0, 0, 0, 0, 0
   end
   local total, id, taken, before, returned, returned_before, remote, remote_before, remote_next =
@@ -20,6 +23,9 @@ end
 local function log_value(dirty, total, entries, id, taken, before, returned, returned_before, remote, remote_before,
   remote_next)
   if id == 0 then
+    if total < 65536 then
+      return pack('<BI2', 52, total) .. entries
+    end
     return pack('<BI4', 48, total) .. entries
   end
   return pack('<BI4I6I6I6I6I6I6I6I6', 50 + dirty, total, id, taken, before, returned, returned_before, remote,
@@ -60,8 +66,12 @@ local function sliding_log(key, shared, limit, window, _, cost)
   local id, seen, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
   if raw and is_log(raw) then
-    dirty = byte(raw) % 2
-    total, from, seen, taken, before, returned, returned_before, remote, remote_before, remote_next = stored_log(raw)
+    if byte(raw) == 52 then
+      total, from = unpack('<I2', raw, 2), 4
+    else
+      dirty = byte(raw) % 2
+      total, from, seen, taken, before, returned, returned_before, remote, remote_before, remote_next = stored_log(raw)
+    end
     local size = #raw
     if from < size then
       local newest = unpack('<I7', raw, size - 8)

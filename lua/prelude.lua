@@ -13,10 +13,13 @@
 --   0x20 bucket, narrow    at_us, debt (7 bytes each), rate, unit, size                  4 bytes each
 --   0x22 bucket, wide      the same                                                      7, 7, 6, 6, 6 bytes
 --   0x24 bucket, shared    as 0x22, then taken, returned (6 bytes each), born_us (7)
---   0x26 bucket, rate 1    full_at_us (7), unit (4), size (3): a 15-byte value shares one allocation with its key in
---                          Valkey 9 (100 bytes a key in all instead of 116), and round limits have rate 1
+--   0x26 bucket, rate 1    full_at_us (7), unit (4), size (3); round limits have rate 1
+--   0x28 the same, short   full_at_us from 2023 on (6), unit (3), size (3)
+--   0x2a the same, short   full_at_us from 2023 on (6), unit (4), size (2)
 --   0x30 log               total (4 bytes), then entries of time_us (7), cost (2), oldest first
 --   0x32 log, shared       total (4), the counts of 0x16, then the entries
+--   0x34 log, short        total (2), then the entries
+-- Values of 13 bytes at most share one allocation of 64 bytes with a key of 20 in Valkey 9.
 -- Layouts are added, never changed; a first byte not known here counts as no state.
 local call = redis.call
 local byte, sub = string.byte, string.sub

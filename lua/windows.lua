@@ -3,6 +3,18 @@
 
 local NARROW = 4294967296
 
+-- Times to live as text: those of one rule are the same for all its counters, and the server reads text faster.
+local ttl_texts = {}
+
+local function window_ttl(us)
+  local text = ttl_texts[us]
+  if not text then
+    text = string.format('%d', ceil(us / 1000))
+    ttl_texts[us] = text
+  end
+  return text
+end
+
 -- The packed state of a window counter. Remote and returned counts cost memory only once there are any.
 local function window_value(dirty, id, taken, taken_before, returned, returned_before, remote, remote_before, remote_next)
   if returned + returned_before + remote + remote_before + remote_next == 0 then
@@ -54,19 +66,10 @@ local function stored_window(raw)
   return id, taken, before, 0, 0, 0, 0, 0
 end
 
--- A counter's value as seen from window `id`: dirty, then as from rolled. The common layout first.
+-- A counter's value as seen from window `id`: dirty, then as from rolled.
 local function window_at(id, raw)
-  local kind = byte(raw)
-  if kind == 16 or kind == 17 then
-    local stored, taken, before = unpack('<I4I4I4', raw, 2)
-    if stored >= id then
-      return kind - 16, stored, taken, before, 0, 0, 0, 0, 0
-    elseif stored == id - 1 then
-      return kind - 16, id, 0, taken, 0, 0, 0, 0, 0
-    end
-    return kind - 16, id, 0, 0, 0, 0, 0, 0, 0
-  elseif is_window(raw) then
-    return kind % 2, rolled(id, stored_window(raw))
+  if is_window(raw) then
+    return byte(raw) % 2, rolled(id, stored_window(raw))
   end
   return 0, id, 0, 0, 0, 0, 0, 0, 0
 end
@@ -131,7 +134,20 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
   if raw then
-    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_at(id, raw)
+    local kind = byte(raw)
+    if kind == 16 or kind == 17 then
+      -- The commonest layout, without a call.
+      local stored
+      dirty = kind - 16
+      stored, taken, before = unpack('<I4I4I4', raw, 2)
+      if stored > id then
+        id = stored
+      elseif stored < id then
+        taken, before = 0, stored == id - 1 and taken or 0
+      end
+    else
+      dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_at(id, raw)
+    end
   end
   local ends = fixed_start(window, anchor, id + 1) - now
   if limit == 0 then
@@ -147,11 +163,11 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
   end
   if not shared then
     return 0, left, ends, room - cost, ends, window_value(dirty, id, taken + cost, 0, returned, 0, remote, 0, 0),
-      ttl_ms(ends)
+      window_ttl(ends)
   end
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
-    ttl_ms(ends + SLACK_US), dirty == 0
+    window_ttl(ends + SLACK_US), dirty == 0
 end
 
 -- before x (ticks - elapsed) / ticks + taken + cost <= limit. The window has `ticks` steps of `tick` microseconds.
@@ -164,10 +180,24 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
   local raw = call('GET', key)
   if raw then
-    local seen = id
-    dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_at(id, raw)
-    if id > seen then
-      elapsed = 0
+    local kind = byte(raw)
+    if kind == 16 or kind == 17 then
+      -- The commonest layout, without a call.
+      local stored
+      dirty = kind - 16
+      stored, taken, before = unpack('<I4I4I4', raw, 2)
+      if stored > id then
+        id = stored
+        elapsed = 0
+      elseif stored < id then
+        taken, before = 0, stored == id - 1 and taken or 0
+      end
+    else
+      local seen = id
+      dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next = window_at(id, raw)
+      if id > seen then
+        elapsed = 0
+      end
     end
   end
   local ends = (id + 1) * ticks * tick - now
@@ -175,7 +205,10 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
     return NEVER, 0, ends, 0, ends
   end
   local used, used_before = taken - returned + remote, before - returned_before + remote_before
-  local room = limit - used - ceil(used_before * (ticks - elapsed) / ticks)
+  local room = limit - used
+  if used_before > 0 then
+    room = room - ceil(used_before * (ticks - elapsed) / ticks)
+  end
   local left = room > 0 and room or 0
   if cost > room then
     if cost > limit then
@@ -190,9 +223,9 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   if not shared then
     return 0, left, ends, room - cost, ends,
       window_value(dirty, id, taken + cost, before, returned, returned_before, remote, remote_before, 0),
-      ttl_ms(ends + ticks * tick)
+      window_ttl(ends + ticks * tick)
   end
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
-    ttl_ms(ends + ticks * tick + SLACK_US), dirty == 0
+    window_ttl(ends + ticks * tick + SLACK_US), dirty == 0
 end

@@ -26,6 +26,7 @@ local redis = {
       if option == 'KEEPTTL' then
         expires = string.sub(stored(key), 1, 8)
       else
+        ttl = tonumber(ttl)
         assert(option == 'PX' and ttl % 1 == 0 and ttl > 0 and ttl < 2 ^ 53, 'not a time to live: ' .. tostring(ttl))
         expires = struct.pack('<d', virtual_ms + ttl)
       end
