@@ -1,24 +1,20 @@
 """All documents of one revision, immutable: a delta makes a new set that shares what did not change."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from contract.config import Change
 from contract.digest import BUCKETS, EMPTY_BUCKET, bucket_digest, bucket_of, document_hash, root_digest
 
-
-class StoredDocument(NamedTuple):
-    """A document as it travelled, and its hash."""
-
-    body: bytes
-    hash: bytes
-
-
-Bucket = dict[tuple[str, str], StoredDocument]
+Bucket = dict[str, dict[str, bytes]]
+"""Bodies as they travelled, by kind and id. Nothing in it is of interest to the garbage collector."""
 
 
 class ConfigSet:
-    """The documents, kept in the buckets of their digest: a change copies one bucket of 1,024, never the whole."""
+    """The documents, kept in the buckets of their digest: a change copies one bucket of 1,024, never the whole.
+
+    It is all that a node keeps of most clients and keys. Hashes are not kept: those of one bucket are computed anew in
+    less than a millisecond.
+    """
 
     __slots__ = ("_buckets", "_digests", "digest")
 
@@ -30,32 +26,43 @@ class ConfigSet:
     @classmethod
     def empty(cls) -> "ConfigSet":
         """The set with no document."""
-        return cls([{} for _ in range(BUCKETS)], [EMPTY_BUCKET] * BUCKETS)
+        return cls([{}] * BUCKETS, [EMPTY_BUCKET] * BUCKETS)
 
     def with_changes(self, changes: Iterable[Change]) -> "ConfigSet":
         """The set after ``changes``; kinds of a newer version than ours are kept too, so that digests agree."""
         touched: dict[int, Bucket] = {}
         for change in changes:
-            number = bucket_of(change.kind, change.id)
-            if number not in touched:
-                touched[number] = dict(self._buckets[number])
-            name = (change.kind, change.id)
-            if change.body is None:
-                touched[number].pop(name, None)
-            else:
-                body = bytes(change.body)
-                touched[number][name] = StoredDocument(body, document_hash(change.kind, change.id, body))
+            kind, id, body = change.kind, change.id, change.body
+            number = bucket_of(kind, id)
+            bucket = touched.get(number)
+            if bucket is None:
+                bucket = touched[number] = {kind: dict(bodies) for kind, bodies in self._buckets[number].items()}
+            bodies = bucket.get(kind)
+            if body is not None:
+                if bodies is None:
+                    bodies = bucket[kind] = {}
+                bodies[id] = bytes(body)
+            elif bodies is not None:
+                bodies.pop(id, None)
         buckets, digests = list(self._buckets), list(self._digests)
         for number, bucket in touched.items():
             buckets[number] = bucket
-            digests[number] = bucket_digest(document.hash for document in bucket.values())
+            digests[number] = bucket_digest(
+                document_hash(kind, id, body) for kind, bodies in bucket.items() for id, body in bodies.items()
+            )
         return ConfigSet(buckets, digests)
+
+    def body(self, kind: str, id: str) -> bytes | None:
+        """One document as it travelled."""
+        bodies = self._buckets[bucket_of(kind, id)].get(kind)
+        return None if bodies is None else bodies.get(id)
 
     def documents(self) -> Iterator[tuple[str, str, bytes]]:
         """Every document: kind, id, body."""
         for bucket in self._buckets:
-            for (kind, id), document in bucket.items():
-                yield kind, id, document.body
+            for kind, bodies in bucket.items():
+                for id, body in bodies.items():
+                    yield kind, id, body
 
     def __len__(self) -> int:
-        return sum(map(len, self._buckets))
+        return sum(len(bodies) for bucket in self._buckets for bodies in bucket.values())

@@ -1,26 +1,28 @@
 """The rule index: one immutable value that answers which limits apply to a request. A new revision is a new index."""
 
+import re
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from hashlib import sha256
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any
 
 import msgspec
 
 from contract.blocks import Block, block_violations
-from contract.config import DOCUMENT_TYPES, ApiKey, Change, Client, Plan
+from contract.config import DOCUMENT_TYPES, Change, Client, Plan
 from contract.limits import LimitRule, Violation, violations
 from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 from data_plane.domain.blocks import Blocks
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.rulebook import Rulebook
-from data_plane.domain.sharded_map import ShardedMap
 from data_plane.domain.subjects import generation_end, tag
 
-K = TypeVar("K", bound=Hashable)
-V = TypeVar("V")
-
 _MAX_KNOWN = 65_536
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(document) for kind, document in DOCUMENT_TYPES.items()
+}
+_BY_THE_THOUSAND = frozenset({"client", "key"})
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class InvalidConfigError(Exception):
@@ -46,31 +48,44 @@ class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
     """When that key ends, microseconds since the epoch."""
 
 
-class KeyEntry(NamedTuple):
-    """What an API key's hash leads to. ``expires_at`` is epoch seconds or ``None``."""
+class Clients:
+    """The clients of one configuration, made ready when they are first asked for: most never are."""
 
-    client: str
-    key_id: str
-    expires_at: float | None
+    __slots__ = ("_config", "_made")
+
+    def __init__(self, config: ConfigSet) -> None:
+        self._config = config
+        self._made: dict[str, Principal] = {}
+
+    def get(self, name: str) -> Principal | None:
+        """The client called ``name``."""
+        made = self._made.get(name)
+        if made is not None:
+            return made
+        body = self._config.body("client", name)
+        if body is None:
+            return None
+        if len(self._made) >= _MAX_KNOWN:
+            self._made.clear()
+        made = self._made[name] = _principal(_DECODERS["client"].decode(body))
+        return made
 
 
 class RuleIndex:
-    """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys."""
+    """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys.
 
-    __slots__ = ("blocks", "book", "clients", "keys", "known")
+    Clients and keys stay as they travelled, in ``config``: they are decoded to be checked when they come, and again
+    when they are first used.
+    """
 
-    def __init__(
-        self,
-        book: Rulebook,
-        clients: ShardedMap[str, Principal],
-        keys: ShardedMap[bytes, KeyEntry],
-        blocks: Blocks | None = None,
-    ) -> None:
+    __slots__ = ("blocks", "book", "clients", "config", "known")
+
+    def __init__(self, book: Rulebook, config: ConfigSet, blocks: Blocks | None = None) -> None:
         self.book = book
+        self.config = config
         self.blocks = blocks
         """Who is refused whatever limits say; ``None`` when nobody is."""
-        self.clients = clients
-        self.keys = keys
+        self.clients = Clients(config)
         self.known: dict[str | None, Principal] = {}
         """API keys that were used under this revision, and whose they are; bounded. Look at ``until_us``."""
 
@@ -78,7 +93,7 @@ class RuleIndex:
         """The client of an API key; ``None`` when the key is unknown, expired or without a client."""
         principal = self.known.get(api_key)
         if principal is None:
-            principal = self._find(sha256(api_key.encode()).digest())
+            principal = self._find(sha256(api_key.encode()).hexdigest())
             if principal is None:
                 return None
             if len(self.known) >= _MAX_KNOWN:
@@ -86,39 +101,43 @@ class RuleIndex:
             self.known[api_key] = principal
         return principal if now_us < principal.until_us else None
 
-    def _find(self, key_hash: bytes) -> Principal | None:
-        entry = self.keys.get(key_hash)
-        if entry is None:
+    def _find(self, key_hash: str) -> Principal | None:
+        body = self.config.body("key", key_hash)
+        if body is None:
             return None
-        principal = self.clients.get(entry.client)
+        key = _DECODERS["key"].decode(body)
+        principal = self.clients.get(key.client)
         if principal is None:
             return None
-        until_us = sys.maxsize if entry.expires_at is None else int(entry.expires_at * 1_000_000)
-        return msgspec.structs.replace(principal, key_id=entry.key_id, until_us=until_us)
+        until_us = sys.maxsize if key.expires_at is None else int(key.expires_at * 1_000_000)
+        return msgspec.structs.replace(principal, key_id=key.key_id, until_us=until_us)
 
     @classmethod
     def empty(cls, region: str) -> "RuleIndex":
         """The index of no configuration: nothing is limited."""
-        return cls(Rulebook(region, {}), ShardedMap(), ShardedMap())
+        return cls(Rulebook(region, {}), ConfigSet.empty())
 
     @classmethod
     def of(cls, region: str, config: ConfigSet) -> "RuleIndex":
         """The index of a whole configuration. Raises ``InvalidConfigError``."""
         documents = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in config.documents())
-        return cls.empty(region).with_changes(documents)
+        return cls.empty(region).with_changes(documents, config)
 
-    def with_changes(self, changes: Iterable[Change]) -> "RuleIndex":
-        """The index after ``changes``. Raises ``InvalidConfigError`` that names the document and what is wrong."""
+    def with_changes(self, changes: Iterable[Change], config: ConfigSet | None = None) -> "RuleIndex":
+        """The index after ``changes``, which make ``config`` of what was (or it is made here).
+
+        Raises ``InvalidConfigError`` that names the document and what is wrong.
+        """
+        if config is None:
+            changes = tuple(changes)
+            config = self.config.with_changes(changes)
         sections: dict[str, dict[str, msgspec.Struct]] = {}
-        clients, keys = _Edits[str, Principal](), _Edits[bytes, KeyEntry]()
         blocks = None if self.blocks is None else dict(self.blocks.documents)
         for change in changes:
             document = decode_document(change)
-            if change.kind == "client":
-                clients.note(change.id, _principal(document) if isinstance(document, Client) else None)
-            elif change.kind == "key":
-                keys.note(_key_hash(change.id), _key_entry(document) if isinstance(document, ApiKey) else None)
-            elif change.kind == "block":
+            if change.kind in _BY_THE_THOUSAND:
+                continue
+            if change.kind == "block":
                 blocks = blocks or {}
                 blocks.pop(change.id, None)
                 if isinstance(document, Block):
@@ -132,51 +151,40 @@ class RuleIndex:
         # Clients and keys change all day: then the rulebook stays, its cache included.
         book = Rulebook(self.book.region, {**self.book.sections, **sections}) if sections else self.book
         changed = blocks is not None and (self.blocks is None or blocks != self.blocks.documents)
-        return RuleIndex(
-            book,
-            clients.applied_to(self.clients),
-            keys.applied_to(self.keys),
-            (Blocks(blocks) if blocks else None) if changed else self.blocks,
-        )
+        return RuleIndex(book, config, (Blocks(blocks) if blocks else None) if changed else self.blocks)
 
     def without_ended(self, now_s: float) -> "RuleIndex":
         """Without switches whose time is over at ``now_s`` (epoch seconds): itself, where there are none."""
         book = self.book.without_ended(now_s)
-        return self if book is self.book else RuleIndex(book, self.clients, self.keys, self.blocks)
+        return self if book is self.book else RuleIndex(book, self.config, self.blocks)
 
 
 def decode_document(change: Change) -> msgspec.Struct | None:
     """The typed document of a change, checked; ``None`` when it is gone or of a kind we do not know."""
-    kind = DOCUMENT_TYPES.get(change.kind)
-    if kind is None or change.body is None:
+    kind, body = change.kind, change.body
+    decoder = _DECODERS.get(kind)
+    if decoder is None or body is None:
         return None
     try:
-        document = msgspec.json.decode(change.body, type=kind)
+        document: msgspec.Struct = decoder.decode(body)
     except msgspec.DecodeError as error:
-        raise InvalidConfigError(f"{change.kind} {change.id!r}: {error}") from error
+        raise InvalidConfigError(f"{kind} {change.id!r}: {error}") from error
+    if kind in _BY_THE_THOUSAND:
+        _check_name(kind, change.id)
+        return document
     for rule in _rules(document):
         for field, message in violations(rule):
-            raise InvalidConfigError(f"{change.kind} {change.id!r}: limit {rule.name!r}: {field}: {message}")
+            raise InvalidConfigError(f"{kind} {change.id!r}: limit {rule.name!r}: {field}: {message}")
     for field, message in block_violations(document) if isinstance(document, Block) else ():
-        raise InvalidConfigError(f"{change.kind} {change.id!r}: {field}: {message}")
+        raise InvalidConfigError(f"{kind} {change.id!r}: {field}: {message}")
     for field, message in _load_violations(document):
-        raise InvalidConfigError(f"{change.kind} {change.id!r}: {field}: {message}")
+        raise InvalidConfigError(f"{kind} {change.id!r}: {field}: {message}")
     return document
 
 
-class _Edits(Generic[K, V]):
-    """What to put and what to remove, the last word on each key winning."""
-
-    def __init__(self) -> None:
-        self._values: dict[K, V | None] = {}
-
-    def note(self, key: K, value: V | None) -> None:
-        self._values[key] = value
-
-    def applied_to(self, entries: ShardedMap[K, V]) -> ShardedMap[K, V]:
-        put = {key: value for key, value in self._values.items() if value is not None}
-        gone = [key for key, value in self._values.items() if value is None]
-        return entries.with_changes(put, gone) if self._values else entries
+def _check_name(kind: str, id: str) -> None:
+    if kind == "key" and _SHA256.fullmatch(id) is None:
+        raise InvalidConfigError(f"key {id[:8]!r}...: the id is not a hex SHA-256")
 
 
 def _rules(document: msgspec.Struct) -> Iterable[LimitRule]:
@@ -200,14 +208,3 @@ def _principal(client: Client) -> Principal:
         json=msgspec.json.encode(client.client),
         plain=client.status == "active" and not client.attributes and not client.overrides,
     )
-
-
-def _key_hash(id: str) -> bytes:
-    try:
-        return bytes.fromhex(id)
-    except ValueError:
-        raise InvalidConfigError(f"key {id[:8]!r}...: the id is not a hex SHA-256") from None
-
-
-def _key_entry(key: ApiKey) -> KeyEntry:
-    return KeyEntry(key.client, key.key_id, key.expires_at)

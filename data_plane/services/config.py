@@ -103,7 +103,7 @@ class ConfigService:
             raise OutOfStepError(f"revision {commit.revision} does not have the digest that was announced")
         self._verify(commit.revision, commit.digest, commit.signature)
         index = RuleIndex.empty(self._index.book.region) if whole else self._index
-        self._apply(index.with_changes(changes), Snapshot(commit.revision, commit.signature, config))
+        self._apply(index.with_changes(changes, config), Snapshot(commit.revision, commit.signature, config))
 
     def _verify(self, revision: int, digest: str, signature: str) -> None:
         try:
