@@ -1,0 +1,312 @@
+"""Usage from the node's counts through the stream to the control plane: nothing twice, nothing dropped in silence."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from contract.config import Change, Client, Plan
+from contract.usage import Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
+from data_plane.adapters.control_plane_usage import HttpUsageSink
+from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_usage import LEASE, REFUSED, STREAM, RedisUsageStream
+from data_plane.domain.check import Prepared, conclude
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.routes import UNMATCHED
+from data_plane.services import usage as usage_module
+from data_plane.services.ports import StoreUnavailableError
+from data_plane.services.usage import ControlPlaneAwayError, UsageFlusher, UsageShipper
+from data_plane.services.usage_tally import UsageTally
+from tests.servers.node import rule
+from tidegate.stack.store import StoreServer
+
+HOUR_US = 3_600_000_000
+PLAN = Plan(plan="free", limits=(rule(1, "hourly", 10), rule(2, "watched", 5, shadow=True)))
+INDEX = RuleIndex.empty("us-east").with_changes(
+    Change(kind, id, msgspec.Raw(msgspec.json.encode(body)))
+    for kind, id, body in (
+        ("plan", "free", PLAN),
+        ("limit", "hourly", rule(3, "hourly", 100, scope="ip")),
+        *(("client", f"c{number}", Client(client=f"c{number}", plan="free")) for number in range(1_200)),
+    )
+)
+BOUND = INDEX.book.bound("free", None, UNMATCHED, "GET", 0.0, sites=False)
+PASSES, DENIES = Outcome(True, 1, 1, 0, 0), Outcome(False, 0, 1, 1, 0)
+
+
+@dataclass
+class Clock:
+    us: int = 500_000 * HOUR_US + HOUR_US // 2
+
+    def now_us(self) -> int:
+        return self.us
+
+    def forward(self, seconds: float) -> None:
+        self.us += int(seconds * 1e6)
+
+
+@dataclass
+class Decided:
+    """A check as far as the tally looks at it."""
+
+    client: int | None
+    cost: int = 1
+    bound: object = BOUND
+    principal: object = None
+
+    def __post_init__(self):
+        self.principal = None if self.client is None else INDEX.clients.get(f"c{self.client}")
+
+    def verdict(self, *outcomes: Outcome):
+        return conclude(Prepared(self.principal, "free", BOUND, (), self.cost), list(outcomes))
+
+
+@dataclass
+class Parts:
+    """A node's parts of usage on a real store."""
+
+    store: RedisCounterStore
+    clock: Clock
+    tally: UsageTally
+    stream: RedisUsageStream
+    flusher: UsageFlusher
+
+    def pass_(self, client: int | None, times: int = 1, cost: int = 1) -> None:
+        for _ in range(times):
+            self.tally.passed(Decided(client, cost))
+
+    async def flush(self, after_s: float = 1.0) -> None:
+        self.clock.forward(after_s)
+        await self.flusher.flush()
+
+    async def batches(self) -> list[UsageBatch]:
+        return [unpack(entry.packed) for entry in await self.stream.oldest(1_000)]
+
+
+@contextlib.asynccontextmanager
+async def parts(url: str, node: str = "us-east-1", max_bytes: int = 10**8) -> AsyncIterator[Parts]:
+    store = RedisCounterStore(RedisSettings(url=url))
+    await store.start()
+    clock, tally = Clock(), UsageTally()
+    stream = RedisUsageStream(store, max_bytes, clock)
+    try:
+        yield Parts(store, clock, tally, stream, UsageFlusher(node, "0a", tally, stream, clock))
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+async def node(store_url: str) -> AsyncIterator[Parts]:
+    async with parts(store_url) as made:
+        yield made
+
+
+async def test_what_was_decided_is_in_the_stream_with_its_names(node: Parts) -> None:
+    node.pass_(7, times=3, cost=2)
+    node.pass_(None)
+    node.pass_(8, cost=0)
+    denied = Decided(7, cost=4)
+    node.tally.decided(denied, denied.verdict(DENIES, DENIES, PASSES), 0)
+    remarked = Decided(7, cost=2)
+    node.tally.decided(remarked, remarked.verdict(PASSES, DENIES, PASSES), 0)
+    await node.flush()
+    (batch,) = await node.batches()
+    assert (batch.node, batch.incarnation, batch.sequence, batch.hour) == ("us-east-1", "0a", 1, 500_000)
+    (place,) = batch.places
+    names = [LimitName("free", "hourly"), LimitName("free", "watched"), LimitName("_", "hourly")]
+    assert (place.plan, place.endpoint, list(place.limits)) == ("free", "_unmatched", names)
+    cells = {cell.client: cell for cell in batch.cells}
+    assert set(cells) == {"c7", ""}
+    assert (cells["c7"].allowed, cells["c7"].cost) == (4, 8)
+    assert set(cells["c7"].denials) == {Denials((0,), (1,), 1, 4), Denials((), (1,), 1, 2)}
+    await node.flush()
+    assert len(await node.batches()) == 1, "nothing new, no batch"
+
+
+async def test_many_callers_make_many_batches_in_order(node: Parts) -> None:
+    for client in range(1_200):
+        node.pass_(client)
+    await node.flush()
+    batches = await node.batches()
+    assert [batch.sequence for batch in batches] == [1, 2, 3]
+    assert sum(cell.allowed for batch in batches for cell in batch.cells) == 1_200
+    assert node.flusher.flushed_requests == 1_200
+
+
+async def test_an_hour_ends_with_a_batch_of_its_own(node: Parts) -> None:
+    node.clock.us = 500_001 * HOUR_US - 100_000
+    node.pass_(1)
+    await node.flush(after_s=0.1)  # just after the hour's end: what was counted belongs to it
+    node.pass_(1)
+    await node.flush(after_s=0.9)
+    assert [batch.hour for batch in await node.batches()] == [500_000, 500_001]
+
+
+async def test_while_the_store_is_away_counts_add_up_and_come_once_it_is_back(start_store) -> None:
+    server: StoreServer = start_store(durable=True)
+    async with parts(server.url) as node:
+        node.pass_(1)
+        await node.flush()
+        server.child.kill()
+        for _ in range(3):
+            node.pass_(1, times=2)
+            node.pass_(2)
+            await node.flush()
+        assert node.flusher.held_cells > 0
+        server.child.start()
+        async with asyncio.timeout(20):
+            while node.flusher.flushed_requests < 10:
+                await node.flush()
+                await asyncio.sleep(0.05)
+        batches = await node.batches()
+        allowed = {}
+        for sequence, cells in {batch.sequence: batch.cells for batch in batches}.items():  # a name counts once
+            assert sequence <= len(batches)
+            for cell in cells:
+                allowed[cell.client] = allowed.get(cell.client, 0) + cell.allowed
+        assert allowed == {"c1": 7, "c2": 3}
+        assert node.flusher.lost_requests == 0
+    server.child.stop()
+
+
+async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: str, monkeypatch) -> None:
+    async with parts(valkey_url, max_bytes=1) as node:
+        node.pass_(1)
+        await node.flush()  # an empty stream has no size: the first batch still fits
+        monkeypatch.setattr(usage_module, "MAX_HELD_CELLS", 2)
+        for client in (1, 2, 3, 4):
+            node.pass_(client)
+            await node.flush(after_s=3)
+        assert len(await node.batches()) == 1
+        assert node.flusher.stream_full
+        assert node.flusher.lost_requests == 1, "the batch that has its name, and two cells, are held"
+        await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
+        await node.flush(after_s=3)
+        assert not node.flusher.stream_full
+        kept = sum(cell.allowed for batch in await node.batches() for cell in batch.cells)
+        assert kept + node.flusher.lost_requests == 4
+
+
+async def test_says_until_when_every_living_node_has_flushed(valkey_url: str) -> None:
+    async with parts(valkey_url) as first, parts(valkey_url, node="us-east-2") as second:
+        assert await first.stream.flushed_until_us(first.clock.us) is None
+        await first.flush(after_s=2)
+        await second.flush(after_s=1)
+        assert await first.stream.flushed_until_us(first.clock.us) == second.clock.us
+        first.clock.forward(20)
+        await first.flush(after_s=0)
+        assert await first.stream.flushed_until_us(first.clock.us) == first.clock.us, "the other one is gone"
+
+
+@dataclass
+class ControlPlane:
+    """A control plane's door: keeps what is shipped, answers as told."""
+
+    status: int = 200
+    refuse: tuple[RefusedBatch, ...] = ()
+    got: list[Shipment] = field(default_factory=list)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.split("content-length: ")[1].split("\r\n")[0])
+                shipment = msgspec.msgpack.decode(await reader.readexactly(length), type=Shipment)
+                self.got.append(shipment)
+                body = msgspec.json.encode(ShipmentAnswer(taken=0, known=0, refused=self.refuse))
+                writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        writer.close()
+
+    def shipped(self) -> list[int]:
+        return [unpack(batch).sequence for shipment in self.got for batch in shipment.batches]
+
+
+@pytest.fixture
+async def control_plane() -> AsyncIterator[ControlPlane]:
+    made = ControlPlane()
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def shipper(node: Parts, control_plane: ControlPlane, name: str = "us-east-1") -> AsyncIterator[UsageShipper]:
+    sink = HttpUsageSink(f"http://127.0.0.1:{control_plane.port}", "tgr_x", name, "us-east")
+    try:
+        yield UsageShipper(name, node.stream, sink, node.clock, lambda: 0.0)
+    finally:
+        await sink.close()
+
+
+async def test_a_batch_leaves_the_stream_only_once_it_is_answered_for(node: Parts, control_plane: ControlPlane) -> None:
+    node.pass_(1)
+    await node.flush()
+    async with shipper(node, control_plane) as ship:
+        control_plane.status = 503
+        with pytest.raises(ControlPlaneAwayError):
+            await ship.ship()
+        assert len(await node.batches()) == 1
+        control_plane.status = 200
+        await ship.ship()
+        assert await node.batches() == []
+        assert control_plane.shipped() == [1, 1]
+        assert control_plane.got[-1].complete_until_ms == node.clock.us // 1_000
+        asked = len(control_plane.got)
+        await ship.ship()
+        assert len(control_plane.got) == asked, "there is nothing to say"
+        node.clock.forward(4)
+        await node.flush(after_s=0)
+        await ship.ship()
+        assert control_plane.got[-1].batches == (), "but now and then that it is complete"
+
+
+async def test_what_is_refused_is_set_aside_and_the_rest_goes_on(node: Parts, control_plane: ControlPlane) -> None:
+    await node.store.execute("XADD", STREAM, "*", b"b", b"garbage")
+    node.pass_(1)
+    await node.flush()
+    control_plane.refuse = (RefusedBatch(0, "is not deflated"),)
+    async with shipper(node, control_plane) as ship:
+        await ship.ship()
+        assert ship.refused_batches == 1
+    assert await node.batches() == []
+    assert await node.store.execute("XLEN", REFUSED) == 1
+
+
+async def test_one_node_ships_and_another_takes_over(valkey_url: str, control_plane: ControlPlane) -> None:
+    async with parts(valkey_url) as node:
+        assert await node.stream.hold_lease("us-east-1")
+        assert await node.stream.hold_lease("us-east-1")
+        assert not await node.stream.hold_lease("us-east-2")
+        await node.store.execute("DEL", LEASE)  # as when its time is over
+        assert await node.stream.hold_lease("us-east-2")
+        assert 0 < await node.store.execute("PTTL", LEASE) <= 5_000
+
+
+async def test_a_shipment_is_bounded_and_the_next_one_takes_the_rest(
+    node: Parts, control_plane: ControlPlane, monkeypatch
+) -> None:
+    monkeypatch.setattr(usage_module, "MAX_BATCHES", 4)
+    for client in range(10):
+        node.pass_(client)
+        await node.flush()
+    async with shipper(node, control_plane) as ship:
+        await ship.ship()
+    assert [len(shipment.batches) for shipment in control_plane.got] == [4, 4, 2]
+    assert [shipment.complete_until_ms is not None for shipment in control_plane.got] == [False, False, True]
+    assert control_plane.shipped() == list(range(1, 11))
+
+
+async def test_an_absent_store_is_an_error_that_the_loops_know(start_store) -> None:
+    server: StoreServer = start_store()
+    async with parts(server.url) as node:
+        server.child.kill()
+        for call in (node.stream.hold_lease("x"), node.stream.oldest(1), node.stream.flushed_until_us(1)):
+            with pytest.raises(StoreUnavailableError):
+                await call
