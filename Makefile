@@ -88,5 +88,5 @@ lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) requirements/build.in -c requirements/local.txt -o requirements/build.txt
 
 clean:
-	rm -rf $(VENV) $(CACHE) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(CACHE) clients/express/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,26 @@
+"""`python -m bench.express`: what the Express middleware adds to a request, beside the same application without it.
+
+Run by hand, after `npm ci` in clients/express. One node and one Valkey on this machine; overhead.js says what it does.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from bench.place import prepared_place
+from bench.variant import running
+from bench.variants import tidegate_lane
+from bench.workload import callers
+
+PACKAGE = Path(__file__).parents[1] / "clients" / "express"
+
+
+def main() -> None:
+    """Measure, and print what it prints."""
+    with prepared_place() as place, running(tidegate_lane.VARIANT, place) as server:
+        env = os.environ | {"TIDEGATE_URL": server.url, "TIDEGATE_KEY": next(iter(callers("one"))).key}
+        subprocess.run(["node", "bench/overhead.js"], cwd=PACKAGE, env=env, check=True, timeout=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+import tidegate from './index.js';
+
+export const { rateLimit, Limiter, UnavailableError } = tidegate;

@@ -1,0 +1,99 @@
+'use strict';
+
+/**
+ * @typedef {import('../index.js').Decision} Decision
+ * @typedef {import('../index.js').HeaderStyle} HeaderStyle
+ */
+
+const DENIED = 429;
+
+/**
+ * What a node said of one check.
+ *
+ * @param {any} item an item of a batch's answer
+ * @returns {Decision | undefined} `undefined` when it is nothing that a node says
+ */
+function decisionOf(item) {
+  if (item === null || typeof item !== 'object') return undefined;
+  if (typeof item.error === 'object' && item.error !== null) {
+    // The node did not understand this check: nothing was decided, so nothing is let through.
+    const { detail, errors } = item.error;
+    return { ...refusal(403, 'malformed_request', String(detail ?? 'not understood')), problem: { ...item.error, errors } };
+  }
+  if (typeof item.allowed !== 'boolean') return undefined;
+  if (item.allowed) return { ...numbers(item), allowed: true, status: 200, source: 'node', problem: undefined };
+  const status = Number.isInteger(item.status) && item.status >= 400 ? item.status : DENIED;
+  return { ...numbers(item), allowed: false, status, source: 'node', problem: endUserProblem(item, status) };
+}
+
+/** @param {any} item */
+function numbers(item) {
+  return {
+    client: item.client ?? undefined,
+    policy: item.policy ?? undefined,
+    limit: item.limit ?? undefined,
+    windowS: item.window_s ?? undefined,
+    remaining: item.remaining ?? undefined,
+    resetAfterS: item.reset_after_s ?? undefined,
+    retryAfterS: item.retry_after_s ?? undefined,
+    degraded: item.degraded === true,
+    requestId: item.request_id ?? item.instance ?? undefined,
+    error: item.error ?? undefined,
+  };
+}
+
+/** What an end user may read of a denial: no client, plan or region. @param {any} item @param {number} status */
+function endUserProblem(item, status) {
+  const { type, title, detail, instance, error, message, retry_after } = item;
+  const shown = { type, title, status, detail, instance, 'violated-policies': item['violated-policies'], error, message };
+  return retry_after === undefined ? shown : { ...shown, retry_after };
+}
+
+/** @param {number} status @param {string} error @param {string} message @returns {Decision} */
+function refusal(status, error, message) {
+  const problem = { type: 'about:blank', title: TITLES[status], status, detail: message, error, message };
+  return { ...numbers({ error }), allowed: false, status, source: 'client', problem };
+}
+
+/** @type {Record<number, string>} */
+const TITLES = { 401: 'Unauthorized', 403: 'Forbidden', 503: 'Service Unavailable' };
+
+/** @param {'open' | 'closed'} policy @returns {Decision} */
+function withoutNode(policy) {
+  if (policy === 'open') {
+    return { ...numbers({}), allowed: true, status: 200, degraded: true, source: 'policy', problem: undefined };
+  }
+  return { ...refusal(503, 'rate_limiter_unavailable', 'no rate limiter answered in time'), degraded: true, source: 'policy' };
+}
+
+/**
+ * The rate limit headers of a decision, of the limit that it shows.
+ *
+ * @param {Decision} decision
+ * @param {HeaderStyle} style
+ * @param {number} nowMs
+ * @returns {Array<[string, string]>}
+ */
+function headersOf(decision, style, nowMs) {
+  /** @type {Array<[string, string]>} */
+  const lines = [];
+  const { policy, limit, remaining, windowS, retryAfterS } = decision;
+  if (policy !== undefined && limit !== undefined && remaining !== undefined) {
+    const untilS = decision.allowed ? decision.resetAfterS : retryAfterS;
+    if (style !== 'standard') {
+      const resetS = untilS ?? decision.resetAfterS ?? 0;
+      lines.push(['X-RateLimit-Limit', `${limit}`], ['X-RateLimit-Remaining', `${remaining}`]);
+      lines.push(['X-RateLimit-Reset', `${Math.ceil(nowMs / 1000 + resetS)}`]);
+    }
+    if (style !== 'legacy') {
+      const window = Number.isInteger(windowS) ? `;w=${windowS}` : '';
+      const until = untilS === undefined ? '' : `;t=${Math.ceil(untilS)}`;
+      lines.push(['RateLimit-Policy', `"${policy}";q=${limit}${window}`]);
+      lines.push(['RateLimit', `"${policy}";r=${remaining}${until}`]);
+    }
+  }
+  if (!decision.allowed && retryAfterS !== undefined) lines.push(['Retry-After', `${Math.ceil(retryAfterS)}`]);
+  return lines;
+}
+
+module.exports = { decisionOf, headersOf, refusal, withoutNode };

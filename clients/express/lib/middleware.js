@@ -1,0 +1,125 @@
+'use strict';
+
+const { headersOf, refusal } = require('./decision.js');
+const { RefusedError, addressOf, keyOf, pathOf } = require('./identity.js');
+const { Limiter } = require('./limiter.js');
+
+/**
+ * @typedef {import('../index.js').Check} Check
+ * @typedef {import('../index.js').Decision} Decision
+ * @typedef {import('../index.js').RateLimitOptions} RateLimitOptions
+ * @typedef {import('../index.js').Request} Request
+ * @typedef {import('../index.js').Response} Response
+ */
+
+const ATTRIBUTE = 'attribute:';
+
+/**
+ * Middleware for Express, Connect and plain `http` servers: asks a node before each request.
+ *
+ * @param {RateLimitOptions} options
+ * @returns {import('../index.js').RateLimitMiddleware}
+ */
+function rateLimit(options) {
+  const { limiter = new Limiter(/** @type {import("../index.js").LimiterOptions} */ (options)), skip, handler = answerDenied, headers = 'both' } = options;
+  const identify = options.identify ?? identifier(options);
+  if (!['both', 'standard', 'legacy'].includes(headers)) throw new TypeError("headers: 'both', 'standard' or 'legacy'");
+
+  /** @param {Request} request @param {Response} response @param {(error?: unknown) => void} next */
+  const middleware = async (request, response, next) => {
+    try {
+      if (skip !== undefined && (await skip(request, response))) {
+        next();
+        return;
+      }
+      const check = identify(request, response);
+      ask(check instanceof Promise ? await check : check);
+    } catch (error) {
+      if (error instanceof RefusedError) finish(refusal(401, error.error, error.message));
+      else next(error);
+    }
+
+    /** @param {Check} check */
+    function ask(check) {
+      limiter.ask(check, finish);
+    }
+
+    /** @param {Decision} decision */
+    function finish(decision) {
+      if (response.headersSent || response.destroyed) return; // whoever asked has gone, or was answered by a timeout
+      for (const [name, value] of headersOf(decision, headers, Date.now())) response.setHeader(name, value);
+      request.tidegate = decision;
+      if (decision.allowed) next();
+      else deny(decision);
+    }
+
+    /** @param {Decision} decision */
+    async function deny(decision) {
+      try {
+        await handler(request, response, next, decision);
+      } catch (error) {
+        next(error);
+      }
+    }
+  };
+  return Object.assign(middleware, { limiter, close: () => limiter.close() });
+}
+
+/**
+ * The check of a request, as `limitBy`, `keyGenerator`, `endpoint`, `cost` and `attributes` say.
+ *
+ * @param {RateLimitOptions} options
+ * @returns {(request: Request, response: Response) => Check | Promise<Check>}
+ */
+function identifier({ limitBy = 'key', keyGenerator, endpoint, cost, attributes }) {
+  const known = ['key', 'ip', 'client'].includes(limitBy) || (limitBy.startsWith(ATTRIBUTE) && limitBy !== ATTRIBUTE);
+  if (!known) throw new TypeError("limitBy: 'key', 'ip', 'client' or 'attribute:<name>'");
+  if (keyGenerator === undefined && limitBy !== 'key' && limitBy !== 'ip') {
+    throw new TypeError(`limitBy ${limitBy} needs a keyGenerator`);
+  }
+
+  /** @param {Request} request @param {Response} response @param {string | undefined} value */
+  const checkOf = (request, response, value) => {
+    /** @type {Check} */
+    const check = { ip: addressOf(request) };
+    if (endpoint === undefined) {
+      check.method = request.method;
+      check.path = pathOf(request);
+    } else check.endpoint = typeof endpoint === 'function' ? endpoint(request, response) : endpoint;
+    if (cost !== undefined) check.cost = typeof cost === 'function' ? cost(request, response) : cost;
+    if (attributes !== undefined) check.attributes = attributes(request, response);
+    if (limitBy === 'ip') check.ip = value ?? check.ip;
+    else if (limitBy === 'client') check.client = value;
+    else if (limitBy === 'key') check.api_key = value;
+    else {
+      check.api_key = keyOf(request);
+      if (value !== undefined) check.attributes = { ...check.attributes, [limitBy.slice(ATTRIBUTE.length)]: value };
+    }
+    return check;
+  };
+  if (keyGenerator === undefined) {
+    return (request, response) => checkOf(request, response, limitBy === 'key' ? keyOf(request) : undefined);
+  }
+  return (request, response) => {
+    const value = keyGenerator(request, response);
+    if (value instanceof Promise) return value.then((told) => checkOf(request, response, told ?? undefined));
+    return checkOf(request, response, value ?? undefined);
+  };
+}
+
+/**
+ * The default answer to a denial: the problem (RFC 9457).
+ *
+ * @param {Request} request @param {Response} response @param {unknown} _next @param {Decision} decision
+ */
+function answerDenied(request, response, _next, decision) {
+  const body = JSON.stringify(decision.problem);
+  response.statusCode = decision.status;
+  response.setHeader('Content-Type', 'application/problem+json');
+  response.setHeader('Content-Length', Buffer.byteLength(body));
+  response.setHeader('Cache-Control', 'no-store');
+  if (decision.status === 401) response.setHeader('WWW-Authenticate', 'ApiKey');
+  response.end(request.method === 'HEAD' ? undefined : body);
+}
+
+module.exports = { rateLimit };

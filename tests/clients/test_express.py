@@ -1,0 +1,99 @@
+"""The Express middleware by its own tests, with node's test runner, real Express and a real node behind it."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from contract.config import Client, Endpoint, Gateway, Plan
+from contract.credentials import secret_sha256
+from data_plane.node import Node
+from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "clients" / "express"
+PATIENCE_S = 100
+FEW = ("hourly", 3)
+CLIENTS = [Client(client=f"c{nth}", plan="few") for nth in range(200)]
+CONFIG = [
+    Plan(plan="few", limits=(rule(1, *FEW),)),
+    Plan(plan="many", limits=(rule(2, "hourly", 1_000_000),)),
+    Plan(plan="tenants", limits=(rule(3, "by-tenant", 1, scope="attribute:tenant"),)),
+    Plan(plan="anonymous", limits=(rule(4, "per-ip", 2, scope="ip"),)),
+    Endpoint(endpoint="export", method="POST", path="/api/exports", cost=2),
+    Gateway(gateway="express", sha256=secret_sha256(GATEWAY_TOKEN)),
+    *CLIENTS,
+    *(key_of(one.client, f"tg_{one.client}") for one in CLIENTS),
+    Client(client="rich", plan="many"),
+    key_of("rich", "tg_rich"),
+    Client(client="tenants", plan="tenants"),
+    key_of("tenants", "tg_tenants"),
+    Client(client="gone", plan="few", status="suspended"),
+    key_of("gone", "tg_gone"),
+]
+
+
+def program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name} (Debian packages nodejs and npm)")
+    return found
+
+
+async def run(*command: str, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """A command in the package's folder: its exit code, and all that it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=PACKAGE, env=os.environ | (env or {}),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+@pytest.fixture
+async def packages() -> None:
+    """What the package is tested with, as its lock file pins it, in the clone's own folder."""
+    npm, wanted = program("npm"), PACKAGE / "package-lock.json"
+    installed = PACKAGE / "node_modules" / ".package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime:
+        return
+    code, output = await run(npm, "ci", env={"npm_config_cache": str(ROOT / ".cache" / "npm")})
+    if code:
+        pytest.skip(f"needs the packages of clients/express, and npm ci failed: {output[-300:]}")
+
+
+@pytest.mark.usefixtures("packages")
+async def test_the_express_middleware(tmp_path: Path, valkey_url: str) -> None:
+    node_program = program("node")
+    await write_snapshot(tmp_path / "snapshot", CONFIG)
+    async with contextlib.AsyncExitStack() as running:
+        urls = {}
+        for trust in ("network", "token"):
+            settings = settings_for(tmp_path / "snapshot", valkey_url, trust=trust, node=trust)
+            urls[trust] = await running.enter_async_context(serving(Node(settings)))
+        code, output = await run(
+            node_program, "--test", "test/",
+            env={
+                "TIDEGATE_URL": urls["network"], "TIDEGATE_STRICT_URL": urls["token"], "TIDEGATE_TOKEN": GATEWAY_TOKEN,
+            },
+        )  # fmt: skip
+    assert code == 0, output[-6_000:]
+    assert "# fail 0" in output
+    assert "# skipped 0" in output
+
+
+@pytest.mark.usefixtures("packages")
+async def test_its_types_hold() -> None:
+    """The package's own code against its types, and a user's program against them."""
+    code, output = await run(program("node"), "node_modules/typescript/bin/tsc", "--project", "tsconfig.json")
+    assert code == 0, output
