@@ -1,0 +1,68 @@
+"""The configuration at rest: what is written is what is read, and a broken file is said to be one."""
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from contract.config import Change
+from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.domain.config_set import ConfigSet
+from data_plane.services.config import Snapshot
+
+
+def snapshot_of(count: int, revision: int = 7) -> Snapshot:
+    changes = (Change("client", f"c{number}", msgspec.Raw(b'{"client":"c","plan":"p"}')) for number in range(count))
+    return Snapshot(revision, "ab" * 64, ConfigSet.empty().with_changes(changes))
+
+
+@pytest.mark.parametrize("count", [0, 1, 500, 70_000])
+async def test_what_is_written_is_read_again(tmp_path: Path, count: int) -> None:
+    file = SnapshotFile(tmp_path / "deep" / "snapshot")
+    assert file.load() is None
+    written = snapshot_of(count)
+    file.save_soon(written)
+    await file.flush()
+    found = SnapshotFile(tmp_path / "deep" / "snapshot").load()
+    assert found is not None
+    assert (found.revision, found.signature, found.config.digest) == (7, "ab" * 64, written.config.digest)
+    assert len(found.config) == count
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["snapshot"]
+    assert (tmp_path / "deep" / "snapshot").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot"
+    old = {"revision": 3, "signature": "00", "documents": [("client", "a", b'{"client":"a","plan":"p"}')]}
+    path.write_bytes(msgspec.msgpack.encode(old))
+    found = SnapshotFile(path).load()
+    assert found is not None
+    assert list(found.config.documents()) == old["documents"]
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x83", b"\xc1garbage", msgspec.msgpack.encode({"revision": "x"})])
+def test_a_broken_file_is_said_to_be_one(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "snapshot"
+    path.write_bytes(raw)
+    with pytest.raises(UnreadableSnapshotError):
+        SnapshotFile(path).load()
+
+
+async def test_a_large_configuration_is_not_written_with_every_change(tmp_path: Path) -> None:
+    file = SnapshotFile(tmp_path / "snapshot")
+    writing = asyncio.create_task(file.run())
+    try:
+        file.save_soon(snapshot_of(70_000, 1))
+        async with asyncio.timeout(20):
+            while file.saved_revision != 1:
+                await asyncio.sleep(0.01)
+        file.save_soon(snapshot_of(70_000, 2))
+        await asyncio.sleep(0)
+        assert file.saved_revision == 1
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+    # at its end a node writes what it has
+    await file.flush()
+    assert file.saved_revision == 2
