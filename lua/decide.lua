@@ -9,6 +9,8 @@
 --            2 sliding_log     limit, window_us, 0
 --            3 token_bucket    rate, unit, size (see buckets.lua); rate 0 is limit 0
 --            4 leaky_bucket    the same
+--          + 128 if priced (see data_plane/domain/load): then two more doubles follow, what this limit costs whatever
+--          the check does, and the share of what remains that the caller is told of when it is allowed
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us, and
 --          the wait: >= 0 allowed, after that many us; -1 never; else denied, to retry after -1 - n us
 -- Counters are written only by what is allowed and costs something, with a TTL that ends when the state means nothing.
@@ -41,6 +43,11 @@ local function read_check(check)
     local at = 4 * i
     local rule
     rule, said[at], said[at + 1], said[at + 2], from = unpack('<Bddd', check, from)
+    if rule >= 128 then
+      said.price, said.share = said.price or {}, said.share or {}
+      said.price[i], said.share[i], from = unpack('<dd', check, from)
+      rule = rule - 128
+    end
     said[at - 1] = rule
   end
   read[check] = said
@@ -55,13 +62,14 @@ local function store(key, new_value, ttl_left, mark)
 end
 
 local function decide_all(said)
-  local cost, count = said[1], said[2]
+  local cost, count, price, share = said[1], said[2], said.price, said.share
   local allowed = true
   for i = 1, count do
     local at = 4 * i
     local rule = said[at - 1]
     wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
-      (RULES[rule % 8] or rule_of(rule % 8))(KEYS[first + i - 1], rule >= 16, said[at], said[at + 1], said[at + 2], cost)
+      (RULES[rule % 8] or rule_of(rule % 8))(KEYS[first + i - 1], rule >= 16, said[at], said[at + 1], said[at + 2],
+        price and price[i] or cost)
     if wait[i] < 0 and rule % 16 < 8 then
       allowed = false
     end
@@ -69,10 +77,12 @@ local function decide_all(said)
   for i = 1, count do
     if allowed and value[i] then
       store(KEYS[first + i - 1], value[i], ttl[i], marks[i])
-      reply[written + i] = pack('<i8i8i8', left_after[i], reset_after[i], wait[i])
-    else
-      reply[written + i] = pack('<i8i8i8', left[i], reset[i], wait[i])
+      left[i], reset[i] = left_after[i], reset_after[i]
     end
+    if allowed and share and share[i] then
+      left[i] = floor(left[i] * share[i])
+    end
+    reply[written + i] = pack('<i8i8i8', left[i], reset[i], wait[i])
   end
 end
 

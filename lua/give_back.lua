@@ -58,12 +58,17 @@ if call('GET', KEYS[2]) then
 end
 call('SET', KEYS[2], '', 'PX', tonumber(ARGV[3]))
 local charged_us = tonumber(ARGV[1])
-local cost, _, from = unpack('<dB', ARGV[2])
+local check_cost, _, from = unpack('<dB', ARGV[2])
 local credited = 0
 for i = 3, #KEYS do
   local key = KEYS[i]
   local rule, a, b, c
   rule, a, b, c, from = unpack('<Bddd', ARGV[2], from)
+  local cost = check_cost
+  if rule >= 128 then
+    cost, _, from = unpack('<dd', ARGV[2], from)
+    rule = rule - 128
+  end
   local algorithm, shared = rule % 8, rule >= 16
   local raw = call('GET', key)
   local value
