@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tidegate.stack.ports import LOOPBACK, free_ports
 
 T = TypeVar("T")
 PATIENCE_S = 20.0
+QUIET_S = 0.2
 LIMIT, ADDRESS_LIMIT, EXPORT_COST = 5, 3, 4
 CLIENTS = 2_000
 SUSPENDED = "tg_suspended"
@@ -88,6 +90,12 @@ class Answer:
         return told
 
 
+def status_of(answer: bytes) -> int:
+    """The status of the last answer in raw bytes (there may be a 100 before it); 0 where there is none."""
+    lines = [line for line in answer.split(b"\r\n") if line.startswith(b"HTTP/1.")]
+    return int(lines[-1].split(b" ")[1]) if lines else 0
+
+
 @dataclass
 class EndClient:
     """Asks a gateway from an address of its own (all of 127.0.0.0/8 is this machine), with no manners of a library."""
@@ -113,6 +121,19 @@ class EndClient:
             return Answer(response.status, lines, response.read())
         finally:
             connection.close()
+
+    def send(self, request: bytes) -> int:
+        """Raw bytes, as no library would send them; the status of the answer, 0 for none."""
+        with socket.create_connection(
+            (LOOPBACK, self.port), PATIENCE_S, source_address=(self.address, 0)
+        ) as connection:
+            connection.sendall(request)
+            answer = b""
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                while chunk := connection.recv(65_536):
+                    answer += chunk
+                    connection.settimeout(QUIET_S)  # some keep the connection open after their answer
+            return status_of(answer)
 
 
 class BrokenNode:

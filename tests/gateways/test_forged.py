@@ -26,6 +26,30 @@ QUERIES = [
 ]  # fmt: skip
 
 
+ODD = {
+    "a long path": b"GET /%b HTTP/1.1\r\n" % (b"p" * 6_000),
+    "a path of bytes": b"GET /\xff\xfe HTTP/1.1\r\n",
+    "an encoded NUL": b"GET /%00 HTTP/1.1\r\n",
+    "a target that is none": b"GET * HTTP/1.1\r\n",
+    "an unknown method": b"FROB / HTTP/1.1\r\n",
+    "a method in small letters": b"get / HTTP/1.1\r\n",
+    "a long method": b"%b / HTTP/1.1\r\n" % (b"M" * 300),
+    "an address of bytes": b"GET / HTTP/1.1\r\nX-Forwarded-For: \xff\xfe\r\n",
+    "a long address": b"GET / HTTP/1.1\r\nX-Forwarded-For: %b\r\n" % (b"1.1.1.1, " * 600),
+    "a long authorization": b"GET / HTTP/1.1\r\nAuthorization: Bearer %b\r\n" % (b"k" * 7_000),
+    "an authorization of bytes": b"GET / HTTP/1.1\r\nAuthorization: Bearer \xff\r\n",
+    "long headers everywhere": b"GET /%b HTTP/1.1\r\nAuthorization: Basic %b\r\nX-Forwarded-For: %b\r\n"
+    % (b"p" * 7_000, b"x" * 7_000, b"1.1.1.1," * 900),
+    "many headers": b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: x\r\n" % nth for nth in range(90)),
+    "a body in chunks": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n",
+    "an expectation": b"POST / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n",
+    "a body on GET": b"GET / HTTP/1.1\r\nContent-Length: 5\r\n",
+    "a body that does not come": b"HEAD / HTTP/1.1\r\nContent-Length: 7\r\n",
+    "an upgrade": b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: eA==\r\nSec-WebSocket-Version: 13\r\n",
+    "HTTP/1.0": b"GET / HTTP/1.0\r\n",
+}
+
+
 class TestForged:
     @pytest.mark.parametrize("kind", ["site", "inner_site"])
     def test_what_only_gateways_may_say(self, request: pytest.FixtureRequest, gateway_class: object, kind: str) -> None:
@@ -154,6 +178,21 @@ class TestForged:
             assert answer.json()["path"].partition("?")[0] == EXEMPT_URI
         else:
             assert answer.status in (400, 403, 404, 429), answer
+
+    def test_odd_requests(self, open_site_of_gateway: Site) -> None:
+        """No odd request makes the question to the node fail, so as to pass a gateway that fails open"""
+        site = open_site_of_gateway
+        visitor = site.visitor()
+        for _ in range(ADDRESS_LIMIT):  # whatever becomes of the key: the address has nothing left either
+            assert visitor.ask().status == 200
+        key, reached = site.exhausted(), site.upstream.requests
+        for odd, begin in ODD.items():
+            body = b"5\r\nhello\r\n0\r\n\r\n" if b"chunked" in begin else b"hello"
+            connection = b"Upgrade" if b"Upgrade" in begin else b"close"
+            rest = b"Host: x\r\nX-API-Key: %b\r\nConnection: %b\r\n\r\n" % (key.encode(), connection)
+            status = visitor.send(begin + rest + body)
+            assert 400 <= status < 600 or status == 0, odd
+            assert site.upstream.requests == reached, odd
 
     def test_absolute_form(self, site: Site) -> None:
         """A target with scheme and host is no way around an endpoint's cost"""

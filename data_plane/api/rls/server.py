@@ -10,6 +10,7 @@ from typing import NamedTuple
 import grpc
 import structlog
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from google.protobuf.message import DecodeError
 
 from data_plane.api.caller import Headers, Trust, identify
 from data_plane.api.render import Renderer
@@ -44,11 +45,13 @@ class RateLimitService:
         self._next_id = map(f"{node}-rls-{secrets.token_hex(4)}-{{:x}}".format, itertools.count(1)).__next__
 
     async def should_rate_limit(
-        self, request: RateLimitRequest, context: grpc.aio.ServicerContext
+        self, request: RateLimitRequest | None, context: grpc.aio.ServicerContext
     ) -> RateLimitResponse:
         """One request's decision. Aborts only for what the gateway's operator got wrong, never for end clients."""
         if not self._may_ask(context):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid gateway token is needed in x-tidegate-token")
+        if request is None:
+            return malformed("a header is not UTF-8", 0)
         descriptors = request.descriptors
         if not 1 <= len(descriptors) <= MAX_DESCRIPTORS:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"descriptors: from 1 to {MAX_DESCRIPTORS}")
@@ -87,7 +90,7 @@ async def serving_rls(service: RateLimitService, host: str, port: int, tls: Tls 
     server = grpc.aio.server(options=options)
     method = grpc.unary_unary_rpc_method_handler(
         service.should_rate_limit,
-        request_deserializer=RateLimitRequest.FromString,
+        request_deserializer=_decoded,
         response_serializer=RateLimitResponse.SerializeToString,
     )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"ShouldRateLimit": method}),))
@@ -99,6 +102,14 @@ async def serving_rls(service: RateLimitService, host: str, port: int, tls: Tls 
         yield bound
     finally:
         await server.stop(STOP_S)
+
+
+def _decoded(message: bytes) -> RateLimitRequest | None:
+    """``None`` for what cannot be read: Envoy sends header values as they came, and text in protobuf is UTF-8."""
+    try:
+        return RateLimitRequest.FromString(message)
+    except DecodeError:
+        return None
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

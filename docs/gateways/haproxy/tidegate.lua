@@ -63,7 +63,8 @@ core.register_action("tidegate", { "http-req" }, function(txn)
                 txn:set_var("txn." .. name:gsub("-", "_"), value)
             end
         end
-    elseif status == 401 or status == 403 or status == 429 then
+    elseif status >= 400 and status < 500 then
+        -- 401, 403, 429; or the end client's request was too odd for the node to read: no reason to let it pass.
         refuse(txn, answer)
     elseif not txn:get_var("txn.tidegate_fail_open") then
         txn:set_var("txn.tidegate", "away")

@@ -14,7 +14,7 @@ from contract.config import Client, Endpoint, Gateway, Plan
 from contract.credentials import secret_sha256
 from data_plane.api.render import Renderer
 from data_plane.api.rls.mapping import RlsMapping
-from data_plane.api.rls.server import RateLimitService, Tls, serving_rls
+from data_plane.api.rls.server import SERVICE, RateLimitService, Tls, serving_rls
 from data_plane.node import Node
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tidegate.stack.ports import free_ports
@@ -45,12 +45,15 @@ class Asker:
 
     def __init__(self, channel, domain="edge", metadata=()):
         self._call = channel.unary_unary(
-            "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
+            f"/{SERVICE}/ShouldRateLimit",
             request_serializer=RateLimitRequest.SerializeToString,
             response_deserializer=RateLimitResponse.FromString,
         )
         self.domain = domain
         self.metadata = metadata
+        self.ask_raw = channel.unary_unary(
+            f"/{SERVICE}/ShouldRateLimit", response_deserializer=RateLimitResponse.FromString
+        )
 
     async def ask(self, *descriptors, hits=0, own_hits=()):
         request = RateLimitRequest(domain=self.domain, hits_addend=hits)
@@ -171,6 +174,14 @@ async def test_what_an_end_client_may_have_caused_is_over_the_limit_and_no_error
         assert (refused.overall_code, refused.statuses[-1].code) == (OVER, OVER)
         assert json.loads(refused.raw_body)["error"] == error
     assert (await asker.ask(ACME, own_hits=[0])).statuses[0].limit_remaining == 5
+
+
+async def test_bytes_that_are_no_text_are_over_the_limit_and_no_error(asker):
+    """As Envoy sends them when an end client's header has them."""
+    whole = RateLimitRequest(domain="edge")
+    whole.descriptors.add().entries.add(key="tenant", value="@@@@")
+    answer = await asker.ask_raw(whole.SerializeToString().replace(b"@@@@", b"\xff\xfe\xff\xfe"))
+    assert (answer.overall_code, json.loads(answer.raw_body)["error"]) == (OVER, "malformed_request")
 
 
 async def test_what_the_operator_got_wrong_is_an_error_that_says_it(asker):
