@@ -10,31 +10,12 @@ from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, Caller, Headers, T
 from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.questions import AuthorizeQuestion, Batch, BatchQuestion, Question, RepliedAuthorizeQuestion, Reply
+from data_plane.api.reading import ESCAPE, decode_check, read_checks, unreadable, validate
 from data_plane.api.render import Renderer, batch_item_error, not_understood
 from data_plane.api.replays import Replays
 from data_plane.domain.check import UnknownNameError
-from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES, InvalidAddressError
+from data_plane.domain.subjects import InvalidAddressError
 from data_plane.services.decide import Decider
-
-_ESCAPE = b"\\"
-_MAX_ATTRIBUTES = 16
-_check_decoder = msgspec.json.Decoder(CheckRequest)
-
-
-class _RawChecks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``/v1/check/batch``; items are read one by one, so that a bad one spoils no other."""
-
-    checks: list[msgspec.Raw]
-
-
-class _Checks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The same, read at once: for batches of which every item is right."""
-
-    checks: list[CheckRequest]
-
-
-_batch_decoder = msgspec.json.Decoder(_RawChecks)
-_checks_decoder = msgspec.json.Decoder(_Checks)
 
 
 class Door:
@@ -65,7 +46,19 @@ class Door:
             body = question.body
             if len(body) > MAX_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
-            request = _understood(body, caller)
+            try:
+                request = decode_check(body)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise unreadable(error) from error
+            # What nearly every check is needs no closer look.
+            if (
+                request.client is not None
+                or request.endpoint is not None
+                or request.attributes
+                or not caller.trusted
+                or ESCAPE in body
+            ):
+                validate(request, caller, body)
             question.request = request
             question.plain = request.request_id is None and not request.explain
             decider = self._decider
@@ -87,7 +80,7 @@ class Door:
             caller = NETWORK if self._trust == "network" else self._caller(headers)
             if len(body) > MAX_BATCH_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BATCH_BODY_BYTES} bytes")
-            items = _items(body, caller)
+            items = read_checks(body, caller)
             if not 1 <= len(items) <= MAX_BATCH:
                 raise InputError(422, "wrong number of checks", [FieldError("checks", f"from 1 to {MAX_BATCH}")])
         except InputError as error:
@@ -186,107 +179,5 @@ def _nginx_reply(reply: Reply) -> Reply:
     return as_403
 
 
-def unreadable(error: msgspec.DecodeError | UnicodeDecodeError) -> InputError:
-    """What is wrong with a body: 422 that names the member, or 400 when it is not JSON at all."""
-    if not isinstance(error, msgspec.ValidationError):
-        return InputError(400, f"the body is not valid JSON: {error}")
-    message, _, where = str(error).partition(" - at `$")
-    field = where.rstrip("`").lstrip(".")
-    if message.startswith("Object contains unknown field `"):
-        field = ".".join(filter(None, (field, message.split("`")[1])))
-    return InputError(422, message, [FieldError(field or "(body)", message)])
-
-
-def _items(body: bytes, caller: Caller) -> Sequence[CheckRequest | InputError]:
-    """A batch's checks, or what is wrong with one in its place. Raises ``InputError`` for the batch as a whole."""
-    try:
-        if _ESCAPE not in body:
-            checks = _checks_decoder.decode(body).checks
-            return [request if _is_meant(request, caller) else _with_error(request, caller) for request in checks]
-    except msgspec.ValidationError:
-        pass  # one of them is wrong: see which
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise unreadable(error) from error
-    try:
-        raw = _batch_decoder.decode(body).checks
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise unreadable(error) from error
-    return [_read_item(item, caller) for item in raw]
-
-
-def _read_item(item: msgspec.Raw, caller: Caller) -> CheckRequest | InputError:
-    try:
-        return _understood(bytes(item), caller)
-    except InputError as error:
-        return error
-
-
-def _with_error(request: CheckRequest, caller: Caller) -> CheckRequest | InputError:
-    try:
-        _validate(request, caller)
-    except InputError as error:
-        return error
-    return request
-
-
 def _in_its_place(error: InputError) -> bytes:
     return msgspec.json.encode(batch_item_error(error))
-
-
-def _understood(body: bytes, caller: Caller) -> CheckRequest:
-    """One check from its JSON. Raises ``InputError`` that names the field."""
-    try:
-        request = _check_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise unreadable(error) from error
-    if not _is_meant(request, caller):
-        _validate(request, caller)
-    if _ESCAPE in body:  # nothing else can write a NUL into JSON
-        for field in ("api_key", "client", "method", "path", "endpoint", "request_id"):
-            if "\0" in (getattr(request, field) or ""):
-                raise _wrong(field, "must not hold a NUL")
-    return request
-
-
-def _is_meant(request: CheckRequest, caller: Caller) -> bool:
-    """Whether there is nothing in it that could be wrong, as in nearly all; else ``_validate`` looks closely."""
-    return (
-        request.client is None
-        and request.endpoint is None
-        and not request.attributes
-        and (caller.trusted or (request.cost <= 1 and not request.explain))
-    )
-
-
-def _validate(request: CheckRequest, caller: Caller) -> None:
-    """Raises ``InputError`` for what decodes but may not be asked."""
-    if not caller.trusted:
-        _refuse_what_needs_a_gateway(request)
-    if request.client is not None and request.api_key is not None:
-        raise _wrong("client", "stands in for api_key: give one of them")
-    if request.endpoint is not None and request.path is not None:
-        raise _wrong("endpoint", "stands in for method and path: give one of them")
-    if request.attributes:
-        validate_attributes(request.attributes)
-
-
-def _refuse_what_needs_a_gateway(request: CheckRequest) -> None:
-    """Without a token, anyone could speak for a customer and drain it."""
-    for field in ("client", "endpoint", "attributes", "explain"):
-        if getattr(request, field):
-            raise _wrong(field, "needs a gateway token (X-Tidegate-Token)", status=403)
-    if request.cost > 1:
-        raise _wrong("cost", "above 1 needs a gateway token (X-Tidegate-Token)", status=403)
-
-
-def validate_attributes(attributes: dict[str, str]) -> None:
-    """Raises ``InputError`` for attributes that are too many or too long."""
-    if len(attributes) > _MAX_ATTRIBUTES:
-        raise _wrong("attributes", f"at most {_MAX_ATTRIBUTES}")
-    for name, value in attributes.items():
-        if len(value.encode()) > MAX_ATTRIBUTE_BYTES:
-            raise _wrong(f"attributes.{name[:64]}", f"at most {MAX_ATTRIBUTE_BYTES} bytes")
-
-
-def _wrong(field: str, message: str, status: int = 422) -> InputError:
-    return InputError(status, f"{field}: {message}", [FieldError(field, message)])

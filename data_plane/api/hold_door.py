@@ -10,7 +10,7 @@ from contract.decision import CheckRequest
 from contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
 from data_plane.api.answers import Answer, FieldError, InputError, json_answer, problem
 from data_plane.api.caller import Headers, Trust, identify
-from data_plane.api.door import unreadable, validate_attributes
+from data_plane.api.reading import unreadable, validate_attributes
 from data_plane.api.render import Renderer, not_understood, refused
 from data_plane.domain.check import Refusal, UnknownNameError
 from data_plane.domain.holds import InvalidHoldError

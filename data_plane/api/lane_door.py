@@ -8,6 +8,7 @@ from data_plane.api.door import Door
 from data_plane.api.forms import Form
 from data_plane.api.lane.door import Exchange
 from data_plane.api.questions import QUESTION_SLOTS, AuthorizeQuestion, Question
+from data_plane.domain.wire import FIGURES
 from data_plane.services.tally import LATENCY_BUCKETS_US
 
 
@@ -17,9 +18,29 @@ class LaneQuestion(Exchange, Question):
     __slots__ = QUESTION_SLOTS
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. As in ``Question``, written out for one limit: this is the hot path."""
-        form = self.bound.form
-        if type(form) is not Form or not form.single or not self.plain or figures[at + 2] < 0:
+        """The store has decided. As in ``Question``, written out: this is the hot path."""
+        bound = self.bound
+        form = bound.form
+        if type(form) is not Form or not form.usable or not self.plain:
+            super().done(figures, at, now_us)
+            return
+        begin_us = now_us + 999_999 if form.begins_now else 999_999
+        if form.single:
+            left = figures[at]
+            reset_us = figures[at + 1]
+            seconds, us = divmod(reset_us, 1_000_000)
+            shown: tuple[int, ...] = (
+                left, (begin_us + reset_us) // 1_000_000, left, seconds + 1 if us else seconds,
+            )  # fmt: skip
+            wait = figures[at + 2]
+        else:
+            own = figures[at : at + bound.size]
+            left = own[form.shown]
+            reset_us = own[form.shown + 1]
+            seconds, us = divmod(reset_us, 1_000_000)
+            shown = form.header_figures(own, now_us)
+            wait = min(own[2::FIGURES])
+        if wait < 0:
             super().done(figures, at, now_us)
             return
         decider = self.decider
@@ -30,26 +51,16 @@ class LaneQuestion(Exchange, Question):
         tally.latency_sum_us += took_us
         for observer in decider.observers:
             observer.passed(self)
-        left = figures[at]
-        reset_us = figures[at + 1]
-        seconds, us = divmod(reset_us, 1_000_000)
-        begin_us = now_us + 999_999 if form.begins_now else 999_999
+        asker = self.asker
+        if asker is None:
+            return
+        self.asker = None
         principal = self.principal
-        self.respond_ok(
-            form.json_headers
-            % (left, (begin_us + reset_us) // 1_000_000, left, seconds + 1 if us else seconds),
-            form.body
-            % (
-                b"null" if principal is None else principal.json, left, seconds, us,
-                self.revision, self.id_prefix, self.id_number,
-            ),
-        )  # fmt: skip
-
-    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
-        """Answer with the form."""
-        self.respond_ok(
-            form.json_headers % form.header_figures(own, now_us),
-            form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number),
+        client = b"null" if principal is None else principal.json
+        asker.answer_ok(
+            self,
+            form.json_headers % shown,
+            form.body % (client, left, seconds, us, self.revision, self.id_prefix, self.id_number),
         )
 
     def reply(self, answer: Answer) -> None:

@@ -7,7 +7,6 @@ client live in one slot of a cluster.
 
 import re
 import socket
-from typing import NamedTuple
 
 import msgspec
 
@@ -62,11 +61,12 @@ def address_of(text: str, *, coarse: bool = False) -> Address:
     return Address(site, None) if coarse else Address(_network(packed, 8), site)
 
 
-class Named(NamedTuple):
-    """An address as keys begin with it; ``site_tag`` is empty but for IPv6."""
+class Named(msgspec.Struct, frozen=True, gc=False):
+    """An address as keys begin with it; ``has_site`` for IPv6, else ``site_tag`` is empty."""
 
     tag: bytes
     site_tag: bytes
+    has_site: bool
 
 
 class AddressBook(dict[str | None, Named]):
@@ -78,7 +78,7 @@ class AddressBook(dict[str | None, Named]):
     def __missing__(self, text: str | None) -> Named:
         address = UNKNOWN_ADDRESS if text is None else address_of(text)
         site_tag = b"" if address.site is None else tag("ip", address.site).encode()
-        named = Named(tag("ip", address.subject).encode(), site_tag)
+        named = Named(tag("ip", address.subject).encode(), site_tag, address.site is not None)
         if len(self) >= _MAX_ADDRESSES:
             self.clear()
         self[text] = named

@@ -1,27 +1,23 @@
 """One connection of the decision lane: whole requests to the door, everything else handed over to uvicorn for good."""
 
 import asyncio
-import logging
 from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from data_plane.api.lane.answers import AnsweringConnection
 from data_plane.api.lane.beat import NEVER
 from data_plane.api.lane.chunked import ChunkedBody
-from data_plane.api.lane.door import Exchange, new_exchange
-from data_plane.api.lane.head import CHECK, NO_HEAD, Head
-from data_plane.api.lane.refusal import PROBLEM_HEADERS, Refusal, problem
+from data_plane.api.lane.door import new_exchange
+from data_plane.api.lane.head import NO_HEAD, Head
+from data_plane.api.lane.quick import QuickConnection
+from data_plane.api.lane.refusal import Refusal
 from data_plane.api.lane.successor import SuccessorProtocol
 
-_log = logging.getLogger("tidegate.lane")
-
-_ROUTE_NAMES = ("check", "check_batch", "authorize")
 _REMEMBERED_BYTES = 2048
 
 
-class LaneConnection(AnsweringConnection):
+class LaneConnection(QuickConnection):
     """A uvicorn HTTP protocol. Made by ``Lane.protocol_class``.
 
     ``_unread`` holds bytes from the beginning of a request (or of what is left of its body) on. While ``_held``,
@@ -29,24 +25,17 @@ class LaneConnection(AnsweringConnection):
     """
 
     __slots__ = (
-        "_beat",
-        "_check",
         "_chunks",
-        "_common",
         "_handing_over",
         "_head",
         "_held",
-        "_idle_ticks",
         "_known_head",
         "_known_raw",
         "_need",
-        "_new_check",
         "_owes_continue",
         "_parsing",
-        "_responses",
         "_serve",
         "_unread",
-        "_waiting_bytes",
     )
 
     def __init__(
@@ -59,20 +48,13 @@ class LaneConnection(AnsweringConnection):
         super().__init__(config, server_state, app_state, _loop)
         self._unread = bytearray()
         self._need = 0
-        self._waiting_bytes = 0
         self._head: Head | None = None
         self._chunks: ChunkedBody | None = None
         self._known_raw = b""
         self._known_head = NO_HEAD
         self._held = self._parsing = self._handing_over = self._owes_continue = False
         door = self.lane.door
-        self._idle_ticks = self.lane.beat.ticks(self.lane.limits.keep_alive_s)
         self._serve = (door.check, door.check_batch, door.authorize)
-        self._check = door.check
-        self._new_check = self.lane.exchange_types[CHECK]
-        self._common = self.lane.heads.common
-        self._responses = self.lane.responses
-        self._beat = self.lane.beat
 
     # What the transport calls
 
@@ -81,11 +63,13 @@ class LaneConnection(AnsweringConnection):
         if self._deaf:
             return
         unread = self._unread
-        if not (self._queue or unread or self._receiving or self._held):
+        if self._alone is not None:
+            self._join_queue()
+        elif not (self._queue or unread or self._receiving or self._held):
             start = data.find(b"\r\n\r\n") + 4
             head = self._common.get(data[:start])
             if head is not None and len(data) == start + head.length:
-                self._serve_check(head, data[start:])
+                self._serve_alone(head, data[start:])
                 return
         if unread or self._held:
             unread += data
@@ -95,29 +79,9 @@ class LaneConnection(AnsweringConnection):
             unread.clear()
         self._parse(data)
 
-    def answer_ok(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
-        """As ``answer`` with 200, quicker where nothing else is under way."""
-        queue = self._queue
-        if (
-            len(queue) != 1
-            or self._receiving
-            or self._held
-            or self._write_paused
-            or self._eof
-            or self._last is not None
-            or not exchange.head.common
-        ):
-            self.answer(exchange, 200, headers, body)
-            return
-        queue.clear()
-        response = b"%b%bcontent-length: %d\r\n\r\n%b" % (self._responses.ok, headers, len(body), body)
-        self._outbox.put(self._loop, self._transport, response)
-        self._server_state.total_requests += 1
-        self._waiting_bytes = 0
-        self.expires = self._beat.tick + self._idle_ticks
-
     def pause_writing(self) -> None:
         """The client takes its answers too slowly: take no more requests from it."""
+        self._join_queue()
         self._write_paused = True
         self._receiving = False
         self._hold()
@@ -132,21 +96,6 @@ class LaneConnection(AnsweringConnection):
             self._all_answered()
 
     # Requests
-
-    def _serve_check(self, head: Head, body: bytes) -> None:
-        """The commonest case by far: a whole check with a head seen before, while nothing else is under way."""
-        exchange = self._new_check()
-        exchange.asker = self
-        exchange.head = head
-        exchange.body = body
-        exchange.waiting = None
-        self._queue.append(exchange)
-        self._waiting_bytes = len(body)
-        self.expires = NEVER
-        try:
-            self._check(exchange)
-        except Exception:  # noqa: BLE001 - as in _serve_request
-            self._failed(exchange)
 
     def _parse(self, data: bytes) -> None:
         """Serve every whole request in ``data``, which begins where a request, or what is left of a body, begins."""
@@ -226,10 +175,6 @@ class LaneConnection(AnsweringConnection):
         limits = self.lane.limits
         if len(queue) >= limits.pipeline_depth or self._waiting_bytes > limits.in_flight_bytes:
             self._hold()
-
-    def _failed(self, exchange: Exchange) -> None:
-        _log.exception("the door failed on %s", _ROUTE_NAMES[exchange.head.route])
-        exchange.respond(500, PROBLEM_HEADERS, problem(500, "The node failed to answer."))
 
     def _read_head(self, raw: bytes) -> Head:
         if raw.startswith(b"\r\n"):  # one empty line before a request is ignored (RFC 9112, section 2.2)

@@ -20,11 +20,12 @@ class Outbox:
         """Send ``data`` at the end of this turn, or now when too much is waiting: a transport's own backpressure only
         begins with what it was given.
         """
-        self._writes.append((transport, data))
+        writes = self._writes
+        writes.append((transport, data))
         self._bytes += len(data)
         if self._bytes > MOST_BYTES:
             self.flush()
-        elif len(self._writes) == 1:
+        elif len(writes) == 1:
             loop.call_soon(self.flush)
 
     def flush(self) -> None:

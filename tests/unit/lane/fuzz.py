@@ -47,8 +47,10 @@ class FickleDoor:
 
     def check(self, exchange: Exchange) -> None:
         choice = self._rng.random()
-        if choice < 0.5:
+        if choice < 0.25:
             exchange.respond(200, b"", exchange.body)
+        elif choice < 0.5:
+            exchange.respond_ok(b"", exchange.body)
         elif choice < 0.52:
             raise LookupError("the door failed")
         else:
@@ -59,7 +61,11 @@ class FickleDoor:
     def answer_some(self, share: float) -> None:
         self._rng.shuffle(self._kept)
         for _ in range(int(len(self._kept) * share)):
-            self._kept.pop().respond(200, b"x-a: b\r\n", b"late")
+            exchange = self._kept.pop()
+            if self._rng.random() < 0.5:
+                exchange.respond(200, b"x-a: b\r\n", b"late")
+            else:
+                exchange.respond_ok(b"x-a: b\r\n", b"late")
 
     def answer_all(self) -> None:
         while self._kept:
