@@ -46,6 +46,7 @@ from data_plane.domain.holds import signing_key
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.protecting import Protecting
 from data_plane.reporting import Reporting
 from data_plane.services.census import Census
 from data_plane.services.config import ConfigService, Snapshot
@@ -89,6 +90,9 @@ class Node:
             anonymous, memory, bounds,
         )  # fmt: skip
         self._reporting = Reporting(settings, self._store, clock, self._decider, secrets.token_hex(8))
+        self._protecting = Protecting(settings, self._store, clock, lambda: self._decider.index.book)
+        self._decider.gates = self._protecting.gates
+        self.load_door = self._protecting.door
         self._switches = SwitchKeeper(self._decider, clock)
         self._census = Census(RedisSurvey(self._store))
         self._snapshots = SnapshotFile(settings.snapshot_file)
@@ -127,7 +131,7 @@ class Node:
         self._metrics.add(
             self._who, of_decisions(self._tally), of_config(self._config_figures),
             of_store(self._store_figures), of_peers(self._peer_figures),
-            self._reporting.families,
+            self._reporting.families, self._protecting.families,
         )  # fmt: skip
 
     @property
@@ -172,6 +176,7 @@ class Node:
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._stream.run, self._stream.report, self._snapshots.run, self._membership.run, self._reconciler.run,
             self._desk.run, self._recovery.run, self._census.run, self._switches.run, *self._reporting.work(),
+            *self._protecting.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -182,6 +187,7 @@ class Node:
             await _cancel(tasks)
             await self._snapshots.flush()
             await self._reporting.stop()
+            await self._protecting.stop()
             await self._peers.close()
             await self._store.close()
 
@@ -202,6 +208,7 @@ class Node:
             "peers": self._peer_status(now_us / 1_000_000),
             "live_nodes": self._membership.live_nodes(),
             **switches_and_blocks(self._decider.index, now_us),
+            **self._protecting.status(),
             "trust": self.settings.trust,
         }
 

@@ -1,5 +1,6 @@
 """A node's settings, from the environment: every name is ``TIDEGATE_`` and the field in capitals."""
 
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,10 +68,26 @@ class Settings(BaseSettings):
     rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC (extra rls)")
     rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
 
-    @field_validator("key_sources", "redis_sentinels", "redis_cluster_nodes", mode="before")
+    load_servers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Prometheus-compatible servers that backends' pulls may name: name=http://host:port,..."
+    )
+
+    @field_validator("load_servers", "key_sources", "redis_sentinels", "redis_cluster_nodes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("load_servers")
+    @classmethod
+    def _are_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            if not re.fullmatch(r"[a-z0-9._-]{1,64}=https?://[^/?#\s]+(/[^?#\s]*)?", server):
+                raise ValueError("a server is name=http://host:port or name=https://host:port")
+        return value
+
+    def load_server_urls(self) -> dict[str, str]:
+        """The URL of each server in ``load_servers``."""
+        return {name: url for name, _, url in (server.partition("=") for server in self.load_servers)}
 
     @field_validator("redis_sentinels", "redis_cluster_nodes")
     @classmethod

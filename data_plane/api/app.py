@@ -14,6 +14,8 @@ from data_plane.api.decision_routes import decision_routes
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
 from data_plane.api.hold_routes import hold_routes
+from data_plane.api.load_door import LoadDoor
+from data_plane.api.load_routes import load_routes
 from data_plane.api.operation_routes import Operations, operation_routes
 from data_plane.api.peer_door import PeerDoor
 
@@ -43,6 +45,7 @@ def create_app(
     door: Door,
     peer_door: PeerDoor,
     hold_door: HoldDoor,
+    load_door: LoadDoor,
     operations: Operations,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
@@ -50,6 +53,7 @@ def create_app(
     app = FastAPI(title="Tidegate node", version="1", redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan)
     app.include_router(decision_routes(door))
     app.include_router(hold_routes(hold_door))
+    app.include_router(load_routes(load_door))
     app.include_router(operation_routes(operations))
 
     @app.post("/internal/v1/counts", include_in_schema=False)

@@ -6,6 +6,7 @@ import msgspec
 
 from contract.decision import CheckRequest, Decision
 from contract.holds import Lease, LeaseRequest, Reservation, ReservationRequest, Returned, Returns, Settled, Settlement
+from contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, ServedReport
 
 
 def _schema(of: Any) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def _problem(description: str) -> dict[str, Any]:
     return {"description": description, "content": _json(PROBLEM, "application/problem+json")}
 
 
-TAGS = [{"name": "decisions"}, {"name": "leases and reservations"}, {"name": "operations"}]
+TAGS = [{"name": "decisions"}, {"name": "leases and reservations"}, {"name": "load"}, {"name": "operations"}]
 _REFUSED = {
     400: _problem("not JSON"),
     401: _problem("no, unknown or expired key, or gateway token"),
@@ -122,6 +123,37 @@ LEASE = _hold(LeaseRequest, Lease, on_429=_DENIED)
 LEASE_RETURN = _hold(Returns, Returned)
 RESERVATION = _hold(ReservationRequest, Reservation, on_429=_DENIED)
 SETTLEMENT = _hold(Settlement, Settled, on_409=_problem("its time is over, or it was settled at another cost before"))
+
+
+def _reports(item: Any, most: int, **problems: str) -> dict[str, Any]:
+    """An operation that takes reports: one, or a batch of them."""
+    one = _schema(item)
+    batch = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["reports"],
+        "properties": {"reports": {"type": "array", "minItems": 1, "maxItems": most, "items": one}},
+    }
+    taken = {"type": "object", "required": ["taken"], "properties": {"taken": {"type": "integer"}}}
+    return {
+        "tags": ["load"],
+        "openapi_extra": _body({"anyOf": [one, batch]}),
+        "responses": {
+            202: {"description": "taken, all of them", "content": _json(taken)},
+            **{int(name.removeprefix("on_")): _problem(text) for name, text in problems.items()},
+        },
+    }
+
+
+_NOT_TAKEN = {"on_400": "not JSON", "on_413": "the body is too large", "on_422": "a member is wrong; `errors` names it"}
+LOAD = _reports(
+    LoadReport,
+    MAX_LOAD_REPORTS,
+    on_401="no valid credential of a reporter",
+    on_403="not bound to the backend",
+    **_NOT_TAKEN,
+)
+REPORT = _reports(ServedReport, MAX_SERVED_REPORTS, on_401="no valid gateway token", **_NOT_TAKEN)
 _ANY_OBJECT = {"description": "as it is", "content": _json({"type": "object"})}
 HEALTH: dict[str, Any] = {"tags": ["operations"]}
 READY: dict[str, Any] = {"tags": ["operations"], "responses": {200: _ANY_OBJECT, 503: _ANY_OBJECT}}

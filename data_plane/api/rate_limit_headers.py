@@ -17,6 +17,8 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
 
     ``now_us`` is the node's clock: ``X-RateLimit-Reset`` in epoch seconds needs one.
     """
+    if verdict.shed_s:
+        return f"retry-after: {verdict.shed_s}\r\n".encode("ascii")
     if verdict.shown is None:
         return b""
     begin_us = now_us if reset_format == "epoch" else 0

@@ -14,6 +14,7 @@ from data_plane.domain.rulebook import Bound
 from data_plane.domain.subjects import InvalidAddressError
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 
 _REFUSALS = {
     Refusal.MISSING_KEY: (401, "an API key is required"),
@@ -95,6 +96,13 @@ class Renderer:
         principal = verdict.prepared.principal
         client = principal.client.client if principal is not None else None
         limits = _reports(verdict) if explain else msgspec.UNSET
+        if verdict.shed_s:
+            return Denial(
+                allowed=False, client=client, plan=verdict.prepared.plan, policy=verdict.violated[0], limit=None,
+                window_s=None, remaining=None, reset_after_s=None, retry_after_s=float(verdict.shed_s), delay_ms=0,
+                shadow_denied=(), degraded=False, region=self._region, revision=revision, request_id=request_id,
+                limits=limits, **_denial(verdict, request_id),
+            )  # fmt: skip
         at = verdict.shown
         if at is None:
             return Decision(
@@ -157,9 +165,13 @@ def batch_item_error(error: InputError) -> dict[str, Any]:
 
 
 def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
+    if verdict.shed_s:
+        return _reduced(verdict, request_id, verdict.shed_s)
     message = _message(verdict.prepared, verdict.shown or 0)
     retry_us = verdict.outcomes[verdict.shown or 0].retry_us
     retry_after = None if retry_us == NEVER else ceil_s(retry_us)
+    if verdict.by_load and retry_after is not None:
+        return _reduced(verdict, request_id, retry_after)
     detail = (
         "The cost is above what the limit can ever hold." if retry_after is None else f"Try again in {retry_after} s."
     )
@@ -167,6 +179,17 @@ def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
         "type": QUOTA_EXCEEDED, "title": "Too Many Requests", "status": 429, "detail": f"{message} {detail}",
         "instance": request_id, "violated_policies": verdict.violated, "error": "rate_limit_exceeded",
         "message": message, "retry_after": retry_after,
+    }  # fmt: skip
+
+
+def _reduced(verdict: Verdict, request_id: str, retry_after: int) -> dict[str, Any]:
+    """A denial that is not the client's doing."""
+    message = "The service takes fewer requests for the moment."
+    return {
+        "type": REDUCED_CAPACITY, "title": "Temporary Reduced Capacity", "status": 429,
+        "detail": f"{message} Try again in {retry_after} s.", "instance": request_id,
+        "violated_policies": verdict.violated, "error": "rate_limit_exceeded", "message": message,
+        "retry_after": retry_after,
     }  # fmt: skip
 
 
@@ -186,5 +209,6 @@ def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
             retry_after_s=None if outcome.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
             allowed=outcome.allowed, shadow=limit.rule.shadow,
         )
-        for limit, outcome in zip(verdict.prepared.bound.limits, verdict.outcomes, strict=True)
+        # a shed request met no limit
+        for limit, outcome in zip(verdict.prepared.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
     )  # fmt: skip

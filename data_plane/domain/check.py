@@ -11,6 +11,7 @@ from contract.decision import CheckRequest
 from data_plane.domain.bindings import Subject
 from data_plane.domain.blocks import Blocks
 from data_plane.domain.index import Principal, RuleIndex
+from data_plane.domain.load.gate import GatePass
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.routes import PREFLIGHT, UNMATCHED
 from data_plane.domain.rulebook import NO_LIMITS, Bound
@@ -157,6 +158,10 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     violated: tuple[str, ...]
     shadow_denied: tuple[str, ...]
     degraded: bool
+    by_load: bool = False
+    """Denied because a backend has too much to do, not because the client has used up what is its own."""
+    shed_s: int = 0
+    """Where no limit was even asked: the seconds to wait."""
 
 
 def conclude(prepared: Prepared, outcomes: list[Outcome], *, degraded: bool = False) -> Verdict:
@@ -176,3 +181,12 @@ def conclude(prepared: Prepared, outcomes: list[Outcome], *, degraded: bool = Fa
     shown = max(enforced, key=lambda at: float("inf") if outcomes[at].retry_us == NEVER else outcomes[at].retry_us)
     violated = tuple(limits[at].rule.name for at in enforced)
     return Verdict(prepared, False, outcomes, shown, violated, shadow_denied, degraded)
+
+
+def denied_at_a_price(verdict: Verdict, gate_pass: GatePass, cost: int) -> Verdict:
+    """A denial of priced limits as the client shall see it: what is left at that price, and whether it is to blame."""
+    gate, shown = gate_pass.gate, verdict.shown
+    if gate is None or shown is None:
+        return verdict
+    by_load = gate_pass.denied_by_price(verdict.outcomes, shown, cost)
+    return msgspec.structs.replace(verdict, outcomes=gate_pass.told(gate, verdict.outcomes), by_load=by_load)

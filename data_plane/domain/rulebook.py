@@ -1,15 +1,18 @@
 """The part of the configuration that is small and changes seldom: plans, limits, routes, gateways, regions."""
 
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from contract.blocks import EVERY_LIMIT, Switch
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
-from contract.limits import LimitRule, dimensions
+from contract.limits import LimitRule, capacity, dimensions
+from contract.load import AdaptivePolicy, Backend, Reporter
 from contract.usage import OUTSIDE_PLANS
 from data_plane.domain.bindings import KNOWN_METHODS, OF_CLIENT, BoundLimit, applies, bind, headline_of
+from data_plane.domain.load.capacity import capacity_rules, price_of
+from data_plane.domain.load.gate import Charged, GatePass
 from data_plane.domain.routes import RouteTable
 from data_plane.domain.wire import FIGURES, MOST_LIMITS, encode_check, encode_rule
 
@@ -27,6 +30,7 @@ class Bound:
     """The limits of a plan on a route, and what the hot path wants to know of them at once."""
 
     __slots__ = (
+        "_guard",
         "_matching",
         "client_ending",
         "conditional",
@@ -34,6 +38,7 @@ class Bound:
         "endings",
         "endpoint",
         "form",
+        "gate",
         "has_queue",
         "headline",
         "lasting",
@@ -56,6 +61,7 @@ class Bound:
         plan: str = "",
         endpoint: str = "",
         of_plan: frozenset[int] = frozenset(),
+        guard: "Guard | None" = None,
     ) -> None:
         self.limits = limits
         self.plan = plan
@@ -69,6 +75,9 @@ class Bound:
         self.form: object = None
         """What the API keeps with it: the answer as far as it is known beforehand."""
         self.params = tuple(limit.params for limit in limits)
+        self.gate = None if guard is None else guard.gate_pass(limits, self.params)
+        """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""
+        self._guard = guard
         self.makers = tuple(limit.key_of for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
         self._matching: dict[tuple[int, ...], Bound] = {}
@@ -100,11 +109,33 @@ class Bound:
         found = self._matching.get(places)
         if found is None:
             limits = tuple(self.limits[at] for at in places)
-            found = Bound(limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan)
+            found = Bound(
+                limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan, guard=self._guard
+            )
             if len(self._matching) >= _MAX_MATCHING:
                 self._matching.clear()
             self._matching[places] = found
         return found
+
+
+class Guard(NamedTuple):
+    """What protects a backend from a class of its clients, by the priority of their plan."""
+
+    backend: str
+    policy: AdaptivePolicy
+    priority: int
+
+    def gate_pass(self, limits: tuple[BoundLimit, ...], params: tuple[bytes, ...]) -> GatePass:
+        """The pass of requests under ``limits``, of which some are priced by load."""
+        charged = []
+        for at, limit in enumerate(limits):
+            by = price_of(limit.rule, self.policy) if limit.rule.adaptive == self.policy.policy else None
+            if by is not None:
+                charged.append(Charged(at, by, capacity(limit.rule)))
+        policy = self.policy
+        return GatePass(
+            self.backend, policy.policy, self.priority, policy.retry_after_s, params=params, charged=charged
+        )
 
 
 class Ways(dict[tuple[str, str | None, str], Bound]):
@@ -139,12 +170,16 @@ class Rulebook:
 
     __slots__ = (
         "_bindings",
+        "backends",
         "gateways",
         "limits",
         "params_by_id",
         "plans",
+        "priorities",
+        "protected",
         "region",
         "regions",
+        "reporters",
         "routes",
         "sections",
         "switches",
@@ -162,6 +197,12 @@ class Rulebook:
         gateways = _of(Gateway, sections.get("gateway", {})).values()
         self.gateways = {bytes.fromhex(gateway.sha256): gateway for gateway in gateways}
         self.regions = _of(Region, sections.get("region", {}))
+        self.backends = _of(Backend, sections.get("backend", {}))
+        self.protected = _protected(self.backends, _of(AdaptivePolicy, sections.get("adaptive_policy", {})))
+        """Backends under a policy, with that policy."""
+        self.priorities = tuple(sorted({0, *(plan.priority for plan in self.plans.values())}))
+        """The classes of clients: the priorities of their plans (0 for a plan that is not there)."""
+        self.reporters = _by_hash(_of(Reporter, sections.get("reporter", {})).values())
         self.params_by_id = {rule.id: encode_rule(rule, shared=True) for rule in self.rules() if rule.mode == "shared"}
         """Script parameters of every shared limit: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
@@ -197,17 +238,33 @@ class Rulebook:
             if self.switches:
                 rules = [self._switched(rule, plan_name if rule.id in ids else OUTSIDE_PLANS) for rule in rules]
             has_peers = len(self.regions) > 1
+            guard = self._guard(endpoint, 0 if plan is None else plan.priority)
+            if endpoint.backend in self.backends:
+                backend = self.backends[endpoint.backend]
+                priority = 0 if plan is None else plan.priority
+                policy = None if guard is None else guard.policy
+                capacities = capacity_rules(backend, policy, priority, self.region)
+                rules += [self._switched(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
             found = Bound(
                 bind(rules, endpoint, name[3], self.region, has_peers=has_peers, sites=sites),
                 endpoint.cost,
                 plan=plan_name,
                 endpoint=endpoint.endpoint,
                 of_plan=ids,
+                guard=guard,
             )
             if len(self._bindings) >= _MAX_BINDINGS:  # clients with overrides could make many: start afresh
                 self._bindings.clear()
             self._bindings[name] = found
         return found
+
+    def _guard(self, endpoint: Endpoint, priority: int) -> Guard | None:
+        """What protects the endpoint's backend, if anything does."""
+        found = self.protected.get(endpoint.backend or "")
+        every = self.switches.get(EVERY_LIMIT)
+        if found is None or (every is not None and every.mode == "shadow"):
+            return None
+        return Guard(found[0].backend, found[1], priority)
 
     def all_limits(self, client: Client, now_s: float) -> list[LimitRule]:
         """Every limit that a client can meet, on whatever route, with its overrides and the switches."""
@@ -235,6 +292,23 @@ class Rulebook:
             return self
         left = {id: switch for id, switch in self.switches.items() if id not in ended}
         return Rulebook(self.region, {**self.sections, "enforcement": left})
+
+
+def _protected(
+    backends: Mapping[str, Backend], policies: Mapping[str, AdaptivePolicy]
+) -> dict[str, tuple[Backend, AdaptivePolicy]]:
+    found = ((backend, policies.get(backend.adaptive or "")) for backend in backends.values())
+    return {backend.backend: (backend, policy) for backend, policy in found if policy is not None}
+
+
+def _by_hash(reporters: Iterable[Reporter]) -> dict[str, Reporter]:
+    """Reporters by the SHA-256 (hex) of their credentials, of the one before the last rotation too."""
+    found = {}
+    for reporter in reporters:
+        if reporter.previous_sha256 is not None:
+            found[reporter.previous_sha256] = reporter
+        found[reporter.sha256] = reporter
+    return found
 
 
 def _of(kind: type[D], documents: Mapping[str, msgspec.Struct]) -> dict[str, D]:

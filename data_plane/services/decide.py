@@ -10,9 +10,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from contract.decision import CheckRequest
-from data_plane.domain.check import ANONYMOUS_PLAN, Anonymous, Prepared, Refusal, Verdict, blocked, conclude, prepare
+from data_plane.domain.check import (
+    ANONYMOUS_PLAN,
+    Anonymous,
+    Prepared,
+    Refusal,
+    Verdict,
+    blocked,
+    conclude,
+    denied_at_a_price,
+    prepare,
+)
 from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import Principal, RuleIndex
+from data_plane.domain.load.gate import GatePass, retry_after_s
+from data_plane.domain.load.gates import Gates
+from data_plane.domain.load.wire import is_priced, params_in
 from data_plane.domain.rulebook import Bound
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import AddressBook
@@ -46,8 +59,8 @@ class Check:
 
     @property
     def params(self) -> Sequence[bytes]:
-        """What each limit allows, packed."""
-        return self.bound.params
+        """What each limit allows, packed, with its price where it has one."""
+        return self.bound.params if self.bound.gate is None else params_in(self.packed)
 
     @property
     def prepared(self) -> Prepared:
@@ -114,6 +127,8 @@ class Decider:
         self._denials = {} if memory is None else memory.denials
         self._bounds = bounds
         self._addresses = AddressBook()
+        self.gates = Gates()
+        """Who passes at protected backends."""
 
     def apply(self, index: RuleIndex, revision: int) -> None:
         """Put a revision in force: every decision from now on is made under it."""
@@ -173,6 +188,8 @@ class Decider:
         else:
             check.cost = cost = cost * bound.unit_cost
             check.packed = encode_check(cost, bound.params)
+        if bound.gate is not None and (passes := self._pass_gate(check, bound.gate)) is not None:
+            return passes
         return not (self._denials and bound.lasting and self._recalled(check))
 
     def _make_ready_carefully(self, check: Check) -> bool:
@@ -184,15 +201,34 @@ class Decider:
         check.bound = bound = prepared.bound
         check.keys = prepared.keys
         check.cost = prepared.cost
-        if not bound.limits:
-            self._conclude(check, conclude(prepared, []), now_us)
-            return False
         try:
             check.packed = encode_check(prepared.cost, bound.params)
         except struct.error:  # more limits than a call can name
             self.unanswered(check, StoreUnavailableError("script_error"), now_us)
             return False
+        passes = None if bound.gate is None else self._pass_gate(check, bound.gate)
+        if not bound.limits and passes is not False:
+            self._conclude(check, conclude(prepared, []), now_us)
+            return False
+        if passes is not None:
+            return passes
         return not (self._denials and bound.lasting and self._recalled(check))
+
+    def _pass_gate(self, check: Check, gate_pass: GatePass) -> bool | None:
+        """At a protected backend. False: shed, and answered. True: every limit has its price. ``None``: as anywhere."""
+        gate = gate_pass.gate or self.gates.open(gate_pass)
+        principal = check.principal
+        client = self._addresses[check.request.ip].tag if principal is None else principal.json
+        if not gate.admits(client, check.cost):
+            wait_s = retry_after_s(gate_pass, client, check.asked_us)
+            verdict = Verdict(check.prepared, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
+            self._conclude(check, verdict, check.asked_us)
+            return False
+        packed = gate_pass.packed(gate, check.cost)
+        if packed is None:
+            return None
+        check.packed = packed
+        return True
 
     def _refuse(self, check: Check, refusal: Refusal) -> bool:
         self.tally.refused(refusal)
@@ -202,7 +238,10 @@ class Decider:
     def answered(self, check: Check, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
         verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
-        if not verdict.allowed and self._memory is not None and check.cost:
+        gate = check.bound.gate
+        if not verdict.allowed and gate is not None and is_priced(check.packed, len(check.keys)):
+            verdict = denied_at_a_price(verdict, gate, check.cost)  # never remembered: the price may fall at once
+        elif not verdict.allowed and self._memory is not None and check.cost:
             self._memory.remember(verdict, check.keys, check.asked_us)
         self._conclude(check, verdict, now_us)
 

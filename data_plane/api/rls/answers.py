@@ -63,6 +63,8 @@ def _weight(result: Result) -> float:
     told = result.answer
     if not isinstance(told, Verdict):
         return float("inf")
+    if told.shed_s:
+        return told.shed_s * 1_000_000
     if told.shown is None:
         return -1
     if told.allowed:

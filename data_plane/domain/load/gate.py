@@ -10,8 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from data_plane.domain.load.classes import ALL, FULL, charge_of, cohort_of, spread, threshold_of
-from data_plane.domain.load.wire import with_own_cost
-from data_plane.domain.outcome import Outcome
+from data_plane.domain.load.wire import priced
+from data_plane.domain.outcome import NEVER, Outcome
+from data_plane.domain.wire import encode_check
 
 SMALLEST = 10_000
 """A hundredth: whoever is admitted at all never pays more than a hundred times."""
@@ -78,58 +79,75 @@ def open_factor(whole: int, reserve: int) -> int:
 
 
 class GatePass:
-    """How the requests of a plan on a route pass their backend's gate."""
+    """How the requests of a plan on a route pass their backend's gate. ``policy`` is the backend's adaptive policy."""
 
-    __slots__ = ("_charges", "_charges_of", "backend", "charged", "gate", "params", "priority", "retry_after_s")
+    __slots__ = (
+        "_packed", "_packed_of", "backend", "charged", "gate", "params", "policy", "priority", "retry_after_s",
+    )  # fmt: skip
 
     def __init__(
-        self, backend: str, priority: int, retry_after_s: int, params: Sequence[bytes], charged: Sequence[Charged]
-    ) -> None:
+        self, backend: str, policy: str, priority: int, retry_after_s: int, *,
+        params: Sequence[bytes] = (), charged: Sequence[Charged] = (),
+    ) -> None:  # fmt: skip
         self.backend = backend
+        self.policy = policy
         self.priority = priority
         self.retry_after_s = retry_after_s
         self.params = tuple(params)
         self.charged = tuple(charged)
         self.gate: ClassGate | None = None
         """Found at the first request; then kept."""
-        self._charges_of: tuple[int, int] = (-1, -1)
-        self._charges: tuple[tuple[int, tuple[bytes, ...]], ...] = ()
+        self._packed_of: tuple[int, int] = (-1, -1)
+        self._packed: tuple[tuple[int, bytes], ...] = ()
 
-    def charges(self, gate: ClassGate, cost: int) -> tuple[bytes, ...] | None:
-        """The limits' arguments with what this request costs each; ``None`` while all of them cost what they say."""
+    def packed(self, gate: ClassGate, cost: int) -> bytes | None:
+        """The whole check with what this request costs each limit; ``None`` while all of them cost what they say."""
         if gate.factors == _PLAIN or not self.charged:
             return None
-        if self._charges_of != (gate.version, cost):
-            self._charges_of = (gate.version, cost)
-            self._charges = self._made(gate, cost)
+        if self._packed_of != (gate.version, cost):
+            self._packed_of = (gate.version, cost)
+            self._packed = self._made(gate, cost)
         gate.numbered += 1
         place = spread(gate.numbered)
-        for bound, params in self._charges:
+        for bound, packed in self._packed:
             if place < bound:
-                return params
+                return packed
         raise AssertionError("the last bound is above every place")
 
-    def shown(self, gate: ClassGate, outcomes: list[Outcome]) -> list[Outcome]:
-        """The outcomes as clients see them: what is left is what they can still do at the present price."""
-        shown = list(outcomes)
+    def told(self, gate: ClassGate, outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes of a denied check as clients see them: what is left is what they can do at the present price.
+
+        (Of an allowed one the script says it so.)
+        """
+        told = list(outcomes)
         for charged in self.charged:
             factor = gate.factors[charged.by]
             if factor != FULL:
-                outcome = shown[charged.at]
-                shown[charged.at] = msgspec.structs.replace(outcome, remaining=outcome.remaining * factor // FULL)
-        return shown
+                outcome = told[charged.at]
+                told[charged.at] = msgspec.structs.replace(outcome, remaining=outcome.remaining * factor // FULL)
+        return told
 
-    def _made(self, gate: ClassGate, cost: int) -> tuple[tuple[int, tuple[bytes, ...]], ...]:
-        """For each part of the places (up to a bound) the arguments: who falls below a limit's part pays one more."""
+    def denied_by_price(self, outcomes: Sequence[Outcome], at: int, cost: int) -> bool:
+        """Whether the limit at ``at`` denied only because of load: at its plain cost there was enough left."""
+        for charged in self.charged:
+            if charged.at == at:
+                by_load = charged.by != BY_CLASS  # a capacity is the backend's, not the client's
+                return outcomes[at].retry_us != NEVER and (by_load or outcomes[at].remaining >= cost)
+        return False
+
+    def _made(self, gate: ClassGate, cost: int) -> tuple[tuple[int, bytes], ...]:
+        """For each part of the places (up to a bound) the check: who falls below a limit's part pays one more."""
         prices = [(charged, *charge_of(cost, gate.factors[charged.by])) for charged in self.charged]
         made = []
         for bound in sorted({part for _, _, part in prices if part} | {ALL}):
             params = list(self.params)
             for charged, whole, part in prices:
-                price = whole + (bound <= part)
-                # what could pass at its plain cost is never priced beyond what the limit can hold
-                params[charged.at] = with_own_cost(params[charged.at], max(cost, min(price, charged.most)))
-            made.append((bound, tuple(params)))
+                factor = gate.factors[charged.by]
+                if factor != FULL:
+                    # what could pass at its plain cost is never priced beyond what the limit can hold
+                    price = max(cost, min(whole + (bound <= part), charged.most))
+                    params[charged.at] = priced(params[charged.at], price, factor / FULL)
+            made.append((bound, encode_check(cost, params)))
         return tuple(made)
 
 

@@ -1,11 +1,34 @@
-"""A limit's script argument with a cost of its own, for ``lua/decide.lua``: where its price follows load."""
+"""A limit's script argument with a price of its own, for ``lua/decide.lua``: what it costs follows load."""
 
 import struct
+from collections.abc import Sequence
 
-OWN_COST = 128
-_COST = struct.Struct("<d")
+PRICED = 128
+LIMIT_BYTES = 25
+PRICE_BYTES = 16
+_PRICE = struct.Struct("<dd")
+_HEAD_BYTES = 9
 
 
-def with_own_cost(params: bytes, cost: int) -> bytes:
-    """``params`` as ``domain.wire.encode_rule`` packed them, charged ``cost`` units whatever the check costs."""
-    return bytes((params[0] | OWN_COST,)) + params[1:] + _COST.pack(cost)
+def priced(params: bytes, cost: int, share: float) -> bytes:
+    """``params`` as ``domain.wire.encode_rule`` packed them, charged ``cost`` units whatever the check costs.
+
+    ``share`` is what of the remaining units a client can still use at the average price, which is what it is told.
+    """
+    return bytes((params[0] | PRICED,)) + params[1:] + _PRICE.pack(cost, share)
+
+
+def is_priced(packed: bytes, limits: int) -> bool:
+    """Whether any limit of a check that ``domain.wire.encode_check`` packed has a price."""
+    return len(packed) != _HEAD_BYTES + LIMIT_BYTES * limits
+
+
+def params_in(packed: bytes) -> Sequence[bytes]:
+    """Each limit's argument in a packed check, with its price where it has one."""
+    params = []
+    at = _HEAD_BYTES
+    while at < len(packed):
+        end = at + LIMIT_BYTES + (PRICE_BYTES if packed[at] & PRICED else 0)
+        params.append(packed[at:end])
+        at = end
+    return params

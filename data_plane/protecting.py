@@ -1,0 +1,97 @@
+"""A node's part in protecting backends, wired: reports in, factors out, and what people want to know of them."""
+
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from data_plane.adapters.load_board import RedisLoadBoard
+from data_plane.adapters.load_reporting import HttpLoadReporting
+from data_plane.adapters.load_servers import PrometheusServers
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.api.load_door import LoadDoor
+from data_plane.api.metrics import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
+from data_plane.domain.load.classes import FULL
+from data_plane.domain.load.gates import Gates
+from data_plane.domain.rulebook import Rulebook
+from data_plane.services.load import LoadDecider, LoadFollower
+from data_plane.services.load_reports import LoadReports
+from data_plane.services.ports import Clock
+from data_plane.settings import Settings
+
+
+class Protecting:
+    """``gates`` is what the decider asks; ``door`` takes reports."""
+
+    def __init__(
+        self, settings: Settings, store: RedisCounterStore, clock: Clock, book: Callable[[], Rulebook]
+    ) -> None:
+        self.gates = Gates()
+        self._reports = LoadReports(settings.node)
+        self.door = LoadDoor(book, self._reports, clock, settings.trust)
+        board = RedisLoadBoard(store, settings.node)
+        self._servers = PrometheusServers(settings.load_server_urls())
+        credential = settings.region_credential.get_secret_value()
+        self._reporting = HttpLoadReporting(settings.control_plane_url, credential)
+        self._follower = LoadFollower(settings.node, board, self.gates, self._reports, clock, book)
+        self._decider = LoadDecider(
+            settings.node, board, self._follower, self._reports, self._servers, self._reporting, clock, book
+        )
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on for as long as the node serves."""
+        return [self._follower.run, self._decider.run, self._decider.run_pulls, self._decider.run_reports]
+
+    async def stop(self) -> None:
+        """Close connections."""
+        await self._servers.close()
+        await self._reporting.close()
+
+    def status(self) -> Mapping[str, Any]:
+        """Why every factor is what it is, for ``/v1/status``."""
+        return {
+            "adaptive": {
+                "deciding": self._decider.deciding,
+                "backends": [msgspec.to_builtins(one) for one in self._decider.loads()],
+            }
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """What there is to measure of it."""
+        loads = self._decider.loads()
+        yield gauge("tidegate_load_deciding", "1 while this node decides for its region", self._decider.deciding)
+        yield gauge_by(
+            "tidegate_load_factor", "Share that is admitted at a backend", "backend",
+            {one.backend: one.factor for one in loads},
+        )  # fmt: skip
+        yield gauge_by(
+            "tidegate_load", "Smoothed load of a backend; 1 is full", "backend",
+            {one.backend: one.load for one in loads if one.load is not None},
+        )  # fmt: skip
+        yield gauge_by(
+            "tidegate_load_reporters", "Reporters of a backend's load that are fresh", "backend",
+            {one.backend: one.reporters for one in loads},
+        )  # fmt: skip
+        classes = GaugeMetricFamily(
+            "tidegate_load_class_factor", "Share of a class that is admitted", labels=["backend", "priority"]
+        )
+        for one in self._follower.shared.backends[:MOST_LABEL_VALUES]:
+            for priority, factor in one.classes.items():
+                classes.add_metric([one.backend, str(priority)], factor / FULL)
+        yield classes
+        yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
+        yield from self._units("tidegate_load_shed_units", "Units shed by class", self.gates.shed())
+        yield counter("tidegate_load_reports_taken", "Reports of load that were taken", self._reports.taken)
+        yield counter_by(
+            "tidegate_load_reports_refused", "Reports of load that were refused", "reason", self._reports.refused
+        )
+        yield counter_by(
+            "tidegate_load_pull_failures", "Queries that gave no signal", "reason", self._decider.pull_failures
+        )
+
+    def _units(self, name: str, help_text: str, units: Mapping[tuple[str, int], int]) -> Iterator[Metric]:
+        family = CounterMetricFamily(name, help_text, labels=["backend", "priority"])
+        for (backend, priority), count in list(units.items())[:MOST_LABEL_VALUES]:
+            family.add_metric([backend, str(priority)], count)
+        yield family
