@@ -20,8 +20,8 @@ class LaneQuestion(Exchange, Question):
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``Question``, written out: this is the hot path."""
         bound = self.bound
-        form = bound.form
-        if type(form) is not Form or not form.usable or not self.plain:
+        form: Form | None = bound.form
+        if form is None or not self.plain or not form.usable:
             super().done(figures, at, now_us)
             return
         begin_us = now_us + 999_999 if form.begins_now else 999_999

@@ -54,8 +54,8 @@ class Question(Check):
     def form(self) -> Form:
         """The form of this check's limits, made when it is first needed and kept with them."""
         bound = self.bound
-        form = bound.form
-        if type(form) is not Form:
+        form: Form | None = bound.form
+        if form is None:
             form = bound.form = self.renderer.form(bound, self.prepared.plan)
         return form
 
@@ -63,8 +63,8 @@ class Question(Check):
         """The store has decided."""
         bound = self.bound
         own = figures[at : at + bound.size]
-        form = bound.form
-        if type(form) is not Form:
+        form: Form | None = bound.form
+        if form is None:
             form = self.form()
         if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
             self.decider.answered(self, figures, at, now_us)
@@ -182,10 +182,15 @@ class BatchQuestion(Question):
 
     batch: Batch
 
+    @property
+    def headers(self) -> Headers:
+        """An item has none of its own."""
+        return ()
+
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``Question``, written out: a batch is a thousand of these."""
-        form = self.bound.form
-        if type(form) is not Form:
+        form: Form | None = self.bound.form
+        if form is None:
             form = self.form()
         if not self.plain or not form.usable:
             self.decider.answered(self, figures, at, now_us)

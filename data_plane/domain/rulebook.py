@@ -1,7 +1,7 @@
 """The part of the configuration that is small and changes seldom: plans, limits, routes, gateways, regions."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -72,7 +72,7 @@ class Bound:
         """The endpoint's cost: what a request of cost 1 takes."""
         self.size = FIGURES * len(limits)
         """How many figures the store answers with."""
-        self.form: object = None
+        self.form: Any = None
         """What the API keeps with it: the answer as far as it is known beforehand."""
         self.params = tuple(limit.params for limit in limits)
         self.gate = None if guard is None else guard.gate_pass(limits, self.params)

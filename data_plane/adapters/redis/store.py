@@ -27,7 +27,6 @@ from data_plane.adapters.redis.topology import (
     make_sentinel,
     master_of,
 )
-from data_plane.services.ports import CounterCheck
 from lua import decide_script, give_back_script
 
 
@@ -53,19 +52,15 @@ class RedisCounterStore:
             give_back_script(), self.call_script, self.dirty_key_beside, self.stats, token_bytes
         )
         self._topology = self._make_topology()
+        self.submit = self._topology.submit
+        """Decides a check as soon as possible. It is answered later, never from within this call."""
+        self.submit_all = self._topology.submit_all
+        """The same for many at once, in order."""
         self._side: SideClient | None = None
 
     async def start(self) -> None:
         """Connect and check the server. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
         await self._topology.start()
-
-    def submit(self, check: CounterCheck) -> None:
-        """Decide ``check`` as soon as possible. It is answered later, never from within this call."""
-        self._topology.submit(check)
-
-    def submit_all(self, checks: Sequence[CounterCheck]) -> None:
-        """The same for many at once, in order."""
-        self._topology.submit_all(checks)
 
     async def close(self, timeout_s: float = 1.0) -> None:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
