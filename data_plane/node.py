@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import gc
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Response
-from prometheus_client.core import Metric
 
 from contract.credentials import region_private_key
 from data_plane.adapters.clock import SystemClock
@@ -28,16 +27,8 @@ from data_plane.adapters.redis_survey import RedisSurvey
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
-from data_plane.api.metrics import CONTENT_TYPE, NodeMetrics, info
-from data_plane.api.node_metrics import (
-    ConfigFigures,
-    PeerFigures,
-    StoreFigures,
-    of_config,
-    of_decisions,
-    of_peers,
-    of_store,
-)
+from data_plane.api.metrics import CONTENT_TYPE
+from data_plane.api.node_metrics import PeerFigures, of_peers
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
@@ -46,6 +37,7 @@ from data_plane.domain.holds import signing_key
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.observing import Observing
 from data_plane.protecting import Protecting
 from data_plane.reporting import Reporting
 from data_plane.services.census import Census
@@ -96,7 +88,6 @@ class Node:
         self._switches = SwitchKeeper(self._decider, clock)
         self._census = Census(RedisSurvey(self._store))
         self._snapshots = SnapshotFile(settings.snapshot_file)
-        self._applied_at_us = 0
         public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
         self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
         self._stream = ControlPlaneStream(
@@ -127,12 +118,10 @@ class Node:
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
         )  # fmt: skip
-        self._metrics = NodeMetrics()
-        self._metrics.add(
-            self._who, of_decisions(self._tally), of_config(self._config_figures),
-            of_store(self._store_figures), of_peers(self._peer_figures),
-            self._reporting.families, self._protecting.families,
-        )  # fmt: skip
+        self._observing = Observing(
+            settings, clock, self._decider, self._store, self._census, self._config, self._stream.link, self._snapshots
+        )
+        self._observing.add(of_peers(self._peer_figures), self._reporting.families, self._protecting.families)
 
     @property
     def decider(self) -> Decider:
@@ -152,9 +141,9 @@ class Node:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._decider.apply(self._switches.without_ended(index), snapshot.revision)
-        if not self._applied_at_us:
+        if not self._observing.applied_at_us:
             gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
-        self._applied_at_us = self._clock.now_us()
+        self._observing.applied_at_us = self._clock.now_us()
         self._snapshots.save_soon(snapshot)
         # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.
         gc.freeze()
@@ -175,8 +164,9 @@ class Node:
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._stream.run, self._stream.report, self._snapshots.run, self._membership.run, self._reconciler.run,
-            self._desk.run, self._recovery.run, self._census.run, self._switches.run, *self._reporting.work(),
+            self._desk.run, self._recovery.run, self._switches.run, *self._reporting.work(),
             *self._protecting.work(),
+            *self._observing.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -188,6 +178,7 @@ class Node:
             await self._snapshots.flush()
             await self._reporting.stop()
             await self._protecting.stop()
+            await self._observing.stop()
             await self._peers.close()
             await self._store.close()
 
@@ -201,7 +192,7 @@ class Node:
             "version": version("tidegate"),
             "revision": self._config.revision,
             "digest": self._config.digest,
-            "config_age_s": (now_us - self._applied_at_us) / 1_000_000 if self._applied_at_us else None,
+            "config_age_s": self._observing.config_age_s(),
             "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
             "control_plane": asdict(self._stream.link),
             "store": asdict(self._store.status()),
@@ -243,41 +234,7 @@ class Node:
 
     def metrics(self) -> Response:
         """The answer of ``/metrics``."""
-        return Response(self._metrics.render(), media_type=CONTENT_TYPE)
-
-    def _who(self) -> Iterator[Metric]:
-        labels = {"node": self.settings.node, "region": self.settings.region, "version": version("tidegate")}
-        yield info("tidegate_node_info", "Which node this is", labels)
-
-    def _config_figures(self) -> ConfigFigures:
-        now_us, link, refused = self._clock.now_us(), self._stream.link, self._config.refused
-        return ConfigFigures(
-            revision=self._config.revision,
-            age_s=(now_us - self._applied_at_us) / 1_000_000 if self._applied_at_us else None,
-            refusals=self._config.refusals,
-            refused_revision=None if refused is None else refused.revision,
-            connected=link.connected,
-            silence_s=None if link.heard_at_s is None else now_us / 1_000_000 - link.heard_at_s,
-            reconnects=link.reconnects,
-            snapshot_revision=self._snapshots.saved_revision,
-            snapshot_age_s=None if self._snapshots.saved_at_s is None else now_us / 1e6 - self._snapshots.saved_at_s,
-        )
-
-    def _store_figures(self) -> StoreFigures:
-        stats, status = self._store.stats, self._store.status()
-        return StoreFigures(
-            usable=status.usable,
-            errors_by_reason=stats.errors,
-            decisions=stats.decisions,
-            calls=stats.batches,
-            late_replies=stats.late_replies,
-            connects=stats.connects,
-            connect_failures=stats.connect_failures,
-            circuit_opened=sum(shard.circuit_opened for shard in status.shards),
-            redirects=stats.redirects,
-            given_back=stats.given_back,
-            size=self._census.size,
-        )
+        return Response(self._observing.metrics.render(), media_type=CONTENT_TYPE)
 
 
 def redis_settings(settings: Settings) -> RedisSettings:

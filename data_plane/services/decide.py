@@ -6,7 +6,7 @@ for everything else, which knows all the rules.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from contract.decision import CheckRequest
@@ -117,6 +117,8 @@ class Decider:
         self.revision = 0
         self.tally = tally
         self.observers: tuple[Observer, ...] = ()
+        self.on_concluded: tuple[Callable[[Check, Verdict, int], None], ...] = ()
+        """Called with the check, its verdict and the time for everything that is not plainly allowed."""
         self.now_us = clock.now_us
         self.submit = store.submit
         """Asks the store about a check that ``make_ready`` has made ready."""
@@ -268,4 +270,6 @@ class Decider:
         self.tally.decided(verdict, now_us - check.asked_us)
         for observer in self.observers:
             observer.decided(check, verdict, now_us)
+        for concluded in self.on_concluded:
+            concluded(check, verdict, now_us)
         check.decided(verdict, now_us)
