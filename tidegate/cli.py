@@ -139,6 +139,29 @@ def check(
 
 
 @app.command()
+def top(
+    *,
+    url: Annotated[
+        str, typer.Option(envvar="TIDEGATE_CONTROL_PLANE_URL", help="The control plane.")
+    ] = "http://127.0.0.1:8000",
+    token_file: Annotated[Path | None, typer.Option(help="A file with a token; else TIDEGATE_ADMIN_TOKEN.")] = None,
+    interval_s: Annotated[float, typer.Option(min=0.5, max=60, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look for a few seconds, print, end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look, for machines.")] = False,
+) -> None:
+    """Watch regions, nodes, rates, denials, lag and the busiest clients. A viewer's token is enough."""
+    from tidegate.top.command import run_top
+
+    try:
+        token = token_file.read_text().strip() if token_file else os.environ.get("TIDEGATE_ADMIN_TOKEN", "")
+    except OSError as error:
+        raise typer.BadParameter(f"--token-file cannot be read: {error.strerror}") from None
+    if not token:
+        raise typer.BadParameter("set TIDEGATE_ADMIN_TOKEN, or give --token-file")
+    sys.exit(run_top(url, token, interval_s=interval_s, once=once, as_lines=as_json))
+
+
+@app.command()
 def simulate(
     scenario: Annotated[
         str | None, typer.Argument(help="A scenario file, or the name of a bundled one. Without it: worlds by chance.")

@@ -1,5 +1,9 @@
 """Usage, blocks, switches and resets on two regions with two nodes each, over HTTP alone."""
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.servers.stack import Stack, wait_for
+from tests.servers.stack import ADMIN_TOKEN, Stack, wait_for
 
 LIMIT = 5
 
@@ -147,3 +151,21 @@ def test_a_clients_limits_are_asked_of_every_region(stack: Stack) -> None:
     assert "counts by ip" in anybody["regions"]["us-east"]["reason"]
     stack.admin.delete("/v1/limits/anybody")
     assert stack.admin.get("/v1/clients/nobody/limits").status_code == 404
+
+
+def test_top_shows_regions_nodes_and_busy_clients(stack: Stack) -> None:
+    key = stack.client_with_limit("watched", 1000)
+    for _ in range(20):
+        ask(stack, "us-east-1", {"api_key": key})
+    command = [sys.executable, "-m", "tidegate", "top", "--once", "--url", str(stack.admin.base_url)]
+    env = {"TIDEGATE_ADMIN_TOKEN": ADMIN_TOKEN, "PATH": os.environ["PATH"]}
+    told = subprocess.run([*command, "--json"], env=env, capture_output=True, text=True, check=True)
+    view = json.loads(told.stdout)
+    assert [region["region"] for region in view["regions"]] == ["eu-west", "us-east"]
+    assert all(region["connected"] == 2 and region["lag_s"] < 10 for region in view["regions"])
+    assert {node["node"] for node in view["nodes"]} == {place.name for place in stack.nodes}
+    assert "watched" in {client["client"] for client in view["busiest"]}
+    refused = env | {"TIDEGATE_ADMIN_TOKEN": "wrong"}
+    wrong = subprocess.run(command, env=refused, capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert "401" in wrong.stderr

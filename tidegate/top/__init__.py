@@ -1,0 +1,1 @@
+"""`tidegate top`: regions, nodes, rates, denials, lag and the busiest clients, live, over the admin API."""

@@ -1,0 +1,187 @@
+"""Readings of the admin API, and the rates between two of them. The rates are pure arithmetic."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+TIMEOUT_S = 5.0
+BUSIEST = 10
+
+
+class NoReadingError(Exception):
+    """The control plane could not be read; the text says why."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests and units since the watch began."""
+
+    allowed: int
+    denied: int
+    cost: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the control plane says at one moment. ``until`` is up to when a region's counts are complete."""
+
+    at: datetime
+    regions: tuple[str, ...]
+    nodes: tuple[Mapping[str, Any], ...]
+    by_region: Mapping[str, Counts]
+    by_client: Mapping[str | None, Counts]
+    until: Mapping[str, datetime | None]
+    blocks: int
+    switches: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RegionRates:
+    """A region: requests a second between two readings (``None``: not known yet), and how old the news is."""
+
+    region: str
+    nodes: int
+    connected: int
+    behind: int
+    """How many revisions the slowest connected node lacks."""
+    allowed_per_s: float | None
+    denied_per_s: float | None
+    lag_s: float | None
+
+
+@dataclass(frozen=True)
+class ClientRates:
+    """A client and its requests a second, or since the hour began while there is one reading only."""
+
+    client: str | None
+    allowed: int
+    denied: int
+    allowed_per_s: float | None
+    denied_per_s: float | None
+
+
+@dataclass(frozen=True)
+class View:
+    """What is shown."""
+
+    at: datetime
+    regions: tuple[RegionRates, ...]
+    nodes: tuple[Mapping[str, Any], ...]
+    busiest: tuple[ClientRates, ...]
+    blocks: int
+    switches: tuple[str, ...]
+
+
+class AdminReader:
+    """Reads what `top` shows; ``since`` is from when usage is added up."""
+
+    def __init__(self, url: str, token: str, since: datetime) -> None:
+        self._client = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S, trust_env=False
+        )
+        self._since = since.replace(minute=0, second=0, microsecond=0).isoformat()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def read(self) -> Reading:
+        """One reading. Raises ``NoReadingError``."""
+        usage = self._get("/v1/usage", {"group_by": "region", "from": self._since, "limit": "1000"})
+        busiest = self._get("/v1/usage/busiest", {"count": "100", "from": self._since})
+        return Reading(
+            at=datetime.now(UTC),
+            regions=tuple(item["region"] for item in self._get("/v1/regions", {"limit": "1000"})["items"]),
+            nodes=tuple(self._get("/v1/nodes", {"limit": "1000"})["items"]),
+            by_region={item["region"]: _counts(item) for item in usage["items"]},
+            by_client={item["client"]: _counts(item) for item in busiest["items"]},
+            until={region: _instant(at) for region, at in usage["complete_until"].items()},
+            blocks=len(self._get("/v1/blocks", {"limit": "1000"})["items"]),
+            switches=tuple(
+                f"{item['target']}: {item['mode']}" for item in self._get("/v1/enforcement", {"limit": "1000"})["items"]
+            ),
+        )
+
+    def _get(self, path: str, params: dict[str, str]) -> dict[str, Any]:
+        try:
+            response = self._client.get(path, params=params)
+            if response.is_error:
+                raise NoReadingError(f"{path} answered {response.status_code}: {_detail(response)}")
+            body: dict[str, Any] = response.json()
+        except httpx.HTTPError as error:
+            raise NoReadingError(f"no answer from {self._client.base_url}: {type(error).__name__}") from None
+        except ValueError:
+            raise NoReadingError(f"{path} did not answer with JSON") from None
+        return body
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason_phrase
+
+
+def _counts(item: Mapping[str, Any]) -> Counts:
+    return Counts(item["allowed"], item["denied"], item["cost"])
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def compare(now: Reading, before: Reading | None) -> View:
+    """What is shown of a reading, with rates since the one before."""
+    clients = [_client_rates(client, counts, now, before) for client, counts in now.by_client.items()]
+    clients.sort(key=lambda one: (-(one.allowed_per_s or 0) - (one.denied_per_s or 0), -one.allowed - one.denied))
+    return View(
+        at=now.at,
+        regions=tuple(_region_rates(region, now, before) for region in now.regions),
+        nodes=now.nodes,
+        busiest=tuple(clients[:BUSIEST]),
+        blocks=now.blocks,
+        switches=now.switches,
+    )
+
+
+def _region_rates(region: str, now: Reading, before: Reading | None) -> RegionRates:
+    nodes = [node for node in now.nodes if node["region"] == region]
+    connected = [node for node in nodes if node["connected"]]
+    until = now.until.get(region)
+    allowed, denied = _rates(
+        now.by_region.get(region),
+        None if before is None else before.by_region.get(region),
+        _passed_s(region, now, before),
+    )
+    return RegionRates(
+        region=region,
+        nodes=len(nodes),
+        connected=len(connected),
+        behind=max((node["behind"] for node in connected), default=0),
+        allowed_per_s=allowed,
+        denied_per_s=denied,
+        lag_s=None if until is None else max(0.0, (now.at - until).total_seconds()),
+    )
+
+
+def _passed_s(region: str, now: Reading, before: Reading | None) -> float | None:
+    """How much of a region's time lies between two readings: by its own word, not by our clock."""
+    until, earlier = now.until.get(region), None if before is None else before.until.get(region)
+    return None if until is None or earlier is None else (until - earlier).total_seconds()
+
+
+def _client_rates(client: str | None, counts: Counts, now: Reading, before: Reading | None) -> ClientRates:
+    spans = [span for region in now.regions if (span := _passed_s(region, now, before))]
+    earlier = None if before is None else before.by_client.get(client, Counts(0, 0, 0))
+    allowed, denied = _rates(counts, earlier, max(spans, default=None))
+    return ClientRates(client, counts.allowed, counts.denied, allowed, denied)
+
+
+def _rates(now: Counts | None, before: Counts | None, passed_s: float | None) -> tuple[float | None, float | None]:
+    if passed_s is None or passed_s <= 0:
+        return None, None
+    now, before = now or Counts(0, 0, 0), before or Counts(0, 0, 0)
+    return max(0, now.allowed - before.allowed) / passed_s, max(0, now.denied - before.denied) / passed_s

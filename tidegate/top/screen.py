@@ -1,0 +1,87 @@
+"""What `top` looks like: tables on a terminal and in a pipe, one JSON object for machines."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.top.readings import View
+
+LATE_S = 10.0
+
+
+def as_json(view: View) -> str:
+    """The view as one line of JSON."""
+    return json.dumps(asdict(view), default=_plain)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+def render(view: View, trouble: str | None = None) -> RenderableType:
+    """The view as tables; ``trouble`` is why it is not newer."""
+    parts: list[RenderableType] = [_head(view, trouble), _regions(view), _nodes(view), _busiest(view)]
+    return Group(*parts)
+
+
+def _head(view: View, trouble: str | None) -> RenderableType:
+    text = Text(f"tidegate top, {view.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    if view.blocks:
+        text.append(f"   {view.blocks} blocks", style="yellow")
+    for switch in view.switches:
+        text.append(f"   {switch}", style="yellow")
+    if trouble:
+        text.append(f"\n{trouble}", style="red")
+    return text
+
+
+def _regions(view: View) -> RenderableType:
+    table = Table("region", "nodes", "revisions behind", "allowed/s", "denied/s", "denied", "lag", title_justify="left")
+    for one in view.regions:
+        asked = (one.allowed_per_s or 0) + (one.denied_per_s or 0)
+        share = f"{(one.denied_per_s or 0) / asked:.1%}" if asked else ""
+        late = one.lag_s is None or one.lag_s > LATE_S
+        table.add_row(
+            Text(one.region),
+            Text(f"{one.connected}/{one.nodes}", style="" if one.connected == one.nodes else "red"),
+            Text(str(one.behind), style="yellow" if one.behind else ""),
+            _rate(one.allowed_per_s),
+            _rate(one.denied_per_s),
+            share,
+            Text("never heard" if one.lag_s is None else f"{one.lag_s:.1f} s", style="red" if late else ""),
+        )
+    return table
+
+
+def _nodes(view: View) -> RenderableType:
+    table = Table("node", "region", "state", "revision", "behind", "last refusal")
+    for node in view.nodes:
+        state = Text("connected") if node["connected"] else Text("gone", style="red")
+        table.add_row(
+            Text(node["node"]),
+            Text(node["region"]),
+            state,
+            str(node["applied_revision"]),
+            str(node["behind"]),
+            Text(node["refused_reason"] or ""),
+        )
+    return table
+
+
+def _busiest(view: View) -> RenderableType:
+    table = Table("busiest clients", "allowed/s", "denied/s", "allowed this hour", "denied this hour")
+    for one in view.busiest:
+        name = Text(one.client) if one.client else Text("(anonymous)", style="italic")
+        table.add_row(name, _rate(one.allowed_per_s), _rate(one.denied_per_s), f"{one.allowed:,}", f"{one.denied:,}")
+    return table
+
+
+def _rate(per_s: float | None) -> str:
+    return "" if per_s is None else f"{per_s:,.1f}"
