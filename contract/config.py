@@ -28,6 +28,13 @@ class Region(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     region: str
     peer_url: str | None = None
     public_key: str | None = None
+    public_keys: dict[str, float] = {}
+    """Keys from before a rotation that its nodes may sign with too, each until an instant (epoch seconds)."""
+
+    def keys_at(self, now_s: float) -> tuple[str, ...]:
+        """Every key that verifies its messages at ``now_s``."""
+        earlier = tuple(key for key, until in self.public_keys.items() if until > now_s)
+        return earlier if self.public_key is None else (self.public_key, *earlier)
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,9 +7,11 @@ A region's credential is also the seed of its Ed25519 key: nodes prove their reg
 import base64
 import hashlib
 import zlib
+from collections.abc import Iterable
 from typing import Literal
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 CredentialKind = Literal["client_key", "admin", "gateway", "region", "reporter"]
 PREFIXES: dict[CredentialKind, str] = {
@@ -53,6 +55,17 @@ def region_private_key(credential: str) -> Ed25519PrivateKey:
 def region_public_key(credential: str) -> str:
     """The public half (hex), which the config carries to every node."""
     return region_private_key(credential).public_key().public_bytes_raw().hex()
+
+
+def is_signed_by(public_keys: Iterable[str], signature: bytes, message: bytes) -> bool:
+    """Whether one of these keys (hex) made the signature; a key that is none made nothing."""
+    for key in public_keys:
+        try:
+            Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, message)
+        except (InvalidSignature, ValueError):
+            continue
+        return True
+    return False
 
 
 def _checksum(body: str) -> str:

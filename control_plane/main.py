@@ -15,8 +15,10 @@ from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
 from control_plane.access.first_token import ensure_first_admin
+from control_plane.access.last_used import LastUsed
 from control_plane.access.repository import principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
+from control_plane.audit.endpoints import router as audit_router
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.key_endpoints import router as keys_router
@@ -42,6 +44,7 @@ from control_plane.regions.repository import principal_by_credential
 from control_plane.regions.service import Regions
 from control_plane.reporters.endpoints import router as reporters_router
 from control_plane.rollout import repository as rollout_repository
+from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.changes import Rollout
 from control_plane.rollout.drift import drift_job
 from control_plane.rollout.endpoints import router as rollout_router
@@ -77,6 +80,8 @@ from control_plane.web.request_ids import RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
+NODES_REMEMBERED_S = 2.0
+"""How long a region's credential is let in again without a look at the database."""
 
 
 class State(TypedDict):
@@ -90,6 +95,7 @@ class State(TypedDict):
     streams: OpenStreams
     rollout: Rollout
     reports: Reports
+    acks: AckDesk
     rollouts: RolloutEngine
     jobs: Registry
     metrics: Metrics
@@ -104,6 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
     signer = Signer(settings.signing_key())
     webhook_keys = WebhookKeys(settings.signing_key())
     first_token = settings.first_admin_token()
+    last_used = LastUsed()
     metrics = Metrics()
 
     @asynccontextmanager
@@ -115,7 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
             pool_size=settings.database_pool_size,
         )
         watcher = HeadWatcher(database, settings.heartbeat_s)
-        reports = Reports(database)
+        reports, acks = Reports(database), AckDesk(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports)
         app.state.watcher = watcher
         writer = ConfigWriter(database, signer, QuotaGuard(_now_us), heartbeat_s=settings.heartbeat_s)
@@ -128,6 +135,8 @@ def create_app(settings: Settings) -> FastAPI:
         tasks = [bootstrap, asyncio.create_task(watcher.run()), asyncio.create_task(streams.run())]
         questions = NodeQuestions(database)
         tasks += [asyncio.create_task(leadership.run()), asyncio.create_task(questions.run())]
+        tasks.append(asyncio.create_task(acks.run()))
+        tasks.append(asyncio.create_task(last_used.run(database)))
         try:
             yield State(
                 settings=settings,
@@ -138,6 +147,7 @@ def create_app(settings: Settings) -> FastAPI:
                 streams=streams,
                 rollout=Rollout(database, watcher, settings.heartbeat_s),
                 reports=reports,
+                acks=acks,
                 rollouts=engine,
                 jobs=registry,
                 metrics=metrics,
@@ -154,6 +164,7 @@ def create_app(settings: Settings) -> FastAPI:
                 with suppress(asyncio.CancelledError):
                     await task
             await streams.record()
+            await last_used.write(database)
             await database.close()
 
     app = FastAPI(
@@ -178,6 +189,7 @@ def create_app(settings: Settings) -> FastAPI:
         rollout_router,
         rollouts_router,
         tokens_router,
+        audit_router,
         jobs_router,
         nodes_router,
         load_router,
@@ -197,6 +209,8 @@ def create_app(settings: Settings) -> FastAPI:
         Authentication,
         lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
         max_failures=settings.max_failed_authentications,
+        last_used=last_used,
+        remember_s={"/internal/": NODES_REMEMBERED_S},
     )
     app.add_middleware(RequestIds)
     app.add_middleware(Measured, metrics=metrics)

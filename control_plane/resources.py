@@ -1,9 +1,11 @@
 """The one shape of a configurable resource: create, upsert, read, list, delete, the same for all of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
@@ -68,9 +70,17 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         """One resource."""
         return self.view(await self.row(session, name))
 
-    async def list_page(self, session: AsyncSession, page: Page) -> Listing[Shown]:
-        """One page of them, by name."""
-        return listing(await self.rows.page(session, page), page, self.name_of, self.view)
+    async def list_page(
+        self,
+        session: AsyncSession,
+        page: Page,
+        *,
+        prefix: str | None = None,
+        where: Sequence[ColumnElement[bool]] = (),
+    ) -> Listing[Shown]:
+        """One page of those whose name begins with ``prefix`` and for which all of ``where`` holds."""
+        rows = await self.rows.page(session, page, prefix=prefix, where=where)
+        return listing(rows, page, lambda row: self.rows.key(row, page), self.view)
 
     async def create(self, write: ConfigWrite, name: str, body: Input) -> Shown:
         """Make one whose name is free."""

@@ -95,7 +95,7 @@ class Node:
             settings.node, settings.region, version("tidegate"), self._config, self._decided,
         )  # fmt: skip
         region_key = region_private_key(settings.region_credential.get_secret_value())
-        self._peers = HttpPeers(settings.region, region_key, self._public_key_of)
+        self._peers = HttpPeers(settings.region, region_key, self._public_keys_of)
         self._reconciler = Reconciler(
             settings.region, RedisCountStore(self._store, settings.node), self._peers, clock, self._index_in_force
         )
@@ -128,9 +128,9 @@ class Node:
         """What decides, for doors that are made outside."""
         return self._decider
 
-    def _public_key_of(self, region: str) -> str | None:
+    def _public_keys_of(self, region: str) -> tuple[str, ...]:
         known = self._decider.index.book.regions.get(region)
-        return None if known is None else known.public_key
+        return () if known is None else known.keys_at(self._clock.now_us() / 1e6)
 
     def _decided(self) -> Decided:
         tally = self._tally

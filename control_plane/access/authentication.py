@@ -8,8 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contract.credentials import secret_sha256
+from control_plane.access.last_used import LastUsed
 from control_plane.access.principals import Principal
-from control_plane.access.throttle import FailureThrottle
+from control_plane.access.remembered import Remembered
+from control_plane.access.throttle import Attempter, FailureThrottle, KnownGood, NarrowGate
 from control_plane.database import Database
 from control_plane.errors import ControlPlaneError, TooManyFailuresError, UnauthenticatedError
 from control_plane.web import problems
@@ -22,13 +24,26 @@ class Authentication:
     """ASGI middleware: puts the caller into ``scope["principal"]``.
 
     ``lookups`` says, by path prefix, how a credential's SHA-256 is found; other paths are public. The comparison is
-    the database's, on the hash of a secret, so its timing tells nothing about the secret.
+    the database's, on the hash of a secret, so its timing tells nothing about the secret. ``remember_s`` says, by path
+    prefix, for how long one that was found is let in without another look.
     """
 
-    def __init__(self, app: ASGIApp, *, lookups: Mapping[str, Lookup], max_failures: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        lookups: Mapping[str, Lookup],
+        max_failures: int,
+        last_used: LastUsed | None = None,
+        remember_s: Mapping[str, float] | None = None,
+    ) -> None:
         self._app = app
         self._lookups = lookups
         self._throttles = {prefix: FailureThrottle(max_failures) for prefix in lookups}
+        self._gates = {prefix: NarrowGate() for prefix in lookups}
+        self._known_good = KnownGood()
+        self._last_used = last_used
+        self._remembered = {prefix: Remembered(keep_s) for prefix, keep_s in (remember_s or {}).items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let through who is known."""
@@ -36,24 +51,47 @@ class Authentication:
         if scope["type"] != "http" or prefix is None:
             return await self._app(scope, receive, send)
         try:
-            scope["principal"] = await self._authenticate(scope, prefix)
+            principal = scope["principal"] = await self._authenticate(scope, prefix)
         except ControlPlaneError as error:
             return await problems.of_error(error)(scope, receive, send)
+        if self._last_used is not None:
+            self._last_used.note(principal.id)
         return await self._app(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, prefix: str) -> Principal:
         address = scope["client"][0] if scope.get("client") else "unknown"
         throttle = self._throttles[prefix]
         secret = _bearer(scope)
-        blocked_s = throttle.blocked_for_s(address, time.monotonic())
+        sha256 = secret_sha256(secret)
+        attempter = Attempter.of(address, secret)
+        blocked_s = throttle.blocked_for_s(attempter, time.monotonic())
+        database: Database = scope["state"]["database"]
+        if blocked_s and sha256 not in self._known_good:
+            # it may still be right: then the one who guesses beside it must not keep it out
+            if self._gates[prefix].full:
+                raise TooManyFailuresError(math.ceil(blocked_s))
+            async with self._gates[prefix].turn():
+                principal = await self._look_up(database, prefix, sha256)
+        else:
+            principal = await self._look_up(database, prefix, sha256)
+        if principal is not None:
+            self._known_good.add(sha256)
+            return principal
+        self._known_good.discard(sha256)
+        throttle.failed(attempter, time.monotonic())
         if blocked_s:
             raise TooManyFailuresError(math.ceil(blocked_s))
-        database: Database = scope["state"]["database"]
+        raise UnauthenticatedError("The credential is not known, has expired or was revoked.")
+
+    async def _look_up(self, database: Database, prefix: str, sha256: str) -> Principal | None:
+        remembered = self._remembered.get(prefix)
+        principal = None if remembered is None else remembered.get(sha256, time.monotonic())
+        if principal is not None:
+            return principal
         async with database.read() as session:
-            principal = await self._lookups[prefix](session, secret_sha256(secret))
-        if principal is None:
-            throttle.failed(address, time.monotonic())
-            raise UnauthenticatedError("The credential is not known, has expired or was revoked.")
+            principal = await self._lookups[prefix](session, sha256)
+        if principal is not None and remembered is not None:
+            remembered.put(sha256, principal, time.monotonic())
         return principal
 
 

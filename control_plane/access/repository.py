@@ -1,6 +1,9 @@
 """Queries on tokens."""
 
-from sqlalchemy import func, or_, select
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.models import Token
@@ -8,10 +11,22 @@ from control_plane.access.principals import Principal
 
 
 async def principal_by_secret(session: AsyncSession, sha256: str) -> Principal | None:
-    """Who holds the token with this hash, unless it is revoked or expired."""
+    """Who holds the token with this hash, unless it is revoked or expired; after a rotation the hash before it too."""
     in_force = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
-    row = (await session.execute(select(Token.token_id, Token.name, Token.role).where(Token.sha256 == sha256, in_force))).one_or_none()
+    before = (Token.previous_sha256 == sha256) & (Token.previous_expires_at > func.now())
+    query = select(Token.token_id, Token.name, Token.role).where(or_(Token.sha256 == sha256, before), in_force)
+    row = (await session.execute(query)).one_or_none()
     return None if row is None else Principal(row.name, row.role, row.token_id)
+
+
+async def note_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:
+    """Record when tokens were last used; another replica may know of a later use."""
+    ids = sorted(used)  # in one order, so that two replicas never wait for each other in a circle
+    for token_id in ids:
+        newer = or_(Token.last_used_at.is_(None), Token.last_used_at < used[token_id])
+        await session.execute(
+            update(Token).where(Token.token_id == token_id, newer).values(last_used_at=used[token_id])
+        )
 
 
 async def any_admin(session: AsyncSession) -> bool:

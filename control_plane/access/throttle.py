@@ -1,10 +1,34 @@
-"""A bound on wrong credentials by client address: in memory, per replica, never growing past its size."""
+"""A bound on wrong credentials by address and how the credential begins: in memory, per replica, of a fixed size.
 
+Behind an ingress everybody has one address. So an attempt is never refused by that alone: a right credential is let in
+whatever others did. What wrong ones cost is bounded by a narrow gate in front of the look-up.
+"""
+
+import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 WINDOW_S = 60.0
-MAX_ADDRESSES = 10_000
+MAX_ATTEMPTERS = 10_000
+MAX_KNOWN_GOOD = 10_000
+LOOK_UPS_AT_ONCE = 2
+LOOK_UP_DELAY_S = 0.05
+MAX_WAITING = 100
+SHOWN_CHARACTERS = 8
+
+
+class Attempter(NamedTuple):
+    """Who tries: an address, and how the credential begins."""
+
+    address: str
+    prefix: str
+
+    @classmethod
+    def of(cls, address: str, secret: str) -> "Attempter":
+        """Who tries this secret."""
+        return cls(address, secret[:SHOWN_CHARACTERS])
 
 
 class _Failures(NamedTuple):
@@ -13,24 +37,69 @@ class _Failures(NamedTuple):
 
 
 class FailureThrottle:
-    """Counts failures per address in windows of a minute; the address longest without a failure is forgotten first."""
+    """Counts failures per attempter in windows of a minute; who is longest without a failure is forgotten first."""
 
     def __init__(self, max_failures: int) -> None:
         self._max = max_failures
-        self._failures: OrderedDict[str, _Failures] = OrderedDict()
+        self._failures: OrderedDict[Attempter, _Failures] = OrderedDict()
 
-    def blocked_for_s(self, address: str, now_s: float) -> float:
-        """How long ``address`` must wait before it may try again; 0 when it may now."""
-        seen = self._failures.get(address)
+    def blocked_for_s(self, attempter: Attempter, now_s: float) -> float:
+        """How long ``attempter`` counts as guessing; 0 when it does not."""
+        seen = self._failures.get(attempter)
         if seen is None or seen.failures < self._max:
             return 0.0
         return max(0.0, seen.since_s + WINDOW_S - now_s)
 
-    def failed(self, address: str, now_s: float) -> None:
+    def failed(self, attempter: Attempter, now_s: float) -> None:
         """Count one wrong credential."""
-        seen = self._failures.pop(address, None)
+        seen = self._failures.pop(attempter, None)
         if seen is None or now_s >= seen.since_s + WINDOW_S:
             seen = _Failures(now_s, 0)
-        self._failures[address] = _Failures(seen.since_s, seen.failures + 1)
-        while len(self._failures) > MAX_ADDRESSES:
+        self._failures[attempter] = _Failures(seen.since_s, seen.failures + 1)
+        while len(self._failures) > MAX_ATTEMPTERS:
             self._failures.popitem(last=False)
+
+
+class KnownGood:
+    """Hashes of credentials that were right before: they never wait. They are looked up all the same."""
+
+    def __init__(self) -> None:
+        self._hashes: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._hashes
+
+    def add(self, sha256: str) -> None:
+        """Remember one; the oldest is forgotten when there are too many."""
+        self._hashes[sha256] = None
+        while len(self._hashes) > MAX_KNOWN_GOOD:
+            self._hashes.popitem(last=False)
+
+    def discard(self, sha256: str) -> None:
+        """Forget one that is no longer right."""
+        self._hashes.pop(sha256, None)
+
+
+class NarrowGate:
+    """Lets two look-ups through at a time, 50 ms each: 40 guesses a second at most, and the database hardly notices."""
+
+    def __init__(self, delay_s: float = LOOK_UP_DELAY_S) -> None:
+        self._delay_s = delay_s
+        self._turns = asyncio.Semaphore(LOOK_UPS_AT_ONCE)
+        self._waiting = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so many wait that another one would wait for seconds."""
+        return self._waiting >= MAX_WAITING
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn and hold it while the block runs."""
+        self._waiting += 1
+        try:
+            async with self._turns:
+                await asyncio.sleep(self._delay_s)
+                yield
+        finally:
+            self._waiting -= 1

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.clients.models import ClientRow
 from control_plane.clients.schemas import (
     ClientCreate,
     ClientReplace,
@@ -19,8 +20,9 @@ from control_plane.clients.service import Clients, Overrides
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing
+from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Name, Text
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, PageQuery, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/clients", tags=["clients"], dependencies=[Depends(by_method)])
 _clients = Clients()
@@ -29,13 +31,15 @@ _clients = Clients()
 @router.get("")
 async def list_clients(
     session: Reading,
-    page: PageQuery,
+    page: Annotated[Page, sorted_by("client", "plan", "status", "external_id", "created_at")],
+    prefix: Prefix = None,
     plan: Name | None = None,
     status: Status | None = None,
     external_id: Annotated[Text | None, Query()] = None,
 ) -> Listing[ClientView]:
-    """Clients by name, all or those of a plan, status or external id."""
-    return await _clients.filtered_page(session, page, plan=plan, status=status, external_id=external_id)
+    """Clients, all or those of a plan, status or external id."""
+    where = equal((ClientRow.plan, plan), (ClientRow.status, status), (ClientRow.external_id, external_id))
+    return await _clients.list_page(session, page, prefix=prefix, where=where)
 
 
 @router.post("", status_code=201, response_model=ClientView)

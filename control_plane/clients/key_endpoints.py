@@ -1,6 +1,7 @@
 """``/v1/clients/{client}/keys`` and ``/v1/keys``."""
 
 import secrets
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -9,38 +10,44 @@ from fastapi.responses import Response
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import by_method
 from control_plane.clients import keys, repository
-from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyView
+from control_plane.clients.models import KeyRow
+from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.clients.service import Clients
 from control_plane.reading import Reading, shown
 from control_plane.rollout.changes import Changing
-from control_plane.web.fields import ClientName
-from control_plane.web.pages import Listing, PageQuery, listing
+from control_plane.storage import equal
+from control_plane.web.fields import ClientName, Text
+from control_plane.web.pages import Listing, Page, listing, sorted_by
 
 router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[Depends(by_method)])
 _clients = Clients()
+_Keys = Annotated[Page, sorted_by("key_id", "name", "created_at", "expires_at", "last_used")]
 KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-f]{16}$")]
 
 
 @router.get("/keys")
 async def find_keys(
     session: Reading,
-    page: PageQuery,
+    page: _Keys,
     prefix: Annotated[
         str,
         Query(min_length=3, max_length=16, pattern=r"^[!-~]+$", description="how the secret begins; never all of it"),
     ],
 ) -> Listing[KeyView]:
     """Keys whose secret begins like this."""
-    rows = await repository.keys_by_prefix(prefix).page(session, page)
-    return listing(rows, page, lambda row: row.key_id, keys.view)
+    rows = repository.keys_by_prefix(prefix)
+    return listing(await rows.page(session, page), page, lambda row: rows.key(row, page), keys.view)
 
 
 @router.get("/clients/{client}/keys")
-async def list_keys(client: ClientName, session: Reading, page: PageQuery) -> Listing[KeyView]:
-    """A client's keys by id."""
+async def list_keys(
+    client: ClientName, session: Reading, page: _Keys, name: Annotated[Text | None, Query()] = None
+) -> Listing[KeyView]:
+    """A client's keys, all or those of a name."""
     await _clients.row(session, client)
-    rows = await repository.keys_of(client).page(session, page)
-    return listing(rows, page, lambda row: row.key_id, keys.view)
+    rows = repository.keys_of(client)
+    found = await rows.page(session, page, where=equal((KeyRow.name, name)))
+    return listing(found, page, lambda row: rows.key(row, page), keys.view)
 
 
 @router.post("/clients/{client}/keys", status_code=201, response_model=KeyCreated)
@@ -76,5 +83,23 @@ async def get_key(client: ClientName, key_id: KeyId, session: Reading) -> Respon
 async def revoke_key(client: ClientName, key_id: KeyId, change: Changing) -> Response:
     """Revoke a key."""
     async with change.begin() as write:
-        await keys.revoke(write, client, key_id)
+        await keys.revoke(write, client, key_id, change.preconditions)
     return await change.answer(None, 204)
+
+
+@router.post("/clients/{client}/keys/{key_id}/rotate", status_code=201, response_model=KeyCreated)
+async def rotate_key(client: ClientName, key_id: KeyId, body: KeyRotate, change: Changing) -> Response:
+    """Make a key in place of this one, which works for `overlap_s` more seconds. The secret is shown this once."""
+    new_key_id = f"key_{secrets.token_hex(8)}"
+    async with change.begin() as write:
+        view = await keys.rotate(
+            write,
+            client,
+            key_id,
+            body,
+            change.preconditions,
+            new_key_id=new_key_id,
+            now=datetime.now(UTC),
+            random=secrets.token_bytes(RANDOM_BYTES),
+        )
+    return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{new_key_id}", secret=True)

@@ -1,13 +1,16 @@
 """What can be done with keys: made or taken in, shown without their secret, revoked."""
 
+from datetime import datetime, timedelta
+
 from contract.config import ApiKey
 from contract.credentials import make_credential, secret_sha256
 from control_plane.clients import repository
 from control_plane.clients.models import KeyRow
-from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyView
+from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
+from control_plane.web.etags import Preconditions
 
 SHOWN_CHARACTERS = 8
 MIN_DISTINCT_CHARACTERS = 8
@@ -22,6 +25,7 @@ def view(row: KeyRow) -> KeyView:
         prefix=row.prefix,
         created_at=row.created_at,
         expires_at=row.expires_at,
+        last_used=row.last_used_at,
     )
 
 
@@ -45,20 +49,66 @@ async def create(write: ConfigWrite, client: str, body: KeyCreate, *, key_id: st
     write.session.add(row)
     await write.session.flush()
     write.record("key", f"{client}/{key_id}", None, view(row))
-    expires_at = None if body.expires_at is None else body.expires_at.timestamp()
-    write.publish(ApiKey(sha256=sha256, key_id=key_id, client=client, expires_at=expires_at))
+    _publish(write, row)
     return KeyCreated(
         key_id=key_id, secret=made, client=client, name=row.name, prefix=row.prefix, expires_at=row.expires_at
     )
 
 
-async def revoke(write: ConfigWrite, client: str, key_id: str) -> None:
+async def rotate(
+    write: ConfigWrite,
+    client: str,
+    key_id: str,
+    body: KeyRotate,
+    preconditions: Preconditions,
+    *,
+    new_key_id: str,
+    now: datetime,
+    random: bytes,
+) -> KeyCreated:
+    """Make a key in place of ``key_id``, which works for ``overlap_s`` more seconds; with 0 it is revoked at once."""
+    row = await _existing(write, client, key_id, preconditions)
+    created = await create(
+        write,
+        client,
+        KeyCreate.model_construct(
+            name=body.name or row.name, expires_at=body.expires_at, secret=None, secret_sha256=None
+        ),
+        key_id=new_key_id,
+        random=random,
+    )
+    if body.overlap_s == 0:
+        await _revoke(write, row)
+        return created
+    before = view(row)
+    until = now + timedelta(seconds=body.overlap_s)
+    row.expires_at = until if row.expires_at is None else min(until, row.expires_at)
+    _publish(write, row)
+    write.record("key", f"{client}/{key_id}", before, view(row), "rotate")
+    return created
+
+
+async def revoke(write: ConfigWrite, client: str, key_id: str, preconditions: Preconditions) -> None:
     """Delete a key; nodes refuse it from this revision on."""
+    await _revoke(write, await _existing(write, client, key_id, preconditions))
+
+
+async def _existing(write: ConfigWrite, client: str, key_id: str, preconditions: Preconditions) -> KeyRow:
     row = await repository.keys_of(client).find(write.session, key_id)
     if row is None:
         raise missing(client, key_id)
+    preconditions.check(view(row))
+    return row
+
+
+def _publish(write: ConfigWrite, row: KeyRow) -> None:
+    expires_at = None if row.expires_at is None else row.expires_at.timestamp()
+    write.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=expires_at))
+
+
+async def _revoke(write: ConfigWrite, row: KeyRow) -> None:
     await write.session.delete(row)
-    write.record("key", f"{client}/{key_id}", view(row), None, "revoke")
+    write.record("key", f"{row.client}/{row.key_id}", view(row), None, "revoke")
     write.withdraw(DocumentKey("key", row.sha256))
 
 

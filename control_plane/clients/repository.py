@@ -1,27 +1,42 @@
 """Queries on clients, keys and overrides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
-from sqlalchemy import literal, or_, select
+from sqlalchemy import ARRAY, DateTime, Text, cast, column, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
 from control_plane.storage import NamedRows
-from control_plane.web.pages import Page
 
-clients = NamedRows(ClientRow, ClientRow.client)
+clients = NamedRows(
+    ClientRow,
+    ClientRow.client,
+    sortable={
+        "plan": ClientRow.plan,
+        "status": ClientRow.status,
+        "external_id": ClientRow.external_id,
+        "created_at": ClientRow.created_at,
+    },
+)
+_KEYS_BY = {
+    "name": KeyRow.name,
+    "created_at": KeyRow.created_at,
+    "expires_at": KeyRow.expires_at,
+    "last_used": KeyRow.last_used_at,
+}
 
 
 def keys_of(client: str) -> NamedRows[KeyRow]:
     """The keys of one client."""
-    return NamedRows(KeyRow, KeyRow.key_id, KeyRow.client == client)
+    return NamedRows(KeyRow, KeyRow.key_id, KeyRow.client == client, _KEYS_BY)
 
 
 def keys_by_prefix(prefix: str) -> NamedRows[KeyRow]:
     """Keys whose secret begins like ``prefix``, as far as either is known."""
     longer = KeyRow.prefix.startswith(prefix, autoescape=True)
     shorter = literal(prefix).startswith(KeyRow.prefix)
-    return NamedRows(KeyRow, KeyRow.key_id, or_(longer, shorter))
+    return NamedRows(KeyRow, KeyRow.key_id, or_(longer, shorter), _KEYS_BY)
 
 
 def overrides_of(client: str) -> NamedRows[OverrideRow]:
@@ -34,25 +49,22 @@ async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:
     return await session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256))
 
 
-async def page_of_clients(
-    session: AsyncSession, page: Page, plan: str | None, status: str | None, external_id: str | None
-) -> Sequence[ClientRow]:
-    """Clients that have all that is asked for."""
-    wanted = [
-        column == value
-        for column, value in (
-            (ClientRow.plan, plan),
-            (ClientRow.status, status),
-            (ClientRow.external_id, external_id),
-        )
-        if value is not None
-    ]
-    within = None
-    for condition in wanted:
-        within = condition if within is None else within & condition
-    return await NamedRows(ClientRow, ClientRow.client, within).page(session, page)
-
-
 async def key_hashes(session: AsyncSession, client: str) -> Sequence[str]:
     """The hashes of a client's keys, which name their documents."""
     return (await session.scalars(select(KeyRow.sha256).where(KeyRow.client == client))).all()
+
+
+async def note_keys_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:
+    """Record when keys (by ``key_id``) were last used; an earlier time than the known one changes nothing."""
+    if not used:
+        return
+    seen = (
+        func.unnest(cast(list(used), ARRAY(Text)), cast(list(used.values()), ARRAY(DateTime(timezone=True))))
+        .table_valued(column("key_id", Text), column("at", DateTime(timezone=True)))
+        .render_derived("seen")
+    )
+    newer = KeyRow.last_used_at.is_(None) | (KeyRow.last_used_at < seen.c.at)
+    await session.execute(
+        update(KeyRow).where(KeyRow.key_id == seen.c.key_id, newer).values(last_used_at=seen.c.at),
+        execution_options={"synchronize_session": False},
+    )

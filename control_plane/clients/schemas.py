@@ -1,7 +1,7 @@
 """The shapes of clients, keys and overrides."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -13,6 +13,7 @@ from control_plane.web.fields import (
     ClientName,
     Expiry,
     Name,
+    OverlapS,
     Sha256,
     Text,
     View,
@@ -113,12 +114,25 @@ class KeyCreated(View):
 class KeyView(View):
     """A key as it is, without secret or hash; ``prefix`` is how its secret begins, if that was seen."""
 
+    UNTAGGED: ClassVar[set[str]] = {"last_used"}
+
     key_id: str
     client: str
     name: str | None
     prefix: str | None
     created_at: datetime
     expires_at: datetime | None
+    last_used: datetime | None
+    """As nodes reported it, a minute or so behind."""
+
+
+class KeyRotate(Body):
+    """A new key in place of one that goes on working for ``overlap_s`` seconds."""
+
+    overlap_s: OverlapS = 0
+    name: Text | None = None
+    """That of the key before it by default."""
+    expires_at: Expiry | None = None
 
 
 class OverrideReplace(Body):

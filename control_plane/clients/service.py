@@ -4,7 +4,6 @@ from typing import cast
 
 import msgspec
 from pydantic import BaseModel
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Client, Override
 from contract.limits import violations
@@ -25,7 +24,6 @@ from control_plane.plans.service import Plans
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
-from control_plane.web.pages import Listing, Page, listing
 
 MAX_OVERRIDES = 100
 
@@ -92,13 +90,6 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
     def audited(self, row: ClientRow) -> ClientRecord:
         """The client with its overrides."""
         return to_record(row)
-
-    async def filtered_page(
-        self, session: AsyncSession, page: Page, *, plan: str | None, status: str | None, external_id: str | None
-    ) -> Listing[ClientView]:
-        """One page of the clients that have all that is asked for."""
-        rows = await repository.page_of_clients(session, page, plan, status, external_id)
-        return listing(rows, page, self.name_of, self.view)
 
     async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
         """Make or change a client; its plan must exist."""

@@ -4,22 +4,25 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.limits.filters import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.limits.service import OutsideLimits
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Prefix
 
 router = APIRouter(prefix="/v1/limits", tags=["limits outside plans"], dependencies=[Depends(by_method)])
 _limits = OutsideLimits()
 
 
 @router.get("")
-async def list_limits(session: Reading, page: PageQuery) -> Listing[LimitView]:
-    """Limits outside plans, by name."""
-    return await _limits.list_page(session, page)
+async def list_limits(
+    session: Reading, page: LimitPages, wanted: LimitFilter, prefix: Prefix = None
+) -> Listing[LimitView]:
+    """Limits outside plans."""
+    return await _limits.list_page(session, page, prefix=prefix, where=wanted)
 
 
 @router.post("", status_code=201, response_model=LimitView)

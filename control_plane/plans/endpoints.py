@@ -1,9 +1,12 @@
 """``/v1/plans`` and each plan's limits."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.limits.filters import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
 from control_plane.plans.service import PlanLimits, Plans
@@ -11,16 +14,18 @@ from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/plans", tags=["plans"], dependencies=[Depends(by_method)])
 _plans = Plans()
 
 
 @router.get("")
-async def list_plans(session: Reading, page: PageQuery) -> Listing[PlanView]:
-    """Plans by name."""
-    return await _plans.list_page(session, page)
+async def list_plans(
+    session: Reading, page: Annotated[Page, sorted_by("plan", "priority")], prefix: Prefix = None
+) -> Listing[PlanView]:
+    """Plans, all or those whose name begins like this."""
+    return await _plans.list_page(session, page, prefix=prefix)
 
 
 @router.post("", status_code=201, response_model=PlanView)
@@ -55,9 +60,12 @@ async def delete_plan(plan: Name, change: Changing) -> Response:
 
 
 @router.get("/{plan}/limits")
-async def list_plan_limits(plan: Name, session: Reading, page: PageQuery) -> Listing[LimitView]:
+async def list_plan_limits(
+    plan: Name, session: Reading, page: LimitPages, wanted: LimitFilter, prefix: Prefix = None
+) -> Listing[LimitView]:
     """A plan's limits by name (the plan itself lists them in their order)."""
-    return await PlanLimits(await _plans.row(session, plan)).list_page(session, page)
+    limits = PlanLimits(await _plans.row(session, plan))
+    return await limits.list_page(session, page, prefix=prefix, where=wanted)
 
 
 @router.post("/{plan}/limits", status_code=201, response_model=LimitView)

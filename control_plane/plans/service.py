@@ -35,7 +35,7 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
     """Plans with all their limits."""
 
     noun = "plan"
-    rows = NamedRows(PlanRow, PlanRow.plan)
+    rows = NamedRows(PlanRow, PlanRow.plan, sortable={"priority": PlanRow.priority})
 
     def name_of(self, row: PlanRow) -> str:
         """The plan's name."""

@@ -1,6 +1,8 @@
 """``/v1/regions``."""
 
 import secrets
+from datetime import UTC, datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -8,12 +10,14 @@ from fastapi.responses import Response
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import Caller, admin_only, by_method, require
 from control_plane.reading import Reading, shown
-from control_plane.regions.schemas import RegionCreate, RegionCredential, RegionReplace, RegionView
+from control_plane.regions.schemas import CredentialRequest, RegionCreate, RegionCredential, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
+
+NO_OVERLAP = CredentialRequest()
 
 
 def routes(regions: Regions) -> APIRouter:
@@ -21,9 +25,11 @@ def routes(regions: Regions) -> APIRouter:
     router = APIRouter(prefix="/v1/regions", tags=["regions"], dependencies=[Depends(by_method)])
 
     @router.get("")
-    async def list_regions(session: Reading, page: PageQuery) -> Listing[RegionView]:
+    async def list_regions(
+        session: Reading, page: Annotated[Page, sorted_by("region")], prefix: Prefix = None
+    ) -> Listing[RegionView]:
         """Regions by name."""
-        return await regions.list_page(session, page)
+        return await regions.list_page(session, page, prefix=prefix)
 
     @router.post("", status_code=201, response_model=RegionView)
     async def create_region(body: RegionCreate, change: Changing) -> Response:
@@ -57,10 +63,17 @@ def routes(regions: Regions) -> APIRouter:
     @router.post(
         "/{region}/credentials", status_code=201, response_model=RegionCredential, dependencies=[Depends(admin_only)]
     )
-    async def issue_region_credential(region: Name, change: Changing) -> Response:
-        """Give the region's nodes a new credential, shown this once; the one before ceases to work."""
+    async def issue_region_credential(region: Name, change: Changing, body: CredentialRequest = NO_OVERLAP) -> Response:
+        """Give the region's nodes a new credential, shown this once; the one before it works `overlap_s` longer."""
         async with change.begin() as write:
-            view = await regions.issue_credential(write, region, secrets.token_bytes(RANDOM_BYTES))
+            view = await regions.issue_credential(
+                write,
+                region,
+                body.overlap_s,
+                change.preconditions,
+                now=datetime.now(UTC),
+                random=secrets.token_bytes(RANDOM_BYTES),
+            )
         return await change.answer(view, 201, secret=True)
 
     return router

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Principal
@@ -15,6 +15,7 @@ async def names(session: AsyncSession) -> Sequence[str]:
 
 
 async def principal_by_credential(session: AsyncSession, sha256: str) -> Principal | None:
-    """The region whose credential has this hash."""
-    name = await session.scalar(select(RegionRow.region).where(RegionRow.credential_sha256 == sha256))
+    """The region whose credential has this hash; after a rotation with an overlap the one before it too."""
+    before = (RegionRow.previous_credential_sha256 == sha256) & (RegionRow.previous_expires_at > func.now())
+    name = await session.scalar(select(RegionRow.region).where(or_(RegionRow.credential_sha256 == sha256, before)))
     return None if name is None else Principal(name, "region")

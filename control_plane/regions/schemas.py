@@ -1,12 +1,13 @@
 """The shapes of a region."""
 
+from datetime import datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, StringConstraints, field_validator
 
 from contract.credentials import credential_kind
-from control_plane.web.fields import Body, Name, View
+from control_plane.web.fields import Body, Name, OverlapS, View
 
 
 def _peer_url(value: str) -> str:
@@ -58,6 +59,16 @@ class RegionView(View):
     region: str
     peer_url: str | None
     public_key: str | None
+    public_keys: list[str]
+    """Every key that its nodes may sign with now: two while a rotation overlaps."""
+    previous_expires_at: datetime | None
+    """Until when the credential before the last rotation works too."""
+
+
+class CredentialRequest(Body):
+    """A new credential; the one before it works for ``overlap_s`` more seconds."""
+
+    overlap_s: OverlapS = 0
 
 
 class RegionCredential(View):
@@ -66,3 +77,5 @@ class RegionCredential(View):
     region: str
     credential: str
     public_key: str
+    previous_expires_at: datetime | None
+    """Until when the credential before it works too."""

@@ -68,9 +68,9 @@ class ConfigWrite:
         self._events: list[trail.Event] = []
         self._row_changed = False
 
-    def publish(self, document: Document) -> None:
-        """From this revision on, nodes have ``document``."""
-        self._documents[key_of(document)] = canonical(document)
+    def publish(self, document: Document, key: DocumentKey | None = None) -> None:
+        """From this revision on, nodes have ``document``, under its own name unless ``key`` says another."""
+        self._documents[key or key_of(document)] = canonical(document)
 
     @property
     def stager(self) -> Stager:

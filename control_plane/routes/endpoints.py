@@ -1,6 +1,7 @@
 """``/v1/endpoints`` and ``/v1/backends``."""
 
 from datetime import UTC, datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -10,6 +11,7 @@ from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing
 from control_plane.routes import factors
+from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (
     BackendCreate,
     BackendDetail,
@@ -22,8 +24,9 @@ from control_plane.routes.schemas import (
     ManualFactorView,
 )
 from control_plane.routes.service import Backends, Endpoints
+from control_plane.storage import equal
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1", tags=["route table"], dependencies=[Depends(by_method)])
 _backends = Backends()
@@ -31,9 +34,14 @@ _endpoints = Endpoints()
 
 
 @router.get("/backends")
-async def list_backends(session: Reading, page: PageQuery) -> Listing[BackendView]:
-    """Backends by name."""
-    return await _backends.list_page(session, page)
+async def list_backends(
+    session: Reading,
+    page: Annotated[Page, sorted_by("backend", "adaptive")],
+    prefix: Prefix = None,
+    adaptive: Name | None = None,
+) -> Listing[BackendView]:
+    """Backends, all or those that a policy protects."""
+    return await _backends.list_page(session, page, prefix=prefix, where=equal((BackendRow.adaptive, adaptive)))
 
 
 @router.post("/backends", status_code=201, response_model=BackendDetail)
@@ -96,9 +104,16 @@ async def delete_manual_factor(backend: Name, change: Changing) -> Response:
 
 
 @router.get("/endpoints")
-async def list_endpoints(session: Reading, page: PageQuery) -> Listing[EndpointView]:
-    """Endpoints by name."""
-    return await _endpoints.list_page(session, page)
+async def list_endpoints(
+    session: Reading,
+    page: Annotated[Page, sorted_by("endpoint", "path", "backend", "cost")],
+    prefix: Prefix = None,
+    backend: Name | None = None,
+    exempt: bool | None = None,
+) -> Listing[EndpointView]:
+    """Endpoints, all or those of a backend."""
+    where = equal((EndpointRow.backend, backend), (EndpointRow.exempt, exempt))
+    return await _endpoints.list_page(session, page, prefix=prefix, where=where)
 
 
 @router.post("/endpoints", status_code=201, response_model=EndpointView)

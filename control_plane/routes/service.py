@@ -25,7 +25,7 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
     """What serves endpoints."""
 
     noun = "backend"
-    rows = NamedRows(BackendRow, BackendRow.backend)
+    rows = NamedRows(BackendRow, BackendRow.backend, sortable={"adaptive": BackendRow.adaptive})
 
     def name_of(self, row: BackendRow) -> str:
         """The backend's name."""
@@ -112,7 +112,11 @@ class Endpoints(Resource[EndpointRow, EndpointFields, EndpointView]):
     """Routes: method and path template."""
 
     noun = "endpoint"
-    rows = NamedRows(EndpointRow, EndpointRow.endpoint)
+    rows = NamedRows(
+        EndpointRow,
+        EndpointRow.endpoint,
+        sortable={"path": EndpointRow.path, "backend": EndpointRow.backend, "cost": EndpointRow.cost},
+    )
     backends = Backends()
 
     def name_of(self, row: EndpointRow) -> str:

@@ -6,7 +6,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.access.models import Token
 from control_plane.storage import NamedRows
 
-live = NamedRows(Token, Token.token_id, Token.revoked_at.is_(None))
+live = NamedRows(
+    Token,
+    Token.token_id,
+    Token.revoked_at.is_(None),
+    {
+        "name": Token.name,
+        "role": Token.role,
+        "created_at": Token.created_at,
+        "expires_at": Token.expires_at,
+        "last_used": Token.last_used_at,
+    },
+)
 live_by_name = NamedRows(Token, Token.name, Token.revoked_at.is_(None))
 
 

@@ -1,12 +1,12 @@
 """The shapes of a token."""
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from control_plane.access.principals import TokenRole
-from control_plane.web.fields import Body, Expiry, Name, View
+from control_plane.web.fields import Body, Expiry, Name, OverlapS, View
 
 Dialect = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
 
@@ -29,6 +29,8 @@ class TokenCreate(Body):
 class TokenView(View):
     """A token as it is; ``prefix`` is how its secret begins."""
 
+    UNTAGGED: ClassVar[set[str]] = {"last_used"}
+
     token_id: str
     name: str
     role: TokenRole
@@ -36,6 +38,16 @@ class TokenView(View):
     prefix: str | None
     created_at: datetime
     expires_at: datetime | None
+    last_used: datetime | None
+    """To the minute."""
+    previous_expires_at: datetime | None
+    """Until when the secret before the last rotation works too."""
+
+
+class TokenRotate(Body):
+    """A new secret for a token; the one before it works for ``overlap_s`` more seconds."""
+
+    overlap_s: OverlapS = 0
 
 
 class TokenCreated(View):

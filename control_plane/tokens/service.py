@@ -1,6 +1,6 @@
 """What can be done with tokens."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 from contract.config import Gateway
@@ -12,6 +12,7 @@ from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.tokens import repository
 from control_plane.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
+from control_plane.web.etags import Preconditions
 
 SHOWN_CHARACTERS = 8
 
@@ -26,6 +27,8 @@ def view(row: Token) -> TokenView:
         prefix=row.prefix,
         created_at=row.created_at,
         expires_at=row.expires_at,
+        last_used=row.last_used_at,
+        previous_expires_at=row.previous_expires_at,
     )
 
 
@@ -48,29 +51,71 @@ async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random
     await write.session.flush()
     write.record("token", token_id, None, view(row))
     if body.role == "gateway":
-        expires_at = None if body.expires_at is None else body.expires_at.timestamp()
-        write.publish(Gateway(sha256=sha256, gateway=body.name, dialect=body.dialect, expires_at=expires_at))
+        _publish(write, row)
+    return _created(row, secret)
+
+
+async def rotate(
+    write: ConfigWrite, token_id: str, overlap_s: int, preconditions: Preconditions, *, now: datetime, random: bytes
+) -> TokenCreated:
+    """Give a token a new secret from 32 random bytes; the one before it works ``overlap_s`` longer, if not 0."""
+    row = await repository.live.find(write.session, token_id)
+    if row is None:
+        raise missing(token_id)
+    before = view(row)
+    preconditions.check(before)
+    secret = make_credential("gateway" if row.role == "gateway" else "admin", random)
+    row.previous_sha256 = row.sha256 if overlap_s else None
+    row.previous_expires_at = now + timedelta(seconds=overlap_s) if overlap_s else None
+    row.sha256, row.prefix = secret_sha256(secret), secret[:SHOWN_CHARACTERS]
+    if row.role == "gateway":
+        _publish(write, row)
+    write.record("token", token_id, before, view(row), "rotate")
+    return _created(row, secret)
+
+
+def _publish(write: ConfigWrite, row: Token) -> None:
+    """Nodes get the hash of a gateway's secret, and for an overlap that of the one before it."""
+    ends = None if row.expires_at is None else row.expires_at.timestamp()
+    write.publish(Gateway(sha256=row.sha256, gateway=row.name, dialect=row.dialect, expires_at=ends))
+    key = _previous(row)
+    if row.previous_sha256 is None or row.previous_expires_at is None:
+        write.withdraw(key)
+        return
+    until = row.previous_expires_at.timestamp()
+    ends = until if ends is None else min(until, ends)
+    write.publish(Gateway(sha256=row.previous_sha256, gateway=row.name, dialect=row.dialect, expires_at=ends), key)
+
+
+def _previous(row: Token) -> DocumentKey:
+    # no name holds a slash
+    return DocumentKey("gateway", f"{row.name}/previous")
+
+
+def _created(row: Token, secret: str) -> TokenCreated:
     return TokenCreated(
-        token_id=token_id,
+        token_id=row.token_id,
         secret=secret,
-        name=body.name,
-        role=body.role,
-        dialect=body.dialect,
-        expires_at=body.expires_at,
+        name=row.name,
+        role=cast("TokenRole", row.role),
+        dialect=cast("Dialect | None", row.dialect),
+        expires_at=row.expires_at,
     )
 
 
-async def revoke(write: ConfigWrite, token_id: str, now: datetime) -> None:
+async def revoke(write: ConfigWrite, token_id: str, preconditions: Preconditions, now: datetime) -> None:
     """End a token; the last admin token stays, since nothing could make another."""
     row = await repository.live.find(write.session, token_id)
     if row is None:
         raise missing(token_id)
+    preconditions.check(view(row))
     if row.role == "admin" and not await repository.other_lasting_admin(write.session, token_id):
         raise ConflictError("This is the last admin token: make another first.")
     row.revoked_at = now
     write.record("token", token_id, view(row), None, "revoke")
     if row.role == "gateway":
         write.withdraw(DocumentKey("gateway", row.name))
+        write.withdraw(_previous(row))
 
 
 def missing(token_id: str) -> NotFoundError:

@@ -60,6 +60,10 @@ def _in_future(value: datetime) -> datetime:
 Expiry = Annotated[Instant, AfterValidator(_in_future)]
 
 
+OverlapS = Annotated[int, Field(ge=0, le=30 * 86_400, examples=[3600])]
+"""For how many seconds what is replaced goes on working beside the new one."""
+
+
 class Body(BaseModel):
     """A request body: unknown fields are refused by name, and nothing is converted silently."""
 

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 from fastapi import Depends, Query
 
@@ -15,13 +15,20 @@ Shown = TypeVar("Shown", bound=View)
 
 DEFAULT_ITEMS = 100
 MAX_ITEMS = 1_000
+MAX_CURSOR_LENGTH = 1_024
+
+Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS, description="items a page")]
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the page before")]
+Prefix = Annotated[str | None, Query(min_length=1, max_length=128, description="only names that begin like this")]
 
 
 class Page(NamedTuple):
-    """At most ``limit`` items whose key comes after ``after``."""
+    """At most ``limit`` items whose key comes after ``after``, by name or by the field ``sort``."""
 
     limit: int
     after: str | None
+    sort: str | None = None
+    descending: bool = False
 
 
 class Listing(View, Generic[Shown]):
@@ -31,22 +38,42 @@ class Listing(View, Generic[Shown]):
     next_cursor: str | None = None
 
 
-def _page(
-    limit: Annotated[int, Query(ge=1, le=MAX_ITEMS, description="items a page")] = DEFAULT_ITEMS,
-    cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before")] = None,
-) -> Page:
-    if cursor is None:
-        return Page(limit, None)
-    try:
-        key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        key = "\0"
-    if "\0" in key:
-        raise InvalidError([FieldError("cursor", "is not a cursor that a list gave out")])
-    return Page(limit, key)
+def _page(limit: Limit = DEFAULT_ITEMS, cursor: Cursor = None) -> Page:
+    return Page(limit, None if cursor is None else _key_in(cursor))
 
 
 PageQuery = Annotated[Page, Depends(_page)]
+
+
+def sorted_by(name: str, *others: str) -> Any:
+    """A dependency that reads a page sorted by ``name``, or by one of ``others``; ``-`` in front turns it round."""
+
+    def page(limit: Limit = DEFAULT_ITEMS, cursor: Cursor = None, sort: str = name) -> Page:
+        field = sort.removeprefix("-")
+        after = None if cursor is None else _key_in(cursor)
+        return Page(limit, after, None if field == name else field, sort.startswith("-"))
+
+    choices = [choice for field in (name, *others) for choice in (field, f"-{field}")]
+    # only known here, and wanted in the OpenAPI document
+    page.__annotations__["sort"] = Annotated[
+        Literal[tuple(choices)], Query(description="by which field; `-` in front: from the last")
+    ]
+    return Depends(page)
+
+
+def foreign_cursor() -> InvalidError:
+    """The error for a cursor that this list did not give out, or not in this order."""
+    return InvalidError([FieldError("cursor", "is not a cursor that this list gave out, in this order")])
+
+
+def _key_in(cursor: str) -> str:
+    try:
+        key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        raise foreign_cursor() from None
+    if "\0" in key:
+        raise foreign_cursor()
+    return key
 
 
 def listing(

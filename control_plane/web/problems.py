@@ -60,7 +60,7 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
     return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
 
 
-def of_error(error: ControlPlaneError) -> Response:
+def of_error(error: ControlPlaneError) -> Response:  # noqa: PLR0911  # one line a kind of error
     """The problem that an error of ours is; an answer that was given before is given again as it was."""
     if isinstance(error, AnsweredBeforeError):
         return Response(error.body, error.status, error.headers)

@@ -1,14 +1,14 @@
 """Messages to other regions over HTTP: MessagePack, deflated, signed with the region's key."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import Counts, CountsAnswer, signed_counts
+from contract.credentials import is_signed_by
 from contract.rights import MAX_UNITS, RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.services.reconcile import UnreachablePeerError
 
@@ -21,13 +21,13 @@ _gifts = msgspec.msgpack.Decoder(Gifts)
 
 class HttpPeers:
     """Ports ``PeerTransport`` and ``RightsTransport`` over one pooled client. Each send is one try: the caller's next
-    turn is the retry. ``public_key`` is a region's key (hex) as the configuration has it.
+    turn is the retry. ``public_keys`` are a region's keys (hex) as the configuration has them now.
     """
 
-    def __init__(self, region: str, key: Ed25519PrivateKey, public_key: Callable[[str], str | None]) -> None:
+    def __init__(self, region: str, key: Ed25519PrivateKey, public_keys: Callable[[str], Sequence[str]]) -> None:
         self._region = region
         self._key = key
-        self._public_key = public_key
+        self._public_keys = public_keys
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
         self.sent_bytes = 0
         self.received_bytes = 0
@@ -48,10 +48,10 @@ class HttpPeers:
         answer, headers = await self._post(url, "/internal/v1/rights", body, signed_asks(to_region, body))
         try:
             signature = bytes.fromhex(headers.get("x-tidegate-signature", ""))
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._public_key(to_region) or ""))
-            key.verify(signature, signed_gifts(self._region, body, answer))
+            if not is_signed_by(self._public_keys(to_region), signature, signed_gifts(self._region, body, answer)):
+                raise UnreachablePeerError("the signature of an answer does not hold")
             gifts = _gifts.decode(_unpacked(answer))
-        except (InvalidSignature, ValueError, zlib.error, msgspec.DecodeError) as error:
+        except (ValueError, zlib.error, msgspec.DecodeError) as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         wrong = gifts.region != to_region or gifts.to_incarnation != asks.incarnation
         if wrong or gifts.version != RIGHTS_VERSION or not _plausible(gifts):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, Counts, signed_counts
+from contract.credentials import is_signed_by
 from contract.rights import (
     MAX_ASKS,
     MAX_KEY_BYTES,
@@ -89,13 +89,15 @@ class PeerDoor:
     def _sender(self, headers: Headers, body: bytes, signed: bytes) -> str:
         name = (header(headers, b"x-tidegate-region") or b"").decode("latin-1")
         region = self._index().book.regions.get(name)
-        if region is None or region.public_key is None or name == self._region:
+        keys = () if region is None or name == self._region else region.keys_at(self._clock.now_us() / 1e6)
+        if not keys:
             raise self._refused("unknown_region", 401, "no such peer region")
         try:
             signature = bytes.fromhex((header(headers, b"x-tidegate-signature") or b"").decode("latin-1"))
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(region.public_key)).verify(signature, signed)
-        except (InvalidSignature, ValueError):
-            raise self._refused("bad_signature", 401, "the signature does not hold") from None
+        except ValueError:
+            signature = b""
+        if not is_signed_by(keys, signature, signed):
+            raise self._refused("bad_signature", 401, "the signature does not hold")
         self.received += 1
         self.received_bytes += len(body)
         return name

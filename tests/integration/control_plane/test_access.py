@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from contract.credentials import make_credential
 from control_plane.main import create_app
 from control_plane.settings import Settings
-from tests.integration.control_plane.conftest import client_of
+from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
 
 PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}
 EXAMPLES = {"key_id": "key_0123456789abcdef", "token_id": "tok_0123", "number": "1"}
@@ -81,7 +81,7 @@ async def test_roles_on_every_route(api: httpx.AsyncClient, make_settings: Calla
             assert await status("viewer", method, path) == 401, path
             assert await status("region", method, path) == 422, path
             continue
-        admin_only = path.startswith("/v1/tokens") or path.endswith("/credentials")
+        admin_only = path.startswith("/v1/tokens") or path == "/v1/regions/x1/credentials"
         assert await status("region", method, path) == 401, path
         assert await status("gateway", method, path) == 403, path
         may_view = method == "GET" and not admin_only
@@ -156,8 +156,13 @@ async def test_too_many_wrong_credentials_shut_the_address_out(
     async with client_of(make_settings(max_failed_authentications=3)) as api:
         statuses = [(await api.request("POST", path, headers=bearer("tga_wrong"))).status_code for _ in range(5)]
         assert statuses == [401, 401, 401, 429, 429]
-        blocked = await api.post(path, json={})
+        blocked = await api.post(path, headers=bearer("tga_wrong and more"))
         assert blocked.status_code == 429
         assert 1 <= int(blocked.headers["retry-after"]) <= 60
+        assert (await api.post(path, headers=bearer("another one"))).status_code == 401
+        # whoever shares the address with one that guesses, and how the credential begins, gets in all the same
+        guesses = [(await api.post(path, headers=bearer(ADMIN_TOKEN[:8] + "x"))).status_code for _ in range(5)]
+        assert guesses == [401, 401, 401, 429, 429]
+        assert (await api.post("/v1/plans", json={})).status_code == 422
         # a request without any credential guesses nothing
         assert (await api.post(path, headers={"Authorization": ""})).status_code == 401
