@@ -36,6 +36,10 @@ def up(
     nodes_per_region: Annotated[
         int, typer.Option(min=1, max=8, help="Nodes in each region; the second ones are on ports 10 higher, and so on.")
     ] = 1,
+    rls_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the first node for Envoy's rate limit protocol (gRPC)."),
+    ] = None,
 ) -> None:
     """Run everything on this machine: Postgres, the control plane, and in each region a Valkey and a node.
 
@@ -51,6 +55,7 @@ def up(
         control_plane_port=control_plane_port,
         first_node_port=first_node_port,
         nodes_per_region=nodes_per_region,
+        rls_port=rls_port,
         admin_token=os.environ.get("TIDEGATE_ADMIN_TOKEN"),
     )
     sys.exit(run_up(options))

@@ -31,6 +31,7 @@ def test_first_nodes_are_in_a_row_and_further_ones_ten_higher() -> None:
         (StackOptions(regions=tuple(f"r{nth}" for nth in range(11))), "at most 10 regions"),
         (StackOptions(regions=("a",), control_plane_port=8101), "both listen on port 8101"),
         (StackOptions(regions=("a", "b"), first_node_port=65535), "port 65536, which is no port"),
+        (StackOptions(regions=("a",), rls_port=8101), "rate limit service would both listen on port 8101"),
     ],
 )
 def test_unsound_options_are_named(options: StackOptions, named: str, monkeypatch: pytest.MonkeyPatch) -> None:

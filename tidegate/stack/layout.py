@@ -22,6 +22,8 @@ class StackOptions:
     control_plane_port: int = 8000
     first_node_port: int = 8101
     nodes_per_region: int = 1
+    rls_port: int | None = None
+    """Where the first node speaks Envoy's rate limit protocol as well."""
     admin_token: str | None = None
 
 
@@ -62,6 +64,7 @@ def require_sound(options: StackOptions) -> None:
     places = node_places(options)
     wanted = [("control plane", options.control_plane_port, "--control-plane-port")]
     wanted += [(f"node {place.name}", place.port, "--first-node-port") for place in places]
+    wanted += [("rate limit service", options.rls_port, "--rls-port")] if options.rls_port is not None else []
     seen: dict[int, str] = {}
     for name, port, option in wanted:
         if port in seen:

@@ -167,8 +167,14 @@ class LocalStack:
                 "TIDEGATE_TRUST": "network",
                 "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
                 "TIDEGATE_DIALECT": "envoy",
-            },
+            }
+            | self._rls_settings(place),
         )
+
+    def _rls_settings(self, place: NodePlace) -> dict[str, str]:
+        """The first node alone: the port is one."""
+        port = self._options.rls_port
+        return {} if port is None or place != self.nodes[0] else {"TIDEGATE_RLS_PORT": str(port)}
 
 
 def _stop_all(children: Sequence[Child]) -> None:
