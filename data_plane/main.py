@@ -70,9 +70,10 @@ class NodeServer(uvicorn.Server):
     connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, node: Node, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, node: Node, lane: Lane, drain_s: float) -> None:
         super().__init__(config)
         self._node = node
+        self._lane = lane
         self._drain_s = drain_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,6 +91,7 @@ class NodeServer(uvicorn.Server):
 
     def _drain(self, sig: int) -> None:
         log.info("draining", for_s=self._drain_s)
+        self._lane.drain(self.server_state.connections)
         self._loop.call_later(self._drain_s, super().handle_exit, sig, None)
 
 
@@ -113,7 +115,7 @@ async def _serve(settings: Settings) -> None:
         ssl_ca_certs=_text(settings.tls_client_ca_file),
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )  # fmt: skip
-    await NodeServer(config, node, settings.drain_s).serve()
+    await NodeServer(config, node, lane, settings.drain_s).serve()
 
 
 def _text(path: Path | None) -> str | None:

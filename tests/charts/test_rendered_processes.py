@@ -85,7 +85,9 @@ def test_a_rendered_node_serves_becomes_unready_and_drains(tmp_path, valkey_url)
         ready = httpx.get(url + probe["path"], trust_env=False)
         assert (ready.status_code, ready.json()["draining"]) == (503, True)
         assert ready.headers["connection"] == "close"
-        assert httpx.post(f"{url}/v1/check", json={"api_key": "tg_acme"}, trust_env=False).status_code == 200
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            last = client.post("/v1/check", json={"api_key": "tg_acme"})
+        assert (last.status_code, last.headers["connection"]) == (200, "close")
     finally:
         node.stop(timeout_s=pod["terminationGracePeriodSeconds"])
     assert node.exit_code() in {0, -signal.SIGTERM}

@@ -189,6 +189,10 @@ class LaneConnection(QuickConnection):
             self._known_head = head
         return head
 
+    def forget_head(self) -> None:
+        """Read the next head anew: what it means has changed."""
+        self._known_raw = b""
+
     def _await_body(self, head: Head, need: int, *, begun: bool) -> None:
         if self._head is None and head.expects_continue and not begun:
             self._owes_continue = True

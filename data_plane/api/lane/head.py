@@ -102,6 +102,12 @@ class HeadParser:
         """Heads of ``/v1/check`` that were understood and are common, by their bytes: the next request has the same."""
         self._framings: tuple[dict[Fields, Framing], dict[Fields, Framing]] = ({}, {})
         """By the fields that frame a request; the first for HTTP/1.1, the second for HTTP/1.0."""
+        self._last = False
+
+    def be_last(self) -> None:
+        """From now on every request is read as its connection's last one."""
+        self._last = True
+        self.common.clear()
 
     def parse(self, raw: bytes) -> Head:
         """Read a whole head, blank line included; raises ``Refusal``."""
@@ -119,6 +125,7 @@ class HeadParser:
         route = _route(method, target)
         if route != ELSEWHERE and length > self._body_bytes[route]:
             raise too_much(413, target, f"The body is longer than {self._body_bytes[route]} bytes.")
+        stays = framing.keep_alive and not self._last
         head = Head(
             method,
             target,
@@ -126,11 +133,11 @@ class HeadParser:
             route,
             length,
             framing.chunked,
-            framing.keep_alive,
+            stays,
             old,
             framing.expects_continue,
             method == b"HEAD",
-            framing.keep_alive and not (framing.chunked or old or framing.expects_continue or method == b"HEAD"),
+            stays and not (framing.chunked or old or framing.expects_continue or method == b"HEAD"),
         )
         if route == CHECK and head.common and len(raw) <= _REMEMBERED_HEAD_BYTES:
             if len(self.common) >= _REMEMBERED:

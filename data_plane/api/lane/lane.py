@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from data_plane.api.lane.beat import Beat
 from data_plane.api.lane.connection import LaneConnection
@@ -26,6 +26,13 @@ class Lane:
         self.responses = ResponseBuilder()
         self.outbox = Outbox()
         self.beat = Beat(self.limits.tick_s, self.responses, wall_s)
+
+    def drain(self, connections: Iterable[object]) -> None:
+        """Answer one more request on each connection, old or new, with ``Connection: close``. For good."""
+        self.heads.be_last()
+        for connection in connections:
+            if isinstance(connection, LaneConnection):
+                connection.forget_head()
 
     def protocol_class(self) -> type[asyncio.Protocol]:
         """For ``uvicorn.Config(http=...)``."""
