@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
 from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
+from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.adapters.snapshot_file import SnapshotFile
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
@@ -44,8 +45,13 @@ def rule(id, name, limit, **members):
 
 def document_of(value) -> Change:
     """A contract value as the document that carries it."""
-    kinds = {Plan: "plan", Client: "client", Endpoint: "endpoint", Region: "region", LimitRule: "limit"}
-    if isinstance(value, ApiKey):
+    kinds = {
+        Plan: "plan", Client: "client", Endpoint: "endpoint", Region: "region", LimitRule: "limit",
+        Backend: "backend", Reporter: "reporter",
+    }  # fmt: skip
+    if isinstance(value, AdaptivePolicy):
+        kind, id = "adaptive_policy", value.policy
+    elif isinstance(value, ApiKey):
         kind, id = "key", value.sha256
     elif isinstance(value, Gateway):
         kind, id = "gateway", value.gateway

@@ -16,7 +16,7 @@ SEEN_AFTER_US = 1_000_000
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a backend stands. ``since_us`` is when the factor took its value; counters are ticks in a row."""
+    """Where a backend stands. ``since_us`` is when the factor took its value; counters are ticks with news in a row."""
 
     factor: float = 1.0
     since_us: int = 0
@@ -27,20 +27,23 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     above: int = 0
     calm: int = 0
     unseen: int = 0
+    seen_us: int = 0
+    """When the newest report that was counted was made."""
 
 
 def tick(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int) -> ControlState:
     """The state a tick later."""
     if now.load is None:
         return _unseen(state, policy, now, now_us)
-    if state.since_us and now.at_us < state.since_us + SEEN_AFTER_US:
-        # it was taken before the last change could show: counted, it would call for the same change again
-        return msgspec.structs.replace(state, signal=now.signal, reporters=now.reporters, unseen=0)
+    state = msgspec.structs.replace(state, signal=now.signal, reporters=now.reporters, unseen=0)
+    if now.at_us <= state.seen_us or (state.since_us and now.at_us < state.since_us + SEEN_AFTER_US):
+        # no news, or of before the last change could show: counted, it would call for the same change again
+        return state
     # far beyond the deepest cut is as good as at it: a queue of ten seconds would be remembered for as long
     load = min(now.load, 2 * policy.target / policy.deepest_cut)
     before = load if state.smoothed is None else state.smoothed
     smoothed = before + policy.smoothing * (load - before)
-    state = msgspec.structs.replace(state, smoothed=smoothed, signal=now.signal, reporters=now.reporters, unseen=0)
+    state = msgspec.structs.replace(state, smoothed=smoothed, seen_us=now.at_us)
     if policy.type == "steps":
         return _steps(state, policy, load, smoothed, now_us)
     return _controller(state, policy, load, smoothed, now_us)

@@ -53,6 +53,13 @@ def test_what_was_said_before_a_cut_could_show_calls_for_no_second_one():
         assert state.factor == 0.5
 
 
+def test_the_same_report_counts_once_however_long_it_is_fresh():
+    state = ControlState()
+    for number in range(1, 9):
+        state = tick(state, POLICY, Reading(9.0, "cpu", 3, 1_900_000_000_000_000), 1_900_000_000_000_000 + number)
+    assert (state.factor, state.above) == (1.0, 1)
+
+
 def test_the_floor_holds():
     assert factors([50.0] * 20)[-1] == POLICY.floor
 
