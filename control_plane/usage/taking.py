@@ -9,7 +9,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.usage import Shipment, ShipmentAnswer, UsageBatch
+from control_plane.clients.repository import note_keys_used
 from control_plane.database import Database
+from control_plane.errors import UnavailableError
 from control_plane.usage import ingest
 from control_plane.usage.ingest import Figures, RowKey
 from control_plane.usage.models import UsageDayState, UsageRegion, UsageSource
@@ -39,6 +41,7 @@ async def take(database: Database, partitions: Partitions, shipment: Shipment, n
         await _add(session, "usage_totals", shipment.region, ingest.totals_of(rows))
         await _note_region(session, shipment)
         await _mark_days(session, {key.hour for key in rows})
+    await _note_keys(database, ingest.keys_used(new))
     known = len(readable.batches) - len(new)
     return ShipmentAnswer(taken=len(new), known=known, refused=tuple(readable.refused))
 
@@ -90,6 +93,15 @@ async def _add(session: AsyncSession, table: str, region: str, rows: Mapping[Row
         values: dict[str, object] = {name: [getattr(row, name) for row, _ in part] for name in names}
         values |= {name: [getattr(figures, name) for _, figures in part] for name in _FIGURES}
         await session.execute(statement, values | {"region": region})
+
+
+async def _note_keys(database: Database, used: Mapping[str, datetime]) -> None:
+    """Note when keys were last used. Apart from the usage itself: regions share keys, and would wait for each other."""
+    try:
+        async with database.transaction() as session:
+            await note_keys_used(session, used)
+    except UnavailableError:
+        return  # the usage is taken; the next shipment says it again
 
 
 async def _note_region(session: AsyncSession, shipment: Shipment) -> None:

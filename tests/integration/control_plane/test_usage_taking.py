@@ -98,6 +98,17 @@ async def test_a_large_shipment_is_taken_whole(served: RunningControlPlane) -> N
     assert (await totals(served))["allowed"] == 40_000
 
 
+async def test_keys_know_when_they_were_last_used(
+    served: RunningControlPlane, postgres_server: PostgresServer, database_name: str
+) -> None:
+    await served.admin.put("/v1/plans/free", json={})
+    await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+    made = (await served.admin.post("/v1/clients/acme/keys", json={})).json()
+    await ship(served, batch(1, cell(key_id=made["key_id"])))
+    recent = "SELECT last_used_at BETWEEN now() - interval '1 hour' AND now() FROM keys"
+    assert postgres_server.execute(recent, database=database_name) == "t"
+
+
 async def test_reads_group_filter_and_page(served: RunningControlPlane) -> None:
     export = Place("free", "export", (LimitName("free", "hourly"),))
     yesterday = THIS_HOUR - 24
