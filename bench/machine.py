@@ -1,7 +1,6 @@
 """The machine: which core does what, how busy each is, and what is installed."""
 
 import contextlib
-import ctypes
 import os
 import platform
 import re
@@ -19,7 +18,6 @@ from bench.errors import BenchError
 from tidegate.stack.store import valkey_binary
 
 _PACKAGES = ("fastapi", "uvicorn", "uvloop", "httptools", "msgspec", "redis", "hiredis", "limits", "pydantic")
-_PR_SET_TIMERSLACK = 29
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -96,11 +94,6 @@ def favour(pid: int) -> None:
     autogroup = Path(f"/proc/{pid}/autogroup")
     if niceness and autogroup.exists():
         autogroup.write_text(str(niceness))
-
-
-def wake_precisely() -> None:
-    """Let this thread's sleeps end when they should: by default the kernel may add 50 us to each."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_TIMERSLACK, 1)
 
 
 def describe() -> Machine:
