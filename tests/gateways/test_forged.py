@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.gateways.setting import ADDRESS_LIMIT, EXPORT_COST, LIMIT, Site
+from tests.gateways.setting import ADDRESS_LIMIT, EXPORT_COST, LIMIT, EndClient, Site
 from tests.gateways.test_gateways import assert_denied
 from tests.servers.node import GATEWAY_TOKEN
 
@@ -26,6 +26,15 @@ QUERIES = [
 ]  # fmt: skip
 
 
+MALFORMED_ADDRESSES = [
+    "", ",", "nonsense", "::1, ", "127.0.0.1:x", "1.1.1.1, 2.2.2.2, 3.3.3.3", "x" * 4000,
+]  # fmt: skip
+FORGED_ANSWERS = ["X-RL-Status", "X-RL-Body", "RateLimit", "X-RateLimit-Remaining", "Retry-After"]
+PATHS = [
+    "/health/../api/users/1", "/health/..%2fapi/users/1", "/api/users/1;/../../health", "/health%2f..%2fapi",
+    "/./health/../api/users/1", "/health?/../api/users/1", "//health//..//api/users/1", "/health%00/api",
+    "/health/%2e%2e/api/users/1", "\\health", "/health\\..\\api", "http://other/health/../api/users/1",
+]  # fmt: skip
 ODD = {
     "a long path": b"GET /%b HTTP/1.1\r\n" % (b"p" * 6_000),
     "a path of bytes": b"GET /\xff\xfe HTTP/1.1\r\n",
@@ -78,73 +87,73 @@ class TestForged:
         statuses = [visitor.ask(key=key, headers=[("X-Request-Id", "again")]).status for _ in range(LIMIT + 1)]
         assert statuses == [200] * LIMIT + [429]
 
-    @pytest.mark.parametrize("name", FORGED_ADDRESSES)
-    def test_addresses(self, site: Site, name: str) -> None:
+    def test_addresses(self, site: Site) -> None:
         """An end client cannot choose its address (`X-Forwarded-For` and nine relatives)"""
-        visitor = site.visitor()
-        value = "for=203.0.113.{}" if name == "Forwarded" else "203.0.113.{}"
-        statuses = [visitor.ask(headers=[(name, value.format(nth))]).status for nth in range(ADDRESS_LIMIT + 1)]
-        assert statuses == [200] * ADDRESS_LIMIT + [429]
+        visitor = spent(site)
+        for name in FORGED_ADDRESSES:
+            value = "for=203.0.113.9" if name == "Forwarded" else "203.0.113.9"
+            assert visitor.ask(headers=[(name, value)]).status == 429, name
 
-    @pytest.mark.parametrize(
-        "value", ["", ",", "nonsense", "::1, ", "127.0.0.1:x", "1.1.1.1, 2.2.2.2, 3.3.3.3", "x" * 4000]
-    )
-    def test_malformed_addresses(self, site: Site, value: str) -> None:
+    def test_malformed_addresses(self, site: Site) -> None:
         """A malformed `X-Forwarded-For` neither frees nor fails"""
-        visitor = site.visitor()
-        statuses = [visitor.ask(headers=[("X-Forwarded-For", value)]).status for _ in range(ADDRESS_LIMIT + 1)]
-        assert statuses == [200] * ADDRESS_LIMIT + [429]
+        visitor, other = spent(site), site.visitor()
+        for value in MALFORMED_ADDRESSES:
+            assert visitor.ask(headers=[("X-Forwarded-For", value)]).status == 429, value
+        assert other.ask(headers=[("X-Forwarded-For", MALFORMED_ADDRESSES[-1])]).status == 200
 
     @pytest.mark.parametrize("kind", ["site", "inner_site"])
-    @pytest.mark.parametrize("name", FORGED_URIS)
-    def test_endpoints(self, request: pytest.FixtureRequest, gateway_class: object, kind: str, name: str) -> None:
+    def test_endpoints(self, request: pytest.FixtureRequest, gateway_class: object, kind: str) -> None:
         """An end client cannot choose its endpoint (`X-Original-URI` and eight relatives)"""
         site: Site = request.getfixturevalue(kind)
-        key, visitor = site.key(), site.visitor()
-        answer = visitor.ask(key=key, headers=[(name, EXEMPT_URI)])
-        assert (answer.status, answer.headers["x-ratelimit-remaining"]) == (200, str(LIMIT - 1))
-        costly = visitor.ask("/api/exports", method="POST", key=key, headers=[(name, "/api/users/1")], body=b"")
-        assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - 1 - EXPORT_COST)
+        visitor = site.visitor()
+        for name in FORGED_URIS:
+            key = site.key()
+            answer = visitor.ask(key=key, headers=[(name, EXEMPT_URI)])
+            assert (answer.status, answer.headers.get("x-ratelimit-remaining")) == (200, str(LIMIT - 1)), name
+            costly = visitor.ask("/api/exports", method="POST", key=key, headers=[(name, "/api/users/1")], body=b"")
+            assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - 1 - EXPORT_COST), name
 
     @pytest.mark.parametrize("kind", ["site", "inner_site"])
-    @pytest.mark.parametrize("name", FORGED_METHODS)
-    def test_methods(self, request: pytest.FixtureRequest, gateway_class: object, kind: str, name: str) -> None:
+    def test_methods(self, request: pytest.FixtureRequest, gateway_class: object, kind: str) -> None:
         """An end client cannot choose its method, nor pass as a preflight"""
         site: Site = request.getfixturevalue(kind)
-        key, visitor = site.key(), site.visitor()
-        assert visitor.ask(key=key, headers=[(name, "OPTIONS")]).headers["x-ratelimit-remaining"] == str(LIMIT - 1)
-        costly = visitor.ask("/api/exports", method="POST", key=key, headers=[(name, "GET")], body=b"")
-        assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - 1 - EXPORT_COST)
+        visitor = site.visitor()
+        for name in FORGED_METHODS:
+            key = site.key()
+            answer = visitor.ask(key=key, headers=[(name, "OPTIONS")])
+            assert answer.headers.get("x-ratelimit-remaining") == str(LIMIT - 1), name
+            costly = visitor.ask("/api/exports", method="POST", key=key, headers=[(name, "GET")], body=b"")
+            assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - 1 - EXPORT_COST), name
 
-    @pytest.mark.parametrize("query", QUERIES)
-    def test_deny_status(self, site: Site, query: str) -> None:
+    def test_deny_status(self, site: Site) -> None:
         """An end client cannot choose the status of its denial (`deny_status` in the query)"""
         key, visitor = site.exhausted(), site.visitor()
         reached = site.upstream.requests
-        answer = visitor.ask("/api/users/1" + query, key=key)
-        if not ("#" in query and answer.status == 400):  # some refuse a fragment as no HTTP
-            assert_denied(answer)
+        for query in QUERIES:
+            answer = visitor.ask("/api/users/1" + query, key=key)
+            if not ("#" in query and answer.status == 400):  # some refuse a fragment as no HTTP
+                assert_denied(answer)
         assert site.upstream.requests == reached
 
-    @pytest.mark.parametrize("name", ["X-RL-Status", "X-RL-Body", "RateLimit", "X-RateLimit-Remaining", "Retry-After"])
-    def test_answers(self, site: Site, name: str) -> None:
+    def test_answers(self, site: Site) -> None:
         """An end client cannot write its own answer (`X-RL-Status`, `RateLimit` and others in the request)"""
-        assert_denied(site.visitor().ask(key=site.exhausted(), headers=[(name, "200")]))
-        answer = site.visitor().ask(key=site.key(), headers=[(name, "12345")])
-        assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - 1)
-        assert "12345" not in str(answer.header_list)
+        key, visitor = site.exhausted(), site.visitor()
+        for name in FORGED_ANSWERS:
+            assert_denied(visitor.ask(key=key, headers=[(name, "200")]))
+            answer = visitor.ask(key=site.key(), headers=[(name, "12345")])
+            assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - 1), name
+            assert "12345" not in str(answer.header_list)
 
-    @pytest.mark.parametrize("dropped", ["X-Forwarded-For", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Original-URI"])
-    def test_connection_header(self, site: Site, dropped: str) -> None:
+    def test_connection_header(self, site: Site) -> None:
         """An end client cannot make the gateway drop what it says (`Connection: X-Forwarded-For`)"""
-        visitor = site.visitor()
-        forged = [("Connection", f"close, {dropped}")]
-        statuses = [visitor.ask(headers=forged).status for _ in range(ADDRESS_LIMIT + 1)]
-        if set(statuses) == {400}:  # refused as what it is
-            return
-        assert statuses == [200] * ADDRESS_LIMIT + [429]
-        costly = site.visitor().ask("/api/exports", method="POST", key=site.key(), headers=forged, body=b"")
-        assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - EXPORT_COST)
+        visitor = spent(site)
+        for dropped in ("X-Forwarded-For", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Original-URI"):
+            forged = [("Connection", f"close, {dropped}")]
+            status = visitor.ask(headers=forged).status
+            assert status in (400, 429), dropped  # some refuse it as what it is
+            if status == 429:
+                costly = visitor.ask("/api/exports", method="POST", key=site.key(), headers=forged, body=b"")
+                assert costly.headers["x-ratelimit-remaining"] == str(LIMIT - EXPORT_COST), dropped
 
     def test_two_keys(self, site: Site) -> None:
         """Two different keys in one request: never counted as one client and served as another"""
@@ -162,29 +171,20 @@ class TestForged:
         else:
             assert (mixed.status, mixed.json()["error"]) == (401, "ambiguous_api_key")
 
-    @pytest.mark.parametrize(
-        "path",
-        [
-            "/health/../api/users/1", "/health/..%2fapi/users/1", "/api/users/1;/../../health", "/health%2f..%2fapi",
-            "/./health/../api/users/1", "/health?/../api/users/1", "//health//..//api/users/1", "/health%00/api",
-            "/health/%2e%2e/api/users/1", "\\health", "/health\\..\\api", "http://other/health/../api/users/1",
-        ],
-    )  # fmt: skip
-    def test_paths(self, site: Site, path: str) -> None:
+    def test_paths(self, site: Site) -> None:
         """A path that the node takes for an exempt one is an exempt one for the upstream too"""
-        key = site.exhausted()
-        answer = site.visitor().ask(path, key=key)
-        if answer.status == 200:
-            assert answer.json()["path"].partition("?")[0] == EXEMPT_URI
-        else:
-            assert answer.status in (400, 403, 404, 429), answer
+        key, visitor = site.exhausted(), site.visitor()
+        for path in PATHS:
+            answer = visitor.ask(path, key=key)
+            if answer.status == 200:
+                assert answer.json()["path"].partition("?")[0] == EXEMPT_URI, path
+            else:
+                assert answer.status in (400, 403, 404, 429), path
 
     def test_odd_requests(self, open_site_of_gateway: Site) -> None:
         """No odd request makes the question to the node fail, so as to pass a gateway that fails open"""
         site = open_site_of_gateway
-        visitor = site.visitor()
-        for _ in range(ADDRESS_LIMIT):  # whatever becomes of the key: the address has nothing left either
-            assert visitor.ask().status == 200
+        visitor = spent(site)  # whatever becomes of the key: the address has nothing left either
         key, reached = site.exhausted(), site.upstream.requests
         for odd, begin in ODD.items():
             body = b"5\r\nhello\r\n0\r\n\r\n" if b"chunked" in begin else b"hello"
@@ -200,3 +200,11 @@ class TestForged:
         assert answer.status in (200, 400)
         if answer.status == 200:
             assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - EXPORT_COST)
+
+
+def spent(site: Site) -> EndClient:
+    """An end client whose address has nothing left."""
+    visitor = site.visitor()
+    assert [visitor.ask().status for _ in range(ADDRESS_LIMIT)] == [200] * ADDRESS_LIMIT
+    assert visitor.ask().status == 429
+    return visitor

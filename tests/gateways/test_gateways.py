@@ -78,14 +78,15 @@ class TestGateway:
         assert (answer.status, answer.json()["error"]) == (status, "client_suspended")
         assert answer.headers["content-type"] == "application/problem+json"
 
-    @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-    def test_what_the_upstream_says_stands(self, site: Site, status: int) -> None:
+    def test_what_the_upstream_says_stands(self, site: Site) -> None:
         """What the upstream answers is left alone, 401, 403, 429 and 5xx included"""
-        reached = site.upstream.requests
-        answer = site.visitor().ask(key=site.key(), headers=[("X-Answer", str(status))])
-        assert (answer.status, answer.json()["path"]) == (status, "/api/users/1")
-        assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - 1)
-        assert site.upstream.requests == reached + 1
+        visitor = site.visitor()
+        for status in (401, 403, 404, 429, 500, 503):
+            reached = site.upstream.requests
+            answer = visitor.ask(key=site.key(), headers=[("X-Answer", str(status))])
+            assert (answer.status, answer.json()["path"]) == (status, "/api/users/1")
+            assert answer.headers["x-ratelimit-remaining"] == str(LIMIT - 1)
+            assert site.upstream.requests == reached + 1
 
     def test_connections_to_the_node_are_kept(self, site: Site) -> None:
         """Connections to the node are kept and used again"""
@@ -93,8 +94,8 @@ class TestGateway:
         assert visitor.ask(key="tg_rich").status == 200
         before = site.proxy.accepted
         with ThreadPoolExecutor(THREADS) as pool:
-            answers = list(pool.map(lambda _nth: visitor.ask(key="tg_rich").status, range(40 * THREADS)))
-        assert answers == [200] * (40 * THREADS)
+            answers = list(pool.map(lambda _nth: visitor.ask(key="tg_rich").status, range(20 * THREADS)))
+        assert answers == [200] * (20 * THREADS)
         # Some keep connections per thread, and open one more for a moment.
         assert site.proxy.accepted - before <= 4 * THREADS
 
