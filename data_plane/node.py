@@ -114,6 +114,7 @@ class Node:
             self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
             signing_key(settings.region_credential.get_secret_value()), secrets.token_bytes,
         )  # fmt: skip
+        self._holds.usage = self._reporting.tally
         self.hold_door = HoldDoor(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,

@@ -21,6 +21,7 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
+from data_plane.services.usage_tally import UsageTally
 
 ID_BYTES = 12
 MOST_ATTEMPTS = 4
@@ -87,6 +88,8 @@ class Holds:
         self._key = key
         self._random_bytes = random_bytes
         self.tally = HoldTally()
+        self.usage: UsageTally | None = None
+        """Where what is taken counts as usage."""
 
     async def lease(self, request: LeaseRequest) -> Grant | Refusal:
         """As many of the wanted units as there are to give, at least one unless that is denied.
@@ -191,6 +194,8 @@ class Holds:
             self.tally.leased += units * unit_cost
         else:
             self.tally.reserved += units * unit_cost
+        if self.usage is not None:
+            self.usage.held(verdict.prepared, units if kind == "lease" else 1, units * unit_cost)
         # A limit that would have denied in shadow was not charged.
         charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]
         keys = verdict.prepared.keys

@@ -5,7 +5,7 @@ so nothing that was decided once is held on to.
 """
 
 from contract.usage import OUTSIDE_PLANS, Denials, LimitName, Place
-from data_plane.domain.check import Verdict
+from data_plane.domain.check import Prepared, Verdict
 from data_plane.domain.index import Principal
 from data_plane.domain.rulebook import Bound
 from data_plane.services.decide import Check
@@ -96,6 +96,12 @@ class UsageTally:
                 counts.object(_objections(verdict), 1, cost)
         else:
             counts.object(_objections(verdict), 1, cost)
+
+    def held(self, prepared: Prepared, requests: int, cost: int) -> None:
+        """Count what was taken at once for later: a lease's units, or a reservation. What comes back stays counted."""
+        counts = self._begin(prepared.bound, prepared.principal)
+        counts.allowed += requests
+        counts.cost += cost
 
     def take(self) -> Open:
         """All that was counted since the last time."""

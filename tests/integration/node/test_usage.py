@@ -305,3 +305,11 @@ async def test_a_shipment_is_bounded_and_the_next_one_takes_the_rest(
     assert [len(shipment.batches) for shipment in control_plane.got] == [4, 4, 2]
     assert [shipment.complete_until_ms is not None for shipment in control_plane.got] == [False, False, True]
     assert control_plane.shipped() == list(range(1, 11))
+
+
+async def test_what_a_lease_takes_is_usage_when_it_is_taken(node: Parts) -> None:
+    check = Decided(1)
+    node.tally.held(check.verdict(PASSES, PASSES, PASSES).prepared, requests=20, cost=40)
+    await node.flush()
+    ((cell,),) = [batch.cells for batch in await node.batches()]
+    assert (cell.client, cell.allowed, cell.cost) == ("c1", 20, 40)
