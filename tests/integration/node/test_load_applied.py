@@ -1,0 +1,207 @@
+"""What clients meet at a backend under load: classes, prices, headers and problems, through both doors."""
+
+import asyncio
+import time
+
+import pytest
+
+from contract.config import Client, Endpoint, Plan
+from contract.credentials import make_credential, secret_sha256
+from contract.load import AdaptivePolicy, Backend, Capacity, ManualFactor, Reporter
+from data_plane.domain.load.classes import FULL, cohort_of, hour_seed, threshold_of
+from tests.servers.node import key_of, node_client, rule
+
+REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
+QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+SECRETS = [make_credential("reporter", bytes(range(at, at + 32))) for at in (2, 3)]
+HOUR = {"algorithm": "fixed_window", "window_us": 3_600_000_000}
+
+
+def manual(factor, **members):
+    """A backend under an operator's factor: decided at the first tick, whatever anybody reports."""
+    return Backend(
+        backend="users", adaptive="protect", manual=ManualFactor(factor=factor, expires_at=time.time() + 600), **members
+    )
+
+
+def config(backend, **policy):
+    return [
+        AdaptivePolicy(policy="protect", critical=50, **policy),
+        backend,
+        Endpoint(endpoint="all", method="*", path="/users/{id}", backend="users"),
+        Endpoint(endpoint="other", method="*", path="/other"),
+        Plan(plan="low", limits=(rule(1, "hourly", 10_000, adaptive="protect", **HOUR),)),
+        Plan(plan="pro", priority=50, limits=(rule(2, "hourly", 10_000, adaptive="protect", **HOUR),)),
+        *(Client(client=f"low-{number}", plan="low") for number in range(40)),
+        *(key_of(f"low-{number}", f"tg_low-{number}") for number in range(40)),
+        Client(client="pro", plan="pro"),
+        key_of("pro", "tg_pro"),
+        *(
+            Reporter(reporter=f"r{at}", sha256=secret_sha256(one), backends=("users",))
+            for at, one in enumerate(SECRETS)
+        ),
+    ]
+
+
+@pytest.fixture(params=[True, False], ids=["lane", "asgi"])
+def lane(request):
+    return request.param
+
+
+async def ask(node, who, path="/users/1", **members):
+    return await node.post("/v1/check", json={"api_key": f"tg_{who}", "method": "GET", "path": path, **members})
+
+
+async def status_of(node):
+    return (await node.get("/v1/status")).json()["adaptive"]
+
+
+async def until_decided(node):
+    """Wait until something is applied (it is shown in the same turn)."""
+    async with asyncio.timeout(15):
+        while not (await status_of(node))["backends"]:
+            await asyncio.sleep(0.02)
+
+
+async def test_while_all_is_well_nobody_notices(tmp_path, valkey_url, lane):
+    async with node_client(tmp_path, valkey_url, config(manual(1.0)), lane=lane) as node:
+        await until_decided(node)
+        for left in (9_999, 9_998):
+            answer = await ask(node, "low-1")
+            assert (answer.status_code, answer.json()["remaining"]) == (200, left)
+        (load,) = (await status_of(node))["backends"]
+        assert (load["factor"], load["reason"], load["backend"], load["policy"]) == (1.0, "manual", "users", "protect")
+
+
+async def test_the_lowest_class_is_shed_and_told_why(tmp_path, valkey_url, lane):
+    async with node_client(tmp_path, valkey_url, config(manual(0.5)), lane=lane) as node:
+        await until_decided(node)
+        seen_shed = None
+        async with asyncio.timeout(15):
+            while seen_shed is None:  # demand is known after a second: then the classes are told apart
+                answers = [await ask(node, "low-1"), *[await ask(node, "pro") for _ in range(3)]]
+                assert all(answer.status_code == 200 for answer in answers[1:])
+                seen_shed = answers[0] if answers[0].json().get("type") == REDUCED else None
+                await asyncio.sleep(0.01)
+        body = seen_shed.json()
+        assert seen_shed.status_code == 429
+        assert (body["status"], body["error"], body["policy"]) == (429, "rate_limit_exceeded", "protect")
+        assert body["violated-policies"] == ["protect"]
+        assert 5 <= body["retry_after"] <= 11
+        assert seen_shed.headers["retry-after"] == str(body["retry_after"])
+        assert seen_shed.headers["cache-control"] == "no-store"
+        assert (await ask(node, "low-1", path="/other")).status_code == 200, "another backend has nothing to do with it"
+        metrics = (await node.get("/metrics")).text
+        assert 'tidegate_load_factor{backend="users"} 0.5' in metrics
+        assert 'tidegate_load_shed_units_total{backend="users",priority="0"}' in metrics
+        gateway = await node.get("/v1/authorize/users/1", headers={"x-api-key": "tg_low-1"})
+        assert gateway.status_code in {200, 429}
+        if gateway.status_code == 429:
+            assert gateway.json()["type"] == REDUCED
+            assert "plan" not in gateway.json(), "it reaches end users"
+
+
+async def test_the_boundary_class_is_cut_by_clients_not_by_chance(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config(manual(0.5))) as node:
+
+        async def everybody():
+            answers = await asyncio.gather(*(ask(node, f"low-{number}") for number in range(40)))
+            return [answer.status_code == 200 for answer in answers]
+
+        async with asyncio.timeout(15):
+            while True:  # half of what the only class asks for is half of its clients
+                await everybody()
+                loads = (await status_of(node))["backends"]
+                classes = {one["priority"]: one for one in loads[0]["classes"]} if loads else {}
+                if classes and classes[0]["offered_per_s"] and classes[0]["factor"] < 1.0:
+                    break
+        assert classes[0]["factor"] == pytest.approx(0.5, abs=0.001)
+        seed, half = hour_seed(int(time.time() * 1e6)), threshold_of(FULL // 2)
+        expected = [cohort_of(f'"low-{number}"'.encode(), seed) < half for number in range(40)]
+        for _ in range(3):
+            assert await everybody() == expected
+        assert 10 < sum(expected) < 30
+
+
+async def test_an_admitted_request_costs_more_and_headers_say_what_is_left(tmp_path, valkey_url, lane):
+    async with node_client(tmp_path, valkey_url, config(manual(0.4)), lane=lane) as node:
+        client = None
+        async with asyncio.timeout(15):
+            while client is None:  # until demand is known; then somebody of the class that is cut, but is admitted
+                answers = await asyncio.gather(*(ask(node, f"low-{number}") for number in range(40)))
+                passed = [answer.json()["client"] for answer in answers if answer.status_code == 200]
+                client = passed[0] if 0 < len(passed) < 40 else None
+        left = []
+        for _ in range(20):
+            answer = await ask(node, client)
+            assert answer.status_code == 200
+            assert answer.json()["limit"] == 10_000
+            left.append(int(answer.headers["x-ratelimit-remaining"]))
+            assert left[-1] == answer.json()["remaining"]
+            assert f"r={left[-1]};" in answer.headers["ratelimit"]
+        assert left[0] < 10_000 * 0.4, "at 2.5 a request no more than 4,000 can be made"
+        assert left[0] - left[-1] == pytest.approx(19, abs=2), "told at the present price, each takes one"
+
+
+async def test_capacity_is_cut_to_its_factor_and_denials_say_so(tmp_path, valkey_url, lane):
+    capacity = Capacity(id=7, open_id=8, limit=60, window_us=3_600_000_000)
+    plain = [Plan(plan="free"), Client(client="free", plan="free"), key_of("free", "tg_free")]
+    values = [*config(manual(0.5, capacity=capacity)), *plain]
+    async with node_client(tmp_path, valkey_url, values, lane=lane) as node:
+        await until_decided(node)
+        passed, denied = 0, None
+        for _ in range(40):
+            answer = await ask(node, "free")
+            if answer.status_code == 200:
+                passed += 1
+            elif answer.json()["violated-policies"] == ["capacity"]:
+                denied = answer
+        assert passed <= 30, "sixty at twice the price"
+        if denied is not None:
+            assert denied.json()["type"] == REDUCED
+            assert denied.json()["message"] == "The service takes fewer requests for the moment."
+
+
+async def test_a_capacity_limits_without_any_policy(tmp_path, valkey_url, lane):
+    values = [
+        Backend(backend="users", capacity=Capacity(id=7, open_id=8, limit=5, window_us=3_600_000_000)),
+        Endpoint(endpoint="all", method="*", path="/users/{id}", backend="users"),
+        Plan(plan="free"), Client(client="free", plan="free"), key_of("free", "tg_free"),
+    ]  # fmt: skip
+    async with node_client(tmp_path, valkey_url, values, lane=lane) as node:
+        answers = [(await ask(node, "free")) for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+        assert answers[-1].json()["violated-policies"] == ["capacity"]
+        assert (await ask(node, "free", path="/other")).status_code == 200
+
+
+async def test_the_reserve_is_for_the_critical_class(tmp_path, valkey_url):
+    capacity = Capacity(id=7, open_id=8, limit=20, window_us=3_600_000_000)
+    values = config(manual(1.0, capacity=capacity), reserve=0.5)
+    async with node_client(tmp_path, valkey_url, values) as node:
+        low = [(await ask(node, f"low-{number}")) for number in range(15)]
+        allowed = [answer.status_code == 200 for answer in low]
+        assert sum(allowed) <= 10
+        assert allowed[:5] == [True] * 5
+        pro = [(await ask(node, "pro")).status_code for _ in range(10)]
+        assert pro == [200] * 10
+
+
+async def test_two_reporters_are_believed_and_the_factor_is_explained(tmp_path, valkey_url):
+    backend = Backend(backend="users", adaptive="protect")
+    async with node_client(tmp_path, valkey_url, config(backend, cut_after=1, smoothing=1.0)) as node:
+        async with asyncio.timeout(20):
+            while True:
+                for secret in SECRETS:
+                    body = {"backend": "users", "cpu": 4.0}
+                    taken = await node.post("/v1/load", json=body, headers={"x-tidegate-token": secret})
+                    assert taken.status_code == 202
+                loads = (await status_of(node))["backends"]
+                if loads and loads[0]["factor"] < 1.0:
+                    break
+                await asyncio.sleep(0.05)
+        (load,) = loads
+        assert (load["reason"], load["signal"], load["reporters"]) == ("cut", "cpu", 2)
+        assert load["decided_by"] == "n1"
+        assert 0 <= load["decided_at"] - load["since"] < 5
+        assert (await status_of(node))["deciding"] is True
