@@ -28,6 +28,7 @@ class _Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _batch_decoder = msgspec.json.Decoder(_Batch)
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _load_decoder = msgspec.json.Decoder(LoadReport)
 _served_decoder = msgspec.json.Decoder(ServedReport)
 
@@ -89,7 +90,7 @@ class LoadDoor:
     def _items(self, body: bytes, decoder: "msgspec.json.Decoder[Item]", most: int) -> Sequence[Item]:
         try:
             raw: Sequence[msgspec.Raw | bytes]
-            raw = _batch_decoder.decode(body).reports if b'"reports"' in body else [body]
+            raw = _batch_decoder.decode(body).reports if "reports" in _members_decoder.decode(body) else [body]
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._malformed(error, "reports") from None
         if not 1 <= len(raw) <= most:

@@ -134,3 +134,8 @@ async def test_a_gateways_bad_report_is_refused(node, body, token, status):
     assert (await served(node, body, token)).status_code == status
     taken = await counted(node, "tidegate_load_reports_taken_total")
     assert taken["tidegate_load_reports_taken_total"] == 0.0
+
+
+async def test_a_backend_may_be_called_reports(node):
+    answer = await load(node, {"backend": "reports", "cpu": 0.5})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (403, "reports[0].backend")
