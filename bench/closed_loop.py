@@ -20,7 +20,8 @@ class _Printed(msgspec.Struct, frozen=True):
 
     requests: int
     duration_us: int
-    refused: int
+    unwanted: int
+    """Answers with another status than the right one."""
     socket_errors: int
     p50_us: float
     p99_us: float
@@ -28,13 +29,20 @@ class _Printed(msgspec.Struct, frozen=True):
 
 
 class Load(NamedTuple):
-    """What to send, over how many connections and for how long."""
+    """What to send, over how many connections and for how long.
+
+    ``lines`` are bodies to POST, or with ``subrequests`` what to ask by GET; with ``denies`` 429 is right, else 200.
+    ``others`` is the part of answers that may have another status.
+    """
 
     url: str
     path: str
-    bodies: Path
+    lines: Path
     connections: int
     seconds: int
+    subrequests: bool = False
+    denies: bool = False
+    others: float = 0.0
 
 
 def drive(load: Load, core: int) -> Seen:
@@ -44,7 +52,8 @@ def drive(load: Load, core: int) -> Seen:
         raise BenchError("wrk is missing: it makes the load (Debian: apt install wrk)")
     command: list[str | Path] = [
         wrk, "--threads", "1", "--connections", str(load.connections), "--duration", f"{load.seconds}s",
-        "--timeout", f"{TIMEOUT_S}s", "--script", SCRIPT, load.url, "--", load.path, load.bodies,
+        "--timeout", f"{TIMEOUT_S}s", "--script", SCRIPT, load.url, "--", load.path, load.lines,
+        "GET" if load.subrequests else "POST", "429" if load.denies else "200",
     ]  # fmt: skip
     timeout_s = load.seconds + 4 * TIMEOUT_S
     try:
@@ -56,7 +65,7 @@ def drive(load: Load, core: int) -> Seen:
     if ran.returncode or found is None:
         raise BenchError(f"wrk failed ({ran.returncode}): {ran.stdout}{ran.stderr}")
     printed = msgspec.json.decode(found.group(1), type=_Printed)
-    if printed.refused or printed.socket_errors or not printed.requests:
+    if printed.unwanted > load.others * printed.requests or printed.socket_errors or not printed.requests:
         raise BenchError(f"{load.url}{load.path} did not answer every request: {printed}")
     return Seen(
         requests=printed.requests, all_requests=printed.requests, seconds=printed.duration_us / 1e6,

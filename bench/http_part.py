@@ -18,6 +18,7 @@ from bench.variant import Server, Variant, running
 from bench.verify import verify_node
 
 WARM_UP_S = 1
+SPENDING_S = 3
 WARM_UP_CONNECTIONS = 16
 MOST_CONNECTIONS = 64
 OPEN_LOOP_SHARE = 0.5
@@ -47,9 +48,12 @@ class VariantRun:
         self._capacity_per_s: dict[str, float] = {}
 
     def warm_up(self) -> None:
-        """Let the interpreter and the connections settle."""
-        cell = Cell(variant="", plan="one", batch=1, connections=WARM_UP_CONNECTIONS, load="closed")
-        self._drive(cell, WARM_UP_S)
+        """Let the interpreter and the connections settle; where denials are wanted, use up every client's limit."""
+        cell = Cell(
+            variant="", plan=self._server.variant.plans[0], batch=1, connections=WARM_UP_CONNECTIONS, load="closed"
+        )
+        denies = self._server.variant.denies
+        self._drive(cell, SPENDING_S if denies else WARM_UP_S, others=float(denies))
 
     def measure(self, cell: Cell, seconds: int) -> HttpRun:
         """Run one cell. An open-loop cell comes after the closed-loop one that finds its plan's capacity."""
@@ -81,17 +85,20 @@ class VariantRun:
             degraded_share=(after.counts.degraded - before.counts.degraded) / decisions,
         )
 
-    def _drive(self, cell: Cell, seconds: int) -> Seen:
+    def _drive(self, cell: Cell, seconds: int, *, others: float = 0.0) -> Seen:
         variant, core = self._server.variant, self._place.cores.load
         path = variant.path if cell.batch == 1 else variant.batch_path
         if path is None:
             raise BenchError(f"{variant.name} has no batches")
-        bodies = self._place.bodies[cell.plan, cell.batch]
+        lines = self._place.subrequests if variant.subrequests else self._place.bodies[cell.plan, cell.batch]
         if cell.load == "closed":
-            return closed_loop.drive(closed_loop.Load(self._server.url, path, bodies, cell.connections, seconds), core)
+            load = closed_loop.Load(
+                self._server.url, path, lines, cell.connections, seconds, variant.subrequests, variant.denies, others
+            )
+            return closed_loop.drive(load, core)
         rate = OPEN_LOOP_SHARE * self._capacity_per_s[cell.plan]
         return open_loop.drive(
-            open_loop.Plan(self._server.port, path, str(bodies), rate, seconds, cell.connections, cell.load), core
+            open_loop.Plan(self._server.port, path, str(lines), rate, seconds, cell.connections, cell.load), core
         )
 
     def _read(self) -> _Readings:
@@ -115,7 +122,7 @@ def measure_variant(
         client = held.enter_context(store_client(place.store.url))
         empty(client)
         server = held.enter_context(running(variant, place))
-        if variant.is_tidegate:
+        if variant.is_tidegate and not (variant.subrequests or variant.denies):
             verify_node(server)
         run = VariantRun(place, server, client, repetition)
         run.warm_up()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.machine import Cores, bound_to, favour, pick_cores
 from bench.snapshot import write_snapshot
-from bench.workload import BATCH, LIMITS, write_bodies
+from bench.workload import BATCH, LIMITS, write_bodies, write_subrequests
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer, valkey_binary
@@ -30,6 +30,8 @@ class Place:
     public_key: str
     bodies: dict[tuple[str, int], Path]
     """Request bodies by plan and checks a request."""
+    subrequests: Path
+    """What a gateway asks by forward-auth for clients of the first plan."""
 
 
 @contextlib.contextmanager
@@ -47,6 +49,7 @@ def prepared_place() -> Iterator[Place]:
                 snapshot=snapshot,
                 public_key=asyncio.run(write_snapshot(snapshot)),
                 bodies={(plan, size): write_bodies(directory, plan, size) for plan in LIMITS for size in (1, BATCH)},
+                subrequests=write_subrequests(directory, "one"),
             )
     finally:
         shutil.rmtree(directory)

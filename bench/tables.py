@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bench.http_part import MOST_CONNECTIONS
-from bench.plan import BASELINE, DOOR, FLOOR, LANE, VARIANTS
+from bench.plan import BASELINE, FLOOR, VARIANTS
 from bench.results import Cell, HttpRun, Results, middle, paired_ratio
 from bench.script_part import LIMITS_A_CALL
 from bench.store_rules import ALGORITHMS
@@ -175,7 +175,7 @@ def _latencies(runs: list[HttpRun]) -> tuple[str, str, str]:
 def _noise(runs: list[HttpRun]) -> tuple[str, str]:
     others = middle(run.others_share for run in runs) or 0.0
     degraded = middle(run.degraded_share for run in runs) or 0.0
-    is_node = runs[0].cell.variant in {DOOR.name, LANE.name}
+    is_node = runs[0].cell.variant in {variant.name for variant in VARIANTS if variant.is_tidegate}
     return f"{others:.0%}", f"{degraded:.2%}" if is_node else "-"
 
 

@@ -26,7 +26,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Variant:
-    """``path`` takes one check, ``batch_path`` many. ``plans`` are those of the workload that it can tell apart."""
+    """``path`` takes one check, ``batch_path`` many. ``plans`` are those of the workload that it can tell apart.
+
+    ``subrequests`` says that it is asked as gateways do (forward-auth, ``path`` in front of the original one), and
+    ``denies`` that nearly all of its answers are to be 429.
+    """
 
     name: str
     title: str
@@ -36,6 +40,13 @@ class Variant:
     plans: tuple[str, ...] = ("one",)
     uses_store: bool = True
     is_tidegate: bool = False
+    subrequests: bool = False
+    denies: bool = False
+
+    @property
+    def ready_path(self) -> str:
+        """Where a check is answered once it is ready."""
+        return "/v1/check" if self.is_tidegate else self.path
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ def running(variant: Variant, place: Place) -> Iterator[Server]:
 def _answers(server: Server, body: bytes) -> bool:
     try:
         response = httpx.post(
-            server.url + server.variant.path, content=body, timeout=2.0, trust_env=False,
+            server.url + server.variant.ready_path, content=body, timeout=2.0, trust_env=False,
             headers={"content-type": "application/json"},
         )  # fmt: skip
     except httpx.HTTPError:

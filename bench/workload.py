@@ -1,4 +1,4 @@
-"""Who asks what: 10,000 clients with a key and an address each, two plans, fifty routes. The same for every variant."""
+"""Who asks what: 10,000 clients of each plan, with a key and an address each, on fifty routes. The same everywhere."""
 
 import hashlib
 import ipaddress
@@ -33,6 +33,7 @@ LIMITS: dict[str, tuple[LimitRule, ...]] = {
         ),
         LimitRule(id=203, name="per-ip", algorithm="fixed_window", scope="ip", limit=PLENTY, window_us=HOUR_US),
     ),
+    "spent": (LimitRule(id=301, name="hourly", limit=1, window_us=HOUR_US, mode="shared"),),
 }  # fmt: skip
 """The limits of each plan. There is one region, so ``shared`` limits have no peers to tell."""
 
@@ -60,6 +61,13 @@ def request_body(caller: Caller) -> bytes:
     return msgspec.json.encode(
         {"api_key": caller.key, "ip": caller.ip, "method": "GET", "path": caller.path, "cost": 1}
     )
+
+
+def write_subrequests(directory: Path, plan: str) -> Path:
+    """What a gateway asks for each client, one a line: path, key and address, with tabs between."""
+    path = directory / f"{plan}.subrequests"
+    path.write_text("".join(f"{caller.path}\t{caller.key}\t{caller.ip}\n" for caller in callers(plan)))
+    return path
 
 
 def write_bodies(directory: Path, plan: str, batch: int) -> Path:
