@@ -18,6 +18,7 @@ from data_plane.api.app import create_app
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
 from data_plane.api.render import Renderer
+from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
 from data_plane.settings import Settings
 
@@ -42,11 +43,9 @@ async def _serving_rls(node: Node) -> AsyncIterator[None]:
     if settings.rls_port is None:
         yield
         return
-    try:  # an extra: gRPC is loaded only where it is wanted
-        from data_plane.api.rls.mapping import RlsMapping  # noqa: PLC0415
-        from data_plane.api.rls.server import RateLimitService, Tls, serving_rls  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise RuntimeError("TIDEGATE_RLS_PORT needs the extra rls: pip install 'tidegate[rls]'") from error
+    # An extra: gRPC is loaded only where it is wanted.
+    from data_plane.api.rls.server import RateLimitService, Tls, serving_rls  # noqa: PLC0415
+
     file = settings.rls_mapping_file
     service = RateLimitService(
         node.decider, Renderer(settings.region, settings.reset_format),

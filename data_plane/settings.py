@@ -2,6 +2,7 @@
 
 import re
 import socket
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from data_plane.api.caller import Trust
 from data_plane.api.forward_auth import DialectName, KeySource
 from data_plane.api.rate_limit_headers import ResetFormat
+from data_plane.api.rls.mapping import RlsMapping
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
 AnonymousOrRefuse = Literal["anonymous", "refuse"]
@@ -92,6 +94,20 @@ class Settings(BaseSettings):
     def load_server_urls(self) -> dict[str, str]:
         """The URL of each server in ``load_servers``."""
         return {name: url for name, _, url in (server.partition("=") for server in self.load_servers)}
+
+    @field_validator("rls_port")
+    @classmethod
+    def _can_be_served(cls, value: int | None) -> int | None:
+        if value is not None and find_spec("grpc") is None:
+            raise ValueError("needs the extra rls: pip install 'tidegate[rls]'")
+        return value
+
+    @field_validator("rls_mapping_file")
+    @classmethod
+    def _is_readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            RlsMapping.from_file(value)  # so that a mistake is told at the start, by name
+        return value
 
     @field_validator("redis_sentinels", "redis_cluster_nodes")
     @classmethod
