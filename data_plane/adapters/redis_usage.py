@@ -32,6 +32,11 @@ class RedisUsageStream:
         self.bytes = 0
         """The stream's size when this node last looked."""
 
+    @property
+    def fill(self) -> float:
+        """Its size as a part of what it may take."""
+        return self.bytes / self._max_bytes
+
     async def add(self, packed: bytes) -> bool:
         """``XADD`` unless the stream is at its bound: never with MAXLEN, which would drop what was not shipped."""
         now_us = self._clock.now_us()

@@ -25,6 +25,8 @@ from data_plane.services.usage_tally import Callers, Open, UsageTally, place_of
 log = structlog.get_logger()
 
 FLUSH_EVERY_S = 0.9
+SLOW_FLUSH_EVERY_S = 5.0
+"""While the stream is more than half full: fewer and larger batches, so that its room lasts for hours."""
 CELLS_A_BATCH = 500
 """What is packed in one go: about a millisecond, in which nothing is decided."""
 SHIP_EVERY_S = 1.0
@@ -44,6 +46,11 @@ class StreamEntry(NamedTuple):
 
 class UsageStream(Protocol):
     """The region's stream of batches. Every method raises ``StoreUnavailableError``."""
+
+    @property
+    def fill(self) -> float:
+        """How full it was when last looked at; 1 is its bound."""
+        ...
 
     async def add(self, packed: bytes) -> bool:
         """Append a batch; ``False`` when the stream has reached its bound and nothing was written."""
@@ -119,9 +126,14 @@ class UsageFlusher:
     async def run(self) -> None:
         """Flush every second and at the end of each hour, for ever."""
         while True:
-            now_us = self._clock.now_us()
-            await asyncio.sleep(max(0.01, min(FLUSH_EVERY_S, (HOUR_US - now_us % HOUR_US) / 1e6)))
+            await asyncio.sleep(self.pause_s())
             await self.flush()
+
+    def pause_s(self) -> float:
+        """How long to count before the next flush: until the hour ends at most."""
+        now_us = self._clock.now_us()
+        every_s = SLOW_FLUSH_EVERY_S if self._stream.fill > 0.5 else FLUSH_EVERY_S
+        return max(0.01, min(every_s, (HOUR_US - now_us % HOUR_US) / 1e6))
 
     async def flush(self) -> None:
         """Write all there is, in batches; what the store does not take now is kept for the next time."""

@@ -181,6 +181,7 @@ async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: 
     async with parts(valkey_url, max_bytes=SMALL) as node:
         for client in range(400):
             node.pass_(client)
+        assert node.flusher.pause_s() == usage_module.FLUSH_EVERY_S
         await node.flush()  # to an empty stream: it fits
         monkeypatch.setattr(usage_module, "MAX_HELD_CELLS", 2)
         for client in (1, 2, 3, 4):
@@ -188,6 +189,7 @@ async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: 
             await node.flush(after_s=3)
         assert len(await node.batches()) == 1
         assert node.flusher.stream_full
+        assert node.flusher.pause_s() == usage_module.SLOW_FLUSH_EVERY_S
         assert node.flusher.lost_requests == 1, "the batch that has its name, and two cells, are held"
         await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
         await node.flush(after_s=3)
