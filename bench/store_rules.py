@@ -2,7 +2,8 @@
 
 from bench.workload import HOUR_US, REGION
 from contract.limits import Algorithm, LimitRule
-from data_plane.domain.bindings import BoundLimit, Subject
+from data_plane.domain.bindings import BoundLimit, Peers, Subject
+from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import UNMATCHED
 from data_plane.domain.subjects import part, tag
 
@@ -21,7 +22,7 @@ def bound_limit(algorithm: Algorithm) -> BoundLimit:
         id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
         mode="shared",
     )  # fmt: skip
-    return BoundLimit(rule, UNMATCHED, REGION, has_peers=False)
+    return BoundLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
 
 
 def counter_key(limit: BoundLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:

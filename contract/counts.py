@@ -6,6 +6,8 @@ import msgspec
 
 PROTOCOL_VERSION = 1
 MAX_CELLS = 1_000
+SLICES = 8
+"""A region's counters are told in this many parts, by whichever of its nodes holds each."""
 MAX_AGE_S = 30.0
 """A message older (or newer) than this is refused: clocks are within a second of each other, the rest is transit."""
 
@@ -24,22 +26,32 @@ class Cell(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch of cells from one region and incarnation of its store; without cells it is a heartbeat."""
+    """A batch of cells from one region and incarnation of its store; without cells it is a heartbeat.
+
+    ``complete`` are slices (0 to ``SLICES`` - 1) with the instant (epoch microseconds, sender's clock) up to which the
+    receiver has all that the sender counted in them, once it has this message.
+    ``of`` says whose cells these are, where they are not the sender's: ``region/incarnation`` of an earlier life of the
+    receiver's own store, handed back because that store was lost.
+    """
 
     version: int = PROTOCOL_VERSION
     region: str
     incarnation: str
     sent_at: float
     cells: tuple[Cell, ...] = ()
+    complete: tuple[tuple[int, int], ...] = ()
+    of: str = ""
 
 
 class CountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the receiver could not take: keys whose limit it does not know yet, or whose window is ahead of its clock.
 
-    The sender tells them again; everything else is there.
+    The sender tells them again; everything else is there. ``incarnation`` is the receiver's own: one that is new to the
+    sender has forgotten everything, and is to be told everything, its own earlier counts included.
     """
 
     again: tuple[bytes, ...] = ()
+    incarnation: str = ""
 
 
 def signed_counts(to_region: str, body: bytes) -> bytes:

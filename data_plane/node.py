@@ -13,14 +13,11 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Response
 
-from contract.credentials import region_private_key
 from data_plane.adapters.clock import SystemClock
 from data_plane.adapters.control_plane import ControlPlaneStream, Decided
-from data_plane.adapters.peers import HttpPeers
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_accounts import RedisAccounts
-from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.adapters.redis_holds import RedisHoldStore
 from data_plane.adapters.redis_register import RedisNodeRegister
 from data_plane.adapters.redis_survey import RedisSurvey
@@ -28,8 +25,6 @@ from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotEr
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
 from data_plane.api.metrics import CONTENT_TYPE
-from data_plane.api.node_metrics import PeerFigures, of_peers
-from data_plane.api.peer_door import PeerDoor
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
@@ -38,6 +33,7 @@ from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.observing import Observing
+from data_plane.peering import Peering
 from data_plane.protecting import Protecting
 from data_plane.reporting import Reporting
 from data_plane.services.census import Census
@@ -46,9 +42,7 @@ from data_plane.services.decide import Decider
 from data_plane.services.holds import Holds
 from data_plane.services.last_resort import LastResort
 from data_plane.services.membership import Membership
-from data_plane.services.reconcile import Reconciler
 from data_plane.services.recovery import Recovery
-from data_plane.services.rights import RightsDesk
 from data_plane.services.switches import SwitchKeeper, switches_and_blocks
 from data_plane.services.tally import Tally
 from data_plane.settings import Settings
@@ -68,9 +62,11 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._tally = Tally()
-        self._store = RedisCounterStore(redis_settings(settings))
+        self._peering = Peering(settings, clock, self._index_in_force, lambda: self._config.revision)
+        self._store = RedisCounterStore(redis_settings(settings), join=self._peering.join)
         bounds = SubjectBounds()
         self._membership = Membership(settings.node, RedisNodeRegister(self._store), clock, bounds)
+        self._peering.connect(self._store, self._membership.live_nodes)
         self._last_resort = LastResort(LocalCounters(MAX_LOCAL_KEYS), self._membership)
         accounts = RedisAccounts(self._store)
         self._recovery = Recovery(self._last_resort, accounts, clock, lambda: self._store.status().usable)
@@ -79,7 +75,7 @@ class Node:
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
         self._decider = Decider(
             RuleIndex.empty(settings.region), self._store, clock, self._last_resort, self._tally,
-            anonymous, memory, bounds,
+            anonymous, memory, bounds, self._peering.desk,
         )  # fmt: skip
         self._reporting = Reporting(settings, self._store, clock, self._decider, secrets.token_hex(8))
         self._protecting = Protecting(settings, self._store, clock, lambda: self._decider.index.book)
@@ -93,18 +89,9 @@ class Node:
         self._stream = ControlPlaneStream(
             settings.control_plane_url, settings.region_credential.get_secret_value(),
             settings.node, settings.region, version("tidegate"), self._config, self._decided,
+            self._peering.standings.confirmed,
         )  # fmt: skip
-        region_key = region_private_key(settings.region_credential.get_secret_value())
-        self._peers = HttpPeers(settings.region, region_key, self._public_keys_of)
-        self._reconciler = Reconciler(
-            settings.region, RedisCountStore(self._store, settings.node), self._peers, clock, self._index_in_force
-        )
-        self._desk = RightsDesk(
-            settings.region, self._store, self._peers, clock, self._index_in_force, lambda: self._config.revision
-        )
-        self.peer_door = PeerDoor(
-            settings.region, region_key, self._index_in_force, self._reconciler, self._desk, clock
-        )
+        self.peer_door = self._peering.door
         self.door = Door(
             self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
@@ -113,6 +100,7 @@ class Node:
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
             signing_key(settings.region_credential.get_secret_value()), secrets.token_bytes,
+            self._peering.desk,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
         self.hold_door = HoldDoor(
@@ -122,16 +110,12 @@ class Node:
         self._observing = Observing(
             settings, clock, self._decider, self._store, self._census, self._config, self._stream.link, self._snapshots
         )
-        self._observing.add(of_peers(self._peer_figures), self._reporting.families, self._protecting.families)
+        self._observing.add(self._peering.families, self._reporting.families, self._protecting.families)
 
     @property
     def decider(self) -> Decider:
         """What decides, for doors that are made outside."""
         return self._decider
-
-    def _public_keys_of(self, region: str) -> tuple[str, ...]:
-        known = self._decider.index.book.regions.get(region)
-        return () if known is None else known.keys_at(self._clock.now_us() / 1e6)
 
     def _decided(self) -> Decided:
         tally = self._tally
@@ -141,6 +125,7 @@ class Node:
         return self._decider.index
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
+        self._peering.standings.applied(index, snapshot.revision)
         self._decider.apply(self._switches.without_ended(index), snapshot.revision)
         if not self._observing.applied_at_us:
             gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
@@ -164,8 +149,8 @@ class Node:
         """Serve between enter and exit: the store is connected, the background work goes on."""
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            self._stream.run, self._stream.report, self._snapshots.run, self._membership.run, self._reconciler.run,
-            self._desk.run, self._recovery.run, self._switches.run, *self._reporting.work(),
+            self._stream.run, self._stream.report, self._snapshots.run, self._membership.run,
+            *self._peering.work(self._stream.say), self._recovery.run, self._switches.run, *self._reporting.work(),
             *self._protecting.work(),
             *self._observing.work(),
         ]  # fmt: skip
@@ -180,7 +165,7 @@ class Node:
             await self._reporting.stop()
             await self._protecting.stop()
             await self._observing.stop()
-            await self._peers.close()
+            await self._peering.stop()
             await self._store.close()
 
     def status(self) -> dict[str, Any]:
@@ -197,23 +182,11 @@ class Node:
             "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
             "control_plane": asdict(self._stream.link),
             "store": asdict(self._store.status()),
-            "peers": self._peer_status(now_us / 1_000_000),
+            **self._peering.status(),
             "live_nodes": self._membership.live_nodes(),
             **switches_and_blocks(self._decider.index, now_us),
             **self._protecting.status(),
             "trust": self.settings.trust,
-        }
-
-    def _peer_figures(self) -> PeerFigures:
-        reconciler, now_s = self._reconciler, self._clock.now_us() / 1_000_000
-        staleness_s = {region: now_s - news.sent_at_s for region, news in reconciler.heard.items()}
-        refused = self.peer_door.refused_by_reason
-        return PeerFigures(reconciler.sent_cells, self._peers.sent_bytes, reconciler.failures, refused, staleness_s)
-
-    def _peer_status(self, now_s: float) -> dict[str, Any]:
-        return {
-            region: {"last_heard_s": now_s - news.received_at_s, "staleness_s": now_s - news.sent_at_s}
-            for region, news in self._reconciler.heard.items()
         }
 
     def ready(self) -> tuple[bool, dict[str, Any]]:

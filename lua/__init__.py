@@ -6,7 +6,8 @@ A script is files put together: Lua in Redis has no modules, and what scripts sh
 from functools import cache
 from importlib.resources import files
 
-RULES = ("prelude", "windows", "log", "buckets")
+RULES = ("prelude", "marks", "windows", "log", "buckets")
+BEYOND = ("rights", "loans", "transfers", "silent")
 
 
 @cache
@@ -19,7 +20,8 @@ def decide_script() -> str:
     windows = _made_by("windows", "", "fixed_window, sliding_window, weight_wait, rolled")
     log = _made_by("log", "weight_wait, rolled", "sliding_log")
     buckets = _made_by("buckets", "", "token_bucket, leaky_bucket")
-    return "\n".join((_script("prelude"), windows, log, buckets, _script("decide")))
+    beyond = _made_by("beyond", "", "decide_beyond", ("windows", "log", *BEYOND, "beyond"))
+    return "\n".join((_script("prelude", "marks"), windows, log, buckets, beyond, _script("decide")))
 
 
 @cache
@@ -37,7 +39,19 @@ def settle_script() -> str:
 @cache
 def merge_script() -> str:
     """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    return _script(*RULES, "merge")
+    return _script(*RULES, "silent", "merge")
+
+
+@cache
+def slices_script() -> str:
+    """The script that divides telling over nodes; its contract is in ``slices.lua``."""
+    return _script("slices")
+
+
+@cache
+def heard_script() -> str:
+    """The script that notes when peers were heard; its contract is in ``heard.lua``."""
+    return _script("prelude", "heard")
 
 
 @cache
@@ -47,19 +61,31 @@ def mark_script() -> str:
 
 
 @cache
+def marker_script() -> str:
+    """The script with which a node joins a store; its contract is in ``marker.lua``."""
+    return _script("prelude", "marker")
+
+
+@cache
+def raise_script() -> str:
+    """The script that raises what the marker says; its contract is in ``raise.lua``."""
+    return _script("prelude", "raise")
+
+
+@cache
 def charge_script() -> str:
     """The script that consumes what was admitted without the store; its contract is in ``charge.lua``."""
-    return _script(*RULES, "charge")
+    return _script(*RULES, "rights", "loans", "transfers", "charge")
 
 
 @cache
 def give_back_script() -> str:
     """The script that returns what was consumed; its contract is in ``give_back.lua``."""
-    return _script(*RULES, "give_back")
+    return _script(*RULES, "rights", "loans", "transfers", "give_back")
 
 
-def _made_by(part: str, needs: str, makes: str) -> str:
-    return f"local function {part}({needs})\n{_script(part)}\nreturn {makes}\nend"
+def _made_by(family: str, needs: str, makes: str, parts: tuple[str, ...] = ()) -> str:
+    return f"local function {family}({needs})\n{_script(*(parts or (family,)))}\nreturn {makes}\nend"
 
 
 @cache

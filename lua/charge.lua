@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the dirty set
 -- KEYS[2+] counters
--- ARGV[i]  for counter i: cost (double), then its rule as decide.lua takes it (25 bytes)
+-- ARGV[i]  for counter i: cost (double), then its rule as decide.lua takes it
 -- Reply    how many counters were charged
 -- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold.
 local BEYOND_ANY_LIMIT = 562949953421312
@@ -26,12 +26,32 @@ local function charged_bucket(key, shared, rate, unit, size, cost)
     ttl_ms(fills + SLACK_US), dirty == 0
 end
 
+-- Rights are not asked about either: what was taken beyond them is a shortfall, which comes off what comes in.
+local function charged_rights(key, algorithm, packed, cost)
+  local t = strict_terms(algorithm, packed, KEYS[1])
+  if not t then
+    return nil
+  elseif algorithm < 3 then
+    local s = rights_load(key, t)
+    s.taken = s.taken + cost
+    if algorithm == 2 then
+      s.entries = s.entries .. pack('<I7I2', select(2, log_used(s, 0)), math.min(cost, LARGEST_ENTRY))
+    end
+    return rights_value(t, s), rights_ttl_ms(t, s)
+  end
+  local s = loan_load(key, t)
+  s.level = math.max(0, s.level - cost * t.unit * t.size)
+  return loan_value(t, s), loan_ttl_ms(t, s)
+end
+
 local charged = 0
 for i = 2, #KEYS do
-  local cost, rule, a, b, c = unpack('<dBddd', ARGV[i - 1])
-  local algorithm, shared = rule % 8, rule >= 16
+  local cost, rule, a, b, c, from = unpack('<dBddd', ARGV[i - 1])
+  local algorithm, shared = rule % 8, rule % 32 >= 16
   local value, ttl, marks, _
-  if a > 0 and algorithm < 3 then
+  if rule % 128 >= 32 and rule % 128 < 64 then
+    value, ttl = charged_rights(KEYS[i], algorithm, sub(ARGV[i - 1], from, from + a - 1), cost)
+  elseif a > 0 and algorithm < 3 then
     if algorithm == 2 then
       cost = math.min(cost, LARGEST_ENTRY)
     end
@@ -43,7 +63,7 @@ for i = 2, #KEYS do
     charged = charged + 1
     call('SET', KEYS[i], value, 'PX', ttl)
     if marks then
-      call('SADD', KEYS[1], KEYS[i])
+      mark_dirty(KEYS[1], KEYS[i])
     end
   end
 end

@@ -9,12 +9,16 @@
 --            2 sliding_log     limit, window_us, 0
 --            3 token_bucket    rate, unit, size (see buckets.lua); rate 0 is limit 0
 --            4 leaky_bucket    the same
+--          + 32 if strict with rights: the doubles are then the length of the terms that follow (see rights.lua), the
+--          step to take (see transfers.lua; 0: decide) and nothing
+--          + 64 if peers are silent: then the length (2 bytes) and the text of who is (see silent.lua)
 --          + 128 if priced (see data_plane/domain/load): then two more doubles follow, what this limit costs whatever
 --          the check does, and the share of what remains that the caller is told of when it is allowed
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us, and
 --          the wait: >= 0 allowed, after that many us; -1 never; else denied, to retry after -1 - n us
 -- Counters are written only by what is allowed and costs something, with a TTL that ends when the state means nothing.
 local RULES = {}
+local decide_beyond
 local wait, left, reset, left_after, reset_after, value, ttl, marks = {}, {}, {}, {}, {}, {}, {}, {}
 local reply = { pack('<i8', now) }
 local written = 1
@@ -43,6 +47,14 @@ local function read_check(check)
     local at = 4 * i
     local rule
     rule, said[at], said[at + 1], said[at + 2], from = unpack('<Bddd', check, from)
+    if rule % 128 >= 32 then
+      local size = said[at]
+      if rule % 128 >= 64 then
+        size, from = unpack('<H', check, from)
+      end
+      said.beyond = said.beyond or {}
+      said.beyond[i], from = sub(check, from, from + size - 1), from + size
+    end
     if rule >= 128 then
       said.price, said.share = said.price or {}, said.share or {}
       said.price[i], said.share[i], from = unpack('<dd', check, from)
@@ -57,7 +69,7 @@ end
 local function store(key, new_value, ttl_left, mark)
   call('SET', key, new_value, 'PX', ttl_left)
   if mark then
-    call('SADD', KEYS[1], key)
+    mark_dirty(KEYS[1], key)
   end
 end
 
@@ -67,9 +79,16 @@ local function decide_all(said)
   for i = 1, count do
     local at = 4 * i
     local rule = said[at - 1]
-    wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
-      (RULES[rule % 8] or rule_of(rule % 8))(KEYS[first + i - 1], rule >= 16, said[at], said[at + 1], said[at + 2],
-        price and price[i] or cost)
+    if rule < 32 then
+      wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
+        (RULES[rule % 8] or rule_of(rule % 8))(KEYS[first + i - 1], rule >= 16, said[at], said[at + 1], said[at + 2],
+          price and price[i] or cost)
+    else
+      decide_beyond = decide_beyond or beyond()
+      wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
+        decide_beyond(KEYS[first + i - 1], rule, said[at], said[at + 1], said[at + 2], price and price[i] or cost,
+          said.beyond[i])
+    end
     if wait[i] < 0 and rule % 16 < 8 then
       allowed = false
     end

@@ -53,6 +53,28 @@ local function credit_log(raw, shared, entered, cost, window)
   return nil
 end
 
+-- What a strict limit took under an id is its own again; of a log nothing is: its costs leave by age alone.
+local function credit_rights(key, algorithm, packed, at, cost)
+  local t = strict_terms(algorithm, packed, KEYS[1])
+  if not t or algorithm == 2 or not call('GET', key) then
+    return nil
+  elseif algorithm < 3 then
+    local s = rights_load(key, t)
+    local id = id_of(t, at)
+    if id == s.id and s.taken >= cost then
+      s.taken = s.taken - cost
+    elseif id == s.id - 1 and s.taken_before >= cost then
+      s.taken_before = s.taken_before - cost
+    else
+      return nil
+    end
+    return rights_value(t, s)
+  end
+  local s = loan_load(key, t)
+  s.level = math.min(s.level + cost * t.unit * t.size, loan_capacity(t, s) * t.unit * t.size)
+  return loan_value(t, s)
+end
+
 if call('GET', KEYS[2]) then
   return 0
 end
@@ -64,14 +86,25 @@ for i = 3, #KEYS do
   local key = KEYS[i]
   local rule, a, b, c
   rule, a, b, c, from = unpack('<Bddd', ARGV[2], from)
+  local packed
+  if rule % 128 >= 32 then
+    local size = a
+    if rule % 128 >= 64 then
+      size, from = unpack('<H', ARGV[2], from)
+    end
+    packed, from = sub(ARGV[2], from, from + size - 1), from + size
+  end
   local cost = check_cost
   if rule >= 128 then
     cost, _, from = unpack('<dd', ARGV[2], from)
     rule = rule - 128
   end
-  local algorithm, shared = rule % 8, rule >= 16
+  local algorithm, shared = rule % 8, rule % 32 >= 16
   local raw = call('GET', key)
   local value
+  if packed and rule < 64 then
+    value, raw = credit_rights(key, algorithm, packed, charged_us, cost), nil
+  end
   if raw and algorithm == 0 and is_window(raw) then
     value = credit_window(raw, shared, fixed_id(b, c, charged_us), cost)
   elseif raw and algorithm == 1 and is_window(raw) then
@@ -91,7 +124,7 @@ for i = 3, #KEYS do
     credited = credited + 1
     call('SET', key, value, 'KEEPTTL')
     if shared and byte(raw) % 2 == 0 then
-      call('SADD', KEYS[1], key)
+      mark_dirty(KEYS[1], key)
     end
   end
 end

@@ -1,6 +1,6 @@
 -- Marks counters as changed, whatever they are: a peer that was away is to be told everything once.
 --
--- KEYS[1]  the dirty set
+-- KEYS[1]  the dirty key, before the number of a slice
 -- KEYS[2+] counters
 -- Reply    how many were marked
 local marked = 0
@@ -11,7 +11,7 @@ for i = 2, #KEYS do
     if byte(raw) % 2 == 0 then
       call('SET', key, string.char(byte(raw) + 1) .. sub(raw, 2), 'KEEPTTL')
     end
-    call('SADD', KEYS[1], key)
+    mark_dirty(KEYS[1], key)
     marked = marked + 1
   end
 end

@@ -4,10 +4,11 @@
 -- KEYS[1], KEYS[2]  and so on in pairs: a counter, and the key of what its peers said (the counter's key + '!')
 -- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
 -- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
--- ARGV[2+i]  for counter i: its rule as decide.lua takes it (25 bytes), then cells of three signed 8-byte integers:
---            window id (a bucket's: born_us), taken, returned
+-- ARGV[2+i]  for counter i: its rule as decide.lua takes it, then cells of three signed 8-byte integers: window id (a
+--            bucket's: born_us), taken, returned
 -- Reply      a byte for each counter: '0' nothing new, '1' merged, '2' some window is too far ahead of this clock: send
---            that counter's cells again (what else there was, was merged)
+--            that counter's cells again (what else there was, was merged); then how many of these counters turned out to
+--            be over their limit, and by how many units at the most, as two signed 8-byte integers
 --
 -- Windows older than the previous one no longer count and are dropped. A window one ahead, from a region whose clock is
 -- ahead, waits in the counter until this clock gets there.
@@ -16,6 +17,14 @@
 local PEER_SLACK_MS = 60000
 local peer = ARGV[1]
 local regions = tonumber(ARGV[2])
+local over, most_over = 0, 0
+
+-- What all regions together took, once they meet, beside the limit.
+local function met(known, limit)
+  if known > limit then
+    over, most_over = over + 1, math.max(most_over, known - limit)
+  end
+end
 
 -- Puts a cell among the peers' entries. Returns the growth of what that peer holds, nil where it was known.
 -- A bucket that was born again replaces its older life.
@@ -104,6 +113,7 @@ local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
       ends = (id + 2) * length - now
     end
     local remote, remote_before, remote_next = held_in(entries, id), held_in(entries, id - 1), held_in(entries, id + 1)
+    met(taken - returned + remote, a)
     local value
     if algorithm == 2 then
       value = log_value(dirty, total, entries_at > 0 and sub(raw, entries_at) or '', id, taken, before, returned,
@@ -141,6 +151,7 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
     born = old_born > 0 and old_born or now
   end
   debt = math.max(0, math.min(debt + growth * unit, math.max(debt, regions * size * unit), EXACT))
+  met(ceil(debt / unit), size)
   local fills = at - now + ceil(debt / rate)
   call('SET', key, bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born), 'PX', ttl_ms(fills + SLACK_US))
   -- A peer's bucket lives until it is full again: what it said must not be forgotten before.
@@ -153,10 +164,17 @@ for i = 1, #KEYS / 2 do
   local cells = ARGV[2 + i]
   local rule, a, b, c, from = unpack('<Bddd', cells)
   local algorithm = rule % 8
+  if rule >= 64 then
+    local size
+    size, from = unpack('<H', cells, from)
+    -- What is kept for silent peers is a part of what was left when they fell silent: fixed before news changes that.
+    silent_reserves(algorithm, KEYS[2 * i - 1], a, b, c, sub(cells, from, from + size - 1))
+    from = from + size
+  end
   if algorithm < 3 then
     reply[i] = merge_windows(KEYS[2 * i - 1], KEYS[2 * i], algorithm, a, b, c, cells, from)
   else
     reply[i] = merge_bucket(KEYS[2 * i - 1], KEYS[2 * i], algorithm == 4, a, b, c, cells, from)
   end
 end
-return table.concat(reply)
+return table.concat(reply) .. pack('<i8i8', over, most_over)

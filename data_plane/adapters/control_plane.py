@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,10 +57,13 @@ class ControlPlaneStream:
         version: str,
         config: ConfigService,
         decided: Callable[[], Decided],
+        confirmed: Callable[[Ack], Awaitable[Ack]],
     ) -> None:
         self._node, self._region, self._version = node, region, version
         self._config = config
         self._decided = decided
+        self._confirmed = confirmed
+        """What an ACK becomes once the region's store knows of it."""
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {credential}"},
@@ -131,9 +134,10 @@ class ControlPlaneStream:
                 self.link.heard_at_s = time.time()
                 answer = self._config.receive(_decoder.decode(line))
                 if answer is not None:
-                    await self._answer(answer)
+                    await self.say(await self._confirmed(answer))
 
-    async def _answer(self, ack: Ack) -> None:
+    async def say(self, ack: Ack) -> None:
+        """Tell the control plane what became of a revision. Raises ``httpx.HTTPError``."""
         if ack.error is not None:
             log.error("revision_refused", revision=ack.revision, error=ack.error)
         (await self._post("/internal/v1/acks", ack)).raise_for_status()

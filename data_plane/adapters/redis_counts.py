@@ -2,26 +2,39 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 
+from contract.counts import SLICES, Cell
+from data_plane.adapters.redis.client import Argument
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.domain.counts_wire import decode_collected, decode_merged, encode_merge, encode_settle, merge_keys
+from data_plane.domain.counts_wire import (
+    PEERS_SUFFIX,
+    decode_collected,
+    decode_merged,
+    decode_peers,
+    encode_merge,
+    encode_settle,
+    merge_keys,
+)
+from data_plane.domain.regions.rules import DEFAULT_TIMING
 from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.reconcile import MarkedKey, PeerCounter
-from lua import collect_script, mark_script, merge_script, settle_script
+from data_plane.services.reconcile import Heard, MarkedKey, Merging, PeerCounter, SweptPage
+from lua import collect_script, heard_script, mark_script, merge_script, settle_script, slices_script
 
 T = TypeVar("T")
 
-LEASE = "tg:lease:counts"
-LEASE_MS = 600
+LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
+LEASE_MS = 3 * DEFAULT_TIMING.tick_us // 1_000
 INCARNATION = "tg:incarnation"
+HEARD = b"tg:heard"
 KEYS_A_SCRIPT = 200
 """A script holds the store for as long as it runs: short ones let decisions in between."""
-SWEEP_PAGE = 500
+SWEEP_PAGE = 1_000
 MAX_MARKED = 2_000
+"""Of one slice, in one tick: what waits longest."""
 
 
 class RedisCountStore:
@@ -31,20 +44,16 @@ class RedisCountStore:
         self._store = store
         self._owner = f"{node}-{secrets.token_hex(4)}".encode()
 
-    async def hold_lease(self) -> bool:
-        """Take or keep the lease. Two holders for a moment do no harm: what they tell is absolute.
+    async def hold_slices(self, most: int) -> Sequence[int]:
+        """Take and keep leases. Two holders for a moment do no harm: what they tell is absolute.
 
-        On a Cluster a node knows the dirty sets that it marked itself, so there every node tells its own.
+        On a Cluster a node knows the slices of the slots that it wrote to, so there every node tells its own.
         """
         if self._store.settings.shape == "cluster":
-            return True
+            return range(SLICES)
         with _store_errors():
-            if await self._store.execute("SET", LEASE, self._owner, "NX", "PX", LEASE_MS):
-                return True
-            if await self._store.execute("GET", LEASE) != self._owner:
-                return False
-            await self._store.execute("PEXPIRE", LEASE, LEASE_MS)
-            return True
+            held = await self._store.call_script(slices_script(), LEASES, [self._owner, LEASE_MS, most])
+        return [int(number) for number in held]
 
     async def incarnation(self) -> str:
         """The name that the store has kept since it was empty."""
@@ -55,54 +64,103 @@ class RedisCountStore:
                 known = await self._store.execute("GET", INCARNATION)
             return (known or b"").decode()
 
-    async def marked(self) -> Sequence[MarkedKey]:
-        """Some of the changed counters, at random, so that none waits for ever."""
+    async def marked(self, slice: int) -> Sequence[MarkedKey]:
+        """The counters of a slice that have waited longest."""
         found: list[MarkedKey] = []
         with _store_errors():
             for dirty in self._store.dirty_keys():
-                members = await self._store.execute("SRANDMEMBER", dirty, MAX_MARKED)
-                for _, keys in self._beside_dirty_sets(members, lambda key: key):
-                    reply = await self._store.call_script(collect_script(), [dirty, *keys], [])
-                    cells = decode_collected(keys, reply)
-                    found += [MarkedKey(key, own) for key, own in zip(keys, cells, strict=True) if own]
-        return found
+                name = _slice_key(dirty, slice)
+                flat = await self._store.execute("ZRANGE", name, 0, MAX_MARKED - 1, "WITHSCORES")
+                since_us = dict(_pairs(flat))
+                for _, keys in self._parts(list(since_us), lambda key: key):
+                    reply = await self._store.call_script(collect_script(), [name, *keys], [])
+                    collected = decode_collected(keys, reply)
+                    found += [MarkedKey(key, since_us[key], own) for key, own in zip(keys, collected, strict=True)]
+        return [one for one in found if one.own.cells]
 
-    async def settle(self, keys: Sequence[MarkedKey]) -> None:
+    async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
         """Unmark what has not changed since it was read."""
         with _store_errors():
-            for dirty, part in self._beside_dirty_sets(keys, lambda one: one.key):
-                argument = encode_settle([one.cells for one in part])
-                await self._store.call_script(settle_script(), [dirty, *(one.key for one in part)], [argument])
+            for dirty, part in self._parts(keys, lambda one: one.key):
+                argument = encode_settle([one.own.cells for one in part])
+                name = _slice_key(dirty, slice)
+                await self._store.call_script(settle_script(), [name, *(one.key for one in part)], [argument])
 
-    async def mark_page(self, cursor: int, is_shared: Callable[[bytes], bool]) -> int:
-        """Mark a page of all counters as changed; the next cursor, 0 at the end."""
+    async def sweep(self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool]) -> SweptPage:
+        """Mark a page of our counters as changed, and read what earlier lives of peers' stores had counted in them."""
+        lives: dict[str, list[Cell]] = {}
         with _store_errors():
             following, keys = await self._store.execute("SCAN", cursor, "MATCH", "{*", "COUNT", SWEEP_PAGE)
-            shared = [key for key in keys if is_shared(key) and not key.endswith(b"!")]
-            for dirty, part in self._beside_dirty_sets(shared, lambda key: key):
+            counters = [key for key in keys if key[-1:] not in {b"!", b"?"}]
+            ours = [key for key in counters if sum(key) % SLICES in slices and is_shared(key)]
+            for dirty, part in self._parts(ours, lambda key: key):
                 await self._store.call_script(mark_script(), [dirty, *part], [])
-            return int(following)
+            for said in keys:
+                key = said[:-1]
+                if said.endswith(PEERS_SUFFIX) and sum(key) % SLICES in slices and is_shared(key):
+                    raw = await self._store.execute("GET", said)
+                    for life, cells in decode_peers(raw or b"").items():
+                        lives.setdefault(life, []).extend(Cell(key, *figures) for figures in cells)
+            return SweptPage(int(following), lives)
 
-    async def merge(self, peer: str, regions: int, counters: Sequence[PeerCounter]) -> Sequence[bytes]:
-        """Take what a peer counted; the keys that it must send again."""
+    async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
+        """Take what a life counted."""
         again: list[bytes] = []
+        over, most_over = 0, 0
         with _store_errors():
-            for _, part in self._beside_dirty_sets(counters, lambda counter: counter.key):
+            for _, part in self._parts(counters, lambda counter: counter.key):
                 keys = [counter.key for counter in part]
                 cells = [encode_merge(counter.params, counter.cells) for counter in part]
-                reply = await self._store.call_script(merge_script(), merge_keys(keys), [peer, regions, *cells])
-                outcomes = zip(keys, decode_merged(reply), strict=True)
-                again += [key for key, outcome in outcomes if outcome == "ahead"]
-        return again
+                reply = await self._store.call_script(merge_script(), merge_keys(keys), [life, regions, *cells])
+                met = decode_merged(reply)
+                again += [key for key, outcome in zip(keys, met.outcomes, strict=True) if outcome == "ahead"]
+                over, most_over = over + met.over, max(most_over, met.most_over)
+        return Merging(again, over, most_over)
 
-    def _beside_dirty_sets(self, items: Sequence[T], key_of: Callable[[T], bytes]) -> Iterator[tuple[bytes, list[T]]]:
-        """Items by the dirty set in the slot of their keys, in parts short enough for one script."""
+    async def told_life(self, peer: str) -> str | None:
+        """The life of a peer's store that was told everything."""
+        with _store_errors():
+            known = await self._store.execute("HGET", HEARD, f"={peer}")
+        return known.decode() if known else None
+
+    async def note_told(self, peer: str, incarnation: str | None) -> None:
+        """That life of the peer's store was told everything, or nobody knows."""
+        with _store_errors():
+            if incarnation is None:
+                await self._store.execute("HDEL", HEARD, f"={peer}")
+            else:
+                await self._store.execute("HSET", HEARD, f"={peer}", incarnation)
+
+    async def hear(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> Mapping[str, Heard]:
+        """Note what was heard, and read who is silent."""
+        ages = [figure for pair in ages_us.items() for figure in pair]
+        arguments: list[Argument] = [SLICES, DEFAULT_TIMING.stale_after_us, peer, len(ages_us), *ages, *peers]
+        with _store_errors():
+            flat = await self._store.call_script(heard_script(), [HEARD], arguments)
+        triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return {name.decode(): Heard(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
+
+    def _parts(self, items: Sequence[T], key_of: Callable[[T], bytes]) -> Iterator[tuple[bytes, list[T]]]:
+        """Items by what stands for the dirty set in the slot of their keys, in parts short enough for one script."""
         groups: dict[bytes, list[T]] = {}
         for item in items:
             groups.setdefault(self._store.dirty_key_beside(key_of(item)), []).append(item)
         for dirty, group in groups.items():
             for start in range(0, len(group), KEYS_A_SCRIPT):
                 yield dirty, group[start : start + KEYS_A_SCRIPT]
+
+
+def _slice_key(dirty: bytes, slice: int) -> bytes:
+    return dirty + b"%d" % slice
+
+
+def _pairs(flat: Sequence[object]) -> Iterator[tuple[bytes, int]]:
+    """Members and scores, in either form that redis-py may have them."""
+    pairs: Iterable[Any] = flat
+    if flat and isinstance(flat[0], bytes):
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+    for member, score in pairs:
+        yield member, int(float(score))
 
 
 @contextlib.contextmanager

@@ -39,7 +39,9 @@ class Form:
     )
 
     def __init__(self, bound: Bound, plan: str, region: str, reset_format: ResetFormat) -> None:
-        self.usable = bool(bound.limits) and not bound.has_queue and bound.limits[bound.headline].visible
+        self.usable = (
+            bool(bound.limits) and not (bound.has_queue or bound.rights) and bound.limits[bound.headline].visible
+        )
         self.single = self.usable and len(bound.limits) == 1
         self.shown = FIGURES * bound.headline
         """Where the figures of the headline limit begin."""

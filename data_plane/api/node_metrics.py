@@ -1,23 +1,13 @@
-"""What a node measures of itself: decisions, configuration, store, exchange with other regions."""
+"""What a node measures of itself: decisions, configuration, store."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from data_plane.api.metrics import Part, counter, counter_by, gauge, gauge_by
+from data_plane.api.metrics import Part, counter, counter_by, gauge
 from data_plane.services.census import StoreSize
 from data_plane.services.tally import LATENCY_BUCKETS_US, Tally
-
-
-class PeerFigures(NamedTuple):
-    """The exchange of counts with other regions, as it stands."""
-
-    sent_cells: int
-    sent_bytes: int
-    failures: int
-    refused_by_reason: Mapping[str, int]
-    staleness_s: Mapping[str, float]
 
 
 class ConfigFigures(NamedTuple):
@@ -125,20 +115,6 @@ def of_store(figures: Callable[[], StoreFigures]) -> Part:
             yield gauge("tidegate_store_memory_limit_bytes", "Memory that it may use; 0: no bound", now.size.max_bytes)
             yield counter("tidegate_store_commands", "Commands that its servers processed", now.size.commands)
             yield counter("tidegate_store_evicted_keys", "Keys that its servers evicted: lost counts", now.size.evicted)
-
-    return families
-
-
-def of_peers(figures: Callable[[], PeerFigures]) -> Part:
-    """The exchange of counts with other regions."""
-
-    def families() -> Iterator[Metric]:
-        now = figures()
-        yield counter("tidegate_peer_cells_sent", "Cells told to other regions", now.sent_cells)
-        yield counter("tidegate_peer_bytes_sent", "Bytes sent to other regions", now.sent_bytes)
-        yield counter("tidegate_peer_failures", "Batches that a peer did not take", now.failures)
-        yield counter_by("tidegate_peer_messages_refused", "Messages of peers refused", "reason", now.refused_by_reason)
-        yield gauge_by("tidegate_peer_staleness_seconds", "Age of what a peer last said", "peer", now.staleness_s)
 
     return families
 

@@ -6,7 +6,16 @@ from typing import NamedTuple
 import msgspec
 
 from contract.config import Endpoint
-from contract.limits import MAX_SLIDING_LOG_LIMIT, LimitRule, is_visible, nominal_window_us, violations
+from contract.limits import (
+    BUCKET_ALGORITHMS,
+    MAX_SLIDING_LOG_LIMIT,
+    LimitRule,
+    is_visible,
+    nominal_window_us,
+    violations,
+)
+from data_plane.domain.regions.limits import moves_rights, scaled, strict_terms_of
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.subjects import limit_code, ordered_dimensions, part, tag
 from data_plane.domain.wire import encode_rule
 
@@ -25,17 +34,46 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     attributes: Mapping[str, str]
 
 
+class Peers(NamedTuple):
+    """The regions that the configuration names, and how this one stands to them."""
+
+    regions: Mapping[str, object]
+    standing: Standing
+
+
 class BoundLimit:
     """One limit as a request on a given route meets it."""
 
-    __slots__ = ("attributes", "denials_last", "ending", "key_of", "params", "policy", "rule", "visible", "window_s")
+    __slots__ = (
+        "alone",
+        "attributes",
+        "denials_last",
+        "ending",
+        "has_rights",
+        "key_of",
+        "params",
+        "policy",
+        "rule",
+        "visible",
+        "window_s",
+    )
 
     def __init__(
-        self, rule: LimitRule, endpoint: Endpoint, region: str, *, has_peers: bool, of_site: bool = False
+        self, rule: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
     ) -> None:
-        rule = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
+        has_peers = len(peers.regions) > 1
+        self.has_rights = peers.standing.rights and moves_rights(rule)
+        """Whether what is left is this region's rights, and more may be asked for."""
+        self.alone = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
+        """The rule by which this region decides without a word from others, and without its store."""
+        rule = of_whole_site(rule) if of_site and self.has_rights else rule if self.has_rights else self.alone
         self.rule = rule
-        self.params = encode_rule(rule, shared=has_peers and rule.mode == "shared")
+        if self.has_rights:
+            self.params = strict_terms_of(rule, region, peers.standing.revision).decide()
+        elif has_peers and rule.mode == "shared":
+            self.params = shared_params(rule, peers.standing, peers.regions)
+        else:
+            self.params = encode_rule(rule)
         self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
         maker = _key_maker(rule, endpoint)
         self.key_of = _for_site(maker) if of_site else maker
@@ -54,10 +92,13 @@ def in_region(rule: LimitRule, region: str) -> LimitRule:
     """The rule as this region enforces it: its own quota where the mode divides the limit between regions.
 
     Without an exchange of rights a ``strict`` limit is what its region owns: the quotas sum to the limit.
+    While shares move, that is the least that it owns under any of their steps.
     """
     if rule.mode == "shared":
         return rule
     quota = rule.shares.get(region, 0)
+    if rule.mode == "strict" and rule.algorithm not in BUCKET_ALGORITHMS:
+        quota = min([quota, *(step.shares.get(region, 0) for step in rule.steps)])
     burst = rule.burst if rule.burst is None or not rule.limit else rule.burst * quota // rule.limit
     return msgspec.structs.replace(rule, limit=quota, burst=burst)
 
@@ -68,7 +109,7 @@ def of_whole_site(rule: LimitRule) -> LimitRule:
     if rule.algorithm == "sliding_log":
         limit = min(limit, MAX_SLIDING_LOG_LIMIT)
     burst = None if rule.burst is None else rule.burst * SITE_FACTOR
-    site = msgspec.structs.replace(rule, limit=limit, burst=burst, visible=False, headline=False)
+    site = msgspec.structs.replace(scaled(rule, limit, burst), visible=False, headline=False)
     return rule if any(violations(site)) else site
 
 
@@ -82,14 +123,14 @@ def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
 
 
 def bind(
-    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, *, has_peers: bool, sites: bool
+    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, peers: Peers, *, sites: bool
 ) -> tuple[BoundLimit, ...]:
     """The limits among ``rules`` that apply on a route, in their order; with ``sites``, then the limits of the site."""
     wanted = [rule for rule in rules if binds(rule, endpoint, method)]
-    limits = [BoundLimit(rule, endpoint, region, has_peers=has_peers) for rule in wanted]
+    limits = [BoundLimit(rule, endpoint, region, peers) for rule in wanted]
     if sites:
         limits += [
-            BoundLimit(rule, endpoint, region, has_peers=has_peers, of_site=True)
+            BoundLimit(rule, endpoint, region, peers, of_site=True)
             for rule in wanted
             if "ip" in ordered_dimensions(rule.scope)
         ]

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from contract.counts import Cell
 
@@ -12,23 +12,35 @@ PEERS_SUFFIX = b"!"
 Merged = Literal["known", "merged", "ahead"]
 
 _OWN = struct.Struct("<qqqqq")
+_COLLECTED = struct.Struct("<qqqqqq")
+_MET = struct.Struct("<qq")
 _PEER = struct.Struct("<qqq")
 _MERGED: dict[int, Merged] = {ord("0"): "known", ord("1"): "merged", ord("2"): "ahead"}
 
 
-def decode_collected(keys: Sequence[bytes], reply: bytes) -> list[tuple[Cell, ...]]:
-    """What peers are to know of each key, in order: the previous window where it counted, and the current one.
+class Collected(NamedTuple):
+    """What peers are to know of a key, and what of its limit is gone in the world, in units.
 
-    A key without cells is gone and has left the dirty set. A bucket has one cell; its window is its birth.
+    ``cells`` are the previous window's where it counted, and the current one's; none: the state is gone and has left
+    the slice. A bucket has one; its window is its birth.
     """
-    collected: list[tuple[Cell, ...]] = []
-    for key, (window, taken, returned, before, returned_before) in zip(keys, _OWN.iter_unpack(reply), strict=True):
+
+    cells: tuple[Cell, ...]
+    known: int
+
+
+def decode_collected(keys: Sequence[bytes], reply: bytes) -> list[Collected]:
+    """What ``collect`` answered, in order."""
+    collected: list[Collected] = []
+    figures = _COLLECTED.iter_unpack(reply)
+    for key, (window, taken, returned, before, returned_before, known) in zip(keys, figures, strict=True):
         if not window:
-            collected.append(())
+            cells: tuple[Cell, ...] = ()
         elif before:
-            collected.append((Cell(key, window - 1, before, returned_before), Cell(key, window, taken, returned)))
+            cells = (Cell(key, window - 1, before, returned_before), Cell(key, window, taken, returned))
         else:
-            collected.append((Cell(key, window, taken, returned),))
+            cells = (Cell(key, window, taken, returned),)
+        collected.append(Collected(cells, known))
     return collected
 
 
@@ -52,6 +64,33 @@ def merge_keys(counters: Sequence[bytes]) -> list[bytes]:
     return [key for counter in counters for key in (counter, counter + PEERS_SUFFIX)]
 
 
-def decode_merged(reply: bytes) -> list[Merged]:
-    """What became of each counter's cells. ``ahead``: the sender's clock is; it must send them again (no ACK)."""
-    return [_MERGED[byte] for byte in reply]
+class Met(NamedTuple):
+    """What became of each counter's cells, and what was seen when counts met: how many counters are over, by how much.
+
+    ``ahead``: the sender's clock is; it must send them again (no ACK).
+    """
+
+    outcomes: list[Merged]
+    over: int
+    most_over: int
+
+
+def decode_merged(reply: bytes) -> Met:
+    """What ``merge`` answered."""
+    over, most_over = _MET.unpack_from(reply, len(reply) - _MET.size)
+    return Met([_MERGED[byte] for byte in reply[: -_MET.size]], over, most_over)
+
+
+def decode_peers(raw: bytes) -> dict[str, list[tuple[int, int, int]]]:
+    """What a counter's peers said (see ``lua/merge.lua``): window, taken and returned, by ``region/incarnation``."""
+    found: dict[str, list[tuple[int, int, int]]] = {}
+    at = 1
+    while raw[:1] == b"P" and at < len(raw):
+        length = raw[at]
+        window, taken, returned = (
+            int.from_bytes(raw[at + start : at + end], "little") for start, end in ((1, 8), (8, 14), (14, 20))
+        )
+        name = raw[at + 20 : at + 20 + length].decode("utf-8", "replace")
+        found.setdefault(name, []).append((window, taken, returned))
+        at += 20 + length
+    return found

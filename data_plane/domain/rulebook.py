@@ -10,11 +10,13 @@ from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
 from contract.limits import LimitRule, capacity, dimensions
 from contract.load import AdaptivePolicy, Backend, Reporter
 from contract.usage import OUTSIDE_PLANS
-from data_plane.domain.bindings import KNOWN_METHODS, OF_CLIENT, BoundLimit, applies, bind, headline_of
+from data_plane.domain.bindings import KNOWN_METHODS, OF_CLIENT, BoundLimit, Peers, applies, bind, headline_of
 from data_plane.domain.load.capacity import capacity_rules, price_of
 from data_plane.domain.load.gate import Charged, GatePass
+from data_plane.domain.regions.limits import scaled
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.routes import RouteTable
-from data_plane.domain.wire import FIGURES, MOST_LIMITS, encode_check, encode_rule
+from data_plane.domain.wire import FIGURES, MOST_LIMITS, encode_check
 
 D = TypeVar("D", bound=msgspec.Struct)
 Sections = Mapping[str, Mapping[str, msgspec.Struct]]
@@ -49,6 +51,7 @@ class Bound:
         "params",
         "plan",
         "policies",
+        "rights",
         "size",
         "unit_cost",
     )
@@ -84,6 +87,8 @@ class Bound:
         self.headline = headline_of(limits)
         self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
         """Positions of the limits whose denials nothing can end early."""
+        self.rights = tuple(at for at, limit in enumerate(limits) if limit.has_rights)
+        """Positions of the limits whose outcomes say whether to ask other regions for more."""
         self.counted_attributes = tuple(
             {
                 name.partition(":")[2]
@@ -182,6 +187,8 @@ class Rulebook:
         "reporters",
         "routes",
         "sections",
+        "shared_by_id",
+        "standing",
         "switches",
         "ways",
     )
@@ -203,13 +210,25 @@ class Rulebook:
         self.priorities = tuple(sorted({0, *(plan.priority for plan in self.plans.values())}))
         """The classes of clients: the priorities of their plans (0 for a plan that is not there)."""
         self.reporters = _by_hash(_of(Reporter, sections.get("reporter", {})).values())
-        self.params_by_id = {rule.id: encode_rule(rule, shared=True) for rule in self.rules() if rule.mode == "shared"}
-        """Script parameters of every shared limit: what a peer's cell names."""
+        self.standing = Standing()
+        self.shared_by_id = {rule.id: rule for rule in self.rules() if rule.mode == "shared"}
+        """Every shared limit: what a peer's cell names."""
+        self.params_by_id: dict[int, bytes] = {}
+        """The script parameters of each."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         self.ways = (Ways(self, sites=False), Ways(self, sites=True))
         """By whether the address is IPv6."""
         self._bindings: dict[tuple[str, tuple[str, ...], str, str, bool], Bound] = {}
+        self.stand(self.standing)
+
+    def stand(self, standing: Standing) -> None:
+        """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
+        self.standing = standing
+        self.params_by_id = {id: shared_params(rule, standing, self.regions) for id, rule in self.shared_by_id.items()}
+        self._bindings.clear()
+        for ways in self.ways:
+            ways.clear()
 
     def rules(self) -> Iterable[LimitRule]:
         """Every limit, in plans and outside."""
@@ -237,7 +256,6 @@ class Rulebook:
             rules = [*of_plan, *self.limits]
             if self.switches:
                 rules = [self._switched(rule, plan_name if rule.id in ids else OUTSIDE_PLANS) for rule in rules]
-            has_peers = len(self.regions) > 1
             guard = self._guard(endpoint, 0 if plan is None else plan.priority)
             if endpoint.backend in self.backends:
                 backend = self.backends[endpoint.backend]
@@ -245,8 +263,9 @@ class Rulebook:
                 policy = None if guard is None else guard.policy
                 capacities = capacity_rules(backend, policy, priority, self.region)
                 rules += [self._switched(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
+            peers = Peers(self.regions, self.standing)
             found = Bound(
-                bind(rules, endpoint, name[3], self.region, has_peers=has_peers, sites=sites),
+                bind(rules, endpoint, name[3], self.region, peers, sites=sites),
                 endpoint.cost,
                 plan=plan_name,
                 endpoint=endpoint.endpoint,
@@ -291,7 +310,9 @@ class Rulebook:
         if not ended:
             return self
         left = {id: switch for id, switch in self.switches.items() if id not in ended}
-        return Rulebook(self.region, {**self.sections, "enforcement": left})
+        book = Rulebook(self.region, {**self.sections, "enforcement": left})
+        book.stand(self.standing)
+        return book
 
 
 def _protected(
@@ -327,8 +348,4 @@ def _overridden(rule: LimitRule, overrides: Mapping[str, Override]) -> LimitRule
     override = overrides.get(rule.name)
     if override is None:
         return rule
-    # Shares are whole units of the plan's limit. Rounded down, they never sum to more than the override.
-    shares = (
-        {region: units * override.limit // rule.limit for region, units in rule.shares.items()} if rule.limit else {}
-    )
-    return msgspec.structs.replace(rule, limit=override.limit, burst=override.burst, shares=shares)
+    return scaled(rule, override.limit, override.burst)

@@ -12,6 +12,10 @@ from data_plane.domain.outcome import NEVER, Outcome
 
 SHADOW = 8
 SHARED = 16
+STRICT = 32
+"""Rights: its terms follow the rule (``domain.regions.wire``)."""
+SILENT = 64
+"""Peers are silent: who is follows the rule (``domain.regions.standing``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")
@@ -35,6 +39,14 @@ def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
 def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
     """One check of ``cost`` units against limits that ``encode_rule`` packed; at most ``MOST_LIMITS``."""
     return _CHECK.pack(cost, len(params)) + b"".join(params)
+
+
+def params_end(packed: bytes, at: int) -> int:
+    """Where the argument of one limit ends, without a price, that begins at ``at`` of a packed check."""
+    end = at + _RULE.size
+    if packed[at] & SILENT:
+        return end + 2 + int.from_bytes(packed[end : end + 2], "little")
+    return end + int(_RULE.unpack_from(packed, at)[1]) if packed[at] & STRICT else end
 
 
 def encode_charge(params: bytes, cost: int) -> bytes:

@@ -11,9 +11,10 @@ import structlog
 
 from contract.limits import LimitRule, capacity, dimensions
 from contract.questions import MAX_FIGURES, LimitFigure, NodeAnswer, Question
-from data_plane.domain.bindings import BoundLimit, Subject
+from data_plane.domain.bindings import BoundLimit, Peers, Subject
 from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.regions.wire import REFUSED
 from data_plane.domain.routes import UNMATCHED
 from data_plane.domain.subjects import generation_end, part
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
@@ -75,13 +76,12 @@ class Answering:
         rules = [
             rule for rule in book.all_limits(principal.client, self._clock.now_us() / 1_000_000) if _tellable(rule)
         ]
-        limits = [
-            BoundLimit(rule, UNMATCHED, book.region, has_peers=len(book.regions) > 1) for rule in rules[:MAX_FIGURES]
-        ]
+        peers = Peers(book.regions, book.standing)
+        limits = [BoundLimit(rule, UNMATCHED, book.region, peers) for rule in rules[:MAX_FIGURES]]
         outcomes = await self._ask_store(limits, principal) if limits else []
         if isinstance(outcomes, StoreUnavailableError):
             return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the store does not answer")
-        figures = tuple(_figure(limit.rule, outcome) for limit, outcome in zip(limits, outcomes, strict=True))
+        figures = tuple(_figure(limit.alone, outcome) for limit, outcome in zip(limits, outcomes, strict=True))
         return NodeAnswer(id=question.id, node=self._node, revision=revision, figures=figures)
 
     async def _ask_store(
@@ -108,4 +108,6 @@ def _tellable(rule: LimitRule) -> bool:
 
 def _figure(rule: LimitRule, outcome: Outcome) -> LimitFigure:
     most = capacity(rule)
-    return LimitFigure(rule.id, most, max(0, most - outcome.remaining), outcome.remaining, outcome.reset_us / 1_000_000)
+    # a strict limit on a store that this node has not joined: nothing is left, for how long nobody knows
+    reset_us = outcome.reset_us if outcome.reset_us < REFUSED else 0
+    return LimitFigure(rule.id, most, max(0, most - outcome.remaining), outcome.remaining, reset_us / 1_000_000)

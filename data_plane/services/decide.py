@@ -26,6 +26,7 @@ from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.load.gate import GatePass, retry_after_s
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.load.wire import is_priced, params_in
+from data_plane.domain.outcome import Outcome
 from data_plane.domain.rulebook import Bound
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import AddressBook
@@ -33,6 +34,14 @@ from data_plane.domain.wire import encode_check, outcomes_of
 from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.tally import Tally
+
+
+class RightsReader(Protocol):
+    """Who reads what outcomes of strict limits say beside the decision."""
+
+    def understood(self, places: Sequence[int], keys: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes without it; ``places`` are the positions of such limits."""
+        ...
 
 
 class Check:
@@ -112,8 +121,10 @@ class Decider:
         anonymous: Anonymous,
         memory: DenialMemory | None,
         bounds: SubjectBounds,
+        rights: RightsReader | None = None,
     ) -> None:
         self.index = index
+        self._rights = rights
         self.revision = 0
         self.tally = tally
         self.observers: tuple[Observer, ...] = ()
@@ -239,9 +250,12 @@ class Decider:
 
     def answered(self, check: Check, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
-        verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
+        outcomes = outcomes_of(figures, at, len(check.keys))
+        if check.bound.rights and self._rights is not None:
+            outcomes = self._rights.understood(check.bound.rights, check.keys, outcomes)
+        verdict = conclude(check.prepared, outcomes)
         gate = check.bound.gate
-        if not verdict.allowed and gate is not None and is_priced(check.packed, len(check.keys)):
+        if not verdict.allowed and gate is not None and is_priced(check.packed):
             verdict = denied_at_a_price(verdict, gate, check.cost)  # never remembered: the price may fall at once
         elif not verdict.allowed and self._memory is not None and check.cost:
             self._memory.remember(verdict, check.keys, check.asked_us)

@@ -20,6 +20,7 @@ from data_plane.domain.holds import (
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.services.decide import RightsReader
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
 from data_plane.services.usage_tally import UsageTally
 
@@ -78,7 +79,9 @@ class Holds:
     def __init__(
         self, index: Callable[[], RuleIndex], anonymous: Anonymous, bounds: SubjectBounds, store: CounterStore,
         ended: HoldStore, clock: Clock, key: bytes, random_bytes: Callable[[int], bytes],
+        rights: RightsReader | None = None,
     ) -> None:  # fmt: skip
+        self._rights = rights
         self._index = index
         self._anonymous = anonymous
         self._bounds = bounds
@@ -181,8 +184,11 @@ class Holds:
                 answered.set_result((answer, store_now_us))
 
         self._store.submit(CallbackCheck(prepared.keys, prepared.bound.params, cost, done))
-        outcomes, store_now_us = await answered
-        return conclude(prepared, list(outcomes)), store_now_us
+        told, store_now_us = await answered
+        outcomes = list(told)
+        if prepared.bound.rights and self._rights is not None:
+            outcomes = self._rights.understood(prepared.bound.rights, prepared.keys, outcomes)
+        return conclude(prepared, outcomes), store_now_us
 
     def _granted(
         self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, store_now_us: int, ttl_s: float

@@ -48,7 +48,7 @@ class LastResort:
         nodes = self._membership.live_nodes()
         closed = any(limit.rule.on_store_failure == "closed" and not limit.rule.shadow for limit in limits)
         local = [at for at, limit in enumerate(limits) if limit.rule.on_store_failure == "local"]
-        rules = [node_part(limits[at].rule, nodes) for at in local]
+        rules = [node_part(limits[at].alone, nodes) for at in local]
         cost = 0 if closed else prepared.cost
         counted = self._counters.check([keys[at] for at in local], rules, cost, now_us)
         if cost and all(outcome.allowed or rule.shadow for outcome, rule in zip(counted, rules, strict=True)):

@@ -1,35 +1,50 @@
 """Counts between regions: what changed here is told to every peer, what peers tell is merged here.
 
-One node of a region does the telling at a time (a lease in the store). Messages carry absolute counts, so any of them
-may be lost, doubled or late. What is unsent stays marked in the store until every connected peer has it; a peer that
-comes back is told everything once (a sweep), so nothing has to be remembered for it while it is away.
+The counters of a region are divided into slices; the node that holds a slice's lease tells it. Messages carry absolute
+counts, so any of them may be lost, doubled or late. What is unsent stays marked in the store until every peer that
+answers has it; one that was away is told everything once when it is back, and what an earlier life of its store had
+counted.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import structlog
 
-from contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer
+from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
+from contract.limits import capacity
+from data_plane.domain.counts_wire import Collected
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.peers import PeerNews
-from data_plane.domain.rulebook import Rulebook
+from data_plane.domain.regions.book import Cell as Figures
+from data_plane.domain.regions.book import Life
+from data_plane.domain.regions.messages import Ack, Tell
+from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
+from data_plane.domain.regions.telling import Marked, Teller, is_pressing
 from data_plane.domain.subjects import limit_of_key
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
 
-TICK_S = 0.2
-HEARTBEAT_S = 1.0
-STALE_AFTER_S = 2.0
+TICK_S = DEFAULT_TIMING.tick_us / 1e6
+RESEND_US = 2 * DEFAULT_TIMING.tick_us
+MAX_KNOWN = 100_000
+"""Counters of which this node remembers what was told: those beyond are told a little more eagerly."""
+SWEEP_EVERY_S = 60.0
+"""Anti-entropy: at least this often everything is told again, slowly."""
+IMPLAUSIBLE = 64
+"""A cell of more than this many times what its limit admits is refused: no change of a limit explains it."""
 
 
 class MarkedKey(NamedTuple):
-    """A counter with its own cells (current and previous window) as they are now."""
+    """A counter with news, since when (store's clock, microseconds), and its cells as they are now."""
 
     key: bytes
-    cells: tuple[Cell, ...]
+    since_us: int
+    own: Collected
 
 
 class PeerCounter(NamedTuple):
@@ -40,31 +55,65 @@ class PeerCounter(NamedTuple):
     cells: tuple[Cell, ...]
 
 
+class Merging(NamedTuple):
+    """What came of a merge: counters to be sent again, how many were found over their limit, by how many units."""
+
+    again: Sequence[bytes]
+    over: int
+    most_over: int
+
+
+class Heard(NamedTuple):
+    """As of when all that a peer counted is known here (0: never), and since when it is silent (0: it is not)."""
+
+    as_of_us: int
+    silent_since_us: int
+
+
+class SweptPage(NamedTuple):
+    """Where the next page of a sweep begins (0: it was the last), and what peers' earlier lives had counted."""
+
+    cursor: int
+    lives: Mapping[str, Sequence[Cell]]
+
+
 class CountStore(Protocol):
     """The cells in the region's store. Every method raises ``StoreUnavailableError``."""
 
-    async def hold_lease(self) -> bool:
-        """Take or keep the region's lease on telling; whether this node has it."""
+    async def hold_slices(self, most: int) -> Sequence[int]:
+        """Take and keep leases on at most that many slices; those that this node holds now."""
         ...
 
     async def incarnation(self) -> str:
         """The name of this life of the store: another one after its data was lost."""
         ...
 
-    async def marked(self) -> Sequence[MarkedKey]:
-        """Some of the counters that changed and are not yet settled, at most ``MAX_CELLS``."""
+    async def marked(self, slice: int) -> Sequence[MarkedKey]:
+        """The counters of a slice that have waited longest, oldest first, at most a bounded number."""
         ...
 
-    async def settle(self, keys: Sequence[MarkedKey]) -> None:
+    async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
         """Unmark what has not changed since it was read."""
         ...
 
-    async def mark_page(self, cursor: int, is_shared: Callable[[bytes], bool]) -> int:
-        """Mark a page of all counters from ``cursor`` (0 begins) as changed; the next cursor, 0 at the end."""
+    async def sweep(self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool]) -> SweptPage:
+        """Mark a page of all counters of these slices from ``cursor`` (0 begins) as changed."""
         ...
 
-    async def merge(self, peer: str, regions: int, counters: Sequence[PeerCounter]) -> Sequence[bytes]:
-        """Take what a peer (a region and its incarnation) counted; the keys that it must send again."""
+    async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
+        """Take what a life (``region/incarnation``) counted."""
+        ...
+
+    async def told_life(self, peer: str) -> str | None:
+        """The life of a peer's store that was told everything, by whichever node of this region."""
+        ...
+
+    async def note_told(self, peer: str, incarnation: str | None) -> None:
+        """That life of the peer's store was told everything; ``None``: nobody knows any more what it was told."""
+        ...
+
+    async def hear(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> Mapping[str, Heard]:
+        """Note how old what is known of a peer's slices is (nobody: ''); the state of all peers."""
         ...
 
 
@@ -80,133 +129,338 @@ class PeerTransport(Protocol):
         ...
 
 
-class _Peer:
-    """What we know of one peer as its teller."""
+@dataclass
+class PeerLine:
+    """This node's conversation with one peer, at most one message at a time."""
+
+    incarnation: str | None = None
+    under_way: asyncio.Task[None] | None = None
+    connected: bool = False
+    sweeping: bool = True
+    """A peer that is new to this node, or was away, has not been told everything yet."""
+    complete_after_us: int = 0
+    """Once all marks older than this were told, it has."""
+    hand_back: dict[str, list[Cell]] = field(default_factory=dict)
+
+
+class ReconcileTally:
+    """Counts since the start of the process."""
 
     def __init__(self) -> None:
-        self.told: dict[bytes, tuple[Cell, ...]] = {}
-        self.connected = False
-        self.next_heartbeat_s = 0.0
+        self.sent_cells = 0
+        self.messages = 0
+        self.failures: Counter[str] = Counter()
+        self.handed_back_cells = 0
+        self.sweeps = 0
+        self.over = 0
+        """Merges that found a counter over its limit."""
+        self.most_over = 0
+        """The most units over that any of them found."""
+        self.implausible = 0
+        self.silences: Counter[str] = Counter()
+        """Times that a peer fell silent, and its share was kept for it from then on."""
 
 
 class Reconciler:
-    """Tells peers and listens to them."""
+    """Tells peers and listens to them. ``live_nodes`` says over how many nodes the telling is divided; ``hear`` is
+    called with who is silent, on every tick.
+    """
 
     def __init__(
-        self, region: str, store: CountStore, transport: PeerTransport, clock: Clock, index: Callable[[], RuleIndex]
-    ) -> None:
+        self, region: str, store: CountStore, transport: PeerTransport, clock: Clock, index: Callable[[], RuleIndex],
+        live_nodes: Callable[[], int], hear: Callable[[tuple[tuple[str, int], ...]], None],
+    ) -> None:  # fmt: skip
         self._region = region
         self._store = store
         self._transport = transport
         self._clock = clock
         self._index = index
-        self._peers: dict[str, _Peer] = {}
-        self._sweep_cursor: int | None = None
+        self._live_nodes = live_nodes
+        self._hear = hear
+        self._lines: dict[str, PeerLine] = {}
+        self._tellers: dict[int, Teller] = {}
+        self._told: dict[bytes, tuple[int, int]] = {}
+        self._cursor: int | None = 0
+        self._next_sweep_s = 0.0
+        self._silent: set[str] = set()
         self.heard: dict[str, PeerNews] = {}
-        self.sent_cells = 0
-        self.failures = 0
+        self.staleness_us: dict[str, int] = {}
+        """How old what is known of each peer is, as of the last tick; all of it."""
+        self.tally = ReconcileTally()
+
+    @property
+    def slices(self) -> int:
+        """How many slices this node tells."""
+        return len(self._tellers)
 
     async def run(self) -> None:
         """Tick, for ever. A store that is away ends a tick, not the loop."""
         while True:
             started_s = self._clock.now_us() / 1e6
             try:
-                if self._peer_urls() and await self._store.hold_lease():
-                    await self.tick()
+                await self.tick()
             except StoreUnavailableError as error:
                 log.warning("reconcile_tick_failed", reason=error.reason)
             took_s = self._clock.now_us() / 1e6 - started_s
             await asyncio.sleep(max(0.02, TICK_S - took_s))
 
     async def tick(self) -> None:
-        """Tell every peer what it has not been told, then unmark what all of them know."""
+        """Look who is heard, tell every peer what it has not been told, then unmark what all of them know."""
         urls = self._peer_urls()
-        for gone in self._peers.keys() - urls.keys():
-            del self._peers[gone]
+        if not urls:
+            self._lines.clear()
+            self._tellers.clear()
+            self._hear(())
+            return
+        await self._listen("", {}, sorted(urls))
+        await self._meet(urls)
+        await self._take_slices(urls)
+        if not self._tellers:
+            return
         incarnation = await self._store.incarnation()
         await self._sweep()
-        marked = await self._store.marked()
-        await asyncio.gather(*(self._tell(region, url, incarnation, marked) for region, url in urls.items()))
-        known = [one for one in marked if self._known_to_all(one)]
-        if known:
-            await self._store.settle(known)
-            for peer in self._peers.values():
-                for one in known:
-                    peer.told.pop(one.key, None)
+        now_us = self._clock.now_us()
+        due: dict[int, list[Marked]] = {}
+        waiting_us: dict[int, int] = {}
+        keys: dict[int, dict[str, MarkedKey]] = {}
+        for number in self._tellers:
+            marked = await self._store.marked(number)
+            due[number], waiting_us[number] = self._due(marked, now_us)
+            keys[number] = {one.key.decode("latin-1"): one for one in marked}
+        for name, url in urls.items():
+            line = self._lines[name]
+            if line.under_way is None or line.under_way.done():
+                self._tell(name, url, line, incarnation, due, waiting_us, now_us)
+        for number, teller in self._tellers.items():
+            settled = [keys[number][one.key] for one in teller.settled(due[number], now_us)]
+            if settled:
+                await self._store.settle(number, settled)
+            teller.forget({(key, 0): one for key, one in keys[number].items()})
 
     async def receive(self, counts: Counts) -> CountsAnswer:
         """Merge what a verified peer says. Raises ``StoreUnavailableError``: the peer will send it again."""
         book = self._index().book
+        own = await self._store.incarnation()
+        life = f"{counts.region}/{counts.incarnation}"
+        if counts.of:
+            if not counts.of.startswith(f"{self._region}/") or counts.of == f"{self._region}/{own}":
+                self.tally.implausible += 1
+                return CountsAnswer(incarnation=own)
+            life = counts.of
         cells_of: dict[bytes, list[Cell]] = {}
         for cell in counts.cells:
             cells_of.setdefault(cell.key, []).append(cell)
-        counters = [
-            PeerCounter(key, params, tuple(cells))
-            for key, cells in cells_of.items()
-            if (params := book.params_by_id.get(limit_of_key(key))) is not None
-        ]
-        again: set[bytes] = cells_of.keys() - {counter.key for counter in counters}  # limits that are not here yet
+        counters: list[PeerCounter] = []
+        again: set[bytes] = set()
+        for key, cells in cells_of.items():
+            id = limit_of_key(key)
+            params = book.params_by_id.get(id)
+            if params is None:
+                again.add(key)  # a limit that is not here yet
+                continue
+            most = IMPLAUSIBLE * max(1, capacity(book.shared_by_id[id]))
+            plausible = tuple(cell for cell in cells if cell.taken < 2**47 and cell.taken - cell.returned <= most)
+            self.tally.implausible += len(cells) - len(plausible)
+            if plausible:
+                counters.append(PeerCounter(key, params, plausible))
         if counters:
-            peer = f"{counts.region}/{counts.incarnation}"
-            again.update(await self._store.merge(peer, len(book.regions), counters))
-        now_s = self._clock.now_us() / 1e6
+            merging = await self._store.merge(life, len(book.regions), counters)
+            again.update(merging.again)
+            self.tally.over += merging.over
+            self.tally.most_over = max(self.tally.most_over, merging.most_over)
+        now_us = self._clock.now_us()
+        if counts.complete and not again:
+            sent_us = int(counts.sent_at * 1e6)
+            ages = {number: max(0, sent_us - as_of_us) for number, as_of_us in counts.complete if 0 <= number < SLICES}
+            await self._listen(counts.region, ages, sorted(self._peer_urls()))
         news = self.heard.get(counts.region)
         if news is None or counts.sent_at >= news.sent_at_s:
-            self.heard[counts.region] = PeerNews(counts.sent_at, now_s)
-        return CountsAnswer(again=tuple(again))
+            self.heard[counts.region] = PeerNews(counts.sent_at, now_us / 1e6)
+        return CountsAnswer(again=tuple(again), incarnation=own)
 
     def _peer_urls(self) -> Mapping[str, str]:
-        book: Rulebook = self._index().book
         return {
             name: region.peer_url
-            for name, region in book.regions.items()
+            for name, region in self._index().book.regions.items()
             if name != self._region and region.peer_url is not None
         }
 
-    def _known_to_all(self, one: MarkedKey) -> bool:
-        """Whether every connected peer has it; those away get a sweep when they are back."""
-        return all(peer.told.get(one.key) == one.cells for peer in self._peers.values() if peer.connected)
+    async def _listen(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> None:
+        states = await self._store.hear(peer, ages_us, peers)
+        now_us = self._clock.now_us()
+        self.staleness_us = {name: now_us - state.as_of_us for name, state in states.items() if state.as_of_us}
+        silent = tuple((name, state.silent_since_us) for name, state in states.items() if state.silent_since_us)
+        self.tally.silences.update(name for name, _ in silent if name not in self._silent)
+        self._silent = {name for name, _ in silent}
+        self._hear(silent)
 
-    async def _tell(self, region: str, url: str, incarnation: str, marked: Sequence[MarkedKey]) -> None:
-        """One peer's part of a tick. One that is away gets a heartbeat now and then, and everything when it is back."""
-        peer = self._peers.setdefault(region, _Peer())
-        now_s = self._clock.now_us() / 1e6
-        news = [one for one in marked if peer.told.get(one.key) != one.cells] if peer.connected else []
-        if not news and now_s < peer.next_heartbeat_s:
-            return
-        peer.next_heartbeat_s = now_s + HEARTBEAT_S
-        try:
-            for batch in _batches(news):
-                await self._deliver(region, url, incarnation, peer, batch)
-        except UnreachablePeerError as error:
-            self.failures += 1
-            if peer.connected:
-                log.warning("peer_lost", peer=region, error=str(error))
-            peer.connected, peer.told = False, {}
-            return
-        if not peer.connected:
-            log.info("peer_connected", peer=region)
-            peer.connected = True
-            self._sweep_cursor = 0
+    async def _meet(self, urls: Mapping[str, str]) -> None:
+        """Peers that came get a line; what is told to those that went need not be told any more."""
+        for gone in self._lines.keys() - urls.keys():
+            task = self._lines.pop(gone).under_way
+            if task is not None:
+                task.cancel()
+        came = urls.keys() - self._lines.keys()
+        for name in came:
+            known = await self._store.told_life(name)
+            self._lines[name] = PeerLine(incarnation=known, sweeping=known is None)
+        if came:
+            self._tellers = {number: self._teller(number, urls) for number in self._tellers}
+            self._begin_sweep()
+
+    def _teller(self, number: int, peers: Iterable[str]) -> Teller:
+        return Teller(self._region, number, sorted(peers), DEFAULT_TIMING, ALL_RULES, RESEND_US)
+
+    async def _take_slices(self, urls: Mapping[str, str]) -> None:
+        """Hold our part of the slices; one that is new to this node is told once from beginning to end."""
+        held = await self._store.hold_slices(-(-SLICES // max(1, self._live_nodes())))
+        came = [number for number in held if number not in self._tellers]
+        self._tellers = {number: self._tellers.get(number) or self._teller(number, urls) for number in held}
+        if came:
+            self._begin_sweep()
+
+    def _begin_sweep(self) -> None:
+        self._cursor = 0
+        self.tally.sweeps += 1
 
     async def _sweep(self) -> None:
-        """Mark the next page of all shared counters, if a peer came back: it is told with the rest."""
-        if self._sweep_cursor is not None:
-            rules = self._index().book.params_by_id
-            next_cursor = await self._store.mark_page(self._sweep_cursor, lambda key: limit_of_key(key) in rules)
-            self._sweep_cursor = next_cursor or None
-
-    async def _deliver(self, region: str, url: str, incarnation: str, peer: _Peer, batch: Sequence[MarkedKey]) -> None:
-        cells = tuple(cell for one in batch for cell in one.cells)
+        """Mark the next page of all shared counters of our slices; they are told with the rest."""
         now_s = self._clock.now_us() / 1e6
-        counts = Counts(region=self._region, incarnation=incarnation, sent_at=now_s, cells=cells)
-        answer = await self._transport.send(region, url, counts)
-        self.sent_cells += len(cells)
-        again = set(answer.again)
-        peer.told.update({one.key: one.cells for one in batch if one.key not in again})
+        if self._cursor is None:
+            if now_s < self._next_sweep_s:
+                return
+            self._begin_sweep()
+        rules = self._index().book.params_by_id
+        page = await self._store.sweep(self._cursor or 0, tuple(self._tellers), lambda key: limit_of_key(key) in rules)
+        for line_name, line in self._lines.items():
+            for life, cells in page.lives.items():
+                region, _, incarnation = life.partition("/")
+                if line.sweeping and region == line_name and incarnation != line.incarnation:
+                    line.hand_back.setdefault(life, []).extend(cells)
+        self._cursor = page.cursor or None
+        if self._cursor is None:
+            self._next_sweep_s = now_s + SWEEP_EVERY_S
+            for name, line in self._lines.items():
+                if line.sweeping and line.incarnation is not None:
+                    line.sweeping, line.complete_after_us = False, self._clock.now_us()
+                    await self._store.note_told(name, line.incarnation)
+
+    def _due(self, marked: Sequence[MarkedKey], now_us: int) -> tuple[list[Marked], int]:
+        """Counters that it is time to tell of, and since when the oldest of the others waits."""
+        due: list[Marked] = []
+        waiting_us = now_us
+        book, regions = self._index().book, len(self._lines) + 1
+        latest_us = now_us + DEFAULT_TIMING.tick_us - DEFAULT_TIMING.lazy_us
+        for one in marked:
+            cells = one.own.cells
+            if not cells:
+                continue
+            rule = book.shared_by_id.get(limit_of_key(one.key))
+            if rule is None:
+                continue
+            current = cells[-1]
+            window, told = self._told.get(one.key, (0, 0))
+            unsent = current.taken - current.returned - (told if window == current.window else 0)
+            pressing = is_pressing(abs(unsent), max(0, capacity(rule) - one.own.known), regions, ALL_RULES)
+            if pressing or one.since_us <= latest_us:
+                due.append(Marked(one.key.decode("latin-1"), 0, _version(cells), one.since_us, pressing))
+            else:
+                waiting_us = min(waiting_us, one.since_us)
+        return due, waiting_us
+
+    def _tell(
+        self, name: str, url: str, line: PeerLine, incarnation: str, due: Mapping[int, Sequence[Marked]],
+        waiting_us: Mapping[int, int], now_us: int,
+    ) -> None:  # fmt: skip
+        """One peer's part of a tick. One that is away gets a sign of life now and then, and everything when back."""
+        tells: list[Tell] = []
+        for number, teller in self._tellers.items():
+            away = teller.is_away(name, now_us)
+            marked = () if away else due[number]
+            tell = teller.tell(name, 0, marked, now_us, 0 if away else waiting_us[number])
+            if tell is not None:
+                tells.append(tell)
+        if tells or line.hand_back:
+            line.under_way = asyncio.create_task(self._deliver(name, url, line, incarnation, tells))
+
+    async def _deliver(self, name: str, url: str, line: PeerLine, incarnation: str, tells: Sequence[Tell]) -> None:
+        """Send what is due, in batches, and take the answers as acknowledgements."""
+        cells = [
+            Cell(one.key.encode("latin-1"), one.life[2], one.cell.taken, one.cell.returned)
+            for tell in tells
+            for one in tell.news
+        ]
+        again: set[bytes] = set()
+        now_us = self._clock.now_us()
+        try:
+            for life, back in list(line.hand_back.items()):
+                while back:
+                    await self._send(name, url, incarnation, back[:MAX_CELLS], of=life)
+                    self.tally.handed_back_cells += len(back[:MAX_CELLS])
+                    del back[:MAX_CELLS]
+                del line.hand_back[life]
+            batches = [cells[start : start + MAX_CELLS] for start in range(0, len(cells), MAX_CELLS)] or [[]]
+            for batch in batches[:-1]:
+                again.update((await self._send(name, url, incarnation, batch)).again)
+            complete = self._complete(line, tells) if not again else ()
+            answer = await self._send(name, url, incarnation, batches[-1], complete)
+            again.update(answer.again)
+        except UnreachablePeerError as error:
+            self.tally.failures[name] += 1
+            if line.connected:
+                log.warning("peer_lost", peer=name, error=str(error))
+            line.connected = False
+            if line.incarnation is not None and any(teller.is_away(name, now_us) for teller in self._tellers.values()):
+                line.incarnation = None
+                await self._store.note_told(name, None)
+            return
+        self._answered(name, line, tells, answer, {(key.decode("latin-1"), 0) for key in again})
+
+    async def _send(
+        self, name: str, url: str, incarnation: str, cells: Sequence[Cell],
+        complete: tuple[tuple[int, int], ...] = (), of: str = "",
+    ) -> CountsAnswer:  # fmt: skip
+        counts = Counts(
+            region=self._region, incarnation=incarnation, sent_at=self._clock.now_us() / 1e6, cells=tuple(cells),
+            complete=complete, of=of,
+        )  # fmt: skip
+        self.tally.messages += 1
+        answer = await self._transport.send(name, url, counts)
+        self.tally.sent_cells += len(cells)
+        return answer
+
+    def _complete(self, line: PeerLine, tells: Sequence[Tell]) -> tuple[tuple[int, int], ...]:
+        """What a peer may believe to know in full: nothing before it was told everything once."""
+        if line.sweeping:
+            return ()
+        return tuple((tell.slice, tell.complete_us) for tell in tells if tell.complete_us > line.complete_after_us)
+
+    def _answered(
+        self, name: str, line: PeerLine, tells: Sequence[Tell], answer: CountsAnswer, again: set[tuple[str, int]]
+    ) -> None:
+        now_us = self._clock.now_us()
+        is_new = line.incarnation != answer.incarnation
+        was_away = is_new
+        for tell in tells:
+            teller = self._tellers.get(tell.slice)
+            if teller is not None:
+                ack = Ack(tell.slice, name, 0, tell.sent_us)
+                was_away = teller.acknowledged(ack, now_us, again) or was_away
+            for one in tell.news:
+                self._told[one.key.encode("latin-1")] = one.life[2], one.cell.taken - one.cell.returned
+        while len(self._told) > MAX_KNOWN:
+            del self._told[next(iter(self._told))]
+        if is_new:
+            # What its store knew is gone, and with it every acknowledgement.
+            for number in self._tellers:
+                self._tellers[number] = self._teller(number, self._lines)
+        line.incarnation = answer.incarnation
+        if was_away:
+            log.info("peer_connected", peer=name, new_life=is_new)
+            line.connected, line.sweeping = True, True
+            self._begin_sweep()
 
 
-def _batches(news: Sequence[MarkedKey]) -> Sequence[Sequence[MarkedKey]]:
-    """Parts of at most ``MAX_CELLS`` cells (two a key); one empty part when there is no news: a heartbeat."""
-    size = MAX_CELLS // 2
-    return [news[start : start + size] for start in range(0, len(news), size)] or [()]
+def _version(cells: Sequence[Cell]) -> tuple[tuple[Life, Figures], ...]:
+    """A counter's own cells as the teller compares them; whose they are goes without saying."""
+    return tuple((("", 0, cell.window), Figures(cell.taken, cell.returned)) for cell in cells)

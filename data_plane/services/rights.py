@@ -21,7 +21,7 @@ from data_plane.domain.regions.frame import frame_of, id_at
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import most_units, whole_shares
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
-from data_plane.domain.regions.wire import basis_of, given, is_refused, known_gift, received
+from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, is_refused, known_gift, received
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
 from data_plane.services.reconcile import UnreachablePeerError
 
@@ -109,6 +109,23 @@ class RightsDesk:
         if key in self._resting or not self._peers:
             return wait_us
         return min(wait_us, self._asker.horizon_us() // 3)
+
+    def understood(self, places: Sequence[int], keys: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+        """Outcomes of strict limits without what they say beside the decision: low, or refused by the store."""
+        for at in places:
+            outcome = outcomes[at]
+            if outcome.reset_us < REFUSED:
+                continue
+            if outcome.reset_us < LOW:
+                self.tally.refused["marker"] += 1
+                outcomes[at] = Outcome(False, 0, outcome.retry_us, outcome.retry_us, 0)
+                continue
+            self.low(keys[at])
+            retry_us = outcome.retry_us if outcome.retry_us <= 0 else self.retry_us(keys[at], outcome.retry_us)
+            outcomes[at] = Outcome(
+                outcome.allowed, outcome.remaining, outcome.reset_us - LOW, retry_us, outcome.delay_us
+            )
+        return outcomes
 
     async def run(self) -> None:
         """Ask, for ever."""

@@ -5,7 +5,7 @@ from secrets import token_bytes
 
 import redis
 
-from contract.counts import Cell
+from contract.counts import SLICES, Cell
 from contract.limits import LimitRule
 from data_plane.domain.counts_wire import (
     Merged,
@@ -16,6 +16,7 @@ from data_plane.domain.counts_wire import (
     merge_keys,
 )
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
 from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
@@ -31,8 +32,13 @@ class Region:
         self.now_us = now_us
         self.key = f"{{{name}}}1".encode()
         self.dirty = f"{{{name}}}dirty".encode()
+        self.slice = self.dirty + b"%d" % (sum(self.key) % SLICES)
+        self.standing = Standing()
+        self.peers = ("east", "west", "south")[:regions]
         self._client = client
         self._regions = regions
+        self.most_over = 0
+        """By how much the last merge found the counter over its limit."""
 
     def hit(self, cost: int) -> Outcome:
         reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [self._params])])
@@ -42,17 +48,19 @@ class Region:
         return self.hit(0).remaining
 
     def is_dirty(self) -> bool:
-        return bool(self._client.sismember(self.dirty, self.key))
+        return self._client.zscore(self.slice, self.key) is not None
 
     def collect(self) -> tuple[Cell, ...]:
-        return decode_collected([self.key], self._run(collect_script(), [self.dirty, self.key], []))[0]
+        return decode_collected([self.key], self._run(collect_script(), [self.slice, self.key], []))[0].cells
 
     def settle(self, cells: Sequence[Cell]) -> int:
-        return self._run(settle_script(), [self.dirty, self.key], [encode_settle([cells])])
+        return self._run(settle_script(), [self.slice, self.key], [encode_settle([cells])])
 
     def merge(self, peer: str, cells: Sequence[Cell]) -> Merged:
         arguments = [peer, self._regions, encode_merge(self._params, cells)]
-        return decode_merged(self._run(merge_script(), merge_keys([self.key]), arguments))[0]
+        met = decode_merged(self._run(merge_script(), merge_keys([self.key]), arguments))
+        self.most_over = met.most_over
+        return met.outcomes[0]
 
     def give_back(self, cost: int, charged_us: int, id: bytes | None = None) -> int:
         """``id`` names the give-back; each is another unless a test says so."""
@@ -62,7 +70,9 @@ class Region:
 
     @property
     def _params(self) -> bytes:
-        return encode_rule(self.rule, shared=self.rule.mode == "shared")
+        if self.rule.mode == "shared":
+            return shared_params(self.rule, self.standing, dict.fromkeys(self.peers))
+        return encode_rule(self.rule)
 
     def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str]):
         script = VIRTUAL_CLOCK.read_text("utf-8") + script

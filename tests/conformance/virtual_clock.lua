@@ -15,7 +15,8 @@ local function stored(key)
 end
 
 local redis = {
-  call = function(command, key, value, option, ttl)
+  call = function(command, ...)
+    local key, value, option, ttl = ...
     if command == 'TIME' then
       return { string.format('%d', math.floor(virtual_us / 1000000)), string.format('%d', virtual_us % 1000000) }
     elseif command == 'GET' then
@@ -32,6 +33,6 @@ local redis = {
       end
       return server.call('SET', key, expires .. value)
     end
-    return server.call(command, key, value)
+    return server.call(command, ...)
   end,
 }

@@ -38,6 +38,8 @@ def rule(id, name, limit, **members):
     members.setdefault("mode", "regional")
     if members["mode"] != "shared":
         members.setdefault("shares", {"us-east": limit})
+    if members["mode"] == "strict":
+        members.setdefault("since_us", 2**52)  # younger than any store: nothing can have been forgotten
     if "calendar" not in members:
         members.setdefault("window_us", HOUR_US)
     return LimitRule(id=id, name=name, limit=limit, **members)

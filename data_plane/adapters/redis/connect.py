@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
@@ -28,6 +29,10 @@ Resolve = Callable[[], Awaitable[Address | None]]
 
 Reply = Any
 """What a command answers depends on the command."""
+
+
+Join = Callable[[Callable[..., Awaitable[Reply]], ServerFacts], Awaitable[None]]
+"""Called with a way to ask the server, before a connection carries anything else."""
 
 
 class ConnectFailedError(Exception):
@@ -71,7 +76,9 @@ def address_of(settings: RedisSettings) -> Address:
 class Connector:
     """Makes connections of one kind; ``resolve`` says where, each time anew."""
 
-    def __init__(self, settings: RedisSettings, script: str, resolve: Resolve, *, master_only: bool) -> None:
+    def __init__(
+        self, settings: RedisSettings, script: str, resolve: Resolve, *, master_only: bool, join: Join | None = None
+    ) -> None:
         # Bounded from outside: with a time-out of its own, redis-py sends through wait_for, which in Python 3.11 may
         # swallow a cancellation (https://github.com/python/cpython/issues/86296).
         self._options = {**connection_options(settings), "socket_timeout": None}
@@ -85,6 +92,7 @@ class Connector:
         self._script = script
         self._resolve = resolve
         self._master_only = master_only
+        self._join = join
 
     @property
     def description(self) -> str:
@@ -143,11 +151,13 @@ class Connector:
         require_fit(facts)
         if self._master_only and facts.role == "slave":
             raise RedisConnectionError("the server at the master's address is a replica")
+        if self._join is not None:
+            await self._join(partial(ask, connection), facts)
         sha = await ask(connection, "SCRIPT", "LOAD", self._script)
         return Opened(Link(connection, on_lost), facts, sha)
 
 
-async def ask(connection: AnyConnection, *command: str) -> Reply:
+async def ask(connection: AnyConnection, *command: str | bytes | int) -> Reply:
     """Send one command and read its reply, before the connection is handed over."""
     await connection.send_command(*command)
     return await connection.read_response()

@@ -13,7 +13,7 @@ from data_plane.adapters.redis.batches import Slots
 from data_plane.adapters.redis.circuit import Backoff
 from data_plane.adapters.redis.client import Argument, Reply, SideClient
 from data_plane.adapters.redis.cluster import Cluster
-from data_plane.adapters.redis.connect import Address, Connector, address_of
+from data_plane.adapters.redis.connect import Address, Connector, Join, address_of
 from data_plane.adapters.redis.give_back import GiveBacks
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.shard import Shard
@@ -41,11 +41,13 @@ class RedisCounterStore:
         settings: RedisSettings,
         random: Callable[[], float] = system_random.random,
         now_us: Callable[[], int] = epoch_us,
+        join: Join | None = None,
     ) -> None:
         self.settings = settings
         self.stats = StoreStats()
         self._random = random
         self._now_us = now_us
+        self._join = join
         self._script = decide_script()
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
         self._give_backs = GiveBacks(
@@ -111,9 +113,9 @@ class RedisCounterStore:
             return self._make_cluster()
         if self._sentinel is not None:
             resolve = master_of(self._sentinel, settings.master_name)
-            connector = Connector(settings, self._script, resolve, master_only=True)
+            connector = Connector(settings, self._script, resolve, master_only=True, join=self._join)
             return SingleServer(settings.master_name, self._make_shard, connector)
-        connector = Connector(settings, self._script, address_in_url, master_only=False)
+        connector = Connector(settings, self._script, address_in_url, master_only=False, join=self._join)
         return SingleServer(connector.description, self._make_shard, connector)
 
     def _make_cluster(self) -> Cluster:

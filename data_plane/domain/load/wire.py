@@ -3,8 +3,9 @@
 import struct
 from collections.abc import Sequence
 
+from data_plane.domain.wire import params_end
+
 PRICED = 128
-LIMIT_BYTES = 25
 PRICE_BYTES = 16
 _PRICE = struct.Struct("<dd")
 _HEAD_BYTES = 9
@@ -18,9 +19,9 @@ def priced(params: bytes, cost: int, share: float) -> bytes:
     return bytes((params[0] | PRICED,)) + params[1:] + _PRICE.pack(cost, share)
 
 
-def is_priced(packed: bytes, limits: int) -> bool:
+def is_priced(packed: bytes) -> bool:
     """Whether any limit of a check that ``domain.wire.encode_check`` packed has a price."""
-    return len(packed) != _HEAD_BYTES + LIMIT_BYTES * limits
+    return any(params[0] & PRICED for params in params_in(packed))
 
 
 def params_in(packed: bytes) -> Sequence[bytes]:
@@ -28,7 +29,7 @@ def params_in(packed: bytes) -> Sequence[bytes]:
     params = []
     at = _HEAD_BYTES
     while at < len(packed):
-        end = at + LIMIT_BYTES + (PRICE_BYTES if packed[at] & PRICED else 0)
+        end = params_end(packed, at) + (PRICE_BYTES if packed[at] & PRICED else 0)
         params.append(packed[at:end])
         at = end
     return params

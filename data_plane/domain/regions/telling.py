@@ -4,7 +4,7 @@ Marks lie in the region's store and name no version: what was told is compared w
 nothing for long do not hold marks up; when they are back they are told everything once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from data_plane.domain.regions.book import Cell, Life
@@ -48,10 +48,20 @@ class Teller:
         self._resend_us = max(resend_us, timing.tick_us)
         self._peers = {peer: _Peer() for peer in peers}
 
-    def tell(self, peer_name: str, incarnation: int, marked: Sequence[Marked], now_us: int) -> Tell | None:
-        """What to send to a peer now; ``None`` when there is nothing to say and no heartbeat due."""
+    def tell(
+        self,
+        peer_name: str,
+        incarnation: int,
+        marked: Sequence[Marked],
+        now_us: int,
+        waiting_since_us: int | None = None,
+    ) -> Tell | None:
+        """What to send to a peer now; ``None`` when there is nothing to say and no heartbeat due.
+
+        ``waiting_since_us`` is the oldest mark that is not among ``marked``, because nothing of it is due.
+        """
         peer = self._peers[peer_name]
-        complete_us = now_us
+        complete_us = now_us if waiting_since_us is None else min(now_us, waiting_since_us)
         news: list[Told] = []
         versions: dict[tuple[str, int], Version] = {}
         underway = self._underway(peer, now_us)
@@ -79,13 +89,22 @@ class Teller:
             peer.silent_since_us = now_us
         return Tell(self._slice, self._region, incarnation, complete_us, now_us, tuple(news))
 
-    def acknowledged(self, ack: Ack, now_us: int) -> bool:
-        """Note that a peer has what a ``Tell`` said; whether it was away and wants to be told everything."""
+    def is_away(self, peer_name: str, now_us: int) -> bool:
+        """Whether a peer has not answered for so long that marks do not wait for it."""
+        return self._is_away(self._peers[peer_name], now_us)
+
+    def acknowledged(self, ack: Ack, now_us: int, but_for: Collection[tuple[str, int]] = frozenset()) -> bool:
+        """Note that a peer has what a ``Tell`` said; whether it was away and wants to be told everything.
+
+        ``but_for`` are counters of it that the peer could not take yet.
+        """
         peer = self._peers.get(ack.sender)
         if peer is None:
             return False
         versions = peer.in_flight.pop(ack.told_us, {})
         for name, version in versions.items():
+            if name in but_for:
+                continue
             known = peer.acked.get(name)
             if known is None or known[1] <= ack.told_us:
                 peer.acked[name] = (version, ack.told_us)

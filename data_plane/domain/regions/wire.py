@@ -15,8 +15,8 @@ from data_plane.domain.regions.book import Gift
 from data_plane.domain.regions.frame import Frame
 from data_plane.domain.regions.marker import Marker
 from data_plane.domain.regions.quotas import Schedule
+from data_plane.domain.wire import SHADOW, STRICT
 
-SHADOW, STRICT = 8, 32
 LOW = 2**52
 """Added to ``reset_us`` by a decision that leaves too little, or that was denied: ask for more."""
 REFUSED = 2**51

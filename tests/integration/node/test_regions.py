@@ -50,6 +50,16 @@ class TwoRegions:
                 await asyncio.sleep(0.02)
         return seen
 
+    async def hear_each_other(self):
+        """Until then a region keeps the other's share for it."""
+        async with asyncio.timeout(15):
+            for region, other in (("us-east", "eu-west"), ("eu-west", "us-east")):
+                while (await self.peers(region)).get(other, {}).get("silent", True):
+                    await asyncio.sleep(0.02)
+
+    async def peers(self, region):
+        return (await self.clients[region].get("/v1/status")).json()["peers"]
+
     async def cut(self):
         for proxy in self.proxies.values():
             await proxy.cut()
@@ -83,7 +93,9 @@ async def regions(tmp_path, start_store):
             )
             url = await stack.enter_async_context(serving(Node(settings), port=ports[name]))
             clients.append(await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False)))
-        yield TwoRegions(*clients, proxies, ports)
+        both = TwoRegions(*clients, proxies, ports)
+        await both.hear_each_other()
+        yield both
     for store in stores.values():
         store.child.stop()
 

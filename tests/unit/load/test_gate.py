@@ -67,9 +67,9 @@ def test_prices_apply_to_the_limits_that_follow_load_and_to_no_other():
     paid = {tuple(prices_of(packed)): count for packed, count in seen.items()}
     assert set(paid) == {(1.0, None, 2.0), (2.0, None, 2.0)}
     assert paid[2.0, None, 2.0] / 3_000 == pytest.approx(1 / 3, abs=0.01)
-    assert all(is_priced(packed, 3) for packed in seen)
+    assert all(is_priced(packed) for packed in seen)
     assert [one[:25] for one in params_in(encode_check(1, packs(1, 2, 3)))] == packs(1, 2, 3)
-    assert not is_priced(encode_check(1, packs(1, 2, 3)), 3)
+    assert not is_priced(encode_check(1, packs(1, 2, 3)))
 
 
 def test_no_price_is_beyond_what_a_limit_can_hold():

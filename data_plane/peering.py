@@ -1,0 +1,119 @@
+"""A node's part in its region's talk with others, wired: counts told and heard, rights asked for and given."""
+
+import secrets
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from contract.config import Ack
+from contract.credentials import region_private_key
+from data_plane.adapters.peers import HttpPeers
+from data_plane.adapters.redis.connect import Join
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_counts import RedisCountStore
+from data_plane.adapters.redis_life import RedisLife
+from data_plane.api.peer_door import PeerDoor
+from data_plane.api.peer_metrics import PeerFigures, of_peers, of_rights
+from data_plane.domain.index import RuleIndex
+from data_plane.services.ports import Clock
+from data_plane.services.reconcile import Reconciler
+from data_plane.services.rights import RightsDesk
+from data_plane.services.standing import Standings
+from data_plane.settings import Settings
+
+
+class Peering:
+    """What talks to other regions. ``join`` is for the store's connections, so it is there before the store is.
+
+    ``index`` and ``revision`` are what is in force.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex], revision: Callable[[], int]
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._index = index
+        self._revision = revision
+        # On a Cluster slots move between servers, each with lives of its own: strict limits are quotas there.
+        self._life = None if settings.redis_shape == "cluster" else RedisLife(_fresh_life)
+        self.join: Join | None = None if self._life is None else self._life.join
+
+    def connect(self, store: RedisCounterStore, live_nodes: Callable[[], int]) -> None:
+        """Build the rest upon the store. ``live_nodes`` are those of this region."""
+        settings, clock, index = self._settings, self._clock, self._index
+        if self._life is not None:
+            self._life.watch(store)
+        key = region_private_key(settings.region_credential.get_secret_value())
+        self._wire = HttpPeers(settings.region, key, self._public_keys)
+        self.desk = RightsDesk(settings.region, store, self._wire, clock, index, self._revision)
+        self.standings = Standings(self._life, clock, self.desk.horizon_us, lambda: index().book)
+        counts = RedisCountStore(store, settings.node)
+        self._reconciler = Reconciler(
+            settings.region, counts, self._wire, clock, index, live_nodes, self.standings.hear
+        )
+        self.door = PeerDoor(settings.region, key, index, self._reconciler, self.desk, clock)
+
+    def work(
+        self, say: Callable[[Ack], Coroutine[Any, Any, None]]
+    ) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on in the background. ``say`` tells the control plane what could not be said with an ACK."""
+
+        async def keep_standing() -> None:
+            await self.standings.run(say)
+
+        return (self._reconciler.run, self.desk.run, keep_standing)
+
+    async def stop(self) -> None:
+        """Close the connections to peers."""
+        await self._wire.close()
+
+    def status(self) -> dict[str, Any]:
+        """What ``/v1/status`` says of peers and rights."""
+        return {"peers": self._peers(), "slices": self._reconciler.slices, "rights": self._rights()}
+
+    def families(self) -> Iterator[Metric]:
+        """What ``/metrics`` says of them."""
+        yield from of_peers(self._figures)()
+        yield from of_rights(self.desk.tally)()
+
+    def _public_keys(self, region: str) -> tuple[str, ...]:
+        known = self._index().book.regions.get(region)
+        return () if known is None else known.keys_at(self._clock.now_us() / 1e6)
+
+    def _figures(self) -> PeerFigures:
+        reconciler = self._reconciler
+        return PeerFigures(
+            reconciler.tally, self._wire, self.door,
+            {name: age_us / 1e6 for name, age_us in reconciler.staleness_us.items()},
+            [name for name, _ in self.standings.silent], reconciler.slices,
+        )  # fmt: skip
+
+    def _peers(self) -> dict[str, Any]:
+        now_s = self._clock.now_us() / 1e6
+        silent, staleness_us = dict(self.standings.silent), self._reconciler.staleness_us
+        return {
+            region: {
+                "last_heard_s": now_s - news.received_at_s,
+                "staleness_s": staleness_us[region] / 1e6 if region in staleness_us else None,
+                "silent": region in silent,
+            }
+            for region, news in self._reconciler.heard.items()
+        }
+
+    def _rights(self) -> dict[str, Any]:
+        tally = self.desk.tally
+        return {
+            "incarnation": None if self._life is None else self._life.incarnation,
+            "new_lives": None if self._life is None else self._life.new_lives,
+            "asked": dict(tally.asked),
+            "received": dict(tally.units_received),
+            "given": dict(tally.units_given),
+            "refused": dict(tally.refused),
+        }
+
+
+def _fresh_life() -> int:
+    """A name for a new life of the store."""
+    return 1 + secrets.randbelow(2**32 - 1)

@@ -1,0 +1,106 @@
+"""Strict limits over several regions with a real store each: rights move, and never make more than the limit."""
+
+import asyncio
+
+import pytest
+
+from tests.servers.node import rule
+from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
+
+THREE = NAMES[:3]
+
+
+def strict(id, name, limit, names=NAMES[:2], **members):
+    shares = members.pop("shares", None) or equal_shares(limit, names)
+    return rule(id, name, limit, mode="strict", shares=shares, on_store_failure="closed", **{**YOUNG, **members})
+
+
+async def drained(regions, region, until, **options):
+    """Ask in one region until ``until`` units were given, or for too long."""
+    given = 0
+    async with asyncio.timeout(20):
+        while given < until:
+            given += await regions.allowed(region, **options)
+    return given
+
+
+async def test_a_region_uses_what_another_has_to_spare_and_never_more(tmp_path, start_store):
+    async with regions_running(tmp_path, start_store, [strict(1, "exact", 100, algorithm="fixed_window")]) as regions:
+        assert await drained(regions, "us-east", 100) == 100
+        assert await regions.drain("us-east", 20) + await regions.drain("eu-west", 20) == 0
+        status = await regions.status("us-east")
+        assert status["rights"]["received"] == {"eu-west": 50}
+        assert (await regions.status("eu-west"))["rights"]["given"] == {"us-east": 50}
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "sliding_log", "token_bucket", "leaky_bucket"])
+async def test_rights_move_for_every_algorithm(tmp_path, start_store, algorithm):
+    members = {"burst": 100} if "bucket" in algorithm else {}
+    limits = [strict(1, "exact", 100, algorithm=algorithm, **members)]
+    whole = 101 if algorithm == "leaky_bucket" else 100
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        given = await drained(regions, "us-east", 52)
+        given += await regions.drain("us-east", 60) + await regions.drain("eu-west", 60)
+        assert given <= whole
+        assert (await regions.status("us-east"))["rights"]["received"]["eu-west"] > 0
+
+
+async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_store):
+    limits = [strict(1, "exact", 1_000_000, algorithm="sliding_window")]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        assert await regions.drain("us-east", 100) == 100
+        for region in regions.names:
+            for node in regions.nodes[region]:
+                assert not node._peering.desk.tally.messages
+                assert not node._peering.desk.tally.questions
+        assert (await regions.remaining("us-east"))["exact"] == 499_900
+
+
+async def test_a_cut_takes_what_a_region_may_ask_for_and_nothing_else(tmp_path, start_store):
+    async with regions_running(
+        tmp_path, start_store, [strict(1, "exact", 90, THREE, algorithm="fixed_window")], THREE
+    ) as regions:
+        await regions.cut()
+        assert [await regions.drain(region, 40) for region in THREE] == [30, 30, 30]
+        denied = await regions.check("us-east")
+        assert not denied["allowed"]
+        assert 0 < denied["retry_after_s"] <= 3600
+        await regions.heal()
+        await asyncio.sleep(0.5)
+        assert [await regions.drain(region, 5) for region in THREE] == [0, 0, 0]
+
+
+async def test_what_another_limit_denies_takes_no_rights_and_peeks_take_none(tmp_path, start_store):
+    limits = [
+        strict(1, "exact", 100, algorithm="fixed_window"),
+        rule(2, "small", 3, mode="regional", algorithm="fixed_window"),
+    ]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        assert await regions.drain("us-east", 10) == 3
+        assert await regions.remaining("us-east") == {"exact": 47, "small": 0}
+        peek = await regions.check("us-east", 0)
+        assert peek["allowed"]
+        too_much = await regions.check("us-east", 101)
+        assert too_much["retry_after_s"] is None
+
+
+async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, start_store):
+    limits = [strict(1, "exact", 100, algorithm="fixed_window", since_us=1, window_us=4_000_000)]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+
+        async def owns():
+            return (await regions.remaining("eu-west"))["exact"] == 50
+
+        # limits older than the stores: nothing may be spent in the window that the stores were born in
+        waited_s = await regions.until(owns, 10)
+        assert waited_s > 0.5
+        node = regions.nodes["eu-west"][0]
+        before = node._peering._life.incarnation
+        await regions.restart_store("eu-west")
+
+        async def is_new():
+            return node._peering._life.incarnation != before
+
+        await regions.until(is_new)
+        assert (await regions.remaining("eu-west"))["exact"] == 0
+        await regions.until(owns, 10)

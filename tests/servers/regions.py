@@ -1,0 +1,151 @@
+"""Regions inside the test's process: a real store and nodes each, and proxies between them that cut and delay."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from contract.config import Client, Plan, Region
+from contract.credentials import make_credential, region_public_key
+from contract.limits import LimitRule
+from data_plane.node import Node
+from tests.servers.node import key_of, serving, settings_for, write_snapshot
+from tests.servers.proxy import Proxy
+from tidegate.stack.ports import free_ports
+
+NAMES = ("us-east", "eu-west", "ap-south", "sa-east")
+CREDENTIALS = {name: make_credential("region", name.encode().ljust(32, b".")) for name in NAMES}
+YOUNG = {"since_us": 2**52}
+"""For strict limits that are younger than any store of these tests: nothing can have been forgotten."""
+
+
+def equal_shares(limit: int, names: Sequence[str]) -> dict[str, int]:
+    """As the control plane splits a limit that nobody split otherwise."""
+    each, more = divmod(limit, len(names))
+    return {name: each + (place < more) for place, name in enumerate(names)}
+
+
+class Regions:
+    """``clients[region]`` are one for each node. ``links[(to, from)]`` is the way by which one reaches another."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.stores: dict[str, Any] = {}
+        self.nodes: dict[str, list[Node]] = {name: [] for name in names}
+        self.clients: dict[str, list[httpx.AsyncClient]] = {name: [] for name in names}
+        self.links: dict[tuple[str, str], Proxy] = {}
+
+    async def check(self, region: str, cost: int = 1, *, node: int = 0, key: str = "tg_acme") -> dict[str, Any]:
+        """One decision with every limit in it."""
+        body = {"api_key": key, "cost": cost, "explain": True}
+        answer: dict[str, Any] = (await self.clients[region][node].post("/v1/check", json=body)).json()
+        return answer
+
+    async def allowed(self, region: str, cost: int = 1, *, node: int = 0) -> bool:
+        """Whether it passed."""
+        return bool((await self.check(region, cost, node=node))["allowed"])
+
+    async def drain(self, region: str, most: int, *, node: int = 0, every_s: float = 0.0) -> int:
+        """Ask for one unit ``most`` times; how many were given."""
+        given = 0
+        for _ in range(most):
+            given += await self.allowed(region, node=node)
+            if every_s:
+                await asyncio.sleep(every_s)
+        return given
+
+    async def remaining(self, region: str, *, node: int = 0) -> dict[str, int]:
+        """What each limit says is left."""
+        return {limit["policy"]: limit["remaining"] for limit in (await self.check(region, 0, node=node))["limits"]}
+
+    async def status(self, region: str, *, node: int = 0) -> dict[str, Any]:
+        """The node's own word."""
+        answer: dict[str, Any] = (await self.clients[region][node].get("/v1/status")).json()
+        return answer
+
+    async def restart_store(self, region: str) -> None:
+        """End a region's server and start it again: what it held is gone."""
+        child = self.stores[region].child
+        await asyncio.to_thread(child.stop)
+        await asyncio.to_thread(child.start)
+        async with asyncio.timeout(10):
+            while not await asyncio.to_thread(self.stores[region].is_ready):
+                await asyncio.sleep(0.02)
+
+    async def until(self, holds: Callable[[], Any], seconds: float = 15.0) -> float:
+        """Wait for a condition (an awaitable's result); the seconds that it took."""
+        begun = time.monotonic()
+        async with asyncio.timeout(seconds):
+            while not await holds():
+                await asyncio.sleep(0.02)
+        return time.monotonic() - begun
+
+    async def cut(self, *between: str) -> None:
+        """Reset and refuse every connection between these regions (none named: all)."""
+        for pair, link in self.links.items():
+            if not between or set(pair) <= set(between):
+                await link.cut()
+
+    async def heal(self) -> None:
+        """Let everything through again."""
+        for link in self.links.values():
+            await link.heal()
+
+    def delay(self, seconds: float) -> None:
+        """Hold back what regions say, each way."""
+        for link in self.links.values():
+            link.delay_s = seconds
+
+
+@contextlib.asynccontextmanager
+async def regions_running(
+    tmp_path: Path, start_store: Callable[[], Any], limits: Sequence[LimitRule],
+    names: Sequence[str] = NAMES[:2], *, nodes: int = 1, values: Sequence[object] = (),
+) -> AsyncIterator[Regions]:  # fmt: skip
+    """Regions under a configuration of one plan for the client ``acme``."""
+    regions = Regions(names)
+    async with contextlib.AsyncExitStack() as stack:
+        for name in names:
+            regions.stores[name] = start_store()
+            stack.callback(regions.stores[name].child.stop)
+        ports = {name: free_ports(nodes) for name in names}
+        for to in names:
+            for source in names:
+                if to != source:
+                    # the nodes of a region share the work of talking, so that each link ends at another one
+                    target = ports[to][list(names).index(source) % nodes]
+                    regions.links[(to, source)] = await stack.enter_async_context(Proxy(target).running())
+        for name in names:
+            for number in range(nodes):
+                snapshot = tmp_path / f"{name}-{number}"
+                await write_snapshot(snapshot, [*_config(regions, name, limits), *values])
+                settings = settings_for(
+                    snapshot, regions.stores[name].url, region=name, node=f"{name}-{number}",
+                    region_credential=CREDENTIALS[name],
+                )  # fmt: skip
+                node = Node(settings)
+                regions.nodes[name].append(node)
+                url = await stack.enter_async_context(serving(node, port=ports[name][number]))
+                client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+                regions.clients[name].append(await stack.enter_async_context(client))
+        yield regions
+
+
+def _config(regions: Regions, own: str, limits: Sequence[LimitRule]) -> list[object]:
+    """Each region reaches another by a link of its own, so each has its own addresses of the others."""
+    urls: Mapping[str, str | None] = {
+        name: regions.links[(name, own)].url if name != own else None for name in regions.names
+    }
+    return [
+        Plan(plan="p", limits=tuple(limits)),
+        Client(client="acme", plan="p"),
+        key_of("acme", "tg_acme"),
+        *(
+            Region(region=name, peer_url=urls[name], public_key=region_public_key(CREDENTIALS[name]))
+            for name in regions.names
+        ),
+    ]
