@@ -81,9 +81,9 @@ class Observing:
     def _of_samples(self) -> Iterator[Metric]:
         yield counter("tidegate_denials_logged", "Denials in the log", self._denials.logged)
         yield counter("tidegate_denials_not_logged", "Denials left out: the log is a sample", self._denials.left_out)
-        if self._tracing is not None:
-            yield counter("tidegate_spans_sent", "Spans that the collector took", self._tracing.sent)
-            yield counter("tidegate_spans_dropped", "Spans that nobody took", self._tracing.dropped)
+        sent, dropped = (0, 0) if self._tracing is None else (self._tracing.sent, self._tracing.dropped)
+        yield counter("tidegate_spans_sent", "Spans that the collector took", sent)
+        yield counter("tidegate_spans_dropped", "Spans that nobody took", dropped)
 
     def _config_figures(self) -> ConfigFigures:
         now_s, link, refused = self._clock.now_us() / 1_000_000, self._link, self._config.refused

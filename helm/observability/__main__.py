@@ -5,12 +5,13 @@ import json
 import sys
 from pathlib import Path
 
+from helm.observability.adaptive import ADAPTIVE
 from helm.observability.clients import CLIENTS
 from helm.observability.control_plane import CONTROL_PLANE
 from helm.observability.overview import OVERVIEW
 from helm.observability.regions import REGIONS
 
-DASHBOARDS = (OVERVIEW, REGIONS, CONTROL_PLANE, CLIENTS)
+DASHBOARDS = (OVERVIEW, REGIONS, CONTROL_PLANE, ADAPTIVE, CLIENTS)
 TARGET = Path(__file__).parents[1] / "control-plane" / "files" / "dashboards"
 
 

@@ -26,6 +26,7 @@ class Scenario:
         self.began_s = time.time()
         self.loads: list[Load] = []
         self._keys: dict[str, str] = {}
+        self._reporters: list[str] = []
 
     def start(self) -> None:
         """Plans, clients and keys, while Prometheus starts; until it has scraped everything."""
@@ -37,6 +38,13 @@ class Scenario:
         stack.put("/v1/plans/tight", {"limits": [{"name": "few", "limit": 40, "window_s": 3600}]})
         stack.put("/v1/plans/anonymous", {"limits": [{"name": "per-ip", "scope": "ip", "limit": 50, "window_s": 3600}]})
         stack.put("/v1/endpoints/get-user", {"method": "GET", "path": "/api/users/{id}"})
+        stack.put("/v1/adaptive-policies/protect", {"cut_after": 1, "raise_after": 2})
+        stack.put("/v1/backends/reports", {"adaptive": "protect"})
+        stack.put("/v1/endpoints/report", {"method": "GET", "path": "/reports/{id}", "backend": "reports"})
+        for reporter in ("one", "two"):
+            self._reporters.append(
+                stack.post("/v1/reporters", {"reporter": reporter, "backends": ["reports"]})["secret"]
+            )
         for client, plan in {"acme": "roomy", "globex": "tight", "hooli": "roomy"}.items():
             stack.put(f"/v1/clients/{client}", {"plan": plan})
             self._keys[client] = stack.post(f"/v1/clients/{client}/keys", {})["secret"]
@@ -57,6 +65,7 @@ class Scenario:
             self._misbehave()
             while time.monotonic() < deadline:
                 self.stack.put(f"/v1/clients/late-{time.monotonic_ns()}", {"plan": "roomy"})
+                self._report_load(2.0 if time.monotonic() < deadline - DRIVEN_S / 3 else 0.5)
                 time.sleep(0.5)
         finally:
             stop.set()
@@ -72,6 +81,7 @@ class Scenario:
             "globex": {**request, "api_key": self._keys["globex"]},
             "nobody": request,
             "acme again": {**request, "api_key": self._keys["acme"], "path": "/elsewhere"},
+            "protected": {**request, "api_key": self._keys["acme"], "path": "/reports/1"},
             "hooli": {**request, "api_key": self._keys["hooli"]},
         })  # fmt: skip
         self.loads.append(load)
@@ -86,6 +96,14 @@ class Scenario:
             self.stack.admin.post(f"/v1/jobs/{job['job']}/run")
         paused(self._store_of("us-east"))
         paused(self.stack.part("data-plane", eu_west.name))
+
+    def _report_load(self, cpu: float) -> None:
+        """How busy a backend is, say two reporters and a forger, in every region."""
+        for place in self.stack.nodes:
+            for token in (*self._reporters, "tgl_forged"):
+                report, headers = {"backend": "reports", "cpu": cpu}, {"X-Tidegate-Token": token}
+                answer = httpx.post(f"{place.url}/v1/load", json=report, headers=headers, trust_env=False)
+                assert answer.is_success is (token in self._reporters), answer.text
 
     def _store_of(self, region: str) -> psutil.Process:
         port = self.stack.part("data-plane", self.stack.node(region).name).environ()["TIDEGATE_REDIS_URL"]
