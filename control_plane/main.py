@@ -14,7 +14,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
-from control_plane.access.first_token import ensure_first_admin
 from control_plane.access.last_used import LastUsed
 from control_plane.access.repository import principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
@@ -22,6 +21,8 @@ from control_plane.audit.endpoints import router as audit_router
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.key_endpoints import router as keys_router
+from control_plane.config_file.endpoints import router as config_file_router
+from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.database import Database, newest_migration
 from control_plane.enforcement.endpoints import router as enforcement_router
 from control_plane.enforcement.expiry import ended_blocks_job
@@ -61,6 +62,7 @@ from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
+from control_plane.tokens.first_token import ensure_first_admin
 from control_plane.undo.service import undo
 from control_plane.usage.demand import demand
 from control_plane.usage.endpoints import router as usage_router
@@ -190,6 +192,8 @@ def create_app(settings: Settings) -> FastAPI:
         rollouts_router,
         tokens_router,
         audit_router,
+        config_file_router,
+        rollback_router,
         jobs_router,
         nodes_router,
         load_router,

@@ -49,6 +49,10 @@ class NamedRows(Generic[Row]):
         rows = await session.scalars(self._query.where(self._name == func.any(list(names))))
         return {getattr(row, self._name.key): row for row in rows}
 
+    async def all(self, session: AsyncSession) -> Sequence[Row]:
+        """Every row, by name."""
+        return (await session.scalars(self._query.order_by(self._name))).all()
+
     async def page(
         self, session: AsyncSession, page: Page, *, prefix: str | None = None, where: Sequence[ColumnElement[bool]] = ()
     ) -> Sequence[Row]:

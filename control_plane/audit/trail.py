@@ -1,16 +1,27 @@
 """What a write leaves in the audit log, gathered while it runs and stored in its own transaction."""
 
+import json
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
-from sqlalchemy import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
-
-from control_plane.audit.models import AuditRow
 
 Action = Literal["create", "update", "delete", "rotate", "revoke", "reset"]
 SECRETS = frozenset({"secret", "credential", "sha256", "secret_sha256", "previous_sha256"})
 """Members that never reach the log, whatever a caller hands over."""
+
+
+EVENTS_A_STATEMENT = 5_000
+_APPEND = text("""
+INSERT INTO audit_log
+    (author, role, reason, revision, request_id, address, action, resource, name, before, after)
+SELECT CAST(:author AS text), CAST(:role AS text), CAST(:reason AS text), CAST(:revision AS bigint),
+       CAST(:request_id AS text), CAST(:address AS text), action, resource, name, before::jsonb, after::jsonb
+FROM unnest(CAST(:actions AS text[]), CAST(:resources AS text[]), CAST(:names AS text[]), CAST(:befores AS text[]),
+            CAST(:afters AS text[])) WITH ORDINALITY AS event(action, resource, name, before, after, place)
+ORDER BY place
+""")
 
 
 class Origin(NamedTuple):
@@ -56,7 +67,18 @@ async def store(
     session: AsyncSession, events: list[Event], *, author: str, reason: str | None, origin: Origin, revision: int
 ) -> None:
     """Append ``events``; they become visible with the write itself, or not at all."""
-    if not events:
-        return
-    shared = {"author": author, "reason": reason, "revision": revision, **origin._asdict()}
-    await session.execute(insert(AuditRow), [{**shared, **item._asdict()} for item in events])
+    for start in range(0, len(events), EVENTS_A_STATEMENT):
+        part = events[start : start + EVENTS_A_STATEMENT]
+        values: dict[str, Any] = {
+            "actions": [item.action for item in part],
+            "resources": [item.resource for item in part],
+            "names": [item.name for item in part],
+            "befores": [_json(item.before) for item in part],
+            "afters": [_json(item.after) for item in part],
+        }
+        shared = {"author": author, "reason": reason, "revision": revision, **origin._asdict()}
+        await session.execute(_APPEND, {**values, **shared})
+
+
+def _json(members: dict[str, Any] | None) -> str | None:
+    return None if members is None else json.dumps(members)

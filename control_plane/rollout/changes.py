@@ -83,6 +83,11 @@ class Change:
         """Take the reason from the body, where it has one and the header says nothing."""
         self._reason = self._reason or reason
 
+    @property
+    def revision(self) -> int:
+        """The revision after the write; 0 before it is committed."""
+        return self._revision
+
     def begin(self) -> AbstractAsyncContextManager[ConfigWrite]:
         """Open the write; it is committed when the block ends without an error."""
         return self._begin()

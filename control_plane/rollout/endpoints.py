@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
@@ -55,11 +55,19 @@ async def get_revision(session: Reading, request: Request, number: Number) -> Re
 
 
 @router.get("/revisions/{number}/diff", response_model=RevisionDiff)
-async def get_revision_diff(session: Reading, number: Number) -> Response:
-    """What one revision changed, document by document."""
+async def get_revision_diff(
+    session: Reading,
+    number: Number,
+    to: Annotated[int | None, Query(ge=1, le=2**62, description="compare with this revision instead")] = None,
+) -> Response:
+    """What one revision changed, document by document; with `to` what differs from this one to that."""
     row = _existing(await repository.revision(session, number, with_changes=True), number)
-    changes = [DocumentChange(**documents.shown(record)) for record in row.changes]
-    return shown(RevisionDiff(revision=number, changes=changes))
+    records = row.changes
+    if to is not None:
+        _existing(await repository.revision(session, to), to)
+        records = await repository.changes_between(session, number, to)
+    changes = [DocumentChange(**documents.shown(record)) for record in records]
+    return shown(RevisionDiff(revision=number, to=to, changes=changes))
 
 
 @router.get("/nodes")

@@ -1,7 +1,7 @@
 """Queries on the head, revisions, documents and buckets."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Row, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -14,6 +14,19 @@ from control_plane.rollout.documents import ChangedDocument, DocumentKey
 from control_plane.rollout.models import ConfigBucket, ConfigDocument, ConfigHead, Revision
 
 DOCUMENTS_A_QUERY = 1_000
+DOCUMENTS_A_STATEMENT = 5_000
+_BODIES = text("""
+SELECT kind, id, body
+FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])) AS wanted(kind, id) JOIN config_documents USING (kind, id)
+WHERE body IS NOT NULL
+""")
+_STORE = text("""
+INSERT INTO config_documents (kind, id, body, hash, bucket, revision)
+SELECT kind, id, body, hash, bucket, CAST(:revision AS bigint)
+FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[]), CAST(:bodies AS text[]), CAST(:hashes AS bytea[]),
+            CAST(:buckets AS smallint[])) AS given(kind, id, body, hash, bucket)
+ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, hash = excluded.hash, revision = excluded.revision
+""")
 REVISION_CHANNEL = "tidegate_revisions"
 NOTHING = root_digest({})
 """The digest of no documents at all."""
@@ -45,36 +58,28 @@ async def lock_head(session: AsyncSession) -> ConfigHead:
 async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[DocumentKey, str]:
     """The live documents among ``keys``."""
     found: dict[DocumentKey, str] = {}
-    columns = tuple_(ConfigDocument.kind, ConfigDocument.id)
     wanted = list(keys)
-    for start in range(0, len(wanted), DOCUMENTS_A_QUERY):
-        part = wanted[start : start + DOCUMENTS_A_QUERY]
-        query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body)
-        query = query.where(columns.in_(part), ConfigDocument.body.is_not(None))
-        for kind, id, body in await session.execute(query):
-            found[DocumentKey(cast("Kind", kind), id)] = body or ""
+    for start in range(0, len(wanted), DOCUMENTS_A_STATEMENT):
+        part = wanted[start : start + DOCUMENTS_A_STATEMENT]
+        values = {"kinds": [key.kind for key in part], "ids": [key.id for key in part]}
+        for kind, id, body in await session.execute(_BODIES, values):
+            found[DocumentKey(cast("Kind", kind), id)] = body
     return found
 
 
 async def store_documents(session: AsyncSession, changes: Sequence[ChangedDocument], revision: int) -> None:
     """Write the documents as they are after ``revision``; gone ones stay as tombstones for the deltas."""
-    statement = insert(ConfigDocument)
-    new = statement.excluded
-    statement = statement.on_conflict_do_update(
-        index_elements=["kind", "id"], set_={"body": new.body, "hash": new.hash, "revision": new.revision}
-    )
-    rows = [
-        {
-            "kind": change.key.kind,
-            "id": change.key.id,
-            "body": change.after,
-            "hash": change.hash,
-            "bucket": change.key.bucket,
+    for start in range(0, len(changes), DOCUMENTS_A_STATEMENT):
+        part = changes[start : start + DOCUMENTS_A_STATEMENT]
+        values: dict[str, Any] = {
+            "kinds": [change.key.kind for change in part],
+            "ids": [change.key.id for change in part],
+            "bodies": [change.after for change in part],
+            "hashes": [change.hash for change in part],
+            "buckets": [change.key.bucket for change in part],
             "revision": revision,
         }
-        for change in changes
-    ]
-    await session.execute(statement, rows)
+        await session.execute(_STORE, values)
 
 
 async def hashes_by_bucket(session: AsyncSession, buckets: Iterable[int]) -> dict[int, list[bytes]]:
@@ -161,6 +166,22 @@ async def revision(session: AsyncSession, number: int, *, with_changes: bool = F
     """One revision, with what it changed only if asked."""
     query = select(Revision).where(Revision.number == number)
     return await session.scalar(query.options(undefer(Revision.changes)) if with_changes else query)
+
+
+async def changes_between(session: AsyncSession, one: int, other: int) -> list[dict[str, Any]]:
+    """What differs from the documents of revision ``one`` to those of ``other``, in whichever order they came."""
+    first, last = min(one, other), max(one, other)
+    query = select(Revision.changes).where(Revision.number > first, Revision.number <= last).order_by(Revision.number)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    result = await session.stream_scalars(query.execution_options(yield_per=10))
+    async for changes in result:
+        for change in changes:
+            known = found.setdefault((change["kind"], change["id"]), change)
+            found[change["kind"], change["id"]] = {**known, "after": change["after"]}
+    different = [change for _, change in sorted(found.items()) if change["before"] != change["after"]]
+    if one <= other:
+        return different
+    return [{**change, "before": change["after"], "after": change["before"]} for change in different]
 
 
 async def revisions_before(session: AsyncSession, before: int | None, count: int) -> Sequence[Revision]:

@@ -93,7 +93,8 @@ class DocumentChange(View):
 
 
 class RevisionDiff(View):
-    """What a revision changed."""
+    """What a revision changed, or (``to``) what differs from it to another one."""
 
     revision: int
+    to: int | None
     changes: list[DocumentChange]

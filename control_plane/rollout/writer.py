@@ -187,7 +187,7 @@ class ConfigWriter:
                 await session.flush()
                 await write.finish(self._signer)
             except IntegrityError as error:
-                raise _conflict(error) from error
+                raise conflict_of(error) from error
 
     @asynccontextmanager
     async def _my_turn(self) -> AsyncIterator[None]:
@@ -205,10 +205,12 @@ class ConfigWriter:
 def _event(change: ChangedDocument) -> trail.Event:
     record = shown(change.as_record())
     before, after = record["before"], record["after"]
-    return trail.Event(trail.action_of(before, after), record["kind"], record["id"], before, after)
+    # not a view: only written where no service said what the write means
+    return trail.Event(trail.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
 
 
-def _conflict(error: IntegrityError) -> ConflictError:
+def conflict_of(error: IntegrityError) -> ConflictError:
+    """What a constraint of the database says, in words for the caller."""
     cause = error.orig.__cause__ if error.orig is not None else None
     table = str(getattr(cause, "table_name", None) or "something else").replace("_", " ")
     if getattr(cause, "sqlstate", None) == "23503":

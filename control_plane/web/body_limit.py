@@ -6,11 +6,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from control_plane.web import problems
 
 MAX_BODY_BYTES = 1024 * 1024
-_TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES} bytes."
+MAX_FILE_BYTES = 128 * 1024 * 1024
+LARGER = {"/v1/config": MAX_FILE_BYTES, "/v1/clients/import": MAX_FILE_BYTES, "/v1/keys/import": MAX_FILE_BYTES}
+"""Paths whose bodies may be larger: a file with 1,000,000 clients; imports are read line by line."""
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over 1 MiB, whether its length was announced or not."""
+    """ASGI middleware: 413 for a body over 1 MiB, of a whole file over 128 MiB, announced or not."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -19,17 +21,19 @@ class BodyLimit:
         """Refuse by ``Content-Length``, else count what arrives."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        most = LARGER.get(scope.get("path", ""), MAX_BODY_BYTES)
+        too_large = f"The body is larger than {most} bytes."
         for name, value in scope["headers"]:
-            if name == b"content-length" and (not value.isdigit() or int(value) > MAX_BODY_BYTES):
-                return await problems.problem(413, _TOO_LARGE)(scope, receive, send)
+            if name == b"content-length" and (not value.isdigit() or int(value) > most):
+                return await problems.problem(413, too_large)(scope, receive, send)
         seen = 0
 
         async def counted() -> Message:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > MAX_BODY_BYTES:
-                raise HTTPException(413, _TOO_LARGE)
+            if seen > most:
+                raise HTTPException(413, too_large)
             return message
 
         return await self._app(scope, counted, send)

@@ -5,9 +5,13 @@ from sqlalchemy import text
 from contract.credentials import secret_sha256
 from control_plane.access import repository
 from control_plane.access.models import Token
+from control_plane.audit import trail
+from control_plane.audit.trail import Origin
 from control_plane.database import Database
 
 FIRST_TOKEN_ID = "tok_first"  # noqa: S105  an id, not a secret
+FIRST_NAME = "first-admin"
+AUTHOR, REASON = "bootstrap", "the first admin token, from the settings"
 _LOCK = 0x71DE6A7E
 
 
@@ -18,5 +22,7 @@ async def ensure_first_admin(database: Database, secret: str) -> bool:
         await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if await repository.any_admin(session):
             return False
-        session.add(Token(token_id=FIRST_TOKEN_ID, name="first-admin", role="admin", sha256=secret_sha256(secret)))
+        session.add(Token(token_id=FIRST_TOKEN_ID, name=FIRST_NAME, role="admin", sha256=secret_sha256(secret)))
+        made = trail.Event("create", "token", FIRST_TOKEN_ID, None, {"name": FIRST_NAME, "role": "admin"})
+        await trail.store(session, [made], author=AUTHOR, reason=REASON, origin=Origin(), revision=0)
         return True

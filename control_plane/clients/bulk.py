@@ -1,0 +1,206 @@
+"""Many clients at once, set-based: 100,000 take seconds. Each is written as the service writes one."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from sqlalchemy import ARRAY, Text, any_, bindparam, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import Client, Override
+from contract.limits import LimitRule, violations
+from control_plane.clients.models import KeyRow
+from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
+from control_plane.errors import FieldError, InvalidError
+from control_plane.limits.rules import to_rule
+from control_plane.orm import Base
+from control_plane.plans import repository as plans
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite
+
+AT_ONCE = 2_000
+Item = TypeVar("Item")
+_PUT = text("""
+INSERT INTO clients (client, plan, status, attributes, external_id, generation)
+SELECT wish.client, wish.plan, wish.status, wish.attributes::jsonb, wish.external_id, 0
+FROM unnest(CAST(:clients AS text[]), CAST(:plans AS text[]), CAST(:statuses AS text[]), CAST(:attributes AS text[]),
+            CAST(:external_ids AS text[])) AS wish(client, plan, status, attributes, external_id)
+ON CONFLICT (client) DO UPDATE SET plan = excluded.plan, status = excluded.status,
+    attributes = excluded.attributes, external_id = excluded.external_id
+RETURNING client, generation, created_at
+""")
+_PUT_OVERRIDES = text("""
+INSERT INTO overrides (client, limit_name, "limit", burst, expires_at)
+SELECT * FROM unnest(CAST(:clients AS text[]), CAST(:names AS text[]), CAST(:limits AS bigint[]),
+                     CAST(:bursts AS bigint[]), CAST(:ends AS timestamptz[]))
+ON CONFLICT (client, limit_name) DO UPDATE SET "limit" = excluded."limit", burst = excluded.burst,
+    expires_at = excluded.expires_at
+""")
+_DROP_OVERRIDES = text("""
+DELETE FROM overrides USING unnest(CAST(:clients AS text[]), CAST(:names AS text[])) AS gone(client, limit_name)
+WHERE overrides.client = gone.client AND overrides.limit_name = gone.limit_name
+""")
+
+
+class ClientWish(NamedTuple):
+    """A client as it shall be. ``overrides`` are all that it shall have."""
+
+    client: str
+    body: ClientFields
+    overrides: Mapping[str, OverrideFigures]
+
+
+def parts_of(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[Item]]:
+    """``items`` in parts."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+async def records(session: AsyncSession, names: Sequence[str]) -> dict[str, ClientRecord]:
+    """Those clients of ``names`` that there are, with their overrides."""
+    wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
+    clients, of_client = Base.metadata.tables["clients"], Base.metadata.tables["overrides"]
+    found = (await session.execute(select(clients).where(clients.c.client == any_(wanted)))).all()
+    overrides: dict[str, dict[str, OverrideFigures]] = {}
+    for row in await session.execute(select(of_client).where(of_client.c.client == any_(wanted))):
+        figures = OverrideFigures(limit=row.limit, burst=row.burst, expires_at=row.expires_at)
+        overrides.setdefault(row.client, {})[row.limit_name] = figures
+    return {
+        row.client: ClientRecord.model_construct(
+            client=row.client,
+            plan=row.plan,
+            status=row.status,
+            attributes=row.attributes,
+            external_id=row.external_id,
+            generation=row.generation,
+            created_at=row.created_at,
+            overrides=dict(sorted(overrides.get(row.client, {}).items())),
+        )
+        for row in found
+    }
+
+
+async def put(
+    write: ConfigWrite, wishes: Sequence[ClientWish], *, at: str = "", progress: Callable[[int], None] | None = None
+) -> None:
+    """Make or change all these clients. Raises :class:`InvalidError` that names each wrong one; then nothing is done.
+
+    ``at`` is their place in the body; ``progress`` hears how many are done. A generation stays as it is.
+    """
+    rules = {
+        plan.plan: {limit.name: to_rule(limit, ()) for limit in plan.limits}
+        for plan in await plans.all_plans(write.session)
+    }
+    errors = [error for wish in wishes for error in _faults(wish, rules, f"{at}{wish.client}.")]
+    if errors:
+        raise InvalidError(errors[:100])
+    done = 0
+    for part in parts_of(wishes):
+        await _put_part(write, part)
+        done += len(part)
+        if progress is not None:
+            progress(done)
+        await asyncio.sleep(0)  # streams want their heartbeats meanwhile
+
+
+def _faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str) -> Iterator[FieldError]:
+    of_plan = rules.get(wish.body.plan)
+    if of_plan is None:
+        yield FieldError(f"{at}plan", f"there is no plan named {wish.body.plan}")
+        return
+    for name, figures in wish.overrides.items():
+        rule = of_plan.get(name)
+        if rule is None:
+            yield FieldError(f"{at}overrides.{name}", f"the plan {wish.body.plan} has no limit named {name}")
+            continue
+        changed = (
+            {"limit": figures.limit} if figures.burst is None else {"limit": figures.limit, "burst": figures.burst}
+        )
+        for fault in violations(msgspec.structs.replace(rule, **changed)):
+            yield FieldError(f"{at}overrides.{name}.{fault.field}", fault.message)
+
+
+async def _put_part(write: ConfigWrite, wishes: Sequence[ClientWish]) -> None:
+    before = await records(write.session, [wish.client for wish in wishes])
+    bodies = [wish.body for wish in wishes]
+    values = {
+        "clients": [wish.client for wish in wishes],
+        "plans": [body.plan for body in bodies],
+        "statuses": [body.status for body in bodies],
+        "attributes": [json.dumps(dict(sorted(body.attributes.items()))) for body in bodies],
+        "external_ids": [body.external_id for body in bodies],
+    }
+    stored = {row.client: row for row in await write.session.execute(_PUT, values)}
+    await _put_overrides(write.session, wishes, before)
+    for wish in wishes:
+        row, body = stored[wish.client], wish.body
+        after = ClientRecord.model_construct(
+            client=wish.client,
+            plan=body.plan,
+            status=body.status,
+            attributes=dict(sorted(body.attributes.items())),
+            external_id=body.external_id,
+            generation=row.generation,
+            created_at=row.created_at,
+            overrides=dict(sorted(wish.overrides.items())),
+        )
+        write.record("client", wish.client, before.get(wish.client), after)
+        write.publish(_document(after))
+
+
+async def _put_overrides(
+    session: AsyncSession, wishes: Sequence[ClientWish], before: Mapping[str, ClientRecord]
+) -> None:
+    wanted = [(wish.client, name, figures) for wish in wishes for name, figures in wish.overrides.items()]
+    gone = [
+        (wish.client, name)
+        for wish in wishes
+        if wish.client in before
+        for name in before[wish.client].overrides
+        if name not in wish.overrides
+    ]
+    if gone:
+        await session.execute(_DROP_OVERRIDES, {"clients": [row[0] for row in gone], "names": [row[1] for row in gone]})
+    if wanted:
+        values: dict[str, list[Any]] = {
+            "clients": [client for client, _, _ in wanted],
+            "names": [name for _, name, _ in wanted],
+            "limits": [figures.limit for _, _, figures in wanted],
+            "bursts": [figures.burst for _, _, figures in wanted],
+            "ends": [figures.expires_at for _, _, figures in wanted],
+        }
+        await session.execute(_PUT_OVERRIDES, values)
+
+
+def _document(client: ClientRecord) -> Client:
+    overrides = {
+        name: Override(
+            limit=figures.limit,
+            burst=figures.burst,
+            expires_at=None if figures.expires_at is None else figures.expires_at.timestamp(),
+        )
+        for name, figures in client.overrides.items()
+    }
+    return Client(
+        client=client.client,
+        plan=client.plan,
+        status=client.status,
+        attributes=client.attributes,
+        overrides=overrides,
+        generation=client.generation,
+    )
+
+
+async def delete(write: ConfigWrite, names: Sequence[str]) -> None:
+    """Delete these clients with their keys and overrides."""
+    for part in parts_of(names):
+        before = await records(write.session, part)
+        wanted = bindparam("names", list(part), type_=ARRAY(Text(collation="C")))
+        for sha256 in await write.session.scalars(select(KeyRow.sha256).where(KeyRow.client == any_(wanted))):
+            write.withdraw(DocumentKey("key", sha256))
+        await write.session.execute(text("DELETE FROM clients WHERE client = ANY(:names)"), {"names": list(part)})
+        for name, record in before.items():
+            write.record("client", name, record, None)
+            write.withdraw(DocumentKey("client", name))

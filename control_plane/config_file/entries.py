@@ -1,0 +1,224 @@
+"""Between the file's entries and the bodies that the API takes, both ways. Pure; no queries.
+
+An entry in normal form is what an export writes: short, with no member that equals its default. Two entries mean the
+same if, and only if, their normal forms are equal.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from control_plane.adaptive.schemas import PolicyFields, PolicyView
+from control_plane.clients.schemas import ClientFields
+from control_plane.config_file.amounts import format_rate, parse_rate
+from control_plane.config_file.schemas import (
+    BackendEntry,
+    CapacityEntry,
+    ClientEntry,
+    EndpointEntry,
+    LimitEntry,
+    PlanEntry,
+    PolicyEntry,
+    RegionEntry,
+)
+from control_plane.limits.rules import rule_fields
+from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields
+from control_plane.plans.schemas import PlanFields, PlanRecord
+from control_plane.regions.schemas import RegionFields, RegionView
+from control_plane.routes.schemas import BackendFields, BackendView, CapacityFields, EndpointFields, EndpointView
+
+Normal = dict[str, Any]
+Shares = Mapping[str, float] | str | None
+
+
+def _kept(members: Mapping[str, Any], defaults: Mapping[str, Any]) -> Normal:
+    return {name: value for name, value in members.items() if value != defaults.get(name)}
+
+
+def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
+    """The body of a limit; its shares are written apart."""
+    limit, window_s, window = entry.limit, entry.window_s, entry.window
+    if isinstance(limit, str):
+        rate = parse_rate(limit)
+        limit, window_s, window = rate.limit, rate.window_s, "month" if rate.window_s is None else None
+    return LimitCreate(
+        name=name,
+        scope=entry.by,
+        algorithm=entry.algorithm,
+        limit=limit,
+        window_s=window_s,
+        window=window,
+        anchor=entry.anchor,
+        burst=entry.burst,
+        match=entry.match,
+        mode=entry.mode,
+        on_store_failure=entry.on_store_failure,
+        shadow=entry.shadow,
+        priority=entry.priority,
+        adaptive=entry.adaptive,
+        headline=entry.headline,
+        visible=entry.visible,
+    )
+
+
+def normal_limit(body: LimitFields, shares: Shares) -> Normal:
+    """The normal form of a limit."""
+    fields = rule_fields(body)
+    by_default = rule_fields(LimitFields(limit=0, window_s=body.window_s, window=body.window, mode=body.mode))
+    rate = None
+    if body.anchor is None and body.window in {None, "month"}:
+        rate = format_rate(body.limit, body.window_s)
+    members: Normal = {"limit": rate or body.limit}
+    if rate is None:
+        members |= {"window_s": body.window_s, "window": body.window}
+        members["anchor"] = None if body.anchor is None else body.anchor.isoformat().replace("+00:00", "Z")
+    members |= {
+        "by": body.scope,
+        "algorithm": None if fields["algorithm"] == by_default["algorithm"] else fields["algorithm"],
+        "burst": body.burst,
+        "match": _match(body.match),
+        "mode": body.mode,
+        "shares": dict(sorted(shares.items())) if isinstance(shares, Mapping) else shares,
+        "on_store_failure": (
+            None if fields["on_store_failure"] == by_default["on_store_failure"] else fields["on_store_failure"]
+        ),
+        "shadow": body.shadow,
+        "priority": body.priority,
+        "adaptive": body.adaptive,
+        "headline": body.headline,
+        "visible": body.visible,
+    }
+    return _kept(members, {"by": "client", "mode": "shared", "shadow": False, "priority": 0, "headline": False})
+
+
+def _match(match: MatchFields) -> Normal | None:
+    members = {
+        "endpoints": sorted(match.endpoints),
+        "methods": sorted(match.methods),
+        "attributes": dict(sorted(match.attributes.items())),
+    }
+    return {name: value for name, value in members.items() if value} or None
+
+
+def limit_of_record(record: LimitRecord) -> Normal:
+    """The normal form of a limit as it is."""
+    members = record.model_dump(exclude={"shares"})
+    return normal_limit(LimitCreate.model_validate(members), record.shares)
+
+
+def plan_body(entry: PlanEntry) -> PlanFields:
+    """The body of a plan."""
+    return PlanFields(priority=entry.priority, limits=[limit_body(name, item) for name, item in entry.limits.items()])
+
+
+def normal_plan(entry: PlanEntry) -> Normal:
+    """The normal form of a plan in a file."""
+    limits = {name: normal_limit(limit_body(name, item), item.shares) for name, item in entry.limits.items()}
+    return _kept({"priority": entry.priority, "limits": limits}, {"priority": 0, "limits": {}})
+
+
+def plan_of_record(record: PlanRecord) -> Normal:
+    """The normal form of a plan as it is."""
+    limits = {limit.name: limit_of_record(limit) for limit in record.limits}
+    return _kept({"priority": record.priority, "limits": limits}, {"priority": 0, "limits": {}})
+
+
+def region_body(entry: RegionEntry) -> RegionFields:
+    """The body of a region."""
+    return RegionFields(peer_url=entry.peer_url)
+
+
+def normal_region(region: RegionEntry | RegionView) -> Normal:
+    """The normal form of a region."""
+    return _kept({"peer_url": region.peer_url}, {})
+
+
+def policy_body(entry: PolicyEntry) -> PolicyFields:
+    """The body of an adaptive policy."""
+    return entry
+
+
+def normal_policy(policy: PolicyEntry | PolicyView) -> Normal:
+    """The normal form of an adaptive policy."""
+    defaults = PolicyFields().model_dump()
+    return {"type": policy.type, **_kept(policy.model_dump(exclude={"policy"}), defaults)}
+
+
+def backend_body(entry: BackendEntry) -> BackendFields:
+    """The body of a backend."""
+    return BackendFields(capacity=_capacity(entry.capacity), adaptive=entry.adaptive, pulls=entry.pulls)
+
+
+def _capacity(entry: CapacityEntry | None) -> CapacityFields | None:
+    if entry is None:
+        return None
+    if isinstance(entry.limit, int):
+        return CapacityFields(limit=entry.limit, window_s=entry.window_s or 1.0, burst=entry.burst)
+    rate = parse_rate(entry.limit)
+    if rate.window_s is None:
+        raise ValueError("a capacity is a rate by the second, minute, hour or day, not by the month")
+    return CapacityFields(limit=rate.limit, window_s=rate.window_s, burst=entry.burst)
+
+
+def normal_backend(backend: BackendFields | BackendView) -> Normal:
+    """The normal form of a backend."""
+    capacity: str | Normal | None = None
+    if backend.capacity is not None:
+        given = backend.capacity
+        rate = format_rate(given.limit, given.window_s)
+        capacity = {"limit": rate or given.limit, "burst": given.burst}
+        if rate is None:
+            capacity["window_s"] = given.window_s
+        capacity = rate if rate is not None and given.burst is None else _kept(capacity, {})
+    pulls = [pull.model_dump() for pull in backend.pulls]
+    return _kept({"capacity": capacity, "adaptive": backend.adaptive, "pulls": pulls}, {"pulls": []})
+
+
+def endpoint_body(entry: EndpointEntry) -> EndpointFields:
+    """The body of an endpoint."""
+    method, _, path = entry.route.partition(" ")
+    return EndpointFields(method=method, path=path, backend=entry.backend, cost=entry.cost, exempt=entry.exempt)
+
+
+def normal_endpoint(endpoint: EndpointFields | EndpointView) -> Normal:
+    """The normal form of an endpoint."""
+    members = {
+        "route": f"{endpoint.method} {endpoint.path}",
+        "backend": endpoint.backend,
+        "cost": endpoint.cost,
+        "exempt": endpoint.exempt,
+    }
+    return _kept(members, {"cost": 1, "exempt": False})
+
+
+def client_body(entry: ClientEntry) -> ClientFields:
+    """The body of a client; its overrides are written apart."""
+    return ClientFields(
+        plan=entry.plan, status=entry.status, attributes=entry.attributes, external_id=entry.external_id
+    )
+
+
+def normal_client(
+    plan: str, status: str, attributes: Mapping[str, str], external_id: str | None, overrides: Mapping[str, Any]
+) -> Normal:
+    """The normal form of a client."""
+    members: Normal = {"plan": plan}
+    if status != "active":
+        members["status"] = status
+    if attributes:
+        members["attributes"] = dict(sorted(attributes.items()))
+    if external_id is not None:
+        members["external_id"] = external_id
+    if overrides:
+        members["overrides"] = dict(sorted(overrides.items()))
+    return members
+
+
+def normal_override(limit: int, burst: int | None) -> int | Normal:
+    """The normal form of an override."""
+    return limit if burst is None else {"limit": limit, "burst": burst}
+
+
+def client_of_entry(entry: ClientEntry) -> Normal:
+    """The normal form of a client in a file."""
+    overrides = {name: normal_override(item.limit, item.burst) for name, item in entry.overrides.items()}
+    return normal_client(entry.plan, entry.status, entry.attributes, entry.external_id, overrides)

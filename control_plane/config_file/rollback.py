@@ -1,0 +1,133 @@
+"""Back to a revision: what was changed since is written again as it was, as a new revision.
+
+It goes through the same writing as a file, so tables, documents and the audit log agree. What is not rolled back: keys,
+tokens and credentials (what was revoked stays revoked), generations (a reset never comes undone), and runtime state.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.adaptive.schemas import PolicyView
+from control_plane.clients import bulk
+from control_plane.clients.schemas import ClientRecord
+from control_plane.config_file import entries, reading, writing
+from control_plane.config_file.differences import Difference, differences
+from control_plane.config_file.entries import Normal
+from control_plane.config_file.schemas import ConfigFile
+from control_plane.config_file.sections import CLIENTS, NAMES
+from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.limits.models import LimitRow
+from control_plane.limits.schemas import LimitRecord
+from control_plane.limits.service import OutsideLimits
+from control_plane.plans.schemas import PlanRecord
+from control_plane.plans.service import Plans
+from control_plane.quotas.service import publish_limit
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.routes.schemas import BackendView, EndpointView
+
+Record = Mapping[str, Any]
+# resource in the audit log -> section of the file, and how its record becomes an entry in normal form
+_SECTIONS: dict[str, tuple[str, Callable[[Record], Normal]]] = {
+    "region": ("regions", lambda record: {} if record["peer_url"] is None else {"peer_url": record["peer_url"]}),
+    "adaptive policy": ("adaptive_policies", lambda record: entries.normal_policy(PolicyView.model_validate(record))),
+    "backend": ("backends", lambda record: entries.normal_backend(BackendView.model_validate(record))),
+    "endpoint": ("endpoints", lambda record: entries.normal_endpoint(EndpointView.model_validate(record))),
+    "plan": ("plans", lambda record: entries.plan_of_record(PlanRecord.model_validate(record))),
+    "limit": ("limits", lambda record: entries.limit_of_record(LimitRecord.model_validate(record))),
+    "client": (CLIENTS, lambda record: reading.client_of_record(ClientRecord.model_validate(record))),
+}
+_FIRST_SINCE = text("""
+SELECT DISTINCT ON (resource, name) resource, name, before FROM audit_log
+WHERE revision > :number AND resource = ANY(:resources) ORDER BY resource, name, id
+""")
+_FORGOTTEN = text("""
+SELECT min(number) FROM revisions
+WHERE number > :number AND jsonb_array_length(changes) > 0
+  AND NOT EXISTS (SELECT FROM audit_log WHERE audit_log.revision = revisions.number)
+""")
+_RULES_THEN = text("""
+SELECT DISTINCT ON (change->>'kind', change->>'id') change->>'kind' AS kind, change->>'id' AS id,
+       change->'before' AS before
+FROM revisions, jsonb_array_elements(changes) AS change
+WHERE number > :number AND change->>'kind' IN ('plan', 'limit')
+ORDER BY change->>'kind', change->>'id', number
+""")
+
+
+async def roll_back(write: ConfigWrite, number: int) -> list[Difference]:
+    """Make the configuration what it was at revision ``number``; returns what differed.
+
+    Raises :class:`ConflictError` where the audit log no longer reaches back so far, or where what would be deleted is
+    used by something that is not rolled back.
+    """
+    if number >= write.revision:
+        raise InvalidError([FieldError("number", f"is not older than the current revision, {write.revision}")])
+    forgotten = await write.session.scalar(_FORGOTTEN, {"number": number})
+    if forgotten is not None:
+        raise ConflictError(f"The audit log no longer says what revision {forgotten} changed.")
+    wanted, gone = await _then(write.session, number)
+    file = ConfigFile.model_validate({"version": 1, **wanted})
+    changes: list[Difference] = []
+    for section, current in (await _now(write.session, wanted, gone)).items():
+        changes += differences(section, current, wanted.get(section, {}), deletes=False)
+        changes += [Difference(section, name, current[name], None) for name in gone.get(section, ()) if name in current]
+    changes.sort(key=lambda change: NAMES.index(change.section))
+    await writing.apply(write, file, changes)
+    await _restore_rule_ids(write, number)
+    return changes
+
+
+async def _then(session: AsyncSession, number: int) -> tuple[dict[str, dict[str, Normal]], dict[str, list[str]]]:
+    """What was changed since, as it was: entries by section and name, and the names that there were not."""
+    wanted: dict[str, dict[str, Normal]] = {}
+    gone: dict[str, list[str]] = {}
+    rows = await session.execute(_FIRST_SINCE, {"number": number, "resources": list(_SECTIONS)})
+    for resource, name, before in rows:
+        section, normal = _SECTIONS[resource]
+        if before is None:
+            gone.setdefault(section, []).append(name)
+        else:
+            wanted.setdefault(section, {})[name] = normal(before)
+    return wanted, gone
+
+
+async def _now(
+    session: AsyncSession, wanted: Mapping[str, Mapping[str, Normal]], gone: Mapping[str, list[str]]
+) -> dict[str, dict[str, Normal]]:
+    touched = {*wanted, *gone}
+    found = await reading.current(session, touched)
+    if CLIENTS in touched:
+        names = [*wanted.get(CLIENTS, {}), *gone.get(CLIENTS, [])]
+        found[CLIENTS] = {}
+        for part in bulk.parts_of(names):
+            records = await bulk.records(session, part)
+            found[CLIENTS] |= {name: reading.client_of_record(record) for name, record in records.items()}
+    return found
+
+
+async def _restore_rule_ids(write: ConfigWrite, number: int) -> None:
+    """A limit that is again as it was goes on with what was counted for it then."""
+    await write.session.flush()
+    for kind, id, before in await write.session.execute(_RULES_THEN, {"number": number}):
+        if before is None:
+            continue
+        if kind == "plan":
+            plan = await Plans.rows.find(write.session, id)
+            rows, ids = plan.limits if plan else [], {rule["name"]: rule["id"] for rule in before.get("limits", [])}
+        else:
+            limit = await OutsideLimits.rows.find(write.session, id)
+            rows, ids = [limit] if limit else [], {id: before["id"]}
+        await _set_rule_ids(write, list(rows), ids)
+
+
+async def _set_rule_ids(write: ConfigWrite, rows: list[LimitRow], ids: Mapping[str, int]) -> None:
+    changed = [row for row in rows if row.name in ids and row.rule_id != ids[row.name]]
+    for row in changed:
+        row.rule_id = ids[row.name]
+    if changed:
+        await write.session.flush()
+        for row in changed if changed[0].plan is None else changed[:1]:
+            await publish_limit(write, row)

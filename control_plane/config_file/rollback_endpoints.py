@@ -1,0 +1,49 @@
+"""``POST /v1/revisions/{number}/rollback``."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import Response
+
+from control_plane.access.principals import by_method
+from control_plane.config_file.endpoints import ConfigChange
+from control_plane.config_file.rollback import roll_back
+from control_plane.errors import NotFoundError
+from control_plane.rollout import repository
+from control_plane.rollout.changes import Changing
+from control_plane.web.fields import Body, Text, View
+
+router = APIRouter(prefix="/v1/revisions", tags=["roll-out"], dependencies=[Depends(by_method)])
+Number = Annotated[int, Path(ge=1, le=2**62)]
+MAX_SHOWN = 1_000
+
+
+class RollbackRequest(Body):
+    """Why, unless `X-Tidegate-Reason` says so."""
+
+    reason: Text | None = None
+
+
+class RolledBack(View):
+    """A rollback: the new revision, and what it changed back (at most 1,000 of it)."""
+
+    revision: int
+    to: int
+    changes: list[ConfigChange]
+    omitted: int
+
+
+@router.post("/{number}/rollback", response_model=RolledBack)
+async def roll_back_to_revision(number: Number, body: RollbackRequest, change: Changing) -> Response:
+    """Make a new revision in which the configuration is as it was at this one.
+
+    Keys, tokens, credentials, resets and runtime state stay as they are: what was revoked stays revoked.
+    """
+    change.because(body.reason)
+    async with change.begin() as write:
+        if await repository.revision(write.session, number) is None:
+            raise NotFoundError(f"There is no revision {number}.")
+        found = await roll_back(write, number)
+        shown = [ConfigChange.model_validate({**item._asdict(), "action": item.action}) for item in found[:MAX_SHOWN]]
+    view = RolledBack(revision=change.revision, to=number, changes=shown, omitted=len(found) - len(shown))
+    return await change.answer(view, 200)

@@ -1,0 +1,197 @@
+"""The shapes of the file: version 1. Unknown members are refused by name; the JSON Schema is made from here."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from contract.decision import MAX_COST
+from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
+from control_plane.adaptive.schemas import PolicyFields
+from control_plane.clients.schemas import Status
+from control_plane.config_file.amounts import RATE_PATTERN, parse_rate
+from control_plane.limits.schemas import MAX_LIMITS, MatchFields
+from control_plane.quotas.schemas import SUM_TOLERANCE, Fraction
+from control_plane.regions.schemas import PeerUrl
+from control_plane.routes.schemas import PullFields
+from control_plane.routes.templates import MAX_LENGTH, template_fault
+from control_plane.web.fields import AttributeName, AttributeValue, Body, ClientName, Instant, Name, Priority, Text
+
+MAX_CLIENTS = 1_000_000
+
+
+def _units_or_rate(value: object) -> int | str:
+    if isinstance(value, str):
+        parse_rate(value)
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LIMIT:
+        return value
+    raise ValueError(f"must be a number from 0 to {MAX_LIMIT}, or a rate such as 1000/h or 5M/month")
+
+
+_RATE_SCHEMA = {"type": "string", "maxLength": 64, "pattern": RATE_PATTERN, "examples": ["1000/h", "5M/month"]}
+UnitsOrRate = Annotated[
+    int | str,
+    PlainValidator(_units_or_rate),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_LIMIT}, _RATE_SCHEMA]}),
+]
+"""A number of units, or a rate that says the window as well."""
+Units = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
+
+
+class Entry(Body):
+    """One named thing of a section; nothing at all (``us-east:``) is the same as ``{}``, a bare value its ``limit``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if value is None:
+            return {}
+        bare = isinstance(value, int | str) and not isinstance(value, bool)
+        return {"limit": value} if bare and cls.__name__ in _BARE else value
+
+
+_BARE = frozenset({"CapacityEntry", "OverrideEntry"})
+
+
+def _or(schema: dict[str, Any], other: dict[str, Any]) -> None:
+    """The schema of what may be an object, or a bare value."""
+    whole = dict(schema)
+    schema.clear()
+    schema.update({"title": whole.pop("title"), "anyOf": [other, whole]})
+
+
+class RegionEntry(Entry):
+    """A region. Its credentials are not part of the file."""
+
+    peer_url: PeerUrl | None = None
+
+
+class PolicyEntry(PolicyFields, Entry):
+    """An adaptive policy."""
+
+
+class CapacityEntry(Entry):
+    """What a backend serves in each region: a rate alone, or with a burst."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _or(schema, _RATE_SCHEMA))
+
+    limit: UnitsOrRate
+    window_s: Annotated[float, Field(gt=0)] | None = None
+    burst: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+
+
+class BackendEntry(Entry):
+    """What serves endpoints."""
+
+    capacity: CapacityEntry | None = Field(default=None, examples=["2000/s"])
+    adaptive: Name | None = None
+    pulls: list[PullFields] = Field(default=[], max_length=10)
+
+
+def _route(value: str) -> str:
+    method, space, path = value.partition(" ")
+    if not space or not (method == "*" or (method.isascii() and method.isalpha() and method.isupper())):
+        raise ValueError('must be a method and a path, such as "GET /api/users/{id}"; * stands for every method')
+    fault = template_fault(path)
+    if fault is not None:
+        raise ValueError(f"path: {fault}")
+    return value
+
+
+class EndpointEntry(Entry):
+    """A route and what serves it."""
+
+    route: Annotated[
+        str, StringConstraints(min_length=3, max_length=MAX_LENGTH + 17), Field(examples=["GET /api/users/{id}"])
+    ]
+    backend: Name | None = None
+    cost: Annotated[int, Field(ge=0, le=MAX_COST)] = 1
+    exempt: bool = False
+
+    @field_validator("route")
+    @classmethod
+    def _method_and_path(cls, value: str) -> str:
+        return _route(value)
+
+
+class LimitEntry(Entry):
+    """A limit: ``limit`` is a rate, or a number beside ``window_s`` or ``window``."""
+
+    limit: UnitsOrRate
+    window_s: Annotated[float, Field(gt=0)] | None = None
+    window: Calendar | None = None
+    anchor: Instant | None = None
+    by: Annotated[
+        str, StringConstraints(min_length=1, max_length=256), Field(examples=["client", "ip", "client+endpoint"])
+    ] = "client"
+    algorithm: Algorithm | None = None
+    burst: Units | None = None
+    match: MatchFields = MatchFields()
+    mode: Mode = "shared"
+    shares: Annotated[dict[Name, Fraction], Field(min_length=1, max_length=1_000)] | Literal["auto"] | None = None
+    on_store_failure: OnStoreFailure | None = None
+    shadow: bool = False
+    priority: Priority = 0
+    adaptive: Name | None = None
+    headline: bool = False
+    visible: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_window(self) -> "LimitEntry":
+        if isinstance(self.limit, str) and (self.window_s is not None or self.window is not None):
+            raise ValueError("the rate says the window: leave out window_s and window")
+        return self
+
+    @field_validator("shares")
+    @classmethod
+    def _sum_to_one(cls, value: dict[str, float] | str | None) -> dict[str, float] | str | None:
+        if isinstance(value, dict) and abs(sum(value.values()) - 1) > SUM_TOLERANCE:
+            raise ValueError(f"the shares sum to {sum(value.values()):g}, not to 1")
+        return value
+
+
+class PlanEntry(Entry):
+    """A plan: its limits in this order."""
+
+    priority: Priority = 0
+    limits: dict[Name, LimitEntry] = Field(default={}, max_length=MAX_LIMITS)
+
+
+class OverrideEntry(Entry):
+    """A client's own figures for one limit of its plan, for good: expiring ones are runtime state."""
+
+    model_config = ConfigDict(json_schema_extra=lambda schema: _or(schema, {"type": "integer", "minimum": 0}))
+
+    limit: Units
+    burst: Units | None = None
+
+
+class ClientEntry(Entry):
+    """A client. Its keys are not part of the file."""
+
+    plan: Name
+    status: Status = "active"
+    attributes: dict[AttributeName, AttributeValue] = Field(default={}, max_length=64)
+    external_id: Text | None = None
+    overrides: dict[Name, OverrideEntry] = Field(default={}, max_length=100)
+
+
+class ConfigFile(Body):
+    """The configuration. A section that is absent is left alone; an empty one means that there shall be none."""
+
+    version: Literal[1]
+    regions: dict[Name, RegionEntry] | None = None
+    adaptive_policies: dict[Name, PolicyEntry] | None = None
+    backends: dict[Name, BackendEntry] | None = None
+    endpoints: dict[Name, EndpointEntry] | None = None
+    plans: dict[Name, PlanEntry] | None = None
+    limits: Annotated[dict[Name, LimitEntry], Field(max_length=MAX_LIMITS)] | None = None
+    clients: Annotated[dict[ClientName, ClientEntry], Field(max_length=MAX_CLIENTS)] | None = None

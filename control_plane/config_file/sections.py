@@ -1,0 +1,137 @@
+"""The sections of the file, in the order in which they are written; deletions go the other way round."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.adaptive.service import AdaptivePolicies
+from control_plane.config_file import entries
+from control_plane.config_file.differences import keeping_auto
+from control_plane.config_file.entries import Normal
+from control_plane.config_file.places import within
+from control_plane.config_file.schemas import LimitEntry, PlanEntry
+from control_plane.limits.service import OutsideLimits
+from control_plane.plans.service import Plans
+from control_plane.quotas import service as quotas
+from control_plane.quotas.service import redistribute
+from control_plane.regions.service import Regions
+from control_plane.resources import Resource
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.routes.repository import forget_shapes
+from control_plane.routes.service import Backends, Endpoints
+from control_plane.web.etags import Preconditions
+from control_plane.web.fields import Body
+
+Entry = Any
+MAX_ROWS = 1_000_000
+
+
+class Section(NamedTuple):
+    """A section: its resource, and the ways between entry, body, row and normal form."""
+
+    name: str
+    resource: Resource[Any, Any, Any]
+    body: Callable[[str, Entry], Body]
+    normal: Callable[[str, Entry], Normal]
+    of_row: Callable[[Any], Normal]
+    afterwards: Callable[[ConfigWrite, str, Entry], Awaitable[None]] | None = None
+    """What else to write of an entry."""
+    keeping: Callable[[Normal, Normal | None], Normal] = lambda wanted, _: wanted
+    """The wish, with what of the present is not the file's to say."""
+    before_all: Callable[[AsyncSession, list[str]], Awaitable[None]] | None = None
+    """What to do before any of these names is written."""
+
+    async def current(self, session: AsyncSession) -> dict[str, Normal]:
+        """Every row in normal form, by name."""
+        rows = await self.resource.rows.all(session)
+        return {self.resource.name_of(row): self.of_row(row) for row in rows}
+
+
+def _keeping_auto_in_plan(wanted: Normal, current: Normal | None) -> Normal:
+    if current is None or "limits" not in wanted:
+        return wanted
+    before = current.get("limits", {})
+    limits = {name: keeping_auto(limit, before.get(name)) for name, limit in wanted["limits"].items()}
+    return {**wanted, "limits": limits}
+
+
+async def _shares_of_plan(write: ConfigWrite, plan: str, entry: PlanEntry) -> None:
+    await write.session.flush()
+    row = await Plans().row(write.session, plan)
+    for limit in row.limits:
+        with within(f"limits.{limit.name}"):
+            await _set_shares(write, plan, limit, entry.limits[limit.name])
+
+
+async def _shares_of_limit(write: ConfigWrite, name: str, entry: LimitEntry) -> None:
+    await write.session.flush()
+    row = await OutsideLimits().row(write.session, name)
+    await _set_shares(write, quotas.OUTSIDE_PLANS, row, entry)
+
+
+async def _set_shares(write: ConfigWrite, plan: str, row: Any, entry: LimitEntry) -> None:
+    explicit = {share.region: share.fraction for share in row.shares}
+    if entry.shares is None:
+        if explicit:
+            await quotas.reset(write, plan, row.name, Preconditions())
+    elif entry.shares != (explicit or ("auto" if row.auto_shares else None)):
+        await quotas.replace(write, plan, row.name, entry.shares, Preconditions())
+
+
+_regions, _policies, _backends = Regions(redistribute), AdaptivePolicies(), Backends()
+_endpoints, _plans, _limits = Endpoints(), Plans(), OutsideLimits()
+
+SECTIONS: tuple[Section, ...] = (
+    Section(
+        "regions",
+        _regions,
+        lambda _, entry: entries.region_body(entry),
+        lambda _, entry: entries.normal_region(entry),
+        lambda row: entries.normal_region(_regions.view(row)),
+    ),
+    Section(
+        "adaptive_policies",
+        _policies,
+        lambda _, entry: entries.policy_body(entry),
+        lambda _, entry: entries.normal_policy(entry),
+        lambda row: entries.normal_policy(_policies.view(row)),
+    ),
+    Section(
+        "backends",
+        _backends,
+        lambda _, entry: entries.backend_body(entry),
+        lambda _, entry: entries.normal_backend(entries.backend_body(entry)),
+        lambda row: entries.normal_backend(_backends.view(row)),
+    ),
+    Section(
+        "endpoints",
+        _endpoints,
+        lambda _, entry: entries.endpoint_body(entry),
+        lambda _, entry: entries.normal_endpoint(entries.endpoint_body(entry)),
+        lambda row: entries.normal_endpoint(_endpoints.view(row)),
+        before_all=forget_shapes,
+    ),
+    Section(
+        "plans",
+        _plans,
+        lambda _, entry: entries.plan_body(entry),
+        lambda _, entry: entries.normal_plan(entry),
+        lambda row: entries.plan_of_record(_plans.audited(row)),
+        _shares_of_plan,
+        _keeping_auto_in_plan,
+    ),
+    Section(
+        "limits",
+        _limits,
+        entries.limit_body,
+        lambda name, entry: entries.normal_limit(entries.limit_body(name, entry), entry.shares),
+        lambda row: entries.limit_of_record(_limits.audited(row)),
+        _shares_of_limit,
+        keeping_auto,
+    ),
+)
+"""Clients are not among them: there are so many that they are written all together."""
+CLIENTS = "clients"
+NAMES: tuple[str, ...] = (*(section.name for section in SECTIONS), CLIENTS)
+BY_NAME: Mapping[str, Section] = {section.name: section for section in SECTIONS}

@@ -1,0 +1,103 @@
+"""Makes the configuration what a file says: through the resources' own writing, in one transaction."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from control_plane.clients import bulk
+from control_plane.clients.bulk import ClientWish
+from control_plane.clients.schemas import OverrideFigures
+from control_plane.config_file import entries, reading
+from control_plane.config_file.differences import Difference, differences
+from control_plane.config_file.places import within
+from control_plane.config_file.schemas import ClientEntry, ConfigFile
+from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS
+from control_plane.rollout.writer import ConfigWrite
+from control_plane.web.etags import Preconditions
+
+Progress = Callable[[int], None]
+
+
+async def plan_of(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool) -> list[Difference]:
+    """What must change, section by section."""
+    found: list[Difference] = []
+    present = await reading.current(write.session, [name for name in BY_NAME if getattr(file, name) is not None])
+    for section in SECTIONS:
+        wanted: Mapping[str, Any] | None = getattr(file, section.name)
+        if wanted is None:
+            continue
+        current = present[section.name]
+        normal = {}
+        for name, entry in wanted.items():
+            with within(f"{section.name}.{name}"):
+                normal[name] = section.keeping(section.normal(name, entry), current.get(name))
+        found += differences(section.name, current, normal, deletes=True)
+    if file.clients is not None:
+        found += await _client_differences(write, file.clients, prunes=prunes_clients)
+    return found
+
+
+async def _client_differences(
+    write: ConfigWrite, wanted: Mapping[str, ClientEntry], *, prunes: bool
+) -> list[Difference]:
+    current = await reading.clients(write.session)
+    normal = {}
+    for name, entry in wanted.items():
+        normal[name] = entries.client_of_entry(entry)
+        before = current.get(name)
+        if before is not None and not prunes and "overrides" in before:
+            # overrides go with --prune clients alone
+            kept = {**before["overrides"], **normal[name].get("overrides", {})}
+            normal[name]["overrides"] = dict(sorted(kept.items()))
+    return differences(CLIENTS, current, normal, deletes=prunes)
+
+
+async def apply(
+    write: ConfigWrite, file: ConfigFile, changes: Sequence[Difference], progress: Progress | None = None
+) -> None:
+    """Write all of ``changes``. Raises :class:`InvalidError` or :class:`ConflictError` that name the place."""
+    for section in SECTIONS:
+        mine = [change for change in changes if change.section == section.name]
+        if mine and section.before_all is not None:
+            await section.before_all(write.session, [change.name for change in mine if change.before is not None])
+        for change in mine:
+            if change.after is None:
+                continue
+            entry = getattr(file, section.name)[change.name]
+            limits = list(entry.limits) if section.name == "plans" else []
+            with within(f"{section.name}.{change.name}", limits):
+                body = section.body(change.name, entry)
+                await section.resource.replace(write, change.name, body, Preconditions())
+                await write.session.flush()
+            if section.afterwards is not None:
+                with within(f"{section.name}.{change.name}"):
+                    await section.afterwards(write, change.name, entry)
+    await put_clients(write, [change for change in changes if change.section == CLIENTS and change.after], progress)
+    await delete(write, [change for change in changes if change.after is None])
+
+
+async def put_clients(write: ConfigWrite, changes: Sequence[Difference], progress: Progress | None = None) -> None:
+    """Make or change clients. Overrides that expire stay as they are."""
+    wishes = []
+    for part in bulk.parts_of(changes):
+        before = await bulk.records(write.session, [change.name for change in part])
+        for change in part:
+            entry = ClientEntry.model_validate(change.after)
+            overrides = {
+                name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None)
+                for name, item in entry.overrides.items()
+            }
+            if change.name in before:
+                expiring = before[change.name].overrides.items()
+                overrides |= {name: figures for name, figures in expiring if figures.expires_at is not None}
+            wishes.append(ClientWish(change.name, entries.client_body(entry), overrides))
+    await bulk.put(write, wishes, at="clients.", progress=progress)
+
+
+async def delete(write: ConfigWrite, changes: Sequence[Difference]) -> None:
+    """Delete what shall not be, what depends on others first."""
+    await bulk.delete(write, [change.name for change in changes if change.section == CLIENTS])
+    for section in reversed(SECTIONS):
+        for change in changes:
+            if change.section == section.name:
+                with within(f"{section.name}.{change.name}"):
+                    await section.resource.delete(write, change.name, Preconditions())

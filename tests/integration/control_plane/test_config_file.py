@@ -1,0 +1,279 @@
+"""The file: what it says becomes so in one revision or not at all, and what was exported changes nothing."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from control_plane.settings import Settings
+from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
+from tests.integration.control_plane.running import running
+from tests.servers.proxy import Proxy
+from tidegate.stack.postgres import PostgresServer
+
+SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+FILE: dict[str, Any] = {
+    "version": 1,
+    "regions": {"us-east": {}, "eu-west": {"peer_url": "http://127.0.0.1:8102"}},
+    "adaptive_policies": {"protect": {"type": "controller", "target": 0.75, "floor": 0.25}},
+    "backends": {"users": {"capacity": "2000/s", "adaptive": "protect"}, "reports": {"capacity": "50/s"}},
+    "endpoints": {
+        "get-user": {"route": "GET /api/users/{id}", "backend": "users"},
+        "export": {"route": "POST /api/exports", "backend": "reports", "cost": 20},
+        "health": {"route": "GET /healthz", "exempt": True},
+    },
+    "plans": {
+        "anonymous": {"limits": {"per-ip": {"limit": "60/min", "by": "ip"}}},
+        "free": {
+            "priority": 10,
+            "limits": {
+                "hourly": {"limit": "1000/h"},
+                "burst": {"limit": "10/s", "burst": 20, "algorithm": "token_bucket"},
+            },
+        },
+        "pro": {
+            "priority": 50,
+            "limits": {
+                "monthly": {"limit": "5M/month", "mode": "strict", "shares": {"us-east": 0.6, "eu-west": 0.4}},
+                "exports": {"limit": "100/day", "match": {"endpoints": ["export"]}, "shadow": True},
+            },
+        },
+    },
+    "limits": {"network": {"limit": "50/s", "burst": 100, "algorithm": "token_bucket", "by": "ip"}},
+    "clients": {
+        "acme": {"plan": "pro", "external_id": "cus_123", "attributes": {"tier": "gold"}},
+        "globex": {"plan": "free", "overrides": {"hourly": 5000, "burst": {"limit": 5, "burst": 9}}},
+    },
+}
+
+
+async def exported(api: httpx.AsyncClient) -> dict[str, Any]:
+    answer = await api.get("/v1/config")
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+async def applied(api: httpx.AsyncClient, file: dict[str, Any], **params: Any) -> httpx.Response:
+    return await api.put("/v1/config", json=file, params=params)
+
+
+def changed(**sections: Any) -> dict[str, Any]:
+    return {"version": 1, **sections}
+
+
+async def test_a_file_becomes_so_in_one_revision_and_its_export_changes_nothing(api: httpx.AsyncClient) -> None:
+    first = await applied(api, FILE)
+    assert first.status_code == 200, first.text
+    assert first.headers["x-tidegate-revision"] == "1"
+    assert first.json()["counts"]["clients"] == {"create": 2}
+    export = await exported(api)
+    wanted = {**FILE, "endpoints": dict(sorted(FILE["endpoints"].items())), "backends": FILE["backends"]}
+    assert export == wanted
+    again = await applied(api, export)
+    assert (again.json()["counts"], again.json()["changes"]) == ({}, [])
+    assert again.headers["x-tidegate-revision"] == "1"
+    assert (await api.get("/v1/plans/pro/limits/monthly")).json()["window"] == "month"
+    assert (await api.get("/v1/quotas/pro/monthly")).json()["shares"] == {"us-east": 0.6, "eu-west": 0.4}
+    assert (await api.get("/v1/clients/globex/overrides/burst")).json()["burst"] == 9
+    (entry,) = (await api.get("/v1/audit", params={"resource": "client", "name": "acme"})).json()["items"]
+    assert (entry["action"], entry["before"], entry["after"]["external_id"]) == ("create", None, "cus_123")
+
+
+async def test_absent_sections_stay_and_empty_ones_mean_none(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    untouched = await applied(api, changed(limits={}))
+    assert untouched.json()["counts"] == {"limits": {"delete": 1}}
+    assert (await exported(api)) == {**FILE, "limits": {}}
+    # clients are only deleted on demand, their overrides too
+    kept = await applied(api, changed(clients={"globex": {"plan": "free"}}))
+    assert kept.json()["counts"] == {}
+    gone = await applied(api, changed(clients={"globex": {"plan": "free"}}), prune="clients")
+    assert gone.json()["counts"] == {"clients": {"update": 1, "delete": 1}}
+    assert (await exported(api))["clients"] == {"globex": {"plan": "free"}}
+
+
+async def test_many_deletions_must_be_allowed_by_number(api: httpx.AsyncClient) -> None:
+    clients = {f"c{number}": {"plan": "free"} for number in range(11)}
+    await applied(api, changed(plans={"free": {}}, clients=clients))
+    refused = await applied(api, changed(clients={}), prune="clients")
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "allow_deletes")
+    assert "allow_deletes=11" in refused.json()["detail"]
+    assert (await applied(api, changed(clients={}), prune="clients", allow_deletes=11)).status_code == 200
+
+
+async def test_runtime_state_is_shown_and_left_alone(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    await api.put("/v1/clients/acme/overrides/exports", json={"limit": 7, "expires_at": SOON})
+    await api.put("/v1/quotas/free/hourly", json={"shares": "auto"})
+    await api.put("/v1/backends/users/factor", json={"factor": 0.5, "expires_at": SOON})
+    export = await exported(api)
+    assert export["clients"]["acme"] == FILE["clients"]["acme"]
+    assert export["plans"]["free"]["limits"]["hourly"] == {"limit": "1000/h", "shares": "auto"}
+    tried = (await applied(api, FILE, dry_run=True)).json()
+    assert tried["changes"] == []
+    assert {item["kind"] for item in tried["runtime"]} >= {"override", "shares"}
+    update = {**FILE, "clients": {**FILE["clients"], "acme": {"plan": "pro"}}}
+    assert (await applied(api, update, prune="clients")).json()["counts"] == {"clients": {"update": 1}}
+    assert (await api.get("/v1/clients/acme/overrides/exports")).json()["limit"] == 7
+    assert (await api.get("/v1/quotas/free/hourly")).json()["shares"] == "auto"
+
+
+async def test_a_dry_run_tries_everything_and_keeps_nothing(api: httpx.AsyncClient) -> None:
+    tried = await applied(api, FILE, dry_run=True)
+    assert tried.status_code == 200, tried.text
+    assert tried.json()["dry_run"] is True
+    assert tried.json()["counts"]["plans"] == {"create": 3}
+    assert (await exported(api)) == {name: 1 if name == "version" else {} for name in FILE}
+    assert [item["name"] for item in (await api.get("/v1/audit")).json()["items"]] == ["tok_first"]
+
+
+@pytest.mark.parametrize(
+    ("file", "place"),
+    [
+        (changed(plans={"free": {"limits": {"hourly": {"limit": "1000/x"}}}}), "plans.free.limits.hourly.limit"),
+        (changed(plans={"free": {"limits": {"hourly": {"limit": 5}}}}), "plans.free.limits.hourly.window_s"),
+        (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "by": "nobody"}}}}), "plans.free.limits.a.by"),
+        (
+            changed(plans={"free": {"limits": {"a": {"limit": "5/s", "shares": {"mars": 1}}}}}),
+            "plans.free.limits.a.shares.mars",
+        ),
+        (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "colour": "red"}}}}), "plans.free.limits.a.colour"),
+        (changed(endpoints={"e": {"route": "GET nowhere"}}), "endpoints.e.route"),
+        (changed(endpoints={"e": {"route": "GET /", "backend": "nope"}}), "endpoints.e.backend"),
+        (changed(backends={"b": {"capacity": "5/month"}}), "backends.b"),
+        (changed(clients={"acme": {"plan": "nope"}}), "clients.acme.plan"),
+        (changed(plans={"free": {}}, clients={"a": {"plan": "free", "overrides": {"x": 1}}}), "clients.a.overrides.x"),
+        ({"version": 2}, "version"),
+        (changed(keys={}), "keys"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_an_error_names_its_place_and_nothing_changes(
+    api: httpx.AsyncClient, file: dict[str, Any], place: str
+) -> None:
+    with_more = {"regions": {"us-east": {}}, **file}
+    refused = await applied(api, with_more)
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["errors"][0]["field"] == place
+    assert (await exported(api))["regions"] == {}
+    assert (await api.get("/v1/revisions")).json()["items"] == []
+
+
+async def test_if_match_takes_the_revision_that_was_read(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    read = await api.get("/v1/config")
+    tag = {"If-Match": read.headers["etag"]}
+    await api.put("/v1/clients/acme", json={"plan": "free", "external_id": "other"})
+    assert (await api.put("/v1/config", json=FILE, headers=tag)).status_code == 412
+    tag = {"If-Match": (await api.get("/v1/config")).headers["etag"]}
+    assert (await api.put("/v1/config", json=FILE, headers=tag)).status_code == 200
+
+
+async def test_routes_can_change_places(api: httpx.AsyncClient) -> None:
+    await applied(api, changed(endpoints={"a": {"route": "GET /a"}, "b": {"route": "GET /b"}}))
+    swapped = changed(endpoints={"a": {"route": "GET /b"}, "c": {"route": "GET /a"}})
+    assert (await applied(api, swapped)).status_code == 200
+    assert (await exported(api))["endpoints"] == swapped["endpoints"]
+    assert (await api.put("/v1/endpoints/d", json={"method": "GET", "path": "/b"})).status_code == 409
+
+
+async def test_what_is_in_use_is_named(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    refused = await applied(api, changed(plans={"free": FILE["plans"]["free"]}))
+    assert refused.status_code == 409
+    assert refused.json()["detail"].startswith("plans.pro: ")
+
+
+async def test_a_rollback_brings_the_configuration_back_but_no_revoked_key(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    key = (await api.post("/v1/clients/acme/keys", json={})).json()
+    then = int((await api.get("/v1/config")).headers["etag"].strip('"'))
+    documents = await documents_of(api, then)
+    before = await exported(api)
+    await api.delete(f"/v1/clients/acme/keys/{key['key_id']}")
+    await api.post("/v1/clients/acme/reset", json={})
+    await api.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 9, "window": "day"}]})
+    await api.put("/v1/plans/new", json={})
+    await api.put("/v1/clients/acme", json={"plan": "new"})
+    await api.put("/v1/clients/late", json={"plan": "new"})
+    await api.delete("/v1/limits/network")
+    await api.delete("/v1/clients/globex")
+    await api.put("/v1/quotas/pro/monthly", json={"shares": {"us-east": 1}})
+    back = await api.post(f"/v1/revisions/{then}/rollback", json={"reason": "too tight"})
+    assert back.status_code == 200, back.text
+    assert (await exported(api)) == before
+    newest = int(back.headers["x-tidegate-revision"])
+    assert (await api.get(f"/v1/revisions/{newest}")).json()["reason"] == "too tight"
+    assert (await api.get("/v1/clients/acme")).json()["generation"] == 1
+    assert (await api.get(f"/v1/clients/acme/keys/{key['key_id']}")).status_code == 404
+    now = await documents_of(api, newest)
+    differing = {name for name in {*documents, *now} if documents.get(name) != now.get(name)}
+    assert {kind for kind, _ in differing} <= {"key", "client"}
+    assert differing == {("key", key["key_id"]), ("client", "acme")}
+    assert (await api.post("/v1/revisions/999/rollback", json={})).status_code == 404
+    assert (await api.post(f"/v1/revisions/{newest}/rollback", json={})).status_code == 422
+
+
+async def documents_of(api: httpx.AsyncClient, revision: int) -> dict[tuple[str, str], Any]:
+    """The documents as the history says they were at a revision, from the first one on."""
+    found: dict[tuple[str, str], Any] = {}
+    for number in range(1, revision + 1):
+        for change in (await api.get(f"/v1/revisions/{number}/diff")).json()["changes"]:
+            found[change["kind"], change["id"]] = change["after"]
+    return {name: body for name, body in found.items() if body is not None}
+
+
+async def test_a_diff_between_two_revisions(api: httpx.AsyncClient) -> None:
+    for priority in (1, 2, 3):
+        await api.put("/v1/plans/p", json={"priority": priority})
+    await api.put("/v1/plans/q", json={})
+    changes = (await api.get("/v1/revisions/1/diff", params={"to": 4})).json()["changes"]
+    assert [(item["id"], item["before"], item["after"]) for item in changes] == [
+        ("p", {"plan": "p", "priority": 1}, {"plan": "p", "priority": 3}),
+        ("q", None, {"plan": "q"}),
+    ]
+    turned = (await api.get("/v1/revisions/4/diff", params={"to": 1})).json()["changes"]
+    assert [(item["before"], item["after"]) for item in turned] == [(item["after"], item["before"]) for item in changes]
+    assert (await api.get("/v1/revisions/1/diff", params={"to": 9})).status_code == 404
+
+
+def settings_url(settings: Settings) -> str:
+    return settings.database_url.get_secret_value().replace("+asyncpg", "")
+
+
+async def test_a_database_that_dies_on_the_way_leaves_nothing(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer
+) -> None:
+    clients = {f"c{number}": {"plan": "free"} for number in range(3_000)}
+    file = changed(plans={"free": {}}, clients=clients)
+    async with Proxy(postgres_server.port).running() as proxy:
+        settings = make_settings()
+        through = settings.database_url.get_secret_value().replace(f":{postgres_server.port}/", f":{proxy.port}/")
+        settings = make_settings(database_url=SecretStr(through))
+        async with running(settings, ADMIN_TOKEN) as control_plane:
+            holder = await asyncpg.connect(settings_url(make_settings()))
+            async with holder.transaction():
+                # everything is written but the last, the audit log, and nothing is committed
+                await holder.execute("LOCK TABLE audit_log IN EXCLUSIVE MODE")
+                sending = asyncio.create_task(control_plane.admin.put("/v1/config", json=file))
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = $1"
+                async with asyncio.timeout(30):
+                    while not await holder.fetchval(waits, DATABASE):
+                        await asyncio.sleep(0.02)
+                assert await holder.fetchval("SELECT count(*) FROM clients") == 0
+                await proxy.cut()
+                refused = await sending
+            await holder.close()
+            assert refused.status_code == 503, refused.text
+            await proxy.heal()
+            async with asyncio.timeout(20):
+                while (read := await control_plane.admin.get("/v1/config")).status_code != 200:
+                    assert read.status_code == 503
+                    await asyncio.sleep(0.05)
+            assert read.json() == {"version": 1, **{name: {} for name in FILE if name != "version"}}
+            assert (await control_plane.admin.get("/v1/revisions")).json()["items"] == []
