@@ -17,7 +17,7 @@ Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_LENGTH)]
 Cost = Annotated[int, msgspec.Meta(ge=0, le=MAX_COST)]
 
 
-class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """May this request pass? ``endpoint`` stands in for method and path, ``client`` for ``api_key``."""
 
     api_key: Key | None = None

@@ -69,8 +69,19 @@ class Named(msgspec.Struct, frozen=True, gc=False):
     has_site: bool
 
 
+def is_ipv4(text: str) -> bool:
+    """Whether it is an IPv4 address; its one spelling is its subject."""
+    try:
+        socket.inet_pton(socket.AF_INET, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class AddressBook(dict[str | None, Named]):
     """Addresses by how they are written, each looked at once: ``book[text]`` raises ``InvalidAddressError``.
+
+    For IPv6: an IPv4 address is read faster than it is found in a table that no cache of the processor holds.
 
     Bounded: when it is full it begins again from nothing.
     """

@@ -29,7 +29,7 @@ from data_plane.domain.load.wire import is_priced, params_in
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.rulebook import Bound
 from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.domain.subjects import AddressBook
+from data_plane.domain.subjects import AddressBook, Named, is_ipv4
 from data_plane.domain.wire import encode_check, outcomes_of
 from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
@@ -174,8 +174,9 @@ class Decider:
             or request.attributes
         ):
             return self._make_ready_carefully(check)
-        named = self._addresses[request.ip]
-        bound = index.book.ways[named.site_tag != b""][principal.plan, request.method, path]
+        ip = request.ip
+        named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
+        bound = index.book.ways[named is not None and named.has_site][principal.plan, request.method, path]
         endings = bound.endings
         if not endings:
             return self._make_ready_carefully(check)
@@ -188,12 +189,7 @@ class Decider:
         if bound.client_ending is not None:
             check.keys = (principal.tag + bound.client_ending + principal.end,)
         else:
-            begin = (principal.tag, named.tag, named.site_tag, b"")
-            if principal.end:
-                end = (principal.end, b"", b"", b"")
-                check.keys = [begin[of] + rest + end[of] for of, rest in endings]
-            else:
-                check.keys = [begin[of] + rest for of, rest in endings]
+            check.keys = _keys(principal, bound, ip, named)
         cost = request.cost
         if cost == 1:
             check.cost = bound.unit_cost
@@ -287,3 +283,15 @@ class Decider:
         for concluded in self.on_concluded:
             concluded(check, verdict, now_us)
         check.decided(verdict, now_us)
+
+
+def _keys(principal: Principal, bound: Bound, ip: str | None, named: Named | None) -> list[bytes]:
+    """The keys of a bound that has ``endings``; ``named`` is the address unless it is IPv4."""
+    if named is None:
+        begin = (principal.tag, f"{{i:{ip}}}".encode(), b"", b"")
+    else:
+        begin = (principal.tag, named.tag, named.site_tag, b"")
+    if principal.end:
+        end = (principal.end, b"", b"", b"")
+        return [begin[of] + rest + end[of] for of, rest in bound.endings]
+    return [begin[of] + rest for of, rest in bound.endings]
