@@ -62,6 +62,7 @@ class Reporting:
         yield gauge("tidegate_usage_held_cells", "Cells of usage in this node's memory only", flusher.held_cells)
         yield gauge("tidegate_usage_stream_full", "1 while the stream is at its bound", flusher.stream_full)
         yield gauge("tidegate_usage_stream_bytes", "Size of the region's stream of usage", self._stream.bytes)
+        yield gauge("tidegate_usage_lag_seconds", "Age of the oldest batch that waits to be shipped", shipper.lag_s)
         yield counter("tidegate_usage_batches_shipped", "Batches that the control plane has", shipper.shipped_batches)
         yield counter("tidegate_usage_batches_refused", "Batches that were set aside", shipper.refused_batches)
         yield counter("tidegate_usage_ship_failures", "Shipments that failed", shipper.failures)

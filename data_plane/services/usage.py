@@ -234,6 +234,8 @@ class UsageShipper:
         self._said_complete_us = 0
         self.has_lease = False
         """Whether this node ships for the region now."""
+        self.lag_s = 0.0
+        """How long the oldest batch in the stream had waited when this node last looked; 0 where another one ships."""
         self.shipped_batches = 0
         self.refused_batches = 0
         self.failures = 0
@@ -247,6 +249,8 @@ class UsageShipper:
                 self.has_lease = await self._stream.hold_lease(self._node)
                 if self.has_lease:
                     await self.ship()
+                else:
+                    self.lag_s = 0.0
                 backoff_s = SHIP_EVERY_S
             except StoreUnavailableError as error:
                 log.debug("usage_not_shipped", reason=error.reason)
@@ -265,6 +269,7 @@ class UsageShipper:
         until_ms = None if until_us is None else until_us // 1_000
         while True:
             entries = await self._stream.oldest(MAX_BATCHES)
+            self.lag_s = _waited_s(entries[0].id, now_us) if entries else 0.0
             part = _that_fits(entries)
             at_end = len(part) == len(entries) < MAX_BATCHES
             if not part and now_us - self._said_complete_us < SAY_COMPLETE_EVERY_S * 1e6:
@@ -280,6 +285,11 @@ class UsageShipper:
                 self._said_complete_us = now_us
                 return
             await self._stream.hold_lease(self._node)
+
+
+def _waited_s(entry_id: bytes, now_us: int) -> float:
+    """Since when an entry is in the stream: its id begins with the store's milliseconds since the epoch."""
+    return max(0.0, now_us / 1_000_000 - int(entry_id.partition(b"-")[0]) / 1_000)
 
 
 def _that_fits(entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
