@@ -8,8 +8,8 @@ from typing import NamedTuple
 from contract.usage import OUTSIDE_PLANS, RefusedBatch, UnreadableBatchError, UsageBatch, UsageCell, unpack
 from control_plane.usage.models import WHOLE
 
-OLDEST = timedelta(days=60)
-"""Usage of hours longer ago is refused: no stream holds so much, and its partition may be gone."""
+OLDEST = timedelta(days=30)
+"""Usage of hours longer ago is refused: no stream holds so much, and its partition may be gone (from 32 days on)."""
 NEWEST = timedelta(hours=1)
 """A node's clock may be ahead by so much."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -50,7 +50,12 @@ def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
 
 
 async def near(
-    session: AsyncSession, plan: str, rules: Iterable[LimitRule], threshold: float, now: datetime
+    session: AsyncSession,
+    plan: str,
+    rules: Iterable[LimitRule],
+    threshold: float,
+    now: datetime,
+    most: int = MAX_CLIENTS,
 ) -> Sequence[Near]:
     """Clients of ``plan`` that used at least ``threshold`` of one of ``rules`` (0.8: four fifths), nearest first.
 
@@ -58,13 +63,13 @@ async def near(
     """
     found: list[Near] = []
     for rule in rules:
-        found += await _near_one(session, plan, rule, threshold, now)
+        found += await _near_one(session, plan, rule, threshold, now, most)
     found.sort(key=lambda one: one.used / one.of, reverse=True)
-    return found[:MAX_CLIENTS]
+    return found[:most]
 
 
 async def _near_one(
-    session: AsyncSession, plan: str, rule: LimitRule, threshold: float, now: datetime
+    session: AsyncSession, plan: str, rule: LimitRule, threshold: float, now: datetime, most: int
 ) -> Sequence[Near]:
     window = windows.current(rule, now)
     used = sql_cast(func.sum(UsageHour.cost), UsageHour.cost.type)
@@ -79,7 +84,7 @@ async def _near_one(
         .group_by(UsageHour.client)
         .having(limit > 0, share >= threshold)
         .order_by(share.desc())
-        .limit(MAX_CLIENTS)
+        .limit(most)
     )
     rows = await session.execute(statement)
     return [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]

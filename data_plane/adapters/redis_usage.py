@@ -88,7 +88,8 @@ class RedisUsageStream:
 
     async def _size(self) -> int:
         try:
-            return int(await self._store.execute("MEMORY", "USAGE", STREAM, "SAMPLES", 20) or 0)
+            # one word to redis-py: on a Cluster it looks for the key behind it
+            return int(await self._store.execute("MEMORY USAGE", STREAM, "SAMPLES", 20) or 0)
         except ResponseError:  # not allowed to ask: assume the largest of what nodes usually write
             return int(await self._execute("XLEN", STREAM)) * 4_096
         except (RedisError, OSError) as error:

@@ -124,7 +124,11 @@ class UsageFlusher:
         self.stream_full = False
 
     async def run(self) -> None:
-        """Flush every second and at the end of each hour, for ever."""
+        """Flush every second and at the end of each hour, for ever; at once to begin with.
+
+        From its first flush on the region is complete only as far as this node says.
+        """
+        await self.flush()
         while True:
             await asyncio.sleep(self.pause_s())
             await self.flush()

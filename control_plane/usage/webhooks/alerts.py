@@ -16,6 +16,8 @@ from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.nearness import Near
 
 ALERTS_A_STATEMENT = 500
+MAX_CLIENTS = 100_000
+"""Of a plan, in one look: those over a limit come first, and must not hide those that come near."""
 
 
 async def find_alerts(database: Database, now: datetime) -> int:
@@ -42,7 +44,7 @@ async def _found(session: AsyncSession, webhooks: Sequence[UsageWebhookRow], now
             continue
         rules, _ = nearness.fit_limits(plan)
         by_name = {rule.name: rule for rule in rules}
-        for one in await nearness.near(session, plan.plan, rules, lowest, now):
+        for one in await nearness.near(session, plan.plan, rules, lowest, now, MAX_CLIENTS):
             alerts += [
                 alert
                 for webhook in webhooks

@@ -69,11 +69,11 @@ async def test_partitions_are_made_ahead_and_old_ones_are_dropped_but_never_befo
     served: RunningControlPlane, a_database: Database, postgres_server: PostgresServer, database_name: str
 ) -> None:
     partitions = Partitions(a_database)
-    await ship(served, batch(1, hour=THIS_HOUR - 24 * 40), batch(2))
-    done = await tidy(a_database, partitions, TODAY, hourly_days=32, daily_months=25)
+    await ship(served, batch(1, hour=THIS_HOUR - 24 * 29), batch(2))
+    done = await tidy(a_database, partitions, TODAY, hourly_days=20, daily_months=25)
     assert "dropped 0" in done, "its day is not rolled up yet"
     await roll_up(a_database, partitions, TODAY)
-    done = await tidy(a_database, partitions, TODAY, hourly_days=32, daily_months=25)
+    done = await tidy(a_database, partitions, TODAY, hourly_days=20, daily_months=25)
     assert "dropped 1" in done
     ahead = f"SELECT to_regclass('usage_parts.usage_hourly_{TODAY + timedelta(days=3):%Y%m%d}') IS NOT NULL"
     assert postgres_server.execute(ahead, database=database_name) == "t"

@@ -11,7 +11,7 @@ import pytest
 from contract.config import Change, Client, Plan
 from contract.usage import Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
 from data_plane.adapters.control_plane_usage import HttpUsageSink
-from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.settings import RedisSettings, Shape
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_usage import LEASE, REFUSED, STREAM, RedisUsageStream
 from data_plane.domain.check import Prepared, conclude
@@ -22,6 +22,7 @@ from data_plane.services import usage as usage_module
 from data_plane.services.ports import StoreUnavailableError
 from data_plane.services.usage import ControlPlaneAwayError, UsageFlusher, UsageShipper
 from data_plane.services.usage_tally import UsageTally
+from tests.integration.redis.clusters import start_cluster
 from tests.servers.node import rule
 from tidegate.stack.store import StoreServer
 
@@ -91,8 +92,10 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def parts(url: str, node: str = "us-east-1", max_bytes: int = 10**8) -> AsyncIterator[Parts]:
-    store = RedisCounterStore(RedisSettings(url=url))
+async def parts(
+    url: str, node: str = "us-east-1", max_bytes: int = 10**8, shape: Shape = "standalone"
+) -> AsyncIterator[Parts]:
+    store = RedisCounterStore(RedisSettings(url=url, shape=shape))
     await store.start()
     clock, tally = Clock(), UsageTally()
     stream = RedisUsageStream(store, max_bytes, clock)
@@ -307,6 +310,25 @@ async def test_a_shipment_is_bounded_and_the_next_one_takes_the_rest(
     assert [len(shipment.batches) for shipment in control_plane.got] == [4, 4, 2]
     assert [shipment.complete_until_ms is not None for shipment in control_plane.got] == [False, False, True]
     assert control_plane.shipped() == list(range(1, 11))
+
+
+async def test_works_on_a_cluster(start_store, control_plane: ControlPlane) -> None:
+    servers = start_cluster(start_store, "Valkey", None)
+    async with parts(servers[0].url, shape="cluster") as node, shipper(node, control_plane) as ship:
+        node.pass_(1, times=3)
+        await node.flush()
+        node.pass_(2)
+        await node.flush(after_s=3)
+        assert node.stream.bytes > 0, "it can be asked for its size"
+        assert await node.stream.hold_lease("us-east-1")
+        assert await node.stream.hold_lease("us-east-1")
+        await ship.ship()
+        assert control_plane.shipped() == [1, 2]
+        assert control_plane.got[-1].complete_until_ms == node.clock.us // 1_000
+        assert await node.batches() == []
+        await node.stream.set_aside(b"x", "odd")
+    for server in servers:
+        server.child.stop()
 
 
 async def test_what_a_lease_takes_is_usage_when_it_is_taken(node: Parts) -> None:
