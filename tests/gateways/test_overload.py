@@ -1,0 +1,164 @@
+"""A small backend behind a real Envoy, asked for three times what it can do: with an adaptive limit, and without.
+
+Processes: `tidegate up`, Envoy, and the backend, which reports its own load with two credentials. The test is the
+clients: requests leave on time, whatever became of those before. What is asserted is a comparison within this run; the
+figures are printed.
+"""
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.servers.envoy import EnvoyServer
+from tests.servers.stack import Stack, wait_for
+from tidegate.stack.child import Child, wait_until_ready
+from tidegate.stack.ports import LOOPBACK, free_ports
+
+WORKERS, SERVICE_MS, QUEUE = 2, 40, 50
+PER_SECOND = WORKERS * 1_000 // SERVICE_MS
+PATH = "/overload/1"
+NORMAL_S, WITHOUT_S, SETTLING_S, WINDOW_S = 3, 4, 8, 5
+WINDOWS = 3
+"""How many windows may pass until one is as it should be: other work on this machine disturbs some."""
+LOW, CRITICAL = 10, 2
+
+
+class Reply(NamedTuple):
+    """What one request came to; times are seconds."""
+
+    critical: bool
+    sent: float
+    status: int
+    took_s: float
+
+
+class World(NamedTuple):
+    """A gateway in front of the backend, and the keys of clients by class."""
+
+    stack: Stack
+    port: int
+    low: Sequence[str]
+    critical: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    directory = tmp_path_factory.mktemp("overload")
+    stack.put("/v1/adaptive-policies/overload", {"critical": 50, "floor": 0.1})
+    stack.put("/v1/backends/busy", {})
+    stack.put("/v1/endpoints/busy", {"method": "GET", "path": "/overload/{id}", "backend": "busy"})
+    credentials = [
+        stack.post("/v1/reporters", {"reporter": f"busy-{number}", "backends": ["busy"]})["secret"] for number in (1, 2)
+    ]
+    keys = []
+    for plan, priority, count in (("busy-low", 0, LOW), ("busy-critical", 50, CRITICAL)):
+        stack.put(f"/v1/plans/{plan}", {"priority": priority})
+        for number in range(count):
+            stack.put(f"/v1/clients/{plan}-{number}", {"plan": plan})
+            keys.append(stack.post(f"/v1/clients/{plan}-{number}/keys", {})["secret"])
+    node = stack.node("us-east")
+    port = free_ports(1)[0]
+    words = [str(port), str(WORKERS), str(SERVICE_MS), str(QUEUE), node.url, "busy", *credentials]
+    root = Path(__file__).parents[2]
+    backend = Child(
+        "backend", [sys.executable, "-m", "tests.servers.busy", *words], log_path=directory / "busy.log", directory=root
+    )
+    backend.start()
+    envoy = EnvoyServer(directory, node_port=node.port, upstream_port=port)
+    try:
+        wait_until_ready(backend, lambda: _listens(port), timeout_s=20)
+        envoy.start()
+        yield World(stack, envoy.port, keys[:LOW], keys[LOW:])
+    finally:
+        envoy.child.stop()
+        backend.stop()
+
+
+def test_admitted_requests_stay_quick_with_an_adaptive_limit_and_do_not_without(world: World) -> None:
+    overload = 3 * PER_SECOND
+    normal = asyncio.run(_load(world, PER_SECOND // 3, NORMAL_S))
+    without = asyncio.run(_load(world, overload, WITHOUT_S))
+    world.stack.put("/v1/backends/busy", {"adaptive": "overload"})
+    quick, slow = _p99_ms(normal), _p99_ms(without)
+    settling = asyncio.run(_load(world, overload, SETTLING_S))
+    for _ in range(WINDOWS):
+        settled = asyncio.run(_load(world, overload, WINDOW_S))
+        held = _p99_ms(settled)
+        if held <= 3 * quick:
+            break
+    (adaptive,) = _factors(world.stack)
+    served = [reply.status == 200 for reply in settled if reply.critical]
+    print(  # noqa: T201
+        f"\np99 of what was admitted: normal {quick:.0f} ms; {overload}/s on {PER_SECOND}/s without {slow:.0f} ms "
+        f"({slow / quick:.1f} x), with {held:.0f} ms ({held / quick:.1f} x), in the {SETTLING_S} s "
+        f"before that {_p99_ms(settling):.0f} ms; critical served {sum(served) / len(served):.1%}; "
+        f"failed without {_share(without, 503):.0%}, with {_share(settled, 503):.1%}; shed {_share(settled, 429):.0%}; "
+        f"factor {adaptive['factor']} ({adaptive['reason']} by {adaptive['signal']})"
+    )
+    assert slow > 3 * quick
+    assert held <= 3 * quick
+    assert _share(settled, 503) < _share(without, 503) / 4
+    assert sum(served) / len(served) > 0.95
+    assert adaptive["factor"] < 1.0
+
+    shown = {one["region"]: one for one in world.stack.admin.get("/v1/backends/busy").json()["factors"]}
+    assert shown["us-east"]["decided_by"].startswith("us-east")
+    assert shown["us-east"]["factor"] < 1.0
+
+
+def test_an_operator_lifts_the_cut_at_once(world: World) -> None:
+    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    world.stack.put("/v1/backends/busy/factor", {"factor": 1.0, "expires_at": expires, "reason": "we know better"})
+    wait_for(lambda: [load["reason"] for load in _factors(world.stack)] == ["manual"], 10, "the factor to be manual")
+    after = asyncio.run(_load(world, PER_SECOND // 3, 1))
+    assert {reply.status for reply in after} == {200}
+
+
+async def _load(world: World, per_second: int, seconds: float) -> list[Reply]:
+    """Requests at a fixed pace, a tenth of them critical; all of them are answered before this returns."""
+    began = time.monotonic()
+    tasks = []
+    for number in range(int(per_second * seconds)):
+        await asyncio.sleep(max(0.0, began + number / per_second - time.monotonic()))
+        is_critical = number % 10 == 0
+        keys = world.critical if is_critical else world.low
+        tasks.append(asyncio.create_task(_ask(world.port, keys[number // 7 % len(keys)], is_critical, began)))
+    return await asyncio.gather(*tasks)
+
+
+async def _ask(port: int, key: str, critical: bool, began: float) -> Reply:
+    sent = time.monotonic()
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return Reply(critical, sent - began, int(answer.split(b" ", 2)[1]), time.monotonic() - sent)
+
+
+def _p99_ms(replies: Sequence[Reply]) -> float:
+    times = sorted(reply.took_s for reply in replies if reply.status == 200)
+    return times[min(len(times) - 1, int(len(times) * 0.99))] * 1_000
+
+
+def _share(replies: Sequence[Reply], status: int) -> float:
+    return sum(reply.status == status for reply in replies) / len(replies)
+
+
+def _factors(stack: Stack) -> list[dict[str, object]]:
+    status = httpx.get(f"{stack.node('us-east').url}/v1/status", trust_env=False).json()
+    return [load for load in status["adaptive"]["backends"] if load["backend"] == "busy"]
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
