@@ -60,6 +60,7 @@ def create_app(
     async def peer_counts(request: Request) -> Response:
         body = await read_body(request, MAX_PEER_BODY_BYTES)
         if isinstance(body, Response):
+            peer_door.too_large()
             return body
         return to_response(await peer_door.counts(request.scope["headers"], body))
 
@@ -69,6 +70,7 @@ def create_app(
     async def peer_rights(request: Request) -> Response:
         body = await read_body(request, MAX_PEER_BODY_BYTES)
         if isinstance(body, Response):
+            peer_door.too_large()
             return body
         return to_response(await peer_door.rights(request.scope["headers"], body))
 

@@ -86,6 +86,10 @@ class PeerDoor:
         lines = b"content-type: application/octet-stream\r\nx-tidegate-signature: " + signature + b"\r\n"
         return Answer(200, lines, gifts)
 
+    def too_large(self) -> None:
+        """A body was refused before it was read to the end."""
+        self.refused_by_reason["too_large"] += 1
+
     def _sender(self, headers: Headers, body: bytes, signed: bytes) -> str:
         name = (header(headers, b"x-tidegate-region") or b"").decode("latin-1")
         region = self._index().book.regions.get(name)

@@ -11,7 +11,8 @@ import pytest
 
 from contract.config import Client, Plan, Region
 from contract.counts import MAX_CELLS, Cell, Counts, signed_counts
-from contract.credentials import make_credential, region_private_key, region_public_key
+from contract.credentials import is_signed_by, make_credential, region_private_key, region_public_key
+from contract.rights import Ask, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.node import Node
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.proxy import Proxy
@@ -159,17 +160,69 @@ def forged():
     }
 
 
+def question(region="us-east", key=b"{acme}5", incarnation=7, sent_at=None, **members):
+    figures = {"id": 1, "to_incarnation": 0, "units": 0, "quanta": 0, "have": 0, "rate": 1, **members}
+    asks = Asks(region=region, incarnation=incarnation, sent_at=sent_at or time.time(), asks=(Ask(key=key, **figures),))
+    return zlib.compress(msgspec.msgpack.encode(asks))
+
+
+def forged_questions():
+    """As ``forged``, for rights."""
+    return {
+        "nobody": (None, None, question(), 401),
+        "signed by another": ("us-east", "eu-west", question(), 401),
+        "for another region": ("us-east", "us-east", question(region="eu-west"), 403),
+        "counts, not questions": ("us-east", "us-east", message(), 400),
+        "a bomb": ("us-east", "us-east", zlib.compress(bytes(50_000_000)), 413),
+        "old": ("us-east", "us-east", question(sent_at=1.0), 400),
+        "no such life": ("us-east", "us-east", question(incarnation=0), 400),
+        "a key without end": ("us-east", "us-east", question(key=b"{acme}5" * 1_000), 400),
+        "less than nothing": ("us-east", "us-east", question(units=-1), 400),
+    }
+
+
+async def test_what_no_peer_would_ask_is_refused_and_gives_nothing_away(regions):
+    west = regions.clients["eu-west"]
+    for why, (claimed, signer, body, status) in forged_questions().items():
+        answer = await put(west, "/internal/v1/rights", claimed, signer, body, signed_asks)
+        assert answer.status_code == status, why
+    with contextlib.suppress(httpx.TransportError):  # the node need not read on to the end
+        much = await put(west, "/internal/v1/rights", "us-east", "us-east", bytes(100_000_000), signed_asks)
+        assert much.status_code == 413
+    assert 'tidegate_peer_messages_refused_total{reason="too_large"} 2.0' in (await west.get("/metrics")).text
+    unknown = await put(west, "/internal/v1/rights", "us-east", "us-east", question(), signed_asks)
+    gifts = msgspec.msgpack.decode(zlib.decompress(unknown.content), type=Gifts)
+    assert (unknown.status_code, gifts.gifts) == (200, ()), "a limit that is not strict here"
+    region = region_public_key(CREDENTIALS["eu-west"])
+    signature = bytes.fromhex(unknown.headers["x-tidegate-signature"])
+    assert not is_signed_by([region], signature, signed_gifts("us-east", question(rate=2), unknown.content))
+    assert (await west.get("/v1/status")).json()["rights"]["given"] == {}
+
+
+async def put(client, path, claimed, signer, body, signed):
+    """A message of whoever claims to be a region, signed with the key of another or of none."""
+    headers = {}
+    if claimed is not None:
+        signature = region_private_key(CREDENTIALS[signer]).sign(signed("eu-west", body))
+        headers = {"x-tidegate-region": claimed, "x-tidegate-signature": signature.hex()}
+    return await client.post(path, content=body, headers=headers)
+
+
 async def test_what_no_peer_would_say_is_refused_counted_and_harms_nothing(regions):
     await regions.take("us-east", 5)
     await regions.settles("eu-west", 5)
     west = regions.clients["eu-west"]
     for why, (claimed, signer, body, status) in forged().items():
-        headers = {}
-        if claimed is not None:
-            signature = region_private_key(CREDENTIALS[signer]).sign(signed_counts("eu-west", body))
-            headers = {"x-tidegate-region": claimed, "x-tidegate-signature": signature.hex()}
-        answer = await west.post("/internal/v1/counts", content=body, headers=headers)
+        answer = await put(west, "/internal/v1/counts", claimed, signer, body, signed_counts)
         assert answer.status_code == status, why
     await regions.settles("eu-west", 5)
+    # cells that no limit explains, and earlier counts of ours from who has no cause to hand them back, change nothing
+    huge = message(cells=(Cell(b"{acme}1", int(time.time()) // 3_600, 10**9),))
+    assert (await put(west, "/internal/v1/counts", "us-east", "us-east", huge, signed_counts)).status_code == 200
+    own = (await put(west, "/internal/v1/counts", "us-east", "us-east", message(), signed_counts)).json()["incarnation"]
+    ours = message(cells=(Cell(b"{acme}1", int(time.time()) // 3_600, 50),), of=f"eu-west/{own}")
+    assert (await put(west, "/internal/v1/counts", "us-east", "us-east", ours, signed_counts)).status_code == 200
+    await regions.settles("eu-west", 5)
     metrics = (await west.get("/metrics")).text
+    assert 'tidegate_peer_messages_refused_total{reason="implausible_cell"} 2.0' in metrics
     assert 'tidegate_peer_messages_refused_total{reason="bad_signature"} 1.0' in metrics
