@@ -63,5 +63,5 @@ def open_site_of_gateway(open_sites: Callable[..., Site]) -> Site:
 
 @pytest.fixture(scope="session")
 def inner_site(open_sites: Callable[..., Site]) -> Site:
-    """Behind another proxy, and with a gateway token, at a node that requires one."""
-    return open_sites(options=["behind-a-proxy"], token=GATEWAY_TOKEN, trusted_hops=2)
+    """Behind another proxy, with a gateway token at a node that requires one, and a second node that is gone."""
+    return open_sites(options=["behind-a-proxy", "two-nodes"], token=GATEWAY_TOKEN, trusted_hops=2)

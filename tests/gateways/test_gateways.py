@@ -128,6 +128,13 @@ class TestGateway:
         assert site.upstream.requests == reached + 3
         assert_denied(visitor.ask(key=key))
 
+    def test_two_nodes(self, inner_site: Site) -> None:
+        """Of two nodes, one that is gone costs no request"""
+        visitor = inner_site.visitor()
+        for _ in range(12):
+            answer = visitor.ask(key="tg_rich")
+            assert (answer.status, "ratelimit" in answer.headers) == (200, True)
+
     def test_trusted_hops(self, inner_site: Site) -> None:
         """Behind another proxy the node counts the address that this proxy saw (`TIDEGATE_TRUSTED_HOPS`)"""
         edge = inner_site.visitor()

@@ -7,12 +7,15 @@ from typing import ClassVar
 
 from tests.servers.gateway import GatewayServer
 
+_TWO_NODES = {"test_two_nodes": "yes, once a health check has seen it (1 s)"}
+
 
 class EnvoyServer(GatewayServer):
     """docs/gateways/envoy/envoy.yaml."""
 
     name = "envoy"
     dialect = "envoy"
+    manners: ClassVar[Mapping[str, str]] = _TWO_NODES
     own_ports = (9901,)
 
     def command(self) -> list[str | Path]:
@@ -26,7 +29,7 @@ class EnvoyRateLimitServer(EnvoyServer):
     name = "envoy-ratelimit"
     folder = "envoy"
     asks_rls = True
-    manners: ClassVar[Mapping[str, str]] = {
+    manners: ClassVar[Mapping[str, str]] = _TWO_NODES | {
         "test_refusals": "as 429, with the reason in the body",
         "test_trusted_hops": "yes: `xff_num_trusted_hops`",
         "test_two_keys": "yes: in two `X-API-Key` the first is counted, and only that one goes on",

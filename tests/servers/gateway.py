@@ -30,6 +30,7 @@ START_TIMEOUT_S = 30.0
 class GatewayServer(ABC):
     """One gateway in ``directory``: listens on ``port``, asks the node at ``node_port``, forwards to ``upstream_port``.
 
+    With the option ``two-nodes`` there is a second node, at which nothing listens.
     ``options`` are switched on in the example as a user would: by taking ``# option <name>: `` away.
     """
 
@@ -50,10 +51,11 @@ class GatewayServer(ABC):
         self, directory: Path, *, node_port: int, upstream_port: int, options: Sequence[str] = (), token: str = ""
     ) -> None:
         self.directory = directory
-        self.port, *others = free_ports(1 + len(self.own_ports))
+        self.port, nowhere, *others = free_ports(2 + len(self.own_ports))
         self.url = f"http://{LOOPBACK}:{self.port}"
         asked = RLS_PORT if self.asks_rls else NODE_PORT
         self._ports = {GATEWAY_PORT: self.port, asked: node_port, UPSTREAM_PORT: upstream_port}
+        self._ports[asked + 1] = nowhere  # the second node of the option two-nodes
         self._ports |= dict(zip(self.own_ports, others, strict=True))
         self._options = (*options, "token") if token else tuple(options)
         self._token = token
