@@ -55,6 +55,16 @@ export interface LimiterOptions {
   onError?: (error: Error) => void;
 }
 
+declare global {
+  // Express's own place for what middleware adds to requests.
+  namespace Express {
+    interface Request {
+      /** Set by the middleware. */
+      tidegate?: Decision;
+    }
+  }
+}
+
 export interface Request extends IncomingMessage {
   ip?: string;
   originalUrl?: string;

@@ -19,8 +19,8 @@ app.get(
     },
   }),
   (req, res) => {
-    const decision: Decision | undefined = (req as { tidegate?: Decision }).tidegate;
-    res.json({ left: decision?.remaining });
+    const decision: Decision | undefined = req.tidegate;
+    res.json({ left: decision?.remaining, again: req.tidegate?.retryAfterS?.toFixed(1) });
   },
 );
 
