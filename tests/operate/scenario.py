@@ -13,7 +13,7 @@ from tests.operate.prometheus import Prometheus
 from tests.servers.stack import Stack, wait_for
 from tidegate.stack.child import wait_until_ready
 
-PAUSED_S = 1.5
+PAUSED_S = 2.5
 DRIVEN_S = 10.0
 
 
@@ -27,6 +27,7 @@ class Scenario:
         self.loads: list[Load] = []
         self._keys: dict[str, str] = {}
         self._reporters: list[str] = []
+        self._first_port = stack.nodes[0].port
 
     def start(self) -> None:
         """Plans, clients and keys, while Prometheus starts; until it has scraped everything."""
@@ -35,6 +36,8 @@ class Scenario:
         hourly = {"name": "hourly", "limit": 1_000_000, "window_s": 3600}
         trial = {"name": "trial", "limit": 20, "window_s": 3600, "shadow": True}
         stack.put("/v1/plans/roomy", {"limits": [hourly, trial]})
+        exact = {"name": "exact", "limit": 60, "window_s": 3600, "mode": "strict"}
+        stack.put("/v1/plans/exact", {"limits": [exact]})
         stack.put("/v1/plans/tight", {"limits": [{"name": "few", "limit": 40, "window_s": 3600}]})
         stack.put("/v1/plans/anonymous", {"limits": [{"name": "per-ip", "scope": "ip", "limit": 50, "window_s": 3600}]})
         stack.put("/v1/endpoints/get-user", {"method": "GET", "path": "/api/users/{id}"})
@@ -45,7 +48,7 @@ class Scenario:
             self._reporters.append(
                 stack.post("/v1/reporters", {"reporter": reporter, "backends": ["reports"]})["secret"]
             )
-        for client, plan in {"acme": "roomy", "globex": "tight", "hooli": "roomy"}.items():
+        for client, plan in {"acme": "roomy", "globex": "tight", "hooli": "roomy", "initech": "exact"}.items():
             stack.put(f"/v1/clients/{client}", {"plan": plan})
             self._keys[client] = stack.post(f"/v1/clients/{client}/keys", {})["secret"]
         stack.put("/v1/clients/hooli", {"plan": "roomy", "status": "suspended"})
@@ -83,6 +86,8 @@ class Scenario:
             "acme again": {**request, "api_key": self._keys["acme"], "path": "/elsewhere"},
             "protected": {**request, "api_key": self._keys["acme"], "path": "/reports/1"},
             "hooli": {**request, "api_key": self._keys["hooli"]},
+            # one region wants more than its share of a strict limit; in the other this is one more of acme's
+            "initech": {**request, "api_key": self._keys["initech" if port == self._first_port else "acme"]},
         })  # fmt: skip
         self.loads.append(load)
         asyncio.run(load.run(4, until, most=10_000, pause_s=0.02))

@@ -89,7 +89,10 @@ def test_every_rule_is_evaluated_and_what_is_recorded_has_values(scenario):
 def test_the_faults_of_the_scenario_can_be_seen(scenario):
     ask = scenario.prometheus.values
     assert sum(value for _, value in ask('rate_limit_degraded_total{region="us-east"}')) > 0
-    assert sum(value for _, value in ask('tidegate_peer_messages_refused_total{region="us-east"}')) == 1
+    refused = {
+        labels["reason"]: value for labels, value in ask('tidegate_peer_messages_refused_total{region="us-east"}')
+    }
+    assert refused["bad_signature"] == 1, refused
     assert sum(value for _, value in ask('tidegate_peer_failures_total{region="us-east"}')) > 0
     assert sum(value for _, value in ask('tidegate_control_plane_requests_total{status="401"}')) > 0
 
@@ -103,7 +106,7 @@ def test_metrics_agree_with_what_clients_saw(scenario):
     assert counted["refused"] == sum(len(load.failed) for load in scenario.loads)
     assert all("403" in failure for load in scenario.loads for failure in load.failed)
     blocked = scenario.prometheus.values("sum by (policy) (rate_limit_blocked_total)")
-    assert {labels["policy"] for labels, _ in blocked} == {"few", "per-ip", "protect"}
+    assert {labels["policy"] for labels, _ in blocked} == {"few", "per-ip", "protect", "exact"}
 
 
 def exported(scenario) -> dict[str, set[str]]:
