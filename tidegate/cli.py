@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tidegate.file.app import register as register_file_commands
+
 app = typer.Typer(
     name="tidegate",
     help="Multi-region rate limiting with a control plane.",
@@ -181,6 +183,9 @@ def simulate(
     from tidegate.simulate.command import simulate as run_simulation
 
     run_simulation(scenario, seed=seed, runs=runs, out=out, list_scenarios=list_scenarios)
+
+
+register_file_commands(app)
 
 
 def main() -> None:

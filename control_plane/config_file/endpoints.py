@@ -1,26 +1,30 @@
 """``/v1/config``: the whole configuration, to read, to compare with a file, and to make what a file says."""
 
+import asyncio
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import APIRouter, Depends, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from control_plane.access.principals import by_method
 from control_plane.config_file import reading, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
 from control_plane.config_file.sections import CLIENTS, NAMES
-from control_plane.errors import PreconditionFailedError
+from control_plane.errors import ControlPlaneError, PreconditionFailedError
 from control_plane.reading import Reading
 from control_plane.rollout import repository as rollout
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Change, Changing
+from control_plane.web import problems
 from control_plane.web.fields import View
 
 router = APIRouter(prefix="/v1/config", tags=["the file"], dependencies=[Depends(by_method)])
 MAX_SHOWN = 1_000
+NDJSON = "application/x-ndjson"
 SectionName = Literal["regions", "adaptive_policies", "backends", "endpoints", "plans", "limits", "clients"]
 
 
@@ -74,8 +78,13 @@ async def get_config(
     return JSONResponse(reading.whole(found, NAMES), headers={"ETag": f'"{head.revision}"'})
 
 
-@router.put("", response_model=ConfigApplied)
+@router.put(
+    "",
+    response_model=ConfigApplied,
+    responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}}},
+)
 async def put_config(
+    request: Request,
     body: ConfigFile,
     change: Changing,
     dry_run: Annotated[bool, Query(description="say what would change, and change nothing")] = False,
@@ -87,26 +96,59 @@ async def put_config(
     """Make the configuration what a file says: all of it in one revision, or nothing.
 
     A section that is absent is left alone; an empty one means none. Clients and their overrides are only deleted with
-    `prune=clients`. `If-Match` takes the revision that was read.
+    `prune=clients`. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a
+    line of `{"done": n, "of": m}` for each part of the clients, and at last one of `{"status": ..., "body": ...}`.
     """
+    wanted = _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes)
+    if NDJSON not in request.headers.get("accept", ""):
+        return await _put(wanted, change, None)
+    return StreamingResponse(_told(wanted, change), media_type=NDJSON, headers={"Cache-Control": "no-store"})
+
+
+class _Wanted(NamedTuple):
+    file: ConfigFile
+    dry_run: bool
+    prunes: bool
+    allow_deletes: int
+
+
+async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | None) -> Response:
     applied: ConfigApplied | None = None
     try:
         async with change.begin() as write:
             _check_revision(change.preconditions.if_match, write.revision)
-            found = await writing.plan_of(write, body, prunes_clients=bool(prune))
-            check_deletions(sum(item.action == "delete" for item in found), allow_deletes)
+            found = await writing.plan_of(write, wanted.file, prunes_clients=wanted.prunes)
+            check_deletions(sum(item.action == "delete" for item in found), wanted.allow_deletes)
             runtime = await reading.runtime_state(write.session)
-            await writing.apply(write, body, found)
-            applied = _applied(write.revision, found, runtime, dry_run=dry_run)
-            if dry_run:
+            await writing.apply(write, wanted.file, found, progress)
+            applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
+            if wanted.dry_run:
                 await write.session.flush()
                 raise _DryRunDoneError
     except _DryRunDoneError:
         pass
     assert applied is not None  # noqa: S101  # the block ended without another error
-    if dry_run:
+    if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     return await change.answer(applied.model_copy(update={"revision": change.revision}), 200)
+
+
+async def _told(wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:
+    """The same, told while it is done. Who hangs up before the end undoes it."""
+    clients = len(wanted.file.clients or ())
+    done: asyncio.Queue[int] = asyncio.Queue()
+    task = asyncio.create_task(_put(wanted, change, done.put_nowait))
+    task.add_done_callback(lambda _: done.put_nowait(-1))
+    try:
+        while (count := await done.get()) >= 0:
+            yield json.dumps({"done": count, "of": clients}).encode() + b"\n"
+        try:
+            answer = await task
+        except ControlPlaneError as error:
+            answer = problems.of_error(error)
+        yield json.dumps({"status": answer.status_code, "body": json.loads(bytes(answer.body))}).encode() + b"\n"
+    finally:
+        task.cancel()
 
 
 def _check_revision(if_match: str | None, revision: int) -> None:

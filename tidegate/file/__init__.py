@@ -1,0 +1,1 @@
+"""`tidegate apply`, `diff`, `export` and `schema`: the whole configuration as one YAML file."""

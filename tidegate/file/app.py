@@ -1,0 +1,92 @@
+"""The commands as the shell sees them; what they need is imported when one of them is called."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[str, typer.Option(envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], help="The control plane.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
+]
+FileName = Annotated[Path, typer.Option("-f", "--file", help="The file; - is standard input.")]
+Prune = Annotated[
+    list[str] | None, typer.Option(help="clients: delete clients and overrides that the file leaves out.")
+]
+AllowDeletes = Annotated[int, typer.Option(min=0, help="How many deletions are allowed, if more than 10.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_FILE = Path("tidegate.yaml")
+
+
+def apply(
+    *,
+    file: FileName = DEFAULT_FILE,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    prune: Prune = None,
+    allow_deletes: AllowDeletes = 0,
+    if_match: Annotated[str | None, typer.Option(help="The revision that was read; else nobody is asked.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for the history and the audit log.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the configuration what a file says: all of it in one revision, or nothing. Exits with 1 on an error."""
+    from tidegate.file.commands import Wanted, run_apply
+
+    wanted = Wanted(url, _token(token_file), file, tuple(prune or ()), allow_deletes, if_match, reason, as_json)
+    sys.exit(run_apply(wanted))
+
+
+def diff(
+    *,
+    file: FileName = DEFAULT_FILE,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    prune: Prune = None,
+    allow_deletes: AllowDeletes = 10**9,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an apply would change. Exits with 0 when nothing differs, 2 when something does, 1 on an error."""
+    from tidegate.file.commands import Wanted, run_diff
+
+    wanted = Wanted(url, _token(token_file), file, tuple(prune or ()), allow_deletes, as_json=as_json)
+    sys.exit(run_diff(wanted))
+
+
+def export(
+    *,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to; else standard output.")] = None,
+    url: Url = DEFAULT_URL,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the configuration as a file: without secrets, hashes and runtime state."""
+    from tidegate.file.commands import run_export
+
+    sys.exit(run_export(url, _token(token_file), out, as_json=as_json))
+
+
+def schema() -> None:
+    """Print the JSON Schema of the file, with which editors check and complete it."""
+    from control_plane.config_file.json_schema import shipped
+
+    typer.echo(shipped(), nl=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (apply, diff, export, schema):
+        app.command()(command)
+
+
+def _token(path: Path | None) -> str:
+    try:
+        token = path.read_text().strip() if path else os.environ.get("TIDEGATE_ADMIN_TOKEN", "")
+    except OSError as error:
+        raise typer.BadParameter(f"--token-file cannot be read: {error.strerror}") from None
+    if not token:
+        raise typer.BadParameter("set TIDEGATE_ADMIN_TOKEN, or give --token-file")
+    return token

@@ -1,0 +1,139 @@
+"""The YAML file: read with duplicate names refused, and with the line of whatever turns out to be wrong."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node
+
+
+class FileError(Exception):
+    """The file cannot be read; the message says where and why."""
+
+
+class ConfigDocument:
+    """A file: what it says as JSON, and where it says it."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self._text = text
+        self.content = _read(name, text)
+
+    @classmethod
+    def from_path(cls, path: Path) -> "ConfigDocument":
+        """Read a file, or standard input for ``-``."""
+        try:
+            raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+            text = raw.decode()
+        except OSError as error:
+            raise FileError(f"{path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise FileError(f"{path}: is not UTF-8: {error.reason}") from None
+        return cls("standard input" if str(path) == "-" else str(path), text)
+
+    @property
+    def clients(self) -> int:
+        """How many clients it holds."""
+        found = self.content.get("clients")
+        return len(found) if isinstance(found, dict) else 0
+
+    def as_json(self) -> bytes:
+        """The body that the control plane takes."""
+        return json.dumps(self.content).encode()
+
+    def line_of(self, field: str) -> int | None:
+        """The line (from 1) at which ``plans.free.limits.hourly.limit`` is said, or the nearest thing around it."""
+        try:
+            node: Node | None = YAML(typ="safe").compose(self._text)
+        except YAMLError:
+            return None
+        line = None
+        rest = field
+        while isinstance(node, MappingNode) and rest:
+            # names may hold dots: the longest one that fits is meant
+            fitting = [
+                (key, value) for key, value in node.value if rest == key.value or rest.startswith(f"{key.value}.")
+            ]
+            if not fitting:
+                break
+            key, node = max(fitting, key=lambda pair: len(pair[0].value))
+            line = key.start_mark.line + 1
+            rest = rest[len(key.value) + 1 :]
+        return line
+
+
+def _read(name: str, text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        return _read_json(name, text)
+    yaml = YAML(typ="safe")
+    yaml.Constructor = _Constructor
+    try:
+        content = yaml.load(text)
+    except DuplicateKeyError as error:
+        line = 0 if error.problem_mark is None else error.problem_mark.line + 1
+        raise FileError(f"{name}:{line}: {str(error.problem).splitlines()[0]}") from None
+    except MarkedYAMLError as error:
+        line = 0 if error.problem_mark is None else error.problem_mark.line + 1
+        raise FileError(f"{name}:{line}: is not YAML: {error.problem}") from None
+    except YAMLError as error:
+        raise FileError(f"{name}: is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise FileError(f"{name}: must be a mapping that begins with version: 1")
+    return content
+
+
+def _read_json(name: str, text: str) -> dict[str, Any]:
+    """JSON is YAML, and much quicker to read: what a program made comes like this."""
+    try:
+        content: dict[str, Any] = json.loads(text, object_pairs_hook=_without_duplicates)
+    except json.JSONDecodeError as error:
+        raise FileError(f"{name}:{error.lineno}: is not JSON: {error.msg}") from None
+    except ValueError as error:
+        raise FileError(f"{name}: {error}") from None
+    return content
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f'found duplicate key "{key}"')
+        found[key] = value
+    return found
+
+
+class _Constructor(SafeConstructor):
+    """Leaves instants as text: the control plane reads them."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node))
+
+
+def to_yaml(content: dict[str, Any]) -> str:
+    """The file as an export writes it: one line for what is small."""
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    out = io.StringIO()
+    yaml.dump(_flowing(content, yaml), out)
+    return out.getvalue()
+
+
+def _flowing(value: Any, yaml: YAML) -> Any:
+    if isinstance(value, list):
+        sequence = yaml.seq(_flowing(item, yaml) for item in value)
+        sequence.fa.set_flow_style()
+        return sequence
+    if not isinstance(value, dict):
+        return value
+    mapping = yaml.map()
+    for name, item in value.items():
+        mapping[name] = _flowing(item, yaml)
+    if not any(isinstance(item, dict) and item for item in value.values()) or not value:
+        mapping.fa.set_flow_style()
+    return mapping
