@@ -39,8 +39,10 @@ async def serving(reply):
 
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
-        await asyncio.gather(*handling)
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        finally:
+            await asyncio.gather(*handling)
 
 
 async def ask(reply, query="avg(load)"):
