@@ -21,7 +21,7 @@ MAX_WAIT_S = 30.0
 CLOSING_EVERY_S = 0.5
 _BODY = {
     "required": True,
-    "content": {"application/msgpack": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
 _QUESTIONS: dict[str, Any] = {
     "type": "object",

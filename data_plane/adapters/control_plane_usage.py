@@ -40,7 +40,7 @@ class HttpUsageSink:
             region=self._region, node=self._node, batches=tuple(batches), complete_until_ms=complete_until_ms
         )
         try:
-            body, headers = msgspec.msgpack.encode(shipment), {"content-type": "application/msgpack"}
+            body, headers = msgspec.msgpack.encode(shipment), {"content-type": "application/octet-stream"}
             response = await self._client.post(PATH, content=body, headers=headers)
             return _decoder.decode(_content(response))
         except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
