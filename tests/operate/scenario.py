@@ -1,6 +1,7 @@
 """A stack of two regions under mixed traffic and faults, with a Prometheus beside it: what fills every panel."""
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from tests.servers.stack import Stack, wait_for
 from tidegate.stack.child import wait_until_ready
 
 PAUSED_S = 2.5
-DRIVEN_S = 10.0
+CALM_S = 3.0
 
 
 class Scenario:
@@ -64,11 +65,12 @@ class Scenario:
         for driver in drivers:
             driver.start()
         try:
-            deadline = time.monotonic() + DRIVEN_S
             self._misbehave()
-            while time.monotonic() < deadline:
+            wait_for(self._overloaded, 30, "every node to shed what an overloaded backend cannot bear")
+            calm_until = time.monotonic() + CALM_S
+            while time.monotonic() < calm_until:
                 self.stack.put(f"/v1/clients/late-{time.monotonic_ns()}", {"plan": "roomy"})
-                self._report_load(2.0 if time.monotonic() < deadline - DRIVEN_S / 3 else 0.5)
+                self._report_load(0.5)
                 time.sleep(0.5)
         finally:
             stop.set()
@@ -109,6 +111,13 @@ class Scenario:
                 report, headers = {"backend": "reports", "cpu": cpu}, {"X-Tidegate-Token": token}
                 answer = httpx.post(f"{place.url}/v1/load", json=report, headers=headers, trust_env=False)
                 assert answer.is_success is (token in self._reporters), answer.text
+
+    def _overloaded(self) -> bool:
+        """Report a backend as far too busy once more; whether every node sheds."""
+        self._report_load(2.0)
+        time.sleep(0.3)
+        found = [httpx.get(f"{place.url}/metrics", trust_env=False).text for place in self.stack.nodes]
+        return all(re.search(r"^tidegate_load_shed_units_total{.*} [1-9]", text, re.MULTILINE) for text in found)
 
     def _store_of(self, region: str) -> psutil.Process:
         port = self.stack.part("data-plane", self.stack.node(region).name).environ()["TIDEGATE_REDIS_URL"]
