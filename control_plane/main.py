@@ -178,6 +178,7 @@ def create_app(settings: Settings) -> FastAPI:
         separate_input_output_schemas=True,
     )
     for router in (
+        nodes_router,  # first: what 500 nodes call is to be found at once
         health_router,
         plans_router,
         limits_router,
@@ -195,7 +196,6 @@ def create_app(settings: Settings) -> FastAPI:
         config_file_router,
         rollback_router,
         jobs_router,
-        nodes_router,
         load_router,
         blocks_router,
         enforcement_router,

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
 
     replica: str = Field(default="", max_length=128, pattern=r"^[!-~]*$")
     """What this process is called in ``GET /v1/jobs``; host, process id and four digits by default."""
-    heartbeat_s: float = Field(default=5.0, gt=0, le=60)
+    heartbeat_s: float = Field(default=5.0, gt=0, le=30)
     """How often a stream says what a node should have; nodes unseen for three of these count as disconnected."""
     shutdown_grace_s: int = Field(default=10, ge=1)
     database_connect_timeout_s: float = Field(default=2.0, gt=0)

@@ -13,9 +13,8 @@ from fastapi.responses import Response, StreamingResponse
 from contract.config import Ack
 from contract.status import Hello, NodeReport
 from control_plane.access.principals import Caller, region_only
-from control_plane.database import Database
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
-from control_plane.rollout import nodes, repository
+from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.repository import Head
 from control_plane.rollout.stream import NodeStream, OpenStreams, opening_for
 
@@ -53,7 +52,7 @@ async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depen
     if state.watcher.closing:
         raise UnavailableError("This replica is shutting down.")
     opening, known = await opening_for(state.database, state.frames, hello)
-    lines = NodeStream(state.frames, state.watcher, state.settings.heartbeat_s, hello)
+    lines = NodeStream(state.frames, state.watcher, state.streams, state.settings.heartbeat_s, hello)
     body = _recorded(
         lines.lines(opening, Head(hello.revision, hello.digest)),
         state.streams,
@@ -110,11 +109,8 @@ async def _recorded(
 async def acknowledge(request: Request, caller: Caller) -> Response:
     """A node applied a revision and enforces it, or refused it and says why."""
     ack = _ack(await request.body())
-    database: Database = request.state.database
-    async with database.transaction() as session:
-        if not await repository.is_known(session, ack.revision, ack.digest):
-            raise InvalidError([FieldError("digest", f"revision {ack.revision} has no such digest")])
-        await nodes.acknowledged(session, caller.name, ack)
+    desk: AckDesk = request.state.acks
+    await desk.hand_in(caller.name, ack)
     if ack.error is None:
         request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
     else:

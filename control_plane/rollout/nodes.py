@@ -1,6 +1,6 @@
 """Queries on nodes: which are connected, what they applied, what they refused."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -14,6 +14,13 @@ from control_plane.rollout.models import Node, NodeEffect
 
 ACK_CHANNEL = "tidegate_acks"
 MISSED_HEARTBEATS = 3
+
+
+class RegionAck(NamedTuple):
+    """A node's answer, and the region whose credential it came with."""
+
+    region: str
+    ack: Ack
 
 
 class ConnectedNode(NamedTuple):
@@ -48,28 +55,58 @@ async def streams_closed(session: AsyncSession, streams: Iterable[str]) -> None:
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
-async def acknowledged(session: AsyncSession, region: str, ack: Ack) -> None:
-    """Record what a node says of a revision, and wake who waits for it."""
-    if ack.error is None:
-        values = {"applied_revision": ack.revision, "applied_at": func.now(), "last_seen": func.now()}
-        # a refusal is history once something at least as new was applied
-        stale = Node.refused_revision <= ack.revision
-        cleared = {
-            "refused_revision": case((stale, None), else_=Node.refused_revision),
-            "refused_reason": case((stale, None), else_=Node.refused_reason),
-        }
-    else:
-        values = {"refused_revision": ack.revision, "refused_reason": ack.error, "last_seen": func.now()}
-        cleared = {}
-    statement = insert(Node).values(region=region, node=ack.node, **values)
-    statement = statement.on_conflict_do_update(index_elements=["region", "node"], set_={**values, **cleared})
-    await session.execute(statement)
-    if ack.error is None and ack.effective:
-        await _store_effects(session, region, ack)
+async def acknowledged(session: AsyncSession, acks: Sequence[RegionAck]) -> None:
+    """Record what nodes say of revisions, and wake who waits for it. Of two by one node the later counts."""
+    applied = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is None}
+    refused = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is not None}
+    if applied:
+        await _store_applied(session, applied)
+        await _store_effects(session, applied)
+    if refused:
+        await _store_refused(session, refused)
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
-async def _store_effects(session: AsyncSession, region: str, ack: Ack) -> None:
+async def _store_applied(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+    rows = [
+        {"region": region, "node": node, "applied_revision": ack.revision, "applied_at": func.now(),
+         "last_seen": func.now()}
+        for (region, node), ack in sorted(acks.items())
+    ]  # fmt: skip
+    statement = insert(Node).values(rows)
+    new = statement.excluded
+    # a refusal is history once something at least as new was applied
+    stale = Node.refused_revision <= new.applied_revision
+    values = {
+        "applied_revision": new.applied_revision,
+        "applied_at": new.applied_at,
+        "last_seen": new.last_seen,
+        "refused_revision": case((stale, None), else_=Node.refused_revision),
+        "refused_reason": case((stale, None), else_=Node.refused_reason),
+    }
+    await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
+
+
+async def _store_refused(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+    rows = [
+        {"region": region, "node": node, "refused_revision": ack.revision, "refused_reason": ack.error,
+         "last_seen": func.now()}
+        for (region, node), ack in sorted(acks.items())
+    ]  # fmt: skip
+    statement = insert(Node).values(rows)
+    new = statement.excluded
+    values = {name: getattr(new, name) for name in ("refused_revision", "refused_reason", "last_seen")}
+    await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
+
+
+async def _store_effects(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+    rows = [
+        {"region": region, "node": node, "rule_id": rule_id, "revision": ack.revision, "from_us": from_us}
+        for (region, node), ack in sorted(acks.items())
+        for rule_id, from_us in sorted(ack.effective.items())
+    ]
+    if not rows:
+        return
     statement = insert(NodeEffect)
     new = statement.excluded
     statement = statement.on_conflict_do_update(
@@ -77,10 +114,6 @@ async def _store_effects(session: AsyncSession, region: str, ack: Ack) -> None:
         set_={"revision": new.revision, "from_us": new.from_us},
         where=NodeEffect.revision <= new.revision,
     )
-    rows = [
-        {"region": region, "node": ack.node, "rule_id": rule_id, "revision": ack.revision, "from_us": from_us}
-        for rule_id, from_us in sorted(ack.effective.items())
-    ]
     await session.execute(statement, rows)
 
 

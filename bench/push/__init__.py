@@ -1,0 +1,1 @@
+"""How quickly a change reaches many nodes, and what a node needs to hold many clients."""

@@ -1,0 +1,121 @@
+"""Postgres and control-plane processes of this run, with clients in them."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from contract.config import ApiKey, Client
+from contract.credentials import secret_sha256
+from control_plane.clients.models import ClientRow, KeyRow
+from control_plane.database import Database, migrate
+from control_plane.rollout.signing import Signer
+from control_plane.rollout.writer import ConfigWriter
+from tidegate.stack.child import Child, wait_until_ready
+from tidegate.stack.local import TIDEGATE
+from tidegate.stack.ports import LOOPBACK, free_ports
+from tidegate.stack.postgres import PostgresServer
+
+DATABASE = "push"
+START_TIMEOUT_S = 60.0
+
+
+class ControlPlane(NamedTuple):
+    """One replica."""
+
+    child: Child
+    url: str
+    port: int
+
+
+class Place(NamedTuple):
+    """What runs."""
+
+    postgres: PostgresServer
+    database_url: str
+    replicas: list[ControlPlane]
+    admin_token: str
+    signing_key: Ed25519PrivateKey
+
+    def admin(self, replica: int = 0) -> httpx.Client:
+        """An admin's client of one replica."""
+        headers = {"Authorization": f"Bearer {self.admin_token}"}
+        return httpx.Client(base_url=self.replicas[replica].url, headers=headers, trust_env=False, timeout=30.0)
+
+
+@contextmanager
+def running(root: Path, replicas: int) -> Iterator[Place]:
+    """Start all of it, and stop it."""
+    port, *ports = free_ports(1 + replicas)
+    postgres = PostgresServer(
+        root / "data", port=port, password=secrets.token_urlsafe(16), log_path=root / "postgres.log", durable=True
+    )
+    signing_key = Ed25519PrivateKey.generate()
+    (root / "key").write_text(signing_key.private_bytes_raw().hex())
+    token = secrets.token_urlsafe(24)
+    children = [postgres.child]
+    try:
+        postgres.prepare()
+        postgres.child.start()
+        wait_until_ready(postgres.child, postgres.is_ready, timeout_s=START_TIMEOUT_S)
+        postgres.ensure_database(DATABASE)
+        migrate(postgres.url(DATABASE))
+        found = []
+        for number, replica_port in enumerate(ports):
+            child = Child(
+                f"control plane {number}",
+                [*TIDEGATE, "control-plane"],
+                log_path=root / f"control-plane-{number}.log",
+                env={
+                    "TIDEGATE_HOST": LOOPBACK,
+                    "TIDEGATE_PORT": str(replica_port),
+                    "TIDEGATE_DATABASE_URL": postgres.url(DATABASE),
+                    "TIDEGATE_SIGNING_KEY_FILE": str(root / "key"),
+                    "TIDEGATE_ADMIN_TOKEN": token,
+                    "TIDEGATE_REPLICA": f"replica-{number}",
+                },
+            )
+            children.append(child)
+            child.start()
+            found.append(ControlPlane(child, f"http://{LOOPBACK}:{replica_port}", replica_port))
+        for replica in found:
+            wait_until_ready(replica.child, lambda url=replica.url: _ready(url), timeout_s=START_TIMEOUT_S)  # type: ignore[misc]
+        yield Place(postgres, postgres.url(DATABASE), found, token, signing_key)
+    finally:
+        for child in reversed(children):
+            child.stop()
+
+
+async def seed_clients(place: Place, count: int) -> float:
+    """Make clients with a key each in one revision; answers the seconds that it took."""
+    database = Database(place.database_url, connect_timeout_s=5.0, command_timeout_s=300.0, pool_size=2)
+    began = datetime.now(UTC)
+    try:
+        async with ConfigWriter(database, Signer(place.signing_key)).begin("bench", "many clients") as write:
+            clients, keys = [], []
+            for number in range(count):
+                name, key_id = f"customer-{number:07d}", f"key_{number:012x}"
+                sha256 = secret_sha256(name)
+                clients.append({"client": name, "plan": "free", "status": "active", "attributes": {}, "generation": 0})
+                keys.append({"key_id": key_id, "client": name, "sha256": sha256})
+                write.publish(Client(client=name, plan="free"))
+                write.publish(ApiKey(sha256=sha256, key_id=key_id, client=name))
+            for table, rows in ((ClientRow, clients), (KeyRow, keys)):
+                for start in range(0, count, 5_000):
+                    await write.session.execute(sa.insert(table), rows[start : start + 5_000])
+    finally:
+        await database.close()
+    return (datetime.now(UTC) - began).total_seconds()
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2.0, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
