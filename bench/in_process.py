@@ -1,0 +1,158 @@
+"""CPU of a decision inside one process: ``python -m bench.in_process``.
+
+Lane connections whose transports discard, the node's own door, decider and store adapter, and a link that answers
+at once in the store's place: all but the kernel, uvloop's sockets and the store. It takes seconds, and the smallest of
+many short runs hardly depends on what else the machine does: what it is for is comparing one version with another.
+"""
+
+import asyncio
+import gc
+import hashlib
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+import typer
+import uvloop
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from bench.snapshot import write_snapshot
+from bench.workload import BATCH, REGION, callers, request_body
+from contract.credentials import make_credential
+from data_plane.api.lane.lane import Lane
+from data_plane.api.lane_door import LaneDoor
+from data_plane.node import Node
+from data_plane.settings import Settings
+
+CONNECTIONS = 64
+REQUESTS_A_TURN = 20
+"""How many of them have sent something when the loop looks, and how many decisions then share a script call."""
+DECISIONS_A_RUN = 10_000
+RUNS = 25
+NOWHERE = "http://127.0.0.1:9"
+
+
+class _Transport:
+    """Discards what is written."""
+
+    sent = b""
+
+    def get_extra_info(self, _name: str, default: object = None) -> object:
+        return default
+
+    def write(self, data: bytes) -> None:
+        self.sent = data
+
+    def is_closing(self) -> bool:
+        return False
+
+
+class _Link:
+    """Answers every call when told: plenty is left, an hour's window, nothing to wait for."""
+
+    def __init__(self) -> None:
+        self.waiting: tuple[object, ...] = ()
+        self.calls: list[Any] = []
+
+    def send(self, _packed: bytes, takers: tuple[object, ...]) -> None:
+        self.calls += takers
+
+    def answer(self) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            limits = sum(len(check.keys) for check in call.checks)
+            figures = (999_999_000, 1_234_567_890, 0) * limits
+            call.on_reply(struct.pack(f"<{1 + len(figures)}q", time.time_ns() // 1_000, *figures))
+
+
+def requests_of(kind: str) -> list[bytes]:
+    """Whole requests of every client, as they come in."""
+    plan = "three" if kind.endswith("three") else "one"
+    if kind.startswith("authorize"):
+        return [
+            f"GET /v1/authorize{one.path} HTTP/1.1\r\nHost: node\r\nX-API-Key: {one.key}\r\n"
+            f"X-Forwarded-For: {one.ip}\r\n\r\n".encode()
+            for one in callers(plan)
+        ]
+    bodies = [request_body(caller) for caller in callers(plan)]
+    path = b"/v1/check"
+    if kind.startswith("batch"):
+        groups = (bodies[start : start + BATCH] for start in range(0, len(bodies), BATCH))
+        bodies = [b'{"checks":[' + b",".join(group) + b"]}" for group in groups]
+        path = b"/v1/check/batch"
+    head = b"POST %b HTTP/1.1\r\nHost: node\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    return [head % (path, len(body)) + body for body in bodies]
+
+
+async def _node(directory: Path) -> tuple[Node, _Link]:
+    snapshot = directory / "snapshot"
+    settings = Settings(
+        node="bench-1", region=REGION, redis_url="redis://127.0.0.1:1", control_plane_url=NOWHERE, trust="network",
+        control_plane_public_key=await write_snapshot(snapshot), snapshot_file=snapshot,
+        region_credential=make_credential("region", hashlib.sha256(b"bench").digest()),
+    )  # fmt: skip
+    node = Node(settings)
+    node.restore()
+    link = _Link()
+    keeper = node._store._topology._shard.keeper  # type: ignore[attr-defined]  # noqa: SLF001  the seam is here alone
+    keeper.link, keeper.sha = link, b"0" * 40
+    return node, link
+
+
+def _connections(node: Node) -> list[Any]:
+    protocol: Any = Lane(LaneDoor(node.door)).protocol_class()
+    config, state, loop = Config(app="", loop="none"), ServerState(), asyncio.get_running_loop()
+    made = [protocol(config, state, {}, loop) for _ in range(CONNECTIONS)]
+    for connection in made:
+        connection.connection_made(_Transport())
+    return made
+
+
+async def _runs(kind: str, connections: list[Any], link: _Link) -> list[float]:
+    """Microseconds of CPU a decision, a run each, in order of size."""
+    requests = requests_of(kind)
+    in_one, at_once = (BATCH, 1) if kind.startswith("batch") else (1, REQUESTS_A_TURN)
+    took, at = [], 0
+    for _ in range(RUNS):
+        began, decisions = time.process_time_ns(), 0
+        while decisions < DECISIONS_A_RUN:
+            for number in range(at_once):
+                connections[number].data_received(requests[at % len(requests)])
+                at += 1
+            await asyncio.sleep(0)
+            while link.calls:
+                link.answer()
+                await asyncio.sleep(0)
+            decisions += in_one * at_once
+        took.append((time.process_time_ns() - began) / decisions / 1_000)
+    answer = connections[0]._transport.sent  # noqa: SLF001  as above
+    if not answer.startswith(b"HTTP/1.1 200 "):
+        raise RuntimeError(f"what was measured is not a decision that passes: {answer!r}")
+    return sorted(took)
+
+
+async def _measure(kinds: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as directory:
+        node, link = await _node(Path(directory))
+        connections = _connections(node)
+        gc.set_threshold(50_000, 50, 1_000)  # as data_plane.main has it
+        for kind in kinds:
+            took = await _runs(kind, connections, link)
+            print(f"{kind:16} smallest {took[0]:6.2f}, median {took[len(took) // 2]:6.2f} µs of CPU a decision")
+
+
+def main(kinds: list[str] = typer.Argument(default=None)) -> None:  # noqa: B008  typer's way
+    """What to measure: one, three, batch, batch-three, authorize, authorize-three; all of them without."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    chosen = kinds or ["one", "three", "batch", "batch-three", "authorize", "authorize-three"]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_measure(chosen))
+
+
+if __name__ == "__main__":
+    typer.run(main)
