@@ -29,7 +29,7 @@ class Database:
         self._engine = create_async_engine(
             self._url,
             pool_size=pool_size,
-            max_overflow=pool_size,
+            max_overflow=0,  # a connection for one query costs more than a short wait: SCRAM alone takes milliseconds
             pool_timeout=POOL_WAIT_S,
             pool_pre_ping=True,
             hide_parameters=True,

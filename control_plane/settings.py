@@ -35,7 +35,8 @@ class Settings(BaseSettings):
     shutdown_grace_s: int = Field(default=10, ge=1)
     database_connect_timeout_s: float = Field(default=2.0, gt=0)
     database_command_timeout_s: float = Field(default=10.0, gt=0)
-    database_pool_size: int = Field(default=10, ge=1)
+    database_pool_size: int = Field(default=20, ge=2)
+    """Connections that are kept; beside them a replica holds two, to listen and to lead."""
     max_failed_authentications: int = Field(default=30, ge=1)
     """Wrong credentials a minute and client address before all its attempts are refused for the rest of it."""
     quota_rebalancing_s: float = Field(default=300.0, ge=1)
