@@ -93,13 +93,13 @@ def _graph(
         parts.append(
             f'<path d="M{left} {y(step.value):.1f}H{right}" stroke="{colour}" stroke-dasharray="5 3" fill="none"/>'
         )
-    for number, (name, points) in enumerate(series[:8]):
+    for number, (name, points) in enumerate(series[:6]):
         colour = COLOURS[number]
         path = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        column, line = number % 4, number // 4
+        column, line = number % 3, number // 3
         parts.append(
-            f'<text x="{left + column * (right - left) / 4:.0f}" y="{bottom + 14 + 12 * line:.0f}" fill="{colour}">'
+            f'<text x="{left + column * (right - left) / 3:.0f}" y="{bottom + 14 + 12 * line:.0f}" fill="{colour}">'
             f"{escape(name or panel.title)}</text>"
         )
     return parts

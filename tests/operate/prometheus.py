@@ -16,13 +16,13 @@ from tidegate.stack.ports import LOOPBACK, free_ports
 
 ROOT = Path(__file__).parents[2]
 RULES = (ROOT / "helm/data-plane/files/rules.yaml", ROOT / "helm/control-plane/files/rules.yaml")
-VARIABLES = {"$__rate_interval": "30s", "$region": ".*"}
 
 
 class Prometheus:
     """``targets`` maps a region ("" for the control plane) to host:port addresses."""
 
-    def __init__(self, directory: Path, targets: Mapping[str, Iterable[str]]) -> None:
+    def __init__(self, directory: Path, targets: Mapping[str, Iterable[str]], rate_interval: str = "30s") -> None:
+        self._variables = {"$__rate_interval": rate_interval, "$region": ".*"}
         program = shutil.which("prometheus")
         if program is None:
             pytest.skip("prometheus is not installed")
@@ -68,13 +68,13 @@ class Prometheus:
 
     def values(self, expr: str) -> list[tuple[dict[str, str], float]]:
         """Series and their values now; NaN (a ratio of nothing) is no value."""
-        found = self.ask("query", query=filled_in(expr))["result"]
+        found = self.ask("query", query=self._filled_in(expr))["result"]
         series = [(one["metric"], float(one["value"][1])) for one in found]
         return [(labels, value) for labels, value in series if not math.isnan(value)]
 
     def history(self, expr: str, start_s: float, end_s: float, step_s: float) -> list[tuple[dict[str, str], list[Any]]]:
         """Series and their values over time, as pairs of epoch seconds and value."""
-        data = self.ask("query_range", query=filled_in(expr), start=start_s, end=end_s, step=step_s)
+        data = self.ask("query_range", query=self._filled_in(expr), start=start_s, end=end_s, step=step_s)
         return [(one["metric"], [(float(at), float(value)) for at, value in one["values"]]) for one in data["result"]]
 
     def stop(self) -> None:
@@ -82,9 +82,8 @@ class Prometheus:
         self._client.close()
         self.child.stop()
 
-
-def filled_in(expr: str) -> str:
-    """An expression with Grafana's variables filled in."""
-    for name, value in VARIABLES.items():
-        expr = expr.replace(name, value)
-    return expr
+    def _filled_in(self, expr: str) -> str:
+        """An expression with Grafana's variables filled in."""
+        for name, value in self._variables.items():
+            expr = expr.replace(name, value)
+        return expr

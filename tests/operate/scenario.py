@@ -57,7 +57,7 @@ class Scenario:
         wanted = sum(len(addresses) for addresses in targets(stack).values())
         wait_for(lambda: len(self.prometheus.values("up == 1")) == wanted, 15, "Prometheus to scrape everything")
 
-    def drive(self) -> None:
+    def drive(self, calm_s: float = CALM_S) -> None:
         """Mixed traffic at every node, while the store of one region stands still for a moment, and more goes wrong."""
         self.began_s = time.time()
         stop = threading.Event()
@@ -67,7 +67,7 @@ class Scenario:
         try:
             self._misbehave()
             wait_for(self._overloaded, 30, "every node to shed what an overloaded backend cannot bear")
-            calm_until = time.monotonic() + CALM_S
+            calm_until = time.monotonic() + calm_s
             while time.monotonic() < calm_until:
                 self.stack.put(f"/v1/clients/late-{time.monotonic_ns()}", {"plan": "roomy"})
                 self._report_load(0.5)

@@ -20,12 +20,12 @@ def main(out: Path) -> None:
     """Run, draw, write, stop."""
     with tempfile.TemporaryDirectory() as scratch:
         stack = Stack(Path(scratch), stack_options(nodes_per_region=1), keep=False)
-        prometheus = Prometheus(Path(scratch), targets(stack))
+        prometheus = Prometheus(Path(scratch), targets(stack), rate_interval="8s")
         scenario = Scenario(stack, prometheus)
         try:
             stack.start()
             scenario.start()
-            scenario.drive()
+            scenario.drive(calm_s=30.0)
             (out / "expressions.md").write_text(expressions(prometheus))
             (out / "overview.svg").write_text(picture(OVERVIEW, prometheus, scenario.began_s))
         finally:
