@@ -66,7 +66,9 @@ class Peering:
         return (self._reconciler.run, self.desk.run, keep_standing)
 
     async def stop(self) -> None:
-        """Close the connections to peers."""
+        """Give up what is under way, and close the connections to peers."""
+        await self._reconciler.stop()
+        await self.desk.stop()
         await self._wire.close()
 
     def status(self) -> dict[str, Any]:

@@ -86,22 +86,26 @@ class RedisCountStore:
                 name = _slice_key(dirty, slice)
                 await self._store.call_script(settle_script(), [name, *(one.key for one in part)], [argument])
 
-    async def sweep(self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool]) -> SweptPage:
-        """Mark a page of our counters as changed, and read what earlier lives of peers' stores had counted in them."""
-        lives: dict[str, list[Cell]] = {}
+    async def sweep(
+        self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
+    ) -> SweptPage:
+        """Mark a page of our counters as changed, and read what peers had counted in them."""
+        said: dict[str, list[Cell]] = {}
+
+        def is_ours(key: bytes) -> bool:
+            return sum(key) % SLICES in slices and is_shared(key)
+
         with _store_errors():
             following, keys = await self._store.execute("SCAN", cursor, "MATCH", "{*", "COUNT", SWEEP_PAGE)
-            counters = [key for key in keys if key[-1:] not in {b"!", b"?"}]
-            ours = [key for key in counters if sum(key) % SLICES in slices and is_shared(key)]
+            ours = [key for key in keys if key[-1:] not in {b"!", b"?"} and is_ours(key)]
             for dirty, part in self._parts(ours, lambda key: key):
                 await self._store.call_script(mark_script(), [dirty, *part], [])
-            for said in keys:
-                key = said[:-1]
-                if said.endswith(PEERS_SUFFIX) and sum(key) % SLICES in slices and is_shared(key):
-                    raw = await self._store.execute("GET", said)
+            of_peers = [key for key in keys if lives and key.endswith(PEERS_SUFFIX) and is_ours(key[:-1])]
+            for _, part in self._parts(of_peers, lambda key: key):
+                for key, raw in zip(part, await self._store.execute("MGET", *part), strict=True):
                     for life, cells in decode_peers(raw or b"").items():
-                        lives.setdefault(life, []).extend(Cell(key, *figures) for figures in cells)
-            return SweptPage(int(following), lives)
+                        said.setdefault(life, []).extend(Cell(key[:-1], *figures) for figures in cells)
+            return SweptPage(int(following), said)
 
     async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
         """Take what a life counted."""

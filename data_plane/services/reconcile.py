@@ -33,7 +33,7 @@ TICK_S = DEFAULT_TIMING.tick_us / 1e6
 RESEND_US = 2 * DEFAULT_TIMING.tick_us
 MAX_KNOWN = 100_000
 """Counters of which this node remembers what was told: those beyond are told a little more eagerly."""
-SWEEP_EVERY_S = 60.0
+SWEEP_EVERY_S = 300.0
 """Anti-entropy: at least this often everything is told again, slowly."""
 IMPLAUSIBLE = 64
 """A cell of more than this many times what its limit admits is refused: no change of a limit explains it."""
@@ -96,8 +96,12 @@ class CountStore(Protocol):
         """Unmark what has not changed since it was read."""
         ...
 
-    async def sweep(self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool]) -> SweptPage:
-        """Mark a page of all counters of these slices from ``cursor`` (0 begins) as changed."""
+    async def sweep(
+        self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
+    ) -> SweptPage:
+        """Mark a page of all counters of these slices from ``cursor`` (0 begins) as changed; with ``lives``, read also
+        what peers had counted in them.
+        """
         ...
 
     async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
@@ -203,6 +207,13 @@ class Reconciler:
                 log.warning("reconcile_tick_failed", reason=error.reason)
             took_s = self._clock.now_us() / 1e6 - started_s
             await asyncio.sleep(max(0.02, TICK_S - took_s))
+
+    async def stop(self) -> None:
+        """Give up what is being told."""
+        tasks = [line.under_way for line in self._lines.values() if line.under_way is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def tick(self) -> None:
         """Look who is heard, tell every peer what it has not been told, then unmark what all of them know."""
@@ -331,7 +342,10 @@ class Reconciler:
                 return
             self._begin_sweep()
         rules = self._index().book.params_by_id
-        page = await self._store.sweep(self._cursor or 0, tuple(self._tellers), lambda key: limit_of_key(key) in rules)
+        page = await self._store.sweep(
+            self._cursor or 0, tuple(self._tellers), lambda key: limit_of_key(key) in rules,
+            lives=any(line.sweeping for line in self._lines.values()),
+        )  # fmt: skip
         for line_name, line in self._lines.items():
             for life, cells in page.lives.items():
                 region, _, incarnation = life.partition("/")

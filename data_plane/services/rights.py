@@ -137,6 +137,12 @@ class RightsDesk:
             except StoreUnavailableError as error:
                 log.warning("rights_not_asked", reason=error.reason)
 
+    async def stop(self) -> None:
+        """Give up questions that are under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     async def give(self, asks: Asks) -> Gifts:
         """Answer a verified peer's questions. Raises ``StoreUnavailableError`` when the store answers none."""
         self._learn(asks.region, asks.incarnation)
@@ -146,15 +152,17 @@ class RightsDesk:
         answers = await asyncio.gather(*(self._given(asks, ask, limit) for ask, limit in known), return_exceptions=True)
         gifts: list[Gift] = []
         life = 0
+        failed: StoreUnavailableError | None = None
         for answer in answers:
             if isinstance(answer, StoreUnavailableError):
-                if not gifts and answer is answers[-1]:
-                    raise answer
+                failed = answer
             elif isinstance(answer, BaseException):
                 raise answer
             elif answer is not None:
                 gift, life = answer
                 gifts.append(gift)
+        if failed is not None and not gifts:
+            raise failed
         return Gifts(
             region=self._region, incarnation=life, to_incarnation=asks.incarnation,
             sent_at=self._clock.now_us() / 1e6, gifts=tuple(gifts),
