@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -89,7 +89,7 @@ class ClientLimits(View):
     asked_at: datetime
 
 
-class _Found:
+class Found(NamedTuple):
     """What the database knows of a client's limits at one instant."""
 
     client: ClientRow
@@ -100,27 +100,25 @@ class _Found:
     blocks: Sequence[str]
 
 
-async def find(session: AsyncSession, name: str, now: datetime) -> _Found:
+async def find(session: AsyncSession, name: str, now: datetime) -> Found:
     """Read it. Raises ``NotFoundError``."""
-    found = _Found()
     client = await session.get(ClientRow, name)
     if client is None:
         raise NotFoundError(f"There is no client named {name}.")
-    found.client = client
-    found.plan = (await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one()
-    found.outside = await all_outside_plans(session)
-    found.regions = await regions.names(session)
-    rows = await session.scalars(
-        select(SwitchRow).where(or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now))
-    )
-    found.switches = {row.target: row for row in rows}
+    switches = select(SwitchRow).where(or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now))
     in_force = or_(BlockRow.expires_at.is_(None), BlockRow.expires_at > now)
     blocks = select(BlockRow.block).where(BlockRow.client == name, in_force).order_by(BlockRow.block)
-    found.blocks = (await session.scalars(blocks)).all()
-    return found
+    return Found(
+        client=client,
+        plan=(await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one(),
+        outside=await all_outside_plans(session),
+        regions=await regions.names(session),
+        switches={row.target: row for row in await session.scalars(switches)},
+        blocks=(await session.scalars(blocks)).all(),
+    )
 
 
-async def ask(questions: NodeQuestions, found: _Found) -> ClientLimits:
+async def ask(questions: NodeQuestions, found: Found) -> ClientLimits:
     """Ask every region, and put it together."""
     answers = await questions.ask(found.client.client, found.regions)
     now = datetime.now(UTC)
@@ -140,7 +138,7 @@ async def ask(questions: NodeQuestions, found: _Found) -> ClientLimits:
 
 
 def _limit(
-    found: _Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: OverrideRow | None
+    found: Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: OverrideRow | None
 ) -> LimitInForce:
     switch = found.switches.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.switches.get(EVERY_LIMIT)
     mode = None if switch is None else cast("Literal['enforce', 'shadow']", switch.mode)

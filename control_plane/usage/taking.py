@@ -1,5 +1,6 @@
 """Taking a shipment: its rows, and the names of its batches, in one transaction. What was taken before adds nothing."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -31,19 +32,25 @@ class _Source(NamedTuple):
 
 async def take(database: Database, partitions: Partitions, shipment: Shipment, now: datetime) -> ShipmentAnswer:
     """Take what is new in the shipment; when this returns it is committed."""
-    readable = ingest.read(shipment.batches, now)
+    # after an outage shipments are large: streams and admins must not wait for the arithmetic
+    readable = await asyncio.to_thread(ingest.read, shipment.batches, now)
     if readable.batches:
         await partitions.ensure({ingest.hour_of(batch).date() for batch in readable.batches})
     async with database.transaction() as session:
         new = await _new_ones(session, shipment.region, readable.batches)
-        rows = ingest.rows_of(new)
+        rows, totals = await asyncio.to_thread(_sums, new)
         await _add(session, "usage_hourly", shipment.region, rows)
-        await _add(session, "usage_totals", shipment.region, ingest.totals_of(rows))
+        await _add(session, "usage_totals", shipment.region, totals)
         await _note_region(session, shipment)
         await _mark_days(session, {key.hour for key in rows})
     await _note_keys(database, ingest.keys_used(new))
     known = len(readable.batches) - len(new)
     return ShipmentAnswer(taken=len(new), known=known, refused=tuple(readable.refused))
+
+
+def _sums(batches: Sequence[UsageBatch]) -> tuple[Mapping[RowKey, Figures], Mapping[RowKey, Figures]]:
+    rows = ingest.rows_of(batches)
+    return rows, ingest.totals_of(rows)
 
 
 async def _new_ones(session: AsyncSession, region: str, batches: Sequence[UsageBatch]) -> list[UsageBatch]:
