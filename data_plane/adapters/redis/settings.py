@@ -42,6 +42,9 @@ class RedisSettings:
     max_batch_decisions: int = 128
     max_batch_limits: int = 384
     max_in_flight: int = 2
+    worth_a_second_call: int = 8
+    """While a call is in flight, another one leaves only with this many decisions: fewer wait for the reply and ride
+    together. A call costs the node and the server as much as several decisions."""
     max_pending: int = 16_384
     max_queue_ms: float = 500.0
     """How long a decision may wait for its turn while the server answers in time; then the deadline begins."""
@@ -55,6 +58,13 @@ class RedisSettings:
         """Refuse what cannot work, by name."""
         if self.shape == "sentinel" and not (self.sentinels and self.master_name):
             raise ValueError("shape 'sentinel' needs sentinels and master_name")
-        for name in ("deadline_ms", "connect_timeout_ms", "max_batch_decisions", "max_in_flight", "max_pending"):
+        for name in (
+            "deadline_ms",
+            "connect_timeout_ms",
+            "max_batch_decisions",
+            "max_in_flight",
+            "worth_a_second_call",
+            "max_pending",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")

@@ -43,6 +43,7 @@ class Shard(CallOwner):
         self._builder = CallBuilder(settings, self._answers, dirty_key, slots)
         self._max_pending = settings.max_pending
         self._max_calls = settings.max_in_flight if slots is None else CLUSTER_CALLS_IN_FLIGHT
+        self._worth_a_call = settings.worth_a_second_call if slots is None else 1
         self._deadline_s = settings.deadline_ms / 1000
         self._queue_s = settings.max_queue_ms / 1000
         self._tick_s = self._deadline_s / SWEEPS_PER_DEADLINE
@@ -83,7 +84,7 @@ class Shard(CallOwner):
         self._times.append(self._loop.time())
         if self._sweep_timer is None:
             self._arm_sweep()
-        if not self._flush_scheduled and self._in_flight < self._max_calls:
+        if not self._flush_scheduled and (not self._in_flight or self._may_send_more()):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
@@ -98,7 +99,7 @@ class Shard(CallOwner):
         self._times += [self._loop.time()] * len(checks)
         if self._sweep_timer is None:
             self._arm_sweep()
-        if self._in_flight < self._max_calls:
+        if not self._in_flight or self._may_send_more():
             self._schedule_flush()
 
     def resubmit(self, checks: list[CounterCheck], times: list[float]) -> None:
@@ -175,7 +176,7 @@ class Shard(CallOwner):
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        while self._pending and self._in_flight < self._max_calls:
+        while self._pending and (not self._in_flight or self._may_send_more()):
             link = self.keeper.link
             if link is None:
                 return
@@ -185,6 +186,12 @@ class Shard(CallOwner):
                 continue
             for slot, (members, member_times) in by_slot(self._slots, checks, times).items():
                 self._send_all(link, members, member_times, slot)
+
+    def _may_send_more(self) -> bool:
+        """Whether what waits is worth another call while one is in flight; a probe of the circuit always is."""
+        if self._in_flight >= self._max_calls:
+            return False
+        return len(self._pending) >= self._worth_a_call or self.circuit.state != "closed"
 
     def _take(self) -> tuple[list[CounterCheck], list[float]]:
         taken = self._builder.fitting(self._pending)

@@ -47,6 +47,29 @@ async def test_at_most_two_calls_are_in_flight_and_the_rest_rides_in_the_next(
     assert store.stats.batches < 20
 
 
+async def test_few_wait_for_the_call_in_flight_and_many_are_worth_another(
+    store_url: str, open_store: OpenStore
+) -> None:
+    store = await open_store(store_url, worth_a_second_call=4)
+    shard = store._topology._shard
+    asks = [Ask(store, (b"{c}",), (rule(100),))]
+    while not shard._in_flight:
+        await asyncio.sleep(0)
+    # From here to the end of the block the loop does not turn: the call stays in flight.
+    asks += [Ask(store, (b"{c}",), (rule(100),)) for _ in range(3)]
+    assert not shard._flush_scheduled
+    asks.append(Ask(store, (b"{c}",), (rule(100),)))
+    assert shard._flush_scheduled
+    for one in asks:
+        await asyncio.wait_for(one.answered.wait(), 5)
+    assert [one.answers[0][0].remaining for one in asks] == [99, 98, 97, 96, 95]
+    assert store.stats.batches == 2
+    few = [Ask(store, (b"{d}",), (rule(100),)) for _ in range(2)]
+    for one in few:
+        await asyncio.wait_for(one.answered.wait(), 5)
+    assert store.stats.batches == 3
+
+
 async def test_a_batch_has_at_most_the_configured_decisions_and_limits(store_url: str, open_store: OpenStore) -> None:
     store = await open_store(store_url, max_batch_decisions=8, max_batch_limits=12)
     asks = [Ask(store, (b"{c}a", b"{c}b", b"{c}d"), (rule(100),) * 3) for _ in range(40)]
