@@ -1,5 +1,6 @@
 """What the charts make: valid for Kubernetes, safe to run, and bad values refused by name."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,25 @@ BAD = [
 ]
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request) -> tuple[Path, dict[str, Any]]:
-    chart, values = request.param
-    return chart, with_required(chart, values)
+@pytest.fixture(params=CASES)
+def case(request) -> str:
+    return request.param
+
+
+@functools.cache
+def rendered(case: str) -> list[dict[str, Any]]:
+    chart, values = CASES[case]
+    return render(chart, with_required(chart, values))
 
 
 @pytest.fixture
 def manifests(case) -> list[dict[str, Any]]:
-    return render(*case)
+    return rendered(case)
 
 
 def test_charts_lint_without_a_warning(case):
-    chart, values = case
-    report = helm_python.lint(chart, values, strict=True)
+    chart, values = CASES[case]
+    report = helm_python.lint(chart, with_required(chart, values), strict=True)
     assert report["total_charts_linted"] == 1
     assert not report["errors"]
     # an icon is for catalogues that show charts to strangers
