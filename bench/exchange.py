@@ -221,10 +221,13 @@ async def _strict(limit: int, per_second: int, delay_ms: int, algorithm: str) ->
             await asyncio.sleep(WINDOW_S - time.time() % WINDOW_S)
             window = time.time() // WINDOW_S
             given = dict.fromkeys(names, 0)
-            asked = 0
+            asked = degraded = 0
 
             async def one(region: str) -> None:
-                given[region] += await regions.allowed(region)
+                nonlocal degraded
+                answer = await regions.check(region)
+                given[region] += answer["allowed"]
+                degraded += answer["degraded"]
 
             begun, chance = time.monotonic(), random.Random(1)
             async with asyncio.TaskGroup() as group:
@@ -234,7 +237,10 @@ async def _strict(limit: int, per_second: int, delay_ms: int, algorithm: str) ->
                     await asyncio.sleep(max(0.0, begun + asked / per_second - time.monotonic()))
             total = sum(given.values())
             told = {name: (await regions.status(name))["rights"]["asked"] for name in names}
-            print(f"{algorithm}: asked {asked}, admitted {given}, {total} of {limit}: {total / limit:.1%}; asks {told}")
+            print(
+                f"{algorithm}: asked {asked}, admitted {given}, {total} of {limit}, {total / limit:.1%}; "
+                f"questions {told}, without the store {degraded}"
+            )
 
 
 @app.command()

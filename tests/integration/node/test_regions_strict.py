@@ -1,10 +1,15 @@
 """Strict limits over several regions with a real store each: rights move, and never make more than the limit."""
 
 import asyncio
+import contextlib
+import time
 
+import httpx
 import pytest
 
-from tests.servers.node import rule
+from contract.config import Ack, Client, Plan
+from data_plane.node import Node
+from tests.servers.node import HOUR_US, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
 
 THREE = NAMES[:3]
@@ -104,3 +109,39 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
         await regions.until(is_new)
         assert (await regions.remaining("eu-west"))["exact"] == 0
         await regions.until(owns, 10)
+
+
+async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store(tmp_path, valkey_url):
+    limits = [
+        rule(1, "exact", 100, mode="strict", algorithm="fixed_window", on_store_failure="closed"),
+        rule(2, "local", 5, algorithm="fixed_window"),
+    ]
+    config = [Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p"), key_of("acme", "tg_acme")]
+    async with contextlib.AsyncExitStack() as stack:
+        answers = []
+        for revision in (2, 1):
+            snapshot = tmp_path / str(revision)
+            await write_snapshot(snapshot, config, revision)
+            node = Node(settings_for(snapshot, valkey_url, node=f"n{revision}"))
+            url = await stack.enter_async_context(serving(node))
+            client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False))
+            answers.append((await client.post("/v1/check", json={"api_key": "tg_acme", "explain": True})).json())
+        newer, older = answers
+        assert newer["allowed"]
+        assert (older["allowed"], older["violated-policies"], older["retry_after_s"]) == (False, ["exact"], 1)
+        assert (await client.get("/v1/status")).json()["rights"]["refused"] == {"marker": 1}
+
+
+async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, valkey_url):
+    exact = rule(1, "exact", 100, mode="strict", algorithm="fixed_window", shares={"us-east": 60, "eu-west": 40})
+    snapshot = tmp_path / "snapshot"
+    await write_snapshot(snapshot, [Plan(plan="p", limits=(exact,))], 5)
+    node = Node(settings_for(snapshot, valkey_url))
+    async with serving(node):
+        told = await node._peering.standings.confirmed(Ack(node="n1", revision=5, digest=""))
+        now_us = time.time_ns() // 1_000
+        assert told.effective.keys() == {1}
+        assert 0 < told.effective[1] - now_us <= HOUR_US + 1_000_000
+        assert told.effective[1] % HOUR_US == 0
+        again = await node._peering.standings.confirmed(Ack(node="n1", revision=6, digest=""))
+        assert again.effective == {}, "nothing changed since"

@@ -1,0 +1,88 @@
+"""A strict limit as a region enforces it: schedules, terms, and whose limit a key belongs to."""
+
+from contract.config import Client, Override, Plan, Region
+from contract.limits import LimitRule, ShareStep
+from data_plane.domain.config_set import ConfigSet
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.regions.keys import StrictLimits
+from data_plane.domain.regions.limits import effective_us, most_units, moves_rights, scaled, schedule_of
+from data_plane.domain.regions.quotas import quota_at
+from data_plane.domain.regions.standing import Standing
+from data_plane.domain.wire import params_end
+from tests.servers.node import document_of, rule
+
+HOUR_US = 3_600_000_000
+NOW_US = 1_700_000_000_000_000
+
+
+def strict(**members) -> LimitRule:
+    known = {"mode": "strict", "algorithm": "fixed_window", "shares": {"us-east": 600, "eu-west": 400}}
+    id, name = members.pop("id", 7), members.pop("name", "exact")
+    return rule(id, name, 1_000, **{**known, **members})
+
+
+def test_without_steps_a_region_owns_its_share_under_every_id():
+    assert [quota_at(schedule_of(strict(), "us-east"), id).share for id in (0, 10**6)] == [600, 600]
+    assert quota_at(schedule_of(strict(), "mars"), 5).share == 0
+
+
+def test_a_step_holds_from_the_first_window_that_begins_after_it():
+    steps = (
+        ShareStep(limit=1_000, shares={"us-east": 600, "eu-west": 400}),
+        ShareStep(from_us=NOW_US, limit=1_000, shares={"us-east": 100, "eu-west": 400}),
+    )
+    schedule = schedule_of(strict(steps=steps), "us-east")
+    current = NOW_US // HOUR_US
+    assert [quota_at(schedule, id).share for id in (current - 1, current, current + 1)] == [600, 600, 100]
+    exactly = (steps[0], ShareStep(from_us=(current + 1) * HOUR_US, limit=1_000, shares={"us-east": 1}))
+    assert quota_at(schedule_of(strict(steps=exactly), "us-east"), current + 1).share == 1
+
+
+def test_a_bucket_is_split_by_capacity():
+    bucket = strict(algorithm="token_bucket", burst=10, shares={"us-east": 2, "eu-west": 1})
+    assert [schedule_of(bucket, name)[0].share for name in ("us-east", "eu-west")] == [7, 3]
+    assert moves_rights(bucket)
+    slow = strict(algorithm="token_bucket", burst=10**6, window_us=366 * 86_400_000_000)
+    assert not moves_rights(slow), "its parts would not be exact"
+
+
+def test_a_cut_holds_from_the_first_window_that_no_clock_has_reached():
+    boundary_us = (NOW_US // HOUR_US + 1) * HOUR_US
+    assert effective_us(strict(), NOW_US) == boundary_us
+    assert effective_us(strict(), boundary_us - 500_000) == boundary_us + HOUR_US
+
+
+def test_another_limit_keeps_proportions_and_never_more_than_the_whole():
+    steps = (ShareStep(limit=1_000, shares={"us-east": 333, "eu-west": 667}),)
+    small = scaled(strict(steps=steps), 10, None)
+    assert (small.limit, small.steps[0].shares) == (10, {"us-east": 3, "eu-west": 6})
+    assert most_units(small) == 10
+
+
+def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
+    limits = (strict(), strict(id=8, name="by-address", scope="ip"), rule(9, "open", 5, mode="shared"))
+    override = {"exact": Override(limit=500)}
+    config = ConfigSet.empty().with_changes(
+        map(
+            document_of,
+            [
+                Plan(plan="p", limits=limits), Client(client="a b", plan="p", overrides=override),
+                Client(client="c", plan="p"), Region(region="us-east"), Region(region="eu-west"),
+            ],
+        )
+    )  # fmt: skip
+    index = RuleIndex.of("us-east", config)
+    found = StrictLimits("us-east", lambda: index, lambda: 3)
+    assert found.of_key(b"{c}7", 0.0).rule.limit == 1_000
+    assert found.of_key(b"{a b}7", 0.0).rule.limit == 500
+    assert found.of_key(b"{i:10.0.0.1}8", 0.0).rule.limit == 1_000
+    assert found.of_key(b"{i:2001:db8::/48}8", 0.0).rule.limit == 16_000
+    assert [found.of_key(key, 0.0) for key in (b"{c}9", b"{c}1000", b"no key", b"")] == [None] * 4
+
+
+def test_terms_are_read_to_their_end():
+    index = RuleIndex.of("us-east", ConfigSet.empty().with_changes([document_of(Plan(plan="p", limits=(strict(),)))]))
+    index.book.stand(Standing(revision=3, rights=True))
+    terms = StrictLimits("us-east", lambda: index, lambda: 3).of_key(b"{c}7", 0.0).terms
+    for item in (terms.decide(), terms.basis(), terms.known("eu-west", 5, 6)):
+        assert params_end(b"?" * 9 + item + b"more", 9) == 9 + len(item)
