@@ -15,7 +15,8 @@ from data_plane.api.metrics import counter, gauge
 from data_plane.services.answering import Answering
 from data_plane.services.decide import Decider
 from data_plane.services.ports import Clock
-from data_plane.services.usage import UsageFlusher, UsageShipper
+from data_plane.services.usage import UsageFlusher
+from data_plane.services.usage_shipping import UsageShipper
 from data_plane.services.usage_tally import UsageTally
 from data_plane.settings import Settings
 

@@ -7,7 +7,7 @@ import msgspec
 
 from contract.questions import NodeAnswer, Question, Questions
 from contract.usage import Shipment, ShipmentAnswer
-from data_plane.services.usage import ControlPlaneAwayError
+from data_plane.services.usage_shipping import ControlPlaneAwayError
 
 PATH = "/internal/v1/usage"
 TIMEOUT_S = 15.0

@@ -18,7 +18,7 @@ from data_plane.domain.regions.wire import REFUSED
 from data_plane.domain.routes import UNMATCHED
 from data_plane.domain.subjects import generation_end, part
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
-from data_plane.services.usage import ControlPlaneAwayError
+from data_plane.services.usage_shipping import ControlPlaneAwayError
 
 log = structlog.get_logger()
 WAIT_S = 20.0

@@ -1,24 +1,16 @@
-"""Usage on its way: from the node's counts to the region's stream each second, from there to the control plane.
+"""Usage on its way, first half: from the node's counts to the region's stream, each second.
 
 A batch keeps its name (node, incarnation, sequence) however often it is written or sent, and whoever sends it: the
 control plane takes each name once. What cannot be written stays here; what cannot be sent stays in the stream.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
 
-from contract.usage import (
-    MAX_BATCHES,
-    MAX_SHIPMENT_BYTES,
-    Place,
-    ShipmentAnswer,
-    UsageBatch,
-    UsageCell,
-    pack,
-)
+from contract.usage import Place, UsageBatch, UsageCell, pack
 from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.services.usage_tally import Callers, Open, UsageTally, place_of
 
@@ -29,9 +21,6 @@ SLOW_FLUSH_EVERY_S = 5.0
 """While the stream is more than half full: fewer and larger batches, so that its room lasts for hours."""
 CELLS_A_BATCH = 500
 """What is packed in one go: about a millisecond, in which nothing is decided."""
-SHIP_EVERY_S = 1.0
-SAY_COMPLETE_EVERY_S = 3.0
-LONGEST_BACKOFF_S = 15.0
 MAX_HELD_CELLS = 200_000
 HOUR_US = 3_600_000_000
 _A_LITTLE_US = 250_000
@@ -78,18 +67,6 @@ class UsageStream(Protocol):
 
     async def set_aside(self, packed: bytes, reason: str) -> None:
         """Keep a batch that the control plane will never take, for whoever looks into it."""
-        ...
-
-
-class ControlPlaneAwayError(Exception):
-    """The control plane did not answer, or could not take the shipment now."""
-
-
-class UsageSink(Protocol):
-    """The way to the control plane."""
-
-    async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
-        """Deliver batches; when this returns they are committed. Raises ``ControlPlaneAwayError``."""
         ...
 
 
@@ -219,88 +196,3 @@ class UsageFlusher:
             until_ms=now_us // 1_000, places=tuple(places), cells=tuple(cells),
         )  # fmt: skip
         return _Written(pack(batch), requests)
-
-
-class UsageShipper:
-    """Sends the region's stream to the control plane, while this node has the lease on it.
-
-    ``random`` gives floats in [0, 1) for jitter.
-    """
-
-    def __init__(
-        self, node: str, stream: UsageStream, sink: UsageSink, clock: Clock, random: Callable[[], float]
-    ) -> None:
-        self._node = node
-        self._stream = stream
-        self._sink = sink
-        self._clock = clock
-        self._random = random
-        self._said_complete_us = 0
-        self.has_lease = False
-        """Whether this node ships for the region now."""
-        self.lag_s = 0.0
-        """How long the oldest batch in the stream had waited when this node last looked; 0 where another one ships."""
-        self.shipped_batches = 0
-        self.refused_batches = 0
-        self.failures = 0
-
-    async def run(self) -> None:
-        """Ship every second while there is something to ship, for ever."""
-        backoff_s = SHIP_EVERY_S
-        while True:
-            try:
-                # A node whose line is down lets its lease run out, so that another one tries.
-                self.has_lease = await self._stream.hold_lease(self._node)
-                if self.has_lease:
-                    await self.ship()
-                else:
-                    self.lag_s = 0.0
-                backoff_s = SHIP_EVERY_S
-            except StoreUnavailableError as error:
-                log.debug("usage_not_shipped", reason=error.reason)
-            except ControlPlaneAwayError as error:
-                if not self.failures:
-                    log.warning("usage_not_shipped", reason=str(error))
-                self.failures += 1
-                backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
-            await asyncio.sleep(SHIP_EVERY_S + self._random() * (backoff_s - SHIP_EVERY_S))
-
-    async def ship(self) -> None:
-        """Send all that is in the stream now. An entry goes only once the control plane has answered for it."""
-        now_us = self._clock.now_us()
-        # read before the stream is: what was flushed by then is in it
-        until_us = await self._stream.flushed_until_us(now_us)
-        until_ms = None if until_us is None else until_us // 1_000
-        while True:
-            entries = await self._stream.oldest(MAX_BATCHES)
-            self.lag_s = _waited_s(entries[0].id, now_us) if entries else 0.0
-            part = _that_fits(entries)
-            at_end = len(part) == len(entries) < MAX_BATCHES
-            if not part and now_us - self._said_complete_us < SAY_COMPLETE_EVERY_S * 1e6:
-                return
-            answer = await self._sink.ship([entry.packed for entry in part], until_ms if at_end else None)
-            for refused in answer.refused:
-                self.refused_batches += 1
-                log.error("usage_batch_refused", reason=refused.reason)
-                await self._stream.set_aside(part[refused.position].packed, refused.reason)
-            await self._stream.settle([entry.id for entry in part])
-            self.shipped_batches += len(part)
-            if at_end:
-                self._said_complete_us = now_us
-                return
-            await self._stream.hold_lease(self._node)
-
-
-def _waited_s(entry_id: bytes, now_us: int) -> float:
-    """Since when an entry is in the stream: its id begins with the store's milliseconds since the epoch."""
-    return max(0.0, now_us / 1_000_000 - int(entry_id.partition(b"-")[0]) / 1_000)
-
-
-def _that_fits(entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
-    """As many of the oldest as a shipment may hold; at least one."""
-    size = 0
-    for number, entry in enumerate(entries):
-        size += len(entry.packed) + 8
-        if size > MAX_SHIPMENT_BYTES and number:
-            return entries[:number]
-    return entries

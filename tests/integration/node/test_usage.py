@@ -19,8 +19,10 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.routes import UNMATCHED
 from data_plane.services import usage as usage_module
+from data_plane.services import usage_shipping
 from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.usage import ControlPlaneAwayError, UsageFlusher, UsageShipper
+from data_plane.services.usage import UsageFlusher
+from data_plane.services.usage_shipping import ControlPlaneAwayError, UsageShipper
 from data_plane.services.usage_tally import UsageTally
 from tests.integration.redis.clusters import start_cluster
 from tests.servers.node import rule
@@ -301,7 +303,7 @@ async def test_one_node_ships_and_another_takes_over(valkey_url: str, control_pl
 async def test_a_shipment_is_bounded_and_the_next_one_takes_the_rest(
     node: Parts, control_plane: ControlPlane, monkeypatch
 ) -> None:
-    monkeypatch.setattr(usage_module, "MAX_BATCHES", 4)
+    monkeypatch.setattr(usage_shipping, "MAX_BATCHES", 4)
     for client in range(10):
         node.pass_(client)
         await node.flush()
