@@ -65,14 +65,11 @@ from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.tokens.first_token import ensure_first_admin
 from control_plane.undo.service import undo
 from control_plane.usage.demand import demand
-from control_plane.usage.endpoints import router as usage_router
-from control_plane.usage.node_endpoints import router as usage_node_router
 from control_plane.usage.partitions import Partitions
-from control_plane.usage.plan_endpoints import router as usage_plan_router
 from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.rollup import usage_jobs
+from control_plane.usage.routers import USAGE_ROUTERS
 from control_plane.usage.webhooks.delivery import Deliverer
-from control_plane.usage.webhooks.endpoints import router as usage_webhooks_router
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.body_limit import BodyLimit
@@ -199,10 +196,7 @@ def create_app(settings: Settings) -> FastAPI:
         load_router,
         blocks_router,
         enforcement_router,
-        usage_router,
-        usage_plan_router,
-        usage_webhooks_router,
-        usage_node_router,
+        *USAGE_ROUTERS,
     ):
         app.include_router(router)
     problems.install(app)

@@ -1,0 +1,8 @@
+"""Every route of usage, for the composition root."""
+
+from control_plane.usage.endpoints import router as reading
+from control_plane.usage.node_endpoints import router as of_nodes
+from control_plane.usage.plan_endpoints import router as against_limits
+from control_plane.usage.webhooks.endpoints import router as webhooks
+
+USAGE_ROUTERS = (reading, against_limits, webhooks, of_nodes)
