@@ -99,7 +99,7 @@ class _Frame:
 
     def _points(self, values: Sequence[float]) -> str:
         places = (
-            f"{self._x(second):.1f},{self._top + _PANEL * (1 - min(1.0, value / self._most)):.1f}"
+            f"{self._x(second):.0f},{self._top + _PANEL * (1 - min(1.0, value / self._most)):.0f}"
             for second, value in enumerate(values)
         )
         return " ".join(places)
