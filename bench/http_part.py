@@ -122,7 +122,7 @@ def measure_variant(
         client = held.enter_context(store_client(place.store.url))
         empty(client)
         server = held.enter_context(running(variant, place))
-        if variant.is_tidegate and not (variant.subrequests or variant.denies):
+        if variant.is_usual_node:
             verify_node(server)
         run = VariantRun(place, server, client, repetition)
         run.warm_up()

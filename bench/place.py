@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine import Cores, bound_to, favour, pick_cores
+from bench.peered import Peered
+from bench.peered import prepare as prepare_peered
 from bench.snapshot import write_snapshot
 from bench.workload import BATCH, LIMITS, write_bodies, write_subrequests
 from tidegate.stack.child import wait_until_ready
@@ -30,6 +32,7 @@ class Place:
     public_key: str
     bodies: dict[tuple[str, int], Path]
     """Request bodies by plan and checks a request."""
+    peered: Peered
     subrequests: Path
     """What a gateway asks by forward-auth for clients of the first plan."""
 
@@ -49,6 +52,7 @@ def prepared_place() -> Iterator[Place]:
                 snapshot=snapshot,
                 public_key=asyncio.run(write_snapshot(snapshot)),
                 bodies={(plan, size): write_bodies(directory, plan, size) for plan in LIMITS for size in (1, BATCH)},
+                peered=prepare_peered(directory),
                 subrequests=write_subrequests(directory, "one"),
             )
     finally:

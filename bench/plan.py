@@ -6,14 +6,21 @@ from dataclasses import dataclass
 from bench.http_part import MOST_CONNECTIONS
 from bench.results import Cell, Load
 from bench.variant import Variant
-from bench.variants import fastapi_limits, fastapi_redis, nginx_constant, tidegate_fastapi, tidegate_lane
+from bench.variants import (
+    fastapi_limits,
+    fastapi_redis,
+    nginx_constant,
+    tidegate_fastapi,
+    tidegate_lane,
+    tidegate_shared,
+)
 from bench.workload import BATCH
 
 BASELINE = fastapi_redis.VARIANT
 FLOOR = nginx_constant.VARIANT
 DOOR = tidegate_fastapi.VARIANT
 LANE = tidegate_lane.VARIANT
-ASKED_OTHERWISE = (tidegate_lane.AUTHORIZE, tidegate_lane.DENIED)
+ASKED_OTHERWISE = (tidegate_lane.AUTHORIZE, tidegate_lane.DENIED, tidegate_shared.VARIANT)
 COMPARED = (BASELINE, fastapi_limits.SLIDING, fastapi_limits.MOVING, FLOOR)
 VARIANTS = (*COMPARED, DOOR, LANE, *ASKED_OTHERWISE)
 

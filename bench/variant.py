@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,13 @@ class Variant:
     is_tidegate: bool = False
     subrequests: bool = False
     denies: bool = False
+    beside: Callable[[Place], AbstractContextManager[None]] | None = None
+    """What else has to run while it does, on the other core."""
+
+    @property
+    def is_usual_node(self) -> bool:
+        """A node of ours that answers checks and allows them, with nobody else taking from its counts."""
+        return self.is_tidegate and self.beside is None and not (self.subrequests or self.denies)
 
     @property
     def ready_path(self) -> str:
@@ -71,6 +79,11 @@ def python_module(module: str) -> list[str | Path]:
 @contextlib.contextmanager
 def running(variant: Variant, place: Place) -> Iterator[Server]:
     """Start a variant alone on its core; the store is empty."""
+    with variant.beside(place) if variant.beside is not None else contextlib.nullcontext():
+        yield from _running(variant, place)
+
+
+def _running(variant: Variant, place: Place) -> Iterator[Server]:
     launch = variant.launch(place, free_ports(1)[0])
     child = Child(variant.name, launch.command, env=launch.env, log_path=place.directory / f"{variant.name}.log")
     with bound_to(place.cores.server):

@@ -2,7 +2,7 @@
 
 import hashlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,9 +83,10 @@ def write_bodies(directory: Path, plan: str, batch: int) -> Path:
     return path
 
 
-def config_changes() -> Iterator[Change]:
+def config_changes(regions: Iterable[Region] = (Region(region=REGION),)) -> Iterator[Change]:
     """The configuration of the node under test, as documents."""
-    yield _change("region", REGION, Region(region=REGION))
+    for region in regions:
+        yield _change("region", region.region, region)
     yield _change("backend", "api", Backend(backend="api"))
     for number in range(ROUTES):
         name = f"get-resource{number}"

@@ -1,10 +1,8 @@
 """What a node under test finds in its environment: its config from a snapshot, the control plane away."""
 
-import hashlib
-
+from bench.peered import credential_of
 from bench.place import Place
 from bench.workload import REGION
-from contract.credentials import make_credential
 from tidegate.stack.ports import LOOPBACK
 
 NOWHERE = f"http://{LOOPBACK}:9"  # the discard port: refused at once, and tried again every few seconds
@@ -21,7 +19,7 @@ def node_env(place: Place, port: int) -> dict[str, str]:
         "TIDEGATE_REDIS_URL": place.store.url,
         "TIDEGATE_CONTROL_PLANE_URL": NOWHERE,
         "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": place.public_key,
-        "TIDEGATE_REGION_CREDENTIAL": make_credential("region", hashlib.sha256(b"bench").digest()),
+        "TIDEGATE_REGION_CREDENTIAL": credential_of(REGION),
         "TIDEGATE_SNAPSHOT_FILE": str(place.snapshot),
         "TIDEGATE_DRAIN_S": "0",
         "TIDEGATE_TRUST": "network",

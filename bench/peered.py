@@ -1,0 +1,42 @@
+"""A second region beside the node under test: the same configuration with a peer, and where each is reached."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.snapshot import write_snapshot
+from bench.workload import REGION, config_changes
+from contract.config import Region
+from contract.credentials import make_credential, region_public_key
+from tidegate.stack.ports import LOOPBACK, free_ports
+
+PEER = "elsewhere"
+
+
+class Peered(NamedTuple):
+    """The snapshot that both start from, its key, and the ports of the node under test and of its peer."""
+
+    snapshot: Path
+    public_key: str
+    port: int
+    peer_port: int
+
+
+def credential_of(region: str) -> str:
+    """A region's credential, the same in every run: it protects nothing here."""
+    return make_credential("region", hashlib.sha256(region.encode()).digest())
+
+
+def prepare(directory: Path) -> Peered:
+    """Choose ports and write the snapshot."""
+    ports = dict(zip((REGION, PEER), free_ports(2), strict=True))
+    regions = [
+        Region(
+            region=region, peer_url=f"http://{LOOPBACK}:{port}", public_key=region_public_key(credential_of(region))
+        )
+        for region, port in ports.items()
+    ]  # fmt: skip
+    snapshot = directory / "peered-snapshot"
+    public_key = asyncio.run(write_snapshot(snapshot, config_changes(regions)))
+    return Peered(snapshot, public_key, ports[REGION], ports[PEER])
