@@ -70,6 +70,7 @@ FULL: dict[Path, dict[str, Any]] = {
             "tls": {"existingSecret": "node-tls"},
         },
         "settings": {"REDIS_DEADLINE_MS": 40},
+        "rls": {"enabled": True, "mapping": "# as it is\n"},
         "store": {"bundled": {"persistence": {"storageClass": "fast"}, "nodeSelector": {"pool": "data"},
                               "tolerations": [{"operator": "Exists"}],
                               "affinity": {"podAntiAffinity": {}}}},

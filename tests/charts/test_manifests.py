@@ -34,6 +34,7 @@ BAD = [
     (DATA_PLANE, {"resources": {"limits": {"memory": "lots"}}}, "resources/limits/memory"),
     (DATA_PLANE, {"image": {"digest": "sha256:short"}}, "image/digest"),
     (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress/paths"),
+    (DATA_PLANE, {"rls": {"port": 8101}}, "rls/port"),
     (DATA_PLANE, {"settings": {"TIDEGATE_PORT": "1"}}, "TIDEGATE_PORT"),
     (DATA_PLANE, {"podDisruptionBudget": {"maxUnavailable": "some"}}, "podDisruptionBudget/maxUnavailable"),
     (DATA_PLANE, {"credential": {"existingSecret": ""}}, "credential"),
@@ -159,6 +160,20 @@ def test_a_changed_credential_restarts_nodes():
         return template["metadata"]["annotations"]["checksum/secrets"]
 
     assert checksum("one") != checksum("two")
+
+
+def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
+    manifests = render(
+        DATA_PLANE, with_required(DATA_PLANE, {"rls": {"enabled": True, "port": 9191, "mapping": "x = 1"}})
+    )
+    ports = {port["name"]: port["port"] for port in manifest(manifests, "Service", "edge")["spec"]["ports"]}
+    pod = manifest(manifests, "Deployment")["spec"]["template"]["spec"]
+    env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
+    assert ports["grpc"] == int(env["TIDEGATE_RLS_PORT"]) == pod["containers"][0]["ports"][1]["containerPort"] == 9191
+    mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert env["TIDEGATE_RLS_MAPPING_FILE"] == mounted["rls"] + "/mapping.toml"
+    assert manifest(manifests, "ConfigMap", "edge-rls")["data"] == {"mapping.toml": "x = 1"}
+    assert "rls" not in str(render(DATA_PLANE, with_required(DATA_PLANE, {})))
 
 
 def test_nodes_get_time_to_drain():
