@@ -1,0 +1,36 @@
+"""Strict limits of the whole stack: made by the admin API, enforced by processes, moved between regions."""
+
+import httpx
+
+from tests.servers.stack import Stack, wait_for
+
+LIMIT = 20
+
+
+def test_a_region_uses_the_whole_of_a_strict_limit_and_nobody_more(stack: Stack) -> None:
+    key = stack.client_with_limit("exact", LIMIT, mode="strict", algorithm="fixed_window")
+    admitted = 0
+
+    def use(region: str) -> bool:
+        nonlocal admitted
+        answer = httpx.post(f"{stack.node(region).url}/v1/check", json={"api_key": key}, trust_env=False)
+        admitted += answer.status_code == 200
+        return admitted == LIMIT
+
+    # more than its own half: the rest is asked for while it lasts
+    wait_for(lambda: use("us-east"), 10, f"{LIMIT} admissions in one region")
+    assert [use(region) for region in ("us-east", "eu-west") for _ in range(5)] == [True] * 10
+    assert admitted == LIMIT
+    answer = httpx.get(f"{stack.node('us-east').url}/v1/status", trust_env=False).json()
+    assert answer["rights"]["incarnation"]
+
+
+def test_shares_move_once_the_region_that_loses_has_cut(stack: Stack) -> None:
+    stack.client_with_limit("moving", 1000, mode="strict", algorithm="fixed_window", window_s=1)
+    quota = "/v1/quotas/plan-moving/hourly"
+    stack.put(quota, {"shares": {"us-east": 0.9, "eu-west": 0.1}})
+
+    def settled() -> bool:
+        return stack.admin.get(quota).json().get("in_force") == {"us-east": 900, "eu-west": 100}
+
+    wait_for(settled, 20, "the shares to have moved")
