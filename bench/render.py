@@ -23,8 +23,8 @@ you rely on any of them; what carries over best are the ratios, because everythi
 - {clients:,} clients with a key and an address each ask in turn for one of {routes} routes, with the body that the
   API's description shows (`api_key`, `ip`, `method`, `path`, `cost`). The limits are so high that nothing is denied.
   All servers get the same bytes. Three variants of the lane differ: forward-auth by GET with the key and the address in
-  headers, as gateways ask; clients that have used up a limit of 1 an hour, so that all are denied; and a node whose limit
-  is shared with a region (a node and a Valkey of its own, beside the load) that is told what each client uses.
+  headers, as gateways ask; clients that have used up a limit of 1 an hour, so that all are denied; and a node whose
+  limit is shared with a region (a node and a Valkey of its own, beside the load) that is told what each client uses.
 - The node starts from its signed snapshot with everything at its default: all headers, metrics, deadlines. Before
   it is measured, the benchmark checks that it counts in the store and shows all of its headers; afterwards, that it
   counted as many decisions as were answered.

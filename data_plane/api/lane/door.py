@@ -1,6 +1,6 @@
 """What the lane hands requests to. The door knows limits and JSON; the lane knows HTTP and nothing else."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from data_plane.api.lane.head import Fields, Head
 
@@ -84,18 +84,20 @@ def new_exchange(kind: type[Exchange], asker: Asker, head: Head, body: bytes) ->
 
 
 class Door(Protocol):
-    """Each method calls ``exchange.respond`` exactly once, at once or later. It should not raise: the lane answers
-    500 and logs if it does. What isn't answered holds back later requests of its connection, and a graceful stop.
+    """What it is handed is an ``Exchange``, or of its own type where it has ``exchange_types``.
+
+    Each method calls ``exchange.respond`` exactly once, at once or later. It should not raise: the lane answers 500 and
+    logs if it does. What isn't answered holds back later requests of its connection, and a graceful stop.
     """
 
-    def check(self, exchange: Exchange) -> None:
+    def check(self, exchange: Any, /) -> None:
         """``POST /v1/check``; the body has at most 64 KiB."""
         ...
 
-    def check_batch(self, exchange: Exchange) -> None:
+    def check_batch(self, exchange: Any, /) -> None:
         """``POST /v1/check/batch``; the body has at most 1 MiB."""
         ...
 
-    def authorize(self, exchange: Exchange) -> None:
+    def authorize(self, exchange: Any, /) -> None:
         """Any method on ``/v1/authorize`` (with or without a query) and on ``/v1/authorize/{path}``."""
         ...
