@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, Counts, signed_counts
+from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Counts, signed_counts
 from contract.credentials import is_signed_by
 from contract.rights import (
     MAX_ASKS,
@@ -30,6 +30,8 @@ from data_plane.services.rights import RightsDesk
 T = TypeVar("T")
 
 MAX_UNPACKED_BYTES = 1024 * 1024
+MAX_LIFE_BYTES = 100
+"""Names of regions and of lives of their stores are shorter."""
 _counts = msgspec.msgpack.Decoder(Counts)
 _asks = msgspec.msgpack.Decoder(Asks)
 
@@ -59,8 +61,10 @@ class PeerDoor:
             self._fits(sender, counts.region, counts.version, PROTOCOL_VERSION, counts.sent_at)
             if len(counts.cells) > MAX_CELLS:
                 raise self._refused("too_large", 413, f"more than {MAX_CELLS} cells")
-            if any(cell.taken < 0 or not 0 <= cell.returned <= cell.taken for cell in counts.cells):
+            if any(not 0 <= cell.returned <= cell.taken for cell in counts.cells):
                 raise self._refused("implausible", 400, "a cell gave back more than was taken")
+            if not _is_storable(counts):
+                raise self._refused("implausible", 400, "a name or a figure that no region has")
             return json_answer(await self._reconciler.receive(counts))
         except InputError as error:
             return error.answer()
@@ -127,6 +131,20 @@ class PeerDoor:
     def _refused(self, reason: str, status: int, detail: str) -> InputError:
         self.refused_by_reason[reason] += 1
         return InputError(status, detail)
+
+
+def _is_storable(counts: Counts) -> bool:
+    """Whether everything fits where the scripts put it."""
+    return (
+        len(counts.incarnation.encode()) <= MAX_LIFE_BYTES
+        and len(counts.of.encode()) <= 2 * MAX_LIFE_BYTES
+        and len(counts.complete) <= SLICES
+        and all(0 <= as_of_us < 2**53 for _, as_of_us in counts.complete)
+        and all(
+            0 < len(cell.key) <= MAX_KEY_BYTES and 0 <= cell.window < 2**53 and cell.taken < 2**53
+            for cell in counts.cells
+        )
+    )
 
 
 def _is_plausible(ask: Ask) -> bool:

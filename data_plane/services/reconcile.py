@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
-from contract.limits import capacity
+from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us
 from data_plane.domain.counts_wire import Collected
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.peers import PeerNews
@@ -36,7 +36,8 @@ MAX_KNOWN = 100_000
 SWEEP_EVERY_S = 300.0
 """Anti-entropy: at least this often everything is told again, slowly."""
 IMPLAUSIBLE = 64
-"""A cell of more than this many times what its limit admits is refused: no change of a limit explains it."""
+"""A cell of more than this many times what its limit admits is refused: no change of a limit explains it. A bucket's
+cell counts all that was taken since its birth, so what filled since then counts with it."""
 
 
 class MarkedKey(NamedTuple):
@@ -45,6 +46,13 @@ class MarkedKey(NamedTuple):
     key: bytes
     since_us: int
     own: Collected
+
+
+class Marks(NamedTuple):
+    """Counters of a slice with news, oldest first. ``rest_us``: since when the others wait, 0 where these are all."""
+
+    keys: Sequence[MarkedKey]
+    rest_us: int
 
 
 class PeerCounter(NamedTuple):
@@ -88,8 +96,8 @@ class CountStore(Protocol):
         """The name of this life of the store: another one after its data was lost."""
         ...
 
-    async def marked(self, slice: int) -> Sequence[MarkedKey]:
-        """The counters of a slice that have waited longest, oldest first, at most a bounded number."""
+    async def marked(self, slice: int) -> Marks:
+        """The counters of a slice that have waited longest, at most a bounded number."""
         ...
 
     async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
@@ -199,12 +207,16 @@ class Reconciler:
 
     async def run(self) -> None:
         """Tick, for ever. A store that is away ends a tick, not the loop."""
+        trouble: str | None = None
         while True:
             started_s = self._clock.now_us() / 1e6
             try:
                 await self.tick()
+                trouble = None
             except StoreUnavailableError as error:
-                log.warning("reconcile_tick_failed", reason=error.reason)
+                if error.reason != trouble:
+                    log.warning("reconcile_tick_failed", reason=error.reason)
+                trouble = error.reason
             took_s = self._clock.now_us() / 1e6 - started_s
             await asyncio.sleep(max(0.02, TICK_S - took_s))
 
@@ -236,8 +248,10 @@ class Reconciler:
         keys: dict[int, dict[str, MarkedKey]] = {}
         for number in self._tellers:
             marked = await self._store.marked(number)
-            due[number], waiting_us[number] = self._due(marked, now_us)
-            keys[number] = {one.key.decode("latin-1"): one for one in marked}
+            due[number], waiting_us[number] = self._due(marked.keys, now_us)
+            if marked.rest_us:
+                waiting_us[number] = min(waiting_us[number], marked.rest_us)
+            keys[number] = {one.key.decode("latin-1"): one for one in marked.keys}
         for name, url in urls.items():
             line = self._lines[name]
             if line.under_way is None or line.under_way.done():
@@ -263,14 +277,15 @@ class Reconciler:
             cells_of.setdefault(cell.key, []).append(cell)
         counters: list[PeerCounter] = []
         again: set[bytes] = set()
+        now_us = self._clock.now_us()
         for key, cells in cells_of.items():
             id = limit_of_key(key)
             params = book.params_by_id.get(id)
             if params is None:
                 again.add(key)  # a limit that is not here yet
                 continue
-            most = IMPLAUSIBLE * max(1, capacity(book.shared_by_id[id]))
-            plausible = tuple(cell for cell in cells if cell.taken < 2**47 and cell.taken - cell.returned <= most)
+            rule = book.shared_by_id[id]
+            plausible = tuple(cell for cell in cells if _is_plausible(cell, rule, now_us))
             self.tally.implausible += len(cells) - len(plausible)
             if plausible:
                 counters.append(PeerCounter(key, params, plausible))
@@ -473,6 +488,13 @@ class Reconciler:
             log.info("peer_connected", peer=name, new_life=is_new)
             line.connected, line.sweeping = True, True
             self._begin_sweep()
+
+
+def _is_plausible(cell: Cell, rule: LimitRule, now_us: int) -> bool:
+    explained = max(1, capacity(rule))
+    if rule.algorithm in BUCKET_ALGORITHMS:  # the window is the birth
+        explained += rule.limit * max(0, now_us - cell.window) // nominal_window_us(rule)
+    return cell.taken < 2**47 and cell.taken - cell.returned <= IMPLAUSIBLE * explained
 
 
 def _version(cells: Sequence[Cell]) -> tuple[tuple[Life, Figures], ...]:

@@ -133,8 +133,8 @@ async def _until_lost(regions):
             await asyncio.sleep(0.05)
 
 
-def message(region="us-east", sent_at=None, cells=(), **members):
-    counts = Counts(region=region, incarnation="x", sent_at=sent_at or time.time(), cells=cells, **members)
+def message(region="us-east", sent_at=None, cells=(), incarnation="x", **members):
+    counts = Counts(region=region, incarnation=incarnation, sent_at=sent_at or time.time(), cells=cells, **members)
     return zlib.compress(msgspec.msgpack.encode(counts))
 
 
@@ -157,6 +157,14 @@ def forged():
         "old": ("us-east", "us-east", message(sent_at=1.0), 400),
         "another version": ("us-east", "us-east", message(version=99), 400),
         "more returned than taken": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", 7, 1, 2),)), 400),
+        "a window without end": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", 2**63, 1),)), 400),
+        "a window before time": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", -1, 1),)), 400),
+        "a count without end": ("us-east", "us-east", message(cells=(Cell(b"{acme}1", 7, 2**64 - 1, 2**64 - 1),)), 400),
+        "a key without end": ("us-east", "us-east", message(cells=(Cell(b"{acme}1" * 1_000, 7, 1),)), 400),
+        "a life without end": ("us-east", "us-east", message(incarnation="x" * 300), 400),
+        "another's life without end": ("us-east", "us-east", message(of="eu-west/" + "x" * 300), 400),
+        "slices without end": ("us-east", "us-east", message(complete=((1, 1),) * 100), 400),
+        "a slice of no time": ("us-east", "us-east", message(complete=((1, -(2**63)),)), 400),
     }
 
 
@@ -226,3 +234,16 @@ async def test_what_no_peer_would_say_is_refused_counted_and_harms_nothing(regio
     metrics = (await west.get("/metrics")).text
     assert 'tidegate_peer_messages_refused_total{reason="implausible_cell"} 2.0' in metrics
     assert 'tidegate_peer_messages_refused_total{reason="bad_signature"} 1.0' in metrics
+
+
+async def test_a_bucket_that_never_fills_up_is_heard_however_much_was_taken_since_its_birth(regions):
+    # 12,900 of a bucket of 200 that gains 2 an hour: what 6,400 hours explain
+    born_us = time.time_ns() // 1_000 - 6_400 * 3_600_000_000
+    west = regions.clients["eu-west"]
+    busy = message(cells=(Cell(b"{acme}2", born_us, 12_900),))
+    assert (await put(west, "/internal/v1/counts", "us-east", "us-east", busy, signed_counts)).status_code == 200
+    assert await regions.take("eu-west", 1) is None
+    more = message(cells=(Cell(b"{other}2", born_us, 10**7),))
+    assert (await put(west, "/internal/v1/counts", "us-east", "us-east", more, signed_counts)).status_code == 200
+    metrics = (await west.get("/metrics")).text
+    assert 'tidegate_peer_messages_refused_total{reason="implausible_cell"} 1.0' in metrics
