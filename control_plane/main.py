@@ -20,8 +20,10 @@ from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.clients.endpoints import router as clients_router
+from control_plane.clients.import_endpoints import router as imports_router
 from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.config_file.endpoints import router as config_file_router
+from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.database import Database, newest_migration
 from control_plane.enforcement.endpoints import router as enforcement_router
@@ -47,7 +49,6 @@ from control_plane.reporters.endpoints import router as reporters_router
 from control_plane.rollout import repository as rollout_repository
 from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.changes import Rollout
-from control_plane.rollout.drift import drift_job
 from control_plane.rollout.endpoints import router as rollout_router
 from control_plane.rollout.engine import RolloutEngine
 from control_plane.rollout.frames import FrameSource
@@ -63,7 +64,10 @@ from control_plane.routes.load_endpoints import router as load_router
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.tokens.first_token import ensure_first_admin
-from control_plane.undo.service import undo
+from control_plane.upkeep.drift import drift_job
+from control_plane.upkeep.expiry import expiry_job
+from control_plane.upkeep.liveness import liveness_job
+from control_plane.upkeep.retention import Kept, retention_job
 from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
@@ -184,6 +188,7 @@ def create_app(settings: Settings) -> FastAPI:
         reporters_router,
         clients_router,
         keys_router,
+        imports_router,
         regions_routes(Regions(redistribute)),
         quotas_router,
         rollout_router,
@@ -258,6 +263,9 @@ def _jobs(
     balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
     return [
         drift_job(database),
+        expiry_job(database, writer),
+        liveness_job(database, settings.heartbeat_s, settings.forget_nodes_after_days),
+        retention_job(database, Kept(settings.tombstone_days, settings.revision_days, settings.audit_days)),
         QuotaMover(database, writer, settings.heartbeat_s, _now_us).job(),
         QuotaBalancer(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
         ended_blocks_job(database, writer),

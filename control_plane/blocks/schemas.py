@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from contract.blocks import ReasonClass
 from control_plane.web.fields import Body, ClientName, Expiry, Name, Text, View
@@ -11,6 +11,8 @@ from control_plane.web.fields import Body, ClientName, Expiry, Name, Text, View
 
 class BlockFields(Body):
     """Whom to refuse: exactly one of `client`, `key_id`, `ip` and `endpoint`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"block": "scraper", "ip": "203.0.113.0/24"}]})
 
     client: ClientName | None = None
     key_id: Annotated[str, StringConstraints(pattern=r"^key_[0-9a-f]{16}$")] | None = None

@@ -89,23 +89,28 @@ async def put(
 
     ``at`` is their place in the body; ``progress`` hears how many are done. A generation stays as it is.
     """
-    rules = {
-        plan.plan: {limit.name: to_rule(limit, ()) for limit in plan.limits}
-        for plan in await plans.all_plans(write.session)
-    }
-    errors = [error for wish in wishes for error in _faults(wish, rules, f"{at}{wish.client}.")]
+    rules = await rules_by_plan(write.session)
+    errors = [error for wish in wishes for error in faults(wish, rules, f"{at}{wish.client}.")]
     if errors:
         raise InvalidError(errors[:100])
     done = 0
     for part in parts_of(wishes):
-        await _put_part(write, part)
+        await put_part(write, part)
         done += len(part)
         if progress is not None:
             progress(done)
         await asyncio.sleep(0)  # streams want their heartbeats meanwhile
 
 
-def _faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str) -> Iterator[FieldError]:
+async def rules_by_plan(session: AsyncSession) -> Mapping[str, Mapping[str, LimitRule]]:
+    """Every plan's rules by the limit's name."""
+    return {
+        plan.plan: {limit.name: to_rule(limit, ()) for limit in plan.limits} for plan in await plans.all_plans(session)
+    }
+
+
+def faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str) -> Iterator[FieldError]:
+    """What is wrong with a wish, by the rules of every plan; ``at`` is its place."""
     of_plan = rules.get(wish.body.plan)
     if of_plan is None:
         yield FieldError(f"{at}plan", f"there is no plan named {wish.body.plan}")
@@ -122,7 +127,8 @@ def _faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: 
             yield FieldError(f"{at}overrides.{name}.{fault.field}", fault.message)
 
 
-async def _put_part(write: ConfigWrite, wishes: Sequence[ClientWish]) -> None:
+async def put_part(write: ConfigWrite, wishes: Sequence[ClientWish]) -> None:
+    """Make or change clients in which no fault is."""
     before = await records(write.session, [wish.client for wish in wishes])
     bodies = [wish.body for wish in wishes]
     values = {

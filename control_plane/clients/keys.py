@@ -29,11 +29,16 @@ def view(row: KeyRow) -> KeyView:
     )
 
 
+def looks_random(secret: str) -> bool:
+    """Whether a secret is not plainly made up of a few characters."""
+    return len(set(secret)) >= MIN_DISTINCT_CHARACTERS
+
+
 async def create(write: ConfigWrite, client: str, body: KeyCreate, *, key_id: str, random: bytes) -> KeyCreated:
     """Give ``client`` a key: a secret made of 32 random bytes, or the one that the body brings."""
     made = make_credential("client_key", random) if body.secret is None and body.secret_sha256 is None else None
     secret = made or body.secret
-    if body.secret is not None and len(set(body.secret)) < MIN_DISTINCT_CHARACTERS:
+    if body.secret is not None and not looks_random(body.secret):
         raise InvalidError([FieldError("secret", "does not look random: it needs at least 128 random bits")])
     sha256 = body.secret_sha256 or secret_sha256(secret or "")
     if await repository.key_by_secret(write.session, sha256) is not None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from contract.limits import MAX_LIMIT
 from control_plane.web.fields import (
@@ -35,6 +35,8 @@ class ClientFields(Body):
 
 class ClientCreate(ClientFields):
     """A new client."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"client": "acme", "plan": "free"}]})
 
     client: ClientName
 
@@ -98,6 +100,38 @@ class KeyCreate(Body):
         if self.secret is not None and self.secret_sha256 is not None:
             raise ValueError("give secret or secret_sha256, not both")
         return self
+
+
+class KeyImport(KeyCreate):
+    """An existing key, as a line of an import."""
+
+    client: ClientName
+
+    @model_validator(mode="after")
+    def _some_secret(self) -> Self:
+        if self.secret is None and self.secret_sha256 is None:
+            raise ValueError("give secret or secret_sha256")
+        return self
+
+
+class LineError(View):
+    """What is wrong with one line of an import, counted from 1."""
+
+    line: int
+    field: str
+    message: str
+
+
+class ImportResult(View):
+    """What became of the lines. The first 100 errors are listed; ``refused`` counts all lines that were not taken."""
+
+    revision: int
+    lines: int
+    made: int
+    changed: int
+    unchanged: int
+    refused: int
+    errors: list[LineError]
 
 
 class KeyCreated(View):

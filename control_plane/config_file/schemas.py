@@ -184,8 +184,17 @@ class ClientEntry(Entry):
     overrides: dict[Name, OverrideEntry] = Field(default={}, max_length=100)
 
 
+_EXAMPLE: dict[str, Any] = {
+    "version": 1,
+    "plans": {"free": {"priority": 10, "limits": {"hourly": {"limit": "1000/h"}}}},
+    "clients": {"acme": {"plan": "free", "external_id": "cus_123"}},
+}
+
+
 class ConfigFile(Body):
     """The configuration. A section that is absent is left alone; an empty one means that there shall be none."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     version: Literal[1]
     regions: dict[Name, RegionEntry] | None = None

@@ -1,10 +1,11 @@
-"""What can be done with limits: those of plans use ``write_row``, those outside plans are a resource of their own."""
+"""What can be done with limits: those of plans use ``write_rows``, those outside plans are a resource of their own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from control_plane.adaptive.service import unknown_policy
+from control_plane.adaptive.service import AdaptivePolicies
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits import repository
 from control_plane.limits.models import LimitEndpoint, LimitRow
@@ -14,35 +15,59 @@ from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
-from control_plane.routes.repository import existing_endpoints, next_rule_id
+from control_plane.routes.repository import existing_endpoints, next_rule_ids
 
 
-async def check(write: ConfigWrite, name: str, body: LimitFields, *, at: str = "") -> list[FieldError]:
-    """What is wrong with a limit; ``at`` is its place in the body."""
-    errors = list(faults(name, body, rule_fields(body), at=at))
-    existing = await existing_endpoints(write.session, body.match.endpoints) if body.match.endpoints else set()
-    errors += [
-        FieldError(f"{at}match.endpoints[{place}]", f"there is no endpoint named {endpoint}")
-        for place, endpoint in enumerate(body.match.endpoints)
-        if endpoint not in existing
-    ]
-    return errors + await unknown_policy(write.session, body.adaptive, at=at)
+class LimitWish(NamedTuple):
+    """A limit as it shall be: its place in the body, its name, and its row where there is one already."""
+
+    at: str
+    name: str
+    body: LimitFields
+    row: LimitRow | None = None
 
 
-async def write_row(write: ConfigWrite, row: LimitRow | None, name: str, body: LimitFields) -> LimitRow:
-    """Make or change a limit's row. The rule id stays unless what was counted does not fit any more."""
-    fields = rule_fields(body)
-    if row is None:
-        row = LimitRow(name=name, rule_id=await next_rule_id(write.session), match_endpoints=[], shares=[])
-    elif starts_afresh(row, fields):
-        row.rule_id = await next_rule_id(write.session)
+async def check(write: ConfigWrite, wishes: Sequence[LimitWish]) -> list[FieldError]:
+    """What is wrong with these limits; the database is asked once for all of them."""
+    endpoints = {endpoint for wish in wishes for endpoint in wish.body.match.endpoints}
+    policies = {wish.body.adaptive for wish in wishes if wish.body.adaptive is not None}
+    known_endpoints = await existing_endpoints(write.session, endpoints) if endpoints else set()
+    known_policies = await AdaptivePolicies.rows.find_all(write.session, policies) if policies else {}
+    errors: list[FieldError] = []
+    for at, name, body, _ in wishes:
+        errors += faults(name, body, rule_fields(body), at=at)
+        errors += [
+            FieldError(f"{at}match.endpoints[{place}]", f"there is no endpoint named {endpoint}")
+            for place, endpoint in enumerate(body.match.endpoints)
+            if endpoint not in known_endpoints
+        ]
+        if body.adaptive is not None and body.adaptive not in known_policies:
+            errors.append(FieldError(f"{at}adaptive", f"there is no adaptive policy named {body.adaptive}"))
+    return errors
+
+
+async def write_rows(write: ConfigWrite, wishes: Sequence[LimitWish]) -> list[LimitRow]:
+    """Make or change rows. A rule id stays unless what was counted does not fit any more."""
+    fields = [rule_fields(wish.body) for wish in wishes]
+    afresh = [wish.row is None or starts_afresh(wish.row, new) for wish, new in zip(wishes, fields, strict=True)]
+    ids = iter(await next_rule_ids(write.session, sum(afresh)))
+    rows = []
+    for wish, new, needs_id in zip(wishes, fields, afresh, strict=True):
+        row = wish.row or LimitRow(name=wish.name, match_endpoints=[], shares=[])
+        if needs_id:
+            row.rule_id = next(ids)
+        _fill(row, wish.body, new)
+        rows.append(row)
+    return rows
+
+
+def _fill(row: LimitRow, body: LimitFields, fields: Mapping[str, Any]) -> None:
     for member, value in fields.items():
         setattr(row, member, value)
     row.match_methods = sorted(body.match.methods)
     row.match_attributes = dict(sorted(body.match.attributes.items()))
     kept = {item.endpoint: item for item in row.match_endpoints}
     row.match_endpoints = [kept.get(name) or LimitEndpoint(endpoint=name) for name in sorted(body.match.endpoints)]
-    return row
 
 
 def headline_faults(limits: Iterable[tuple[str, bool]]) -> list[FieldError]:
@@ -75,12 +100,13 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
 
     async def save(self, write: ConfigWrite, name: str, body: LimitFields, current: LimitRow | None) -> LimitRow:
         """Make or change a limit."""
-        errors = await check(write, name, body)
+        wish = LimitWish("", name, body, current)
+        errors = await check(write, [wish])
         if errors:
             raise InvalidError(errors)
         if current is None and await repository.count_outside_plans(write.session) >= MAX_LIMITS:
             raise ConflictError(f"There are {MAX_LIMITS} limits outside plans already.")
-        row = await write_row(write, current, name, body)
+        (row,) = await write_rows(write, [wish])
         write.session.add(row)
         write.publish(to_rule(row, await regions.names(write.session)))
         return row

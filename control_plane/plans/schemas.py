@@ -1,6 +1,6 @@
 """The shapes of a plan."""
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from control_plane.limits.schemas import MAX_LIMITS, LimitCreate, LimitRecord, LimitView
 from control_plane.web.fields import Body, Name, Priority, View
@@ -15,14 +15,21 @@ class PlanFields(Body):
     """In this order; the first is the headline unless one is marked."""
 
 
+_HOURLY = {"name": "hourly", "scope": "client", "algorithm": "sliding_window", "limit": 1000, "window_s": 3600}
+
+
 class PlanCreate(PlanFields):
     """A new plan."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"plan": "free", "priority": 10, "limits": [_HOURLY]}]})
 
     plan: Name
 
 
 class PlanReplace(PlanFields):
     """A plan as it shall be, with all its limits."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"priority": 10, "limits": [_HOURLY]}]})
 
     plan: Name | None = None
 

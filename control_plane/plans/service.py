@@ -55,7 +55,8 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
         row = current or PlanRow(plan=name, limits=[])
         row.priority = body.priority
         kept = {limit.name: limit for limit in row.limits}
-        row.limits = [await limits.write_row(write, kept.get(limit.name), limit.name, limit) for limit in body.limits]
+        wishes = [limits.LimitWish("", limit.name, limit, kept.get(limit.name)) for limit in body.limits]
+        row.limits = await limits.write_rows(write, wishes)
         for position, limit in enumerate(row.limits):
             limit.position = position
         write.session.add(row)
@@ -75,7 +76,10 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
             if limit.name in seen:
                 errors.append(FieldError(at + "name", "another limit of this plan has this name"))
             seen.add(limit.name)
-            errors += await limits.check(write, limit.name, limit, at=at)
+        placed = enumerate(body.limits)
+        errors += await limits.check(
+            write, [limits.LimitWish(f"limits[{at}].", item.name, item) for at, item in placed]
+        )
         errors += limits.headline_faults((f"limits[{place}].", item.headline) for place, item in enumerate(body.limits))
         if errors:
             raise InvalidError(errors)
@@ -109,7 +113,8 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
 
     async def save(self, write: ConfigWrite, name: str, body: LimitFields, current: LimitRow | None) -> LimitRow:
         """Make (at the end) or change a limit of the plan."""
-        errors = await limits.check(write, name, body)
+        wish = limits.LimitWish("", name, body, current)
+        errors = await limits.check(write, [wish])
         others = [limit for limit in self._plan.limits if limit is not current]
         if body.headline:
             errors += limits.headline_faults([*(("", limit.headline) for limit in others), ("", True)])
@@ -117,7 +122,7 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
             raise InvalidError(errors)
         if len(others) >= MAX_LIMITS:
             raise ConflictError(f"The plan {self._plan.plan} has {MAX_LIMITS} limits already.")
-        row = await limits.write_row(write, current, name, body)
+        (row,) = await limits.write_rows(write, [wish])
         if current is None:
             row.position = 1 + max((limit.position for limit in others), default=-1)
             self._plan.limits.append(row)

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from control_plane.web.examples import example_of
 from control_plane.web.problems import TITLES
 
 _PROBLEM: dict[str, Any] = {
@@ -38,6 +39,13 @@ _HEADERS: dict[str, Any] = {
         "schema": {"type": "number"},
     },
 }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "a request sent again under the same key within 24 h is not done again",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[ -~]+$"},
+}
 _SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "A token of an admin (`tga_...`)."},
     "region": {"type": "http", "scheme": "bearer", "description": "A region's credential (`tgr_...`)."},
@@ -60,8 +68,19 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _describe_operation(path, method, operation)
+            _give_examples(operation, kept)
     app.openapi_schema = schema
     return schema
+
+
+def _give_examples(operation: dict[str, Any], components: dict[str, Any]) -> None:
+    """Every body that is asked for or answered has an example."""
+    bodies = [operation.get("requestBody", {})]
+    bodies += [body for status, body in operation["responses"].items() if status.startswith("2")]
+    for body in bodies:
+        for media in body.get("content", {}).values():
+            if "example" not in media and "examples" not in media:
+                media["example"] = example_of(media.get("schema", {}), components)
 
 
 def _describe_operation(path: str, method: str, operation: dict[str, Any]) -> None:
@@ -76,6 +95,8 @@ def _describe_operation(path: str, method: str, operation: dict[str, Any]) -> No
     if method not in {"get", "head"} and path.startswith("/v1/"):
         for response in responses.values():
             response["headers"] = _HEADERS
+    if method == "post" and path.startswith("/v1/") and not path.endswith("/import"):
+        operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
     for status in _READS if method in {"get", "head"} else _WRITES:
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses[str(status)] = {"description": TITLES[status], "content": content}

@@ -109,6 +109,11 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return of_error(InvalidError(_field_error(item) for item in cast("RequestValidationError", error).errors()))
 
 
+def field_errors(items: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+    """What pydantic found in a value that is no body of a request."""
+    return [_field_error({**item, "loc": ("line", *item["loc"])}) for item in items]
+
+
 def _field_error(item: Mapping[str, Any]) -> FieldError:
     place, *parts = item["loc"]
     if item["type"] == "json_invalid":
