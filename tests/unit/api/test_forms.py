@@ -9,6 +9,7 @@ from contract.config import Client, Endpoint, Plan, Region
 from contract.decision import CheckRequest
 from contract.limits import LimitRule
 from data_plane.api.answers import Answer
+from data_plane.api.lane_door import LaneAuthorizeQuestion, LaneQuestion
 from data_plane.api.questions import (
     AuthorizeQuestion,
     Batch,
@@ -100,6 +101,49 @@ def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_for
     formed = min(figures[2] for figures in own) >= 0 and question.form().usable
     assert question.decider.tally.allowed == formed
     assert len(question.decider.verdicts) == 2 - formed
+
+
+class Asker:
+    """A connection that keeps what it was answered."""
+
+    peer = None
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def answer(self, exchange, status: int, headers: bytes, body: bytes) -> None:
+        self.answers.append(Answer(status, headers, body))
+
+    def answer_ok(self, exchange, headers: bytes, body: bytes) -> None:
+        self.answer(exchange, 200, headers, body)
+
+
+@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]))
+def test_the_lane_answers_as_other_doors_do(limits, client: str, reset_format: str, route: str) -> None:
+    names, own = limits
+    asker, answers = Asker(), []
+    if route == "check":
+        lane, other = LaneQuestion, asked(RepliedQuestion, names, client, reset_format, (), b"", answers.append)
+    else:
+        lane = LaneAuthorizeQuestion
+        other = asked(RepliedAuthorizeQuestion, names, client, reset_format, (), answers.append)
+    for _ in range(2):  # the first one finds no form yet
+        question = asked(lane, names, client, reset_format)
+        question.bound, question.asker = other.bound, asker
+        question.done(flat(own), 1, NOW_US)
+        assert question.asker is None
+        assert question.decider.tally.allowed == (not question.decider.verdicts)
+    other.done(flat(own), 1, NOW_US)
+    assert asker.answers == answers * 2
+
+
+def test_a_client_that_left_is_counted_and_not_answered() -> None:
+    question = asked(LaneQuestion, ["hourly"], "acme", "epoch")
+    question.form()
+    question.asker = None
+    question.done([NOW_US, 5, 1, 0], 1, NOW_US + 300)
+    assert question.decider.tally.allowed == 1
+    assert question.decider.tally.latency_sum_us == 300
 
 
 @given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]))
