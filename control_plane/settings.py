@@ -53,6 +53,13 @@ class Settings(BaseSettings):
     """How long usage by client and day, and everybody's hours together, are kept."""
     webhooks_may_reach_private: bool = False
     """Let usage webhooks go to addresses that are not public."""
+    forget_nodes_after_days: int = Field(default=14, ge=1)
+    """Nodes that were not seen for so long are no longer listed, but for the last of a region."""
+    tombstone_days: int = Field(default=7, ge=1)
+    """How long it is remembered which documents are gone; a node that was away for longer gets a snapshot."""
+    revision_days: int = Field(default=365, ge=1)
+    """How long it is kept what each revision changed."""
+    audit_days: int = Field(default=730, ge=31)
     log_level: str = "info"
 
     def signing_key(self) -> Ed25519PrivateKey:

@@ -28,6 +28,7 @@ from control_plane.quotas.service import publish_limit
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes.schemas import BackendView, EndpointView
 
+NEWEST = 2**62
 Record = Mapping[str, Any]
 # resource in the audit log -> section of the file, and how its record becomes an entry in normal form
 _SECTIONS: dict[str, tuple[str, Callable[[Record], Normal]]] = {
@@ -41,34 +42,40 @@ _SECTIONS: dict[str, tuple[str, Callable[[Record], Normal]]] = {
 }
 _FIRST_SINCE = text("""
 SELECT DISTINCT ON (resource, name) resource, name, before FROM audit_log
-WHERE revision > :number AND resource = ANY(:resources) ORDER BY resource, name, id
+WHERE revision > :number AND revision <= :until AND resource = ANY(:resources) ORDER BY resource, name, id
 """)
 _FORGOTTEN = text("""
 SELECT min(number) FROM revisions
-WHERE number > :number AND jsonb_array_length(changes) > 0
+WHERE number > :number AND number <= :until AND jsonb_array_length(changes) > 0
   AND NOT EXISTS (SELECT FROM audit_log WHERE audit_log.revision = revisions.number)
 """)
 _RULES_THEN = text("""
 SELECT DISTINCT ON (change->>'kind', change->>'id') change->>'kind' AS kind, change->>'id' AS id,
        change->'before' AS before
 FROM revisions, jsonb_array_elements(changes) AS change
-WHERE number > :number AND change->>'kind' IN ('plan', 'limit')
+WHERE number > :number AND number <= :until AND change->>'kind' IN ('plan', 'limit')
 ORDER BY change->>'kind', change->>'id', number
 """)
 
 
-async def roll_back(write: ConfigWrite, number: int) -> list[Difference]:
+async def undo(write: ConfigWrite, number: int) -> None:
+    """Take back what revision ``number`` changed, and leave what others changed since."""
+    await roll_back(write, number - 1, until=number)
+
+
+async def roll_back(write: ConfigWrite, number: int, until: int = NEWEST) -> list[Difference]:
     """Make the configuration what it was at revision ``number``; returns what differed.
 
+    With ``until``, only as far as revisions up to that one changed it.
     Raises :class:`ConflictError` where the audit log no longer reaches back so far, or where what would be deleted is
     used by something that is not rolled back.
     """
     if number >= write.revision:
         raise InvalidError([FieldError("number", f"is not older than the current revision, {write.revision}")])
-    forgotten = await write.session.scalar(_FORGOTTEN, {"number": number})
+    forgotten = await write.session.scalar(_FORGOTTEN, {"number": number, "until": until})
     if forgotten is not None:
         raise ConflictError(f"The audit log no longer says what revision {forgotten} changed.")
-    wanted, gone = await _then(write.session, number)
+    wanted, gone = await _then(write.session, number, until)
     file = ConfigFile.model_validate({"version": 1, **wanted})
     changes: list[Difference] = []
     for section, current in (await _now(write.session, wanted, gone)).items():
@@ -76,15 +83,17 @@ async def roll_back(write: ConfigWrite, number: int) -> list[Difference]:
         changes += [Difference(section, name, current[name], None) for name in gone.get(section, ()) if name in current]
     changes.sort(key=lambda change: NAMES.index(change.section))
     await writing.apply(write, file, changes)
-    await _restore_rule_ids(write, number)
+    await _restore_rule_ids(write, number, until)
     return changes
 
 
-async def _then(session: AsyncSession, number: int) -> tuple[dict[str, dict[str, Normal]], dict[str, list[str]]]:
+async def _then(
+    session: AsyncSession, number: int, until: int
+) -> tuple[dict[str, dict[str, Normal]], dict[str, list[str]]]:
     """What was changed since, as it was: entries by section and name, and the names that there were not."""
     wanted: dict[str, dict[str, Normal]] = {}
     gone: dict[str, list[str]] = {}
-    rows = await session.execute(_FIRST_SINCE, {"number": number, "resources": list(_SECTIONS)})
+    rows = await session.execute(_FIRST_SINCE, {"number": number, "until": until, "resources": list(_SECTIONS)})
     for resource, name, before in rows:
         section, normal = _SECTIONS[resource]
         if before is None:
@@ -108,10 +117,10 @@ async def _now(
     return found
 
 
-async def _restore_rule_ids(write: ConfigWrite, number: int) -> None:
+async def _restore_rule_ids(write: ConfigWrite, number: int, until: int) -> None:
     """A limit that is again as it was goes on with what was counted for it then."""
     await write.session.flush()
-    for kind, id, before in await write.session.execute(_RULES_THEN, {"number": number}):
+    for kind, id, before in await write.session.execute(_RULES_THEN, {"number": number, "until": until}):
         if before is None:
             continue
         if kind == "plan":

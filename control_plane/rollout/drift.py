@@ -4,25 +4,10 @@ import structlog
 
 from contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 from control_plane.database import Database
-from control_plane.errors import DriftError
-from control_plane.jobs.registry import Job
 from control_plane.rollout import repository
 
-EVERY_S = 3600.0
 MAX_NAMED = 5
 _log = structlog.stdlib.get_logger("tidegate.drift")
-
-
-def drift_job(database: Database) -> Job:
-    """The job that looks for drift; it repairs nothing: what differs was not written by us, and wants eyes."""
-
-    async def run() -> str:
-        documents, faults = await stored_faults(database)
-        if faults:
-            raise DriftError(sentence(faults))
-        return f"{documents} documents have the digest that is signed."
-
-    return Job("drift-check", EVERY_S, run)
 
 
 async def stored_faults(database: Database) -> tuple[int, list[str]]:

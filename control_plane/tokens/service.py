@@ -87,6 +87,13 @@ def _publish(write: ConfigWrite, row: Token) -> None:
     write.publish(Gateway(sha256=row.previous_sha256, gateway=row.name, dialect=row.dialect, expires_at=ends), key)
 
 
+def forget_previous(write: ConfigWrite, row: Token) -> None:
+    """The secret before a rotation works no more."""
+    row.previous_sha256 = row.previous_expires_at = None
+    if row.role == "gateway":
+        write.withdraw(_previous(row))
+
+
 def _previous(row: Token) -> DocumentKey:
     # no name holds a slash
     return DocumentKey("gateway", f"{row.name}/previous")

@@ -110,6 +110,7 @@ async def test_one_node_then_its_region_then_all(make_settings: Callable[..., Se
         assert (released.json()["state"], released.json()["outcome"]) == ("done", "looks good")
         await found.until(lambda: set(found.priorities().values()) == {2})
         await found.all_digests_agree()
+        await found.served.until_nodes(lambda seen: all(seen[name]["behind"] == 0 for name in NAMES))
         detail = (await found.admin.get(f"/v1/revisions/{revision}")).json()
         assert detail["pending"] == []
         again = await found.admin.post(f"/v1/rollouts/{revision}/release", json={})

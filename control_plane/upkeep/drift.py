@@ -1,0 +1,148 @@
+"""The job that looks for drift: documents against what was signed, and tables against documents."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import ApiKey, Document, Plan
+from contract.limits import LimitRule
+from control_plane.access.models import Token
+from control_plane.clients.models import ClientRow, KeyRow
+from control_plane.clients.service import publish as publish_client
+from control_plane.database import Database
+from control_plane.errors import DriftError
+from control_plane.jobs.registry import Job
+from control_plane.limits import repository as limits
+from control_plane.limits.rules import to_rule
+from control_plane.plans import repository as plans
+from control_plane.plans.service import publish as publish_plan
+from control_plane.regions import repository as regions
+from control_plane.regions.models import RegionRow
+from control_plane.rollout import repository
+from control_plane.rollout.documents import DocumentKey, canonical, key_of
+from control_plane.rollout.drift import sentence, stored_faults
+from control_plane.routes.models import BackendRow, EndpointRow
+
+EVERY_S = 3600.0
+ROWS_A_QUERY = 500
+MAX_FAULTS = 1_000
+
+
+def drift_job(database: Database) -> Job:
+    """Look for drift. It repairs nothing: what differs was not written by us, and wants eyes."""
+
+    async def run() -> str:
+        documents, faults = await stored_faults(database)
+        faults += await table_faults(database)
+        if faults:
+            raise DriftError(sentence(faults))
+        return f"{documents} documents have the digest that is signed, and say what the tables say."
+
+    return Job("drift-check", EVERY_S, run)
+
+
+class _Collected:
+    """Stands in for a write: what services publish is kept, not written."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+        self.documents: dict[DocumentKey, str] = {}
+
+    def publish(self, document: Document) -> None:
+        """Keep it, without what is not in the tables: where a move of shares stands."""
+        self.documents[key_of(document)] = canonical(_settled(document))
+
+
+async def table_faults(database: Database) -> list[str]:
+    """Every way in which documents differ from what the tables would make of them now, as of one instant."""
+    faults: list[str] = []
+    async with database.read() as session:
+        for kind, names in _NAMES.items():
+            faults += await _names_differ(session, kind, names)
+        async for wanted in _wanted(session):
+            stored = await repository.bodies(session, wanted)
+            faults += [
+                f"{key.kind} {key.id[:64]} differs from its table"
+                for key, body in wanted.items()
+                if key in stored and _normal(key, stored[key]) != body
+            ]
+            if len(faults) > MAX_FAULTS:
+                break
+    return faults
+
+
+async def _names_differ(session: AsyncSession, kind: str, names: sa.Select[Any]) -> Iterable[str]:
+    documents = sa.text("SELECT id FROM config_documents WHERE kind = :kind AND body IS NOT NULL")
+    there = set(await session.scalars(documents, {"kind": kind}))
+    wanted = set(await session.scalars(names))
+    missing = [f"{kind} {name[:64]} has no document" for name in sorted(wanted - there)]
+    return missing + [f"{kind} {name[:64]} is in no table" for name in sorted(there - wanted) if "/" not in name]
+
+
+async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
+    collected = _Collected(session)
+    for plan in await plans.all_plans(session):
+        await publish_plan(collected, plan)  # type: ignore[arg-type]  # it only publishes
+    names = await regions.names(session)
+    for row in await limits.all_outside_plans(session):
+        collected.publish(to_rule(row, names))
+    yield collected.documents
+    after = ""
+    while True:
+        page = sa.select(ClientRow).where(ClientRow.client > after).order_by(ClientRow.client).limit(ROWS_A_QUERY)
+        clients = (await session.scalars(page)).all()
+        if not clients:
+            break
+        collected = _Collected(session)
+        for client in clients:
+            publish_client(collected, client)  # type: ignore[arg-type]  # it only publishes
+        after = clients[-1].client
+        session.expunge_all()
+        yield collected.documents
+    async for keys in _keys(session):
+        yield keys
+
+
+async def _keys(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
+    after = ""
+    while True:
+        page = sa.select(KeyRow).where(KeyRow.key_id > after).order_by(KeyRow.key_id).limit(ROWS_A_QUERY)
+        rows = (await session.scalars(page)).all()
+        if not rows:
+            return
+        collected = _Collected(session)
+        for row in rows:
+            ends = None if row.expires_at is None else row.expires_at.timestamp()
+            collected.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=ends))
+        after = rows[-1].key_id
+        session.expunge_all()
+        yield collected.documents
+
+
+def _settled(document: Document) -> Document:
+    if isinstance(document, Plan):
+        return msgspec.structs.replace(document, limits=tuple(_plain(rule) for rule in document.limits))
+    return _plain(document) if isinstance(document, LimitRule) else document
+
+
+def _plain(rule: LimitRule) -> LimitRule:
+    return msgspec.structs.replace(rule, shares={}, steps=(), since_us=0)
+
+
+def _normal(key: DocumentKey, body: str) -> str:
+    if key.kind == "plan":
+        return canonical(_settled(msgspec.json.decode(body, type=Plan)))
+    return canonical(_plain(msgspec.json.decode(body, type=LimitRule))) if key.kind == "limit" else body
+
+
+_NAMES: dict[str, sa.Select[Any]] = {
+    "region": sa.select(RegionRow.region),
+    "backend": sa.select(BackendRow.backend),
+    "endpoint": sa.select(EndpointRow.endpoint),
+    "gateway": sa.select(Token.name).where(Token.role == "gateway", Token.revoked_at.is_(None)),
+    "client": sa.select(ClientRow.client),
+    "key": sa.select(KeyRow.sha256),
+}

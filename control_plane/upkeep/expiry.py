@@ -1,0 +1,97 @@
+"""The job that takes away what has expired: nodes end it by themselves at the instant, here it goes for good."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, exists, func, or_, select
+
+from control_plane.access.models import Token
+from control_plane.clients.keys import view as key_view
+from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
+from control_plane.clients.service import publish, to_record
+from control_plane.database import Database
+from control_plane.jobs.registry import Job
+from control_plane.rollout.documents import DocumentKey
+from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+from control_plane.tokens.service import forget_previous
+from control_plane.tokens.service import view as token_view
+
+EVERY_S = 30.0
+A_WRITE = 500
+WRITES_A_RUN = 40
+AUTHOR = "job:expiry"
+
+
+def expiry_job(database: Database, writer: ConfigWriter) -> Job:
+    """Forget overrides, keys and tokens whose time is over."""
+
+    async def run() -> str:
+        async with database.read() as session:
+            now: datetime = (await session.execute(select(func.now()))).scalar_one()
+            if not await session.scalar(select(_anything_due(now))):
+                return "Nothing had expired."
+        counts = {what: await _all(writer, expire, now) for what, expire in _EXPIRES.items()}
+        return "Expired: " + ", ".join(f"{count} {what}" for what, count in counts.items()) + "."
+
+    return Job("expiry", EVERY_S, run)
+
+
+def _anything_due(now: datetime) -> ColumnElement[bool]:
+    tokens = Token.revoked_at.is_(None) & or_(Token.expires_at <= now, Token.previous_expires_at <= now)
+    return or_(
+        exists().where(OverrideRow.expires_at <= now), exists().where(KeyRow.expires_at <= now), exists().where(tokens)
+    )
+
+
+async def _all(writer: ConfigWriter, expire: "Expire", now: datetime) -> int:
+    expired = 0
+    for _ in range(WRITES_A_RUN):
+        async with writer.begin(AUTHOR, "it has expired") as write:
+            count = await expire(write, now)
+        expired += count
+        if count < A_WRITE:
+            break
+    return expired
+
+
+async def _overrides(write: ConfigWrite, now: datetime) -> int:
+    due = select(OverrideRow.client).where(OverrideRow.expires_at <= now).distinct().limit(A_WRITE)
+    clients = select(ClientRow).where(ClientRow.client.in_(due)).order_by(ClientRow.client)
+    rows = (await write.session.scalars(clients)).all()
+    for row in rows:
+        before = to_record(row)
+        row.overrides = [one for one in row.overrides if one.expires_at is None or one.expires_at > now]
+        publish(write, row)
+        write.record("client", row.client, before, to_record(row))
+    return len(rows)
+
+
+async def _keys(write: ConfigWrite, now: datetime) -> int:
+    due = select(KeyRow).where(KeyRow.expires_at <= now).order_by(KeyRow.key_id).limit(A_WRITE)
+    rows = (await write.session.scalars(due)).all()
+    for row in rows:
+        await write.session.delete(row)
+        write.record("key", f"{row.client}/{row.key_id}", key_view(row), None, "revoke")
+        write.withdraw(DocumentKey("key", row.sha256))
+    return len(rows)
+
+
+async def _tokens(write: ConfigWrite, now: datetime) -> int:
+    ended = or_(Token.expires_at <= now, Token.previous_expires_at <= now)
+    due = select(Token).where(Token.revoked_at.is_(None), ended).order_by(Token.token_id).limit(A_WRITE)
+    rows = (await write.session.scalars(due)).all()
+    for row in rows:
+        before = token_view(row)
+        forget_previous(write, row)
+        if row.expires_at is not None and row.expires_at <= now:
+            row.revoked_at = now
+            if row.role == "gateway":
+                write.withdraw(DocumentKey("gateway", row.name))
+            write.record("token", row.token_id, before, None, "revoke")
+        else:
+            write.record("token", row.token_id, before, token_view(row))
+    return len(rows)
+
+
+Expire = Callable[[ConfigWrite, datetime], Awaitable[int]]
+_EXPIRES: dict[str, Expire] = {"clients' overrides": _overrides, "keys": _keys, "tokens": _tokens}

@@ -1,0 +1,136 @@
+"""What expires goes, history is let go of without harm, nodes that are gone are forgotten, and drift is seen."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from control_plane.settings import Settings
+from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tests.integration.control_plane.running import RunningControlPlane, running
+from tidegate.stack.postgres import PostgresServer
+
+HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}
+FUTURE = "2100-01-01T00:00:00Z"
+
+Sql = Callable[[str], str]
+
+
+@pytest.fixture
+def sql(postgres_server: PostgresServer, database_name: str) -> Sql:
+    return lambda statement: postgres_server.execute(statement, database=database_name)
+
+
+async def run_job(admin: httpx.AsyncClient, job: str) -> dict[str, Any]:
+    answer = await admin.post(f"/v1/jobs/{job}/run", headers={"Prefer": "wait=15"})
+    assert answer.status_code == 200, answer.text
+    view: dict[str, Any] = answer.json()
+    return view
+
+
+async def test_what_expired_goes_for_good(api: httpx.AsyncClient, sql: Sql) -> None:
+    await api.put("/v1/plans/free", json={"limits": [HOURLY]})
+    for client in ("acme", "globex"):
+        await api.put(f"/v1/clients/{client}", json={"plan": "free"})
+        override = {"limit": 5, "expires_at": FUTURE}
+        assert (await api.put(f"/v1/clients/{client}/overrides/hourly", json=override)).status_code == 201
+    key = (await api.post("/v1/clients/acme/keys", json={"expires_at": FUTURE})).json()["key_id"]
+    kept = (await api.post("/v1/clients/acme/keys", json={"expires_at": FUTURE})).json()["key_id"]
+    token = (await api.post("/v1/tokens", json={"name": "gate", "role": "gateway", "expires_at": FUTURE})).json()
+    assert (await run_job(api, "expiry"))["last_detail"] == "Nothing had expired."
+    sql("UPDATE overrides SET expires_at = now() - interval '1 second' WHERE client = 'acme'")
+    sql(f"UPDATE keys SET expires_at = now() - interval '1 second' WHERE key_id = '{key}'")
+    sql(f"UPDATE tokens SET expires_at = now() - interval '1 second' WHERE token_id = '{token['token_id']}'")
+    run = await run_job(api, "expiry")
+    assert run["last_detail"] == "Expired: 1 clients' overrides, 1 keys, 1 tokens."
+    assert (await api.get("/v1/clients/acme/overrides/hourly")).status_code == 404
+    assert (await api.get("/v1/clients/globex/overrides/hourly")).status_code == 200
+    assert [item["key_id"] for item in (await api.get("/v1/clients/acme/keys")).json()["items"]] == [kept]
+    assert (await api.get(f"/v1/tokens/{token['token_id']}")).status_code == 404
+    newest = (await api.get("/v1/revisions?limit=1")).json()["items"][0]
+    assert (newest["author"], newest["reason"]) == ("job:expiry", "it has expired")
+    assert (await run_job(api, "drift-check"))["last_outcome"] == "done"
+
+
+async def test_old_history_goes_and_nodes_that_miss_it_get_a_snapshot(
+    make_settings: Callable[..., Settings], sql: Sql
+) -> None:
+    async with running(make_settings(), ADMIN_TOKEN) as served:
+        await served.add_region("us-east")
+        await served.admin.put("/v1/plans/free", json={})
+        await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        old, recent = served.node("old"), served.node("recent")
+        async with old.following():
+            await old.until(1)
+        gone = int((await served.admin.delete("/v1/clients/acme")).headers["x-tidegate-revision"])
+        async with recent.following():
+            await recent.until(gone)
+        sql("UPDATE revisions SET created_at = now() - interval '40 days'")
+        after = int((await served.admin.put("/v1/clients/new", json={"plan": "free"})).headers["x-tidegate-revision"])
+        detail = (await run_job(served.admin, "retention"))["last_detail"]
+        assert detail.startswith("Forgot 1 tombstones, 0 revisions")
+        assert sql("SELECT count(*) FROM config_documents WHERE body IS NULL") == "0"
+        for node, base in ((old, None), (recent, gone)):
+            again = served.node(node._node)
+            again.revision, again.digest, again.documents = node.revision, node.digest, node.documents
+            async with again.following():
+                await again.until(after)
+                assert [begin.base for begin in again.begun] == [base]
+                assert ("client", "acme") not in again.documents
+        # a whole year later the revisions go too, but for the newest
+        sql("UPDATE revisions SET created_at = now() - interval '400 days'")
+        await run_job(served.admin, "retention")
+        assert [item["revision"] for item in (await served.admin.get("/v1/revisions")).json()["items"]] == [after]
+
+
+async def test_nodes_that_are_gone_are_forgotten_but_for_the_last_of_a_region(
+    served: RunningControlPlane, sql: Sql
+) -> None:
+    node = served.node("alive")
+    async with node.following():
+        await node.until(1)
+        columns = "INSERT INTO nodes (region, node, version, applied_revision, stream, last_seen) VALUES "
+        sql(
+            columns + "('us-east', 'lost', '', 0, 'x', now() - interval '1 hour'),"
+            " ('us-east', 'ancient', '', 0, NULL, now() - interval '30 days'),"
+            " ('eu-west', 'older', '', 0, NULL, now() - interval '31 days'),"
+            " ('eu-west', 'last', '', 0, NULL, now() - interval '30 days')"
+        )
+        detail = (await run_job(served.admin, "node-liveness"))["last_detail"]
+        assert detail in {
+            "1 nodes are connected; 1 were lost, 2 forgotten.",
+            "1 nodes are connected; 0 were lost, 0 forgotten.",  # its own turn came first
+        }
+        assert sorted(await served.nodes()) == ["alive", "last", "lost"]
+        assert sql("SELECT stream IS NULL FROM nodes WHERE node = 'lost'") == "t"
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE config_documents SET body = replace(body, 'free', 'gold') WHERE id = 'acme'",
+         "client acme is not what its hash says"),
+        ("UPDATE config_buckets SET digest = decode('00', 'hex')",
+         "has another digest"),
+        ("UPDATE config_head SET digest = 'f00'", "was signed with another digest"),
+        ("UPDATE clients SET status = 'suspended'", "client acme differs from its table"),
+        ("UPDATE limits SET \"limit\" = 5", "plan free differs from its table"),
+        ("DELETE FROM keys", "is in no table"),
+        ("INSERT INTO backends (backend) VALUES ('b')", "backend b has no document"),
+    ],
+    ids=["document", "bucket", "head", "client", "limit", "key", "backend"],
+)  # fmt: skip
+async def test_drift_is_seen_and_named(api: httpx.AsyncClient, sql: Sql, statement: str, fault: str) -> None:
+    for region in ("eu", "us"):
+        await api.put(f"/v1/regions/{region}", json={})
+    await api.put("/v1/plans/free", json={"limits": [HOURLY | {"mode": "strict"}]})
+    await api.put("/v1/limits/world", json={"scope": "ip", "limit": 10, "window_s": 1, "algorithm": "token_bucket"})
+    await api.put("/v1/clients/acme", json={"plan": "free"})
+    await api.post("/v1/clients/acme/keys", json={})
+    before = await run_job(api, "drift-check")
+    assert before["last_outcome"] == "done", before["last_detail"]
+    sql(statement)
+    found = await run_job(api, "drift-check")
+    assert found["last_outcome"] == "failed"
+    assert fault in found["last_detail"], found["last_detail"]
