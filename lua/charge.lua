@@ -4,10 +4,12 @@
 -- KEYS[2+] counters
 -- ARGV[i]  for counter i: cost (double), then its rule as decide.lua takes it
 -- Reply    how many counters were charged
--- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold.
+-- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold. A window is charged up to 64
+-- times its limit: more would neither fit its state nor be believed by peers.
+local MOST_TIMES = 64
 local BEYOND_ANY_LIMIT = 562949953421312
 local LARGEST_ENTRY = 65535
-local CHARGED = { [0] = fixed_window, sliding_window, sliding_log }
+local CHARGED = { [0] = fixed_window, sliding_window }
 
 local function charged_bucket(key, shared, rate, unit, size, cost)
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, 0
@@ -22,7 +24,9 @@ local function charged_bucket(key, shared, rate, unit, size, cost)
   if not shared then
     return bucket_value(0, at, debt, rate, unit, size, 0, 0, 0), math.max(1, ttl_ms(fills)), false
   end
-  return bucket_value(1, at, debt, rate, unit, size, taken + cost, returned, born > 0 and born or now),
+  -- peers take from their buckets what one can hold at most
+  return bucket_value(1, at, debt, rate, unit, size, taken + math.min(cost, MOST_TIMES * size), returned,
+    born > 0 and born or now),
     ttl_ms(fills + SLACK_US), dirty == 0
 end
 
@@ -33,7 +37,7 @@ local function charged_rights(key, algorithm, packed, cost)
     return nil
   elseif algorithm < 3 then
     local s = rights_load(key, t)
-    s.taken = s.taken + cost
+    s.taken = math.max(s.taken, math.min(s.taken + cost, MOST_TIMES * t.limit))
     if algorithm == 2 then
       s.entries = s.entries .. pack('<I7I2', select(2, log_used(s, 0)), math.min(cost, LARGEST_ENTRY))
     end
@@ -44,6 +48,16 @@ local function charged_rights(key, algorithm, packed, cost)
   return loan_value(t, s), loan_ttl_ms(t, s)
 end
 
+local function charged_window(algorithm, key, shared, limit, b, c, cost)
+  local most = MOST_TIMES * limit
+  local _, left, value, ttl, marks
+  _, left, _, _, _, value, ttl, marks = CHARGED[algorithm](key, shared, most, b, c, math.min(cost, most))
+  if not value and left > 0 then
+    _, _, _, _, _, value, ttl, marks = CHARGED[algorithm](key, shared, most, b, c, left)
+  end
+  return value, ttl, marks
+end
+
 local charged = 0
 for i = 2, #KEYS do
   local cost, rule, a, b, c, from = unpack('<dBddd', ARGV[i - 1])
@@ -51,11 +65,11 @@ for i = 2, #KEYS do
   local value, ttl, marks, _
   if rule % 128 >= 32 and rule % 128 < 64 then
     value, ttl = charged_rights(KEYS[i], algorithm, sub(ARGV[i - 1], from, from + a - 1), cost)
-  elseif a > 0 and algorithm < 3 then
-    if algorithm == 2 then
-      cost = math.min(cost, LARGEST_ENTRY)
-    end
-    _, _, _, _, _, value, ttl, marks = CHARGED[algorithm](KEYS[i], shared, BEYOND_ANY_LIMIT, b, c, cost)
+  elseif a > 0 and algorithm < 2 then
+    value, ttl, marks = charged_window(algorithm, KEYS[i], shared, a, b, c, cost)
+  elseif a > 0 and algorithm == 2 then
+    _, _, _, _, _, value, ttl, marks =
+      sliding_log(KEYS[i], shared, BEYOND_ANY_LIMIT, b, c, math.min(cost, LARGEST_ENTRY))
   elseif a > 0 then
     value, ttl, marks = charged_bucket(KEYS[i], shared, a, b, c, cost)
   end

@@ -83,14 +83,14 @@ def _faults_translated() -> Iterator[None]:
 
 
 def _parted(hold: Hold) -> tuple[Hold, Hold]:
-    """The counters of a hold that are logs, and the others."""
+    """The counters of a hold that are logs, and the others; each part is given back under an id of its own."""
     logs = [at for at, params in enumerate(hold.params) if is_of_log(params)]
     others = [at for at in range(len(hold.params)) if at not in logs]
-    return _only(hold, logs), _only(hold, others)
+    return _only(hold, logs, hold.id + b"log"), _only(hold, others, hold.id)
 
 
-def _only(hold: Hold, places: list[int]) -> Hold:
+def _only(hold: Hold, places: list[int], id: bytes) -> Hold:
     return Hold(
-        hold.kind, hold.id, hold.units, hold.unit_cost, hold.charged_us, hold.until_us,
+        hold.kind, id, hold.units, hold.unit_cost, hold.charged_us, hold.until_us,
         tuple(hold.keys[at] for at in places), tuple(hold.params[at] for at in places),
     )  # fmt: skip
