@@ -104,6 +104,8 @@ class Holds:
             return one
         limits, unit_cost = one.bound.limits, one.cost
         reason = why_not_leasable(limits)
+        if one.bound.gate is not None:
+            reason = f"backend {one.bound.gate.backend}: whether a request may pass follows its load"
         if reason is not None:
             verdict, _ = await self._take(one, 0)
             return Grant(verdict, None, 0, 0.0, reason)

@@ -205,3 +205,13 @@ async def test_two_reporters_are_believed_and_the_factor_is_explained(tmp_path, 
         assert load["decided_by"] == "n1"
         assert 0 <= load["decided_at"] - load["since"] < 5
         assert (await status_of(node))["deciding"] is True
+
+
+async def test_requests_to_a_protected_backend_cannot_be_leased(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config(Backend(backend="users", adaptive="protect"))) as node:
+        asked = {"api_key": "tg_pro", "method": "GET", "units": 10}
+        protected = (await node.post("/v1/leases", json={**asked, "path": "/users/1"})).json()
+        assert (protected["granted"], protected["lease"]) == (0, None)
+        assert "users" in protected["reason"]
+        other = (await node.post("/v1/leases", json={**asked, "path": "/other"})).json()
+        assert other["granted"] == 10
