@@ -61,7 +61,7 @@ TAGS = [{"name": "decisions"}, {"name": "leases and reservations"}, {"name": "lo
 _REFUSED = {
     400: _problem("not JSON"),
     401: _problem("no, unknown or expired key, or gateway token"),
-    403: _problem("suspended, or a member that needs a gateway token"),
+    403: _problem("suspended, blocked, or a member that needs a gateway token"),
     413: _problem("the body is too large"),
     422: _problem("a member is wrong; `errors` names it"),
 }
@@ -97,7 +97,7 @@ AUTHORIZE: dict[str, Any] = {
     "responses": {
         200: {"description": "allowed"},
         401: _problem("no, unknown or ambiguous key"),
-        403: _problem("suspended or malformed; with `deny_status=403` every denial"),
+        403: _problem("suspended, blocked or malformed; with `deny_status=403` every denial"),
         429: _problem("denied"),
     },
 }
