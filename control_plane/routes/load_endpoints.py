@@ -15,13 +15,45 @@ from control_plane.routes import repository
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 MAX_BACKENDS = 1_000
 MAX_CLASSES = 64
+MAX_TEXT = 128
 LATEST_S = 7_258_118_400.0
 """The year 2200."""
 _decoder = msgspec.json.Decoder(RegionLoad)
-_BODY = {
-    "required": True,
-    "content": {"application/json": {"schema": {"type": "object", "required": ["node", "backends"]}}},
+_TEXT = {"type": "string", "maxLength": MAX_TEXT, "pattern": "^[^\\x00]*$"}
+_FIGURE = {"type": "number"}
+_INSTANT = {"type": "number", "minimum": 0, "exclusiveMaximum": LATEST_S}
+_CLASS = {
+    "type": "object",
+    "required": ["priority", "factor", "offered_per_s"],
+    "properties": {
+        "priority": {"type": "integer", "minimum": -(2**53), "maximum": 2**53},
+        "factor": _FIGURE,
+        "offered_per_s": _FIGURE,
+    },
 }
+_BACKEND = {
+    "type": "object",
+    "required": ["backend", "policy", "factor", "reason", "since", "decided_at", "decided_by"],
+    "properties": {
+        "backend": _TEXT,
+        "policy": _TEXT,
+        "factor": _FIGURE,
+        "reason": _TEXT,
+        "since": _INSTANT,
+        "decided_at": _INSTANT,
+        "decided_by": _TEXT,
+        "signal": {"anyOf": [_TEXT, {"type": "null"}]},
+        "load": {"type": ["number", "null"]},
+        "reporters": {"type": "integer", "minimum": 0, "maximum": 2**53},
+        "classes": {"type": "array", "maxItems": MAX_CLASSES, "items": _CLASS},
+    },
+}
+_SCHEMA = {
+    "type": "object",
+    "required": ["node"],
+    "properties": {"node": _TEXT, "backends": {"type": "array", "maxItems": MAX_BACKENDS, "items": _BACKEND}},
+}
+_BODY = {"required": True, "content": {"application/json": {"schema": _SCHEMA}}}
 
 
 @router.post("/load", status_code=204, openapi_extra={"requestBody": _BODY})
@@ -41,12 +73,14 @@ def _read(body: bytes) -> RegionLoad:
         raise InvalidError([FieldError("body", str(error))]) from None
     except RecursionError:
         raise InvalidError([FieldError("body", "is nested too deeply")]) from None
-    if len(load.backends) > MAX_BACKENDS or len(load.node) > 128 or "\0" in load.node:
-        raise InvalidError([FieldError("backends", f"at most {MAX_BACKENDS}, of a node with a short name")])
+    if len(load.node) > MAX_TEXT or "\0" in load.node:
+        raise InvalidError([FieldError("node", f"at most {MAX_TEXT} characters, no NUL")])
+    if len(load.backends) > MAX_BACKENDS:
+        raise InvalidError([FieldError("backends", f"at most {MAX_BACKENDS}")])
     for place, one in enumerate(load.backends):
         texts = (one.backend, one.policy, one.reason, one.decided_by, one.signal or "")
         times = (one.since, one.decided_at)
-        if any(len(text) > 128 or "\0" in text for text in texts) or len(one.classes) > MAX_CLASSES:
+        if any(len(text) > MAX_TEXT or "\0" in text for text in texts) or len(one.classes) > MAX_CLASSES:
             raise InvalidError([FieldError(f"backends[{place}]", "a member is too long")])
         if not all(math.isfinite(time) and 0 <= time < LATEST_S for time in times):
             raise InvalidError([FieldError(f"backends[{place}].since", "is no instant")])
