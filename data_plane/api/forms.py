@@ -28,6 +28,7 @@ class Form:
     __slots__ = (
         "_blank",
         "_hides",
+        "_is_triple",
         "_visible",
         "begins_now",
         "body",
@@ -49,6 +50,7 @@ class Form:
         """Whether ``X-RateLimit-Reset`` counts from the epoch, not from now."""
         self._visible = tuple(FIGURES * at for at, limit in enumerate(bound.limits) if limit.visible)
         self._hides = len(self._visible) < len(bound.limits)
+        self._is_triple = len(bound.limits) == 3 and not self._hides
         self._blank = [0] * (2 + 2 * len(self._visible))
         self.headers = _headers(bound) if self.usable else b""
         self.json_headers = JSON_TYPE + self.headers
@@ -58,6 +60,12 @@ class Form:
         """What the header lines show; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
         shown = self.shown
         begin_us = now_us + 999_999 if self.begins_now else 999_999
+        if self._is_triple:  # written out: a limit by client, a burst and one by address are a usual plan
+            one, one_us, _, two, two_us, _, three, three_us, _ = own
+            return (
+                own[shown], (begin_us + own[shown + 1]) // 1_000_000, one, (one_us + 999_999) // 1_000_000,
+                two, (two_us + 999_999) // 1_000_000, three, (three_us + 999_999) // 1_000_000,
+            )  # fmt: skip
         figures = self._blank.copy()
         figures[0] = own[shown]
         figures[1] = (begin_us + own[shown + 1]) // 1_000_000
