@@ -1,11 +1,18 @@
 """The control plane, and how its revisions reach the nodes."""
 
 from helm.observability.overview import IN, RATE, REGION
-from helm.observability.panels import Dashboard, Panel, Query, Step
+from helm.observability.panels import Dashboard, Panel, Query, Sql, Step
 
 REQUESTS = "tidegate_control_plane_requests_total"
 PUSH = f"sum by (le) (rate(tidegate_control_plane_push_seconds_bucket[{RATE}]))"
 TIMES = "tidegate_control_plane_request_duration_seconds_bucket"
+
+LAST_CHANGES = """
+    SELECT number AS revision, created_at, author, reason,
+           coalesce(rollouts.state, 'at once') AS roll_out, rollouts.outcome
+    FROM revisions LEFT JOIN rollouts USING (number)
+    WHERE $__timeFilter(created_at) ORDER BY number DESC LIMIT 30
+"""
 
 CONTROL_PLANE = Dashboard(
     uid="tidegate-control-plane",
@@ -36,6 +43,15 @@ CONTROL_PLANE = Dashboard(
             Panel("Refusing nodes", (
                 Query(f"sum by (region) (tidegate_config_refused_revision{{{IN}}} > bool 0)", "{{region}}"),),
                 "Nodes that refused a revision and have not applied a later one.", steps=(Step(1, "red"),)),
+        ),
+        "Roll-outs": (
+            Panel("Nodes by revision", (
+                Query(f'count_values("revision", tidegate_config_revision{{{IN}}})', "revision {{revision}}"),),
+                "During a roll-out some nodes are ahead of the others; otherwise there is one line.", width=10,
+                stacked=True),
+            Panel("Last changes", (Sql(LAST_CHANGES),),
+                  "Who, why, and how they reached the nodes: at once, or by a roll-out and how that ended.",
+                  kind="table", width=14),
         ),
         "Admin API": (
             Panel("Requests", (
