@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -18,6 +20,7 @@ from data_plane.domain.check import Prepared, conclude
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.routes import UNMATCHED
+from data_plane.node import Node
 from data_plane.services import usage as usage_module
 from data_plane.services import usage_shipping
 from data_plane.services.ports import StoreUnavailableError
@@ -25,7 +28,7 @@ from data_plane.services.usage import UsageFlusher
 from data_plane.services.usage_shipping import ControlPlaneAwayError, UsageShipper
 from data_plane.services.usage_tally import UsageTally
 from tests.integration.redis.clusters import start_cluster
-from tests.servers.node import rule
+from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tidegate.stack.store import StoreServer
 
 HOUR_US = 3_600_000_000
@@ -339,3 +342,27 @@ async def test_what_a_lease_takes_is_usage_when_it_is_taken(node: Parts) -> None
     await node.flush()
     ((cell,),) = [batch.cells for batch in await node.batches()]
     assert (cell.client, cell.allowed, cell.cost) == ("c1", 20, 40)
+
+
+@pytest.mark.parametrize("lane", [True, False])
+async def test_every_door_counts_and_a_node_that_stops_leaves_nothing_behind(
+    valkey_url: str, tmp_path: Path, lane: bool
+) -> None:
+    config = [PLAN, Client(client="c1", plan="free"), key_of("c1", "tg_one")]
+    await write_snapshot(tmp_path / "snapshot", config)
+    check = {"api_key": "tg_one", "method": "GET", "path": "/x"}
+    async with (
+        serving(Node(settings_for(tmp_path / "snapshot", valkey_url)), lane=lane) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        for _ in range(3):
+            assert (await client.post("/v1/check", json=check)).status_code == 200
+        assert (await client.post("/v1/check/batch", json={"checks": [check] * 4})).status_code == 200
+        for _ in range(4):
+            await client.get("/v1/authorize/x", headers={"x-api-key": "tg_one"})
+        await client.post("/v1/check", json=check | {"cost": 0})
+    async with parts(valkey_url) as node:
+        cells = [cell for batch in await node.batches() for cell in batch.cells]
+        assert {(cell.client, cell.key_id) for cell in cells} == {("c1", "c1-key")}
+        assert sum(cell.allowed for cell in cells) == 10
+        assert sum(one.requests for cell in cells for one in cell.denials if one.denied) == 1
