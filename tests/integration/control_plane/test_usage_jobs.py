@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 import pytest
 
-from control_plane.database import Database
+from control_plane.database import Database, migrate, revert
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.rollup import roll_up, tidy
 from tests.integration.control_plane.running import RunningControlPlane
@@ -156,3 +156,12 @@ async def test_busiest_clients_come_first(served: RunningControlPlane) -> None:
     assert [(item["client"], item["allowed"]) for item in allowed] == [("b", 7), ("a", 5), (None, 1)]
     denied = (await served.admin.get("/v1/usage/busiest", params={"by": "denied", "count": 1})).json()["items"]
     assert [(item["client"], item["denied"]) for item in denied] == [("a", 9)]
+
+
+async def test_the_schema_can_be_taken_back_with_partitions_in_it(postgres_url: str) -> None:
+    await asyncio.to_thread(migrate, postgres_url)
+    database = Database(postgres_url, connect_timeout_s=5, command_timeout_s=10, pool_size=1)
+    assert await Partitions(database).ensure({TODAY}) == 3
+    await database.close()
+    await asyncio.to_thread(revert, postgres_url, "0003")
+    await asyncio.to_thread(migrate, postgres_url)
