@@ -35,7 +35,9 @@ defaults
     timeout server 5s
     # nothing is asked twice: a failure would be seen
     retries 0
-    default-server check inter 200ms fall 1 rise 1
+    # a node that is slow to answer a check on a busy machine is not gone
+    timeout check 2s
+    default-server check inter 300ms fall 2 rise 1
 frontend nodes
     bind 127.0.0.1:{port}
     default_backend region
@@ -81,7 +83,7 @@ class Region:
             "TIDEGATE_NODE": name, "TIDEGATE_REGION": "us-east", "TIDEGATE_PORT": str(self._node_ports[at]),
             "TIDEGATE_TRUST": "network", "TIDEGATE_REDIS_URL": self._redis_url, "TIDEGATE_REDIS_DEADLINE_MS": "2000",
             "TIDEGATE_CONTROL_PLANE_URL": NOWHERE, "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY,
-            "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL, "TIDEGATE_DRAIN_S": "1",
+            "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL, "TIDEGATE_DRAIN_S": "2",
             "TIDEGATE_SNAPSHOT_FILE": str(self._directory / f"snapshot-{name}"),
         }  # fmt: skip
         log_path = self._directory / f"{name}.log"
