@@ -5,7 +5,19 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Literal
 
-Fault = Literal["hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless", "none"]
+Fault = Literal[
+    "hangs",
+    "hangs up",
+    "garbage",
+    "500",
+    "503",
+    "not json",
+    "too few",
+    "endless",
+    "splits headers",
+    "no number",
+    "none",
+]
 
 
 class FaultyNode:
@@ -54,9 +66,12 @@ class FaultyNode:
         if self.fault == "garbage":
             writer.write(b"\x00\xff nonsense \r\n\r\n")
             return False
-        body = {"not json": b"{", "too few": b'{"decisions": []}'}.get(
-            self.fault, b'{"decisions": [{"allowed": true}]}'
-        )
+        body = {
+            "not json": b"{",
+            "too few": b'{"decisions": []}',
+            "splits headers": b'{"decisions": [{"allowed": true, "limit": 1, "policy": "x\\r\\nSet-Cookie: a=b"}]}',
+            "no number": b'{"decisions": [{"allowed": false, "status": 429, "retry_after_s": -1e300}]}',
+        }.get(self.fault, b'{"decisions": [{"allowed": true}]}')
         status = self.fault if self.fault.isdigit() else "200"
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
         return True

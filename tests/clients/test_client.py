@@ -53,6 +53,18 @@ async def test_many_at_once_are_few_requests_in_order(start_node):
         assert one._batcher.batches <= 3
 
 
+async def test_what_one_end_user_sends_spoils_no_others_check(start_node):
+    node = start_node(config(1_000))
+    async with AsyncTidegate(options(node.url)) as one:
+        long = Check(api_key=KEY, method="GET", path="/users/" + "x" * 60_000)
+        checks = [(long, 1)] * 40 + [(Check(api_key=KEY, path="/\ud800"), 1), (Check(api_key=KEY), 1)]
+        answers = await one.check_many(checks)
+        assert all(isinstance(answer, InvalidCheckError) for answer in answers[:-1])
+        assert answers[-1].allowed
+        with pytest.raises(InvalidCheckError):
+            await one.check(api_key=KEY, path="/" + "x" * 2_000_000)
+
+
 async def test_a_request_as_it_came_in(start_node):
     node = start_node(config(5))
     async with AsyncTidegate(options(node.url)) as one:

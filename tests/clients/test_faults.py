@@ -9,7 +9,7 @@ from tests.clients.faulty_node import faulty_node
 from tidegate.stack.ports import free_ports
 from tidegate_client import AsyncTidegate, Check, Options, Tidegate, UnavailableError
 
-FAULTS = ("hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless")
+FAULTS = ("hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless", "splits headers", "no number")
 TIMEOUT_S = 0.5
 # How much later than its deadline an answer may come on a machine that does much else.
 LATE_S = 1.0

@@ -6,6 +6,7 @@
  */
 
 const DENIED = 429;
+const POLICY = /^[a-z0-9._-]{1,64}$/;
 
 /**
  * What a node said of one check.
@@ -20,10 +21,19 @@ function decisionOf(item) {
     const { detail, errors } = item.error;
     return { ...refusal(403, 'malformed_request', String(detail ?? 'not understood')), problem: { ...item.error, errors } };
   }
-  if (typeof item.allowed !== 'boolean') return undefined;
+  if (typeof item.allowed !== 'boolean' || !isShowable(item)) return undefined;
   if (item.allowed) return { ...numbers(item), allowed: true, status: 200, source: 'node', problem: undefined };
-  const status = Number.isInteger(item.status) && item.status >= 400 ? item.status : DENIED;
+  const status = Number.isInteger(item.status) && item.status >= 400 && item.status <= 599 ? item.status : DENIED;
   return { ...numbers(item), allowed: false, status, source: 'node', problem: endUserProblem(item, status) };
+}
+
+/** Whether what becomes headers is what a node writes: anything else would throw, or split the answer. @param {any} item */
+function isShowable(item) {
+  const { policy, limit, window_s, remaining, reset_after_s, retry_after_s } = item;
+  return (
+    (policy == null || (typeof policy === 'string' && POLICY.test(policy))) &&
+    [limit, window_s, remaining, reset_after_s, retry_after_s].every((value) => value == null || (Number.isFinite(value) && value >= 0))
+  );
 }
 
 /** @param {any} item */

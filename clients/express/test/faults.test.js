@@ -41,6 +41,10 @@ const FAULTS = {
   'answers another shape': (socket) => socket.write(answer('{"decisions":{"0":1}}')),
   'answers too few': (socket) => socket.write(answer('{"decisions":[]}')),
   'answers a decision that is none': (socket) => socket.write(answer('{"decisions":[{"allowed":"yes"}]}')),
+  'answers a policy that would split a header': (socket) =>
+    socket.write(answer(JSON.stringify({ decisions: [{ ...DECISION, policy: 'x\r\nSet-Cookie: a=b' }] }))),
+  'answers a limit that is no number': (socket) =>
+    socket.write(answer(JSON.stringify({ decisions: [{ ...DECISION, limit: { toString: 1 } }] }))),
   'answers null': (socket) => socket.write(answer('{"decisions":[null]}')),
   'answers 500': (socket) => socket.write(answer('{"decisions":[]}', '500 Oops')),
   'answers 503 for ever': (socket) => socket.write(answer('', '503 Service Unavailable')),

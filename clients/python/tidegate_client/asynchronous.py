@@ -18,6 +18,7 @@ from tidegate_client.messages import (
     Decision,
     GarbledAnswerError,
     InvalidCheckError,
+    encoded,
     read_decision,
     read_lease,
     read_reservation,
@@ -141,7 +142,7 @@ class AsyncTidegate:
         check = Check.of(
             api_key=api_key, client=client, ip=ip, method=method, path=path, endpoint=endpoint, attributes=attributes
         )
-        body = msgspec.json.encode({**check.members(), "cost": estimate, "ttl_s": ttl_s})
+        body = encoded(check, {"cost": estimate, "ttl_s": ttl_s})
         text: str | None = None
         try:
             async with asyncio.timeout(self.options.timeout_s):
@@ -210,9 +211,9 @@ class AsyncTidegate:
         with self._lock:
             account = self.book.note(check, 0, now)
             units = self.book.units_to_ask(account, cost, now)
-        body = msgspec.json.encode({**check.members(), "units": units, "ttl_s": self.options.lease_s})
         endings: list[Ending] = []
         try:
+            body = encoded(check, {"units": units, "ttl_s": self.options.lease_s})
             answered = await self._nodes.post("/v1/leases", body)
             endings = self._leased(account, answered, now)
         except (NoAnswerError, GarbledAnswerError, InvalidCheckError):
@@ -232,8 +233,9 @@ class AsyncTidegate:
                 account.not_before = asked_at + NO_LEASE_FOR_S
                 return []
             held = msgspec.structs.replace(decision, source="lease")
+            lasts_s = min(lease.expires_in_s, self.options.lease_s)
             return self.book.granted(
-                account, Lease(answered.origin, lease.lease, lease.granted, asked_at, lease.expires_in_s, held)
+                account, Lease(answered.origin, lease.lease, lease.granted, asked_at, lasts_s, held)
             )
 
     async def _by_node(self, check: Check, cost: int) -> Decision:

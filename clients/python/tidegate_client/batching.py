@@ -5,19 +5,18 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
-from tidegate_client.messages import Check, Decision, GarbledAnswerError, InvalidCheckError, read_batch
+from tidegate_client.messages import Check, Decision, GarbledAnswerError, InvalidCheckError, encoded, read_batch
 from tidegate_client.nodes import CHECK_BATCH, Answered, NoAnswerError
 
 MOST_IN_FLIGHT = 2
 MOST_WAITING = 100_000
+# A node takes 1 MiB: beyond it the whole batch would be refused, and one end user's long path would speak for others.
+MOST_BODY_BYTES = 512 * 1024
 Post = Callable[[str, bytes], Awaitable[Answered]]
 
 
 class _Waiting(NamedTuple):
-    check: Check
-    cost: int
+    body: bytes
     answer: "asyncio.Future[Decision]"
 
 
@@ -36,9 +35,12 @@ class Batcher:
         """The node's decision. Raises ``NoAnswerError`` or ``InvalidCheckError``."""
         if len(self._waiting) >= MOST_WAITING:
             raise NoAnswerError("too many checks are waiting")
+        body = encoded(check, {"cost": cost})
+        if len(body) > MOST_BODY_BYTES:
+            raise InvalidCheckError(f"the check is over {MOST_BODY_BYTES} bytes")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Decision] = loop.create_future()
-        self._waiting.append(_Waiting(check, cost, answer))
+        self._waiting.append(_Waiting(body, answer))
         if not self._begins and len(self._in_flight) < MOST_IN_FLIGHT:
             self._begins = True
             loop.call_soon(self._begin)  # whatever else comes in this turn of the loop goes along
@@ -47,13 +49,23 @@ class Batcher:
     def _begin(self) -> None:
         self._begins = False
         while self._waiting and len(self._in_flight) < MOST_IN_FLIGHT:
-            size = min(len(self._waiting), self._max_batch)
-            # Who gave up meanwhile is not asked for: nothing is counted for a caller that is gone.
-            batch = [waiting for waiting in (self._waiting.popleft() for _ in range(size)) if not waiting.answer.done()]
+            batch = self._next_batch()
             if batch:
                 task = asyncio.create_task(self._send(batch))
                 self._in_flight.add(task)
                 task.add_done_callback(self._sent)
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        while self._waiting and len(batch) < self._max_batch:
+            size += len(self._waiting[0].body) + 1
+            if batch and size > MOST_BODY_BYTES:
+                break
+            waiting = self._waiting.popleft()
+            if not waiting.answer.done():  # nothing is counted for a caller that gave up meanwhile
+                batch.append(waiting)
+        return batch
 
     def _sent(self, task: "asyncio.Task[None]") -> None:
         self._in_flight.discard(task)
@@ -61,9 +73,9 @@ class Batcher:
 
     async def _send(self, batch: Sequence[_Waiting]) -> None:
         self.batches += 1
-        checks = [{**waiting.check.members(), "cost": waiting.cost} for waiting in batch]
+        body = b'{"checks":[%b]}' % b",".join([waiting.body for waiting in batch])
         try:
-            answered = await self._post(CHECK_BATCH, msgspec.json.encode({"checks": checks}))
+            answered = await self._post(CHECK_BATCH, body)
             if answered.status != 200:
                 raise _refused(answered)
             decisions = read_batch(answered.body, len(batch))

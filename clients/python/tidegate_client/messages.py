@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
+# What becomes a header is what a node writes, or no answer at all: anything else could split the end user's answer.
+PolicyName = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9._-]{1,64}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
 Source = Literal["node", "lease", "memory", "policy"]
 """Who decided: a node, a lease held here, a denial remembered here, or the fail policy because no node answered."""
 
@@ -107,18 +112,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``POST /v1/leases`` beyond its decision."""
 
-    granted: int = 0
+    granted: Count = 0
     lease: str | None = None
-    expires_in_s: float = 0.0
+    expires_in_s: Seconds = 0.0
     reason: str | None = None
 
 
 class ReservationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of ``POST /v1/reservations`` beyond its decision."""
 
-    reserved: int = 0
+    reserved: Count = 0
     reservation: str | None = None
-    expires_in_s: float = 0.0
+    expires_in_s: Seconds = 0.0
 
 
 class _ItemError(msgspec.Struct, frozen=True):
@@ -130,15 +135,15 @@ class _Item(msgspec.Struct, frozen=True, kw_only=True):
     """One place of a batch's answer: a decision, a refusal, or what was wrong with the check."""
 
     allowed: bool | None = None
-    status: int | None = None
+    status: Status | None = None
     client: str | None = None
     plan: str | None = None
-    policy: str | None = None
-    limit: int | None = None
-    window_s: float | None = None
-    remaining: int | None = None
-    reset_after_s: float | None = None
-    retry_after_s: float | None = None
+    policy: PolicyName | None = None
+    limit: Count | None = None
+    window_s: Seconds | None = None
+    remaining: Count | None = None
+    reset_after_s: Seconds | None = None
+    retry_after_s: Seconds | None = None
     delay_ms: float = 0
     degraded: bool = False
     error: str | _ItemError | None = None
@@ -163,6 +168,14 @@ class InvalidCheckError(ValueError):
 
 class GarbledAnswerError(Exception):
     """What came back is no answer of a node."""
+
+
+def encoded(check: Check, members: Mapping[str, object]) -> bytes:
+    """A check as JSON, with ``members``. Raises ``InvalidCheckError`` for text that no JSON can hold."""
+    try:
+        return msgspec.json.encode({**check.members(), **members})
+    except UnicodeEncodeError as error:
+        raise InvalidCheckError("the check is not Unicode text") from error
 
 
 def read_batch(body: bytes, size: int) -> list[Decision | InvalidCheckError]:
@@ -205,8 +218,9 @@ def _decision(item: _Item) -> Decision | InvalidCheckError:
         return InvalidCheckError(item.error.detail)
     if item.allowed is None:
         raise GarbledAnswerError("a decision without `allowed`")
+    status = 200 if item.allowed else item.status if item.status is not None and item.status >= 400 else 429
     return Decision(
-        allowed=item.allowed, status=200 if item.allowed else item.status or 429, client=item.client, plan=item.plan,
+        allowed=item.allowed, status=status, client=item.client, plan=item.plan,
         policy=item.policy, limit=item.limit, window_s=item.window_s, remaining=item.remaining,
         reset_after_s=item.reset_after_s, retry_after_s=item.retry_after_s, delay_ms=item.delay_ms,
         degraded=item.degraded, error=item.error, message=item.message, request_id=item.request_id or item.instance,
