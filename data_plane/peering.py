@@ -16,6 +16,8 @@ from data_plane.adapters.redis_life import RedisLife
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.peer_metrics import PeerFigures, of_peers, of_rights
 from data_plane.domain.index import RuleIndex
+from data_plane.services.count_store import ReconcileTally
+from data_plane.services.hearing import Hearing
 from data_plane.services.ports import Clock
 from data_plane.services.reconcile import Reconciler
 from data_plane.services.rights import RightsDesk
@@ -50,10 +52,12 @@ class Peering:
         self.desk = RightsDesk(settings.region, store, self._wire, clock, index, self._revision)
         self.standings = Standings(self._life, clock, self.desk.horizon_us, lambda: index().book)
         counts = RedisCountStore(store, settings.node)
+        self._tally = ReconcileTally()
+        self._hearing = Hearing(settings.region, counts, clock, index, self._tally, self.standings.hear)
         self._reconciler = Reconciler(
-            settings.region, counts, self._wire, clock, index, live_nodes, self.standings.hear
+            settings.region, counts, self._wire, clock, index, live_nodes, self._hearing, self._tally
         )
-        self.door = PeerDoor(settings.region, key, index, self._reconciler, self.desk, clock)
+        self.door = PeerDoor(settings.region, key, index, self._hearing, self.desk, clock)
 
     def work(
         self, say: Callable[[Ack], Coroutine[Any, Any, None]]
@@ -85,23 +89,22 @@ class Peering:
         return () if known is None else known.keys_at(self._clock.now_us() / 1e6)
 
     def _figures(self) -> PeerFigures:
-        reconciler = self._reconciler
         return PeerFigures(
-            reconciler.tally, self._wire, self.door,
-            {name: age_us / 1e6 for name, age_us in reconciler.staleness_us.items()},
-            [name for name, _ in self.standings.silent], reconciler.slices,
+            self._tally, self._wire, self.door,
+            {name: age_us / 1e6 for name, age_us in self._hearing.staleness_us.items()},
+            [name for name, _ in self.standings.silent], self._reconciler.slices,
         )  # fmt: skip
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, staleness_us = dict(self.standings.silent), self._reconciler.staleness_us
+        silent, staleness_us = dict(self.standings.silent), self._hearing.staleness_us
         return {
             region: {
                 "last_heard_s": now_s - news.received_at_s,
                 "staleness_s": staleness_us[region] / 1e6 if region in staleness_us else None,
                 "silent": region in silent,
             }
-            for region, news in self._reconciler.heard.items()
+            for region, news in self._hearing.heard.items()
         }
 
     def _rights(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from contract.counts import Counts, CountsAnswer, signed_counts
 from contract.credentials import is_signed_by
 from contract.rights import MAX_UNITS, RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
-from data_plane.services.reconcile import UnreachablePeerError
+from data_plane.services.count_store import UnreachablePeerError
 
 TIMEOUT_S = 1.5
 MAX_ANSWER_BYTES = 1024 * 1024

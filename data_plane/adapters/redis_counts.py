@@ -20,8 +20,8 @@ from data_plane.domain.counts_wire import (
     merge_keys,
 )
 from data_plane.domain.regions.rules import DEFAULT_TIMING
+from data_plane.services.count_store import Heard, MarkedKey, Marks, Merging, PeerCounter, SweptPage
 from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.reconcile import Heard, MarkedKey, Merging, PeerCounter, SweptPage
 from lua import collect_script, heard_script, mark_script, merge_script, settle_script, slices_script
 
 T = TypeVar("T")
@@ -64,19 +64,23 @@ class RedisCountStore:
                 known = await self._store.execute("GET", INCARNATION)
             return (known or b"").decode()
 
-    async def marked(self, slice: int) -> Sequence[MarkedKey]:
+    async def marked(self, slice: int) -> Marks:
         """The counters of a slice that have waited longest."""
         found: list[MarkedKey] = []
+        rest_us = 0
         with _store_errors():
             for dirty in self._store.dirty_keys():
                 name = _slice_key(dirty, slice)
                 flat = await self._store.execute("ZRANGE", name, 0, MAX_MARKED - 1, "WITHSCORES")
                 since_us = dict(_pairs(flat))
+                if len(since_us) >= MAX_MARKED:
+                    newest_us = max(since_us.values())
+                    rest_us = min(rest_us, newest_us) if rest_us else newest_us
                 for _, keys in self._parts(list(since_us), lambda key: key):
                     reply = await self._store.call_script(collect_script(), [name, *keys], [])
                     collected = decode_collected(keys, reply)
                     found += [MarkedKey(key, since_us[key], own) for key, own in zip(keys, collected, strict=True)]
-        return [one for one in found if one.own.cells]
+        return Marks([one for one in found if one.own.cells], rest_us)
 
     async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
         """Unmark what has not changed since it was read."""

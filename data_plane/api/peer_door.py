@@ -23,8 +23,8 @@ from contract.rights import (
 from data_plane.api.answers import Answer, InputError, json_answer, problem
 from data_plane.api.caller import Headers, header
 from data_plane.domain.index import RuleIndex
+from data_plane.services.hearing import Hearing
 from data_plane.services.ports import Clock, StoreUnavailableError
-from data_plane.services.reconcile import Reconciler
 from data_plane.services.rights import RightsDesk
 
 T = TypeVar("T")
@@ -40,13 +40,13 @@ class PeerDoor:
     """``POST /internal/v1/counts`` and ``/internal/v1/rights``. A region's key speaks only for that region."""
 
     def __init__(
-        self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], reconciler: Reconciler,
+        self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], hearing: Hearing,
         desk: RightsDesk, clock: Clock,
     ) -> None:  # fmt: skip
         self._region = region
         self._key = key
         self._index = index
-        self._reconciler = reconciler
+        self._hearing = hearing
         self._desk = desk
         self._clock = clock
         self.refused_by_reason: Counter[str] = Counter()
@@ -65,7 +65,7 @@ class PeerDoor:
                 raise self._refused("implausible", 400, "a cell gave back more than was taken")
             if not _is_storable(counts):
                 raise self._refused("implausible", 400, "a name or a figure that no region has")
-            return json_answer(await self._reconciler.receive(counts))
+            return json_answer(await self._hearing.receive(counts))
         except InputError as error:
             return error.answer()
         except StoreUnavailableError as error:

@@ -7,8 +7,8 @@ from prometheus_client.core import Metric
 
 from data_plane.api.metrics import Part, counter, counter_by, gauge, gauge_by
 from data_plane.api.peer_door import PeerDoor
-from data_plane.services.reconcile import ReconcileTally
-from data_plane.services.rights import RightsTally
+from data_plane.services.count_store import ReconcileTally
+from data_plane.services.rights_steps import RightsTally
 
 
 class Wire(Protocol):

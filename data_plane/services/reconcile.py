@@ -1,4 +1,4 @@
-"""Counts between regions: what changed here is told to every peer, what peers tell is merged here.
+"""Counts between regions: what changed here is told to every peer (what peers tell: ``hearing``).
 
 The counters of a region are divided into slices; the node that holds a slice's lease tells it. Messages carry absolute
 counts, so any of them may be lost, doubled or late. What is unsent stays marked in the store until every peer that
@@ -7,24 +7,28 @@ counted.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
 
 import structlog
 
 from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
-from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us
-from data_plane.domain.counts_wire import Collected
+from contract.limits import capacity
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.peers import PeerNews
 from data_plane.domain.regions.book import Cell as Figures
 from data_plane.domain.regions.book import Life
 from data_plane.domain.regions.messages import Ack, Tell
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.telling import Marked, Teller, is_pressing
 from data_plane.domain.subjects import limit_of_key
+from data_plane.services.count_store import (
+    CountStore,
+    MarkedKey,
+    PeerTransport,
+    ReconcileTally,
+    UnreachablePeerError,
+)
+from data_plane.services.hearing import Hearing
+from data_plane.services.peer_line import PeerLine
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -35,152 +39,14 @@ MAX_KNOWN = 100_000
 """Counters of which this node remembers what was told: those beyond are told a little more eagerly."""
 SWEEP_EVERY_S = 300.0
 """Anti-entropy: at least this often everything is told again, slowly."""
-IMPLAUSIBLE = 64
-"""A cell of more than this many times what its limit admits is refused: no change of a limit explains it. A bucket's
-cell counts all that was taken since its birth, so what filled since then counts with it."""
-
-
-class MarkedKey(NamedTuple):
-    """A counter with news, since when (store's clock, microseconds), and its cells as they are now."""
-
-    key: bytes
-    since_us: int
-    own: Collected
-
-
-class Marks(NamedTuple):
-    """Counters of a slice with news, oldest first. ``rest_us``: since when the others wait, 0 where these are all."""
-
-    keys: Sequence[MarkedKey]
-    rest_us: int
-
-
-class PeerCounter(NamedTuple):
-    """A peer's cells of one counter, with the script parameters of its limit."""
-
-    key: bytes
-    params: bytes
-    cells: tuple[Cell, ...]
-
-
-class Merging(NamedTuple):
-    """What came of a merge: counters to be sent again, how many were found over their limit, by how many units."""
-
-    again: Sequence[bytes]
-    over: int
-    most_over: int
-
-
-class Heard(NamedTuple):
-    """As of when all that a peer counted is known here (0: never), and since when it is silent (0: it is not)."""
-
-    as_of_us: int
-    silent_since_us: int
-
-
-class SweptPage(NamedTuple):
-    """Where the next page of a sweep begins (0: it was the last), and what peers' earlier lives had counted."""
-
-    cursor: int
-    lives: Mapping[str, Sequence[Cell]]
-
-
-class CountStore(Protocol):
-    """The cells in the region's store. Every method raises ``StoreUnavailableError``."""
-
-    async def hold_slices(self, most: int) -> Sequence[int]:
-        """Take and keep leases on at most that many slices; those that this node holds now."""
-        ...
-
-    async def incarnation(self) -> str:
-        """The name of this life of the store: another one after its data was lost."""
-        ...
-
-    async def marked(self, slice: int) -> Marks:
-        """The counters of a slice that have waited longest, at most a bounded number."""
-        ...
-
-    async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
-        """Unmark what has not changed since it was read."""
-        ...
-
-    async def sweep(
-        self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
-    ) -> SweptPage:
-        """Mark a page of all counters of these slices from ``cursor`` (0 begins) as changed; with ``lives``, read also
-        what peers had counted in them.
-        """
-        ...
-
-    async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
-        """Take what a life (``region/incarnation``) counted."""
-        ...
-
-    async def told_life(self, peer: str) -> str | None:
-        """The life of a peer's store that was told everything, by whichever node of this region."""
-        ...
-
-    async def note_told(self, peer: str, incarnation: str | None) -> None:
-        """That life of the peer's store was told everything; ``None``: nobody knows any more what it was told."""
-        ...
-
-    async def hear(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> Mapping[str, Heard]:
-        """Note how old what is known of a peer's slices is (nobody: ''); the state of all peers."""
-        ...
-
-
-class UnreachablePeerError(Exception):
-    """A peer did not answer, or refused."""
-
-
-class PeerTransport(Protocol):
-    """The way to another region's nodes."""
-
-    async def send(self, to_region: str, url: str, counts: Counts) -> CountsAnswer:
-        """Deliver one batch. Raises ``UnreachablePeerError``."""
-        ...
-
-
-@dataclass
-class PeerLine:
-    """This node's conversation with one peer, at most one message at a time."""
-
-    incarnation: str | None = None
-    under_way: asyncio.Task[None] | None = None
-    connected: bool = False
-    sweeping: bool = True
-    """A peer that is new to this node, or was away, has not been told everything yet."""
-    complete_after_us: int = 0
-    """Once all marks older than this were told, it has."""
-    hand_back: dict[str, list[Cell]] = field(default_factory=dict)
-
-
-class ReconcileTally:
-    """Counts since the start of the process."""
-
-    def __init__(self) -> None:
-        self.sent_cells = 0
-        self.messages = 0
-        self.failures: Counter[str] = Counter()
-        self.handed_back_cells = 0
-        self.sweeps = 0
-        self.over = 0
-        """Merges that found a counter over its limit."""
-        self.most_over = 0
-        """The most units over that any of them found."""
-        self.implausible = 0
-        self.silences: Counter[str] = Counter()
-        """Times that a peer fell silent, and its share was kept for it from then on."""
 
 
 class Reconciler:
-    """Tells peers and listens to them. ``live_nodes`` says over how many nodes the telling is divided; ``hear`` is
-    called with who is silent, on every tick.
-    """
+    """Tells peers. ``live_nodes`` says over how many nodes of the region that is divided."""
 
     def __init__(
         self, region: str, store: CountStore, transport: PeerTransport, clock: Clock, index: Callable[[], RuleIndex],
-        live_nodes: Callable[[], int], hear: Callable[[tuple[tuple[str, int], ...]], None],
+        live_nodes: Callable[[], int], hearing: Hearing, tally: ReconcileTally,
     ) -> None:  # fmt: skip
         self._region = region
         self._store = store
@@ -188,17 +54,13 @@ class Reconciler:
         self._clock = clock
         self._index = index
         self._live_nodes = live_nodes
-        self._hear = hear
+        self._hearing = hearing
         self._lines: dict[str, PeerLine] = {}
         self._tellers: dict[int, Teller] = {}
         self._told: dict[bytes, tuple[int, int]] = {}
         self._cursor: int | None = 0
         self._next_sweep_s = 0.0
-        self._silent: set[str] = set()
-        self.heard: dict[str, PeerNews] = {}
-        self.staleness_us: dict[str, int] = {}
-        """How old what is known of each peer is, as of the last tick; all of it."""
-        self.tally = ReconcileTally()
+        self.tally = tally
 
     @property
     def slices(self) -> int:
@@ -229,13 +91,12 @@ class Reconciler:
 
     async def tick(self) -> None:
         """Look who is heard, tell every peer what it has not been told, then unmark what all of them know."""
-        urls = self._peer_urls()
+        await self._hearing.look()
+        urls = self._hearing.peer_urls()
         if not urls:
             self._lines.clear()
             self._tellers.clear()
-            self._hear(())
             return
-        await self._listen("", {}, sorted(urls))
         await self._meet(urls)
         await self._take_slices(urls)
         if not self._tellers:
@@ -261,64 +122,6 @@ class Reconciler:
             if settled:
                 await self._store.settle(number, settled)
             teller.forget({(key, 0): one for key, one in keys[number].items()})
-
-    async def receive(self, counts: Counts) -> CountsAnswer:
-        """Merge what a verified peer says. Raises ``StoreUnavailableError``: the peer will send it again."""
-        book = self._index().book
-        own = await self._store.incarnation()
-        life = f"{counts.region}/{counts.incarnation}"
-        if counts.of:
-            if not counts.of.startswith(f"{self._region}/") or counts.of == f"{self._region}/{own}":
-                self.tally.implausible += 1
-                return CountsAnswer(incarnation=own)
-            life = counts.of
-        cells_of: dict[bytes, list[Cell]] = {}
-        for cell in counts.cells:
-            cells_of.setdefault(cell.key, []).append(cell)
-        counters: list[PeerCounter] = []
-        again: set[bytes] = set()
-        now_us = self._clock.now_us()
-        for key, cells in cells_of.items():
-            id = limit_of_key(key)
-            params = book.params_by_id.get(id)
-            if params is None:
-                again.add(key)  # a limit that is not here yet
-                continue
-            rule = book.shared_by_id[id]
-            plausible = tuple(cell for cell in cells if _is_plausible(cell, rule, now_us))
-            self.tally.implausible += len(cells) - len(plausible)
-            if plausible:
-                counters.append(PeerCounter(key, params, plausible))
-        if counters:
-            merging = await self._store.merge(life, len(book.regions), counters)
-            again.update(merging.again)
-            self.tally.over += merging.over
-            self.tally.most_over = max(self.tally.most_over, merging.most_over)
-        now_us = self._clock.now_us()
-        if counts.complete and not again:
-            sent_us = int(counts.sent_at * 1e6)
-            ages = {number: max(0, sent_us - as_of_us) for number, as_of_us in counts.complete if 0 <= number < SLICES}
-            await self._listen(counts.region, ages, sorted(self._peer_urls()))
-        news = self.heard.get(counts.region)
-        if news is None or counts.sent_at >= news.sent_at_s:
-            self.heard[counts.region] = PeerNews(counts.sent_at, now_us / 1e6)
-        return CountsAnswer(again=tuple(again), incarnation=own)
-
-    def _peer_urls(self) -> Mapping[str, str]:
-        return {
-            name: region.peer_url
-            for name, region in self._index().book.regions.items()
-            if name != self._region and region.peer_url is not None
-        }
-
-    async def _listen(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> None:
-        states = await self._store.hear(peer, ages_us, peers)
-        now_us = self._clock.now_us()
-        self.staleness_us = {name: now_us - state.as_of_us for name, state in states.items() if state.as_of_us}
-        silent = tuple((name, state.silent_since_us) for name, state in states.items() if state.silent_since_us)
-        self.tally.silences.update(name for name, _ in silent if name not in self._silent)
-        self._silent = {name for name, _ in silent}
-        self._hear(silent)
 
     async def _meet(self, urls: Mapping[str, str]) -> None:
         """Peers that came get a line; what is told to those that went need not be told any more."""
@@ -488,13 +291,6 @@ class Reconciler:
             log.info("peer_connected", peer=name, new_life=is_new)
             line.connected, line.sweeping = True, True
             self._begin_sweep()
-
-
-def _is_plausible(cell: Cell, rule: LimitRule, now_us: int) -> bool:
-    explained = max(1, capacity(rule))
-    if rule.algorithm in BUCKET_ALGORITHMS:  # the window is the birth
-        explained += rule.limit * max(0, now_us - cell.window) // nominal_window_us(rule)
-    return cell.taken < 2**47 and cell.taken - cell.returned <= IMPLAUSIBLE * explained
 
 
 def _version(cells: Sequence[Cell]) -> tuple[tuple[Life, Figures], ...]:

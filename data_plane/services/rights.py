@@ -5,9 +5,8 @@ ride in the same calls as decisions, over connections that have joined the store
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
@@ -21,9 +20,10 @@ from data_plane.domain.regions.frame import frame_of, id_at
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import most_units, whole_shares
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
-from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, is_refused, known_gift, received
-from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
-from data_plane.services.reconcile import UnreachablePeerError
+from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, known_gift, received
+from data_plane.services.count_store import UnreachablePeerError
+from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
+from data_plane.services.rights_steps import RightsSteps, RightsTally, RightsTransport
 
 log = structlog.get_logger()
 
@@ -33,28 +33,6 @@ MAX_RESTING = 100_000
 REST_S = 0.1
 """How long a counter is left in peace when nobody can be asked."""
 FORGET_AFTER_US = 60_000_000
-
-
-class RightsTransport(Protocol):
-    """The way to another region's nodes."""
-
-    async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
-        """Put questions. Raises ``UnreachablePeerError``."""
-        ...
-
-
-class RightsTally:
-    """Counts since the start of the process, by peer."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.messages: Counter[str] = Counter()
-        self.units_received: Counter[str] = Counter()
-        self.units_given: Counter[str] = Counter()
-        self.questions: Counter[str] = Counter()
-        self.failures: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
-        """Steps that the store's marker refused, and gifts that nobody can have had to give."""
 
 
 class _Question(NamedTuple):
@@ -73,7 +51,6 @@ class RightsDesk:
         index: Callable[[], RuleIndex], revision: Callable[[], int],
     ) -> None:  # fmt: skip
         self._region = region
-        self._store = store
         self._transport = transport
         self._clock = clock
         self._index = index
@@ -87,6 +64,7 @@ class RightsDesk:
         self._under_way: set[asyncio.Task[None]] = set()
         self._swept_us = 0
         self.tally = RightsTally()
+        self._steps = RightsSteps(store, self.tally)
 
     def horizon_us(self) -> int:
         """How long rights should last before more are asked for, as measured."""
@@ -172,7 +150,7 @@ class RightsDesk:
         terms = limit.terms
         known = Total(ask.units, ask.quanta)
         give = terms.give(asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate)
-        outcomes = await self._step(ask.key, [give, terms.known(asks.region, 0, 0)])
+        outcomes = await self._steps.take(ask.key, [give, terms.known(asks.region, 0, 0)])
         if outcomes is None:
             return None
         answer, (_, life) = given(outcomes[0]), known_gift(outcomes[1])
@@ -219,7 +197,7 @@ class RightsDesk:
                 self._rest(key)
                 return None
             life = self._lives.get(peer, 0)
-            outcomes = await self._step(key, [limit.terms.basis(), limit.terms.known(peer, life, id)])
+            outcomes = await self._steps.take(key, [limit.terms.basis(), limit.terms.known(peer, life, id)])
             if outcomes is None:
                 return None
             need, (known, own_life) = basis_of(outcomes[0]), known_gift(outcomes[1])
@@ -272,7 +250,7 @@ class RightsDesk:
             return
         total = Total(gift.units, gift.quanta)
         receive = question.limit.terms.receive(gifts.region, gifts.incarnation, gifts.to_incarnation, gift.id, total)
-        outcomes = await self._step(question.key, [receive])
+        outcomes = await self._steps.take(question.key, [receive])
         if outcomes is None:
             return
         taken = received(outcomes[0])
@@ -286,25 +264,6 @@ class RightsDesk:
         self.tally.units_received[gifts.region] += taken.gained
         if taken.low:
             self.low(question.key)
-
-    async def _step(self, key: bytes, items: Sequence[bytes]) -> list[Outcome] | None:
-        """Do steps on one counter, all in one script; ``None`` where the store's marker refuses this node."""
-        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-
-        def answered(answer: list[Outcome] | StoreUnavailableError, _now_us: int) -> None:
-            if future.done():
-                return
-            if isinstance(answer, StoreUnavailableError):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
-
-        self._store.submit(CallbackCheck([key] * len(items), items, 0, answered))
-        outcomes = await future
-        if is_refused(outcomes):
-            self.tally.refused["marker"] += 1
-            return None
-        return outcomes
 
     def _rest(self, key: bytes) -> None:
         if len(self._resting) >= MAX_RESTING:
