@@ -23,7 +23,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 SILENCE_S = 20.0
 """Heartbeats come every few seconds; a stream that is silent for longer is dead."""
 REPORT_S = 10.0
-_BACKOFF_S = (0.2, 10.0)
+_BACKOFF_S = (0.5, 10.0)
 
 
 class Decided(NamedTuple):

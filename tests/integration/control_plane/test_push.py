@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -175,3 +176,33 @@ async def test_a_write_on_one_replica_reaches_nodes_of_another(make_settings: Ca
             assert time.monotonic() - started < 5
             assert written.headers["preference-applied"] == "wait"
             assert node.revision == int(written.headers["x-tidegate-revision"])
+
+
+async def test_many_nodes_share_one_delta_and_writes_in_a_row_go_together(served: RunningControlPlane) -> None:
+    async def made(kind: str) -> float:
+        text = (await served.admin.get("/metrics")).text
+        name = f'tidegate_control_plane_frames_total{{kind="{kind}"}} '
+        return next((float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name)), 0.0)
+
+    await served.admin.put("/v1/plans/free", json={})
+    nodes = [served.node(f"node-{number}") for number in range(12)]
+    async with AsyncExitStack() as stack:
+        for node in nodes:
+            await stack.enter_async_context(node.following())
+        assert await made("snapshot") == 1
+        before = await made("delta")
+        written = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        await asyncio.gather(*(node.until(int(written.headers["x-tidegate-revision"])) for node in nodes))
+        # streams may wake on either side of the notification: two at the most, not twelve
+        assert await made("delta") - before <= 2
+        await asyncio.gather(
+            *(served.admin.put(f"/v1/clients/c{number}", json={"plan": "free"}) for number in range(30))
+        )
+        newest = (await served.admin.get("/v1/revisions?limit=1")).json()["items"][0]
+        await asyncio.gather(*(node.until(newest["revision"]) for node in nodes))
+        assert {node.computed_digest() for node in nodes} == {newest["digest"]}
+        await served.until_nodes(lambda seen: all(node["behind"] == 0 for node in seen.values()))
+        text = (await served.admin.get("/metrics")).text
+        assert "tidegate_control_plane_connected_nodes 12.0" in text
+        assert "tidegate_control_plane_nacks_total 0.0" in text
+        assert 'tidegate_control_plane_push_seconds_bucket{le="+Inf"}' in text
