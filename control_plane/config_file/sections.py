@@ -24,7 +24,6 @@ from control_plane.web.etags import Preconditions
 from control_plane.web.fields import Body
 
 Entry = Any
-MAX_ROWS = 1_000_000
 
 
 class Section(NamedTuple):

@@ -74,7 +74,8 @@ def _run(wanted: Wanted, *, dry_run: bool) -> int:
         console.out(json.dumps(result, indent=2))
     else:
         show_changes(console, result, tense="would be" if dry_run else f"revision {result['revision']}")
-        show_runtime(console, result) if dry_run else None
+        if dry_run:
+            show_runtime(console, result)
     return DIFFERENT if dry_run and result["counts"] else SAME
 
 
