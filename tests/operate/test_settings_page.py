@@ -1,0 +1,22 @@
+"""docs/operating.md names every setting of both planes, and none that is not there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import Settings as NodeSettings
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+NODE, _, REST = PAGE.partition("## Control plane settings")
+PARTS = {"node": (NODE, NodeSettings), "control plane": (REST.partition("\n## ")[0], ControlPlaneSettings)}
+
+
+@pytest.mark.parametrize("plane", PARTS)
+def test_every_setting_is_on_the_page_and_nothing_else_is(plane):
+    text, settings = PARTS[plane]
+    named = set(re.findall(r"`([A-Z][A-Z0-9_]{3,})`", text)) - {"TIDEGATE_"}
+    known = {name.upper() for name in settings.model_fields}
+    assert known - named == set(), "not on the page"
+    assert named - known == set(), "on the page, but no setting"
