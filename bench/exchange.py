@@ -40,6 +40,8 @@ app = typer.Typer(add_completion=False)
 class Cost(NamedTuple):
     """One setting, measured: CPU is per node, bytes are what one node sends to one peer."""
 
+    rate: float
+    """Requests a second in all, as they came through."""
     cpu_share: float
     sent_mb_s: float
     messages_s: float
@@ -62,7 +64,7 @@ def cost(seconds: int = 20, keys: str = "10000,100000", rates: str = "2000,500",
         alone = asyncio.run(_cost("regional", count, rate, size, seconds))
         told = asyncio.run(_cost("shared", count, rate, size, seconds))
         print(
-            f"| {count:,} | {rate:,} | {size} | {told.cpu_share:.1%} | {told.cpu_share - alone.cpu_share:.1%} "
+            f"| {count:,} | {told.rate:,.0f} | {size} | {told.cpu_share:.1%} | {told.cpu_share - alone.cpu_share:.1%} "
             f"| {told.sent_mb_s:.3f} | {told.messages_s:.1f} | {told.cells_s:.0f} |",
             flush=True,
         )
@@ -92,6 +94,7 @@ async def _cost(mode: str, keys: int, rate: int, size: int, seconds: int) -> Cos
         for earlier, later in zip(before, after, strict=True)
     ]
     return Cost(
+        rate * seconds // BATCH * BATCH / took,
         cpu,
         max(one["bytes"] for one in grown) / took / 1e6 / (size - 1),
         max(one["messages"] for one in grown) / took,

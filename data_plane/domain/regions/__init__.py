@@ -18,28 +18,19 @@ shared bucket       ``bucket_counts.decide_level``         ``merge_level``
 ``regional``        as ``strict``, never asking            -
 ==================  =====================================  ===================================================
 
-**Hot key.** One packed string, little-endian, first byte a kind that says what follows; a state whose incarnation is
-not the marker's counts as none. ``forget_us`` functions give its TTL.
+**In the store.** ``lua/rights.lua``, ``loans.lua`` and ``transfers.lua`` are these steps on strict counters and say how
+their two keys are laid out; tests hold them to the pure ones step by step. Counts are kept by the scripts of the local
+algorithms, with what peers said beside them (``lua/merge.lua``) and what is kept for silent ones (``lua/silent.lua``).
+There nodes differ from the pure states, on the safe side: a silence is named by when it began, and a shared bucket under
+one fills by the share of who is heard and withholds nothing: all that silent peers took is debited when it is heard.
+Overdraft is pure only.
 
-- strict window: incarnation, id, then (taken, net, over, carried, remote) of now and before, (net, remote) of ahead,
-  pace (second, units, units before). Zero over, carried, remote and pace need not be stored: most keys need
-  incarnation, id, taken, net, taken before, net before.
-- strict log: the same, then entries (time, cost) of the last window + skew, oldest first.
-- strict bucket: incarnation, epoch, at_us, level, lent, borrowed, lent_before, pace.
-- shared window, log: incarnation, id, (taken, returned, remote, reserved) of now and before, remote of ahead, a bit per
-  silent peer ("not yet computed" after a rollover is all bits), entries.
-- shared bucket: incarnation, at_us, level (signed), born_us, withheld, taken, returned.
+**A node's part.** Every connection joins the store first (``marker.joined``, ``lua/marker.lua``); ``limits`` makes the
+terms of a rule, ``keys`` finds the rule of a peer's key, ``wire`` packs both, ``standing`` says who is silent. After a
+decision that says ``low``, ``services/rights.py`` reads the ``basis``, lets ``Asker.whom`` name a peer, sends the question,
+hands the answer to ``receive`` and ``Asker.answered``, and goes on while ``low``. For counts, a key is marked in the same
+script that changes it; each tick the node that holds a slice's lease (``services/reconcile.py``) reads the marks, sends
+what ``Teller.tell`` yields, takes answers as ``acknowledged``, and unmarks ``settled`` ones if they are unchanged.
 
-**Second key** (``book``), made when a peer first speaks: its store's incarnation (another one's counts as none), then
-lists of (region, incarnation, id or birth) with a gift given, a gift received, or a cell; and units reserved by
-(region, id). Entries two ids old are dropped at the next write. Its TTL is never shorter than the hot key's.
-
-**A node's part.** ``marker.joined`` on every connect, then ``marker.refusal`` inside every script. After a decision
-that says ``low``: read the ``basis``, let ``Asker.whom`` name a peer, send ``Ask``; look again at the time that
-``asked`` returns; hand answers to ``receive`` and then ``Asker.answered``, and go on while ``low``. For counts: mark
-the key in the same script that changes it; each tick the holder of the slice's lease reads the marks, sends what
-``Teller.tell`` yields, feeds ``Ack`` to ``acknowledged`` (when that says so, or the lease is new: mark everything
-once), and unmarks ``settled`` ones if unchanged.
-
-The simulator (``tidegate.simulate``) drives exactly these functions in virtual time.
+The simulator (``tidegate.simulate``) drives the steps, ``Teller`` and ``Asker`` in virtual time.
 """
