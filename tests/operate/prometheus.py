@@ -21,7 +21,7 @@ RULES = (ROOT / "helm/data-plane/files/rules.yaml", ROOT / "helm/control-plane/f
 class Prometheus:
     """``targets`` maps a region ("" for the control plane) to host:port addresses."""
 
-    def __init__(self, directory: Path, targets: Mapping[str, Iterable[str]], rate_interval: str = "30s") -> None:
+    def __init__(self, directory: Path, targets: Mapping[str, Iterable[str]], rate_interval: str = "5m") -> None:
         self._variables = {"$__rate_interval": rate_interval, "$region": ".*"}
         program = shutil.which("prometheus")
         if program is None:
