@@ -11,7 +11,7 @@ import msgspec
 from contract.decision import Decision
 from data_plane.api.answers import JSON_TYPE
 from data_plane.api.rate_limit_headers import ResetFormat
-from data_plane.domain.rulebook import Bound
+from data_plane.domain.bound import Bound
 from data_plane.domain.wire import FIGURES
 
 _encode = msgspec.json.Encoder().encode

@@ -8,9 +8,9 @@ from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
 from data_plane.api.forms import Form
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
+from data_plane.domain.bound import Bound
 from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
 from data_plane.domain.outcome import NEVER
-from data_plane.domain.rulebook import Bound
 from data_plane.domain.subjects import InvalidAddressError
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"

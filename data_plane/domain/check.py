@@ -10,11 +10,11 @@ from contract.config import Client, Endpoint
 from contract.decision import CheckRequest
 from data_plane.domain.bindings import Subject
 from data_plane.domain.blocks import Blocks
+from data_plane.domain.bound import NO_LIMITS, Bound
 from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.load.gate import GatePass
 from data_plane.domain.outcome import NEVER, Outcome
 from data_plane.domain.routes import PREFLIGHT, UNMATCHED
-from data_plane.domain.rulebook import NO_LIMITS, Bound
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import UNKNOWN_ADDRESS, address_of, generation_end
 from data_plane.domain.subjects import part as part_of

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from data_plane.domain.bound import Bound
 from data_plane.domain.check import Verdict
 from data_plane.domain.outcome import NEVER, Outcome
-from data_plane.domain.rulebook import Bound
 
 LONGEST_US = 1_000_000
 

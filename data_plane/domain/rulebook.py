@@ -1,22 +1,22 @@
 """The part of the configuration that is small and changes seldom: plans, limits, routes, gateways, regions."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from contract.blocks import EVERY_LIMIT, Switch
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
-from contract.limits import LimitRule, capacity, dimensions
+from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 from contract.usage import OUTSIDE_PLANS
-from data_plane.domain.bindings import KNOWN_METHODS, OF_CLIENT, BoundLimit, Peers, applies, bind, headline_of
-from data_plane.domain.load.capacity import capacity_rules, price_of
-from data_plane.domain.load.gate import Charged, GatePass
+from data_plane.domain.bindings import KNOWN_METHODS, Peers, bind
+from data_plane.domain.bound import NO_LIMITS, Bound
+from data_plane.domain.load.capacity import capacity_rules
+from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
 from data_plane.domain.regions.limits import scaled
 from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.routes import RouteTable
-from data_plane.domain.wire import FIGURES, MOST_LIMITS, encode_check
 
 D = TypeVar("D", bound=msgspec.Struct)
 Sections = Mapping[str, Mapping[str, msgspec.Struct]]
@@ -24,123 +24,7 @@ Sections = Mapping[str, Mapping[str, msgspec.Struct]]
 
 _MAX_BINDINGS = 65_536
 _MAX_WAYS = 32_768
-_MAX_MATCHING = 1_024
 _LONGEST_PATH = 256
-
-
-class Bound:
-    """The limits of a plan on a route, and what the hot path wants to know of them at once."""
-
-    __slots__ = (
-        "_guard",
-        "_matching",
-        "client_ending",
-        "conditional",
-        "counted_attributes",
-        "endings",
-        "endpoint",
-        "form",
-        "gate",
-        "has_queue",
-        "headline",
-        "lasting",
-        "limits",
-        "makers",
-        "of_plan",
-        "packed",
-        "params",
-        "plan",
-        "policies",
-        "rights",
-        "size",
-        "unit_cost",
-    )
-
-    def __init__(
-        self,
-        limits: tuple[BoundLimit, ...],
-        unit_cost: int = 1,
-        *,
-        plan: str = "",
-        endpoint: str = "",
-        of_plan: frozenset[int] = frozenset(),
-        guard: "Guard | None" = None,
-    ) -> None:
-        self.limits = limits
-        self.plan = plan
-        self.endpoint = endpoint
-        self.of_plan = of_plan
-        """Ids of the limits that are the plan's own; the others stand outside plans."""
-        self.unit_cost = unit_cost
-        """The endpoint's cost: what a request of cost 1 takes."""
-        self.size = FIGURES * len(limits)
-        """How many figures the store answers with."""
-        self.form: Any = None
-        """What the API keeps with it: the answer as far as it is known beforehand."""
-        self.params = tuple(limit.params for limit in limits)
-        self.gate = None if guard is None else guard.gate_pass(limits, self.params)
-        """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""
-        self._guard = guard
-        self.makers = tuple(limit.key_of for limit in limits)
-        self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
-        self._matching: dict[tuple[int, ...], Bound] = {}
-        self.headline = headline_of(limits)
-        self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
-        """Positions of the limits whose denials nothing can end early."""
-        self.rights = tuple(at for at, limit in enumerate(limits) if limit.has_rights)
-        """Positions of the limits whose outcomes say whether to ask other regions for more."""
-        self.counted_attributes = tuple(
-            {
-                name.partition(":")[2]
-                for limit in limits
-                for name in dimensions(limit.rule.scope)
-                if name.startswith("attribute:")
-            }
-        )
-        """Attributes whose values make subjects."""
-        self.has_queue = any(limit.rule.algorithm == "leaky_bucket" for limit in limits)
-        self.conditional = any(limit.attributes for limit in limits)
-        endings = tuple(limit.ending for limit in limits if limit.ending is not None)
-        self.endings = endings if len(endings) == len(limits) <= MOST_LIMITS and not self.conditional else ()
-        """What keys end with, where there is no more to them; else, and where nothing is limited, empty."""
-        self.client_ending = endings[0].rest if len(self.endings) == 1 and endings[0].of == OF_CLIENT else None
-        """The same for the commonest case: one limit, by client."""
-        self.packed = encode_check(unit_cost, self.params) if self.endings else b""
-        """A check of cost 1, as the store takes it."""
-
-    def matching(self, attributes: Mapping[str, str]) -> "Bound":
-        """Those whose wanted attributes are there: the same object for the same limits."""
-        places = tuple(at for at, limit in enumerate(self.limits) if applies(limit, attributes))
-        found = self._matching.get(places)
-        if found is None:
-            limits = tuple(self.limits[at] for at in places)
-            found = Bound(
-                limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan, guard=self._guard
-            )
-            if len(self._matching) >= _MAX_MATCHING:
-                self._matching.clear()
-            self._matching[places] = found
-        return found
-
-
-class Guard(NamedTuple):
-    """What protects a backend from a class of its clients, by the priority of their plan."""
-
-    backend: str
-    policy: AdaptivePolicy
-    priority: int
-
-    def gate_pass(self, limits: tuple[BoundLimit, ...], params: tuple[bytes, ...]) -> GatePass:
-        """The pass of requests under ``limits``, of which some are priced by load."""
-        charged = []
-        for at, limit in enumerate(limits):
-            by = price_of(limit.rule, self.policy) if limit.rule.adaptive == self.policy.policy else None
-            if by is not None:
-                charged.append(Charged(at, by, capacity(limit.rule)))
-        policy = self.policy
-        return GatePass(
-            self.backend, policy.policy, self.priority, policy.retry_after_s, params=params, charged=charged
-        )
 
 
 class Ways(dict[tuple[str, str | None, str], Bound]):
@@ -165,9 +49,6 @@ class Ways(dict[tuple[str, str | None, str], Bound]):
                 self.clear()
             self[way] = bound
         return bound
-
-
-NO_LIMITS = Bound(())
 
 
 class Rulebook:
@@ -205,11 +86,11 @@ class Rulebook:
         self.gateways = {bytes.fromhex(gateway.sha256): gateway for gateway in gateways}
         self.regions = _of(Region, sections.get("region", {}))
         self.backends = _of(Backend, sections.get("backend", {}))
-        self.protected = _protected(self.backends, _of(AdaptivePolicy, sections.get("adaptive_policy", {})))
+        self.protected = protected(self.backends, _of(AdaptivePolicy, sections.get("adaptive_policy", {})))
         """Backends under a policy, with that policy."""
         self.priorities = tuple(sorted({0, *(plan.priority for plan in self.plans.values())}))
         """The classes of clients: the priorities of their plans (0 for a plan that is not there)."""
-        self.reporters = _by_hash(_of(Reporter, sections.get("reporter", {})).values())
+        self.reporters = reporters_by_hash(_of(Reporter, sections.get("reporter", {})).values())
         self.standing = Standing()
         self.shared_by_id = {rule.id: rule for rule in self.rules() if rule.mode == "shared"}
         """Every shared limit: what a peer's cell names."""
@@ -313,23 +194,6 @@ class Rulebook:
         book = Rulebook(self.region, {**self.sections, "enforcement": left})
         book.stand(self.standing)
         return book
-
-
-def _protected(
-    backends: Mapping[str, Backend], policies: Mapping[str, AdaptivePolicy]
-) -> dict[str, tuple[Backend, AdaptivePolicy]]:
-    found = ((backend, policies.get(backend.adaptive or "")) for backend in backends.values())
-    return {backend.backend: (backend, policy) for backend, policy in found if policy is not None}
-
-
-def _by_hash(reporters: Iterable[Reporter]) -> dict[str, Reporter]:
-    """Reporters by the SHA-256 (hex) of their credentials, of the one before the last rotation too."""
-    found = {}
-    for reporter in reporters:
-        if reporter.previous_sha256 is not None:
-            found[reporter.previous_sha256] = reporter
-        found[reporter.sha256] = reporter
-    return found
 
 
 def _of(kind: type[D], documents: Mapping[str, msgspec.Struct]) -> dict[str, D]:

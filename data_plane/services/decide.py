@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from contract.decision import CheckRequest
+from data_plane.domain.bound import Bound
 from data_plane.domain.check import (
     ANONYMOUS_PLAN,
     Anonymous,
@@ -27,7 +28,6 @@ from data_plane.domain.load.gate import GatePass, retry_after_s
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.load.wire import is_priced, params_in
 from data_plane.domain.outcome import Outcome
-from data_plane.domain.rulebook import Bound
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import AddressBook, Named, is_ipv4
 from data_plane.domain.wire import encode_check, outcomes_of
