@@ -20,6 +20,9 @@ MAX_SHIPMENT_BYTES = 900_000
 OUTSIDE_PLANS = "_"
 """Stands for the plan of a limit that is outside plans."""
 
+MOST_UNITS = 2**46
+"""More units than any caller can use between two batches: a node says this where somebody asked for more, so that no
+figure makes a batch unreadable, or a sum too large to be stored."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Label = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00]*$")]
 Position = Annotated[int, msgspec.Meta(ge=0, le=65_535)]

@@ -6,12 +6,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Date,
     FromClause,
-    Label,
     RowMapping,
     Select,
+    case,
     cast,
     func,
     literal,
@@ -24,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.errors import FieldError, InvalidError
-from control_plane.usage.models import WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
+from control_plane.usage.models import LARGEST, WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
 from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
 from control_plane.web.pages import Page
 
@@ -61,8 +62,7 @@ async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequenc
     source = _source(query)
     names = [*(["at"] if query.step != "none" else []), *(_COLUMNS[dimension] for dimension in query.group_by)]
     columns = [source.c[name] for name in names]
-    sums: list[Label[Any]] = [func.sum(source.c[name]).label(name) for name in FIGURES]
-    statement = select(*columns, *(cast(one, literal(0).type).label(one.name) for one in sums)).select_from(source)
+    statement = select(*columns, *(_sum(source.c[name]).label(name) for name in FIGURES)).select_from(source)
     if columns:
         statement = statement.group_by(*columns).order_by(*columns)
         if page.after is not None:
@@ -70,6 +70,11 @@ async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequenc
             statement = statement.where(tuple_(*columns) > tuple_(*(literal(one) for one in after)))
     rows = (await session.execute(statement.limit(page.limit + 1))).mappings().all()
     return [row for row in rows if row["allowed"] is not None]
+
+
+def _sum(figures: _Column) -> ColumnElement[int]:
+    total, most = func.sum(figures), literal_column(str(LARGEST))
+    return cast(case((total > most, most), else_=total), BigInteger)
 
 
 def cursor_of(row: RowMapping, query: UsageQuery) -> str:
@@ -141,7 +146,7 @@ def _midnight(at: datetime) -> datetime:
 
 async def busiest(session: AsyncSession, since: datetime, by: str, count: int) -> Sequence[RowMapping]:
     """The clients that did most since ``since``, most first."""
-    sums = {name: cast(func.sum(getattr(UsageHour, name)), literal(0).type).label(name) for name in FIGURES}
+    sums = {name: _sum(getattr(UsageHour, name)).label(name) for name in FIGURES}
     statement = select(UsageHour.client, *sums.values())
     statement = statement.where(UsageHour.hour >= since, UsageHour.limit_name == WHOLE)
     statement = statement.group_by(UsageHour.client).order_by(sums[by].desc(), UsageHour.client).limit(count)

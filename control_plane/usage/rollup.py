@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, select, text, update
 
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
-from control_plane.usage.models import UsageAlert, UsageDayState, UsageSource
+from control_plane.usage.models import LARGEST, UsageAlert, UsageDayState, UsageSource
 from control_plane.usage.partitions import Partitions, drop_before
 
 ROLL_UP_EVERY_S = 900.0
@@ -46,7 +46,7 @@ async def roll_up(database: Database, partitions: Partitions, today: date) -> li
 
 
 async def _roll_up_day(database: Database, day: date) -> None:
-    sums = ", ".join(f"sum({name})" for name in _FIGURES)
+    sums = ", ".join(f"LEAST(sum({name}), {LARGEST})" for name in _FIGURES)
     key = "client, plan, limit_name, endpoint, region, key_id"
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     async with database.transaction() as session:

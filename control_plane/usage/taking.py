@@ -15,7 +15,7 @@ from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.usage import ingest
 from control_plane.usage.ingest import Figures, RowKey
-from control_plane.usage.models import UsageDayState, UsageRegion, UsageSource
+from control_plane.usage.models import LARGEST, UsageDayState, UsageRegion, UsageSource
 from control_plane.usage.partitions import Partitions
 
 _FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
@@ -85,7 +85,9 @@ async def _add(session: AsyncSession, table: str, region: str, rows: Mapping[Row
         name: ARRAY(Text) for name in names
     }
     types["hour"] = ARRAY(DateTime(timezone=True))
-    sums = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in _FIGURES)
+    sums = ", ".join(
+        f"{name} = LEAST({table}.{name}, {LARGEST} - excluded.{name}) + excluded.{name}" for name in _FIGURES
+    )
     casts = {"hour": "timestamptz[]"} | dict.fromkeys(_FIGURES, "bigint[]")
     arrays = ", ".join(f"CAST(:{name} AS {casts.get(name, 'text[]')})" for name in columns)
     key = ", ".join((*names, "region"))
@@ -98,7 +100,7 @@ async def _add(session: AsyncSession, table: str, region: str, rows: Mapping[Row
     for start in range(0, len(items), _ROWS_A_STATEMENT):
         part = items[start : start + _ROWS_A_STATEMENT]
         values: dict[str, object] = {name: [getattr(row, name) for row, _ in part] for name in names}
-        values |= {name: [getattr(figures, name) for _, figures in part] for name in _FIGURES}
+        values |= {name: [min(getattr(figures, name), LARGEST) for _, figures in part] for name in _FIGURES}
         await session.execute(statement, values | {"region": region})
 
 

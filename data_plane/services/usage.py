@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from contract.usage import Place, UsageBatch, UsageCell, pack
+from contract.usage import MOST_UNITS, Place, UsageBatch, UsageCell, pack
 from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.services.usage_tally import Callers, Open, UsageTally, place_of
 
@@ -184,7 +184,8 @@ class UsageFlusher:
                 principal, counts = callers.popitem()
                 requests += counts.requests()
                 client, key_id = ("", "") if principal is None else (principal.client.client, principal.key_id)
-                cells.append(UsageCell(at, client, key_id, counts.allowed, counts.cost, counts.denials()))
+                cost = min(counts.cost, MOST_UNITS)
+                cells.append(UsageCell(at, client, key_id, counts.allowed, cost, counts.denials()))
             if not callers:
                 del bounds[bound]
         if not bounds:

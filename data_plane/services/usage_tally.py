@@ -4,10 +4,10 @@ Counts are kept by the limits that applied (``Bound``) and by who called; taking
 so nothing that was decided once is held on to.
 """
 
-from contract.usage import OUTSIDE_PLANS, Denials, LimitName, Place
+from contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
+from data_plane.domain.bound import Bound
 from data_plane.domain.check import Prepared, Verdict
 from data_plane.domain.index import Principal
-from data_plane.domain.rulebook import Bound
 from data_plane.services.decide import Check
 
 Objections = tuple[tuple[int, ...], tuple[int, ...]]
@@ -43,7 +43,7 @@ class Counts:
     def denials(self) -> tuple[Denials, ...]:
         """The objections as they travel."""
         return tuple(
-            Denials(denied, shadow, requests, cost)
+            Denials(denied, shadow, requests, min(cost, MOST_UNITS))
             for (denied, shadow), (requests, cost) in (self.objected or {}).items()
         )
 

@@ -8,6 +8,7 @@ import zlib
 from datetime import UTC, datetime, timedelta
 
 from contract.usage import MAX_CELLS, Denials, LimitName, Place, pack
+from control_plane.usage.models import LARGEST
 from tests.integration.control_plane.running import RunningControlPlane
 from tests.integration.control_plane.usage_batches import FREE, THIS_HOUR, batch, cell, ship, totals
 from tidegate.stack.postgres import PostgresServer
@@ -47,6 +48,19 @@ async def test_a_region_speaks_for_itself_only(served: RunningControlPlane) -> N
     await ship(served, batch(), region="eu-west")
     answer = (await served.admin.get("/v1/usage", params={"group_by": "region"})).json()
     assert [(item["region"], item["allowed"]) for item in answer["items"]] == [("eu-west", 1)]
+
+
+async def test_figures_that_are_too_large_to_be_true_stop_nobody(served: RunningControlPlane) -> None:
+    await ship(served, batch(1, cell(allowed=3_000_000_000)))
+    assert (await totals(served))["allowed"] == 3_000_000_000
+    lie = [cell("liar", allowed=2**53)] * 1_100  # more together than 2^63
+    for sequence in (2, 3):
+        assert (await ship(served, batch(sequence, *lie))).json()["taken"] == 1
+    assert (await ship(served, batch(4, cell(allowed=1)))).json()["taken"] == 1
+    assert (await totals(served, client="acme"))["allowed"] == 3_000_000_001
+    assert (await totals(served))["allowed"] == (await totals(served, client="liar"))["allowed"] == LARGEST
+    busiest = await served.admin.get("/v1/usage/busiest")
+    assert busiest.status_code == 200, busiest.text
 
 
 POISON = [

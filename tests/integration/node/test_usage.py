@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from contract.config import Change, Client, Plan
-from contract.usage import Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
+from contract.usage import MOST_UNITS, Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
 from data_plane.adapters.control_plane_usage import HttpUsageSink
 from data_plane.adapters.redis.settings import RedisSettings, Shape
 from data_plane.adapters.redis.store import RedisCounterStore
@@ -136,6 +136,20 @@ async def test_what_was_decided_is_in_the_stream_with_its_names(node: Parts) -> 
     assert set(cells["c7"].denials) == {Denials((0,), (1,), 1, 4), Denials((), (1,), 1, 2)}
     await node.flush()
     assert len(await node.batches()) == 1, "nothing new, no batch"
+
+
+async def test_no_cost_makes_a_batch_that_nobody_can_take(node: Parts) -> None:
+    huge = 10**24  # the largest cost of a request on the dearest route
+    node.pass_(7, times=3, cost=huge)
+    denied = Decided(8, cost=huge)
+    node.tally.decided(denied, denied.verdict(DENIES, PASSES, PASSES), 0)
+    node.pass_(9)
+    await node.flush()
+    (batch,) = await node.batches()
+    cells = {cell.client: cell for cell in batch.cells}
+    assert (cells["c7"].allowed, cells["c7"].cost) == (3, MOST_UNITS)
+    assert cells["c8"].denials == (Denials((0,), (), 1, MOST_UNITS),)
+    assert (cells["c9"].allowed, cells["c9"].cost) == (1, 1)
 
 
 async def test_many_callers_make_many_batches_in_order(node: Parts) -> None:
