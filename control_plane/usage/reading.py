@@ -73,7 +73,8 @@ async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequenc
 
 
 def _sum(figures: _Column) -> ColumnElement[int]:
-    total, most = func.sum(figures), literal_column(str(LARGEST))
+    total = func.sum(figures)
+    most: ColumnElement[int] = literal_column(str(LARGEST))
     return cast(case((total > most, most), else_=total), BigInteger)
 
 
