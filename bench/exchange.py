@@ -278,7 +278,7 @@ async def _cut(seconds: float, limit: int, delay_ms: int, algorithm: str) -> Non
                     await regions.until(agree)
                 agreed_s = time.monotonic() - healed
                 after = await _pressed(regions, 1.0)
-                total = before + during + after
+                total = before.admitted + during.admitted + after.admitted
                 agreed = f"; counts agreed after {agreed_s:.2f} s" if kind == "shared" else ""
                 print(
                     f"{kind} {algorithm}: {before} before, {during} in {seconds:g} s of a cut, {after} after: "
@@ -286,17 +286,33 @@ async def _cut(seconds: float, limit: int, delay_ms: int, algorithm: str) -> Non
                 )
 
 
-async def _pressed(regions: Regions, seconds: float) -> int:
-    """Ask everywhere as fast as it goes; how many were admitted."""
-    given, ends = 0, time.monotonic() + seconds
+class Pressed(NamedTuple):
+    """What came of asking everywhere for a while."""
+
+    admitted: int
+    asked: int
+    degraded: int
+
+    def __str__(self) -> str:
+        """For the line that is printed."""
+        return f"{self.admitted} of {self.asked}" + (f" ({self.degraded} without the store)" if self.degraded else "")
+
+
+async def _pressed(regions: Regions, seconds: float) -> Pressed:
+    """Ask on every node as fast as it answers."""
+    admitted = asked = degraded = 0
+    ends = time.monotonic() + seconds
 
     async def ask(region: str, node: int) -> None:
-        nonlocal given
+        nonlocal admitted, asked, degraded
         while time.monotonic() < ends:
-            given += await regions.allowed(region, node=node)
+            answer = await regions.check(region, node=node)
+            asked += 1
+            admitted += answer["allowed"]
+            degraded += answer["degraded"]
 
     await asyncio.gather(*(ask(name, node) for name in regions.names for node in range(2)))
-    return given
+    return Pressed(admitted, asked, degraded)
 
 
 if __name__ == "__main__":
