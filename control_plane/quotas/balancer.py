@@ -10,6 +10,7 @@ from control_plane.limits.models import LimitRow
 from control_plane.limits.rules import fractions_of
 from control_plane.quotas import repository
 from control_plane.quotas.rebalancing import Balance, Balancing, balance
+from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.regions import repository as regions
 from control_plane.rollout.writer import ConfigWriter
@@ -58,7 +59,9 @@ class QuotaBalancer:
             row = await repository.limit_of(write.session, rule_id)
             if row is None or not row.auto_shares:
                 return False
+            before = SharesRecord(shares=row.auto_fractions)
             row.auto_fractions = found.shares
+            write.record("quota", f"{row.plan or '_'}/{row.name}", before, SharesRecord(shares=found.shares), "update")
             await repository.store_balance(write.session, rule_id, moved=True, reason=found.reason, demand=asked)
             await write.session.flush()
             await publish_limit(write, row)

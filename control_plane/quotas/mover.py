@@ -12,9 +12,10 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.quotas import repository
-from control_plane.quotas.guard import keep_schedule
+from control_plane.quotas.guard import keep_schedule, schedule_of
 from control_plane.quotas.models import QuotaMove
-from control_plane.quotas.moving import SKEW_US, acknowledged, raise_at_us
+from control_plane.quotas.moving import SKEW_US, acknowledged, limit_units, raise_at_us
+from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.quotas.waiting import Situation, look
 from control_plane.quotas.windows import next_start_us
@@ -88,6 +89,10 @@ class QuotaMover:
             await nodes.forget_effects(write.session, rule_id)
             write.reason = f"{rule.name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
         await write.session.flush()
+        # said in so many words: the log's entry of the document would not be what a rollback can read
+        before = SharesRecord(shares=limit_units(rule, schedule.steps[-1]))
+        after = SharesRecord(shares=limit_units(rule, schedule_of(move).steps[-1]))
+        write.record("quota", f"{move.plan or '_'}/{rule.name}", before, after, "update")
         row = await repository.limit_of(write.session, rule_id)
         if row is not None:
             await publish_limit(write, row)

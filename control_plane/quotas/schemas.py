@@ -39,6 +39,12 @@ class FreedRegions(View):
     freed: list[str]
 
 
+class SharesRecord(View):
+    """A limit's shares as the audit log keeps them when they move by themselves, in units or as fractions."""
+
+    shares: dict[str, float]
+
+
 class MoveView(View):
     """A move of shares that is under way: the cut is made, and the raise waits."""
 

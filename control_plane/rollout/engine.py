@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import structlog
 from sqlalchemy import func, select
@@ -15,6 +15,7 @@ from control_plane.rollout import nodes, repository, rollouts
 from control_plane.rollout.health import worsening
 from control_plane.rollout.models import RolloutRow
 from control_plane.rollout.nodes import ConnectedNode
+from control_plane.rollout.rollout_schemas import RolloutOutcome, State
 from control_plane.rollout.writer import ConfigWrite, ConfigWriter
 
 EVERY_S = 1.0
@@ -58,26 +59,25 @@ class RolloutEngine:
             step = await self._next(session, head.rollout)
             number = head.rollout
         if step.what == "roll_back":
-            await self.roll_back(number, AUTHOR, step.why)
+            async with self._writer.begin(AUTHOR, None) as write:
+                await self.take_back(write, number, step.why)
+            _log.error("roll-out stopped", revision=number, reason=step.why)
         elif step.what != "wait":
             await self._advance(number, step)
         return f"Revision {number}: {step.why}."
 
-    async def release(self, number: int, author: str, reason: str) -> int:
-        """To all nodes now, whatever they report; answers the revision that does it."""
-        async with self._writer.begin(author, reason) as write:
-            await _under_way(write.session, number)
-            write.stager.finish("done", reason)
-        return write.revision
+    async def release(self, write: ConfigWrite, number: int, reason: str) -> None:
+        """With this write's revision, to all nodes, whatever they report."""
+        row = await _under_way(write.session, number)
+        write.reason = f"Roll-out of revision {number} to every node: {reason}"
+        _finish(write, row, "done", reason)
 
-    async def roll_back(self, number: int, author: str, reason: str) -> int:
-        """Stop, and give every node by a new revision what it had before; answers that revision."""
-        async with self._writer.begin(author, f"Roll-out of revision {number} stopped: {reason}") as write:
-            await _under_way(write.session, number)
-            await self._undo(write, number)
-            write.stager.finish("rolled_back", reason)
-        _log.error("roll-out stopped", revision=number, reason=reason)
-        return write.revision
+    async def take_back(self, write: ConfigWrite, number: int, reason: str) -> None:
+        """Stop, and give every node with this write's revision what it had before."""
+        row = await _under_way(write.session, number)
+        write.reason = f"Roll-out of revision {number} stopped: {reason}"
+        await self._undo(write, number)
+        _finish(write, row, "rolled_back", reason)
 
     async def _next(self, session: AsyncSession, number: int) -> Step:
         row = await _under_way(session, number)
@@ -131,9 +131,15 @@ class RolloutEngine:
                 write.stager.move(row.region, "")
                 where = f"all of {row.region}"
             else:
-                write.stager.finish("done", step.why)
+                _finish(write, row, "done", step.why)
                 where = "every node"
             write.reason = f"Roll-out of revision {number} to {where}: {step.why}"
+
+
+def _finish(write: ConfigWrite, row: RolloutRow, state: State, outcome: str) -> None:
+    before = RolloutOutcome(state=cast("State", row.state), outcome=None)
+    write.record("rollout", str(row.number), before, RolloutOutcome(state=state, outcome=outcome))
+    write.stager.finish(state, outcome)
 
 
 async def _under_way(session: AsyncSession, number: int) -> RolloutRow:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
-from control_plane.access.principals import Caller, by_method
+from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading, shown
 from control_plane.rollout import rollouts
@@ -58,26 +58,27 @@ async def get_rollout(session: Reading, revision: Number) -> Response:
 
 
 @router.post("/{revision}/release", response_model=RolloutView)
-async def release_rollout(request: Request, caller: Caller, revision: Number, body: RolloutReason) -> Response:
+async def release_rollout(request: Request, revision: Number, body: RolloutReason, change: Changing) -> Response:
     """To every node now, whatever nodes report."""
     engine: RolloutEngine = request.state.rollouts
-    made = await engine.release(revision, caller.name, body.reason or "released by hand")
-    return await _answer(request, revision, made)
+    async with change.begin() as write:
+        await engine.release(write, revision, body.reason or write.reason or "released by hand")
+    return await change.answer(await _current(request, revision), 200)
 
 
 @router.post("/{revision}/rollback", response_model=RolloutView)
-async def roll_back_rollout(request: Request, caller: Caller, revision: Number, body: RolloutReason) -> Response:
+async def roll_back_rollout(request: Request, revision: Number, body: RolloutReason, change: Changing) -> Response:
     """Stop: nodes that have it get, by a new revision, what was before."""
     engine: RolloutEngine = request.state.rollouts
-    made = await engine.roll_back(revision, caller.name, body.reason or "rolled back by hand")
-    return await _answer(request, revision, made)
+    async with change.begin() as write:
+        await engine.take_back(write, revision, body.reason or write.reason or "rolled back by hand")
+    return await change.answer(await _current(request, revision), 200)
 
 
-async def _answer(request: Request, number: int, made: int) -> Response:
+async def _current(request: Request, number: int) -> RolloutView:
+    # read anew: its end is written when the write is committed
     async with request.state.database.read() as session:
         row = await rollouts.rollout(session, number)
     if row is None:
         raise NotFoundError(f"No roll-out began with revision {number}.")
-    answer = shown(RolloutView.of(row))
-    answer.headers["X-Tidegate-Revision"] = str(made)
-    return answer
+    return RolloutView.of(row)

@@ -60,6 +60,13 @@ class RolloutReason(Body):
     reason: Text | None = Field(default=None, examples=["looks good"])
 
 
+class RolloutOutcome(View):
+    """How a roll-out stands, as the audit log keeps it."""
+
+    state: State
+    outcome: str | None
+
+
 class RolloutView(View):
     """A roll-out. ``region`` and ``node`` are its stage: one node, or with no ``node`` all of a region."""
 

@@ -103,6 +103,12 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             assert raised[2] == {"from_us": FAR_US + 5, "limit": 1000, "shares": {"eu": 200, "us": 800}}
             revision = (await served.admin.get(f"/v1/revisions/{cut_revision + 2}")).json()
             assert (revision["author"], revision["reason"]) == ("quotas", "hourly: every cut is acknowledged")
+            # a move is no obstacle to going back to before it began: that is a move too
+            back = await served.admin.post(f"/v1/revisions/{cut_revision - 1}/rollback", json={})
+            assert back.status_code == 200, back.text
+            assert (await served.admin.get(QUOTA)).json()["units"] == {"eu": 500, "us": 500}
+            again = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            assert again.json()["shares"] == {"us": 0.8, "eu": 0.2}
             # shares and ETag are what they were: only the way there changed
             assert (await served.admin.get(QUOTA)).headers["etag"] == put.headers["etag"]
 
