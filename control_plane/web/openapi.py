@@ -95,8 +95,10 @@ def _describe_operation(path: str, method: str, operation: dict[str, Any]) -> No
     if method not in {"get", "head"} and path.startswith("/v1/"):
         for response in responses.values():
             response["headers"] = _HEADERS
-    if method == "post" and path.startswith("/v1/") and not path.endswith("/import"):
-        operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+    parameters = operation.get("parameters", [])
+    writes = any(parameter["name"].lower() == "x-tidegate-reason" for parameter in parameters)
+    if method == "post" and writes and not path.endswith("/import"):
+        parameters.append(_IDEMPOTENCY_KEY)
     for status in _READS if method in {"get", "head"} else _WRITES:
         content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
         responses[str(status)] = {"description": TITLES[status], "content": content}
