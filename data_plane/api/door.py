@@ -12,7 +12,7 @@ from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.questions import AuthorizeQuestion, Batch, BatchQuestion, Question, RepliedAuthorizeQuestion, Reply
 from data_plane.api.reading import ESCAPE, decode_check, read_checks, unreadable, validate
 from data_plane.api.render import Renderer, batch_item_error, not_understood
-from data_plane.api.replays import Replays
+from data_plane.api.replays import MAX_REQUEST_NAME_BYTES, Replays, request_name
 from data_plane.domain.check import UnknownNameError
 from data_plane.domain.subjects import InvalidAddressError
 from data_plane.services.decide import Decider
@@ -132,8 +132,9 @@ class Door:
                 by_token=gateway is not None, key_sources=self._key_sources, trusted_hops=self._trusted_hops,
             )  # fmt: skip
             named = header(headers, REQUEST_ID_HEADER) if gateway is not None else None
-            if gateway is not None and named is not None:
-                first = self._replays.first_time((gateway.gateway, named), asked.reply, self._now_us())
+            if gateway is not None and named is not None and len(named) <= MAX_REQUEST_NAME_BYTES:
+                name = request_name(gateway.gateway, named, check)
+                first = self._replays.first_time(name, asked.reply, self._now_us())
                 if first is None:
                     return
                 asked = RepliedAuthorizeQuestion(headers, first)

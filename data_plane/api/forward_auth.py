@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from contract.decision import MAX_COST, MAX_KEY_LENGTH, CheckRequest
 from data_plane.api.caller import Headers
+from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
 
 DialectName = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
 PREFIX = "/v1/authorize"
@@ -155,6 +156,8 @@ def _told_by_gateway(values: dict[bytes, list[bytes]]) -> _Told:
     attributes = {
         name[len(_ATTRIBUTE) :].decode(): _single(values, name) or "" for name in values if name.startswith(_ATTRIBUTE)
     }
+    if any(len(value.encode()) > MAX_ATTRIBUTE_BYTES for value in attributes.values()):
+        raise RefusedInputError(403, "malformed_request", f"an attribute is over {MAX_ATTRIBUTE_BYTES} bytes")
     return _Told(
         client=_single(values, b"x-tidegate-client"),
         endpoint=_single(values, b"x-tidegate-endpoint"),

@@ -3,14 +3,23 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
+from contract.decision import CheckRequest
 from data_plane.api.answers import Answer
 
 REMEMBER_US = 10_000_000
 MAX_REMEMBERED = 20_000
 
 Reply = Callable[[Answer], None]
-RequestName = tuple[str, bytes]
-"""Gateway and request id: no gateway can replay another's."""
+RequestName = tuple[str, bytes, int]
+"""Gateway, request id, and a hash of who asked for what: no gateway can replay another's, and where an end client has a
+say in the id, no request gets the answer to another one."""
+MAX_REQUEST_NAME_BYTES = 128
+"""Longer ones are not remembered: names are kept, and end clients may have a say in them."""
+
+
+def request_name(gateway: str, request_id: bytes, check: CheckRequest) -> RequestName:
+    """The name of a gateway's request. The method is not in it: an internal redirect may change that."""
+    return gateway, request_id, hash((check.api_key, check.client, check.ip, check.path, check.endpoint, check.cost))
 
 
 class _Replay:

@@ -217,6 +217,22 @@ async def test_a_gateways_request_id_counts_once_and_nobody_elses_counts_at_all(
     assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 0})).json()["remaining"] == 1
 
 
+async def test_a_request_id_that_comes_again_answers_no_other_request(client):
+    headers = {
+        "x-original-uri": "/",
+        "x-original-method": "GET",
+        "x-request-id": "r-2",
+        "x-tidegate-token": GATEWAY_TOKEN,
+    }
+    for _ in range(7):
+        last = await client.get("/v1/authorize", headers={**headers, "x-api-key": FREE, "x-request-id": "r" * 129})
+    assert last.status_code == 429
+    passed = await client.get("/v1/authorize", headers=headers)
+    assert passed.status_code == 200
+    assert (await client.get("/v1/authorize", headers={**headers, "x-api-key": FREE})).status_code == 429
+    assert (await client.get("/v1/authorize", headers={**headers, "x-original-method": "POST"})).status_code == 200
+
+
 async def test_forward_auth_tells_end_users_no_more_than_they_need(client):
     for _ in range(5):
         await client.get("/v1/authorize/x", headers={"x-api-key": FREE})

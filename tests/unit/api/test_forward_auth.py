@@ -123,3 +123,10 @@ def test_a_cost_that_is_no_whole_number_is_a_refusal(cost):
 )
 def test_a_target_with_scheme_and_host_is_the_path_that_upstreams_get(target, path):
     assert ask(headers=[("x-forwarded-uri", target)], dialect="caddy").path == path
+
+
+def test_an_attribute_that_would_fill_the_store_is_refused():
+    assert ask(headers=[("x-tidegate-attribute-tenant", "é" * 64)], by_token=True).attributes == {"tenant": "é" * 64}
+    with pytest.raises(RefusedInputError) as refused:
+        ask(headers=[("x-tidegate-attribute-tenant", "é" * 65)], by_token=True)
+    assert refused.value.status == 403
