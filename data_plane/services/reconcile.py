@@ -7,6 +7,7 @@ counted.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
@@ -37,6 +38,7 @@ TICK_S = DEFAULT_TIMING.tick_us / 1e6
 RESEND_US = 2 * DEFAULT_TIMING.tick_us
 MAX_KNOWN = 100_000
 """Counters of which this node remembers what was told: those beyond are told a little more eagerly."""
+CATCH_UP_US = 1_000_000
 SWEEP_EVERY_S = 300.0
 """Anti-entropy: at least this often everything is told again, slowly."""
 
@@ -60,6 +62,8 @@ class Reconciler:
         self._told: dict[bytes, tuple[int, int]] = {}
         self._cursor: int | None = 0
         self._next_sweep_s = 0.0
+        self._wake = asyncio.Event()
+        """Set when a peer is back: it need not wait for the next tick."""
         self.tally = tally
 
     @property
@@ -80,7 +84,10 @@ class Reconciler:
                     log.warning("reconcile_tick_failed", reason=error.reason)
                 trouble = error.reason
             took_s = self._clock.now_us() / 1e6 - started_s
-            await asyncio.sleep(max(0.02, TICK_S - took_s))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.02, TICK_S - took_s)):
+                    await self._wake.wait()
+            self._wake.clear()
 
     async def stop(self) -> None:
         """Give up what is being told."""
@@ -183,6 +190,8 @@ class Reconciler:
         waiting_us = now_us
         book, regions = self._index().book, len(self._lines) + 1
         latest_us = now_us + DEFAULT_TIMING.tick_us - DEFAULT_TIMING.lazy_us
+        # Who was away is told everything without delay.
+        at_once = any(one.sweeping or now_us < one.complete_after_us + CATCH_UP_US for one in self._lines.values())
         for one in marked:
             cells = one.own.cells
             if not cells:
@@ -193,7 +202,8 @@ class Reconciler:
             current = cells[-1]
             window, told = self._told.get(one.key, (0, 0))
             unsent = current.taken - current.returned - (told if window == current.window else 0)
-            pressing = is_pressing(abs(unsent), max(0, capacity(rule) - one.own.known), regions, ALL_RULES)
+            room = max(0, capacity(rule) - one.own.known)
+            pressing = at_once or is_pressing(abs(unsent), room, regions, ALL_RULES)
             if pressing or one.since_us <= latest_us:
                 due.append(Marked(one.key.decode("latin-1"), 0, _version(cells), one.since_us, pressing))
             else:
@@ -204,12 +214,13 @@ class Reconciler:
         self, name: str, url: str, line: PeerLine, incarnation: str, due: Mapping[int, Sequence[Marked]],
         waiting_us: Mapping[int, int], now_us: int,
     ) -> None:  # fmt: skip
-        """One peer's part of a tick. One that is away gets a sign of life now and then, and everything when back."""
+        """One peer's part of a tick. One that is away gets a sign of life, and everything when it is back."""
         tells: list[Tell] = []
         for number, teller in self._tellers.items():
-            away = teller.is_away(name, now_us)
-            marked = () if away else due[number]
-            tell = teller.tell(name, 0, marked, now_us, 0 if away else waiting_us[number])
+            if teller.is_away(name, now_us):
+                tells.append(Tell(number, self._region, 0, 0, now_us))
+                continue
+            tell = teller.tell(name, 0, due[number], now_us, waiting_us[number])
             if tell is not None:
                 tells.append(tell)
         if tells or line.hand_back:
@@ -291,6 +302,7 @@ class Reconciler:
             log.info("peer_connected", peer=name, new_life=is_new)
             line.connected, line.sweeping = True, True
             self._begin_sweep()
+            self._wake.set()
 
 
 def _version(cells: Sequence[Cell]) -> tuple[tuple[Life, Figures], ...]:
