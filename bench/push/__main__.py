@@ -80,6 +80,8 @@ async def _measure(
         figures |= await _return(place, nodes)
         console.print("many writes")
         figures |= await _many_writes(place, nodes, writes)
+        for name, value in figures.items():
+            console.print(name, value, highlight=False)
         console.print("the leader is killed")
         figures |= await _takeover(place)
     finally:
@@ -210,7 +212,12 @@ async def _takeover(place: Place) -> dict[str, Any]:
                 raise SystemExit("nobody took over")
             await asyncio.sleep(0.02)
         led_s = time.monotonic() - began
-        asked = admin.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=30"}).json()
+        asked = admin.post("/v1/jobs/drift-check/run").json()
+        while asked["running"] or asked["last_started_at"] is None or asked["last_started_at"] < asked["requested_at"]:
+            if time.monotonic() - began > WAIT_S:
+                raise SystemExit("the drift check did not end")
+            await asyncio.sleep(0.2)
+            asked = admin.get("/v1/jobs/drift-check").json()
     if asked["last_outcome"] != "done":
         raise SystemExit(f"the drift check after all this: {asked['last_detail']}")
     return {"leader killed to another leads, s": led_s, "drift check of all documents, s": asked["last_duration_s"]}
