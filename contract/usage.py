@@ -24,6 +24,8 @@ MOST_UNITS = 2**46
 """More units than any caller can use between two batches: a node says this where somebody asked for more, so that no
 figure makes a batch unreadable, or a sum too large to be stored."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Balance = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
+"""A count from which what came back of leases and reservations is taken: below 0 where more came than was taken."""
 Label = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00]*$")]
 Position = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
@@ -61,8 +63,8 @@ class UsageCell(msgspec.Struct, frozen=True, array_like=True):
     place: Position
     client: Label
     key_id: Label
-    allowed: Count
-    cost: Count
+    allowed: Balance
+    cost: Balance
     """Units that the allowed requests took."""
     denials: Annotated[tuple[Denials, ...], msgspec.Meta(max_length=1_000)] = ()
 

@@ -43,6 +43,10 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     until_us: int
     keys: tuple[bytes, ...]
     params: tuple[bytes, ...]
+    client: str = ""
+    key_id: str = ""
+    endpoint: str = ""
+    """Who took it, with which key, and where: what comes back is taken off the same usage."""
 
 
 _decoder = msgspec.msgpack.Decoder(Hold)

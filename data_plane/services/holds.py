@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from contract.decision import CheckRequest
 from contract.holds import Asker, LeaseRequest, ReservationRequest
 from data_plane.domain.check import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
@@ -145,6 +147,7 @@ class Holds:
         if not await self._ended.give_back(hold, unused * hold.unit_cost, left_us // 1_000):
             return 0
         self.tally.returned += unused * hold.unit_cost
+        self._correct_usage(hold, -unused, -unused * hold.unit_cost)
         return unused
 
     async def settle(self, text: str, cost: int) -> tuple[int, int, bool]:
@@ -164,6 +167,7 @@ class Holds:
             await self._ended.replace(hold, cost * hold.unit_cost, left_us // 1_000)
         if before is None:
             self.tally.settled += cost * hold.unit_cost
+            self._correct_usage(hold, 0, (cost - hold.units) * hold.unit_cost)
         return returned, charged, before is not None
 
     def _prepared(self, asker: Asker, cost: int) -> Prepared | Refusal:
@@ -192,6 +196,22 @@ class Holds:
             outcomes = self._rights.understood(prepared.bound.rights, prepared.keys, outcomes)
         return conclude(prepared, outcomes), store_now_us
 
+    def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:
+        """Take off the usage what came back, or add what was charged; not for a client that is gone meanwhile."""
+        if self.usage is None:
+            return
+        index = self._index()
+        endpoint = hold.endpoint if hold.endpoint in index.book.routes.by_name else None
+        if hold.client and index.clients.get(hold.client) is None:
+            return
+        prepared = self._prepared(Asker(client=hold.client or None, endpoint=endpoint), 1)
+        if isinstance(prepared, Refusal):
+            return
+        if prepared.principal is not None:
+            of_key = msgspec.structs.replace(prepared.principal, key_id=hold.key_id)
+            prepared = msgspec.structs.replace(prepared, principal=of_key)
+        self.usage.held(prepared, requests, cost)
+
     def _granted(
         self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, store_now_us: int, ttl_s: float
     ) -> Grant:
@@ -207,8 +227,11 @@ class Holds:
         # A limit that would have denied in shadow was not charged.
         charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]
         keys = verdict.prepared.keys
+        bound, principal = verdict.prepared.bound, verdict.prepared.principal
         hold = Hold(
             kind, self._random_bytes(ID_BYTES), units, unit_cost, store_now_us, self._clock.now_us() + ttl_us,
-            tuple(keys[at] for at in charged), tuple(verdict.prepared.bound.params[at] for at in charged),
+            tuple(keys[at] for at in charged), tuple(bound.params[at] for at in charged),
+            "" if principal is None else principal.client.client, "" if principal is None else principal.key_id,
+            bound.endpoint,
         )  # fmt: skip
         return Grant(verdict, seal(hold, self._key), units, ttl_us / 1_000_000)

@@ -184,7 +184,7 @@ class UsageFlusher:
                 principal, counts = callers.popitem()
                 requests += counts.requests()
                 client, key_id = ("", "") if principal is None else (principal.client.client, principal.key_id)
-                cost = min(counts.cost, MOST_UNITS)
+                cost = max(-MOST_UNITS, min(counts.cost, MOST_UNITS))
                 cells.append(UsageCell(at, client, key_id, counts.allowed, cost, counts.denials()))
             if not callers:
                 del bounds[bound]

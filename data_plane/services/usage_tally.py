@@ -98,7 +98,7 @@ class UsageTally:
             counts.object(_objections(verdict), 1, cost)
 
     def held(self, prepared: Prepared, requests: int, cost: int) -> None:
-        """Count what was taken at once for later: a lease's units, or a reservation. What comes back stays counted."""
+        """Count what was taken at once for later, a lease's units or a reservation; negative: what came back."""
         counts = self._begin(prepared.bound, prepared.principal)
         counts.allowed += requests
         counts.cost += cost

@@ -380,3 +380,28 @@ async def test_every_door_counts_and_a_node_that_stops_leaves_nothing_behind(
         assert {(cell.client, cell.key_id) for cell in cells} == {("c1", "c1-key")}
         assert sum(cell.allowed for cell in cells) == 10
         assert sum(one.requests for cell in cells for one in cell.denials if one.denied) == 1
+
+
+async def test_what_comes_back_of_leases_and_reservations_is_taken_off_the_same_usage(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    roomy = Plan(plan="free", limits=(rule(1, "hourly", 1_000),))
+    await write_snapshot(tmp_path / "snapshot", [roomy, Client(client="c1", plan="free"), key_of("c1", "tg_one")])
+    who = {"api_key": "tg_one", "method": "GET", "path": "/x"}
+    async with (
+        serving(Node(settings_for(tmp_path / "snapshot", valkey_url))) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        lease = (await client.post("/v1/leases", json=who | {"units": 50})).json()
+        returns = {"returns": [{"lease": lease["lease"], "unused": 20}]}
+        for returned in (20, 0):
+            assert (await client.post("/v1/leases/return", json=returns)).json() == {"returned": [returned]}
+        held = (await client.post("/v1/reservations", json=who | {"cost": 40})).json()
+        settlement = {"reservation": held["reservation"], "cost": 15}
+        for _ in range(2):
+            assert (await client.post("/v1/reservations/settle", json=settlement)).status_code == 200
+    async with parts(valkey_url) as node:
+        cells = [cell for batch in await node.batches() for cell in batch.cells]
+        assert {(cell.client, cell.key_id) for cell in cells} == {("c1", "c1-key")}
+        assert sum(cell.allowed for cell in cells) == 50 - 20 + 1
+        assert sum(cell.cost for cell in cells) == 50 - 20 + 15
