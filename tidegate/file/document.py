@@ -11,6 +11,10 @@ from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node
 
+MOST_TIMES_EXPANDED = 10
+"""With its aliases a file says at most so many values for each character that is written."""
+MOST_DEPTH = 50
+
 
 class FileError(Exception):
     """The file cannot be read; the message says where and why."""
@@ -74,9 +78,13 @@ def _read(name: str, text: str) -> dict[str, Any]:
     yaml.Constructor = _Constructor
     try:
         content = yaml.load(text)
+        if "*" in text:
+            _check_aliases(name, content, len(text))
     except DuplicateKeyError as error:
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1
         raise FileError(f"{name}:{line}: {str(error.problem).splitlines()[0]}") from None
+    except RecursionError:
+        raise FileError(f"{name}: is nested too deeply") from None
     except MarkedYAMLError as error:
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1
         raise FileError(f"{name}:{line}: is not YAML: {error.problem}") from None
@@ -95,7 +103,24 @@ def _read_json(name: str, text: str) -> dict[str, Any]:
         raise FileError(f"{name}:{error.lineno}: is not JSON: {error.msg}") from None
     except ValueError as error:
         raise FileError(f"{name}: {error}") from None
+    except RecursionError:
+        raise FileError(f"{name}: is nested too deeply") from None
     return content
+
+
+def _check_aliases(name: str, content: Any, length: int) -> None:
+    """A few lines of aliases of aliases can stand for more than any memory holds, or for themselves."""
+    most = MOST_TIMES_EXPANDED * length
+    waiting: list[tuple[Any, int]] = [(content, 0)]
+    values = 0
+    while waiting:
+        value, depth = waiting.pop()
+        values += 1
+        if values > most or depth > MOST_DEPTH:
+            raise FileError(f"{name}: its aliases (*) make far more of it than is written")
+        if isinstance(value, dict | list):
+            inside = value.values() if isinstance(value, dict) else value
+            waiting.extend((item, depth + 1) for item in inside)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,32 @@
+"""A configuration file that is not what it looks like: refused in words, before it takes the machine's memory."""
+
+import pytest
+
+from tidegate.file.document import ConfigDocument, FileError
+
+BOMB = "version: 1\na0: &a0 [x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (BOMB, "aliases"),
+        ("version: 1\na: &a {b: *a}\n", "aliases"),
+        ("a: " + "[" * 3_000, "too deeply"),
+        ('{"a": ' + "[" * 100_000, "too deeply"),
+        ("version: 1\nx: !!python/object/apply:os.system ['id']\n", "is not YAML"),
+    ],
+    ids=["a bomb", "itself", "deep YAML", "deep JSON", "code"],
+)
+def test_what_would_take_the_memory_or_the_stack_is_refused(text, why):
+    with pytest.raises(FileError, match=why):
+        ConfigDocument("file", text)
+
+
+def test_aliases_that_save_writing_are_read():
+    text = "version: 1\nplans:\n  a: &a {limits: {hourly: {limit: 10/h}}}\n  b: *a\n  c: {<<: *a, priority: 1}\n"
+    plans = ConfigDocument("file", text).content["plans"]
+    assert plans["a"] == plans["b"] == {"limits": {"hourly": {"limit": "10/h"}}}
+    assert plans["c"]["priority"] == 1
