@@ -40,6 +40,11 @@ async def by_method(request: Request, caller: Caller) -> None:
     require(caller, "viewer" if request.method in {"GET", "HEAD"} else "operator")
 
 
+async def reading_only(caller: Caller) -> None:
+    """For a POST that only asks: a viewer may. Before the body is read, so that nobody else learns what is wrong."""
+    require(caller, "viewer")
+
+
 async def admin_only(caller: Caller) -> None:
     """For tokens and region credentials."""
     require(caller, "admin")

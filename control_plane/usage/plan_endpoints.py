@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
-from control_plane.access.principals import Caller, by_method, require
+from control_plane.access.principals import by_method, reading_only
 from control_plane.plans.service import Plans
 from control_plane.reading import Reading
 from control_plane.usage import nearness, reading, what_if
@@ -44,10 +44,9 @@ async def clients_near_limit(
     )
 
 
-@router.post("/{plan}/what-if")
-async def what_if_limit(plan: Name, body: WhatIfRequest, session: Reading, caller: Caller) -> WhatIfView:
+@router.post("/{plan}/what-if", dependencies=[Depends(reading_only)])
+async def what_if_limit(plan: Name, body: WhatIfRequest, session: Reading) -> WhatIfView:
     """How many requests of the last days a limit by client would have denied; changes nothing."""
-    require(caller, "viewer")
     await _plans.row(session, plan)
     outcome = await what_if.estimate(session, plan, body.limit, body.days, datetime.now(UTC))
     return WhatIfView(
