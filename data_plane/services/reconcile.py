@@ -13,13 +13,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
-from contract.limits import capacity
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.book import Cell as Figures
-from data_plane.domain.regions.book import Life
 from data_plane.domain.regions.messages import Ack, Tell
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
-from data_plane.domain.regions.telling import Marked, Teller, is_pressing
+from data_plane.domain.regions.telling import Marked, Teller
 from data_plane.domain.subjects import limit_of_key
 from data_plane.services.count_store import (
     CountStore,
@@ -28,6 +25,7 @@ from data_plane.services.count_store import (
     ReconcileTally,
     UnreachablePeerError,
 )
+from data_plane.services.due import due_of
 from data_plane.services.hearing import Hearing
 from data_plane.services.peer_line import PeerLine
 from data_plane.services.ports import Clock, StoreUnavailableError
@@ -186,29 +184,10 @@ class Reconciler:
 
     def _due(self, marked: Sequence[MarkedKey], now_us: int) -> tuple[list[Marked], int]:
         """Counters that it is time to tell of, and since when the oldest of the others waits."""
-        due: list[Marked] = []
-        waiting_us = now_us
-        book, regions = self._index().book, len(self._lines) + 1
-        latest_us = now_us + DEFAULT_TIMING.tick_us - DEFAULT_TIMING.lazy_us
         # Who was away is told everything without delay.
         at_once = any(one.sweeping or now_us < one.complete_after_us + CATCH_UP_US for one in self._lines.values())
-        for one in marked:
-            cells = one.own.cells
-            if not cells:
-                continue
-            rule = book.shared_by_id.get(limit_of_key(one.key))
-            if rule is None:
-                continue
-            current = cells[-1]
-            window, told = self._told.get(one.key, (0, 0))
-            unsent = current.taken - current.returned - (told if window == current.window else 0)
-            room = max(0, capacity(rule) - one.own.known)
-            pressing = at_once or is_pressing(abs(unsent), room, regions, ALL_RULES)
-            if pressing or one.since_us <= latest_us:
-                due.append(Marked(one.key.decode("latin-1"), 0, _version(cells), one.since_us, pressing))
-            else:
-                waiting_us = min(waiting_us, one.since_us)
-        return due, waiting_us
+        rules = self._index().book.shared_by_id
+        return due_of(marked, rules, self._told, len(self._lines) + 1, now_us, at_once=at_once)
 
     def _tell(
         self, name: str, url: str, line: PeerLine, incarnation: str, due: Mapping[int, Sequence[Marked]],
@@ -303,8 +282,3 @@ class Reconciler:
             line.connected, line.sweeping = True, True
             self._begin_sweep()
             self._wake.set()
-
-
-def _version(cells: Sequence[Cell]) -> tuple[tuple[Life, Figures], ...]:
-    """A counter's own cells as the teller compares them; whose they are goes without saying."""
-    return tuple((("", 0, cell.window), Figures(cell.taken, cell.returned)) for cell in cells)
