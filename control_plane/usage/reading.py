@@ -75,7 +75,8 @@ async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequenc
 def _sum(figures: _Column) -> ColumnElement[int]:
     total = func.sum(figures)
     most: ColumnElement[int] = literal_column(str(LARGEST))
-    return cast(case((total > most, most), else_=total), BigInteger)
+    least: ColumnElement[int] = literal_column(f"(-{LARGEST})")
+    return cast(case((total > most, most), (total < least, least), else_=total), BigInteger)
 
 
 def cursor_of(row: RowMapping, query: UsageQuery) -> str:

@@ -46,7 +46,7 @@ async def roll_up(database: Database, partitions: Partitions, today: date) -> li
 
 
 async def _roll_up_day(database: Database, day: date) -> None:
-    sums = ", ".join(f"LEAST(sum({name}), {LARGEST})" for name in _FIGURES)
+    sums = ", ".join(f"GREATEST(-{LARGEST}, LEAST(sum({name}), {LARGEST}))" for name in _FIGURES)
     key = "client, plan, limit_name, endpoint, region, key_id"
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     async with database.transaction() as session:

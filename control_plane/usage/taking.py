@@ -86,7 +86,9 @@ async def _add(session: AsyncSession, table: str, region: str, rows: Mapping[Row
     }
     types["hour"] = ARRAY(DateTime(timezone=True))
     sums = ", ".join(
-        f"{name} = LEAST({table}.{name}, {LARGEST} - excluded.{name}) + excluded.{name}" for name in _FIGURES
+        f"{name} = excluded.{name} + LEAST(GREATEST({table}.{name}, -{LARGEST} - LEAST(excluded.{name}, 0)), "
+        f"{LARGEST} - GREATEST(excluded.{name}, 0))"
+        for name in _FIGURES
     )
     casts = {"hour": "timestamptz[]"} | dict.fromkeys(_FIGURES, "bigint[]")
     arrays = ", ".join(f"CAST(:{name} AS {casts.get(name, 'text[]')})" for name in columns)
@@ -100,8 +102,12 @@ async def _add(session: AsyncSession, table: str, region: str, rows: Mapping[Row
     for start in range(0, len(items), _ROWS_A_STATEMENT):
         part = items[start : start + _ROWS_A_STATEMENT]
         values: dict[str, object] = {name: [getattr(row, name) for row, _ in part] for name in names}
-        values |= {name: [min(getattr(figures, name), LARGEST) for _, figures in part] for name in _FIGURES}
+        values |= {name: [_bounded(getattr(figures, name)) for _, figures in part] for name in _FIGURES}
         await session.execute(statement, values | {"region": region})
+
+
+def _bounded(figure: int) -> int:
+    return max(-LARGEST, min(figure, LARGEST))
 
 
 async def _note_keys(database: Database, used: Mapping[str, datetime]) -> None:
