@@ -79,7 +79,8 @@ async def test_roles_on_every_route(api: httpx.AsyncClient, make_settings: Calla
             continue
         if path.startswith("/internal/"):
             assert await status("viewer", method, path) == 401, path
-            assert await status("region", method, path) == 422, path
+            # let in: what asks for nothing is answered, the rest gets no further than its unknown field
+            assert await status("region", method, path) in {200, 422}, path
             continue
         admin_only = path.startswith("/v1/tokens") or path == "/v1/regions/x1/credentials"
         assert await status("region", method, path) == 401, path
