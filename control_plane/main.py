@@ -4,7 +4,6 @@ import asyncio
 import os
 import secrets
 import socket
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypedDict
@@ -27,20 +26,16 @@ from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.database import Database, newest_migration
 from control_plane.enforcement.endpoints import router as enforcement_router
-from control_plane.enforcement.expiry import ended_blocks_job
 from control_plane.errors import UnavailableError
 from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.jobs.leadership import Leadership
-from control_plane.jobs.registry import Job, Registry
+from control_plane.jobs.registry import Registry
 from control_plane.jobs.runner import JobRunner
 from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.plans.endpoints import router as plans_router
-from control_plane.quotas.balancer import QuotaBalancer
 from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.quotas.guard import QuotaGuard
-from control_plane.quotas.mover import QuotaMover
-from control_plane.quotas.rebalancing import Balancing
 from control_plane.quotas.service import redistribute
 from control_plane.regions.endpoints import routes as regions_routes
 from control_plane.regions.repository import principal_by_credential
@@ -61,19 +56,13 @@ from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.writer import ConfigWriter
 from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
+from control_plane.schedule import jobs_of, now_us
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.tokens.first_token import ensure_first_admin
-from control_plane.upkeep.drift import drift_job
-from control_plane.upkeep.expiry import expiry_job
-from control_plane.upkeep.liveness import liveness_job
-from control_plane.upkeep.retention import Kept, retention_job
-from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
-from control_plane.usage.rollup import usage_jobs
 from control_plane.usage.routers import USAGE_ROUTERS
-from control_plane.usage.webhooks.delivery import Deliverer
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.body_limit import BodyLimit
@@ -128,10 +117,10 @@ def create_app(settings: Settings) -> FastAPI:
         reports, acks = Reports(database), AckDesk(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports)
         app.state.watcher = watcher
-        writer = ConfigWriter(database, signer, QuotaGuard(_now_us), heartbeat_s=settings.heartbeat_s)
+        writer = ConfigWriter(database, signer, QuotaGuard(now_us), heartbeat_s=settings.heartbeat_s)
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
-        registry = Registry([engine.job(), *_jobs(settings, database, writer, partitions, webhook_keys)])
+        registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
@@ -254,33 +243,6 @@ def server(settings: Settings) -> ControlPlaneServer:
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     server(settings).run()
-
-
-def _jobs(
-    settings: Settings, database: Database, writer: ConfigWriter, partitions: Partitions, webhook_keys: WebhookKeys
-) -> list[Job]:
-    """Every job of the control plane: each domain makes its own, with what it needs bound."""
-    balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
-    return [
-        drift_job(database),
-        expiry_job(database, writer),
-        liveness_job(database, settings.heartbeat_s, settings.forget_nodes_after_days),
-        retention_job(database, Kept(settings.tombstone_days, settings.revision_days, settings.audit_days)),
-        QuotaMover(database, writer, settings.heartbeat_s, _now_us).job(),
-        QuotaBalancer(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
-        ended_blocks_job(database, writer),
-        *usage_jobs(
-            database,
-            partitions,
-            hourly_days=settings.usage_hourly_days,
-            daily_months=settings.usage_daily_months,
-        ),
-        *Deliverer(database, webhook_keys, may_reach_private=settings.webhooks_may_reach_private).jobs(),
-    ]
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1_000
 
 
 def replica_name(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Which jobs there are. A domain makes its :class:`Job`; ``control_plane/main.py`` gathers them in ``_jobs``."""
+"""Which jobs there are. A domain makes its :class:`Job`; ``control_plane/schedule.py`` gathers them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,0 +1,49 @@
+"""Every job of the control plane, gathered: each domain makes its own, here it gets what it needs."""
+
+import time
+
+from control_plane.database import Database
+from control_plane.enforcement.expiry import ended_blocks_job
+from control_plane.jobs.registry import Job
+from control_plane.quotas.balancer import QuotaBalancer
+from control_plane.quotas.mover import QuotaMover
+from control_plane.quotas.rebalancing import Balancing
+from control_plane.rollout.writer import ConfigWriter
+from control_plane.settings import Settings
+from control_plane.upkeep.drift import drift_job
+from control_plane.upkeep.expiry import expiry_job
+from control_plane.upkeep.liveness import liveness_job
+from control_plane.upkeep.retention import Kept, retention_job
+from control_plane.usage.demand import demand
+from control_plane.usage.partitions import Partitions
+from control_plane.usage.rollup import usage_jobs
+from control_plane.usage.webhooks.delivery import Deliverer
+from control_plane.usage.webhooks.signing import WebhookKeys
+
+
+def jobs_of(
+    settings: Settings, database: Database, writer: ConfigWriter, partitions: Partitions, webhook_keys: WebhookKeys
+) -> list[Job]:
+    """What the leader runs. To add a job, make it in its domain and name it here."""
+    balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
+    return [
+        drift_job(database),
+        expiry_job(database, writer),
+        liveness_job(database, settings.heartbeat_s, settings.forget_nodes_after_days),
+        retention_job(database, Kept(settings.tombstone_days, settings.revision_days, settings.audit_days)),
+        QuotaMover(database, writer, settings.heartbeat_s, now_us).job(),
+        QuotaBalancer(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
+        ended_blocks_job(database, writer),
+        *usage_jobs(
+            database,
+            partitions,
+            hourly_days=settings.usage_hourly_days,
+            daily_months=settings.usage_daily_months,
+        ),
+        *Deliverer(database, webhook_keys, may_reach_private=settings.webhooks_may_reach_private).jobs(),
+    ]
+
+
+def now_us() -> int:
+    """The time, in microseconds since the epoch."""
+    return time.time_ns() // 1_000
