@@ -1,6 +1,7 @@
 """The shapes of a plan."""
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from control_plane.limits.schemas import MAX_LIMITS, LimitCreate, LimitRecord, LimitView
 from control_plane.web.fields import Body, Name, Priority, View
@@ -15,7 +16,7 @@ class PlanFields(Body):
     """In this order; the first is the headline unless one is marked."""
 
 
-_HOURLY = {"name": "hourly", "scope": "client", "algorithm": "sliding_window", "limit": 1000, "window_s": 3600}
+_HOURLY: JsonDict = {"name": "hourly", "scope": "client", "algorithm": "sliding_window", "limit": 1000, "window_s": 3600}
 
 
 class PlanCreate(PlanFields):
