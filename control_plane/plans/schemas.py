@@ -1,5 +1,7 @@
 """The shapes of a plan."""
 
+from typing import Any
+
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
@@ -16,7 +18,13 @@ class PlanFields(Body):
     """In this order; the first is the headline unless one is marked."""
 
 
-_HOURLY: JsonDict = {"name": "hourly", "scope": "client", "algorithm": "sliding_window", "limit": 1000, "window_s": 3600}
+_HOURLY: JsonDict = {
+    "name": "hourly",
+    "scope": "client",
+    "algorithm": "sliding_window",
+    "limit": 1000,
+    "window_s": 3600,
+}
 
 
 class PlanCreate(PlanFields):
