@@ -76,8 +76,9 @@ async def new_webhook_secret(webhook: Name, change: Changing, request: Request) 
     keys: WebhookKeys = request.state.webhook_keys
     async with change.begin() as write:
         row = await _webhooks.row(write.session, webhook)
-        row.salt = _new_salt()
-        salt = row.salt
+        salt = row.salt = _new_salt()
+        shown_as = _webhooks.view(row)
+        write.record(_webhooks.noun, webhook, shown_as, shown_as, "rotate")
     made = WebhookSecret(webhook=webhook, secret=keys.secret(webhook, salt))
     return await change.answer(made, 201, secret=True)
 

@@ -131,6 +131,9 @@ async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
     hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
     (await served.admin.put("/v1/usage-webhooks/ops", json=hook)).raise_for_status()
     secret = (await served.admin.post("/v1/usage-webhooks/ops/secret")).raise_for_status().json()["secret"]
+    audit = await served.admin.get("/v1/audit", params={"action": "rotate", "resource": "usage webhook"})
+    assert [(entry["resource"], entry["name"]) for entry in audit.json()["items"]] == [("usage webhook", "ops")]
+    assert secret not in audit.text
     await ship(served, batch(1, cell(allowed=50)))
     receiver.status, receiver.location = 302, f"http://127.0.0.1:{receiver.port}/elsewhere"
     await run(served, "usage-alerts")
