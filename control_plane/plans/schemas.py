@@ -1,7 +1,5 @@
 """The shapes of a plan."""
 
-from typing import Any
-
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
