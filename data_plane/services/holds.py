@@ -134,7 +134,7 @@ class Holds:
         verdict, store_now_us = await self._take(prepared, prepared.cost)
         if not verdict.allowed:
             return Grant(verdict, None, 0, 0.0)
-        unit_cost = prepared.cost // request.cost if request.cost else 1
+        unit_cost = prepared.bound.unit_cost
         return self._granted("reservation", verdict, request.cost, unit_cost, store_now_us, request.ttl_s)
 
     async def give_back(self, text: str, unused: int) -> int:

@@ -48,6 +48,14 @@ async def test_no_true_cost_is_so_large_that_a_limit_begins_again(tmp_path, valk
             assert await left(node) == {"monthly": 0}
 
 
+async def test_an_estimate_of_nothing_is_settled_at_the_cost_of_the_route(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config(rule(1, "hourly", 5_000))) as node:
+        body = {"api_key": KEY, "cost": 0, "method": "POST", "path": "/export"}
+        held = (await node.post("/v1/reservations", json=body)).json()["reservation"]
+        await node.post("/v1/reservations/settle", json={"reservation": held, "cost": 2})
+        assert await left(node) == {"hourly": 3_000}
+
+
 @pytest.mark.parametrize("lane", [True, False])
 async def test_text_that_is_odd_is_answered_like_any_other(tmp_path, valkey_url, lane):
     async with node_client(tmp_path, valkey_url, config(rule(1, "hourly", 100)), lane=lane) as node:
