@@ -21,20 +21,20 @@ GATEWAYS: dict[str, type[GatewayServer]] = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def loop() -> Iterator[LoopThread]:
     thread = LoopThread()
     yield thread
     thread.close()
 
 
-@pytest.fixture(scope="session", params=list(GATEWAYS))
+@pytest.fixture(scope="package", params=list(GATEWAYS))
 def gateway_class(request: pytest.FixtureRequest) -> type[GatewayServer]:
     """Every gateway, one after the other."""
     return GATEWAYS[request.param]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_sites(
     gateway_class: type[GatewayServer], tmp_path_factory: pytest.TempPathFactory, valkey_server: StoreServer,
     loop: LoopThread,
@@ -49,19 +49,19 @@ def open_sites(
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(open_sites: Callable[..., Site]) -> Site:
     """The example as it stands: fail-closed, no token, end clients connect to the gateway."""
     return open_sites()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_site_of_gateway(open_sites: Callable[..., Site]) -> Site:
     """The example with its option fail-open."""
     return open_sites(options=["fail-open"])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def inner_site(open_sites: Callable[..., Site]) -> Site:
     """Behind another proxy, with a gateway token at a node that requires one, and a second node that is gone."""
     return open_sites(options=["behind-a-proxy", "two-nodes"], token=GATEWAY_TOKEN, trusted_hops=2)

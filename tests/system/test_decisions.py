@@ -7,7 +7,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.servers.stack import Stack
+from tests.servers.stack import Stack, wait_for
 from tidegate.stack.layout import NodePlace
 
 LIMIT = 100
@@ -48,12 +48,31 @@ def test_counts_of_a_region_reach_the_other_within_a_second(stack: Stack, algori
 
 def test_regional_limit_exchanges_nothing(stack: Stack) -> None:
     key = stack.client_with_limit("regional", 10, mode="regional", algorithm="fixed_window")
-    stack.put("/v1/quotas/plan-regional/hourly", {"shares": {"us-east": 0.7, "eu-west": 0.3}})
     allowed = {
         region: sum(_check(stack.node(region), {"api_key": key}).status_code == 200 for _ in range(10))
         for region in ("us-east", "eu-west")
     }
-    assert allowed == {"us-east": 7, "eu-west": 3}
+    assert allowed == {"us-east": 5, "eu-west": 5}
+
+
+def test_shares_that_move_hold_from_the_window_after_the_cut(stack: Stack) -> None:
+    key = stack.client_with_limit("moved", 10, mode="regional", algorithm="fixed_window", window_s=2)
+    quota = "/v1/quotas/plan-moved/hourly"
+    shares = {"us-east": 7, "eu-west": 3}
+    stack.put(quota, {"shares": {"us-east": 0.7, "eu-west": 0.3}})
+    wait_for(lambda: stack.admin.get(quota).json().get("in_force") == shares, 30, "the shares to have moved")
+    for region, share in shares.items():
+        node = stack.node(region)
+        wait_for(lambda n=node, s=share: _in_a_fresh_window(n, key) == s, 30, f"{region} to allow {share} in a window")
+
+
+def _in_a_fresh_window(node: NodePlace, key: str) -> int | None:
+    """How many of ten requests were allowed; ``None`` where others had come into the window before."""
+    answers = [_check(node, {"api_key": key}) for _ in range(10)]
+    first = answers[0].json()
+    if first["remaining"] != first["limit"] - 1:
+        return None
+    return sum(one.status_code == 200 for one in answers)
 
 
 def test_another_client_is_untouched(stack: Stack) -> None:

@@ -32,7 +32,7 @@ async def answer_once(served: RunningControlPlane, credential: str, used: int) -
         got = await client.get("/internal/v1/questions", params={"wait": 10})
         for question in msgspec.json.decode(got.raise_for_status().content, type=Questions).questions:
             assert question.client == "acme"
-            figures = tuple(LimitFigure(rule_id, 1000, used, 1000 - used, 60.0) for rule_id in range(1, 91))
+            figures = tuple(LimitFigure(rule_id, 1000, used, 1000 - used, 60.0) for rule_id in range(1, 251))
             answer = NodeAnswer(id=question.id, node="us-east-1", revision=3, figures=figures)
             sent = await client.post("/internal/v1/answers", content=msgspec.json.encode(answer))
             assert sent.status_code == 204, sent.text

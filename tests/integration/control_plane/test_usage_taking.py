@@ -71,7 +71,7 @@ POISON = [
     (pack(batch(1, cell(denials=(Denials((7,), (), 1, 1),)))), "a limit that its place does not have"),
     (pack(batch(1, cell("nul\0"))), "matching regex"),
     (pack(batch(1, cell("x" * 129))), "length"),
-    (pack(batch(1, cell(allowed=-1))), ">= 0"),
+    (pack(batch(1, cell(denials=(Denials((), (0,), -1, 1),)))), ">= 0"),
     (pack(batch(1, version=99)), "version 99"),
     (pack(batch(1, hour=THIS_HOUR + 48)), "counts the hour"),
     (pack(batch(1, hour=0)), "counts the hour 1970"),

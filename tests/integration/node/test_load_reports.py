@@ -69,7 +69,7 @@ async def counted(node, name):
         ({"reports": []}, SECRET, 422, "malformed", "reports"),
         ({"reports": [{"backend": "users", "cpu": 1}] * 101}, SECRET, 422, "malformed", "reports"),
         ({"backend": "users", "cpu": 9.0, "at": time.time() - 60}, SECRET, 422, "stale", "reports[0].at"),
-        ({"backend": "users", "cpu": 9.0, "at": time.time() + 600}, SECRET, 422, "stale", "reports[0].at"),
+        ({"backend": "users", "cpu": 9.0, "at": time.time() + 86_400}, SECRET, 422, "stale", "reports[0].at"),
     ],
 )  # fmt: skip
 async def test_what_is_refused_is_counted_and_changes_nothing(node, body, secret, status, reason, field):
