@@ -1,5 +1,6 @@
 """Real servers for tests: every one is our own child process on a free port, with its data under pytest's tmp path."""
 
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.store import StoreServer
 
+# gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 START_TIMEOUT_S = 30.0
 
 
