@@ -41,7 +41,6 @@ from control_plane.regions.endpoints import routes as regions_routes
 from control_plane.regions.repository import principal_by_credential
 from control_plane.regions.service import Regions
 from control_plane.reporters.endpoints import router as reporters_router
-from control_plane.rollout import repository as rollout_repository
 from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.changes import Rollout
 from control_plane.rollout.endpoints import router as rollout_router
@@ -57,6 +56,7 @@ from control_plane.rollout.writer import ConfigWriter
 from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
 from control_plane.schedule import jobs_of, now_us
+from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.tokens.first_token import ensure_first_admin
@@ -274,9 +274,9 @@ async def _fault(database: Database, watcher: HeadWatcher, bootstrap: asyncio.Ta
     if watcher.closing:
         return "This replica is shutting down."
     async with database.read() as session:
-        at = await rollout_repository.migration(session)
-    if at != newest_migration():
-        return "The database is not migrated to this version."
+        fault = await schema_fault(session, newest_migration())
+    if fault is not None:
+        return fault
     if not bootstrap.done():
         return "The first admin token is not stored yet."
     return None if watcher.head is not None else "The newest revision is not known yet."

@@ -1,5 +1,6 @@
 """Every table, gathered so that migrations can be held against them."""
 
+from control_plane import schema_version as _schema_version
 from control_plane.access import models as _access
 from control_plane.adaptive import models as _adaptive
 from control_plane.audit import models as _audit
@@ -31,6 +32,7 @@ MODELS = (
     _replays,
     _reporters,
     _rollout,
+    _schema_version,
     _routes,
     _blocks,
     _enforcement,

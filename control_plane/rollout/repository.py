@@ -190,9 +190,3 @@ async def revisions_before(session: AsyncSession, before: int | None, count: int
     if before is not None:
         query = query.where(Revision.number < before)
     return (await session.scalars(query)).all()
-
-
-async def migration(session: AsyncSession) -> str | None:
-    """The migration that the database is at."""
-    row = (await session.execute(text("SELECT version_num FROM alembic_version"))).one_or_none()
-    return None if row is None else str(row.version_num)

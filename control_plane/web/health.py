@@ -37,7 +37,7 @@ async def healthz() -> Health:
 
 @router.get("/readyz", response_model=Health, responses={503: {"description": "Not ready; `detail` says why."}})
 async def readyz(request: Request) -> Response:
-    """The database can be reached and is migrated to this version, and this replica is not shutting down."""
+    """The database can be reached, its schema serves this version, and this replica is not shutting down."""
     try:
         fault = await request.state.readiness()
     except UnavailableError as error:

@@ -8,6 +8,7 @@ import httpx
 from asgi_lifespan import LifespanManager
 from pydantic import SecretStr
 
+from control_plane.database import migrate
 from control_plane.main import create_app
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
@@ -131,3 +132,21 @@ async def test_an_empty_database_is_not_ready(
             assert answer.status_code == 503
             assert "migrated" in answer.json()["detail"]
             assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_replicas_stay_ready_on_a_newer_schema_that_still_serves_them(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    database = postgres_url.rpartition("/")[2]
+    await asyncio.to_thread(migrate, postgres_url)
+    async with client_of(make_settings(database_url=SecretStr(postgres_url))) as client:
+        # the next version's hook has migrated; nobody here has heard of its revision
+        postgres_server.execute("UPDATE alembic_version SET version_num = '9000'", database=database)
+        assert (await client.get("/readyz")).status_code == 200
+        assert (await client.put("/v1/plans/free", json={})).status_code == 201
+        postgres_server.execute("UPDATE schema_support SET works_from = '9000'", database=database)
+        answer = await client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["detail"] == "The database is migrated to a version that this one does not work with."
+        postgres_server.execute("UPDATE alembic_version SET version_num = '0001'", database=database)
+        assert "not migrated to this version" in (await client.get("/readyz")).json()["detail"]
