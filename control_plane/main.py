@@ -38,7 +38,7 @@ from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.quotas.guard import QuotaGuard
 from control_plane.quotas.service import redistribute
 from control_plane.regions.endpoints import routes as regions_routes
-from control_plane.regions.repository import principal_by_credential
+from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.regions.service import Regions
 from control_plane.reporters.endpoints import router as reporters_router
 from control_plane.rollout.ack_desk import AckDesk
@@ -115,7 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
         watcher = HeadWatcher(database, settings.heartbeat_s)
         reports, acks = Reports(database), AckDesk(database)
-        streams = OpenStreams(database, settings.heartbeat_s, reports)
+        streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
         app.state.watcher = watcher
         writer = ConfigWriter(database, signer, QuotaGuard(now_us), heartbeat_s=settings.heartbeat_s)
         partitions = Partitions(database)

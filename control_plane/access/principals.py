@@ -8,6 +8,7 @@ from control_plane.errors import ForbiddenError
 
 AdminRole = Literal["viewer", "operator", "admin"]
 TokenRole = Literal["viewer", "operator", "admin", "gateway"]
+READS = frozenset({"GET", "HEAD"})
 _RANK: dict[str, int] = {"viewer": 1, "operator": 2, "admin": 3}
 
 
@@ -18,6 +19,8 @@ class Principal(NamedTuple):
     role: Literal["viewer", "operator", "admin", "gateway", "region"]
     id: str = ""
     """A token's id: names come again after a revocation, ids do not."""
+    credential: str = ""
+    """The hash of a region's credential: a stream that it opened ends with it."""
 
 
 def principal_of(request: Request) -> Principal:
@@ -37,7 +40,7 @@ def require(caller: Principal, role: AdminRole) -> None:
 
 async def by_method(request: Request, caller: Caller) -> None:
     """Reading needs a viewer, writing an operator: the rule of every admin route."""
-    require(caller, "viewer" if request.method in {"GET", "HEAD"} else "operator")
+    require(caller, "viewer" if request.method in READS else "operator")
 
 
 async def reading_only(caller: Caller) -> None:

@@ -14,15 +14,18 @@ from control_plane.jobs.registry import Job
 from control_plane.rollout import nodes, repository, rollouts
 from control_plane.rollout.health import worsening
 from control_plane.rollout.models import RolloutRow
-from control_plane.rollout.nodes import ConnectedNode
+from control_plane.rollout.nodes import ConnectedNode, MissingNode
 from control_plane.rollout.rollout_schemas import RolloutOutcome, State
 from control_plane.rollout.writer import ConfigWrite, ConfigWriter
 
 EVERY_S = 1.0
 BASELINE = timedelta(minutes=15)
 """How long before a roll-out its nodes' rates are looked at."""
-CANARY_LOST_S = 30.0
-"""A canary that is not connected for so long is replaced."""
+LOST_S = 30.0
+"""A node that does not answer to a revision, or is not connected, for so long is lost."""
+UNWATCHED_S = 10.0
+"""After a longer pause between two looks nobody knows who was there meanwhile: all have ``LOST_S`` to come back."""
+SHOWN = 5
 AUTHOR = "roll-out"
 _log = structlog.stdlib.get_logger("tidegate.rollout")
 
@@ -45,6 +48,8 @@ class RolloutEngine:
         self._writer = writer
         self._undo = undo
         self._heartbeat_s = heartbeat_s
+        self._watched_since: datetime | None = None
+        self._looked_at: datetime | None = None
 
     def job(self) -> Job:
         """The job that does it every second."""
@@ -82,15 +87,20 @@ class RolloutEngine:
     async def _next(self, session: AsyncSession, number: int) -> Step:
         row = await _under_way(session, number)
         now = (await session.execute(select(func.now()))).scalar_one()
+        watched_since = self._watch(now)
         connected = await nodes.connected(session, self._heartbeat_s)
         stage = [node for node in connected if node.region == row.region and row.node in ("", node.node)]
         refusal = await nodes.refusal_since(session, row.number, row.region, row.node)
         if refusal is not None:
             return Step("roll_back", refusal)
+        missing = await nodes.missing(session, row.stage_revision, row.region, row.node, self._heartbeat_s)
+        lost = [node for node in missing if _seconds(now, max(node.since, watched_since)) > LOST_S]
+        loss = _loss(row, lost, stage)
+        if loss is not None:
+            return Step("roll_back", loss)
         if not stage:
-            if row.state == "node" and connected and _seconds(now, row.stage_at) > CANARY_LOST_S:
-                return Step("replace", f"the canary {row.region}/{row.node} is not connected")
-            return Step("wait", "no node of the stage is connected")
+            absent_s = _seconds(now, max(row.stage_at, watched_since))
+            return _without_stage(row, absent_s, had_it=bool(missing), others=bool(connected))
         behind = [node for node in stage if node.applied_revision < row.stage_revision]
         if behind:
             return Step("wait", f"{len(behind)} of {len(stage)} nodes of the stage have not applied it")
@@ -103,11 +113,18 @@ class RolloutEngine:
         if worse is not None:
             return Step("roll_back", worse)
         pause_s = row.node_pause_s if row.state == "node" else row.region_pause_s
-        seen_s = 0.0 if row.acked_at is None else _seconds(now, row.acked_at)
+        seen_s = 0.0 if row.acked_at is None else _seconds(now, _whole_since(row, row.acked_at, stage))
         if row.acked_at is None or seen_s < pause_s:
             await self._note_acked(row)
             return Step("wait", f"{len(stage)} nodes have had it for {seen_s:.0f} of {pause_s:.0f} s")
         return Step("go_on", f"{len(stage)} nodes had it for {seen_s:.0f} s without trouble")
+
+    def _watch(self, now: datetime) -> datetime:
+        """Since when this engine has looked without a pause: it may be a new leader, or Postgres was away."""
+        if self._watched_since is None or self._looked_at is None or _seconds(now, self._looked_at) > UNWATCHED_S:
+            self._watched_since = now
+        self._looked_at = now
+        return self._watched_since
 
     async def _worse(self, session: AsyncSession, row: RolloutRow, stage: Sequence[ConnectedNode]) -> str | None:
         before = await rollouts.decided(session, stage, row.started_at - BASELINE, row.started_at)
@@ -134,6 +151,39 @@ class RolloutEngine:
                 _finish(write, row, "done", step.why)
                 where = "every node"
             write.reason = f"Roll-out of revision {number} to {where}: {step.why}"
+
+
+def _loss(row: RolloutRow, lost: Sequence[MissingNode], stage: Sequence[ConnectedNode]) -> str | None:
+    """Why a stage whose nodes got lost must be rolled back, if it must.
+
+    One that never answered to the revision is enough: it may have died of it. One that had applied it may have been
+    taken away for other reasons; as many as are left were not.
+    """
+    for node in lost:
+        if not node.applied:
+            return f"{node.region}/{node.node} got revision {row.stage_revision} and has not applied it in {LOST_S:g} s"
+    left = [node for node in stage if node.applied_revision >= row.stage_revision]
+    if lost and len(lost) >= len(left):
+        names = ", ".join(f"{node.region}/{node.node}" for node in lost[:SHOWN])
+        return f"{len(lost)} nodes that applied revision {row.stage_revision} are gone: {names}"
+    return None
+
+
+def _without_stage(row: RolloutRow, absent_s: float, *, had_it: bool, others: bool) -> Step:
+    """What to do while no node of the stage is connected. A canary that may have died of it has no successor."""
+    if had_it or absent_s <= LOST_S:
+        return Step("wait", "no node of the stage is connected")
+    if row.state == "region":
+        return Step("roll_back", f"no node of {row.region} is connected")
+    if others:
+        return Step("replace", f"the canary {row.region}/{row.node} is not connected")
+    return Step("wait", "no node is connected")
+
+
+def _whole_since(row: RolloutRow, acked_at: datetime, stage: Sequence[ConnectedNode]) -> datetime:
+    """When the pause of a stage began: for a canary that came back, when it did."""
+    came_back = [node.opened_at for node in stage if node.opened_at is not None] if row.state == "node" else []
+    return max([acked_at, *came_back])
 
 
 def _finish(write: ConfigWrite, row: RolloutRow, state: State, outcome: str) -> None:

@@ -146,7 +146,10 @@ class NodeEffect(Base):
 
 
 class Node(Base):
-    """A node that once opened a stream. ``stream`` names the open one; it counts while ``last_seen`` is fresh."""
+    """A node that once opened a stream. ``stream`` names the open one; it counts while ``last_seen`` is fresh.
+
+    ``staged_revision`` is the newest stage of a roll-out that the node was sent, at ``staged_at``: null once applied.
+    """
 
     __tablename__ = "nodes"
 
@@ -158,4 +161,7 @@ class Node(Base):
     refused_revision: Mapped[int | None]
     refused_reason: Mapped[str | None]
     stream: Mapped[str | None] = mapped_column(index=True)
+    opened_at: Mapped[datetime | None]
+    staged_revision: Mapped[int | None]
+    staged_at: Mapped[datetime | None]
     last_seen: Mapped[datetime] = mapped_column(server_default=func.now())

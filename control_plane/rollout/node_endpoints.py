@@ -51,24 +51,26 @@ async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depen
     state = request.state
     if state.watcher.closing:
         raise UnavailableError("This replica is shutting down.")
-    opening, known = await opening_for(state.database, state.frames, hello)
-    lines = NodeStream(state.frames, state.watcher, state.streams, state.settings.heartbeat_s, hello)
+    opening = await opening_for(state.database, state.frames, hello)
+    name = secrets.token_hex(8)
+    lines = NodeStream(state.frames, state.watcher, state.streams, state.settings.heartbeat_s, hello, name)
     body = _recorded(
         lines.lines(opening, Head(hello.revision, hello.digest)),
         state.streams,
         hello,
-        applied=hello.revision if known else 0,
+        name,
+        caller.credential,
+        applied=hello.revision if opening.known else 0,
     )
     return StreamingResponse(body, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
 
 
 async def _recorded(
-    lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, *, applied: int
+    lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, name: str, credential: str, *, applied: int
 ) -> AsyncIterator[bytes]:
-    # in here and not before: a generator that never starts would never run its `finally`
-    name = secrets.token_hex(8)
     try:
-        await streams.opened(hello, name, applied=applied)
+        # in here and not before: a generator that never starts would never run its `finally`
+        await streams.opened(hello, name, credential, applied=applied)
         async for line in lines:
             yield line
     except UnavailableError:

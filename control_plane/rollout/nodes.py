@@ -1,10 +1,10 @@
 """Queries on nodes: which are connected, what they applied, what they refused."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, case, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, case, delete, func, not_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -29,6 +29,17 @@ class ConnectedNode(NamedTuple):
     region: str
     node: str
     applied_revision: int
+    opened_at: datetime | None = None
+    """Since when its stream is open."""
+
+
+class MissingNode(NamedTuple):
+    """A node that got a stage's revision: ``applied`` it and is gone, or has not answered; ``since`` then."""
+
+    region: str
+    node: str
+    applied: bool
+    since: datetime
 
 
 def is_connected(heartbeat_s: float) -> ColumnElement[bool]:
@@ -38,10 +49,18 @@ def is_connected(heartbeat_s: float) -> ColumnElement[bool]:
 
 async def stream_opened(session: AsyncSession, hello: Hello, stream: str, *, applied: int) -> None:
     """Record a node's new stream; it replaces an older one of the same node."""
-    values = {"version": hello.version, "stream": stream, "last_seen": func.now(), "applied_revision": applied}
+    values = {"version": hello.version, "stream": stream, "last_seen": func.now(), "opened_at": func.now(),
+              "applied_revision": applied}  # fmt: skip
     statement = insert(Node).values(region=hello.region, node=hello.node, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
+
+
+async def stage_sent(session: AsyncSession, hello: Hello, stage_revision: int) -> None:
+    """The node is about to be sent this stage of a roll-out. A second time says nothing new."""
+    new = Node.staged_revision.is_distinct_from(stage_revision)
+    statement = update(Node).where(Node.region == hello.region, Node.node == hello.node, new)
+    await session.execute(statement.values(staged_revision=stage_revision, staged_at=func.now()))
 
 
 async def streams_alive(session: AsyncSession, streams: Iterable[str]) -> None:
@@ -77,12 +96,14 @@ async def _store_applied(session: AsyncSession, acks: Mapping[tuple[str, str], A
     new = statement.excluded
     # a refusal is history once something at least as new was applied
     stale = Node.refused_revision <= new.applied_revision
+    awaited = Node.staged_revision <= new.applied_revision
     values = {
         "applied_revision": new.applied_revision,
         "applied_at": new.applied_at,
         "last_seen": new.last_seen,
         "refused_revision": case((stale, None), else_=Node.refused_revision),
         "refused_reason": case((stale, None), else_=Node.refused_reason),
+        "staged_at": case((awaited, None), else_=Node.staged_at),
     }
     await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
 
@@ -143,9 +164,22 @@ async def refusal_since(session: AsyncSession, revision: int, region: str, node:
     return None if row is None else f"{region}/{row.node} refused revision {row.refused_revision}: {row.refused_reason}"
 
 
+async def missing(
+    session: AsyncSession, stage_revision: int, region: str, node: str, heartbeat_s: float
+) -> Sequence[MissingNode]:
+    """Nodes of a stage that got it, and are gone or have not applied it. An empty ``node`` means the whole region."""
+    applied = Node.applied_revision >= stage_revision
+    unanswered = (Node.staged_revision == stage_revision) & Node.staged_at.is_not(None) & not_(applied)
+    gone = applied & not_(is_connected(heartbeat_s))
+    since = case((applied, Node.last_seen), else_=Node.staged_at)
+    query = select(Node.region, Node.node, applied, since).where(Node.region == region, unanswered | gone)
+    query = query if not node else query.where(Node.node == node)
+    return [MissingNode(*row) for row in await session.execute(query.order_by(Node.node))]
+
+
 async def connected(session: AsyncSession, heartbeat_s: float) -> Sequence[ConnectedNode]:
     """Every connected node."""
-    query = select(Node.region, Node.node, Node.applied_revision).where(is_connected(heartbeat_s))
+    query = select(Node.region, Node.node, Node.applied_revision, Node.opened_at).where(is_connected(heartbeat_s))
     return [ConnectedNode(*row) for row in await session.execute(query.order_by(Node.region, Node.node))]
 
 

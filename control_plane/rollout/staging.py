@@ -32,13 +32,14 @@ Held = dict[DocumentKey, str | None]
 class Views(NamedTuple):
     """The newest revision, and what nodes outside the stage of a roll-out should have (the same where there is none).
 
-    ``node`` is empty in the stage of a whole region.
+    ``node`` is empty in the stage of a whole region. ``stage_revision`` is what nodes of the stage must apply.
     """
 
     head: repository.Head
     stable: repository.Head
     region: str = ""
     node: str = ""
+    stage_revision: int = 0
 
     @property
     def is_staged(self) -> bool:
@@ -53,6 +54,12 @@ class Views(NamedTuple):
         """What this node should have."""
         return self.head if self.in_stage(region, node) else self.stable
 
+    def stage_within(self, region: str, node: str, has: int, gets: int) -> int | None:
+        """The stage's revision, where this node gets it on the way from revision ``has`` to ``gets``."""
+        if self.is_staged and self.in_stage(region, node) and has < self.stage_revision <= gets:
+            return self.stage_revision
+        return None
+
 
 async def views(session: AsyncSession) -> Views:
     """Both views as this session sees them."""
@@ -61,7 +68,9 @@ async def views(session: AsyncSession) -> Views:
     if row.rollout is None:
         return Views(head, head)
     stable = repository.Head(row.stable_revision or 0, row.stable_digest or repository.NOTHING)
-    return Views(head, stable, row.stage_region or "", row.stage_node or "")
+    under_way = await rollouts.rollout(session, row.rollout)
+    stage_revision = 0 if under_way is None else under_way.stage_revision
+    return Views(head, stable, row.stage_region or "", row.stage_node or "", stage_revision)
 
 
 def held_by(rollout: RolloutRow) -> Held:

@@ -149,6 +149,27 @@ async def test_a_credential_speaks_for_its_region_alone(served: RunningControlPl
             assert (await thief.get("/internal/v1/stream", params=params)).status_code == 422
 
 
+async def test_a_stream_ends_with_its_credential(served: RunningControlPlane) -> None:
+    await served.add_region("eu-west")
+    await served.add_region("ap-south")
+    nodes = {region: served.node(f"{region}-1", region) for region in ("us-east", "eu-west", "ap-south")}
+    async with nodes["us-east"].following(), nodes["eu-west"].following(), nodes["ap-south"].following():
+        overlapping = await served.admin.post("/v1/regions/us-east/credentials", json={"overlap_s": 3600})
+        assert overlapping.status_code == 201
+        assert (await served.admin.post("/v1/regions/eu-west/credentials")).status_code == 201
+        assert (await served.admin.delete("/v1/regions/ap-south")).status_code == 204
+        async with asyncio.timeout(20):
+            await nodes["eu-west"].ended.wait()
+            await nodes["ap-south"].ended.wait()
+        # whoever learned it hears of nothing that comes
+        revision = (await served.admin.put("/v1/plans/later", json={})).headers["x-tidegate-revision"]
+        await nodes["us-east"].until(int(revision))
+        assert ("plan", "later") in nodes["us-east"].documents
+        for region in ("eu-west", "ap-south"):
+            assert ("plan", "later") not in nodes[region].documents
+        await served.until_nodes(lambda seen: [name for name in seen if seen[name]["connected"]] == ["us-east-1"])
+
+
 async def test_shutting_down_ends_streams_at_once(make_settings: Callable[..., Settings]) -> None:
     async with running(make_settings(shutdown_grace_s=10), ADMIN_TOKEN) as control_plane:
         await control_plane.add_region("us-east")

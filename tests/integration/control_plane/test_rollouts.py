@@ -10,8 +10,9 @@ import pytest
 
 from control_plane.rollout import engine
 from control_plane.settings import Settings
-from tests.integration.control_plane.conftest import ADMIN_TOKEN
+from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
+from tidegate.stack.postgres import PostgresServer
 
 CANARY = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 0, "region_pause_s": 0}
 SLOW = CANARY | {"node_pause_s": 3600, "region_pause_s": 3600}
@@ -217,30 +218,67 @@ async def test_what_cannot_be_in_both_views_is_refused(make_settings: Callable[.
         assert "x-tidegate-rollout" not in made.headers
 
 
-async def test_a_canary_that_is_gone_is_replaced(
-    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+async def test_a_canary_that_went_before_it_got_anything_is_replaced(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
 ) -> None:
-    monkeypatch.setattr(engine, "CANARY_LOST_S", 0.5)
+    monkeypatch.setattr(engine, "LOST_S", 0.5)
     async with fleet(make_settings(), SLOW) as found:
-        extra = found.served.node("eu-0", "eu")
         await found.write("/v1/rollouts/policy", SLOW | {"node": "eu-0"})
-        async with extra.following():
-            await extra.until(1)
-            revision = await found.write("/v1/plans/p", {"priority": 2})
-            await extra.until(revision)
-            assert extra.document("plan", "p")["priority"] == 2
+        # a node whose replica crashed with its stream: connected until its heartbeats are missed
+        postgres_server.execute(
+            "INSERT INTO nodes (region, node, version, applied_revision, stream) VALUES ('eu', 'eu-0', '', 1, 'lost')",
+            database=DATABASE,
+        )
+        revision = await found.write("/v1/plans/p", {"priority": 2})
         await found.until(lambda: found.priorities()["eu-1"] == 2)
         view = await found.until_state(revision, "node")
         assert view["node"] == "eu-1"
         assert found.priorities() == {"eu-1": 2, "eu-2": 1, "us-1": 1}
-        # who was the canary comes back: it keeps what it has until all get something newer
+
+
+@pytest.mark.parametrize("acks", [False, True])
+async def test_a_canary_that_dies_of_it_has_no_successor(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, acks: bool
+) -> None:
+    monkeypatch.setattr(engine, "LOST_S", 0.5)
+    async with fleet(make_settings(), SLOW) as found:
+        canary = found.served.node("eu-0", "eu", acks=acks)
+        await found.write("/v1/rollouts/policy", SLOW | {"node": "eu-0"})
+        async with canary.following():
+            await canary.until(1)
+            revision = await found.write("/v1/plans/p", {"priority": 2})
+            await canary.until(revision)
+            if acks:
+                await found.served.until_nodes(lambda seen: seen["eu-0"]["applied_revision"] == revision)
+        view = await found.until_state(revision, "rolled_back")
+        why = "nodes that applied revision" if acks else f"eu/eu-0 got revision {revision} and has not applied it"
+        assert why in view["outcome"]
+        await found.until(lambda: set(found.priorities().values()) == {1})
+        assert all(revision not in [begin.revision for begin in node.begun] for node in found.nodes.values())
+        # it comes back with what it has, and gets what was before
         again = found.served.node("eu-0", "eu")
-        again.revision, again.digest, again.documents = extra.revision, extra.digest, extra.documents
+        again.revision, again.digest, again.documents = canary.revision, canary.digest, canary.documents
         async with again.following():
-            await again.until_heartbeats(1)
-            await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={})
-            await again.until(revision + 2)
+            await again.until(view["released_revision"])
             assert again.document("plan", "p")["priority"] == 1
+
+
+async def test_a_region_that_dies_of_it_is_not_waited_for(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOST_S", 0.5)
+    async with fleet(make_settings(), CANARY | {"region": "ap", "node": None, "region_pause_s": 3600}) as found:
+        await found.served.add_region("ap")
+        first, second = (found.served.node(name, "ap") for name in ("ap-1", "ap-2"))
+        async with first.following(), second.following():
+            await found.served.until_nodes(lambda seen: "ap-2" in seen and seen["ap-2"]["applied_revision"] > 0)
+            revision = await found.write("/v1/plans/p", {"priority": 2})
+            await found.until_state(revision, "region")
+            await second.until(revision + 1)
+            await found.served.until_nodes(lambda seen: seen["ap-2"]["applied_revision"] == revision + 1)
+        view = await found.until_state(revision, "rolled_back")
+        assert "nodes that applied revision" in view["outcome"]
+        await found.until(lambda: set(found.priorities().values()) == {1})
 
 
 async def test_wrong_policies_and_reports_are_named(served: RunningControlPlane) -> None:
