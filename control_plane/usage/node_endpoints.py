@@ -129,6 +129,8 @@ def _shipment(body: bytes) -> Shipment:
         shipment = _decoder.decode(body)
     except msgspec.DecodeError as error:
         raise InvalidError([FieldError("body", str(error))]) from None
+    except RecursionError:
+        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
     if shipment.version != PROTOCOL_VERSION:
         raise InvalidError([FieldError("version", f"is {shipment.version}; this is version {PROTOCOL_VERSION}")])
     return shipment

@@ -97,9 +97,11 @@ async def test_a_bomb_is_not_inflated(served: RunningControlPlane) -> None:
 async def test_the_route_wants_a_region_and_a_shipment(served: RunningControlPlane) -> None:
     assert (await served.admin.post("/internal/v1/usage", content=b"x")).status_code == 401
     headers = {"Authorization": f"Bearer {served.credentials['us-east']}"}
-    unread = await served.admin.post("/internal/v1/usage", content=b"x", headers=headers)
-    assert unread.status_code == 422
-    assert unread.json()["errors"][0]["field"] == "body"
+    nested = b"\x81\xa1x" + b"\x91" * 100_000  # {"x": [[[...
+    for body in (b"x", nested):
+        unread = await served.admin.post("/internal/v1/usage", content=body, headers=headers)
+        assert unread.status_code == 422
+        assert unread.json()["errors"][0]["field"] == "body"
 
 
 async def test_a_large_shipment_is_taken_whole(served: RunningControlPlane) -> None:
