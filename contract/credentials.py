@@ -23,6 +23,7 @@ PREFIXES: dict[CredentialKind, str] = {
 }
 RANDOM_BYTES = 32
 _CHECKSUM_LENGTH = 6
+_RANDOM_LENGTH = len(base64.urlsafe_b64encode(bytes(RANDOM_BYTES)).rstrip(b"="))
 
 
 def make_credential(kind: CredentialKind, random: bytes) -> str:
@@ -39,6 +40,15 @@ def credential_kind(secret: str) -> CredentialKind | None:
         if secret.startswith(prefix) and _checksum(secret[:-_CHECKSUM_LENGTH]) == secret[-_CHECKSUM_LENGTH:]:
             return kind
     return None
+
+
+def is_mistyped(secret: str) -> bool:
+    """Whether this looks like one of ours, by prefix and length, and its checksum says that it never was one."""
+    ours = any(
+        secret.startswith(prefix) and len(secret) == len(prefix) + _RANDOM_LENGTH + _CHECKSUM_LENGTH
+        for prefix in PREFIXES.values()
+    )
+    return ours and credential_kind(secret) is None
 
 
 def secret_sha256(secret: str) -> str:

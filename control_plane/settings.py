@@ -38,7 +38,8 @@ class Settings(BaseSettings):
     database_pool_size: int = Field(default=20, ge=2)
     """Connections that are kept; beside them a replica holds two, to listen and to lead."""
     max_failed_authentications: int = Field(default=30, ge=1)
-    """Wrong credentials a minute and client address before all its attempts are refused for the rest of it."""
+    """Wrong credentials a minute that begin alike and come from one address before they are refused for the rest of it;
+    of all that come from there five times as many. A right one is let in all the same."""
     quota_rebalancing_s: float = Field(default=300.0, ge=1)
     """How often `auto` shares follow demand."""
     quota_floor: float = Field(default=0.05, ge=0, le=0.5)

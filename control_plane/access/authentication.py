@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from contract.credentials import secret_sha256
+from contract.credentials import is_mistyped, secret_sha256
 from control_plane.access.last_used import LastUsed
 from control_plane.access.principals import Principal
 from control_plane.access.remembered import Remembered
@@ -66,7 +66,9 @@ class Authentication:
         attempter = Attempter.of(address, secret)
         blocked_s = throttle.blocked_for_s(attempter, time.monotonic())
         database: Database = scope["state"]["database"]
-        if blocked_s and sha256 not in self._known_good:
+        if is_mistyped(secret):
+            principal = None
+        elif blocked_s and sha256 not in self._known_good:
             # it may still be right: then the one who guesses beside it must not keep it out
             if self._gates[prefix].full:
                 raise TooManyFailuresError(math.ceil(blocked_s))

@@ -1,14 +1,18 @@
-"""A bound on wrong credentials by address and how the credential begins: in memory, per replica, of a fixed size.
+"""A bound on wrong credentials, in memory, per replica, of a fixed size.
 
-Behind an ingress everybody has one address. So an attempt is never refused by that alone: a right credential is let in
-whatever others did. What wrong ones cost is bounded by a narrow gate in front of the look-up.
+They are counted by address and how the credential begins, and with more room by address alone: who varies the
+beginning is counted all the same. Behind an ingress everybody has one address. So an attempt is never refused by that
+alone: a right credential is let in whatever others did. What wrong ones cost is bounded by a narrow gate in front of the
+look-up.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
+
+Key = TypeVar("Key")
 
 WINDOW_S = 60.0
 MAX_ATTEMPTERS = 10_000
@@ -17,6 +21,8 @@ LOOK_UPS_AT_ONCE = 2
 LOOK_UP_DELAY_S = 0.05
 MAX_WAITING = 100
 SHOWN_CHARACTERS = 8
+ADDRESS_FACTOR = 5
+"""How many times as many wrong credentials an address may send as one beginning from there."""
 
 
 class Attempter(NamedTuple):
@@ -36,28 +42,48 @@ class _Failures(NamedTuple):
     failures: int
 
 
-class FailureThrottle:
-    """Counts failures per attempter in windows of a minute; who is longest without a failure is forgotten first."""
+class FailureCounter(Generic[Key]):
+    """Counts failures per key in windows of a minute; who is longest without a failure is forgotten first."""
 
     def __init__(self, max_failures: int) -> None:
         self._max = max_failures
-        self._failures: OrderedDict[Attempter, _Failures] = OrderedDict()
+        self._failures: OrderedDict[Key, _Failures] = OrderedDict()
 
-    def blocked_for_s(self, attempter: Attempter, now_s: float) -> float:
-        """How long ``attempter`` counts as guessing; 0 when it does not."""
-        seen = self._failures.get(attempter)
+    def blocked_for_s(self, key: Key, now_s: float) -> float:
+        """How long ``key`` counts as guessing; 0 when it does not."""
+        seen = self._failures.get(key)
         if seen is None or seen.failures < self._max:
             return 0.0
         return max(0.0, seen.since_s + WINDOW_S - now_s)
 
-    def failed(self, attempter: Attempter, now_s: float) -> None:
+    def failed(self, key: Key, now_s: float) -> None:
         """Count one wrong credential."""
-        seen = self._failures.pop(attempter, None)
+        seen = self._failures.pop(key, None)
         if seen is None or now_s >= seen.since_s + WINDOW_S:
             seen = _Failures(now_s, 0)
-        self._failures[attempter] = _Failures(seen.since_s, seen.failures + 1)
+        self._failures[key] = _Failures(seen.since_s, seen.failures + 1)
         while len(self._failures) > MAX_ATTEMPTERS:
             self._failures.popitem(last=False)
+
+
+class FailureThrottle:
+    """Both counts: ``max_failures`` a minute for one beginning from one address, ``ADDRESS_FACTOR`` times as many for
+    the address.
+    """
+
+    def __init__(self, max_failures: int) -> None:
+        self._beginnings: FailureCounter[Attempter] = FailureCounter(max_failures)
+        self._addresses: FailureCounter[str] = FailureCounter(max_failures * ADDRESS_FACTOR)
+
+    def blocked_for_s(self, attempter: Attempter, now_s: float) -> float:
+        """How long ``attempter``, or everybody at its address, counts as guessing; 0 when neither does."""
+        by_beginning = self._beginnings.blocked_for_s(attempter, now_s)
+        return max(by_beginning, self._addresses.blocked_for_s(attempter.address, now_s))
+
+    def failed(self, attempter: Attempter, now_s: float) -> None:
+        """Count one wrong credential."""
+        self._beginnings.failed(attempter, now_s)
+        self._addresses.failed(attempter.address, now_s)
 
 
 class KnownGood:

@@ -10,6 +10,7 @@ from control_plane.access.throttle import (
     MAX_WAITING,
     WINDOW_S,
     Attempter,
+    FailureCounter,
     FailureThrottle,
     KnownGood,
     NarrowGate,
@@ -31,11 +32,11 @@ def test_an_attempter_waits_for_the_rest_of_its_minute_after_too_many_failures()
 
 
 def test_memory_is_bounded() -> None:
-    failures = FailureThrottle(1)
+    failures: FailureCounter[str] = FailureCounter(1)
     for number in range(MAX_ATTEMPTERS + 10):
-        failures.failed(Attempter(str(number), ""), 0)
-    assert failures.blocked_for_s(Attempter("0", ""), 1) == 0
-    assert failures.blocked_for_s(Attempter(str(MAX_ATTEMPTERS + 9), ""), 1) == throttle.WINDOW_S - 1
+        failures.failed(str(number), 0)
+    assert failures.blocked_for_s("0", 1) == 0
+    assert failures.blocked_for_s(str(MAX_ATTEMPTERS + 9), 1) == throttle.WINDOW_S - 1
     good = KnownGood()
     for number in range(MAX_KNOWN_GOOD + 1):
         good.add(str(number))

@@ -1,0 +1,91 @@
+"""What the database is asked about a credential: nothing where the credential itself says that it is wrong."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Message, Receive, Scope, Send
+
+from contract.credentials import make_credential, secret_sha256
+from control_plane.access.authentication import Authentication
+from control_plane.access.principals import Principal
+from control_plane.access.throttle import ADDRESS_FACTOR
+
+RIGHT = make_credential("admin", bytes(range(32)))
+HAND_MADE = "tga_written-by-hand"
+MAX_FAILURES = 3
+
+
+class CountingDatabase:
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncSession]:
+        self.asked += 1
+        yield cast("AsyncSession", None)
+
+
+class Door:
+    """The middleware in front of an application that welcomes everybody."""
+
+    def __init__(self) -> None:
+        self.database = CountingDatabase()
+        known = {secret_sha256(secret) for secret in (RIGHT, HAND_MADE)}
+
+        async def find(_: AsyncSession, sha256: str) -> Principal | None:
+            return Principal("me", "admin") if sha256 in known else None
+
+        async def welcome(_: Scope, __: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        self._app = Authentication(welcome, lookups={"/v1/": find}, max_failures=MAX_FAILURES)
+
+    async def status(self, secret: str, address: str = "203.0.113.7") -> int:
+        """How a request with this credential is answered."""
+        statuses: list[int] = []
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        scope = {
+            "type": "http",
+            "path": "/v1/plans",
+            "client": (address, 1),
+            "headers": [(b"authorization", b"Bearer " + secret.encode())],
+            "state": {"database": self.database},
+        }
+        await self._app(scope, _nothing, send)
+        return statuses[0]
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b""}
+
+
+async def test_a_credential_whose_checksum_is_wrong_is_refused_unseen() -> None:
+    door = Door()
+    assert await door.status(RIGHT) == 200
+    assert door.database.asked == 1
+    for kind in ("admin", "region", "gateway"):
+        mistyped = make_credential(kind, bytes(32))[:-1] + "!"
+        assert await door.status(mistyped) == 401
+    assert door.database.asked == 1
+    # the first admin token may be any text
+    assert await door.status(HAND_MADE) == 200
+    assert await door.status(make_credential("admin", bytes(32))) == 401
+    assert door.database.asked == 3
+
+
+async def test_who_varies_the_beginning_is_counted_by_address() -> None:
+    door = Door()
+    statuses = [await door.status(f"{number:08} and more") for number in range(MAX_FAILURES * ADDRESS_FACTOR + 2)]
+    assert statuses == [401] * (MAX_FAILURES * ADDRESS_FACTOR) + [429] * 2
+    # from elsewhere nothing was guessed; and a right one is let in, known before or not
+    assert await door.status("one more guess", address="203.0.113.8") == 401
+    assert await door.status(RIGHT) == 200
+    assert await door.status(HAND_MADE) == 200
