@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
+from control_plane.access.body_limit import BodyLimit
 from control_plane.access.last_used import LastUsed
 from control_plane.access.repository import principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
@@ -65,7 +66,6 @@ from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.routers import USAGE_ROUTERS
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
-from control_plane.web.body_limit import BodyLimit
 from control_plane.web.health import router as health_router
 from control_plane.web.measured import Measured
 from control_plane.web.request_ids import RequestIds

@@ -2,8 +2,8 @@
 
 They are counted by address and how the credential begins, and with more room by address alone: who varies the
 beginning is counted all the same. Behind an ingress everybody has one address. So an attempt is never refused by that
-alone: a right credential is let in whatever others did. What wrong ones cost is bounded by a narrow gate in front of the
-look-up.
+alone: a right credential is let in whatever others did. What wrong ones cost is bounded by a narrow gate in front of
+the look-up.
 """
 
 import asyncio

@@ -111,13 +111,13 @@ def _created(row: Token, secret: str) -> TokenCreated:
 
 
 async def revoke(write: ConfigWrite, token_id: str, preconditions: Preconditions, now: datetime) -> None:
-    """End a token; the last admin token stays, since nothing could make another."""
+    """End a token; the last admin token that does not expire stays, since nothing could make another."""
     row = await repository.live.find(write.session, token_id)
     if row is None:
         raise missing(token_id)
     preconditions.check(view(row))
     if row.role == "admin" and not await repository.other_lasting_admin(write.session, token_id):
-        raise ConflictError("This is the last admin token: make another first.")
+        raise ConflictError("This is the last admin token that does not expire: make another first.")
     row.revoked_at = now
     write.record("token", token_id, view(row), None, "revoke")
     if row.role == "gateway":

@@ -1,6 +1,6 @@
 """Every route is closed to whoever has no credential, a wrong one, or too weak a role."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -149,6 +149,38 @@ async def test_a_gateways_token_reaches_the_nodes_as_its_hash(api: httpx.AsyncCl
     assert int(gone.headers["x-tidegate-revision"]) == int(revision) + 1
     wrong = await api.post("/v1/tokens", json={"name": "x", "role": "viewer", "dialect": "envoy"})
     assert wrong.status_code == 422
+
+
+async def test_an_admin_that_expires_is_not_the_last(api: httpx.AsyncClient) -> None:
+    later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    brief = (await api.post("/v1/tokens", json={"name": "brief", "role": "admin", "expires_at": later})).json()
+    refused = await api.delete("/v1/tokens/tok_first")
+    assert refused.status_code == 409
+    assert "does not expire" in refused.json()["detail"]
+    await api.post("/v1/tokens", json={"name": "lasting", "role": "admin"})
+    assert (await api.delete("/v1/tokens/tok_first", headers=bearer(brief["secret"]))).status_code == 204
+
+
+async def test_a_large_body_is_not_read_for_who_may_not_write(api: httpx.AsyncClient) -> None:
+    tokens = {role: await token_of(api, role) for role in ("viewer", "gateway", "operator")}
+    part = b" " * 65_536
+
+    async def put(role: str) -> tuple[int, int]:
+        read = 0
+
+        async def large() -> AsyncIterator[bytes]:
+            nonlocal read
+            for _ in range(32):
+                read += 1
+                yield part
+
+        answer = await api.put("/v1/config", content=large(), headers=bearer(tokens[role]))
+        return answer.status_code, read
+
+    assert await put("viewer") == (403, 0)
+    assert await put("gateway") == (403, 0)
+    assert await put("operator") == (422, 32)
+    assert (await api.get("/v1/config", headers=bearer(tokens["viewer"]))).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/plans", "/internal/v1/acks"])

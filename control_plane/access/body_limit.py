@@ -1,8 +1,10 @@
-"""Bodies are bounded before anything reads them."""
+"""Bodies are bounded before anything reads them, and large ones refused to who may not write."""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from control_plane.access.principals import READS, require
+from control_plane.errors import ForbiddenError
 from control_plane.web import problems
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -12,7 +14,11 @@ LARGER = {"/v1/config": MAX_FILE_BYTES, "/v1/clients/import": MAX_FILE_BYTES, "/
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over 1 MiB, of a whole file over 128 MiB, announced or not."""
+    """ASGI middleware: 413 for a body over 1 MiB, of a whole file over 128 MiB, announced or not.
+
+    FastAPI reads and parses a body before any dependency asks for the role: where a whole file may come, the role is
+    asked for here.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -22,6 +28,11 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         most = LARGER.get(scope.get("path", ""), MAX_BODY_BYTES)
+        if most > MAX_BODY_BYTES and scope["method"] not in READS:
+            try:
+                require(scope["principal"], "operator")
+            except ForbiddenError as error:
+                return await problems.of_error(error)(scope, receive, send)
         too_large = f"The body is larger than {most} bytes."
         for name, value in scope["headers"]:
             if name == b"content-length" and (not value.isdigit() or int(value) > most):
