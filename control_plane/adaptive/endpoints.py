@@ -8,7 +8,7 @@ from control_plane.adaptive.schemas import PolicyCreate, PolicyReplace, PolicyVi
 from control_plane.adaptive.service import AdaptivePolicies
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 
@@ -23,7 +23,7 @@ async def list_adaptive_policies(session: Reading, page: PageQuery) -> Listing[P
 
 
 @router.post("", status_code=201, response_model=PolicyView)
-async def create_adaptive_policy(body: PolicyCreate, change: Changing) -> Response:
+async def create_adaptive_policy(body: PolicyCreate, change: Creating) -> Response:
     """Add an adaptive policy."""
     async with change.begin() as write:
         view = await _policies.create(write, body.policy, body)

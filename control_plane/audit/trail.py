@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-Action = Literal["create", "update", "delete", "rotate", "revoke", "reset"]
+Action = Literal["create", "update", "delete", "rotate", "revoke", "reset", "run"]
 SECRETS = frozenset({"secret", "credential", "sha256", "secret_sha256", "previous_sha256"})
 """Members that never reach the log, whatever a caller hands over."""
 
@@ -16,7 +16,8 @@ EVENTS_A_STATEMENT = 5_000
 _APPEND = text("""
 INSERT INTO audit_log
     (author, role, reason, revision, request_id, address, action, resource, name, before, after)
-SELECT CAST(:author AS text), CAST(:role AS text), CAST(:reason AS text), CAST(:revision AS bigint),
+SELECT CAST(:author AS text), CAST(:role AS text), CAST(:reason AS text),
+       coalesce(CAST(:revision AS bigint), (SELECT revision FROM config_head)),
        CAST(:request_id AS text), CAST(:address AS text), action, resource, name, before::jsonb, after::jsonb
 FROM unnest(CAST(:actions AS text[]), CAST(:resources AS text[]), CAST(:names AS text[]), CAST(:befores AS text[]),
             CAST(:afters AS text[])) WITH ORDINALITY AS event(action, resource, name, before, after, place)
@@ -64,9 +65,18 @@ def _plain(view: BaseModel | None) -> dict[str, Any] | None:
 
 
 async def store(
-    session: AsyncSession, events: list[Event], *, author: str, reason: str | None, origin: Origin, revision: int
+    session: AsyncSession,
+    events: list[Event],
+    *,
+    author: str,
+    reason: str | None,
+    origin: Origin,
+    revision: int | None = None,
 ) -> None:
-    """Append ``events``; they become visible with the write itself, or not at all."""
+    """Append ``events``; they become visible with the write itself, or not at all.
+
+    Without a ``revision`` they made none, and have the newest.
+    """
     for start in range(0, len(events), EVENTS_A_STATEMENT):
         part = events[start : start + EVENTS_A_STATEMENT]
         values: dict[str, Any] = {

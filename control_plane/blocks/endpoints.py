@@ -10,7 +10,7 @@ from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView
 from control_plane.blocks.service import Blocks
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 
@@ -25,7 +25,7 @@ async def list_blocks(session: Reading, page: PageQuery) -> Listing[BlockView]:
 
 
 @router.post("", status_code=201, response_model=BlockView)
-async def create_block(body: BlockCreate, change: Changing) -> Response:
+async def create_block(body: BlockCreate, change: Creating) -> Response:
     """Refuse a client, a key, a network or an endpoint from now on, with 403 and `error: "blocked"`."""
     name = body.block or f"blk-{secrets.token_hex(8)}"
     async with change.begin() as write:

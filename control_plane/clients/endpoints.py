@@ -19,7 +19,7 @@ from control_plane.clients.schemas import (
 from control_plane.clients.service import Clients, Overrides
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Name, Text
 from control_plane.web.pages import Listing, Page, PageQuery, Prefix, sorted_by
@@ -43,7 +43,7 @@ async def list_clients(
 
 
 @router.post("", status_code=201, response_model=ClientView)
-async def create_client(body: ClientCreate, change: Changing) -> Response:
+async def create_client(body: ClientCreate, change: Creating) -> Response:
     """Add a client."""
     async with change.begin() as write:
         view = await _clients.create(write, body.client, body)
@@ -77,7 +77,7 @@ async def delete_client(client: ClientName, change: Changing) -> Response:
 async def reset_client(client: ClientName, body: ResetRequest, change: Changing) -> Response:  # noqa: ARG001  # so that an unknown field is refused
     """Start the client's counts afresh in every region."""
     async with change.begin() as write:
-        view = await _clients.reset(write, client)
+        view = await _clients.reset(write, client, change.preconditions)
     return await change.answer(view, 200)
 
 

@@ -11,7 +11,7 @@ from control_plane.clients import imports
 from control_plane.clients.schemas import ClientCreate, ImportResult, KeyImport
 from control_plane.errors import FieldError, InvalidError
 from control_plane.replays.service import HEADER
-from control_plane.rollout.changes import Change, Changing
+from control_plane.rollout.changes import Change, Creating
 
 router = APIRouter(prefix="/v1", tags=["imports"], dependencies=[Depends(by_method)])
 
@@ -21,7 +21,7 @@ def _body_of(example: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _without_replay(request: Request, change: Changing) -> Change:
+def _without_replay(request: Request, change: Creating) -> Change:
     # it would have to keep the whole body; and what is there already changes nothing anyway
     if HEADER in request.headers:
         raise InvalidError([FieldError(HEADER, "imports need none: the same lines again change nothing")])

@@ -14,7 +14,7 @@ from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.clients.service import Clients
 from control_plane.reading import Reading, shown
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Text
 from control_plane.web.pages import Listing, Page, listing, sorted_by
@@ -54,7 +54,7 @@ async def list_keys(
 async def create_key(
     client: ClientName,
     body: KeyCreate,
-    change: Changing,
+    change: Creating,
 ) -> Response:
     """Give a client a key. The secret is shown in this answer and never again."""
     key_id = f"key_{secrets.token_hex(8)}"

@@ -24,6 +24,7 @@ from control_plane.plans.service import Plans
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
+from control_plane.web.etags import Preconditions
 
 MAX_OVERRIDES = 100
 
@@ -110,9 +111,10 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         await write.session.delete(row)
         write.withdraw(DocumentKey("client", row.client))
 
-    async def reset(self, write: ConfigWrite, name: str) -> ClientView:
+    async def reset(self, write: ConfigWrite, name: str, preconditions: Preconditions) -> ClientView:
         """Raise the client's generation: every region abandons what it counted for it."""
         row = await self.row(write.session, name)
+        preconditions.check(self.view(row))
         before = to_record(row)
         row.generation += 1
         publish(write, row)

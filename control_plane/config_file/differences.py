@@ -1,6 +1,6 @@
 """What must change so that the configuration is as a file says. Pure; no queries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from control_plane.config_file.entries import Normal
@@ -53,8 +53,9 @@ def keeping_auto(wanted: Normal, current: Normal | None) -> Normal:
     return wanted
 
 
-def check_deletions(count: int, allowed: int) -> None:
+def check_deletions(found: Iterable[Difference], allowed: int) -> None:
     """More than ten deletions must be allowed by number: a file that lost its end must not delete half a fleet."""
+    count = sum(difference.action == "delete" for difference in found)
     if count > max(FREE_DELETIONS, allowed):
         message = f"this would delete {count}; more than {FREE_DELETIONS} need allow_deletes={count}"
         raise InvalidError([FieldError("allow_deletes", message)])

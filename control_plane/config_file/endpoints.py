@@ -15,15 +15,18 @@ from control_plane.config_file import reading, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
 from control_plane.config_file.sections import CLIENTS, NAMES
-from control_plane.errors import ControlPlaneError, PreconditionFailedError
+from control_plane.errors import ControlPlaneError
 from control_plane.reading import Reading
 from control_plane.rollout import repository as rollout
 from control_plane.rollout.changes import Change, Changing
 from control_plane.web import problems
+from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
 
 router = APIRouter(prefix="/v1/config", tags=["the file"], dependencies=[Depends(by_method)])
 MAX_SHOWN = 1_000
+DryRun = Annotated[bool, Query(description="say what would change, and change nothing")]
+AllowDeletes = Annotated[int, Query(ge=0, le=10**9, description="how many deletions are allowed beyond 10")]
 NDJSON = "application/x-ndjson"
 SectionName = Literal["regions", "adaptive_policies", "backends", "endpoints", "plans", "limits", "clients"]
 
@@ -61,10 +64,6 @@ class ConfigApplied(View):
     runtime: list[RuntimeState]
 
 
-class _DryRunDoneError(Exception):
-    """Ends the transaction of a dry run: everything was tried, nothing is kept."""
-
-
 @router.get("", response_model=ConfigFile, response_model_exclude_unset=True)
 async def get_config(
     session: Reading, sections: Annotated[list[SectionName] | None, Query(description="only these sections")] = None
@@ -75,7 +74,7 @@ async def get_config(
     if CLIENTS in wanted:
         found[CLIENTS] = await reading.clients(session)
     head = await rollout.head(session)
-    return JSONResponse(reading.whole(found, NAMES), headers={"ETag": f'"{head.revision}"'})
+    return JSONResponse(reading.whole(found, NAMES), headers={"ETag": revision_tag(head.revision)})
 
 
 @router.put(
@@ -87,11 +86,11 @@ async def put_config(
     request: Request,
     body: ConfigFile,
     change: Changing,
-    dry_run: Annotated[bool, Query(description="say what would change, and change nothing")] = False,
+    dry_run: DryRun = False,
     prune: Annotated[
         list[Literal["clients"]] | None, Query(description="`clients`: delete those that the file leaves out")
     ] = None,
-    allow_deletes: Annotated[int, Query(ge=0, le=10**9, description="how many deletions are allowed beyond 10")] = 0,
+    allow_deletes: AllowDeletes = 0,
 ) -> Response:
     """Make the configuration what a file says: all of it in one revision, or nothing.
 
@@ -113,21 +112,13 @@ class _Wanted(NamedTuple):
 
 
 async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | None) -> Response:
-    applied: ConfigApplied | None = None
-    try:
-        async with change.begin() as write:
-            _check_revision(change.preconditions.if_match, write.revision)
-            found = await writing.plan_of(write, wanted.file, prunes_clients=wanted.prunes)
-            check_deletions(sum(item.action == "delete" for item in found), wanted.allow_deletes)
-            runtime = await reading.runtime_state(write.session)
-            await writing.apply(write, wanted.file, found, progress)
-            applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
-            if wanted.dry_run:
-                await write.session.flush()
-                raise _DryRunDoneError
-    except _DryRunDoneError:
-        pass
-    assert applied is not None  # noqa: S101  # the block ended without another error
+    async with change.begin(dry_run=wanted.dry_run) as write:
+        change.preconditions.check_tag(revision_tag(write.revision))
+        found = await writing.plan_of(write, wanted.file, prunes_clients=wanted.prunes)
+        check_deletions(found, wanted.allow_deletes)
+        runtime = await reading.runtime_state(write.session)
+        await writing.apply(write, wanted.file, found, progress)
+        applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     return await change.answer(applied.model_copy(update={"revision": change.revision}), 200)
@@ -149,13 +140,6 @@ async def _told(wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:
         yield json.dumps({"status": answer.status_code, "body": json.loads(bytes(answer.body))}).encode() + b"\n"
     finally:
         task.cancel()
-
-
-def _check_revision(if_match: str | None, revision: int) -> None:
-    if if_match is None or if_match.strip() == "*":
-        return
-    if f'"{revision}"' not in [tag.strip() for tag in if_match.split(",")]:
-        raise PreconditionFailedError(f"If-Match does not name the current revision, {revision}: read it again.")
 
 
 def _applied(revision: int, found: list[Difference], runtime: list[dict[str, Any]], *, dry_run: bool) -> ConfigApplied:

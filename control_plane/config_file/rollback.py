@@ -14,7 +14,7 @@ from control_plane.adaptive.schemas import PolicyView
 from control_plane.clients import bulk
 from control_plane.clients.schemas import ClientRecord
 from control_plane.config_file import entries, reading, writing
-from control_plane.config_file.differences import Difference, differences
+from control_plane.config_file.differences import Difference, check_deletions, differences
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.schemas import ConfigFile
 from control_plane.config_file.sections import CLIENTS, NAMES
@@ -63,12 +63,15 @@ async def undo(write: ConfigWrite, number: int) -> None:
     await roll_back(write, number - 1, until=number)
 
 
-async def roll_back(write: ConfigWrite, number: int, until: int = NEWEST) -> list[Difference]:
+async def roll_back(
+    write: ConfigWrite, number: int, until: int = NEWEST, *, allow_deletes: int = NEWEST
+) -> list[Difference]:
     """Make the configuration what it was at revision ``number``; returns what differed.
 
     With ``until``, only as far as revisions up to that one changed it.
-    Raises :class:`ConflictError` where the audit log no longer reaches back so far, or where what would be deleted is
-    used by something that is not rolled back.
+    Raises :class:`InvalidError` for more deletions than ``allow_deletes`` and ten, since a client that is deleted loses
+    its keys for good; :class:`ConflictError` where the audit log no longer reaches back so far, or where what would be
+    deleted is used by something that is not rolled back.
     """
     if number >= write.revision:
         raise InvalidError([FieldError("number", f"is not older than the current revision, {write.revision}")])
@@ -82,6 +85,7 @@ async def roll_back(write: ConfigWrite, number: int, until: int = NEWEST) -> lis
         changes += differences(section, current, wanted.get(section, {}), deletes=False)
         changes += [Difference(section, name, current[name], None) for name in gone.get(section, ()) if name in current]
     changes.sort(key=lambda change: NAMES.index(change.section))
+    check_deletions(changes, allow_deletes)
     await writing.apply(write, file, changes)
     await _restore_rule_ids(write, number, until)
     return changes

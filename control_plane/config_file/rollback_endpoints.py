@@ -3,14 +3,15 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from control_plane.access.principals import by_method
-from control_plane.config_file.endpoints import ConfigChange
+from control_plane.config_file.endpoints import AllowDeletes, ConfigChange, DryRun
 from control_plane.config_file.rollback import roll_back
 from control_plane.errors import NotFoundError
 from control_plane.rollout import repository
 from control_plane.rollout.changes import Changing
+from control_plane.web.etags import revision_tag
 from control_plane.web.fields import Body, Text, View
 
 router = APIRouter(prefix="/v1/revisions", tags=["roll-out"], dependencies=[Depends(by_method)])
@@ -29,21 +30,37 @@ class RolledBack(View):
 
     revision: int
     to: int
+    dry_run: bool
     changes: list[ConfigChange]
     omitted: int
 
 
 @router.post("/{number}/rollback", response_model=RolledBack)
-async def roll_back_to_revision(number: Number, body: RollbackRequest, change: Changing) -> Response:
+async def roll_back_to_revision(
+    number: Number,
+    body: RollbackRequest,
+    change: Changing,
+    dry_run: DryRun = False,
+    allow_deletes: AllowDeletes = 0,
+) -> Response:
     """Make a new revision in which the configuration is as it was at this one.
 
-    Keys, tokens, credentials, resets and runtime state stay as they are: what was revoked stays revoked.
+    Keys, tokens, credentials, resets and runtime state stay as they are: what was revoked stays revoked. Clients that
+    came since are deleted, and their keys with them. `If-Match` takes the newest revision, as `GET /v1/config` has it.
     """
     change.because(body.reason)
-    async with change.begin() as write:
+    async with change.begin(dry_run=dry_run) as write:
+        change.preconditions.check_tag(revision_tag(write.revision))
         if await repository.revision(write.session, number) is None:
             raise NotFoundError(f"There is no revision {number}.")
-        found = await roll_back(write, number)
+        found = await roll_back(write, number, allow_deletes=allow_deletes)
         shown = [ConfigChange.model_validate({**item._asdict(), "action": item.action}) for item in found[:MAX_SHOWN]]
-    view = RolledBack(revision=change.revision, to=number, changes=shown, omitted=len(found) - len(shown))
-    return await change.answer(view, 200)
+        before = write.revision
+    view = RolledBack(
+        revision=before if dry_run else change.revision,
+        to=number,
+        dry_run=dry_run,
+        changes=shown,
+        omitted=len(found) - len(shown),
+    )
+    return JSONResponse(view.model_dump(mode="json")) if dry_run else await change.answer(view, 200)

@@ -9,7 +9,7 @@ from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.limits.service import OutsideLimits
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Prefix
 
@@ -26,7 +26,7 @@ async def list_limits(
 
 
 @router.post("", status_code=201, response_model=LimitView)
-async def create_limit(body: LimitCreate, change: Changing) -> Response:
+async def create_limit(body: LimitCreate, change: Creating) -> Response:
     """Add a limit outside plans."""
     async with change.begin() as write:
         view = await _limits.create(write, body.name, body)

@@ -12,7 +12,7 @@ from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
 from control_plane.plans.service import PlanLimits, Plans
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
@@ -29,7 +29,7 @@ async def list_plans(
 
 
 @router.post("", status_code=201, response_model=PlanView)
-async def create_plan(body: PlanCreate, change: Changing) -> Response:
+async def create_plan(body: PlanCreate, change: Creating) -> Response:
     """Add a plan with its limits."""
     async with change.begin() as write:
         view = await _plans.create(write, body.plan, body)
@@ -69,7 +69,7 @@ async def list_plan_limits(
 
 
 @router.post("/{plan}/limits", status_code=201, response_model=LimitView)
-async def create_plan_limit(plan: Name, body: LimitCreate, change: Changing) -> Response:
+async def create_plan_limit(plan: Name, body: LimitCreate, change: Creating) -> Response:
     """Add a limit at the end of a plan."""
     async with change.begin() as write:
         limits = PlanLimits(await _plans.row(write.session, plan))

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
-from control_plane.database import Database
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
 from control_plane.reading import Reading, shown
 from control_plane.rollout.changes import Changing
+from control_plane.rollout.writer import ConfigWrite
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 
@@ -38,7 +38,8 @@ async def put_quota(plan: PlanOrNone, limit: Name, body: QuotaReplace, request: 
     """
     async with change.begin() as write:
         await service.replace(write, plan, limit, body.shares, change.preconditions)
-    return await change.answer(await _current(request, plan, limit), 200)
+        view = await _made(write, plan, limit, request)
+    return await change.answer(view, 200)
 
 
 @router.post("/{plan}/{limit}/free", response_model=QuotaView)
@@ -47,8 +48,9 @@ async def free_quota(plan: PlanOrNone, limit: Name, body: QuotaFree, request: Re
     what it still admitted would come on top of the limit.
     """
     async with change.begin() as write:
-        await service.free(write, plan, limit, body.region)
-    return await change.answer(await _current(request, plan, limit), 200)
+        await service.free(write, plan, limit, body.region, change.preconditions)
+        view = await _made(write, plan, limit, request)
+    return await change.answer(view, 200)
 
 
 @router.delete("/{plan}/{limit}", status_code=204)
@@ -59,8 +61,7 @@ async def delete_quota(plan: PlanOrNone, limit: Name, change: Changing) -> Respo
     return await change.answer(None, 204)
 
 
-async def _current(request: Request, plan: str, limit: str) -> QuotaView:
-    # read anew: whether a move began is known only once the write is committed
-    database: Database = request.state.database
-    async with database.read() as session:
-        return await service.get(session, plan, limit, request.state.settings.heartbeat_s)
+async def _made(write: ConfigWrite, plan: str, limit: str, request: Request) -> QuotaView:
+    # whether a move began is known once the revision is made; after the commit it could be another writer's
+    await write.complete()
+    return await service.get(write.session, plan, limit, request.state.settings.heartbeat_s)

@@ -64,11 +64,13 @@ async def replace(
     await _set_shares(write, row, fractions, auto=shares == "auto")
 
 
-async def free(write: ConfigWrite, plan: str, limit: str, region: str) -> None:
+async def free(write: ConfigWrite, plan: str, limit: str, region: str, preconditions: Preconditions) -> None:
     """Declare that a region that cannot acknowledge its cut spends nothing any more, so that others may rise."""
     row = await _row(write.session, plan, limit)
+    names = await regions.names(write.session)
+    preconditions.check(_view(row, names))
     move = (await repository.moves(write.session, [row.rule_id])).get(row.rule_id)
-    if region not in await regions.names(write.session):
+    if region not in names:
         raise InvalidError([FieldError("region", "there is no such region")])
     if move is None or not move.waiting:
         raise ConflictError("No move of this limit's shares waits for a region.")

@@ -13,7 +13,7 @@ from control_plane.reading import Reading, shown
 from control_plane.regions.schemas import CredentialRequest, RegionCreate, RegionCredential, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
@@ -32,7 +32,7 @@ def routes(regions: Regions) -> APIRouter:
         return await regions.list_page(session, page, prefix=prefix)
 
     @router.post("", status_code=201, response_model=RegionView)
-    async def create_region(body: RegionCreate, change: Changing) -> Response:
+    async def create_region(body: RegionCreate, change: Creating) -> Response:
         """Add a region; limits without explicit quotas are split anew."""
         async with change.begin() as write:
             view = await regions.create(write, body.region, body)

@@ -18,7 +18,7 @@ from control_plane.reporters.schemas import (
 )
 from control_plane.reporters.service import Reporters
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 
@@ -33,7 +33,7 @@ async def list_reporters(session: Reading, page: PageQuery) -> Listing[ReporterV
 
 
 @router.post("", status_code=201, response_model=ReporterCreated)
-async def create_reporter(body: ReporterCreate, change: Changing) -> Response:
+async def create_reporter(body: ReporterCreate, change: Creating) -> Response:
     """Add a reporter. Its credential is shown in this answer and never again."""
     async with change.begin() as write:
         view = await _reporters.issue(write, body.reporter, body, secrets.token_bytes(RANDOM_BYTES))
@@ -60,7 +60,12 @@ async def rotate_reporter_credential(reporter: Name, body: ReporterRotate, chang
     """Give a reporter a new credential, shown this once; the one before works for `overlap_s` seconds more."""
     async with change.begin() as write:
         view = await _reporters.rotate(
-            write, reporter, secrets.token_bytes(RANDOM_BYTES), now=datetime.now(UTC), overlap_s=body.overlap_s
+            write,
+            reporter,
+            body.overlap_s,
+            change.preconditions,
+            now=datetime.now(UTC),
+            random=secrets.token_bytes(RANDOM_BYTES),
         )
     return await change.answer(view, 201, secret=True)
 

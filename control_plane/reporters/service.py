@@ -12,6 +12,7 @@ from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes.repository import existing_backends
 from control_plane.storage import NamedRows
+from control_plane.web.etags import Preconditions
 
 SHOWN_CHARACTERS = 8
 
@@ -65,11 +66,19 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
         return _created(row, secret)
 
     async def rotate(
-        self, write: ConfigWrite, name: str, random: bytes, *, now: datetime, overlap_s: int
+        self,
+        write: ConfigWrite,
+        name: str,
+        overlap_s: int,
+        preconditions: Preconditions,
+        *,
+        now: datetime,
+        random: bytes,
     ) -> ReporterCreated:
         """Give a reporter another credential; the one before works until ``overlap_s`` from now."""
         row = await self.row(write.session, name)
         before = self.view(row)
+        preconditions.check(before)
         secret = make_credential("reporter", random)
         row.previous_sha256 = row.sha256 if overlap_s else None
         row.previous_expires_at = now + timedelta(seconds=overlap_s) if overlap_s else None

@@ -50,6 +50,10 @@ class Rollout:
             return await nodes.behind(session, revision, self._heartbeat_s)
 
 
+class _TriedError(Exception):
+    """Ends the transaction of a dry run: everything was tried, nothing is kept."""
+
+
 class Change:
     """One write request: ``begin`` the write, then ``answer`` with what it made."""
 
@@ -60,13 +64,12 @@ class Change:
         rollout: Rollout,
         author: str,
         reason: str | None,
-        preconditions: Preconditions,
         wait_s: float | None,
         origin: Origin,
         replay: Replay | None,
         immediate: bool = False,
     ) -> None:
-        self.preconditions = preconditions
+        self.preconditions = Preconditions()
         self._writer = writer
         self._rollout = rollout
         self._author = author
@@ -88,9 +91,19 @@ class Change:
         """The revision after the write; 0 before it is committed."""
         return self._revision
 
-    def begin(self) -> AbstractAsyncContextManager[ConfigWrite]:
-        """Open the write; it is committed when the block ends without an error."""
-        return self._begin()
+    def begin(self, *, dry_run: bool = False) -> AbstractAsyncContextManager[ConfigWrite]:
+        """Open the write; it is committed when the block ends without an error, unless it is a ``dry_run``."""
+        return self._tried() if dry_run else self._begin()
+
+    @asynccontextmanager
+    async def _tried(self) -> AsyncIterator[ConfigWrite]:
+        try:
+            async with self._begin() as write:
+                yield write
+                await write.session.flush()
+                raise _TriedError
+        except _TriedError:
+            return
 
     @asynccontextmanager
     async def _begin(self) -> AsyncIterator[ConfigWrite]:
@@ -98,6 +111,7 @@ class Change:
             if self._replay is not None:
                 await self._replay.claim(write.session)
             yield write
+            self.preconditions.require_checked()
         self._revision, self._rollout_began = write.revision, write.stager.began
         self._committed_s = asyncio.get_running_loop().time()
 
@@ -138,7 +152,7 @@ class Change:
             return False
 
 
-async def _change(
+async def _creation(
     request: Request,
     caller: Caller,
     reason: Annotated[str | None, Header(alias="X-Tidegate-Reason", max_length=MAX_REASON_LENGTH)] = None,
@@ -149,20 +163,30 @@ async def _change(
             "`rollout=immediate`: to every node at once, whatever the roll-out policy says"
         ),
     ] = None,
-    if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
-    if_none_match: Annotated[str | None, Header(description="`*`: only if it does not exist")] = None,
 ) -> Change:
     return Change(
         writer=request.state.writer,
         rollout=request.state.rollout,
         author=caller.name,
         reason=None if reason is None else _as_text(reason),
-        preconditions=Preconditions(if_match, if_none_match),
         wait_s=wanted_wait_s(prefer),
         origin=Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None),
         immediate=wants_immediate(prefer),
         replay=await replay_of(request, request.state.database, caller.id or caller.name),
     )
+
+
+Creating = Annotated[Change, Depends(_creation)]
+"""A write of what has no version before it: nothing that ``If-Match`` could name."""
+
+
+async def _change(
+    change: Creating,
+    if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: only if it does not exist")] = None,
+) -> Change:
+    change.preconditions = Preconditions(if_match, if_none_match)
+    return change
 
 
 def _as_text(header: str) -> str:
@@ -172,3 +196,4 @@ def _as_text(header: str) -> str:
 
 
 Changing = Annotated[Change, Depends(_change)]
+"""A write of something that may exist, with the preconditions that were sent."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
@@ -51,10 +52,7 @@ async def put_rollout_policy(body: RolloutPolicyBody, change: Changing) -> Respo
 @router.get("/{revision}", response_model=RolloutView)
 async def get_rollout(session: Reading, revision: Number) -> Response:
     """One roll-out."""
-    row = await rollouts.rollout(session, revision)
-    if row is None:
-        raise NotFoundError(f"No roll-out began with revision {revision}.")
-    return shown(RolloutView.of(row))
+    return shown(await _view(session, revision))
 
 
 @router.post("/{revision}/release", response_model=RolloutView)
@@ -62,8 +60,12 @@ async def release_rollout(request: Request, revision: Number, body: RolloutReaso
     """To every node now, whatever nodes report."""
     engine: RolloutEngine = request.state.rollouts
     async with change.begin() as write:
+        change.preconditions.check(await _view(write.session, revision))
         await engine.release(write, revision, body.reason or write.reason or "released by hand")
-    return await change.answer(await _current(request, revision), 200)
+        # its end is written with the revision
+        await write.complete()
+        view = await _view(write.session, revision)
+    return await change.answer(view, 200)
 
 
 @router.post("/{revision}/rollback", response_model=RolloutView)
@@ -71,14 +73,16 @@ async def roll_back_rollout(request: Request, revision: Number, body: RolloutRea
     """Stop: nodes that have it get, by a new revision, what was before."""
     engine: RolloutEngine = request.state.rollouts
     async with change.begin() as write:
+        change.preconditions.check(await _view(write.session, revision))
         await engine.take_back(write, revision, body.reason or write.reason or "rolled back by hand")
-    return await change.answer(await _current(request, revision), 200)
+        # its end is written with the revision
+        await write.complete()
+        view = await _view(write.session, revision)
+    return await change.answer(view, 200)
 
 
-async def _current(request: Request, number: int) -> RolloutView:
-    # read anew: its end is written when the write is committed
-    async with request.state.database.read() as session:
-        row = await rollouts.rollout(session, number)
+async def _view(session: AsyncSession, number: int) -> RolloutView:
+    row = await rollouts.rollout(session, number)
     if row is None:
         raise NotFoundError(f"No roll-out began with revision {number}.")
     return RolloutView.of(row)

@@ -53,6 +53,8 @@ class ConfigWrite:
         origin: Origin,
         guard: "Guard | None" = None,
         stager: "Stager | None" = None,
+        *,
+        signer: Signer,
     ) -> None:
         self.session = session
         self.revision = head.revision
@@ -66,7 +68,8 @@ class ConfigWrite:
         self._stager = stager or Stager(session, head, heartbeat_s=1.0, immediate=True)
         self._documents: dict[DocumentKey, str | None] = {}
         self._events: list[trail.Event] = []
-        self._row_changed = False
+        self._signer = signer
+        self._complete = False
 
     def publish(self, document: Document, key: DocumentKey | None = None) -> None:
         """From this revision on, nodes have ``document``, under its own name unless ``key`` says another."""
@@ -95,14 +98,21 @@ class ConfigWrite:
         """
         if before == after and action is None:
             return
-        self._row_changed = self._row_changed or (before is not None and after is not None)
         self._events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
 
-    async def finish(self, signer: Signer) -> None:
-        """Make the revision if any document or anything of a resource differs, and store the audit log's entries."""
+    async def complete(self) -> None:
+        """Make the revision if any document or anything of a resource differs, and store the audit log's entries.
+
+        The block's end does it. Whoever answers with what only follows from the revision does it before, and from then
+        on only reads.
+        """
+        if self._complete:
+            return
+        self._complete = True
+        await self.session.flush()
         changes = await self._changes()
-        if changes or self._row_changed or self._stager.has_step:
-            await self._make_revision(changes, signer)
+        if changes or self._events or self._stager.has_step:
+            await self._make_revision(changes)
         events = self._events or [_event(change) for change in changes]
         await trail.store(
             self.session,
@@ -125,7 +135,7 @@ class ConfigWrite:
             if before.get(key) != after
         ]
 
-    async def _make_revision(self, changes: list[ChangedDocument], signer: Signer) -> None:
+    async def _make_revision(self, changes: list[ChangedDocument]) -> None:
         self.revision = self.next_revision
         await self._stager.prepare(changes, self.revision)
         if changes:
@@ -142,7 +152,7 @@ class ConfigWrite:
                 reason=self.reason,
                 digest=digest,
                 stable_digest=stable_digest,
-                signature=signer.sign(self.revision, digest),
+                signature=self._signer.sign(self.revision, digest),
                 changes=[change.as_record() for change in changes],
             )
         )
@@ -181,11 +191,10 @@ class ConfigWriter:
         async with self._my_turn(), self._database.transaction() as session:
             head = await repository.lock_head(session)
             stager = Stager(session, head, heartbeat_s=self._heartbeat_s, immediate=immediate)
-            write = ConfigWrite(session, head, author, reason, origin, self._guard, stager)
+            write = ConfigWrite(session, head, author, reason, origin, self._guard, stager, signer=self._signer)
             try:
                 yield write
-                await session.flush()
-                await write.finish(self._signer)
+                await write.complete()
             except IntegrityError as error:
                 raise conflict_of(error) from error
 

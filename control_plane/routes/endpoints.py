@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from control_plane.access.principals import by_method
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.routes import factors
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (
@@ -45,7 +45,7 @@ async def list_backends(
 
 
 @router.post("/backends", status_code=201, response_model=BackendDetail)
-async def create_backend(body: BackendCreate, change: Changing) -> Response:
+async def create_backend(body: BackendCreate, change: Creating) -> Response:
     """Add a backend."""
     async with change.begin() as write:
         view = await _backends.create(write, body.backend, body)
@@ -117,7 +117,7 @@ async def list_endpoints(
 
 
 @router.post("/endpoints", status_code=201, response_model=EndpointView)
-async def create_endpoint(body: EndpointCreate, change: Changing) -> Response:
+async def create_endpoint(body: EndpointCreate, change: Creating) -> Response:
     """Add an endpoint."""
     async with change.begin() as write:
         view = await _endpoints.create(write, body.endpoint, body)

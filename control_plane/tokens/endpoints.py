@@ -11,7 +11,7 @@ from contract.credentials import RANDOM_BYTES
 from control_plane.access.models import Token
 from control_plane.access.principals import TokenRole, admin_only
 from control_plane.reading import Reading, shown
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.tokens import repository, service
 from control_plane.tokens.schemas import TokenCreate, TokenCreated, TokenRotate, TokenView
@@ -33,7 +33,7 @@ async def list_tokens(
 
 
 @router.post("", status_code=201, response_model=TokenCreated)
-async def create_token(body: TokenCreate, change: Changing) -> Response:
+async def create_token(body: TokenCreate, change: Creating) -> Response:
     """Issue a token. The secret is shown in this answer and never again."""
     token_id = f"tok_{secrets.token_hex(8)}"
     async with change.begin() as write:

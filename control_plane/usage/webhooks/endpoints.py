@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from control_plane.access.principals import by_method
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Changing, Creating
 from control_plane.usage.webhooks.schemas import (
     DeliveryView,
     WebhookCreate,
@@ -37,7 +37,7 @@ async def list_webhooks(session: Reading, page: PageQuery) -> Listing[WebhookVie
 
 
 @router.post("", status_code=201, response_model=WebhookCreated)
-async def create_webhook(body: WebhookCreate, change: Changing, request: Request) -> Response:
+async def create_webhook(body: WebhookCreate, change: Creating, request: Request) -> Response:
     """Tell a URL when clients reach a part of a limit. The key of the signatures is in this answer and never again."""
     keys: WebhookKeys = request.state.webhook_keys
     salt = _new_salt()
@@ -76,8 +76,9 @@ async def new_webhook_secret(webhook: Name, change: Changing, request: Request) 
     keys: WebhookKeys = request.state.webhook_keys
     async with change.begin() as write:
         row = await _webhooks.row(write.session, webhook)
-        salt = row.salt = _new_salt()
         shown_as = _webhooks.view(row)
+        change.preconditions.check(shown_as)
+        salt = row.salt = _new_salt()
         write.record(_webhooks.noun, webhook, shown_as, shown_as, "rotate")
     made = WebhookSecret(webhook=webhook, secret=keys.secret(webhook, salt))
     return await change.answer(made, 201, secret=True)

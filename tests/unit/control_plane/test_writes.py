@@ -31,6 +31,16 @@ def test_if_match_does_not_hold_for_other_or_weak_tags(field: str) -> None:
         Preconditions(if_match=field).check(THING)
 
 
+def test_a_precondition_that_nothing_was_held_against_does_not_hold() -> None:
+    Preconditions().require_checked()
+    for unasked in (Preconditions(if_match="*"), Preconditions(if_none_match='"other"')):
+        with pytest.raises(PreconditionFailedError):
+            unasked.require_checked()
+    asked = Preconditions(if_match=etag_of(THING))
+    asked.check(THING)
+    asked.require_checked()
+
+
 @pytest.mark.parametrize(
     ("field", "seconds"),
     [
