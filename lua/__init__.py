@@ -61,6 +61,12 @@ def mark_script() -> str:
 
 
 @cache
+def unlist_script() -> str:
+    """The script that forgets slots without marks; its contract is in ``unlist.lua``."""
+    return _script("unlist")
+
+
+@cache
 def marker_script() -> str:
     """The script with which a node joins a store; its contract is in ``marker.lua``."""
     return _script("prelude", "marker")

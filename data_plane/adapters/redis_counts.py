@@ -5,11 +5,12 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from contract.counts import SLICES, Cell
-from data_plane.adapters.redis.client import Argument
+from data_plane.adapters.redis.client import Argument, Reply
 from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_marks import mark_sets
 from data_plane.domain.counts_wire import (
     PEERS_SUFFIX,
     decode_collected,
@@ -25,6 +26,8 @@ from data_plane.services.ports import StoreUnavailableError
 from lua import collect_script, heard_script, mark_script, merge_script, settle_script, slices_script
 
 T = TypeVar("T")
+Call = tuple[Sequence[bytes], Sequence[Argument]]
+"""A script's keys and arguments."""
 
 LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
 LEASE_MS = 3 * DEFAULT_TIMING.tick_us // 1_000
@@ -42,16 +45,13 @@ class RedisCountStore:
 
     def __init__(self, store: RedisCounterStore, node: str) -> None:
         self._store = store
+        self._marks = mark_sets(store)
         self._owner = f"{node}-{secrets.token_hex(4)}".encode()
 
     async def hold_slices(self, most: int) -> Sequence[int]:
-        """Take and keep leases. Two holders for a moment do no harm: what they tell is absolute.
-
-        On a Cluster a node knows the slices of the slots that it wrote to, so there every node tells its own.
-        """
-        if self._store.settings.shape == "cluster":
-            return range(SLICES)
+        """Take and keep leases. Two holders for a moment do no harm: what they tell is absolute."""
         with _store_errors():
+            await self._marks.note()
             held = await self._store.call_script(slices_script(), LEASES, [self._owner, LEASE_MS, most])
         return [int(number) for number in held]
 
@@ -67,61 +67,64 @@ class RedisCountStore:
     async def marked(self, slice: int) -> Marks:
         """The counters of a slice that have waited longest."""
         found: list[MarkedKey] = []
-        rest_us = 0
         with _store_errors():
-            for dirty in self._store.dirty_keys():
-                name = _slice_key(dirty, slice)
-                flat = await self._store.execute("ZRANGE", name, 0, MAX_MARKED - 1, "WITHSCORES")
-                since_us = dict(_pairs(flat))
-                if len(since_us) >= MAX_MARKED:
-                    newest_us = max(since_us.values())
-                    rest_us = min(rest_us, newest_us) if rest_us else newest_us
-                for _, keys in self._parts(list(since_us), lambda key: key):
-                    reply = await self._store.call_script(collect_script(), [name, *keys], [])
-                    collected = decode_collected(keys, reply)
-                    found += [MarkedKey(key, since_us[key], own) for key, own in zip(keys, collected, strict=True)]
+            members = [pair for flat in await self._marks.read(slice, MAX_MARKED) for pair in _pairs(flat)]
+            since_us = dict(sorted(members, key=lambda pair: pair[1])[:MAX_MARKED])
+            parts = list(self._parts(list(since_us), lambda key: key))
+            calls: list[Call] = [([self._marks.set_of(dirty, slice), *keys], []) for dirty, keys in parts]
+            for (_, keys), reply in zip(parts, await self._call_all(collect_script(), calls), strict=True):
+                collected = decode_collected(keys, reply)
+                found += [MarkedKey(key, since_us[key], own) for key, own in zip(keys, collected, strict=True)]
+        rest_us = max(since_us.values()) if len(since_us) == MAX_MARKED else 0
         return Marks([one for one in found if one.own.cells], rest_us)
 
     async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
         """Unmark what has not changed since it was read."""
         with _store_errors():
-            for dirty, part in self._parts(keys, lambda one: one.key):
-                argument = encode_settle([one.own.cells for one in part])
-                name = _slice_key(dirty, slice)
-                await self._store.call_script(settle_script(), [name, *(one.key for one in part)], [argument])
+            calls: list[Call] = [
+                ([self._marks.set_of(dirty, slice), *(one.key for one in part)],
+                 [encode_settle([one.own.cells for one in part])])
+                for dirty, part in self._parts(keys, lambda one: one.key)
+            ]  # fmt: skip
+            await self._call_all(settle_script(), calls)
 
     async def sweep(
-        self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
+        self, cursor: str, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
     ) -> SweptPage:
         """Mark a page of our counters as changed, and read what peers had counted in them."""
         said: dict[str, list[Cell]] = {}
 
         def is_ours(key: bytes) -> bool:
-            return sum(key) % SLICES in slices and is_shared(key)
+            return self._marks.slice_of(key) in slices and is_shared(key)
 
         with _store_errors():
-            following, keys = await self._store.execute("SCAN", cursor, "MATCH", "{*", "COUNT", SWEEP_PAGE)
+            following, keys = await self._store.scan(cursor, "{*", SWEEP_PAGE)
             ours = [key for key in keys if key[-1:] not in {b"!", b"?"} and is_ours(key)]
-            for dirty, part in self._parts(ours, lambda key: key):
-                await self._store.call_script(mark_script(), [dirty, *part], [])
+            calls: list[Call] = [
+                ([self._store.dirty_key_beside(part[0]), *part], []) for _, part in self._parts(ours, lambda key: key)
+            ]
+            await self._call_all(mark_script(), calls)
             of_peers = [key for key in keys if lives and key.endswith(PEERS_SUFFIX) and is_ours(key[:-1])]
-            for _, part in self._parts(of_peers, lambda key: key):
-                for key, raw in zip(part, await self._store.execute("MGET", *part), strict=True):
-                    for life, cells in decode_peers(raw or b"").items():
-                        said.setdefault(life, []).extend(Cell(key[:-1], *figures) for figures in cells)
-            return SweptPage(int(following), said)
+            known = await self._store.execute_all([("GET", key) for key in of_peers])
+            for key, raw in zip(of_peers, known, strict=True):
+                for life, cells in decode_peers(raw or b"").items():
+                    said.setdefault(life, []).extend(Cell(key[:-1], *figures) for figures in cells)
+            return SweptPage(following, said)
 
     async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
         """Take what a life counted."""
         again: list[bytes] = []
         over, most_over = 0, 0
         with _store_errors():
-            for _, part in self._parts(counters, lambda counter: counter.key):
-                keys = [counter.key for counter in part]
-                cells = [encode_merge(counter.params, counter.cells) for counter in part]
-                reply = await self._store.call_script(merge_script(), merge_keys(keys), [life, regions, *cells])
+            parts = [part for _, part in self._parts(counters, lambda counter: counter.key)]
+            calls: list[Call] = [
+                (merge_keys([counter.key for counter in part]),
+                 [life, regions, *(encode_merge(counter.params, counter.cells) for counter in part)])
+                for part in parts
+            ]  # fmt: skip
+            for part, reply in zip(parts, await self._call_all(merge_script(), calls), strict=True):
                 met = decode_merged(reply)
-                again += [key for key, outcome in zip(keys, met.outcomes, strict=True) if outcome == "ahead"]
+                again += [one.key for one, outcome in zip(part, met.outcomes, strict=True) if outcome == "ahead"]
                 over, most_over = over + met.over, max(most_over, met.most_over)
         return Merging(again, over, most_over)
 
@@ -152,14 +155,21 @@ class RedisCountStore:
         """Items by what stands for the dirty set in the slot of their keys, in parts short enough for one script."""
         groups: dict[bytes, list[T]] = {}
         for item in items:
-            groups.setdefault(self._store.dirty_key_beside(key_of(item)), []).append(item)
+            groups.setdefault(self._store.slot_key_beside(key_of(item)), []).append(item)
         for dirty, group in groups.items():
             for start in range(0, len(group), KEYS_A_SCRIPT):
                 yield dirty, group[start : start + KEYS_A_SCRIPT]
 
-
-def _slice_key(dirty: bytes, slice: int) -> bytes:
-    return dirty + b"%d" % slice
+    async def _call_all(self, source: str, calls: Sequence[Call]) -> list[Reply]:
+        """Calls of one script, as many in a round trip as name the keys of one."""
+        replies: list[Reply] = []
+        turn: list[Call] = []
+        for call in calls:
+            if turn and sum(len(keys) for keys, _ in turn) + len(call[0]) > KEYS_A_SCRIPT:
+                replies += await self._store.call_scripts(source, turn)
+                turn = []
+            turn.append(call)
+        return replies + (await self._store.call_scripts(source, turn) if turn else [])
 
 
 def _pairs(flat: Sequence[object]) -> Iterator[tuple[bytes, int]]:
@@ -175,5 +185,5 @@ def _pairs(flat: Sequence[object]) -> Iterator[tuple[bytes, int]]:
 def _store_errors() -> Iterator[None]:
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise StoreUnavailableError(type(error).__name__) from error

@@ -47,9 +47,9 @@ class Heard(NamedTuple):
 
 
 class SweptPage(NamedTuple):
-    """Where the next page of a sweep begins (0: it was the last), and what peers' earlier lives had counted."""
+    """Where the next page of a sweep begins ('': it was the last), and what peers' earlier lives had counted."""
 
-    cursor: int
+    cursor: str
     lives: Mapping[str, Sequence[Cell]]
 
 
@@ -73,9 +73,9 @@ class CountStore(Protocol):
         ...
 
     async def sweep(
-        self, cursor: int, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
+        self, cursor: str, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
     ) -> SweptPage:
-        """Mark a page of all counters of these slices from ``cursor`` (0 begins) as changed; with ``lives``, read also
+        """Mark a page of all counters of these slices from ``cursor`` ('' begins) as changed; with ``lives``, read also
         what peers had counted in them.
         """
         ...

@@ -58,7 +58,7 @@ class Reconciler:
         self._lines: dict[str, PeerLine] = {}
         self._tellers: dict[int, Teller] = {}
         self._told: dict[bytes, tuple[int, int]] = {}
-        self._cursor: int | None = 0
+        self._cursor: str | None = ""
         self._next_sweep_s = 0.0
         self._wake = asyncio.Event()
         """Set when a peer is back: it need not wait for the next tick."""
@@ -154,7 +154,7 @@ class Reconciler:
             self._begin_sweep()
 
     def _begin_sweep(self) -> None:
-        self._cursor = 0
+        self._cursor = ""
         self.tally.sweeps += 1
 
     async def _sweep(self) -> None:
@@ -166,7 +166,7 @@ class Reconciler:
             self._begin_sweep()
         rules = self._index().book.params_by_id
         page = await self._store.sweep(
-            self._cursor or 0, tuple(self._tellers), lambda key: limit_of_key(key) in rules,
+            self._cursor or "", tuple(self._tellers), lambda key: limit_of_key(key) in rules,
             lives=any(line.sweeping for line in self._lines.values()),
         )  # fmt: skip
         for line_name, line in self._lines.items():

@@ -31,13 +31,48 @@ class SideClient:
 
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """Run a script by its hash, sending its text once when the server does not know it."""
-        sha = self._shas.get(source)
-        if sha is None:
-            sha = self._shas[source] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         try:
-            return await self.execute("EVALSHA", sha, len(keys), *keys, *args)
+            return await self.execute("EVALSHA", self._sha_of(source), len(keys), *keys, *args)
         except NoScriptError:
             return await self.execute("EVAL", source, len(keys), *keys, *args)
+
+    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Many commands in one round trip to each server; the first error is raised."""
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Reply] = await pipeline.execute()
+        return replies
+
+    async def call_scripts(
+        self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]
+    ) -> list[Reply]:
+        """``call_script`` with many keys and arguments, in one round trip to each server."""
+        sha = self._sha_of(source)
+        try:
+            return await self.execute_all([("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls])
+        except NoScriptError:
+            return [await self.call_script(source, keys, args) for keys, args in calls]
+
+    async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
+        """A page of the keys of all servers, one after the other; '' begins, and is what the last page answers."""
+        client: Any = self._client
+        if not isinstance(client, RedisCluster):
+            following, keys = await client.execute_command("SCAN", cursor or 0, "MATCH", pattern, "COUNT", count)
+            return "" if int(following) == 0 else str(int(following)), keys
+        await client.initialize()
+        primaries = {primary.name: primary for primary in client.get_primaries()}
+        name, _, at = cursor.rpartition(" ")
+        names = sorted(other for other in primaries if other >= name)
+        if not names:  # the last server is gone
+            return "", []
+        if names[0] != name:
+            name, at = names[0], "0"
+        # not redis-py's own way to many servers: its reply to SCAN has other shapes for one of them than for all
+        following, keys = await primaries[name].execute_command("SCAN", at, "MATCH", pattern, "COUNT", count)
+        if int(following):
+            return f"{name} {int(following)}", keys
+        return (f"{names[1]} 0" if len(names) > 1 else ""), keys
 
     async def info(self) -> Sequence[Mapping[str, Any]]:
         """What each server that holds counters says of itself (``INFO``), numbers as numbers."""
@@ -51,6 +86,12 @@ class SideClient:
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
+
+    def _sha_of(self, source: str) -> str:
+        sha = self._shas.get(source)
+        if sha is None:
+            sha = self._shas[source] = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        return sha
 
 
 def _make_client(settings: RedisSettings, sentinel: Sentinel | None) -> Redis | RedisCluster:

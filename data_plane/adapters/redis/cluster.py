@@ -53,6 +53,7 @@ class Cluster:
         self._owners: list[Shard | None] = [None] * SLOTS
         self._tags = slot_tags()
         self._dirty: dict[int, bytes] = {}
+        self._touched: set[int] = set()
         self._wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._backoff = backoff
@@ -88,10 +89,12 @@ class Cluster:
         """The slot of a check that has only one."""
         return key_slot(check.keys[0])
 
-    def dirty_key(self, slot: int | None) -> bytes:
+    def dirty_key(self, slot: int | None, *, marks: bool = True) -> bytes:
         """The dirty set of a slot: ``tg:dirty:{tag}``, whose tag hashes to it."""
         if slot is None:
             raise ValueError("on a Cluster every call has a slot")
+        if marks:
+            self._touched.add(slot)
         key = self._dirty.get(slot)
         if key is None:
             key = self._dirty[slot] = b"tg:dirty:{%b}" % self._tags[slot]
@@ -107,9 +110,10 @@ class Cluster:
             return self.dirty_key(slot)
         return checks[0].keys[0]
 
-    def dirty_keys(self) -> list[bytes]:
-        """The dirty sets of the slots that this node wrote to."""
-        return list(self._dirty.values())
+    def take_touched(self) -> set[int]:
+        """Slots whose dirty sets this node may have marked since this was last asked."""
+        touched, self._touched = self._touched, set()
+        return touched
 
     def redirect(self, call: Call, code: str, message: str) -> None:
         """Bring a call that did not run to where its slot is now."""

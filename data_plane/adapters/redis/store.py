@@ -83,9 +83,9 @@ class RedisCounterStore:
         usable = bool(shards) and all(shard.connected and shard.circuit == "closed" for shard in shards)
         return StoreStatus(shape=self.settings.shape, usable=usable, shards=shards)
 
-    def dirty_keys(self) -> list[bytes]:
-        """The dirty sets that this node may have marked: one, or on a Cluster one for each slot it wrote to."""
-        return self._topology.dirty_keys()
+    def take_touched(self) -> set[int]:
+        """The slots of a Cluster whose dirty sets this node may have marked since this was last asked."""
+        return self._topology.take_touched()
 
     async def execute(self, *args: Argument) -> Reply:
         """One command beside the hot pipeline, by redis-py's client. Raises redis-py's ``RedisError``."""
@@ -97,6 +97,20 @@ class RedisCounterStore:
         redis-py sends it again when the connection breaks: a script must bear to run twice.
         """
         return await self._side_client().call_script(source, keys, args)
+
+    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Many commands beside the hot pipeline, in one round trip to each server. Raises ``RedisError``."""
+        return await self._side_client().execute_all(commands)
+
+    async def call_scripts(
+        self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]
+    ) -> list[Reply]:
+        """``call_script`` with many keys and arguments, in one round trip to each server."""
+        return await self._side_client().call_scripts(source, calls)
+
+    async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
+        """A page of all keys; the cursor '' begins, and ends. Raises ``RedisError``."""
+        return await self._side_client().scan(cursor, pattern, count)
 
     async def info(self) -> Sequence[Mapping[str, Any]]:
         """``INFO`` of every server that holds counters. Raises redis-py's ``RedisError``."""
@@ -142,8 +156,16 @@ class RedisCounterStore:
         )
 
     def dirty_key_beside(self, key: bytes) -> bytes:
-        """The dirty set that a script may name together with this key."""
+        """The dirty set that a script may name together with this key, and mark."""
         return self._topology.dirty_key(key_slot(key))
+
+    def slot_key_beside(self, key: bytes) -> bytes:
+        """The same, for scripts that mark nothing."""
+        return self.dirty_key_of_slot(key_slot(key))
+
+    def dirty_key_of_slot(self, slot: int) -> bytes:
+        """The dirty set of a slot; where there are no slots, the only one."""
+        return self._topology.dirty_key(slot, marks=False)
 
     def _make_shard(self, connector: Connector, slots: Slots | None = None) -> Shard:
         return Shard(

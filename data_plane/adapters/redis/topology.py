@@ -25,12 +25,12 @@ class Topology(Protocol):
         """Decide many, in order."""
         ...
 
-    def dirty_keys(self) -> list[bytes]:
-        """Every dirty set that may hold something."""
+    def take_touched(self) -> set[int]:
+        """Slots whose dirty sets may have been marked since this was last asked; none where there is only one set."""
         ...
 
-    def dirty_key(self, slot: int | None) -> bytes:
-        """The dirty set beside keys of this slot."""
+    def dirty_key(self, slot: int | None, *, marks: bool = True) -> bytes:
+        """The dirty set beside keys of this slot; ``marks``: it is named to be marked."""
         ...
 
     def statuses(self) -> tuple[ShardStatus, ...]:
@@ -55,13 +55,13 @@ class SingleServer:
         self.submit = self._shard.submit
         self.submit_all = self._shard.submit_all
 
-    def dirty_key(self, slot: int | None) -> bytes:  # noqa: ARG002  one server: slots mean nothing
+    def dirty_key(self, slot: int | None, *, marks: bool = True) -> bytes:  # noqa: ARG002  slots mean nothing here
         """The one dirty set."""
         return DIRTY_KEY
 
-    def dirty_keys(self) -> list[bytes]:
-        """The one dirty set."""
-        return [DIRTY_KEY]
+    def take_touched(self) -> set[int]:
+        """There are no slots."""
+        return set()
 
     def statuses(self) -> tuple[ShardStatus, ...]:
         """The one server's state."""

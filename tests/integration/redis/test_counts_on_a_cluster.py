@@ -1,0 +1,147 @@
+"""What regions tell each other, on a Cluster: marks lie in every slot, and each node finds what another one marked."""
+
+from collections.abc import Callable
+
+import pytest
+
+from contract.counts import SLICES, Cell
+from contract.limits import LimitRule
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_counts import RedisCountStore
+from data_plane.domain.subjects import limit_of_key
+from data_plane.domain.wire import encode_rule
+from data_plane.services.count_store import MarkedKey, PeerCounter
+from redis.crc import key_slot
+from tests.integration.redis.clusters import start_cluster
+from tests.integration.redis.conftest import OpenStore
+from tests.integration.redis.load import HOUR_US, ask
+from tests.servers.redis_debian import redis_binary
+from tidegate.stack.store import StoreServer
+
+SHARED = encode_rule(
+    LimitRule(id=1, name="l", algorithm="fixed_window", limit=100, window_us=HOUR_US, mode="shared"), shared=True
+)
+KEYS = [b"{client%d}1" % number for number in range(40)]
+"""In slots of all three masters."""
+ALL = range(SLICES)
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def seed(request: pytest.FixtureRequest, start_store: Callable[..., StoreServer]) -> str:
+    """Where a Cluster of three masters is met."""
+    binary = None if request.param == "valkey" else redis_binary()
+    return start_cluster(start_store, request.param, binary)[0].url
+
+
+@pytest.fixture
+async def store(seed: str, open_store: OpenStore) -> RedisCounterStore:
+    """A node's way to the Cluster, which is empty."""
+    store = await open_store(seed, shape="cluster")
+    await store.execute("FLUSHALL")
+    return store
+
+
+async def take(store: RedisCounterStore, keys=KEYS, cost: int = 3) -> None:
+    for key in keys:
+        assert (await ask(store, (key,), (SHARED,), cost)).verdict == "allowed"
+
+
+async def marked(counts: RedisCountStore) -> list[MarkedKey]:
+    return [one for slice in ALL for one in (await counts.marked(slice)).keys]
+
+
+async def swept(counts: RedisCountStore, slices=ALL, *, lives: bool = False) -> dict[str, list[Cell]]:
+    """Sweep from beginning to end; what peers' lives had counted."""
+    said: dict[str, list[Cell]] = {}
+    cursor = ""
+    while True:
+        page = await counts.sweep(cursor, slices, lambda key: limit_of_key(key) == 1, lives=lives)
+        for life, cells in page.lives.items():
+            said.setdefault(life, []).extend(cells)
+        cursor = page.cursor
+        if not cursor:
+            return said
+
+
+async def test_every_master_s_counters_are_told_and_settled(store: RedisCounterStore) -> None:
+    counts = RedisCountStore(store, "node")
+    assert await counts.hold_slices(SLICES) == list(ALL)
+    assert await marked(counts) == []
+    await take(store)
+    await counts.hold_slices(SLICES)
+    found = await marked(counts)
+    assert sorted(one.key for one in found) == sorted(KEYS)
+    assert {one.own.cells[-1].taken for one in found} == {3}
+    for slice in ALL:
+        await counts.settle(slice, (await counts.marked(slice)).keys)
+    assert await marked(counts) == []
+
+
+async def test_a_sweep_marks_the_counters_of_all_masters_and_ends(store: RedisCounterStore) -> None:
+    counts = RedisCountStore(store, "node")
+    await take(store)
+    await counts.hold_slices(SLICES)
+    for slice in ALL:
+        await counts.settle(slice, (await counts.marked(slice)).keys)
+    await swept(counts)
+    await counts.hold_slices(SLICES)
+    assert sorted(one.key for one in await marked(counts)) == sorted(KEYS)
+
+
+async def test_what_one_node_marked_another_finds_in_its_slices(
+    store: RedisCounterStore, seed: str, open_store: OpenStore
+) -> None:
+    one = RedisCountStore(store, "one")
+    other = RedisCountStore(await open_store(seed, shape="cluster"), "other")
+    first = await one.hold_slices(SLICES // 2)
+    second = await other.hold_slices(SLICES // 2)
+    assert sorted([*first, *second]) == list(ALL)
+    await take(store)
+    await one.hold_slices(SLICES // 2)
+    seen_by_one = [mark.key for slice in first for mark in (await one.marked(slice)).keys]
+    seen_by_other = [mark.key for slice in second for mark in (await other.marked(slice)).keys]
+    assert sorted(seen_by_one + seen_by_other) == sorted(KEYS)
+    assert seen_by_one
+    assert seen_by_other
+
+
+async def test_a_slot_that_was_empty_is_looked_at_again_once_it_is_marked(store: RedisCounterStore) -> None:
+    counts = RedisCountStore(store, "node")
+    for _ in range(2):
+        await take(store, KEYS[:1])
+        await counts.hold_slices(SLICES)
+        (found,) = await marked(counts)
+        await counts.settle(key_slot(found.key) % SLICES, [found])
+        for _ in range(3):
+            await counts.hold_slices(SLICES)
+            assert await marked(counts) == []
+    assert not any([await store.execute("EXISTS", b"tg:marked:%d" % slice) for slice in ALL]), "nothing is listed"
+
+
+async def test_what_peers_count_is_merged_in_every_slot_and_read_back(store: RedisCounterStore) -> None:
+    counts = RedisCountStore(store, "node")
+    await take(store)
+    await counts.hold_slices(SLICES)
+    windows = {one.key: one.own.cells[-1].window for one in await marked(counts)}
+    told = [PeerCounter(key, SHARED, (Cell(key, windows[key], 7),)) for key in KEYS]
+    merging = await counts.merge("west/1", 2, told)
+    assert (list(merging.again), merging.over) == ([], 0)
+    for key in KEYS:
+        assert (await ask(store, (key,), (SHARED,), 0)).answers[0][0].remaining == 90
+    lives = await swept(counts, lives=True)
+    assert sorted(cell.key for cell in lives["west/1"]) == sorted(KEYS)
+    assert {cell.taken for cell in lives["west/1"]} == {7}
+
+
+async def test_who_is_heard_and_what_was_told_are_kept_for_all_nodes(
+    store: RedisCounterStore, seed: str, open_store: OpenStore
+) -> None:
+    one, other = (
+        RedisCountStore(store, "one"),
+        RedisCountStore(await open_store(seed, shape="cluster"), "other"),
+    )
+    assert await one.incarnation() == await other.incarnation()
+    await one.note_told("west", "life")
+    assert await other.told_life("west") == "life"
+    await one.hear("west", dict.fromkeys(ALL, 0), ["west"])
+    assert (await other.hear("", {}, ["west"]))["west"].silent_since_us == 0
