@@ -20,7 +20,7 @@ from control_plane.rollout.schemas import (
     RevisionDiff,
     RevisionView,
 )
-from control_plane.web.pages import Listing, Page, PageQuery, listing
+from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
 
 router = APIRouter(prefix="/v1", tags=["roll-out"], dependencies=[Depends(by_method)])
 
@@ -58,16 +58,22 @@ async def get_revision(session: Reading, request: Request, number: Number) -> Re
 async def get_revision_diff(
     session: Reading,
     number: Number,
+    page: PageQuery,
     to: Annotated[int | None, Query(ge=1, le=2**62, description="compare with this revision instead")] = None,
 ) -> Response:
-    """What one revision changed, document by document; with `to` what differs from this one to that."""
-    row = _existing(await repository.revision(session, number, with_changes=True), number)
-    records = row.changes
+    """What one revision changed, by kind and id; with `to` what differs from this one to that."""
+    _existing(await repository.revision(session, number), number)
+    one, other = (number - 1, number) if to is None else (number, to)
     if to is not None:
         _existing(await repository.revision(session, to), to)
-        records = await repository.changes_between(session, number, to)
-    changes = [DocumentChange(**documents.shown(record)) for record in records]
-    return shown(RevisionDiff(revision=number, to=to, changes=changes))
+    records = await repository.changes_between(session, one, other, _document_after(page), page.limit + 1)
+    part = listing(
+        records,
+        page,
+        lambda record: f"{record['kind']}\n{record['id']}",
+        lambda record: DocumentChange(**documents.shown(record)),
+    )
+    return shown(RevisionDiff(revision=number, to=to, changes=part.items, next_cursor=part.next_cursor))
 
 
 @router.get("/nodes")
@@ -100,6 +106,13 @@ def _number_after(page: Page) -> int | None:
     if not page.after.isdecimal() or len(page.after) > 18:
         raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")])
     return int(page.after)
+
+
+def _document_after(page: Page) -> tuple[str, str]:
+    kind, parted, id = (page.after or "\n").partition("\n")
+    if not parted:
+        raise foreign_cursor()
+    return kind, id
 
 
 def _existing(row: Revision | None, number: int) -> Revision:

@@ -98,3 +98,5 @@ class RevisionDiff(View):
     revision: int
     to: int | None
     changes: list[DocumentChange]
+    next_cursor: str | None
+    """Of the next page of changes, if there is one."""

@@ -1,6 +1,7 @@
 """The file: what it says becomes so in one revision or not at all, and what was exported changes nothing."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -240,6 +241,29 @@ async def test_a_diff_between_two_revisions(api: httpx.AsyncClient) -> None:
     turned = (await api.get("/v1/revisions/4/diff", params={"to": 1})).json()["changes"]
     assert [(item["before"], item["after"]) for item in turned] == [(item["after"], item["before"]) for item in changes]
     assert (await api.get("/v1/revisions/1/diff", params={"to": 9})).status_code == 404
+
+
+async def test_a_diff_comes_in_pages_that_show_no_hash(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/config", json=changed(plans={"p": {}}, clients={f"c{n}": {"plan": "p"} for n in range(5)}))
+    for number in range(3):
+        await api.post(f"/v1/clients/c{number}/keys", json={"secret_sha256": f"{number}" * 64})
+    gone = (await api.get("/v1/clients/c0/keys")).json()["items"][0]["key_id"]
+    await api.delete(f"/v1/clients/c0/keys/{gone}")  # made and gone in between: no difference
+    cases: list[tuple[int, dict[str, Any], int]] = [(1, {}, 6), (1, {"to": 5}, 2), (5, {"to": 1}, 2)]
+    for number, params, expected in cases:
+        path = f"/v1/revisions/{number}/diff"
+        whole = (await api.get(path, params=params)).json()
+        assert (len(whole["changes"]), whole["next_cursor"]) == (expected, None)
+        parts: list[Any] = []
+        more: dict[str, str] = {}
+        while more or not parts:
+            page = (await api.get(path, params=params | {"limit": 1} | more)).json()
+            parts += page["changes"]
+            more = {} if page["next_cursor"] is None else {"cursor": page["next_cursor"]}
+            told = b64decode(page["next_cursor"] or "").decode()
+            assert not any(f"{digit}" * 32 in told for digit in range(3))
+        assert parts == whole["changes"]
+    assert (await api.get("/v1/revisions/1/diff?cursor=YQ==")).status_code == 422
 
 
 def settings_url(settings: Settings) -> str:

@@ -138,8 +138,8 @@ async def test_keys_go_with_their_client(api: httpx.AsyncClient) -> None:
     await api.post("/v1/clients/acme/keys", json={})
     gone = await api.delete("/v1/clients/acme")
     assert [(change["kind"], change["after"]) for change in await diff_of(api, gone)] == [
-        ("key", None),
         ("client", None),
+        ("key", None),
     ]
 
 
