@@ -57,11 +57,19 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Override(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A client's own figures for one limit of its plan, until ``expires_at`` (epoch seconds) if given."""
+    """A client's own figures for one limit of its plan, until ``expires_at`` (epoch seconds) if given.
+
+    ``then`` holds from ``expires_at`` on; where it is ``None`` the plan's figures do.
+    """
 
     limit: int
     burst: int | None = None
     expires_at: float | None = None
+    then: "Override | None" = None
+
+    def at(self, now_s: float) -> "Override | None":
+        """What holds at ``now_s`` (epoch seconds)."""
+        return self if self.expires_at is None or self.expires_at > now_s else self.then
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -22,6 +22,9 @@ D = TypeVar("D", bound=msgspec.Struct)
 Sections = Mapping[str, Mapping[str, msgspec.Struct]]
 """Documents by kind and id."""
 
+Owner = tuple[object, ...]
+"""Whose bindings: everybody's on the plan, or those of a client with the overrides that it has now."""
+
 _MAX_BINDINGS = 65_536
 _MAX_WAYS = 32_768
 _LONGEST_PATH = 256
@@ -100,7 +103,7 @@ class Rulebook:
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         self.ways = (Ways(self, sites=False), Ways(self, sites=True))
         """By whether the address is IPv6."""
-        self._bindings: dict[tuple[str, tuple[str, ...], str, str, bool], Bound] = {}
+        self._bindings: dict[tuple[str, Owner, str, str, bool], Bound] = {}
         self.stand(self.standing)
 
     def stand(self, standing: Standing) -> None:
@@ -127,7 +130,8 @@ class Rulebook:
         A client with overrides in force at ``now_s`` (epoch seconds) has entries of its own.
         """
         overrides = _active_overrides(client, now_s) if client is not None and client.overrides else {}
-        owner = (client.client, *overrides) if client is not None and overrides else ()
+        # by their figures, not by their names: a client changes, and the rulebook stays
+        owner = (client.client, *overrides.items()) if client is not None and overrides else ()
         name = (plan_name, owner, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
         found = self._bindings.get(name)
         if found is None:
@@ -201,11 +205,8 @@ def _of(kind: type[D], documents: Mapping[str, msgspec.Struct]) -> dict[str, D]:
 
 
 def _active_overrides(client: Client, now_s: float) -> dict[str, Override]:
-    return {
-        name: override
-        for name, override in client.overrides.items()
-        if override.expires_at is None or override.expires_at > now_s
-    }
+    in_force = ((name, override.at(now_s)) for name, override in client.overrides.items())
+    return {name: override for name, override in in_force if override is not None}
 
 
 def _overridden(rule: LimitRule, overrides: Mapping[str, Override]) -> LimitRule:

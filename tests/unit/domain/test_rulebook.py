@@ -41,3 +41,18 @@ def test_an_override_ends_when_it_says_so():
     client = overridden(hourly=Override(limit=500, expires_at=10.0))
     assert figures(client, 9.9)["hourly"] == 500
     assert figures(client, 10.0)["hourly"] == 100
+
+
+def test_what_comes_after_an_override_holds_from_its_end_on():
+    book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
+    client = overridden(hourly=Override(limit=5_000, expires_at=10.0, then=Override(limit=500)))
+    seen = [book.bound("free", client, ROUTE, "GET", now_s, sites=False).limits[0].rule.limit for now_s in (9.9, 10.0)]
+    assert seen == [5_000, 500]
+    assert book.all_limits(client, 10.0)[0].limit == 500
+
+
+def test_an_override_that_changes_counts_at_once_though_the_rulebook_stays():
+    book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
+    for limit in (500, 600):
+        bound = book.bound("free", overridden(hourly=Override(limit=limit)), ROUTE, "GET", 0.0, sites=False)
+        assert bound.limits[0].rule.limit == limit
