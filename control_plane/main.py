@@ -27,6 +27,7 @@ from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.database import Database, newest_migration
 from control_plane.enforcement.endpoints import router as enforcement_router
+from control_plane.enforcement.following import drop_what_limits_leave
 from control_plane.errors import UnavailableError
 from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.jobs.leadership import Leadership
@@ -117,7 +118,13 @@ def create_app(settings: Settings) -> FastAPI:
         reports, acks = Reports(database), AckDesk(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
         app.state.watcher = watcher
-        writer = ConfigWriter(database, signer, QuotaGuard(now_us), heartbeat_s=settings.heartbeat_s)
+        writer = ConfigWriter(
+            database,
+            signer,
+            QuotaGuard(now_us),
+            followers=[drop_what_limits_leave],
+            heartbeat_s=settings.heartbeat_s,
+        )
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
         registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])

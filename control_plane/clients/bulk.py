@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 from sqlalchemy import ARRAY, Text, any_, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Client, Override
-from contract.limits import LimitRule, violations
+from contract.config import Client
+from contract.limits import LimitRule
+from control_plane.clients.figures import document_of, figures_of, suits
+from control_plane.clients.figures import faults as figure_faults
 from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
@@ -22,6 +23,7 @@ from control_plane.rollout.writer import ConfigWrite
 
 AT_ONCE = 2_000
 Item = TypeVar("Item")
+_CLIENTS, _OVERRIDES = Base.metadata.tables["clients"], Base.metadata.tables["overrides"]
 _PUT = text("""
 INSERT INTO clients (client, plan, status, attributes, external_id, generation)
 SELECT wish.client, wish.plan, wish.status, wish.attributes::jsonb, wish.external_id, 0
@@ -32,11 +34,12 @@ ON CONFLICT (client) DO UPDATE SET plan = excluded.plan, status = excluded.statu
 RETURNING client, generation, created_at
 """)
 _PUT_OVERRIDES = text("""
-INSERT INTO overrides (client, limit_name, "limit", burst, expires_at)
+INSERT INTO overrides (client, limit_name, "limit", burst, expires_at, then_limit, then_burst)
 SELECT * FROM unnest(CAST(:clients AS text[]), CAST(:names AS text[]), CAST(:limits AS bigint[]),
-                     CAST(:bursts AS bigint[]), CAST(:ends AS timestamptz[]))
+                     CAST(:bursts AS bigint[]), CAST(:ends AS timestamptz[]), CAST(:then_limits AS bigint[]),
+                     CAST(:then_bursts AS bigint[]))
 ON CONFLICT (client, limit_name) DO UPDATE SET "limit" = excluded."limit", burst = excluded.burst,
-    expires_at = excluded.expires_at
+    expires_at = excluded.expires_at, then_limit = excluded.then_limit, then_burst = excluded.then_burst
 """)
 _DROP_OVERRIDES = text("""
 DELETE FROM overrides USING unnest(CAST(:clients AS text[]), CAST(:names AS text[])) AS gone(client, limit_name)
@@ -45,11 +48,24 @@ WHERE overrides.client = gone.client AND overrides.limit_name = gone.limit_name
 
 
 class ClientWish(NamedTuple):
-    """A client as it shall be. ``overrides`` are all that it shall have."""
+    """A client as it shall be. ``overrides`` must suit its plan; those ``kept`` stay beside them where they do."""
 
     client: str
     body: ClientFields
     overrides: Mapping[str, OverrideFigures]
+    kept: Mapping[str, OverrideFigures] = {}
+
+    def on(self, rules: Mapping[str, LimitRule]) -> "ClientWish":
+        """With all its overrides, on a plan with these rules. What is temporary stands before what is wanted."""
+        overrides = dict(self.overrides)
+        for name, figures in self.kept.items():
+            wanted = self.overrides.get(name)
+            if wanted is not None and figures.expires_at is None:
+                continue
+            both = figures if wanted is None else figures.model_copy(update={"then": wanted.lasting})
+            if suits(rules, name, both):
+                overrides[name] = both
+        return ClientWish(self.client, self.body, overrides)
 
 
 def parts_of(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[Item]]:
@@ -61,12 +77,10 @@ def parts_of(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[It
 async def records(session: AsyncSession, names: Sequence[str]) -> dict[str, ClientRecord]:
     """Those clients of ``names`` that there are, with their overrides."""
     wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
-    clients, of_client = Base.metadata.tables["clients"], Base.metadata.tables["overrides"]
-    found = (await session.execute(select(clients).where(clients.c.client == any_(wanted)))).all()
+    found = (await session.execute(select(_CLIENTS).where(_CLIENTS.c.client == any_(wanted)))).all()
     overrides: dict[str, dict[str, OverrideFigures]] = {}
-    for row in await session.execute(select(of_client).where(of_client.c.client == any_(wanted))):
-        figures = OverrideFigures(limit=row.limit, burst=row.burst, expires_at=row.expires_at)
-        overrides.setdefault(row.client, {})[row.limit_name] = figures
+    for row in await session.execute(select(_OVERRIDES).where(_OVERRIDES.c.client == any_(wanted))):
+        overrides.setdefault(row.client, {})[row.limit_name] = figures_of(row)
     return {
         row.client: ClientRecord.model_construct(
             client=row.client,
@@ -95,7 +109,7 @@ async def put(
         raise InvalidError(errors[:100])
     done = 0
     for part in parts_of(wishes):
-        await put_part(write, part)
+        await put_part(write, part, rules)
         done += len(part)
         if progress is not None:
             progress(done)
@@ -120,15 +134,15 @@ def faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: s
         if rule is None:
             yield FieldError(f"{at}overrides.{name}", f"the plan {wish.body.plan} has no limit named {name}")
             continue
-        changed = (
-            {"limit": figures.limit} if figures.burst is None else {"limit": figures.limit, "burst": figures.burst}
-        )
-        for fault in violations(msgspec.structs.replace(rule, **changed)):
+        for fault in figure_faults(rule, figures):
             yield FieldError(f"{at}overrides.{name}.{fault.field}", fault.message)
 
 
-async def put_part(write: ConfigWrite, wishes: Sequence[ClientWish]) -> None:
-    """Make or change clients in which no fault is."""
+async def put_part(
+    write: ConfigWrite, part: Sequence[ClientWish], rules: Mapping[str, Mapping[str, LimitRule]]
+) -> None:
+    """Make or change clients in which no fault is, by the rules of every plan."""
+    wishes = [wish.on(rules[wish.body.plan]) for wish in part]
     before = await records(write.session, [wish.client for wish in wishes])
     bodies = [wish.body for wish in wishes]
     values = {
@@ -167,8 +181,7 @@ async def _put_overrides(
         for name in before[wish.client].overrides
         if name not in wish.overrides
     ]
-    if gone:
-        await session.execute(_DROP_OVERRIDES, {"clients": [row[0] for row in gone], "names": [row[1] for row in gone]})
+    await _drop(session, gone)
     if wanted:
         values: dict[str, list[Any]] = {
             "clients": [client for client, _, _ in wanted],
@@ -176,19 +189,14 @@ async def _put_overrides(
             "limits": [figures.limit for _, _, figures in wanted],
             "bursts": [figures.burst for _, _, figures in wanted],
             "ends": [figures.expires_at for _, _, figures in wanted],
+            "then_limits": [None if figures.then is None else figures.then.limit for _, _, figures in wanted],
+            "then_bursts": [None if figures.then is None else figures.then.burst for _, _, figures in wanted],
         }
         await session.execute(_PUT_OVERRIDES, values)
 
 
 def _document(client: ClientRecord) -> Client:
-    overrides = {
-        name: Override(
-            limit=figures.limit,
-            burst=figures.burst,
-            expires_at=None if figures.expires_at is None else figures.expires_at.timestamp(),
-        )
-        for name, figures in client.overrides.items()
-    }
+    overrides = {name: document_of(figures) for name, figures in client.overrides.items()}
     return Client(
         client=client.client,
         plan=client.plan,
@@ -197,6 +205,33 @@ def _document(client: ClientRecord) -> Client:
         overrides=overrides,
         generation=client.generation,
     )
+
+
+async def drop_overrides(
+    write: ConfigWrite, plan: str, rules: Mapping[str, LimitRule], limits: Collection[str]
+) -> None:
+    """Take away overrides of these limits that mean nothing any more on the plan, which has these rules now."""
+    having = select(_OVERRIDES.c.client).join(_CLIENTS, _CLIENTS.c.client == _OVERRIDES.c.client).distinct()
+    wanted = bindparam("limits", list(limits), type_=ARRAY(Text(collation="C")))
+    having = having.where(_CLIENTS.c.plan == plan, _OVERRIDES.c.limit_name == any_(wanted))
+    names = (await write.session.scalars(having.order_by(_OVERRIDES.c.client))).all()
+    for part in parts_of(names):
+        gone: list[tuple[str, str]] = []
+        for name, record in (await records(write.session, part)).items():
+            left = {limit: one for limit, one in record.overrides.items() if suits(rules, limit, one)}
+            dropped = [(name, limit) for limit in record.overrides if limit not in left]
+            if dropped:
+                gone += dropped
+                after = record.model_copy(update={"overrides": left})
+                write.record("client", name, record, after)
+                write.publish(_document(after))
+        await _drop(write.session, gone)
+
+
+async def _drop(session: AsyncSession, gone: Sequence[tuple[str, str]]) -> None:
+    if gone:
+        values = {"clients": [client for client, _ in gone], "names": [name for _, name in gone]}
+        await session.execute(_DROP_OVERRIDES, values)
 
 
 async def delete(write: ConfigWrite, names: Sequence[str]) -> None:

@@ -116,7 +116,9 @@ def _bounded(number: int, line: bytes) -> bytes:
 
 
 async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate]], tally: Tally) -> None:
-    """Make or change the clients of a part; overrides stay. Of two lines for one client the later counts."""
+    """Make or change the clients of a part; overrides that suit the plan stay. Of two lines for one client the later
+    counts.
+    """
     latest = {item.line.client: item for item in part}
     before = await bulk.records(write.session, list(latest))
     rules = await bulk.rules_by_plan(write.session)
@@ -124,7 +126,7 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
     wishes = []
     for name, (number, line) in latest.items():
         known = before.get(name)
-        wish = ClientWish(name, line, {} if known is None else known.overrides)
+        wish = ClientWish(name, line, {}, {} if known is None else known.overrides)
         faults = list(bulk.faults(wish, rules, ""))
         if faults:
             tally.refuse(number, faults)
@@ -142,7 +144,7 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
             tally.changed += 1
             wishes.append(wish)
     if wishes:
-        await bulk.put_part(write, wishes)
+        await bulk.put_part(write, wishes, rules)
 
 
 def store_keys(new_id: Callable[[], str]) -> Store:

@@ -9,7 +9,7 @@ from control_plane.orm import Base
 
 
 class OverrideRow(Base):
-    """A client's own figures for one limit of its plan."""
+    """A client's own figures for one limit of its plan; from ``expires_at`` on ``then_...``, or the plan's."""
 
     __tablename__ = "overrides"
 
@@ -18,6 +18,8 @@ class OverrideRow(Base):
     limit: Mapped[int]
     burst: Mapped[int | None]
     expires_at: Mapped[datetime | None]
+    then_limit: Mapped[int | None]
+    then_burst: Mapped[int | None]
 
 
 class KeyRow(Base):

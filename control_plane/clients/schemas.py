@@ -60,12 +60,27 @@ class ClientView(View):
     created_at: datetime
 
 
-class OverrideFigures(View):
-    """A client's own figures for one limit, as the audit log keeps them."""
+class LastingFigures(View):
+    """A client's own figures for one limit, without an end."""
 
     limit: int
     burst: int | None
+
+
+class OverrideFigures(LastingFigures):
+    """A client's own figures for one limit, as the audit log keeps them; from ``expires_at`` on ``then``."""
+
     expires_at: datetime | None
+    then: LastingFigures | None = None
+
+    @property
+    def lasting(self) -> LastingFigures | None:
+        """What holds without an end: these, or what comes after them."""
+        return self.then if self.expires_at is not None else LastingFigures(limit=self.limit, burst=self.burst)
+
+    def at(self, now: datetime) -> LastingFigures | None:
+        """What holds at ``now``."""
+        return self if self.expires_at is None or self.expires_at > now else self.then
 
 
 class ClientRecord(ClientView):
@@ -175,6 +190,7 @@ class OverrideReplace(Body):
     limit: Annotated[int, Field(ge=0, le=MAX_LIMIT)]
     burst: Annotated[int, Field(ge=0, le=MAX_LIMIT)] | None = None
     expires_at: Expiry | None = None
+    """With it the figures are temporary: what was there without an end comes back then, else the plan's figures."""
 
 
 class OverrideView(View):
@@ -185,3 +201,5 @@ class OverrideView(View):
     limit: int
     burst: int | None
     expires_at: datetime | None
+    then: LastingFigures | None
+    """What holds from `expires_at` on; `null`: the plan's figures."""

@@ -1,19 +1,19 @@
 """What can be done with clients."""
 
+from datetime import datetime
 from typing import cast
 
-import msgspec
 from pydantic import BaseModel
 
-from contract.config import Client, Override
-from contract.limits import violations
+from contract.config import Client
 from control_plane.clients import repository
+from control_plane.clients.figures import document_of, faults, figures_of, suits
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import (
     ClientFields,
     ClientRecord,
     ClientView,
-    OverrideFigures,
+    LastingFigures,
     OverrideReplace,
     OverrideView,
     Status,
@@ -31,14 +31,7 @@ MAX_OVERRIDES = 100
 
 def publish(write: ConfigWrite, row: ClientRow) -> None:
     """From this revision on, nodes have the client as its rows are now."""
-    overrides = {
-        override.limit_name: Override(
-            limit=override.limit,
-            burst=override.burst,
-            expires_at=None if override.expires_at is None else override.expires_at.timestamp(),
-        )
-        for override in row.overrides
-    }
+    overrides = {override.limit_name: document_of(figures_of(override)) for override in row.overrides}
     write.publish(
         Client(
             client=row.client,
@@ -66,10 +59,7 @@ def to_view(row: ClientRow) -> ClientView:
 
 def to_record(row: ClientRow) -> ClientRecord:
     """What the audit log keeps of a client."""
-    overrides = {
-        override.limit_name: OverrideFigures(limit=override.limit, burst=override.burst, expires_at=override.expires_at)
-        for override in row.overrides
-    }
+    overrides = {override.limit_name: figures_of(override) for override in row.overrides}
     return ClientRecord(**to_view(row).model_dump(), overrides=overrides)
 
 
@@ -93,10 +83,13 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         return to_record(row)
 
     async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
-        """Make or change a client; its plan must exist."""
-        if await self.plans.rows.find(write.session, body.plan) is None:
+        """Make or change a client; its plan must exist. Overrides that mean nothing on its plan go."""
+        plan = await self.plans.rows.find(write.session, body.plan)
+        if plan is None:
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
         row = current or ClientRow(client=name, generation=0, overrides=[])
+        rules = {limit.name: to_rule(limit, ()) for limit in plan.limits}
+        row.overrides = [one for one in row.overrides if suits(rules, one.limit_name, figures_of(one))]
         row.plan, row.status, row.external_id = body.plan, body.status, body.external_id
         row.attributes = dict(sorted(body.attributes.items()))
         write.session.add(row)
@@ -120,6 +113,17 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         publish(write, row)
         write.record(self.noun, name, before, to_record(row), "reset")
         return self.view(row)
+
+
+def end_overrides(row: ClientRow, now: datetime) -> None:
+    """Overrides whose time is over at ``now`` give way to what comes after them."""
+    for override in [one for one in row.overrides if one.expires_at is not None and one.expires_at <= now]:
+        then = figures_of(override).then
+        if then is None:
+            row.overrides.remove(override)
+        else:
+            override.limit, override.burst = then.limit, then.burst
+            override.expires_at = override.then_limit = override.then_burst = None
 
 
 class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
@@ -149,6 +153,7 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
             limit=row.limit,
             burst=row.burst,
             expires_at=row.expires_at,
+            then=figures_of(row).then,
         )
 
     def missing(self, name: str) -> NotFoundError:
@@ -158,25 +163,29 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
     async def save(
         self, write: ConfigWrite, name: str, body: OverrideReplace, current: OverrideRow | None
     ) -> OverrideRow:
-        """Make or change an override of a limit that the client's plan has."""
+        """Make or change an override of a limit that the client's plan has.
+
+        One that expires is put before the one without an end, if there is one; one without an end stands alone.
+        """
         plan = await self.plans.row(write.session, self._client.plan)
         limit = next((limit for limit in plan.limits if limit.name == name), None)
         if limit is None:
             raise NotFoundError(f"The client's plan {plan.plan} has no limit named {name}.")
-        changed = {"limit": body.limit} if body.burst is None else {"limit": body.limit, "burst": body.burst}
-        wrong = list(violations(msgspec.structs.replace(to_rule(limit, ()), **changed)))
+        wrong = list(faults(to_rule(limit, ()), LastingFigures(limit=body.limit, burst=body.burst)))
         if len(self._client.overrides) >= MAX_OVERRIDES and current is None:
             raise ConflictError(f"The client {self._client.client} has {MAX_OVERRIDES} overrides already.")
         if wrong:
             raise InvalidError(FieldError(fault.field, fault.message) for fault in wrong)
         row = current or OverrideRow(client=self._client.client, limit_name=name)
+        lasting = figures_of(current).lasting if current is not None and body.expires_at is not None else None
         row.limit, row.burst, row.expires_at = body.limit, body.burst, body.expires_at
+        row.then_limit, row.then_burst = (None, None) if lasting is None else (lasting.limit, lasting.burst)
         if current is None:
             self._client.overrides.append(row)
         publish(write, self._client)
         return row
 
     async def remove(self, write: ConfigWrite, row: OverrideRow) -> None:
-        """Go back to the plan's figures."""
+        """Go back to the plan's figures, now and for good."""
         self._client.overrides.remove(row)
         publish(write, self._client)

@@ -44,13 +44,10 @@ async def client_records(session: AsyncSession) -> AsyncIterator[dict[str, Clien
 
 
 def client_of_record(record: ClientRecord) -> Normal:
-    """The normal form of a client as it is. Overrides that expire are runtime state."""
-    lasting = {
-        name: normal_override(figures.limit, figures.burst)
-        for name, figures in record.overrides.items()
-        if figures.expires_at is None
-    }
-    return normal_client(record.plan, record.status, record.attributes, record.external_id, lasting)
+    """The normal form of a client as it is. Overrides that expire are runtime state, what comes after them is not."""
+    lasting = {name: figures.lasting for name, figures in record.overrides.items()}
+    overrides = {name: normal_override(one.limit, one.burst) for name, one in lasting.items() if one is not None}
+    return normal_client(record.plan, record.status, record.attributes, record.external_id, overrides)
 
 
 async def runtime_state(session: AsyncSession) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Makes the configuration what a file says: through the resources' own writing, in one transaction."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from control_plane.clients import bulk
@@ -71,26 +71,39 @@ async def apply(
             if section.afterwards is not None:
                 with within(f"{section.name}.{change.name}"):
                     await section.afterwards(write, change.name, entry)
-    await put_clients(write, [change for change in changes if change.section == CLIENTS and change.after], progress)
+    clients = [change for change in changes if change.section == CLIENTS and change.after]
+    await put_clients(write, file.clients or {}, clients, progress)
     await delete(write, [change for change in changes if change.after is None])
 
 
-async def put_clients(write: ConfigWrite, changes: Sequence[Difference], progress: Progress | None = None) -> None:
-    """Make or change clients. Overrides that expire stay as they are."""
+async def put_clients(
+    write: ConfigWrite,
+    wanted: Mapping[str, ClientEntry],
+    changes: Sequence[Difference],
+    progress: Progress | None = None,
+) -> None:
+    """Make or change clients. Overrides that expire stay as they are, before what the file says."""
     wishes = []
     for part in bulk.parts_of(changes):
         before = await bulk.records(write.session, [change.name for change in part])
         for change in part:
-            entry = ClientEntry.model_validate(change.after)
             overrides = {
                 name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None)
-                for name, item in entry.overrides.items()
+                for name, item in wanted[change.name].overrides.items()
             }
-            if change.name in before:
-                expiring = before[change.name].overrides.items()
-                overrides |= {name: figures for name, figures in expiring if figures.expires_at is not None}
-            wishes.append(ClientWish(change.name, entries.client_body(entry), overrides))
+            lasting = ClientEntry.model_validate(change.after)
+            kept = {} if change.name not in before else _kept(before[change.name].overrides, lasting.overrides)
+            wishes.append(ClientWish(change.name, entries.client_body(lasting), overrides, kept))
     await bulk.put(write, wishes, at="clients.", progress=progress)
+
+
+def _kept(before: Mapping[str, OverrideFigures], lasting: Collection[str]) -> dict[str, OverrideFigures]:
+    """What stays of the overrides before: what is temporary, and what has no end where ``lasting`` names it."""
+    return {
+        name: figures if name in lasting else figures.model_copy(update={"then": None})
+        for name, figures in before.items()
+        if name in lasting or figures.expires_at is not None
+    }
 
 
 async def delete(write: ConfigWrite, changes: Sequence[Difference]) -> None:

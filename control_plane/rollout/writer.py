@@ -1,7 +1,7 @@
 """The one place that commits: a write changes tables and documents together, and makes at most one revision."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -35,6 +35,8 @@ class Guard(Protocol):
         """Nodes get these documents with this write's revision: what they said before of them is of no use."""
 
 
+Follower = Callable[["ConfigWrite", Collection[ChangedDocument]], Awaitable[None]]
+"""Does what follows from the documents of a write: it publishes, withdraws and records in the same one."""
 GUARDED = frozenset({"plan", "limit"})
 
 
@@ -55,6 +57,7 @@ class ConfigWrite:
         stager: "Stager | None" = None,
         *,
         signer: Signer,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self.session = session
         self.revision = head.revision
@@ -69,6 +72,7 @@ class ConfigWrite:
         self._documents: dict[DocumentKey, str | None] = {}
         self._events: list[trail.Event] = []
         self._signer = signer
+        self._followers = followers
         self._complete = False
 
     def publish(self, document: Document, key: DocumentKey | None = None) -> None:
@@ -111,6 +115,8 @@ class ConfigWrite:
         self._complete = True
         await self.session.flush()
         changes = await self._changes()
+        for follow in self._followers:
+            changes = await self._followed(follow, changes)
         if changes or self._events or self._stager.has_step:
             await self._make_revision(changes)
         events = self._events or [_event(change) for change in changes]
@@ -134,6 +140,13 @@ class ConfigWrite:
             for key, after in self._documents.items()
             if before.get(key) != after
         ]
+
+    async def _followed(self, follow: Follower, changes: list[ChangedDocument]) -> list[ChangedDocument]:
+        self._documents = {}
+        await follow(self, changes)
+        await self.session.flush()
+        following = await self._changes()
+        return [change for change in changes if change.key not in self._documents] + following
 
     async def _make_revision(self, changes: list[ChangedDocument]) -> None:
         self.revision = self.next_revision
@@ -172,11 +185,18 @@ class ConfigWriter:
     """
 
     def __init__(
-        self, database: Database, signer: Signer, guard: Guard | None = None, *, heartbeat_s: float = 5.0
+        self,
+        database: Database,
+        signer: Signer,
+        guard: Guard | None = None,
+        *,
+        followers: Sequence[Follower] = (),
+        heartbeat_s: float = 5.0,
     ) -> None:
         self._database = database
         self._signer = signer
         self._guard = guard
+        self._followers = followers
         self._heartbeat_s = heartbeat_s
         self._turn = asyncio.Lock()
 
@@ -191,7 +211,17 @@ class ConfigWriter:
         async with self._my_turn(), self._database.transaction() as session:
             head = await repository.lock_head(session)
             stager = Stager(session, head, heartbeat_s=self._heartbeat_s, immediate=immediate)
-            write = ConfigWrite(session, head, author, reason, origin, self._guard, stager, signer=self._signer)
+            write = ConfigWrite(
+                session,
+                head,
+                author,
+                reason,
+                origin,
+                self._guard,
+                stager,
+                signer=self._signer,
+                followers=self._followers,
+            )
             try:
                 yield write
                 await write.complete()

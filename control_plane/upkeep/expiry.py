@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, exists, func, or_, select
 from control_plane.access.models import Token
 from control_plane.clients.keys import view as key_view
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
-from control_plane.clients.service import publish, to_record
+from control_plane.clients.service import end_overrides, publish, to_record
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.rollout.documents import DocumentKey
@@ -60,7 +60,7 @@ async def _overrides(write: ConfigWrite, now: datetime) -> int:
     rows = (await write.session.scalars(clients)).all()
     for row in rows:
         before = to_record(row)
-        row.overrides = [one for one in row.overrides if one.expires_at is None or one.expires_at > now]
+        end_overrides(row, now)
         publish(write, row)
         write.record("client", row.client, before, to_record(row))
     return len(rows)

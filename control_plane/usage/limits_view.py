@@ -11,7 +11,9 @@ from contract.blocks import EVERY_LIMIT
 from contract.limits import Algorithm, Calendar, Mode, dimensions
 from contract.usage import OUTSIDE_PLANS
 from control_plane.blocks.models import BlockRow
-from control_plane.clients.models import ClientRow, OverrideRow
+from control_plane.clients.figures import ends_at, figures_of
+from control_plane.clients.models import ClientRow
+from control_plane.clients.schemas import LastingFigures
 from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import LimitRow
@@ -122,9 +124,7 @@ async def ask(questions: NodeQuestions, found: Found) -> ClientLimits:
     """Ask every region, and put it together."""
     answers = await questions.ask(found.client.client, found.regions)
     now = datetime.now(UTC)
-    overrides = {
-        row.limit_name: row for row in found.client.overrides if row.expires_at is None or row.expires_at > now
-    }
+    overrides = {row.limit_name: figures_of(row).at(now) for row in found.client.overrides}
     limits = [_limit(found, answers, row, found.plan.plan, overrides.get(row.name)) for row in found.plan.limits]
     limits += [_limit(found, answers, row, None, None) for row in found.outside]
     return ClientLimits(
@@ -138,7 +138,7 @@ async def ask(questions: NodeQuestions, found: Found) -> ClientLimits:
 
 
 def _limit(
-    found: Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: OverrideRow | None
+    found: Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: LastingFigures | None
 ) -> LimitInForce:
     switch = found.switches.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.switches.get(EVERY_LIMIT)
     mode = None if switch is None else cast("Literal['enforce', 'shadow']", switch.mode)
@@ -157,7 +157,7 @@ def _limit(
         of_plan=row.limit if own else None,
         override=None
         if override is None
-        else OverrideInForce(limit=override.limit, burst=override.burst, expires_at=override.expires_at),
+        else OverrideInForce(limit=override.limit, burst=override.burst, expires_at=ends_at(override)),
         shadow=row.shadow if mode is None else mode == "shadow",
         enforcement=None
         if switch is None or mode is None

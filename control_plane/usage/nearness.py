@@ -74,7 +74,8 @@ async def _near_one(
     window = windows.current(rule, now)
     used = sql_cast(func.sum(UsageHour.cost), UsageHour.cost.type)
     in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > now)
-    limit = func.coalesce(func.max(case((in_force, OverrideRow.limit))), sql_cast(rule.limit, UsageHour.cost.type))
+    own = case((in_force, OverrideRow.limit), else_=OverrideRow.then_limit)
+    limit = func.coalesce(func.max(own), sql_cast(rule.limit, UsageHour.cost.type))
     share = sql_cast(used, Double) / func.nullif(limit, 0)
     statement = (
         select(UsageHour.client, used, limit)

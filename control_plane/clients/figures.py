@@ -1,0 +1,50 @@
+"""An override's figures: as its row has them, as nodes get them, and whether they suit the limit."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Row
+
+from contract.config import Override
+from contract.limits import LimitRule, Violation, violations
+from control_plane.clients.models import OverrideRow
+from control_plane.clients.schemas import LastingFigures, OverrideFigures
+
+
+def figures_of(row: OverrideRow | Row[Any]) -> OverrideFigures:
+    """What a row of the table of overrides says, however it was read."""
+    then = None
+    if row.expires_at is not None and row.then_limit is not None:
+        then = LastingFigures(limit=row.then_limit, burst=row.then_burst)
+    return OverrideFigures.model_construct(limit=row.limit, burst=row.burst, expires_at=row.expires_at, then=then)
+
+
+def ends_at(figures: LastingFigures) -> datetime | None:
+    """When these figures end, if they do."""
+    return figures.expires_at if isinstance(figures, OverrideFigures) else None
+
+
+def document_of(figures: OverrideFigures) -> Override:
+    """The override as nodes get it."""
+    then = figures.then
+    return Override(
+        limit=figures.limit,
+        burst=figures.burst,
+        expires_at=None if figures.expires_at is None else figures.expires_at.timestamp(),
+        then=None if then is None else Override(limit=then.limit, burst=then.burst),
+    )
+
+
+def faults(rule: LimitRule, figures: LastingFigures) -> Iterator[Violation]:
+    """What is wrong with these figures in place of those of ``rule``."""
+    changed = {"limit": figures.limit} if figures.burst is None else {"limit": figures.limit, "burst": figures.burst}
+    yield from violations(msgspec.structs.replace(rule, **changed))
+
+
+def suits(rules: Mapping[str, LimitRule], name: str, figures: OverrideFigures) -> bool:
+    """Whether a plan with these rules has the limit ``name``, and the figures are sound in place of its own."""
+    rule = rules.get(name)
+    both = (figures, figures.then) if figures.then is not None else (figures,)
+    return rule is not None and not any(fault for one in both for fault in faults(rule, one))
