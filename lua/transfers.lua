@@ -2,7 +2,8 @@
 -- transfers.py, and loans.py where buckets lend. Wants rights and loans in front.
 --
 -- Each step is one item of a decision call: its rule says 'strict' and which step it is, its terms are followed by
--- the step's arguments, and three figures come back in the places of a limit's outcome.
+-- the step's arguments, and three figures come back in the places of a limit's outcome. The call's cost is what the
+-- request wants for which the region asks: to have less than that is low.
 --
 -- Second key (the counter's + '!'), kind 0x48, the book: incarnation (4), then entries: what (1: 1 given, 2 received), the
 -- peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries two ids old are dropped at the
@@ -125,7 +126,7 @@ end
 
 -- Step 2, receive. Arguments: giver's incarnation, the one it gave to, id, units and quanta ever given (doubles),
 -- giver's name. Outcome: units gained, what is there x 2 + 1 if low, whether it was taken at all.
-local function step_receive(key, t, arguments)
+local function step_receive(key, t, arguments, cost)
   local incarnation, to, id, total, total_quanta, from = unpack('<ddddd', arguments)
   local name = sub(arguments, from)
   local is_loan = t.algorithm >= 3
@@ -149,7 +150,7 @@ local function step_receive(key, t, arguments)
     book_save(key, t, current, entries, RECEIVED, name, incarnation, id, total, total_quanta)
   end
   local have = is_loan and floor(s.level / (t.unit * t.size)) or rights_spare(t, s)
-  local low = have < (is_loan and loan_low_water(t, s, 1) or rights_low_water(t, s, 1))
+  local low = have < (is_loan and loan_low_water(t, s, cost) or rights_low_water(t, s, cost))
   return 1, gained, math.max(0, have) * 2 + (low and 1 or 0)
 end
 
@@ -162,15 +163,15 @@ local function scarcest(t, s)
 end
 
 -- Step 3, basis: what to ask with. Outcome: have x 2 + 1 if low, rate, id.
-local function step_basis(key, t)
+local function step_basis(key, t, _, cost)
   if t.algorithm >= 3 then
     local s = loan_load(key, t)
-    local low = floor(s.level / (t.unit * t.size)) < loan_low_water(t, s, 1)
+    local low = floor(s.level / (t.unit * t.size)) < loan_low_water(t, s, cost)
     return s.epoch, loan_capacity(t, s) * 2 + (low and 1 or 0), lately(s)
   end
   local s = rights_load(key, t)
   local have = rights_spare(t, s)
-  local low = have < rights_low_water(t, s, 1)
+  local low = have < rights_low_water(t, s, cost)
   return scarcest(t, s), math.max(0, have) * 2 + (low and 1 or 0), rights_demand(t, s)
 end
 
@@ -193,7 +194,7 @@ local function strict(key, algorithm, step, packed, cost, dirty_key)
     end
     return REFUSED_WAIT, 0, REFUSED, 0, REFUSED
   elseif step > 0 then
-    return STEPS[step](key, t, sub(packed, from))
+    return STEPS[step](key, t, sub(packed, from), cost)
   elseif algorithm < 3 then
     return rights_decide(key, t, cost)
   end

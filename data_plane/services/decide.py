@@ -39,8 +39,10 @@ from data_plane.services.tally import Tally
 class RightsReader(Protocol):
     """Who reads what outcomes of strict limits say beside the decision."""
 
-    def understood(self, places: Sequence[int], keys: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
-        """The outcomes without it; ``places`` are the positions of such limits."""
+    def understood(
+        self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
+    ) -> list[Outcome]:
+        """The outcomes without it; ``places`` are the positions of such limits, ``cost`` is the check's."""
         ...
 
 
@@ -248,7 +250,7 @@ class Decider:
         """The store has decided."""
         outcomes = outcomes_of(figures, at, len(check.keys))
         if check.bound.rights and self._rights is not None:
-            outcomes = self._rights.understood(check.bound.rights, check.keys, outcomes)
+            outcomes = self._rights.understood(check.bound.rights, check.keys, check.params, check.cost, outcomes)
         verdict = conclude(check.prepared, outcomes)
         gate = check.bound.gate
         if not verdict.allowed and gate is not None and is_priced(check.packed):

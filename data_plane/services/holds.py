@@ -193,7 +193,8 @@ class Holds:
         told, store_now_us = await answered
         outcomes = list(told)
         if prepared.bound.rights and self._rights is not None:
-            outcomes = self._rights.understood(prepared.bound.rights, prepared.keys, outcomes)
+            bound = prepared.bound
+            outcomes = self._rights.understood(bound.rights, prepared.keys, bound.params, cost, outcomes)
         return conclude(prepared, outcomes), store_now_us
 
     def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:

@@ -12,26 +12,23 @@ import structlog
 
 from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.domain.index import RuleIndex
+from data_plane.domain.load.wire import price_of
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
 from data_plane.domain.regions.book import Gift as Total
-from data_plane.domain.regions.frame import frame_of, id_at
+from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import most_units, whole_shares
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, known_gift, received
 from data_plane.services.count_store import UnreachablePeerError
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
+from data_plane.services.rights_low import LowCounters
 from data_plane.services.rights_steps import RightsSteps, RightsTally, RightsTransport
 
 log = structlog.get_logger()
 
-MAX_LOW = 10_000
-"""Counters that wait for their turn to be asked for; what is low beyond these says so again at its next decision."""
-MAX_RESTING = 100_000
-REST_S = 0.1
-"""How long a counter is left in peace when nobody can be asked."""
 FORGET_AFTER_US = 60_000_000
 
 
@@ -41,6 +38,8 @@ class _Question(NamedTuple):
     key: bytes
     limit: StrictLimit
     ask: Ask
+    cost: int
+    """What the request wants that there was too little for."""
 
 
 class RightsDesk:
@@ -58,9 +57,7 @@ class RightsDesk:
         self._asker = Asker((), ALL_RULES)
         self._peers: Mapping[str, str] = {}
         self._lives: dict[str, int] = {}
-        self._low: dict[bytes, None] = {}
-        self._resting: dict[bytes, float] = {}
-        self._wake = asyncio.Event()
+        self._low = LowCounters()
         self._under_way: set[asyncio.Task[None]] = set()
         self._swept_us = 0
         self.tally = RightsTally()
@@ -70,25 +67,22 @@ class RightsDesk:
         """How long rights should last before more are asked for, as measured."""
         return self._asker.horizon_us()
 
-    def low(self, key: bytes) -> None:
-        """A counter has little left: ask for more soon. Returns at once; may be called for every decision."""
-        if key in self._low or len(self._low) >= MAX_LOW:
-            return
-        rests_until = self._resting.get(key)
-        if rests_until is not None:
-            if asyncio.get_running_loop().time() < rests_until:
-                return
-            del self._resting[key]
-        self._low[key] = None
-        self._wake.set()
+    def low(self, key: bytes, cost: int) -> None:
+        """A counter has little left for requests of ``cost``: ask for more soon.
+
+        Returns at once; may be called for every decision.
+        """
+        self._low.add(key, cost, self._clock.now_us())
 
     def retry_us(self, key: bytes, wait_us: int) -> int:
-        """When a denied request may be tried again: sooner than its own wait where a peer can still be asked."""
-        if key in self._resting or not self._peers:
+        """When a denied request may be tried again: sooner than its own wait where a peer can be asked before."""
+        if not self._peers:
             return wait_us
-        return min(wait_us, self._asker.horizon_us() // 3)
+        return min(wait_us, self._low.rests_us(key, self._clock.now_us()) + self._asker.horizon_us() // 3)
 
-    def understood(self, places: Sequence[int], keys: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+    def understood(
+        self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
+    ) -> list[Outcome]:
         """Outcomes of strict limits without what they say beside the decision: low, or refused by the store."""
         for at in places:
             outcome = outcomes[at]
@@ -98,7 +92,7 @@ class RightsDesk:
                 self.tally.refused["marker"] += 1
                 outcomes[at] = Outcome(False, 0, outcome.retry_us, outcome.retry_us, 0)
                 continue
-            self.low(keys[at])
+            self.low(keys[at], price_of(params[at], cost))
             retry_us = outcome.retry_us if outcome.retry_us <= 0 else self.retry_us(keys[at], outcome.retry_us)
             outcomes[at] = Outcome(
                 outcome.allowed, outcome.remaining, outcome.reset_us - LOW, retry_us, outcome.delay_us
@@ -108,8 +102,8 @@ class RightsDesk:
     async def run(self) -> None:
         """Ask, for ever."""
         while True:
-            await self._wake.wait()
-            self._wake.clear()
+            await self._low.told.wait()
+            self._low.told.clear()
             try:
                 await self._ask_for_low()
             except StoreUnavailableError as error:
@@ -160,17 +154,17 @@ class RightsDesk:
         )
         self._asker.heard(_name(ask.key), heard)
         if ask.have > 0:
-            self._resting.pop(ask.key, None)
+            self._low.wake(ask.key)
         self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units) if life else 0
         return Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty), life
 
     async def _ask_for_low(self) -> None:
         self._refresh_peers()
-        low, self._low = self._low, {}
+        low = self._low.take()
         self._sweep()
         if not self._peers:
             return
-        questions = await asyncio.gather(*(self._question(key) for key in low), return_exceptions=True)
+        questions = await asyncio.gather(*(self._question(*one) for one in low.items()), return_exceptions=True)
         by_peer: dict[str, list[_Question]] = {}
         for found in questions:
             if isinstance(found, BaseException) and not isinstance(found, StoreUnavailableError):
@@ -184,38 +178,41 @@ class RightsDesk:
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
 
-    async def _question(self, key: bytes) -> tuple[str, _Question] | None:
+    async def _question(self, key: bytes, cost: int) -> tuple[str, _Question] | None:
         """Whom to ask for rights of this counter, and what; ``None`` where nobody is to be asked now."""
         now_us = self._clock.now_us()
         limit = self._limits.of_key(key, now_us / 1e6)
         if limit is None:
             return None
-        id = id_at(frame_of(limit.rule, DEFAULT_TIMING), now_us)
-        for _ in range(2):  # the store's clock, or a log's older window, may want another id than ours
-            peer = self._asker.whom(_name(key), id, whole_shares(limit.rule), now_us)
-            if peer is None or peer not in self._peers:
-                self._rest(key)
-                return None
-            life = self._lives.get(peer, 0)
-            outcomes = await self._steps.take(key, [limit.terms.basis(), limit.terms.known(peer, life, id)])
-            if outcomes is None:
-                return None
-            need, (known, own_life) = basis_of(outcomes[0]), known_gift(outcomes[1])
-            if not need.low:
-                return None
-            if need.id == id:
-                ask = Ask(key, id, life, known.units, known.quanta, need.have, need.rate)
-                self._note_asked(key, ask, peer, own_life, now_us)
-                return peer, _Question(key, limit, ask)
-            id = need.id
-        return None
+        frame = frame_of(limit.rule, DEFAULT_TIMING)
+        if self._asker.is_waiting(_name(key), id_at(frame, now_us), now_us):
+            return None
+        outcomes = await self._steps.take(key, [limit.terms.basis()], cost)
+        need = None if outcomes is None else basis_of(outcomes[0])
+        if need is None or not need.low:
+            return None
+        peer = self._asker.whom(_name(key), need.id, whole_shares(limit.rule), cost - need.have, now_us)
+        if peer is None or peer not in self._peers:
+            ends_us = start_us(frame, need.id + 1)
+            self._low.rest(key, self._asker.passed_over_until_us(_name(key), need.id) or ends_us, now_us)
+            return None
+        life = self._lives.get(peer, 0)
+        outcomes = await self._steps.take(key, [limit.terms.known(peer, life, need.id)])
+        if outcomes is None:
+            return None
+        known, own_life = known_gift(outcomes[0])
+        question = _Question(key, limit, Ask(key, need.id, life, known.units, known.quanta, need.have, need.rate), cost)
+        self._note_asked(question, peer, own_life, now_us)
+        return peer, question
 
-    def _note_asked(self, key: bytes, ask: Ask, peer: str, own_life: int, now_us: int) -> None:
+    def _note_asked(self, question: _Question, peer: str, own_life: int, now_us: int) -> None:
         self._lives[self._region] = own_life
-        question = messages.Ask(_name(key)[0], 0, 0, ask.id, self._region, own_life, 0, Total(), 0, 0, now_us)
-        look_again_us = self._asker.asked(_name(key), question, peer, now_us)
+        key, id = question.key, question.ask.id
+        self._low.wake(key)
+        asked = messages.Ask(_name(key)[0], 0, 0, id, self._region, own_life, 0, Total(), 0, 0, now_us)
+        look_again_us = self._asker.asked(_name(key), asked, peer, now_us)
         loop = asyncio.get_running_loop()
-        loop.call_later((look_again_us - now_us) / 1e6, self.low, key)
+        loop.call_later((look_again_us - now_us) / 1e6, self.low, key, question.cost)
 
     async def _put(self, peer: str, questions: Sequence[_Question]) -> None:
         """Put questions to one peer and take its answers."""
@@ -250,7 +247,7 @@ class RightsDesk:
             return
         total = Total(gift.units, gift.quanta)
         receive = question.limit.terms.receive(gifts.region, gifts.incarnation, gifts.to_incarnation, gift.id, total)
-        outcomes = await self._steps.take(question.key, [receive])
+        outcomes = await self._steps.take(question.key, [receive], question.cost)
         if outcomes is None:
             return
         taken = received(outcomes[0])
@@ -263,12 +260,7 @@ class RightsDesk:
         self._asker.answered(_name(question.key), answer, taken.gained, now_us, is_bucket=is_bucket)
         self.tally.units_received[gifts.region] += taken.gained
         if taken.low:
-            self.low(question.key)
-
-    def _rest(self, key: bytes) -> None:
-        if len(self._resting) >= MAX_RESTING:
-            self._resting.clear()
-        self._resting[key] = asyncio.get_running_loop().time() + REST_S
+            self.low(question.key, question.cost)
 
     def _learn(self, peer: str, life: int) -> None:
         if life:
@@ -291,8 +283,7 @@ class RightsDesk:
         if now_us - self._swept_us > FORGET_AFTER_US:
             self._swept_us = now_us
             self._asker.forget_idle(now_us - FORGET_AFTER_US)
-            now = asyncio.get_running_loop().time()
-            self._resting = {key: until for key, until in self._resting.items() if until > now}
+            self._low.forget(now_us)
 
 
 def _name(key: bytes) -> tuple[str, int]:

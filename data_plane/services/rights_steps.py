@@ -40,8 +40,11 @@ class RightsSteps:
         self._store = store
         self._tally = tally
 
-    async def take(self, key: bytes, items: Sequence[bytes]) -> list[Outcome] | None:
-        """Do steps on one counter, all in one script; ``None`` where the store's marker refuses this node."""
+    async def take(self, key: bytes, items: Sequence[bytes], cost: int = 0) -> list[Outcome] | None:
+        """Do steps on one counter, all in one script; ``None`` where the store's marker refuses this node.
+
+        ``cost`` is what the request wants that rights are moved for.
+        """
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
 
         def answered(answer: list[Outcome] | StoreUnavailableError, _now_us: int) -> None:
@@ -52,7 +55,7 @@ class RightsSteps:
             else:
                 future.set_result(answer)
 
-        self._store.submit(CallbackCheck([key] * len(items), items, 0, answered))
+        self._store.submit(CallbackCheck([key] * len(items), items, cost, answered))
         outcomes = await future
         if is_refused(outcomes):
             self._tally.refused["marker"] += 1

@@ -24,7 +24,7 @@ def test_promise_is_kept(name: str):
     assert found.name == name
 
 
-@pytest.mark.parametrize("name", ["hot-and-cold", "hot-and-cold-sliding"])
+@pytest.mark.parametrize("name", ["hot-and-cold", "hot-and-cold-costly", "hot-and-cold-sliding"])
 @pytest.mark.parametrize("seed", [2, 3, 4])
 def test_nearly_all_of_a_strict_limit_is_used(name: str, seed: int):
     """Demand above the limit, 95:5 against equal shares, 50 ms between regions, 60 s."""

@@ -69,10 +69,10 @@ def test_no_id_is_ever_owned_twice(changes: list[tuple[int, list[int]]], clocks:
 def test_an_asker_forgets_what_is_idle():
     asker = Asker(["west"], ALL_RULES)
     ask = Ask("old", 0, 1, 5, "east", 1, 0, NOTHING, 0, 0, 1_000)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1_000) == "west"
+    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_000) == "west"
     asker.asked(("old", 0), ask, "west", 1_000)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1_001) is None
+    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_001) is None
     asker.forget_idle(before_us=500)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1_002) is None
+    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_002) is None
     asker.forget_idle(before_us=2_000)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1_003) == "west"
+    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_003) == "west"

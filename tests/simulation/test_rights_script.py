@@ -77,18 +77,18 @@ class PureSteps:
                 self._save(given.state, given.book, now_us)
             return given.answer.total, given.answer.have, given.answer.is_empty
         if what == "receive":
-            peer, incarnation, to, id, total = rest
+            cost, peer, incarnation, to, id, total = rest
             answer = Give("counter", 0, id, peer, incarnation, to, total, 0, False, 0, 0)
             taken: Any = (loans.receive_loan if self.is_bucket else transfers.receive)(
-                terms, state, book, answer, now_us
+                terms, state, book, answer, cost, now_us
             )
             if taken is None:
                 return (False,)
             if taken.gained:
                 self._save(taken.state, taken.book, now_us)
             return True, taken.gained, taken.have, taken.low
-        basis = (loans.loan_basis if self.is_bucket else transfers.basis)(terms, state, book, now_us)
         if what == "basis":
+            basis = (loans.loan_basis if self.is_bucket else transfers.basis)(terms, state, book, rest[0], now_us)
             return basis.id, basis.have, basis.rate, basis.low
         peer, incarnation, id = rest
         return (self.store.books.get(name, EMPTY).received.get((peer, incarnation, id), NOTHING),)
@@ -108,7 +108,7 @@ def item_of(terms: StrictTerms, step: tuple[Any, ...]) -> bytes:
         case "give":
             return terms.give(*rest)
         case "receive":
-            return terms.receive(*rest)
+            return terms.receive(*rest[1:])
         case "basis":
             return terms.basis()
     return terms.known(*rest)
@@ -196,11 +196,12 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
                 more = chance.randrange(most // 5)
                 quanta = more * terms.unit * terms.size if terms.algorithm in BUCKET_ALGORITHMS else 0
                 totals[life] = Gift(before.units + more, before.quanta + quanta)
-                step = ("receive", peer, incarnation, to, id, chance.choice([totals[life], before]))
+                cost = chance.choice([1, most // 4])
+                step = ("receive", cost, peer, incarnation, to, id, chance.choice([totals[life], before]))
             case 7:
                 step = ("known", *life)
             case _:
-                step = ("basis",)
+                step = ("basis", chance.choice([1, most // 4]))
         found.append((now_us, step))
     return found
 
@@ -218,7 +219,7 @@ def test_scripts_agree_with_the_pure_steps(valkey_server: Any, seed: int):
             client.set(f"{key}!m", never + encode_marker(marker, terms.horizon_us))
             pipeline = client.pipeline(transaction=False)
             for now_us, step in steps:
-                cost = step[1] if step[0] == "decide" else 0
+                cost = step[1] if step[0] in {"decide", "receive", "basis"} else 0
                 pipeline.evalsha(sha, 2, key, f"{key}c", item_of(packed, step), cost, now_us)
             pure = PureSteps(terms)
             for at, ((now_us, step), raw) in enumerate(zip(steps, pipeline.execute(), strict=True)):

@@ -62,12 +62,12 @@ class Windows:
         found = transfers.give(terms, state, book, ask, now_us)
         return found and Moved(found.state, found.book, 0, False, found.answer)
 
-    def receive(self, terms: Terms, state: Any, book: Book, answer: Give, now_us: int) -> Moved | None:
-        found = transfers.receive(terms, state, book, answer, now_us)
+    def receive(self, terms: Terms, state: Any, book: Book, answer: Give, cost: int, now_us: int) -> Moved | None:
+        found = transfers.receive(terms, state, book, answer, cost, now_us)
         return found and Moved(found.state, found.book, found.gained, found.low, None)
 
-    def basis(self, terms: Terms, state: Any, book: Book, now_us: int) -> Basis:
-        return transfers.basis(terms, state, book, now_us)
+    def basis(self, terms: Terms, state: Any, book: Book, cost: int, now_us: int) -> Basis:
+        return transfers.basis(terms, state, book, cost, now_us)
 
     def merge(
         self, terms: Terms, state: Any, book: Book, silent: tuple[str, ...], life: Life, cell: Cell, now_us: int
@@ -92,12 +92,12 @@ class Buckets:
         found = loans.give_loan(terms, state, book, ask, now_us)
         return found and Moved(found.state, found.book, 0, False, found.answer)
 
-    def receive(self, terms: Terms, state: Any, book: Book, answer: Give, now_us: int) -> Moved | None:
-        found = loans.receive_loan(terms, state, book, answer, now_us)
+    def receive(self, terms: Terms, state: Any, book: Book, answer: Give, cost: int, now_us: int) -> Moved | None:
+        found = loans.receive_loan(terms, state, book, answer, cost, now_us)
         return found and Moved(found.state, found.book, found.gained, found.low, None)
 
-    def basis(self, terms: Terms, state: Any, book: Book, now_us: int) -> Basis:
-        return loans.loan_basis(terms, state, book, now_us)
+    def basis(self, terms: Terms, state: Any, book: Book, cost: int, now_us: int) -> Basis:
+        return loans.loan_basis(terms, state, book, cost, now_us)
 
     def merge(
         self, terms: Terms, state: Any, book: Book, silent: tuple[str, ...], life: Life, cell: Cell, now_us: int

@@ -190,18 +190,20 @@ class SimulatedRegion:
         else:
             world.record.denied[self.name] += cost
         if taken.low and world.scenario.mode == "strict":
-            self.seek(node, name)
+            self.seek(node, name, cost)
         return taken.allowed
 
-    def seek(self, node: SimulatedNode, name: Name) -> None:
-        """Ask a peer for rights, if this node knows whom."""
+    def seek(self, node: SimulatedNode, name: Name, cost: int) -> None:
+        """Ask a peer for rights if there is too little for requests of ``cost``, and this node knows whom."""
         if not node.is_alive or name[1] != node.config.generation or not self.connect(node):
             return
         now_us = self.clock_us()
         terms = self.terms(node)
         state, book = self.store.load(name, now_us)
-        basis = self.trader().basis(terms, state, book, now_us)
-        peer = node.asker.whom(name, basis.id, dict(node.config.shares), now_us)
+        basis = self.trader().basis(terms, state, book, cost, now_us)
+        if not basis.low:
+            return
+        peer = node.asker.whom(name, basis.id, dict(node.config.shares), cost - basis.have, now_us)
         if peer is None:
             return
         life = self.world.last_known_life(self.name, peer)
@@ -220,19 +222,11 @@ class SimulatedRegion:
             sent_us=now_us,
         )
         look_again_us = node.asker.asked(name, ask, peer, now_us)
-        self.world.links.send(self.name, peer, self.world.regions[peer].asked, node.number, ask)
-        self.world.timeline.at(look_again_us - self.offset_us, self.seek_if_low, node, name)
+        self.world.links.send(self.name, peer, self.world.regions[peer].asked, node.number, cost, ask)
+        self.world.timeline.at(look_again_us - self.offset_us, self.seek, node, name, cost)  # it may get lost
 
-    def seek_if_low(self, node: SimulatedNode, name: Name) -> None:
-        """Look again after a question: it may have got lost."""
-        if not node.is_alive or name[1] != node.config.generation or not self.connect(node):
-            return
-        state, book = self.store.load(name, self.clock_us())
-        if self.trader().basis(self.terms(node), state, book, self.clock_us()).low:
-            self.seek(node, name)
-
-    def asked(self, from_node: int, ask: Ask) -> None:
-        """A peer's question arrives."""
+    def asked(self, from_node: int, cost: int, ask: Ask) -> None:
+        """A peer's question arrives; its node and the cost that it asks for are the asker's own notes."""
         node = self.any_node()
         if node is None or not self.connect(node):
             return
@@ -245,9 +239,10 @@ class SimulatedRegion:
             return
         self.store.save(name, moved.state, moved.book, self.engine.forget_us(terms, moved.state))
         node.asker.heard(name, ask)
-        self.world.links.send(self.name, ask.sender, self.world.regions[ask.sender].given, from_node, moved.answer)
+        asker = self.world.regions[ask.sender]
+        self.world.links.send(self.name, ask.sender, asker.given, from_node, cost, moved.answer)
 
-    def given(self, to_node: int, answer: Give) -> None:
+    def given(self, to_node: int, cost: int, answer: Give) -> None:
         """A peer's answer arrives; if the node that asked is gone, another one takes it."""
         node = self.nodes[to_node] if self.nodes[to_node].is_alive else self.any_node()
         if node is None or not self.connect(node):
@@ -256,7 +251,7 @@ class SimulatedRegion:
         name, now_us = (answer.key, node.config.generation), self.clock_us()
         terms = self.terms(node)
         state, book = self.store.load(name, now_us)
-        moved = self.trader().receive(terms, state, book, answer, now_us)
+        moved = self.trader().receive(terms, state, book, answer, cost, now_us)
         gained = 0
         if moved is not None:
             gained = moved.gained
@@ -265,7 +260,7 @@ class SimulatedRegion:
                 self.world.record.transfers.append((self.world.timeline.now_us, answer.sender, self.name, gained))
         node.asker.answered(name, answer, gained, now_us, is_bucket=isinstance(self.engine, Buckets))
         if moved is not None and moved.low:
-            self.seek(node, name)
+            self.seek(node, name, cost)
 
     def lose(self, store: SimulatedStore) -> None:
         """The server starts again with what ``store`` holds."""

@@ -19,6 +19,11 @@ def priced(params: bytes, cost: int, share: float) -> bytes:
     return bytes((params[0] | PRICED,)) + params[1:] + _PRICE.pack(cost, share)
 
 
+def price_of(params: bytes, cost: int) -> int:
+    """What a limit takes of a check of ``cost``."""
+    return int(_PRICE.unpack(params[-PRICE_BYTES:])[0]) if params[0] & PRICED else cost
+
+
 def is_priced(packed: bytes) -> bool:
     """Whether any limit of a check that ``domain.wire.encode_check`` packed has a price."""
     return any(params[0] & PRICED for params in params_in(packed))

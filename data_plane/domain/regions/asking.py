@@ -11,7 +11,8 @@ from data_plane.domain.regions.rules import Rules
 
 FIRST_RTT_US = 200_000
 PATIENCE_US = 1_000_000
-"""The longest that a peer that did not answer is passed over; for buckets how long one that had nothing to lend is."""
+"""The longest that a peer that did not answer is passed over; for buckets how long one that had nothing to lend is; and
+the time between questions that are asked in vain as far as one knows: there may be news."""
 
 Name = tuple[str, int]
 """A counter and its generation."""
@@ -50,12 +51,15 @@ class Asker:
         """The round trip as measured, smoothed."""
         return self._rtt_us.get(peer, FIRST_RTT_US)
 
-    def whom(self, name: Name, id: int, shares: Mapping[str, int], now_us: int) -> str | None:
-        """The peer to ask now for rights of this counter, or nobody. ``shares`` tell what unheard peers may have."""
+    def whom(self, name: Name, id: int, shares: Mapping[str, int], missing: int, now_us: int) -> str | None:
+        """The peer to ask now for rights of this counter, or nobody. ``shares`` tell what unheard peers may have.
+
+        ``missing`` units are too few here for the request that wants them.
+        """
         quest = self._quest(name, id)
+        if self.is_waiting(name, id, now_us):
+            return None
         if quest.asked is not None:
-            if now_us < quest.asked_us + 2 * self.rtt_us(quest.asked):
-                return None
             unanswered = quest.unanswered.get(quest.asked, 0)
             patience_us = min(PATIENCE_US, self.rtt_us(quest.asked) << unanswered)
             quest.passed_over_until_us[quest.asked] = now_us + patience_us
@@ -64,9 +68,22 @@ class Asker:
         candidates = [peer for peer in self._peers if self._may_have(quest, peer, now_us)]
         if not candidates:
             return None
-        if self._rules.richest_first:
-            return max(candidates, key=lambda peer: quest.have.get(peer, shares.get(peer, 0)))
-        return candidates[0]
+        have = {peer: quest.have.get(peer, shares.get(peer, 0)) for peer in candidates}
+        in_vain = sum(have.values()) < missing and self._rules.seldom_in_vain
+        if in_vain and now_us < quest.asked_us + PATIENCE_US:
+            return None
+        return max(candidates, key=have.__getitem__) if self._rules.richest_first else candidates[0]
+
+    def is_waiting(self, name: Name, id: int, now_us: int) -> bool:
+        """Whether a question on this counter is open."""
+        quest = self._quests.get(name, {}).get(id)
+        return quest is not None and quest.asked is not None and now_us < quest.asked_us + 2 * self.rtt_us(quest.asked)
+
+    def passed_over_until_us(self, name: Name, id: int) -> int | None:
+        """When who did not answer may be asked again; ``None`` where all have answered, that they have none."""
+        quest = self._quest(name, id)
+        times = [until_us for peer, until_us in quest.passed_over_until_us.items() if peer not in quest.silent]
+        return min(times, default=None)
 
     def asked(self, name: Name, ask: Ask, peer: str, now_us: int) -> int:
         """Note that the question goes out; when to look again if no answer came."""

@@ -160,8 +160,13 @@ def give_loan(terms: Terms, state: Loan | None, book: Book, ask: Ask, now_us: in
     return LoanGiven(current, book, answer)
 
 
-def receive_loan(terms: Terms, state: Loan | None, book: Book, answer: Give, now_us: int) -> LoanReceived | None:
-    """Add what is new of a loan of this epoch; ``None`` for any other generation, incarnation or epoch."""
+def receive_loan(
+    terms: Terms, state: Loan | None, book: Book, answer: Give, cost: int, now_us: int
+) -> LoanReceived | None:
+    """Add what is new of a loan of this epoch; ``None`` for any other generation, incarnation or epoch.
+
+    ``cost`` is what the request wants that made the region ask: less than that is low.
+    """
     rules = terms.rules
     if rules.generation_checked and answer.generation != terms.generation:
         return None
@@ -181,19 +186,18 @@ def receive_loan(terms: Terms, state: Loan | None, book: Book, answer: Give, now
         if rules.gifts_remembered:
             book = book._replace(received=with_entry(book.received, life, answer.total, current.epoch - 1))
     left = current.level // quantum(terms)
-    return LoanReceived(current, book, gained, left, left < _low_water(terms, current, 1, now_us))
+    return LoanReceived(current, book, gained, left, left < _low_water(terms, current, cost, now_us))
 
 
-def loan_basis(terms: Terms, state: Loan | None, book: Book, now_us: int) -> Basis:
-    """What to ask with, now: ``have`` is capacity."""
+def loan_basis(terms: Terms, state: Loan | None, book: Book, cost: int, now_us: int) -> Basis:
+    """What to ask with, now, for a request of ``cost``: ``have`` is capacity."""
     current = advanced(terms, state, now_us)
     received = book_of(book, terms.incarnation).received
     known = tuple((donor, life, gift) for (donor, life, id), gift in received.items() if id == current.epoch)
     left = current.level // quantum(terms)
     rate = per_second(current.pace, now_us)
-    return Basis(
-        current.epoch, capacity_now(terms, current), rate, known, low=left < _low_water(terms, current, 1, now_us)
-    )
+    low = left < _low_water(terms, current, cost, now_us)
+    return Basis(current.epoch, capacity_now(terms, current), rate, known, low)
 
 
 def forget_loan_us(terms: Terms, state: Loan) -> int:

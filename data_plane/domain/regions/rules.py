@@ -64,6 +64,8 @@ class Rules:
     """Ask who is known to have most."""
     silence_after_empty: bool = True
     """Who had nothing to give is not asked again under that id until there is news."""
+    seldom_in_vain: bool = True
+    """Where all together have less than a request wants, as last heard, somebody is asked once a second at most."""
     gives_half: bool = True
     """A donor keeps half."""
 

@@ -75,8 +75,11 @@ def give(terms: Terms, state: Rights | None, book: Book, ask: Ask, now_us: int) 
     return Given(current, book, answer)
 
 
-def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, now_us: int) -> Received | None:
-    """Take what is new in ``answer``; ``None`` when it is for another generation, incarnation or a bygone id."""
+def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, cost: int, now_us: int) -> Received | None:
+    """Take what is new in ``answer``; ``None`` when it is for another generation, incarnation or a bygone id.
+
+    ``cost`` is what the request wants that made the region ask: less than that is low.
+    """
     rules = terms.rules
     if rules.generation_checked and answer.generation != terms.generation:
         return None
@@ -97,18 +100,19 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, now_us
         if rules.gifts_remembered:
             book = book._replace(received=with_entry(book.received, life, answer.total, current.id - 1))
     have = spare(terms, current, now_us)
-    low = have < low_water(terms, current, 1, now_us)
+    low = have < low_water(terms, current, cost, now_us)
     return Received(current, book, gained, max(0, have), low)
 
 
-def basis(terms: Terms, state: Rights | None, book: Book, now_us: int) -> Basis:
-    """What to ask with, now."""
+def basis(terms: Terms, state: Rights | None, book: Book, cost: int, now_us: int) -> Basis:
+    """What to ask with, now, for a request of ``cost``."""
     current = rolled(terms, state, now_us)
     asks_id = scarcest_id(terms, current)
     received = book_of(book, terms.incarnation).received
     known = tuple((donor, life, gift) for (donor, life, id), gift in received.items() if id == asks_id)
     have = max(0, spare(terms, current, now_us))
-    return Basis(asks_id, have, demand(terms, current, now_us), known, low=have < low_water(terms, current, 1, now_us))
+    low = have < low_water(terms, current, cost, now_us)
+    return Basis(asks_id, have, demand(terms, current, now_us), known, low)
 
 
 def _moved(state: Rights, id: int, units: int) -> Rights:

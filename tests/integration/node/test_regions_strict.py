@@ -61,6 +61,35 @@ async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_sto
         assert (await regions.remaining("us-east"))["exact"] == 499_900
 
 
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
+async def test_costly_requests_get_the_rights_that_they_want(tmp_path, start_store, algorithm):
+    """What is left of a share is less than a request costs, and enough for any round trip."""
+    members = {"burst": 1_000} if "bucket" in algorithm else {}
+    limits = [strict(1, "exact", 1_000, algorithm=algorithm, **members)]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        for cost, given in ((300, 1), (300, 2), (150, 3)):
+            async with asyncio.timeout(20):
+                while not await regions.allowed("us-east", cost):
+                    await asyncio.sleep(0.02)
+            assert (await regions.remaining("us-east"))["exact"] <= 1_000 - 300 * min(given, 2)
+        assert not await regions.allowed("us-east", 300)
+
+
+async def test_when_all_is_used_nobody_is_told_to_come_back_at_once(tmp_path, start_store):
+    limits = [strict(1, "exact", 10, algorithm="fixed_window")]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        assert await drained(regions, "us-east", 10) == 10
+
+        async def is_told_to_wait():
+            return (await regions.check("us-east"))["retry_after_s"] > 5
+
+        await regions.until(is_told_to_wait)
+        questions = (await regions.status("us-east"))["rights"]["asked"]
+        assert await regions.drain("us-east", 50) == 0
+        assert (await regions.check("us-east"))["retry_after_s"] > 5
+        assert (await regions.status("us-east"))["rights"]["asked"] == questions, "nothing is left to ask for"
+
+
 async def test_a_cut_takes_what_a_region_may_ask_for_and_nothing_else(tmp_path, start_store):
     async with regions_running(
         tmp_path, start_store, [strict(1, "exact", 90, THREE, algorithm="fixed_window")], THREE
