@@ -13,6 +13,8 @@ MAX_ASKS = 500
 MAX_KEY_BYTES = 1_024
 MAX_UNITS = 2**47
 """No figure of a message is larger: what a region can own of one limit is far below."""
+MAX_QUANTA = 2**53
+"""Up to here doubles are exact: nobody gives more tokens than that to one peer in an epoch."""
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):

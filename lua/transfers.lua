@@ -10,6 +10,7 @@
 -- next write.
 local BOOK = 72
 local GIVEN, RECEIVED = 1, 2
+local MAX_UNITS, MAX_QUANTA = 140737488355328, 9007199254740992
 
 local function book_load(key, t)
   local raw = call('GET', key .. '!')
@@ -94,7 +95,9 @@ local function loan_give(key, t, entries, ask)
   local s = loan_load(key, t)
   local total, quanta = book_known(entries, GIVEN, ask.name, ask.incarnation, ask.id)
   local knows_all = total == ask.units and quanta == ask.quanta
-  local units = knows_all and ask.id == s.epoch and loan_size(t, s, ask.have, ask.rate) or 0
+  -- All that was ever given must be said exactly, in doubles.
+  local sayable = quanta + s.level < MAX_QUANTA and total + t.size < MAX_UNITS
+  local units = knows_all and sayable and ask.id == s.epoch and loan_size(t, s, ask.have, ask.rate) or 0
   if units > 0 then
     -- Rounded up, so that what stays fits into the capacity that stays. In two steps, because the product may be large.
     local capacity = loan_capacity(t, s)

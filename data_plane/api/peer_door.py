@@ -13,6 +13,7 @@ from contract.credentials import is_signed_by
 from contract.rights import (
     MAX_ASKS,
     MAX_KEY_BYTES,
+    MAX_QUANTA,
     MAX_UNITS,
     RIGHTS_VERSION,
     Ask,
@@ -152,6 +153,6 @@ def _is_plausible(ask: Ask) -> bool:
         0 < len(ask.key) <= MAX_KEY_BYTES
         and 0 <= ask.id < 2**47
         and 0 <= ask.to_incarnation < 2**32
-        and 0 <= ask.quanta < 2**50
+        and 0 <= ask.quanta < MAX_QUANTA
         and all(0 <= figure < MAX_UNITS for figure in (ask.units, ask.have, ask.rate))
     )

@@ -16,10 +16,11 @@ from data_plane.domain.load.wire import price_of
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
+from data_plane.domain.regions.book import NOTHING
 from data_plane.domain.regions.book import Gift as Total
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
-from data_plane.domain.regions.limits import most_units, whole_shares
+from data_plane.domain.regions.limits import most_units, quanta_in_unit, whole_shares
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, known_gift, received
 from data_plane.services.count_store import UnreachablePeerError
@@ -241,8 +242,7 @@ class RightsDesk:
                 raise outcome
 
     async def _take(self, question: _Question, gifts: Gifts, gift: Gift, asked_us: int) -> None:
-        most = most_units(question.limit.rule)
-        if gift.id != question.ask.id or gift.units > most:
+        if not _is_plausible(question, gifts, gift):
             self.tally.refused["implausible_gift"] += 1
             return
         total = Total(gift.units, gift.quanta)
@@ -284,6 +284,14 @@ class RightsDesk:
             self._swept_us = now_us
             self._asker.forget_idle(now_us - FORGET_AFTER_US)
             self._low.forget(now_us)
+
+
+def _is_plausible(question: _Question, gifts: Gifts, gift: Gift) -> bool:
+    """Whether anybody can have had what is new in a gift: all that was ever given may be more, rights come and go."""
+    ask, limit = question.ask, question.limit
+    known = Total(ask.units, ask.quanta) if gifts.incarnation == ask.to_incarnation else NOTHING
+    units, quanta = gift.units - known.units, gift.quanta - known.quanta
+    return gift.id == ask.id and units <= most_units(limit.rule) and quanta <= units * quanta_in_unit(limit.rule)
 
 
 def _name(key: bytes) -> tuple[str, int]:

@@ -84,6 +84,13 @@ def most_units(rule: LimitRule) -> int:
     return max([whole, *(sum(step.shares.values()) for step in rule.steps)])
 
 
+def quanta_in_unit(rule: LimitRule) -> int:
+    """Quanta of tokens in a unit of a bucket; 0 for windows, whose rights are units alone."""
+    if rule.algorithm not in BUCKET_ALGORITHMS:
+        return 0
+    return reduced_rate(rule.limit, nominal_window_us(rule))[1] * capacity(rule)
+
+
 def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
     old, new = (rule.limit, whole.limit)
     if rule.algorithm in BUCKET_ALGORITHMS:

@@ -7,6 +7,7 @@ burst + rate x t. Loans end with the epoch; the lender takes its capacity back a
 
 from typing import NamedTuple
 
+from contract.rights import MAX_QUANTA, MAX_UNITS
 from data_plane.domain.regions.book import NOTHING, Book, Gift, Life, book_of, with_entry
 from data_plane.domain.regions.frame import id_at, start_us
 from data_plane.domain.regions.messages import Ask, Give
@@ -132,7 +133,8 @@ def give_loan(terms: Terms, state: Loan | None, book: Book, ask: Ask, now_us: in
     total = book.given.get(to, NOTHING)
     knows_all = total == (ask.known if ask.to_incarnation == terms.incarnation else NOTHING)
     units = 0
-    if ask.id == current.epoch and (knows_all or not terms.rules.known_checked):
+    sayable = total.quanta + current.level < MAX_QUANTA and total.units + terms.size < MAX_UNITS
+    if ask.id == current.epoch and sayable and (knows_all or not terms.rules.known_checked):
         units = _loan_size(terms, current, ask, now_us)
     gift = Gift(units)
     if units:

@@ -1,0 +1,108 @@
+"""What a region takes of a peer's word on rights, over a store that plays its part."""
+
+import asyncio
+import contextlib
+import struct
+
+import pytest
+
+from contract.config import Plan, Region
+from contract.rights import Gift, Gifts
+from data_plane.domain.config_set import ConfigSet
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.outcome import Outcome
+from data_plane.domain.wire import figures_of
+from data_plane.services.rights import RightsDesk
+from tests.servers.node import document_of, rule
+
+NOW_US = 1_700_000_000_000_000
+OWN_LIFE, LIFE = 5, 7
+BUCKET = {"algorithm": "token_bucket", "burst": 100, "window_us": 1_000_000}
+UNIT = 10_000 * 100
+"""Quanta in a unit: 100 a second are one in 10,000 us, and 100 of them fit."""
+
+
+class FixedClock:
+    def now_us(self):
+        return NOW_US
+
+
+class Store:
+    """Has too little, knows of ``known`` (units, quanta), and takes what comes."""
+
+    def __init__(self, known):
+        self.known = known
+        self.taken = []
+
+    def submit(self, check):
+        outcomes = [self._step(int(struct.unpack_from("<d", item, 9)[0]), item) for item in check.params]
+        check.done(figures_of(NOW_US, outcomes), 1, NOW_US)
+
+    def _step(self, step, item):
+        if step == 3:  # basis: nothing there, low; the id is the epoch of now
+            return Outcome(True, 1, 50, 0, NOW_US // 600_000_000)
+        if step == 4:  # known
+            return Outcome(True, *self.known, 0, OWN_LIFE)
+        self.taken.append(item)
+        return Outcome(True, 1, 200, 0, 1)
+
+
+class Transport:
+    """Answers with one gift; ``gift`` is all that was ever given."""
+
+    def __init__(self, gift):
+        self.gift = gift
+        self.asked = asyncio.Event()
+
+    async def ask(self, to_region, url, asks):
+        self.asked.set()
+        ask = asks.asks[0]
+        return Gifts(
+            region=to_region, incarnation=LIFE, to_incarnation=asks.incarnation, sent_at=NOW_US / 1e6,
+            gifts=(Gift(ask.key, ask.id, *self.gift, 10, False),),
+        )  # fmt: skip
+
+
+async def taken(known, gift):
+    """Whether the store was handed a gift, and what was refused."""
+    strict = rule(1, "exact", 100, mode="strict", shares={"us-east": 50, "eu-west": 50}, **BUCKET)
+    regions = [Region(region="us-east"), Region(region="eu-west", peer_url="http://west")]
+    config = ConfigSet.empty().with_changes(map(document_of, [Plan(plan="p", limits=(strict,)), *regions]))
+    index = RuleIndex.of("us-east", config)
+    store, transport = Store(known), Transport(gift)
+    desk = RightsDesk("us-east", store, transport, FixedClock(), lambda: index, lambda: 1)
+    desk._lives["eu-west"] = LIFE
+    work = asyncio.create_task(desk.run())
+    desk.low(b"{acme}1", 1)
+    async with asyncio.timeout(5):
+        await transport.asked.wait()
+        await asyncio.gather(*desk._under_way)
+    work.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+    await desk.stop()
+    return len(store.taken), dict(desk.tally.refused)
+
+
+@pytest.mark.parametrize(
+    ("known", "gift"),
+    [
+        ((0, 0), (40, 40 * UNIT)),
+        ((80, 80 * UNIT), (120, 120 * UNIT)),  # lent, lent back and lent again: more in all than there ever is at once
+        ((10**9, 10**9 * UNIT), (10**9 + 50, 10**9 * UNIT)),
+    ],
+)
+async def test_what_is_new_in_a_gift_is_taken_however_much_was_given_before(known, gift):
+    assert await taken(known, gift) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("known", "gift"),
+    [
+        ((0, 0), (101, 0)),
+        ((80, 0), (181, 0)),
+        ((80, 0), (90, 10 * UNIT + 1)),
+    ],
+)
+async def test_what_nobody_can_have_had_to_give_is_refused(known, gift):
+    assert await taken(known, gift) == (0, {"implausible_gift": 1})
