@@ -50,7 +50,10 @@ class Peering:
         key = region_private_key(settings.region_credential.get_secret_value())
         self._wire = HttpPeers(settings.region, key, self._public_keys)
         self.desk = RightsDesk(settings.region, store, self._wire, clock, index, self._revision)
-        self.standings = Standings(self._life, clock, self.desk.horizon_us, lambda: index().book)
+        refused = self.desk.tally.refused
+        self.standings = Standings(
+            self._life, clock, self.desk.horizon_us, lambda: refused["marker"], lambda: index().book
+        )
         counts = RedisCountStore(store, settings.node)
         self._tally = ReconcileTally()
         self._hearing = Hearing(settings.region, counts, clock, index, self._tally, self.standings.hear)

@@ -1,7 +1,8 @@
 """Which life of its store a region is in: every connection joins it before it carries a decision.
 
 A server that started again, or another one in its place, may have forgotten what strict limits admitted. Its run id
-says so, and the first node to connect begins a new life there (``lua/marker.lua``) before anything else is sent.
+says so, and the first node to connect begins a new life there (``lua/marker.lua``) before anything else is sent. So
+does a node that is refused because there is no marker any more.
 """
 
 from collections.abc import Awaitable, Callable
@@ -58,6 +59,18 @@ class RedisLife:
             self.new_lives += 1
             log.warning("store_lost", incarnation=incarnation, run_id=facts.run_id)
         self._run_id, self.incarnation = facts.run_id, incarnation
+
+    async def rejoin(self) -> None:
+        """Begin a new life where the marker is gone and connections go on (``FLUSHALL``)."""
+        if self._store is None:
+            return
+        try:
+            if await self._store.execute("GET", MARKER) is None:
+                [info] = await self._store.info()
+                facts = ServerFacts(run_id=info["run_id"], maxmemory_policy=info.get("maxmemory_policy", ""))
+                await self.join(self._store.execute, facts)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
 
     def watch(self, store: RedisCounterStore) -> None:
         """The store whose connections join by this; it needs them to be made, so it comes later."""

@@ -35,20 +35,28 @@ class StoreLife(Protocol):
         """
         ...
 
+    async def rejoin(self) -> None:
+        """Where the store refuses strict limits because it forgot all, begin anew. Raises ``StoreUnavailableError``."""
+        ...
+
 
 class Standings:
     """Binds limits by how this region stands, and answers from when on a cut holds.
 
     ``life`` is ``None`` where rights do not move (a Cluster): there ``strict`` limits are quotas. ``in_force`` is the
     rulebook by which decisions are made; it may differ from the one of the configuration by switches that have ended.
+    ``refusals`` counts how often the store refused a strict limit.
     """
 
     def __init__(
-        self, life: StoreLife | None, clock: Clock, horizon_us: Callable[[], int], in_force: Callable[[], Rulebook]
-    ) -> None:
+        self, life: StoreLife | None, clock: Clock, horizon_us: Callable[[], int], refusals: Callable[[], int],
+        in_force: Callable[[], Rulebook],
+    ) -> None:  # fmt: skip
         self._life = life
         self._clock = clock
         self._horizon_us = horizon_us
+        self._refusals = refusals
+        self._refused = 0
         self._in_force = in_force
         self._book: Rulebook | None = None
         self._standing = Standing()
@@ -104,6 +112,7 @@ class Standings:
                 if ack.effective:
                     await say(ack)
             await self._keep_horizon()
+            await self._join_again()
 
     async def _keep_horizon(self) -> None:
         life, horizon_us = self._life, self._horizon_us()
@@ -114,6 +123,16 @@ class Standings:
             await life.confirm()
         except StoreUnavailableError as error:
             log.info("horizon_not_kept", reason=error.reason)
+
+    async def _join_again(self) -> None:
+        refused = self._refusals()
+        if self._life is None or refused == self._refused:
+            return
+        try:
+            await self._life.rejoin()
+            self._refused = refused
+        except StoreUnavailableError as error:
+            log.warning("store_not_joined", reason=error.reason)
 
     def _stand(self, standing: Standing) -> None:
         self._standing = standing

@@ -6,6 +6,7 @@ import time
 
 import httpx
 import pytest
+import redis
 
 from contract.config import Ack, Client, Plan
 from data_plane.node import Node
@@ -61,7 +62,7 @@ async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_sto
         assert (await regions.remaining("us-east"))["exact"] == 499_900
 
 
-@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
+@pytest.mark.parametrize("algorithm", ["fixed_window", "token_bucket"])
 async def test_costly_requests_get_the_rights_that_they_want(tmp_path, start_store, algorithm):
     """What is left of a share is less than a request costs, and enough for any round trip."""
     members = {"burst": 1_000} if "bucket" in algorithm else {}
@@ -138,6 +139,29 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
         await regions.until(is_new)
         assert (await regions.remaining("eu-west"))["exact"] == 0
         await regions.until(owns, 10)
+
+
+@pytest.mark.parametrize("young", [True, False])
+async def test_a_store_that_was_flushed_is_joined_again_without_a_new_connection(tmp_path, start_store, young):
+    members = {} if young else {"since_us": 1, "window_us": 4_000_000}
+    limits = [strict(1, "exact", 100, algorithm="fixed_window", **members)]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        await regions.until(lambda: regions.allowed("eu-west"))
+        node = regions.nodes["eu-west"][0]
+        connects = node._store.stats.connects
+        with redis.Redis.from_url(regions.stores["eu-west"].url) as store:
+            store.flushall()
+        assert not await regions.allowed("eu-west")
+
+        async def is_new():
+            return node._peering._life.new_lives == 1
+
+        await regions.until(is_new)
+        if not young:
+            assert (await regions.remaining("eu-west"))["exact"] == 0
+        await regions.until(lambda: regions.allowed("eu-west"))
+        assert node._store.stats.connects == connects
+        assert (await regions.status("eu-west"))["rights"]["refused"]["marker"] > 0
 
 
 async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store(tmp_path, valkey_url):
