@@ -1,16 +1,13 @@
 """The Python client against a real node: decisions, micro-batches, leases and reservations."""
 
 import asyncio
-import multiprocessing
 import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.clients.conftest import config
-from tests.clients.spender import spend
 from tidegate_client import AsyncTidegate, Check, InvalidCheckError, Options, Tidegate
 
 KEY = "tg_acme"
@@ -179,44 +176,6 @@ def test_threads_share_one_client(start_node):
         assert sum(answer.allowed for answer in answers) <= 500
         with one.reserve(0, api_key=KEY) as held:
             assert held.allowed
-
-
-def test_clients_that_are_killed_lose_what_they_held_and_nothing_more_is_admitted(start_node):
-    limit = 3_000
-    node = start_node(config(limit))
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for _ in range(3):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=spend, args=(node.url, theirs), daemon=True)
-        process.start()
-        pipes.append(ours)
-        processes.append(process)
-    admitted, denied = 0, 0
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and denied < 3:
-        for pipe in pipes[:]:
-            while pipe in pipes and pipe.poll():
-                try:
-                    told = pipe.recv()
-                except EOFError:
-                    pipes.remove(pipe)
-                    continue
-                admitted, denied = admitted + told, denied + (not told)
-        if admitted > limit // 3 and processes[0].is_alive():
-            os.kill(processes[0].pid, signal.SIGKILL)
-    for process in processes[1:]:
-        os.kill(process.pid, signal.SIGKILL)
-    for process in processes:
-        process.join(10)
-    for pipe in pipes:
-        while pipe.poll():
-            try:
-                admitted += pipe.recv()
-            except EOFError:
-                break
-    # Whoever is killed may have admitted one more than it told.
-    assert limit // 3 < admitted <= limit
 
 
 def test_a_fork_begins_afresh(start_node):
