@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from data_plane.adapters.snapshot_file import SnapshotFile
 from tests.servers.stack import ADMIN_TOKEN, Stack, arguments, kill, left_behind, stack_options, still_running, wait_for
 from tidegate.stack.child import Child
 from tidegate.stack.layout import StackOptions
@@ -127,10 +128,14 @@ def test_control_plane_may_die_and_decisions_go_on(start_stack: StartStack, tmp_
 
     node = stack.part("data-plane", here.name)
     restarted = stack.again(node, tmp_path / "node.log")
+    snapshot = SnapshotFile(Path(node.environ()["TIDEGATE_SNAPSHOT_FILE"]))
+    wait_for(lambda: _revision_in(snapshot) == revision, 30, "the node to have written what it enforces")
     kill(node)
     restarted.start()
     try:
         wait_for(lambda: _is_ready(here.url), 30, "the node to serve from its snapshot")
+        # while nobody listened here the other region may have fallen silent: its share is kept until it is heard again
+        stack.settle(here, key, 90, timeout_s=30)
         decision = _check(stack, key, cost=1)
         assert (decision["remaining"], decision["revision"], decision["degraded"]) == (89, revision, False)
         stack.settle(there, key, 89)
@@ -157,6 +162,11 @@ def _check(stack: Stack, key: str, cost: int) -> dict[str, object]:
     decision = answer.json()
     assert isinstance(decision, dict)
     return decision
+
+
+def _revision_in(file: SnapshotFile) -> int:
+    snapshot = file.load()
+    return 0 if snapshot is None else snapshot.revision
 
 
 def _is_ready(url: str) -> bool:
