@@ -1,9 +1,12 @@
--- Consumes without asking whether it fits: what a node admitted while the store was away.
+-- Consumes without asking whether it fits: what a node admitted while the store was away, or what a reservation cost
+-- beyond its estimate. A charge with a name that comes again, because its answer was lost or its node died, takes nothing.
 --
 -- KEYS[1]  the dirty set
--- KEYS[2+] counters
--- ARGV[i]  for counter i: cost (double), then its rule as decide.lua takes it
--- Reply    how many counters were charged
+-- KEYS[2]  the charge's own key, in the same slot: there once it has been done
+-- KEYS[3+] counters
+-- ARGV[1]  for how long the charge is remembered, in milliseconds; 0: it has no name, and KEYS[2] is left alone
+-- ARGV[i]  for counter i + 1: cost (double), then its rule as decide.lua takes it
+-- Reply    how many counters were charged; -1 when it had been done before
 -- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold. A window is charged up to 64
 -- times its limit: more would neither fit its state nor be believed by peers.
 local MOST_TIMES = 64
@@ -58,8 +61,15 @@ local function charged_window(algorithm, key, shared, limit, b, c, cost)
   return value, ttl, marks
 end
 
+local remembered_ms = tonumber(ARGV[1])
+if remembered_ms > 0 then
+  if call('GET', KEYS[2]) then
+    return -1
+  end
+  call('SET', KEYS[2], '', 'PX', remembered_ms)
+end
 local charged = 0
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   local cost, rule, a, b, c, from = unpack('<dBddd', ARGV[i - 1])
   local algorithm, shared = rule % 8, rule % 32 >= 16
   local value, ttl, marks, _

@@ -1,6 +1,6 @@
 -- Returns what a check consumed in this slot, because the same check was denied in another (Redis Cluster), or what a
 -- caller hands back. What is no longer counted is left alone: the error is under-admission, never over-admission.
--- A give-back that comes again, because its answer was lost, credits nothing.
+-- A give-back that comes again, because its answer was lost or its node died, credits nothing.
 --
 -- KEYS[1]  the dirty set
 -- KEYS[2]  the give-back's own key, in the same slot: there once it has been done
@@ -8,7 +8,7 @@
 -- ARGV[1]  now_us as decide.lua answered: when it was consumed, which says what window or entry was charged
 -- ARGV[2]  the check, as decide.lua took it
 -- ARGV[3]  for how long the give-back is remembered, in milliseconds
--- Reply    how many counters were credited
+-- Reply    how many counters were credited; -1 when it had been done before
 -- Were the store's clock to step back across a window's end between two charges, the credit could go to the window
 -- before the one charged; no other order of events credits what was not taken.
 local function credit_window(raw, shared, id, cost)
@@ -76,7 +76,7 @@ local function credit_rights(key, algorithm, packed, at, cost)
 end
 
 if call('GET', KEYS[2]) then
-  return 0
+  return -1
 end
 call('SET', KEYS[2], '', 'PX', tonumber(ARGV[3]))
 local charged_us = tonumber(ARGV[1])

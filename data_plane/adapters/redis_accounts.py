@@ -10,6 +10,9 @@ from data_plane.services.last_resort import Charge
 from data_plane.services.ports import StoreUnavailableError
 from lua import charge_script
 
+UNNAMED = 0
+"""What is owed for an outage is not remembered by the store: charging it twice would admit less, never more."""
+
 
 class RedisAccounts:
     """Port ``Accounts``. One call a slot, so it works on a Cluster as well."""
@@ -24,8 +27,11 @@ class RedisAccounts:
             groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
         try:
             for dirty, group in groups.items():
-                keys = [dirty, *(charge.key for charge in group)]
-                arguments = [encode_charge(charge.params, charge.cost) for charge in group]
+                keys = [dirty, dirty, *(charge.key for charge in group)]
+                arguments: list[bytes | int] = [
+                    UNNAMED,
+                    *(encode_charge(charge.params, charge.cost) for charge in group),
+                ]
                 await self._store.call_script(charge_script(), keys, arguments)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error

@@ -1,7 +1,7 @@
 """The store's side of leases and reservations, by ``lua/give_back.lua`` and ``lua/charge.lua``.
 
-A Cluster takes one call for each slot group. What a crash between two calls leaves undone stays consumed: the error is
-under-admission.
+A Cluster takes one call for each slot group, and each call notes in its own slot that it was made: what a crash or a
+lost answer leaves undone is done by the next try, and what was done is not done twice.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from lua import charge_script, give_back_script
 
 _SLACK_MS = 60_000
 """A hold's end is remembered a little longer than the hold may live: nodes' clocks differ, and calls are retried."""
+_DONE_BEFORE = -1
 
 
 class RedisHoldStore:
@@ -27,7 +28,7 @@ class RedisHoldStore:
         self._store = store
 
     async def settle_once(self, hold: Hold, cost: int, remember_ms: int) -> int | None:
-        """Note the cost at which a hold was settled; the one noted before, if it was settled already."""
+        """Note the cost at which a hold is settled; the one noted before, if there is one."""
         name = b"tg:settled:" + hold.id.hex().encode()
         with _faults_translated():
             if await self._store.execute("SET", name, cost, "NX", "PX", remember_ms + _SLACK_MS):
@@ -37,35 +38,51 @@ class RedisHoldStore:
 
     async def give_back(self, hold: Hold, cost: int, remember_ms: int) -> bool:
         """Return ``cost`` to every counter that gave it, once; whether any took it."""
-        credited = 0
-        for dirty, places in self._groups(hold):
-            own = give_back_key(hold.keys[places[0]], hold.id)
-            check = encode_check(cost, [hold.params[at] for at in places])
-            keys = [dirty, own, *(hold.keys[at] for at in places)]
-            arguments: list[bytes | int] = [hold.charged_us, check, remember_ms + _SLACK_MS]
-            with _faults_translated():
-                credited += int(await self._store.call_script(give_back_script(), keys, arguments))
-        return credited > 0
+        return any(credited > 0 for credited in await self._give_back(hold, cost, remember_ms))
 
-    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> None:
-        """Give back or charge the difference. A log holds whole entries: there the new one goes in first."""
+    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> bool:
+        """Give back or charge the difference, each part once. A log holds whole entries: the new one goes in first.
+
+        Whether this call did the last part: of several calls, wherever others ended, exactly one does.
+        """
         taken = hold.units * hold.unit_cost
         logs, others = _parted(hold)
+        done: list[int] = []
         if logs.keys:
             if cost:
-                await self._charge(logs, cost)
-            await self.give_back(logs, taken, remember_ms)
+                done += await self._charge(logs, cost, remember_ms)
+            done += await self._give_back(logs, taken, remember_ms)
         if others.keys and cost < taken:
-            await self.give_back(others, taken - cost, remember_ms)
+            done += await self._give_back(others, taken - cost, remember_ms)
         elif others.keys:
-            await self._charge(others, cost - taken)
+            done += await self._charge(others, cost - taken, remember_ms)
+        return done[-1] != _DONE_BEFORE
 
-    async def _charge(self, hold: Hold, cost: int) -> None:
-        for dirty, places in self._groups(hold):
-            keys = [dirty, *(hold.keys[at] for at in places)]
-            charges = [encode_charge(hold.params[at], cost) for at in places]
-            with _faults_translated():
-                await self._store.call_script(charge_script(), keys, charges)
+    async def _give_back(self, hold: Hold, cost: int, remember_ms: int) -> list[int]:
+        return [
+            await self._call(
+                give_back_script(), hold, dirty, hold.id, places,
+                [hold.charged_us, encode_check(cost, [hold.params[at] for at in places]), remember_ms + _SLACK_MS],
+            )
+            for dirty, places in self._groups(hold)
+        ]  # fmt: skip
+
+    async def _charge(self, hold: Hold, cost: int, remember_ms: int) -> list[int]:
+        return [
+            await self._call(
+                charge_script(), hold, dirty, hold.id + b"+", places,
+                [remember_ms + _SLACK_MS, *(encode_charge(hold.params[at], cost) for at in places)],
+            )
+            for dirty, places in self._groups(hold)
+        ]  # fmt: skip
+
+    async def _call(
+        self, script: str, hold: Hold, dirty: bytes, id: bytes, places: list[int], arguments: list[bytes | int]
+    ) -> int:
+        """How many counters changed, or ``_DONE_BEFORE``."""
+        keys = [dirty, give_back_key(hold.keys[places[0]], id), *(hold.keys[at] for at in places)]
+        with _faults_translated():
+            return int(await self._store.call_script(script, keys, arguments))
 
     def _groups(self, hold: Hold) -> Iterator[tuple[bytes, list[int]]]:
         groups: dict[bytes, list[int]] = {}

@@ -44,11 +44,15 @@ class HoldStore(Protocol):
         ...
 
     async def settle_once(self, hold: Hold, cost: int, remember_ms: int) -> int | None:
-        """Note, for all nodes, the cost at which a hold is settled; the one noted before, if there is one."""
+        """Note, for all nodes, the cost at which a hold is settled; the one noted before, if there is one. Whether the
+        counters follow it already is not said: who noted it may have died before they did.
+        """
         ...
 
-    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> None:
-        """Let the hold count as ``cost`` instead of what was taken."""
+    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> bool:
+        """Let the hold count as ``cost`` instead of what was taken, once, even when asked again. Whether this call
+        ended it: of all calls for a hold one does.
+        """
         ...
 
 
@@ -163,12 +167,13 @@ class Holds:
         before = await self._ended.settle_once(hold, cost, left_us // 1_000)
         if before is not None and before != cost:
             raise HoldEndedError(f"it was settled at {before} before")
-        if before is None and cost != hold.units:
-            await self._ended.replace(hold, cost * hold.unit_cost, left_us // 1_000)
-        if before is None:
+        ends = before is None
+        if cost != hold.units and hold.keys:
+            ends = await self._ended.replace(hold, cost * hold.unit_cost, left_us // 1_000)
+        if ends:
             self.tally.settled += cost * hold.unit_cost
             self._correct_usage(hold, 0, (cost - hold.units) * hold.unit_cost)
-        return returned, charged, before is not None
+        return returned, charged, not ends
 
     def _prepared(self, asker: Asker, cost: int) -> Prepared | Refusal:
         request = CheckRequest(

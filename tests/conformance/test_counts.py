@@ -90,7 +90,7 @@ def test_a_give_back_whose_answer_was_lost_comes_again_and_credits_nothing(clien
     full = region.left()
     region.hit(2)
     region.hit(2)
-    assert [region.give_back(2, START_US, b"one"), region.give_back(2, START_US, b"one")] == [1, 0]
+    assert [region.give_back(2, START_US, b"one"), region.give_back(2, START_US, b"one")] == [1, -1]
     assert region.left() == full - 2
 
 

@@ -5,10 +5,14 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_bytes
 
+import msgspec
 import pytest
 
 import redis
+from data_plane.adapters.redis_holds import RedisHoldStore
+from data_plane.domain.holds import Hold
 from redis.crc import key_slot
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
 from tests.integration.redis.conftest import OpenStore
@@ -148,6 +152,23 @@ async def test_a_decision_that_was_sent_on_has_its_deadline_there_too(masters: M
         move.end()
         move.close()
     assert store.stats.redirects == 1
+
+
+async def test_a_charge_that_reached_one_slot_is_ended_by_the_next_try(masters: Masters, open_store: OpenStore) -> None:
+    store = await open_cluster(open_store, masters)
+    keys = [key_on(i, "held") for i in range(3)]
+    limits = (rule(100), rule(100), rule(100))
+    assert (await ask(store, keys, limits, 20)).verdict == "allowed"
+    hold = Hold(
+        "reservation", token_bytes(12), 20, 1, 0, 0, tuple(keys),
+        limits,
+    )  # fmt: skip
+    first = msgspec.structs.replace(hold, keys=hold.keys[:1], params=hold.params[:1])
+    holds = RedisHoldStore(store)
+    assert await holds.replace(first, 30, 60_000) is True
+    assert await holds.replace(hold, 30, 60_000) is True
+    assert await holds.replace(hold, 30, 60_000) is False
+    assert [outcome.remaining for outcome in (await ask(store, keys, limits, 0)).answers[0]] == [70, 70, 70]
 
 
 async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_store: OpenStore) -> None:
