@@ -81,6 +81,9 @@ class Protecting:
                 classes.add_metric([one.backend, str(priority)], factor / FULL)
         yield classes
         yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
+        yield from self._units(
+            "tidegate_load_own_units", "Of these: units that clients' own limits deny", self.gates.own()
+        )
         yield from self._units("tidegate_load_shed_units", "Units shed by class", self.gates.shed())
         yield counter("tidegate_load_reports_taken", "Reports of load that were taken", self._reports.taken)
         yield counter_by(

@@ -27,23 +27,12 @@ from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.load.gate import GatePass, retry_after_s
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.load.wire import is_priced, params_in
-from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import AddressBook, Named, is_ipv4
 from data_plane.domain.wire import encode_check, outcomes_of
 from data_plane.services.last_resort import LastResort
-from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
+from data_plane.services.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.services.tally import Tally
-
-
-class RightsReader(Protocol):
-    """Who reads what outcomes of strict limits say beside the decision."""
-
-    def understood(
-        self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
-    ) -> list[Outcome]:
-        """The outcomes without it; ``places`` are the positions of such limits, ``cost`` is the check's."""
-        ...
 
 
 class Check:
@@ -199,9 +188,9 @@ class Decider:
         else:
             check.cost = cost = cost * bound.unit_cost
             check.packed = encode_check(cost, bound.params)
-        if bound.gate is not None and (passes := self._pass_gate(check, bound.gate)) is not None:
-            return passes
-        return not (self._denials and bound.lasting and self._recalled(check))
+        if self._denials and bound.lasting and self._recalled(check):
+            return False
+        return bound.gate is None or self._pass_gate(check, bound.gate)
 
     def _make_ready_carefully(self, check: Check) -> bool:
         now_us = check.asked_us
@@ -217,28 +206,30 @@ class Decider:
         except struct.error:  # more limits than a call can name
             self.unanswered(check, StoreUnavailableError("script_error"), now_us)
             return False
-        passes = None if bound.gate is None else self._pass_gate(check, bound.gate)
-        if not bound.limits and passes is not False:
+        if self._denials and bound.lasting and self._recalled(check):
+            return False
+        if bound.gate is not None and not self._pass_gate(check, bound.gate):
+            return False
+        if not bound.limits:
             self._conclude(check, conclude(prepared, []), now_us)
             return False
-        if passes is not None:
-            return passes
-        return not (self._denials and bound.lasting and self._recalled(check))
+        return True
 
-    def _pass_gate(self, check: Check, gate_pass: GatePass) -> bool | None:
-        """At a protected backend. False: shed, and answered. True: every limit has its price. ``None``: as anywhere."""
+    def _pass_gate(self, check: Check, gate_pass: GatePass) -> bool:
+        """At a protected backend. False: shed, and answered. True: every limit that follows load has its price."""
         gate = gate_pass.gate or self.gates.open(gate_pass)
         principal = check.principal
         client = self._addresses[check.request.ip].tag if principal is None else principal.json
         if not gate.admits(client, check.cost):
+            if self._last_resort.denies_unasked(gate_pass, check.bound.limits, check.keys, check.cost, check.asked_us):
+                gate.own += check.cost
             wait_s = retry_after_s(gate_pass, client, check.asked_us)
             verdict = Verdict(check.prepared, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
             self._conclude(check, verdict, check.asked_us)
             return False
         packed = gate_pass.packed(gate, check.cost)
-        if packed is None:
-            return None
-        check.packed = packed
+        if packed is not None:
+            check.packed = packed
         return True
 
     def _refuse(self, check: Check, refusal: Refusal) -> bool:
@@ -253,6 +244,8 @@ class Decider:
             outcomes = self._rights.understood(check.bound.rights, check.keys, check.params, check.cost, outcomes)
         verdict = conclude(check.prepared, outcomes)
         gate = check.bound.gate
+        if not verdict.allowed and gate is not None:
+            gate.denied(outcomes, check.cost)
         if not verdict.allowed and gate is not None and is_priced(check.packed):
             verdict = denied_at_a_price(verdict, gate, check.cost)  # never remembered: the price may fall at once
         elif not verdict.allowed and self._memory is not None and check.cost:
@@ -265,6 +258,8 @@ class Decider:
         prepared = check.prepared
         outcomes = self._last_resort.outcomes(prepared, check.keys, now_us)
         verdict = conclude(prepared, outcomes, degraded=True)
+        if not verdict.allowed and prepared.bound.gate is not None:
+            prepared.bound.gate.denied(outcomes, prepared.cost)
         self._conclude(check, verdict, now_us)
 
     def _recalled(self, check: Check) -> bool:
@@ -275,6 +270,8 @@ class Decider:
         if outcomes is None:
             return False
         self.tally.remembered += 1
+        if check.bound.gate is not None:
+            check.bound.gate.denied_unasked(outcomes, check.cost)
         self._conclude(check, conclude(check.prepared, outcomes), check.asked_us)
         return True
 

@@ -22,8 +22,7 @@ from data_plane.domain.holds import (
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.services.decide import RightsReader
-from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
+from data_plane.services.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.services.usage_tally import UsageTally
 
 ID_BYTES = 12

@@ -9,6 +9,7 @@ import msgspec
 from contract.limits import LimitRule, OnStoreFailure, capacity
 from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.check import Prepared
+from data_plane.domain.load.gate import GatePass
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.outcome import Outcome
 
@@ -39,6 +40,7 @@ class LastResort:
         self._counters = counters
         self._membership = membership
         self._max_accounts = max_accounts
+        self._unasked = LocalCounters(max_accounts)
         self._accounts: OrderedDict[bytes, tuple[LimitRule, bytes]] = OrderedDict()
         """Counters that admitted something here: the rule they were counted by, and the store's parameters."""
 
@@ -59,6 +61,20 @@ class LastResort:
             next(answers) if limit.rule.on_store_failure == "local" else _without_counting(limit.rule)
             for limit in limits
         ]
+
+    def denies_unasked(
+        self, gate: GatePass, limits: Sequence[BoundLimit], keys: Sequence[bytes], cost: int, now_us: int
+    ) -> bool:
+        """Whether its own limits would deny what was shed, as far as this node can tell by itself.
+
+        Counted apart: nothing was admitted, so nothing is owed.
+        """
+        if gate.most is not None and cost > gate.most:
+            return True
+        nodes = self._membership.live_nodes()
+        rules = [node_part(limits[at].alone, nodes) for at in gate.own]
+        outcomes = self._unasked.check([keys[at] for at in gate.own], rules, cost, now_us)
+        return not all(outcome.allowed for outcome in outcomes)
 
     def owing(self) -> bool:
         """Whether something was admitted here that the store does not know."""

@@ -106,14 +106,16 @@ class LoadFollower:
             self._gates.relax(round(RELAXED_BY * FOLLOW_EVERY_S), now_us)
 
     async def _tell_demand(self, now_us: int) -> None:
-        offered = self._gates.offered()
+        own = self._gates.own()
+        # what a client's own limits deny never reaches the backend: counted, it would take the place of what does
+        wanted = {name: units - own[name] for name, units in self._gates.offered().items()}
         past_s = (now_us - self._told_at_us) / 1_000_000
         backends: dict[str, dict[int, int]] = {}
         if self._told_at_us and past_s < 10 * DECIDE_EVERY_S:
-            for (backend, priority), units in offered.items():
-                asked = units - self._told.get((backend, priority), 0)
+            for (backend, priority), units in wanted.items():
+                asked = max(0, units - self._told.get((backend, priority), 0))  # a denial may be a tick late
                 backends.setdefault(backend, {})[priority] = round(asked * MILLI / past_s)
-        self._told, self._told_at_us = offered, now_us
+        self._told, self._told_at_us = wanted, now_us
         await self._board.tell_demand(self._node, msgspec.json.encode(NodeDemand(at_us=now_us, backends=backends)))
 
 

@@ -103,3 +103,13 @@ class Clock(Protocol):
     def now_us(self) -> int:
         """Microseconds since the epoch."""
         ...
+
+
+class RightsReader(Protocol):
+    """Who reads what outcomes of strict limits say beside the decision."""
+
+    def understood(
+        self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
+    ) -> list[Outcome]:
+        """The outcomes without it; ``places`` are the positions of such limits, ``cost`` is the check's."""
+        ...

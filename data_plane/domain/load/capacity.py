@@ -29,6 +29,11 @@ def price_of(rule: LimitRule, policy: AdaptivePolicy) -> int | None:
     return BY_CLASS
 
 
+def is_capacity(rule: LimitRule) -> bool:
+    """Whether a limit is a backend's capacity, or the open part of it, and nobody's own."""
+    return rule.scope == "backend" and rule.name in {CAPACITY, OPEN}
+
+
 def open_rule(whole: LimitRule, capacity: Capacity, policy: AdaptivePolicy) -> LimitRule:
     """The part of a capacity that is not reserved for the critical class."""
     limit = max(1, round(capacity.limit * (1.0 - policy.reserve)))

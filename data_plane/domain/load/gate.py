@@ -31,13 +31,15 @@ class Charged(NamedTuple):
 
 
 class ClassGate:
-    """One class of one backend. ``offered`` and ``shed`` are units since the start of the process."""
+    """One class of one backend. ``offered``, ``shed`` and ``own`` are units since the start of the process."""
 
-    __slots__ = ("factor", "factors", "numbered", "offered", "seed", "shed", "threshold", "version")
+    __slots__ = ("factor", "factors", "numbered", "offered", "own", "seed", "shed", "threshold", "version")
 
     def __init__(self) -> None:
         self.offered = 0
         self.shed = 0
+        self.own = 0
+        """What clients' own limits deny of what is offered, shed or not: it would never reach the backend."""
         self.factor = FULL
         """The share of this class that is admitted, in millionths."""
         self.factors = _PLAIN
@@ -79,15 +81,20 @@ def open_factor(whole: int, reserve: int) -> int:
 
 
 class GatePass:
-    """How the requests of a plan on a route pass their backend's gate. ``policy`` is the backend's adaptive policy."""
+    """How the requests of a plan on a route pass their backend's gate. ``policy`` is the backend's adaptive policy.
+
+    ``own`` are the places of the enforced limits that are not the backend's capacity; ``most`` is what that can hold.
+    """
 
     __slots__ = (
-        "_packed", "_packed_of", "backend", "charged", "gate", "params", "policy", "priority", "retry_after_s",
+        "_packed", "_packed_of", "backend", "charged", "gate", "most", "own", "params", "policy", "priority",
+        "retry_after_s",
     )  # fmt: skip
 
     def __init__(
         self, backend: str, policy: str, priority: int, retry_after_s: int, *,
-        params: Sequence[bytes] = (), charged: Sequence[Charged] = (),
+        params: Sequence[bytes] = (), charged: Sequence[Charged] = (), own: Sequence[int] = (),
+        most: int | None = None,
     ) -> None:  # fmt: skip
         self.backend = backend
         self.policy = policy
@@ -95,6 +102,8 @@ class GatePass:
         self.retry_after_s = retry_after_s
         self.params = tuple(params)
         self.charged = tuple(charged)
+        self.own = tuple(own)
+        self.most = most
         self.gate: ClassGate | None = None
         """Found at the first request; then kept."""
         self._packed_of: tuple[int, int] = (-1, -1)
@@ -134,6 +143,27 @@ class GatePass:
                 by_load = charged.by != BY_CLASS  # a capacity is the backend's, not the client's
                 return outcomes[at].retry_us != NEVER and (by_load or outcomes[at].remaining >= cost)
         return False
+
+    def denied(self, outcomes: Sequence[Outcome], cost: int) -> None:
+        """A check that passed was denied: unless that is for want of capacity, it asked nothing of the backend."""
+        if self.gate is not None and self.is_own(outcomes, cost):
+            self.gate.own += cost
+
+    def denied_unasked(self, outcomes: Sequence[Outcome], cost: int) -> None:
+        """The same of one that is known to be denied before it comes to the gate."""
+        if self.gate is not None:
+            self.gate.offered += cost
+            self.denied(outcomes, cost)
+
+    def is_own(self, outcomes: Sequence[Outcome], cost: int) -> bool:
+        """Whether a denied check would have been denied however well the backend is: it asks nothing of it then.
+
+        By a limit that is not the backend's, at its plain cost; or as more than the backend can ever do.
+        """
+        if self.most is not None and cost > self.most:
+            return True
+        denied = [at for at in self.own if not outcomes[at].allowed]
+        return bool(denied) and not all(self.denied_by_price(outcomes, at, cost) for at in denied)
 
     def _made(self, gate: ClassGate, cost: int) -> tuple[tuple[int, bytes], ...]:
         """For each part of the places (up to a bound) the check: who falls below a limit's part pays one more."""

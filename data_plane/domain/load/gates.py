@@ -46,6 +46,10 @@ class Gates:
         """Units asked for since the start, by backend and priority."""
         return {name: gate.offered for name, gate in self._gates.items()}
 
+    def own(self) -> Mapping[tuple[str, int], int]:
+        """Units of those that clients' own limits deny, since the start, by backend and priority."""
+        return {name: gate.own for name, gate in self._gates.items()}
+
     def shed(self) -> Mapping[tuple[str, int], int]:
         """Units shed since the start, by backend and priority."""
         return {name: gate.shed for name, gate in self._gates.items()}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from contract.limits import capacity
 from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.domain.bindings import BoundLimit
-from data_plane.domain.load.capacity import price_of
+from data_plane.domain.load.capacity import is_capacity, price_of
 from data_plane.domain.load.gate import Charged, GatePass
 
 
@@ -19,15 +19,21 @@ class Guard(NamedTuple):
 
     def gate_pass(self, limits: tuple[BoundLimit, ...], params: tuple[bytes, ...]) -> GatePass:
         """The pass of requests under ``limits``, of which some are priced by load."""
-        charged = []
+        charged, own, most = [], [], None
         for at, limit in enumerate(limits):
+            if is_capacity(limit.rule):
+                held = capacity(limit.rule)
+                most = held if most is None else min(most, held)
+            elif not limit.rule.shadow:
+                own.append(at)
             by = price_of(limit.rule, self.policy) if limit.rule.adaptive == self.policy.policy else None
             if by is not None:
                 charged.append(Charged(at, by, capacity(limit.rule)))
         policy = self.policy
         return GatePass(
-            self.backend, policy.policy, self.priority, policy.retry_after_s, params=params, charged=charged
-        )
+            self.backend, policy.policy, self.priority, policy.retry_after_s, params=params, charged=charged,
+            own=own, most=most,
+        )  # fmt: skip
 
 
 def protected(

@@ -21,6 +21,7 @@ from tests.servers.node import document_of, key_of, node_client, rule
 REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 SECRETS = [make_credential("reporter", bytes(range(at, at + 32))) for at in (2, 3)]
+IDLE = {"backend": "users", "cpu": 0.1}
 HOUR = {"algorithm": "fixed_window", "window_us": 3_600_000_000}
 
 
@@ -168,6 +169,28 @@ async def test_capacity_is_cut_to_its_factor_and_denials_say_so(tmp_path, valkey
         if denied is not None:
             assert denied.json()["type"] == REDUCED
             assert denied.json()["message"] == "The service takes fewer requests for the moment."
+
+
+async def test_a_client_that_its_own_limit_denies_takes_nobodys_place(tmp_path, valkey_url):
+    backend = Backend(
+        backend="users", adaptive="protect", capacity=Capacity(id=7, open_id=8, limit=20, window_us=1_000_000)
+    )
+    greedy = [Plan(plan="greedy", limits=(rule(3, "hourly", 2, **HOUR),)), Client(client="greedy", plan="greedy")]
+    values = [*config(backend), *greedy, key_of("greedy", "tg_greedy")]
+    async with node_client(tmp_path, valkey_url, values) as node:
+        ticks = set()
+        async with asyncio.timeout(30):
+            while len(ticks) < 4:  # its demand is known, had it any
+                for secret in SECRETS:
+                    await node.post("/v1/load", json=IDLE, headers={"x-tidegate-token": secret})
+                await asyncio.gather(*(ask(node, "greedy") for _ in range(60)))
+                ticks |= {one["decided_at"] for one in (await status_of(node))["backends"]}
+        (load,) = (await status_of(node))["backends"]
+        assert {one["factor"] for one in load["classes"]} == {1.0}
+        others = await asyncio.gather(*(ask(node, f"low-{number}") for number in range(10)))
+        assert [answer.status_code for answer in others] == [200] * 10
+        metrics = (await node.get("/metrics")).text
+        assert 'tidegate_load_own_units_total{backend="users",priority="0"}' in metrics
 
 
 async def test_a_capacity_limits_without_any_policy(tmp_path, valkey_url, lane):
