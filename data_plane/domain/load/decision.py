@@ -26,14 +26,17 @@ def decide(
     demand_before: Mapping[int, int], demand: Mapping[int, int], now_us: int,
 ) -> Decided:  # fmt: skip
     """The next tick of a backend. ``demand`` is what each priority asked for in the last second, in ``MILLI``."""
+    heard = reading(said, policy, now_us)
     manual = backend.manual
     if manual is not None and manual.expires_at * 1_000_000 > now_us:
         state = overridden(state, manual.factor, now_us)
     else:
-        state = tick(state, policy, reading(said, policy, now_us), now_us)
+        state = tick(state, policy, heard, now_us)
     smoothed = smoothed_demand(demand_before, demand)
     whole = round(state.factor * FULL)
     capacity = capacity_milli(backend)
+    if whole == FULL and heard.load is None:
+        capacity = None  # that more is asked for than it is said to do is no report that it has too much to do
     allowed = basis_of(sum(smoothed.values()), capacity) * whole // FULL
     if capacity is not None:  # the reserve is cut by nothing: it is what the critical class can count on
         allowed = max(allowed, round(capacity * policy.reserve))

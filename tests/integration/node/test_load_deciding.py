@@ -3,10 +3,11 @@
 import contextlib
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from contract.config import Change, Endpoint, Plan
-from contract.load import AdaptivePolicy, Backend, LoadReport, ManualFactor, Pull, RegionLoad
+from contract.load import AdaptivePolicy, Backend, Capacity, LoadReport, ManualFactor, Pull, RegionLoad
 from data_plane.adapters.load_board import LEASE, RedisLoadBoard
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.store import RedisCounterStore
@@ -172,6 +173,20 @@ async def test_one_reporter_alone_cuts_nothing(region):
         await region.second(50.0, by=("liar",))
     (load,) = region.one.decider.loads()
     assert (load.factor, load.reason, load.reporters) == (1.0, "no_reports", 1)
+
+
+async def test_nobody_reporting_cuts_nobody_whatever_is_asked_of_the_capacity(region):
+    capacity = Capacity(id=7, open_id=8, limit=10, window_us=1_000_000)
+    region.index = region.index.with_changes([document_of(msgspec.structs.replace(USERS, capacity=capacity))])
+    for _ in range(4):
+        await region.second(None, demand=(500, 0))
+    assert region.one.factors() == region.two.factors() == (1_000_000, 1_000_000)
+    for _ in range(4):
+        await region.second(0.1, demand=(500, 0))
+    assert region.two.factors()[0] == 10_000, "while they speak, who gives way at the capacity is by class"
+    for _ in range(12):
+        await region.second(None, demand=(500, 0))
+    assert region.two.factors() == (1_000_000, 1_000_000)
 
 
 async def test_a_gateway_is_one_voice_through_several_nodes(region):
