@@ -59,6 +59,7 @@ class LoadFollower:
         self._book = book
         self._told: Mapping[tuple[str, int], int] = {}
         self._told_at_us = 0
+        self._heard_at_us = 0
         self._news_at_us = 0
         self.shared = SharedFactors(at_us=0, node="")
         """What is applied."""
@@ -70,15 +71,18 @@ class LoadFollower:
             await asyncio.sleep(FOLLOW_EVERY_S)
 
     async def follow(self) -> None:
-        """One look; nothing at all while no backend is protected."""
+        """One look; while no backend is protected the store is left alone."""
+        now_us = self._clock.now_us()
+        heard = None
+        if now_us - self._heard_at_us >= DECIDE_EVERY_S * 1_000_000:
+            heard, self._heard_at_us = self._reports.drain(now_us), now_us
         if not self._book().protected and not self.shared.backends:
             return
-        now_us = self._clock.now_us()
         try:
             body = await self._board.read()
             self._take(body, now_us)
-            if now_us - self._told_at_us >= DECIDE_EVERY_S * 1_000_000:
-                await self._board.pin(self._reports.drain(now_us))
+            if heard is not None:
+                await self._board.pin(heard)
                 await self._tell_demand(now_us)
         except StoreUnavailableError:
             self._without_news(now_us)

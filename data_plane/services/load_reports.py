@@ -31,7 +31,6 @@ class LoadReports:
         self._node = node
         self._pending: dict[tuple[str, str], SaidEntry] = {}
         self._served: dict[tuple[str, str], _Served] = {}
-        self._pulled: dict[tuple[str, str], dict[str, float]] = {}
         self.taken = 0
         self.refused: Counter[str] = Counter()
         """By reason, a closed set."""
@@ -56,21 +55,20 @@ class LoadReports:
         self.taken += 1
 
     def take_pulled(self, server: str, backend: str, signal: str, value: float, now_us: int) -> None:
-        """The answer of a server of ours to one query; all signals of a server are one reporter's."""
+        """The answer of a server of ours to one query.
+
+        All signals of a server are one reporter's, each pinned by itself: one that fails grows stale beside the others.
+        """
         if not math.isfinite(value) or value < 0:
             self.refused["implausible"] += 1
             return
-        signals = self._pulled.setdefault((backend, server), {})
-        signals[signal] = value
         reporter = f"pull:{server}"
-        self._note(backend, reporter, SaidEntry(reporter=reporter, at_us=now_us, signals=dict(signals)))
+        self._note(backend, f"{reporter}:{signal}", SaidEntry(reporter=reporter, at_us=now_us, signals={signal: value}))
         self.taken += 1
 
     def drain(self, now_us: int) -> list[Pinned]:
-        """All that is new, to be pinned."""
-        pinned = [
-            Pinned(backend, entry.reporter, msgspec.json.encode(entry)) for (backend, _), entry in self._pending.items()
-        ]
+        """All that is new, to be pinned; called once a second whether it can be or not, for it is the last second's."""
+        pinned = [Pinned(backend, name, msgspec.json.encode(entry)) for (backend, name), entry in self._pending.items()]
         self._pending = {}
         for (backend, gateway), served in self._served.items():
             reporter = f"gateway:{gateway}"
@@ -84,10 +82,10 @@ class LoadReports:
         self._served = {}
         return pinned
 
-    def _note(self, backend: str, reporter: str, entry: SaidEntry) -> None:
-        if len(self._pending) >= MOST_PENDING and (backend, reporter) not in self._pending:
+    def _note(self, backend: str, name: str, entry: SaidEntry) -> None:
+        if len(self._pending) >= MOST_PENDING and (backend, name) not in self._pending:
             self.refused["too_many"] += 1
             return
-        before = self._pending.get((backend, reporter))
+        before = self._pending.get((backend, name))
         if before is None or before.at_us <= entry.at_us:
-            self._pending[backend, reporter] = entry
+            self._pending[backend, name] = entry

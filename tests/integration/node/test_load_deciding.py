@@ -1,108 +1,21 @@
 """One node decides, all apply: on a real store, with the nodes' clock driven."""
 
-import contextlib
-from types import SimpleNamespace
-
 import msgspec
 import pytest
 
-from contract.config import Change, Endpoint, Plan
-from contract.load import AdaptivePolicy, Backend, Capacity, LoadReport, ManualFactor, Pull, RegionLoad
-from data_plane.adapters.load_board import LEASE, RedisLoadBoard
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.store import RedisCounterStore
+from contract.config import Change
+from contract.load import AdaptivePolicy, Backend, Capacity, LoadReport, ManualFactor
+from data_plane.adapters.load_board import LEASE
 from data_plane.domain.index import InvalidConfigError, RuleIndex
-from data_plane.domain.load.gate import GatePass
-from data_plane.domain.load.gates import Gates
-from data_plane.services.load import LoadDecider, LoadFollower
-from data_plane.services.load_ports import PullError
-from data_plane.services.load_reports import LoadReports
 from data_plane.services.ports import StoreUnavailableError
+from tests.servers.load_region import START_US, USERS, load_region
 from tests.servers.node import document_of
-
-START_US = 1_900_000_000_000_000
-POLICY = AdaptivePolicy(policy="protect", critical=50, signals={"cpu": 1.0, "latency_ms": 100.0})
-USERS = Backend(backend="users", adaptive="protect", pulls=(Pull(server="main", signal="cpu", query="up"),))
-CONFIG = [
-    POLICY, USERS, Endpoint(endpoint="all", method="*", path="/users/{id}", backend="users"),
-    Plan(plan="anonymous"), Plan(plan="pro", priority=50),
-]  # fmt: skip
-
-
-class DrivenClock:
-    def __init__(self):
-        self.us = START_US
-
-    def now_us(self):
-        return self.us
-
-
-class Servers:
-    """A port of ours: what it was asked, and what it answers."""
-
-    def __init__(self):
-        self.asked, self.answer = [], 0.5
-
-    async def ask(self, server, query):
-        self.asked.append((server, query))
-        if isinstance(self.answer, str):
-            raise PullError(self.answer)
-        return self.answer
-
-
-class Member:
-    """One node's part, on a connection of its own."""
-
-    def __init__(self, name, store, clock, book):
-        self.board = RedisLoadBoard(store, name)
-        self.gates, self.reports = Gates(), LoadReports(name)
-        self.low, self.high = (GatePass("users", "protect", priority, 5) for priority in (0, 50))
-        for one in (self.low, self.high):
-            self.gates.open(one)
-        self.servers, self.told = Servers(), []
-        self.follower = LoadFollower(name, self.board, self.gates, self.reports, clock, book)
-        self.decider = LoadDecider(name, self.board, self.follower, self.reports, self.servers, self, clock, book)
-
-    async def report(self, load: RegionLoad):
-        self.told.append(load)
-
-    def factors(self):
-        return self.low.gate.factor, self.high.gate.factor
-
-    def ask(self, low=0, high=0):
-        for gate, count in ((self.low.gate, low), (self.high.gate, high)):
-            for number in range(count):
-                gate.admits(f"client-{number}".encode(), 1)
 
 
 @pytest.fixture
 async def region(valkey_url):
-    """Two nodes, their clock, and a way to let seconds pass."""
-    clock = DrivenClock()
-    index = RuleIndex.empty("us-east").with_changes(map(document_of, CONFIG))
-    async with contextlib.AsyncExitStack() as stack:
-        stores = [RedisCounterStore(RedisSettings(url=valkey_url)) for _ in range(2)]
-        for store in stores:
-            stack.push_async_callback(store.close)
-        found = SimpleNamespace(clock=clock, index=index, stores=stores)
-        book = lambda: found.index.book  # noqa: E731
-        found.one, found.two = (Member(f"n{number}", store, clock, book) for number, store in enumerate(stores, 1))
-
-        async def second(cpu=None, *, by=("a", "b"), members=(found.one, found.two), demand=(50, 50)):
-            """A second passes: reporters speak to the first node, everybody follows, whoever may decides."""
-            clock.us += 1_000_000
-            for reporter in by if cpu is not None else ():
-                found.one.reports.take(reporter, LoadReport(backend="users", cpu=cpu), clock.us)
-            for member in members:
-                member.ask(*demand)
-                await member.follower.follow()
-            for member in members:
-                await member.decider.decide()
-            for member in members:
-                await member.follower.follow()
-
-        found.second = second
-        yield found
+    async with load_region(valkey_url) as running:
+        yield running
 
 
 async def test_all_nodes_apply_what_one_decides(region):
@@ -154,27 +67,6 @@ async def test_who_lost_the_lease_publishes_nothing(region):
     assert region.two.follower.shared == shared
 
 
-async def test_silence_holds_and_then_recovers(region):
-    for _ in range(3):
-        await region.second(9.0)
-    for _ in range(12):
-        await region.second(None)
-    (load,) = region.one.decider.loads()
-    assert (load.factor, load.reason, load.reporters) == (0.5, "reporters_missing", 0)
-    for _ in range(15):
-        await region.second(None)
-    (load,) = region.one.decider.loads()
-    assert 0.5 < load.factor < 1.0
-    assert load.reason == "recovering_unseen"
-
-
-async def test_one_reporter_alone_cuts_nothing(region):
-    for _ in range(6):
-        await region.second(50.0, by=("liar",))
-    (load,) = region.one.decider.loads()
-    assert (load.factor, load.reason, load.reporters) == (1.0, "no_reports", 1)
-
-
 async def test_nobody_reporting_cuts_nobody_whatever_is_asked_of_the_capacity(region):
     capacity = Capacity(id=7, open_id=8, limit=10, window_us=1_000_000)
     region.index = region.index.with_changes([document_of(msgspec.structs.replace(USERS, capacity=capacity))])
@@ -187,24 +79,6 @@ async def test_nobody_reporting_cuts_nobody_whatever_is_asked_of_the_capacity(re
     for _ in range(12):
         await region.second(None, demand=(500, 0))
     assert region.two.factors() == (1_000_000, 1_000_000)
-
-
-async def test_a_gateway_is_one_voice_through_several_nodes(region):
-    for _ in range(6):
-        for member in (region.one, region.two):
-            for _ in range(10):
-                member.reports.take_served("edge", "users", 200, 900.0)
-        await region.second(None)
-    (load,) = region.one.decider.loads()
-    assert (load.factor, load.reporters) == (1.0, 1)
-    for _ in range(4):
-        for member, gateway in ((region.one, "edge"), (region.two, "other")):
-            for _ in range(10):
-                member.reports.take_served(gateway, "users", 200, 900.0)
-        await region.second(None)
-    (load,) = region.one.decider.loads()
-    assert load.factor < 1.0
-    assert load.signal == "latency_ms"
 
 
 async def test_a_manual_factor_rules_until_it_expires(region):
@@ -249,20 +123,6 @@ async def test_without_the_store_factors_are_held_and_then_given_up(region, monk
     for _ in range(4 * 21):
         await region.two.follower.follow()
     assert region.two.factors() == (1_000_000, 1_000_000)
-
-
-async def test_pulls_are_one_more_reporter(region):
-    await region.second(None)
-    region.one.servers.answer = 3.0
-    for _ in range(5):
-        await region.one.decider.pull()
-        await region.second(3.0, by=("a",))
-    assert region.one.servers.asked[0] == ("main", "up")
-    (load,) = region.one.decider.loads()
-    assert load.factor < 1.0
-    region.one.servers.answer = "timeout"
-    await region.one.decider.pull()
-    assert region.one.decider.pull_failures == {"timeout": 1}
 
 
 async def test_what_cannot_be_read_on_the_board_is_dropped(region):
