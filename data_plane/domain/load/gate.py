@@ -19,6 +19,8 @@ SMALLEST = 10_000
 BY_CLASS, BY_WHOLE, BY_OPEN = 0, 1, 2
 """Which factor prices a limit: the class's (limits that name the policy), the backend's (its capacity), or that of the
 part of the capacity that is open to all."""
+MOST_COSTS = 8
+"""Checks that a pass keeps ready at the present prices, by what they cost: clients choose it."""
 _PLAIN = (FULL, FULL, FULL)
 
 
@@ -87,7 +89,7 @@ class GatePass:
     """
 
     __slots__ = (
-        "_packed", "_packed_of", "backend", "charged", "gate", "most", "own", "params", "policy", "priority",
+        "_packed", "_packed_at", "backend", "charged", "gate", "most", "own", "params", "policy", "priority",
         "retry_after_s",
     )  # fmt: skip
 
@@ -106,19 +108,24 @@ class GatePass:
         self.most = most
         self.gate: ClassGate | None = None
         """Found at the first request; then kept."""
-        self._packed_of: tuple[int, int] = (-1, -1)
-        self._packed: tuple[tuple[int, bytes], ...] = ()
+        self._packed_at = -1
+        self._packed: dict[int, tuple[tuple[int, bytes], ...]] = {}
 
     def packed(self, gate: ClassGate, cost: int) -> bytes | None:
         """The whole check with what this request costs each limit; ``None`` while all of them cost what they say."""
         if gate.factors == _PLAIN or not self.charged:
             return None
-        if self._packed_of != (gate.version, cost):
-            self._packed_of = (gate.version, cost)
-            self._packed = self._made(gate, cost)
+        if self._packed_at != gate.version:
+            self._packed_at = gate.version
+            self._packed.clear()
+        made = self._packed.get(cost)
+        if made is None:
+            if len(self._packed) >= MOST_COSTS:
+                self._packed.clear()
+            made = self._packed[cost] = self._made(gate, cost)
         gate.numbered += 1
         place = spread(gate.numbered)
-        for bound, packed in self._packed:
+        for bound, packed in made:
             if place < bound:
                 return packed
         raise AssertionError("the last bound is above every place")

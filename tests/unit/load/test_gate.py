@@ -7,7 +7,7 @@ import pytest
 
 from data_plane.domain.load.classes import FULL, hour_seed
 from data_plane.domain.load.controller import ControlState
-from data_plane.domain.load.gate import BY_CLASS, BY_WHOLE, Charged, ClassGate, GatePass, open_factor
+from data_plane.domain.load.gate import BY_CLASS, BY_WHOLE, MOST_COSTS, Charged, ClassGate, GatePass, open_factor
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.load.shared import BackendFactors
 from data_plane.domain.load.wire import PRICED, is_priced, params_in
@@ -78,6 +78,22 @@ def test_no_price_is_beyond_what_a_limit_can_hold():
     pass_ = GatePass("users", "p", 0, 5, params=packs(1), charged=[Charged(0, BY_CLASS, 2)])
     assert {tuple(prices_of(pass_.packed(gate, 1))) for _ in range(100)} == {(2.0,)}
     assert {tuple(prices_of(pass_.packed(gate, 3))) for _ in range(100)} == {(3.0,)}, "what never passes is told so"
+
+
+def test_checks_of_different_costs_are_each_made_once_a_price(monkeypatch: pytest.MonkeyPatch):
+    gate, made = ClassGate(), []
+    pass_ = GatePass("users", "p", 0, 5, params=packs(1), charged=[Charged(0, BY_CLASS, 10**9)])
+    make = GatePass._made
+    monkeypatch.setattr(GatePass, "_made", lambda self, gate, cost: made.append(cost) or make(self, gate, cost))
+    for factor, price in ((HALF, 2), (FULL // 4, 4)):
+        gate.set(factor, FULL, floor=FULL // 5, reserve=0, seed=SEED)
+        for _ in range(3):
+            for cost in (1, 2, 5):
+                assert prices_of(pass_.packed(gate, cost)) == [cost * price]
+    assert made == [1, 2, 5] * 2
+    for cost in range(10_000):  # clients choose it
+        pass_.packed(gate, cost)
+    assert len(pass_._packed) <= MOST_COSTS
 
 
 def test_clients_are_told_what_they_can_do_at_the_present_price():
