@@ -90,6 +90,7 @@ class Observing:
         saved_at_s = self._snapshots.saved_at_s
         return ConfigFigures(
             revision=self._config.revision,
+            wanted_revision=self._config.wanted_revision,
             age_s=self.config_age_s(),
             refusals=self._config.refusals,
             refused_revision=None if refused is None else refused.revision,

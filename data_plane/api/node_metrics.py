@@ -14,6 +14,7 @@ class ConfigFigures(NamedTuple):
     """The configuration in force and the line that it comes by. Ages are seconds; ``None`` before the first."""
 
     revision: int
+    wanted_revision: int
     age_s: float | None
     refusals: int
     refused_revision: int | None
@@ -69,6 +70,10 @@ def of_config(figures: Callable[[], ConfigFigures]) -> Part:
     def families() -> Iterator[Metric]:
         now = figures()
         yield gauge("tidegate_config_revision", "Revision in force; 0 before the first", now.revision)
+        yield gauge(
+            "tidegate_config_wanted_revision", "Revision that the control plane last said this node should have",
+            now.wanted_revision,
+        )  # fmt: skip
         yield gauge("tidegate_config_age_seconds", "Time since the revision in force was applied", now.age_s or 0)
         yield counter("tidegate_config_nacks", "Revisions that this node refused", now.refusals)
         yield gauge(

@@ -42,6 +42,8 @@ class ConfigService:
         """The last revision that was refused, until another one is applied."""
         self.refusals = 0
         """Revisions refused since the start."""
+        self.wanted_revision = 0
+        """What the control plane last said that this node should have: in a roll-out not every node the newest."""
 
     @property
     def revision(self) -> int:
@@ -63,6 +65,8 @@ class ConfigService:
 
         Raises ``OutOfStepError`` when the stream must start again.
         """
+        if isinstance(message, Begin | Heartbeat):
+            self.wanted_revision = message.revision
         if isinstance(message, Begin):
             if message.base is not None and message.base != self.revision:
                 raise OutOfStepError(f"a delta on revision {message.base}, but {self.revision} is in force")

@@ -129,3 +129,13 @@ async def test_a_snapshot_file_that_was_tampered_with_is_refused(rollout, tmp_pa
     with pytest.raises(UnreadableSnapshotError):
         file.load()
     assert SnapshotFile(tmp_path / "absent").load() is None
+
+
+def test_what_the_control_plane_wants_is_known_whether_or_not_it_is_in_force(rollout):
+    assert rollout.service.wanted_revision == 0
+    rollout.push(1, [plan(), ACME])
+    rollout.service.receive(Heartbeat(revision=1, digest=rollout.config.digest))
+    assert (rollout.service.wanted_revision, rollout.service.revision) == (1, 1)
+    refused = rollout.push(2, [plan(200)], base=1, key=Ed25519PrivateKey.generate())
+    assert refused.error is not None
+    assert (rollout.service.wanted_revision, rollout.service.revision) == (2, 1)
