@@ -86,7 +86,8 @@ class Scenario:
             "globex": {**request, "api_key": self._keys["globex"]},
             "nobody": request,
             "acme again": {**request, "api_key": self._keys["acme"], "path": "/elsewhere"},
-            "protected": {**request, "api_key": self._keys["acme"], "path": "/reports/1"},
+            # which callers are shed is drawn anew each hour: of so many it is hardly ever nobody
+            **{f"protected {n}": {**request, "ip": f"198.51.100.{n}", "path": "/reports/1"} for n in range(6)},
             "hooli": {**request, "api_key": self._keys["hooli"]},
             # one region wants more than its share of a strict limit; in the other this is one more of acme's
             "initech": {**request, "api_key": self._keys["initech" if port == self._first_port else "acme"]},
