@@ -42,14 +42,18 @@ class Counts:
 
     def denials(self) -> tuple[Denials, ...]:
         """The objections as they travel."""
+        if self.objected is None:
+            return ()
         return tuple(
             Denials(denied, shadow, requests, min(cost, MOST_UNITS))
-            for (denied, shadow), (requests, cost) in (self.objected or {}).items()
+            for (denied, shadow), (requests, cost) in self.objected.items()
         )
 
     def requests(self) -> int:
         """How many requests these are."""
-        return self.allowed + sum(requests for (denied, _), (requests, _) in (self.objected or {}).items() if denied)
+        if self.objected is None:
+            return self.allowed
+        return self.allowed + sum(requests for (denied, _), (requests, _) in self.objected.items() if denied)
 
 
 Callers = dict[Principal | None, Counts]

@@ -157,7 +157,7 @@ async def test_many_callers_make_many_batches_in_order(node: Parts) -> None:
         node.pass_(client)
     await node.flush()
     batches = await node.batches()
-    assert [batch.sequence for batch in batches] == [1, 2, 3]
+    assert [batch.sequence for batch in batches] == list(range(1, 13))
     assert sum(cell.allowed for batch in batches for cell in batch.cells) == 1_200
     assert node.flusher.flushed_requests == 1_200
 
@@ -199,7 +199,23 @@ async def test_while_the_store_is_away_counts_add_up_and_come_once_it_is_back(st
     server.child.stop()
 
 
+async def test_decisions_have_time_between_two_batches_and_what_is_counted_meanwhile_waits_no_longer(
+    valkey_url: str,
+) -> None:
+    rest_s = 0.05
+    async with parts(valkey_url) as node:
+        for client in range(3 * usage_module.CELLS_A_BATCH):
+            node.pass_(client)
+        began_s = asyncio.get_running_loop().time()
+        await node.flusher.flush(rest_s)
+        took_s = asyncio.get_running_loop().time() - began_s
+        assert len(await node.batches()) == 3
+        assert took_s >= 2 * rest_s
+        assert node.flusher.pause_s() <= usage_module.FLUSH_EVERY_S - 4 * rest_s
+
+
 async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: str, monkeypatch) -> None:
+    monkeypatch.setattr(usage_module, "CELLS_A_BATCH", 400)
     async with parts(valkey_url, max_bytes=SMALL) as node:
         for client in range(400):
             node.pass_(client)
@@ -211,7 +227,7 @@ async def test_a_full_stream_holds_back_and_loses_only_what_it_says(valkey_url: 
             await node.flush(after_s=3)
         assert len(await node.batches()) == 1
         assert node.flusher.stream_full
-        assert node.flusher.pause_s() == usage_module.SLOW_FLUSH_EVERY_S
+        assert node.flusher.pause_s() > usage_module.FLUSH_EVERY_S
         assert node.flusher.lost_requests == 1, "the batch that has its name, and two cells, are held"
         await node.stream.settle([entry.id for entry in await node.stream.oldest(10)])
         await node.flush(after_s=3)
