@@ -1,10 +1,11 @@
-"""What the control plane asks a region's nodes: how much of its limits a client has used there, at this moment.
+"""What the control plane asks a region's nodes: how much of its limits a client has used there, at this moment, or to
+ship at once the usage that waits in the region's stream.
 
 One node of a region holds a request open (``GET /internal/v1/questions``); it is answered when somebody asks, and the
 node tells what it found with a request of its own (``POST /internal/v1/answers``). Nothing dials in.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -14,10 +15,14 @@ Units = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What has ``client`` used?"""
+    """``limits``: what has ``client`` used? ``usage``: ship what the stream holds, and answer once it is taken.
+
+    Nodes that do not know ``about`` see a client without a name, and say that they do not know it.
+    """
 
     id: str
     client: str
+    about: Literal["limits", "usage"] = "limits"
 
 
 class Questions(msgspec.Struct, frozen=True):

@@ -62,6 +62,7 @@ from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
 from control_plane.tokens.first_token import ensure_first_admin
+from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.routers import USAGE_ROUTERS
@@ -95,6 +96,7 @@ class State(TypedDict):
     usage_partitions: Partitions
     webhook_keys: WebhookKeys
     questions: NodeQuestions
+    exports: Exports
     readiness: Callable[[], Awaitable[str | None]]
 
 
@@ -153,6 +155,7 @@ def create_app(settings: Settings) -> FastAPI:
                 usage_partitions=partitions,
                 webhook_keys=webhook_keys,
                 questions=questions,
+                exports=Exports(database),
                 readiness=lambda: _fault(database, watcher, bootstrap),
             )
         finally:

@@ -38,13 +38,17 @@ class Reporting:
         self._shipper = UsageShipper(settings.node, self._stream, self._sink, clock, random.random)
         self._answering = Answering(
             settings.node, self._sink, store, clock,
-            lambda: decider.index, lambda: decider.revision, lambda: self._shipper.has_lease,
+            lambda: decider.index, lambda: decider.revision, lambda: self._shipper.has_lease, self._ship_now,
         )  # fmt: skip
         decider.observers = (*decider.observers, self.tally)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
         return [self._flusher.run, self._shipper.run, self._answering.run]
+
+    async def _ship_now(self) -> None:
+        await self._flusher.flush()
+        await self._shipper.ship()
 
     async def stop(self) -> None:
         """Write what is left to the stream, where another node finds it."""

@@ -1,21 +1,18 @@
 """``/v1/usage``, and a client's ``usage`` and ``limits``: what was allowed and denied, and what is left."""
 
-import csv
-import io
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method
 from control_plane.clients.models import ClientRow
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading
-from control_plane.usage import limits_view, reading
+from control_plane.regions import repository as regions
+from control_plane.usage import exports, limits_view, reading
 from control_plane.usage.limits_view import ClientLimits
 from control_plane.usage.reading import FIGURES, UsageQuery
 from control_plane.usage.schemas import DIMENSIONS, BusiestClients, BusyClient, Dimension, Step, UsageItem, UsageListing
@@ -66,19 +63,25 @@ def _query(
 
 
 Asked = Annotated[UsageQuery, Depends(_query)]
-Accept = Annotated[str | None, Header(description="`text/csv` for CSV")]
+Accept = Annotated[
+    str | None, Header(description="`text/csv` for CSV: a page where `limit` or `cursor` is given, else everything")
+]
+Live = Annotated[
+    bool,
+    Query(description="let each region ship what waits in its stream first; a region has a second to do it"),
+]
 
 
 @router.get("/usage", response_model=UsageListing, responses=_CSV)
 async def list_usage(
-    session: Reading, page: PageQuery, query: Asked, client: Filter = None, accept: Accept = None
+    request: Request, page: PageQuery, query: Asked, client: Filter = None, live: Live = False, accept: Accept = None
 ) -> Response:
     """Usage of everybody, by the dimensions of `group_by`. Without `limit` among them a request counts once; with it,
     once for each limit that took part. `complete_until` says how far each region has reported.
     """
     if client is not None:
         query = query._replace(only=query.only | {"client": client})
-    return await _answer(session, page, query, accept)
+    return await _answer(request, page, query, accept, await _shipped(request) if live else None)
 
 
 @router.get("/usage/busiest")
@@ -99,12 +102,14 @@ async def busiest_clients(
 
 @router.get("/clients/{client}/usage", response_model=UsageListing, responses=_CSV)
 async def list_client_usage(
-    client: ClientName, session: Reading, page: PageQuery, query: Asked, accept: Accept = None
+    request: Request, client: ClientName, page: PageQuery, query: Asked, live: Live = False, accept: Accept = None
 ) -> Response:
     """One client's usage."""
-    if await session.get(ClientRow, client) is None:
-        raise NotFoundError(f"There is no client named {client}.")
-    return await _answer(session, page, query._replace(only=query.only | {"client": client}), accept)
+    async with request.state.database.read() as session:
+        if await session.get(ClientRow, client) is None:
+            raise NotFoundError(f"There is no client named {client}.")
+    query = query._replace(only=query.only | {"client": client})
+    return await _answer(request, page, query, accept, await _shipped(request) if live else None)
 
 
 @router.get("/clients/{client}/limits")
@@ -118,13 +123,31 @@ async def list_client_limits(client: ClientName, request: Request) -> ClientLimi
     return await limits_view.ask(state.questions, found)
 
 
-async def _answer(session: AsyncSession, page: Page, query: UsageQuery, accept: str | None) -> Response:
-    rows = await reading.lines(session, query, page)
-    complete = await reading.complete_until(session)
+async def _shipped(request: Request) -> dict[str, str | None]:
+    """By region why what waits there could not be had, or ``None``. No session is held meanwhile."""
+    state = request.state
+    async with state.database.read() as session:
+        names = await regions.names(session)
+    shipped: dict[str, str | None] = await state.questions.ship_now(names)
+    return shipped
+
+
+async def _answer(
+    request: Request, page: Page, query: UsageQuery, accept: str | None, live: dict[str, str | None] | None
+) -> Response:
+    state = request.state
+    as_csv = _wants_csv(accept)
+    if as_csv and request.query_params.keys().isdisjoint({"limit", "cursor"}):
+        whole: Response = await state.exports.whole(query)
+        return whole
+    async with state.database.read() as session:
+        rows = await reading.lines(session, query, page)
+        complete = await reading.complete_until(session)
     part = listing(rows, page, lambda row: reading.cursor_of(row, query), lambda row: _item(row, query.step))
-    if _wants_csv(accept):
-        return _as_csv(part.items, part.next_cursor, query)
-    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete)
+    if as_csv:
+        headers = {"Vary": "Accept"} | ({} if part.next_cursor is None else {"X-Next-Cursor": part.next_cursor})
+        return Response(exports.page(rows[: page.limit], query), media_type=exports.MEDIA_TYPE, headers=headers)
+    view = UsageListing(items=part.items, next_cursor=part.next_cursor, complete_until=complete, live=live)
     return Response(view.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
 
 
@@ -141,19 +164,6 @@ def _wants_csv(accept: str | None) -> bool:
     """Whether CSV is named, and JSON is not."""
     kinds = [kind.partition(";")[0].strip().lower() for kind in (accept or "").split(",")]
     return "text/csv" in kinds and "application/json" not in kinds
-
-
-def _as_csv(items: Sequence[UsageItem], next_cursor: str | None, query: UsageQuery) -> Response:
-    names = ["key_id" if dimension == "key" else dimension for dimension in query.group_by]
-    columns = [*([] if query.step == "none" else [query.step]), *names, *FIGURES]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    for item in items:
-        values = item.model_dump(mode="json")
-        writer.writerow(["" if values[column] is None else values[column] for column in columns])
-    headers = {"Vary": "Accept"} | ({} if next_cursor is None else {"X-Next-Cursor": next_cursor})
-    return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 def _hour(at: datetime) -> datetime:

@@ -32,7 +32,11 @@ _QUESTIONS: dict[str, Any] = {
             "items": {
                 "type": "object",
                 "required": ["id", "client"],
-                "properties": {"id": {"type": "string"}, "client": {"type": "string"}},
+                "properties": {
+                    "id": {"type": "string"},
+                    "client": {"type": "string"},
+                    "about": {"type": "string", "enum": ["limits", "usage"]},
+                },
             },
         }
     },

@@ -7,12 +7,12 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import ARRAY, Text, cast, func, select
 
 from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question
 from control_plane.database import Database, translated
@@ -80,13 +80,22 @@ class NodeQuestions:
 
     async def ask(self, client: str, regions: Iterable[str]) -> dict[str, RegionAnswer]:
         """What each region knows of a client's limits, within a second; a region that is silent has a reason."""
-        names = list(regions)
-        question = Question(secrets.token_hex(16), client)
+        return await self._ask(Question(secrets.token_hex(16), client), list(regions))
+
+    async def ship_now(self, regions: Iterable[str]) -> dict[str, str | None]:
+        """Let each region ship the usage that waits in its stream. By region ``None`` once that is committed, else why
+        it is not, a second later at most.
+        """
+        answers = await self._ask(Question(secrets.token_hex(16), "", "usage"), list(regions))
+        return {region: answer.reason for region, answer in answers.items()}
+
+    async def _ask(self, question: Question, names: Sequence[str]) -> dict[str, RegionAnswer]:
         waiting = self._asked[question.id] = _Waiting(names)
         try:
-            async with asyncio.timeout(LIVE_S):
-                await self._notify(QUESTIONS_CHANNEL, msgspec.json.encode(question).decode())
-                if names:
+            # not within the second: Postgres has a deadline of its own, and the second is the nodes'
+            await self._notify(QUESTIONS_CHANNEL, [question])
+            if names:
+                async with asyncio.timeout(LIVE_S):
                     await waiting.done.wait()
         except TimeoutError:
             pass
@@ -119,10 +128,14 @@ class NodeQuestions:
     async def answered(self, region: str, answer: NodeAnswer) -> None:
         """Bring a node's answer to whoever asked."""
         parts = max(1, -(-len(answer.figures) // FIGURES_A_NOTICE))
-        for number in range(parts):
-            figures = answer.figures[number * FIGURES_A_NOTICE : (number + 1) * FIGURES_A_NOTICE]
-            notice = _Notice(answer.id, region, answer.node, answer.error, parts, figures)
-            await self._notify(ANSWERS_CHANNEL, msgspec.json.encode(notice).decode())
+        notices = [
+            _Notice(
+                answer.id, region, answer.node, answer.error, parts,
+                answer.figures[number * FIGURES_A_NOTICE : (number + 1) * FIGURES_A_NOTICE],
+            )
+            for number in range(parts)
+        ]  # fmt: skip
+        await self._notify(ANSWERS_CHANNEL, notices)
 
     async def run(self) -> None:
         """Listen until cancelled, reconnecting as long as it takes."""
@@ -164,6 +177,8 @@ class NodeQuestions:
         if waiting is not None:
             waiting.take(notice)
 
-    async def _notify(self, channel: str, payload: str) -> None:
+    async def _notify(self, channel: str, notices: Sequence[msgspec.Struct]) -> None:
+        """All of them by one statement: an asker waits for the last one."""
+        payloads = [msgspec.json.encode(notice).decode() for notice in notices]
         async with self._database.transaction() as session:
-            await session.execute(select(func.pg_notify(channel, payload)))
+            await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))

@@ -1,7 +1,7 @@
 """Queries that read usage: by any of its dimensions, by the hour or the day, page by page."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -30,8 +30,9 @@ from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
 from control_plane.web.pages import Page
 
 FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
+LINES_AT_A_TIME = 1_000
 _Column = ColumnElement[Any] | InstrumentedAttribute[Any]
-_COLUMNS: dict[Dimension, str] = {
+COLUMNS: dict[Dimension, str] = {
     "client": "client",
     "plan": "plan",
     "limit": "limit_name",
@@ -59,17 +60,29 @@ async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
 
 async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequence[RowMapping]:
     """The lines after the cursor in the order of time and then of dimensions, one more than asked if there is more."""
+    statement = _lines(query, page.after).limit(page.limit + 1)
+    return [row for row in (await session.execute(statement)).mappings() if row["allowed"] is not None]
+
+
+async def all_lines(session: AsyncSession, query: UsageQuery) -> AsyncIterator[Sequence[RowMapping]]:
+    """All lines in the same order, so many at a time as memory does not notice."""
+    result = await session.stream(_lines(query, None).execution_options(yield_per=LINES_AT_A_TIME))
+    async for rows in result.mappings().partitions():
+        yield [row for row in rows if row["allowed"] is not None]
+
+
+def _lines(query: UsageQuery, after: str | None) -> Select[Any]:
     source = _source(query)
-    names = [*(["at"] if query.step != "none" else []), *(_COLUMNS[dimension] for dimension in query.group_by)]
+    names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
     columns = [source.c[name] for name in names]
     statement = select(*columns, *(_sum(source.c[name]).label(name) for name in FIGURES)).select_from(source)
-    if columns:
-        statement = statement.group_by(*columns).order_by(*columns)
-        if page.after is not None:
-            after = _read_cursor(page.after, names, query.step)
-            statement = statement.where(tuple_(*columns) > tuple_(*(literal(one) for one in after)))
-    rows = (await session.execute(statement.limit(page.limit + 1))).mappings().all()
-    return [row for row in rows if row["allowed"] is not None]
+    if not columns:
+        return statement
+    statement = statement.group_by(*columns).order_by(*columns)
+    if after is None:
+        return statement
+    values = _read_cursor(after, names, query.step)
+    return statement.where(tuple_(*columns) > tuple_(*(literal(one) for one in values)))
 
 
 def _sum(figures: _Column) -> ColumnElement[int]:
@@ -81,7 +94,7 @@ def _sum(figures: _Column) -> ColumnElement[int]:
 
 def cursor_of(row: RowMapping, query: UsageQuery) -> str:
     """Where the next page begins."""
-    names = [*(["at"] if query.step != "none" else []), *(_COLUMNS[dimension] for dimension in query.group_by)]
+    names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
     return json.dumps([row[name].isoformat() if name == "at" else row[name] for name in names])
 
 
@@ -129,12 +142,12 @@ def _source(query: UsageQuery) -> FromClause:
 def _rows(
     table: type[UsageHour | UsageDay | UsageTotal], at: _Column, query: UsageQuery, *, of_limits: bool
 ) -> Select[Any]:
-    names = [_COLUMNS[dimension] for dimension in DIMENSIONS if hasattr(table, _COLUMNS[dimension])]
+    names = [COLUMNS[dimension] for dimension in DIMENSIONS if hasattr(table, COLUMNS[dimension])]
     columns = [getattr(table, name) for name in names]
     statement = select(at.label("at"), *columns, *(getattr(table, name) for name in FIGURES))
     statement = statement.where(table.limit_name != WHOLE if of_limits else table.limit_name == WHOLE)
     for dimension, value in query.only.items():
-        statement = statement.where(getattr(table, _COLUMNS[dimension]) == value)
+        statement = statement.where(getattr(table, COLUMNS[dimension]) == value)
     return statement
 
 

@@ -52,6 +52,12 @@ class UsageListing(View):
     items: list[UsageItem]
     next_cursor: str | None
     complete_until: Completeness
+    live: Annotated[
+        Mapping[str, str | None] | None,
+        Field(
+            description="with `live`, by region: null where what waited in its stream is in the figures, else why not"
+        ),
+    ] = None
 
 
 class BusyClient(Figures):

@@ -1,10 +1,10 @@
-"""Answers to what the control plane asks of a client: each of its limits as the region's store has it now.
+"""Answers to what the control plane asks: each limit of a client as the region's store has it now, or usage at once.
 
 Only limits whose counter a client alone names can be told: by client, and those that are global.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
@@ -23,6 +23,8 @@ from data_plane.services.usage_shipping import ControlPlaneAwayError
 log = structlog.get_logger()
 WAIT_S = 20.0
 AGAIN_S = 1.0
+SHIP_WITHIN_S = 0.9
+"""Who asks waits for a second."""
 _TELLABLE = frozenset({("client",), ("global",)})
 
 
@@ -44,6 +46,7 @@ class Answering:
     def __init__(
         self, node: str, line: QuestionLine, store: CounterStore, clock: Clock,
         index: Callable[[], RuleIndex], revision: Callable[[], int], is_mine: Callable[[], bool],
+        ship: Callable[[], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._node = node
         self._line = line
@@ -52,6 +55,7 @@ class Answering:
         self._index = index
         self._revision = revision
         self._is_mine = is_mine
+        self._ship = ship
 
     async def run(self) -> None:
         """Answer, for ever."""
@@ -67,7 +71,11 @@ class Answering:
                 await asyncio.sleep(AGAIN_S)
 
     async def look(self, question: Question) -> NodeAnswer:
-        """What this region knows of a client at this moment; taking nothing."""
+        """What this region knows of a client at this moment, taking nothing; or that its usage was shipped."""
+        if question.about == "usage":
+            return NodeAnswer(
+                id=question.id, node=self._node, revision=self._revision(), error=await self._why_not_shipped()
+            )
         index, revision = self._index(), self._revision()
         principal = index.clients.get(question.client)
         if principal is None:
@@ -83,6 +91,16 @@ class Answering:
             return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the store does not answer")
         figures = tuple(_figure(limit.alone, outcome) for limit, outcome in zip(limits, outcomes, strict=True))
         return NodeAnswer(id=question.id, node=self._node, revision=revision, figures=figures)
+
+    async def _why_not_shipped(self) -> str | None:
+        try:
+            async with asyncio.timeout(SHIP_WITHIN_S):
+                await self._ship()
+        except TimeoutError:
+            return f"more waits than the region ships in {SHIP_WITHIN_S:g} s"
+        except StoreUnavailableError:
+            return "the store does not answer"
+        return None
 
     async def _ask_store(
         self, limits: Sequence[BoundLimit], principal: Principal

@@ -44,6 +44,7 @@ class UsageShipper:
         self._clock = clock
         self._random = random
         self._said_complete_us = 0
+        self._turn = asyncio.Lock()
         self.has_lease = False
         """Whether this node ships for the region now."""
         self.lag_s = 0.0
@@ -74,7 +75,14 @@ class UsageShipper:
             await asyncio.sleep(SHIP_EVERY_S + self._random() * (backoff_s - SHIP_EVERY_S))
 
     async def ship(self) -> None:
-        """Send all that is in the stream now. An entry goes only once the control plane has answered for it."""
+        """Send all that is in the stream now. An entry goes only once the control plane has answered for it.
+
+        Raises ``StoreUnavailableError``, ``ControlPlaneAwayError``.
+        """
+        async with self._turn:
+            await self._ship()
+
+    async def _ship(self) -> None:
         now_us = self._clock.now_us()
         # read before the stream is: what was flushed by then is in it
         until_us = await self._stream.flushed_until_us(now_us)

@@ -1,18 +1,20 @@
 """What a client has used, asked of the regions' nodes: whichever replica they wait at, and what no node would say."""
 
 import asyncio
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import msgspec
 
-from contract.questions import LimitFigure, NodeAnswer, Questions
+from contract.questions import LimitFigure, NodeAnswer, Question, Questions
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane, running
+from tests.integration.control_plane.usage_batches import batch, cell, ship
 
+PATIENCE_S = 120
 LIMITS = [{"name": f"limit-{number}", "limit": 1000, "window_s": 3600} for number in range(90)]
 
 
@@ -26,32 +28,61 @@ def line(served: RunningControlPlane, credential: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False, timeout=15)
 
 
-async def answer_once(served: RunningControlPlane, credential: str, used: int) -> None:
-    """A node that waits for questions and answers what comes: so much of every limit is used."""
-    async with line(served, credential) as client:
-        got = await client.get("/internal/v1/questions", params={"wait": 10})
-        for question in msgspec.json.decode(got.raise_for_status().content, type=Questions).questions:
-            assert question.client == "acme"
-            figures = tuple(LimitFigure(rule_id, 1000, used, 1000 - used, 60.0) for rule_id in range(1, 251))
-            answer = NodeAnswer(id=question.id, node="us-east-1", revision=3, figures=figures)
-            sent = await client.post("/internal/v1/answers", content=msgspec.json.encode(answer))
-            assert sent.status_code == 204, sent.text
+Answers = Callable[[Question], Awaitable[NodeAnswer]]
 
 
-async def limits(served: RunningControlPlane) -> list[dict[str, Any]]:
-    answer = await served.admin.get("/v1/clients/acme/limits")
-    found: list[dict[str, Any]] = answer.raise_for_status().json()["limits"]
-    return found
+@asynccontextmanager
+async def answering(served: RunningControlPlane, credential: str, answer: Answers) -> AsyncIterator[None]:
+    """A node that waits for questions and answers each, until the block ends."""
+
+    async def work() -> None:
+        async with line(served, credential) as client:
+            while True:
+                got = await client.get("/internal/v1/questions", params={"wait": 10})
+                for question in msgspec.json.decode(got.raise_for_status().content, type=Questions).questions:
+                    content = msgspec.json.encode(await answer(question))
+                    (await client.post("/internal/v1/answers", content=content)).raise_for_status()
+
+    node = asyncio.create_task(work())
+    try:
+        yield
+        if node.done():
+            await node
+    finally:
+        node.cancel()
+        await asyncio.wait({node})
+
+
+async def of_limits(question: Question) -> NodeAnswer:
+    """Seven units of every limit are used."""
+    assert (question.client, question.about) == ("acme", "limits")
+    figures = tuple(LimitFigure(rule_id, 1000, 7, 993, 60.0) for rule_id in range(1, 251))
+    return NodeAnswer(id=question.id, node="us-east-1", revision=3, figures=figures)
+
+
+async def limits_once(
+    served: RunningControlPlane, holds: Callable[[list[dict[str, Any]]], bool]
+) -> list[dict[str, Any]]:
+    """The client's limits, asked until ``holds``: on a busy machine a second is short, and who has just begun does not
+    hear questions yet.
+    """
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            answer = await served.admin.get("/v1/clients/acme/limits")
+            found: list[dict[str, Any]] = answer.raise_for_status().json()["limits"]
+            if holds(found):
+                return found
+
+
+def told(region: str) -> Callable[[list[dict[str, Any]]], bool]:
+    return lambda found: found[0]["regions"][region]["used"] is not None
 
 
 async def test_a_region_that_answers_has_figures_and_a_silent_one_a_reason(served: RunningControlPlane) -> None:
     await prepare(served)
     await served.add_region("eu-west")
-    node = asyncio.create_task(answer_once(served, served.credentials["us-east"], used=7))
-    began = time.monotonic()
-    found = await limits(served)
-    assert time.monotonic() - began < 5
-    await node
+    async with answering(served, served.credentials["us-east"], of_limits):
+        found = await limits_once(served, told("us-east"))
     assert len(found) == 90
     for limit in found:
         east, west = limit["regions"]["us-east"], limit["regions"]["eu-west"]
@@ -64,21 +95,33 @@ async def test_question_and_answer_find_their_way_between_replicas(
     served: RunningControlPlane, make_settings: Callable[..., Settings]
 ) -> None:
     await prepare(served)
-    async with running(make_settings(), ADMIN_TOKEN) as other:
-        node = asyncio.create_task(_answer_all(other, served.credentials["us-east"]))
-        try:
-            async with asyncio.timeout(60):
-                # a replica that has just begun may not hear questions yet
-                while (await limits(served))[0]["regions"]["us-east"]["used"] != 1:
-                    assert not node.done()
-        finally:
-            node.cancel()
-            await asyncio.gather(node, return_exceptions=True)
+    async with (
+        running(make_settings(), ADMIN_TOKEN) as other,
+        answering(other, served.credentials["us-east"], of_limits),
+    ):
+        found = await limits_once(served, told("us-east"))
+    assert found[0]["regions"]["us-east"]["used"] == 7
 
 
-async def _answer_all(served: RunningControlPlane, credential: str) -> None:
-    while True:
-        await answer_once(served, credential, used=1)
+async def test_live_usage_has_what_waited_in_the_stream(served: RunningControlPlane) -> None:
+    await prepare(served)
+    await ship(served, batch(1, cell("acme", 3)))
+    waiting = batch(2, cell("acme", 4), cell("zeta", 10))
+
+    async def of_usage(question: Question) -> NodeAnswer:
+        assert (question.client, question.about) == ("", "usage")
+        assert (await ship(served, waiting)).status_code == 200
+        return NodeAnswer(id=question.id, node="us-east-1", revision=3)
+
+    query = {"live": "true", "group_by": "client"}
+    before = (await served.admin.get("/v1/clients/acme/usage", params={"group_by": "client"})).json()
+    assert (before["items"][0]["allowed"], before["live"]) == (3, None)
+    async with answering(served, served.credentials["us-east"], of_usage), asyncio.timeout(PATIENCE_S):
+        while (mine := (await served.admin.get("/v1/clients/acme/usage", params=query)).json())["live"]["us-east"]:
+            assert mine["live"] == {"us-east": "no node of this region answered within 1 s"}
+        everybody = (await served.admin.get("/v1/usage", params=query)).json()
+    assert [item["allowed"] for item in mine["items"]] == [7]
+    assert [(item["client"], item["allowed"]) for item in everybody["items"]] == [("acme", 7), ("zeta", 10)]
 
 
 async def test_nothing_to_ask_is_an_empty_answer_and_what_no_node_says_is_refused(served: RunningControlPlane) -> None:

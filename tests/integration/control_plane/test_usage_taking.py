@@ -1,8 +1,6 @@
 """What nodes counted is taken exactly once, and read as it was counted."""
 
 import asyncio
-import csv
-import io
 import time
 import zlib
 from datetime import UTC, datetime, timedelta
@@ -163,17 +161,6 @@ async def test_reads_group_filter_and_page(served: RunningControlPlane) -> None:
     assert len(await lines(group_by="hour,client", **{"from": since})) == 4
     mine = (await served.admin.get("/v1/clients/acme/usage")).json()
     assert mine["detail"] == "There is no client named acme."
-
-
-async def test_csv_has_the_same_lines(served: RunningControlPlane) -> None:
-    await ship(served, batch(1, cell("acme", 10, 2), cell('o"dd,', 1)))
-    answer = await served.admin.get("/v1/usage", params={"group_by": "client"}, headers={"Accept": "text/csv"})
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    rows = list(csv.DictReader(io.StringIO(answer.text)))
-    assert [(row["client"], row["allowed"], row["denied"]) for row in rows] == [
-        ("acme", "10", "2"),
-        ('o"dd,', "1", "0"),
-    ]
 
 
 async def test_says_up_to_when_a_region_is_complete_and_never_takes_it_back(served: RunningControlPlane) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from contract.config import Change, Client, Plan
+from contract.questions import Question
 from contract.usage import MOST_UNITS, Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
 from data_plane.adapters.control_plane_usage import HttpUsageSink
 from data_plane.adapters.redis.settings import RedisSettings, Shape
@@ -21,8 +22,10 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.routes import UNMATCHED
 from data_plane.node import Node
+from data_plane.services import answering as answering_module
 from data_plane.services import usage as usage_module
 from data_plane.services import usage_shipping
+from data_plane.services.answering import Answering
 from data_plane.services.ports import StoreUnavailableError
 from data_plane.services.usage import UsageFlusher
 from data_plane.services.usage_shipping import ControlPlaneAwayError, UsageShipper
@@ -321,6 +324,27 @@ async def test_what_is_refused_is_set_aside_and_the_rest_goes_on(node: Parts, co
         assert ship.refused_batches == 1
     assert await node.batches() == []
     assert await node.store.execute("XLEN", REFUSED) == 1
+
+
+async def test_what_waits_is_shipped_when_the_control_plane_asks(
+    node: Parts, control_plane: ControlPlane, monkeypatch
+) -> None:
+    def answering(ship: Callable[[], Awaitable[None]]) -> Answering:
+        return Answering("us-east-1", None, node.store, node.clock, lambda: INDEX, lambda: 7, lambda: True, ship)
+
+    node.pass_(1)
+    await node.flush()
+    now = Question("0" * 32, "", "usage")
+    async with shipper(node, control_plane) as ship:
+        answer = await answering(ship.ship).look(now)
+    assert (answer.error, answer.revision, control_plane.shipped()) == (None, 7, [1])
+    monkeypatch.setattr(answering_module, "SHIP_WITHIN_S", 0.01)
+    assert (await answering(asyncio.Event().wait).look(now)).error == "more waits than the region ships in 0.01 s"
+
+    async def without_a_store() -> None:
+        raise StoreUnavailableError("TimeoutError")
+
+    assert (await answering(without_a_store).look(now)).error == "the store does not answer"
 
 
 async def test_one_node_ships_and_another_takes_over(valkey_url: str, control_plane: ControlPlane) -> None:

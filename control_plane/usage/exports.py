@@ -1,0 +1,106 @@
+"""Usage as CSV: a page, or all of it a few lines at a time, for a month of every client's hours is gigabytes."""
+
+import asyncio
+import csv
+import io
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from fastapi.responses import StreamingResponse
+from sqlalchemy import RowMapping
+from starlette.types import Receive, Scope, Send
+
+from control_plane.database import Database
+from control_plane.errors import UnavailableError
+from control_plane.usage import reading
+from control_plane.usage.reading import COLUMNS, FIGURES, UsageQuery
+
+AT_ONCE = 2
+"""Each holds one of the pool's connections until its reader has everything."""
+LONGEST_S = 600.0
+"""A reader that takes longer finds the connection closed in the middle, and knows."""
+MEDIA_TYPE = "text/csv; charset=utf-8"
+
+
+class Exports:
+    """Exports under way on this replica."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._free = AT_ONCE
+
+    async def whole(self, query: UsageQuery) -> StreamingResponse:
+        """Everything that ``query`` asks for, from one instant. Raises ``UnavailableError``, ``InvalidError``."""
+        lines = self._lines(query)
+        first = await anext(lines)  # what is wrong is to be said while there is still a status to say it with
+        return _Export(first, lines)
+
+    async def _lines(self, query: UsageQuery) -> AsyncGenerator[str, None]:
+        async with self._slot(), self._database.read() as session:
+            text = _header(query)
+            async for rows in reading.all_lines(session, query):
+                yield text + _text(rows, query)
+                text = ""
+            if text:
+                yield text
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncGenerator[None, None]:
+        if not self._free:
+            raise UnavailableError(f"{AT_ONCE} exports are being read here; ask again when one of them has ended.")
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+def page(rows: Iterable[RowMapping], query: UsageQuery) -> str:
+    """A page as CSV."""
+    return _header(query) + _text(rows, query)
+
+
+class _Export(StreamingResponse):
+    """Closes what it reads from when its reader goes away, or has had its time."""
+
+    def __init__(self, first: str, rest: AsyncGenerator[str, None]) -> None:
+        super().__init__(_both(first, rest), media_type=MEDIA_TYPE, headers={"Vary": "Accept"})
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        async with aclosing(self._rest), asyncio.timeout(LONGEST_S):
+            await super().__call__(scope, receive, send)
+
+
+async def _both(first: str, rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    yield first
+    async for text in rest:
+        yield text
+
+
+def _columns(query: UsageQuery) -> Sequence[tuple[str, str]]:
+    """Names of the file, and of the rows."""
+    at = [] if query.step == "none" else [(query.step, "at")]
+    names = [("key_id" if dimension == "key" else dimension, COLUMNS[dimension]) for dimension in query.group_by]
+    return [*at, *names, *((name, name) for name in FIGURES)]
+
+
+def _header(query: UsageQuery) -> str:
+    return _written([[name for name, _ in _columns(query)]])
+
+
+def _text(rows: Iterable[RowMapping], query: UsageQuery) -> str:
+    columns = [column for _, column in _columns(query)]
+    return _written([_cell(row[column]) for column in columns] for row in rows)
+
+
+def _cell(value: Any) -> Any:
+    return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
+
+
+def _written(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
