@@ -16,8 +16,12 @@ Fault = Literal[
     "endless",
     "splits headers",
     "no number",
+    "no store",
     "none",
 ]
+
+DECIDED = b'{"decisions": [{"allowed": true}]}'
+HELD = b'{"allowed": true, "reserved": 5, "reservation": "r"}'
 
 
 class FaultyNode:
@@ -27,6 +31,8 @@ class FaultyNode:
         self.fault: Fault = fault
         self.requests = 0
         self.connections = 0
+        self.paths: list[str] = []
+        self.last_body = b""
         self.url = ""
         self.open: set[asyncio.StreamWriter] = set()
 
@@ -42,7 +48,8 @@ class FaultyNode:
                     for line in head.lower().split(b"\r\n")
                     if line.startswith(b"content-length")
                 )
-                await reader.readexactly(length)
+                self.paths.append(head.split(b" ", 2)[1].decode())
+                self.last_body = await reader.readexactly(length)
                 self.requests += 1
                 if not await self._answer(reader, writer):
                     break
@@ -66,13 +73,15 @@ class FaultyNode:
         if self.fault == "garbage":
             writer.write(b"\x00\xff nonsense \r\n\r\n")
             return False
+        batch = self.paths[-1] == "/v1/check/batch"
         body = {
+            "no store": DECIDED if batch else b'{"status": 503, "error": "store_unavailable"}',
             "not json": b"{",
             "too few": b'{"decisions": []}',
             "splits headers": b'{"decisions": [{"allowed": true, "limit": 1, "policy": "x\\r\\nSet-Cookie: a=b"}]}',
             "no number": b'{"decisions": [{"allowed": false, "status": 429, "retry_after_s": -1e300}]}',
-        }.get(self.fault, b'{"decisions": [{"allowed": true}]}')
-        status = self.fault if self.fault.isdigit() else "200"
+        }.get(self.fault, DECIDED if batch else HELD)
+        status = self.fault if self.fault.isdigit() else "503" if self.fault == "no store" and not batch else "200"
         writer.write(f"HTTP/1.1 {status} X\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
         return True
 

@@ -1,6 +1,8 @@
 """A node that hangs, dies or answers nonsense leads to the chosen policy within the deadline; nothing is sent twice."""
 
 import asyncio
+import contextlib
+import socket
 import time
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from tests.clients.faulty_node import faulty_node
 from tidegate.stack.ports import free_ports
 from tidegate_client import AsyncTidegate, Check, Options, Tidegate, UnavailableError
+from tidegate_client.nodes import REST_S, NoAnswerError, Nodes
 
 FAULTS = ("hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless", "splits headers", "no number")
 TIMEOUT_S = 0.5
@@ -95,6 +98,62 @@ async def test_a_caller_that_goes_away_harms_nobody():
             await asyncio.sleep(0.005)
         gone.cancel()
         assert (await one.decide(CHECK)).source == "policy"
+
+
+async def test_a_node_whose_store_is_away_is_not_a_node_that_failed():
+    async with faulty_node("no store") as node, AsyncTidegate(options(node.url, leases=True)) as one:
+        async with one.reserve(5, api_key="k") as held:
+            assert (held.decision.source, held.decision.degraded) == ("policy", True)
+        while node.paths.count("/v1/leases") < 2:
+            assert (await one.decide(CHECK)).source == "node", "what can be decided without it still is"
+        assert one._nodes.failures == 0
+
+
+async def test_what_fails_together_makes_a_node_rest_once():
+    clock = [0.0]
+    async with faulty_node("hangs") as faulty:
+        nodes = Nodes(options(faulty.url), lambda: clock[0])
+        asked = [asyncio.create_task(nodes.post(f"/v1/{nth}", b"{}")) for nth in range(20)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {NoAnswerError}
+        assert nodes.failures == 20
+        clock[0] = REST_S
+        faulty.fault = "none"
+        assert (await nodes.post("/v1/later", b"{}")).status == 200
+        await nodes.aclose()
+
+
+async def test_a_node_that_cannot_be_connected_in_time_gives_way_to_the_next():
+    with socket.socket() as deaf:
+        # A queue of one that is full: the kernel drops what comes after, as a network does that loses packets.
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        with contextlib.ExitStack() as waiting:
+            for _ in range(4):
+                one = waiting.enter_context(socket.socket())
+                one.setblocking(False)
+                one.connect_ex(deaf.getsockname())
+            url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            async with faulty_node("none") as node, AsyncTidegate(options(url, node.url)) as limiter:
+                answers = [await limiter.decide(CHECK) for _ in range(4)]
+    assert {answer.source for answer in answers} == {"node"}
+
+
+async def test_a_settlement_is_sent_again_until_a_node_has_it():
+    async with faulty_node("none") as node, AsyncTidegate(options(node.url)) as one:
+        async with one.reserve(5, api_key="k") as held:
+            assert held.allowed
+            node.fault = "hangs up"
+            held.cost = 3
+        node.fault = "no store"
+        settled = node.paths.count("/v1/reservations/settle")
+        assert settled >= 1
+        while node.paths.count("/v1/reservations/settle") <= settled:
+            await asyncio.sleep(0.01)
+        node.fault = "none"
+        while one._settlements.under_way:
+            await asyncio.sleep(0.01)
+        assert node.last_body == b'{"reservation":"r","cost":3}'
 
 
 def test_threads_get_the_policy_too():

@@ -4,9 +4,10 @@
 ``tidegate_client.wsgi`` put it in front of an application.
 """
 
-from tidegate_client.asynchronous import AsyncTidegate, Reservation
+from tidegate_client.asynchronous import AsyncTidegate
 from tidegate_client.messages import Check, Decision, InvalidCheckError
 from tidegate_client.options import FailPolicy, Options, UnavailableError
+from tidegate_client.reservations import Reservation
 from tidegate_client.synchronous import Tidegate
 
 __all__ = [

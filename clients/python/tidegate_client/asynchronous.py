@@ -25,25 +25,11 @@ from tidegate_client.messages import (
 )
 from tidegate_client.nodes import Answered, NoAnswerError, Nodes
 from tidegate_client.options import Options, UnavailableError
+from tidegate_client.reservations import Reservation, Settlements
 
 NO_LEASE_FOR_S = 5.0
 """How long nobody asks again for a lease that a node cannot give."""
 MOST_RETURNS = 100
-
-
-class Reservation:
-    """Units taken as an estimate: settle them with the true cost. ``decision`` says whether there are any."""
-
-    def __init__(self, decision: Decision, reserved: int) -> None:
-        self.decision = decision
-        self.reserved = reserved
-        self.cost: int | None = None
-        """The true cost; when it stays ``None``, the estimate stands."""
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the units were taken."""
-        return self.decision.allowed
 
 
 class AsyncTidegate:
@@ -64,8 +50,10 @@ class AsyncTidegate:
             lease_s=options.lease_s, after_per_s=options.lease_after_per_s, max_units=options.max_lease_units,
             remember_s=options.remember_denials_s, most=options.max_accounts,
         )  # fmt: skip
-        self._renewals: dict[Check, asyncio.Task[None]] = {}
+        self._renewals: dict[Check, asyncio.Task[Decision | None]] = {}
         self._keeper: asyncio.Task[None] | None = None
+        self._returning: set[asyncio.Task[None]] = set()
+        self._settlements = Settlements(self._nodes.post, options.timeout_s)
         self.failures = 0
 
     async def __aenter__(self) -> Self:
@@ -137,7 +125,8 @@ class AsyncTidegate:
     ) -> AsyncIterator[Reservation]:  # fmt: skip
         """Take ``estimate`` units now; set ``cost`` on what you get, and the difference is settled at the end.
 
-        Left by an exception, all is given back. Not settled at all, the estimate stands.
+        Left by an exception, all is given back. Not settled at all, the estimate stands. A settlement without an
+        answer is sent again for a while, in the background: nodes take it once.
         """
         check = Check.of(
             api_key=api_key, client=client, ip=ip, method=method, path=path, endpoint=endpoint, attributes=attributes
@@ -154,25 +143,25 @@ class AsyncTidegate:
         except (NoAnswerError, GarbledAnswerError, TimeoutError) as error:
             self.failures += 1
             reservation = Reservation(self._unanswered(str(error)), 0)
-            answered = Answered("", 0, b"")
         try:
             yield reservation
         except BaseException:
             if text is not None:
-                await self._settle(answered.origin, text, 0)
+                await self._settlements.settle(text, 0)
             raise
         if text is not None and reservation.cost is not None:
-            await self._settle(answered.origin, text, reservation.cost)
+            await self._settlements.settle(text, reservation.cost)
 
     async def aclose(self) -> None:
         """Return what is held, then close the connections."""
         if self._keeper is not None:
             self._keeper.cancel()
-        tasks = [*self._renewals.values(), *([self._keeper] if self._keeper is not None else [])]
+        tasks = [*self._renewals.values(), *([self._keeper] if self._keeper is not None else []), *self._returning]
         await asyncio.gather(*tasks, return_exceptions=True)
         with self._lock:
             endings = self.book.close(self._now())
         await self._return(endings)
+        await self._settlements.aclose()
         await self._batcher.aclose()
         await self._nodes.aclose()
 
@@ -195,56 +184,61 @@ class AsyncTidegate:
         renewal = self._renewals.get(check)
         if renewal is None:
             return None
-        await asyncio.shield(renewal)
+        denied = await asyncio.shield(renewal)
+        if denied is not None:
+            return denied
         with self._lock:
             return self.book.take(check, cost, self._now())
 
     def _begin_renewal(self, check: Check, cost: int) -> None:
-        task = asyncio.create_task(self._renew(check, cost))
-        self._renewals[check] = task
-        task.add_done_callback(lambda _: self._renewals.pop(check, None))
+        self._renewals[check] = asyncio.create_task(self._renew(check, cost))
         if self._keeper is None:
             self._keeper = asyncio.create_task(self._keep())
 
-    async def _renew(self, check: Check, cost: int) -> None:
+    async def _renew(self, check: Check, cost: int) -> Decision | None:
+        """Ask for the account's next lease; what the node said if it denied even one unit."""
         now = self._now()
         with self._lock:
             account = self.book.note(check, 0, now)
             units = self.book.units_to_ask(account, cost, now)
-        endings: list[Ending] = []
         try:
             body = encoded(check, {"units": units, "ttl_s": self.options.lease_s})
-            answered = await self._nodes.post("/v1/leases", body)
-            endings = self._leased(account, answered, now)
+            return self._leased(account, await self._nodes.post("/v1/leases", body), now)
         except (NoAnswerError, GarbledAnswerError, InvalidCheckError):
             account.not_before = now + self.options.timeout_s
+            return None
         finally:
+            # Together, and with nothing awaited after them: whoever finds the new lease low may begin the next renewal.
+            del self._renewals[check]
             account.asking = False
-        await self._return(endings)
 
-    def _leased(self, account: Account, answered: Answered, asked_at: float) -> list[Ending]:
+    def _leased(self, account: Account, answered: Answered, asked_at: float) -> Decision | None:
         decision = _understood(answered)
         lease = read_lease(answered.body)
         with self._lock:
             if not decision.allowed:
                 self.book.denied(account, decision, 1, asked_at)
-                return []
+                return decision
             if not lease.granted:
                 account.not_before = asked_at + NO_LEASE_FOR_S
-                return []
+                return None
             held = msgspec.structs.replace(decision, source="lease")
             lasts_s = min(lease.expires_in_s, self.options.lease_s)
-            return self.book.granted(
+            endings = self.book.granted(
                 account, Lease(answered.origin, lease.lease, lease.granted, asked_at, lasts_s, held)
             )
+        if endings:
+            returning = asyncio.create_task(self._return(endings))
+            self._returning.add(returning)
+            returning.add_done_callback(self._returning.discard)
+        return None
 
     async def _by_node(self, check: Check, cost: int) -> Decision:
         asked_at = self._now()
         decision = await self._batcher.decide(check, cost)
         if not decision.allowed and self.options.remember_denials_s and cost:
-            remembered = msgspec.structs.replace(decision, source="memory")
             with self._lock:
-                self.book.denied(self.book.note(check, 0, asked_at), remembered, cost, asked_at)
+                self.book.denied(self.book.note(check, 0, asked_at), decision, cost, asked_at)
         return decision
 
     async def _keep(self) -> None:
@@ -263,11 +257,6 @@ class AsyncTidegate:
                 part = {"returns": unused[first : first + MOST_RETURNS]}
                 with contextlib.suppress(NoAnswerError):
                     await self._nodes.post("/v1/leases/return", msgspec.json.encode(part), origin=origin)
-
-    async def _settle(self, origin: str, text: str, cost: int) -> None:
-        body = msgspec.json.encode({"reservation": text, "cost": cost})
-        with contextlib.suppress(NoAnswerError):  # unsettled, the estimate stands
-            await self._nodes.post("/v1/reservations/settle", body, origin=origin)
 
     def _unanswered(self, reason: str) -> Decision:
         """What the policy says when no node does. Raises ``UnavailableError``."""

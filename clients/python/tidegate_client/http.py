@@ -113,9 +113,11 @@ class _Connection(asyncio.Protocol):
 
 
 class Origin:
-    """One node's connections. ``url`` is ``http://host:port`` or ``https://...``."""
+    """One node's connections. ``url`` is ``http://host:port`` or ``https://...``; one is made within ``connect_s``."""
 
-    def __init__(self, url: str, headers: dict[str, str], tls: ssl.SSLContext | None, now: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, headers: dict[str, str], tls: ssl.SSLContext | None, now: Callable[[], float], connect_s: float
+    ) -> None:  # fmt: skip
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or parts.hostname is None:
             raise ValueError(f"urls: {url!r} is not http://host:port")
@@ -126,6 +128,7 @@ class Origin:
         lines = {"host": parts.netloc.rpartition("@")[2], "content-type": "application/json", **headers}
         self._head = "".join(f"{name}: {_safe(value)}\r\n" for name, value in lines.items())
         self._now = now
+        self._connect_s = connect_s
         self._idle: list[_Connection] = []
         self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
 
@@ -155,11 +158,12 @@ class Origin:
                 return connection
             connection.close()
         try:
-            _, made = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self._now), self._host, self._port, ssl=self._tls
-            )
-        except OSError as error:
-            raise NotSentError(str(error)) from error
+            async with asyncio.timeout(self._connect_s):
+                _, made = await asyncio.get_running_loop().create_connection(
+                    lambda: _Connection(self._now), self._host, self._port, ssl=self._tls
+                )
+        except OSError as error:  # a TimeoutError is one
+            raise NotSentError(str(error) or "no connection in time") from error
         return made
 
     async def __aenter__(self) -> Self:

@@ -7,6 +7,8 @@ before it was let through. What is left goes back in time; what expires is lost,
 from math import ceil
 from typing import NamedTuple
 
+import msgspec
+
 from tidegate_client.messages import Check, Decision
 
 RENEW_BELOW = 0.3
@@ -80,6 +82,8 @@ class LeaseBook:
         self.accounts: dict[Check, Account] = {}
         self.low: list[Check] = []
         """Whose lease runs low: to be renewed by whoever sees it here (their accounts are marked as asking)."""
+        self._pushed_out: list[Lease] = []
+        """Of accounts that made room: returned with the next that are due."""
 
     def take(self, check: Check, cost: int, now: float) -> Decision | None:
         """Decide here if that is possible: spend a lease, or repeat a denial; ``None``: ask a node."""
@@ -132,25 +136,25 @@ class LeaseBook:
         if not self._remember_s or decision.status != 429:
             return
         wait_s = self._remember_s if decision.retry_after_s is None else decision.retry_after_s
-        account.denial = decision
+        account.denial = msgspec.structs.replace(decision, source="memory")
         account.denied_cost = max(1, cost)
         account.denied_until = asked_at + min(wait_s, self._remember_s)
 
     def due(self, now: float) -> list[Ending]:
         """Leases whose time ends: they are no longer spent, and what is left is to be returned."""
-        endings: list[Ending] = []
+        ended, self._pushed_out = self._pushed_out, []
         for account in self.accounts.values():
             lease = account.lease
             if lease is not None and now >= lease.spend_until:
                 account.lease = None
-                if now < lease.until:
-                    endings += _endings(lease)
-        return endings
+                ended.append(lease)
+        return [ending for lease in ended if now < lease.until for ending in _endings(lease)]
 
     def close(self, now: float) -> list[Ending]:
         """Every lease that can still be returned; nothing is held afterwards."""
-        held = [account.lease for account in self.accounts.values() if account.lease is not None]
+        held = [account.lease for account in self.accounts.values() if account.lease is not None] + self._pushed_out
         self.accounts.clear()
+        self._pushed_out = []
         return [ending for lease in held if now < lease.until for ending in _endings(lease)]
 
     def _forget_idle(self, now: float) -> None:
@@ -161,7 +165,9 @@ class LeaseBook:
             if account.lease is None and not account.asking and now >= account.denied_until
         ]
         for check in idle or [check for check, account in self.accounts.items() if not account.asking]:
-            del self.accounts[check]
+            lease = self.accounts.pop(check).lease
+            if lease is not None:
+                self._pushed_out.append(lease)
 
 
 def _endings(lease: Lease) -> list[Ending]:

@@ -3,7 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
+
+import msgspec
 
 from tidegate_client.http import BrokenError, NotSentError, Origin
 from tidegate_client.options import Options
@@ -11,6 +14,9 @@ from tidegate_client.options import Options
 CHECK_BATCH = "/v1/check/batch"
 REST_S = 0.1
 LONGEST_REST_S = 5.0
+CONNECT_SHARE = 1 / 3
+"""The part of a check's time in which a connection must be made, so that there is time for the next node."""
+MOST_CONNECT_S = 1.0
 
 
 class NoAnswerError(Exception):
@@ -25,21 +31,34 @@ class Answered(NamedTuple):
     body: bytes
 
 
+class _Error(msgspec.Struct):
+    error: str | None = None
+
+
+_error_decoder = msgspec.json.Decoder(_Error)
+
+
 class _Node:
     def __init__(self, url: str, options: Options, now: Callable[[], float]) -> None:
         self.url = url.rstrip("/")
         headers = {} if options.token is None else {"x-tidegate-token": options.token}
+        connect_s = min(MOST_CONNECT_S, options.timeout_s * CONNECT_SHARE)
         # A node serves checks on a lane of their own; a connection that once asked for something else has left it.
-        self.lane, self.other = (Origin(url, headers, options.tls, now) for _ in range(2))
+        self.lane, self.other = (Origin(url, headers, options.tls, now, connect_s) for _ in range(2))
         self.rests_until = 0.0
-        self.rest_s = REST_S
+        self._failed_at = -inf
+        self._rest_s = REST_S
 
-    def failed(self, now: float) -> None:
-        self.rests_until = now + self.rest_s
-        self.rest_s = min(LONGEST_REST_S, self.rest_s * 2)
+    def failed(self, asked_at: float, now: float) -> None:
+        """Rest, longer each time. What was asked before it last failed says nothing new."""
+        if asked_at <= self._failed_at:
+            return
+        self._failed_at = now
+        self.rests_until = now + self._rest_s
+        self._rest_s = min(LONGEST_REST_S, self._rest_s * 2)
 
     def answered(self) -> None:
-        self.rests_until, self.rest_s = 0.0, REST_S
+        self.rests_until, self._rest_s = 0.0, REST_S
 
 
 class Nodes:
@@ -58,21 +77,22 @@ class Nodes:
         Only a request that was never sent goes to the next node. What was sent may have counted, answer or not.
         """
         for node in self._awake(origin):
+            asked_at = self._now()
             way = node.lane if path == CHECK_BATCH else node.other
             try:
                 async with asyncio.timeout(self._timeout_s):
                     status, answer = await way.post(path, body)
             except NotSentError:
-                self._failed(node)
+                self._failed(node, asked_at)
                 continue
             except BrokenError as error:
-                self._failed(node)
+                self._failed(node, asked_at)
                 raise NoAnswerError(str(error)) from error
             except TimeoutError as error:
-                self._failed(node)
+                self._failed(node, asked_at)
                 raise NoAnswerError("no answer in time") from error
-            if status >= 500:
-                self._failed(node)
+            if status >= 500 and not _says_store_is_away(answer):
+                self._failed(node, asked_at)
                 raise NoAnswerError(f"status {status}")
             node.answered()
             return Answered(node.url, status, answer)
@@ -93,6 +113,14 @@ class Nodes:
         turn = self._turn % len(self._nodes)
         return [node for node in self._nodes[turn:] + self._nodes[:turn] if now >= node.rests_until]
 
-    def _failed(self, node: _Node) -> None:
+    def _failed(self, node: _Node, asked_at: float) -> None:
         self.failures += 1
-        node.failed(self._now())
+        node.failed(asked_at, self._now())
+
+
+def _says_store_is_away(answer: bytes) -> bool:
+    """Without its store a node lends and reserves nothing, and says so; it decides all the same."""
+    try:
+        return _error_decoder.decode(answer).error == "store_unavailable"
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

@@ -10,10 +10,11 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tidegate_client.asynchronous import AsyncTidegate, Reservation
+from tidegate_client.asynchronous import AsyncTidegate
 from tidegate_client.credentials import key_in
 from tidegate_client.messages import Check, Decision, InvalidCheckError
 from tidegate_client.options import Options, UnavailableError
+from tidegate_client.reservations import Reservation
 
 T = TypeVar("T")
 _SLACK_S = 1.0
