@@ -52,6 +52,12 @@ def cells_of(variant: Variant, *, quick: bool) -> list[Cell]:
         return _lane_cells(quick=quick)
     counts = (MOST_CONNECTIONS,) if quick else (4, MOST_CONNECTIONS)
     cells = [_cell(variant, plan, connections=count) for plan in variant.plans for count in counts]
+    if variant is FLOOR:  # what an open loop's tail is on this machine, and by this generator, with next to no server
+        cells += [
+            _cell(variant, plan, connections=MOST_CONNECTIONS, load=load)
+            for plan in variant.plans
+            for load in _open_loads(quick=quick)
+        ]
     if variant.batch_path is not None and not quick:
         cells += [_cell(variant, plan, connections=MOST_CONNECTIONS, batch=BATCH) for plan in variant.plans]
     return cells
@@ -62,10 +68,13 @@ def _lane_cells(*, quick: bool) -> list[Cell]:
     cells = []
     for plan in LANE.plans:
         cells += [_cell(LANE, plan, connections=count) for count in counts]
-        loads = OPEN_LOADS[:1] if quick else OPEN_LOADS
-        cells += [_cell(LANE, plan, connections=MOST_CONNECTIONS, load=load) for load in loads]
+        cells += [_cell(LANE, plan, connections=MOST_CONNECTIONS, load=load) for load in _open_loads(quick=quick)]
         cells += [_cell(LANE, plan, connections=count, batch=BATCH) for count in counts]
     return cells
+
+
+def _open_loads(*, quick: bool) -> Sequence[Load]:
+    return OPEN_LOADS[:1] if quick else OPEN_LOADS
 
 
 def _cell(variant: Variant, plan: str, *, connections: int, batch: int = 1, load: Load = "closed") -> Cell:
