@@ -12,7 +12,6 @@ from data_plane.adapters.load_servers import PrometheusServers
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.api.load_door import LoadDoor
 from data_plane.api.metrics import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
-from data_plane.domain.load.classes import FULL
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.rulebook import Rulebook
 from data_plane.services.load import LoadDecider, LoadFollower
@@ -73,12 +72,23 @@ class Protecting:
             "tidegate_load_reporters", "Reporters of a backend's load that are fresh", "backend",
             {one.backend: one.reporters for one in loads},
         )  # fmt: skip
+        yield gauge_by(
+            "tidegate_load_factor_since_timestamp_seconds", "When the share that is admitted last changed", "backend",
+            {one.backend: one.since for one in loads if one.since},
+        )  # fmt: skip
+        reasons = GaugeMetricFamily(
+            "tidegate_load_reason", "1: why the share is what it is, and by which signal",
+            labels=["backend", "reason", "signal"],
+        )  # fmt: skip
+        for one in loads[:MOST_LABEL_VALUES]:
+            reasons.add_metric([one.backend, one.reason, one.signal or "none"], 1)
+        yield reasons
         classes = GaugeMetricFamily(
             "tidegate_load_class_factor", "Share of a class that is admitted", labels=["backend", "priority"]
         )
-        for one in self._follower.shared.backends[:MOST_LABEL_VALUES]:
-            for priority, factor in one.classes.items():
-                classes.add_metric([one.backend, str(priority)], factor / FULL)
+        for one in loads[:MOST_LABEL_VALUES]:
+            for of in one.classes:
+                classes.add_metric([one.backend, str(of.priority)], of.factor)
         yield classes
         yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
         yield from self._units(

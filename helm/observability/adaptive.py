@@ -20,6 +20,13 @@ ADAPTIVE = Dashboard(
                 Query(f"min by (region, backend, priority) (tidegate_load_class_factor{{{IN}}})",
                       "{{backend}}, priority {{priority}}, {{region}}"),),
                 "Plans of a higher priority give way last.", "percentunit"),
+            Panel("Why", (
+                Query(f"max by (region, backend, reason, signal) (tidegate_load_reason{{{IN}}})",
+                      "{{backend}} {{region}}: {{reason}} by {{signal}}"),),
+                "Why the share is what it is, and by which signal."),
+            Panel("Unchanged for", (
+                Query(f"time() - max by (region, backend) (tidegate_load_factor_since_timestamp_seconds{{{IN}}})",
+                      "{{backend}} {{region}}"),), "How long the share has been what it is.", "s"),
         ),
         "Demand": (
             Panel("Units asked for", (

@@ -17,6 +17,9 @@ from tidegate.stack.child import wait_until_ready
 PAUSED_S = 2.5
 CALM_S = 3.0
 
+PROTECT = {"cut_after": 1, "raise_after": 2, "floor": 0.01, "deepest_cut": 0.05}
+"""Down to a hundredth: one client alone is shed then, whatever its cohort is in this hour."""
+
 
 class Scenario:
     """``start``, then ``drive``; afterwards ``prometheus`` has something to say about everything."""
@@ -42,7 +45,7 @@ class Scenario:
         stack.put("/v1/plans/tight", {"limits": [{"name": "few", "limit": 40, "window_s": 3600}]})
         stack.put("/v1/plans/anonymous", {"limits": [{"name": "per-ip", "scope": "ip", "limit": 50, "window_s": 3600}]})
         stack.put("/v1/endpoints/get-user", {"method": "GET", "path": "/api/users/{id}"})
-        stack.put("/v1/adaptive-policies/protect", {"cut_after": 1, "raise_after": 2})
+        stack.put("/v1/adaptive-policies/protect", PROTECT)
         stack.put("/v1/backends/reports", {"adaptive": "protect"})
         stack.put("/v1/endpoints/report", {"method": "GET", "path": "/reports/{id}", "backend": "reports"})
         for reporter in ("one", "two"):
@@ -115,7 +118,7 @@ class Scenario:
 
     def _overloaded(self) -> bool:
         """Report a backend as far too busy once more; whether every node sheds."""
-        self._report_load(2.0)
+        self._report_load(20.0)
         time.sleep(0.3)
         found = [httpx.get(f"{place.url}/metrics", trust_env=False).text for place in self.stack.nodes]
         return all(re.search(r"^tidegate_load_shed_units_total{.*} [1-9]", text, re.MULTILINE) for text in found)

@@ -1,6 +1,7 @@
 """What clients meet at a backend under load: classes, prices, headers and problems, through both doors."""
 
 import asyncio
+import re
 import time
 
 import pytest
@@ -244,6 +245,10 @@ async def test_two_reporters_are_believed_and_the_factor_is_explained(tmp_path, 
         assert load["decided_by"] == "n1"
         assert 0 <= load["decided_at"] - load["since"] < 5
         assert (await status_of(node))["deciding"] is True
+        metrics = (await node.get("/metrics")).text
+        assert 'tidegate_load_reason{backend="users",reason="cut",signal="cpu"} 1.0' in metrics
+        (since,) = re.findall(r'tidegate_load_factor_since_timestamp_seconds{backend="users"} (\S+)', metrics)
+        assert float(since) == pytest.approx(load["since"], abs=1e-3)
 
 
 async def test_requests_to_a_protected_backend_cannot_be_leased(tmp_path, valkey_url):
