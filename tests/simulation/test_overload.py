@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tidegate.cli import app
 from tidegate.simulate.overload.command import BUNDLED, compare
 from tidegate.simulate.overload.day import healthy_day
-from tidegate.simulate.overload.scenario import Reporters, load
+from tidegate.simulate.overload.scenario import Expectation, Reporters, load
 
 ADAPTIVE = ["adaptive", "adaptive, with capacity"]
 SCENARIOS = sorted(path.stem for path in BUNDLED.glob("*.toml"))
@@ -20,11 +20,23 @@ def scenario(name: str):
     return load(BUNDLED / f"{name}.toml")
 
 
+def test_what_is_promised_is_the_same_in_every_scenario_and_nothing_softer():
+    promised = Expectation(
+        most_excess=10.0, least_critical=0.99, recovered_within_s=60.0, most_oscillations=1, least_goodput=0.5
+    )
+    assert {name: scenario(name).expect for name in SCENARIOS} == dict.fromkeys(SCENARIOS, promised) | {
+        "brownout": msgspec.structs.replace(promised, most_oscillations=2)  # chance alone moves its load by a sixth
+    }
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_promises_hold(name: str, seed: int):
     for run in compare(scenario(name), seed, ADAPTIVE):
         assert not run.broken, f"{run.name}: {run.broken} {run.measures}"
+        begun = [second for second in run.seconds if second.at_s >= 60]
+        beyond_s = sum(max(0.0, sum(second.admitted) / second.capacity - 1.0) for second in begun)
+        assert beyond_s <= 10.0, f"{run.name}: work for {beyond_s:.1f} s of capacity was admitted in excess"
 
 
 def test_the_lowest_class_gives_way_first_and_the_critical_class_never():
@@ -53,10 +65,15 @@ def test_a_fixed_limit_sees_nothing_of_a_slow_backend_the_adaptive_one_does():
     assert runs["adaptive"].wasted < 0.02
 
 
-@pytest.mark.parametrize("reporters", [Reporters(noise=0.2, dies_at_s=40_000), Reporters(lies=9.0)])
-def test_a_healthy_day_is_never_cut(reporters: Reporters):
-    day = healthy_day(msgspec.structs.replace(scenario("overload"), reporters=reporters), seed=1)
+@pytest.mark.parametrize(
+    ("reporters", "with_capacity"),
+    [(Reporters(noise=0.2, dies_at_s=40_000), True), (Reporters(lies=9.0), False)],
+)
+def test_a_healthy_day_is_never_cut_and_no_class_either(reporters: Reporters, with_capacity: bool):
+    world = msgspec.structs.replace(scenario("overload"), reporters=reporters)
+    day = healthy_day(world, seed=1, with_capacity=with_capacity)
     assert day.cut_s == 0, day
+    assert day.class_cut_s == {"critical": 0, "standard": 0, "low": 0}
     assert day.highest > 0.8, "the day had busy seconds"
 
 

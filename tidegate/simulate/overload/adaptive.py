@@ -71,6 +71,11 @@ class Adaptive(Unprotected):
         """The factor that nodes apply now."""
         return self._factor
 
+    def class_factors(self) -> dict[str, float]:
+        """The share of each class that nodes admit now, by the names of the scenario's groups."""
+        gates = zip(self._scenario.groups, self._gates, strict=True)
+        return {group.name: gate.factor / FULL for group, gate in gates}
+
     def second(self, now_s: float, cpu: float, queue_delay_ms: float) -> None:
         """A second has passed: reporters speak, the deciding node decides; nodes hear of it a little later."""
         reporters = self._scenario.reporters

@@ -15,8 +15,6 @@ from tidegate.simulate.overload.scenario import Scenario, load
 from tidegate.simulate.overload.world import Second, run
 
 BUNDLED = Path(__file__).with_name("scenarios")
-DROP_S = 1.0
-"""AIMD's time-out: what it takes for overload."""
 
 
 class Run(NamedTuple):
@@ -34,7 +32,7 @@ def limiters(scenario: Scenario) -> Mapping[str, Callable[[int], Limiter]]:
         "no limit": lambda _: Unprotected(),
         "fixed limit": lambda _: Fixed(scenario.fixed * scenario.per_second),
         "Gradient2": lambda _: Gradient2(),
-        "AIMD": lambda _: Aimd(DROP_S),
+        "AIMD": lambda _: Aimd(),
         "adaptive": lambda seed: Adaptive(scenario, seed, with_capacity=False),
     }
     if scenario.capacity is not None:

@@ -16,9 +16,10 @@ LOWEST, HIGHEST = 0.15, 0.6
 
 
 class Day(NamedTuple):
-    """Seconds in which the factor was below 1, and the highest and mean share of capacity in use."""
+    """Seconds in which the factor, and each class's own, was below 1; the highest and mean share of capacity in use."""
 
     cut_s: int
+    class_cut_s: dict[str, int]
     highest: float
     mean: float
 
@@ -28,6 +29,7 @@ def healthy_day(scenario: Scenario, seed: int, *, with_capacity: bool = False) -
     limiter = Adaptive(scenario, seed, with_capacity=with_capacity)
     chance = random.Random(seed)  # noqa: S311  a simulation
     cut_s, highest, total = 0, 0.0, 0.0
+    class_cut_s = dict.fromkeys(limiter.class_factors(), 0)
     for second in range(DAY_S):
         wave = (1 - math.cos(2 * math.pi * second / DAY_S)) / 2
         mean = scenario.per_second * (LOWEST + (HIGHEST - LOWEST) * wave)
@@ -39,5 +41,7 @@ def healthy_day(scenario: Scenario, seed: int, *, with_capacity: bool = False) -
         limiter.second(second + 1.0, use, waited_ms)
         factor = limiter.factor()
         cut_s += factor is not None and factor < 1.0
+        for name, share in limiter.class_factors().items():
+            class_cut_s[name] += share < 1.0
         highest, total = max(highest, use), total + use
-    return Day(cut_s, highest, total / DAY_S)
+    return Day(cut_s, class_cut_s, highest, total / DAY_S)

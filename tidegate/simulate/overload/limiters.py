@@ -137,17 +137,16 @@ class Aimd(_Concurrency):
     """One more while the limit is in use, a tenth less for each request that was dropped or took too long."""
 
     name = "AIMD"
-    BACKOFF = 0.9
+    BACKOFF, TIMEOUT_S = 0.9, 5.0
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self) -> None:
         super().__init__(20, 20, 200)
-        self._timeout_s = timeout_s
 
     def done(self, done: Done) -> None:
         """A time, or a time-out."""
         in_flight = self.in_flight
         self.in_flight -= 1
-        if done.rtt_s > self._timeout_s:
+        if done.rtt_s > self.TIMEOUT_S:
             self.limit = self._bounded(self.limit * self.BACKOFF)
         elif in_flight * 2 >= self.limit:
             self.limit = self._bounded(self.limit + 1)
