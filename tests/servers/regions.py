@@ -88,6 +88,25 @@ class Regions:
                 await asyncio.sleep(0.02)
         return time.monotonic() - begun
 
+    async def link(self, stack: contextlib.AsyncExitStack, ports: Mapping[str, Sequence[int]]) -> None:
+        """Put a proxy on the way from each region to each other one, whose nodes listen on ``ports``."""
+        for to in self.names:
+            for source in self.names:
+                if to != source:
+                    # the nodes of a region share the work of talking, so that each link ends at another one
+                    target = ports[to][self.names.index(source) % len(ports[to])]
+                    self.links[(to, source)] = await stack.enter_async_context(Proxy(target).running())
+
+    def seen_from(self, own: str) -> list[Region]:
+        """Each region reaches another by a link of its own, so each has its own addresses of the others."""
+        return [
+            Region(
+                region=name, peer_url=self.links[(name, own)].url if name != own else None,
+                public_key=region_public_key(CREDENTIALS[name]),
+            )
+            for name in self.names
+        ]  # fmt: skip
+
     async def cut(self, *between: str) -> None:
         """Reset and refuse every connection between these regions (none named: all)."""
         for pair, link in self.links.items():
@@ -117,16 +136,12 @@ async def regions_running(
             regions.stores[name] = start_store()
             stack.callback(regions.stores[name].child.stop)
         ports = {name: free_ports(nodes) for name in names}
-        for to in names:
-            for source in names:
-                if to != source:
-                    # the nodes of a region share the work of talking, so that each link ends at another one
-                    target = ports[to][list(names).index(source) % nodes]
-                    regions.links[(to, source)] = await stack.enter_async_context(Proxy(target).running())
+        await regions.link(stack, ports)
+        acme = (Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p"), key_of("acme", "tg_acme"))
         for name in names:
             for number in range(nodes):
                 snapshot = tmp_path / f"{name}-{number}"
-                await write_snapshot(snapshot, [*_config(regions, name, limits), *values])
+                await write_snapshot(snapshot, [*acme, *regions.seen_from(name), *values])
                 settings = settings_for(
                     snapshot, regions.stores[name].url, region=name, node=f"{name}-{number}",
                     region_credential=CREDENTIALS[name], redis_deadline_ms=PATIENT_MS,
@@ -137,19 +152,3 @@ async def regions_running(
                 client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
                 regions.clients[name].append(await stack.enter_async_context(client))
         yield regions
-
-
-def _config(regions: Regions, own: str, limits: Sequence[LimitRule]) -> list[object]:
-    """Each region reaches another by a link of its own, so each has its own addresses of the others."""
-    urls: Mapping[str, str | None] = {
-        name: regions.links[(name, own)].url if name != own else None for name in regions.names
-    }
-    return [
-        Plan(plan="p", limits=tuple(limits)),
-        Client(client="acme", plan="p"),
-        key_of("acme", "tg_acme"),
-        *(
-            Region(region=name, peer_url=urls[name], public_key=region_public_key(CREDENTIALS[name]))
-            for name in regions.names
-        ),
-    ]

@@ -30,7 +30,7 @@ class StoreServer:
         self.port = port
         self.url = f"redis://:{password}@{LOOPBACK}:{port}/0"
         self._password = password
-        self._directory = directory
+        self.directory = directory
         self._settings = {
             "bind": LOOPBACK,
             "port": str(port),
@@ -45,7 +45,7 @@ class StoreServer:
 
     def prepare(self) -> None:
         """Write its configuration file."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = "".join(f"{name} {value}\n" for name, value in self._settings.items())
         self._config.unlink(missing_ok=True)
         descriptor = os.open(self._config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,0 +1,120 @@
+"""Regions as operators run them: nodes and stores are processes of their own; only the links between are ours."""
+
+import asyncio
+import contextlib
+import secrets
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+from tests.servers.node import NOWHERE, PUBLIC_KEY, write_snapshot
+from tests.servers.regions import CREDENTIALS, PATIENT_MS, Regions
+from tidegate.stack.child import Child, wait_until_ready
+from tidegate.stack.ports import free_ports
+from tidegate.stack.store import StoreServer
+
+START_S = 60.0
+
+
+class RegionProcesses(Regions):
+    """``processes[region]`` are its nodes. ``stores[region].child`` can be killed, and started again."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(names)
+        self.processes: dict[str, list[Child]] = {name: [] for name in names}
+
+    async def ready(self, region: str, node: int) -> None:
+        """Wait until a node serves."""
+        child, client = self.processes[region][node], self.clients[region][node]
+        async with asyncio.timeout(START_S):
+            while not await _is_ready(client):
+                assert child.exit_code() is None, child.log_tail()
+                await asyncio.sleep(0.05)
+
+    async def heard(self) -> float:
+        """Wait until every region hears every other one and takes none for silent; the seconds that it took."""
+
+        async def everybody() -> bool:
+            for name in self.names:
+                told = [await self.status(name, node=node) for node in range(len(self.clients[name]))]
+                silent = {peer: state["silent"] for one in told for peer, state in one["peers"].items()}
+                if len(silent) < len(self.names) - 1 or any(silent.values()):
+                    return False
+            return True
+
+        return await self.until(everybody, START_S)
+
+    async def start_store(self, region: str) -> None:
+        """Start a region's store (again), with the data that its directory holds."""
+        store = self.stores[region]
+        store.child.start()
+        async with asyncio.timeout(START_S):
+            while not await asyncio.to_thread(store.is_ready):
+                await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def processes_running(
+    root: Path, names: Sequence[str], values: Iterable[object], *, nodes: int = 2,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[RegionProcesses]:  # fmt: skip
+    """Regions under a configuration of ``values``; ``settings`` are further ones of every node."""
+    regions, values = RegionProcesses(names), list(values)
+    async with contextlib.AsyncExitStack() as stack:
+        for name in names:
+            regions.stores[name] = _store(root, name)
+            stack.callback(regions.stores[name].child.stop)
+        ports = dict(zip(names, _grouped(free_ports(nodes * len(names)), nodes), strict=True))
+        await regions.link(stack, ports)
+        for name in names:
+            for number, port in enumerate(ports[name]):
+                snapshot = root / f"{name}-{number}.snapshot"
+                await write_snapshot(snapshot, [*values, *regions.seen_from(name)])
+                child = Child(
+                    f"node {name}-{number}", [sys.executable, "-m", "tidegate", "data-plane"],
+                    log_path=root / f"{name}-{number}.log",
+                    env=_environment(regions, name, number, port, snapshot) | dict(settings or {}),
+                )  # fmt: skip
+                child.start()
+                regions.processes[name].append(child)
+                stack.callback(child.stop)
+                client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
+                regions.clients[name].append(await stack.enter_async_context(client))
+        for name in names:
+            for number in range(nodes):
+                await regions.ready(name, number)
+        yield regions
+
+
+def _store(root: Path, name: str) -> StoreServer:
+    store = StoreServer(
+        root / f"{name}-store", port=free_ports(1)[0], password=secrets.token_urlsafe(16),
+        log_path=root / f"{name}-store.log", name=f"Valkey of {name}",
+    )  # fmt: skip
+    store.prepare()
+    store.child.start()
+    wait_until_ready(store.child, store.is_ready, timeout_s=START_S)
+    return store
+
+
+def _environment(regions: Regions, region: str, number: int, port: int, snapshot: Path) -> dict[str, str]:
+    return {
+        "TIDEGATE_NODE": f"{region}-{number}", "TIDEGATE_REGION": region, "TIDEGATE_PORT": str(port),
+        "TIDEGATE_LOG_LEVEL": "warning", "TIDEGATE_REDIS_URL": regions.stores[region].url,
+        "TIDEGATE_CONTROL_PLANE_URL": NOWHERE, "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY,
+        "TIDEGATE_REGION_CREDENTIAL": CREDENTIALS[region], "TIDEGATE_SNAPSHOT_FILE": str(snapshot),
+        "TIDEGATE_DRAIN_S": "0", "TIDEGATE_TRUST": "network", "TIDEGATE_REDIS_DEADLINE_MS": str(PATIENT_MS),
+    }  # fmt: skip
+
+
+def _grouped(ports: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [ports[start : start + size] for start in range(0, len(ports), size)]
+
+
+async def _is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).status_code == 200
+    except httpx.TransportError:
+        return False
