@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from tidegate_client import AsyncTidegate, Check, Options, Tidegate, Unavailable
 from tidegate_client.nodes import REST_S, NoAnswerError, Nodes
 
 FAULTS = ("hangs", "hangs up", "garbage", "500", "503", "not json", "too few", "endless", "splits headers", "no number")
-TIMEOUT_S = 0.5
+TIMEOUT_S = 0.6
 # How much later than its deadline an answer may come on a machine that does much else.
 LATE_S = 1.0
 CHECK = Check(api_key="k", endpoint="e")
@@ -161,6 +162,30 @@ def test_threads_get_the_policy_too():
         assert one.check(api_key="k").status == 503
     with Tidegate(options("http://127.0.0.1:1", on_failure="raise")) as one, pytest.raises(UnavailableError):
         one.check(api_key="k")
+
+
+@pytest.mark.parametrize("policy", ["open", "closed", "raise"])
+def test_a_stuck_background_loop_leads_to_the_policy_and_is_not_left_behind(policy):
+    stuck = threading.Event()
+    one = Tidegate(Options(urls=("http://127.0.0.1:1",), timeout_s=0.05, on_failure=policy))
+    try:
+        loop = one._started()
+        thread = one._thread
+        loop.call_soon_threadsafe(stuck.wait)
+        if policy == "raise":
+            with pytest.raises(UnavailableError, match="background loop"):
+                one.decide(CHECK)
+        else:
+            told = [one.decide(CHECK), *one.check_many([(CHECK, 1)])]
+            with one.reserve(5, api_key="k") as held:
+                told.append(held.decision)
+            assert {(each.source, each.allowed) for each in told} == {("policy", policy == "open")}
+        one.close()
+    finally:
+        stuck.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert loop.is_closed()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.clients.conftest import config
 from tidegate_client import AsyncTidegate, Check, Options, Tidegate, asgi, wsgi
 
 KEY = {"X-API-Key": "tg_acme"}
-HEADERS = {"ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining"}
+HEADERS = {"ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 
 
 def options(url: str, **members) -> Options:
@@ -86,7 +86,9 @@ async def test_the_decorator_limits_one_route_of_fastapi(start_node):
             assert_denied(await client.post("/export", headers=KEY))
             assert (await client.get("/plain", headers=KEY)).json() == {"left": 1}
             await client.get("/plain", headers=KEY)
-            assert (await client.get("/plain", headers=KEY)).text == "slow down"
+            slowed = await client.get("/plain", headers=KEY)
+            assert (slowed.text, slowed.headers["x-ratelimit-remaining"]) == ("slow down", "0")
+            assert int(slowed.headers["retry-after"]) > 0
             assert not HEADERS & set((await client.get("/free", headers=KEY)).headers)
             parameters = app.openapi()["paths"]["/export"]["post"]["parameters"]
             assert [one["name"] for one in parameters] == ["kind"]

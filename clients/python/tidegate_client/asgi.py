@@ -1,15 +1,15 @@
 """In front of ASGI applications: a middleware for all routes, and a decorator for one (FastAPI, Starlette)."""
 
 import inspect
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from functools import wraps
 from typing import Any
 
 import msgspec
 
 from tidegate_client.asynchronous import AsyncTidegate
-from tidegate_client.credentials import key_in
-from tidegate_client.messages import Check, Decision
+from tidegate_client.credentials import RefusedKeyError, encoded_path, key_in
+from tidegate_client.messages import Check, Decision, InvalidCheckError, refusal
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,16 +28,17 @@ def by_key_and_route(scope: Scope) -> Check:
     """
     client = scope.get("client")
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    return Check(key_in(headers), None, client[0] if client else None, scope["method"], scope["path"])
+    address = client[0] if client else None
+    return Check(key_in(headers), None, address, scope["method"], encoded_path(scope["path"]))
 
 
 async def answer_denied(scope: Scope, receive: Receive, send: Send, decision: Decision) -> None:
-    """The default answer to a denial: an RFC 9457 problem with the rate limit headers."""
-    del scope, receive
+    """The default answer to a denial: an RFC 9457 problem. The middleware adds the rate limit headers."""
+    del receive
     body = msgspec.json.encode(decision.problem())
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": decision.status, "headers": headers + _lines(decision)})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": decision.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 class TidegateMiddleware:
@@ -63,46 +64,51 @@ class TidegateMiddleware:
             await self._app(scope, receive, send)
             return
         cost = 1 if self._cost is None else self._cost(scope)
-        decision = await self._limiter.decide(self._identify(scope), cost)
-        if not decision.allowed:
-            await self._on_denied(scope, receive, send, decision)
-            return
-        scope["tidegate"] = decision
-        lines = _lines(decision)
+        decision = await _decide(self._limiter, self._identify, scope, None, cost)
+        lines = [(name.lower().encode(), value.encode()) for name, value in decision.headers().items()]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *lines]}
+                said = list(message.get("headers", ()))
+                message = {**message, "headers": said + _unsaid(lines, said)}
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        if decision.allowed:
+            scope["tidegate"] = decision
+            await self._app(scope, receive, send_with_headers)
+        else:
+            await self._on_denied(scope, receive, send_with_headers, decision)
 
 
 def rate_limit(
     limiter: AsyncTidegate, *, endpoint: str | None = None, cost: int = 1, identify: Identify = by_key_and_route,
     skip: Skip | None = None, on_denied: Callable[[Any, Decision], Any] | None = None,
-) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:  # fmt: skip
-    """Limit one route of FastAPI or Starlette; put it below the route's own decorator.
+) -> Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]:  # fmt: skip
+    """Limit one route of FastAPI or Starlette, ``async def`` or ``def``; put it below the route's own decorator.
 
     ``endpoint`` names the route as the control plane knows it (needs a gateway token or a trusted network);
-    ``on_denied(request, decision)`` returns the response to a denial.
+    ``on_denied(request, decision)`` returns the response to a denial, to which the rate limit headers are added.
     """
-    from starlette.requests import Request  # noqa: PLC0415  # the client does not need Starlette otherwise
+    from starlette.concurrency import run_in_threadpool  # noqa: PLC0415  # the client does not need Starlette otherwise
+    from starlette.requests import Request  # noqa: PLC0415
     from starlette.responses import JSONResponse, Response  # noqa: PLC0415
 
-    def denied(request: Any, decision: Decision) -> Any:
-        del request
-        return JSONResponse(
-            decision.problem(), decision.status, decision.headers(), media_type="application/problem+json"
-        )
+    async def denied(request: Any, decision: Decision) -> Any:
+        if on_denied is None:
+            return JSONResponse(decision.problem(), decision.status, media_type="application/problem+json")
+        answer = on_denied(request, decision)
+        return await answer if inspect.isawaitable(answer) else answer
 
-    answer = on_denied or denied
-
-    def decorate(view: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def decorate(view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         signature = inspect.signature(view)
         wanted = next((name for name, one in signature.parameters.items() if _is_request(one, Request)), None)
         added = "tidegate_request" if wanted is None else wanted
         gives_response = "tidegate_response"
+        is_async = inspect.iscoroutinefunction(view)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            """The view, where the framework itself would run it."""
+            return await (view(*args, **kwargs) if is_async else run_in_threadpool(view, *args, **kwargs))
 
         @wraps(view)
         async def limited(*args: Any, **kwargs: Any) -> Any:
@@ -113,19 +119,14 @@ def rate_limit(
             if request is None:
                 raise TypeError("rate_limit: the route gets no Request")
             if skip is not None and skip(request.scope):
-                return await view(*args, **kwargs)
-            check = identify(request.scope)
-            if endpoint is not None:
-                check = check._replace(method=None, path=None, endpoint=endpoint)
-            decision = await limiter.decide(check, cost)
-            if not decision.allowed:
-                made = answer(request, decision)
-                return await made if inspect.isawaitable(made) else made
-            request.scope["tidegate"] = decision
-            result = await view(*args, **kwargs)
-            carrier = result if isinstance(result, Response) else response
-            if carrier is not None:
-                carrier.headers.update(decision.headers())
+                return await call(*args, **kwargs)
+            decision = await _decide(limiter, identify, request.scope, endpoint, cost)
+            if decision.allowed:
+                request.scope["tidegate"] = decision
+                result = await call(*args, **kwargs)
+            else:
+                result = await denied(request, decision)
+            _put_headers(decision, result if isinstance(result, Response) else response)
             return result
 
         # FastAPI reads the signature to know what to hand over; Starlette calls with the request alone.
@@ -140,6 +141,27 @@ def rate_limit(
     return decorate
 
 
+async def _decide(
+    limiter: AsyncTidegate, identify: Identify, scope: Scope, endpoint: str | None, cost: int
+) -> Decision:
+    """The decision on a request; what an end user has garbled is refused, never an error of the application."""
+    try:
+        check = identify(scope)
+        if endpoint is not None:
+            check = check._replace(method=None, path=None, endpoint=endpoint)
+        return await limiter.decide(check, cost)
+    except RefusedKeyError as error:
+        return refusal(401, error.error, str(error))
+    except InvalidCheckError as error:
+        return refusal(403, "malformed_request", str(error))
+
+
+def _put_headers(decision: Decision, response: Any) -> None:
+    """On an answer of Starlette's, if there is one; what it says already stands."""
+    for name, value in decision.headers().items() if response is not None else ():
+        response.headers.setdefault(name, value)
+
+
 def _is_request(parameter: inspect.Parameter, request_class: type) -> bool:
     annotation = parameter.annotation
     if isinstance(annotation, type):
@@ -147,5 +169,7 @@ def _is_request(parameter: inspect.Parameter, request_class: type) -> bool:
     return annotation == "Request" or (annotation is inspect.Parameter.empty and parameter.name == "request")
 
 
-def _lines(decision: Decision) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in decision.headers().items()]
+def _unsaid(lines: list[tuple[bytes, bytes]], said: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Those that the application has not written itself, as a decorator of its own would."""
+    names = {name.lower() for name, _ in said}
+    return [line for line in lines if line[0] not in names]

@@ -11,7 +11,7 @@ from typing import Self
 import msgspec
 
 from tidegate_client.batching import Batcher
-from tidegate_client.credentials import key_in
+from tidegate_client.credentials import RefusedKeyError, key_in
 from tidegate_client.leases import Account, Ending, Lease, LeaseBook
 from tidegate_client.messages import (
     Check,
@@ -22,6 +22,7 @@ from tidegate_client.messages import (
     read_decision,
     read_lease,
     read_reservation,
+    refusal,
 )
 from tidegate_client.nodes import Answered, NoAnswerError, Nodes
 from tidegate_client.options import Options, UnavailableError
@@ -90,8 +91,15 @@ class AsyncTidegate:
     async def authorize(
         self, *, method: str, path: str, headers: Iterable[tuple[str, str]] = (), ip: str | None = None, cost: int = 1
     ) -> Decision:
-        """The same for a request as it came in: its key is in ``X-API-Key``, else in ``Authorization: Bearer``."""
-        return await self.check(api_key=key_in(headers), ip=ip, method=method, path=path, cost=cost)
+        """The same for a request as it came in: its key is in ``X-API-Key`` or in ``Authorization: Bearer``.
+
+        ``path`` is that of the request line. With two different keys the request is refused (401).
+        """
+        try:
+            api_key = key_in(headers)
+        except RefusedKeyError as error:
+            return refusal(401, error.error, str(error))
+        return await self.check(api_key=api_key, ip=ip, method=method, path=path, cost=cost)
 
     async def decide(self, check: Check, cost: int = 1) -> Decision:
         """``check`` for a check that is made already: the fastest way."""
@@ -115,7 +123,7 @@ class AsyncTidegate:
                 return await self._by_node(check, cost)
         except (NoAnswerError, TimeoutError) as error:
             self.failures += 1
-            return self._unanswered(str(error) or "no answer in time")
+            return self.unanswered(str(error) or "no answer in time")
 
     @contextlib.asynccontextmanager
     async def reserve(
@@ -142,7 +150,7 @@ class AsyncTidegate:
             reservation = Reservation(decision, held.reserved)
         except (NoAnswerError, GarbledAnswerError, TimeoutError) as error:
             self.failures += 1
-            reservation = Reservation(self._unanswered(str(error)), 0)
+            reservation = Reservation(self.unanswered(str(error)), 0)
         try:
             yield reservation
         except BaseException:
@@ -258,7 +266,7 @@ class AsyncTidegate:
                 with contextlib.suppress(NoAnswerError):
                     await self._nodes.post("/v1/leases/return", msgspec.json.encode(part), origin=origin)
 
-    def _unanswered(self, reason: str) -> Decision:
+    def unanswered(self, reason: str) -> Decision:
         """What the policy says when no node does. Raises ``UnavailableError``."""
         policy = self.options.on_failure
         if policy == "raise":

@@ -1,5 +1,6 @@
 """What is asked and answered, as the decision API writes it (`docs/decisions-api.md` in the Tidegate repository)."""
 
+import time
 from collections.abc import Mapping
 from math import ceil
 from typing import Annotated, Literal, NamedTuple
@@ -11,8 +12,10 @@ PolicyName = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9._-]{1,64}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Status = Annotated[int, msgspec.Meta(ge=200, le=599)]
-Source = Literal["node", "lease", "memory", "policy"]
-"""Who decided: a node, a lease held here, a denial remembered here, or the fail policy because no node answered."""
+Source = Literal["node", "lease", "memory", "policy", "client"]
+"""Who decided: a node, a lease held here, a denial remembered here, the fail policy because no node answered, or the
+client by itself, which refuses requests that nobody can decide on.
+"""
 
 
 class Check(NamedTuple):
@@ -76,8 +79,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     request_id: str | None = None
     source: Source = "node"
 
-    def headers(self) -> dict[str, str]:
-        """The rate limit headers for an answer to the end user; ``t`` and ``Retry-After`` are rounded up."""
+    def headers(self, now_s: float | None = None) -> dict[str, str]:
+        """The rate limit headers for an answer to the end user; times are rounded up.
+
+        ``now_s`` is the time of day in seconds since 1970, for ``X-RateLimit-Reset``; left out, it is asked for.
+        """
         lines: dict[str, str] = {}
         if self.limit is not None and self.policy is not None:
             window = f";w={int(self.window_s)}" if self.window_s and self.window_s == int(self.window_s) else ""
@@ -87,8 +93,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             lines["RateLimit"] = f'"{self.policy}";r={self.remaining or 0}{after}'
             lines["X-RateLimit-Limit"] = str(self.limit)
             lines["X-RateLimit-Remaining"] = str(self.remaining or 0)
+            reset_s = wait_s if wait_s is not None else self.reset_after_s or 0.0
+            lines["X-RateLimit-Reset"] = str(ceil((time.time() if now_s is None else now_s) + reset_s))
         if not self.allowed:
             lines["Cache-Control"] = "no-store"
+            if self.status == 401:
+                lines["WWW-Authenticate"] = "ApiKey"
             if self.retry_after_s is not None:
                 lines["Retry-After"] = str(ceil(self.retry_after_s))
         return lines
@@ -107,6 +117,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         if self.status == 429:
             members["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
         return members
+
+
+def refusal(status: int, error: str, message: str) -> Decision:
+    """What may not pass since nobody can decide on it: no matter of the fail policy, an end user may have done it."""
+    return Decision(allowed=False, status=status, error=error, message=message, source="client")
 
 
 class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from tidegate_client.options import Options
 CHECK_BATCH = "/v1/check/batch"
 REST_S = 0.1
 LONGEST_REST_S = 5.0
-CONNECT_SHARE = 1 / 3
+CONNECT_SHARE = 1 / 2
 """The part of a check's time in which a connection must be made, so that there is time for the next node."""
 MOST_CONNECT_S = 1.0
 

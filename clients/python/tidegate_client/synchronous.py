@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -11,13 +12,28 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tidegate_client.asynchronous import AsyncTidegate
-from tidegate_client.credentials import key_in
-from tidegate_client.messages import Check, Decision, InvalidCheckError
-from tidegate_client.options import Options, UnavailableError
+from tidegate_client.credentials import RefusedKeyError, key_in
+from tidegate_client.messages import Check, Decision, InvalidCheckError, refusal
+from tidegate_client.options import Options
 from tidegate_client.reservations import Reservation
 
 T = TypeVar("T")
-_SLACK_S = 1.0
+_SLACK_S = 0.2
+_CLOSING = 3
+"""Closing asks up to so often: it returns leases, and waits for settlements."""
+STUCK = "the background loop does not answer"
+_living: "weakref.WeakSet[Tidegate]" = weakref.WeakSet()
+
+
+@functools.cache
+def _follow_forks() -> None:
+    """Once a process: what is registered for forks stays for ever."""
+
+    def forked() -> None:
+        for client in list(_living):
+            client._forked()  # noqa: SLF001  # our own
+
+    os.register_at_fork(after_in_child=forked)
 
 
 class Tidegate:
@@ -27,15 +43,12 @@ class Tidegate:
         self.options = options
         self._starting = threading.Lock()
         self._begin()
-        itself = weakref.ref(self)
+        _follow_forks()
+        _living.add(self)
 
-        def forked() -> None:
-            client = itself()
-            if client is not None:
-                client._starting = threading.Lock()  # noqa: SLF001  # our own
-                client._begin()  # noqa: SLF001
-
-        os.register_at_fork(after_in_child=forked)
+    def _forked(self) -> None:
+        self._starting = threading.Lock()
+        self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -74,44 +87,69 @@ class Tidegate:
                 return decision
         try:
             return self._run(self._inner.ask(check, cost))
-        except TimeoutError as error:  # the background loop itself is stuck
-            raise UnavailableError("the background loop does not answer") from error
+        except TimeoutError:
+            return self._inner.unanswered(STUCK)
 
     def check_many(self, checks: Iterable[tuple[Check, int]]) -> list[Decision | InvalidCheckError]:
         """As ``AsyncTidegate.check_many``."""
-        return self._run(self._inner.check_many(list(checks)))
+        wanted = list(checks)
+        try:
+            return self._run(self._inner.check_many(wanted))
+        except TimeoutError:
+            return [self._inner.unanswered(STUCK) for _ in wanted]
 
     def authorize(
         self, *, method: str, path: str, headers: Iterable[tuple[str, str]] = (), ip: str | None = None, cost: int = 1
     ) -> Decision:
         """As ``AsyncTidegate.authorize``."""
-        return self.check(api_key=key_in(headers), ip=ip, method=method, path=path, cost=cost)
+        try:
+            api_key = key_in(headers)
+        except RefusedKeyError as error:
+            return refusal(401, error.error, str(error))
+        return self.check(api_key=api_key, ip=ip, method=method, path=path, cost=cost)
 
     @contextlib.contextmanager
     def reserve(self, estimate: int, **members: Any) -> Iterator[Reservation]:
         """As ``AsyncTidegate.reserve``."""
         manager = self._inner.reserve(estimate, **members)
-        reservation = self._run(manager.__aenter__())
+        try:
+            reservation = self._run(manager.__aenter__())
+        except TimeoutError:
+            yield Reservation(self._inner.unanswered(STUCK), 0)
+            return
         try:
             yield reservation
         except BaseException as error:
-            self._run(manager.__aexit__(type(error), error, error.__traceback__))
+            with contextlib.suppress(TimeoutError):
+                self._run(manager.__aexit__(type(error), error, error.__traceback__))
             raise
-        self._run(manager.__aexit__(None, None, None))
+        with contextlib.suppress(TimeoutError):  # unsettled, the estimate stands
+            self._run(manager.__aexit__(None, None, None))
 
     def close(self) -> None:
-        """Return what is held and stop the background loop."""
+        """Return what is held and stop the background loop, whatever state it is in."""
         with self._starting:
-            loop, thread = self._loop, self._thread
+            loop, thread, inner = self._loop, self._thread, self._inner
             if loop is None or thread is None:
                 return
-            asyncio.run_coroutine_threadsafe(self._inner.aclose(), loop).result(self.options.timeout_s + _SLACK_S)
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(_SLACK_S)
-            self._loop = self._thread = None
+            try:
+                closing = asyncio.run_coroutine_threadsafe(inner.aclose(), loop)
+                closing.result(_CLOSING * self.options.timeout_s + _SLACK_S)
+            except TimeoutError:
+                closing.cancel()
+            finally:
+                loop.call_soon_threadsafe(loop.stop)
+                thread.join(_SLACK_S)
+                self._begin()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._started()).result(self.options.timeout_s + _SLACK_S)
+        """Its result. Raises ``TimeoutError`` where the background loop is stuck: all that it does has a deadline."""
+        running = asyncio.run_coroutine_threadsafe(work, self._started())
+        try:
+            return running.result(self.options.timeout_s + _SLACK_S)
+        except TimeoutError:
+            running.cancel()
+            raise
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -129,4 +167,8 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        unfinished = asyncio.all_tasks(loop)
+        for task in unfinished:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*unfinished, return_exceptions=True))
         loop.close()

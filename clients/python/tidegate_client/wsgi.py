@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from flask import Flask, Response, after_this_request, g, jsonify, request
+from flask import Flask, Response, after_this_request, current_app, g, jsonify, make_response, request
 
-from tidegate_client.credentials import key_in
-from tidegate_client.messages import Check, Decision
+from tidegate_client.credentials import RefusedKeyError, encoded_path, key_in
+from tidegate_client.messages import Check, Decision, InvalidCheckError, refusal
 from tidegate_client.synchronous import Tidegate
 
 Identify = Callable[[], Check]
@@ -20,70 +20,86 @@ def by_key_and_route() -> Check:
 
     Behind a proxy put Werkzeug's ``ProxyFix`` in front, so that ``remote_addr`` is the client's.
     """
-    return Check(key_in(request.headers.items()), None, request.remote_addr, request.method, request.path)
+    key = key_in(request.headers.items())
+    return Check(key, None, request.remote_addr, request.method, encoded_path(request.path))
 
 
 def answer_denied(decision: Decision) -> Response:
-    """The default answer to a denial: an RFC 9457 problem with the rate limit headers."""
+    """The default answer to a denial: an RFC 9457 problem. The rate limit headers are added to it."""
     response = jsonify(decision.problem())
     response.status_code = decision.status
-    response.headers.update(decision.headers())
     response.content_type = "application/problem+json"
     return response
 
 
 class TidegateFlask:
-    """Asks before every request of ``app``; views find the decision in ``flask.g.tidegate``."""
+    """Asks before every request of ``app``; views find the decision in ``flask.g.tidegate``.
+
+    ``cost()`` says what the request at hand costs (1 unless given).
+    """
 
     def __init__(
         self, app: Flask, limiter: Tidegate, *, identify: Identify = by_key_and_route, skip: Skip | None = None,
-        on_denied: OnDenied = answer_denied,
+        on_denied: OnDenied = answer_denied, cost: Callable[[], int] | None = None,
     ) -> None:  # fmt: skip
         self._limiter = limiter
         self._identify = identify
         self._skip = skip
         self._on_denied = on_denied
+        self._cost = cost
         app.before_request(self._before)
 
     def _before(self) -> Any:
         if self._skip is not None and self._skip():
             return None
-        return _ask(self._limiter, self._identify(), 1, self._on_denied)
+        cost = 1 if self._cost is None else self._cost()
+        return _ask(self._limiter, self._identify, None, cost, self._on_denied)
 
 
 def rate_limit(
     limiter: Tidegate, *, endpoint: str | None = None, cost: int = 1, identify: Identify = by_key_and_route,
     skip: Skip | None = None, on_denied: OnDenied = answer_denied,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:  # fmt: skip
-    """Limit one view; put it below the route's own decorator. ``endpoint`` is the route's name at the control plane."""
+    """Limit one view, ``def`` or ``async def``; put it below the route's own decorator.
+
+    ``endpoint`` is the route's name at the control plane.
+    """
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def limited(*args: Any, **kwargs: Any) -> Any:
             if skip is None or not skip():
-                check = identify()
-                if endpoint is not None:
-                    check = check._replace(method=None, path=None, endpoint=endpoint)
-                denied = _ask(limiter, check, cost, on_denied)
+                denied = _ask(limiter, identify, endpoint, cost, on_denied)
                 if denied is not None:
                     return denied
-            return view(*args, **kwargs)
+            return current_app.ensure_sync(view)(*args, **kwargs)
 
         return limited
 
     return decorate
 
 
-def _ask(limiter: Tidegate, check: Check, cost: int, on_denied: OnDenied) -> Any:
-    """``None`` when allowed; the answer to send otherwise."""
-    decision = limiter.decide(check, cost)
-    g.tidegate = decision
-    if not decision.allowed:
-        return on_denied(decision)
+def _ask(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int, on_denied: OnDenied) -> Any:
+    """``None`` when allowed; the answer to send otherwise. Its headers are added to whatever is answered."""
+    decision = g.tidegate = _decide(limiter, identify, endpoint, cost)
 
     @after_this_request
     def add_headers(response: Response) -> Response:
-        response.headers.update(decision.headers())
+        for name, value in decision.headers().items():
+            response.headers.setdefault(name, value)
         return response
 
-    return None
+    return None if decision.allowed else make_response(on_denied(decision))
+
+
+def _decide(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int) -> Decision:
+    """The decision on the request at hand; what an end user has garbled is refused, no error of the application."""
+    try:
+        check = identify()
+        if endpoint is not None:
+            check = check._replace(method=None, path=None, endpoint=endpoint)
+        return limiter.decide(check, cost)
+    except RefusedKeyError as error:
+        return refusal(401, error.error, str(error))
+    except InvalidCheckError as error:
+        return refusal(403, "malformed_request", str(error))
