@@ -19,8 +19,9 @@ class EnvoyServer(GatewayServer):
     own_ports = (9901,)
 
     def command(self) -> list[str | Path]:
-        config = self.example("envoy.yaml")
-        return envoy_command(config)
+        if "report" in self._options:
+            self.example("report.lua")
+        return envoy_command(self.example("envoy.yaml"))
 
 
 class EnvoyRateLimitServer(EnvoyServer):
