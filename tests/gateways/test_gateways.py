@@ -70,6 +70,9 @@ class TestGateway:
         body = bytes(range(256)) * 2_000
         told = site.visitor().ask("/upload", method="POST", key=site.key(), body=body).json()
         assert (told["body_bytes"], told["body_sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+        head = f"POST /upload HTTP/1.1\r\nHost: x\r\nX-API-Key: {site.key()}\r\nConnection: close\r\n"
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        assert site.visitor().send(head.encode() + chunks) == 200
 
     def test_refusals(self, site: Site) -> None:
         """Suspended clients get the node's 403 with its reason"""

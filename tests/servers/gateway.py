@@ -30,7 +30,7 @@ START_TIMEOUT_S = 30.0
 class GatewayServer(ABC):
     """One gateway in ``directory``: listens on ``port``, asks the node at ``node_port``, forwards to ``upstream_port``.
 
-    With the option ``two-nodes`` there is a second node, at which nothing listens.
+    With the option ``two-nodes`` there is a second node at ``second_port``; unless that is given, nothing listens.
     ``options`` are switched on in the example as a user would: by taking ``# option <name>: `` away.
     """
 
@@ -42,20 +42,23 @@ class GatewayServer(ABC):
     """Whether it asks the node over gRPC; then refusals (401, 403) reach end clients as 429."""
     closed_statuses: ClassVar[tuple[int, ...]] = (503,)
     """What end clients get while the node is away and the example fails closed."""
+    asks_at_most: ClassVar[int] = 1
+    """How often it asks where nodes break off after they have counted."""
     manners: ClassVar[Mapping[str, str]] = {}
     """What to say of a test of the suite in the table of gateways, instead of yes."""
     own_ports: ClassVar[tuple[int, ...]] = ()
     """Further ports in the example that the gateway listens on."""
 
     def __init__(
-        self, directory: Path, *, node_port: int, upstream_port: int, options: Sequence[str] = (), token: str = ""
-    ) -> None:
+        self, directory: Path, *, node_port: int, upstream_port: int, options: Sequence[str] = (), token: str = "",
+        second_port: int | None = None,
+    ) -> None:  # fmt: skip
         self.directory = directory
         self.port, nowhere, *others = free_ports(2 + len(self.own_ports))
         self.url = f"http://{LOOPBACK}:{self.port}"
         asked = RLS_PORT if self.asks_rls else NODE_PORT
         self._ports = {GATEWAY_PORT: self.port, asked: node_port, UPSTREAM_PORT: upstream_port}
-        self._ports[asked + 1] = nowhere  # the second node of the option two-nodes
+        self._ports[asked + 1] = second_port or nowhere  # the second node of the option two-nodes
         self._ports |= dict(zip(self.own_ports, others, strict=True))
         self._options = (*options, "token") if token else tuple(options)
         self._token = token

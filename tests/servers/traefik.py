@@ -20,6 +20,7 @@ class TraefikServer(GatewayServer):
     manners: ClassVar[Mapping[str, str]] = {
         "test_allowed": "yes, by the plugin beside the example",
     }
+    asks_at_most = 2  # Go sends a GET again when a kept connection breaks off
     closed_statuses = (500, 502, 504)
     own_ports = (8090,)
 

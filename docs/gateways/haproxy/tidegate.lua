@@ -1,5 +1,6 @@
 -- Asks a Tidegate node (dialect haproxy) whether a request may pass; see haproxy.cfg.
--- Sets txn.tidegate to "pass" or "away", or answers as the node did: 401, 403 or 429 with its headers and body.
+-- Sets txn.tidegate to "pass", or answers as the node did: 401, 403 or 429 with its headers and body. Without an answer it
+-- leaves txn.tidegate as it is.
 
 local ASK = assert(os.getenv("TIDEGATE_ASK"), "haproxy.cfg sets TIDEGATE_ASK before it loads this file")
 local TOKEN = os.getenv("TIDEGATE_GATEWAY_TOKEN")
@@ -31,6 +32,9 @@ local function question(txn)
         ["x-forwarded-for"] = { table.concat(chain, ", ") },
         ["x-api-key"] = values(headers, "x-api-key"),
         ["authorization"] = values(headers, "authorization"),
+        -- To the socket, not to the node. On a kept connection HAProxy would answer a node that hangs up by hanging up
+        -- itself, and the Lua client would ask again what the node may have counted.
+        ["connection"] = { "close" },
     }
     if TOKEN then
         ask["x-tidegate-token"] = { TOKEN }
@@ -57,6 +61,7 @@ core.register_action("tidegate", { "http-req" }, function(txn)
     })
     local status = answer and answer.status or 0
     if status == 200 then
+        txn:set_var("txn.tidegate", "pass")
         for _, name in ipairs(SHOWN) do
             local value = values(answer.headers, name)[1]
             if value then
@@ -66,7 +71,5 @@ core.register_action("tidegate", { "http-req" }, function(txn)
     elseif status >= 400 and status < 500 then
         -- 401, 403, 429; or the end client's request was too odd for the node to read: no reason to let it pass.
         refuse(txn, answer)
-    elseif not txn:get_var("txn.tidegate_fail_open") then
-        txn:set_var("txn.tidegate", "away")
     end
 end, 0)

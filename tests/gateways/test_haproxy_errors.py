@@ -1,0 +1,37 @@
+"""HAProxy goes on after an error in Lua: what becomes of the request must be the policy's to say."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.gateways.setting import EndClient
+from tests.servers.haproxy import HaproxyServer
+from tests.servers.upstream import Upstream
+from tidegate.stack.ports import free_ports
+
+
+class BrokenLua(HaproxyServer):
+    """Its action fails at the first line."""
+
+    def command(self) -> list[str | Path]:
+        command = super().command()
+        script = self.directory / "tidegate.lua"
+        begin = 'core.register_action("tidegate", { "http-req" }, function(txn)\n'
+        text = script.read_text()
+        assert begin in text
+        script.write_text(text.replace(begin, begin + '    error("broken")\n'))
+        return command
+
+
+@pytest.mark.parametrize(("options", "status"), [([], 503), (["fail-open"], 200)])
+def test_an_error_in_lua_leads_to_the_policy(tmp_path: Path, options: list[str], status: int) -> None:
+    with Upstream().running() as upstream:
+        gateway = BrokenLua(
+            tmp_path / "haproxy", node_port=free_ports(1)[0], upstream_port=upstream.port, options=options
+        )
+        try:
+            gateway.start()
+            assert EndClient(gateway.port).ask().status == status
+        finally:
+            gateway.child.stop()
+        assert upstream.requests == (status == 200)
