@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
 from data_plane.domain.regions.frame import Frame, id_at, start_us
+from tidegate.simulate.convergence import disagreements
 from tidegate.simulate.record import Admission, Record
 from tidegate.simulate.scenario import Scenario
 from tidegate.simulate.world import World
@@ -23,6 +24,8 @@ class Outcome(NamedTuple):
     """What came out. ``overshoot`` and ``bound`` are units beyond the limit: seen, and allowed."""
 
     scenario: str
+    kind: str
+    """Mode and algorithm, and whether there is an overdraft."""
     seed: int
     violations: tuple[str, ...]
     windows: tuple[WindowUse, ...]
@@ -35,6 +38,8 @@ class Outcome(NamedTuple):
     moved: int
     stale_s: float
     refusals: dict[str, int]
+    faults: dict[str, int]
+    """How many of each kind there were."""
 
 
 def judge(world: World, seed: int) -> Outcome:
@@ -47,11 +52,14 @@ def judge(world: World, seed: int) -> Outcome:
         violations.append(f"{overshoot} units over the limit, {bound} allowed")
     windows = _windows(world, frame)
     violations += _expected(scenario, record, windows)
+    if scenario.still_s:
+        violations += disagreements(world)
     admitted = dict.fromkeys(scenario.regions, 0)
     for one in record.admitted:
         admitted[one.region] += one.cost
     return Outcome(
         scenario.name,
+        f"{scenario.mode} {scenario.algorithm}{' + overdraft' if any(scenario.overdraft.values()) else ''}",
         seed,
         tuple(violations),
         windows,
@@ -64,6 +72,7 @@ def judge(world: World, seed: int) -> Outcome:
         sum(units for *_, units in record.transfers),
         record.most_stale_us / 1e6,
         dict(record.refusals),
+        dict(Counter(fault.kind for fault in scenario.faults)),
     )
 
 
@@ -85,7 +94,7 @@ def _overshoot(world: World, frame: Frame) -> int:
 
 def _sliding_overshoot(world: World, frame: Frame) -> int:
     """f U(w-1) + U(w) beyond f L(w-1) + (1-f) L(w), by the clock that is farthest ahead."""
-    ahead_us = max(region.offset_us for region in world.regions.values())
+    ahead_us = max(region.most_ahead_us for region in world.regions.values())
     totals: dict[tuple[int, int], int] = {}
     worst = 0
     length_us = frame.length_us
@@ -139,10 +148,11 @@ def _bucket_overshoot(world: World) -> int:
 def _bound(world: World) -> int:
     """Units beyond the limit that the mode allows."""
     scenario = world.scenario
+    stepped = _time_that_never_was(world)
     if scenario.mode == "regional":
-        return 0
+        return stepped
     if scenario.mode == "strict":
-        return sum(scenario.overdraft.values())
+        return sum(scenario.overdraft.values()) + stepped
     regions = len(scenario.regions)
     timing, record = world.timing, world.record
     age_us = timing.stale_after_us + timing.lazy_us + record.most_delay_us
@@ -150,7 +160,7 @@ def _bound(world: World) -> int:
     rule = scenario.rule()
     if scenario.algorithm in BUCKET_ALGORITHMS:
         refilled = rule.limit * age_us // (rule.window_us or 1) + 1
-        return (regions - 1 + lost) * (capacity(rule) + refilled)
+        return (regions - 1 + lost) * (capacity(rule) + refilled) + stepped
     most = {region: _busiest(record.arrivals[region], age_us) for region in scenario.regions}
     unseen = sum(most.values()) - min(most.values())
     share = {
@@ -160,6 +170,16 @@ def _bound(world: World) -> int:
     forgotten = sum(times * (most[region] + share[region]) for region, times in record.lost_stores.items())
     # What rounding keeps for the silent is at least what they take: it never adds.
     return min((regions - 1 + lost) * scenario.limit, unseen + forgotten)
+
+
+def _time_that_never_was(world: World) -> int:
+    """Units that buckets fill with when clocks are set forward: for them that time has passed."""
+    rule = world.scenario.rule()
+    if rule.algorithm not in BUCKET_ALGORITHMS:
+        return 0
+    rate, unit = reduced_rate(max(1, rule.limit), rule.window_us or 1)
+    stepped_us = sum(region.stepped_forward_us for region in world.regions.values())
+    return -(-rate * stepped_us // unit)
 
 
 def _busiest(arrivals: list[tuple[int, int]], interval_us: int) -> int:

@@ -1,6 +1,5 @@
 """`tidegate simulate`: a scenario file, or worlds by chance, judged; as a table, a picture and an exit code."""
 
-from collections import Counter
 from pathlib import Path
 
 import typer
@@ -15,6 +14,7 @@ from tidegate.simulate.overload.scenario import is_overload
 from tidegate.simulate.overload.scenario import load as load_overload
 from tidegate.simulate.random_runs import random_scenario, run
 from tidegate.simulate.scenario import Scenario, ScenarioError, load
+from tidegate.simulate.summary import show_many, with_kept
 from tidegate.simulate.world import World
 
 _BUNDLED = Path(__file__).with_name("scenarios")
@@ -26,6 +26,7 @@ def simulate(
     seed: int | None = None,
     runs: int = 1,
     out: Path | None = None,
+    keep: Path | None = None,
     list_scenarios: bool = False,
 ) -> None:
     """Run the protocol between regions in virtual time. Exits with 1 when a promise was broken, 2 on a bad file."""
@@ -34,7 +35,7 @@ def simulate(
         _list(console)
         return
     if scenario is None:
-        raise typer.Exit(_by_chance(console, seed or 0, runs, out))
+        raise typer.Exit(_by_chance(console, seed or 0, runs, out, keep))
     path = _path_of(scenario)
     try:
         if is_overload(path):
@@ -44,10 +45,10 @@ def simulate(
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from error
     first = found.seed if seed is None else seed
-    outcomes = [run(found, number) for number in range(first, first + runs)]
+    outcomes = with_kept(keep, range(first, first + runs), lambda number: run(found, number))
     _show(console, found, outcomes[0])
     if runs > 1:
-        _show_many(console, outcomes)
+        show_many(console, outcomes)
     if out is not None:
         _draw(console, found, first, out)
     raise typer.Exit(1 if any(outcome.violations for outcome in outcomes) else 0)
@@ -72,19 +73,16 @@ def _list(console: Console) -> None:
     console.print(table)
 
 
-def _by_chance(console: Console, first: int, runs: int, out: Path | None) -> int:
-    outcomes = []
-    for seed in range(first, first + runs):
-        found = random_scenario(seed)
-        outcome = run(found, seed)
-        outcomes.append(outcome)
+def _by_chance(console: Console, first: int, runs: int, out: Path | None, keep: Path | None) -> int:
+    outcomes = with_kept(keep, range(first, first + runs), lambda seed: run(random_scenario(seed), seed))
+    for outcome in outcomes:
         if outcome.violations:
-            console.print(f"seed {seed}: {'; '.join(outcome.violations)}", style="red", markup=False)
+            console.print(f"seed {outcome.seed}: {'; '.join(outcome.violations)}", style="red", markup=False)
     if runs == 1:
         _show(console, random_scenario(first), outcomes[0])
     if out is not None:
         _draw(console, random_scenario(first), first, out)
-    _show_many(console, outcomes)
+    show_many(console, outcomes)
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 
@@ -111,33 +109,6 @@ def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
     console.print(facts)
     for violation in outcome.violations:
         console.print(f"BROKEN: {violation}", style="red", markup=False)
-
-
-def _show_many(console: Console, outcomes: list[Outcome]) -> None:
-    """All runs together."""
-    broken = sum(1 for outcome in outcomes if outcome.violations)
-    admitted = sum(sum(outcome.admitted.values()) for outcome in outcomes)
-    table = Table(title=f"{len(outcomes)} runs", show_header=False)
-    table.add_row("promises broken", str(broken))
-    table.add_row("units admitted", str(admitted))
-    table.add_row("largest overshoot where none is allowed", str(_largest(outcomes, free=False)))
-    table.add_row("largest share of an allowed overshoot", f"{_worst_share(outcomes):.0%}")
-    table.add_row("transfers", str(sum(outcome.transfers for outcome in outcomes)))
-    table.add_row("messages", str(sum(outcome.messages for outcome in outcomes)))
-    refused: Counter[str] = Counter()
-    for outcome in outcomes:
-        refused.update(outcome.refusals)
-    for reason, times in sorted(refused.items()):
-        table.add_row(f"refused: {reason}", str(times))
-    console.print(table)
-
-
-def _largest(outcomes: list[Outcome], *, free: bool) -> int:
-    return max((outcome.overshoot for outcome in outcomes if (outcome.bound > 0) is free), default=0)
-
-
-def _worst_share(outcomes: list[Outcome]) -> float:
-    return max((outcome.overshoot / outcome.bound for outcome in outcomes if outcome.bound), default=0.0)
 
 
 def _draw(console: Console, scenario: Scenario, seed: int, folder: Path) -> None:

@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from tidegate.simulate.record import Record
 from tidegate.simulate.scenario import Fault, Network
 
@@ -56,6 +58,10 @@ class Links:
         """It is over."""
         (self._cuts if fault.kind == "cut" else self._delays).remove(fault)
 
+    def calm(self) -> None:
+        """From now on the network does no worse than to be slow."""
+        self._network = msgspec.structs.replace(self._network, spikes=0.0, loss=0.0, duplicates=0.0)
+
     def is_cut(self, sender: str, receiver: str) -> bool:
         """Whether nothing gets through."""
         return any(_cuts(fault, sender, receiver) for fault in self._cuts)
@@ -69,7 +75,8 @@ class Links:
         self._record.messages[type(message[-1]).__name__] += 1
         if self.is_cut(sender, receiver):
             return
-        chance, network = self._chance, self._network
+        chance = self._chance
+        network = self._network
         copies = 2 if network.duplicates and chance.random() < network.duplicates else 1
         for _ in range(copies):
             if network.loss and chance.random() < network.loss:

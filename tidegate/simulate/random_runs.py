@@ -23,7 +23,9 @@ _ALGORITHMS: tuple[Algorithm, ...] = (
 )
 _MODES: tuple[Mode, ...] = ("strict", "strict", "strict", "shared", "shared", "regional")
 _QUIET_WINDOWS = 2
-"""At a run's end nothing fails for this many windows, and one region wants more than everything."""
+"""At a run's end nothing fails for this many windows, and one region wants more than everything; then nobody asks."""
+_STILL_S = 3.0
+_MOST_SKEW_S = 0.5
 
 
 def random_scenario(seed: int) -> Scenario:
@@ -38,8 +40,12 @@ def random_scenario(seed: int) -> Scenario:
     burst = max(len(names) * 4, limit // chance.choice((1, 2, 4))) if is_bucket else None
     epoch_s = 9.0 if is_bucket else 600.0
     faulty_s = chance.choice((8.0, 12.0, 18.0))
-    duration_s = faulty_s + (_QUIET_WINDOWS + 1) * max(window_s, 4.0)
+    busy_s = faulty_s + (_QUIET_WINDOWS + 1) * max(window_s, 4.0)
+    busy_s -= busy_s % window_s
+    clocks = {name: round(chance.uniform(-_MOST_SKEW_S, _MOST_SKEW_S), 3) for name in names}
     shares = _shares(chance, names)
+    # A strict limit is refused on a store that evicts, so that nothing is lost with the key.
+    evicting = (chance.choice(names[1:]),) if mode == "strict" and chance.random() < 0.05 else ()
     is_lasting = mode == "strict" and not is_bucket
     scenario = Scenario(
         name=f"random-{seed}",
@@ -50,15 +56,17 @@ def random_scenario(seed: int) -> Scenario:
         burst=burst,
         regions=shares,
         overdraft=_overdraft(chance, names, limit, mode, algorithm),
-        duration_s=duration_s - duration_s % window_s,
+        duration_s=busy_s + _STILL_S,
+        still_s=_STILL_S,
         nodes=chance.choice((1, 2, 3)),
         seed=seed,
         epoch_s=epoch_s,
         sweep_s=10.0,
-        clocks={name: round(chance.uniform(-0.5, 0.5), 3) for name in names},
-        demand=_demand(chance, names, limit / window_s, faulty_s, duration_s),
-        network=_network(chance),
-        faults=_faults(chance, names, faulty_s),
+        clocks=clocks,
+        demand=_demand(chance, names, limit / window_s, faulty_s, busy_s),
+        network=msgspec.structs.replace(_network(chance), calm_from_s=busy_s),
+        faults=(*_faults(chance, names, faulty_s), *_rare_faults(chance, clocks, faulty_s, evicting)),
+        evicting=evicting,
         changes=_changes(chance, names, limit, faulty_s) if is_lasting and chance.random() < 0.3 else (),
     )
     return msgspec.structs.replace(scenario, expect=_expectation(scenario))
@@ -77,11 +85,13 @@ def run(scenario: Scenario, seed: int, rules: Rules = ALL_RULES) -> Outcome:
 
 def _expectation(scenario: Scenario) -> Expectation:
     """After healing the last whole window is used up again: no right is lost for longer than its id."""
-    last = int(scenario.duration_s // scenario.window_s) - 1
+    last = int((scenario.duration_s - scenario.still_s) // scenario.window_s) - 1
     if scenario.mode == "regional" or (scenario.mode == "strict" and scenario.algorithm != "fixed_window"):
         return Expectation()
     if scenario.algorithm in BUCKET_ALGORITHMS:
         # Shared buckets may be paying off what was admitted too much.
+        return Expectation()
+    if scenario.evicting:
         return Expectation()
     if scenario.mode == "strict":
         # Halves of what each peer has, one peer at a time: the window must be long enough for so many round trips.
@@ -167,6 +177,26 @@ def _faults(chance: random.Random, names: list[str], faulty_s: float) -> tuple[F
             case _:
                 by_s = chance.uniform(0.3, 2.0)
                 found.append(Fault(kind="restore_store", at_s=at_s, region=region, by_s=by_s))
+    return tuple(found)
+
+
+def _rare_faults(
+    chance: random.Random, clocks: dict[str, float], faulty_s: float, evicting: tuple[str, ...]
+) -> tuple[Fault, ...]:
+    """Clocks that are set, resets that reach regions one after the other, keys that are evicted, nodes without news."""
+    found = [
+        Fault(kind="evict", at_s=round(chance.uniform(0.5, faulty_s), 3), region=region) for region in evicting * 3
+    ]
+    names = list(clocks)
+    for name in chance.sample(names, chance.choice((0, 0, 0, 1, 2))):
+        by_s = round(chance.uniform(-_MOST_SKEW_S, _MOST_SKEW_S) - clocks[name], 3)
+        found.append(Fault(kind="step_clock", at_s=round(chance.uniform(0.5, faulty_s), 3), region=name, by_s=by_s))
+    for _ in range(chance.choice((0, 0, 0, 1, 2))):
+        at_s = chance.uniform(0.5, faulty_s - 1)
+        found += [Fault(kind="reset", at_s=round(at_s + chance.uniform(0, 1), 3), region=name) for name in names]
+    if chance.random() < 0.1:
+        at_s, region = round(chance.uniform(0.5, faulty_s - 1), 3), chance.choice(names)
+        found.append(Fault(kind="unreachable_config", at_s=at_s, until_s=faulty_s, region=region))
     return tuple(found)
 
 

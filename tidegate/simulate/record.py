@@ -27,7 +27,7 @@ class Record:
         self.messages: Counter[str] = Counter()
         self.transfers: list[tuple[int, str, str, int]] = []
         """(time, from, to, units)."""
-        self._by_id: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
+        self._by_id: dict[tuple[str, int, int], list[tuple[int, int]]] = defaultdict(list)
         self.most_delay_us = 0
         self.most_stale_us = 0
         """The greatest age of a count that a connected peer did not know (windows only)."""
@@ -43,12 +43,12 @@ class Record:
     def admit(self, one: Admission) -> None:
         """Note an admission."""
         self.admitted.append(one)
-        sums = self._by_id[(one.region, one.id)]
+        sums = self._by_id[(one.region, one.generation, one.id)]
         sums.append((one.at_us, (sums[-1][1] if sums else 0) + one.cost))
 
-    def first_beyond(self, region: str, id: int, known: int) -> int | None:
+    def first_beyond(self, region: str, generation: int, id: int, known: int) -> int | None:
         """When the region admitted the first unit beyond ``known`` under ``id``; ``None`` when it did not."""
-        sums = self._by_id.get((region, id), [])
+        sums = self._by_id.get((region, generation, id), [])
         if not sums or sums[-1][1] <= known:
             return None
         return sums[bisect_right(sums, known, key=lambda one: one[1])][0]

@@ -29,6 +29,8 @@ class SimulatedRegion:
         self.name = name
         self.peers = [peer for peer in scenario.regions if peer != name]
         self.offset_us = round(scenario.clocks.get(name, 0.0) * 1e6)
+        self.most_ahead_us = self.offset_us
+        self.stepped_forward_us = 0
         self.engine = engine_of(scenario)
         self.rule = scenario.rule()
         self.frame = frame_of(self.rule, world.timing)
@@ -55,6 +57,12 @@ class SimulatedRegion:
     def clock_us(self) -> int:
         """The region's time."""
         return self.world.timeline.now_us + self.offset_us
+
+    def step_clock(self, by_us: int) -> None:
+        """The region's clock is set."""
+        self.offset_us += by_us
+        self.most_ahead_us = max(self.most_ahead_us, self.offset_us)
+        self.stepped_forward_us += max(0, by_us)
 
     def new_run_id(self) -> str:
         """A server that starts has a new one."""
@@ -267,6 +275,8 @@ class SimulatedRegion:
         store.run_id = self.new_run_id()
         self.store = store
         self.world.record.lost_stores[self.name] += 1
+        for node in self.live_nodes():
+            self.connect(node)
 
     def restart(self, node: SimulatedNode, config: Config) -> None:
         """A node starts with nothing but a config."""

@@ -63,6 +63,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     spikes: float = 0.0
     loss: float = 0.0
     duplicates: float = 0.0
+    calm_from_s: float = 1e9
+    """From here on nothing is lost, doubled or slower than usual."""
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +99,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     regions: dict[str, int]
     overdraft: dict[str, int] = {}
     duration_s: float = 30.0
+    still_s: float = 0.0
+    """The last seconds, without demand or faults: at their end all regions must agree. 0: that is not looked at."""
     nodes: int = 2
     seed: int = 1
     epoch_s: float = 600.0

@@ -49,16 +49,17 @@ class World:
         for demand in self.scenario.demand:
             self._begin(demand)
         for fault in self.scenario.faults:
-            self.timeline.at(self._when_us(fault.at_s), self._strike, fault)
+            self.timeline.at(self.when_us(fault.at_s), self._strike, fault)
         for change in self.scenario.changes:
-            self.timeline.at(self._when_us(change.at_s), self.control.change, change)
+            self.timeline.at(self.when_us(change.at_s), self.control.change, change)
+        self.timeline.at(self.when_us(self.scenario.network.calm_from_s), self.links.calm)
         if self.tells:
             self.teller.begin()
         if self._samples:
             self.timeline.at(self.start_us + _SAMPLE_US, self._sample)
         if any(fault.kind == "restore_store" for fault in self.scenario.faults):
             self.timeline.at(self.start_us, self._remember)
-        self.timeline.run(self._when_us(self.scenario.duration_s))
+        self.timeline.run(self.when_us(self.scenario.duration_s))
         return self.record
 
     def last_known_life(self, region: str, peer: str) -> int:
@@ -69,19 +70,20 @@ class World:
         """A message named the peer's incarnation."""
         self._lives[(region, peer)] = max(incarnation, self._lives.get((region, peer), 0))
 
-    def _when_us(self, at_s: float) -> int:
+    def when_us(self, at_s: float) -> int:
+        """An instant of the scenario, in true time."""
         return self.start_us + round(at_s * 1e6)
 
     def _begin(self, demand: Demand) -> None:
         region = self.regions[demand.region]
         for _ in range(demand.burst):
-            self.timeline.at(self._when_us(demand.from_s), self._arrive, region, demand.cost)
+            self.timeline.at(self.when_us(demand.from_s), self._arrive, region, demand.cost)
         if demand.per_second > 0:
-            self._next(demand, self._when_us(demand.from_s))
+            self._next(demand, self.when_us(demand.from_s))
 
     def _next(self, demand: Demand, after_us: int) -> None:
         at_us = after_us + round(self.chance.expovariate(demand.per_second) * 1e6)
-        if at_us < self._when_us(min(demand.until_s, self.scenario.duration_s)):
+        if at_us < self.when_us(min(demand.until_s, self.scenario.duration_s)):
             self.timeline.at(at_us, self._stream, demand)
 
     def _stream(self, demand: Demand) -> None:
@@ -92,7 +94,7 @@ class World:
         region.arrive(cost)
 
     def _strike(self, fault: Fault) -> None:
-        end_us = self._when_us(fault.until_s)
+        end_us = self.when_us(fault.until_s)
         match fault.kind:
             case "cut" | "delay":
                 self.links.begin(fault)
@@ -112,7 +114,7 @@ class World:
                     store.hot.clear()
                     store.books.clear()
             case "step_clock":
-                self.regions[fault.region].offset_us += round(fault.by_s * 1e6)
+                self.regions[fault.region].step_clock(round(fault.by_s * 1e6))
             case "reset":
                 for node in self.regions[fault.region].nodes:
                     node.config = node.config._replace(generation=node.config.generation + 1)
@@ -150,6 +152,6 @@ class World:
         current = region.clock_us() // region.frame.length_us
         for id in (current - 1, current):
             known = cells.get((peer.name, marker.incarnation, id), Cell(0)).taken
-            behind = self.record.first_beyond(peer.name, id, known)
+            behind = self.record.first_beyond(peer.name, peer.nodes[0].config.generation, id, known)
             if behind is not None:
                 self.record.most_stale_us = max(self.record.most_stale_us, now_us - behind)

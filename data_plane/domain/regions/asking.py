@@ -95,7 +95,13 @@ class Asker:
         """Learn from a peer's answer."""
         round_trip_us = max(1, now_us - answer.asked_us)
         known_us = self._rtt_us.get(answer.sender)
-        self._rtt_us[answer.sender] = round_trip_us if known_us is None else (7 * known_us + round_trip_us) // 8
+        if known_us is None:
+            self._rtt_us[answer.sender] = round_trip_us
+        elif round_trip_us > known_us:
+            self._rtt_us[answer.sender] = (7 * known_us + round_trip_us) // 8
+        else:
+            # A link that was slow is not believed to be for long: each lost question would cost two such trips.
+            self._rtt_us[answer.sender] = (known_us + round_trip_us) // 2
         quest = self._quests.get(name, {}).get(answer.id)
         if quest is None:
             return

@@ -1,0 +1,61 @@
+"""The look at whether a healed world agrees: it sees what is not known, and what is lost."""
+
+import msgspec
+import pytest
+
+from data_plane.domain.regions.book import EMPTY
+from tidegate.simulate.convergence import disagreements
+from tidegate.simulate.region import KEY
+from tidegate.simulate.scenario import Demand, Fault, Network, Scenario
+from tidegate.simulate.world import World
+
+CALM = Scenario(
+    name="calm",
+    duration_s=15.0,
+    still_s=3.0,
+    limit=200,
+    window_s=4.0,
+    regions={"east": 1, "west": 1},
+    demand=(Demand(region="east", per_second=60, until_s=12), Demand(region="west", per_second=9, until_s=12)),
+    network=Network(delay_ms=20, loss=0.3, calm_from_s=12),
+)
+LONG_CUT = Fault(kind="cut", at_s=6.0, groups=(("east",), ("west",)))
+
+
+def ended(**changes: object) -> World:
+    world = World(msgspec.structs.replace(CALM, **changes), 1)
+    world.run()
+    return world
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket"])
+@pytest.mark.parametrize("mode", ["regional", "shared", "strict"])
+def test_a_healed_world_agrees(mode: str, algorithm: str):
+    assert disagreements(ended(mode=mode, algorithm=algorithm)) == []
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "token_bucket"])
+def test_counts_that_are_not_known_are_named(algorithm: str):
+    found = disagreements(ended(mode="shared", algorithm=algorithm, faults=(LONG_CUT,)))
+    assert any(one.startswith("west knows") for one in found)
+
+
+def test_counts_that_an_overdraft_goes_by_must_be_known_too():
+    found = disagreements(ended(overdraft={"east": 5, "west": 5}, faults=(LONG_CUT,)))
+    assert any(one.startswith("west knows") for one in found)
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket"])
+def test_rights_that_are_lost_are_named(algorithm: str):
+    """What was given is noted as taken, and is not there: then these rights are nowhere."""
+    world = ended(algorithm=algorithm)
+    store = world.regions["east"].store
+    assert store.books.get((KEY, 0), EMPTY).received
+    store.hot.clear()
+    [found] = disagreements(world)
+    assert "rights of the last window" in found or "lent and not borrowed" in found
+
+
+def test_a_reset_that_did_not_reach_everybody_is_named():
+    [found] = disagreements(ended(faults=(Fault(kind="reset", at_s=9.0, region="east"),)))
+    assert "resets" in found
