@@ -67,6 +67,5 @@ class StrictLimits:
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
     """The rule as a client's override, if one is in force, has it."""
     override = client.overrides.get(rule.name)
-    if override is None or (override.expires_at is not None and override.expires_at <= now_s):
-        return rule
-    return scaled(rule, override.limit, override.burst)
+    in_force = None if override is None else override.at(now_s)
+    return rule if in_force is None else scaled(rule, in_force.limit, in_force.burst)

@@ -66,9 +66,9 @@ def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
 
 
 def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
-    """The rule with another limit, its shares in proportion; rounded down, they never sum to more than the whole."""
+    """The rule with another limit, its shares in proportion: they sum to the new one where they sum to the old one."""
     whole = msgspec.structs.replace(rule, limit=limit, burst=burst)
-    shares = {name: units * limit // rule.limit for name, units in rule.shares.items()} if rule.limit else {}
+    shares = _in_proportion(rule.shares, rule.limit, limit)
     return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
 
 
@@ -97,8 +97,18 @@ def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
         old, new = capacity(rule), capacity(whole)
     # A step of an older limit keeps its proportion to it.
     limit = step.limit * whole.limit // rule.limit if rule.limit else 0
-    shares = {name: units * new // old for name, units in step.shares.items()} if old else {}
-    return ShareStep(from_us=step.from_us, limit=limit, shares=shares)
+    return ShareStep(from_us=step.from_us, limit=limit, shares=_in_proportion(step.shares, old, new))
+
+
+def _in_proportion(shares: dict[str, int], old: int, new: int) -> dict[str, int]:
+    """Parts of ``new`` as ``shares`` are parts of ``old``, by the largest remainder.
+
+    Shares that sum to less are a cut, under way from one division to the next: rounded down, so that no region has more
+    than under either, whichever of the three another region goes by.
+    """
+    if old and sum(shares.values()) == old:
+        return split(new, shares)
+    return {name: units * new // old for name, units in shares.items()} if old else {}
 
 
 def _first_id(frame: Frame, from_us: int) -> int:

@@ -1,5 +1,7 @@
 """A strict limit as a region enforces it: schedules, terms, and whose limit a key belongs to."""
 
+import pytest
+
 from contract.config import Client, Override, Plan, Region
 from contract.limits import LimitRule, ShareStep
 from data_plane.domain.config_set import ConfigSet
@@ -52,16 +54,38 @@ def test_a_cut_holds_from_the_first_window_that_no_clock_has_reached():
     assert effective_us(strict(), boundary_us - 500_000) == boundary_us + HOUR_US
 
 
-def test_another_limit_keeps_proportions_and_never_more_than_the_whole():
+def test_another_limit_keeps_proportions_and_sums_to_the_whole():
     steps = (ShareStep(limit=1_000, shares={"us-east": 333, "eu-west": 667}),)
     small = scaled(strict(steps=steps), 10, None)
-    assert (small.limit, small.steps[0].shares) == (10, {"us-east": 3, "eu-west": 6})
+    assert (small.limit, small.steps[0].shares) == (10, {"us-east": 3, "eu-west": 7})
     assert most_units(small) == 10
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "token_bucket"])
+def test_an_override_of_one_belongs_to_some_region(algorithm: str):
+    """Rounded down, every region would own nothing, and nobody could give any."""
+    regions = ("us-east", "eu-west", "ap-south")
+    shares = dict(zip(regions, (334, 333, 333), strict=True))
+    one = scaled(strict(algorithm=algorithm, shares=shares, steps=(ShareStep(limit=1_000, shares=shares),)), 1, None)
+    assert sorted(one.shares.values()) == [0, 0, 1]
+    assert sorted(schedule_of(one, region)[0].share for region in regions) == [0, 0, 1]
+
+
+def test_a_cut_of_an_override_is_within_both_divisions_that_it_stands_between():
+    """Regions go by different steps for a while: the largest remainder of a cut could be more than either's."""
+    old, cut, new = (
+        dict(zip("abc", units, strict=True)) for units in ((334, 333, 333), (334, 333, 283), (350, 367, 283))
+    )
+    for limit in range(1, 40):
+        rule = strict(shares=new, steps=tuple(ShareStep(limit=1_000, shares=one) for one in (old, cut, new)))
+        before, between, after = (step.shares for step in scaled(rule, limit, None).steps)
+        assert sum(before.values()) == sum(after.values()) == limit
+        assert all(between[name] <= min(before[name], after[name]) for name in "abc")
 
 
 def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
     limits = (strict(), strict(id=8, name="by-address", scope="ip"), rule(9, "open", 5, mode="shared"))
-    override = {"exact": Override(limit=500)}
+    override = {"exact": Override(limit=500, expires_at=100.0, then=Override(limit=300))}
     config = ConfigSet.empty().with_changes(
         map(
             document_of,
@@ -75,6 +99,7 @@ def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
     found = StrictLimits("us-east", lambda: index, lambda: 3)
     assert found.of_key(b"{c}7", 0.0).rule.limit == 1_000
     assert found.of_key(b"{a b}7", 0.0).rule.limit == 500
+    assert found.of_key(b"{a b}7", 100.0).rule.limit == 300
     assert found.of_key(b"{i:10.0.0.1}8", 0.0).rule.limit == 1_000
     assert found.of_key(b"{i:2001:db8::/48}8", 0.0).rule.limit == 16_000
     assert [found.of_key(key, 0.0) for key in (b"{c}9", b"{c}1000", b"no key", b"")] == [None] * 4
