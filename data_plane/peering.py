@@ -85,7 +85,7 @@ class Peering:
     def families(self) -> Iterator[Metric]:
         """What ``/metrics`` says of them."""
         yield from of_peers(self._figures)()
-        yield from of_rights(self.desk.tally)()
+        yield from of_rights(self.desk.tally, self.desk.tally.held(self._clock.now_us()))()
 
     def _public_keys(self, region: str) -> tuple[str, ...]:
         known = self._index().book.regions.get(region)
@@ -118,6 +118,7 @@ class Peering:
             "asked": dict(tally.asked),
             "received": dict(tally.units_received),
             "given": dict(tally.units_given),
+            "held": dict(tally.held(self._clock.now_us())),
             "refused": dict(tally.refused),
         }
 

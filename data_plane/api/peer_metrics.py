@@ -62,8 +62,8 @@ def of_peers(figures: Callable[[], PeerFigures]) -> Part:
     return families
 
 
-def of_rights(tally: RightsTally) -> Part:
-    """Rights asked for, received and given."""
+def of_rights(tally: RightsTally, held: Mapping[str, int]) -> Part:
+    """Rights asked for, received, given and held."""
 
     def families() -> Iterator[Metric]:
         yield counter_by("tidegate_rights_asked", "Questions put for rights", "peer", tally.asked)
@@ -71,6 +71,7 @@ def of_rights(tally: RightsTally) -> Part:
         yield counter_by("tidegate_rights_questions", "Questions of peers answered", "peer", tally.questions)
         yield counter_by("tidegate_rights_received_units", "Rights received", "peer", tally.units_received)
         yield counter_by("tidegate_rights_given_units", "Rights given", "peer", tally.units_given)
+        yield gauge_by("tidegate_rights_held_units", "Rights of counters lately asked for, as last seen", "limit", held)
         yield counter_by("tidegate_rights_failures", "Questions that a peer did not answer", "peer", tally.failures)
         yield counter_by("tidegate_rights_refused", "Strict steps refused, by reason", "reason", tally.refused)
 

@@ -6,7 +6,6 @@ ride in the same calls as decisions, over connections that have joined the store
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import structlog
 
@@ -16,31 +15,20 @@ from data_plane.domain.load.wire import price_of
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
-from data_plane.domain.regions.book import NOTHING
 from data_plane.domain.regions.book import Gift as Total
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
-from data_plane.domain.regions.limits import most_units, quanta_in_unit, whole_shares
+from data_plane.domain.regions.limits import whole_shares
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, known_gift, received
 from data_plane.services.count_store import UnreachablePeerError
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.rights_low import LowCounters
-from data_plane.services.rights_steps import RightsSteps, RightsTally, RightsTransport
+from data_plane.services.rights_steps import Question, RightsSteps, RightsTally, RightsTransport, is_plausible
 
 log = structlog.get_logger()
 
 FORGET_AFTER_US = 60_000_000
-
-
-class _Question(NamedTuple):
-    """What this node asks of a peer about one counter."""
-
-    key: bytes
-    limit: StrictLimit
-    ask: Ask
-    cost: int
-    """What the request wants that there was too little for."""
 
 
 class RightsDesk:
@@ -156,6 +144,7 @@ class RightsDesk:
         self._asker.heard(_name(ask.key), heard)
         if ask.have > 0:
             self._low.wake(ask.key)
+        self.tally.hold(ask.key, limit.rule.name, answer.have, self._clock.now_us())
         self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units) if life else 0
         return Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty), life
 
@@ -166,7 +155,7 @@ class RightsDesk:
         if not self._peers:
             return
         questions = await asyncio.gather(*(self._question(*one) for one in low.items()), return_exceptions=True)
-        by_peer: dict[str, list[_Question]] = {}
+        by_peer: dict[str, list[Question]] = {}
         for found in questions:
             if isinstance(found, BaseException) and not isinstance(found, StoreUnavailableError):
                 raise found
@@ -179,7 +168,7 @@ class RightsDesk:
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
 
-    async def _question(self, key: bytes, cost: int) -> tuple[str, _Question] | None:
+    async def _question(self, key: bytes, cost: int) -> tuple[str, Question] | None:
         """Whom to ask for rights of this counter, and what; ``None`` where nobody is to be asked now."""
         now_us = self._clock.now_us()
         limit = self._limits.of_key(key, now_us / 1e6)
@@ -190,6 +179,8 @@ class RightsDesk:
             return None
         outcomes = await self._steps.take(key, [limit.terms.basis()], cost)
         need = None if outcomes is None else basis_of(outcomes[0])
+        if need is not None:
+            self.tally.hold(key, limit.rule.name, need.have, now_us)
         if need is None or not need.low:
             return None
         peer = self._asker.whom(_name(key), need.id, whole_shares(limit.rule), cost - need.have, now_us)
@@ -202,11 +193,11 @@ class RightsDesk:
         if outcomes is None:
             return None
         known, own_life = known_gift(outcomes[0])
-        question = _Question(key, limit, Ask(key, need.id, life, known.units, known.quanta, need.have, need.rate), cost)
+        question = Question(key, limit, Ask(key, need.id, life, known.units, known.quanta, need.have, need.rate), cost)
         self._note_asked(question, peer, own_life, now_us)
         return peer, question
 
-    def _note_asked(self, question: _Question, peer: str, own_life: int, now_us: int) -> None:
+    def _note_asked(self, question: Question, peer: str, own_life: int, now_us: int) -> None:
         self._lives[self._region] = own_life
         key, id = question.key, question.ask.id
         self._low.wake(key)
@@ -215,7 +206,7 @@ class RightsDesk:
         loop = asyncio.get_running_loop()
         loop.call_later((look_again_us - now_us) / 1e6, self.low, key, question.cost)
 
-    async def _put(self, peer: str, questions: Sequence[_Question]) -> None:
+    async def _put(self, peer: str, questions: Sequence[Question]) -> None:
         """Put questions to one peer and take its answers."""
         asked_us = self._clock.now_us()
         own_life = self._lives.get(self._region, 0)
@@ -241,8 +232,8 @@ class RightsDesk:
             if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailableError):
                 raise outcome
 
-    async def _take(self, question: _Question, gifts: Gifts, gift: Gift, asked_us: int) -> None:
-        if not _is_plausible(question, gifts, gift):
+    async def _take(self, question: Question, gifts: Gifts, gift: Gift, asked_us: int) -> None:
+        if not is_plausible(question, gifts, gift):
             self.tally.refused["implausible_gift"] += 1
             return
         total = Total(gift.units, gift.quanta)
@@ -259,6 +250,7 @@ class RightsDesk:
         is_bucket = question.limit.terms.is_bucket
         self._asker.answered(_name(question.key), answer, taken.gained, now_us, is_bucket=is_bucket)
         self.tally.units_received[gifts.region] += taken.gained
+        self.tally.hold(question.key, question.limit.rule.name, question.ask.have + taken.gained, now_us)
         if taken.low:
             self.low(question.key, question.cost)
 
@@ -284,14 +276,6 @@ class RightsDesk:
             self._swept_us = now_us
             self._asker.forget_idle(now_us - FORGET_AFTER_US)
             self._low.forget(now_us)
-
-
-def _is_plausible(question: _Question, gifts: Gifts, gift: Gift) -> bool:
-    """Whether anybody can have had what is new in a gift: all that was ever given may be more, rights come and go."""
-    ask, limit = question.ask, question.limit
-    known = Total(ask.units, ask.quanta) if gifts.incarnation == ask.to_incarnation else NOTHING
-    units, quanta = gift.units - known.units, gift.quanta - known.quanta
-    return gift.id == ask.id and units <= most_units(limit.rule) and quanta <= units * quanta_in_unit(limit.rule)
 
 
 def _name(key: bytes) -> tuple[str, int]:

@@ -3,12 +3,26 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from contract.rights import Asks, Gifts
+from contract.rights import Ask, Asks, Gift, Gifts
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.regions.book import NOTHING
+from data_plane.domain.regions.book import Gift as Total
+from data_plane.domain.regions.keys import StrictLimit
+from data_plane.domain.regions.limits import most_units, quanta_in_unit
 from data_plane.domain.regions.wire import is_refused
 from data_plane.services.ports import CallbackCheck, CounterStore, StoreUnavailableError
+
+
+class Question(NamedTuple):
+    """What a node asks of a peer about one counter."""
+
+    key: bytes
+    limit: StrictLimit
+    ask: Ask
+    cost: int
+    """What the request wants that there was too little for."""
 
 
 class RightsTransport(Protocol):
@@ -17,6 +31,12 @@ class RightsTransport(Protocol):
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
         """Put questions. Raises ``UnreachablePeerError``."""
         ...
+
+
+MAX_HELD = 10_000
+"""Counters whose rights a node remembers for its figures."""
+HELD_US = 60_000_000
+"""Rights that were seen longer ago are no figure any more."""
 
 
 class RightsTally:
@@ -31,6 +51,21 @@ class RightsTally:
         self.failures: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         """Steps that the store's marker refused, and gifts that nobody can have had to give."""
+        self._held: dict[bytes, tuple[str, int, int]] = {}
+
+    def hold(self, key: bytes, limit: str, units: int, now_us: int) -> None:
+        """A counter of this limit holds ``units`` of rights (buckets: of capacity), as seen on moving some."""
+        if key not in self._held and len(self._held) >= MAX_HELD:
+            self._held.clear()
+        self._held[key] = (limit, units, now_us)
+
+    def held(self, now_us: int) -> Counter[str]:
+        """Units by limit, of counters that were asked for in the last minute (here, or by a peer), as last seen."""
+        total: Counter[str] = Counter()
+        for limit, units, seen_us in self._held.values():
+            if seen_us > now_us - HELD_US:
+                total[limit] += units
+        return total
 
 
 class RightsSteps:
@@ -61,3 +96,11 @@ class RightsSteps:
             self._tally.refused["marker"] += 1
             return None
         return outcomes
+
+
+def is_plausible(question: Question, gifts: Gifts, gift: Gift) -> bool:
+    """Whether anybody can have had what is new in a gift: all that was ever given may be more, rights come and go."""
+    ask, limit = question.ask, question.limit
+    known = Total(ask.units, ask.quanta) if gifts.incarnation == ask.to_incarnation else NOTHING
+    units, quanta = gift.units - known.units, gift.quanta - known.quanta
+    return gift.id == ask.id and units <= most_units(limit.rule) and quanta <= units * quanta_in_unit(limit.rule)

@@ -38,6 +38,12 @@ async def test_a_region_uses_what_another_has_to_spare_and_never_more(tmp_path, 
         assert status["rights"]["received"] == {"eu-west": 50}
         assert (await regions.status("eu-west"))["rights"]["given"] == {"us-east": 50}
 
+        async def hold_nothing():
+            held = [(await regions.status(region))["rights"]["held"] for region in regions.names]
+            return held == [{"exact": 0}] * 2
+
+        await regions.until(hold_nothing)
+
 
 @pytest.mark.parametrize("algorithm", ["sliding_window", "sliding_log", "token_bucket", "leaky_bucket"])
 async def test_rights_move_for_every_algorithm(tmp_path, start_store, algorithm):
