@@ -38,18 +38,30 @@ def picture(world: World) -> str:
             f'<rect x="{x(fault.at_s):.1f}" y="{_TOP}" width="{max(1.5, x(end_s) - x(fault.at_s)):.1f}" '
             f'height="{_HEIGHT - _TOP - _BOTTOM}" fill="#999" fill-opacity="0.18"><title>{fault.kind}</title></rect>'
         )
+    marks = _marks(world, x)
     for tier, name in reversed(list(enumerate(names))):
         points = [(x(0.0), y(0.0))]
         points += [(x(step * duration_s / _STEPS), y(column[tier])) for step, column in enumerate(layers)]
         points.append((x(duration_s), y(0.0)))
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
         parts.append(f'<polygon points="{path}" fill="{_COLOURS[tier % 8]}"><title>{escape(name)}</title></polygon>')
-    parts += _axes(world, x, y, top)
+    parts += [*_axes(world, x, y), *marks]
     for number, name in enumerate(names):
         left = _LEFT + 100 * number
         parts.append(f'<rect x="{left}" y="32" width="10" height="10" fill="{_COLOURS[number % 8]}"/>')
         parts.append(f'<text x="{left + 15}" y="41">{escape(name)}</text>')
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _marks(world: World, x: Callable[[float], float]) -> list[str]:
+    """What went wrong, in words where it began; what would overlap is left out."""
+    parts, free = [], 0.0
+    for fault in sorted(world.scenario.faults, key=lambda fault: fault.at_s):
+        words = fault.kind.replace("_", " ")
+        if x(fault.at_s) >= free:
+            parts.append(f'<text x="{x(fault.at_s) + 4:.1f}" y="{_TOP + 12}" fill="#555">{words}</text>')
+            free = x(fault.at_s) + 8 * len(words)
+    return parts
 
 
 def _layers(world: World, names: Sequence[str]) -> list[list[int]]:
@@ -78,7 +90,7 @@ def _layers(world: World, names: Sequence[str]) -> list[list[int]]:
     return columns
 
 
-def _axes(world: World, x: Callable[[float], float], y: Callable[[float], float], top: float) -> list[str]:
+def _axes(world: World, x: Callable[[float], float], y: Callable[[float], float]) -> list[str]:
     scenario = world.scenario
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     parts = [f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#333"/>']
@@ -86,8 +98,9 @@ def _axes(world: World, x: Callable[[float], float], y: Callable[[float], float]
         at_s = scenario.duration_s * tenth / 10
         parts.append(f'<text x="{x(at_s):.1f}" y="{bottom + 18}" text-anchor="middle">{at_s:g} s</text>')
     for quarter in range(5):
-        units = top * quarter / 4
-        parts.append(f'<text x="{_LEFT - 8}" y="{y(units) + 4:.1f}" text-anchor="end">{units:.0f}</text>')
+        units = scenario.limit * quarter / 4
+        parts.append(f'<text x="{_LEFT - 8}" y="{y(units) + 4:.1f}" text-anchor="end">{units:g}</text>')
+    parts.append(f'<text x="{right}" y="20" text-anchor="end" fill="#555">units admitted since the window began</text>')
     windows = int(scenario.duration_s // scenario.window_s) + 1
     for number in range(windows):
         at = x(min(scenario.duration_s, number * scenario.window_s))
