@@ -47,7 +47,7 @@ local function charged_rights(key, algorithm, packed, cost)
     return rights_value(t, s), rights_ttl_ms(t, s)
   end
   local s = loan_load(key, t)
-  s.level = math.max(0, s.level - cost * t.unit * t.size)
+  s.level = math.max(0, s.level - cost * loan_quanta(t))
   return loan_value(t, s), loan_ttl_ms(t, s)
 end
 

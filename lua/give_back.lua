@@ -71,7 +71,7 @@ local function credit_rights(key, algorithm, packed, at, cost)
     return rights_value(t, s)
   end
   local s = loan_load(key, t)
-  s.level = math.min(s.level + cost * t.unit * t.size, loan_capacity(t, s) * t.unit * t.size)
+  s.level = math.min(s.level + cost * loan_quanta(t), loan_capacity(t, s) * loan_quanta(t))
   return loan_value(t, s)
 end
 

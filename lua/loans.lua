@@ -4,6 +4,9 @@
 -- Tokens are counted in quanta of unit x size a unit, so that capacity C fills by rate x C quanta each microsecond.
 -- Hot key, kind 0x44: incarnation (4), epoch (6), at_us, level (7 each), lent, borrowed, lent before (6 each), pace as
 -- in rights, then rate, unit, size (6 each): the rule that the level was counted under.
+--
+-- Terms with size 0: a bucket too large and slow to lend of. Its region keeps to its own part; rate and unit are the
+-- part's, the one share is all that the part holds, and a unit is `unit` quanta.
 local LOAN = 68
 local SMALLEST_LOAN = 20
 
@@ -26,15 +29,23 @@ local function loan_capacity(t, s)
   return math.max(0, loan_base(t, s.at) + s.borrowed - s.lent - away)
 end
 
+local function loan_quanta(t)
+  return t.unit * math.max(1, t.size)
+end
+
+local function loan_speed(t, capacity)
+  return t.size == 0 and t.rate or t.rate * capacity
+end
+
 local function loan_filled(t, s, until_us)
   local capacity = loan_capacity(t, s)
-  s.level = math.min(s.level + t.rate * capacity * (until_us - s.at), capacity * t.unit * t.size)
+  s.level = math.min(s.level + loan_speed(t, capacity) * (until_us - s.at), capacity * loan_quanta(t))
   s.at = until_us
 end
 
 -- The bucket as of now. A clock that stepped back finds it as it was.
 local function loan_load(key, t)
-  local quanta = t.unit * t.size
+  local quanta = loan_quanta(t)
   local s
   local raw = call('GET', key)
   if raw and byte(raw) == LOAN and unpack('<I4', raw, 2) == t.incarnation then
@@ -44,7 +55,8 @@ local function loan_load(key, t)
       unpack('<I4I6I7I7I6I6I6I5I6I6I6I6I6', raw, 2)
     if unit ~= t.unit or size ~= t.size or rate ~= t.rate then
       -- Whole tokens survive a change of the limit.
-      s.level = math.min(floor(s.level / (unit * size)), t.size) * quanta
+      local most = t.size == 0 and loan_base(t, now) or t.size
+      s.level = math.min(floor(s.level / (unit * math.max(1, size))), most) * quanta
     end
   else
     s = { at = now, level = 0, lent = 0, borrowed = 0, lent_before = 0, second = 0, units = 0, units_before = 0 }
@@ -85,9 +97,9 @@ end
 
 -- From there on the state means the same as none: full, and with loans a skew past the epoch's end at least.
 local function loan_ttl_ms(t, s)
-  local quanta = t.unit * t.size
+  local quanta = loan_quanta(t)
   local capacity = loan_capacity(t, s)
-  local full = s.at + ceil((capacity * quanta - s.level) / (t.rate * math.max(1, capacity)))
+  local full = s.at + ceil((capacity * quanta - s.level) / loan_speed(t, math.max(1, capacity)))
   if s.lent + s.borrowed + s.lent_before > 0 then
     full = math.max(full, epoch_start(t, s.epoch + 1) + t.skew + floor(quanta / t.rate))
   end
@@ -108,24 +120,25 @@ local function loan_decide(key, t, cost, queue)
     return NEVER, 0, 0, 0, 0
   end
   local s = loan_load(key, t)
-  local quanta = t.unit * t.size
+  local quanta = loan_quanta(t)
   local capacity = loan_capacity(t, s)
   local left = floor(s.level / quanta)
-  local speed = t.rate * capacity
+  local speed = loan_speed(t, capacity)
+  local low = t.size > 0 and LOW or 0
   local full = speed > 0 and ceil((capacity * quanta - s.level) / speed) or 0
   local epoch_ends = epoch_start(t, s.epoch + 1) + t.skew - now
   if cost * quanta > s.level then
     -- Demand counts even when denied, or two starving regions would lend to and fro for ever.
     quicken(s, cost)
     loan_save(key, t, s)
-    if cost > t.size then
+    if cost > (t.size == 0 and capacity or t.size) then
       return NEVER, left, full, left, full
     end
     local wait = epoch_ends
     if cost <= capacity and speed > 0 then
       wait = math.min(wait, ceil((cost * quanta - s.level) / speed))
     end
-    return -1 - wait, left, full + LOW, left, full + LOW
+    return -1 - wait, left, full + low, left, full + low
   end
   local turn = queue and full or 0
   if cost == 0 then
@@ -136,7 +149,7 @@ local function loan_decide(key, t, cost, queue)
   local after = floor(s.level / quanta)
   local full_after = ceil((capacity * quanta - s.level) / speed)
   if after < loan_low_water(t, s, cost) then
-    full_after = full_after + LOW
+    full_after = full_after + low
   end
   return turn, left, full, after, full_after, loan_value(t, s), loan_ttl_ms(t, s)
 end

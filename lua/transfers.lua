@@ -152,7 +152,7 @@ local function step_receive(key, t, arguments, cost)
     end
     book_save(key, t, current, entries, RECEIVED, name, incarnation, id, total, total_quanta)
   end
-  local have = is_loan and floor(s.level / (t.unit * t.size)) or rights_spare(t, s)
+  local have = is_loan and floor(s.level / loan_quanta(t)) or rights_spare(t, s)
   local low = have < (is_loan and loan_low_water(t, s, cost) or rights_low_water(t, s, cost))
   return 1, gained, math.max(0, have) * 2 + (low and 1 or 0)
 end
@@ -169,7 +169,7 @@ end
 local function step_basis(key, t, _, cost)
   if t.algorithm >= 3 then
     local s = loan_load(key, t)
-    local low = floor(s.level / (t.unit * t.size)) < loan_low_water(t, s, cost)
+    local low = floor(s.level / loan_quanta(t)) < loan_low_water(t, s, cost)
     return s.epoch, loan_capacity(t, s) * 2 + (low and 1 or 0), lately(s)
   end
   local s = rights_load(key, t)

@@ -14,7 +14,7 @@ from contract.limits import (
     nominal_window_us,
     violations,
 )
-from data_plane.domain.regions.limits import moves_rights, scaled, strict_terms_of
+from data_plane.domain.regions.limits import moves_rights, own_terms_of, scaled, strict_terms_of
 from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.subjects import limit_code, ordered_dimensions, part, tag
 from data_plane.domain.wire import encode_rule
@@ -62,13 +62,18 @@ class BoundLimit:
         self, rule: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
     ) -> None:
         has_peers = len(peers.regions) > 1
-        self.has_rights = peers.standing.rights and moves_rights(rule)
-        """Whether what is left is this region's rights, and more may be asked for."""
+        moves = peers.standing.rights and moves_rights(rule)
         self.alone = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
         """The rule by which this region decides without a word from others, and without its store."""
-        rule = of_whole_site(rule) if of_site and self.has_rights else rule if self.has_rights else self.alone
+        keeps = peers.standing.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
+        self.has_rights = moves or keeps
+        """Whether what is left is this region's rights, in this life of its store; mostly more may be asked for."""
+        whole = rule
+        rule = of_whole_site(rule) if of_site and moves else rule if moves else self.alone
         self.rule = rule
-        if self.has_rights:
+        if keeps:
+            self.params = own_terms_of(whole, self.alone, peers.standing.revision).decide()
+        elif moves:
             self.params = strict_terms_of(rule, region, peers.standing.revision).decide()
         elif has_peers and rule.mode == "shared":
             self.params = shared_params(rule, peers.standing, peers.regions)

@@ -147,7 +147,8 @@ def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Marke
     schedule = (Quota(NO_ID, share, rule.limit), Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit))
     marker = Marker(INCARNATION, now_us - chance.randrange(30_000_000), REVISION, "run")
     is_older = chance.random() < 0.4
-    bucket = (*reduced_rate(rule.limit, rule.window_us or 1), capacity(rule))
+    # without a size: a part of a bucket that cannot be lent of
+    bucket = (*reduced_rate(rule.limit, rule.window_us or 1), capacity(rule) * (chance.random() < 0.8))
     birth_us = marker.birth_us if is_older else 0
     terms = Terms(
         algorithm=rule.algorithm,

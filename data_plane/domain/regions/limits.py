@@ -65,6 +65,22 @@ def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
     )
 
 
+def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms:
+    """The terms of a bucket whose rights do not move: the region's own ``part`` of it, in this life of the store."""
+    rate, unit = reduced_rate(part.limit, nominal_window_us(part))
+    return strict_terms(
+        rule.algorithm,
+        part.limit,
+        frame_of(rule, DEFAULT_TIMING),
+        (rate, unit, 0),
+        (Quota(NO_ID, capacity(part), part.limit),),
+        skew_us=DEFAULT_TIMING.skew_us,
+        since_us=rule.since_us,
+        revision=revision,
+        shadow=rule.shadow,
+    )
+
+
 def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
     """The rule with another limit, its shares in proportion: they sum to the new one where they sum to the old one."""
     whole = msgspec.structs.replace(rule, limit=limit, burst=burst)

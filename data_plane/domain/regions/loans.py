@@ -65,7 +65,12 @@ SMALLEST_LOAN = 20
 
 def quantum(terms: Terms) -> int:
     """Quanta in a unit."""
-    return terms.unit * terms.size
+    return terms.unit * max(1, terms.size)
+
+
+def fill_speed(terms: Terms, capacity: int) -> int:
+    """Quanta a microsecond. Size 0: a region that keeps to its own part, of a bucket too large and slow to lend of."""
+    return terms.rate * capacity if terms.size else terms.rate
 
 
 def advanced(terms: Terms, state: Loan | None, now_us: int) -> Loan:
@@ -105,13 +110,13 @@ def decide_loan(terms: Terms, state: Loan | None, cost: int, now_us: int) -> Loa
     quanta = quantum(terms)
     capacity = capacity_now(terms, current)
     left = current.level // quanta
-    speed = terms.rate * capacity
+    speed = fill_speed(terms, capacity)
     if cost * quanta > current.level:
         missing = cost * quanta - current.level
         wait_us = -1 if cost > capacity or speed == 0 else -(-missing // speed)
         # Demand counts even when denied, or two starving regions would lend to and fro for ever.
         wanted = current._replace(pace=quicken(current.pace, cost, now_us))
-        return LoanDecision(False, current.epoch, left, low=cost > 0, wait_us=wait_us, state=wanted)
+        return LoanDecision(False, current.epoch, left, low=cost > 0 and terms.size > 0, wait_us=wait_us, state=wanted)
     delay_us = 0
     if terms.algorithm == "leaky_bucket" and speed:
         delay_us = -(-(capacity * quanta - current.level) // speed)
@@ -119,7 +124,7 @@ def decide_loan(terms: Terms, state: Loan | None, cost: int, now_us: int) -> Loa
         return LoanDecision(True, current.epoch, left, low=False, delay_us=delay_us)
     after = current._replace(level=current.level - cost * quanta, pace=quicken(current.pace, cost, now_us))
     left = after.level // quanta
-    low = left < _low_water(terms, after, cost, now_us)
+    low = terms.size > 0 and left < _low_water(terms, after, cost, now_us)
     return LoanDecision(True, current.epoch, left, low=low, delay_us=delay_us, state=after)
 
 
@@ -205,12 +210,12 @@ def loan_basis(terms: Terms, state: Loan | None, book: Book, cost: int, now_us: 
 def forget_loan_us(terms: Terms, state: Loan) -> int:
     """From here on the state means the same as none: full, and with loans a skew past the epoch's end at least."""
     capacity = capacity_now(terms, state)
-    speed = terms.rate * max(1, capacity)
+    speed = fill_speed(terms, max(1, capacity))
     full_us = state.at_us + -(-(capacity * quantum(terms) - state.level) // speed)
     if not (state.lent or state.borrowed or state.lent_before):
         return full_us
     settled_us = start_us(terms.frame, state.epoch + 1) + terms.skew_us
-    return max(full_us, settled_us + terms.unit * terms.size // terms.rate)
+    return max(full_us, settled_us + quantum(terms) // terms.rate)
 
 
 def _base(terms: Terms, at_us: int) -> int:
@@ -232,7 +237,7 @@ def _untouched(terms: Terms, now_us: int) -> Loan:
 
 def _filled(terms: Terms, state: Loan, until_us: int) -> Loan:
     capacity = capacity_now(terms, state)
-    level = state.level + terms.rate * capacity * (until_us - state.at_us)
+    level = state.level + fill_speed(terms, capacity) * (until_us - state.at_us)
     return state._replace(at_us=until_us, level=min(level, max(capacity * quantum(terms), 0)))
 
 

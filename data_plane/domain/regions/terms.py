@@ -14,7 +14,8 @@ class Terms(NamedTuple):
     """Parameters of a counter's steps; all that a script would get in ARGV.
 
     ``rate``, ``unit`` and ``size`` are a bucket's: quanta a microsecond, quanta a unit, units (see
-    ``domain.algorithms.buckets``). ``quiet_id`` is the last id under which this incarnation owns nothing.
+    ``domain.algorithms.buckets``); size 0: they are those of this region's own part, of which nothing is lent.
+    ``quiet_id`` is the last id under which this incarnation owns nothing.
     ``horizon_us`` is how long rights should last before more are asked for. ``overdraft`` is in units, allowed while
     ``peers_fresh``.
     ``shares`` are every region's current shares, by which the others' parts are kept for them when they fall silent.

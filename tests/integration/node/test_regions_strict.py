@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from contract.config import Ack, Client, Plan
+from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
 from tests.servers.node import HOUR_US, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
@@ -145,6 +146,33 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
         await regions.until(is_new)
         assert (await regions.remaining("eu-west"))["exact"] == 0
         await regions.until(owns, 10)
+
+
+@pytest.mark.parametrize("algorithm", ["token_bucket", "leaky_bucket"])
+async def test_a_bucket_too_large_and_slow_to_lend_of_begins_empty_in_a_store_that_lost_it(
+    tmp_path, start_store, algorithm
+):
+    """Its parts would not be exact: each region keeps to its own, and may not have it twice."""
+    slow = strict(1, "exact", 10_007, algorithm=algorithm, window_us=86_400_000_000, since_us=1)
+    young = strict(2, "young", 10_007, algorithm=algorithm, window_us=86_400_000_000, since_us=2**51)
+    assert not moves_rights(slow)
+    async with regions_running(tmp_path, start_store, [slow, young]) as regions:
+        assert not await regions.allowed("eu-west", 1_000), "a limit older than the store, which was born a moment ago"
+        left = await regions.remaining("eu-west")
+        assert left["exact"] < 100
+        assert left["young"] >= 5_000
+        status = await regions.status("eu-west")
+        assert status["rights"]["asked"] == status["rights"]["held"] == {}
+        node = regions.nodes["eu-west"][0]
+        with redis.Redis.from_url(regions.stores["eu-west"].url) as store:
+            store.flushall()
+        assert not await regions.allowed("eu-west", 0), "nobody has joined this life yet"
+
+        async def is_new():
+            return node._peering._life.new_lives == 1
+
+        await regions.until(is_new)
+        assert (await regions.remaining("eu-west"))["exact"] < 100
 
 
 @pytest.mark.parametrize("young", [True, False])
