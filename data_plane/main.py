@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from data_plane.api.app import create_app
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
+from data_plane.api.health import HealthServer
 from data_plane.api.render import Renderer
 from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
@@ -76,7 +77,7 @@ class NodeServer(uvicorn.Server):
         self._drain_s = drain_s
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remember the loop, for signals arrive outside of it."""
+        """Remember the loop, for signals arrive outside of it. Health is told once requests can come."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
 
@@ -102,11 +103,25 @@ def run(settings: Settings) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
+        settings = node.settings
+        port = settings.health_port
+        self._health = None if port is None else HealthServer(node, settings.host, port)
+        self._health_task: asyncio.Task[None] | None = None
 
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
     lane = Lane(LaneDoor(node.door))
+        taken = None if self._health is None else self._health.bind()
     config = uvicorn.Config(
+        if self._health is not None and taken is not None and self.started:
+            self._health_task = asyncio.create_task(self._health.serve([taken]))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does; probes and scrapers are answered while requests are."""
+        await super().shutdown(sockets)
+        if self._health is not None and self._health_task is not None:
+            self._health.should_exit = True
+            await self._health_task
         build_app(node), host=settings.host, port=settings.port, http=lane.protocol_class(), ws="none", lifespan="on",
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_keep_alive=75,
         timeout_graceful_shutdown=5,

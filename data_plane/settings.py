@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     region: Name
     host: str = "127.0.0.1"
     port: int = Field(8101, ge=0, le=65535)
+    health_port: int | None = Field(
+        None, ge=1, le=65535, description="/healthz, /readyz and /metrics in plain HTTP on a port of their own"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     drain_s: float = Field(5.0, ge=0, le=300, description="how long it still answers after SIGTERM, not ready any more")

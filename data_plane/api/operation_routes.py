@@ -29,8 +29,8 @@ class Operations(Protocol):
         ...
 
 
-def operation_routes(operations: Operations) -> APIRouter:
-    """``/healthz``, ``/readyz``, ``/v1/status`` and ``/metrics``."""
+def health_routes(operations: Operations) -> APIRouter:
+    """``/healthz``, ``/readyz`` and ``/metrics``: what probes and scrapers ask."""
     router = APIRouter()
 
     @router.get("/healthz", **openapi.HEALTH)
@@ -45,14 +45,21 @@ def operation_routes(operations: Operations) -> APIRouter:
         answer = json_answer(body)
         return to_response(answer if is_ready else msgspec.structs.replace(answer, status=503))
 
-    @router.get("/v1/status", **openapi.STATUS)
-    async def node_status() -> Response:
-        """Region, revision, digest, age of the config, peers, store."""
-        return to_response(json_answer(operations.status()))
-
     @router.get("/metrics", **openapi.METRICS)
     async def metrics() -> Response:
         """Prometheus metrics."""
         return operations.metrics()
+
+    return router
+
+
+def operation_routes(operations: Operations) -> APIRouter:
+    """The same, and ``/v1/status``."""
+    router = health_routes(operations)
+
+    @router.get("/v1/status", **openapi.STATUS)
+    async def node_status() -> Response:
+        """Region, revision, digest, age of the config, peers, store."""
+        return to_response(json_answer(operations.status()))
 
     return router

@@ -83,6 +83,7 @@ FULL: dict[Path, dict[str, Any]] = {
     },
     CONTROL_PLANE: {
         **_PLACED,
+        "autoscaling": ON,
         "adminToken": {"existingSecret": "first-admin"},
         "settings": {"HEARTBEAT_S": 2},
         "ingress": {"enabled": True, "className": "nginx", "host": "control.example", "tlsSecret": "edge-tls"},

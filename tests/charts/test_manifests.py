@@ -35,6 +35,9 @@ BAD = [
     (DATA_PLANE, {"image": {"digest": "sha256:short"}}, "image/digest"),
     (DATA_PLANE, {"ingress": {"paths": ["/metrics"]}}, "ingress/paths"),
     (DATA_PLANE, {"rls": {"port": 8101}}, "rls/port"),
+    (DATA_PLANE, {"rls": {"enabled": True, "port": 8102}}, "rls.port"),
+    (DATA_PLANE, {"node": {"healthPort": 8101}}, "node/healthPort"),
+    (DATA_PLANE, {"networkPolicy": {"egressPorts": ["https"]}}, "networkPolicy/egressPorts"),
     (DATA_PLANE, {"settings": {"TIDEGATE_PORT": "1"}}, "TIDEGATE_PORT"),
     (DATA_PLANE, {"podDisruptionBudget": {"maxUnavailable": "some"}}, "podDisruptionBudget/maxUnavailable"),
     (DATA_PLANE, {"credential": {"existingSecret": ""}}, "credential"),
@@ -46,6 +49,8 @@ BAD = [
     (CONTROL_PLANE, {"database": {"existingSecret": "", "url": "mysql://db/x"}}, "database/url"),
     (CONTROL_PLANE, {"database": {"existingSecret": ""}}, "database"),
     (CONTROL_PLANE, {"service": {"port": 0}}, "service/port"),
+    (CONTROL_PLANE, {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}, "minReplicas"),
+    (CONTROL_PLANE, {"networkPolicy": {"egressPorts": [0]}}, "networkPolicy/egressPorts"),
     (CONTROL_PLANE, {"migration": {"waitSeconds": -1}}, "migration/waitSeconds"),
     (CONTROL_PLANE, {"logLevel": "loud"}, "logLevel"),
     (CONTROL_PLANE, {"serviceMonitor": {"interval": "often"}}, "serviceMonitor/interval"),
@@ -95,7 +100,8 @@ def test_manifests_of_the_prometheus_operator_have_its_form(manifests):
             assert all(rule["expr"] for group in one["spec"]["groups"] for rule in group["rules"])
         else:
             endpoints = one["spec"].get("podMetricsEndpoints") or one["spec"]["endpoints"]
-            assert [(endpoint["port"], endpoint["path"]) for endpoint in endpoints] == [("http", "/metrics")]
+            port = "health" if one["kind"] == "PodMonitor" else "http"
+            assert [(endpoint["port"], endpoint["path"]) for endpoint in endpoints] == [(port, "/metrics")]
             assert one["spec"]["selector"]["matchLabels"]
 
 
@@ -169,7 +175,8 @@ def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
     ports = {port["name"]: port["port"] for port in manifest(manifests, "Service", "edge")["spec"]["ports"]}
     pod = manifest(manifests, "Deployment")["spec"]["template"]["spec"]
     env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
-    assert ports["grpc"] == int(env["TIDEGATE_RLS_PORT"]) == pod["containers"][0]["ports"][1]["containerPort"] == 9191
+    listening = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
+    assert ports["grpc"] == int(env["TIDEGATE_RLS_PORT"]) == listening["grpc"] == 9191
     mounted = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
     assert env["TIDEGATE_RLS_MAPPING_FILE"] == mounted["rls"] + "/mapping.toml"
     assert manifest(manifests, "ConfigMap", "edge-rls")["data"] == {"mapping.toml": "x = 1"}
@@ -191,6 +198,33 @@ def test_the_migration_runs_before_anything_else_and_finds_its_secret():
     assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1]["helm.sh/hook-weight"])
     named = job["spec"]["template"]["spec"]["containers"][0]["env"][0]["valueFrom"]["secretKeyRef"]["name"]
     assert named == secret["metadata"]["name"]
+
+
+def test_probes_and_prometheus_ask_where_no_certificate_is_needed():
+    values = {"node": {"tls": {"existingSecret": "node-tls", "clientCAKey": "ca.crt"}}, "podMonitor": {"enabled": True}}
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
+    container = manifest(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    probes = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {(probe["port"], probe.get("scheme", "HTTP")) for probe in probes.values()} == {("health", "HTTP")}
+    assert probes["readinessProbe"]["path"] == "/readyz"
+    endpoint = manifest(manifests, "PodMonitor")["spec"]["podMetricsEndpoints"][0]
+    assert (endpoint["port"], endpoint.get("scheme", "http")) == ("health", "http")
+    allowed = manifest(manifests, "NetworkPolicy", "edge")["spec"]["ingress"][0]["ports"]
+    assert {"port": "health"} in allowed
+    # it is not offered to the cluster
+    service = manifest(manifests, "Service", "edge")["spec"]["ports"]
+    assert "health" not in {port["name"] for port in service} | {port["targetPort"] for port in service}
+
+
+@pytest.mark.parametrize("chart", [DATA_PLANE, CONTROL_PLANE], ids=["data-plane", "control-plane"])
+def test_who_scales_decides_how_many_there_are(chart):
+    fixed = render(chart, with_required(chart, {}))
+    assert manifest(fixed, "Deployment")["spec"]["replicas"] >= 2
+    assert "HorizontalPodAutoscaler" not in {one["kind"] for one in fixed}
+    scaled = render(chart, with_required(chart, {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 4}}))
+    assert "replicas" not in manifest(scaled, "Deployment")["spec"]
+    scaler = manifest(scaled, "HorizontalPodAutoscaler")["spec"]
+    assert (scaler["scaleTargetRef"]["name"], scaler["minReplicas"], scaler["maxReplicas"]) == ("edge", 2, 4)
 
 
 @pytest.mark.parametrize(("chart", "values", "named"), BAD, ids=[f"{bad[0].name}, {bad[2]}" for bad in BAD])

@@ -67,21 +67,29 @@ def test_a_rendered_node_serves_becomes_unready_and_drains(tmp_path, valkey_url)
     assert env["TIDEGATE_PORT"] == str(container["ports"][0]["containerPort"])
     mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
     assert str(Path(env["TIDEGATE_SNAPSHOT_FILE"]).parent) in mounts  # all else is read-only
-    port = free_ports(1)[0]
-    here = PLACE | {"TIDEGATE_PORT": str(port), "TIDEGATE_SNAPSHOT_FILE": str(tmp_path / "snapshot")}
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert env["TIDEGATE_HEALTH_PORT"] == str(ports["health"])
+    port, health_port = free_ports(2)
+    here = PLACE | {
+        "TIDEGATE_PORT": str(port),
+        "TIDEGATE_HEALTH_PORT": str(health_port),
+        "TIDEGATE_SNAPSHOT_FILE": str(tmp_path / "snapshot"),
+    }
     node = process(container, env | here, tmp_path / "node.log")
     node.start()
     try:
         url = f"http://127.0.0.1:{port}"
         probe = container["readinessProbe"]["httpGet"]
-        wait_until_ready(node, lambda: answers(url + probe["path"]), timeout_s=30)
-        assert answers(url + container["livenessProbe"]["httpGet"]["path"])
+        health = f"http://127.0.0.1:{health_port}"
+        wait_until_ready(node, lambda: answers(health + probe["path"]), timeout_s=30)
+        assert answers(health + container["livenessProbe"]["httpGet"]["path"])
+        assert answers(url + probe["path"])
         decision = httpx.post(f"{url}/v1/check", json={"api_key": "tg_acme"}, trust_env=False)
         assert (decision.status_code, decision.json()["region"]) == (200, "us-east")
         assert httpx.get(f"{url}/v1/status", trust_env=False).json()["node"] == "edge-5d9c-x2x4z"
 
         os.kill(node.pid, signal.SIGTERM)
-        wait_until_ready(node, lambda: not answers(url + probe["path"]), timeout_s=5)
+        wait_until_ready(node, lambda: not answers(health + probe["path"]), timeout_s=5)
         ready = httpx.get(url + probe["path"], trust_env=False)
         assert (ready.status_code, ready.json()["draining"]) == (503, True)
         assert ready.headers["connection"] == "close"

@@ -43,10 +43,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       key: {{ ternary .Values.database.key "url" (ne .Values.database.existingSecret "") }}
 {{- end -}}
 
+{{- define "tidegate.databasePort" -}}
+{{- if and .Values.database.url (not .Values.database.existingSecret) -}}
+{{- $at := regexReplaceAll "^[a-z+]+://([^/?#]*@)?([^/?#]*).*$" .Values.database.url "${2}" -}}
+{{ regexFind ":[0-9]+$" $at | trimPrefix ":" | default "5432" }}
+{{- else -}}
+{{ .Values.networkPolicy.databasePort }}
+{{- end -}}
+{{- end -}}
+
+{{- define "tidegate.migrationSelector" -}}
+app.kubernetes.io/name: tidegate-migrate
+app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
 {{- /* What the schema cannot say: settings that need each other. */ -}}
 {{- define "tidegate.require" -}}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
 {{- fail "database: name an existingSecret, or give the url" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
+{{- fail "autoscaling: minReplicas is above maxReplicas" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.host: name the host" -}}

@@ -50,6 +50,40 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.store.bundled.existingSecret | default (include "tidegate.store" .) }}
 {{- end -}}
 
+{{- /* The port of a URL, or of host:port; else the scheme's. */ -}}
+{{- define "tidegate.port" -}}
+{{- $port := regexFind ":[0-9]+$" (regexReplaceAll "^[a-z+]+://([^/?#]*@)?([^/?#]*).*$" . "${2}") -}}
+{{- if $port -}}{{ trimPrefix ":" $port }}
+{{- else if regexMatch "^rediss?://" . -}}6379
+{{- else if hasPrefix "https://" . -}}443
+{{- else -}}80
+{{- end -}}
+{{- end -}}
+
+{{- /* Ports of an external store, as a JSON list. */ -}}
+{{- define "tidegate.storePorts" -}}
+{{- $external := .Values.store.external -}}
+{{- $ports := list (int .Values.networkPolicy.externalStorePort) -}}
+{{- if $external.url -}}{{- $ports = list (int (include "tidegate.port" $external.url)) -}}{{- end -}}
+{{- range concat $external.sentinels $external.clusterNodes -}}
+{{- $ports = append $ports (int (include "tidegate.port" .)) -}}
+{{- end -}}
+{{ $ports | uniq | toJson }}
+{{- end -}}
+
+{{- /* Ports of what else nodes reach, as a JSON list. */ -}}
+{{- define "tidegate.egressPorts" -}}
+{{- $ports := list (int (include "tidegate.port" .Values.controlPlane.url)) -}}
+{{- with .Values.settings.TRACES_URL -}}{{- $ports = append $ports (int (include "tidegate.port" .)) -}}{{- end -}}
+{{- with .Values.settings.LOAD_SERVERS -}}
+{{- range splitList "," . -}}
+{{- $ports = append $ports (int (include "tidegate.port" (regexReplaceAll "^[^=]*=" (trim .) ""))) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (int .) -}}{{- end -}}
+{{ $ports | uniq | toJson }}
+{{- end -}}
+
 {{- /* What the schema cannot say: settings that need each other. */ -}}
 {{- define "tidegate.require" -}}
 {{- if not (or .Values.credential.existingSecret .Values.credential.value) -}}
@@ -65,6 +99,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- if and (eq $external.shape "sentinel") (not (and $external.sentinels $external.masterName)) -}}
 {{- fail "store.external: shape sentinel needs sentinels and masterName" -}}
+{{- end -}}
+{{- if and .Values.rls.enabled (eq (int .Values.rls.port) (int .Values.node.healthPort)) -}}
+{{- fail "rls.port: is node.healthPort" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "ingress.host: name the host" -}}

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import datetime as dt
 import ipaddress
+import os
 import signal
+import socket
 import ssl
 import sys
 from pathlib import Path
@@ -74,12 +76,13 @@ def start_node(tmp_path, snapshot, valkey_url):
         node.start()
         started.append(node)
         scheme = "https" if "TIDEGATE_TLS_CERT_FILE" in settings else "http"
+        readyz = f"{scheme}://127.0.0.1:{port}/readyz"
+        if "TIDEGATE_HEALTH_PORT" in settings:
+            readyz = f"http://127.0.0.1:{settings['TIDEGATE_HEALTH_PORT']}/readyz"
 
         def is_ready() -> bool:
             try:
-                return (
-                    httpx.get(f"{scheme}://127.0.0.1:{port}/readyz", verify=False, trust_env=False).status_code == 200
-                )
+                return httpx.get(readyz, verify=False, trust_env=False).status_code == 200
             except httpx.HTTPError:
                 return False
 
@@ -101,6 +104,55 @@ def test_a_node_serves_https_and_nothing_else_there(tmp_path, start_node):
     assert answer.json()["remaining"] == LIMIT - 1
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+
+
+def test_probes_and_scrapers_need_no_client_certificate_on_a_port_of_their_own(tmp_path, start_node):
+    cert, key = certificate(tmp_path)
+    health_port = free_ports(1)[0]
+    node, port = start_node(
+        TIDEGATE_TLS_CERT_FILE=str(cert), TIDEGATE_TLS_KEY_FILE=str(key), TIDEGATE_TLS_CLIENT_CA_FILE=str(cert),
+        TIDEGATE_HEALTH_PORT=str(health_port), TIDEGATE_DRAIN_S="2",
+    )  # fmt: skip
+    strangers = ssl.create_default_context(cafile=str(cert))
+    known = ssl.create_default_context(cafile=str(cert))
+    known.load_cert_chain(cert, key)
+    url = f"https://127.0.0.1:{port}"
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"{url}/readyz", verify=strangers, trust_env=False)
+    check = {"api_key": "tg_acme"}
+    assert httpx.post(f"{url}/v1/check", json=check, verify=known, trust_env=False).status_code == 200
+    with httpx.Client(base_url=f"http://127.0.0.1:{health_port}", trust_env=False) as health:
+        assert health.get("/healthz").json() == {"status": "ok"}
+        assert 'rate_limit_checks_total{result="allowed"} 1.0' in health.get("/metrics").text
+        # nothing that decides, and nothing that says more
+        assert health.post("/v1/check", json=check).status_code == 404
+        assert health.get("/v1/status").status_code == 404
+
+        os.kill(node.pid, signal.SIGTERM)
+        wait_until_ready(node, lambda: health.get("/readyz").status_code == 503, timeout_s=10)
+        assert health.get("/readyz").json()["draining"] is True
+        assert httpx.post(f"{url}/v1/check", json=check, verify=known, trust_env=False).status_code == 200
+    node.stop()
+    assert node.exit_code() in {0, -signal.SIGTERM}
+
+
+def test_a_health_port_that_is_taken_is_told_and_ends_the_node(tmp_path, snapshot, valkey_url):
+    port = free_ports(1)[0]
+    env = {
+        "TIDEGATE_REGION": "us-east", "TIDEGATE_PORT": str(port),
+        "TIDEGATE_REDIS_URL": valkey_url, "TIDEGATE_CONTROL_PLANE_URL": NOWHERE,
+        "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY, "TIDEGATE_REGION_CREDENTIAL": REGION_CREDENTIAL,
+        "TIDEGATE_SNAPSHOT_FILE": str(snapshot),
+    }  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        env["TIDEGATE_HEALTH_PORT"] = str(taken.getsockname()[1])
+        node = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "taken", env=env)
+        node.start()
+        with pytest.raises(StackError):
+            wait_until_done(node, timeout_s=30)
+    said = (tmp_path / "taken").read_text()
+    assert "health_port_not_taken" in said
+    assert "Traceback" not in said
 
 
 async def test_a_stop_loses_no_decision_that_was_counted(start_node):

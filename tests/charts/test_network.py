@@ -1,0 +1,63 @@
+"""What pods may reach: the ports that their values name, and no others."""
+
+from typing import Any
+
+import pytest
+
+from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, manifest, render, with_required
+
+
+def store(**external) -> dict[str, Any]:
+    """An external store; nodes may reach what the values name only."""
+    policy = {"egressPorts": [], "externalStorePort": 7000}
+    return {"store": {"bundled": {"enabled": False}, "external": external}, "networkPolicy": policy}
+
+
+def allowed_egress(manifests, name: str) -> set[int]:
+    """The TCP ports that a policy lets its pods reach, DNS left out."""
+    rules = manifest(manifests, "NetworkPolicy", name)["spec"]["egress"]
+    return {port["port"] for rule in rules for port in rule["ports"] if port["port"] != 53}
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, {80, 443, 6379, 8000, 8101}),
+        ({"controlPlane": {"url": "https://control.example:8443/"}, "networkPolicy": {"egressPorts": []}},
+         {6379, 8443}),
+        ({"controlPlane": {"url": "https://control.example"}, "networkPolicy": {"egressPorts": [8101]}},
+         {443, 6379, 8101}),
+        ({"networkPolicy": {"egressPorts": []},
+          "settings": {"TRACES_URL": "http://collector:4318/v1/traces",
+                       "LOAD_SERVERS": "main=http://prometheus:9090, far=https://thanos.example/api"}},
+         {443, 4318, 6379, 8000, 9090}),
+        (store(url="rediss://user:se:cret@redis.example:6380/0"), {6380, 8000}),
+        (store(url="redis://redis.example"), {6379, 8000}),
+        (store(existingSecret="store"), {7000, 8000}),
+        (store(existingSecret="store", shape="sentinel", sentinels=["s1:26379", "s2:26380"], masterName="m"),
+         {7000, 8000, 26379, 26380}),
+        (store(existingSecret="store", shape="cluster", clusterNodes=["c1:7001"]), {7000, 7001, 8000}),
+    ],
+)  # fmt: skip
+def test_nodes_may_reach_the_ports_that_their_values_name_and_no_others(values, wanted):
+    assert allowed_egress(render(DATA_PLANE, with_required(DATA_PLANE, values)), "edge") == wanted
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({}, 5432),
+        ({"networkPolicy": {"databasePort": 6432}}, 6432),
+        ({"database": {"existingSecret": "", "url": "postgresql+asyncpg://u:p:5@db:5433/x?ssl=require"}}, 5433),
+        ({"database": {"existingSecret": "", "url": "postgresql+asyncpg://u:p@db/x"}}, 5432),
+    ],
+)
+def test_replicas_and_the_migration_may_reach_postgres(values, wanted):
+    manifests = render(CONTROL_PLANE, with_required(CONTROL_PLANE, values))
+    assert allowed_egress(manifests, "edge") == {wanted, 443}
+    assert allowed_egress(manifests, "edge-migrate") == {wanted}
+    # the policy is there before the job, and is for its pods
+    policy, job = manifest(manifests, "NetworkPolicy", "edge-migrate"), manifest(manifests, "Job")
+    hooks = [one["metadata"]["annotations"] for one in (policy, job)]
+    assert [hook["helm.sh/hook"] for hook in hooks] == ["pre-install,pre-upgrade"] * 2
+    assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1]["helm.sh/hook-weight"])
