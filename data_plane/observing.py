@@ -47,7 +47,7 @@ class Observing:
                 "service.instance.id": settings.node, "tidegate.region": settings.region,
             }  # fmt: skip
             self._tracing = Tracing(
-                settings.traces_url, settings.traces_share, about,
+                settings.traces_url, settings.traces_share, about, follow_caller=settings.traces_follow_caller,
                 clock=clock, random=random.random, random_bytes=secrets.token_bytes,
             )  # fmt: skip
             decider.observers = (*decider.observers, self._tracing)

@@ -39,7 +39,8 @@ class Settings(BaseSettings):
 
     log_denials_per_s: float = Field(10.0, ge=0, le=1_000, description="a sample of denials for the log; 0 logs none")
     traces_url: str | None = Field(None, pattern=r"^https?://", description="OTLP over HTTP: .../v1/traces")
-    traces_share: float = Field(0.01, ge=0, le=1, description="of decisions whose caller sent no traceparent")
+    traces_share: float = Field(0.01, ge=0, le=1, description="of decisions that are traced")
+    traces_follow_caller: bool = Field(False, description="trace every decision whose caller samples its trace")
 
     tls_cert_file: Path | None = Field(None, description="serve HTTPS with this certificate (PEM)")
     tls_key_file: Path | None = None

@@ -35,18 +35,21 @@ class _Asked(Protocol):
 
 
 class Tracing:
-    """An observer of the decider. Traces that the caller samples are continued; of the others ``share`` are begun.
+    """An observer of the decider: ``share`` of decisions are spans, in the caller's trace where it samples one.
 
+    Every trace that a caller samples is continued only with ``follow_caller``: the header is an end client's where a
+    gateway passes it on, and whoever sends it on each request would otherwise have a span made of each.
     ``random`` gives floats in [0, 1), ``random_bytes`` ids. ``about`` describes this node (resource attributes).
     """
 
     def __init__(
-        self, url: str, share: float, about: dict[str, str], *,
+        self, url: str, share: float, about: dict[str, str], *, follow_caller: bool,
         clock: Clock, random: Callable[[], float], random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
         self._url = url
         self._share = share
+        self._follow_caller = follow_caller
         self._resource = {"attributes": _attributes(about)}
         self._clock = clock
         self._random = random
@@ -104,7 +107,8 @@ class Tracing:
             if name == b"traceparent":  # https://www.w3.org/TR/trace-context/: version-trace-span-flags
                 parts = value.decode("latin-1").split("-")
                 known = len(parts) >= 4 and _is_id(parts[1], 32) and _is_id(parts[2], 16) and _is_id(parts[3], 2)
-                return (parts[1], parts[2]) if known and int(parts[3], 16) & 1 else None
+                wanted = known and int(parts[3], 16) & 1 and (self._follow_caller or self._random() < self._share)
+                return (parts[1], parts[2]) if wanted else None
         return ("", "") if self._random() < self._share else None
 
     def _note(

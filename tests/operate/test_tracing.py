@@ -55,7 +55,9 @@ def attributes(described) -> dict[str, object]:
 async def test_a_sampled_trace_is_continued_and_others_are_begun_by_share(tmp_path, valkey_url, collector):
     url, spans = collector
     asked = {"api_key": "tg_acme", "method": "GET", "path": "/x"}
-    async with node_client(tmp_path, valkey_url, CONFIG, traces_url=url, traces_share=0.0) as client:
+    async with node_client(
+        tmp_path, valkey_url, CONFIG, traces_url=url, traces_share=0.0, traces_follow_caller=True
+    ) as client:
         await client.post("/v1/check", json=asked, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"})
         await client.post("/v1/check", json=asked, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-00"})
         denied = await client.post("/v1/check", json=asked, headers={"traceparent": f"00-{TRACE}-00f067aa0ba902b8-01"})
@@ -76,6 +78,17 @@ async def test_a_sampled_trace_is_continued_and_others_are_begun_by_share(tmp_pa
     assert (told["tidegate.allowed"], told["tidegate.violated"], told["tidegate.client"]) == (False, "hourly", "acme")
     assert told["tidegate.request_id"] == denied.json()["request_id"]
     assert "tg_acme" not in str(spans)
+
+
+async def test_a_caller_that_samples_forces_no_trace_and_its_own_is_continued_by_share(tmp_path, valkey_url, collector):
+    url, spans = collector
+    sampled = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    for share in (0.0, 1.0):
+        async with node_client(tmp_path, valkey_url, CONFIG, traces_url=url, traces_share=share) as client:
+            for _ in range(2):
+                await client.post("/v1/check", json={"api_key": "tg_acme"}, headers=sampled)
+        assert len(spans) == 2 * share
+    assert {(span["traceId"], span["parentSpanId"]) for _, span in spans} == {(TRACE, "00f067aa0ba902b7")}
 
 
 async def test_traces_are_begun_by_share(tmp_path, valkey_url, collector):
