@@ -1,14 +1,21 @@
 """The container image's definition and the compose project, as far as they can be tried without a container engine."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+import typer.testing
 from ruamel.yaml import YAML
 
 from contract.credentials import credential_kind
+from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import Settings as NodeSettings
+from tidegate.cli import app
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text()
@@ -40,6 +47,34 @@ def test_the_image_installs_hashed_wheels_only_and_runs_as_nobody():
     assert "pip install" not in stages[-1]
 
 
+def test_no_installer_is_left_in_the_image():
+    build, image = re.split(r"^FROM ", CONTAINERFILE, flags=re.MULTILINE)[1:]
+    # of the environment that is copied, and of the base that it is copied onto
+    assert re.search(r"/opt/tidegate/bin/pip uninstall [^\n]*\bsetuptools pip$", build, re.MULTILINE)
+    assert re.search(r"/usr/local/bin/python3 -m pip uninstall [^\n]*\bsetuptools wheel pip", image)
+    assert image.index("uninstall") < image.index("USER")
+
+
+def test_the_projects_wheel_is_the_same_whenever_and_wherever_it_is_built(tmp_path):
+    epoch = re.search(r"SOURCE_DATE_EPOCH=(\d+)", CONTAINERFILE).group(1)
+    built = []
+    for folder, time_s in (("one", 1_600_000_000), ("two", 1_700_000_001)):
+        sources = tmp_path / folder
+        for source in copied() - {"requirements/image.txt", "requirements/build.txt"}:
+            place = ROOT / source
+            copy = shutil.copytree if place.is_dir() else shutil.copy
+            sources.mkdir(exist_ok=True)
+            copy(place, sources / source)
+        for path in sources.rglob("*"):
+            os.utime(path, (time_s, time_s))
+        env = os.environ | {"SOURCE_DATE_EPOCH": epoch}
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / f"{folder}-wheel"]
+        subprocess.run(command, check=True, cwd=sources, env=env, capture_output=True)
+        (wheel,) = (tmp_path / f"{folder}-wheel").iterdir()
+        built.append((wheel.name, wheel.read_bytes()))
+    assert built[0] == built[1]
+
+
 def pins(name: str) -> dict[str, str]:
     text = (ROOT / "requirements" / name).read_text()
     return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[^]]*\])?==([^ ;\\]+)", text, re.MULTILINE))
@@ -66,6 +101,35 @@ def test_the_compose_project_makes_its_secrets_once(tmp_path):
     assert credential_kind(env["TIDEGATE_REGION_CREDENTIAL"]) == "region"
     assert made["postgres-password"] in env["TIDEGATE_DATABASE_URL"]
     assert re.fullmatch("[0-9a-f]{64}", env["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"])
+
+
+@pytest.mark.parametrize(
+    ("service", "settings_class"), [("control-plane", ControlPlaneSettings), ("node", NodeSettings)]
+)
+def test_what_a_service_of_the_compose_project_is_told_are_settings_that_work(
+    tmp_path, monkeypatch, service, settings_class
+):
+    script = ROOT / "deploy" / "make_secrets.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    described = YAML(typ="safe").load((ROOT / "deploy" / "compose.yaml").read_text())["services"][service]
+    known = {f"TIDEGATE_{name.upper()}" for name in settings_class.model_fields}
+    assert described["environment"].keys() <= known
+    secrets = dict(re.findall(r"^export (\w+)=(\S+)$", (tmp_path / "env").read_text(), re.MULTILINE))
+    assert secrets.keys() <= {
+        f"TIDEGATE_{n.upper()}" for s in (ControlPlaneSettings, NodeSettings) for n in s.model_fields
+    }
+    for name, value in (secrets | described["environment"]).items():
+        monkeypatch.setenv(name, str(value).replace("/secrets", str(tmp_path)))
+    settings = settings_class()
+    published, inside = described["ports"][0].rsplit(":", 2)[1:]
+    assert int(published) == int(inside) == settings.port
+    assert f":{settings.port}/readyz" in described["healthcheck"]["test"][-1]
+    program = re.fullmatch(r"\. /secrets/env && exec tidegate ([a-z-]+)", described["entrypoint"][-1]).group(1)
+    assert typer.testing.CliRunner().invoke(app, [program, "--help"]).exit_code == 0
+    if settings_class is ControlPlaneSettings:
+        public = settings.signing_key().public_key().public_bytes_raw().hex()
+        assert public == secrets["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"]
+        assert credential_kind(settings.first_admin_token()) == "admin"
 
 
 def test_every_service_of_the_compose_project_that_is_ours_is_locked_down_and_waits_for_what_it_needs():
