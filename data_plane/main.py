@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import structlog
 import uvicorn
@@ -15,9 +17,9 @@ import uvloop
 from fastapi import FastAPI
 
 from data_plane.api.app import create_app
+from data_plane.api.health import HealthServer
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
-from data_plane.api.health import HealthServer
 from data_plane.api.render import Renderer
 from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
@@ -58,9 +60,35 @@ async def _serving_rls(node: Node) -> AsyncIterator[None]:
         yield
 
 
+class SeveralWorkersError(Exception):
+    """An ASGI server was told to make several processes of one node."""
+
+
 def app_from_environment() -> FastAPI:
-    """For other ASGI servers: ``uvicorn --factory data_plane.main:app_from_environment``."""
-    return build_app(Node(Settings()))
+    """For other ASGI servers, with one worker: ``uvicorn --factory data_plane.main:app_from_environment``.
+
+    Further workers refuse to start (``SeveralWorkersError``): they would be one node by name and snapshot file, and
+    each scrape would show the metrics of another.
+    """
+    settings = Settings()
+    alone = _hold_alone(settings.snapshot_file)
+    app = build_app(Node(settings))
+    app.state.alone = alone  # for as long as the process lives
+    return app
+
+
+def _hold_alone(snapshot_file: Path) -> IO[bytes]:
+    snapshot_file.parent.mkdir(parents=True, exist_ok=True)
+    held = snapshot_file.with_name(snapshot_file.name + ".lock").open("wb")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise SeveralWorkersError(
+            f"another process is the node of {snapshot_file}: a node is one process. Use one worker; start further"
+            " nodes, each with a TIDEGATE_NODE, port and TIDEGATE_SNAPSHOT_FILE of its own"
+        ) from None
+    return held
 
 
 class NodeServer(uvicorn.Server):
@@ -75,11 +103,25 @@ class NodeServer(uvicorn.Server):
         self._node = node
         self._lane = lane
         self._drain_s = drain_s
+        settings = node.settings
+        port = settings.health_port
+        self._health = None if port is None else HealthServer(node, settings.host, port)
+        self._health_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Remember the loop, for signals arrive outside of it. Health is told once requests can come."""
         self._loop = asyncio.get_running_loop()
+        taken = None if self._health is None else self._health.bind()
         await super().startup(sockets)
+        if self._health is not None and taken is not None and self.started:
+            self._health_task = asyncio.create_task(self._health.serve([taken]))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does; probes and scrapers are answered while requests are."""
+        await super().shutdown(sockets)
+        if self._health is not None and self._health_task is not None:
+            self._health.should_exit = True
+            await self._health_task
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: drain; once more: stop."""
@@ -103,25 +145,11 @@ def run(settings: Settings) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
-        settings = node.settings
-        port = settings.health_port
-        self._health = None if port is None else HealthServer(node, settings.host, port)
-        self._health_task: asyncio.Task[None] | None = None
 
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
     lane = Lane(LaneDoor(node.door))
-        taken = None if self._health is None else self._health.bind()
     config = uvicorn.Config(
-        if self._health is not None and taken is not None and self.started:
-            self._health_task = asyncio.create_task(self._health.serve([taken]))
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does; probes and scrapers are answered while requests are."""
-        await super().shutdown(sockets)
-        if self._health is not None and self._health_task is not None:
-            self._health.should_exit = True
-            await self._health_task
         build_app(node), host=settings.host, port=settings.port, http=lane.protocol_class(), ws="none", lifespan="on",
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
