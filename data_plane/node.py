@@ -25,6 +25,7 @@ from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotEr
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
 from data_plane.api.metrics import CONTENT_TYPE
+from data_plane.api.node_metrics import of_holds
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
@@ -110,7 +111,9 @@ class Node:
         self._observing = Observing(
             settings, clock, self._decider, self._store, self._census, self._config, self._stream.link, self._snapshots
         )
-        self._observing.add(self._peering.families, self._reporting.families, self._protecting.families)
+        self._observing.add(
+            of_holds(self._holds.tally), self._peering.families, self._reporting.families, self._protecting.families
+        )
 
     @property
     def decider(self) -> Decider:

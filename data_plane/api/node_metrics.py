@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from data_plane.api.metrics import Part, counter, counter_by, gauge
 from data_plane.services.census import StoreSize
+from data_plane.services.holds import HoldTally
 from data_plane.services.tally import LATENCY_BUCKETS_US, Tally
 
 
@@ -60,6 +61,20 @@ def of_decisions(tally: Tally) -> Part:
         yield counter("rate_limit_degraded", "Decisions made without the store", tally.degraded)
         yield counter("rate_limit_remembered", "Denials repeated from memory, without the store", tally.remembered)
         yield _latency(tally)
+
+    return families
+
+
+def of_holds(tally: HoldTally) -> Part:
+    """Leases and reservations, in units of cost."""
+
+    def families() -> Iterator[Metric]:
+        yield counter("tidegate_leased_units", "Units taken by leases", tally.leased)
+        yield counter("tidegate_lease_returned_units", "Units of leases that came back unspent", tally.returned)
+        yield counter("tidegate_reserved_units", "Units taken by reservations: estimates", tally.reserved)
+        yield counter("tidegate_settled_units", "Units that settled reservations cost in truth", tally.settled)
+        yield counter_by("tidegate_holds_denied", "Asks of which not one unit was granted", "kind", tally.denied)
+        yield counter("tidegate_leases_impossible", "Asks under limits that cannot be leased", tally.not_leasable)
 
     return families
 

@@ -73,6 +73,10 @@ class HoldTally:
         self.returned = 0
         self.reserved = 0
         self.settled = 0
+        self.denied: dict[str, int] = {"lease": 0, "reservation": 0}
+        """Asks, by kind, of which not one unit was granted."""
+        self.not_leasable = 0
+        """Asks for leases under limits that date each request, or a load that decides."""
 
 
 class Holds:
@@ -113,6 +117,7 @@ class Holds:
             reason = f"backend {one.bound.gate.backend}: whether a request may pass follows its load"
         if reason is not None:
             verdict, _ = await self._take(one, 0)
+            self.tally.not_leasable += 1
             return Grant(verdict, None, 0, 0.0, reason)
         if not limits or not unit_cost:
             return Grant(conclude(one, []), None, request.units, request.ttl_s)
@@ -125,7 +130,7 @@ class Holds:
                 break
             last = attempt == MOST_ATTEMPTS - 1
             units = 1 if last else next_ask(units, unit_cost, limits, verdict.outcomes)
-        return Grant(verdict, None, 0, 0.0)
+        return self._denied("lease", verdict)
 
     async def reserve(self, request: ReservationRequest) -> Grant | Refusal:
         """Take the estimated cost; raises as ``lease`` does."""
@@ -136,7 +141,7 @@ class Holds:
             return Grant(conclude(prepared, []), None, request.cost, request.ttl_s)
         verdict, store_now_us = await self._take(prepared, prepared.cost)
         if not verdict.allowed:
-            return Grant(verdict, None, 0, 0.0)
+            return self._denied("reservation", verdict)
         unit_cost = prepared.bound.unit_cost
         return self._granted("reservation", verdict, request.cost, unit_cost, store_now_us, request.ttl_s)
 
@@ -216,6 +221,12 @@ class Holds:
             of_key = msgspec.structs.replace(prepared.principal, key_id=hold.key_id)
             prepared = msgspec.structs.replace(prepared, principal=of_key)
         self.usage.held(prepared, requests, cost)
+
+    def _denied(self, kind: Kind, verdict: Verdict) -> Grant:
+        self.tally.denied[kind] += 1
+        if self.usage is not None:
+            self.usage.not_held(verdict)
+        return Grant(verdict, None, 0, 0.0)
 
     def _granted(
         self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, store_now_us: int, ttl_s: float

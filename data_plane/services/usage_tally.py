@@ -107,6 +107,11 @@ class UsageTally:
         counts.allowed += requests
         counts.cost += cost
 
+    def not_held(self, verdict: Verdict) -> None:
+        """Count a lease or a reservation that was denied: one request."""
+        prepared = verdict.prepared
+        self._begin(prepared.bound, prepared.principal).object(_objections(verdict), 1, prepared.cost)
+
     def take(self) -> Open:
         """All that was counted since the last time."""
         taken, self._open = self._open, {}

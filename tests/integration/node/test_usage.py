@@ -422,6 +422,43 @@ async def test_every_door_counts_and_a_node_that_stops_leaves_nothing_behind(
         assert sum(one.requests for cell in cells for one in cell.denials if one.denied) == 1
 
 
+async def test_leases_and_reservations_are_measured_and_their_denials_are_usage(
+    valkey_url: str, tmp_path: Path
+) -> None:
+    limits = (rule(1, "hourly", 100),)
+    dated = (rule(2, "log", 100, algorithm="sliding_log"),)
+    await write_snapshot(
+        tmp_path / "snapshot",
+        [
+            Plan(plan="free", limits=limits), Client(client="c1", plan="free"), key_of("c1", "tg_one"),
+            Plan(plan="dated", limits=dated), Client(client="c2", plan="dated"), key_of("c2", "tg_two"),
+        ],
+    )  # fmt: skip
+    who = {"api_key": "tg_one"}
+    async with (
+        serving(Node(settings_for(tmp_path / "snapshot", valkey_url))) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        lease = (await client.post("/v1/leases", json=who | {"units": 10})).json()
+        await client.post("/v1/leases/return", json={"returns": [{"lease": lease["lease"], "unused": 4}]})
+        held = (await client.post("/v1/reservations", json=who | {"cost": 94})).json()
+        assert (await client.post("/v1/leases", json=who | {"units": 3})).status_code == 429
+        assert (await client.post("/v1/reservations", json=who | {"cost": 7})).status_code == 429
+        await client.post("/v1/reservations/settle", json={"reservation": held["reservation"], "cost": 90})
+        await client.post("/v1/leases", json={"api_key": "tg_two", "units": 3})
+        shown = (await client.get("/metrics")).text.splitlines()
+    assert {
+        "tidegate_leased_units_total 10.0", "tidegate_lease_returned_units_total 4.0",
+        "tidegate_reserved_units_total 94.0", "tidegate_settled_units_total 90.0",
+        'tidegate_holds_denied_total{kind="lease"} 1.0', 'tidegate_holds_denied_total{kind="reservation"} 1.0',
+        "tidegate_leases_impossible_total 1.0",
+    } <= set(shown)  # fmt: skip
+    async with parts(valkey_url) as node:
+        cells = [cell for batch in await node.batches() for cell in batch.cells]
+    denials = [one for cell in cells if cell.client == "c1" for one in cell.denials if one.denied]
+    assert (sum(one.requests for one in denials), sum(one.cost for one in denials)) == (2, 8)
+
+
 async def test_what_comes_back_of_leases_and_reservations_is_taken_off_the_same_usage(
     valkey_url: str, tmp_path: Path
 ) -> None:
