@@ -1,9 +1,14 @@
-"""Telling: signed POSTs to public addresses, without redirects, again and again with longer pauses."""
+"""Telling: signed POSTs to public addresses, without redirects, again and again with longer pauses.
+
+Receivers take turns of a few messages each, many receivers at once: one that is slow, or dead, keeps nobody waiting.
+"""
 
 import asyncio
+import itertools
 import random
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -20,6 +25,12 @@ from control_plane.usage.webhooks.signing import WebhookKeys, signature
 
 TIMEOUT_S = 5.0
 AT_ONCE = 20
+"""Receivers."""
+A_TURN = 4
+"""Messages to one receiver at a time."""
+RUN_S = 40.0
+"""How long turns begin in one run; what is left is due in the next."""
+LOOK_EVERY_S = 0.5
 CLAIMED_FOR = timedelta(seconds=60)
 MAX_ATTEMPTS = 15
 FIRST_PAUSE_S = 10.0
@@ -60,23 +71,62 @@ class Deliverer:
         return f"Delivered {sent}, failed {failed}."
 
     async def deliver_due(self) -> tuple[int, int]:
-        """Try everything that is due once; how many arrived, how many did not."""
+        """Try what is due; how many arrived, how many did not. A receiver that takes none of a turn has its next turn
+        in another run.
+        """
         sent = failed = 0
+        turns = itertools.count(1)
+        last_turn: dict[str, int] = {}
+        silent: set[str] = set()
+        under_way: dict[asyncio.Task[list[bool]], str] = {}
+        until = time.monotonic() + RUN_S
         async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
-            while messages := await self._claim():
-                outcomes = await asyncio.gather(*(self._try(client, message) for message in messages))
-                sent += sum(outcomes)
-                failed += len(outcomes) - sum(outcomes)
-        return sent, failed
+            try:
+                while True:
+                    if time.monotonic() < until and len(under_way) < AT_ONCE:
+                        due = await self._due({*silent, *under_way.values()})
+                        due.sort(key=lambda webhook: last_turn.get(webhook, 0))
+                        for webhook in due[: AT_ONCE - len(under_way)]:
+                            last_turn[webhook] = next(turns)
+                            under_way[asyncio.create_task(self._turn(client, webhook))] = webhook
+                    if not under_way:
+                        return sent, failed
+                    ended, _ = await asyncio.wait(under_way, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                    for task in ended:
+                        webhook, outcomes = under_way.pop(task), task.result()
+                        sent += sum(outcomes)
+                        failed += len(outcomes) - sum(outcomes)
+                        if not any(outcomes):
+                            silent.add(webhook)
+            finally:
+                for task in under_way:
+                    task.cancel()
+                await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _claim(self) -> Sequence[_Message]:
+    async def _turn(self, client: httpx.AsyncClient, webhook: str) -> list[bool]:
+        """Whether each of a few messages of one webhook arrived."""
+        messages = await self._claim(webhook)
+        return await asyncio.gather(*(self._try(client, message) for message in messages))
+
+    async def _due(self, without: Iterable[str]) -> list[str]:
+        """Webhooks with messages that are due."""
+        waiting = select(UsageAlert).where(
+            UsageAlert.webhook == UsageWebhookRow.webhook, UsageAlert.due_at <= func.now()
+        )
+        query = select(UsageWebhookRow.webhook).where(
+            UsageWebhookRow.enabled, UsageWebhookRow.webhook.not_in(list(without)), waiting.exists()
+        )
+        async with self._database.read() as session:
+            return list(await session.scalars(query))
+
+    async def _claim(self, webhook: str) -> Sequence[_Message]:
         """Some of what is due; nobody else takes it for a minute, so that one that dies here is tried again."""
         query = (
             select(UsageAlert, UsageWebhookRow)
             .join(UsageWebhookRow, UsageWebhookRow.webhook == UsageAlert.webhook)
-            .where(UsageAlert.due_at <= func.now(), UsageWebhookRow.enabled)
+            .where(UsageAlert.webhook == webhook, UsageAlert.due_at <= func.now(), UsageWebhookRow.enabled)
             .order_by(UsageAlert.due_at)
-            .limit(AT_ONCE)
+            .limit(A_TURN)
             .with_for_update(of=UsageAlert, skip_locked=True)
         )
         async with self._database.transaction() as session:

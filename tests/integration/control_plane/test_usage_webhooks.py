@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from control_plane.database import Database
 from control_plane.settings import Settings
+from control_plane.usage.webhooks import delivery
 from control_plane.usage.webhooks.addresses import all_public, url_fault
+from control_plane.usage.webhooks.signing import WebhookKeys
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.usage_batches import batch, cell, ship
@@ -123,6 +126,58 @@ async def test_tells_each_threshold_once_signed_with_a_key_that_is_shown_once(
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
     assert is_signed(secret, headers, body)
     assert not is_signed("tgw_another", headers, body)
+
+
+async def test_a_slow_receiver_keeps_no_other_waiting(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer, database_name: str, monkeypatch
+) -> None:
+    settings = make_settings()
+    open_ones, released = 0, asyncio.Event()
+    heard: asyncio.Queue[int] = asyncio.Queue()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal open_ones
+        open_ones += 1
+        await released.wait()
+        writer.close()
+
+    async def quick(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 X\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+        heard.put_nowait(open_ones)
+
+    monkeypatch.setattr(delivery, "TIMEOUT_S", 600.0)
+    database = Database(settings.database_url.get_secret_value(), connect_timeout_s=5, command_timeout_s=5, pool_size=5)
+    async with (
+        await asyncio.start_server(slow, "127.0.0.1", 0) as a,
+        await asyncio.start_server(quick, "127.0.0.1", 0) as b,
+    ):
+        rows = []
+        for name, server, messages in (("slow", a, 60), ("quick", b, 9)):
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+            rows.append(
+                "INSERT INTO usage_webhooks (webhook, url, thresholds, enabled, salt) "
+                f"VALUES ('{name}', '{url}', '[0.5]', true, 'x'); "
+                "INSERT INTO usage_alerts (alert, webhook, client, plan, limit_name, window_start, percent, used, "
+                f"\"limit\", attempts, due_at) SELECT '{name}' || n, '{name}', 'c' || n, 'p', 'l', now(), 50, 1, 1, "
+                f"0, now() - interval '{messages} s' FROM generate_series(1, {messages}) n; "
+            )
+        postgres_server.execute("".join(rows), database=database_name)
+        deliverer = delivery.Deliverer(database, WebhookKeys(settings.signing_key()), may_reach_private=True)
+        run = asyncio.create_task(deliverer.deliver_due())
+        try:
+            async with asyncio.timeout(60):
+                for _ in range(9):
+                    assert await heard.get() <= delivery.A_TURN
+            released.set()
+            assert await run == (9, delivery.A_TURN)
+        finally:
+            released.set()
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+            await database.close()
 
 
 async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
