@@ -130,7 +130,7 @@ def _source(query: UsageQuery) -> FromClause:
         return within.subquery()
     # days that are rolled up come from their own rows: their hours may be gone
     rolled_up = select(UsageDayState.day).where(~UsageDayState.stale)
-    first = query.since.date() if query.since == _midnight(query.since) else query.since.date() + timedelta(days=1)
+    first = first_whole_day(query.since)
     days = _rows(UsageDay, UsageDay.day, query, of_limits=of_limits).where(
         UsageDay.day >= first, UsageDay.day < query.until.date(), UsageDay.day.in_(rolled_up)
     )
@@ -155,8 +155,10 @@ def _day_of(hour: _Column) -> ColumnElement[date]:
     return cast(func.timezone(literal_column("'UTC'"), hour), Date)
 
 
-def _midnight(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+def first_whole_day(since: datetime) -> date:
+    """The first day (UTC) all of which lies behind ``since``."""
+    at = since.astimezone(UTC)
+    return at.date() if at == at.replace(hour=0, minute=0, second=0, microsecond=0) else at.date() + timedelta(days=1)
 
 
 async def busiest(session: AsyncSession, since: datetime, by: str, count: int) -> Sequence[RowMapping]:

@@ -118,6 +118,31 @@ async def test_lists_clients_near_a_limit_with_their_overrides(served: RunningCo
     assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
 
 
+async def test_a_long_window_is_made_of_days_and_of_the_hours_around_them(
+    served: RunningControlPlane, a_database: Database
+) -> None:
+    limits = [{"name": "hourly", "limit": 100, "window_s": 20 * 86_400}]
+    (await served.admin.put("/v1/plans/free", json={"limits": limits})).raise_for_status()
+    (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
+    hours_ago = (0, 24, 24 * 5, 24 * 5 + 1, 24 * 10, 24 * 22)  # the last one is before the window
+    batches = (
+        batch(at + 1, cell("acme", allowed=10**at), hour=THIS_HOUR - hours) for at, hours in enumerate(hours_ago)
+    )
+    await ship(served, *batches)
+
+    async def used() -> list[int]:
+        answer = await served.admin.get("/v1/plans/free/near-limit", params={"threshold": 0.1})
+        return [item["used"] for item in answer.raise_for_status().json()["items"]]
+
+    assert await used() == [11_111]
+    partitions = Partitions(a_database)
+    await roll_up(a_database, partitions, TODAY)
+    assert await used() == [11_111]
+    await tidy(a_database, partitions, TODAY, hourly_days=3, daily_months=25)
+    await ship(served, batch(7, cell("acme", allowed=5), hour=THIS_HOUR - 24))
+    assert await used() == [11_116], "what came late makes its day stale: it is made of its hours again"
+
+
 async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPlane) -> None:
     (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
     hours = [THIS_HOUR - 30, THIS_HOUR - 29, THIS_HOUR - 28]
