@@ -9,10 +9,14 @@ from typing import Any
 
 
 class Load:
-    """What was answered. ``failed`` lists every request that got no decision, with what happened instead."""
+    """What was answered. A body is a check, or with ``checks`` a batch; bytes are a whole request of forward-auth.
 
-    def __init__(self, port: int, bodies: Mapping[str, Mapping[str, Any]]) -> None:
+    ``failed`` lists every request that got no decision, with what happened instead.
+    """
+
+    def __init__(self, port: int, bodies: Mapping[str, Mapping[str, Any] | bytes]) -> None:
         self._port = port
+        self._bodies = bodies
         self._requests = {name: _request(body) for name, body in bodies.items()}
         self.allowed: Counter[str] = Counter()
         self.denied: Counter[str] = Counter()
@@ -60,10 +64,15 @@ class Load:
         if status not in {200, 429}:
             self.failed.append(f"{name}: {status} {body[:200]!r}")
             return
-        decision = json.loads(body)
-        assert decision["allowed"] is (status == 200)
-        self.degraded += decision["degraded"]
-        (self.allowed if status == 200 else self.denied)[name] += 1
+        if isinstance(self._bodies[name], bytes):  # forward-auth says it by its status alone
+            decisions = [{"allowed": status == 200, "degraded": False}]
+        else:
+            answer = json.loads(body)
+            assert answer.get("allowed", True) is (status == 200)
+            decisions = answer.get("decisions", [answer])
+        for decision in decisions:
+            self.degraded += decision["degraded"]
+            (self.allowed if decision["allowed"] else self.denied)[name] += 1
 
 
 async def _closed(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None) -> None:
@@ -80,6 +89,8 @@ async def _response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], 
     return int(first.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
 
 
-def _request(body: Mapping[str, Any]) -> bytes:
-    text = json.dumps(body).encode()
-    return b"POST /v1/check HTTP/1.1\r\nhost: node\r\ncontent-length: %d\r\n\r\n%b" % (len(text), text)
+def _request(body: Mapping[str, Any] | bytes) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    path, text = b"/v1/check/batch" if "checks" in body else b"/v1/check", json.dumps(body).encode()
+    return b"POST %b HTTP/1.1\r\nhost: node\r\ncontent-length: %d\r\n\r\n%b" % (path, len(text), text)
