@@ -1,9 +1,11 @@
 """`python -m bench.soak`: the Python client and a node for some minutes; does either keep more and more?
 
-Prints memory and open files of both, once warm and at the end. Run by hand.
+Between them is a relay that is sound, hangs, hangs up, answers nonsense and 500 by turns. Prints memory and open files
+of both, once warm and at the end. Run by hand.
 """
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import os
@@ -17,9 +19,14 @@ from rich.table import Table
 
 from bench.place import prepared_place
 from bench.python_client import CHECK, PLENTY, limited
+from bench.relay import FAULTS, Relay
 from tidegate_client import AsyncTidegate, Check, Options
 
 WARM_S = 20.0
+TURN_S = 0.7
+"""How long one fault lasts."""
+SLOW_S = 2.0
+"""Later than this no decision may come: the client is given 0.25 s, on a busy machine."""
 
 
 class Held:
@@ -48,17 +55,22 @@ def main(*, minutes: Annotated[float, typer.Option(min=0.5, max=60, help="How lo
 
 
 async def _soak(url: str, node: int, seconds: float) -> tuple[dict[str, int], list[Held], list[Held]]:
-    counts = {"decided": 0, "by lease": 0, "by policy": 0, "reserved": 0, "gave up": 0}
+    counts = {"decided": 0, "by lease": 0, "by policy": 0, "reserved": 0, "gave up": 0, "late": 0}
     before: list[Held] = []
-    # A dead address beside the node: every other request finds it first.
-    async with AsyncTidegate(Options(urls=(url, "http://127.0.0.1:9"), timeout_s=1.0, leases=True)) as limiter:
+    async with contextlib.AsyncExitStack() as running:
+        relay = await running.enter_async_context(Relay(int(url.rpartition(":")[2])).running())
+        # A dead address beside the node: every other request finds it first.
+        options = Options(urls=(relay.url, "http://127.0.0.1:9"), leases=True)
+        limiter = await running.enter_async_context(AsyncTidegate(options))
         began = time.monotonic()
         for turn in itertools.count():
             passed = time.monotonic() - began
-            if not before and passed > WARM_S:
-                before = _held(node)
-            if passed > WARM_S + seconds:
-                break
+            relay.fault = FAULTS[int(passed / TURN_S) % len(FAULTS)]
+            if relay.fault == "sound":
+                if not before and passed > WARM_S:
+                    before = _held(node)
+                if passed > WARM_S + seconds:
+                    break
             await _turn(limiter, turn, counts)
         gc.collect()
         after = _held(node)
@@ -71,11 +83,13 @@ def _held(node: int) -> list[Held]:
 
 async def _turn(limiter: AsyncTidegate, turn: int, counts: dict[str, int]) -> None:
     """Some of everything: one hot subject, many that come once, a reservation, a caller that gives up."""
+    began = time.monotonic()
     strangers = [Check(ip=f"203.0.{turn % 200}.{nth}") for nth in range(20)]
     for decision in await asyncio.gather(*(limiter.decide(check) for check in [CHECK] * 20 + strangers)):
         counts["decided"] += 1
         counts["by lease"] += decision.source == "lease"
         counts["by policy"] += decision.source == "policy"
+    counts["late"] += time.monotonic() - began > SLOW_S
     async with limiter.reserve(10, client="acme") as reservation:
         reservation.cost = turn % 20
         counts["reserved"] += reservation.allowed

@@ -3,7 +3,8 @@
 import asyncio
 
 from tidegate_client import AsyncTidegate, Check, Options
-from tidegate_client.nodes import CHECK_BATCH, Answered
+from tidegate_client.asynchronous import LEASE_AGAIN_AFTER_S
+from tidegate_client.nodes import CHECK_BATCH, Answered, NoAnswerError
 
 CHECK = Check(api_key="k", endpoint="e")
 ALLOWED = b'{"decisions": [{"allowed": true}]}'
@@ -12,11 +13,11 @@ DENIED = b'{"allowed": false, "status": 429, "retry_after_s": 5, "granted": 0, "
 
 
 class Played:
-    """A client whose clock and node are played: returns of leases get no answer, ``lease`` is what lease asks get."""
+    """A client whose clock and node are played: returns get no answer, ``lease`` is what asking for one gets."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.lease = LEASE
+        self.lease: bytes | None = LEASE
         self.asked: list[str] = []
         options = Options(urls=("http://127.0.0.1:9",), leases=True, on_failure="raise", timeout_s=5.0)
         self.client = AsyncTidegate(options, now=lambda: self.now)
@@ -24,6 +25,8 @@ class Played:
 
     async def _post(self, path: str, body: bytes, *, origin: str | None = None) -> Answered:
         self.asked.append(path)
+        if self.lease is None and path == "/v1/leases":
+            raise NoAnswerError("no answer in time")
         if path == "/v1/leases/return":
             await asyncio.Event().wait()
         return Answered("o", 200, ALLOWED if path == CHECK_BATCH else self.lease)
@@ -60,4 +63,17 @@ async def test_who_waits_for_a_lease_hears_that_it_is_denied_from_the_node_and_l
     assert [(answer.allowed, answer.source) for answer in answers] == [(False, "node")] * 3
     assert (await played.client.decide(CHECK)).source == "memory"
     assert played.asked == [CHECK_BATCH, "/v1/leases"]
+    await played.end()
+
+
+async def test_a_lease_that_got_no_answer_is_asked_for_again_soon_and_meanwhile_the_node_decides():
+    played = Played()
+    played.lease = None
+    await played.often_enough()
+    for _ in range(5):
+        assert (await played.client.decide(CHECK)).source == "node"
+    assert played.asked.count("/v1/leases") == 1
+    played.lease = LEASE
+    played.now += LEASE_AGAIN_AFTER_S
+    assert (await played.client.decide(CHECK)).source == "lease"
     await played.end()

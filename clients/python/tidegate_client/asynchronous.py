@@ -30,6 +30,8 @@ from tidegate_client.reservations import Reservation, Settlements
 
 NO_LEASE_FOR_S = 5.0
 """How long nobody asks again for a lease that a node cannot give."""
+LEASE_AGAIN_AFTER_S = 0.2
+"""How long nobody asks again when there was no answer, or when the node's store was away."""
 MOST_RETURNS = 100
 
 
@@ -213,7 +215,7 @@ class AsyncTidegate:
             body = encoded(check, {"units": units, "ttl_s": self.options.lease_s})
             return self._leased(account, await self._nodes.post("/v1/leases", body), now)
         except (NoAnswerError, GarbledAnswerError, InvalidCheckError):
-            account.not_before = now + self.options.timeout_s
+            account.not_before = self._now() + LEASE_AGAIN_AFTER_S
             return None
         finally:
             # Together, and with nothing awaited after them: whoever finds the new lease low may begin the next renewal.
