@@ -15,7 +15,7 @@ from data_plane.domain.bound import NO_LIMITS, Bound
 from data_plane.domain.load.capacity import capacity_rules
 from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
 from data_plane.domain.regions.limits import scaled
-from data_plane.domain.regions.standing import Standing, shared_params
+from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import RouteTable
 
 D = TypeVar("D", bound=msgspec.Struct)
@@ -62,7 +62,6 @@ class Rulebook:
         "backends",
         "gateways",
         "limits",
-        "params_by_id",
         "plans",
         "priorities",
         "protected",
@@ -97,8 +96,6 @@ class Rulebook:
         self.standing = Standing()
         self.shared_by_id = {rule.id: rule for rule in self.rules() if rule.mode == "shared"}
         """Every shared limit: what a peer's cell names."""
-        self.params_by_id: dict[int, bytes] = {}
-        """The script parameters of each."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         self.ways = (Ways(self, sites=False), Ways(self, sites=True))
@@ -109,7 +106,6 @@ class Rulebook:
     def stand(self, standing: Standing) -> None:
         """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
         self.standing = standing
-        self.params_by_id = {id: shared_params(rule, standing, self.regions) for id, rule in self.shared_by_id.items()}
         self._bindings.clear()
         for ways in self.ways:
             ways.clear()

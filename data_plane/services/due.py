@@ -1,6 +1,6 @@
 """Which counters it is time to tell peers of: what matters now, the rest within a second."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from contract.counts import Cell
 from contract.limits import LimitRule, capacity
@@ -8,17 +8,16 @@ from data_plane.domain.regions.book import Cell as Figures
 from data_plane.domain.regions.book import Life
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.telling import Marked, is_pressing
-from data_plane.domain.subjects import limit_of_key
 from data_plane.services.count_store import MarkedKey
 
 
 def due_of(
-    marked: Sequence[MarkedKey], rules: Mapping[int, LimitRule], told: Mapping[bytes, tuple[int, int]], regions: int,
-    now_us: int, *, at_once: bool,
+    marked: Sequence[MarkedKey], rule_of: Callable[[bytes], LimitRule | None], told: Mapping[bytes, tuple[int, int]],
+    regions: int, now_us: int, *, at_once: bool,
 ) -> tuple[list[Marked], int]:  # fmt: skip
     """Counters that are due, and since when (microseconds) the oldest of the others waits.
 
-    ``rules`` are the shared limits by id, ``told`` the window and the units that were last told of a counter;
+    ``rule_of`` finds a counter's limit, ``told`` has the window and the units that were last told of a counter;
     ``at_once``: everything is due.
     """
     due: list[Marked] = []
@@ -26,7 +25,7 @@ def due_of(
     latest_us = now_us + DEFAULT_TIMING.tick_us - DEFAULT_TIMING.lazy_us
     for one in marked:
         cells = one.own.cells
-        rule = rules.get(limit_of_key(one.key))
+        rule = rule_of(one.key)
         if not cells or rule is None:
             continue
         current = cells[-1]

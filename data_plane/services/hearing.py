@@ -6,7 +6,7 @@ from contract.counts import SLICES, Cell, Counts, CountsAnswer
 from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.peers import PeerNews
-from data_plane.domain.subjects import limit_of_key
+from data_plane.domain.regions.keys import SharedLimits
 from data_plane.services.count_store import CountStore, PeerCounter, ReconcileTally
 from data_plane.services.ports import Clock
 
@@ -26,6 +26,7 @@ class Hearing:
         self._store = store
         self._clock = clock
         self._index = index
+        self._limits = SharedLimits(index)
         self._tally = tally
         self._on_silent = on_silent
         self._silent: set[str] = set()
@@ -58,16 +59,14 @@ class Hearing:
         again: set[bytes] = set()
         now_us = self._clock.now_us()
         for key, cells in cells_of.items():
-            id = limit_of_key(key)
-            params = book.params_by_id.get(id)
-            if params is None:
+            limit = self._limits.of_key(key, now_us / 1e6)
+            if limit is None:
                 again.add(key)  # a limit that is not here yet
                 continue
-            rule = book.shared_by_id[id]
-            plausible = tuple(cell for cell in cells if _is_plausible(cell, rule, now_us))
+            plausible = tuple(cell for cell in cells if _is_plausible(cell, limit.rule, now_us))
             self._tally.implausible += len(cells) - len(plausible)
             if plausible:
-                counters.append(PeerCounter(key, params, plausible))
+                counters.append(PeerCounter(key, limit.params, plausible))
         if counters:
             merging = await self._store.merge(life, len(book.regions), counters)
             again.update(merging.again)

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
+from contract.limits import LimitRule
 from data_plane.domain.index import RuleIndex
+from data_plane.domain.regions.keys import SharedLimits
 from data_plane.domain.regions.messages import Ack, Tell
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.telling import Marked, Teller
@@ -53,6 +55,7 @@ class Reconciler:
         self._transport = transport
         self._clock = clock
         self._index = index
+        self._limits = SharedLimits(index)
         self._live_nodes = live_nodes
         self._hearing = hearing
         self._lines: dict[str, PeerLine] = {}
@@ -164,7 +167,7 @@ class Reconciler:
             if now_s < self._next_sweep_s:
                 return
             self._begin_sweep()
-        rules = self._index().book.params_by_id
+        rules = self._index().book.shared_by_id
         page = await self._store.sweep(
             self._cursor or "", tuple(self._tellers), lambda key: limit_of_key(key) in rules,
             lives=any(line.sweeping for line in self._lines.values()),
@@ -186,8 +189,12 @@ class Reconciler:
         """Counters that it is time to tell of, and since when the oldest of the others waits."""
         # Who was away is told everything without delay.
         at_once = any(one.sweeping or now_us < one.complete_after_us + CATCH_UP_US for one in self._lines.values())
-        rules = self._index().book.shared_by_id
-        return due_of(marked, rules, self._told, len(self._lines) + 1, now_us, at_once=at_once)
+
+        def rule_of(key: bytes) -> LimitRule | None:
+            limit = self._limits.of_key(key, now_us / 1e6)
+            return None if limit is None else limit.rule
+
+        return due_of(marked, rule_of, self._told, len(self._lines) + 1, now_us, at_once=at_once)
 
     def _tell(
         self, name: str, url: str, line: PeerLine, incarnation: str, due: Mapping[int, Sequence[Marked]],

@@ -8,14 +8,15 @@ from urllib.parse import unquote
 from contract.config import Client
 from contract.limits import LimitRule
 from data_plane.domain.bindings import of_whole_site
-from data_plane.domain.index import RuleIndex
+from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import moves_rights, scaled, strict_terms_of
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.regions.wire import StrictTerms
 from data_plane.domain.rulebook import Rulebook
 from data_plane.domain.subjects import limit_of_key
 
 _CLIENT = re.compile(rb"\{([^:{}]+)\}")
-_SITE = re.compile(rb"\{i:[0-9a-f:]+/48\}")
+_SITE = re.compile(rb"[{|]i:[0-9a-f:]+/48(?:[}|.]|$)")
 _MAX_KNOWN = 10_000
 
 
@@ -47,11 +48,8 @@ class StrictLimits:
         rule = self._rules.get(limit_of_key(key))
         if rule is None:
             return None
-        found = _CLIENT.match(key)
-        principal = index.clients.get(unquote(found[1].decode("utf-8", "replace"))) if found else None
-        of_site = _SITE.match(key) is not None
-        if principal is not None and principal.client.overrides:
-            rule = of_client(rule, principal.client, now_s)
+        rule = _of_client(rule, key, index.clients, now_s)
+        of_site = _is_of_site(key)
         name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
@@ -64,8 +62,59 @@ class StrictLimits:
         return limit
 
 
+class SharedLimit(NamedTuple):
+    """A shared limit as the subject of a key meets it, and as scripts take it."""
+
+    rule: LimitRule
+    params: bytes
+
+
+class SharedLimits:
+    """Finds the shared limit behind a key, under the index in force and how this region stands to its peers."""
+
+    def __init__(self, index: Callable[[], RuleIndex]) -> None:
+        self._index = index
+        self._book: Rulebook | None = None
+        self._standing: Standing | None = None
+        self._known: dict[tuple[int, bool, int, int | None], SharedLimit] = {}
+
+    def of_key(self, key: bytes, now_s: float) -> SharedLimit | None:
+        """The limit, or ``None`` where there is no such shared limit here (any more, or yet)."""
+        index = self._index()
+        book = index.book
+        if book is not self._book or book.standing is not self._standing:
+            self._book, self._standing, self._known = book, book.standing, {}
+        rule = book.shared_by_id.get(limit_of_key(key))
+        if rule is None:
+            return None
+        rule = _of_client(rule, key, index.clients, now_s)
+        of_site = _is_of_site(key)
+        name = (rule.id, of_site, rule.limit, rule.burst)
+        limit = self._known.get(name)
+        if limit is None:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            if of_site:
+                rule = of_whole_site(rule)
+            limit = self._known[name] = SharedLimit(rule, shared_params(rule, book.standing, book.regions))
+        return limit
+
+
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
     """The rule as a client's override, if one is in force, has it."""
     override = client.overrides.get(rule.name)
     in_force = None if override is None else override.at(now_s)
     return rule if in_force is None else scaled(rule, in_force.limit, in_force.burst)
+
+
+def _of_client(rule: LimitRule, key: bytes, clients: Clients, now_s: float) -> LimitRule:
+    """The rule as the client whose key this is meets it."""
+    found = _CLIENT.match(key)
+    principal = clients.get(unquote(found[1].decode("utf-8", "replace"))) if found else None
+    if principal is None or not principal.client.overrides:
+        return rule
+    return of_client(rule, principal.client, now_s)
+
+
+def _is_of_site(key: bytes) -> bool:
+    return b"/48" in key and _SITE.search(key) is not None

@@ -9,7 +9,7 @@ import httpx
 import msgspec
 import pytest
 
-from contract.config import Client, Plan, Region
+from contract.config import Client, Override, Plan, Region
 from contract.counts import MAX_CELLS, Cell, Counts, signed_counts
 from contract.credentials import is_signed_by, make_credential, region_private_key, region_public_key
 from contract.rights import Ask, Asks, Gifts, signed_asks, signed_gifts
@@ -28,6 +28,9 @@ LIMITS = (
 )
 FULL = {"window": 100, "bucket": 200, "fixed": 300, "log": 400}
 
+OF_BIG = {name: 200 * limit for name, limit in FULL.items()}
+"""What the client ``big`` has instead."""
+
 
 class TwoRegions:
     """``east`` and ``west`` ask the nodes; ``proxies[region]`` is how the other region reaches this one."""
@@ -37,18 +40,16 @@ class TwoRegions:
         self.proxies = proxies
         self.ports = ports
 
-    async def take(self, region, cost):
-        answer = await self.clients[region].post(
-            "/v1/check", json={"api_key": "tg_acme", "cost": cost, "explain": True}
-        )
+    async def take(self, region, cost, key="tg_acme"):
+        answer = await self.clients[region].post("/v1/check", json={"api_key": key, "cost": cost, "explain": True})
         body = answer.json()
         return {limit["policy"]: limit["remaining"] for limit in body["limits"]} if body["allowed"] else None
 
-    async def settles(self, region, used):
+    async def settles(self, region, used, of=FULL, key="tg_acme"):
         """Wait until a region knows that ``used`` units are gone."""
-        wanted = {name: limit - used for name, limit in FULL.items()}
+        wanted = {name: limit - used for name, limit in of.items()}
         async with asyncio.timeout(15):
-            while (seen := await self.take(region, 0)) != wanted:
+            while (seen := await self.take(region, 0, key)) != wanted:
                 await asyncio.sleep(0.02)
         return seen
 
@@ -81,6 +82,8 @@ async def regions(tmp_path, start_store):
             Plan(plan="p", limits=LIMITS),
             Client(client="acme", plan="p"),
             key_of("acme", "tg_acme"),
+            Client(client="big", plan="p", overrides={name: Override(limit=limit) for name, limit in OF_BIG.items()}),
+            key_of("big", "tg_big"),
             *(
                 Region(region=name, peer_url=proxies[name].url, public_key=region_public_key(CREDENTIALS[name]))
                 for name in CREDENTIALS
@@ -248,3 +251,12 @@ async def test_a_bucket_that_never_fills_up_is_heard_however_much_was_taken_sinc
     assert (await put(west, "/internal/v1/counts", "us-east", "us-east", more, signed_counts)).status_code == 200
     metrics = (await west.get("/metrics")).text
     assert 'tidegate_peer_messages_refused_total{reason="implausible_cell"} 1.0' in metrics
+
+
+async def test_what_peers_tell_of_a_client_is_merged_by_the_client_s_own_figures(regions):
+    """64 times the plan's limit would not explain what it took, and another rule would count its bucket anew."""
+    await regions.take("us-east", 10_000, key="tg_big")
+    await regions.settles("eu-west", 10_000, of=OF_BIG, key="tg_big")
+    await regions.take("eu-west", 9_000, key="tg_big")
+    await regions.settles("us-east", 19_000, of=OF_BIG, key="tg_big")
+    await regions.settles("eu-west", 19_000, of=OF_BIG, key="tg_big")
