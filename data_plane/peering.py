@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 
 from contract.config import Ack
 from contract.credentials import region_private_key
-from data_plane.adapters.peers import HttpPeers
+from data_plane.adapters.peers import HttpPeers, tls_of
 from data_plane.adapters.redis.connect import Join
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_counts import RedisCountStore
@@ -48,7 +48,10 @@ class Peering:
         if self._life is not None:
             self._life.watch(store)
         key = region_private_key(settings.region_credential.get_secret_value())
-        self._wire = HttpPeers(settings.region, key, self._public_keys)
+        self._wire = HttpPeers(
+            settings.region, key, self._public_keys,
+            tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file),
+        )  # fmt: skip
         self.desk = RightsDesk(settings.region, store, self._wire, clock, index, self._revision)
         refused = self.desk.tally.refused
         self.standings = Standings(

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
         25.0, gt=0, description="a decision not answered by then is made without the store"
     )
 
+    peers_ca_file: Path | None = Field(None, description="other regions' certificates must come from this CA (PEM)")
+    peers_cert_file: Path | None = Field(None, description="the certificate that other regions ask for (mTLS)")
+    peers_key_file: Path | None = None
+
     usage_stream_max_mb: int = Field(256, ge=1, description="what waiting usage may take of the store's memory")
 
     control_plane_url: str

@@ -1,7 +1,9 @@
 """Messages to other regions over HTTP: MessagePack, deflated, signed with the region's key."""
 
+import ssl
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -21,14 +23,18 @@ _gifts = msgspec.msgpack.Decoder(Gifts)
 
 class HttpPeers:
     """Ports ``PeerTransport`` and ``RightsTransport`` over one pooled client. Each send is one try: the caller's next
-    turn is the retry. ``public_keys`` are a region's keys (hex) as the configuration has them now.
+    turn is the retry. ``public_keys`` are a region's keys (hex) as the configuration has them now. ``tls`` is how
+    HTTPS is spoken; without, servers' certificates must come from a public CA.
     """
 
-    def __init__(self, region: str, key: Ed25519PrivateKey, public_keys: Callable[[str], Sequence[str]]) -> None:
+    def __init__(
+        self, region: str, key: Ed25519PrivateKey, public_keys: Callable[[str], Sequence[str]],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
         self._region = region
         self._key = key
         self._public_keys = public_keys
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=True if tls is None else tls)
         self.sent_bytes = 0
         self.received_bytes = 0
         self.messages = 0
@@ -83,6 +89,19 @@ class HttpPeers:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         self.received_bytes += len(answer)
         return bytes(answer), response.headers
+
+
+def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """HTTPS with a CA of one's own, and a certificate to show (PEM; without ``key`` it holds the key as well).
+
+    ``None`` where neither is given. Raises ``OSError`` (``ssl.SSLError`` is one) for a file that is missing or no PEM.
+    """
+    if ca is None and certificate is None:
+        return None
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context
 
 
 def _packed(message: msgspec.Struct) -> bytes:

@@ -71,6 +71,7 @@ FULL: dict[Path, dict[str, Any]] = {
         },
         "settings": {"REDIS_DEADLINE_MS": 40},
         "rls": {"enabled": True, "mapping": "# as it is\n"},
+        "peers": {"tlsSecret": "peers-tls", "clientCertificate": True},
         "store": {"bundled": {"persistence": {"storageClass": "fast"}, "nodeSelector": {"pool": "data"},
                               "tolerations": [{"operator": "Exists"}],
                               "affinity": {"podAntiAffinity": {}}}},
