@@ -133,8 +133,12 @@ async def cut(regions: RegionProcesses, seconds: float) -> CutSeen:
     names = ("exact", "scarce", "ample")
     limit, load = limit_of(seconds), Load(regions, [key(name) for name in names], RATES)
     admitted = []
+
+    async def under_way() -> bool:
+        return load.admitted(key("exact")) >= limit / 5
+
     async with load:
-        await asyncio.sleep(1.0)
+        await regions.until(under_way)
         admitted.append({name: load.admitted(key(name)) for name in names})
         await regions.cut()
         await asyncio.sleep(seconds)
