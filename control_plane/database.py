@@ -10,13 +10,23 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import exc, make_url
+from sqlalchemy import event, exc, make_url
+from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from control_plane.errors import UnavailableError
+from control_plane.pulse import Pulse
 
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
+PING_WAIT_S = 2.0
+KEEP_ALIVE = {
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": "9000",
+}
+"""Postgres gives up on a replica that vanished after 9 s, and lets go of what it had locked."""
 UNDEFINED_TABLE = "42P01"
 
 
@@ -31,21 +41,26 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,  # a connection for one query costs more than a short wait: SCRAM alone takes milliseconds
             pool_timeout=POOL_WAIT_S,
-            pool_pre_ping=True,
             hide_parameters=True,
             connect_args={
                 "timeout": connect_timeout_s,
                 "command_timeout": command_timeout_s,
-                "server_settings": {"application_name": "tidegate-control-plane", "lock_timeout": str(LOCK_WAIT_MS)},
+                "server_settings": {
+                    "application_name": "tidegate-control-plane",
+                    "lock_timeout": str(LOCK_WAIT_MS),
+                    **KEEP_ALIVE,
+                },
             },
         )
+        event.listen(self._engine.sync_engine, "checkout", _ping)
+        self._pulse = Pulse()
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session whose queries all see the same instant, and that never writes."""
         with translated():
-            async with self._sessions() as session:
+            async with self._sessions() as session, self._guarded(session):
                 await session.connection(
                     execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
                 )
@@ -55,18 +70,55 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncSession]:
         """A session that commits at the end of the block, or not at all. Nothing else commits."""
         with translated():
-            async with self._sessions() as session, session.begin():
+            async with self._sessions() as session, session.begin(), self._guarded(session):
                 yield session
 
+    @asynccontextmanager
+    async def _guarded(self, session: AsyncSession) -> AsyncIterator[None]:
+        try:
+            async with self._pulse.guarding():
+                yield
+        except UnavailableError:
+            if self._pulse.silent:  # a ROLLBACK would wait for an answer
+                await session.invalidate()
+            raise
+
     async def listen_connection(self, server_settings: dict[str, str] | None = None) -> asyncpg.Connection:
-        """A connection of its own, outside the pool: for LISTEN, and for locks that live as long as it does."""
+        """A connection of its own, outside the pool: for LISTEN, and for locks that live as long as it does.
+
+        A command on it may take as long as a connection to make.
+        """
         with translated():
             dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
-            return await asyncpg.connect(dsn, timeout=self._connect_timeout_s, server_settings=server_settings)
+            connection = await asyncpg.connect(
+                dsn,
+                timeout=self._connect_timeout_s,
+                command_timeout=self._connect_timeout_s,
+                server_settings=server_settings,
+            )
+        self._pulse.silent = False
+        return connection
+
+    async def feel(self, connection: asyncpg.Connection) -> None:
+        """Watch over a :meth:`listen_connection` that has nothing to do until it is lost.
+
+        When it says nothing more for about 2.5 s, all who wait for Postgres are told that it is away. The connection is
+        terminated in the end.
+        """
+        with translated():
+            await self._pulse.feel(connection)
 
     async def close(self) -> None:
         """Close every pooled connection."""
         await self._engine.dispose()
+
+
+def _ping(connection: AdaptedConnection, *_: object) -> None:
+    # SQLAlchemy's own would wait as long as the slowest command may take
+    try:
+        connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=PING_WAIT_S))
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise exc.InvalidatePoolError from error
 
 
 @contextmanager
@@ -114,9 +166,12 @@ def migration_config(url: str) -> Config:
 
 
 @functools.cache
+def revisions() -> tuple[str, ...]:
+    """Every revision id that a database can be at, oldest first: a line without branches."""
+    script = ScriptDirectory.from_config(migration_config(""))
+    return tuple(reversed([revision.revision for revision in script.walk_revisions()]))
+
+
 def newest_migration() -> str:
     """The revision id that a migrated database is at."""
-    head = ScriptDirectory.from_config(migration_config("")).get_current_head()
-    if head is None:
-        raise RuntimeError("there are no migrations")
-    return head
+    return revisions()[-1]

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     database_connect_timeout_s: float = Field(default=2.0, gt=0)
     database_command_timeout_s: float = Field(default=10.0, gt=0)
     database_pool_size: int = Field(default=20, ge=2)
-    """Connections that are kept; beside them a replica holds two, to listen and to lead."""
+    """Connections that are kept; beside them a replica holds three, two to listen and one to lead."""
     max_failed_authentications: int = Field(default=30, ge=1)
     """Wrong credentials a minute that begin alike and come from one address before they are refused for the rest of it;
     of all that come from there five times as many. A right one is let in all the same."""

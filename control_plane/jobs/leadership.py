@@ -11,21 +11,15 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import structlog
 
-from control_plane.database import Database, translated
+from control_plane.database import KEEP_ALIVE, Database, translated
 from control_plane.errors import UnavailableError
 
 LOCK_ID = 0x71DE1EAD
 CHECK_S = 2.0
 """How often the lock is tried, and the connection of who holds it checked."""
 CHECK_TIMEOUT_S = 2.0
-_KEEP_ALIVE = {
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "2",
-    "tcp_user_timeout": "9000",
-    "idle_session_timeout": "0",
-}
-"""Postgres gives up on a silent leader after 9 s: later than the leader itself does (4 s)."""
+_SETTINGS = {**KEEP_ALIVE, "idle_session_timeout": "0"}
+"""Postgres gives up on a silent leader later than the leader itself does (4 s)."""
 
 _log = structlog.stdlib.get_logger("tidegate.leader")
 
@@ -51,7 +45,7 @@ class Leadership:
             await asyncio.sleep(CHECK_S)
 
     async def _term(self) -> None:
-        connection = await self._database.listen_connection(_KEEP_ALIVE)
+        connection = await self._database.listen_connection(_SETTINGS)
         try:
             await self._until_won(connection)
             await self._lead_while_connected(connection)

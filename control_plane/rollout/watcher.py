@@ -101,11 +101,13 @@ class HeadWatcher:
 
     async def _follow(self) -> None:
         connection = await self._database.listen_connection()
+        beat: asyncio.Task[None] | None = None
         try:
             with translated():
                 await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
                 await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
             connection.add_termination_listener(lambda *_: self._look.set())
+            beat = asyncio.create_task(self._database.feel(connection))
             while not connection.is_closed():
                 self._look.clear()
                 await self._refresh()
@@ -115,6 +117,9 @@ class HeadWatcher:
                 except TimeoutError:
                     continue
         finally:
+            if beat is not None:
+                beat.cancel()
+                await asyncio.gather(beat, return_exceptions=True)
             connection.terminate()
 
     async def _refresh(self) -> None:

@@ -148,13 +148,11 @@ class NodeQuestions:
 
     async def _listen(self) -> None:
         connection = await self._database.listen_connection()
-        ended = asyncio.Event()
         try:
-            connection.add_termination_listener(lambda *_: ended.set())
             with translated():
                 await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._heard_question(str(notice[3])))
                 await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._heard_answer(str(notice[3])))
-            await ended.wait()
+            await self._database.feel(connection)
         finally:
             connection.terminate()
 
