@@ -31,7 +31,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     ``complete`` are slices (0 to ``SLICES`` - 1) with the instant (epoch microseconds, sender's clock) up to which the
     receiver has all that the sender counted in them, once it has this message.
     ``of`` says whose cells these are, where they are not the sender's: ``region/incarnation`` of an earlier life of the
-    receiver's own store, handed back because that store was lost.
+    receiver's own store, handed back because that store was lost, or of the sender's, whose store came back since.
+    ``to`` is the life of the receiver's store that ``complete`` is true of: another one has forgotten what it was told.
     """
 
     version: int = PROTOCOL_VERSION
@@ -41,6 +42,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...] = ()
     complete: tuple[tuple[int, int], ...] = ()
     of: str = ""
+    to: str = ""
 
 
 class CountsAnswer(msgspec.Struct, frozen=True, kw_only=True):

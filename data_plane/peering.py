@@ -1,5 +1,6 @@
 """A node's part in its region's talk with others, wired: counts told and heard, rights asked for and given."""
 
+import math
 import secrets
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -83,7 +84,12 @@ class Peering:
 
     def status(self) -> dict[str, Any]:
         """What ``/v1/status`` says of peers and rights."""
-        return {"peers": self._peers(), "slices": self._reconciler.slices, "rights": self._rights()}
+        return {
+            "peers": self._peers(),
+            "slices": self._reconciler.slices,
+            "exchange": self._exchange(),
+            "rights": self._rights(),
+        }
 
     def families(self) -> Iterator[Metric]:
         """What ``/metrics`` says of them."""
@@ -97,20 +103,41 @@ class Peering:
     def _figures(self) -> PeerFigures:
         return PeerFigures(
             self._tally, self._wire, self.door,
-            {name: age_us / 1e6 for name, age_us in self._hearing.staleness_us.items()},
+            {
+                name: math.inf if age_us is None else age_us / 1e6
+                for name, age_us in self._hearing.staleness_us.items()
+            },
             [name for name, _ in self.standings.silent], self._reconciler.slices,
         )  # fmt: skip
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, staleness_us = dict(self.standings.silent), self._hearing.staleness_us
+        silent, heard = dict(self.standings.silent), self._hearing.heard
         return {
             region: {
-                "last_heard_s": now_s - news.received_at_s,
-                "staleness_s": staleness_us[region] / 1e6 if region in staleness_us else None,
+                "last_heard_s": now_s - heard[region].received_at_s if region in heard else None,
+                "staleness_s": None if age_us is None else age_us / 1e6,
                 "silent": region in silent,
             }
-            for region, news in self._hearing.heard.items()
+            for region, age_us in self._hearing.staleness_us.items()
+        }
+
+    def _exchange(self) -> dict[str, Any]:
+        tally, wire, door = self._tally, self._wire, self.door
+        return {
+            "messages_sent": wire.messages,
+            "messages_received": door.received,
+            "messages_repeated": tally.repeated,
+            "bytes_sent": wire.sent_bytes,
+            "bytes_received": door.received_bytes + wire.received_bytes,
+            "cells_sent": tally.sent_cells,
+            "cells_handed_back": tally.handed_back_cells,
+            "failures": dict(tally.failures),
+            "refused": {**door.refused_by_reason, "implausible_cell": tally.implausible},
+            "silences": dict(tally.silences),
+            "sweeps": tally.sweeps,
+            "overshoots": tally.over,
+            "overshoot_most_units": tally.most_over,
         }
 
     def _rights(self) -> dict[str, Any]:

@@ -39,7 +39,13 @@ def settle_script() -> str:
 @cache
 def merge_script() -> str:
     """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    return _script(*RULES, "silent", "merge")
+    return _script(*RULES, "silent", "peers", "merge")
+
+
+@cache
+def retire_script() -> str:
+    """The script that ends a life of the store; its contract is in ``retire.lua``."""
+    return _script(*RULES, "peers", "retire")
 
 
 @cache

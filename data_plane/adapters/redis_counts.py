@@ -5,11 +5,13 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+import structlog
 from redis.exceptions import RedisClusterException, RedisError
 
 from contract.counts import SLICES, Cell
 from data_plane.adapters.redis.client import Argument, Reply
 from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_life import MARKER
 from data_plane.adapters.redis_marks import mark_sets
 from data_plane.domain.counts_wire import (
     PEERS_SUFFIX,
@@ -21,9 +23,20 @@ from data_plane.domain.counts_wire import (
     merge_keys,
 )
 from data_plane.domain.regions.rules import DEFAULT_TIMING
-from data_plane.services.count_store import Heard, MarkedKey, Marks, Merging, PeerCounter, SweptPage
+from data_plane.domain.regions.wire import decode_marker
+from data_plane.services.count_store import Heard, HeardPeers, MarkedKey, Marks, Merging, PeerCounter, SweptPage
 from data_plane.services.ports import StoreUnavailableError
-from lua import collect_script, heard_script, mark_script, merge_script, settle_script, slices_script
+from lua import (
+    collect_script,
+    heard_script,
+    mark_script,
+    merge_script,
+    retire_script,
+    settle_script,
+    slices_script,
+)
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 Call = tuple[Sequence[bytes], Sequence[Argument]]
@@ -31,7 +44,9 @@ Call = tuple[Sequence[bytes], Sequence[Argument]]
 
 LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
 LEASE_MS = 3 * DEFAULT_TIMING.tick_us // 1_000
-INCARNATION = "tg:incarnation"
+INCARNATION = b"tg:incarnation"
+OF_MARKER = b"tg:incarnation:of"
+"""The incarnation in the marker (``redis_life``) that this life belongs to: with another one the store came back."""
 HEARD = b"tg:heard"
 KEYS_A_SCRIPT = 200
 """A script holds the store for as long as it runs: short ones let decisions in between."""
@@ -55,14 +70,47 @@ class RedisCountStore:
             held = await self._store.call_script(slices_script(), LEASES, [self._owner, LEASE_MS, most])
         return [int(number) for number in held]
 
-    async def incarnation(self) -> str:
-        """The name that the store has kept since it was empty."""
+    async def begin_life(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> None:
+        """Where the marker says that the store came back, hand its own counts over to the life that is over."""
         with _store_errors():
-            known = await self._store.execute("GET", INCARNATION)
-            if known is None:
+            name, of, marker = await self._life()
+            if name is None or of == marker or marker is None:
+                return
+            if of is None:
+                await self._store.execute("SET", OF_MARKER, marker, "NX")
+                return
+            log.warning("store_came_back", life=name.decode())
+            heads: list[Argument] = [region, name, regions]
+            names = [INCARNATION, OF_MARKER, HEARD]
+            cursor = ""
+            while True:
+                cursor, keys = await self._store.scan(cursor, "{*", SWEEP_PAGE)
+                ours = [key for key in keys if key[-1:] not in {b"!", b"?"} and is_shared(key)]
+                calls: list[Call] = [
+                    ([*names, *merge_keys(part)], [*heads, "", ""]) for _, part in self._parts(ours, lambda key: key)
+                ]
+                await self._call_all(retire_script(), calls)
+                if not cursor:
+                    break
+            await self._store.call_script(retire_script(), names, [*heads, secrets.token_hex(8), marker])
+
+    async def incarnation(self) -> str:
+        """The name that the store has kept since it was empty, or came back."""
+        with _store_errors():
+            name, of, marker = await self._life()
+            if name is None:
                 await self._store.execute("SET", INCARNATION, secrets.token_hex(8), "NX")
-                known = await self._store.execute("GET", INCARNATION)
-            return (known or b"").decode()
+                name = await self._store.execute("GET", INCARNATION)
+            elif of is not None and marker is not None and of != marker:
+                raise StoreUnavailableError("NewLife")
+            return (name or b"").decode()
+
+    async def _life(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """The life's name, the incarnation that it belongs to, and the marker's own; on a Cluster the name alone."""
+        if self._store.settings.shape == "cluster":
+            return await self._store.execute("GET", INCARNATION), None, None
+        name, of, marker = await self._store.execute("MGET", INCARNATION, OF_MARKER, MARKER)
+        return name, of, None if marker is None else b"%d" % decode_marker(marker).incarnation
 
     async def marked(self, slice: int) -> Marks:
         """The counters of a slice that have waited longest."""
@@ -142,14 +190,15 @@ class RedisCountStore:
             else:
                 await self._store.execute("HSET", HEARD, f"={peer}", incarnation)
 
-    async def hear(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> Mapping[str, Heard]:
+    async def hear(self, peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]) -> HeardPeers:
         """Note what was heard, and read who is silent."""
         ages = [figure for pair in ages_us.items() for figure in pair]
-        arguments: list[Argument] = [SLICES, DEFAULT_TIMING.stale_after_us, peer, len(ages_us), *ages, *peers]
+        arguments: list[Argument] = [SLICES, DEFAULT_TIMING.stale_after_us, peer, sent_us, len(ages_us), *ages, *peers]
         with _store_errors():
-            flat = await self._store.call_script(heard_script(), [HEARD], arguments)
+            repeated, *flat = await self._store.call_script(heard_script(), [HEARD], arguments)
         triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return {name.decode(): Heard(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
+        states = {name.decode(): Heard(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
+        return HeardPeers(int(repeated), states)
 
     def _parts(self, items: Sequence[T], key_of: Callable[[T], bytes]) -> Iterator[tuple[bytes, list[T]]]:
         """Items by what stands for the dirty set in the slot of their keys, in parts short enough for one script."""

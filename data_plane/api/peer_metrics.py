@@ -48,6 +48,7 @@ def of_peers(figures: Callable[[], PeerFigures]) -> Part:
             "tidegate_peer_messages_refused", "Messages of peers refused", "reason",
             {**door.refused_by_reason, "implausible_cell": tally.implausible},
         )  # fmt: skip
+        yield counter("tidegate_peer_messages_repeated", "Messages of peers that were there before", tally.repeated)
         yield gauge_by("tidegate_peer_staleness_seconds", "Age of what is known of a peer", "peer", now.staleness_s)
         yield gauge_by(
             "tidegate_peer_silent", "1 while a peer is not heard and its share is kept for it", "peer",

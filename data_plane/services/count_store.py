@@ -46,6 +46,13 @@ class Heard(NamedTuple):
     silent_since_us: int
 
 
+class HeardPeers(NamedTuple):
+    """Of how many slices a message repeated what had been said before, and the state of every peer."""
+
+    repeated: int
+    states: Mapping[str, Heard]
+
+
 class SweptPage(NamedTuple):
     """Where the next page of a sweep begins ('': it was the last), and what peers' earlier lives had counted."""
 
@@ -60,8 +67,12 @@ class CountStore(Protocol):
         """Take and keep leases on at most that many slices; those that this node holds now."""
         ...
 
+    async def begin_life(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> None:
+        """Begin another life where the store came back with what it had saved: those counts are the old one's."""
+        ...
+
     async def incarnation(self) -> str:
-        """The name of this life of the store: another one after its data was lost."""
+        """The name of this life of the store: another one after its data was lost. Unavailable until it has begun."""
         ...
 
     async def marked(self, slice: int) -> Marks:
@@ -92,8 +103,8 @@ class CountStore(Protocol):
         """That life of the peer's store was told everything; ``None``: nobody knows any more what it was told."""
         ...
 
-    async def hear(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> Mapping[str, Heard]:
-        """Note how old what is known of a peer's slices is (nobody: ''); the state of all peers."""
+    async def hear(self, peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]) -> HeardPeers:
+        """Note how old what is known of a peer's slices (nobody: '') was when it said so; the state of all peers."""
         ...
 
 
@@ -123,5 +134,7 @@ class ReconcileTally:
         self.most_over = 0
         """The most units over that any of them found."""
         self.implausible = 0
+        self.repeated = 0
+        """Messages that said nothing of now, because they had been sent before: replays, or doubled on the way."""
         self.silences: Counter[str] = Counter()
         """Times that a peer fell silent, and its share was kept for it from then on."""

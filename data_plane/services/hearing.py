@@ -31,8 +31,8 @@ class Hearing:
         self._on_silent = on_silent
         self._silent: set[str] = set()
         self.heard: dict[str, PeerNews] = {}
-        self.staleness_us: dict[str, int] = {}
-        """How old what is known of each peer is, as of the last tick; all of it."""
+        self.staleness_us: dict[str, int | None] = {}
+        """How old what is known of each peer is, as of the last tick; all of it. ``None``: nothing ever was."""
 
     def peer_urls(self) -> Mapping[str, str]:
         """Where each other region is reached."""
@@ -48,7 +48,8 @@ class Hearing:
         own = await self._store.incarnation()
         life = f"{counts.region}/{counts.incarnation}"
         if counts.of:
-            if not counts.of.startswith(f"{self._region}/") or counts.of == f"{self._region}/{own}":
+            of_whom, _, _ = counts.of.partition("/")
+            if of_whom not in {self._region, counts.region} or counts.of == f"{self._region}/{own}":
                 self._tally.implausible += 1
                 return CountsAnswer(incarnation=own)
             life = counts.of
@@ -73,12 +74,14 @@ class Hearing:
             self._tally.over += merging.over
             self._tally.most_over = max(self._tally.most_over, merging.most_over)
         now_us = self._clock.now_us()
-        if counts.complete and not again:
+        # What could not be placed counts nowhere here: everything else is complete without it.
+        if counts.complete and counts.to in {"", own}:
             sent_us = int(counts.sent_at * 1e6)
             ages = {number: max(0, sent_us - as_of_us) for number, as_of_us in counts.complete if 0 <= number < SLICES}
-            await self._listen(counts.region, ages, sorted(self.peer_urls()))
+            repeated = await self._listen(counts.region, sent_us, ages, sorted(self.peer_urls()))
+            self._tally.repeated += 0 < len(ages) == repeated
         news = self.heard.get(counts.region)
-        if news is None or counts.sent_at >= news.sent_at_s:
+        if news is None or counts.sent_at > news.sent_at_s:
             self.heard[counts.region] = PeerNews(counts.sent_at, now_us / 1e6)
         return CountsAnswer(again=tuple(again), incarnation=own)
 
@@ -86,18 +89,23 @@ class Hearing:
         """Look who is silent by now."""
         peers = sorted(self.peer_urls())
         if peers:
-            await self._listen("", {}, peers)
+            await self._listen("", 0, {}, peers)
         else:
+            self.staleness_us = {}
             self._on_silent(())
 
-    async def _listen(self, peer: str, ages_us: Mapping[int, int], peers: Sequence[str]) -> None:
-        states = await self._store.hear(peer, ages_us, peers)
+    async def _listen(self, peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]) -> int:
+        """Note what was heard, and who is silent by now; of how many slices it was a repeat."""
+        repeated, states = await self._store.hear(peer, sent_us, ages_us, peers)
         now_us = self._clock.now_us()
-        self.staleness_us = {name: now_us - state.as_of_us for name, state in states.items() if state.as_of_us}
+        self.staleness_us = {
+            name: now_us - state.as_of_us if state.as_of_us else None for name, state in states.items()
+        }
         silent = tuple((name, state.silent_since_us) for name, state in states.items() if state.silent_since_us)
         self._tally.silences.update(name for name, _ in silent if name not in self._silent)
         self._silent = {name for name, _ in silent}
         self._on_silent(silent)
+        return repeated
 
 
 def _is_plausible(cell: Cell, rule: LimitRule, now_us: int) -> bool:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
-from contract.limits import LimitRule
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.keys import SharedLimits
 from data_plane.domain.regions.messages import Ack, Tell
@@ -29,7 +28,7 @@ from data_plane.services.count_store import (
 )
 from data_plane.services.due import due_of
 from data_plane.services.hearing import Hearing
-from data_plane.services.peer_line import PeerLine
+from data_plane.services.peer_line import PeerLine, hand_out, is_told_lives
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -38,6 +37,8 @@ TICK_S = DEFAULT_TIMING.tick_us / 1e6
 RESEND_US = 2 * DEFAULT_TIMING.tick_us
 MAX_KNOWN = 100_000
 """Counters of which this node remembers what was told: those beyond are told a little more eagerly."""
+MAX_HAND_BACK = 10 * MAX_CELLS
+"""Cells that wait to be handed back to one peer: then the sweep that finds them waits."""
 CATCH_UP_US = 1_000_000
 SWEEP_EVERY_S = 300.0
 """Anti-entropy: at least this often everything is told again, slowly."""
@@ -62,6 +63,7 @@ class Reconciler:
         self._tellers: dict[int, Teller] = {}
         self._told: dict[bytes, tuple[int, int]] = {}
         self._cursor: str | None = ""
+        self._incarnation = ""
         self._next_sweep_s = 0.0
         self._wake = asyncio.Event()
         """Set when a peer is back: it need not wait for the next tick."""
@@ -99,8 +101,10 @@ class Reconciler:
 
     async def tick(self) -> None:
         """Look who is heard, tell every peer what it has not been told, then unmark what all of them know."""
-        await self._hearing.look()
         urls = self._hearing.peer_urls()
+        if urls:
+            await self._store.begin_life(self._region, len(self._index().book.regions), self._is_shared)
+        await self._hearing.look()
         if not urls:
             self._lines.clear()
             self._tellers.clear()
@@ -110,6 +114,9 @@ class Reconciler:
         if not self._tellers:
             return
         incarnation = await self._store.incarnation()
+        if self._incarnation not in {"", incarnation}:
+            self._begin_again()
+        self._incarnation = incarnation
         await self._sweep()
         now_us = self._clock.now_us()
         due: dict[int, list[Marked]] = {}
@@ -133,7 +140,7 @@ class Reconciler:
 
     async def _meet(self, urls: Mapping[str, str]) -> None:
         """Peers that came get a line; what is told to those that went need not be told any more."""
-        for gone in self._lines.keys() - urls.keys():
+        for gone in (went := self._lines.keys() - urls.keys()):
             task = self._lines.pop(gone).under_way
             if task is not None:
                 task.cancel()
@@ -141,8 +148,10 @@ class Reconciler:
         for name in came:
             known = await self._store.told_life(name)
             self._lines[name] = PeerLine(incarnation=known, sweeping=known is None)
-        if came:
+        if came or went:
+            # Marks wait for those that a teller knows.
             self._tellers = {number: self._teller(number, urls) for number in self._tellers}
+        if came:
             self._begin_sweep()
 
     def _teller(self, number: int, peers: Iterable[str]) -> Teller:
@@ -156,6 +165,13 @@ class Reconciler:
         if came:
             self._begin_sweep()
 
+    def _begin_again(self) -> None:
+        """The store came back as another life: everybody is told everything, what the one before had counted too."""
+        for line in self._lines.values():
+            line.sweeping = True
+        self._tellers = {number: self._teller(number, self._lines) for number in self._tellers}
+        self._begin_sweep()
+
     def _begin_sweep(self) -> None:
         self._cursor = ""
         self.tally.sweeps += 1
@@ -167,16 +183,11 @@ class Reconciler:
             if now_s < self._next_sweep_s:
                 return
             self._begin_sweep()
-        rules = self._index().book.shared_by_id
-        page = await self._store.sweep(
-            self._cursor or "", tuple(self._tellers), lambda key: limit_of_key(key) in rules,
-            lives=any(line.sweeping for line in self._lines.values()),
-        )  # fmt: skip
-        for line_name, line in self._lines.items():
-            for life, cells in page.lives.items():
-                region, _, incarnation = life.partition("/")
-                if line.sweeping and region == line_name and incarnation != line.incarnation:
-                    line.hand_back.setdefault(life, []).extend(cells)
+        if any(sum(map(len, line.hand_back.values())) >= MAX_HAND_BACK for line in self._lines.values()):
+            return  # who is handed something back takes it slowly
+        lives = any(map(is_told_lives, self._lines.values()))
+        page = await self._store.sweep(self._cursor or "", tuple(self._tellers), self._is_shared, lives=lives)
+        hand_out(page.lives, self._region, self._lines)
         self._cursor = page.cursor or None
         if self._cursor is None:
             self._next_sweep_s = now_s + SWEEP_EVERY_S
@@ -185,16 +196,17 @@ class Reconciler:
                     line.sweeping, line.complete_after_us = False, self._clock.now_us()
                     await self._store.note_told(name, line.incarnation)
 
+    def _is_shared(self, key: bytes) -> bool:
+        return limit_of_key(key) in self._index().book.shared_by_id
+
     def _due(self, marked: Sequence[MarkedKey], now_us: int) -> tuple[list[Marked], int]:
         """Counters that it is time to tell of, and since when the oldest of the others waits."""
         # Who was away is told everything without delay.
         at_once = any(one.sweeping or now_us < one.complete_after_us + CATCH_UP_US for one in self._lines.values())
-
-        def rule_of(key: bytes) -> LimitRule | None:
-            limit = self._limits.of_key(key, now_us / 1e6)
-            return None if limit is None else limit.rule
-
-        return due_of(marked, rule_of, self._told, len(self._lines) + 1, now_us, at_once=at_once)
+        return due_of(
+            marked, lambda key: self._limits.of_key(key, now_us / 1e6), self._told, len(self._lines) + 1, now_us,
+            at_once=at_once,
+        )  # fmt: skip
 
     def _tell(
         self, name: str, url: str, line: PeerLine, incarnation: str, due: Mapping[int, Sequence[Marked]],
@@ -231,8 +243,7 @@ class Reconciler:
             batches = [cells[start : start + MAX_CELLS] for start in range(0, len(cells), MAX_CELLS)] or [[]]
             for batch in batches[:-1]:
                 again.update((await self._send(name, url, incarnation, batch)).again)
-            complete = self._complete(line, tells) if not again else ()
-            answer = await self._send(name, url, incarnation, batches[-1], complete)
+            answer = await self._send(name, url, incarnation, batches[-1], line.complete(tells))
             again.update(answer.again)
         except UnreachablePeerError as error:
             self.tally.failures[name] += 1
@@ -241,6 +252,7 @@ class Reconciler:
             line.connected = False
             if line.incarnation is not None and any(teller.is_away(name, now_us) for teller in self._tellers.values()):
                 line.incarnation = None
+                line.hand_back.clear()  # read again when it is back
                 await self._store.note_told(name, None)
             return
         self._answered(name, line, tells, answer, {(key.decode("latin-1"), 0) for key in again})
@@ -251,18 +263,12 @@ class Reconciler:
     ) -> CountsAnswer:  # fmt: skip
         counts = Counts(
             region=self._region, incarnation=incarnation, sent_at=self._clock.now_us() / 1e6, cells=tuple(cells),
-            complete=complete, of=of,
+            complete=complete, of=of, to=self._lines[name].incarnation or "",
         )  # fmt: skip
         self.tally.messages += 1
         answer = await self._transport.send(name, url, counts)
         self.tally.sent_cells += len(cells)
         return answer
-
-    def _complete(self, line: PeerLine, tells: Sequence[Tell]) -> tuple[tuple[int, int], ...]:
-        """What a peer may believe to know in full: nothing before it was told everything once."""
-        if line.sweeping:
-            return ()
-        return tuple((tell.slice, tell.complete_us) for tell in tells if tell.complete_us > line.complete_after_us)
 
     def _answered(
         self, name: str, line: PeerLine, tells: Sequence[Tell], answer: CountsAnswer, again: set[tuple[str, int]]

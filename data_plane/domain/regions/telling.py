@@ -30,6 +30,8 @@ class _Peer:
 
     def __init__(self) -> None:
         self.acked: dict[tuple[str, int], tuple[Version, int]] = {}
+        self.unplaced: dict[tuple[str, int], int] = {}
+        """When it was last told of counters that it cannot place: they count nowhere there, and hold nothing up."""
         self.in_flight: dict[int, dict[tuple[str, int], Version]] = {}
         self.silent_since_us: int | None = None
         self.next_heartbeat_us = 0
@@ -70,7 +72,7 @@ class Teller:
             known = peer.acked.get(name)
             if known is not None and known[0] == one.version:
                 continue
-            told_us = known[1] if known else 0
+            told_us = max(known[1] if known else 0, peer.unplaced.get(name, 0))
             sent, sent_us = underway.get(name, (None, 0))
             waits_since_us = max(one.since_us, told_us, sent_us)
             due = one.is_pressing or waits_since_us + self._timing.lazy_us <= now_us + self._timing.tick_us
@@ -96,7 +98,7 @@ class Teller:
     def acknowledged(self, ack: Ack, now_us: int, but_for: Collection[tuple[str, int]] = frozenset()) -> bool:
         """Note that a peer has what a ``Tell`` said; whether it was away and wants to be told everything.
 
-        ``but_for`` are counters of it that the peer could not take yet.
+        ``but_for`` are counters of it that the peer could not take yet: it is told of them again within a second.
         """
         peer = self._peers.get(ack.sender)
         if peer is None:
@@ -104,7 +106,9 @@ class Teller:
         versions = peer.in_flight.pop(ack.told_us, {})
         for name, version in versions.items():
             if name in but_for:
+                peer.unplaced[name] = max(ack.told_us, peer.unplaced.get(name, 0))
                 continue
+            peer.unplaced.pop(name, None)
             known = peer.acked.get(name)
             if known is None or known[1] <= ack.told_us:
                 peer.acked[name] = (version, ack.told_us)
@@ -117,12 +121,16 @@ class Teller:
         if not self._rules.mark_outlives_sending:
             return [one for one in marked if all(self._was_sent(peer, one) for peer in self._peers.values())]
         here = [peer for peer in self._peers.values() if not self._is_away(peer, now_us)]
-        return [one for one in marked if all(self._knows(peer, one) for peer in here)]
+        return [
+            one for one in marked
+            if all(self._knows(peer, one) or self._cannot_place(peer, one, now_us) for peer in here)
+        ]  # fmt: skip
 
     def forget(self, keys: Mapping[tuple[str, int], object]) -> None:
         """Drop what is remembered of counters that have no mark any more (all but ``keys``)."""
         for peer in self._peers.values():
             peer.acked = {name: known for name, known in peer.acked.items() if name in keys}
+            peer.unplaced = {name: told_us for name, told_us in peer.unplaced.items() if name in keys}
 
     def _underway(self, peer: _Peer, now_us: int) -> dict[tuple[str, int], tuple[Version, int]]:
         """Versions sent, and when: so lately that the acknowledgement may still come. Older ones count as lost."""
@@ -142,6 +150,10 @@ class Teller:
         if known is None:
             return False
         return known[0] == one.version or not self._rules.ack_clears_its_version
+
+    def _cannot_place(self, peer: _Peer, one: Marked, now_us: int) -> bool:
+        """Whether a peer has long had no such limit: the next change or sweep tells it again."""
+        return (one.key, one.generation) in peer.unplaced and now_us - one.since_us > self._timing.stale_after_us
 
     def _was_sent(self, peer: _Peer, one: Marked) -> bool:
         name = (one.key, one.generation)

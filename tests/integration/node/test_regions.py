@@ -14,7 +14,7 @@ from contract.counts import MAX_CELLS, Cell, Counts, signed_counts
 from contract.credentials import is_signed_by, make_credential, region_private_key, region_public_key
 from contract.rights import Ask, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.node import Node
-from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from tests.servers.node import NOWHERE, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tests.servers.proxy import Proxy
 from tidegate.stack.ports import free_ports
 
@@ -238,6 +238,10 @@ async def test_what_no_peer_would_say_is_refused_counted_and_harms_nothing(regio
     metrics = (await west.get("/metrics")).text
     assert 'tidegate_peer_messages_refused_total{reason="implausible_cell"} 2.0' in metrics
     assert 'tidegate_peer_messages_refused_total{reason="bad_signature"} 1.0' in metrics
+    exchange = (await west.get("/v1/status")).json()["exchange"]
+    assert exchange["refused"]["implausible_cell"] == 2
+    assert exchange["refused"]["bad_signature"] == 1
+    assert min(exchange[f"{what}_{way}"] for what in ("messages", "bytes") for way in ("sent", "received")) > 0
 
 
 async def test_a_bucket_that_never_fills_up_is_heard_however_much_was_taken_since_its_birth(regions):
@@ -260,3 +264,18 @@ async def test_what_peers_tell_of_a_client_is_merged_by_the_client_s_own_figures
     await regions.take("eu-west", 9_000, key="tg_big")
     await regions.settles("us-east", 19_000, of=OF_BIG, key="tg_big")
     await regions.settles("eu-west", 19_000, of=OF_BIG, key="tg_big")
+
+
+async def test_a_peer_that_was_never_heard_is_told_of(tmp_path, valkey_url):
+    config = [
+        Plan(plan="p", limits=LIMITS),
+        Region(region="us-east"),
+        Region(region="eu-west", peer_url=NOWHERE, public_key=region_public_key(CREDENTIALS["eu-west"])),
+    ]
+    async with node_client(tmp_path, valkey_url, config) as client, asyncio.timeout(15):
+        never = {"last_heard_s": None, "staleness_s": None, "silent": True}
+        while (await client.get("/v1/status")).json()["peers"] != {"eu-west": never}:
+            await asyncio.sleep(0.02)
+        metrics = (await client.get("/metrics")).text
+    assert 'tidegate_peer_staleness_seconds{peer="eu-west"} +Inf' in metrics
+    assert 'tidegate_peer_silent{peer="eu-west"} 1.0' in metrics

@@ -143,5 +143,6 @@ async def test_who_is_heard_and_what_was_told_are_kept_for_all_nodes(
     assert await one.incarnation() == await other.incarnation()
     await one.note_told("west", "life")
     assert await other.told_life("west") == "life"
-    await one.hear("west", dict.fromkeys(ALL, 0), ["west"])
-    assert (await other.hear("", {}, ["west"]))["west"].silent_since_us == 0
+    assert (await one.hear("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == 0
+    assert (await other.hear("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == SLICES
+    assert (await other.hear("", 0, {}, ["west"])).states["west"].silent_since_us == 0

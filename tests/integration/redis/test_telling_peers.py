@@ -1,0 +1,280 @@
+"""What one region tells its peers and hears of them, on a real store; the peers are the test's own."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from contract.config import Plan, Region
+from contract.counts import SLICES, Cell, Counts, CountsAnswer
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_counts import RedisCountStore
+from data_plane.adapters.redis_life import MARKER
+from data_plane.domain.config_set import ConfigSet
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.regions.marker import Marker
+from data_plane.domain.regions.wire import encode_marker
+from data_plane.domain.wire import encode_rule
+from data_plane.services.count_store import PeerCounter, ReconcileTally, UnreachablePeerError
+from data_plane.services.hearing import Hearing
+from data_plane.services.ports import StoreUnavailableError
+from data_plane.services.reconcile import SWEEP_EVERY_S, Reconciler
+from tests.integration.redis.conftest import OpenStore
+from tests.integration.redis.load import ask
+from tests.servers.node import document_of, rule
+
+ALGORITHMS = ("fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket")
+YEAR_US = 366 * 86_400_000_000
+LIMITS = {
+    algorithm: rule(id, algorithm, 100, mode="shared", algorithm=algorithm, window_us=YEAR_US)
+    for id, algorithm in enumerate(ALGORITHMS, 1)
+}
+PARAMS = encode_rule(LIMITS["fixed_window"], shared=True)
+EVERY_SLICE = range(SLICES)
+
+
+class Peers:
+    """Port ``PeerTransport``: whoever is not ``away`` answers, and cannot place the keys in ``unplaceable``."""
+
+    def __init__(self) -> None:
+        self.away: set[str] = set()
+        self.lives: dict[str, str] = {}
+        self.unplaceable: set[bytes] = set()
+        self.told: dict[str, list[Counts]] = {}
+
+    async def send(self, to_region: str, url: str, counts: Counts) -> CountsAnswer:
+        """Take a message."""
+        if to_region in self.away:
+            raise UnreachablePeerError("away")
+        self.told.setdefault(to_region, []).append(counts)
+        again = tuple({cell.key for cell in counts.cells} & self.unplaceable)
+        return CountsAnswer(again=again, incarnation=self.lives.get(to_region, "first"))
+
+
+class East:
+    """The region under test. Its clock may be put forward by ``later_s``."""
+
+    def __init__(self, store: RedisCounterStore) -> None:
+        self.store = store
+        self.later_s = 0.0
+        self.peers = Peers()
+        self.counts = RedisCountStore(store, "node")
+        self.tally = ReconcileTally()
+        self.silent: tuple[tuple[str, int], ...] = ()
+        self.meet("eu-west", "ap-south")
+        self.hearing = Hearing("us-east", self.counts, self, lambda: self.index, self.tally, self._hear)
+        self.reconciler = Reconciler(
+            "us-east", self.counts, self.peers, self, lambda: self.index, lambda: 1, self.hearing, self.tally
+        )
+
+    def now_us(self) -> int:
+        """Port ``Clock``."""
+        return time.time_ns() // 1_000 + int(self.later_s * 1e6)
+
+    def meet(self, *names: str) -> None:
+        """These are the peers from now on."""
+        regions = [Region(region="us-east"), *(Region(region=name, peer_url=f"http://{name}") for name in names)]
+        values = [Plan(plan="p", limits=tuple(LIMITS.values())), *regions]
+        self.index = RuleIndex.of("us-east", ConfigSet.empty().with_changes(map(document_of, values)))
+
+    async def take(self, cost: int, key: bytes = b"{acme}1", params: bytes = PARAMS) -> int:
+        """Admit something; what remains."""
+        asked = await ask(self.store, (key,), (params,), cost)
+        assert asked.verdict == "allowed"
+        return asked.answers[0][0].remaining
+
+    async def marks(self) -> int:
+        """How many counters have news that somebody may not know."""
+        return sum([len((await self.counts.marked(slice)).keys) for slice in EVERY_SLICE])
+
+    async def tick_until(self, holds: Callable[[], object]) -> None:
+        """Tell and hear until something is so."""
+        async with asyncio.timeout(20):
+            while True:
+                await self.reconciler.tick()
+                await asyncio.sleep(0.01)
+                if await holds():
+                    return
+
+    async def is_settled(self) -> bool:
+        """Whether all is known everywhere."""
+        return await self.marks() == 0 and set(self.peers.told) >= set(self.hearing.peer_urls())
+
+    def _hear(self, silent: tuple[tuple[str, int], ...]) -> None:
+        self.silent = silent
+
+
+@pytest.fixture
+async def east(valkey_url: str, open_store: OpenStore):
+    east = East(await open_store(valkey_url))
+    yield east
+    await east.reconciler.stop()
+
+
+def heartbeat(east: East, cells: Iterable[Cell] = (), **members) -> Counts:
+    """What eu-west says: that all is known up to now."""
+    now_us = east.now_us()
+    complete = tuple((slice, now_us) for slice in EVERY_SLICE)
+    known = {"region": "eu-west", "incarnation": "w", "sent_at": now_us / 1e6, "complete": complete}
+    return Counts(cells=tuple(cells), **{**known, **members})
+
+
+async def test_marks_do_not_wait_for_a_region_that_left(east):
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    east.meet("eu-west")
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    assert max(cell.taken for counts in east.peers.told["eu-west"] for cell in counts.cells) == 60
+
+
+async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    east.meet("eu-west")
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    del east.peers.told["ap-south"]
+    east.meet("eu-west", "ap-south")
+
+    async def knows():
+        return any(cell.taken == 60 for counts in east.peers.told.get("ap-south", ()) for cell in counts.cells)
+
+    await east.tick_until(knows)
+
+
+async def test_what_is_to_be_handed_back_does_not_grow_while_a_peer_is_away(east):
+    keys = [b"{c%d}1" % number for number in range(50)]
+    await east.counts.merge(
+        "eu-west/old", 3, [PeerCounter(key, PARAMS, (Cell(key, east.now_us() // YEAR_US, 3),)) for key in keys]
+    )
+    east.peers.away.add("eu-west")
+    for _ in range(4):
+        sweeps = east.tally.sweeps
+        east.later_s += SWEEP_EVERY_S + 1
+
+        async def swept(before=sweeps):
+            return east.tally.sweeps > before and east.reconciler._cursor is None
+
+        await east.tick_until(swept)
+    east.peers.away.clear()
+
+    async def has_it_back():
+        return east.tally.handed_back_cells and not any(line.sweeping for line in east.reconciler._lines.values())
+
+    await east.tick_until(has_it_back)
+    back = [cell.key for counts in east.peers.told["eu-west"] if counts.of == "eu-west/old" for cell in counts.cells]
+    assert sorted(back) == sorted(keys)
+
+
+async def test_a_counter_that_a_peer_cannot_place_holds_up_nothing_else(east):
+    await east.take(30)
+    await east.take(30, b"{other}1")
+    east.peers.unplaceable.add(b"{other}1")
+    await east.tick_until(east.is_settled)
+    begun_us = east.now_us()
+
+    async def is_complete():
+        said = [dict(counts.complete) for counts in east.peers.told["eu-west"]]
+        newest = {slice: max(one.get(slice, 0) for one in said) for slice in EVERY_SLICE}
+        return min(newest.values()) > begun_us
+
+    await east.take(1, b"{other}1")
+    await east.tick_until(is_complete)
+    east.peers.unplaceable.clear()
+    east.peers.told.clear()
+    await east.take(1, b"{other}1")
+
+    async def knows():
+        return any(cell.taken == 32 for counts in east.peers.told.get("eu-west", ()) for cell in counts.cells)
+
+    await east.tick_until(knows)
+
+
+async def test_a_limit_that_is_not_here_yet_does_not_silence_who_tells_of_it(east):
+    for name in ("eu-west", "ap-south"):
+        answer = await east.hearing.receive(heartbeat(east, [Cell(b"{acme}77", 1, 1)], region=name))
+        assert answer.again == (b"{acme}77",)
+    await east.hearing.look()
+    assert east.silent == ()
+
+
+async def test_who_only_repeats_what_it_said_falls_silent(east):
+    east.meet("eu-west")
+    said = heartbeat(east)
+    await east.hearing.receive(said)
+    assert east.silent == ()
+    assert east.tally.repeated == 0
+    async with asyncio.timeout(20):
+        while not east.silent:
+            await east.hearing.receive(said)
+            await asyncio.sleep(0.02)
+    assert east.tally.repeated > 0
+    await east.hearing.receive(heartbeat(east))
+    assert east.silent == ()
+
+
+async def test_a_peer_that_was_never_heard_is_known_to_be_silent(east):
+    await east.hearing.look()
+    assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
+    assert east.hearing.staleness_us == {"ap-south": None, "eu-west": None}
+
+
+async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlier_life_s(east):
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    first = await east.counts.incarnation()
+    await east.take(1)
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
+    await east.take(2)
+
+    async def is_told():
+        told = [(counts.of, cell.taken) for counts in east.peers.told["ap-south"] for cell in counts.cells]
+        return (f"us-east/{first}", 33) in told
+
+    await east.tick_until(is_told)
+    earlier = Cell(b"{acme}1", east.now_us() // YEAR_US, 9)
+    await east.hearing.receive(heartbeat(east, [earlier], of="eu-west/before"))
+    assert await east.take(1) == 100 - 33 - 9 - 1
+    await east.hearing.receive(heartbeat(east, [earlier], of="ap-south/before"))
+    assert await east.take(1) == 100 - 33 - 9 - 2, "nobody speaks for a third"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(east, algorithm):
+    params = encode_rule(LIMITS[algorithm], shared=True)
+    key = b"{acme}%d" % LIMITS[algorithm].id
+    full = await east.take(0, key, params)
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
+    await east.take(30, key, params)
+    await east.tick_until(east.is_settled)
+    first = await east.counts.incarnation()
+    copy = await east.store.execute("DUMP", key)
+    await east.take(20, key, params)
+    await east.tick_until(east.is_settled)
+    (known,) = (cell for cell in east.peers.told["eu-west"][-1].cells)
+    assert known.taken == 50
+
+    await east.store.execute("RESTORE", key, 0, copy, "REPLACE")
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
+    with pytest.raises(StoreUnavailableError):
+        await east.hearing.receive(heartbeat(east))
+    east.peers.told.clear()
+    await east.reconciler.tick()
+    second = await east.counts.incarnation()
+    assert second != first
+    assert await east.take(0, key, params) == full - 30, "what it remembers is not forgotten"
+    assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
+    await east.hearing.receive(heartbeat(east, [known], of=f"us-east/{first}", complete=()))
+    assert await east.take(10, key, params) == full - 60, "nor what a peer knows beyond that; nothing counts twice"
+
+    async def is_told():
+        told = [counts for counts in east.peers.told.get("eu-west", ()) if counts.cells]
+        return told and (told[-1].incarnation, told[-1].cells[-1].taken) == (second, 10)
+
+    await east.tick_until(is_told)
+    for life, silent in ((first, True), (second, False)):
+        await east.hearing.receive(heartbeat(east, to=life))
+        assert ("eu-west" in dict(east.silent)) == silent
