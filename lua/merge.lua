@@ -85,6 +85,9 @@ local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
         returned_before, remote, remote_before, remote_next)
       ends = ends + length
     else
+      if algorithm == 1 and remote_next > 0 then
+        ends = ends + length
+      end
       value = window_value(dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next)
     end
     local ttl = ttl_ms(ends + SLACK_US)

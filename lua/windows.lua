@@ -165,9 +165,11 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
     return 0, left, ends, room - cost, ends, window_value(dirty, id, taken + cost, 0, returned, 0, remote, 0, 0),
       window_ttl(ends)
   end
+  -- What others counted under the next id already must live as long as that.
+  local lasts = remote_next > 0 and fixed_start(window, anchor, id + 2) - now or ends
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
-    window_ttl(ends + SLACK_US), dirty == 0
+    window_ttl(lasts + SLACK_US), dirty == 0
 end
 
 -- before x (ticks - elapsed) / ticks + taken + cost <= limit. The window has `ticks` steps of `tick` microseconds.
@@ -227,5 +229,5 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   end
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
-    window_ttl(ends + ticks * tick + SLACK_US), dirty == 0
+    window_ttl(ends + (remote_next > 0 and 2 or 1) * ticks * tick + SLACK_US), dirty == 0
 end
