@@ -108,14 +108,21 @@ class Load:
                 self.seen.append(Seen(region, key, asked_at, answered_at, item["allowed"], item["degraded"], ends_at))
 
     async def _look(self, places: Iterable[tuple[str, int]]) -> None:
+        """Between two looks an age may have grown for as long: a busy machine looks seldom."""
+        last: dict[tuple[str, int, str], tuple[float, float]] = {}
         while not self._stopping.is_set():
             for region, node in places:
+                begun = time.monotonic()
                 try:
                     peers = (await self._regions.status(region, node=node))["peers"]
                 except httpx.HTTPError:
                     continue
-                ages = [peer["staleness_s"] or 0.0 for peer in peers.values() if not peer["silent"]]
-                self.sigma_s = max(self.sigma_s, *ages, 0.0)
+                now = time.monotonic()
+                for peer, told in peers.items():
+                    age_s, at = last.pop((region, node, peer), (0.0, now))
+                    self.sigma_s = max(self.sigma_s, age_s + now - at)
+                    if not told["silent"]:
+                        last[(region, node, peer)] = (told["staleness_s"] or 0.0, begun)
             await asyncio.sleep(LOOK_EVERY_S)
 
 
