@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,19 +12,21 @@ import pytest
 from contract.config import Client, Endpoint, Gateway, Plan
 from contract.credentials import secret_sha256
 from data_plane.node import Node
+from tests.gateways.test_forged import FORGED_ADDRESSES, FORGED_METHODS, FORGED_URIS, QUERIES, TOLD_BY_GATEWAYS
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clients" / "express"
 PATIENCE_S = 100
 FEW = ("hourly", 3)
-CLIENTS = [Client(client=f"c{nth}", plan="few") for nth in range(200)]
+CLIENTS = [Client(client=f"c{nth}", plan="few") for nth in range(500)]
 CONFIG = [
     Plan(plan="few", limits=(rule(1, *FEW),)),
     Plan(plan="many", limits=(rule(2, "hourly", 1_000_000),)),
     Plan(plan="tenants", limits=(rule(3, "by-tenant", 1, scope="attribute:tenant"),)),
     Plan(plan="anonymous", limits=(rule(4, "per-ip", 2, scope="ip"),)),
     Endpoint(endpoint="export", method="POST", path="/api/exports", cost=2),
+    Endpoint(endpoint="health", method="GET", path="/health", exempt=True),
     Gateway(gateway="express", sha256=secret_sha256(GATEWAY_TOKEN)),
     *CLIENTS,
     *(key_of(one.client, f"tg_{one.client}") for one in CLIENTS),
@@ -34,6 +37,11 @@ CONFIG = [
     Client(client="gone", plan="few", status="suspended"),
     key_of("gone", "tg_gone"),
 ]
+
+FORGED = {
+    "addresses": FORGED_ADDRESSES, "uris": FORGED_URIS, "methods": FORGED_METHODS, "queries": QUERIES,
+    "told": TOLD_BY_GATEWAYS,
+}  # fmt: skip
 
 
 def program(name: str) -> str:
@@ -82,9 +90,11 @@ async def test_the_express_middleware(tmp_path: Path, valkey_url: str) -> None:
             settings = settings_for(tmp_path / "snapshot", valkey_url, trust=trust, node=trust)
             urls[trust] = await running.enter_async_context(serving(Node(settings)))
         code, output = await run(
-            node_program, "--test", "--test-reporter=tap", "test/express.test.js", "test/faults.test.js",
+            node_program, "--test", "--test-timeout=40000", "--test-reporter=tap",
+            "test/express.test.js", "test/faults.test.js", "test/forged.test.js",
             env={
                 "TIDEGATE_URL": urls["network"], "TIDEGATE_STRICT_URL": urls["token"], "TIDEGATE_TOKEN": GATEWAY_TOKEN,
+                "TIDEGATE_FORGED": json.dumps(FORGED),
             },
         )  # fmt: skip
     assert code == 0, output[-6_000:]

@@ -1,14 +1,18 @@
 'use strict';
 
+const { parse } = require('node:url');
+
 const MAX_KEY_LENGTH = 256;
 const MAX_PATH_LENGTH = 8192;
+const ODD = /[\t\n\f\r #\u00a0\ufeff]/;
 
 /** Who asks cannot be told: refused, whatever the limits. */
 class RefusedError extends Error {
-  /** @param {string} error @param {string} message */
-  constructor(error, message) {
+  /** @param {string} error @param {string} message @param {401 | 403} status */
+  constructor(error, message, status = 401) {
     super(message);
     this.error = error;
+    this.status = status;
   }
 }
 
@@ -50,16 +54,29 @@ function addressOf(request) {
 }
 
 /**
- * The path as the end client sent it, without the query, wherever the middleware is mounted.
+ * The path by which Express routes, as the end client sent it, without the query, wherever the middleware is mounted.
+ *
+ * Express (parseurl) takes plain targets as they are, and all others (`http://host/path`, with a fragment, with odd spaces) as
+ * `url.parse` reads them, which among other things turns backslashes into slashes: so must we, or an endpoint is served as one
+ * and counted as another.
  *
  * @param {import('node:http').IncomingMessage & { originalUrl?: string }} request
  * @returns {string}
  */
 function pathOf(request) {
-  const target = request.originalUrl ?? request.url ?? '/';
-  const end = target.indexOf('?');
-  const path = (end < 0 ? target : target.slice(0, end)).slice(0, MAX_PATH_LENGTH);
-  return path || '/';
+  const target = request.originalUrl || request.url || '/';
+  let path;
+  if (target.startsWith('/') && !ODD.test(target)) {
+    const end = target.indexOf('?');
+    path = end < 0 ? target : target.slice(0, end);
+  } else {
+    try {
+      path = parse(target).pathname;
+    } catch {
+      throw new RefusedError('malformed_request', 'the request target cannot be read', 403);
+    }
+  }
+  return (path || '/').slice(0, MAX_PATH_LENGTH);
 }
 
 module.exports = { RefusedError, keyOf, addressOf, pathOf };

@@ -10,6 +10,9 @@ const { Nodes } = require('./nodes.js');
  */
 
 const BATCHES_IN_FLIGHT = 2;
+// A connection must be made in this part of a check's time, so that there is time for the next node.
+const CONNECT_SHARE = 1 / 2;
+const MOST_CONNECT_MS = 1_000;
 // A node takes 1 MiB; beyond it the whole batch would be refused, and one end client's long path would speak for others.
 const MOST_BODY_BYTES = 512 * 1024;
 
@@ -49,7 +52,12 @@ class Limiter {
     if (failPolicy !== 'open' && failPolicy !== 'closed') throw new TypeError("failPolicy: 'open' or 'closed'");
     if (!(Number.isInteger(maxBatch) && maxBatch >= 1 && maxBatch <= 1000)) throw new TypeError('maxBatch: from 1 to 1000');
     // Given up connections close a moment later, so there may be more sockets than batches.
-    this._nodes = new Nodes(urls, { token, tls, maxSockets: 4 * BATCHES_IN_FLIGHT });
+    this._nodes = new Nodes(urls, {
+      token,
+      tls,
+      maxSockets: 4 * BATCHES_IN_FLIGHT,
+      connectMs: Math.min(MOST_CONNECT_MS, timeoutMs * CONNECT_SHARE),
+    });
     this._timeoutMs = timeoutMs;
     this._failPolicy = failPolicy;
     this._maxBatch = maxBatch;

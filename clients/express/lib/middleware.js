@@ -35,7 +35,7 @@ function rateLimit(options) {
       const check = identify(request, response);
       ask(check instanceof Promise ? await check : check);
     } catch (error) {
-      if (error instanceof RefusedError) finish(refusal(401, error.error, error.message));
+      if (error instanceof RefusedError) finish(refusal(error.status, error.error, error.message));
       else next(error);
     }
 

@@ -16,9 +16,9 @@ class NotSentError extends Error {}
 class Node {
   /**
    * @param {string} url
-   * @param {{ token?: string, tls?: import('node:https').AgentOptions, maxSockets: number }} options
+   * @param {{ token?: string, tls?: import('node:https').AgentOptions, maxSockets: number, connectMs: number }} options
    */
-  constructor(url, { token, tls, maxSockets }) {
+  constructor(url, { token, tls, maxSockets, connectMs }) {
     const at = new URL(url);
     if (at.protocol !== 'http:' && at.protocol !== 'https:') throw new TypeError(`url: ${url} is not http(s)://host:port`);
     const secure = at.protocol === 'https:';
@@ -33,8 +33,11 @@ class Node {
       method: 'POST',
     };
     this._headers = { 'content-type': 'application/json', ...(token === undefined ? {} : { 'x-tidegate-token': token }) };
+    this._secure = secure;
+    this._connectMs = connectMs;
     this._restMs = 0;
     this._restsUntil = 0;
+    this._failedAt = -Infinity;
   }
 
   /** @param {number} nowMs */
@@ -42,9 +45,14 @@ class Node {
     return nowMs < this._restsUntil;
   }
 
-  /** It failed: leave it alone for a while, longer each time. @param {number} nowMs */
-  failed(nowMs) {
-    if (this.rests(nowMs)) return; // what failed together counts once
+  /**
+   * It failed: leave it alone for a while, longer each time. What was asked before it last failed says nothing new.
+   *
+   * @param {number} askedMs @param {number} nowMs
+   */
+  failed(askedMs, nowMs) {
+    if (askedMs <= this._failedAt) return;
+    this._failedAt = nowMs;
     this._restMs = Math.min(LONGEST_REST_MS, this._restMs * 2 || FIRST_REST_MS);
     this._restsUntil = nowMs + this._restMs;
   }
@@ -73,8 +81,18 @@ class Node {
     const headers = { ...this._headers, 'content-length': Buffer.byteLength(body) };
     const request = this._request({ ...this._options, headers });
     request.on('socket', (socket) => {
-      if (!socket.connecting) sent = true;
-      else socket.once('secureConnect', () => (sent = true)).once('connect', () => (sent = true));
+      if (!socket.connecting) {
+        sent = true;
+        return;
+      }
+      // Over TLS nothing leaves before the handshake is done.
+      const giveUp = () => sent || request.destroy(new Error('no connection in time'));
+      // Looked at after what the network has brought meanwhile: it may be this process that was late.
+      const late = setTimeout(() => setImmediate(giveUp), this._connectMs);
+      socket.once('close', () => clearTimeout(late)).once(this._secure ? 'secureConnect' : 'connect', () => {
+        clearTimeout(late);
+        sent = true;
+      });
     });
     request.on('error', (error) => tell(sent ? error : new NotSentError(error.message)));
     request.on('response', (response) => {
@@ -115,7 +133,7 @@ class Node {
 class Nodes {
   /**
    * @param {string[]} urls
-   * @param {{ token?: string, tls?: import('node:https').AgentOptions, maxSockets: number }} options
+   * @param {{ token?: string, tls?: import('node:https').AgentOptions, maxSockets: number, connectMs: number }} options
    */
   constructor(urls, options) {
     this._nodes = urls.map((url) => new Node(url, options));
@@ -145,9 +163,10 @@ class Nodes {
     const attempt = () => {
       const node = awake.shift();
       if (node === undefined) return done(new Error('no node can be reached'));
+      const askedMs = Date.now();
       giveUp = node.post(body, (error, answer) => {
         if (error === undefined) node.answered();
-        else node.failed(Date.now());
+        else node.failed(askedMs, Date.now());
         if (error instanceof NotSentError && !givenUp) attempt();
         else done(error, answer);
       });

@@ -7,9 +7,10 @@ const { join } = require('node:path');
 const { promisify } = require('node:util');
 const { after, describe, test } = require('node:test');
 const { Limiter, rateLimit } = require('../index.js');
+const { Nodes } = require('../lib/nodes.js');
 const { get, serve, serveRaw } = require('./serving.js');
 
-const TIMEOUT_MS = 150;
+const TIMEOUT_MS = 300;
 const SLACK_MS = 250;
 const open = [];
 after(async () => {
@@ -180,6 +181,23 @@ describe('batches', () => {
     while (node.sockets.size > 0 && performance.now() < until) await new Promise(setImmediate);
     assert.equal(node.sockets.size, 0);
     assert.deepEqual([limiter._queue.length, limiter._inFlight], [0, 0]);
+  });
+
+  test('does not finish the handshake of TLS leaves the work to the next one: nothing was sent', async () => {
+    const sound = await broken((socket) => socket.write(answer(JSON.stringify({ decisions: [DECISION] }))));
+    for (const onHello of [(socket) => socket.destroy(), () => {}]) {
+      let hellos = 0;
+      const halting = await broken((socket) => (hellos++, onHello(socket)));
+      const limiter = limiterOf([halting.replace('http:', 'https:'), sound], { timeoutMs: 3_000 });
+      assert.deepEqual([(await limiter.check({})).source, hellos], ['node', 1]);
+    }
+  });
+
+  test('fails several at once rests once for that', async () => {
+    const nodes = new Nodes([await broken((socket) => socket.destroy())], { maxSockets: 8, connectMs: 1_000 });
+    open.push(() => nodes.close());
+    await Promise.all(Array.from({ length: 8 }, () => new Promise((done) => nodes.post('{}', done))));
+    assert.equal(nodes._nodes[0]._restMs, 100);
   });
 
   test('a callback that throws costs the others nothing', async () => {
