@@ -40,7 +40,7 @@ MAX_KNOWN = 100_000
 MAX_HAND_BACK = 10 * MAX_CELLS
 """Cells that wait to be handed back to one peer: then the sweep that finds them waits."""
 CATCH_UP_US = 1_000_000
-SWEEP_EVERY_S = 300.0
+SWEEP_EVERY_S = DEFAULT_TIMING.sweep_us / 1e6
 """Anti-entropy: at least this often everything is told again, slowly."""
 
 

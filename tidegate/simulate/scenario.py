@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from contract.limits import Algorithm, LimitRule, Mode
+from data_plane.domain.regions.rules import DEFAULT_TIMING
 
 FaultKind = Literal[
     "cut",  # `groups` of regions hear only their own; with `one_way`, the first group does not hear the second
@@ -104,7 +105,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nodes: int = 2
     seed: int = 1
     epoch_s: float = 600.0
-    sweep_s: float = 30.0
+    sweep_s: float = DEFAULT_TIMING.sweep_us / 1e6
     clocks: dict[str, float] = {}
     evicting: tuple[str, ...] = ()
     demand: tuple[Demand, ...] = ()

@@ -117,7 +117,8 @@ class Timing:
     """News that does not matter much is told within this time."""
     stale_after_us: int = 2_000_000
     heartbeat_us: int = 500_000
-    sweep_us: int = 30_000_000
+    sweep_us: int = 300_000_000
+    """At least this often all counts are told again: no promise rests on it."""
     epoch_floor_us: int = 600_000_000
     """Loans of bucket capacity last to the end of an epoch of at least this length."""
 
