@@ -87,7 +87,9 @@ async def get_manual_factor(backend: Name, session: Reading) -> Response:
 
 @router.put("/backends/{backend}/factor", response_model=ManualFactorView)
 async def put_manual_factor(backend: Name, body: ManualFactorReplace, change: Changing) -> Response:
-    """Override what load says, in every region, until `expires_at`: 1 lifts all cuts, 0.5 admits half."""
+    """Override what load says, in every region, until `expires_at`: 1 lifts all cuts, 0.5 admits half. 409
+    on a backend without an adaptive policy, where no factor is applied.
+    """
     async with change.begin() as write:
         row = await _backends.row(write.session, backend)
         view = factors.set_manual(write, row, body, change.preconditions, datetime.now(UTC))

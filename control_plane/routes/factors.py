@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.load import BackendLoad
-from control_plane.errors import NotFoundError
+from control_plane.errors import ConflictError, NotFoundError
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes import repository
 from control_plane.routes.models import BackendLoadRow, BackendRow
@@ -42,9 +42,14 @@ def require_manual(row: BackendRow, now: datetime) -> ManualFactorView:
 def set_manual(
     write: ConfigWrite, row: BackendRow, body: ManualFactorReplace, preconditions: Preconditions, now: datetime
 ) -> ManualFactorView:
-    """Put an operator's factor in force."""
+    """Put an operator's factor in force. Raises :class:`ConflictError` where nothing would follow it."""
     before = manual_of(row, now)
     preconditions.check(before)
+    if row.adaptive is None:
+        raise ConflictError(
+            f"The backend {row.backend} is under no adaptive policy, and without one nodes apply no factor: "
+            "name one in the backend's `adaptive` first."
+        )
     row.manual_factor, row.manual_expires_at, row.manual_reason = body.factor, body.expires_at, body.reason
     write.publish(to_document(row))
     view = ManualFactorView(factor=body.factor, expires_at=body.expires_at, reason=body.reason)

@@ -41,10 +41,12 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
         )
 
     async def save(self, write: ConfigWrite, name: str, body: BackendFields, current: BackendRow | None) -> BackendRow:
-        """Make or change a backend; a manual factor stays as it is."""
+        """Make or change a backend; a manual factor stays as it is, and goes with the policy that applied it."""
         errors = await unknown_policy(write.session, body.adaptive)
         row = current or BackendRow(backend=name)
         row.adaptive = body.adaptive
+        if row.adaptive is None:
+            row.manual_factor = row.manual_expires_at = row.manual_reason = None
         row.pulls = [pull.model_dump() for pull in body.pulls]
         _set_capacity(row, body)
         if body.capacity is not None and row.capacity_rule_id is None:

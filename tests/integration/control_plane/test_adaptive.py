@@ -127,7 +127,9 @@ async def test_a_rotated_credential_overlaps(served: RunningControlPlane) -> Non
 
 async def test_a_manual_factor_is_set_shown_and_ended(served: RunningControlPlane) -> None:
     async with served.node().following() as node:
-        made = await served.admin.put("/v1/backends/users", json={})
+        (await served.admin.put("/v1/adaptive-policies/protect", json={})).raise_for_status()
+        under = {"adaptive": "protect"}
+        made = await served.admin.put("/v1/backends/users", json=under)
         tag = made.headers["etag"]
         url = "/v1/backends/users/factor"
         assert (await served.admin.get(url)).status_code == 404
@@ -140,10 +142,26 @@ async def test_a_manual_factor_is_set_shown_and_ended(served: RunningControlPlan
         read = await served.admin.get("/v1/backends/users")
         assert read.json()["manual"]["reason"] == "disk is full"
         assert read.headers["etag"] == tag, "runtime state holds up no writer"
-        unchanged = await served.admin.put("/v1/backends/users", json={}, headers={"If-Match": tag})
+        unchanged = await served.admin.put("/v1/backends/users", json=under, headers={"If-Match": tag})
         assert unchanged.json()["manual"]["factor"] == 0.5, "a write of the backend leaves it"
         ended = await served.admin.delete(url)
         await node.until(int(ended.headers["x-tidegate-revision"]))
+        assert "manual" not in node.document("backend", "users")
+
+
+async def test_no_factor_without_a_policy_that_applies_it(served: RunningControlPlane) -> None:
+    url, factor = "/v1/backends/users/factor", {"factor": 0.5, "expires_at": IN_FUTURE}
+    async with served.node().following() as node:
+        (await served.admin.put("/v1/backends/users", json={})).raise_for_status()
+        refused = await served.admin.put(url, json=factor)
+        assert (refused.status_code, refused.headers["content-type"]) == (409, "application/problem+json")
+        assert "no adaptive policy" in refused.json()["detail"]
+        (await served.admin.put("/v1/adaptive-policies/protect", json={})).raise_for_status()
+        (await served.admin.put("/v1/backends/users", json={"adaptive": "protect"})).raise_for_status()
+        (await served.admin.put(url, json=factor)).raise_for_status()
+        alone = await served.admin.put("/v1/backends/users", json={})
+        assert alone.json()["manual"] is None, "it goes with its policy"
+        await node.until(int(alone.headers["x-tidegate-revision"]))
         assert "manual" not in node.document("backend", "users")
 
 
