@@ -1,5 +1,7 @@
 """``/v1/adaptive-policies``."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
@@ -10,16 +12,18 @@ from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/adaptive-policies", tags=["adaptive limits"], dependencies=[Depends(by_method)])
 _policies = AdaptivePolicies()
 
 
 @router.get("")
-async def list_adaptive_policies(session: Reading, page: PageQuery) -> Listing[PolicyView]:
+async def list_adaptive_policies(
+    session: Reading, page: Annotated[Page, sorted_by("policy")], prefix: Prefix = None
+) -> Listing[PolicyView]:
     """Adaptive policies by name."""
-    return await _policies.list_page(session, page)
+    return await _policies.list_page(session, page, prefix=prefix)
 
 
 @router.post("", status_code=201, response_model=PolicyView)

@@ -1,27 +1,53 @@
 """``/v1/blocks``: who is refused at once, everywhere."""
 
 import secrets
+from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
+from sqlalchemy import cast
+from sqlalchemy.dialects.postgresql import INET
 
+from contract.blocks import ReasonClass
 from control_plane.access.principals import by_method
-from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView
-from control_plane.blocks.service import Blocks
+from control_plane.blocks.models import BlockRow
+from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView, KeyId
+from control_plane.blocks.service import Blocks, network_at
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Creating
-from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.storage import equal
+from control_plane.web.fields import ClientName, Name
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/blocks", tags=["blocks"], dependencies=[Depends(by_method)])
 _blocks = Blocks()
 
 
 @router.get("")
-async def list_blocks(session: Reading, page: PageQuery) -> Listing[BlockView]:
-    """Blocks by name."""
-    return await _blocks.list_page(session, page)
+async def list_blocks(
+    session: Reading,
+    page: Annotated[Page, sorted_by("block", "created_at", "expires_at")],
+    prefix: Prefix = None,
+    client: ClientName | None = None,
+    key_id: KeyId | None = None,
+    ip: Annotated[
+        str | None,
+        Query(min_length=2, max_length=64, description="an address or a CIDR block: blocks of networks that hold it"),
+    ] = None,
+    endpoint: Name | None = None,
+    reason_class: ReasonClass | None = None,
+) -> Listing[BlockView]:
+    """Blocks, all or those of a client, a key, an address, an endpoint or a class of reasons."""
+    where = equal(
+        (BlockRow.client, client),
+        (BlockRow.key_id, key_id),
+        (BlockRow.endpoint, endpoint),
+        (BlockRow.reason_class, reason_class),
+    )
+    if ip is not None:
+        where.append(cast(BlockRow.network, INET).op(">>=", is_comparison=True)(cast(network_at(ip), INET)))
+    return await _blocks.list_page(session, page, prefix=prefix, where=where)
 
 
 @router.post("", status_code=201, response_model=BlockView)

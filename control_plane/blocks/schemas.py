@@ -8,6 +8,8 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from contract.blocks import ReasonClass
 from control_plane.web.fields import Body, ClientName, Expiry, Name, Text, View
 
+KeyId = Annotated[str, StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
+
 
 class BlockFields(Body):
     """Whom to refuse: exactly one of `client`, `key_id`, `ip` and `endpoint`."""
@@ -15,7 +17,7 @@ class BlockFields(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"block": "scraper", "ip": "203.0.113.0/24"}]})
 
     client: ClientName | None = None
-    key_id: Annotated[str, StringConstraints(pattern=r"^key_[0-9a-f]{16}$")] | None = None
+    key_id: KeyId | None = None
     ip: Annotated[str, StringConstraints(min_length=2, max_length=64), Field(examples=["203.0.113.0/24"])] | None = None
     """An address or a CIDR block, IPv4 or IPv6."""
     endpoint: Name | None = None

@@ -23,7 +23,9 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
     """Blocks by name."""
 
     noun = "block"
-    rows = NamedRows(BlockRow, BlockRow.block)
+    rows = NamedRows(
+        BlockRow, BlockRow.block, sortable={"created_at": BlockRow.created_at, "expires_at": BlockRow.expires_at}
+    )
 
     def name_of(self, row: BlockRow) -> str:
         """The block's name."""
@@ -45,7 +47,7 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
 
     async def save(self, write: ConfigWrite, name: str, body: BlockFields, current: BlockRow | None) -> BlockRow:
         """Make or change a block. What it names must exist: a slip of the pen would block nobody."""
-        network = _network(body.ip)
+        network = network_at(body.ip)
         wrong = await _missing(write.session, body)
         if wrong:
             raise InvalidError(wrong)
@@ -87,7 +89,8 @@ async def forget_expired(write: ConfigWrite) -> int:
     return len(names)
 
 
-def _network(ip: str | None) -> str | None:
+def network_at(ip: str | None) -> str | None:
+    """The network in canonical form. Raises :class:`InvalidError`, which names the field ``ip``."""
     if ip is None:
         return None
     try:

@@ -22,7 +22,7 @@ from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Name, Text
-from control_plane.web.pages import Listing, Page, PageQuery, Prefix, sorted_by
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/clients", tags=["clients"], dependencies=[Depends(by_method)])
 _clients = Clients()
@@ -82,9 +82,14 @@ async def reset_client(client: ClientName, body: ResetRequest, change: Changing)
 
 
 @router.get("/{client}/overrides")
-async def list_overrides(client: ClientName, session: Reading, page: PageQuery) -> Listing[OverrideView]:
+async def list_overrides(
+    client: ClientName,
+    session: Reading,
+    page: Annotated[Page, sorted_by("limit", "expires_at")],
+    prefix: Prefix = None,
+) -> Listing[OverrideView]:
     """A client's overrides by limit."""
-    return await Overrides(await _clients.row(session, client)).list_page(session, page)
+    return await Overrides(await _clients.row(session, client)).list_page(session, page, prefix=prefix)
 
 
 @router.get("/{client}/overrides/{limit}", response_model=OverrideView)

@@ -41,7 +41,12 @@ def keys_by_prefix(prefix: str) -> NamedRows[KeyRow]:
 
 def overrides_of(client: str) -> NamedRows[OverrideRow]:
     """The overrides of one client."""
-    return NamedRows(OverrideRow, OverrideRow.limit_name, OverrideRow.client == client)
+    return NamedRows(
+        OverrideRow,
+        OverrideRow.limit_name,
+        OverrideRow.client == client,
+        sortable={"expires_at": OverrideRow.expires_at},
+    )
 
 
 async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:

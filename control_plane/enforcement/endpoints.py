@@ -1,5 +1,7 @@
 """``/v1/enforcement``: the switch at 3 a.m."""
 
+from typing import Annotated, Literal
+
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -7,23 +9,30 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contract.blocks import EVERY_LIMIT
 from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
+from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
 from control_plane.enforcement.service import Switches
 from control_plane.errors import NotFoundError
 from control_plane.limits.repository import rows_of
 from control_plane.reading import Reading, shown
 from control_plane.rollout.changes import Change, Changing
+from control_plane.storage import equal
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/enforcement", tags=["enforcement"], dependencies=[Depends(by_method)])
 _switches = Switches()
 
 
 @router.get("")
-async def list_switches(session: Reading, page: PageQuery) -> Listing[SwitchView]:
+async def list_switches(
+    session: Reading,
+    page: Annotated[Page, sorted_by("target", "set_at", "expires_at")],
+    prefix: Prefix = None,
+    mode: Literal["enforce", "shadow"] | None = None,
+) -> Listing[SwitchView]:
     """Every switch that is turned; with none, each limit does what its `shadow` says."""
-    return await _switches.list_page(session, page)
+    return await _switches.list_page(session, page, prefix=prefix, where=equal((SwitchRow.mode, mode)))
 
 
 @router.put("", response_model=SwitchView, responses={201: {"model": SwitchView}})

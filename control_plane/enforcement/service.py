@@ -17,7 +17,9 @@ class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
     """Switches by their target."""
 
     noun = "switch"
-    rows = NamedRows(SwitchRow, SwitchRow.target)
+    rows = NamedRows(
+        SwitchRow, SwitchRow.target, sortable={"set_at": SwitchRow.set_at, "expires_at": SwitchRow.expires_at}
+    )
 
     def name_of(self, row: SwitchRow) -> str:
         """The switch's target."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.limits.models import LimitRow, LimitShare
@@ -34,11 +34,13 @@ def quota_key(row: LimitRow) -> str:
     return f"{row.plan or '_'}/{row.name}"
 
 
-async def split_limits(session: AsyncSession, page: Page) -> Sequence[LimitRow]:
+async def split_limits(
+    session: AsyncSession, page: Page, where: Sequence[ColumnElement[bool]] = ()
+) -> Sequence[LimitRow]:
     """Limits that are split over regions, by mode or by explicit shares, ordered by ``quota_key``."""
     key = func.coalesce(LimitRow.plan, "_") + "/" + LimitRow.name
     has_shares = select(LimitShare.limit_id).where(LimitShare.limit_id == LimitRow.id).exists()
-    query = select(LimitRow).where(or_(LimitRow.mode.in_(SPLIT_MODES), has_shares, LimitRow.auto_shares))
+    query = select(LimitRow).where(or_(LimitRow.mode.in_(SPLIT_MODES), has_shares, LimitRow.auto_shares), *where)
     if page.after is not None:
         query = query.where(key > page.after)
     return (await session.scalars(query.order_by(key).limit(page.limit + 1))).all()

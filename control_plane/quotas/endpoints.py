@@ -2,15 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
+from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
+from control_plane.limits.models import LimitRow
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
 from control_plane.reading import Reading, shown
 from control_plane.rollout.changes import Changing
 from control_plane.rollout.writer import ConfigWrite
+from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 
@@ -19,9 +22,20 @@ PlanOrNone = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,64}$", description="a 
 
 
 @router.get("")
-async def list_quotas(session: Reading, request: Request, page: PageQuery) -> Listing[QuotaView]:
-    """Limits that are split over regions, by plan and name."""
-    return await service.list_page(session, page, request.state.settings.heartbeat_s)
+async def list_quotas(
+    session: Reading,
+    request: Request,
+    page: PageQuery,
+    plan: Annotated[
+        str | None, Query(pattern=r"^[a-z0-9._-]{1,64}$", description="a plan, or `_` for limits outside plans")
+    ] = None,
+    auto: Annotated[bool | None, Query(description="whether demand decides the shares")] = None,
+) -> Listing[QuotaView]:
+    """Limits that are split over regions, by plan and name; all, or those of a plan."""
+    where = equal((LimitRow.auto_shares, auto))
+    if plan is not None:
+        where.append(LimitRow.plan.is_(None) if plan == OUTSIDE_PLANS else LimitRow.plan == plan)
+    return await service.list_page(session, page, request.state.settings.heartbeat_s, where)
 
 
 @router.get("/{plan}/{limit}", response_model=QuotaView)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal, cast
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import Mode
@@ -43,9 +44,11 @@ async def get(session: AsyncSession, plan: str, limit: str, heartbeat_s: float) 
     return (await _views(session, [row], heartbeat_s))[row.rule_id]
 
 
-async def list_page(session: AsyncSession, page: Page, heartbeat_s: float) -> Listing[QuotaView]:
-    """The quotas of every limit that is split over regions."""
-    rows = await limits.split_limits(session, page)
+async def list_page(
+    session: AsyncSession, page: Page, heartbeat_s: float, where: Sequence[ColumnElement[bool]]
+) -> Listing[QuotaView]:
+    """The quotas of every limit that is split over regions and for which ``where`` holds."""
+    rows = await limits.split_limits(session, page, where)
     views = await _views(session, rows, heartbeat_s)
     return listing(rows, page, limits.quota_key, lambda row: views[row.rule_id])
 

@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import UTC, datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
@@ -9,6 +10,7 @@ from fastapi.responses import Response
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import by_method
 from control_plane.reading import Reading, shown
+from control_plane.reporters.models import ReporterBackend, ReporterRow
 from control_plane.reporters.schemas import (
     ReporterCreate,
     ReporterCreated,
@@ -20,16 +22,22 @@ from control_plane.reporters.service import Reporters
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/reporters", tags=["adaptive limits"], dependencies=[Depends(by_method)])
 _reporters = Reporters()
 
 
 @router.get("")
-async def list_reporters(session: Reading, page: PageQuery) -> Listing[ReporterView]:
-    """Reporters by name."""
-    return await _reporters.list_page(session, page)
+async def list_reporters(
+    session: Reading,
+    page: Annotated[Page, sorted_by("reporter", "created_at")],
+    prefix: Prefix = None,
+    backend: Name | None = None,
+) -> Listing[ReporterView]:
+    """Reporters, all or those that speak for a backend."""
+    where = [] if backend is None else [ReporterRow.backends.any(ReporterBackend.backend == backend)]
+    return await _reporters.list_page(session, page, prefix=prefix, where=where)
 
 
 @router.post("", status_code=201, response_model=ReporterCreated)

@@ -21,7 +21,7 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
     """Who reports load. A reporter is made by ``issue``, since its credential is shown once."""
 
     noun = "reporter"
-    rows = NamedRows(ReporterRow, ReporterRow.reporter)
+    rows = NamedRows(ReporterRow, ReporterRow.reporter, sortable={"created_at": ReporterRow.created_at})
 
     def name_of(self, row: ReporterRow) -> str:
         """The reporter's name."""

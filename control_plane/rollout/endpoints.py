@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
+from sqlalchemy import not_
 
 from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
@@ -20,6 +21,8 @@ from control_plane.rollout.schemas import (
     RevisionDiff,
     RevisionView,
 )
+from control_plane.storage import equal
+from control_plane.web.fields import Instant, Name
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
 
 router = APIRouter(prefix="/v1", tags=["roll-out"], dependencies=[Depends(by_method)])
@@ -29,9 +32,20 @@ Number = Annotated[int, Path(ge=1, le=2**62)]
 
 
 @router.get("/revisions")
-async def list_revisions(session: Reading, page: PageQuery) -> Listing[RevisionView]:
-    """The history, newest first."""
-    rows = await repository.revisions_before(session, _number_after(page), page.limit + 1)
+async def list_revisions(
+    session: Reading,
+    page: PageQuery,
+    author: Annotated[str | None, Query(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")] = None,
+    since: Annotated[Instant | None, Query(description="not before this instant")] = None,
+    until: Annotated[Instant | None, Query(description="before this instant")] = None,
+) -> Listing[RevisionView]:
+    """The history, newest first: all of it, or what one author did, or of a time."""
+    where = equal((Revision.author, author))
+    if since is not None:
+        where.append(Revision.created_at >= since)
+    if until is not None:
+        where.append(Revision.created_at < until)
+    rows = await repository.revisions_before(session, _number_after(page), page.limit + 1, where)
     return listing(rows, page, lambda row: str(row.number), RevisionView.of)
 
 
@@ -77,14 +91,20 @@ async def get_revision_diff(
 
 
 @router.get("/nodes")
-async def list_nodes(session: Reading, request: Request, page: PageQuery) -> Listing[NodeView]:
-    """Every node that ever opened a stream, by region and name."""
+async def list_nodes(
+    session: Reading, request: Request, page: PageQuery, region: Name | None = None, connected: bool | None = None
+) -> Listing[NodeView]:
+    """Every node that ever opened a stream, by region and name; those of a region, or with an open stream or none."""
     head = await repository.head(session)
     after = None
     if page.after is not None:
-        region, _, node = page.after.partition("\n")
-        after = (region, node)
-    rows = await nodes.page(session, request.state.settings.heartbeat_s, after, page.limit + 1)
+        after_region, _, node = page.after.partition("\n")
+        after = (after_region, node)
+    heartbeat_s = request.state.settings.heartbeat_s
+    where = equal((Node.region, region))
+    if connected is not None:
+        where.append(nodes.is_connected(heartbeat_s) if connected else not_(nodes.is_connected(heartbeat_s)))
+    rows = await nodes.page(session, heartbeat_s, after, page.limit + 1, where)
     return listing(
         rows,
         page,

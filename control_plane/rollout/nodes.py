@@ -190,10 +190,14 @@ async def behind(session: AsyncSession, revision: int, heartbeat_s: float) -> in
 
 
 async def page(
-    session: AsyncSession, heartbeat_s: float, after: tuple[str, str] | None, count: int
+    session: AsyncSession,
+    heartbeat_s: float,
+    after: tuple[str, str] | None,
+    count: int,
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> Sequence[tuple[Node, bool]]:
-    """Nodes by region and name, each with whether it is connected."""
-    query = select(Node, is_connected(heartbeat_s)).order_by(Node.region, Node.node).limit(count)
+    """Nodes by region and name for which ``where`` holds, each with whether it is connected."""
+    query = select(Node, is_connected(heartbeat_s)).where(*where).order_by(Node.region, Node.node).limit(count)
     if after is not None:
         query = query.where(tuple_(Node.region, Node.node) > tuple_(*after))
     return [(node, connected) for node, connected in await session.execute(query)]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import Row, func, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Row, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -197,9 +197,11 @@ async def changes_between(
     ]
 
 
-async def revisions_before(session: AsyncSession, before: int | None, count: int) -> Sequence[Revision]:
-    """The newest ``count`` revisions, below ``before`` if given."""
-    query = select(Revision).order_by(Revision.number.desc()).limit(count)
+async def revisions_before(
+    session: AsyncSession, before: int | None, count: int, where: Sequence[ColumnElement[bool]] = ()
+) -> Sequence[Revision]:
+    """The newest ``count`` revisions for which ``where`` holds, below ``before`` if given."""
+    query = select(Revision).where(*where).order_by(Revision.number.desc()).limit(count)
     if before is not None:
         query = query.where(Revision.number < before)
     return (await session.scalars(query)).all()

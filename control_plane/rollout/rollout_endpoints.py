@@ -12,7 +12,15 @@ from control_plane.reading import Reading, shown
 from control_plane.rollout import rollouts
 from control_plane.rollout.changes import Changing
 from control_plane.rollout.engine import RolloutEngine
-from control_plane.rollout.rollout_schemas import RolloutPolicyBody, RolloutPolicyView, RolloutReason, RolloutView
+from control_plane.rollout.models import RolloutRow
+from control_plane.rollout.rollout_schemas import (
+    RolloutPolicyBody,
+    RolloutPolicyView,
+    RolloutReason,
+    RolloutView,
+    State,
+)
+from control_plane.storage import equal
 from control_plane.web.pages import Listing, PageQuery, listing
 
 router = APIRouter(prefix="/v1/rollouts", tags=["roll-out"], dependencies=[Depends(by_method)])
@@ -20,14 +28,14 @@ Number = Annotated[int, Path(ge=1, le=2**62, description="the revision that bega
 
 
 @router.get("")
-async def list_rollouts(session: Reading, page: PageQuery) -> Listing[RolloutView]:
-    """Roll-outs, newest first."""
+async def list_rollouts(session: Reading, page: PageQuery, state: State | None = None) -> Listing[RolloutView]:
+    """Roll-outs, newest first: all, or those in a state."""
     after = None
     if page.after is not None:
         if not page.after.isdecimal() or len(page.after) > 18:
             raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")])
         after = int(page.after)
-    rows = await rollouts.before(session, after, page.limit + 1)
+    rows = await rollouts.before(session, after, page.limit + 1, equal((RolloutRow.state, state)))
     return listing(rows, page, lambda row: str(row.number), RolloutView.of)
 
 

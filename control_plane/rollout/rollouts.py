@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -55,9 +55,11 @@ async def note_acked(session: AsyncSession, number: int) -> None:
     await session.execute(statement.values(acked_at=func.now()))
 
 
-async def before(session: AsyncSession, number: int | None, count: int) -> Sequence[RolloutRow]:
-    """The newest roll-outs, below ``number`` if given."""
-    query = select(RolloutRow).order_by(RolloutRow.number.desc()).limit(count)
+async def before(
+    session: AsyncSession, number: int | None, count: int, where: Sequence[ColumnElement[bool]] = ()
+) -> Sequence[RolloutRow]:
+    """The newest roll-outs for which ``where`` holds, below ``number`` if given."""
+    query = select(RolloutRow).where(*where).order_by(RolloutRow.number.desc()).limit(count)
     return (await session.scalars(query if number is None else query.where(RolloutRow.number < number))).all()
 
 

@@ -1,6 +1,7 @@
 """``/v1/usage-webhooks``."""
 
 import secrets
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
@@ -9,6 +10,8 @@ from control_plane.access.principals import by_method
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Creating
+from control_plane.storage import equal
+from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks.schemas import (
     DeliveryView,
     WebhookCreate,
@@ -19,8 +22,8 @@ from control_plane.usage.webhooks.schemas import (
 )
 from control_plane.usage.webhooks.service import Webhooks, deliveries_of, delivery_view
 from control_plane.usage.webhooks.signing import WebhookKeys
-from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, PageQuery, listing
+from control_plane.web.fields import ClientName, Name
+from control_plane.web.pages import Listing, Page, Prefix, listing, sorted_by
 
 router = APIRouter(prefix="/v1/usage-webhooks", tags=["usage"], dependencies=[Depends(by_method)])
 _webhooks = Webhooks()
@@ -31,9 +34,17 @@ def _new_salt() -> str:
 
 
 @router.get("")
-async def list_webhooks(session: Reading, page: PageQuery) -> Listing[WebhookView]:
-    """Webhooks by name."""
-    return await _webhooks.list_page(session, page)
+async def list_webhooks(
+    session: Reading,
+    page: Annotated[Page, sorted_by("webhook", "created_at")],
+    prefix: Prefix = None,
+    plan: Name | None = None,
+    client: ClientName | None = None,
+    enabled: bool | None = None,
+) -> Listing[WebhookView]:
+    """Webhooks, all or those of a plan or a client."""
+    where = equal((UsageWebhookRow.plan, plan), (UsageWebhookRow.client, client), (UsageWebhookRow.enabled, enabled))
+    return await _webhooks.list_page(session, page, prefix=prefix, where=where)
 
 
 @router.post("", status_code=201, response_model=WebhookCreated)
@@ -85,8 +96,18 @@ async def new_webhook_secret(webhook: Name, change: Changing, request: Request) 
 
 
 @router.get("/{webhook}/deliveries")
-async def list_deliveries(webhook: Name, session: Reading, page: PageQuery) -> Listing[DeliveryView]:
-    """What was sent, or is to be sent again, by id."""
+async def list_deliveries(
+    webhook: Name,
+    session: Reading,
+    page: Annotated[Page, sorted_by("alert", "created_at")],
+    client: ClientName | None = None,
+    delivered: bool | None = None,
+) -> Listing[DeliveryView]:
+    """What was sent, or is to be sent again, all or of one client."""
     await _webhooks.row(session, webhook)
-    rows = await deliveries_of(webhook).page(session, page)
-    return listing(rows, page, lambda row: row.alert, delivery_view)
+    where = equal((UsageAlert.client, client))
+    if delivered is not None:
+        where.append(UsageAlert.delivered_at.is_not(None) if delivered else UsageAlert.delivered_at.is_(None))
+    rows = deliveries_of(webhook)
+    found = await rows.page(session, page, where=where)
+    return listing(found, page, lambda row: rows.key(row, page), delivery_view)

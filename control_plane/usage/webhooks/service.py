@@ -18,7 +18,7 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
     """Webhooks by name. ``salt`` is what a new one's key is derived from."""
 
     noun = "usage webhook"
-    rows = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook)
+    rows = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook, sortable={"created_at": UsageWebhookRow.created_at})
 
     def __init__(self, salt: str = "") -> None:
         self._salt = salt
@@ -65,8 +65,10 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
 
 
 def deliveries_of(webhook: str) -> NamedRows[UsageAlert]:
-    """A webhook's messages by id."""
-    return NamedRows(UsageAlert, UsageAlert.alert, UsageAlert.webhook == webhook)
+    """A webhook's messages by id, or by when they were made."""
+    return NamedRows(
+        UsageAlert, UsageAlert.alert, UsageAlert.webhook == webhook, sortable={"created_at": UsageAlert.created_at}
+    )
 
 
 def delivery_view(row: UsageAlert) -> DeliveryView:

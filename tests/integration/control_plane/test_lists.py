@@ -1,0 +1,121 @@
+"""What lists filter by and sort by, beyond what every named resource does."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.control_plane.running import RunningControlPlane
+
+LATE, LATER = "2100-01-01T00:00:00Z", "2101-01-01T00:00:00Z"
+LIMIT = {"limit": 10, "window_s": 1, "mode": "regional"}
+KEY = "key_0123456789abcdef"
+MADE: dict[str, Any] = {
+    "/v1/regions/eu": {},
+    "/v1/adaptive-policies/protect": {},
+    "/v1/adaptive-policies/soft": {},
+    "/v1/backends/users": {},
+    "/v1/backends/reports": {},
+    "/v1/plans/p": {"limits": [LIMIT | {"name": "a"}, LIMIT | {"name": "b"}]},
+    "/v1/plans/q": {"limits": [LIMIT | {"name": "c"}]},
+    "/v1/limits/out": LIMIT | {"scope": "ip"},
+    "/v1/clients/acme": {"plan": "p"},
+    "/v1/clients/acme/overrides/a": {"limit": 5, "expires_at": LATER},
+    "/v1/clients/acme/overrides/b": {"limit": 5, "expires_at": LATE},
+    "/v1/quotas/p/b": {"shares": "auto"},
+    "/v1/blocks/b1": {"ip": "203.0.113.0/24", "reason_class": "abuse", "expires_at": LATER},
+    "/v1/blocks/b2": {"ip": "203.0.113.7", "expires_at": LATE},
+    "/v1/blocks/b3": {"client": "acme"},
+    "/v1/blocks/b4": {"ip": "2001:db8::/32"},
+    "/v1/enforcement": {"mode": "shadow"},
+    "/v1/enforcement/p/a": {"mode": "enforce"},
+    "/v1/usage-webhooks/w1": {"url": "https://example.com/", "plan": "p"},
+    "/v1/usage-webhooks/w2": {"url": "https://example.com/", "client": "acme", "enabled": False},
+}
+LISTS: list[tuple[str, dict[str, str], list[str]]] = [
+    ("/v1/adaptive-policies", {"prefix": "so"}, ["soft"]),
+    ("/v1/adaptive-policies", {"sort": "-policy"}, ["soft", "protect"]),
+    ("/v1/reporters", {"backend": "users"}, ["r1"]),
+    ("/v1/reporters", {"sort": "-created_at"}, ["r2", "r1"]),
+    ("/v1/clients/acme/overrides", {"sort": "expires_at"}, ["b", "a"]),
+    ("/v1/clients/acme/overrides", {"prefix": "a"}, ["a"]),
+    ("/v1/quotas", {"plan": "p"}, ["a", "b"]),
+    ("/v1/quotas", {"plan": "_"}, ["out"]),
+    ("/v1/quotas", {"auto": "true", "plan": "p"}, ["b"]),
+    ("/v1/blocks", {"ip": "203.0.113.7"}, ["b1", "b2"]),
+    ("/v1/blocks", {"ip": "203.0.113.0/25"}, ["b1"]),
+    ("/v1/blocks", {"ip": "2001:db8::7"}, ["b4"]),
+    ("/v1/blocks", {"client": "acme"}, ["b3"]),
+    ("/v1/blocks", {"key_id": KEY}, []),
+    ("/v1/blocks", {"reason_class": "abuse"}, ["b1"]),
+    ("/v1/blocks", {"sort": "-expires_at", "ip": "203.0.113.7"}, ["b1", "b2"]),
+    ("/v1/blocks", {"sort": "created_at", "prefix": "b"}, ["b1", "b2", "b3", "b4"]),
+    ("/v1/enforcement", {"mode": "enforce"}, ["p/a"]),
+    ("/v1/enforcement", {"sort": "-set_at"}, ["p/a", "*"]),
+    ("/v1/usage-webhooks", {"plan": "p"}, ["w1"]),
+    ("/v1/usage-webhooks", {"enabled": "false", "client": "acme"}, ["w2"]),
+    ("/v1/usage-webhooks/w1/deliveries", {"delivered": "false", "sort": "-created_at"}, []),
+    ("/v1/rollouts", {"state": "done"}, []),
+    ("/v1/revisions", {"author": "nobody"}, []),
+    ("/v1/revisions", {"since": LATE}, []),
+    ("/v1/revisions", {"until": LATE, "limit": "1"}, ["18"]),
+    ("/v1/nodes", {"region": "eu"}, []),
+]
+NAMES = ("limit_name", "limit", "policy", "reporter", "block", "target", "webhook", "alert", "revision")
+
+
+def names(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [str(next(item[name] for name in NAMES if name in item)) for item in answer.json()["items"]]
+
+
+async def test_lists_filter_and_sort(api: httpx.AsyncClient) -> None:
+    for path, body in MADE.items():
+        made = await api.put(path, json=body)
+        assert made.is_success, (path, made.text)
+    for reporter, backend in (("r1", "users"), ("r2", "reports")):
+        (await api.post("/v1/reporters", json={"reporter": reporter, "backends": [backend]})).raise_for_status()
+    newest = str((await api.get("/v1/revisions", params={"limit": "1"})).json()["items"][0]["revision"])
+    for path, query, wanted in LISTS:
+        expected = [newest] if path == "/v1/revisions" and wanted else wanted
+        assert names(await api.get(path, params=query)) == expected, (path, query)
+
+
+async def test_pages_of_a_sorted_list_follow_each_other(api: httpx.AsyncClient) -> None:
+    for number in range(5):
+        body = {"ip": f"203.0.113.{number}", "expires_at": LATE if number % 2 else LATER}
+        (await api.put(f"/v1/blocks/b{number}", json=body)).raise_for_status()
+    found: list[str] = []
+    query = {"sort": "expires_at", "limit": "2"}
+    while True:
+        page = await api.get("/v1/blocks", params=query)
+        found += names(page)
+        if page.json()["next_cursor"] is None:
+            break
+        query["cursor"] = page.json()["next_cursor"]
+    assert found == ["b1", "b3", "b0", "b2", "b4"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/v1/blocks", {"ip": "203.0.113.7/24"}, "ip"),
+        ("/v1/blocks", {"sort": "reason"}, "sort"),
+        ("/v1/nodes", {"connected": "perhaps"}, "connected"),
+        ("/v1/rollouts", {"state": "lost"}, "state"),
+        ("/v1/revisions", {"since": "yesterday"}, "since"),
+    ],
+)
+async def test_a_wrong_filter_is_named(api: httpx.AsyncClient, path: str, query: dict[str, str], field: str) -> None:
+    answer = await api.get(path, params=query)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+async def test_nodes_with_an_open_stream_or_none(served: RunningControlPlane) -> None:
+    async with served.node("here").following():
+        async with served.node("gone").following():
+            await served.until_nodes(lambda found: len(found) == 2)
+        await served.until_nodes(lambda found: not found["gone"]["connected"])
+        for connected, expected in (("true", ["here"]), ("false", ["gone"])):
+            listed = await served.admin.get("/v1/nodes", params={"connected": connected, "region": "us-east"})
+            assert [node["node"] for node in listed.json()["items"]] == expected
