@@ -4,12 +4,22 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method, reading_only
+from control_plane.errors import FieldError, InvalidError
 from control_plane.plans.service import Plans
 from control_plane.reading import Reading
 from control_plane.usage import nearness, reading, what_if
-from control_plane.usage.schemas import NearLimit, NearLimitView, SkippedLimit, WhatIfClient, WhatIfRequest, WhatIfView
+from control_plane.usage.schemas import (
+    NearLimit,
+    NearLimitView,
+    SkippedLimit,
+    WhatIfClient,
+    WhatIfOfLimit,
+    WhatIfRequest,
+    WhatIfView,
+)
 from control_plane.web.fields import Name
 
 router = APIRouter(prefix="/v1/plans", tags=["usage"])
@@ -45,17 +55,38 @@ async def clients_near_limit(
 
 
 @router.post("/{plan}/what-if", dependencies=[Depends(reading_only)])
-async def what_if_limit(plan: Name, body: WhatIfRequest, session: Reading) -> WhatIfView:
-    """How many requests of the last days a limit by client would have denied; changes nothing."""
+async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading) -> WhatIfView:
+    """How many requests of the plan's clients in the last days a limit by client, several, or those of another plan
+    would have denied; changes nothing.
+    """
     await _plans.row(session, plan)
-    outcome = await what_if.estimate(session, plan, body.limit, body.days, datetime.now(UTC))
+    tried, skipped = await _tried(session, body)
+    if not tried:
+        raise InvalidError([FieldError("plan", f"has no limit that usage can tell of: {skipped or 'it has none'}")])
+    outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC))
     return WhatIfView(
         requests=outcome.requests,
         denied=outcome.denied,
         would_deny=outcome.would_deny,
+        would_deny_at_most=outcome.would_deny_at_most,
         clients=outcome.clients,
         most_affected=[WhatIfClient(**one._asdict()) for one in outcome.most_affected],
+        limits=[WhatIfOfLimit(**one._asdict()) for one in outcome.limits],
+        skipped=[SkippedLimit(limit=one.limit, reason=one.reason) for one in skipped],
         since=outcome.since,
         approximation=outcome.approximation,
         complete_until=await reading.complete_until(session),
     )
+
+
+async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[what_if.Tried], list[nearness.Skipped]]:
+    given = [name for name in ("limit", "limits", "plan") if getattr(body, name) is not None]
+    if len(given) != 1:
+        raise InvalidError([FieldError(given[-1] if given else "limit", "give exactly one of limit, limits and plan")])
+    if body.plan is not None:
+        row = await _plans.rows.find(session, body.plan)
+        if row is None:
+            raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
+        return what_if.tried_of_plan(row)
+    limits = {"limit": body.limit} if body.limit else {f"limits[{at}]": one for at, one in enumerate(body.limits or ())}
+    return what_if.tried_from(limits), []

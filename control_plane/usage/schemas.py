@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from control_plane.web.fields import Body, Name, View
 
@@ -100,20 +100,28 @@ class NearLimitView(View):
     complete_until: Completeness
 
 
+CalendarWindow = Literal["minute", "hour", "day", "week", "month"]
+
+
 class WhatIfLimit(Body):
     """The limit as it would be."""
 
     limit: Annotated[int, Field(ge=0, le=10**12)]
     window_s: Annotated[float, Field(gt=0, le=366 * 86_400)] | None = None
-    window: Literal["minute", "hour", "day", "week", "month"] | None = None
+    window: CalendarWindow | None = None
     endpoints: list[Name] = Field(default=[], max_length=100)
     """Only requests to these; empty: to all."""
 
 
 class WhatIfRequest(Body):
-    """Which limit, and over how many days."""
+    """Which limits, and over how many days: exactly one of `limit`, `limits` and `plan`."""
 
-    limit: WhatIfLimit
+    model_config = ConfigDict(json_schema_extra={"examples": [{"plan": "pro", "days": 7}]})
+
+    limit: WhatIfLimit | None = None
+    limits: Annotated[list[WhatIfLimit], Field(min_length=1, max_length=20)] | None = None
+    plan: Name | None = None
+    """The limits of this plan, as if the clients were on it; overrides are not looked at."""
     days: Annotated[int, Field(ge=1, le=31)] = 7
 
 
@@ -125,18 +133,32 @@ class WhatIfClient(View):
     would_deny: int
 
 
+class WhatIfOfLimit(View):
+    """What one of the limits would have denied, alone."""
+
+    limit: str
+    """Its name in the plan, or its field in the question."""
+    would_deny: int
+    approximation: str
+
+
 class WhatIfView(View):
-    """What the limit would have done."""
+    """What the limits would have done."""
 
     requests: int
     """Requests of the plan's clients in these days, whatever became of them."""
     denied: int
     """Those that were denied."""
     would_deny: int
-    """Those that this limit alone would have denied."""
+    """Those that the limit would have denied; of several limits at least so many."""
+    would_deny_at_most: int
+    """With several limits: as if no request were denied by two of them."""
     clients: int
-    """Clients that it would have denied at least once."""
+    """Clients that would have been denied at least once."""
     most_affected: list[WhatIfClient]
+    limits: list[WhatIfOfLimit]
+    skipped: list[SkippedLimit]
+    """Limits of the plan that usage cannot tell of."""
     since: datetime
     approximation: str
     complete_until: Completeness

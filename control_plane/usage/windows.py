@@ -16,12 +16,20 @@ class Window(NamedTuple):
     end: datetime
 
 
-def unfit(rule: LimitRule) -> str | None:
-    """Why hourly usage by client cannot tell how near a client is to this limit, or ``None`` when it can."""
+def unknowable(rule: LimitRule) -> str | None:
+    """Why usage by client and endpoint does not show what this limit counts, or ``None`` when it does."""
     if dimensions(rule.scope) != ("client",):
         return f"it counts by {rule.scope}, and usage is kept by client"
     if rule.match.methods or rule.match.attributes:
         return "it applies to some methods or attributes, and usage is kept by endpoint"
+    return None
+
+
+def unfit(rule: LimitRule) -> str | None:
+    """Why hourly usage by client cannot tell how near a client is to this limit, or ``None`` when it can."""
+    reason = unknowable(rule)
+    if reason is not None:
+        return reason
     if rule.limit == 0:
         return "it allows nothing"
     if rule.calendar == "minute" or (rule.window_us is not None and rule.window_us < HOUR_US):

@@ -172,6 +172,38 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
     both = {"limit": {"limit": 1, "window": "hour", "window_s": 3600}}
     wrong = await served.admin.post("/v1/plans/free/what-if", json=both)
     assert wrong.json()["errors"][0]["field"] == "limit.window_s"
+
+    route = {"method": "GET", "path": "/users/{id}"}
+    (await served.admin.put("/v1/endpoints/get-user", json=route)).raise_for_status()
+    pro = {
+        "limits": [
+            {"name": "hourly", "limit": 100, "window": "hour"},
+            {"name": "rate", "limit": 1, "window_s": 36, "algorithm": "token_bucket", "burst": 50},
+            {"name": "daily", "limit": 10**6, "window": "day", "match": {"endpoints": ["get-user"]}},
+            {"name": "per-ip", "scope": "ip", "limit": 1, "window_s": 1},
+            {"name": "tried", "limit": 1, "window": "day", "shadow": True},
+        ]
+    }
+    (await served.admin.put("/v1/plans/pro", json=pro)).raise_for_status()
+    of_plan = (await served.admin.post("/v1/plans/free/what-if", json={"plan": "pro", "days": 3})).json()
+    assert (of_plan["requests"], of_plan["would_deny"], of_plan["would_deny_at_most"]) == (780, 450, 750)
+    assert [(one["limit"], one["would_deny"]) for one in of_plan["limits"]] == [
+        ("hourly", 450), ("rate", 300), ("daily", 0),
+    ]  # fmt: skip
+    assert [one["limit"] for one in of_plan["skipped"]] == ["per-ip", "tried"]
+    two = [{"limit": 100, "window": "hour"}, {"limit": 1000, "window_s": 3600, "endpoints": ["get-user"]}]
+    of_list = (await served.admin.post("/v1/plans/free/what-if", json={"limits": two, "days": 3})).json()
+    assert (of_list["would_deny"], of_list["would_deny_at_most"], of_list["clients"]) == (450, 450, 1)
+    assert [one["limit"] for one in of_list["limits"]] == ["limits[0]", "limits[1]"]
+    for body, field in (
+        ({}, "limit"),
+        ({"plan": "pro", "limits": two}, "plan"),
+        ({"plan": "none"}, "plan"),
+        ({"limits": [two[0], {"limit": 1}]}, "limits[1].window_s"),
+    ):
+        wrong = await served.admin.post("/v1/plans/free/what-if", json=body)
+        assert wrong.status_code == 422, wrong.text
+        assert wrong.json()["errors"][0]["field"] == field
     assert (await served.admin.get("/v1/usage")).headers.get("x-tidegate-revision") is None
 
 
