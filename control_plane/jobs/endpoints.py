@@ -15,6 +15,7 @@ from control_plane.errors import NotFoundError
 from control_plane.jobs import repository
 from control_plane.jobs.registry import Job, Registry
 from control_plane.jobs.schemas import JobListing, JobView, LeaderView
+from control_plane.replays.service import replay_of
 from control_plane.web.prefer import wanted_wait_s
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(by_method)])
@@ -52,10 +53,16 @@ async def run_job(
     job: JobName,
     prefer: Annotated[str | None, Header(description="`wait=5`: answer when the run ended")] = None,
 ) -> Response:
-    """Ask the leader to run a job now, whichever replica that is. If it runs already, it runs once more."""
+    """Ask the leader to run a job now, whichever replica that is. If it runs already, it runs once more.
+
+    Under an `Idempotency-Key` it is asked for once: the same request gets the same answer again.
+    """
     database, registry = _parts(request)
     known = _existing(registry, job)
+    replay = await replay_of(request, database, caller.id or caller.name)
     async with database.transaction() as session:
+        if replay is not None:
+            await replay.claim(session)
         await repository.request(session, known.name, caller.name)
         run = trail.Event("run", "job", known.name, None, None)
         origin = Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None)
@@ -67,7 +74,11 @@ async def run_job(
         ended = await _ended(database, known, view.requested_at, wait_s)
         if ended is not None:
             view, headers, status = ended, {"Preference-Applied": "wait"}, 200
-    return Response(view.model_dump_json(), status, headers, media_type="application/json")
+    body = view.model_dump_json()
+    headers["Content-Type"] = "application/json"
+    if replay is not None:
+        await replay.keep(status, headers, body, None)
+    return Response(body, status, headers)
 
 
 async def _ended(database: Database, job: Job, asked_at: datetime, wait_s: float) -> JobView | None:

@@ -208,3 +208,18 @@ async def test_metrics_say_what_happened(api: httpx.AsyncClient) -> None:
         "tidegate_control_plane_connected_nodes 0.0",
     ):
         assert line in text
+
+
+async def test_a_run_asked_for_again_under_its_key_is_not_run_again(api: httpx.AsyncClient) -> None:
+    key = {"Idempotency-Key": "night-shift", "Prefer": "wait=15"}
+    first = await api.post("/v1/jobs/drift-check/run", headers=key)
+    assert (first.status_code, first.json()["last_outcome"]) == (200, "done"), first.text
+    for _ in range(3):
+        again = await api.post("/v1/jobs/drift-check/run", headers=key)
+        assert (again.status_code, again.json()) == (200, first.json())
+    asked = [entry for entry in (await api.get("/v1/audit")).json()["items"] if entry["resource"] == "job"]
+    assert len(asked) == 1
+    other = await api.post("/v1/jobs/expiry/run", headers=key)
+    assert (other.status_code, other.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
+    new = await api.post("/v1/jobs/drift-check/run", headers=key | {"Idempotency-Key": "day-shift"})
+    assert new.json()["runs"] > first.json()["runs"]
