@@ -92,14 +92,15 @@ def data_plane() -> None:
 @app.command()
 def migrate(
     wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database to take connections.")] = 0,
+    to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0006, or head.")] = "head",
 ) -> None:
-    """Bring the database at TIDEGATE_DATABASE_URL to the newest schema."""
+    """Bring the database at TIDEGATE_DATABASE_URL to the newest schema, or to that of another version, up or down."""
     from tidegate.migrate import migrate_when_ready
 
     url = os.environ.get("TIDEGATE_DATABASE_URL")
     if not url:
         raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql+asyncpg://user@host/database")
-    sys.exit(migrate_when_ready(url, wait_s=wait_s))
+    sys.exit(migrate_when_ready(url, wait_s=wait_s, to=to))
 
 
 @app.command("signing-key")

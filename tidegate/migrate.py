@@ -1,4 +1,4 @@
-"""`tidegate migrate`: the newest schema, once the database is there."""
+"""`tidegate migrate`: the newest schema, or an older one, once the database is there."""
 
 import asyncio
 import sys
@@ -6,7 +6,7 @@ import sys
 import asyncpg
 from sqlalchemy import make_url
 
-from control_plane.database import migrate
+from control_plane.database import migrate, revert, revisions
 
 RETRY_S = 0.1
 NOT_YET = (
@@ -16,18 +16,32 @@ NOT_YET = (
 )
 
 
-def migrate_when_ready(url: str, *, wait_s: float) -> int:
-    """Wait ``wait_s`` at most until the database takes connections, then migrate it; returns the exit code."""
+def migrate_when_ready(url: str, *, wait_s: float, to: str = "head") -> int:
+    """Wait ``wait_s`` at most until the database takes connections, then migrate it; returns the exit code.
+
+    ``to``: the revision to be at, be it older (what newer ones added is dropped) or newer, or ``head``.
+    """
+    known = revisions()
+    wanted = known[-1] if to == "head" else to
+    if wanted not in known:
+        print(f"tidegate: there is no revision {to}: {', '.join(known)}", file=sys.stderr)  # noqa: T201
+        return 2
     try:
-        asyncio.run(_wait(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), wait_s))
+        at = asyncio.run(
+            _wait(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), wait_s)
+        )
     except NOT_YET as error:
         print(f"tidegate: the database cannot be reached: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 1
-    migrate(url)
+    if at is not None and at not in known:
+        print(f"tidegate: the database is at {at}, which only a newer version knows", file=sys.stderr)  # noqa: T201
+        return 1
+    (revert if at is not None and wanted < at else migrate)(url, wanted)
     return 0
 
 
-async def _wait(dsn: str, wait_s: float) -> None:
+async def _wait(dsn: str, wait_s: float) -> str | None:
+    """The revision that the database is at; none where it is empty."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s
     while True:
@@ -38,5 +52,11 @@ async def _wait(dsn: str, wait_s: float) -> None:
                 raise
             await asyncio.sleep(RETRY_S)
         else:
-            await connection.close()
-            return
+            break
+    try:
+        if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+            return None
+        at: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+        return at
+    finally:
+        await connection.close()
