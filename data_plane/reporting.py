@@ -15,7 +15,7 @@ from data_plane.api.metrics import counter, gauge
 from data_plane.services.answering import Answering
 from data_plane.services.decide import Decider
 from data_plane.services.ports import Clock
-from data_plane.services.usage import UsageFlusher
+from data_plane.services.usage import REST_S, UsageFlusher
 from data_plane.services.usage_shipping import UsageShipper
 from data_plane.services.usage_tally import UsageTally
 from data_plane.settings import Settings
@@ -47,7 +47,7 @@ class Reporting:
         return [self._flusher.run, self._shipper.run, self._answering.run]
 
     async def _ship_now(self) -> None:
-        await self._flusher.flush()
+        await self._flusher.flush(REST_S)
         await self._shipper.ship()
 
     async def stop(self) -> None:

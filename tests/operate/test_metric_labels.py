@@ -9,6 +9,7 @@ from contract.load import Reason as LoadReason
 from data_plane.adapters.redis.reasons import REASONS
 from data_plane.api.node_metrics import of_decisions
 from data_plane.domain.check import Refusal
+from data_plane.services.holds import HoldTally
 from data_plane.services.tally import Tally
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,7 @@ def test_every_value_of_a_closed_label_is_documented_and_no_other():
         "rate_limit_checks_total": {sample.labels["result"] for sample in decided.samples},
         "rate_limit_refused_total": {reason.value for reason in Refusal},
         "rate_limit_redis_errors_total": set(REASONS),
+        "tidegate_holds_denied_total": set(HoldTally().denied),
         "tidegate_peer_messages_refused_total": literals(
             ("data_plane/api/peer_door.py", "_refused"), ("data_plane/api/peer_door.py", "refused_by_reason")
         ) | {"implausible_cell"},
