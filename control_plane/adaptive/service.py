@@ -31,13 +31,12 @@ class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):
         self, write: ConfigWrite, name: str, body: PolicyFields, current: AdaptivePolicyRow | None
     ) -> AdaptivePolicyRow:
         """Make or change a policy."""
-        settings = body.model_dump(exclude={"policy"})
-        policy = msgspec.convert({"policy": name, **settings}, AdaptivePolicy)
+        row = current or AdaptivePolicyRow(policy=name)
+        row.settings = body.model_dump(exclude={"policy"})
+        policy = to_document(row)
         errors = [FieldError(violation.field, violation.message) for violation in policy_violations(policy)]
         if errors:
             raise InvalidError(errors)
-        row = current or AdaptivePolicyRow(policy=name)
-        row.settings = settings
         write.session.add(row)
         write.publish(policy)
         return row
@@ -46,6 +45,11 @@ class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):
         """Delete a policy that nothing names."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("adaptive_policy", row.policy))
+
+
+def to_document(row: AdaptivePolicyRow) -> AdaptivePolicy:
+    """What nodes get of a policy."""
+    return msgspec.convert({"policy": row.policy, **row.settings}, AdaptivePolicy)
 
 
 async def unknown_policy(session: AsyncSession, name: str | None, *, at: str = "") -> list[FieldError]:

@@ -61,23 +61,26 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
         row.reason, row.reason_class, row.expires_at = body.reason, body.reason_class, body.expires_at
         write.session.add(row)
         await write.session.flush()
-        write.publish(
-            Block(
-                block=name,
-                client=body.client,
-                key_id=body.key_id,
-                network=network,
-                endpoint=body.endpoint,
-                reason_class=body.reason_class,
-                expires_at=None if body.expires_at is None else body.expires_at.timestamp(),
-            )
-        )
+        write.publish(to_document(row))
         return row
 
     async def remove(self, write: ConfigWrite, row: BlockRow) -> None:
         """Lift a block."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("block", row.block))
+
+
+def to_document(row: BlockRow) -> Block:
+    """What nodes get of a block."""
+    return Block(
+        block=row.block,
+        client=row.client,
+        key_id=row.key_id,
+        network=row.network,
+        endpoint=row.endpoint,
+        reason_class=cast("ReasonClass", row.reason_class),
+        expires_at=None if row.expires_at is None else row.expires_at.timestamp(),
+    )
 
 
 async def forget_expired(write: ConfigWrite) -> int:

@@ -41,14 +41,19 @@ class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
         row.mode, row.reason, row.expires_at = body.mode, body.reason, body.expires_at
         write.session.add(row)
         await write.session.flush()
-        expires_at = None if body.expires_at is None else body.expires_at.timestamp()
-        write.publish(Switch(target=name, mode=body.mode, expires_at=expires_at))
+        write.publish(to_document(row))
         return row
 
     async def remove(self, write: ConfigWrite, row: SwitchRow) -> None:
         """Turn it back."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("enforcement", row.target))
+
+
+def to_document(row: SwitchRow) -> Switch:
+    """What nodes get of a switch."""
+    expires_at = None if row.expires_at is None else row.expires_at.timestamp()
+    return Switch(target=row.target, mode=cast("SwitchMode", row.mode), expires_at=expires_at)
 
 
 async def forget_expired(write: ConfigWrite) -> int:

@@ -43,7 +43,7 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
         if current is None:
             raise self.missing(name)
         await _set_backends(write, current, body.backends)
-        _publish(write, current)
+        write.publish(to_document(current))
         return current
 
     async def remove(self, write: ConfigWrite, row: ReporterRow) -> None:
@@ -61,7 +61,7 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
         write.session.add(row)
         await write.session.flush()
         await write.session.refresh(row)
-        _publish(write, row)
+        write.publish(to_document(row))
         write.record(self.noun, name, None, self.view(row))
         return _created(row, secret)
 
@@ -83,7 +83,7 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
         row.previous_sha256 = row.sha256 if overlap_s else None
         row.previous_expires_at = now + timedelta(seconds=overlap_s) if overlap_s else None
         row.sha256, row.prefix = secret_sha256(secret), secret[:SHOWN_CHARACTERS]
-        _publish(write, row)
+        write.publish(to_document(row))
         write.record(self.noun, name, before, self.view(row))
         return _created(row, secret)
 
@@ -103,16 +103,15 @@ async def _set_backends(write: ConfigWrite, row: ReporterRow, names: list[str]) 
     row.backends = [kept.get(name) or ReporterBackend(backend=name) for name in sorted(names)]
 
 
-def _publish(write: ConfigWrite, row: ReporterRow) -> None:
+def to_document(row: ReporterRow) -> Reporter:
+    """What nodes get of a reporter."""
     expires_at = None if row.previous_expires_at is None else row.previous_expires_at.timestamp()
-    write.publish(
-        Reporter(
-            reporter=row.reporter,
-            sha256=row.sha256,
-            backends=tuple(item.backend for item in row.backends),
-            previous_sha256=row.previous_sha256,
-            previous_expires_at=expires_at,
-        )
+    return Reporter(
+        reporter=row.reporter,
+        sha256=row.sha256,
+        backends=tuple(sorted(item.backend for item in row.backends)),
+        previous_sha256=row.previous_sha256,
+        previous_expires_at=expires_at,
     )
 
 

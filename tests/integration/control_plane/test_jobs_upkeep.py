@@ -118,8 +118,14 @@ async def test_nodes_that_are_gone_are_forgotten_but_for_the_last_of_a_region(
         ("UPDATE limits SET \"limit\" = 5", "plan free differs from its table"),
         ("DELETE FROM keys", "is in no table"),
         ("INSERT INTO backends (backend) VALUES ('b')", "backend b has no document"),
+        (("UPDATE blocks SET network = '192.0.2.0/25'; UPDATE enforcement SET mode = 'enforce';"
+         "UPDATE adaptive_policies SET settings = settings || '{\"floor\": 0.5}'; UPDATE reporters SET sha256 = 'f00'"),
+         ("block scanner differs from its table|enforcement free/hourly differs from its table"
+         "|adaptive_policy protect differs from its table|reporter lb-1 differs from its table")),
+        ("DELETE FROM blocks; DELETE FROM enforcement; DELETE FROM reporter_backends",
+         "block scanner is in no table|enforcement free/hourly is in no table|reporter lb-1 differs from its table"),
     ],
-    ids=["document", "bucket", "head", "client", "limit", "key", "backend"],
+    ids=["document", "bucket", "head", "client", "limit", "key", "backend", "rows changed", "rows gone"],
 )  # fmt: skip
 async def test_drift_is_seen_and_named(api: httpx.AsyncClient, sql: Sql, statement: str, fault: str) -> None:
     for region in ("eu", "us"):
@@ -128,9 +134,23 @@ async def test_drift_is_seen_and_named(api: httpx.AsyncClient, sql: Sql, stateme
     await api.put("/v1/limits/world", json={"scope": "ip", "limit": 10, "window_s": 1, "algorithm": "token_bucket"})
     await api.put("/v1/clients/acme", json={"plan": "free"})
     await api.post("/v1/clients/acme/keys", json={})
+    soon = {"reason": "test", "expires_at": FUTURE}
+    for path, body in {
+        "adaptive-policies/protect": {"target": 0.7},
+        "backends/users": {"adaptive": "protect"},
+        "reporters/lb-1": {"backends": ["users"]},
+        "blocks/scanner": {"ip": "192.0.2.0/24"} | soon,
+        "enforcement/free/hourly": {"mode": "shadow"} | soon,
+    }.items():
+        made = await (api.post("/v1/reporters", json={"reporter": "lb-1"} | body) if "reporters" in path
+                      else api.put(f"/v1/{path}", json=body))  # fmt: skip
+        assert made.status_code in {200, 201}, made.text
+    rotated = await api.post("/v1/reporters/lb-1/credentials", json={"overlap_s": 600})
+    assert rotated.status_code in {200, 201}, rotated.text
     before = await run_job(api, "drift-check")
     assert before["last_outcome"] == "done", before["last_detail"]
     sql(statement)
     found = await run_job(api, "drift-check")
     assert found["last_outcome"] == "failed"
-    assert fault in found["last_detail"], found["last_detail"]
+    for named in fault.split("|"):
+        assert named in found["last_detail"], found["last_detail"]
