@@ -3,14 +3,19 @@
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.access.principals import READS, require
+from control_plane.access.principals import READS, AdminRole, require
 from control_plane.errors import ForbiddenError
 from control_plane.web import problems
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_FILE_BYTES = 128 * 1024 * 1024
-LARGER = {"/v1/config": MAX_FILE_BYTES, "/v1/clients/import": MAX_FILE_BYTES, "/v1/keys/import": MAX_FILE_BYTES}
-"""Paths whose bodies may be larger: a file with 1,000,000 clients; imports are read line by line."""
+LARGER: dict[str, AdminRole] = {
+    "/v1/config": "operator",
+    "/v1/config/diff": "viewer",
+    "/v1/clients/import": "operator",
+    "/v1/keys/import": "operator",
+}
+"""Paths whose bodies may be larger (a file with 1,000,000 clients; imports are read line by line), and for whom."""
 
 
 class BodyLimit:
@@ -27,10 +32,11 @@ class BodyLimit:
         """Refuse by ``Content-Length``, else count what arrives."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        most = LARGER.get(scope.get("path", ""), MAX_BODY_BYTES)
-        if most > MAX_BODY_BYTES and scope["method"] not in READS:
+        role = LARGER.get(scope.get("path", ""))
+        most = MAX_BODY_BYTES if role is None else MAX_FILE_BYTES
+        if role is not None and scope["method"] not in READS:
             try:
-                require(scope["principal"], "operator")
+                require(scope["principal"], role)
             except ForbiddenError as error:
                 return await problems.of_error(error)(scope, receive, send)
         too_large = f"The body is larger than {most} bytes."

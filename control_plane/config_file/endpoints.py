@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from control_plane.access.principals import by_method
+from control_plane.access.principals import by_method, reading_only
 from control_plane.config_file import reading, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
@@ -23,9 +23,12 @@ from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
 
-router = APIRouter(prefix="/v1/config", tags=["the file"], dependencies=[Depends(by_method)])
+router = APIRouter(prefix="/v1/config", tags=["the file"])
 MAX_SHOWN = 1_000
 DryRun = Annotated[bool, Query(description="say what would change, and change nothing")]
+Prune = Annotated[
+    list[Literal["clients"]] | None, Query(description="`clients`: delete those that the file leaves out")
+]
 AllowDeletes = Annotated[int, Query(ge=0, le=10**9, description="how many deletions are allowed beyond 10")]
 NDJSON = "application/x-ndjson"
 SectionName = Literal["regions", "adaptive_policies", "backends", "endpoints", "plans", "limits", "clients"]
@@ -64,7 +67,7 @@ class ConfigApplied(View):
     runtime: list[RuntimeState]
 
 
-@router.get("", response_model=ConfigFile, response_model_exclude_unset=True)
+@router.get("", dependencies=[Depends(by_method)], response_model=ConfigFile, response_model_exclude_unset=True)
 async def get_config(
     session: Reading, sections: Annotated[list[SectionName] | None, Query(description="only these sections")] = None
 ) -> Response:
@@ -77,19 +80,16 @@ async def get_config(
     return JSONResponse(reading.whole(found, NAMES), headers={"ETag": revision_tag(head.revision)})
 
 
-@router.put(
-    "",
-    response_model=ConfigApplied,
-    responses={200: {"content": {NDJSON: {"schema": {"type": "string"}}}}},
-)
+TOLD: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {"type": "string"}}}}}
+
+
+@router.put("", dependencies=[Depends(by_method)], response_model=ConfigApplied, responses=TOLD)
 async def put_config(
     request: Request,
     body: ConfigFile,
     change: Changing,
     dry_run: DryRun = False,
-    prune: Annotated[
-        list[Literal["clients"]] | None, Query(description="`clients`: delete those that the file leaves out")
-    ] = None,
+    prune: Prune = None,
     allow_deletes: AllowDeletes = 0,
 ) -> Response:
     """Make the configuration what a file says: all of it in one revision, or nothing.
@@ -98,7 +98,24 @@ async def put_config(
     `prune=clients`. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a
     line of `{"done": n, "of": m}` for each part of the clients, and at last one of `{"status": ..., "body": ...}`.
     """
-    wanted = _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes)
+    return await _answer(
+        request, _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes), change
+    )
+
+
+@router.post("/diff", dependencies=[Depends(reading_only)], response_model=ConfigApplied, responses=TOLD)
+async def diff_config(
+    request: Request, body: ConfigFile, change: Changing, prune: Prune = None, allow_deletes: AllowDeletes = 0
+) -> Response:
+    """Say what a `PUT` of this file would change or why it would be refused, and change nothing: a viewer may ask.
+
+    Everything is as it is with `PUT /v1/config?dry_run=true`.
+    """
+    wanted = _Wanted(body, dry_run=True, prunes=bool(prune), allow_deletes=allow_deletes)
+    return await _answer(request, wanted, change)
+
+
+async def _answer(request: Request, wanted: "_Wanted", change: Change) -> Response:
     if NDJSON not in request.headers.get("accept", ""):
         return await _put(wanted, change, None)
     return StreamingResponse(_told(wanted, change), media_type=NDJSON, headers={"Cache-Control": "no-store"})

@@ -80,7 +80,7 @@ def _run(wanted: Wanted, *, dry_run: bool) -> int:
 
 
 def _write(wanted: Wanted, document: ConfigDocument, errors: Console, *, dry_run: bool) -> dict[str, Any]:
-    params = {"dry_run": str(dry_run).lower(), "allow_deletes": str(wanted.allow_deletes)}
+    params = {"allow_deletes": str(wanted.allow_deletes)}
     if wanted.prune:
         params["prune"] = ",".join(wanted.prune)
     headers = {}
@@ -93,7 +93,7 @@ def _write(wanted: Wanted, document: ConfigDocument, errors: Console, *, dry_run
         ControlPlane(wanted.url, wanted.token) as control_plane,
         _progress(errors, len(body), document.clients) as (sent, written),
     ):
-        return control_plane.write(body, params=params, headers=headers, sent=sent, written=written)
+        return control_plane.write(body, dry_run=dry_run, params=params, headers=headers, sent=sent, written=written)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ class RefusedError(Exception):
 
 
 class ControlPlane:
-    """Reads and writes ``/v1/config`` with a token of an admin."""
+    """Reads and writes ``/v1/config``, the latter with the token of an operator."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url
@@ -52,19 +52,21 @@ class ControlPlane:
         self,
         body: bytes,
         *,
+        dry_run: bool,
         params: dict[str, str],
         headers: dict[str, str],
         sent: Callable[[int], None],
         written: Callable[[int, int], None],
     ) -> dict[str, Any]:
-        """Make the configuration what ``body`` says, or with ``dry_run`` say what would change.
+        """Make the configuration what ``body`` says, or with ``dry_run`` (for which a viewer may ask) say what would.
 
         ``sent`` hears how many bytes are on their way; ``written`` how many clients of how many are done.
         """
         shared = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Accept": NDJSON}
+        method, path = ("POST", "/v1/config/diff") if dry_run else ("PUT", "/v1/config")
         try:
             with self._client.stream(
-                "PUT", "/v1/config", content=_parts(body, sent), params=params, headers=shared | headers
+                method, path, content=_parts(body, sent), params=params, headers=shared | headers
             ) as answer:
                 if answer.is_error or not answer.headers.get("content-type", "").startswith(NDJSON):
                     content = _json(answer.read())

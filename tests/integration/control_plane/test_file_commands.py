@@ -75,6 +75,27 @@ async def test_diff_apply_export_and_no_drift(served: RunningControlPlane, path:
     assert machine["counts"] == {"plans": {"update": 1}, "clients": {"update": 1}}
 
 
+async def test_a_viewer_may_ask_what_differs_and_change_nothing(served: RunningControlPlane, path: Path) -> None:
+    made = await served.admin.post("/v1/tokens", json={"name": "ci", "role": "viewer"})
+    token = made.raise_for_status().json()["secret"]
+    before = (await served.admin.get("/v1/config")).headers["etag"]
+    drift = await run(served, "diff", "-f", path, token=token)
+    assert drift.exit_code == 2, drift.output
+    assert "would be: 4 created" in drift.stdout
+    refused = await run(served, "apply", "-f", path, token=token)
+    assert refused.exit_code == 1
+    assert "refused (403)" in refused.stderr
+    body = {"version": 1, "plans": {"free": {}}}
+    with_viewer = {"Authorization": f"Bearer {token}"}
+    tried = await served.admin.put("/v1/config?dry_run=true", json=body)
+    asked = await served.admin.post("/v1/config/diff", json=body, headers=with_viewer)
+    assert (asked.status_code, asked.json()) == (200, tried.json())
+    stale = await served.admin.post("/v1/config/diff", json=body, headers=with_viewer | {"If-Match": '"4711"'})
+    assert stale.status_code == 412
+    assert (await served.admin.get("/v1/config")).headers["etag"] == before
+    assert (await served.admin.get("/v1/plans")).json()["items"] == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
