@@ -112,27 +112,34 @@ class RedisCountStore:
         name, of, marker = await self._store.execute("MGET", INCARNATION, OF_MARKER, MARKER)
         return name, of, None if marker is None else b"%d" % decode_marker(marker).incarnation
 
-    async def marked(self, slice: int) -> Marks:
-        """The counters of a slice that have waited longest."""
-        found: list[MarkedKey] = []
+    async def marked(self, slices: Sequence[int]) -> Mapping[int, Marks]:
+        """The counters of each slice that have waited longest."""
+        parts: list[tuple[list[MarkedKey], dict[bytes, int], list[bytes]]] = []
+        calls: list[Call] = []
+        marks: dict[int, Marks] = {}
         with _store_errors():
-            members = [pair for flat in await self._marks.read(slice, MAX_MARKED) for pair in _pairs(flat)]
-            since_us = dict(sorted(members, key=lambda pair: pair[1])[:MAX_MARKED])
-            parts = list(self._parts(list(since_us), lambda key: key))
-            calls: list[Call] = [([self._marks.set_of(dirty, slice), *keys], []) for dirty, keys in parts]
-            for (_, keys), reply in zip(parts, await self._call_all(collect_script(), calls), strict=True):
-                collected = decode_collected(keys, reply)
-                found += [MarkedKey(key, since_us[key], own) for key, own in zip(keys, collected, strict=True)]
-        rest_us = max(since_us.values()) if len(since_us) == MAX_MARKED else 0
-        return Marks([one for one in found if one.own.cells], rest_us)
+            for slice, sets in zip(slices, await self._marks.read(slices, MAX_MARKED), strict=True):
+                members = [pair for flat in sets for pair in _pairs(flat)]
+                since_us = dict(sorted(members, key=lambda pair: pair[1])[:MAX_MARKED])
+                found: list[MarkedKey] = []
+                marks[slice] = Marks(found, max(since_us.values()) if len(since_us) == MAX_MARKED else 0)
+                for dirty, keys in self._parts(list(since_us), lambda key: key):
+                    parts.append((found, since_us, keys))
+                    calls.append(([self._marks.set_of(dirty, slice), *keys], []))
+            replies = await self._call_all(collect_script(), calls)
+        for (found, since_us, keys), reply in zip(parts, replies, strict=True):
+            collected = zip(keys, decode_collected(keys, reply), strict=True)
+            found += [MarkedKey(key, since_us[key], own) for key, own in collected if own.cells]
+        return marks
 
-    async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
-        """Unmark what has not changed since it was read."""
+    async def settle(self, keys: Mapping[int, Sequence[MarkedKey]]) -> None:
+        """Unmark what has not changed since it was read, by slice."""
         with _store_errors():
             calls: list[Call] = [
                 ([self._marks.set_of(dirty, slice), *(one.key for one in part)],
                  [encode_settle([one.own.cells for one in part])])
-                for dirty, part in self._parts(keys, lambda one: one.key)
+                for slice, of_slice in keys.items()
+                for dirty, part in self._parts(of_slice, lambda one: one.key)
             ]  # fmt: skip
             await self._call_all(settle_script(), calls)
 

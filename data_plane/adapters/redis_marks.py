@@ -30,8 +30,8 @@ class MarkSets(Protocol):
         """Let other nodes know what this one may have marked since the last time."""
         ...
 
-    async def read(self, slice: int, most: int) -> Sequence[Sequence[object]]:
-        """Members and scores (see ``ZRANGE``) of a slice's sets, at most that many of each, the lowest first."""
+    async def read(self, slices: Sequence[int], most: int) -> Sequence[Sequence[Sequence[object]]]:
+        """For each slice, members and scores (see ``ZRANGE``) of its sets, at most that many of each, lowest first."""
         ...
 
 
@@ -57,9 +57,11 @@ class SliceMarks:
     async def note(self) -> None:
         """Everybody knows where marks are."""
 
-    async def read(self, slice: int, most: int) -> Sequence[Sequence[object]]:
-        """The members of the one set."""
-        return [await self._store.execute("ZRANGE", self.set_of(DIRTY_KEY, slice), 0, most - 1, "WITHSCORES")]
+    async def read(self, slices: Sequence[int], most: int) -> Sequence[Sequence[Sequence[object]]]:
+        """The members of the one set of each."""
+        sets = [self.set_of(DIRTY_KEY, slice) for slice in slices]
+        found = await self._store.execute_all([("ZRANGE", name, 0, most - 1, "WITHSCORES") for name in sets])
+        return [[members] for members in found]
 
 
 class SlotMarks:
@@ -85,8 +87,11 @@ class SlotMarks:
             [("HINCRBY", _list_of(slot % SLICES), self._store.dirty_key_of_slot(slot), 1) for slot in sorted(noted)]
         )
 
-    async def read(self, slice: int, most: int) -> Sequence[Sequence[object]]:
+    async def read(self, slices: Sequence[int], most: int) -> Sequence[Sequence[Sequence[object]]]:
         """The members of every listed set; those that are empty leave the list."""
+        return [await self._read(slice, most) for slice in slices]
+
+    async def _read(self, slice: int, most: int) -> Sequence[Sequence[object]]:
         listed = await self._store.execute("HGETALL", _list_of(slice))
         sets = list(listed)
         found = await self._store.execute_all([("ZRANGE", name, 0, most - 1, "WITHSCORES") for name in sets])

@@ -75,12 +75,12 @@ class CountStore(Protocol):
         """The name of this life of the store: another one after its data was lost. Unavailable until it has begun."""
         ...
 
-    async def marked(self, slice: int) -> Marks:
-        """The counters of a slice that have waited longest, at most a bounded number."""
+    async def marked(self, slices: Sequence[int]) -> Mapping[int, Marks]:
+        """The counters of each of these slices that have waited longest, at most a bounded number of each."""
         ...
 
-    async def settle(self, slice: int, keys: Sequence[MarkedKey]) -> None:
-        """Unmark what has not changed since it was read."""
+    async def settle(self, keys: Mapping[int, Sequence[MarkedKey]]) -> None:
+        """Unmark what has not changed since it was read, by slice."""
         ...
 
     async def sweep(

@@ -28,6 +28,15 @@ class PeerLine:
         return tuple((tell.slice, tell.complete_us) for tell in tells if tell.complete_us > self.complete_after_us)
 
 
+def cells_of(tells: Sequence[Tell]) -> list[Cell]:
+    """The news, as a message has them."""
+    return [
+        Cell(one.key.encode("latin-1"), one.life[2], one.cell.taken, one.cell.returned)
+        for tell in tells
+        for one in tell.news
+    ]
+
+
 def is_told_lives(line: PeerLine) -> bool:
     """Whether the peer is to be told of lives that are over; which of its own are only it can say."""
     return line.sweeping and line.incarnation is not None

@@ -28,7 +28,7 @@ from data_plane.services.count_store import (
 )
 from data_plane.services.due import due_of
 from data_plane.services.hearing import Hearing
-from data_plane.services.peer_line import PeerLine, hand_out, is_told_lives
+from data_plane.services.peer_line import PeerLine, cells_of, hand_out, is_told_lives
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -62,6 +62,8 @@ class Reconciler:
         self._lines: dict[str, PeerLine] = {}
         self._tellers: dict[int, Teller] = {}
         self._told: dict[bytes, tuple[int, int]] = {}
+        self._due_before: dict[int, tuple[Sequence[Marked], Mapping[tuple[str, int], MarkedKey]]] = {}
+        """What was due in the last tick: by now its answers are here."""
         self._cursor: str | None = ""
         self._incarnation = ""
         self._next_sweep_s = 0.0
@@ -100,7 +102,7 @@ class Reconciler:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def tick(self) -> None:
-        """Look who is heard, tell every peer what it has not been told, then unmark what all of them know."""
+        """Look who is heard, unmark what every peer knows, then tell each what it has not been told."""
         urls = self._hearing.peer_urls()
         if urls:
             await self._store.begin_life(self._region, len(self._index().book.regions), self._is_shared)
@@ -118,25 +120,30 @@ class Reconciler:
             self._begin_again()
         self._incarnation = incarnation
         await self._sweep()
+        await self._settle()
         now_us = self._clock.now_us()
         due: dict[int, list[Marked]] = {}
         waiting_us: dict[int, int] = {}
-        keys: dict[int, dict[str, MarkedKey]] = {}
-        for number in self._tellers:
-            marked = await self._store.marked(number)
+        for number, marked in (await self._store.marked(tuple(self._tellers))).items():
             due[number], waiting_us[number] = self._due(marked.keys, now_us)
             if marked.rest_us:
                 waiting_us[number] = min(waiting_us[number], marked.rest_us)
-            keys[number] = {one.key.decode("latin-1"): one for one in marked.keys}
+            keys = {(one.key.decode("latin-1"), 0): one for one in marked.keys}
+            self._due_before[number] = due[number], keys
+            self._tellers[number].forget(keys)
         for name, url in urls.items():
             line = self._lines[name]
             if line.under_way is None or line.under_way.done():
                 self._tell(name, url, line, incarnation, due, waiting_us, now_us)
+
+    async def _settle(self) -> None:
+        """Unmark what all peers have acknowledged, so that it is not looked at once more."""
+        before, self._due_before = self._due_before, {}
+        settled: dict[int, list[MarkedKey]] = {}
         for number, teller in self._tellers.items():
-            settled = [keys[number][one.key] for one in teller.settled(due[number], now_us)]
-            if settled:
-                await self._store.settle(number, settled)
-            teller.forget({(key, 0): one for key, one in keys[number].items()})
+            due, keys = before.get(number, ((), {}))
+            settled[number] = [keys[one.key, 0] for one in teller.settled(due, self._clock.now_us())]
+        await self._store.settle(settled)
 
     async def _meet(self, urls: Mapping[str, str]) -> None:
         """Peers that came get a line; what is told to those that went need not be told any more."""
@@ -226,11 +233,7 @@ class Reconciler:
 
     async def _deliver(self, name: str, url: str, line: PeerLine, incarnation: str, tells: Sequence[Tell]) -> None:
         """Send what is due, in batches, and take the answers as acknowledgements."""
-        cells = [
-            Cell(one.key.encode("latin-1"), one.life[2], one.cell.taken, one.cell.returned)
-            for tell in tells
-            for one in tell.news
-        ]
+        cells = cells_of(tells)
         again: set[bytes] = set()
         now_us = self._clock.now_us()
         try:
@@ -274,8 +277,7 @@ class Reconciler:
         self, name: str, line: PeerLine, tells: Sequence[Tell], answer: CountsAnswer, again: set[tuple[str, int]]
     ) -> None:
         now_us = self._clock.now_us()
-        is_new = line.incarnation != answer.incarnation
-        was_away = is_new
+        was_away = is_new = line.incarnation != answer.incarnation
         for tell in tells:
             teller = self._tellers.get(tell.slice)
             if teller is not None:

@@ -161,6 +161,8 @@ class RedisCounterStore:
 
     def slot_key_beside(self, key: bytes) -> bytes:
         """The same, for scripts that mark nothing."""
+        if self.settings.shape != "cluster":
+            return DIRTY_KEY  # for each of many keys: what its slot would be is not worth finding out
         return self.dirty_key_of_slot(key_slot(key))
 
     def dirty_key_of_slot(self, slot: int) -> bytes:

@@ -47,7 +47,7 @@ async def take(store: RedisCounterStore, keys=KEYS, cost: int = 3) -> None:
 
 
 async def marked(counts: RedisCountStore) -> list[MarkedKey]:
-    return [one for slice in ALL for one in (await counts.marked(slice)).keys]
+    return [one for marks in (await counts.marked(ALL)).values() for one in marks.keys]
 
 
 async def swept(counts: RedisCountStore, slices=ALL, *, lives: bool = False) -> dict[str, list[Cell]]:
@@ -72,8 +72,7 @@ async def test_every_master_s_counters_are_told_and_settled(store: RedisCounterS
     found = await marked(counts)
     assert sorted(one.key for one in found) == sorted(KEYS)
     assert {one.own.cells[-1].taken for one in found} == {3}
-    for slice in ALL:
-        await counts.settle(slice, (await counts.marked(slice)).keys)
+    await counts.settle({slice: marks.keys for slice, marks in (await counts.marked(ALL)).items()})
     assert await marked(counts) == []
 
 
@@ -81,8 +80,7 @@ async def test_a_sweep_marks_the_counters_of_all_masters_and_ends(store: RedisCo
     counts = RedisCountStore(store, "node")
     await take(store)
     await counts.hold_slices(SLICES)
-    for slice in ALL:
-        await counts.settle(slice, (await counts.marked(slice)).keys)
+    await counts.settle({slice: marks.keys for slice, marks in (await counts.marked(ALL)).items()})
     await swept(counts)
     await counts.hold_slices(SLICES)
     assert sorted(one.key for one in await marked(counts)) == sorted(KEYS)
@@ -98,8 +96,8 @@ async def test_what_one_node_marked_another_finds_in_its_slices(
     assert sorted([*first, *second]) == list(ALL)
     await take(store)
     await one.hold_slices(SLICES // 2)
-    seen_by_one = [mark.key for slice in first for mark in (await one.marked(slice)).keys]
-    seen_by_other = [mark.key for slice in second for mark in (await other.marked(slice)).keys]
+    seen_by_one = [mark.key for marks in (await one.marked(first)).values() for mark in marks.keys]
+    seen_by_other = [mark.key for marks in (await other.marked(second)).values() for mark in marks.keys]
     assert sorted(seen_by_one + seen_by_other) == sorted(KEYS)
     assert seen_by_one
     assert seen_by_other
@@ -111,7 +109,7 @@ async def test_a_slot_that_was_empty_is_looked_at_again_once_it_is_marked(store:
         await take(store, KEYS[:1])
         await counts.hold_slices(SLICES)
         (found,) = await marked(counts)
-        await counts.settle(key_slot(found.key) % SLICES, [found])
+        await counts.settle({key_slot(found.key) % SLICES: [found]})
         for _ in range(3):
             await counts.hold_slices(SLICES)
             assert await marked(counts) == []

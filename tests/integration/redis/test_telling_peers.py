@@ -86,7 +86,7 @@ class East:
 
     async def marks(self) -> int:
         """How many counters have news that somebody may not know."""
-        return sum([len((await self.counts.marked(slice)).keys) for slice in EVERY_SLICE])
+        return sum(len(marks.keys) for marks in (await self.counts.marked(EVERY_SLICE)).values())
 
     async def tick_until(self, holds: Callable[[], object]) -> None:
         """Tell and hear until something is so."""
