@@ -61,6 +61,7 @@ async def test_a_stale_tag_is_refused_on_every_route_that_takes_one(
     began = (await api.put("/v1/plans/q", json={})).headers["x-tidegate-rollout"]
     others: dict[tuple[str, str], tuple[str, Any]] = {
         ("put", "/v1/config"): ("/v1/config", {"version": 1}),
+        ("post", "/v1/config/diff"): ("/v1/config/diff", {"version": 1}),
         ("put", "/v1/reporters/{reporter}"): ("/v1/reporters/r", {"backends": ["users"]}),
         ("delete", "/v1/reporters/{reporter}"): ("/v1/reporters/r", None),
         ("post", "/v1/reporters/{reporter}/credentials"): ("/v1/reporters/r/credentials", {}),
