@@ -51,6 +51,7 @@ PROBLEM: dict[str, Any] = {
 }
 _DECISION = _schema(Decision)
 _REQUEST = _schema(CheckRequest)
+_IN_A_BATCH = {"anyOf": [_REQUEST, {"description": 'anything else: answered in its place by `{"error": problem}`'}]}
 
 
 def _problem(description: str) -> dict[str, Any]:
@@ -81,7 +82,7 @@ CHECK_BATCH: dict[str, Any] = {
             "type": "object",
             "additionalProperties": False,
             "required": ["checks"],
-            "properties": {"checks": {"type": "array", "minItems": 1, "maxItems": 1000, "items": _REQUEST}},
+            "properties": {"checks": {"type": "array", "minItems": 1, "maxItems": 1000, "items": _IN_A_BATCH}},
         }
     ),
     "responses": {
