@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from control_plane.database import migrate
 from control_plane.main import create_app
 from control_plane.rollout.repository import NOTHING
+from control_plane.routes.models import RULE_IDS
 from control_plane.settings import Settings
 from control_plane.tables import METADATA
 from tests.integration.control_plane.running import RunningControlPlane, running, until_ready
@@ -38,6 +39,7 @@ def database_name(postgres_server: PostgresServer, migrated_database: str) -> st
     tables = ", ".join(table for table in METADATA.tables if table not in WITH_ONE_ROW)
     # as a replica: the audit log is append-only, for everybody but a superuser who says so
     statements = f"SET session_replication_role = replica; TRUNCATE {tables} CASCADE; "
+    statements += f"ALTER SEQUENCE {RULE_IDS.name} RESTART; "  # TRUNCATE restarts those of columns at most
     statements += f"UPDATE config_head SET revision = 0, digest = '{NOTHING}', "
     statements += "rollout = NULL, stable_revision = NULL, stable_digest = NULL, deltas_from = 0"
     postgres_server.execute(statements, database=migrated_database)

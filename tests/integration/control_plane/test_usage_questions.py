@@ -54,7 +54,7 @@ async def answering(served: RunningControlPlane, credential: str, answer: Answer
 
 
 async def of_limits(question: Question) -> NodeAnswer:
-    """Seven units of every limit are used."""
+    """Seven units of every limit are used; the database of a test numbers them from 1."""
     assert (question.client, question.about) == ("acme", "limits")
     figures = tuple(LimitFigure(rule_id, 1000, 7, 993, 60.0) for rule_id in range(1, 251))
     return NodeAnswer(id=question.id, node="us-east-1", revision=3, figures=figures)
