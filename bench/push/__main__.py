@@ -1,13 +1,14 @@
 """`python -m bench.push`: seconds from an admin's request to every node, takeover of the leader, many writes."""
 
 import asyncio
-import itertools
 import json
-import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,50 +17,99 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.push import applying, counting, report
 from bench.push.fleet import SimulatedNode, until_all
-from bench.push.place import Place, running, seed_clients
+from bench.push.place import Place, client_name, running, seed_keys
 from tidegate.stack.ports import LOOPBACK
 
 WAIT_S = 120.0
 REGION = "us-east"
+WATCHING = 20
+"""Nodes that must end on the last of many writes: they share two cores with who writes and who answers."""
+DOCUMENT = Path("docs/benchmarks-control-plane.md")
+
+
+class Part(StrEnum):
+    """What can be measured alone, each with a Postgres and replicas of its own."""
+
+    LOAD = "load"
+    """`tidegate apply` of all clients, a node that loads them, and the death of the leader."""
+    PUSH = "push"
+    """Changes to many nodes, and all of them back at once."""
+    WRITES = "writes"
+    """Parallel writers through two replicas."""
 
 
 def main(
-    nodes: Annotated[int, typer.Option(min=1, max=5_000, help="Simulated nodes.")] = 500,
+    parts: Annotated[list[Part] | None, typer.Option("--part", help="Only that; may be repeated.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, max=5_000, help="Simulated nodes that get changes.")] = 500,
     clients: Annotated[int, typer.Option(min=1, max=1_000_000, help="Clients with a key each.")] = 100_000,
     changes: Annotated[int, typer.Option(min=1, max=1_000, help="Changes, one after the other.")] = 20,
-    writes: Annotated[int, typer.Option(min=1, max=100_000, help="Parallel writes through two replicas.")] = 1_000,
-    out: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    writes: Annotated[int, typer.Option(min=1, max=100_000, help="Writes with If-Match by two replicas.")] = 10_000,
+    for_s: Annotated[float, typer.Option("--write-for-s", min=1, help="As many as begin in it.")] = 3_600.0,
+    out: Annotated[
+        Path | None, typer.Option("--json", help="Keep the figures here, beside those of other parts.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help=f"Write {DOCUMENT} when every part was measured.")] = False,
 ) -> None:
     """Measure the push of changes on this machine, with real processes and the real stream."""
     console = Console(width=140)
-    with tempfile.TemporaryDirectory(prefix="tidegate-push-") as root, running(Path(root), 2) as place:
-        figures = asyncio.run(_measure(place, nodes, clients, changes, writes, console))
-    table = Table("figure", "value", title=f"{nodes} nodes, {clients:,} clients with a key each")
+    figures: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.exists() else {}
+    for part in parts or list(Part):
+        with tempfile.TemporaryDirectory(prefix="tidegate-push-") as root, running(Path(root), 2) as place:
+            console.print(part)
+            if part is Part.WRITES:
+                found = asyncio.run(_writes(place, writes, for_s))
+            else:
+                found = _applied(place, Path(root) / "tidegate.json", clients)
+                console.print(found)
+                seed_keys(place, clients)
+                if part is Part.LOAD:
+                    found |= applying.read_yaml(Path(root) / "clients.yaml")
+                    found |= _load(place, console)
+                else:
+                    found = {"nodes": nodes, "clients that they hold": clients}
+                    found |= asyncio.run(_push(place, nodes, changes))
+            figures |= {f"{part}: {name}": value for name, value in found.items()}
+        if out is not None:
+            out.write_text(json.dumps(figures, indent=1))
+    table = Table("figure", "value", title="push of changes")
     for name, value in figures.items():
-        table.add_row(name, f"{value:,.3f}" if isinstance(value, float) else f"{value:,}")
+        table.add_row(name, report.shown(value))
     console.print(table)
-    if out is not None:
-        out.write_text(json.dumps(figures, indent=1))
+    if write:
+        DOCUMENT.write_text(report.page(figures))
 
 
-async def _measure(
-    place: Place, count: int, clients: int, changes: int, writes: int, console: Console
-) -> dict[str, Any]:
+def _applied(place: Place, file: Path, clients: int) -> dict[str, Any]:
+    applying.write_file(file, clients)
+    return {"clients of the file": clients} | applying.timed_apply(place, file, clients)
+
+
+def _load(place: Place, console: Console) -> dict[str, Any]:
+    credential = _credential(place)
     figures: dict[str, Any] = {}
-    with place.admin() as admin:
-        limits = [{"name": "hourly", "limit": 1000, "window_s": 3600}]
-        admin.put("/v1/plans/free", json={"limits": limits}).raise_for_status()
-        admin.put(f"/v1/regions/{REGION}", json={}).raise_for_status()
-        issued = admin.post(f"/v1/regions/{REGION}/credentials").raise_for_status().json()
-        credential = issued["credential"]
-        console.print("clients")
-        figures["seed: one revision with all clients, s"] = await seed_clients(place, clients)
-        head = admin.get("/v1/revisions?limit=1").json()["items"][0]
-    console.print("one node loads")
-    for name, value in (await asyncio.to_thread(_one_node_loads, place, credential)).items():
+    for name, value in _one_node_loads(place, credential).items():
         figures[f"a node loads them: {name}"] = value
-    seen: dict[int, list[float]] = {}
+    console.print(figures)
+    return figures | asyncio.run(_takeover(place))
+
+
+def _credential(place: Place) -> str:
+    with place.admin() as admin:
+        admin.put(f"/v1/regions/{REGION}", json={}).raise_for_status()
+        credential: str = admin.post(f"/v1/regions/{REGION}/credentials").raise_for_status().json()["credential"]
+        return credential
+
+
+@asynccontextmanager
+async def _connected(
+    place: Place, count: int, seen: dict[int, list[float]]
+) -> AsyncIterator[tuple[list[SimulatedNode], float]]:
+    """Simulated nodes, and the seconds until all had connected."""
+    credential = _credential(place)
+    with place.admin() as admin:
+        head = admin.get("/v1/revisions?limit=1").json()["items"][0]
     nodes = [
         SimulatedNode((LOOPBACK, place.replicas[number % 2].port), credential, REGION, f"node-{number}",
                       lambda revision, at: seen.setdefault(revision, []).append(at))
@@ -67,28 +117,32 @@ async def _measure(
     ]  # fmt: skip
     for node in nodes:  # as after a restart, with the snapshot file of the newest revision
         node.revision, node.digest = head["revision"], head["digest"]
-    console.print("nodes connect")
     began = time.monotonic()
     tasks = [asyncio.create_task(node.run()) for node in nodes]
     try:
         async with asyncio.timeout(WAIT_S):
             await asyncio.gather(*(node.connected.wait() for node in nodes))
-        figures["all connected from nothing, s"] = time.monotonic() - began
-        console.print("changes")
-        figures |= await _changes(place, nodes, seen, changes)
-        console.print("all come back at once")
-        figures |= await _return(place, nodes)
-        console.print("many writes")
-        figures |= await _many_writes(place, nodes, writes)
-        for name, value in figures.items():
-            console.print(name, value, highlight=False)
-        console.print("the leader is killed")
-        figures |= await _takeover(place)
+        yield nodes, time.monotonic() - began
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return figures
+
+
+async def _push(place: Place, count: int, changes: int) -> dict[str, Any]:
+    seen: dict[int, list[float]] = {}
+    async with _connected(place, count, seen) as (nodes, connected_s):
+        figures: dict[str, Any] = {"all connected from nothing, s": connected_s}
+        figures |= await _changes(place, nodes, seen, changes)
+        return figures | await _return(place, nodes)
+
+
+async def _writes(place: Place, writes: int, for_s: float) -> dict[str, Any]:
+    with place.admin() as admin:
+        limits = [{"name": "hourly", "limit": 1000, "window_s": 3600}]
+        admin.put("/v1/plans/free", json={"limits": limits}).raise_for_status()
+    async with _connected(place, WATCHING, {}) as (nodes, _):
+        return await counting.counted(place, nodes, writes, for_s, WAIT_S)
 
 
 def _one_node_loads(place: Place, credential: str) -> dict[str, float]:
@@ -112,7 +166,7 @@ async def _changes(
         for number in range(changes):
             began = time.monotonic()
             body = {"plan": "free", "attributes": {"change": str(number)}}
-            answer = await admin.put(f"/v1/clients/customer-{number:07d}", json=body, headers={"Prefer": "wait=30"})
+            answer = await admin.put(f"/v1/clients/{client_name(number)}", json=body, headers={"Prefer": "wait=30"})
             waits.append(time.monotonic() - began)
             revision = int(answer.raise_for_status().headers["x-tidegate-revision"])
             await until_all(nodes, revision, WAIT_S)
@@ -142,61 +196,6 @@ async def _return(place: Place, nodes: list[SimulatedNode]) -> dict[str, Any]:
     took_s = time.monotonic() - began
     snapshots = sum(node.snapshots for node in nodes) - sum(before)
     return {"all drop and come back, with the newest, s": took_s, "snapshots that this cost": snapshots}
-
-
-async def _many_writes(place: Place, nodes: list[SimulatedNode], writes: int) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {place.admin_token}"}
-    with place.admin() as admin:
-        first = admin.get("/v1/revisions?limit=1").json()["items"][0]["revision"]
-    refused = 0
-    turn = asyncio.Semaphore(64)
-
-    async def write(admin: httpx.AsyncClient, number: int) -> None:
-        nonlocal refused
-        body = {"plan": "free", "attributes": {"write": str(number)}}
-        while True:
-            async with turn:
-                answer = await admin.put(f"/v1/clients/written-{number:06d}", json=body)
-            if answer.status_code == 201:
-                return
-            if answer.status_code != 503:
-                raise SystemExit(answer.text)
-            refused += 1
-            await asyncio.sleep(random.uniform(0, 0.5))
-
-    began = time.monotonic()
-    async with (
-        httpx.AsyncClient(base_url=place.replicas[0].url, headers=headers, trust_env=False, timeout=60.0) as one,
-        httpx.AsyncClient(base_url=place.replicas[1].url, headers=headers, trust_env=False, timeout=60.0) as two,
-    ):
-        await asyncio.gather(*(write((one, two)[number % 2], number) for number in range(writes)))
-    took_s = time.monotonic() - began
-    with place.admin() as admin:
-        newest = admin.get("/v1/revisions?limit=1").json()["items"][0]
-        gaps = _gaps(admin, first)
-    await until_all(nodes, newest["revision"], WAIT_S)
-    digests = {node.digest for node in nodes}
-    return {
-        "writes": writes,
-        "writes a second": writes / took_s,
-        "writes that had to be repeated (503)": refused,
-        "revisions made": newest["revision"] - first,
-        "gaps in their numbers": gaps,
-        "nodes that do not end on the last": sum(node.revision != newest["revision"] for node in nodes)
-        + (digests != {newest["digest"]}),
-    }
-
-
-def _gaps(admin: httpx.Client, since: int) -> int:
-    numbers, cursor = [], None
-    while True:
-        params = {"limit": 1000} | ({"cursor": cursor} if cursor else {})
-        page = admin.get("/v1/revisions", params=params).json()
-        numbers += [item["revision"] for item in page["items"]]
-        cursor = page["next_cursor"]
-        if cursor is None or numbers[-1] <= since:
-            break
-    return sum(a - b != 1 for a, b in itertools.pairwise(numbers))
 
 
 async def _takeover(place: Place) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def main() -> None:
 
 def _peak_mb() -> float:
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1000
+    return int(status["VmHWM"].split()[0]) * 1.024 / 1_000  # the kernel says kB and means KiB
 
 
 def _rss_mb() -> float:
