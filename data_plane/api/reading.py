@@ -85,12 +85,13 @@ def _understood(body: bytes, caller: Caller) -> CheckRequest:
 
 def _is_meant(request: CheckRequest, caller: Caller) -> bool:
     """Whether there is nothing in it that could be wrong, as in nearly all; else ``validate`` looks closely."""
-    return (
-        request.client is None
-        and request.endpoint is None
-        and not request.attributes
-        and (caller.trusted or (request.cost <= 1 and not request.explain))
-    )
+    if request.attributes:
+        return False
+    if caller.trusted:
+        return (request.client is None or request.api_key is None) and (
+            request.endpoint is None or request.path is None
+        )
+    return request.client is None and request.endpoint is None and request.cost <= 1 and not request.explain
 
 
 def validate(request: CheckRequest, caller: Caller, body: bytes = b"") -> None:

@@ -51,23 +51,24 @@ class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
 class Clients:
     """The clients of one configuration, made ready when they are first asked for: most never are."""
 
-    __slots__ = ("_config", "_made")
+    __slots__ = ("_config", "made")
 
     def __init__(self, config: ConfigSet) -> None:
         self._config = config
-        self._made: dict[str, Principal] = {}
+        self.made: dict[str | None, Principal] = {}
+        """Those that are ready, by name; bounded."""
 
     def get(self, name: str) -> Principal | None:
         """The client called ``name``."""
-        made = self._made.get(name)
+        made = self.made.get(name)
         if made is not None:
             return made
         body = self._config.body("client", name)
         if body is None:
             return None
-        if len(self._made) >= _MAX_KNOWN:
-            self._made.clear()
-        made = self._made[name] = _principal(_DECODERS["client"].decode(body))
+        if len(self.made) >= _MAX_KNOWN:
+            self.made.clear()
+        made = self.made[name] = _principal(_DECODERS["client"].decode(body))
         return made
 
 
@@ -78,7 +79,7 @@ class RuleIndex:
     when they are first used.
     """
 
-    __slots__ = ("blocks", "book", "clients", "config", "known")
+    __slots__ = ("blocks", "book", "clients", "config", "known", "named")
 
     def __init__(self, book: Rulebook, config: ConfigSet, blocks: Blocks | None = None) -> None:
         self.book = book
@@ -86,6 +87,8 @@ class RuleIndex:
         self.blocks = blocks
         """Who is refused whatever limits say; ``None`` when nobody is."""
         self.clients = Clients(config)
+        self.named = self.clients.made
+        """Clients that were asked for under this revision, by name; bounded."""
         self.known: dict[str | None, Principal] = {}
         """API keys that were used under this revision, and whose they are; bounded. Look at ``until_us``."""
 

@@ -9,6 +9,8 @@ from contract.config import Endpoint
 
 UNMATCHED: Final = Endpoint(endpoint="_unmatched", method="*", path="*")
 PREFLIGHT: Final = Endpoint(endpoint="_preflight", method="OPTIONS", path="*", exempt=True)
+NO_ENDPOINT: Final = Endpoint(endpoint="_unknown", method="*", path="*", exempt=True)
+"""Stands for a name that nobody has configured, where there is no telling the caller."""
 MAX_PATH_LENGTH: Final = 8_192
 _MAX_SEEN: Final = 8_192
 _LONGEST_SEEN: Final = 256

@@ -1,6 +1,6 @@
 """The part of the configuration that is small and changes seldom: plans, limits, routes, gateways, regions."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from data_plane.domain.load.capacity import capacity_rules
 from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
 from data_plane.domain.regions.limits import scaled
 from data_plane.domain.regions.standing import Standing
-from data_plane.domain.routes import RouteTable
+from data_plane.domain.routes import NO_ENDPOINT, RouteTable
 
 D = TypeVar("D", bound=msgspec.Struct)
 Sections = Mapping[str, Mapping[str, msgspec.Struct]]
@@ -31,23 +31,25 @@ _LONGEST_PATH = 256
 
 
 class Ways(dict[tuple[str, str | None, str], Bound]):
-    """The bound of a plan, a method and a path: what was asked before is one lookup.
+    """The bound of a plan, a method and what is asked for: what was asked before is one lookup.
 
-    Bounded: when it is full it begins again from nothing. ``sites`` as in ``Rulebook.bound``.
+    ``find`` gives the endpoint of a method and a path, or of a method and a name. Bounded: when it is full it begins
+    again from nothing. ``sites`` as in ``Rulebook.bound``.
     """
 
-    def __init__(self, book: "Rulebook", *, sites: bool) -> None:
+    def __init__(self, book: "Rulebook", find: Callable[[str, str], Endpoint], *, sites: bool) -> None:
         super().__init__()
         self._book = book
+        self._find = find
         self._sites = sites
 
     def __missing__(self, way: tuple[str, str | None, str]) -> Bound:
-        plan, method, path = way
-        endpoint = self._book.routes.match(method or "GET", path)
+        plan, method, asked = way
+        endpoint = self._find(method or "GET", asked)
         if endpoint.exempt:
             return NO_LIMITS
         bound = self._book.bound(plan, None, endpoint, method or endpoint.method, 0.0, sites=self._sites)
-        if len(path) <= _LONGEST_PATH:
+        if len(asked) <= _LONGEST_PATH:
             if len(self) >= _MAX_WAYS:
                 self.clear()
             self[way] = bound
@@ -62,6 +64,7 @@ class Rulebook:
         "backends",
         "gateways",
         "limits",
+        "named_ways",
         "plans",
         "priorities",
         "protected",
@@ -98,8 +101,11 @@ class Rulebook:
         """Every shared limit: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
-        self.ways = (Ways(self, sites=False), Ways(self, sites=True))
+        match, named = self.routes.match, self._named
+        self.ways = (Ways(self, match, sites=False), Ways(self, match, sites=True))
         """By whether the address is IPv6."""
+        self.named_ways = (Ways(self, named, sites=False), Ways(self, named, sites=True))
+        """The same by the endpoint's name; of an unknown one, no limits at all."""
         self._bindings: dict[tuple[str, Owner, str, str, bool], Bound] = {}
         self.stand(self.standing)
 
@@ -107,7 +113,7 @@ class Rulebook:
         """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
         self.standing = standing
         self._bindings.clear()
-        for ways in self.ways:
+        for ways in (*self.ways, *self.named_ways):
             ways.clear()
 
     def rules(self) -> Iterable[LimitRule]:
@@ -157,6 +163,9 @@ class Rulebook:
                 self._bindings.clear()
             self._bindings[name] = found
         return found
+
+    def _named(self, _method: str, name: str) -> Endpoint:
+        return self.routes.by_name.get(name, NO_ENDPOINT)
 
     def _guard(self, endpoint: Endpoint, priority: int) -> Guard | None:
         """What protects the endpoint's backend, if anything does."""

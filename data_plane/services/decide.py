@@ -154,20 +154,22 @@ class Decider:
         request = check.request
         index = self.index
         check.revision = self.revision
-        principal = index.known.get(request.api_key)
-        path = request.path
+        client = request.client
+        principal = index.known.get(request.api_key) if client is None else index.named.get(client)
+        asked_for, ways = request.endpoint, index.book.named_ways
+        if asked_for is None:
+            asked_for, ways = request.path, index.book.ways
         if (
             principal is None
             or not principal.plain
             or principal.until_us <= check.asked_us
-            or path is None
-            or request.endpoint is not None
+            or asked_for is None
             or request.attributes
         ):
             return self._make_ready_carefully(check)
         ip = request.ip
         named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
-        bound = index.book.ways[named is not None and named.has_site][principal.plan, request.method, path]
+        bound = ways[named is not None and named.has_site][principal.plan, request.method, asked_for]
         endings = bound.endings
         if not endings:
             return self._make_ready_carefully(check)

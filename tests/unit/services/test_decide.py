@@ -1,5 +1,6 @@
 """The plain way to the store finds what the careful one finds: the same limits, counters, cost and bytes."""
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -7,7 +8,7 @@ from contract.config import Change, Client, Endpoint, Override, Plan, Region
 from contract.credentials import secret_sha256
 from contract.decision import CheckRequest
 from contract.limits import LimitRule, Match
-from data_plane.domain.check import Anonymous, Prepared, Refusal, prepare
+from data_plane.domain.check import Anonymous, Prepared, Refusal, UnknownNameError, prepare
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
@@ -96,19 +97,34 @@ requests = st.builds(
     cost=st.sampled_from([0, 1, 3, 10**12]),
     attributes=st.sampled_from([{}, {"tenant": "t2"}, {"region": "eu"}]),
 )
+clients = st.sampled_from([*CLIENTS, "nobody"])
+endpoints = st.sampled_from([*(value.endpoint for value in CONFIG if isinstance(value, Endpoint)), "nothing", "/any"])
+
+
+@st.composite
+def by_name(draw) -> CheckRequest:
+    """As a gateway may ask that it trusts: a client, an endpoint or both by name."""
+    request = draw(requests)
+    named: dict[str, str | None] = {}
+    if draw(st.booleans()):
+        named |= {"client": draw(clients), "api_key": None}
+    if draw(st.booleans()):
+        named |= {"endpoint": draw(endpoints), "path": None}
+    return msgspec.structs.replace(request, **named)
 
 
 @settings(max_examples=500, deadline=None)
-@given(requests)
+@given(requests | by_name())
 @example(CheckRequest(api_key="tg_of-one", path="/users/7", method="GET"))
 @example(CheckRequest(api_key="tg_reset", path="/exports", method="POST", ip="2001:db8::1", cost=3))
+@example(CheckRequest(client="of-many", endpoint="export", ip="2001:db8::1", cost=3))
 def test_what_is_submitted_is_what_the_careful_code_prepares(request: CheckRequest) -> None:
     store, tally = RecordingStore(), Tally()
     made = decider(store, tally)
     bounds = SubjectBounds()
     try:
         expected = prepare(INDEX, request, Anonymous(), bounds, NOW_US / 1_000_000)
-    except InvalidAddressError:
+    except (InvalidAddressError, UnknownNameError):
         expected = None
     for _ in range(2):  # the second time everything is known
         check = AnsweredCheck()
@@ -116,7 +132,7 @@ def test_what_is_submitted_is_what_the_careful_code_prepares(request: CheckReque
         store.submitted.clear()
         try:
             made.decide(check)
-        except InvalidAddressError:
+        except (InvalidAddressError, UnknownNameError):
             assert expected is None
             continue
         assert expected is not None
