@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from control_plane.database import Database
@@ -57,13 +58,16 @@ async def test_exports_are_few_at_once_and_end_with_their_readers(make_settings:
     async def gone(_: object) -> None:
         raise OSError
 
+    async def lose_reader(export: StreamingResponse) -> None:
+        with pytest.raises(ClientDisconnect):
+            await export({"type": "http", "asgi": {"spec_version": "2.4"}}, asyncio.Event().wait, gone)
+
     try:
         open_ones = [await exports.whole(query), await exports.whole(query)]
         with pytest.raises(UnavailableError, match="2 exports"):
             await exports.whole(query)
         for one in open_ones:
-            with pytest.raises(ClientDisconnect):
-                await one({"type": "http", "asgi": {"spec_version": "2.4"}}, asyncio.Event().wait, gone)
-        await exports.whole(query)
+            await lose_reader(one)
+        await lose_reader(await exports.whole(query))
     finally:
         await database.close()
