@@ -22,7 +22,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from bench.snapshot import write_snapshot
-from bench.workload import BATCH, REGION, callers, request_body
+from bench.workload import BATCH, REGION, callers, named_body, request_body
 from contract.credentials import make_credential
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
@@ -79,9 +79,9 @@ def requests_of(kind: str) -> list[bytes]:
             f"X-Forwarded-For: {one.ip}\r\n\r\n".encode()
             for one in callers(plan)
         ]
-    bodies = [request_body(caller) for caller in callers(plan)]
+    bodies = [(named_body if kind.startswith("named") else request_body)(caller) for caller in callers(plan)]
     path = b"/v1/check"
-    if kind.startswith("batch"):
+    if "batch" in kind:
         groups = (bodies[start : start + BATCH] for start in range(0, len(bodies), BATCH))
         bodies = [b'{"checks":[' + b",".join(group) + b"]}" for group in groups]
         path = b"/v1/check/batch"
@@ -116,7 +116,7 @@ def _connections(node: Node) -> list[Any]:
 async def _runs(kind: str, connections: list[Any], link: _Link) -> list[float]:
     """Microseconds of CPU a decision, a run each, in order of size."""
     requests = requests_of(kind)
-    in_one, at_once = (BATCH, 1) if kind.startswith("batch") else (1, REQUESTS_A_TURN)
+    in_one, at_once = (BATCH, 1) if "batch" in kind else (1, REQUESTS_A_TURN)
     took, at = [], 0
     for _ in range(RUNS):
         began, decisions = time.process_time_ns(), 0
@@ -147,9 +147,11 @@ async def _measure(kinds: list[str]) -> None:
 
 
 def main(kinds: list[str] = typer.Argument(default=None)) -> None:  # noqa: B008  typer's way
-    """What to measure: one, three, batch, batch-three, authorize, authorize-three; all of them without."""
+    """What to measure: one, three, batch, batch-three, authorize, authorize-three; named and named-batch, where client
+    and endpoint are named as an SDK does; all of them without.
+    """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    chosen = kinds or ["one", "three", "batch", "batch-three", "authorize", "authorize-three"]
+    chosen = kinds or ["one", "three", "batch", "batch-three", "authorize", "authorize-three", "named", "named-batch"]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_measure(chosen))
 

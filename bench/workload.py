@@ -63,6 +63,12 @@ def request_body(caller: Caller) -> bytes:
     )
 
 
+def named_body(caller: Caller) -> bytes:
+    """The same as an SDK may ask that the node trusts: client and endpoint by name."""
+    endpoint = "get-" + caller.path.split("/")[2]
+    return msgspec.json.encode({"client": caller.client, "endpoint": endpoint, "cost": 1})
+
+
 def write_subrequests(directory: Path, plan: str) -> Path:
     """What a gateway asks for each client, one a line: path, key and address, with tabs between."""
     path = directory / f"{plan}.subrequests"
