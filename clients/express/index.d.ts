@@ -18,8 +18,11 @@ export interface Decision {
   allowed: boolean;
   /** What to answer: 200, 429 over a limit, 401 or 403 refused, 503 when no node answered and the policy is closed. */
   status: number;
-  /** `node`: decided there; `policy`: no node answered, the fail policy decided; `client`: refused without asking. */
-  source: 'node' | 'policy' | 'client';
+  /**
+   * `node`: decided there; `lease`: out of a lease held here; `memory`: a denial remembered here; `policy`: no node answered, the
+   * fail policy decided; `client`: refused without asking.
+   */
+  source: 'node' | 'lease' | 'memory' | 'policy' | 'client';
   client: string | undefined;
   policy: string | undefined;
   limit: number | undefined;
@@ -49,6 +52,18 @@ export interface LimiterOptions {
   failPolicy?: 'open' | 'closed';
   /** Most checks in one request to a node, 1 to 1000. Default 500. */
   maxBatch?: number;
+  /** Hold small, short-lived allotments of what is asked often, and decide here; needs a gateway token, or a trusted network. Default false. */
+  leases?: boolean;
+  /** How long a lease may be spent, at most 10,000. Default 1,000. */
+  leaseMs?: number;
+  /** Checks asked at least so often, in units a second, get a lease. Default 5. */
+  leaseAfterPerS?: number;
+  /** Most units asked for at once. Default 10,000,000, the most that a node takes. */
+  maxLeaseUnits?: number;
+  /** Who was denied is denied again without asking, for as long as the answer said and at most so long; 0 always asks. Default 1,000. */
+  rememberDenialsMs?: number;
+  /** Most checks whose leases, demand and denials are kept. Default 10,000. */
+  maxAccounts?: number;
   /** For `https` nodes: your CA, your client certificate. */
   tls?: AgentOptions;
   /** Called when a node did not answer rightly in time. Must not throw. */
@@ -104,20 +119,25 @@ export interface RateLimitOptions<Req = any, Res = any> extends Partial<LimiterO
 export interface RateLimitMiddleware {
   (request: any, response: any, next: Next): void;
   readonly limiter: Limiter;
-  /** Closes the connections to nodes. */
-  close(): void;
+  /** Returns leases and closes the connections to nodes. */
+  close(): Promise<void>;
 }
 
 /** No node answered rightly in time; given to `onError`. */
 export class UnavailableError extends Error {}
 
-/** Asks nodes, many checks at once. */
+/** A node wants a gateway token, and was sent none that it knows; given to `onError`, and warned of once. */
+export class UnauthorizedError extends UnavailableError {}
+
+/** Decides by leases held here, or asks nodes, many checks at once. */
 export class Limiter {
   constructor(options: LimiterOptions);
   /** Never rejects: without a node the fail policy decides. */
   check(check: Check): Promise<Decision>;
+  /** The same with a callback, which may be called at once. */
   ask(check: Check, answer: (decision: Decision) => void): void;
-  close(): void;
+  /** Returns leases and closes connections, within a few times `timeoutMs`; never rejects. */
+  close(): Promise<void>;
 }
 
 export function rateLimit<Req = any, Res = any>(options: RateLimitOptions<Req, Res>): RateLimitMiddleware;

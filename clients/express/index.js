@@ -1,6 +1,7 @@
 'use strict';
 
 const { rateLimit } = require('./lib/middleware.js');
-const { Limiter, UnavailableError } = require('./lib/limiter.js');
+const { UnauthorizedError, UnavailableError } = require('./lib/errors.js');
+const { Limiter } = require('./lib/limiter.js');
 
-module.exports = { rateLimit, Limiter, UnavailableError };
+module.exports = { rateLimit, Limiter, UnavailableError, UnauthorizedError };

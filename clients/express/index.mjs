@@ -1,3 +1,3 @@
 import tidegate from './index.js';
 
-export const { rateLimit, Limiter, UnavailableError } = tidegate;
+export const { rateLimit, Limiter, UnavailableError, UnauthorizedError } = tidegate;

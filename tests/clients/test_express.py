@@ -30,6 +30,8 @@ CONFIG = [
     Gateway(gateway="express", sha256=secret_sha256(GATEWAY_TOKEN)),
     *CLIENTS,
     *(key_of(one.client, f"tg_{one.client}") for one in CLIENTS),
+    Plan(plan="leased", limits=(rule(5, "hourly", 600),)),
+    *(Client(client=f"leased-{nth}", plan="leased") for nth in range(4)),
     Client(client="rich", plan="many"),
     key_of("rich", "tg_rich"),
     Client(client="tenants", plan="tenants"),
@@ -91,7 +93,7 @@ async def test_the_express_middleware(tmp_path: Path, valkey_url: str) -> None:
             urls[trust] = await running.enter_async_context(serving(Node(settings)))
         code, output = await run(
             node_program, "--test", "--test-timeout=40000", "--test-reporter=tap",
-            "test/express.test.js", "test/faults.test.js", "test/forged.test.js",
+            *(str(one.relative_to(PACKAGE)) for one in sorted((PACKAGE / "test").glob("*.test.js"))),
             env={
                 "TIDEGATE_URL": urls["network"], "TIDEGATE_STRICT_URL": urls["token"], "TIDEGATE_TOKEN": GATEWAY_TOKEN,
                 "TIDEGATE_FORGED": json.dumps(FORGED),

@@ -1,8 +1,8 @@
 'use strict';
 
-// What the middleware adds to a request: `python -m bench.express` starts a node and runs this.
-// One request after the other (the median's difference is what a waiting user sees), then 64 at once (CPU time of this
-// process, which is server and client in one: the difference is the middleware's).
+// What the middleware adds to a request, with leases and asking the node each time: `python -m bench.express` starts a node and
+// runs this. One request after the other (the median's difference is what a waiting user sees), then 64 at once (CPU time of this
+// process, which is server and client in one: the difference is the middleware's). The applications take turns.
 const express = require('express');
 const http = require('node:http');
 const { rateLimit } = require('../index.js');
@@ -14,21 +14,22 @@ const AT_ONCE = 64;
 const ROUNDS = 60;
 
 async function main() {
-  const limit = rateLimit({ url: TIDEGATE_URL, timeoutMs: 5_000, failPolicy: 'closed' });
-  const bare = await application();
-  const limited = await application(limit);
+  const options = { url: TIDEGATE_URL, timeoutMs: 5_000, failPolicy: 'closed' };
+  const leasing = rateLimit({ ...options, leases: true });
+  const asking = rateLimit(options);
+  const applications = { without: await application(), leases: await application(leasing), asking: await application(asking) };
   const agent = new http.Agent({ keepAlive: true, maxSockets: AT_ONCE });
-  const ask = async (url) => {
+  const ask = async ({ url }) => {
     const { status } = await get(`${url}/api/resource1/7`, { headers: { 'x-api-key': TIDEGATE_KEY }, agent });
     if (status !== 200) throw new Error(`answered ${status}`);
   };
-  for (const url of [bare.url, limited.url]) for (let nth = 0; nth < 500; nth++) await ask(url);
+  for (const one of Object.values(applications)) for (let nth = 0; nth < 500; nth++) await ask(one);
 
-  const took = { bare: [], limited: [] };
+  const took = { without: [], leases: [], asking: [] };
   for (let nth = 0; nth < ONE_BY_ONE; nth++) {
-    for (const [name, { url }] of Object.entries({ bare, limited })) {
+    for (const [name, one] of Object.entries(applications)) {
       const began = process.hrtime.bigint();
-      await ask(url);
+      await ask(one);
       took[name].push(Number(process.hrtime.bigint() - began) / 1_000);
     }
   }
@@ -36,30 +37,31 @@ async function main() {
   const trips = [];
   for (let nth = 0; nth < ONE_BY_ONE; nth++) {
     const began = process.hrtime.bigint();
-    await limit.limiter.check(check);
+    await asking.limiter.check(check);
     trips.push(Number(process.hrtime.bigint() - began) / 1_000);
   }
-  const cpu = { bare: 0, limited: 0 };
-  const wall = { bare: [], limited: [] };
+  const cpu = { without: [], leases: [], asking: [] };
+  const wall = { without: [], leases: [], asking: [] };
   for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, { url }] of Object.entries({ bare, limited })) {
+    for (const [name, one] of Object.entries(applications)) {
       const before = process.cpuUsage();
       const began = process.hrtime.bigint();
-      await Promise.all(Array.from({ length: AT_ONCE }, () => ask(url)));
+      await Promise.all(Array.from({ length: AT_ONCE }, () => ask(one)));
       wall[name].push(Number(process.hrtime.bigint() - began) / 1_000 / AT_ONCE);
       const { user, system } = process.cpuUsage(before);
-      cpu[name] += user + system;
+      cpu[name].push((user + system) / AT_ONCE);
     }
   }
-  const each = ROUNDS * AT_ONCE;
-  print('one after the other, median, µs', median(took.bare), median(took.limited));
-  console.log(`of that the way to the node and back alone: ${median(trips).toFixed(0)}`);
-  print(`${AT_ONCE} at once, median wall time a request, µs`, median(wall.bare), median(wall.limited));
-  print(`${AT_ONCE} at once, CPU of client and server a request, µs`, cpu.bare / each, cpu.limited / each);
+  const sources = { node: 0, lease: 0 };
+  for (let nth = 0; nth < ONE_BY_ONE; nth++) sources[(await leasing.limiter.check({ ...check, ip: '127.0.0.2' })).source] += 1;
+  print('one after the other, median', took, median);
+  console.log(`the way to the node and back alone, median: ${median(trips).toFixed(0)} µs`);
+  print(`${AT_ONCE} at once, median wall time a request`, wall, median);
+  print(`${AT_ONCE} at once, CPU of client and server a request`, cpu, mean);
+  console.log(`a lone check, asked ${ONE_BY_ONE} times from nothing: ${sources.lease} out of leases, ${sources.node} by the node`);
   agent.destroy();
-  limit.close();
-  await bare.stop();
-  await limited.stop();
+  for (const limit of [leasing, asking]) await limit.close();
+  for (const { stop } of Object.values(applications)) await stop();
 }
 
 function application(...middlewares) {
@@ -70,7 +72,13 @@ function application(...middlewares) {
 }
 
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-const print = (what, bare, limited) =>
-  console.log(`${what}: ${bare.toFixed(0)} without, ${limited.toFixed(0)} with: +${(limited - bare).toFixed(0)}, ratio ${(limited / bare).toFixed(2)}`);
+const mean = (values) => values.reduce((sum, one) => sum + one, 0) / values.length;
+
+/** One line: µs a request, and what either way of the middleware adds to those without it. */
+function print(what, values, of) {
+  const [without, leases, asking] = [of(values.without), of(values.leases), of(values.asking)];
+  const beside = (figure) => `${figure.toFixed(0)} µs (+${(figure - without).toFixed(0)}, ratio ${(figure / without).toFixed(2)})`;
+  console.log(`${what}: ${without.toFixed(0)} µs without, with leases ${beside(leases)}, asking each time ${beside(asking)}`);
+}
 
 main();

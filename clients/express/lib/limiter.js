@@ -1,7 +1,12 @@
 'use strict';
 
+const { accountOf, encoded } = require('./check.js');
 const { decisionOf, withoutNode } = require('./decision.js');
-const { Nodes } = require('./nodes.js');
+const { UnauthorizedError, UnavailableError } = require('./errors.js');
+const { LeaseBook } = require('./leases.js');
+const { CHECK_BATCH, Nodes } = require('./nodes.js');
+const { optionsOf } = require('./options.js');
+const { Renewals } = require('./renewals.js');
 
 /**
  * @typedef {import('../index.js').Check} Check
@@ -16,14 +21,18 @@ const MOST_CONNECT_MS = 1_000;
 // A node takes 1 MiB; beyond it the whole batch would be refused, and one end client's long path would speak for others.
 const MOST_BODY_BYTES = 512 * 1024;
 
-/** No node answered in time; `onError` gets it. */
-class UnavailableError extends Error {}
-
 class Pending {
-  /** @param {string} body @param {(decision: Decision) => void} answer */
-  constructor(body, answer) {
+  /**
+   * @param {string} body
+   * @param {{ key: string, cost: number } | undefined} account
+   * @param {number} askedMs
+   * @param {(decision: Decision) => void} answer
+   */
+  constructor(body, account, askedMs, answer) {
     this.body = body;
     this.bytes = Buffer.byteLength(body) + 1;
+    this.account = account;
+    this.askedMs = askedMs;
     this.answer = answer;
     /** @type {Batch | undefined} */
     this.batch = undefined;
@@ -42,31 +51,30 @@ class Batch {
   }
 }
 
-/** Asks nodes, many checks at once; answers every check within `timeoutMs`. */
+/** Decides by what is held here, or asks nodes, many checks at once; answers every check within `timeoutMs`. */
 class Limiter {
-  /** @param {LimiterOptions} options */
-  constructor({ url, token, timeoutMs = 250, failPolicy = 'open', maxBatch = 500, tls, onError }) {
-    const urls = Array.isArray(url) ? url : [url];
-    if (urls.length === 0 || urls.some((one) => typeof one !== 'string')) throw new TypeError('url: name at least one node');
-    if (!(timeoutMs > 0)) throw new TypeError('timeoutMs: must be above 0');
-    if (failPolicy !== 'open' && failPolicy !== 'closed') throw new TypeError("failPolicy: 'open' or 'closed'");
-    if (!(Number.isInteger(maxBatch) && maxBatch >= 1 && maxBatch <= 1000)) throw new TypeError('maxBatch: from 1 to 1000');
+  /** @param {LimiterOptions} options @param {() => number} [now] a clock that only goes forward, in ms */
+  constructor(options, now = () => performance.now()) {
+    const known = optionsOf(options);
     // Given up connections close a moment later, so there may be more sockets than batches.
-    this._nodes = new Nodes(urls, {
-      token,
-      tls,
+    this._nodes = new Nodes(known.urls, {
+      token: known.token,
+      tls: known.tls,
       maxSockets: 4 * BATCHES_IN_FLIGHT,
-      connectMs: Math.min(MOST_CONNECT_MS, timeoutMs * CONNECT_SHARE),
+      connectMs: Math.min(MOST_CONNECT_MS, known.timeoutMs * CONNECT_SHARE),
     });
-    this._timeoutMs = timeoutMs;
-    this._failPolicy = failPolicy;
-    this._maxBatch = maxBatch;
-    this._onError = onError ?? (() => {});
+    this._options = known;
+    this._now = now;
+    this._decidesHere = known.leases || known.rememberDenialsMs > 0;
+    this._book = new LeaseBook(known);
+    this._renewals = new Renewals(this._book, this._nodes, known, now, (error) => this._failed(error));
     /** @type {Pending[]} */
     this._queue = [];
     this._inFlight = 0;
     this._flushing = false;
-    this._closed = false;
+    /** @type {Promise<void> | undefined} */
+    this._closing = undefined;
+    this._warned = false;
   }
 
   /**
@@ -80,19 +88,64 @@ class Limiter {
   }
 
   /**
-   * The same with a callback, which costs less.
+   * The same with a callback, which costs less; it may be called at once.
    *
    * @param {Check} check
    * @param {(decision: Decision) => void} answer
    */
   ask(check, answer) {
-    if (this._closed || !this._nodes.someAwake(Date.now())) {
-      this._failed(new UnavailableError(this._closed ? 'closed' : 'every node rests after a failure'));
-      answer(withoutNode(this._failPolicy));
+    const account = this._decidesHere && this._closing === undefined ? accountOf(check) : undefined;
+    const nowMs = this._now();
+    const decision = account && this._book.take(account.key, account.cost, nowMs);
+    if (decision !== undefined) {
+      tell(answer, decision);
+      if (this._book.low.length > 0) this._renewals.renewLow();
       return;
     }
-    const pending = new Pending(encoded(check), answer);
-    pending.timer = setTimeout(() => this._late(pending), this._timeoutMs);
+    const pending = new Pending(encoded(check), account, nowMs, answer);
+    if (this._options.leases && account !== undefined) {
+      if (this._renewals.join(account.key, account.cost, (denial) => this._renewed(pending, account, denial))) {
+        this._expect(pending);
+        return;
+      }
+    }
+    this._askNode(pending);
+  }
+
+  /**
+   * Returns leases, then closes kept connections; checks that wait are answered by the fail policy. Resolves when that is done,
+   * within a few times `timeoutMs`.
+   *
+   * @returns {Promise<void>}
+   */
+  close() {
+    this._closing ??= this._renewals.close().then(() => this._nodes.close());
+    for (const pending of this._queue.splice(0)) this._answer(pending, withoutNode(this._options.failPolicy));
+    return this._closing;
+  }
+
+  /**
+   * The lease that a check waited for is there, or is not.
+   *
+   * @param {Pending} pending @param {{ key: string, cost: number }} account @param {Decision | undefined} denial
+   */
+  _renewed(pending, { key, cost }, denial) {
+    if (pending.answered) return;
+    const decision = denial ?? (this._closing === undefined ? this._book.take(key, cost, this._now()) : undefined);
+    if (decision === undefined) this._askNode(pending);
+    else this._answer(pending, decision);
+    if (this._book.low.length > 0) this._renewals.renewLow();
+  }
+
+  /** @param {Pending} pending */
+  _askNode(pending) {
+    const closed = this._closing !== undefined;
+    if (closed || !this._nodes.someAwake(Date.now())) {
+      this._failed(new UnavailableError(closed ? 'closed' : 'every node rests after a failure'));
+      this._answer(pending, withoutNode(this._options.failPolicy));
+      return;
+    }
+    this._expect(pending);
     this._queue.push(pending);
     if (!this._flushing) {
       this._flushing = true;
@@ -100,11 +153,9 @@ class Limiter {
     }
   }
 
-  /** Closes kept connections; checks on their way are answered by the fail policy. */
-  close() {
-    this._closed = true;
-    for (const pending of this._queue.splice(0)) this._answer(pending, withoutNode(this._failPolicy));
-    this._nodes.close();
+  /** From here on it is answered in time, whatever happens. @param {Pending} pending */
+  _expect(pending) {
+    pending.timer ??= setTimeout(() => this._late(pending), this._options.timeoutMs);
   }
 
   _flush() {
@@ -113,7 +164,7 @@ class Limiter {
       let bytes = 0;
       const beyond = this._queue.findIndex((pending, at) => {
         bytes += pending.bytes;
-        return at > 0 && (at >= this._maxBatch || bytes > MOST_BODY_BYTES);
+        return at > 0 && (at >= this._options.maxBatch || bytes > MOST_BODY_BYTES);
       });
       this._send(new Batch(this._queue.splice(0, beyond < 0 ? this._queue.length : beyond)));
     }
@@ -124,22 +175,35 @@ class Limiter {
     this._inFlight += 1;
     for (const pending of batch.checks) pending.batch = batch;
     const body = `{"checks":[${batch.checks.map((pending) => pending.body).join(',')}]}`;
-    batch.giveUp = this._nodes.post(body, (error, answer) => {
+    batch.giveUp = this._nodes.post(CHECK_BATCH, body, (error, answered) => {
       this._inFlight -= 1;
-      const decisions = error === undefined ? decisionsOf(answer, batch.checks.length) : undefined;
-      if (decisions === undefined && batch.waiting > 0) this._failed(new UnavailableError(error?.message ?? 'the answer is no batch'));
+      const decisions = error === undefined ? decisionsOf(answered?.body, batch.checks.length) : undefined;
+      if (decisions === undefined && batch.waiting > 0) {
+        this._failed(error instanceof UnauthorizedError ? error : new UnavailableError(error?.message ?? 'the answer is no batch'));
+      }
       batch.checks.forEach((pending, at) => {
-        this._answer(pending, decisions === undefined ? withoutNode(this._failPolicy) : decisions[at]);
+        if (decisions === undefined) this._answer(pending, withoutNode(this._options.failPolicy));
+        else this._decided(pending, decisions[at]);
       });
       this._flush();
     });
   }
 
+  /** @param {Pending} pending @param {Decision} decision */
+  _decided(pending, decision) {
+    const { account, askedMs } = pending;
+    if (decision.status === 429 && account !== undefined && this._options.rememberDenialsMs > 0) {
+      const noted = this._book.note(account.key, 0, askedMs);
+      if (noted !== undefined) this._book.denied(noted, decision, account.cost, askedMs);
+    }
+    this._answer(pending, decision);
+  }
+
   /** @param {Pending} pending */
   _late(pending) {
     if (pending.answered) return;
-    this._failed(new UnavailableError(`no answer within ${this._timeoutMs} ms`));
-    this._answer(pending, withoutNode(this._failPolicy));
+    this._failed(new UnavailableError(`no answer within ${this._options.timeoutMs} ms`));
+    this._answer(pending, withoutNode(this._options.failPolicy));
     const { batch } = pending;
     if (batch === undefined) {
       const at = this._queue.indexOf(pending);
@@ -153,24 +217,27 @@ class Limiter {
     pending.answered = true;
     clearTimeout(pending.timer);
     if (pending.batch !== undefined) pending.batch.waiting -= 1;
-    try {
-      pending.answer(decision);
-    } catch (error) {
-      process.nextTick(() => { throw error; }); // the others of its batch are still to be answered
-    }
+    tell(pending.answer, decision);
   }
 
-  /** @param {Error} error */
+  /** @param {UnavailableError} error */
   _failed(error) {
-    this._onError(error);
+    if (error instanceof UnauthorizedError && !this._warned) {
+      // A mistake of the set-up, which the fail policy would hide.
+      this._warned = true;
+      process.emitWarning(error.message, { type: 'TidegateWarning', code: 'TIDEGATE_UNAUTHORIZED' });
+    }
+    this._options.onError(error);
   }
 }
 
-/** A check as JSON that a node can read: what is no Unicode would spoil the whole batch. @param {Check} check */
-function encoded(check) {
-  const body = JSON.stringify(check);
-  if (!body.includes('\\ud')) return body;
-  return JSON.stringify(check, (_name, value) => (typeof value === 'string' ? value.replace(/\p{Surrogate}/gu, '\ufffd') : value));
+/** @param {(decision: Decision) => void} answer @param {Decision} decision */
+function tell(answer, decision) {
+  try {
+    answer(decision);
+  } catch (error) {
+    process.nextTick(() => { throw error; }); // others are still to be answered
+  }
 }
 
 /** @param {any} answer @param {number} count @returns {Decision[] | undefined} */
@@ -186,4 +253,4 @@ function decisionsOf(answer, count) {
   return decisions;
 }
 
-module.exports = { Limiter, UnavailableError };
+module.exports = { Limiter };

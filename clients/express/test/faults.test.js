@@ -196,7 +196,7 @@ describe('batches', () => {
   test('fails several at once rests once for that', async () => {
     const nodes = new Nodes([await broken((socket) => socket.destroy())], { maxSockets: 8, connectMs: 1_000 });
     open.push(() => nodes.close());
-    await Promise.all(Array.from({ length: 8 }, () => new Promise((done) => nodes.post('{}', done))));
+    await Promise.all(Array.from({ length: 8 }, () => new Promise((done) => nodes.post('/v1/check/batch', '{}', done))));
     assert.equal(nodes._nodes[0]._restMs, 100);
   });
 
@@ -237,7 +237,9 @@ describe('without Express', () => {
     for (const [options, named] of [
       [{}, /url/], [{ url: [] }, /url/], [{ url: 'ftp://x' }, /url/], [{ url, timeoutMs: 0 }, /timeoutMs/],
       [{ url, failPolicy: 'maybe' }, /failPolicy/], [{ url, maxBatch: 0 }, /maxBatch/], [{ url, limitBy: 'x' }, /limitBy/],
-      [{ url, limitBy: 'client' }, /keyGenerator/], [{ url, headers: 'none' }, /headers/],
+      [{ url, leases: 'yes' }, /leases/],
+      [{ url, leaseMs: 20_000 }, /leaseMs/], [{ url, maxLeaseUnits: 0 }, /maxLeaseUnits/], [{ url, rememberDenialsMs: -1 }, /rememberDenialsMs/],
+      [{ url, maxAccounts: NaN }, /maxAccounts/], [{ url, limitBy: 'client' }, /keyGenerator/], [{ url, headers: 'none' }, /headers/],
     ]) assert.throws(() => rateLimit(options), named);
   });
 
