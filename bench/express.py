@@ -1,4 +1,4 @@
-"""`python -m bench.express`: what the Express middleware adds to a request, beside the same application without it.
+"""`python -m bench.express`: what the Express middleware adds to a request, with leases and without, beside none.
 
 Run by hand, after `npm ci` in clients/express. One node and one Valkey on this machine; overhead.js says what it does.
 """

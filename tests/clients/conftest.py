@@ -13,12 +13,13 @@ from tests.servers.node import key_of, rule, serving, settings_for, write_snapsh
 
 
 class ServedNode:
-    """A node at ``url`` that enforces ``values``; ``stop()`` ends it."""
+    """A node at ``url`` that enforces ``values``, with ``settings`` of its own; ``stop()`` ends it."""
 
-    def __init__(self, snapshot: Path, store_url: str, values: list) -> None:
+    def __init__(self, snapshot: Path, store_url: str, values: list, settings: dict) -> None:
         self._snapshot = snapshot
         self._store_url = store_url
         self._values = values
+        self._settings = settings
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
@@ -30,7 +31,7 @@ class ServedNode:
 
     async def _serve(self) -> None:
         await write_snapshot(self._snapshot, self._values)
-        self.node = Node(settings_for(self._snapshot, self._store_url))
+        self.node = Node(settings_for(self._snapshot, self._store_url, **self._settings))
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         async with serving(self.node) as self.url:
             self._ready.set()
@@ -59,8 +60,8 @@ def start_node(tmp_path: Path, valkey_url: str) -> Iterator[Callable[..., Served
     """Start a node: ``start_node(config(limit))``; several share the store."""
     started: list[ServedNode] = []
 
-    def start(values: list) -> ServedNode:
-        started.append(ServedNode(tmp_path / f"snapshot-{len(started)}", valkey_url, values))
+    def start(values: list, **settings) -> ServedNode:
+        started.append(ServedNode(tmp_path / f"snapshot-{len(started)}", valkey_url, values, settings))
         return started[-1]
 
     try:

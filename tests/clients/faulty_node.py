@@ -11,6 +11,7 @@ Fault = Literal[
     "garbage",
     "500",
     "503",
+    "401",
     "not json",
     "too few",
     "endless",
@@ -76,6 +77,7 @@ class FaultyNode:
         batch = self.paths[-1] == "/v1/check/batch"
         body = {
             "no store": DECIDED if batch else b'{"status": 503, "error": "store_unavailable"}',
+            "401": b'{"status": 401, "title": "Unauthorized"}',
             "not json": b"{",
             "too few": b'{"decisions": []}',
             "splits headers": b'{"decisions": [{"allowed": true, "limit": 1, "policy": "x\\r\\nSet-Cookie: a=b"}]}',

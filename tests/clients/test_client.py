@@ -38,6 +38,14 @@ async def test_a_decision_says_what_the_node_says(start_node):
         assert (await one.check(api_key=KEY)).source == "memory"
 
 
+async def test_an_end_users_unknown_key_is_refused_and_nothing_is_said_of_gateway_tokens(start_node, caplog):
+    node = start_node(config(3), unknown_key="refuse")
+    async with AsyncTidegate(options(node.url, leases=True, lease_after_per_s=0)) as one:
+        refused = await one.check(api_key="tg_nobody")
+        assert (refused.status, refused.source, refused.error) == (401, "node", "unknown_api_key")
+    assert not [entry for entry in caplog.records if entry.name == "tidegate_client"]
+
+
 async def test_many_at_once_are_few_requests_in_order(start_node):
     node = start_node(config(1_000))
     async with AsyncTidegate(options(node.url)) as one:

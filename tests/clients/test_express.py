@@ -89,7 +89,8 @@ async def test_the_express_middleware(tmp_path: Path, valkey_url: str) -> None:
     async with contextlib.AsyncExitStack() as running:
         urls = {}
         for trust in ("network", "token"):
-            settings = settings_for(tmp_path / "snapshot", valkey_url, trust=trust, node=trust)
+            unknown_key = "refuse" if trust == "token" else "anonymous"
+            settings = settings_for(tmp_path / "snapshot", valkey_url, trust=trust, node=trust, unknown_key=unknown_key)
             urls[trust] = await running.enter_async_context(serving(Node(settings)))
         code, output = await run(
             node_program, "--test", "--test-timeout=40000", "--test-reporter=tap",

@@ -44,6 +44,17 @@ async def test_open_allows_and_raise_raises():
                 await one.decide(CHECK)
 
 
+@pytest.mark.parametrize("leases", [False, True])
+async def test_a_gateway_token_that_the_node_does_not_know_is_told_of_once_and_the_policy_decides(caplog, leases):
+    async with faulty_node("401") as node, AsyncTidegate(options(node.url, leases=leases)) as one:
+        answers = [await one.decide(CHECK) for _ in range(3)]
+        async with one.reserve(5, api_key="k") as held:
+            answers.append(held.decision)
+        assert [(answer.allowed, answer.source) for answer in answers] == [(True, "policy")] * 4
+    assert [(entry.name, entry.levelname) for entry in caplog.records] == [("tidegate_client", "ERROR")]
+    assert "/v1/check/batch answered 401: it wants a gateway token" in caplog.text
+
+
 async def test_a_node_that_is_not_there_gives_way_to_the_next():
     dead = f"http://127.0.0.1:{free_ports(1)[0]}"
     async with faulty_node("too few") as node, AsyncTidegate(options(dead, node.url)) as one:

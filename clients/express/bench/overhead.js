@@ -43,7 +43,8 @@ async function main() {
   const cpu = { without: [], leases: [], asking: [] };
   const wall = { without: [], leases: [], asking: [] };
   for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, one] of Object.entries(applications)) {
+    const turns = Object.entries(applications);
+    for (const [name, one] of round % 2 ? turns : turns.reverse()) {
       const before = process.cpuUsage();
       const began = process.hrtime.bigint();
       await Promise.all(Array.from({ length: AT_ONCE }, () => ask(one)));
@@ -54,10 +55,10 @@ async function main() {
   }
   const sources = { node: 0, lease: 0 };
   for (let nth = 0; nth < ONE_BY_ONE; nth++) sources[(await leasing.limiter.check({ ...check, ip: '127.0.0.2' })).source] += 1;
-  print('one after the other, median', took, median);
+  print('one after the other, median', took);
   console.log(`the way to the node and back alone, median: ${median(trips).toFixed(0)} µs`);
-  print(`${AT_ONCE} at once, median wall time a request`, wall, median);
-  print(`${AT_ONCE} at once, CPU of client and server a request`, cpu, mean);
+  print(`${AT_ONCE} at once, median wall time a request`, wall);
+  print(`${AT_ONCE} at once, median CPU of client and server a request`, cpu);
   console.log(`a lone check, asked ${ONE_BY_ONE} times from nothing: ${sources.lease} out of leases, ${sources.node} by the node`);
   agent.destroy();
   for (const limit of [leasing, asking]) await limit.close();
@@ -72,11 +73,10 @@ function application(...middlewares) {
 }
 
 const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
-const mean = (values) => values.reduce((sum, one) => sum + one, 0) / values.length;
 
 /** One line: µs a request, and what either way of the middleware adds to those without it. */
-function print(what, values, of) {
-  const [without, leases, asking] = [of(values.without), of(values.leases), of(values.asking)];
+function print(what, values) {
+  const [without, leases, asking] = [values.without, values.leases, values.asking].map(median);
   const beside = (figure) => `${figure.toFixed(0)} µs (+${(figure - without).toFixed(0)}, ratio ${(figure / without).toFixed(2)})`;
   console.log(`${what}: ${without.toFixed(0)} µs without, with leases ${beside(leases)}, asking each time ${beside(asking)}`);
 }

@@ -1,7 +1,7 @@
 'use strict';
 
 // Does anything pile up? A node that answers, hangs, hangs up and answers nonsense by turns, behind an application under
-// load, for TIDEGATE_SOAK_S seconds (default 60). Prints heap, sockets and handles over time; ends with 1 if they grew.
+// load, for TIDEGATE_SOAK_S seconds (default 60), with leases where TIDEGATE_SOAK_LEASES is 1. Prints heap, sockets and handles over time; ends with 1 if they grew.
 //   node --expose-gc bench/soak.js
 const express = require('express');
 const http = require('node:http');
@@ -13,6 +13,7 @@ const AT_ONCE = 32;
 const TURN_MS = 700;
 const FAULTS = ['sound', 'hangs', 'sound', 'hangs up', 'sound', 'nonsense', 'sound', '500'];
 const DECISION = { allowed: true, policy: 'hourly', limit: 9, window_s: 3600, remaining: 8, reset_after_s: 1 };
+const LEASE = { granted: 40, lease: 't', expires_in_s: 0.3 };
 
 async function main() {
   let fault = 'sound';
@@ -23,13 +24,14 @@ async function main() {
     request.on('data', (chunk) => (body += chunk)).on('end', () => {
       if (fault === 'nonsense') return response.end('{"decisions":[1]');
       response.statusCode = fault === '500' ? 500 : 200;
+      if (request.url.startsWith('/v1/leases')) return response.end(JSON.stringify({ ...DECISION, ...LEASE }));
       response.end(JSON.stringify({ decisions: JSON.parse(body).checks.map(() => DECISION) }));
     });
   });
-  const limit = rateLimit({ url: node.url, timeoutMs: 100 });
-  const application = await serve(express().use(limit).get('/', (_req, res) => res.end()));
+  const limit = rateLimit({ url: node.url, timeoutMs: 100, leases: process.env.TIDEGATE_SOAK_LEASES === '1' });
+  const application = await serve(express().use(limit).get('/', (req, res) => res.end(req.tidegate.source)));
   const agent = new http.Agent({ keepAlive: true, maxSockets: AT_ONCE });
-  const told = { policy: 0, node: 0 };
+  const told = { policy: 0, node: 0, lease: 0 };
   let asked = 0;
   const began = Date.now();
   const seen = [];
@@ -38,10 +40,10 @@ async function main() {
   async function keepAsking() {
     while (Date.now() - began < SOAK_MS) {
       const sent = performance.now();
-      const { status, headers } = await get(application.url, { agent });
+      const { status, body } = await get(application.url, { agent });
       if (status !== 200) throw new Error(`answered ${status}`);
       if (performance.now() - sent > 1_000) late.push(performance.now() - sent);
-      told['ratelimit' in headers ? 'node' : 'policy'] += 1;
+      told[body] += 1;
       asked += 1;
     }
   }
@@ -52,13 +54,13 @@ async function main() {
     global.gc?.();
     seen.push({ heap: process.memoryUsage().heapUsed, handles: process.getActiveResourcesInfo().length });
     const { heap, handles } = seen.at(-1);
-    console.log(`${asked} asked, ${told.node} by the node, heap ${(heap / 1e6).toFixed(1)} MB, ${handles} handles`);
+    console.log(`${asked} asked, ${told.node} by the node, ${told.lease} out of leases, heap ${(heap / 1e6).toFixed(1)} MB, ${handles} handles`);
   }, SOAK_MS / 12);
   await Promise.all(Array.from({ length: AT_ONCE }, keepAsking));
   clearInterval(turns);
   clearInterval(looks);
   agent.destroy();
-  limit.close();
+  await limit.close();
   await application.stop();
   await node.stop();
   const early = seen.slice(2, 5);

@@ -2,7 +2,7 @@
 
 // How leases are asked for, spent and returned: with nodes that are played, and against a real one.
 const assert = require('node:assert/strict');
-const { once } = require('node:events');
+const { Agent } = require('node:http');
 const { after, describe, test } = require('node:test');
 const { Limiter, UnauthorizedError, rateLimit } = require('../index.js');
 const { get, serve } = require('./serving.js');
@@ -205,6 +205,15 @@ describe('a gateway token that the node does not know', () => {
     assert.ok(errors.at(-1) instanceof UnauthorizedError);
     await wrong.close();
   });
+
+  test('an end client whose key is unknown is refused, and nothing is said of tokens', { skip: STRICT_NODE === undefined && 'needs TIDEGATE_STRICT_URL' }, async () => {
+    const errors = [];
+    const limiter = new Limiter({ url: STRICT_NODE, token: TOKEN, leases: true, leaseAfterPerS: 0, timeoutMs: 5_000, onError: (error) => errors.push(error) });
+    const told = await Promise.all([1, 2].map(() => limiter.check({ api_key: 'tg_nobody' })));
+    assert.deepEqual(told.map(({ status, source }) => [status, source]), Array(2).fill([401, 'node']));
+    assert.deepEqual(errors, []);
+    await limiter.close();
+  });
 });
 
 describe('leases of a real node', { skip: NODE === undefined && 'needs TIDEGATE_URL' }, () => {
@@ -214,7 +223,7 @@ describe('leases of a real node', { skip: NODE === undefined && 'needs TIDEGATE_
 
   test('two limiters admit exactly the limit', async () => {
     const client = 'leased-0';
-    const options = { url: NODE, leases: true, leaseMs: 300, rememberDenialsMs: 50, timeoutMs: 5_000 };
+    const options = { url: NODE, leases: true, leaseMs: 5_000, rememberDenialsMs: 50, timeoutMs: 5_000 };
     const limiters = [new Limiter(options), new Limiter(options)];
     const sources = new Set();
     let admitted = 0;
@@ -234,13 +243,14 @@ describe('leases of a real node', { skip: NODE === undefined && 'needs TIDEGATE_
   test('what is not spent comes back when its time ends; what was not returned in time is lost', async () => {
     for (const [client, isLate] of [['leased-1', false], ['leased-2', true]]) {
       let lateMs = 0;
-      const limiter = new Limiter({ url: NODE, leases: true, leaseMs: 400, timeoutMs: 5_000 }, () => performance.now() + lateMs);
+      const leaseMs = isLate ? 5_000 : 400;
+      const limiter = new Limiter({ url: NODE, leases: true, leaseMs, timeoutMs: 5_000 }, () => performance.now() + lateMs);
       let admitted = 0;
       await until(async () => (admitted += 1, (await limiter.check({ client })).source === 'lease'));
       const { left } = limiter._book.accounts.get(JSON.stringify({ client })).lease;
       assert.ok(left > 0);
       if (isLate) {
-        lateMs = 400;
+        lateMs = leaseMs;
         await limiter.close();
         assert.equal(await leftOf(client), LEASED_LIMIT - admitted - left);
       } else await until(async () => (await leftOf(client)) === LEASED_LIMIT - admitted);
@@ -249,12 +259,11 @@ describe('leases of a real node', { skip: NODE === undefined && 'needs TIDEGATE_
   });
 
   test('the middleware answers out of a lease, with its headers, up to the limit', async () => {
-    const limit = rateLimit({ url: NODE, leases: true, timeoutMs: 5_000, limitBy: 'client', keyGenerator: () => 'leased-3' });
+    const limit = rateLimit({ url: NODE, leases: true, leaseMs: 5_000, timeoutMs: 5_000, limitBy: 'client', keyGenerator: () => 'leased-3' });
     const seen = { 200: 0, 429: 0 };
     const sources = new Set();
     const app = await serve((request, response) => limit(request, response, () => (sources.add(request.tidegate.source), response.end())));
     open.push(app.stop, () => limit.close());
-    const { Agent } = require('node:http');
     const agent = new Agent({ keepAlive: true, maxSockets: 8 });
     await until(async () => {
       for (const { status, headers } of await Promise.all(Array.from({ length: 8 }, () => get(app.url, { agent })))) {

@@ -1,10 +1,12 @@
 """Posts to the nodes of a region: one that fails rests for a while, and nothing that may have counted is sent twice."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -33,9 +35,11 @@ class Answered(NamedTuple):
 
 class _Error(msgspec.Struct):
     error: str | None = None
+    allowed: bool | None = None
 
 
 _error_decoder = msgspec.json.Decoder(_Error)
+_log = logging.getLogger("tidegate_client")
 
 
 class _Node:
@@ -69,6 +73,7 @@ class Nodes:
         self._timeout_s = options.timeout_s
         self._now = now
         self._turn = 0
+        self._told_of_token = False
         self.failures = 0
 
     async def post(self, path: str, body: bytes, *, origin: str | None = None) -> Answered:
@@ -95,6 +100,11 @@ class Nodes:
                 self._failed(node, asked_at)
                 raise NoAnswerError(f"status {status}")
             node.answered()
+            if status == 401 and not self._told_of_token and _refuses_token(answer):
+                # A mistake of the set-up, which the fail policy would hide.
+                self._told_of_token = True
+                host = urlsplit(node.url).netloc.rpartition("@")[2]
+                _log.error("%s%s answered 401: it wants a gateway token (Options.token) that it knows", host, path)
             return Answered(node.url, status, answer)
         raise NoAnswerError("no node can be reached")
 
@@ -120,7 +130,16 @@ class Nodes:
 
 def _says_store_is_away(answer: bytes) -> bool:
     """Without its store a node lends and reserves nothing, and says so; it decides all the same."""
+    return _read(answer).error == "store_unavailable"
+
+
+def _refuses_token(answer: bytes) -> bool:
+    """In a 401: where an end user's key is refused, it is a decision."""
+    return _read(answer).allowed is None
+
+
+def _read(answer: bytes) -> _Error:
     try:
-        return _error_decoder.decode(answer).error == "store_unavailable"
+        return _error_decoder.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+        return _Error()
