@@ -24,6 +24,8 @@ PLAIN_DIMENSIONS = ("client", "ip", "endpoint", "backend", "global")
 
 MAX_SLIDING_LOG_LIMIT = 1_000
 MAX_LIMIT = 10**12
+PARTS = MAX_LIMIT
+"""Of so many parts a limit is, where its division must not depend on its figures: so an override is divided."""
 MAX_WINDOW_US = 366 * 86_400 * 1_000_000
 # Scripts compute in doubles. Below 2**50 a product of a count and a time is exact with three bits to spare,
 # so that Lua and Python agree to the unit.
@@ -90,6 +92,11 @@ class LimitRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     with ``Ack.effective``. Then the raise: one step more, with the new shares, from the largest of these instants.
     Where no region's share falls, one revision that replaces all steps does. Steps before one that began two windows
     ago (buckets: two epochs of ``max(600 s, 3 x capacity / rate)``) may be dropped; a node reads the newest eight.
+    """
+    parts: tuple[ShareStep, ...] = ()
+    """How clients with figures of their own share a limit that is divided: steps as above, of ``PARTS`` (their
+    ``limit``). A change of ``limit`` or ``burst`` changes nothing here. Without any, theirs are in proportion to
+    ``shares``.
     """
     since_us: int = 0
     """When this ``id`` was given, microseconds since the epoch; 0: long ago, or unknown.

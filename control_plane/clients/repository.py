@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ARRAY, DateTime, Text, cast, column, func, literal, or_, select, update
+from sqlalchemy import ARRAY, DateTime, Text, cast, column, exists, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
@@ -47,6 +48,13 @@ def overrides_of(client: str) -> NamedRows[OverrideRow]:
         OverrideRow.client == client,
         sortable={"expires_at": OverrideRow.expires_at},
     )
+
+
+async def overrides_elsewhere(session: AsyncSession, regions: Sequence[str]) -> bool:
+    """Whether any override's own shares name another region than these."""
+    known = cast(list(regions), ARRAY(Text(collation="C")))
+    elsewhere = OverrideRow.shares.op("-")(known) != cast({}, JSONB)
+    return bool(await session.scalar(select(exists().where(OverrideRow.shares.is_not(None), elsewhere))))
 
 
 async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:

@@ -45,8 +45,11 @@ async def client_records(session: AsyncSession) -> AsyncIterator[dict[str, Clien
 
 def client_of_record(record: ClientRecord) -> Normal:
     """The normal form of a client as it is. Overrides that expire are runtime state, what comes after them is not."""
-    lasting = {name: figures.lasting for name, figures in record.overrides.items()}
-    overrides = {name: normal_override(one.limit, one.burst) for name, one in lasting.items() if one is not None}
+    overrides = {
+        name: normal_override(lasting.limit, lasting.burst, figures.shares)
+        for name, figures in record.overrides.items()
+        if (lasting := figures.lasting) is not None
+    }
     return normal_client(record.plan, record.status, record.attributes, record.external_id, overrides)
 
 

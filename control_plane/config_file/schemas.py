@@ -17,8 +17,7 @@ from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 from control_plane.adaptive.schemas import PolicyFields
 from control_plane.clients.schemas import Status
 from control_plane.config_file.amounts import RATE_PATTERN, parse_rate
-from control_plane.limits.schemas import MAX_LIMITS, MatchFields
-from control_plane.quotas.schemas import SUM_TOLERANCE, Fraction
+from control_plane.limits.schemas import MAX_LIMITS, MatchFields, Shares
 from control_plane.regions.schemas import PeerUrl
 from control_plane.routes.schemas import PullFields
 from control_plane.routes.templates import MAX_LENGTH, template_fault
@@ -136,7 +135,7 @@ class LimitEntry(Entry):
     burst: Units | None = None
     match: MatchFields = MatchFields()
     mode: Mode = "shared"
-    shares: Annotated[dict[Name, Fraction], Field(min_length=1, max_length=1_000)] | Literal["auto"] | None = None
+    shares: Shares | Literal["auto"] | None = None
     on_store_failure: OnStoreFailure | None = None
     shadow: bool = False
     priority: Priority = 0
@@ -149,13 +148,6 @@ class LimitEntry(Entry):
         if isinstance(self.limit, str) and (self.window_s is not None or self.window is not None):
             raise ValueError("the rate says the window: leave out window_s and window")
         return self
-
-    @field_validator("shares")
-    @classmethod
-    def _sum_to_one(cls, value: dict[str, float] | str | None) -> dict[str, float] | str | None:
-        if isinstance(value, dict) and abs(sum(value.values()) - 1) > SUM_TOLERANCE:
-            raise ValueError(f"the shares sum to {sum(value.values()):g}, not to 1")
-        return value
 
 
 class PlanEntry(Entry):
@@ -172,6 +164,7 @@ class OverrideEntry(Entry):
 
     limit: Units
     burst: Units | None = None
+    shares: Shares | None = None
 
 
 class ClientEntry(Entry):

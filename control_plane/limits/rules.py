@@ -1,13 +1,15 @@
 """A limit between its three forms: body, row, and the rule that nodes get. No queries here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any, cast
 
 import msgspec
 
 from contract.limits import (
     BUCKET_ALGORITHMS,
+    PARTS,
     Algorithm,
     Calendar,
     LimitRule,
@@ -21,7 +23,7 @@ from contract.limits import (
 from control_plane.errors import FieldError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
-from control_plane.quotas.allocation import equal_shares, explicit_shares
+from control_plane.quotas.allocation import equal_shares, explicit_shares, largest_remainder
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -87,6 +89,7 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
         ),
         mode=cast("Mode", row.mode),
         shares=units_by_region(row, regions),
+        parts=_parts(row, regions),
         on_store_failure=cast("OnStoreFailure", row.on_store_failure),
         shadow=row.shadow,
         priority=row.priority,
@@ -101,9 +104,29 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
     return msgspec.structs.replace(rule, steps=(ShareStep(limit=rule.limit, shares=shares),))
 
 
-def units_by_region(row: LimitRow, regions: Sequence[str]) -> dict[str, int]:
-    """Whole units a region: explicit, else balanced or equal for the modes that need shares, else none."""
-    return _split(row, row.limit, regions)
+def units_by_region(row: LimitRow, regions: Sequence[str], whole: int | None = None) -> dict[str, int]:
+    """Whole units a region: explicit, else balanced or equal for the modes that need shares, else none.
+
+    ``whole`` in place of the limit: that of a client with figures of its own.
+    """
+    return _split(row, row.limit if whole is None else whole, regions)
+
+
+def step_of(fractions: Mapping[str, float]) -> ShareStep:
+    """A client's own shares as nodes get them."""
+    return ShareStep(limit=PARTS, shares=explicit_shares(PARTS, fractions, sorted(fractions)))
+
+
+def units_of(step: ShareStep, whole: int) -> dict[str, int]:
+    """What each region has of ``whole`` units by a step of parts, as nodes count it: of a cut, rounded down."""
+    if sum(step.shares.values()) != step.limit:
+        return {region: whole * part // step.limit for region, part in step.shares.items()}
+    return largest_remainder(whole, {region: Fraction(part) for region, part in step.shares.items()})
+
+
+def _parts(row: LimitRow, regions: Sequence[str]) -> tuple[ShareStep, ...]:
+    shares = _split(row, PARTS, regions) if row.mode in SPLIT_MODES else {}
+    return (ShareStep(limit=PARTS, shares=shares),) if shares else ()
 
 
 def fractions_of(row: LimitRow, regions: Sequence[str]) -> dict[str, float]:

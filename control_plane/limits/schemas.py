@@ -3,13 +3,28 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 from control_plane.web.fields import AttributeName, AttributeValue, Body, Instant, Method, Name, Priority, View
 
+SUM_TOLERANCE = 1e-6
 MAX_LIMITS = 100
 """At most so many limits in a plan, and outside plans."""
+
+
+def _sum_to_one(value: dict[str, float]) -> dict[str, float]:
+    if abs(sum(value.values()) - 1) > SUM_TOLERANCE:
+        raise ValueError(f"the shares sum to {sum(value.values()):g}, not to 1")
+    return value
+
+
+Shares = Annotated[
+    dict[Name, Annotated[float, Field(ge=0, le=1)]],
+    Field(min_length=1, max_length=1_000),
+    AfterValidator(_sum_to_one),
+]
+"""Regions' parts of a limit: fractions that sum to 1."""
 
 
 class MatchFields(Body):

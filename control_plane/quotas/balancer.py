@@ -42,7 +42,7 @@ class QuotaBalancer:
             demand = await self._demand(session)
             names = await regions.names(session)
             rows = await repository.auto_limits(session)
-            moving = {row.rule_id for row in await repository.waiting(session)}
+            moving = {row.rule_id for row in await repository.waiting(session) if row.whose in repository.OF_LIMITS}
         moved = 0
         for row in rows:
             asked = demand.get(row.rule_id, {})

@@ -1,48 +1,69 @@
 """Stands between every write and the nodes: a share that would move at once moves by cut and raise instead.
 
-Whatever changes a plan or a limit (an admin, a file, a rollback, a region that comes) publishes the shares that it
-wants. Here they are held against what nodes have, and what is published is the first part of the way there.
+Whatever changes a plan, a limit or a client (an admin, a file, a rollback, a region that comes) publishes the shares
+that it wants. Here they are held against what nodes have, and what is published is the first part of the way there.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import func
 
-from contract.config import DOCUMENT_TYPES, Plan
+from contract.config import DOCUMENT_TYPES, Client, Plan
 from contract.limits import BUCKET_ALGORITHMS, LimitRule, ShareStep
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.quotas import repository
-from control_plane.quotas.models import QuotaMove
+from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
 from control_plane.quotas.moving import (
     Schedule,
+    Steps,
+    has_arrived,
     limit_units,
+    parts_of,
     retargeted,
     same_shares,
     settled,
     target_of,
 )
+from control_plane.quotas.repository import Whose
 from control_plane.rollout import nodes
 from control_plane.rollout.documents import DocumentKey, canonical
 from control_plane.rollout.writer import ConfigWrite
 
+_SHARES = '"shares"'
+
+
+class _Shares(NamedTuple):
+    """Shares that a write may move: of which limit (``plan`` null: outside plans), whose, and the move before."""
+
+    rule: LimitRule
+    plan: str | None
+    whose: str
+    move: QuotaMove | None
+
 
 class QuotaGuard:
-    """What a ``ConfigWriter`` asks about every plan and limit before it becomes part of a revision."""
+    """What a ``ConfigWriter`` asks about every plan, limit and client before it becomes part of a revision."""
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self._now_us = now_us
 
     async def shaped(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
         """The document to publish in place of ``after``, where nodes have ``before``."""
+        if key.kind == "client":
+            # there are many clients, and few with shares of their own
+            plain = _SHARES not in after and (before is None or _SHARES not in before)
+            return after if plain else await self._shaped_client(write, before, after)
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
         had = {} if before is None else _rules(msgspec.json.decode(before, type=DOCUMENT_TYPES[key.kind]))
+        if isinstance(wanted, LimitRule):
+            wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
         rules = _rules(wanted)
         moves = await repository.moves(write.session, rules)
-        shaped = {}
-        afresh = [id for id in moves if id not in rules or rules[id].mode not in SPLIT_MODES]
-        for id, rule in rules.items():
-            shaped[id] = await self._moved(write, key, had.get(id), rule, moves.get(id))
+        plan = key.id if key.kind == "plan" else None
+        shaped = {id: await self._moved(write, plan, had.get(id), rule, moves) for id, rule in rules.items()}
+        afresh = {id for id, _ in moves if rules[id].mode not in SPLIT_MODES}
         if afresh:
             await repository.forget_moves(write.session, afresh)
         return canonical(_with_rules(wanted, shaped))
@@ -52,35 +73,91 @@ class QuotaGuard:
         plans = {key.id for key in keys if key.kind == "plan"}
         limits = {key.id for key in keys if key.kind == "limit"}
         for move in await repository.waiting(write.session):
-            if move.plan in plans or (move.plan is None and move.limit_name in limits):
+            held = move.plan in plans or (move.plan is None and move.limit_name in limits)
+            if held and move.whose in repository.OF_LIMITS:
                 move.cut_revision, move.cut_at = write.next_revision, func.now()
 
     async def _moved(
-        self, write: ConfigWrite, key: DocumentKey, had: LimitRule | None, rule: LimitRule, move: QuotaMove | None
+        self,
+        write: ConfigWrite,
+        plan: str | None,
+        had: LimitRule | None,
+        rule: LimitRule,
+        moves: Mapping[Whose, QuotaMove],
     ) -> LimitRule:
         if rule.mode not in SPLIT_MODES:
             return rule
         since_us = had.since_us if had is not None else self._now_us()
-        if had is None or had.mode not in SPLIT_MODES:
-            return _published(rule, settled(target_of(rule)), since_us)
-        schedule = settled(target_of(had)) if move is None else schedule_of(move)
-        target = target_of(rule)
-        if not same_shares(schedule.target, target):
-            spenders = await nodes.regions_with_nodes(write.session)
-            schedule = retargeted(rule, schedule, target, self._now_us(), spenders)
-            self._keep(write, key, rule, move, schedule)
-        return _published(rule, schedule, since_us)
+        units, parts = settled(target_of(rule)), settled(parts_of(rule))
+        if had is not None and had.mode in SPLIT_MODES:
+            own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
+            units = await self._towards(write, own, settled(target_of(had)), target_of(rule))
+            if had.parts:
+                of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
+                parts = await self._towards(write, of_clients, settled(parts_of(had)), parts_of(rule))
+        return _published(rule, units, parts, since_us)
 
-    def _keep(
-        self, write: ConfigWrite, key: DocumentKey, rule: LimitRule, move: QuotaMove | None, schedule: Schedule
-    ) -> None:
+    async def _shaped_client(self, write: ConfigWrite, before: str | None, after: str) -> str:
+        wanted = msgspec.json.decode(after, type=Client)
+        had = None if before is None else msgspec.json.decode(before, type=Client)
+        if had is not None and had.plan != wanted.plan:
+            had = None  # other limits, which count afresh
+        plan = await write.plan(wanted.plan)
+        rules = {} if plan is None else {rule.name: rule for rule in msgspec.json.decode(plan, type=Plan).limits}
+        names = sorted({*wanted.shares, *(() if had is None else had.shares)} & rules.keys())
+        moves = await repository.moves_of(write.session, wanted.client)
+        general = await repository.moves(write.session, [rules[name].id for name in names], [CLIENTS])
+        shares: dict[str, Steps] = {}
+        for name in names:
+            rule = rules[name]
+            if rule.mode not in SPLIT_MODES:
+                continue
+            own = _Shares(_with_figures(rule, wanted), wanted.plan, wanted.client, moves.get(rule.id))
+            steps = await self._of_client(write, own, wanted, had, general.get(Whose(rule.id, CLIENTS)))
+            if steps:
+                shares[name] = steps
+            if steps and had is not None:
+                moves.pop(rule.id, None)
+        for move in moves.values():
+            await write.session.delete(move)
+        return canonical(msgspec.structs.replace(wanted, shares=shares))
+
+    async def _of_client(
+        self, write: ConfigWrite, own: _Shares, wanted: Client, had: Client | None, general: QuotaMove | None
+    ) -> Steps:
+        """How one limit is divided for one client; nothing where it goes by the limit's shares (again)."""
+        name = own.rule.name
+        of_limit = settled(parts_of(own.rule)) if general is None else schedule_of(general)
+        explicit = wanted.shares.get(name)
+        target = of_limit.target if explicit is None else explicit[-1]
+        if had is None:
+            return settled(target).steps
+        now = of_limit if name not in had.shares else settled(had.shares[name][-1])
+        schedule = await self._towards(write, own, now, target)
+        if explicit is None and has_arrived(own.rule, schedule, of_limit, self._now_us()):
+            return ()
+        return _steps(own.rule, schedule)
+
+    async def _towards(self, write: ConfigWrite, own: _Shares, now: Schedule, target: ShareStep) -> Schedule:
+        """The schedule to ``target``: on from where the move before stands, else from ``now``."""
+        schedule = now if own.move is None else schedule_of(own.move)
+        if same_shares(schedule.target, target):
+            if own.move is None:
+                self._keep(write, own, schedule)
+            return schedule
+        spenders = await nodes.regions_with_nodes(write.session)
+        schedule = retargeted(own.rule, schedule, target, self._now_us(), spenders)
+        self._keep(write, own, schedule)
+        return schedule
+
+    def _keep(self, write: ConfigWrite, own: _Shares, schedule: Schedule) -> None:
+        move = own.move
         if move is None:
-            if not schedule.waiting:
+            if not schedule.waiting and len(schedule.steps) == 1:
                 return
-            move = QuotaMove(rule_id=rule.id)
+            move = QuotaMove(rule_id=own.rule.id, whose=own.whose)
             write.session.add(move)
-        move.plan = key.id if key.kind == "plan" else None
-        move.limit_name = rule.name
+        move.plan, move.limit_name = own.plan, own.rule.name
         move.cut_revision, move.cut_at = write.next_revision, func.now()
         move.author, move.reason = write.author, write.reason
         move.freed, move.raise_at_us = [], None
@@ -97,14 +174,25 @@ def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
     move.schedule, move.waiting = msgspec.to_builtins(schedule), schedule.waiting
 
 
-def _published(rule: LimitRule, schedule: Schedule, since_us: int) -> LimitRule:
-    shares = limit_units(rule, schedule.steps[-1])
+def _published(rule: LimitRule, units: Schedule, parts: Schedule, since_us: int) -> LimitRule:
+    shares = limit_units(rule, units.steps[-1])
+    of_clients = _steps(rule, parts) if rule.parts else ()
     if rule.mode != "strict":
-        return msgspec.structs.replace(rule, shares=shares, steps=())
+        return msgspec.structs.replace(rule, shares=shares, steps=(), parts=of_clients)
     # what nodes read out of `shares` alone is not repeated as a step
-    plain = len(schedule.steps) == 1 and rule.algorithm not in BUCKET_ALGORITHMS
-    steps: tuple[ShareStep, ...] = () if plain else schedule.steps
-    return msgspec.structs.replace(rule, shares=shares, steps=steps, since_us=since_us)
+    plain = len(units.steps) == 1 and rule.algorithm not in BUCKET_ALGORITHMS
+    steps: Steps = () if plain else units.steps
+    return msgspec.structs.replace(rule, shares=shares, steps=steps, parts=of_clients, since_us=since_us)
+
+
+def _steps(rule: LimitRule, schedule: Schedule) -> Steps:
+    """What nodes get of a schedule: regional limits know no steps."""
+    return schedule.steps if rule.mode == "strict" else (msgspec.structs.replace(schedule.steps[-1], from_us=0),)
+
+
+def _with_figures(rule: LimitRule, client: Client) -> LimitRule:
+    override = client.overrides.get(rule.name)
+    return rule if override is None else msgspec.structs.replace(rule, limit=override.limit, burst=override.burst)
 
 
 def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:

@@ -9,18 +9,23 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.orm import Base
 
+THE_LIMIT, CLIENTS = "", "*"
+"""No client has such a name."""
+
 
 class QuotaMove(Base):
     """How a limit's shares came to be where they are (``moving.Schedule``); kept while older steps still matter.
 
     It survives a crash between cut and raise: whoever leads next goes on from here. ``cut_revision`` is the revision
     that nodes must acknowledge; ``raise_at_us`` is when a ``regional`` share may rise, once they have; ``freed`` are
-    regions that an operator declared dead.
+    regions that an operator declared dead. ``whose`` shares they are: ``THE_LIMIT``'s own in units, or in parts those
+    of ``CLIENTS`` with figures of their own, or of one client by name.
     """
 
     __tablename__ = "quota_moves"
 
     rule_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    whose: Mapped[str] = mapped_column(primary_key=True, server_default="", default="")
     plan: Mapped[str | None]
     limit_name: Mapped[str]
     schedule: Mapped[dict[str, Any]] = mapped_column(JSONB)

@@ -1,6 +1,7 @@
 """The second half of every move: once each cut is acknowledged, the raise. All its state is in Postgres."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -8,13 +9,17 @@ import structlog
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contract.limits import LimitRule, ShareStep
+from control_plane.clients.repository import clients
+from control_plane.clients.service import publish as publish_client
 from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.quotas import repository
 from control_plane.quotas.guard import keep_schedule, schedule_of
-from control_plane.quotas.models import QuotaMove
+from control_plane.quotas.models import THE_LIMIT, QuotaMove
 from control_plane.quotas.moving import SKEW_US, acknowledged, limit_units, raise_at_us
+from control_plane.quotas.repository import Whose
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.quotas.waiting import Situation, look
@@ -45,11 +50,15 @@ class QuotaMover:
     async def run(self) -> str:
         """One look at every move."""
         async with self._database.read() as session:
-            ready = [move.rule_id for move in await repository.waiting(session) if await self._can_go_on(session, move)]
-        for rule_id in ready:
+            ready = [
+                Whose(move.rule_id, move.whose)
+                for move in await repository.waiting(session)
+                if await self._can_go_on(session, move)
+            ]
+        for rule_id, those in itertools.groupby(ready, lambda one: one.rule_id):
             try:
                 async with self._writer.begin(AUTHOR, None) as write:
-                    await self._go_on(write, rule_id)
+                    await self._go_on_together(write, rule_id, [one.whose for one in those])
             except ConflictError as error:
                 _log.warning("a quota must wait", rule_id=rule_id, reason=str(error))
         return f"{len(ready)} moves went on." if ready else "No move can go on."
@@ -67,32 +76,50 @@ class QuotaMover:
         age_s = (datetime.now(UTC) - move.cut_at).total_seconds()
         return len(seen.silent) == len(seen.waiting_for) and age_s > CUT_AGAIN_S
 
-    async def _go_on(self, write: ConfigWrite, rule_id: int) -> None:
-        move = (await repository.moves(write.session, [rule_id])).get(rule_id)
-        found = None if move is None or not move.waiting else await look(write.session, move, self._heartbeat_s)
-        if move is None or found is None:
+    async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
+        """All that can go on of one limit: they were cut for one reason, and waited for the same nodes."""
+        moves = await repository.moves(write.session, [rule_id], whose)
+        moved = [move.whose for move in moves.values() if move.waiting and await self._go_on(write, move)]
+        if not moved:
             return
+        await write.session.flush()
+        if not any(move.rule_id == rule_id for move in await repository.waiting(write.session)):
+            await nodes.forget_effects(write.session, rule_id)
+        row = await repository.limit_of(write.session, rule_id)
+        if row is not None and any(whose in repository.OF_LIMITS for whose in moved):
+            await publish_limit(write, row)
+        for client in (await clients.find_all(write.session, moved)).values():
+            publish_client(write, client)
+
+    async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
+        """Take one move as far as it can go; says whether nodes must hear of it."""
+        found = await look(write.session, move, self._heartbeat_s)
+        if found is None:
+            return False
         rule, schedule, seen = found
+        name = rule.name if move.whose in repository.OF_LIMITS else f"{rule.name} of {move.whose}"
         now_us = self._now_us()
         if seen.silent:
             again = msgspec.structs.replace(schedule.steps[-1], from_us=now_us if len(schedule.steps) > 1 else 0)
             keep_schedule(move, msgspec.structs.replace(schedule, steps=(*schedule.steps[:-1], again)))
             move.cut_revision, move.cut_at = write.next_revision, func.now()
-            write.reason = f"{rule.name}: cut again, since {', '.join(seen.silent)} did not say from when on it holds"
+            write.reason = f"{name}: cut again, since {', '.join(seen.silent)} did not say from when on it holds"
         elif rule.mode != "strict" and move.raise_at_us is None:
             move.raise_at_us = raise_at_us(rule, now_us)
-            return
+            return False
         else:
             # without a word from any node, nothing was spent under the old shares by who could have said it
             free_us = next_start_us(rule, now_us + SKEW_US) if seen.effective_us is None else seen.effective_us
             keep_schedule(move, acknowledged(schedule, free_us))
-            await nodes.forget_effects(write.session, rule_id)
-            write.reason = f"{rule.name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
-        await write.session.flush()
+            write.reason = f"{name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
         # said in so many words: the log's entry of the document would not be what a rollback can read
-        before = SharesRecord(shares=limit_units(rule, schedule.steps[-1]))
-        after = SharesRecord(shares=limit_units(rule, schedule_of(move).steps[-1]))
-        write.record("quota", f"{move.plan or '_'}/{rule.name}", before, after, "update")
-        row = await repository.limit_of(write.session, rule_id)
-        if row is not None:
-            await publish_limit(write, row)
+        before, after = (_shares(rule, move, step) for step in (schedule.steps[-1], schedule_of(move).steps[-1]))
+        of_client = "" if move.whose in repository.OF_LIMITS else f"/{move.whose}"
+        write.record("quota", f"{move.plan or '_'}/{rule.name}{of_client}", before, after, "update")
+        return True
+
+
+def _shares(rule: LimitRule, move: QuotaMove, step: ShareStep) -> SharesRecord:
+    if move.whose == THE_LIMIT:
+        return SharesRecord(shares=limit_units(rule, step))
+    return SharesRecord(shares={region: part / step.limit for region, part in step.shares.items()})

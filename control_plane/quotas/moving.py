@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from contract.limits import BUCKET_ALGORITHMS, LimitRule, ShareStep, capacity
+from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
 from control_plane.quotas.windows import cycle_us, next_start_us
 
 Steps = tuple[ShareStep, ...]
@@ -39,6 +39,18 @@ def whole_of(rule: LimitRule) -> int:
 def target_of(rule: LimitRule) -> ShareStep:
     """The step that a rule wants, as it is made from the tables."""
     return rule.steps[-1] if rule.steps else ShareStep(limit=rule.limit, shares=rule.shares)
+
+
+def parts_of(rule: LimitRule) -> ShareStep:
+    """The same for clients with figures of their own, in parts."""
+    return rule.parts[-1] if rule.parts else ShareStep(limit=PARTS, shares={})
+
+
+def has_arrived(rule: LimitRule, schedule: Schedule, at: Schedule, now_us: int) -> bool:
+    """Whether who goes by ``schedule`` can go by ``at`` from now on, and no window tells the difference."""
+    if schedule.waiting or at.waiting or not same_shares(schedule.target, at.target):
+        return False
+    return all(len(needed(rule, one.steps, now_us)) == 1 for one in (schedule, at))
 
 
 def same_shares(one: ShareStep, other: ShareStep) -> bool:

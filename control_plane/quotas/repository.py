@@ -1,34 +1,62 @@
 """Queries on moves of quotas and on the rebalancer's reasons."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.clients.models import ClientRow
 from control_plane.limits.models import LimitRow
-from control_plane.quotas.models import QuotaBalance, QuotaMove
+from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaBalance, QuotaMove
+
+OF_LIMITS = (THE_LIMIT, CLIENTS)
 
 
-async def moves(session: AsyncSession, rule_ids: Iterable[int]) -> dict[int, QuotaMove]:
-    """The moves of these limits."""
-    query = select(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids)))
-    return {row.rule_id: row for row in await session.scalars(query)}
+class Whose(NamedTuple):
+    """Whose shares a move is of: the limit with this rule id, and ``QuotaMove.whose``."""
+
+    rule_id: int
+    whose: str
+
+
+async def moves(
+    session: AsyncSession, rule_ids: Iterable[int], whose: Iterable[str] = OF_LIMITS
+) -> dict[Whose, QuotaMove]:
+    """The moves of these limits' shares."""
+    query = select(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids)), QuotaMove.whose.in_(list(whose)))
+    return {Whose(row.rule_id, row.whose): row for row in await session.scalars(query)}
+
+
+async def moves_of(session: AsyncSession, client: str) -> dict[int, QuotaMove]:
+    """The moves of a client's own shares, by rule id."""
+    return {row.rule_id: row for row in await session.scalars(select(QuotaMove).where(QuotaMove.whose == client))}
+
+
+async def clients_moved(session: AsyncSession, rule_ids: Iterable[int]) -> Sequence[str]:
+    """Clients whose own shares of these limits moved, or move."""
+    of_clients = QuotaMove.rule_id.in_(list(rule_ids)), QuotaMove.whose.not_in(OF_LIMITS)
+    return (await session.scalars(select(QuotaMove.whose).where(*of_clients).distinct())).all()
 
 
 async def waiting(session: AsyncSession) -> Sequence[QuotaMove]:
     """Moves whose cut is not acknowledged yet, or whose raise has not come."""
-    return (await session.scalars(select(QuotaMove).where(QuotaMove.waiting).order_by(QuotaMove.rule_id))).all()
+    return (
+        await session.scalars(select(QuotaMove).where(QuotaMove.waiting).order_by(QuotaMove.rule_id, QuotaMove.whose))
+    ).all()
 
 
 async def forget_moves(session: AsyncSession, rule_ids: Iterable[int]) -> None:
-    """These limits' shares begin afresh."""
-    await session.execute(delete(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids))))
+    """These limits' shares begin afresh; those of clients do with the client."""
+    gone = QuotaMove.rule_id.in_(list(rule_ids)), QuotaMove.whose.in_(OF_LIMITS)
+    await session.execute(delete(QuotaMove).where(*gone))
 
 
 async def forget_orphans(session: AsyncSession) -> int:
-    """Drop what is kept of limits that exist no more; says how many rows those were."""
-    dropped = 0
+    """Drop what is kept of limits and clients that exist no more; says how many rows those were."""
+    of_nobody = QuotaMove.whose.not_in(OF_LIMITS) & ~exists().where(ClientRow.client == QuotaMove.whose)
+    dropped = len((await session.scalars(delete(QuotaMove).where(of_nobody).returning(QuotaMove.rule_id))).all())
     for table in (QuotaMove, QuotaBalance):
         orphaned = ~exists().where(LimitRow.rule_id == table.rule_id)
         dropped += len((await session.scalars(delete(table).where(orphaned).returning(table.rule_id))).all())

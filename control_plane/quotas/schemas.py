@@ -1,30 +1,19 @@
 """The shapes of a quota."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from contract.limits import Mode
+from control_plane.limits.schemas import Shares
 from control_plane.web.fields import Body, Name, View
-
-SUM_TOLERANCE = 1e-6
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class QuotaReplace(Body):
     """A limit's shares by region: fractions that sum to 1, or ``auto``."""
 
-    shares: Annotated[dict[Name, Fraction], Field(min_length=1, max_length=1_000)] | Literal["auto"] = Field(
-        examples=[{"us-east": 0.5, "eu-west": 0.5}, "auto"]
-    )
-
-    @field_validator("shares")
-    @classmethod
-    def _sum_to_one(cls, value: dict[str, float] | Literal["auto"]) -> dict[str, float] | Literal["auto"]:
-        if isinstance(value, dict) and abs(sum(value.values()) - 1) > SUM_TOLERANCE:
-            raise ValueError(f"the shares sum to {sum(value.values()):g}, not to 1")
-        return value
+    shares: Shares | Literal["auto"] = Field(examples=[{"us-east": 0.5, "eu-west": 0.5}, "auto"])
 
 
 class QuotaFree(Body):

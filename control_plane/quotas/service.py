@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import Mode
+from control_plane.clients import repository as clients
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
@@ -19,6 +20,7 @@ from control_plane.quotas import repository
 from control_plane.quotas.guard import schedule_of
 from control_plane.quotas.models import QuotaBalance, QuotaMove
 from control_plane.quotas.moving import limit_units
+from control_plane.quotas.repository import Whose
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
 from control_plane.quotas.waiting import look
 from control_plane.regions import repository as regions
@@ -30,10 +32,15 @@ OUTSIDE_PLANS = "_"
 
 
 async def redistribute(write: ConfigWrite) -> None:
-    """Publish every limit anew with the regions that there are now; what does not differ makes no change."""
+    """Publish every limit anew with the regions that there are now; what does not differ makes no change.
+
+    Raises :class:`ConflictError` where a client's own shares name a region that there is not (any more).
+    """
+    names = await regions.names(write.session)
+    if await clients.overrides_elsewhere(write.session, names):
+        raise ConflictError("It is still used by: shares of overrides.")
     for plan in await plans.all_plans(write.session):
         await publish(write, plan)
-    names = await regions.names(write.session)
     for row in await limits.all_outside_plans(write.session):
         write.publish(to_rule(row, names))
 
@@ -72,15 +79,17 @@ async def free(write: ConfigWrite, plan: str, limit: str, region: str, precondit
     row = await _row(write.session, plan, limit)
     names = await regions.names(write.session)
     preconditions.check(_view(row, names))
-    move = (await repository.moves(write.session, [row.rule_id])).get(row.rule_id)
+    # the region is gone for everybody: clients' own shares of the limit wait for it as well
+    moves = [move for move in await repository.waiting(write.session) if move.rule_id == row.rule_id]
     if region not in names:
         raise InvalidError([FieldError("region", "there is no such region")])
-    if move is None or not move.waiting:
+    if not moves:
         raise ConflictError("No move of this limit's shares waits for a region.")
-    before = sorted(move.freed)
-    move.freed = sorted({*move.freed, region})
-    name = f"{plan}/{limit}"
-    write.record("quota", name, FreedRegions(freed=before), FreedRegions(freed=move.freed))
+    before = sorted({region for move in moves for region in move.freed})
+    for move in moves:
+        move.freed = sorted({*move.freed, region})
+    after = FreedRegions(freed=sorted({*before, region}))
+    write.record("quota", f"{plan}/{limit}", FreedRegions(freed=before), after)
 
 
 async def reset(write: ConfigWrite, plan: str, limit: str, preconditions: Preconditions) -> None:
@@ -137,9 +146,12 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     for row in rows:
         view, balance = _view(row, names), balances.get(row.rule_id)
         status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
-        move = moves.get(row.rule_id)
-        if move is not None and move.waiting:
-            status |= await _moving(session, row, move, names, heartbeat_s)
+        own, of_clients = (moves.get(Whose(row.rule_id, whose)) for whose in repository.OF_LIMITS)
+        if own is not None and own.waiting:
+            in_force = limit_units(to_rule(row, names), schedule_of(own).steps[-1])
+            status |= {"in_force": in_force, "move": await move_view(session, own, heartbeat_s)}
+        elif of_clients is not None and of_clients.waiting:
+            status["move"] = await move_view(session, of_clients, heartbeat_s)
         found[row.rule_id] = view.model_copy(update=status)
     return found
 
@@ -157,12 +169,11 @@ def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
     )
 
 
-async def _moving(
-    session: AsyncSession, row: LimitRow, move: QuotaMove, names: Sequence[str], heartbeat_s: float
-) -> dict[str, object]:
+async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) -> MoveView:
+    """Where a move that waits stands."""
     found = await look(session, move, heartbeat_s)
     waiting_for = [] if found is None else found[2].waiting_for
-    view = MoveView(
+    return MoveView(
         since=move.cut_at,
         cut_revision=move.cut_revision,
         waiting_for=waiting_for,
@@ -171,7 +182,6 @@ async def _moving(
         author=move.author,
         reason=move.reason,
     )
-    return {"in_force": limit_units(to_rule(row, names), schedule_of(move).steps[-1]), "move": view}
 
 
 def _balance_view(row: QuotaBalance) -> BalanceView:

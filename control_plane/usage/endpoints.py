@@ -119,7 +119,7 @@ async def list_client_limits(client: ClientName, request: Request) -> ClientLimi
     """
     state = request.state
     async with state.database.read() as session:  # given back before the regions are asked
-        found = await limits_view.find(session, client, datetime.now(UTC))
+        found = await limits_view.find(session, client, datetime.now(UTC), state.settings.heartbeat_s)
     return await limits_view.ask(state.questions, found)
 
 

@@ -18,14 +18,20 @@ from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.repository import all_outside_plans
-from control_plane.limits.rules import units_by_region
+from control_plane.limits.rules import SPLIT_MODES, step_of, units_by_region, units_of
 from control_plane.plans.models import PlanRow
+from control_plane.quotas import repository as quotas
+from control_plane.quotas.models import CLIENTS, THE_LIMIT
+from control_plane.quotas.repository import Whose
+from control_plane.quotas.schemas import MoveView
+from control_plane.quotas.service import move_view
 from control_plane.regions import repository as regions
 from control_plane.usage.questions import NodeQuestions, RegionAnswer
 from control_plane.web.fields import View
 
 TELLABLE = frozenset({("client",), ("global",)})
 Source = Literal["plan", "override", "outside"]
+SharesFrom = Literal["override", "limit", "auto", "equal"]
 
 
 class RegionUse(View):
@@ -76,6 +82,11 @@ class LimitInForce(View):
     """Whether it only counts and stops nobody, switches included."""
     enforcement: SwitchInForce | None
     shares: Mapping[str, int]
+    """What each region has of it once no `move` waits."""
+    shares_from: SharesFrom | None
+    """Whose shares they are: written for the override, written for the limit, by demand, or the same for all regions.
+    Null where the mode divides nothing."""
+    move: MoveView | None
     regions: Mapping[str, RegionUse]
 
 
@@ -100,9 +111,11 @@ class Found(NamedTuple):
     regions: Sequence[str]
     switches: Mapping[str, SwitchRow]
     blocks: Sequence[str]
+    moves: Mapping[Whose, MoveView]
+    """Moves of shares that wait."""
 
 
-async def find(session: AsyncSession, name: str, now: datetime) -> Found:
+async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: float) -> Found:
     """Read it. Raises ``NotFoundError``."""
     client = await session.get(ClientRow, name)
     if client is None:
@@ -110,13 +123,18 @@ async def find(session: AsyncSession, name: str, now: datetime) -> Found:
     switches = select(SwitchRow).where(or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now))
     in_force = or_(BlockRow.expires_at.is_(None), BlockRow.expires_at > now)
     blocks = select(BlockRow.block).where(BlockRow.client == name, in_force).order_by(BlockRow.block)
+    plan = (await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one()
+    outside = await all_outside_plans(session)
+    ids = [row.rule_id for row in (*plan.limits, *outside)]
+    moves = await quotas.moves(session, ids, [THE_LIMIT, CLIENTS, name])
     return Found(
         client=client,
-        plan=(await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one(),
-        outside=await all_outside_plans(session),
+        plan=plan,
+        outside=outside,
         regions=await regions.names(session),
         switches={row.target: row for row in await session.scalars(switches)},
         blocks=(await session.scalars(blocks)).all(),
+        moves={whose: await move_view(session, move, heartbeat_s) for whose, move in moves.items() if move.waiting},
     )
 
 
@@ -143,6 +161,7 @@ def _limit(
     switch = found.switches.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.switches.get(EVERY_LIMIT)
     mode = None if switch is None else cast("Literal['enforce', 'shadow']", switch.mode)
     own = override is not None
+    fractions = _own_shares(found.client, row) if own else None
     return LimitInForce(
         name=row.name,
         plan=plan,
@@ -162,9 +181,41 @@ def _limit(
         enforcement=None
         if switch is None or mode is None
         else SwitchInForce(target=switch.target, mode=mode, expires_at=switch.expires_at),
-        shares=units_by_region(row, found.regions),
+        shares=_shares(row, found.regions, override, fractions),
+        shares_from=_shares_from(row, fractions),
+        move=_move(found, row, own=own),
         regions={region: _use(row, answers[region]) for region in found.regions},
     )
+
+
+def _own_shares(client: ClientRow, row: LimitRow) -> Mapping[str, float] | None:
+    if row.mode not in SPLIT_MODES:
+        return None
+    return next((one.shares for one in client.overrides if one.limit_name == row.name), None)
+
+
+def _shares(
+    row: LimitRow, regions: Sequence[str], override: LastingFigures | None, fractions: Mapping[str, float] | None
+) -> Mapping[str, int]:
+    if override is None or fractions is None:
+        return units_by_region(row, regions, None if override is None else override.limit)
+    return units_of(step_of(fractions), override.limit)
+
+
+def _shares_from(row: LimitRow, fractions: Mapping[str, float] | None) -> SharesFrom | None:
+    if fractions is not None:
+        return "override"
+    if row.shares:
+        return "limit"
+    if row.auto_shares:
+        return "auto"
+    return "equal" if row.mode in SPLIT_MODES else None
+
+
+def _move(found: Found, row: LimitRow, *, own: bool) -> MoveView | None:
+    """The move of the client's own shares, else of those that it goes by."""
+    of_client = found.moves.get(Whose(row.rule_id, found.client.client))
+    return of_client or found.moves.get(Whose(row.rule_id, CLIENTS if own else THE_LIMIT))
 
 
 def _use(row: LimitRow, answer: RegionAnswer) -> RegionUse:

@@ -1,6 +1,6 @@
 """All documents of one revision, immutable: a delta makes a new set that shares what did not change."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from contract.config import Change
 from contract.digest import BUCKETS, EMPTY_BUCKET, bucket_digest, bucket_of, document_hash, root_digest
@@ -56,6 +56,22 @@ class ConfigSet:
         """One document as it travelled."""
         bodies = self._buckets[bucket_of(kind, id)].get(kind)
         return None if bodies is None else bodies.get(id)
+
+    def changed(self, before: "ConfigSet", kind: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """Documents of a kind that differ from those of ``before``: what they were, what they are."""
+        for number, digest in enumerate(self._digests):
+            if before.has_bucket(number, digest):
+                continue
+            old, new = before.bodies(number, kind), self.bodies(number, kind)
+            yield from ((old.get(id), new.get(id)) for id in old.keys() | new.keys() if old.get(id) != new.get(id))
+
+    def has_bucket(self, number: int, digest: bytes) -> bool:
+        """Whether that is the digest of the bucket here."""
+        return self._digests[number] == digest
+
+    def bodies(self, number: int, kind: str) -> Mapping[str, bytes]:
+        """A bucket's documents of a kind, by id."""
+        return self._buckets[number].get(kind, {})
 
     def documents(self) -> Iterator[tuple[str, str, bytes]]:
         """Every document: kind, id, body."""

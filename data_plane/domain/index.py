@@ -209,5 +209,5 @@ def _principal(client: Client) -> Principal:
         tag=tag("client", client.client).encode(),
         end=generation_end(client.generation).encode(),
         json=msgspec.json.encode(client.client),
-        plain=client.status == "active" and not client.attributes and not client.overrides,
+        plain=client.status == "active" and not (client.attributes or client.overrides or client.shares),
     )

@@ -14,7 +14,7 @@ from data_plane.domain.bindings import KNOWN_METHODS, Peers, bind
 from data_plane.domain.bound import NO_LIMITS, Bound
 from data_plane.domain.load.capacity import capacity_rules
 from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
-from data_plane.domain.regions.limits import scaled
+from data_plane.domain.regions.limits import for_client
 from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import NO_ENDPOINT, RouteTable
 
@@ -23,7 +23,7 @@ Sections = Mapping[str, Mapping[str, msgspec.Struct]]
 """Documents by kind and id."""
 
 Owner = tuple[object, ...]
-"""Whose bindings: everybody's on the plan, or those of a client with the overrides that it has now."""
+"""Whose bindings: everybody's on the plan, or those of a client with the overrides and shares that it has now."""
 
 _MAX_BINDINGS = 65_536
 _MAX_WAYS = 32_768
@@ -129,16 +129,18 @@ class Rulebook:
 
         ``sites``: the address is IPv6, so limits by address count its site as well.
 
-        A client with overrides in force at ``now_s`` (epoch seconds) has entries of its own.
+        A client with overrides in force at ``now_s`` (epoch seconds), or with shares, has entries of its own.
         """
         overrides = _active_overrides(client, now_s) if client is not None and client.overrides else {}
         # by their figures, not by their names: a client changes, and the rulebook stays
-        owner = (client.client, *overrides.items()) if client is not None and overrides else ()
+        owner: Owner = ()
+        if client is not None and (overrides or client.shares):
+            owner = (client.client, *overrides.items(), msgspec.json.encode(client.shares))
         name = (plan_name, owner, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
         found = self._bindings.get(name)
         if found is None:
             plan = self.plans.get(plan_name)
-            of_plan = [_overridden(rule, overrides) for rule in plan.limits] if plan is not None else []
+            of_plan = _own(plan.limits, client if owner else None, overrides) if plan is not None else []
             ids = frozenset(rule.id for rule in of_plan)
             rules = [*of_plan, *self.limits]
             if self.switches:
@@ -179,7 +181,7 @@ class Rulebook:
         """Every limit that a client can meet, on whatever route, with its overrides and the switches."""
         plan = self.plans.get(client.plan)
         overrides = _active_overrides(client, now_s)
-        of_plan = [_overridden(rule, overrides) for rule in plan.limits] if plan is not None else []
+        of_plan = _own(plan.limits, client, overrides) if plan is not None else []
         return [
             *(self._switched(rule, client.plan) for rule in of_plan),
             *(self._switched(rule, OUTSIDE_PLANS) for rule in self.limits),
@@ -214,8 +216,8 @@ def _active_overrides(client: Client, now_s: float) -> dict[str, Override]:
     return {name: override for name, override in in_force if override is not None}
 
 
-def _overridden(rule: LimitRule, overrides: Mapping[str, Override]) -> LimitRule:
-    override = overrides.get(rule.name)
-    if override is None:
-        return rule
-    return scaled(rule, override.limit, override.burst)
+def _own(rules: Iterable[LimitRule], client: Client | None, overrides: Mapping[str, Override]) -> list[LimitRule]:
+    """A plan's rules as the client meets them."""
+    if client is None:
+        return list(rules)
+    return [for_client(rule, client, overrides.get(rule.name)) for rule in rules]

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from contract.config import Client
-from contract.limits import LimitRule
+from contract.limits import LimitRule, ShareStep
 from data_plane.domain.bindings import of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
-from data_plane.domain.regions.limits import moves_rights, scaled, strict_terms_of
+from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
 from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.regions.wire import StrictTerms
 from data_plane.domain.rulebook import Rulebook
@@ -38,7 +38,7 @@ class StrictLimits:
         self._of_revision = -1
         self._book: Rulebook | None = None
         self._rules: dict[int, LimitRule] = {}
-        self._known: dict[tuple[int, bool, int | None, int | None], StrictLimit] = {}
+        self._known: dict[tuple[object, ...], StrictLimit] = {}
 
     def of_key(self, key: bytes, now_s: float) -> StrictLimit | None:
         """The limit, or ``None`` where there is no such strict limit here (any more, or yet)."""
@@ -51,7 +51,7 @@ class StrictLimits:
         if rule is None:
             return None
         rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst)
+        name = (rule.id, of_site, rule.limit, rule.burst, _division(rule))
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= _MAX_KNOWN:
@@ -104,14 +104,19 @@ class SharedLimits:
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
     """The rule as a client's override, if one is in force, has it."""
     override = client.overrides.get(rule.name)
-    in_force = None if override is None else override.at(now_s)
-    return rule if in_force is None else scaled(rule, in_force.limit, in_force.burst)
+    return for_client(rule, client, None if override is None else override.at(now_s))
+
+
+def _division(rule: LimitRule) -> tuple[object, ...]:
+    """What tells rules apart that differ only in who owns what."""
+    steps = rule.steps or (ShareStep(limit=rule.limit, shares=rule.shares),)
+    return tuple((step.from_us, *step.shares.items()) for step in steps)
 
 
 def _of_client(rule: LimitRule, client: str | None, clients: Clients, now_s: float) -> LimitRule:
     """The rule as the client whose key this is meets it."""
     principal = None if client is None else clients.get(client)
-    if principal is None or not principal.client.overrides:
+    if principal is None or not (principal.client.overrides or principal.client.shares):
         return rule
     return of_client(rule, principal.client, now_s)
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from contract.config import Client, Override
 from contract.limits import (
     BUCKET_ALGORITHMS,
     EXACT,
@@ -88,6 +89,29 @@ def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
     return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
 
 
+def for_client(rule: LimitRule, client: Client, override: Override | None) -> LimitRule:
+    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as its shares say."""
+    own = client.shares.get(rule.name, ())
+    if override is None:
+        return divided(rule, rule.limit, rule.burst, own) if own and rule.mode != "shared" else rule
+    return divided(rule, override.limit, override.burst, own or rule.parts)
+
+
+def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareStep, ...]) -> LimitRule:
+    """The rule with another limit, of which each region owns what it owns of ``parts``; without any, in proportion."""
+    if not parts or rule.mode == "shared":
+        return scaled(rule, limit, burst)
+    whole = msgspec.structs.replace(
+        rule, limit=limit, burst=burst, shares=_of_parts(limit, parts[-1]), steps=(), parts=()
+    )
+    is_bucket = rule.algorithm in BUCKET_ALGORITHMS
+    if rule.mode != "strict" or (len(parts) == 1 and not is_bucket):
+        return whole
+    units = capacity(whole) if is_bucket else limit
+    steps = tuple(ShareStep(from_us=one.from_us, limit=limit, shares=_of_parts(units, one)) for one in parts)
+    return msgspec.structs.replace(whole, steps=steps)
+
+
 def effective_us(rule: LimitRule, now_us: int) -> int:
     """The instant from which on nothing was spent or given under older steps, by the store's clock now."""
     frame = frame_of(rule, DEFAULT_TIMING)
@@ -114,6 +138,10 @@ def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
     # A step of an older limit keeps its proportion to it.
     limit = step.limit * whole.limit // rule.limit if rule.limit else 0
     return ShareStep(from_us=step.from_us, limit=limit, shares=_in_proportion(step.shares, old, new))
+
+
+def _of_parts(units: int, step: ShareStep) -> dict[str, int]:
+    return _in_proportion(step.shares, step.limit, units)
 
 
 def _in_proportion(shares: dict[str, int], old: int, new: int) -> dict[str, int]:

@@ -102,6 +102,11 @@ INSERT INTO reporter_backends (reporter, backend) VALUES ('lb', 'users');
     "0006": "UPDATE schema_support SET works_from = '0006'",
     "0007": "UPDATE nodes SET opened_at = now(), staged_revision = 1, staged_at = now()",
     "0008": "UPDATE overrides SET then_limit = 50, then_burst = 60",
+    "0009": """
+UPDATE overrides SET shares = '{"eu": 1.0}';
+INSERT INTO quota_moves (rule_id, whose, plan, limit_name, schedule, waiting, cut_revision, freed, author)
+VALUES (11, 'c1', 'free', 'hourly', '[]', true, 1, '[]', 'me');
+""",
 }
 TABLES = """
 SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class

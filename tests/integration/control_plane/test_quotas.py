@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from contract.config import Change
 from control_plane.database import Database
 from control_plane.quotas import mover
 from control_plane.quotas.balancer import QuotaBalancer
@@ -20,6 +22,10 @@ from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
 from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
+from data_plane.domain.config_set import ConfigSet
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.regions.limits import schedule_of
+from data_plane.domain.regions.quotas import quota_at
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tidegate.stack.postgres import PostgresServer
@@ -29,6 +35,10 @@ QUOTA = "/v1/quotas/free/hourly"
 REGIONS = ("eu", "us")
 WAIT_S = 15.0
 FAR_US = 4_000_000_000_000_000
+HOUR_US = 3_600_000_000
+AHEAD = range(4)
+"""Windows that are looked at, from the present one on."""
+OVERRIDE = "/v1/clients/acme/overrides/hourly"
 
 
 def said(from_us: int) -> Callable[[FollowingNode], dict[int, int]]:
@@ -244,3 +254,147 @@ async def test_auto_shares_follow_demand_and_say_why(
             assert await balancer.run() == "0 of 0 limits with auto shares moved."
         finally:
             await database.close()
+
+
+class Divisions:
+    """What each region owned of the client's limit by every version that its node had, as nodes read documents."""
+
+    def __init__(self, *nodes: FollowingNode) -> None:
+        self._now = time.time_ns() // 1000 // HOUR_US
+        self.raised_us = (self._now + 2) * HOUR_US
+        """Nodes say that cuts hold from then on: not from the next window, which could begin while the test runs."""
+        self._nodes = {node._region: node for node in nodes}
+        self._seen: dict[str, list[dict[int, int]]] = {region: [] for region in self._nodes}
+
+    async def see(self, revision: int) -> None:
+        """Note this version, once every node has it."""
+        for region, node in self._nodes.items():
+            await node.until(revision)
+            changes = [Change(kind, id, msgspec.Raw(body)) for (kind, id), body in node.documents.items()]
+            index = RuleIndex.of(region, ConfigSet.empty().with_changes(changes))
+            principal = index.clients.get("acme")
+            assert principal is not None
+            rule = index.book.all_limits(principal.client, 0.0)[0]
+            schedule = schedule_of(rule, region)
+            shares = {ahead: quota_at(schedule, self._now + ahead).share for ahead in AHEAD}
+            self._seen[region].append(shares)
+
+    def newest(self) -> dict[str, int]:
+        """By the newest version, in the last window that is looked at."""
+        return {region: seen[-1][AHEAD[-1]] for region, seen in self._seen.items()}
+
+    def heard(self) -> None:
+        """Every node goes by the newest version alone from now on."""
+        for seen in self._seen.values():
+            del seen[:-1]
+
+    def at_most(self, limit: int) -> None:
+        """Each region may go by any version since the one that it acknowledged."""
+        for ahead in AHEAD:
+            assert sum(max(shares[ahead] for shares in seen) for seen in self._seen.values()) <= limit, self._seen
+
+
+async def test_an_override_is_divided_anew_by_cut_and_raise_when_the_limit_changes_with_its_shares(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """No region has less of the limit than before, but of the override one has."""
+    async with two_regions(make_settings(), STRICT) as served:
+        await served.admin.put(QUOTA, json={"shares": {"eu": 0.6, "us": 0.4}})
+        await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        put = await served.admin.put(OVERRIDE, json={"limit": 100})
+        eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us", effective=said(FAR_US))
+        async with eu.following(), us.following():
+            divisions = Divisions(eu, us)
+            await divisions.see(int(put.headers["x-tidegate-revision"]))
+            assert divisions.newest() == {"eu": 60, "us": 40}
+            limit = {"limit": "2000/h", "mode": "strict", "algorithm": "fixed_window", "shares": {"eu": 0.3, "us": 0.7}}
+            put = await served.admin.put(
+                "/v1/config", json={"version": 1, "plans": {"free": {"limits": {"hourly": limit}}}}
+            )
+            assert put.status_code == 200, put.text
+            cut_revision = int(put.headers["x-tidegate-revision"])
+            await divisions.see(cut_revision)
+            divisions.at_most(100)
+            # the limit itself is what it shall be at once
+            assert rule_of(us)["shares"] == {"eu": 600, "us": 1400}
+            view = (await served.admin.get(QUOTA)).json()
+            assert (view["in_force"], view["move"]["cut_revision"]) == (view["units"], cut_revision)
+            eu._effective = said(FAR_US)
+            await eu.acknowledge()
+            await until_view(served.admin, lambda view: view["move"] is None)
+            await eu.until(cut_revision + 1)
+            assert [step["shares"] for step in rule_of(eu)["parts"]][-1] == {"eu": 3 * 10**11, "us": 7 * 10**11}
+
+
+async def test_an_overrides_own_shares_come_and_go_by_cut_and_raise(make_settings: Callable[..., Settings]) -> None:
+    """Also while the shares that it left, or goes back to, are on the move themselves."""
+    async with two_regions(make_settings(), STRICT) as served:
+        await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        put = await served.admin.put(OVERRIDE, json={"limit": 100})
+        eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us")
+        divisions = Divisions(eu, us)
+        eu._effective = us._effective = said(divisions.raised_us)
+
+        async def change(method: str, path: str, body: dict[str, Any] | None = None, limit: int = 100) -> None:
+            answer = await served.admin.request(method, path, json=body)
+            assert answer.is_success, answer.text
+            await divisions.see(int(answer.headers["x-tidegate-revision"]))
+            divisions.at_most(limit)
+
+        async def acknowledged(wanted: dict[str, int]) -> None:
+            await eu.acknowledge()
+            divisions.heard()
+            async with asyncio.timeout(WAIT_S):
+                while divisions.newest() != wanted:
+                    await divisions.see(us.revision + 1)
+                    divisions.at_most(100)
+                    await eu.acknowledge()
+
+        async with eu.following(), us.following():
+            await divisions.see(int(put.headers["x-tidegate-revision"]))
+            await change("PUT", OVERRIDE, {"limit": 100, "shares": {"us": 1.0}})
+            assert divisions.newest() == {"eu": 0, "us": 50}
+            limits = (await served.admin.get("/v1/clients/acme/limits")).json()["limits"]
+            assert (limits[0]["shares"], limits[0]["shares_from"]) == ({"us": 100}, "override")
+            assert limits[0]["move"]["waiting_for"][0].startswith("eu/eu-1 has revision 0")
+            await change("PUT", QUOTA, {"shares": {"eu": 0.8, "us": 0.2}})
+            assert divisions.newest() == {"eu": 0, "us": 50}
+            await acknowledged({"eu": 0, "us": 100})
+            await until_view(served.admin, lambda view: view["move"] is None)
+            # back to the limit's shares, which move once more before it is there
+            await change("PUT", OVERRIDE, {"limit": 100})
+            assert divisions.newest() == {"eu": 0, "us": 20}
+            await change("PUT", QUOTA, {"shares": {"eu": 0.9, "us": 0.1}})
+            assert divisions.newest() == {"eu": 0, "us": 10}
+            await acknowledged({"eu": 90, "us": 10})
+            await until_view(served.admin, lambda view: view["move"] is None)
+            # without the override the limit is not divided otherwise at once
+            await change("PUT", OVERRIDE, {"limit": 1000, "shares": {"us": 1.0}}, limit=1000)
+            await change("DELETE", OVERRIDE, limit=1000)
+            assert divisions.newest() == {"eu": 0, "us": 100}
+            assert (await served.admin.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=20"})).json()[
+                "last_outcome"
+            ] == "done"
+
+
+async def test_a_region_that_is_freed_is_freed_for_overrides_too(make_settings: Callable[..., Settings]) -> None:
+    """Without windows to wait for, the raise follows at once; what is over needs no shares of the client's own."""
+    bucket = {"name": "hourly", "limit": 1000, "window_s": 3600, "mode": "regional", "algorithm": "token_bucket"}
+    async with two_regions(make_settings(), bucket) as served:
+        us = served.node("us-1", "us")
+        async with us.following():
+            async with served.node("eu-1", "eu").following():
+                await served.until_nodes(lambda nodes: nodes["eu-1"]["behind"] == 0)
+            await served.until_nodes(lambda nodes: not nodes["eu-1"]["connected"])
+            await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+            put = await served.admin.put(OVERRIDE, json={"limit": 100, "shares": {"us": 1.0}})
+            revision = int(put.headers["x-tidegate-revision"])
+            await us.until(revision)
+            assert us.document("client", "acme")["shares"]["hourly"][0]["shares"] == {"us": 5 * 10**11}
+            await served.admin.post("/v1/jobs/quota-moves/run", headers={"Prefer": "wait=10"})
+            freed = await served.admin.post(f"{QUOTA}/free", json={"region": "eu"})
+            assert freed.status_code == 200, freed.text
+            await us.until(revision + 2)
+            assert us.document("client", "acme")["shares"]["hourly"][0]["shares"] == {"us": 10**12}
+            (entry,) = (await served.admin.get("/v1/audit?resource=quota&name=free/hourly/acme")).json()["items"]
+            assert (entry["before"], entry["after"]) == ({"shares": {"us": 0.5}}, {"shares": {"us": 1.0}})

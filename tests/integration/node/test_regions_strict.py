@@ -9,9 +9,10 @@ import pytest
 import redis
 
 from contract.config import Ack, Client, Plan
+from contract.limits import PARTS, ShareStep
 from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
-from tests.servers.node import HOUR_US, key_of, rule, serving, settings_for, write_snapshot
+from tests.servers.node import HOUR_US, document_of, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
 
 THREE = NAMES[:3]
@@ -232,3 +233,12 @@ async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, 
         assert told.effective[1] % HOUR_US == 0
         again = await node._peering.standings.confirmed(Ack(node="n1", revision=6, digest=""))
         assert again.effective == {}, "nothing changed since"
+        # shares of a client's own are confirmed as shares of the limit, and the store refuses who has not heard of them
+        standings, index = node._peering.standings, node._index_in_force()
+        own = Client(client="acme", plan="p", shares={"exact": (ShareStep(limit=PARTS, shares={"us-east": PARTS}),)})
+        for client, revision, effective in ((own, 7, {1}), (own, 8, set()), (Client(client="b", plan="p"), 9, set())):
+            index = index.with_changes([document_of(client)])
+            standings.applied(index, revision)
+            told = await standings.confirmed(Ack(node="n1", revision=revision, digest=""))
+            assert told.effective.keys() == effective
+        assert node._peering._life.revision == 7

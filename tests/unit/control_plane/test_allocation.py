@@ -2,11 +2,15 @@
 
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.limits import LimitRule
+from control_plane.limits.rules import step_of, units_of
 from control_plane.quotas.allocation import equal_shares, explicit_shares, largest_remainder
+from data_plane.domain.regions.limits import divided
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 
@@ -39,3 +43,12 @@ def test_a_decimal_share_means_that_decimal() -> None:
 def test_regions_without_a_share_get_nothing_and_no_regions_means_no_shares() -> None:
     assert explicit_shares(5, {"a": 1.0}, ["a", "b"]) == {"a": 5, "b": 0}
     assert equal_shares(5, []) == {}
+
+
+@given(st.integers(0, 10**12), st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any), st.booleans())
+def test_units_of_parts_are_what_nodes_make_of_them(units: int, weights: list[int], is_cut: bool) -> None:
+    step = step_of({name: weight / sum(weights) for name, weight in zip("abc", weights, strict=True)})
+    if is_cut:
+        step = msgspec.structs.replace(step, shares={**step.shares, "a": 0})
+    rule = LimitRule(id=1, name="r", limit=5, window_us=1_000_000, mode="regional")
+    assert units_of(step, units) == divided(rule, units, None, (step,)).shares

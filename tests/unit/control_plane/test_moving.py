@@ -1,17 +1,20 @@
 """Shares move by steps, so that no window ever has more than the limit."""
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.limits import LimitRule, ShareStep
+from contract.limits import PARTS, LimitRule, ShareStep
+from control_plane.quotas.allocation import equal_shares, largest_remainder
 from control_plane.quotas.moving import (
     SKEW_US,
     Schedule,
     Steps,
     acknowledged,
+    has_arrived,
     limit_units,
     losers,
     needed,
@@ -22,6 +25,8 @@ from control_plane.quotas.moving import (
 )
 from control_plane.quotas.windows import cycle_us, next_start_us
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
+from data_plane.domain.regions.limits import divided, schedule_of
+from data_plane.domain.regions.quotas import quota_at
 from data_plane.domain.regions.rules import DEFAULT_TIMING
 
 HOUR_US = 3_600_000_000
@@ -141,16 +146,13 @@ def test_shares_of_a_bucket_are_of_its_capacity() -> None:
     assert limit_units(bucket, step(10, a=55, b=45)) == {"a": 5, "b": 4}
 
 
+WEIGHTS = st.lists(st.integers(0, 9), min_size=3, max_size=3)
+PAUSES_US = st.integers(0, 4 * HOUR_US)
+
+
 @given(
     moves=st.lists(
-        st.tuples(
-            st.lists(st.integers(0, 9), min_size=3, max_size=3),
-            st.integers(0, 4 * HOUR_US),
-            st.sampled_from([500, 1000, 1000, 1000]),
-            st.booleans(),
-        ),
-        min_size=1,
-        max_size=6,
+        st.tuples(WEIGHTS, PAUSES_US, st.sampled_from([500, 1000, 1000, 1000]), st.booleans()), min_size=1, max_size=6
     )
 )
 @settings(max_examples=300, deadline=None)
@@ -178,3 +180,45 @@ def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int
             if begins_us > now_us:
                 held = {name: max(share_under(version, name, begins_us) for version in seen[heard:]) for name in names}
                 assert sum(held.values()) <= 1000, (window, held, seen)
+
+
+@given(moves=st.lists(st.tuples(WEIGHTS, PAUSES_US, st.booleans()), min_size=1, max_size=6), limit=st.integers(1, 50))
+@settings(max_examples=200, deadline=None)
+def test_no_window_ever_has_more_than_a_clients_own_limit(moves: list[tuple[list[int], int, bool]], limit: int) -> None:
+    """As above, of an override whose shares change: what nodes make of the versions of its parts."""
+    names = ("a", "b", "c")
+    schedule = settled(step(PARTS, **equal_shares(PARTS, names)))
+    seen, heard, now_us = [schedule.steps], 0, NOW_US
+    for weights, pause_us, heeded in moves:
+        now_us += pause_us + 1
+        fractions = {name: Fraction(weight + 1, sum(weights) + 3) for name, weight in zip(names, weights, strict=True)}
+        target = step(PARTS, **largest_remainder(PARTS, fractions))
+        if not same_shares(schedule.target, target):
+            schedule = retargeted(rule(), schedule, target, now_us, names)
+            seen.append(schedule.steps)
+        if schedule.waiting and heeded:
+            now_us += SKEW_US
+            heard = len(seen) - 1
+            schedule = acknowledged(schedule, next_start_us(rule(), now_us + SKEW_US))
+            seen.append(schedule.steps)
+        rules = [divided(rule(), limit, None, version) for version in seen[heard:]]
+        for window in range(-2, 26):
+            begins_us = next_start_us(rule(), NOW_US) + window * HOUR_US
+            id = id_at(frame_of(rule(), DEFAULT_TIMING), begins_us)
+            if begins_us > now_us:
+                shares = [[quota_at(schedule_of(one, name), id).share for one in rules] for name in names]
+                assert sum(map(max, shares)) <= limit, (window, shares, seen)
+                if heeded:
+                    assert sum(each[-1] for each in shares) <= limit
+
+
+def test_a_client_goes_by_the_limits_shares_again_once_no_window_tells_the_difference() -> None:
+    before, after = step(PARTS, a=PARTS), step(PARTS, a=PARTS // 2, b=PARTS // 2)
+    moved = retargeted(rule(), settled(before), after, NOW_US, "ab")
+    assert not has_arrived(rule(), moved, settled(after), NOW_US)
+    raised = acknowledged(moved, NOW_US + HOUR_US)
+    assert not has_arrived(rule(), raised, settled(after), NOW_US + 2 * HOUR_US)
+    late_us = NOW_US + 4 * HOUR_US
+    assert has_arrived(rule(), raised, settled(after), late_us)
+    assert not has_arrived(rule(), raised, settled(before), late_us)
+    assert not has_arrived(rule(), raised, retargeted(rule(), settled(after), before, late_us, "ab"), late_us)
