@@ -58,6 +58,9 @@ class Proxy:
             await server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it got in while the proxy was being cut
+            writer.transport.abort()
+            return
         self.accepted += 1
         task = asyncio.current_task()
         assert task is not None
