@@ -149,6 +149,7 @@ class Peering:
             "received": dict(tally.units_received),
             "given": dict(tally.units_given),
             "held": dict(tally.held(self._clock.now_us())),
+            "overdrawn": dict(tally.overdrawn),
             "refused": dict(tally.refused),
         }
 

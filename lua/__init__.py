@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 RULES = ("prelude", "marks", "windows", "log", "buckets")
-BEYOND = ("rights", "loans", "transfers", "silent")
+STRICT = ("terms", "rights", "loans", "transfers")
 
 
 @cache
@@ -20,26 +20,27 @@ def decide_script() -> str:
     windows = _made_by("windows", "", "fixed_window, sliding_window, weight_wait, rolled")
     log = _made_by("log", "weight_wait, rolled", "sliding_log")
     buckets = _made_by("buckets", "", "token_bucket, leaky_bucket")
-    beyond = _made_by("beyond", "", "decide_beyond", ("windows", "log", *BEYOND, "beyond"))
+    beyond = _made_by("beyond", "", "decide_beyond", ("windows", "log", *STRICT, "silent", "beyond"))
     return "\n".join((_script("prelude", "marks"), windows, log, buckets, beyond, _script("decide")))
 
 
 @cache
 def collect_script() -> str:
     """The script that reads this region's own counts of dirty keys; its contract is in ``collect.lua``."""
-    return _script(*RULES, "cells", "collect")
+    return _script(*RULES, "told", "cells", "collect")
 
 
 @cache
 def settle_script() -> str:
     """The script that takes keys off the dirty set once peers know them; its contract is in ``settle.lua``."""
-    return _script(*RULES, "cells", "settle")
+    return _script(*RULES, "told", "cells", "settle")
 
 
 @cache
 def merge_script() -> str:
     """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    return _script(*RULES, "silent", "peers", "merge")
+    overdraft = _made_by("overdraft", "", "merge_rights", (*STRICT, "overdraft"))
+    return "\n".join((_script(*RULES, "silent", "peers"), overdraft, _script("merge")))
 
 
 @cache
@@ -63,7 +64,7 @@ def heard_script() -> str:
 @cache
 def mark_script() -> str:
     """The script that marks counters as changed, for a sweep; its contract is in ``mark.lua``."""
-    return _script(*RULES, "mark")
+    return _script(*RULES, "told", "mark")
 
 
 @cache
@@ -87,13 +88,13 @@ def raise_script() -> str:
 @cache
 def charge_script() -> str:
     """The script that consumes what was admitted without the store; its contract is in ``charge.lua``."""
-    return _script(*RULES, "rights", "loans", "transfers", "charge")
+    return _script(*RULES, *STRICT, "charge")
 
 
 @cache
 def give_back_script() -> str:
     """The script that returns what was consumed; its contract is in ``give_back.lua``."""
-    return _script(*RULES, "rights", "loans", "transfers", "give_back")
+    return _script(*RULES, *STRICT, "give_back")
 
 
 def _made_by(family: str, needs: str, makes: str, parts: tuple[str, ...] = ()) -> str:

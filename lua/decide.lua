@@ -9,13 +9,14 @@
 --            2 sliding_log     limit, window_us, 0
 --            3 token_bucket    rate, unit, size (see buckets.lua); rate 0 is limit 0
 --            4 leaky_bucket    the same
---          + 32 if strict with rights: the doubles are then the length of the terms that follow (see rights.lua), the
+--          + 32 if strict with rights: the doubles are then the length of the terms that follow (see terms.lua), the
 --          step to take (see transfers.lua; 0: decide) and nothing
 --          + 64 if peers are silent: then the length (2 bytes) and the text of who is (see silent.lua)
 --          + 128 if priced (see data_plane/domain/load): then two more doubles follow, what this limit costs whatever
 --          the check does, and the share of what remains that the caller is told of when it is allowed
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us, and
 --          the wait: >= 0 allowed, after that many us; -1 never; else denied, to retry after -1 - n us
+--          (remaining below 0: a strict limit was overdrawn by so much, see rights.lua)
 -- Counters are written only by what is allowed and costs something, with a TTL that ends when the state means nothing.
 local RULES = {}
 local decide_beyond
@@ -98,7 +99,7 @@ local function decide_all(said)
       store(KEYS[first + i - 1], value[i], ttl[i], marks[i])
       left[i], reset[i] = left_after[i], reset_after[i]
     end
-    if allowed and share and share[i] then
+    if allowed and share and share[i] and left[i] > 0 then
       left[i] = floor(left[i] * share[i])
     end
     reply[written + i] = pack('<i8i8i8', left[i], reset[i], wait[i])

@@ -1,7 +1,8 @@
 -- Merges what one peer counted: the newer of what is known and what it says (both figures of a cell only grow), so that
 -- repeats, reordering and loss are harmless. Remote sums are then written into the counter, where decisions see them.
 --
--- KEYS[1], KEYS[2]  and so on in pairs: a counter, and the key of what its peers said (the counter's key + '!')
+-- KEYS[1]    the dirty key, beside which a store's marker is (see terms.lua)
+-- KEYS[2], KEYS[3]  and so on in pairs: a counter, and the key of what its peers said (the counter's key + '!')
 -- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
 -- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
 -- ARGV[2+i]  for counter i: its rule as decide.lua takes it, then cells of three signed 8-byte integers: window id (a
@@ -127,8 +128,10 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
   return '1'
 end
 
+local merge_rights
 local reply = {}
 for i = 1, #KEYS / 2 do
+  local key, peers_key = KEYS[2 * i], KEYS[2 * i + 1]
   local cells = ARGV[2 + i]
   local rule, a, b, c, from = unpack('<Bddd', cells)
   local algorithm = rule % 8
@@ -136,13 +139,18 @@ for i = 1, #KEYS / 2 do
     local size
     size, from = unpack('<H', cells, from)
     -- What is kept for silent peers is a part of what was left when they fell silent: fixed before news changes that.
-    silent_reserves(algorithm, KEYS[2 * i - 1], a, b, c, sub(cells, from, from + size - 1))
+    silent_reserves(algorithm, key, a, b, c, sub(cells, from, from + size - 1))
     from = from + size
   end
-  if algorithm < 3 then
-    reply[i] = merge_windows(KEYS[2 * i - 1], KEYS[2 * i], algorithm, a, b, c, cells, from)
+  if rule >= 32 and rule < 64 then
+    merge_rights = merge_rights or overdraft()
+    local known, limit
+    reply[i], known, limit = merge_rights(key, algorithm, sub(cells, from, from + a - 1), KEYS[1], peer, cells, from + a)
+    met(known, limit)
+  elseif algorithm < 3 then
+    reply[i] = merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
   else
-    reply[i] = merge_bucket(KEYS[2 * i - 1], KEYS[2 * i], algorithm == 4, a, b, c, cells, from)
+    reply[i] = merge_bucket(key, peers_key, algorithm == 4, a, b, c, cells, from)
   end
 end
 return table.concat(reply) .. pack('<i8i8', over, most_over)

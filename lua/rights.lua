@@ -1,73 +1,16 @@
--- strict windows and logs: a region spends only what it owns. The mirror, step by step, of rights.py and transfers.py in
--- data_plane/domain/regions, without overdraft. Wants prelude and windows in front.
+-- strict windows and logs: a region spends only what it owns, and its overdraft. The mirror, step by step, of rights.py
+-- and transfers.py in data_plane/domain/regions. Wants windows and terms in front.
 --
 -- Hot key, kind 0x40: incarnation (4), id, taken, net, taken before, net before, net of the next id (6 each, nets
 -- signed), pace: second (5), units, units in the second before (6 each). Kind 0x42, a log: the same, then entries of
--- time_us (7), cost (2), oldest first. Another incarnation's state is none.
---
--- Terms travel packed behind the rule (see decide.lua), all doubles but the last: limit, four figures of the algorithm,
--- skew_us, since_us, revision, number of quotas (1), then from_id and share of each, oldest first. The four figures are
--- length_us (0: months), anchor_us, ticks, tick_us; for buckets the epoch's length_us, rate, unit, size.
+-- time_us (7), cost (2), oldest first. Kind 0x44, a window with an overdraft: as 0x40, then over (taken beyond rights),
+-- carried and carried before (what an earlier overdraft takes away), remote (what others took, as last heard) and remote
+-- of the next id (6 each); bit 0 is "dirty", as shared counters have it. Another incarnation's state is none.
 
-local RIGHTS, RIGHTS_LOG = 64, 66
+local RIGHTS, RIGHTS_LOG, RIGHTS_OVER = 64, 66, 68
 -- Added to a reset time: ask for more rights; or: the store's marker refused this node.
 local LOW, REFUSED = 4503599627370496, 2251799813685248
 local REFUSED_WAIT = -1 - 1000000
-
--- What holds of this store: incarnation, revision, birth_us, horizon_us; read once a call, false where none has joined.
-local marker
-local function marked(dirty_key)
-  if marker == nil then
-    local raw = call('GET', dirty_key .. '!m')
-    marker = raw and { unpack('<dddd', raw) } or false
-  end
-  return marker
-end
-
-local function id_of(t, at)
-  return fixed_id(t.length, t.anchor, at)
-end
-
--- The terms of one limit, or nil where this node must not decide: nobody joined the store, or it is newer than the node.
-local function strict_terms(algorithm, packed, dirty_key)
-  local life = marked(dirty_key)
-  local t = { algorithm = algorithm, quotas = {}, anchor = 0 }
-  local revision, p2, p3, p4, count, from
-  t.limit, t.length, p2, p3, p4, t.skew, t.since, revision, count, from = unpack('<ddddddddB', packed)
-  if not life or life[2] > revision then
-    return nil, from
-  end
-  if algorithm < 3 then
-    t.anchor, t.ticks, t.tick = p2, p3, p4
-  else
-    t.rate, t.unit, t.size = p2, p3, p4
-  end
-  for i = 1, count do
-    local from_id, share
-    from_id, share, from = unpack('<dd', packed, from)
-    t.quotas[i] = { from_id, share }
-  end
-  t.incarnation, t.horizon, t.birth = life[1], life[4], life[3]
-  -- A limit that is younger than the store has lost nothing with an older one.
-  if t.since >= t.birth + t.skew then
-    t.birth = 0
-  end
-  t.quiet = t.birth > 0 and id_of(t, t.birth + t.skew) or -1152921504606846976
-  return t, from
-end
-
--- E: what the region owns of its own under an id.
-local function rights_share(t, id)
-  if id <= t.quiet then
-    return 0
-  end
-  for i = #t.quotas, 1, -1 do
-    if t.quotas[i][1] <= id then
-      return t.quotas[i][2]
-    end
-  end
-  return t.quotas[1][2]
-end
 
 -- Units a second by the busier of the last two seconds; and those figures with cost units more now.
 local function lately(s)
@@ -88,6 +31,19 @@ local function quicken(s, cost)
   end
 end
 
+-- What was taken beyond rights under the stored id, and no gift has covered, is carried into the window after; what a
+-- window in between owned has paid it.
+local function overdraft_rolled(t, s, stored, taken, net, net_ahead)
+  local debt = math.min(s.over, math.max(0, taken - (rights_share(t, stored) + net - s.carried)))
+  if s.id == stored + 1 then
+    s.carried_before, s.carried, s.remote = s.carried, debt, s.remote_ahead
+  else
+    local paid = rights_share(t, stored + 1) + (s.id == stored + 2 and net_ahead or 0)
+    s.carried_before, s.carried, s.remote = 0, math.max(0, debt - math.max(0, paid)), 0
+  end
+  s.over, s.remote_ahead = 0, 0
+end
+
 -- The state as seen from the id of now; ids never go back.
 local function rights_load(key, t)
   local id = id_of(t, now)
@@ -95,13 +51,26 @@ local function rights_load(key, t)
     second = 0, units = 0, units_before = 0, entries = '' }
   local raw = call('GET', key)
   local kind = t.algorithm == 2 and RIGHTS_LOG or RIGHTS
-  if not raw or byte(raw) ~= kind or unpack('<I4', raw, 2) ~= t.incarnation then
+  local found = raw and byte(raw) or 0
+  local is_over = t.algorithm < 2 and found >= RIGHTS_OVER and found < RIGHTS_OVER + 2
+  if t.overdraws or is_over then
+    s.dirty, s.over, s.carried, s.carried_before, s.remote, s.remote_ahead = 0, 0, 0, 0, 0, 0
+  end
+  if not raw or found ~= kind and not is_over or unpack('<I4', raw, 2) ~= t.incarnation then
     return s
   end
   local _, stored, taken, net, taken_before, net_before, net_ahead, from
   _, stored, taken, net, taken_before, net_before, net_ahead, s.second, s.units, s.units_before, from =
     unpack('<I4I6I6i6I6i6i6I5I6I6', raw, 2)
-  s.entries = sub(raw, from)
+  if is_over then
+    s.dirty = found % 2
+    s.over, s.carried, s.carried_before, s.remote, s.remote_ahead = unpack('<I6I6I6I6I6', raw, from)
+    if id > stored then
+      overdraft_rolled(t, s, stored, taken, net, net_ahead)
+    end
+  else
+    s.entries = sub(raw, from)
+  end
   if id <= stored then
     s.id, s.taken, s.net, s.taken_before, s.net_before, s.net_ahead =
       stored, taken, net, taken_before, net_before, net_ahead
@@ -113,20 +82,38 @@ local function rights_load(key, t)
   return s
 end
 
+-- What an overdraft needs is kept while there may be one, and while something of it is not repaid.
 local function rights_value(t, s)
-  return pack('<BI4I6I6i6I6i6i6I5I6I6', t.algorithm == 2 and RIGHTS_LOG or RIGHTS, t.incarnation, s.id, s.taken, s.net,
-    s.taken_before, s.net_before, s.net_ahead, s.second, s.units, s.units_before) .. s.entries
+  local kind, rest = t.algorithm == 2 and RIGHTS_LOG or RIGHTS, s.entries
+  if s.over and (t.overdraws or s.over + s.carried + s.carried_before > 0) then
+    kind = RIGHTS_OVER + s.dirty
+    rest = pack('<I6I6I6I6I6', s.over, s.carried, s.carried_before, s.remote, s.remote_ahead)
+  end
+  return pack('<BI4I6I6i6I6i6i6I5I6I6', kind, t.incarnation, s.id, s.taken, s.net, s.taken_before, s.net_before,
+    s.net_ahead, s.second, s.units, s.units_before) .. rest
+end
+
+-- What was taken of a limit with an overdraft is news for peers: whether the key is to be marked for that.
+local function rights_news(t, s)
+  local is_news = t.overdraws and s.dirty == 0
+  if is_news then
+    s.dirty = 1
+  end
+  return is_news
 end
 
 -- Two windows and the skew past the start of the newest id that anything is known of.
 local function rights_ttl_ms(t, s)
-  local newest = s.net_ahead == 0 and s.id or s.id + 1
+  local newest = s.net_ahead == 0 and (s.remote_ahead or 0) == 0 and s.id or s.id + 1
   return math.max(1, ttl_ms(fixed_start(t.length, t.anchor, newest + 2) + t.skew - now))
 end
 
 -- O under the current id (0), the one before (-1) or the next one (1).
 local function rights_owned(t, s, step)
   local net = step == 0 and s.net or (step < 0 and s.net_before or s.net_ahead)
+  if s.over and step <= 0 then
+    net = net - (step == 0 and s.carried or s.carried_before)
+  end
   return rights_share(t, s.id + step) + net
 end
 
@@ -201,13 +188,24 @@ local function rights_wait(t, s, cost, ends)
   return ends
 end
 
--- Takes cost units if they are owned; answers as the other algorithms do (see decide.lua).
+-- How many of cost units the region may take beyond the room that it has; nil: not these. Nothing where it may have done
+-- so and forgotten, and nothing beyond what all regions may take together, as known.
+local function rights_overdraft(t, s, cost, room)
+  local quota = rights_quota(t, s.id)
+  if s.id > t.quiet and cost <= room + quota[4] and s.taken + s.remote + cost <= quota[3] then
+    return cost - math.max(0, room)
+  end
+end
+
+-- Takes cost units if they are owned, or the overdraft allows; answers as the other algorithms do (see decide.lua). What
+-- remains after an overdraft is negative: the units by which this request went beyond rights.
 local function rights_decide(key, t, cost)
   local s = rights_load(key, t)
   local room = rights_spare(t, s)
   local left = math.max(0, room)
   local ends = fixed_start(t.length, t.anchor, s.id + 1) - now
-  if cost > room then
+  local over = cost > room and t.overdraws and rights_overdraft(t, s, cost, room)
+  if cost > room and not over then
     if cost > t.limit then
       return NEVER, left, ends, left, ends
     end
@@ -227,9 +225,13 @@ local function rights_decide(key, t, cost)
     s.entries = sub(s.entries, from) .. pack('<I7I2', at, cost)
   end
   local after = room - cost
+  if over then
+    s.over, after = s.over + over, -over
+  end
   local ends_after = ends
   if after < rights_low_water(t, s, cost) then
     ends_after = ends + LOW
   end
-  return 0, left, ends, after, ends_after, rights_value(t, s), rights_ttl_ms(t, s)
+  local marks = rights_news(t, s)
+  return 0, left, ends, after, ends_after, rights_value(t, s), rights_ttl_ms(t, s), marks
 end

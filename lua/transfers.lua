@@ -5,11 +5,11 @@
 -- the step's arguments, and three figures come back in the places of a limit's outcome. The call's cost is what the
 -- request wants for which the region asks: to have less than that is low.
 --
--- Second key (the counter's + '!'), kind 0x48, the book: incarnation (4), then entries: what (1: 1 given, 2 received), the
--- peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries two ids old are dropped at the
--- next write.
+-- Second key (the counter's + '!'), kind 0x48, the book: incarnation (4), then entries: what (1: 1 given, 2 received, 3
+-- told, see overdraft.lua), the peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries
+-- two ids old are dropped at the next write.
 local BOOK = 72
-local GIVEN, RECEIVED = 1, 2
+local GIVEN, RECEIVED, TOLD = 1, 2, 3
 local MAX_UNITS, MAX_QUANTA = 140737488355328, 9007199254740992
 
 local function book_load(key, t)

@@ -70,7 +70,7 @@ class RedisCountStore:
             held = await self._store.call_script(slices_script(), LEASES, [self._owner, LEASE_MS, most])
         return [int(number) for number in held]
 
-    async def begin_life(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> None:
+    async def begin_life(self, region: str, regions: int, is_told: Callable[[bytes], bool]) -> None:
         """Where the marker says that the store came back, hand its own counts over to the life that is over."""
         with _store_errors():
             name, of, marker = await self._life()
@@ -85,7 +85,7 @@ class RedisCountStore:
             cursor = ""
             while True:
                 cursor, keys = await self._store.scan(cursor, "{*", SWEEP_PAGE)
-                ours = [key for key in keys if key[-1:] not in {b"!", b"?"} and is_shared(key)]
+                ours = [key for key in keys if key[-1:] not in {b"!", b"?"} and is_told(key)]
                 calls: list[Call] = [
                     ([*names, *merge_keys(part)], [*heads, "", ""]) for _, part in self._parts(ours, lambda key: key)
                 ]
@@ -144,13 +144,13 @@ class RedisCountStore:
             await self._call_all(settle_script(), calls)
 
     async def sweep(
-        self, cursor: str, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
+        self, cursor: str, slices: Sequence[int], is_told: Callable[[bytes], bool], *, lives: bool
     ) -> SweptPage:
         """Mark a page of our counters as changed, and read what peers had counted in them."""
         said: dict[str, list[Cell]] = {}
 
         def is_ours(key: bytes) -> bool:
-            return self._marks.slice_of(key) in slices and is_shared(key)
+            return self._marks.slice_of(key) in slices and is_told(key)
 
         with _store_errors():
             following, keys = await self._store.scan(cursor, "{*", SWEEP_PAGE)
@@ -171,13 +171,13 @@ class RedisCountStore:
         again: list[bytes] = []
         over, most_over = 0, 0
         with _store_errors():
-            parts = [part for _, part in self._parts(counters, lambda counter: counter.key)]
+            parts = list(self._parts(counters, lambda counter: counter.key))
             calls: list[Call] = [
-                (merge_keys([counter.key for counter in part]),
+                ([dirty, *merge_keys([counter.key for counter in part])],
                  [life, regions, *(encode_merge(counter.params, counter.cells) for counter in part)])
-                for part in parts
+                for dirty, part in parts
             ]  # fmt: skip
-            for part, reply in zip(parts, await self._call_all(merge_script(), calls), strict=True):
+            for (_, part), reply in zip(parts, await self._call_all(merge_script(), calls), strict=True):
                 met = decode_merged(reply)
                 again += [one.key for one, outcome in zip(part, met.outcomes, strict=True) if outcome == "ahead"]
                 over, most_over = over + met.over, max(most_over, met.most_over)

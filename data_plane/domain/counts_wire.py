@@ -60,7 +60,7 @@ def encode_merge(params: bytes, cells: Iterable[Cell]) -> bytes:
 
 
 def merge_keys(counters: Sequence[bytes]) -> list[bytes]:
-    """The KEYS of ``merge``: each counter and its peers' key."""
+    """The KEYS of ``merge`` behind the dirty key: each counter and its peers' key."""
     return [key for counter in counters for key in (counter, counter + PEERS_SUFFIX)]
 
 

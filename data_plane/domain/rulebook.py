@@ -14,7 +14,7 @@ from data_plane.domain.bindings import KNOWN_METHODS, Peers, bind
 from data_plane.domain.bound import NO_LIMITS, Bound
 from data_plane.domain.load.capacity import capacity_rules
 from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
-from data_plane.domain.regions.limits import for_client
+from data_plane.domain.regions.limits import for_client, overdraws
 from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import NO_ENDPOINT, RouteTable
 
@@ -73,9 +73,9 @@ class Rulebook:
         "reporters",
         "routes",
         "sections",
-        "shared_by_id",
         "standing",
         "switches",
+        "told_by_id",
         "ways",
     )
 
@@ -97,8 +97,8 @@ class Rulebook:
         """The classes of clients: the priorities of their plans (0 for a plan that is not there)."""
         self.reporters = reporters_by_hash(_of(Reporter, sections.get("reporter", {})).values())
         self.standing = Standing()
-        self.shared_by_id = {rule.id: rule for rule in self.rules() if rule.mode == "shared"}
-        """Every shared limit: what a peer's cell names."""
+        self.told_by_id: dict[int, LimitRule] = {}
+        """Every limit of which peers are told, as it stands: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         match, named = self.routes.match, self._named
@@ -112,6 +112,9 @@ class Rulebook:
     def stand(self, standing: Standing) -> None:
         """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
         self.standing = standing
+        self.told_by_id = {
+            rule.id: rule for rule in self.rules() if rule.mode == "shared" or (standing.rights and overdraws(rule))
+        }
         self._bindings.clear()
         for ways in (*self.ways, *self.named_ways):
             ways.clear()

@@ -67,7 +67,7 @@ class CountStore(Protocol):
         """Take and keep leases on at most that many slices; those that this node holds now."""
         ...
 
-    async def begin_life(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> None:
+    async def begin_life(self, region: str, regions: int, is_told: Callable[[bytes], bool]) -> None:
         """Begin another life where the store came back with what it had saved: those counts are the old one's."""
         ...
 
@@ -84,7 +84,7 @@ class CountStore(Protocol):
         ...
 
     async def sweep(
-        self, cursor: str, slices: Sequence[int], is_shared: Callable[[bytes], bool], *, lives: bool
+        self, cursor: str, slices: Sequence[int], is_told: Callable[[bytes], bool], *, lives: bool
     ) -> SweptPage:
         """Mark a page of all counters of these slices from ``cursor`` ('' begins) as changed; with ``lives``, read also
         what peers had counted in them.

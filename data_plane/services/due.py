@@ -6,14 +6,14 @@ from contract.counts import Cell
 from contract.limits import capacity
 from data_plane.domain.regions.book import Cell as Figures
 from data_plane.domain.regions.book import Life
-from data_plane.domain.regions.keys import SharedLimit
+from data_plane.domain.regions.keys import ToldLimit
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.telling import Marked, is_pressing
 from data_plane.services.count_store import MarkedKey
 
 
 def due_of(
-    marked: Sequence[MarkedKey], limit_of: Callable[[bytes], SharedLimit | None], told: Mapping[bytes, tuple[int, int]],
+    marked: Sequence[MarkedKey], limit_of: Callable[[bytes], ToldLimit | None], told: Mapping[bytes, tuple[int, int]],
     regions: int, now_us: int, *, at_once: bool,
 ) -> tuple[list[Marked], int]:  # fmt: skip
     """Counters that are due, and since when (microseconds) the oldest of the others waits.

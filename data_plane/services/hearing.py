@@ -6,7 +6,7 @@ from contract.counts import SLICES, Cell, Counts, CountsAnswer
 from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.peers import PeerNews
-from data_plane.domain.regions.keys import SharedLimits
+from data_plane.domain.regions.keys import ToldLimits
 from data_plane.services.count_store import CountStore, PeerCounter, ReconcileTally
 from data_plane.services.ports import Clock
 
@@ -26,7 +26,7 @@ class Hearing:
         self._store = store
         self._clock = clock
         self._index = index
-        self._limits = SharedLimits(index)
+        self._limits = ToldLimits(index)
         self._tally = tally
         self._on_silent = on_silent
         self._silent: set[str] = set()

@@ -14,7 +14,7 @@ import structlog
 
 from contract.counts import MAX_CELLS, SLICES, Cell, Counts, CountsAnswer
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.keys import SharedLimits
+from data_plane.domain.regions.keys import ToldLimits
 from data_plane.domain.regions.messages import Ack, Tell
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.telling import Marked, Teller
@@ -56,7 +56,7 @@ class Reconciler:
         self._transport = transport
         self._clock = clock
         self._index = index
-        self._limits = SharedLimits(index)
+        self._limits = ToldLimits(index)
         self._live_nodes = live_nodes
         self._hearing = hearing
         self._lines: dict[str, PeerLine] = {}
@@ -105,7 +105,7 @@ class Reconciler:
         """Look who is heard, unmark what every peer knows, then tell each what it has not been told."""
         urls = self._hearing.peer_urls()
         if urls:
-            await self._store.begin_life(self._region, len(self._index().book.regions), self._is_shared)
+            await self._store.begin_life(self._region, len(self._index().book.regions), self._is_told)
         await self._hearing.look()
         if not urls:
             self._lines.clear()
@@ -184,7 +184,7 @@ class Reconciler:
         self.tally.sweeps += 1
 
     async def _sweep(self) -> None:
-        """Mark the next page of all shared counters of our slices; they are told with the rest."""
+        """Mark the next page of all counters of our slices that peers are told of; they are told with the rest."""
         now_s = self._clock.now_us() / 1e6
         if self._cursor is None:
             if now_s < self._next_sweep_s:
@@ -193,7 +193,7 @@ class Reconciler:
         if any(sum(map(len, line.hand_back.values())) >= MAX_HAND_BACK for line in self._lines.values()):
             return  # who is handed something back takes it slowly
         lives = any(map(is_told_lives, self._lines.values()))
-        page = await self._store.sweep(self._cursor or "", tuple(self._tellers), self._is_shared, lives=lives)
+        page = await self._store.sweep(self._cursor or "", tuple(self._tellers), self._is_told, lives=lives)
         hand_out(page.lives, self._region, self._lines)
         self._cursor = page.cursor or None
         if self._cursor is None:
@@ -203,8 +203,8 @@ class Reconciler:
                     line.sweeping, line.complete_after_us = False, self._clock.now_us()
                     await self._store.note_told(name, line.incarnation)
 
-    def _is_shared(self, key: bytes) -> bool:
-        return limit_of_key(key) in self._index().book.shared_by_id
+    def _is_told(self, key: bytes) -> bool:
+        return limit_of_key(key) in self._index().book.told_by_id
 
     def _due(self, marked: Sequence[MarkedKey], now_us: int) -> tuple[list[Marked], int]:
         """Counters that it is time to tell of, and since when the oldest of the others waits."""

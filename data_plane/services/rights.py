@@ -72,7 +72,7 @@ class RightsDesk:
     def understood(
         self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
     ) -> list[Outcome]:
-        """Outcomes of strict limits without what they say beside the decision: low, or refused by the store."""
+        """Outcomes of strict limits without what they say beside the decision: low, overdrawn, refused by the store."""
         for at in places:
             outcome = outcomes[at]
             if outcome.reset_us < REFUSED:
@@ -82,11 +82,18 @@ class RightsDesk:
                 outcomes[at] = Outcome(False, 0, outcome.retry_us, outcome.retry_us, 0)
                 continue
             self.low(keys[at], price_of(params[at], cost))
+            if outcome.remaining < 0:
+                self._note_overdrawn(keys[at], -outcome.remaining)
             retry_us = outcome.retry_us if outcome.retry_us <= 0 else self.retry_us(keys[at], outcome.retry_us)
             outcomes[at] = Outcome(
-                outcome.allowed, outcome.remaining, outcome.reset_us - LOW, retry_us, outcome.delay_us
+                outcome.allowed, max(0, outcome.remaining), outcome.reset_us - LOW, retry_us, outcome.delay_us
             )
         return outcomes
+
+    def _note_overdrawn(self, key: bytes, units: int) -> None:
+        limit = self._limits.of_key(key, self._clock.now_us() / 1e6)
+        if limit is not None:
+            self.tally.overdrawn[limit.rule.name] += units
 
     async def run(self) -> None:
         """Ask, for ever."""

@@ -16,7 +16,9 @@ from data_plane.domain.counts_wire import (
     merge_keys,
 )
 from data_plane.domain.outcome import Outcome
-from data_plane.domain.regions.standing import Standing, shared_params
+from data_plane.domain.regions.marker import Marker
+from data_plane.domain.regions.standing import Standing, told_params
+from data_plane.domain.regions.wire import encode_marker
 from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
 from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
@@ -40,6 +42,11 @@ class Region:
         self.most_over = 0
         """By how much the last merge found the counter over its limit."""
 
+    def join(self) -> None:
+        """Put a marker into the store: without one it refuses strict limits."""
+        never = b"\x00\x00\x00\x00\x00\x00\xf0\x7f"  # when it expires by the virtual clock
+        self._client.set(self.dirty + b"!m", never + encode_marker(Marker(1, 0, 0, "run")))
+
     def hit(self, cost: int) -> Outcome:
         reply = self._run(decide_script(), [self.dirty, self.key], [encode_check(cost, [self._params])])
         return decode_reply(reply, [1])[1][0][0]
@@ -58,7 +65,7 @@ class Region:
 
     def merge(self, peer: str, cells: Sequence[Cell]) -> Merged:
         arguments = [peer, self._regions, encode_merge(self._params, cells)]
-        met = decode_merged(self._run(merge_script(), merge_keys([self.key]), arguments))
+        met = decode_merged(self._run(merge_script(), [self.dirty, *merge_keys([self.key])], arguments))
         self.most_over = met.most_over
         return met.outcomes[0]
 
@@ -70,8 +77,8 @@ class Region:
 
     @property
     def _params(self) -> bytes:
-        if self.rule.mode == "shared":
-            return shared_params(self.rule, self.standing, dict.fromkeys(self.peers))
+        if self.rule.mode in {"shared", "strict"}:
+            return told_params(self.rule, self.name, self.standing, dict.fromkeys(self.peers))
         return encode_rule(self.rule)
 
     def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str]):

@@ -10,8 +10,8 @@ import redis
 
 from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, reduced_rate
 from data_plane.domain.outcome import NEVER, Outcome
-from data_plane.domain.regions import loans, rights, transfers
-from data_plane.domain.regions.book import EMPTY, NOTHING, Gift
+from data_plane.domain.regions import loans, overdraft, rights, transfers
+from data_plane.domain.regions.book import EMPTY, NOTHING, Cell, Gift
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.marker import Marker
 from data_plane.domain.regions.messages import Ask, Give
@@ -19,6 +19,7 @@ from data_plane.domain.regions.quotas import Quota
 from data_plane.domain.regions.rules import ALL_RULES, Timing
 from data_plane.domain.regions.terms import NO_ID, Terms, quiet_id
 from data_plane.domain.regions.wire import LOW, REFUSED, StrictTerms, decode_marker, encode_marker, strict_terms
+from lua import STRICT
 from tests.conformance.drivers import VIRTUAL_CLOCK
 from tidegate.simulate.store import SimulatedStore
 
@@ -27,7 +28,11 @@ PEERS = [("west", 1), ("west", 2), ("south", 1)]
 INCARNATION, REVISION = 3, 7
 TIMING = Timing(epoch_floor_us=20_000_000)
 ENTRY = """
-local rule, _, step, _, from = unpack('<Bddd', ARGV[1])
+local rule, size, step, _, from = unpack('<Bddd', ARGV[1])
+if step == 9 then
+  local packed = sub(ARGV[1], from, from + size - 1)
+  return merge_rights(KEYS[2], rule % 8, packed, KEYS[1], ARGV[2], ARGV[1], from + size)
+end
 local wait, left, reset, left_after, reset_after, value, ttl =
   strict(KEYS[2], rule % 8, step, sub(ARGV[1], from), tonumber(ARGV[2]), KEYS[1])
 if value then
@@ -36,11 +41,11 @@ if value then
 end
 return pack('<i8i8i8', left, reset, wait)
 """
-"""One item, decided or taken as a step, as decide.lua does it."""
+"""One item, decided or taken as a step, as decide.lua does it; step 9: what a peer took, as merge.lua does it."""
 
 
 def script() -> str:
-    parts = ("prelude", "windows", "rights", "loans", "transfers")
+    parts = ("prelude", "windows", *STRICT, "overdraft")
     return "\n".join((files("lua") / f"{part}.lua").read_text("utf-8") for part in parts) + ENTRY
 
 
@@ -68,7 +73,10 @@ class PureSteps:
         if what == "decide":
             found: Any = (loans.decide_loan if self.is_bucket else rights.decide)(terms, state, rest[0], now_us)
             self._save(found.state, None, now_us)
-            return found.allowed, found.remaining, found.low, getattr(found, "delay_us", 0)
+            over = 0
+            if found.allowed and not self.is_bucket and found.state is not None:
+                over = found.state.now.over - rights.rolled(terms, state, now_us).now.over
+            return found.allowed, -over or found.remaining, found.low, getattr(found, "delay_us", 0)
         if what == "give":
             peer, incarnation, id, to_incarnation, known, have, rate = rest
             ask = Ask("counter", 0, 0, id, peer, incarnation, to_incarnation, known, have, rate, 0)
@@ -90,6 +98,14 @@ class PureSteps:
         if what == "basis":
             basis = (loans.loan_basis if self.is_bucket else transfers.basis)(terms, state, book, rest[0], now_us)
             return basis.id, basis.have, basis.rate, basis.low
+        if what == "told":
+            peer, incarnation, id, taken = rest
+            merged = overdraft.merge_taken(terms, state, book, (peer, incarnation, id), Cell(taken), now_us)
+            current = rights.rolled(terms, state, now_us).id
+            if merged is None or id < current:  # what others took before changes nothing
+                return ("2" if id > current + 1 else "0",)
+            self._save(*merged, now_us)
+            return ("1",)
         peer, incarnation, id = rest
         return (self.store.books.get(name, EMPTY).received.get((peer, incarnation, id), NOTHING),)
 
@@ -111,6 +127,9 @@ def item_of(terms: StrictTerms, step: tuple[Any, ...]) -> bytes:
             return terms.receive(*rest[1:])
         case "basis":
             return terms.basis()
+        case "told":
+            item = terms._item(9)
+            return item + struct.pack("<qqq", rest[2], rest[3], 0)
     return terms.known(*rest)
 
 
@@ -131,8 +150,11 @@ def seen(step: tuple[Any, ...], outcome: Outcome) -> tuple[Any, ...]:
     return (Gift(outcome.remaining, outcome.reset_us),)
 
 
-def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Marker, int]:
-    """A strict limit in one region, as the pure steps and as the scripts take it, and when it begins."""
+def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, StrictTerms, Marker, int]:
+    """A strict limit in one region, as the pure steps and as the scripts take it, and when it begins.
+
+    The scripts' terms are with the overdraft that it may have, and without.
+    """
     rule = LimitRule(
         id=1,
         name="x",
@@ -144,7 +166,12 @@ def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Marke
     now_us = 1_700_000_000_000_000 + chance.randrange(100_000_000)
     first = id_at(frame, now_us)
     share = capacity(rule) // 2
-    schedule = (Quota(NO_ID, share, rule.limit), Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit))
+    overdraws = rule.algorithm in {"fixed_window", "sliding_window"} and chance.random() < 0.6
+    most = share // 2 if overdraws else 0
+    schedule = (
+        Quota(NO_ID, share, rule.limit, most),
+        Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit - most // 3, most // chance.choice([1, 3])),
+    )
     marker = Marker(INCARNATION, now_us - chance.randrange(30_000_000), REVISION, "run")
     is_older = chance.random() < 0.4
     # without a size: a part of a bucket that cannot be lent of
@@ -162,13 +189,18 @@ def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Marke
         unit=bucket[1],
         size=bucket[2],
         region="east",
+        peers_fresh=chance.random() < 0.8,
     )
     since_us = marker.birth_us + TIMING.skew_us - (1 if is_older else 0)
-    packed = strict_terms(
-        rule.algorithm, rule.limit, frame, bucket, schedule,
-        skew_us=TIMING.skew_us, since_us=since_us, revision=REVISION,
+    allowed = schedule if terms.peers_fresh else tuple(quota._replace(overdraft=0) for quota in schedule)
+    packed, without = (
+        strict_terms(
+            rule.algorithm, rule.limit, frame, bucket, allowed,
+            skew_us=TIMING.skew_us, since_us=since_us, revision=REVISION, overdraws=flag,
+        )
+        for flag in (overdraws, False)
     )  # fmt: skip
-    return rule, terms, packed, marker, now_us
+    return rule, terms, packed, without, marker, now_us
 
 
 def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -> list[tuple[int, tuple[Any, ...]]]:
@@ -186,7 +218,8 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
         to = chance.choice([0, INCARNATION, INCARNATION])
         life = (peer, incarnation, id)
         step: tuple[Any, ...]
-        match chance.randrange(9):
+        overdraws = terms.schedule[0].overdraft > 0
+        match chance.randrange(12 if overdraws else 9):
             case 0 | 1 | 2 | 3:
                 step = ("decide", chance.choice([0, 1, 1, 2, most // 5]))
             case 4:
@@ -201,6 +234,10 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
                 step = ("receive", cost, peer, incarnation, to, id, chance.choice([totals[life], before]))
             case 7:
                 step = ("known", *life)
+            case 9:
+                step = ("told", *life, chance.randrange(most // 4))
+            case 10 | 11:
+                step = ("decide", chance.choice([1, most // 20, most // 5]))
             case _:
                 step = ("basis", chance.choice([1, most // 4]))
         found.append((now_us, step))
@@ -210,27 +247,43 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
 @pytest.mark.parametrize("seed", range(6))
 def test_scripts_agree_with_the_pure_steps(valkey_server: Any, seed: int):
     chance = random.Random(seed)
+    overdrawn = 0
     never = b"\x00\x00\x00\x00\x00\x00\xf0\x7f"  # when a key expires by the virtual clock
     with redis.Redis.from_url(valkey_server.url) as client:
         sha = client.script_load(VIRTUAL_CLOCK.read_text("utf-8") + script())
         for number in range(HISTORIES):
-            rule, terms, packed, marker, begins_us = setting(chance)
+            rule, terms, packed, without, marker, begins_us = setting(chance)
             steps = history(chance, rule, terms, begins_us)
             key = f"{{{seed}-{number}}}"
             client.set(f"{key}!m", never + encode_marker(marker, terms.horizon_us))
             pipeline = client.pipeline(transaction=False)
-            for now_us, step in steps:
-                cost = step[1] if step[0] in {"decide", "receive", "basis"} else 0
-                pipeline.evalsha(sha, 2, key, f"{key}c", item_of(packed, step), cost, now_us)
+            ends = STEPS if chance.random() < 0.5 else STEPS * 2 // 3  # the overdraft is taken from the limit
+            steps = [one for at, one in enumerate(steps) if at < ends or one[1][0] != "told"]
+            for at, (now_us, step) in enumerate(steps):
+                what = f"{step[1]}/{step[2]}" if step[0] == "told" else _cost_of(step)
+                item = item_of(packed if at < ends else without, step)
+                pipeline.evalsha(sha, 2, key, f"{key}c", item, what, now_us)
             pure = PureSteps(terms)
             for at, ((now_us, step), raw) in enumerate(zip(steps, pipeline.execute(), strict=True)):
+                if at == ends:
+                    pure.terms = terms._replace(schedule=tuple(quota._replace(overdraft=0) for quota in terms.schedule))
                 expected = pure(now_us, step)
+                if step[0] == "told":
+                    assert (raw.decode(),) == expected, (seed, number, at, step, now_us)
+                    continue
+                overdrawn += step[0] == "decide" and expected[1] < 0
                 assert seen(step, outcome_of(raw)) == expected, (seed, number, at, rule.algorithm, step, now_us)
         client.flushall()
+    assert overdrawn > 20
+
+
+def _cost_of(step: tuple[Any, ...]) -> int:
+    """What the request wants that a step is for."""
+    return step[1] if step[0] in {"decide", "receive", "basis"} else 0
 
 
 def test_scripts_refuse_a_store_that_nobody_joined_or_that_is_newer_than_the_node(valkey_server: Any):
-    _, _, terms, marker, _ = setting(random.Random(1))
+    _, _, terms, _, marker, _ = setting(random.Random(1))
     with redis.Redis.from_url(valkey_server.url) as client:
         run = client.register_script(script())
 

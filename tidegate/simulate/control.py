@@ -29,7 +29,8 @@ def shares_of(scenario: Scenario, limit: int, shares: dict[str, int]) -> dict[st
 def first_config(scenario: Scenario, region: str) -> Config:
     """What every node starts with."""
     shares = shares_of(scenario, scenario.limit, scenario.regions)
-    return Config(1, (Quota(NO_ID, shares[region], scenario.limit),), tuple(sorted(shares.items())))
+    quota = Quota(NO_ID, shares[region], scenario.limit, scenario.overdraft.get(region, 0))
+    return Config(1, (quota,), tuple(sorted(shares.items())))
 
 
 class ControlPlane:
@@ -71,6 +72,9 @@ class ControlPlane:
                 found = limit
         return found
 
+    def _quota(self, region: str, from_id: int, change: Change, shares: dict[str, int]) -> Quota:
+        return Quota(from_id, shares[region], change.limit, self._world.scenario.overdraft.get(region, 0))
+
     def _later(self, call: Callable[..., None], region: str, number: int, *arguments: object) -> None:
         delay_us = 20_000 + self._world.chance.randrange(800_000)
         self._world.timeline.at(self._world.timeline.now_us + delay_us, self._deliver, call, region, number, arguments)
@@ -96,7 +100,7 @@ class ControlPlane:
         now_us, rules = region.clock_us(), self._world.rules
         current = id_at(region.frame, now_us)
         free = first_free_id(region.frame, now_us, self._world.timing.skew_us)
-        target = Quota(0, shares[region.name], change.limit)
+        target = self._quota(region.name, 0, change, shares)
         schedule, from_id = cut(node.config.schedule, target, current, free, rules)
         self._apply(region, node, node.config._replace(revision=revision, schedule=schedule))
         effective.append(from_id)
@@ -123,7 +127,7 @@ class ControlPlane:
     ) -> None:
         if from_id is None:
             from_id = first_free_id(region.frame, region.clock_us(), self._world.timing.skew_us)
-        schedule = raise_from(node.config.schedule, Quota(from_id, shares[region.name], change.limit))
+        schedule = raise_from(node.config.schedule, self._quota(region.name, from_id, change, shares))
         config = node.config._replace(revision=revision, schedule=schedule, shares=tuple(sorted(shares.items())))
         self._apply(region, node, config)
 

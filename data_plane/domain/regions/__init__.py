@@ -19,11 +19,12 @@ shared bucket       ``bucket_counts.decide_level``         ``merge_level``
 ==================  =====================================  ===================================================
 
 **In the store.** ``lua/rights.lua``, ``loans.lua`` and ``transfers.lua`` are these steps on strict counters and say how
-their two keys are laid out; tests hold them to the pure ones step by step. Counts are kept by the scripts of the local
+their two keys are laid out; tests hold them to the pure ones step by step, with ``lua/overdraft.lua``, which takes what
+peers took of a limit with an overdraft (told of as ``shared`` limits are). Counts are kept by the scripts of the local
 algorithms, with what peers said beside them (``lua/merge.lua``) and what is kept for silent ones (``lua/silent.lua``).
 There nodes differ from the pure states, on the safe side: a silence is named by when it began, and a shared bucket
 under one fills by the share of who is heard and withholds nothing: all that silent peers took is debited when it is
-heard. Overdraft is pure only.
+heard.
 
 **A node's part.** Every connection joins the store first (``marker.joined``, ``lua/marker.lua``); ``limits`` makes the
 terms of a rule, ``keys`` finds the rule of a peer's key, ``wire`` packs both, ``standing`` says who is silent. After a

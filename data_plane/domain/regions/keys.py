@@ -11,7 +11,7 @@ from contract.limits import LimitRule, ShareStep
 from data_plane.domain.bindings import of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
-from data_plane.domain.regions.standing import Standing, shared_params
+from data_plane.domain.regions.standing import Standing, told_params
 from data_plane.domain.regions.wire import StrictTerms
 from data_plane.domain.rulebook import Rulebook
 from data_plane.domain.subjects import limit_of_key
@@ -63,41 +63,44 @@ class StrictLimits:
         return limit
 
 
-class SharedLimit(NamedTuple):
-    """A shared limit as the subject of a key meets it, and as scripts take it."""
+class ToldLimit(NamedTuple):
+    """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it."""
 
     rule: LimitRule
     params: bytes
 
 
-class SharedLimits:
-    """Finds the shared limit behind a key, under the index in force and how this region stands to its peers."""
+class ToldLimits:
+    """Finds the limit behind a key of which peers are told: a shared one, or a strict one with an overdraft.
+
+    It is that under the index in force and how this region stands to its peers.
+    """
 
     def __init__(self, index: Callable[[], RuleIndex]) -> None:
         self._index = index
         self._book: Rulebook | None = None
         self._standing: Standing | None = None
-        self._known: dict[tuple[int, bool, int, int | None], SharedLimit] = {}
+        self._known: dict[tuple[object, ...], ToldLimit] = {}
 
-    def of_key(self, key: bytes, now_s: float) -> SharedLimit | None:
-        """The limit, or ``None`` where there is no such shared limit here (any more, or yet)."""
+    def of_key(self, key: bytes, now_s: float) -> ToldLimit | None:
+        """The limit, or ``None`` where there is no such limit here (any more, or yet)."""
         index = self._index()
         book = index.book
         if book is not self._book or book.standing is not self._standing:
             self._book, self._standing, self._known = book, book.standing, {}
         id, client, of_site = _parts_of(key)
-        rule = book.shared_by_id.get(id)
+        rule = book.told_by_id.get(id)
         if rule is None:
             return None
         rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst)
+        name = (rule.id, of_site, rule.limit, rule.burst, _division(rule) if rule.mode == "strict" else ())
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = self._known[name] = SharedLimit(rule, shared_params(rule, book.standing, book.regions))
+            limit = self._known[name] = ToldLimit(rule, told_params(rule, book.region, book.standing, book.regions))
         return limit
 
 

@@ -11,11 +11,15 @@ from data_plane.domain.regions.rules import Rules
 
 
 class Quota(NamedTuple):
-    """One region's share of a limit, in whole units, from ``from_id`` on; for buckets its share of the capacity."""
+    """One region's share of a limit, in whole units, from ``from_id`` on; for buckets its share of the capacity.
+
+    ``overdraft`` are the units that it may take beyond its rights.
+    """
 
     from_id: int
     share: int
     limit: int
+    overdraft: int = 0
 
 
 Schedule = tuple[Quota, ...]
@@ -49,17 +53,22 @@ def cut(schedule: Schedule, target: Quota, current_id: int, free_id: int, rules:
     region is cut from the free id on, so that inside an id rights move by transfers alone.
     """
     if not rules.shares_by_id:
-        return _then(schedule, Quota(current_id, target.share, target.limit)), current_id
+        return _then(schedule, target._replace(from_id=current_id)), current_id
     latest = quota_at(schedule, free_id)
     if target.limit < latest.limit:
         at_once = quota_at(schedule, current_id)
-        schedule = _then(schedule, at_once._replace(from_id=current_id, share=min(at_once.share, target.share)))
-    return _then(schedule, Quota(free_id, min(latest.share, target.share), target.limit)), free_id
+        schedule = _then(schedule, _smaller(at_once, target)._replace(from_id=current_id, limit=at_once.limit))
+    return _then(schedule, _smaller(latest, target)._replace(from_id=free_id, limit=target.limit)), free_id
 
 
 def raise_from(schedule: Schedule, target: Quota) -> Schedule:
     """The target's share from ``target.from_id`` on."""
     return _then(schedule, target)
+
+
+def _smaller(one: Quota, other: Quota) -> Quota:
+    """No more than either gives."""
+    return one._replace(share=min(one.share, other.share), overdraft=min(one.overdraft, other.overdraft))
 
 
 def _then(schedule: Schedule, quota: Quota) -> Schedule:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from data_plane.domain.regions.frame import id_at, start_us, weight
 from data_plane.domain.regions.pace import STILL, Pace, per_second, quicken
-from data_plane.domain.regions.terms import Terms, limit_at, share_at
+from data_plane.domain.regions.terms import Terms, limit_at, overdraft_at, share_at
 
 
 class Figures(NamedTuple):
@@ -206,7 +206,7 @@ def _log_giveable(terms: Terms, state: Rights, id: int, now_us: int) -> int:
 
 
 def _overdraft_allows(terms: Terms, state: Rights, cost: int, room: int) -> bool:
-    if terms.overdraft <= 0 or not terms.peers_fresh or terms.algorithm == "sliding_log":
+    if terms.algorithm == "sliding_log":
         return False
     known = state.now.taken + state.now.remote
-    return cost <= room + terms.overdraft and known + cost <= limit_at(terms, state.id)
+    return cost <= room + overdraft_at(terms, state.id) and known + cost <= limit_at(terms, state.id)

@@ -68,6 +68,7 @@ async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_sto
                 assert not node._peering.desk.tally.messages
                 assert not node._peering.desk.tally.questions
         assert (await regions.remaining("us-east"))["exact"] == 499_900
+        assert (await regions.status("us-east"))["exchange"]["cells_sent"] == 0, "nor of what was taken"
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "token_bucket"])
