@@ -107,6 +107,7 @@ UPDATE overrides SET shares = '{"eu": 1.0}';
 INSERT INTO quota_moves (rule_id, whose, plan, limit_name, schedule, waiting, cut_revision, freed, author)
 VALUES (11, 'c1', 'free', 'hourly', '[]', true, 1, '[]', 'me');
 """,
+    "0010": "UPDATE limits SET overdraft_percent = 5 WHERE id = 1",
 }
 TABLES = """
 SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class

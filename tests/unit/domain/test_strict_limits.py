@@ -103,15 +103,21 @@ def test_parts_of_an_overdraft_are_its_whole_and_those_of_a_cut_within_both_divi
 
 def test_peers_are_told_of_limits_with_an_overdraft_where_rights_move_and_there_are_peers():
     plan = Plan(plan="p", limits=(strict(overdraft_percent=5), strict(id=8, name="plain")))
-    regions = [Region(region="us-east"), Region(region="eu-west")]
-    index = RuleIndex.of("us-east", ConfigSet.empty().with_changes(map(document_of, [plan, *regions])))
+    own = {"exact": (ShareStep(limit=PARTS, shares={"us-east": PARTS}),)}
+    values = [
+        plan, Region(region="us-east"), Region(region="eu-west"), Client(client="c", plan="p"),
+        Client(client="own", plan="p", shares=own),
+    ]  # fmt: skip
+    index = RuleIndex.of("us-east", ConfigSet.empty().with_changes(map(document_of, values)))
     assert index.book.told_by_id == {}
     index.book.stand(Standing(rights=True, looked=True))
     assert list(index.book.told_by_id) == [7]
-    heard = ToldLimits(lambda: index).of_key(b"{c}7", 0.0).params
+    limits = ToldLimits(lambda: index)
+    heard = limits.of_key(b"{c}7", 0.0).params
     assert heard == told_params(plan.limits[0], "us-east", index.book.standing, index.book.regions)
+    assert limits.of_key(b"{own}7", 0.0).params != heard
     index.book.stand(Standing(rights=True, looked=True, silent=(("eu-west", 5),)))
-    assert len(ToldLimits(lambda: index).of_key(b"{c}7", 0.0).params) == len(heard), "told of, and nothing overdrawn"
+    assert len(limits.of_key(b"{c}7", 0.0).params) == len(heard), "told of, and nothing overdrawn"
     alone = told_params(plan.limits[0], "us-east", index.book.standing, {"us-east": None})
     assert alone == told_params(strict(), "us-east", index.book.standing, {"us-east": None})
 
