@@ -77,3 +77,15 @@ async def test_a_lease_that_got_no_answer_is_asked_for_again_soon_and_meanwhile_
     played.now += LEASE_AGAIN_AFTER_S
     assert (await played.client.decide(CHECK)).source == "lease"
     await played.end()
+
+
+async def test_what_is_too_long_to_keep_is_decided_by_the_node_each_time():
+    played = Played()
+    played.lease = DENIED
+    for check in (Check(api_key="k", path="/" * 1_000), Check(api_key="k", attributes=(("a", "b" * 1_000),))):
+        for _ in range(3):
+            assert (await played.client.decide(check)).source == "node"
+            played.now += 0.1
+    assert played.asked == [CHECK_BATCH] * 6
+    assert not played.client.book.accounts
+    await played.end()

@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate_client.batching import Batcher
 from tidegate_client.credentials import RefusedKeyError, key_in
-from tidegate_client.leases import Account, Ending, Lease, LeaseBook
+from tidegate_client.leases import Account, Ending, Lease, LeaseBook, is_short
 from tidegate_client.messages import (
     Check,
     Decision,
@@ -118,7 +118,7 @@ class AsyncTidegate:
         """Decide with the help of a node, within the time that is given."""
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                if self.options.leases and cost:
+                if self.options.leases and cost and is_short(check):
                     decision = await self._by_lease(check, cost)
                     if decision is not None:
                         return decision
@@ -246,7 +246,7 @@ class AsyncTidegate:
     async def _by_node(self, check: Check, cost: int) -> Decision:
         asked_at = self._now()
         decision = await self._batcher.decide(check, cost)
-        if not decision.allowed and self.options.remember_denials_s and cost:
+        if not decision.allowed and self.options.remember_denials_s and cost and is_short(check):
             with self._lock:
                 self.book.denied(self.book.note(check, 0, asked_at), decision, cost, asked_at)
         return decision

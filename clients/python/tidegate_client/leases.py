@@ -16,6 +16,14 @@ RENEW_BELOW = 0.3
 SETTLE_BEFORE = 0.15
 """The part of a lease's time in which it is no longer spent but returned."""
 SMOOTHING = 0.5
+LONGEST_CHECK = 1_000
+"""Characters of a check that is kept here: what end clients send must not fill this process."""
+
+
+def is_short(check: Check) -> bool:
+    """Whether the check may hold a lease, and its denial be remembered."""
+    *texts, attributes = check
+    return sum(len(text) for text in (*texts, *(text for pair in attributes for text in pair)) if text) <= LONGEST_CHECK
 
 
 class Ending(NamedTuple):
