@@ -8,7 +8,7 @@ import redis
 
 from bench import closed_loop, open_loop
 from bench.errors import BenchError
-from bench.machine import core_times, process_cpu_s
+from bench.machine import core_times, process_cpu_s, woken_at_once
 from bench.node_counts import NodeCounts, node_counts, wait_until_idle
 from bench.place import Place
 from bench.results import Cell, HttpRun
@@ -97,9 +97,9 @@ class VariantRun:
             )
             return closed_loop.drive(load, core)
         rate = OPEN_LOOP_SHARE * self._capacity_per_s[cell.plan]
-        return open_loop.drive(
-            open_loop.Plan(self._server.port, path, str(lines), rate, seconds, cell.connections, cell.load), core
-        )
+        plan = open_loop.Plan(self._server.port, path, str(lines), rate, seconds, cell.connections, cell.load)
+        with woken_at_once(self._server.pid, self._place.store.child.pid):
+            return open_loop.drive(plan, core)
 
     def _read(self) -> _Readings:
         counts = node_counts(self._server.url) if self._server.variant.is_tidegate else NodeCounts(0, 0)

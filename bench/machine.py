@@ -96,6 +96,33 @@ def favour(pid: int) -> None:
         autogroup.write_text(str(niceness))
 
 
+@contextlib.contextmanager
+def woken_at_once(*pids: int) -> Iterator[None]:
+    """Where our priority is raised, run these processes and their children in the real-time class meanwhile.
+
+    Two that share a core wait for each other's time slices otherwise (milliseconds), which says nothing of either.
+    """
+    if not os.getpriority(os.PRIO_PROCESS, 0):
+        yield
+        return
+    threads = [thread for pid in pids for thread in _threads(pid)]
+    try:
+        for thread in threads:
+            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))
+        yield
+    finally:
+        for thread in threads:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _threads(pid: int) -> Iterator[int]:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        yield int(task.name)
+        for child in (task / "children").read_text().split():
+            yield from _threads(int(child))
+
+
 def describe() -> Machine:
     """The machine and the versions of everything that takes part."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

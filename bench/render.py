@@ -33,7 +33,8 @@ you rely on any of them; what carries over best are the ratios, because everythi
   one second divided by that; "/s seen" is what came out, with the rest of the machine as busy as it was.
 - Closed loop: wrk, its percentiles corrected for coordinated omission. Open loop: a generator of ours that sends at
   fixed instants whether or not answers are there, over {connections} connections; latency counts from the intended
-  instant, the generator's own lateness included.
+  instant, the generator's own lateness included. With a raised priority the server and its store are then in the
+  real-time class (SCHED_RR): the store would wait for the generator's time slices, with which it shares a core here.
 - Every figure is the median of {repetitions} repetitions of {seconds} s, the variants interleaved. Ratios are taken
   within a repetition first. "Others" is the part of the server's core that something else took meanwhile: where it is
   high, read the latencies and "seen" with care, the CPU figures less so. "A script call" is how many decisions one
