@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     PlainValidator,
     StringConstraints,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import CoreSchema
 
 from contract.decision import MAX_COST
 from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
@@ -21,7 +23,17 @@ from control_plane.limits.schemas import MAX_LIMITS, MatchFields, OverdraftPerce
 from control_plane.regions.schemas import PeerUrl
 from control_plane.routes.schemas import PullFields
 from control_plane.routes.templates import MAX_LENGTH, template_fault
-from control_plane.web.fields import AttributeName, AttributeValue, Body, ClientName, Instant, Name, Priority, Text
+from control_plane.web.fields import (
+    AttributeName,
+    AttributeValue,
+    Body,
+    ClientName,
+    Instant,
+    Name,
+    Priority,
+    Text,
+    whole,
+)
 
 MAX_CLIENTS = 1_000_000
 
@@ -35,11 +47,12 @@ def _units_or_rate(value: object) -> int | str:
     raise ValueError(f"must be a number from 0 to {MAX_LIMIT}, or a rate such as 1000/h or 5M/month")
 
 
+_UNITS_SCHEMA = {"type": "integer", "minimum": 0, "maximum": MAX_LIMIT}
 _RATE_SCHEMA = {"type": "string", "maxLength": 64, "pattern": RATE_PATTERN, "examples": ["1000/h", "5M/month"]}
 UnitsOrRate = Annotated[
     int | str,
     PlainValidator(_units_or_rate),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0, "maximum": MAX_LIMIT}, _RATE_SCHEMA]}),
+    WithJsonSchema({"anyOf": [_UNITS_SCHEMA, _RATE_SCHEMA]}),
 ]
 """A number of units, or a rate that says the window as well."""
 Units = Annotated[int, Field(ge=0, le=MAX_LIMIT)]
@@ -53,11 +66,29 @@ class Entry(Body):
     def _short_forms(cls, value: Any) -> Any:
         if value is None:
             return {}
-        bare = isinstance(value, int | str) and not isinstance(value, bool)
-        return {"limit": value} if bare and cls.__name__ in _BARE else value
+        kind, wanted = _BARE.get(cls.__name__, (None, ""))
+        if kind is None or isinstance(value, dict | cls):
+            return value
+        value = whole(value)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"must be {wanted}, or a mapping with limit")  # noqa: TRY004  # what pydantic translates
+        return {"limit": value}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Nothing at all will do where no member must be there."""
+        schema = super().__get_pydantic_json_schema__(core_schema, handler)
+        own = handler.resolve_ref_schema(schema)
+        if own.get("type") == "object" and "required" not in own:
+            own["type"] = ["object", "null"]
+        return schema
 
 
-_BARE = frozenset({"CapacityEntry", "OverrideEntry"})
+_BARE: dict[str, tuple[type, str]] = {
+    "CapacityEntry": (str, "a rate such as 2000/s"),
+    "OverrideEntry": (int, "a number of units"),
+}
+"""A capacity is a rate, as a number alone says no window; an override is a number: its limit has the window."""
 
 
 def _or(schema: dict[str, Any], other: dict[str, Any]) -> None:
@@ -161,7 +192,7 @@ class PlanEntry(Entry):
 class OverrideEntry(Entry):
     """A client's own figures for one limit of its plan, for good: expiring ones are runtime state."""
 
-    model_config = ConfigDict(json_schema_extra=lambda schema: _or(schema, {"type": "integer", "minimum": 0}))
+    model_config = ConfigDict(json_schema_extra=lambda schema: _or(schema, _UNITS_SCHEMA))
 
     limit: Units
     burst: Units | None = None

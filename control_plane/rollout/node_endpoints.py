@@ -21,6 +21,7 @@ from control_plane.rollout.stream import NodeStream, OpenStreams, opening_for
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 
 NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
+MAX_REVISION = 2**53
 MAX_ERROR_LENGTH = 2_000
 MAX_EFFECTS = 10_000
 MAX_INSTANT_US = 2**53
@@ -92,7 +93,7 @@ async def _recorded(
                         "required": ["node", "revision", "digest"],
                         "properties": {
                             "node": {"type": "string", "pattern": NODE_PATTERN},
-                            "revision": {"type": "integer", "minimum": 0},
+                            "revision": {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
                             "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
                             "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_LENGTH},
                             "effective": {
@@ -173,7 +174,7 @@ def _ack(body: bytes) -> Ack:
         raise InvalidError([FieldError("body", "is nested too deeply")]) from None
     if not re.fullmatch(NODE_PATTERN, ack.node):
         raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
-    if not 0 <= ack.revision < 2**62:
+    if not 0 <= ack.revision <= MAX_REVISION:
         raise InvalidError([FieldError("revision", "is out of range")])
     if len(ack.effective) > MAX_EFFECTS:
         raise InvalidError([FieldError("effective", f"names more than {MAX_EFFECTS} limits")])

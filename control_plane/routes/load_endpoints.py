@@ -16,6 +16,7 @@ router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(
 MAX_BACKENDS = 1_000
 MAX_CLASSES = 64
 MAX_TEXT = 128
+MAX_COUNT = 2**53
 LATEST_S = 7_258_118_400.0
 """The year 2200."""
 _decoder = msgspec.json.Decoder(RegionLoad)
@@ -26,7 +27,7 @@ _CLASS = {
     "type": "object",
     "required": ["priority", "factor", "offered_per_s"],
     "properties": {
-        "priority": {"type": "integer", "minimum": -(2**53), "maximum": 2**53},
+        "priority": {"type": "integer", "minimum": -MAX_COUNT, "maximum": MAX_COUNT},
         "factor": _FIGURE,
         "offered_per_s": _FIGURE,
     },
@@ -44,7 +45,7 @@ _BACKEND = {
         "decided_by": _TEXT,
         "signal": {"anyOf": [_TEXT, {"type": "null"}]},
         "load": {"type": ["number", "null"]},
-        "reporters": {"type": "integer", "minimum": 0, "maximum": 2**53},
+        "reporters": {"type": "integer", "minimum": 0, "maximum": MAX_COUNT},
         "classes": {"type": "array", "maxItems": MAX_CLASSES, "items": _CLASS},
     },
 }
@@ -84,4 +85,8 @@ def _read(body: bytes) -> RegionLoad:
             raise InvalidError([FieldError(f"backends[{place}]", "a member is too long")])
         if not all(math.isfinite(time) and 0 <= time < LATEST_S for time in times):
             raise InvalidError([FieldError(f"backends[{place}].since", "is no instant")])
+        if not 0 <= one.reporters <= MAX_COUNT:
+            raise InvalidError([FieldError(f"backends[{place}].reporters", "is out of range")])
+        if any(abs(kind.priority) > MAX_COUNT for kind in one.classes):
+            raise InvalidError([FieldError(f"backends[{place}].classes", "a priority is out of range")])
     return load

@@ -2,9 +2,20 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 _YEARS = range(1970, 2200)
@@ -64,10 +75,40 @@ OverlapS = Annotated[int, Field(ge=0, le=30 * 86_400, examples=[3600])]
 """For how many seconds what is replaced goes on working beside the new one."""
 
 
+def whole(value: Any) -> Any:
+    """A number without a fraction as an integer: JSON has one kind of numbers, and to JSON Schema 5.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Body(BaseModel):
-    """A request body: unknown fields are refused by name, and nothing is converted silently."""
+    """A request body: unknown fields are refused by name, and nothing is converted silently but :func:`whole`."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: whole(one) for name, one in value.items()}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Where names must match a pattern, say that there are no others: pydantic says only what those hold."""
+        schema = handler(core_schema)
+        _close(handler.resolve_ref_schema(schema))
+        return schema
+
+
+def _close(schema: Any) -> None:
+    if isinstance(schema, list):
+        for one in schema:
+            _close(one)
+    elif isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema.setdefault("additionalProperties", False)
+        for one in schema.values():
+            _close(one)
 
 
 class View(BaseModel):

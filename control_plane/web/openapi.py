@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from control_plane.web.examples import example_of
+from control_plane.web.links import give_links
 from control_plane.web.problems import TITLES
 
 _PROBLEM: dict[str, Any] = {
@@ -69,6 +70,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for method, operation in operations.items():
             _describe_operation(path, method, operation)
             _give_examples(operation, kept)
+    give_links(schema["paths"])
     app.openapi_schema = schema
     return schema
 

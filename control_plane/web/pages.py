@@ -19,7 +19,11 @@ MAX_CURSOR_LENGTH = 1_024
 
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS, description="items a page")]
 Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the page before")]
-Prefix = Annotated[str | None, Query(min_length=1, max_length=128, description="only names that begin like this")]
+Prefix = Annotated[
+    str | None,
+    # Postgres takes no NUL in a text
+    Query(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$", description="only names that begin like this"),
+]
 
 
 class Page(NamedTuple):

@@ -50,6 +50,7 @@ STATUS: dict[type[ControlPlaneError], int] = {
     UnavailableError: 503,
 }
 UNAVAILABLE_RETRY_S = 1
+_BRANCHES = ("function-", "constrained-", "dict[", "literal[")
 
 _log = structlog.stdlib.get_logger("tidegate.http")
 
@@ -121,7 +122,7 @@ def _field_error(item: Mapping[str, Any]) -> FieldError:
     if item["type"] == "extra_forbidden":
         return FieldError(field_path(parts), "unknown field")
     # pydantic names the branches of a union in the path: keep what the caller wrote
-    parts = [part for part in parts if isinstance(part, int) or not str(part).startswith(("function-", "constrained-"))]
+    parts = [part for part in parts if isinstance(part, int) or not str(part).startswith(_BRANCHES)]
     message = str(item["msg"]).removeprefix("Value error, ")
     return FieldError(field_path(parts) or str(place), message)
 

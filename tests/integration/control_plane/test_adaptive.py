@@ -199,6 +199,8 @@ async def test_what_a_region_says_of_a_backend_is_shown_beside_it(served: Runnin
         {"node": "n", "backends": [{"backend": "users"}]},
         {"node": "n", "backends": [load("users", since=1e300)]},
         {"node": "n", "backends": [load("users", reason="x" * 200)]},
+        {"node": "n", "backends": [load("users", reporters=-1)]},
+        {"node": "n", "backends": [load("users", classes=[{"priority": -(2**60), "factor": 0, "offered_per_s": 0}])]},
         {"node": "n\0", "backends": []},
         [],
     ],

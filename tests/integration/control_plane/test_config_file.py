@@ -147,6 +147,7 @@ async def test_a_dry_run_tries_everything_and_keeps_nothing(api: httpx.AsyncClie
         (changed(endpoints={"e": {"route": "GET nowhere"}}), "endpoints.e.route"),
         (changed(endpoints={"e": {"route": "GET /", "backend": "nope"}}), "endpoints.e.backend"),
         (changed(backends={"b": {"capacity": "5/month"}}), "backends.b"),
+        (changed(backends={"b": {"capacity": 5}}), "backends.b.capacity"),
         (changed(clients={"acme": {"plan": "nope"}}), "clients.acme.plan"),
         (changed(plans={"free": {}}, clients={"a": {"plan": "free", "overrides": {"x": 1}}}), "clients.a.overrides.x"),
         ({"version": 2}, "version"),

@@ -104,6 +104,8 @@ async def test_pages_of_a_sorted_list_follow_each_other(api: httpx.AsyncClient) 
         ("/v1/nodes", {"connected": "perhaps"}, "connected"),
         ("/v1/rollouts", {"state": "lost"}, "state"),
         ("/v1/revisions", {"since": "yesterday"}, "since"),
+        ("/v1/regions", {"prefix": "eu\0"}, "prefix"),
+        ("/v1/keys", {"prefix": "tg_\0"}, "prefix"),
     ],
 )
 async def test_a_wrong_filter_is_named(api: httpx.AsyncClient, path: str, query: dict[str, str], field: str) -> None:

@@ -1,7 +1,9 @@
-"""A schema fuzzer against the served control plane: for seconds here, by hand for as long as one likes."""
+"""A schema fuzzer against the served control plane, in every phase: for seconds here, for as long as one likes by hand.
 
-import asyncio
-import sys
+TIDEGATE_FUZZ_S=180 .venv/bin/python -m pytest -rP tests/integration/control_plane/test_schema_fuzzing.py
+"""
+
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,42 +12,50 @@ import pytest
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import running
+from tests.servers.fuzzer import fuzzed
 
-BUDGET_S = 12
-NOT_CHECKED = (
-    # A request may fit its schema and yet name a plan that does not exist, contradict its own path, or give two of
-    # three members that exclude each other: 422 names the field, and JSON Schema cannot say it.
-    "positive_data_acceptance",
-)
-# internal: nodes speak that, by a credential of their own. metrics: no JSON. import: no generator for NDJSON.
-NOT_FUZZED = "^/(internal|metrics)|/import$"
+LONG_S = int(os.environ.get("TIDEGATE_FUZZ_S", "0"))
+UNLINKED_PHASES = "--phases=examples,coverage,fuzzing"
+ALL_PHASES = f"{UNLINKED_PHASES},stateful"
+INTERNAL = "^/internal/"
+"""What nodes call, by their region's credential. None of it makes anything that a link could lead to."""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(180 + 3 * LONG_S)
 async def test_a_fuzzer_finds_nothing(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
     # the fuzzer sends wrong credentials on purpose, and asks that each is told so with 401
-    async with running(make_settings(max_failed_authentications=1_000_000), ADMIN_TOKEN) as control_plane:
-        fuzzer = await asyncio.create_subprocess_exec(
-            str(Path(sys.executable).with_name("schemathesis")),
-            "run",
-            f"{control_plane.url}/openapi.json",
-            "--header",
-            f"Authorization: Bearer {ADMIN_TOKEN}",
-            "--phases=fuzzing,stateful",
-            "--max-examples=2",
-            f"--max-time={BUDGET_S}",
-            "--checks=all",
-            f"--exclude-checks={','.join(NOT_CHECKED)}",
-            f"--exclude-path-regex={NOT_FUZZED}",
-            "--generation-deterministic",
-            "--request-timeout=30",
-            "--warnings=off",
-            "--no-color",
-            cwd=tmp_path,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+    settings = make_settings(max_failed_authentications=1_000_000, heartbeat_s=2.0)
+    async with running(settings, ADMIN_TOKEN) as control_plane:
+        (own,) = (await control_plane.admin.get("/v1/tokens")).json()["items"]
+
+        async def run(token: str, *arguments: str) -> tuple[int, int]:
+            found = await fuzzed(
+                control_plane.url,
+                {"Authorization": f"Bearer {token}"},
+                tmp_path,
+                *arguments,
+                keeps_token=own["token_id"],
+                deterministic=not LONG_S,
+            )
+            print(found.text)  # noqa: T201  # -rP shows it
+            return found.cases, found.links
+
+        admin = f"--exclude-path-regex={INTERNAL}"
+        if LONG_S:
+            cases, links = await run(ADMIN_TOKEN, admin, ALL_PHASES, f"--max-time={LONG_S}")
+        else:
+            # links are followed a number of times and not for a time, so that a busy machine follows some too
+            cases, _ = await run(ADMIN_TOKEN, admin, UNLINKED_PHASES, "--max-examples=1", "--max-time=9")
+            _, links = await run(ADMIN_TOKEN, admin, "--phases=stateful", "--max-examples=4")
+        assert cases > 0
+        assert links > 0
+        assert (await control_plane.admin.get("/v1/plans")).status_code == 200, "its token still works"
+
+        await control_plane.add_region("us-east")
+        cases, _ = await run(
+            control_plane.credentials["us-east"],
+            f"--include-path-regex={INTERNAL}",
+            UNLINKED_PHASES,
+            f"--max-time={LONG_S // 4 or 2}",
         )
-        said, _ = await fuzzer.communicate()
-        text = said.decode()
-        assert fuzzer.returncode == 0, text[-6_000:]
-        assert "generated" in text
+        assert cases > 0
