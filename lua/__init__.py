@@ -17,10 +17,13 @@ def decide_script() -> str:
     Each family is a function that makes the others, so that a call pays for those that it needs: Redis runs a script
     from its first line at every call, and making all functions costs as much as deciding three limits.
     """
-    windows = _made_by("windows", "", "fixed_window, sliding_window, weight_wait, rolled")
-    log = _made_by("log", "weight_wait, rolled", "sliding_log")
-    buckets = _made_by("buckets", "", "token_bucket, leaky_bucket")
-    beyond = _made_by("beyond", "", "decide_beyond", ("windows", "log", *STRICT, "silent", "beyond"))
+    windows = _made_by("windows", "", "fixed_window, sliding_window, weight_wait, rolled", _script("windows"))
+    log = _made_by("log", "weight_wait, rolled", "sliding_log", _script("log"))
+    buckets = _made_by("buckets", "", "token_bucket, leaky_bucket", _script("buckets"))
+    rights = _made_by("rights", "", "strict", _script(*STRICT))
+    silences = _made_by("silences", "", "silent", _script("log", "silent"))
+    parts = (_script("windows"), rights, silences, _script("beyond"))
+    beyond = _made_by("beyond", "", "decide_beyond", "\n".join(parts))
     return "\n".join((_script("prelude", "marks"), windows, log, buckets, beyond, _script("decide")))
 
 
@@ -39,7 +42,7 @@ def settle_script() -> str:
 @cache
 def merge_script() -> str:
     """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    overdraft = _made_by("overdraft", "", "merge_rights", (*STRICT, "overdraft"))
+    overdraft = _made_by("overdraft", "", "merge_rights", _script(*STRICT, "overdraft"))
     return "\n".join((_script(*RULES, "silent", "peers"), overdraft, _script("merge")))
 
 
@@ -97,8 +100,8 @@ def give_back_script() -> str:
     return _script(*RULES, *STRICT, "give_back")
 
 
-def _made_by(family: str, needs: str, makes: str, parts: tuple[str, ...] = ()) -> str:
-    return f"local function {family}({needs})\n{_script(*(parts or (family,)))}\nreturn {makes}\nend"
+def _made_by(family: str, needs: str, makes: str, body: str) -> str:
+    return f"local function {family}({needs})\n{body}\nreturn {makes}\nend"
 
 
 @cache
