@@ -205,7 +205,7 @@ def create_app(settings: Settings) -> FastAPI:
     ):
         app.include_router(router)
     problems.install(app)
-    app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    openapi.install(app)
     # the last added is the outermost: authentication comes before any body is read
     app.add_middleware(BodyLimit)
     app.add_middleware(

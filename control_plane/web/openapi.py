@@ -4,6 +4,10 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from control_plane.web.examples import example_of
 from control_plane.web.links import give_links
@@ -53,6 +57,18 @@ _SECURITY = {
 }
 _READS = (400, 401, 403, 404, 422, 429, 503)
 _WRITES = (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 503)
+
+
+def install(app: FastAPI) -> None:
+    """Serve the document, made when it is first asked for in a thread: it takes a second, and nodes' streams go on."""
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    path = str(app.openapi_url)
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) != path]
+    app.router.routes.insert(0, Route(path, _document, include_in_schema=False))
+
+
+def _document(request: Request) -> Response:
+    return JSONResponse(request.app.openapi())
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, cast
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -131,7 +132,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     refused = cast("HTTPException", error)
     if refused.status_code == 405:
         # a router knows only the methods of the first route that fits the path
-        return problem(405, refused.detail, {"Allow": ", ".join(_methods_of(request))})
+        return problem(405, refused.detail, {"Allow": ", ".join(await run_in_threadpool(_methods_of, request))})
     return problem(refused.status_code, refused.detail, refused.headers)
 
 
