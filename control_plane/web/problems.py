@@ -108,12 +108,30 @@ async def _ours(_: Request, error: Exception) -> Response:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    return of_error(InvalidError(_field_error(item) for item in cast("RequestValidationError", error).errors()))
+    return of_error(InvalidError(_field_errors(cast("RequestValidationError", error).errors())))
 
 
 def field_errors(items: Sequence[Mapping[str, Any]]) -> list[FieldError]:
     """What pydantic found in a value that is no body of a request."""
-    return [_field_error({**item, "loc": ("line", *item["loc"])}) for item in items]
+    return _field_errors([{**item, "loc": ("line", *item["loc"])} for item in items])
+
+
+def _field_errors(items: Sequence[Mapping[str, Any]]) -> list[FieldError]:
+    errors = [_field_error(item) for item in items]
+    pairs = list(zip(errors, items, strict=True))
+    return [
+        error
+        for error, item in pairs
+        if item["type"] != "literal_error"
+        or not any(_is_of_branch_meant(other, of, error.field) for other, of in pairs)
+    ]
+
+
+def _is_of_branch_meant(error: FieldError, item: Mapping[str, Any], field: str) -> bool:
+    """Whether the error shows that `field` was meant as what it may be beside a word, as shares beside `auto`."""
+    return error.field.startswith((f"{field}.", f"{field}[")) or (
+        error.field == field and item["type"] == "value_error"
+    )
 
 
 def _field_error(item: Mapping[str, Any]) -> FieldError:
