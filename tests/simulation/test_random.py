@@ -21,6 +21,7 @@ FOUND = {
     119: "five regions, no fault: expected more than the round trips of a window allow",
     127: "a log's gifts moved both ids at once, and so got stuck every other window",
     1056: "a region without live nodes was not waited for when shares moved",
+    4948: "the simulator told a node that was killed between a cut and its raise only of the cut",
     5125: "a link that had been slow was believed to be for long: every lost question cost two such trips",
     100025: "rights given for the next id were forgotten with the idle state of this one: sixteen units too much",
     101155: "red in an offline run before the last changes to the worlds by chance",

@@ -42,6 +42,8 @@ class ControlPlane:
         self.unreachable: set[str] = set()
         self.limit_steps: list[tuple[int, int]] = [(NO_ID, world.scenario.limit)]
         """The limit in force from an id on."""
+        self._raised_shares: dict[str, tuple[tuple[str, int], ...]] = {}
+        """What regions were raised to: a cut and the raise after it are one revision here."""
 
     def change(self, change: Change) -> None:
         """Begin a change."""
@@ -129,10 +131,14 @@ class ControlPlane:
             from_id = first_free_id(region.frame, region.clock_us(), self._world.timing.skew_us)
         schedule = raise_from(node.config.schedule, self._quota(region.name, from_id, change, shares))
         config = node.config._replace(revision=revision, schedule=schedule, shares=tuple(sorted(shares.items())))
+        self._raised_shares[region.name] = config.shares
         self._apply(region, node, config)
 
     def _refreshed(self, region: "SimulatedRegion", node: SimulatedNode) -> None:
-        newest = max((one.config for one in region.nodes), key=lambda config: config.revision)
+        raised = self._raised_shares.get(region.name)
+        newest = max(
+            (one.config for one in region.nodes), key=lambda config: (config.revision, config.shares == raised)
+        )
         self._apply(region, node, newest)
 
     def _apply(self, region: "SimulatedRegion", node: SimulatedNode, config: Config) -> None:
