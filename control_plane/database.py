@@ -53,6 +53,7 @@ class Database:
             },
         )
         event.listen(self._engine.sync_engine, "checkout", _ping)
+        event.listen(self._engine.sync_engine, "invalidate", _terminate)
         self._pulse = Pulse()
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
 
@@ -119,6 +120,11 @@ def _ping(connection: AdaptedConnection, *_: object) -> None:
         connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=PING_WAIT_S))
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise exc.InvalidatePoolError from error
+
+
+def _terminate(connection: AdaptedConnection, *_: object) -> None:
+    # SQLAlchemy would say goodbye, and wait 2 s for an answer of what has just shown that it does not answer
+    connection.driver_connection.terminate()
 
 
 @contextmanager
