@@ -171,6 +171,7 @@ async def test_explicit_quotas(api: httpx.AsyncClient) -> None:
         "shares": "equal",
         "units": {"eu-west": 500, "us-east": 500},
         "in_force": {"eu-west": 500, "us-east": 500},
+        "overdraft": None,
         "move": None,
         "balance": None,
     }
