@@ -150,6 +150,7 @@ class Peering:
             "given": dict(tally.units_given),
             "held": dict(tally.held(self._clock.now_us())),
             "overdrawn": dict(tally.overdrawn),
+            "repaid": dict(tally.repaid),
             "refused": dict(tally.refused),
         }
 

@@ -31,10 +31,14 @@ local function quicken(s, cost)
   end
 end
 
--- What was taken beyond rights under the stored id, and no gift has covered, is carried into the window after; what a
--- window in between owned has paid it.
+-- What was taken beyond rights under an id, and no gift has covered.
+local function overdraft_debt(t, s, id, taken, net)
+  return math.min(s.over, math.max(0, taken - (rights_share(t, id) + net - s.carried)))
+end
+
+-- What is owed under the stored id is carried into the window after; what a window in between owned has paid it.
 local function overdraft_rolled(t, s, stored, taken, net, net_ahead)
-  local debt = math.min(s.over, math.max(0, taken - (rights_share(t, stored) + net - s.carried)))
+  local debt = overdraft_debt(t, s, stored, taken, net)
   if s.id == stored + 1 then
     s.carried_before, s.carried, s.remote = s.carried, debt, s.remote_ahead
   else

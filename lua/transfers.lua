@@ -128,7 +128,8 @@ local function step_give(key, t, arguments)
 end
 
 -- Step 2, receive. Arguments: giver's incarnation, the one it gave to, id, units and quanta ever given (doubles),
--- giver's name. Outcome: units gained, what is there x 2 + 1 if low, whether it was taken at all.
+-- giver's name. Outcome: units gained, what is there x 2 + 1 if low, 0 if it was not taken at all, else 1 + the units of
+-- an overdraft that it repaid.
 local function step_receive(key, t, arguments, cost)
   local incarnation, to, id, total, total_quanta, from = unpack('<ddddd', arguments)
   local name = sub(arguments, from)
@@ -141,20 +142,22 @@ local function step_receive(key, t, arguments, cost)
   end
   local entries = book_load(key, t)
   local known, known_quanta = book_known(entries, RECEIVED, name, incarnation, id)
-  local gained = math.max(0, total - known)
+  local gained, repaid = math.max(0, total - known), 0
   if gained > 0 then
     if is_loan then
       s.borrowed, s.level = s.borrowed + gained, s.level + total_quanta - known_quanta
       loan_save(key, t, s)
     else
+      local owed = s.over and overdraft_debt(t, s, s.id, s.taken, s.net) or 0
       rights_moved(s, id, gained)
+      repaid = owed > 0 and owed - overdraft_debt(t, s, s.id, s.taken, s.net) or 0
       rights_save(key, t, s)
     end
     book_save(key, t, current, entries, RECEIVED, name, incarnation, id, total, total_quanta)
   end
   local have = is_loan and floor(s.level / loan_quanta(t)) or rights_spare(t, s)
   local low = have < (is_loan and loan_low_water(t, s, cost) or rights_low_water(t, s, cost))
-  return 1, gained, math.max(0, have) * 2 + (low and 1 or 0)
+  return 1 + repaid, gained, math.max(0, have) * 2 + (low and 1 or 0)
 end
 
 -- The id whose rights are missed most: a log needs those of the window before too.

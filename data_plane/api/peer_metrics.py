@@ -76,6 +76,9 @@ def of_rights(tally: RightsTally, held: Mapping[str, int]) -> Part:
         yield counter_by(
             "tidegate_rights_overdrawn_units", "Units taken beyond rights, by overdraft", "limit", tally.overdrawn
         )
+        yield counter_by(
+            "tidegate_rights_repaid_units", "Units of overdraft repaid by rights received", "limit", tally.repaid
+        )
         yield counter_by("tidegate_rights_failures", "Questions that a peer did not answer", "peer", tally.failures)
         yield counter_by("tidegate_rights_refused", "Strict steps refused, by reason", "reason", tally.refused)
 

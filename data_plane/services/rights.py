@@ -257,6 +257,8 @@ class RightsDesk:
         is_bucket = question.limit.terms.is_bucket
         self._asker.answered(_name(question.key), answer, taken.gained, now_us, is_bucket=is_bucket)
         self.tally.units_received[gifts.region] += taken.gained
+        if taken.repaid:
+            self.tally.repaid[question.limit.rule.name] += taken.repaid
         self.tally.hold(question.key, question.limit.rule.name, question.ask.have + taken.gained, now_us)
         if taken.low:
             self.low(question.key, question.cost)

@@ -18,7 +18,15 @@ from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.quotas import Quota
 from data_plane.domain.regions.rules import ALL_RULES, Timing
 from data_plane.domain.regions.terms import NO_ID, Terms, quiet_id
-from data_plane.domain.regions.wire import LOW, REFUSED, StrictTerms, decode_marker, encode_marker, strict_terms
+from data_plane.domain.regions.wire import (
+    LOW,
+    REFUSED,
+    StrictTerms,
+    decode_marker,
+    encode_marker,
+    received,
+    strict_terms,
+)
 from lua import STRICT
 from tests.conformance.drivers import VIRTUAL_CLOCK
 from tidegate.simulate.store import SimulatedStore
@@ -94,7 +102,7 @@ class PureSteps:
                 return (False,)
             if taken.gained:
                 self._save(taken.state, taken.book, now_us)
-            return True, taken.gained, taken.have, taken.low
+            return True, taken.gained, taken.have, taken.low, 0 if self.is_bucket else taken.repaid
         if what == "basis":
             basis = (loans.loan_basis if self.is_bucket else transfers.basis)(terms, state, book, rest[0], now_us)
             return basis.id, basis.have, basis.rate, basis.low
@@ -142,8 +150,8 @@ def seen(step: tuple[Any, ...], outcome: Outcome) -> tuple[Any, ...]:
         case "give":
             return Gift(outcome.remaining, outcome.delay_us), outcome.reset_us // 2, bool(outcome.reset_us % 2)
         case "receive":
-            have, low = divmod(outcome.reset_us, 2)
-            return (True, outcome.remaining, have, bool(low)) if outcome.delay_us else (False,)
+            taken = received(outcome)
+            return (True, taken.gained, taken.have, taken.low, taken.repaid) if taken.taken else (False,)
         case "basis":
             have, low = divmod(outcome.remaining, 2)
             return outcome.delay_us, have, outcome.reset_us, bool(low)
@@ -216,16 +224,18 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
         peer, incarnation = chance.choice(PEERS)
         id = id_at(terms.frame, now_us) + chance.choice([0, 0, 0, 1, -1])
         to = chance.choice([0, INCARNATION, INCARNATION])
+        what = chance.randrange(14 if terms.schedule[0].overdraft > 0 else 9)
+        if what > 11:
+            id = id_at(terms.frame, now_us)  # so that it may repay
         life = (peer, incarnation, id)
         step: tuple[Any, ...]
-        overdraws = terms.schedule[0].overdraft > 0
-        match chance.randrange(12 if overdraws else 9):
+        match what:
             case 0 | 1 | 2 | 3:
                 step = ("decide", chance.choice([0, 1, 1, 2, most // 5]))
             case 4:
                 known = Gift(chance.choice([0, 0, most // 4]))
                 step = ("give", *life, to, known, chance.randrange(most), chance.choice([0, 1, 40]))
-            case 5 | 6:
+            case 5 | 6 | 12 | 13:
                 before = totals.get(life, NOTHING)
                 more = chance.randrange(most // 5)
                 quanta = more * terms.unit * terms.size if terms.algorithm in BUCKET_ALGORITHMS else 0
@@ -247,7 +257,7 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
 @pytest.mark.parametrize("seed", range(6))
 def test_scripts_agree_with_the_pure_steps(valkey_server: Any, seed: int):
     chance = random.Random(seed)
-    overdrawn = 0
+    overdrawn = repaid = 0
     never = b"\x00\x00\x00\x00\x00\x00\xf0\x7f"  # when a key expires by the virtual clock
     with redis.Redis.from_url(valkey_server.url) as client:
         sha = client.script_load(VIRTUAL_CLOCK.read_text("utf-8") + script())
@@ -272,9 +282,11 @@ def test_scripts_agree_with_the_pure_steps(valkey_server: Any, seed: int):
                     assert (raw.decode(),) == expected, (seed, number, at, step, now_us)
                     continue
                 overdrawn += step[0] == "decide" and expected[1] < 0
+                repaid += step[0] == "receive" and expected[0] and expected[4] > 0
                 assert seen(step, outcome_of(raw)) == expected, (seed, number, at, rule.algorithm, step, now_us)
         client.flushall()
     assert overdrawn > 20
+    assert repaid > 0
 
 
 def _cost_of(step: tuple[Any, ...]) -> int:

@@ -8,7 +8,17 @@ from typing import NamedTuple
 
 from data_plane.domain.regions.book import NOTHING, Book, Gift, Life, book_of, with_entry
 from data_plane.domain.regions.messages import Ask, Give
-from data_plane.domain.regions.rights import Figures, Rights, demand, giveable, low_water, rolled, scarcest_id, spare
+from data_plane.domain.regions.rights import (
+    Figures,
+    Rights,
+    debt,
+    demand,
+    giveable,
+    low_water,
+    rolled,
+    scarcest_id,
+    spare,
+)
 from data_plane.domain.regions.terms import Terms
 
 
@@ -21,13 +31,17 @@ class Given(NamedTuple):
 
 
 class Received(NamedTuple):
-    """The receiver's two keys after the answer; ``gained`` is 0 for what was known. ``low``: ask on."""
+    """The receiver's two keys after the answer; ``gained`` is 0 for what was known. ``low``: ask on.
+
+    ``repaid`` are the units of an overdraft that it repaid.
+    """
 
     state: Rights
     book: Book
     gained: int
     have: int
     low: bool
+    repaid: int
 
 
 class Basis(NamedTuple):
@@ -93,6 +107,7 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, cost: 
     life: Life = (answer.sender, answer.incarnation, id)
     known = book.received.get(life, NOTHING).units if rules.gifts_absolute else 0
     gained = max(0, answer.total.units - known)
+    owed = debt(terms, current)
     if gained:
         current = _moved(current, id if rules.gift_id_checked else current.id, gained)
         if not rules.negative_rights:
@@ -101,7 +116,7 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, cost: 
             book = book._replace(received=with_entry(book.received, life, answer.total, current.id - 1))
     have = spare(terms, current, now_us)
     low = have < low_water(terms, current, cost, now_us)
-    return Received(current, book, gained, max(0, have), low)
+    return Received(current, book, gained, max(0, have), low, owed - debt(terms, current))
 
 
 def basis(terms: Terms, state: Rights | None, book: Book, cost: int, now_us: int) -> Basis:

@@ -109,12 +109,16 @@ class Answered(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A receiver's store on an answer. ``taken`` is false for a bygone id or another life of the store."""
+    """A receiver's store on an answer. ``taken`` is false for a bygone id or another life of the store.
+
+    ``repaid`` are the units of an overdraft that the answer repaid.
+    """
 
     gained: int
     have: int
     low: bool
     taken: bool
+    repaid: int
 
 
 class Need(NamedTuple):
@@ -135,7 +139,7 @@ def given(outcome: Outcome) -> Answered:
 def received(outcome: Outcome) -> Taken:
     """The outcome of ``receive``."""
     have, low = divmod(outcome.reset_us, 2)
-    return Taken(outcome.remaining, have, bool(low), bool(outcome.delay_us))
+    return Taken(outcome.remaining, have, bool(low), bool(outcome.delay_us), max(0, outcome.delay_us - 1))
 
 
 def basis_of(outcome: Outcome) -> Need:

@@ -61,6 +61,23 @@ async def test_out_of_rights_a_region_overdraws_while_it_hears_its_peers_and_rep
         assert given == [True] * 5 + [False] * 3, "who does not hear the others takes what it owns"
 
 
+async def test_what_is_given_in_the_same_window_repays_and_the_operator_sees_it(tmp_path, start_store):
+    async with regions_running(tmp_path, start_store, [overdrawn(3600)]) as regions:
+        regions.delay(0.45)
+        await regions.until(lambda: hear_each_other(regions))
+        given = [await regions.allowed("us-east", 10) for _ in range(8)]
+        assert given == [True] * 6 + [False] * 2
+
+        async def is_repaid():
+            return (await regions.status("us-east"))["rights"]["repaid"] == {"exact": 10}
+
+        await regions.until(is_repaid)
+        assert (await regions.remaining("us-east"))["exact"] == 15, "half of what the other owned, less the overdraft"
+        metrics = (await regions.clients["us-east"][0].get("/metrics")).text
+        assert 'tidegate_rights_overdrawn_units_total{limit="exact"} 10.0' in metrics
+        assert 'tidegate_rights_repaid_units_total{limit="exact"} 10.0' in metrics
+
+
 async def test_nobody_overdraws_beyond_what_all_took_as_told(tmp_path, start_store):
     async with regions_running(tmp_path, start_store, [overdrawn(3600)]) as regions:
         await regions.until(lambda: hear_each_other(regions))
