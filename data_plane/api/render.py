@@ -7,6 +7,7 @@ import msgspec
 from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
 from data_plane.api.forms import Form
+from data_plane.api.forward_auth import RefusedInputError
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.domain.bound import Bound
 from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
@@ -146,7 +147,16 @@ def refused(refusal: Refusal, request_id: str) -> Answer:
             403, message, instance=request_id, allowed=False, error=_BLOCKED, message=message, reason_class=reason_class
         )
     status, message = _REFUSALS[refusal]
-    answer = problem(status, message, instance=request_id, allowed=False, error=refusal.value, message=message)
+    return _refusal(status, message, instance=request_id, allowed=False, error=refusal.value)
+
+
+def refused_input(error: RefusedInputError) -> Answer:
+    """401 or 403 for what an end client has sent and nobody can decide on."""
+    return _refusal(error.status, error.message, error=error.error)
+
+
+def _refusal(status: int, message: str, **members: Any) -> Answer:
+    answer = problem(status, message, **members, message=message)
     if status != 401:
         return answer
     return msgspec.structs.replace(answer, headers=answer.headers + _WWW_AUTHENTICATE)

@@ -170,6 +170,15 @@ class TestForged:
             assert (mixed.status, mixed.json()["error"]) == (429, "malformed_request")
         else:
             assert (mixed.status, mixed.json()["error"]) == (401, "ambiguous_api_key")
+            assert mixed.headers["www-authenticate"] == "ApiKey"
+
+    def test_aliases_of_a_key(self, site: Site) -> None:
+        """`X_API_Key` and `X.API.Key`, which some backends take for `X-API-Key`, do not reach the upstream"""
+        key = site.key()
+        for name in ("X_API_Key", "X_API-Key", "X.API.Key"):
+            answer = site.visitor().ask(key=key, headers=[(name, "tg_other")])
+            assert answer.headers["x-ratelimit-limit"] == str(LIMIT), name
+            assert "tg_other" not in str(answer.json()["header_list"]), name
 
     def test_paths(self, site: Site) -> None:
         """A path that the node takes for an exempt one is an exempt one for the upstream too"""

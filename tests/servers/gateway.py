@@ -24,6 +24,8 @@ RATE_LIMIT_HEADERS = (
 )
 GATEWAY_PORT, NODE_PORT, RLS_PORT, UPSTREAM_PORT = 8080, 8101, 8181, 9000
 """What the examples say; a test puts free ports in their place."""
+SECOND_PORTS = {NODE_PORT: 8111, RLS_PORT: 8182}
+"""Of the second node of the option two-nodes."""
 START_TIMEOUT_S = 30.0
 
 
@@ -58,7 +60,7 @@ class GatewayServer(ABC):
         self.url = f"http://{LOOPBACK}:{self.port}"
         asked = RLS_PORT if self.asks_rls else NODE_PORT
         self._ports = {GATEWAY_PORT: self.port, asked: node_port, UPSTREAM_PORT: upstream_port}
-        self._ports[asked + 1] = second_port or nowhere  # the second node of the option two-nodes
+        self._ports[SECOND_PORTS[asked]] = second_port or nowhere
         self._ports |= dict(zip(self.own_ports, others, strict=True))
         self._options = (*options, "token") if token else tuple(options)
         self._token = token
