@@ -6,9 +6,9 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 from tidegate.stack.child import Child, exit_words
 from tidegate.stack.demo import set_up_demo, suggestions
@@ -25,12 +25,13 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_up(options: StackOptions) -> int:
     """Run the local stack until Ctrl-C or SIGTERM; returns the exit code."""
     progress = Progress()
-    stop = threading.Event()
+    # An Event would wait for itself for ever when a second signal comes while the first is being taken.
+    asked_to_stop = SimpleQueue[int]()
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda number, _frame: asked_to_stop.put(number))
 
     def interrupted() -> None:
-        if stop.is_set():
+        if not asked_to_stop.empty():
             raise StopRequestedError
 
     keeps_no_logs = False
@@ -51,7 +52,7 @@ def run_up(options: StackOptions) -> int:
                     for line in suggestions(keyring, stack.nodes, stack.control_plane_url, str(data_dir.admin_token)):
                         progress.result(line)
                 _say_ready(stack, data_dir, progress)
-                _watch(stack.children(), stop, progress)
+                _watch(stack.children(), asked_to_stop, progress)
             finally:
                 progress.note("stopping")
                 stack.stop()
@@ -74,15 +75,24 @@ def _say_ready(stack: LocalStack, data_dir: DataDir, progress: Progress) -> None
     progress.result("ready: " + ", ".join(parts))
 
 
-def _watch(children: list[Child], stop: threading.Event, progress: Progress) -> None:
+def _watch(children: list[Child], asked_to_stop: SimpleQueue[int], progress: Progress) -> None:
     """Until asked to stop: report a part that ended by itself, once. The others go on, as they would in production."""
     alive = list(children)
-    while not stop.wait(WATCH_S):
+    while not _taken(asked_to_stop):
         for child in [one for one in alive if one.exit_code() is not None]:
             alive.remove(child)
             words = exit_words(child.exit_code() or 0)
             tail = "".join(f"\n  | {line}" for line in child.log_tail(10).splitlines())
             progress.trouble(f"{child.name} ended with {words}; the rest goes on{tail}\n  (log: {child.log_path})")
+
+
+def _taken(asked_to_stop: SimpleQueue[int]) -> bool:
+    """Whether somebody asks within ``WATCH_S``."""
+    try:
+        asked_to_stop.get(timeout=WATCH_S)
+    except Empty:
+        return False
+    return True
 
 
 @contextlib.contextmanager
