@@ -22,10 +22,11 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from bench.snapshot import write_snapshot
-from bench.workload import BATCH, REGION, callers, named_body, request_body
+from bench.workload import BATCH, CLIENTS, REGION, callers, named_body, request_body
 from contract.credentials import make_credential
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
+from data_plane.domain.denials import DenialMemory
 from data_plane.node import Node
 from data_plane.settings import Settings
 
@@ -34,6 +35,11 @@ REQUESTS_A_TURN = 20
 """How many of them have sent something when the loop looks, and how many decisions then share a script call."""
 DECISIONS_A_RUN = 10_000
 RUNS = 25
+REMEMBERED = 500
+KINDS = (
+    "one", "three", "batch", "batch-three", "authorize", "authorize-three", "named", "named-batch",
+    "denied", "denied-remembered", "authorize-denied", "authorize-denied-remembered",
+)  # fmt: skip
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -53,9 +59,10 @@ class _Transport:
 
 
 class _Link:
-    """Answers every call when told: plenty is left, an hour's window, nothing to wait for."""
+    """Answers every call when told: plenty is left of an hour's window and nothing to wait for, or it ``denies``."""
 
     def __init__(self) -> None:
+        self.denies = False
         self.waiting: tuple[object, ...] = ()
         self.calls: list[Any] = []
 
@@ -66,7 +73,7 @@ class _Link:
         calls, self.calls = self.calls, []
         for call in calls:
             limits = sum(len(check.keys) for check in call.checks)
-            figures = (999_999_000, 1_234_567_890, 0) * limits
+            figures = ((0, 1_234_567_890, -1_234_567_890) if self.denies else (999_999_000, 1_234_567_890, 0)) * limits
             call.on_reply(struct.pack(f"<{1 + len(figures)}q", time.time_ns() // 1_000, *figures))
 
 
@@ -116,6 +123,9 @@ def _connections(node: Node) -> list[Any]:
 async def _runs(kind: str, connections: list[Any], link: _Link) -> list[float]:
     """Microseconds of CPU a decision, a run each, in order of size."""
     requests = requests_of(kind)
+    if "remembered" in kind:
+        requests = requests[:REMEMBERED]  # they all come again before a second is over
+    link.denies = "denied" in kind
     in_one, at_once = (BATCH, 1) if "batch" in kind else (1, REQUESTS_A_TURN)
     took, at = [], 0
     for _ in range(RUNS):
@@ -130,9 +140,9 @@ async def _runs(kind: str, connections: list[Any], link: _Link) -> list[float]:
                 await asyncio.sleep(0)
             decisions += in_one * at_once
         took.append((time.process_time_ns() - began) / decisions / 1_000)
-    answer = connections[0]._transport.sent  # noqa: SLF001  as above
-    if not answer.startswith(b"HTTP/1.1 200 "):
-        raise RuntimeError(f"what was measured is not a decision that passes: {answer!r}")
+    answer, status = connections[0]._transport.sent, b"429" if link.denies and "batch" not in kind else b"200"  # noqa: SLF001
+    if not answer.startswith(b"HTTP/1.1 %b " % status):
+        raise RuntimeError(f"what was measured is not such a decision: {answer!r}")
     return sorted(took)
 
 
@@ -142,16 +152,19 @@ async def _measure(kinds: list[str]) -> None:
         connections = _connections(node)
         gc.set_threshold(50_000, 50, 1_000)  # as data_plane.main has it
         for kind in kinds:
+            # who asks again within the second is denied from memory, unless there is no room to remember
+            node.decider.remember_in(DenialMemory(CLIENTS if "remembered" in kind else 1))
             took = await _runs(kind, connections, link)
             print(f"{kind:16} smallest {took[0]:6.2f}, median {took[len(took) // 2]:6.2f} µs of CPU a decision")
 
 
 def main(kinds: list[str] = typer.Argument(default=None)) -> None:  # noqa: B008  typer's way
     """What to measure: one, three, batch, batch-three, authorize, authorize-three; named and named-batch, where client
-    and endpoint are named as an SDK does; all of them without.
+    and endpoint are named as an SDK does; denied, denied-remembered, authorize-denied and authorize-denied-remembered,
+    by the store or from memory; all of them without.
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    chosen = kinds or ["one", "three", "batch", "batch-three", "authorize", "authorize-three", "named", "named-batch"]
+    chosen = kinds or [*KINDS]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_measure(chosen))
 

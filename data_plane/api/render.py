@@ -6,6 +6,7 @@ import msgspec
 
 from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
+from data_plane.api.denial_forms import Careful, denial_form
 from data_plane.api.forms import Form
 from data_plane.api.forward_auth import RefusedInputError
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
@@ -72,26 +73,44 @@ class Renderer:
         """The answer of ``/v1/check``: 200 or 429 with the decision, 401 or 403 for a refusal."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
-        headers = header_block(result, now_us, self._reset_format)
-        body = _encode(self._decision(result, revision, request_id, explain=request.explain))
-        if result.allowed:
-            return Answer(200, JSON_TYPE + headers, body)
-        return Answer(429, PROBLEM_TYPE + headers, body)
+        if result.allowed or request.explain or request.request_id is not None:
+            return self._check(result, revision, request_id, now_us, explain=request.explain)
+        return self._denied("check", self._check, result, revision, request_id, now_us)
 
     def authorize(self, result: Verdict | Refusal, request_id: str, now_us: int) -> Answer:
         """The answer of forward-auth: an empty 200, or what the end user shall read."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
-        headers = header_block(result, now_us, self._reset_format)
         if result.allowed:
+            return self._authorize(result, 0, request_id, now_us)
+        return self._denied("authorize", self._authorize, result, 0, request_id, now_us)
+
+    def _denied(
+        self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
+    ) -> Answer:
+        """A denial by its form, or, where there is none, carefully."""
+        forms = verdict.prepared.bound.denial_forms
+        form = denial_form(forms, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
+        return (careful if form is None else form.filled)(verdict, revision, request_id, now_us)
+
+    def _check(self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False) -> Answer:
+        headers = header_block(verdict, now_us, self._reset_format)
+        body = _encode(self._decision(verdict, revision, request_id, explain=explain))
+        return Answer(200, JSON_TYPE + headers, body) if verdict.allowed else Answer(429, PROBLEM_TYPE + headers, body)
+
+    def _authorize(self, verdict: Verdict, _revision: int, request_id: str, now_us: int) -> Answer:
+        headers = header_block(verdict, now_us, self._reset_format)
+        if verdict.allowed:
             return Answer(200, headers, b"")
-        return Answer(429, PROBLEM_TYPE + headers, _encode(EndUserDenial(**_denial(result, request_id))))
+        return Answer(429, PROBLEM_TYPE + headers, _encode(EndUserDenial(**_denial(verdict, request_id))))
 
     def batch_item(self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str) -> bytes:
         """The JSON of a decision or a refusal alone, for a batch."""
         if isinstance(result, Refusal):
             return refused(result, request_id).body
-        return _encode(self._decision(result, revision, request_id, explain=request.explain))
+        if result.allowed or request.explain or request.request_id is not None:
+            return _encode(self._decision(result, revision, request_id, explain=request.explain))
+        return self._denied("check", self._check, result, revision, request_id, 0).body
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
         principal = verdict.prepared.principal

@@ -20,6 +20,7 @@ class Bound:
         "client_ending",
         "conditional",
         "counted_attributes",
+        "denial_forms",
         "endings",
         "endpoint",
         "form",
@@ -60,6 +61,8 @@ class Bound:
         """How many figures the store answers with."""
         self.form: Any = None
         """What the API keeps with it: the answer as far as it is known beforehand."""
+        self.denial_forms: dict[Any, Any] = {}
+        """The same for denials, by which limits deny."""
         self.params = tuple(limit.params for limit in limits)
         self.gate = None if guard is None else guard.gate_pass(limits, self.params)
         """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""

@@ -173,6 +173,11 @@ def conclude(prepared: Prepared, outcomes: list[Outcome], *, degraded: bool = Fa
     else:
         shown = prepared.bound.headline if limits else None
         return Verdict(prepared, True, outcomes, shown, (), (), degraded)
+    if len(limits) == 1:
+        rule = limits[0].rule
+        if rule.shadow:
+            return Verdict(prepared, True, outcomes, 0, (), (rule.name,), degraded)
+        return Verdict(prepared, False, outcomes, 0, (rule.name,), (), degraded)
     denying = [at for at, outcome in enumerate(outcomes) if not outcome.allowed]
     enforced = [at for at in denying if not limits[at].rule.shadow]
     shadow_denied = tuple(limits[at].rule.name for at in denying if limits[at].rule.shadow)

@@ -10,8 +10,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from data_plane.domain.bound import Bound
 from data_plane.domain.check import Verdict
 from data_plane.domain.outcome import NEVER, Outcome
@@ -69,4 +67,5 @@ class DenialMemory:
 
 def _later(outcome: Outcome, passed_us: int) -> Outcome:
     retry_us = outcome.retry_us if outcome.retry_us <= 0 else max(1, outcome.retry_us - passed_us)
-    return msgspec.structs.replace(outcome, reset_us=max(0, outcome.reset_us - passed_us), retry_us=retry_us)
+    reset_us = max(0, outcome.reset_us - passed_us)
+    return Outcome(outcome.allowed, outcome.remaining, reset_us, retry_us, outcome.delay_us)

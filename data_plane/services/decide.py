@@ -127,12 +127,16 @@ class Decider:
         self.submit_all = store.submit_all
         self._last_resort = last_resort
         self._anonymous = anonymous
-        self._memory = memory
-        self._denials = {} if memory is None else memory.denials
+        self.remember_in(memory)
         self._bounds = bounds
         self._addresses = AddressBook()
         self.gates = Gates()
         """Who passes at protected backends."""
+
+    def remember_in(self, memory: DenialMemory | None) -> None:
+        """Keep denials there from now on; ``None``: every check is the store's."""
+        self._memory = memory
+        self._denials = {} if memory is None else memory.denials
 
     def apply(self, index: RuleIndex, revision: int) -> None:
         """Put a revision in force: every decision from now on is made under it."""

@@ -14,6 +14,10 @@ Objections = tuple[tuple[int, ...], tuple[int, ...]]
 """Positions of the limits that denied, and of those that would have (shadow)."""
 
 
+_BY_THE_ONLY: Objections = ((0,), ())
+_BY_NONE: Objections = ((), ())
+
+
 class Counts:
     """What one caller did under one set of limits."""
 
@@ -124,6 +128,8 @@ class UsageTally:
 def _objections(verdict: Verdict) -> Objections:
     """Which limits denied, and which would have, by their positions."""
     limits = verdict.prepared.bound.limits
+    if len(verdict.outcomes) == 1:
+        return _BY_THE_ONLY if verdict.violated else _BY_THE_ONLY[::-1] if verdict.shadow_denied else _BY_NONE
     denying = [at for at, outcome in enumerate(verdict.outcomes) if not outcome.allowed]
     denied = tuple(at for at in denying if not limits[at].rule.shadow)
     return denied, tuple(at for at in denying if limits[at].rule.shadow)

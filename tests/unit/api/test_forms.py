@@ -185,3 +185,43 @@ def test_an_answer_is_formed_unless_a_turn_or_a_hidden_limit_takes_part(names, u
 def test_a_books_bounds_keep_their_forms() -> None:
     question = asked(RepliedQuestion, ["hourly"], "acme", "epoch", (), b"", print)
     assert question.form() is question.form()
+
+
+@pytest.mark.parametrize("reset_format", ["epoch", "delta"])
+@given(asked_for=names_and_figures, client=st.text(min_size=1, max_size=20), identified=st.booleans(), data=st.data())
+def test_a_denial_by_its_form_is_the_careful_code_s(asked_for, client, identified, data, reset_format):
+    """Twice with the same limits denying: the first makes the form, the second fills it with other figures."""
+    names, first = asked_for
+    again = data.draw(st.tuples(*[waits_likewise(one) for one in first]))
+    question = asked(RepliedQuestion, names, client, reset_format, (), b"", [].append)
+    if not identified:
+        question.principal = None
+    renderer = question.renderer
+    for number, drawn in enumerate((first, again)):
+        now_us = NOW_US + number * 1_234_567
+        verdict = conclude(question.prepared, outcomes_of(flat(drawn), 1, len(names)))
+        for got, careful in (
+            (renderer.check(verdict, question.request, 42 + number, "n1-7", now_us), renderer._check),
+            (renderer.authorize(verdict, "n1-7", now_us), renderer._authorize),
+        ):
+            expected = careful(verdict, 42 + number, "n1-7", now_us)
+            assert (got.status, got.headers) == (expected.status, expected.headers)
+            assert msgspec.json.decode(got.body or b"0") == msgspec.json.decode(expected.body or b"0")
+
+
+def waits_likewise(figures_of_one):
+    """Other figures of a limit that allows, or denies for a time, or for ever, as these do."""
+    wait = figures_of_one[2]
+    others = st.just(wait) if wait in {-1, 0} else st.integers(0, 10**7) if wait > 0 else st.integers(-(10**10), -2)
+    return st.tuples(st.integers(0, 10**12), st.integers(0, 40 * 24 * HOUR_US), others)
+
+
+def test_plain_denials_have_forms():
+    """Else the test above would hold for nothing."""
+    question = asked(RepliedQuestion, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", [].append)
+    own = [(1, 2_000_000, 0), (0, 5, -6_000_001), (0, 7, -9_000_001)]
+    verdict = conclude(question.prepared, outcomes_of(flat(own), 1, 3))
+    question.renderer.check(verdict, question.request, 42, "n1-7", NOW_US)
+    question.renderer.authorize(verdict, "n1-7", NOW_US)
+    assert len(question.bound.denial_forms) == 2
+    assert all(question.bound.denial_forms.values())
