@@ -21,8 +21,8 @@ FLUSH_EVERY_S = 0.6
 """A node that is killed loses its last second at most, with what a busy machine takes to let it flush."""
 SLOW_FLUSH_EVERY_S = 5.0
 """While the stream is more than half full: fewer and larger batches, so that its room lasts for hours."""
-CELLS_A_BATCH = 100
-"""What is packed in one go: about a quarter of a millisecond, in which nothing is decided."""
+CELLS_A_BATCH = 200
+"""What is packed in one go: about a third of a millisecond, in which nothing is decided."""
 REST_S = 0.001
 """What decisions get between two batches: in one go, the cells of a busy second would keep them waiting for tens of
 milliseconds."""
@@ -199,10 +199,16 @@ class UsageFlusher:
             places.append(place_of(bound))
             while callers and len(cells) < CELLS_A_BATCH:
                 principal, counts = callers.popitem()
-                requests += counts.requests()
                 client, key_id = ("", "") if principal is None else (principal.client.client, principal.key_id)
-                cost = max(-MOST_UNITS, min(counts.cost, MOST_UNITS))
-                cells.append(UsageCell(at, client, key_id, counts.allowed, cost, counts.denials()))
+                allowed, cost = counts.allowed, counts.cost
+                if not -MOST_UNITS <= cost <= MOST_UNITS:
+                    cost = MOST_UNITS if cost > 0 else -MOST_UNITS
+                if counts.objected is None:  # nearly all, and there are ten thousands of them a second
+                    requests += allowed
+                    cells.append(UsageCell(at, client, key_id, allowed, cost))
+                else:
+                    requests += counts.requests()
+                    cells.append(UsageCell(at, client, key_id, allowed, cost, counts.denials()))
             if not callers:
                 del bounds[bound]
         if not bounds:
