@@ -26,12 +26,11 @@ NETWORK = Caller(True, None)
 STRANGER = Caller(False, None)
 
 
-def identify(headers: Headers, trust: Trust, find: Callable[[bytes], Gateway | None], now_s: float) -> Caller | None:
-    """The caller, or ``None`` when a token is required and there is no valid one.
+def identify(token: bytes | None, trust: Trust, find: Callable[[bytes], Gateway | None], now_s: float) -> Caller | None:
+    """The caller by the token it sent, or ``None`` when a token is required and there is no valid one.
 
     A token that was sent must be valid: a revoked gateway shall notice, not be served as a stranger.
     """
-    token = header(headers, TOKEN_HEADER)
     if token is None:
         return NETWORK if trust == "network" else STRANGER if trust == "token" else None
     gateway = find(sha256(token).digest())  # found by its hash: nothing secret is compared byte by byte

@@ -6,8 +6,8 @@ import msgspec
 
 from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, CheckRequest
 from data_plane.api.answers import Answer, FieldError, InputError, problem
-from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, Caller, Headers, Trust, header, identify
-from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403
+from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, TOKEN_HEADER, Caller, Headers, Trust, header, identify
+from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, what_is_said
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.questions import AuthorizeQuestion, Batch, BatchQuestion, Question, RepliedAuthorizeQuestion, Reply
 from data_plane.api.reading import ESCAPE, decode_check, read_checks, unreadable, validate
@@ -35,14 +35,14 @@ class Door:
         self._id_number = 0
         self._trust: Trust = trust
         self._dialect = dialect
-        self._key_sources = key_sources
+        self._key_sources = tuple(source.encode() for source in key_sources)
         self._trusted_hops = trusted_hops
         self._replays = Replays()
 
     def check(self, question: Question) -> None:
         """``POST /v1/check``."""
         try:
-            caller = NETWORK if self._trust == "network" else self._caller(question.headers)
+            caller = NETWORK if self._trust == "network" else self._caller(header(question.headers, TOKEN_HEADER))
             body = question.body
             if len(body) > MAX_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
@@ -77,7 +77,7 @@ class Door:
     def check_batch(self, headers: Headers, body: bytes, reply: Reply) -> None:
         """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
         try:
-            caller = NETWORK if self._trust == "network" else self._caller(headers)
+            caller = NETWORK if self._trust == "network" else self._caller(header(headers, TOKEN_HEADER))
             if len(body) > MAX_BATCH_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BATCH_BODY_BYTES} bytes")
             items = read_checks(body, caller)
@@ -121,19 +121,23 @@ class Door:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
         asked: Question = question
         headers = question.headers
+        said = what_is_said(headers)
         if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
             asked = RepliedAuthorizeQuestion(headers, _nginx_reply(question.reply))
         try:
-            caller = self._caller(headers)
+            token = said.get(TOKEN_HEADER)
+            caller = (
+                NETWORK if token is None and self._trust == "network" else self._caller(token[0] if token else None)
+            )
             gateway = caller.gateway
             check = read_forward_auth(
-                method, target, headers,
+                method, target, said,
                 dialect=DIALECTS[(gateway.dialect if gateway is not None else None) or self._dialect],
                 by_token=gateway is not None, key_sources=self._key_sources, trusted_hops=self._trusted_hops,
             )  # fmt: skip
-            named = header(headers, REQUEST_ID_HEADER) if gateway is not None else None
-            if gateway is not None and named is not None and len(named) <= MAX_REQUEST_NAME_BYTES:
-                name = request_name(gateway.gateway, named, check)
+            named = said.get(REQUEST_ID_HEADER) if gateway is not None else None
+            if gateway is not None and named is not None and len(named[0]) <= MAX_REQUEST_NAME_BYTES:
+                name = request_name(gateway.gateway, named[0], check)
                 first = self._replays.first_time(name, asked.reply, self._now_us())
                 if first is None:
                     return
@@ -159,9 +163,9 @@ class Door:
         if decider.make_ready(question):
             decider.submit(question)
 
-    def _caller(self, headers: Headers) -> Caller:
+    def _caller(self, token: bytes | None) -> Caller:
         index = self._decider.index
-        caller = identify(headers, self._trust, index.book.gateways.get, self._now_us() / 1_000_000)
+        caller = identify(token, self._trust, index.book.gateways.get, self._now_us() / 1_000_000)
         if caller is None:
             raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
         return caller

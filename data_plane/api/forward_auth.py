@@ -3,10 +3,11 @@
 Each gateway has a dialect, the one family of headers that it sets; all others can come from the end client.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from contract.decision import MAX_COST, MAX_KEY_LENGTH, CheckRequest
-from data_plane.api.caller import Headers
+from data_plane.api.caller import REQUEST_ID_HEADER, TOKEN_HEADER, Headers
 from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
 
 DialectName = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
@@ -31,6 +32,12 @@ DIALECTS: dict[str, Dialect] = {
 
 KeySource = Literal["x-api-key", "authorization"]
 _ATTRIBUTE = b"x-tidegate-attribute-"
+_BEARER = b"authorization"
+_MEANT = frozenset(
+    {TOKEN_HEADER, REQUEST_ID_HEADER, b"x-api-key", _BEARER}
+    | {b"x-tidegate-client", b"x-tidegate-endpoint", b"x-tidegate-cost"}
+    | {name for dialect in DIALECTS.values() for name in dialect if name is not None}
+)
 
 
 class RefusedInputError(Exception):
@@ -43,19 +50,33 @@ class RefusedInputError(Exception):
         self.message = message
 
 
+Said = Mapping[bytes, Sequence[bytes]]
+"""Values by lower-case header name, in the order sent."""
+
+
+def what_is_said(headers: Headers) -> Said:
+    """Of all that a gateway passes on, the headers that mean something here."""
+    said: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if name in _MEANT or name.startswith(_ATTRIBUTE):
+            if name in said:
+                said[name].append(value)
+            else:
+                said[name] = [value]
+    return said
+
+
 def read(
-    method: str, target: str, headers: Headers, *,
-    dialect: Dialect, by_token: bool, key_sources: tuple[str, ...], trusted_hops: int,
+    method: str, target: str, values: Said, *,
+    dialect: Dialect, by_token: bool, key_sources: tuple[bytes, ...], trusted_hops: int,
 ) -> CheckRequest:  # fmt: skip
     """The check that a subrequest stands for.
 
-    ``target`` is the request target as received; ``by_token``: a gateway token came with it.
+    ``target`` is the request target as received, ``values`` is ``what_is_said``, ``key_sources`` are header names;
+    ``by_token``: a gateway token came with it.
 
     Raises ``RefusedInputError`` for what an end client may have caused.
     """
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        values.setdefault(name, []).append(value)
     rest = target[len(PREFIX) :]
     if rest.startswith("?") and _deny_status(target) not in ([], ["403"]):
         raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
@@ -65,7 +86,7 @@ def read(
     return CheckRequest(
         api_key=None if told.client is not None else _api_key(values, key_sources),
         client=told.client,
-        ip=_address(values.get(dialect.address, []), trusted_hops),
+        ip=_address(values.get(dialect.address, ()), trusted_hops),
         method=original_method.upper() if original_method else None,
         path=None if told.endpoint is not None else path,
         endpoint=told.endpoint,
@@ -84,8 +105,8 @@ def _deny_status(target: str) -> list[str]:
     return [value for name, _, value in items if name == "deny_status"]
 
 
-def _single(values: dict[bytes, list[bytes]], name: bytes | None) -> str | None:
-    found = values.get(name, []) if name is not None else []
+def _single(values: Said, name: bytes | None) -> str | None:
+    found = values.get(name, ()) if name is not None else ()
     if len(found) > 1:
         raise RefusedInputError(403, "malformed_request", "the gateway's headers came twice")
     return _text(found[0]) if found else None
@@ -109,31 +130,35 @@ def _text(value: bytes) -> str:
         raise RefusedInputError(403, "malformed_request", "a header is not UTF-8") from None
 
 
-def _api_key(values: dict[bytes, list[bytes]], sources: tuple[str, ...]) -> str | None:
+def _api_key(values: Said, sources: tuple[bytes, ...]) -> str | None:
     found: list[bytes] = []
     for source in sources:
-        for value in values.get(source.encode(), []):
+        for value in values.get(source, ()):
             # Some gateways join lines of one name by commas (RFC 9110, section 5.3): no key has one.
-            for one in value.split(b","):
-                if source == "authorization":
-                    scheme, _, token = one.strip().partition(b" ")
-                    if scheme.lower() == b"bearer" and token.strip():
-                        found.append(token.strip())
-                elif one.strip():
-                    found.append(one.strip())
-    if len(set(found)) > 1:
-        raise RefusedInputError(401, "ambiguous_api_key", "more than one API key was sent")
-    if found and len(found[0]) > MAX_KEY_LENGTH:
-        raise RefusedInputError(401, "malformed_api_key", "the API key is too long")
-    return _text(found[0]) if found else None
-
-
-def _address(values: list[bytes], trusted_hops: int) -> str | None:
-    """The address that the outermost trusted hop saw: counted from the right, where clients cannot write."""
-    chain = [part.strip() for value in values for part in value.split(b",")]
-    if len(chain) < trusted_hops or not chain[-trusted_hops]:
+            for one in value.split(b",") if b"," in value else (value,):
+                key = one.strip()
+                if source == _BEARER:
+                    scheme, _, token = key.partition(b" ")
+                    key = token.strip() if scheme.lower() == b"bearer" else b""
+                if key:
+                    found.append(key)
+    if not found:
         return None
-    address = _text(chain[-trusted_hops])
+    key = found[0]
+    if len(found) > 1 and len(set(found)) > 1:
+        raise RefusedInputError(401, "ambiguous_api_key", "more than one API key was sent")
+    if len(key) > MAX_KEY_LENGTH:
+        raise RefusedInputError(401, "malformed_api_key", "the API key is too long")
+    return _text(key)
+
+
+def _address(values: Sequence[bytes], trusted_hops: int) -> str | None:
+    """The address that the outermost trusted hop saw: counted from the right, where clients cannot write."""
+    chain = values if len(values) == 1 and b"," not in values[0] else b",".join(values).split(b",")
+    seen = chain[-trusted_hops].strip() if len(chain) >= trusted_hops else b""
+    if not seen:
+        return None
+    address = _text(seen)
     if address.startswith("["):  # [2001:db8::1]:1234
         return address[1:].partition("]")[0]
     return address.partition(":")[0] if address.count(":") == 1 else address
@@ -151,7 +176,7 @@ class _Told(NamedTuple):
 _NOTHING_TOLD = _Told(None, None, 1, {})
 
 
-def _told_by_gateway(values: dict[bytes, list[bytes]]) -> _Told:
+def _told_by_gateway(values: Said) -> _Told:
     cost = _single(values, b"x-tidegate-cost")
     attributes = {
         name[len(_ATTRIBUTE) :].decode(): _single(values, name) or "" for name in values if name.startswith(_ATTRIBUTE)

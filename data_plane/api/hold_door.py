@@ -9,7 +9,7 @@ import msgspec
 from contract.decision import CheckRequest
 from contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
 from data_plane.api.answers import Answer, FieldError, InputError, json_answer, problem
-from data_plane.api.caller import Headers, Trust, identify
+from data_plane.api.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.api.reading import unreadable, validate_attributes
 from data_plane.api.render import Renderer, not_understood, refused
 from data_plane.domain.check import Refusal, UnknownNameError
@@ -95,7 +95,7 @@ class HoldDoor:
     def _read(self, headers: Headers, body: bytes, kind: type[B]) -> B:
         """The body, from a caller that may speak for clients. Raises ``InputError``."""
         gateways = self._index().book.gateways.get
-        caller = identify(headers, self._trust, gateways, self._clock.now_us() / 1_000_000)
+        caller = identify(header(headers, TOKEN_HEADER), self._trust, gateways, self._clock.now_us() / 1_000_000)
         if caller is None or not caller.trusted:
             raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
         try:

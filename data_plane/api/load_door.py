@@ -82,7 +82,7 @@ class LoadDoor:
         return reporter
 
     def _gateway(self, headers: Headers, now_us: int) -> str:
-        caller = identify(headers, self._trust, self._book().gateways.get, now_us / 1_000_000)
+        caller = identify(header(headers, TOKEN_HEADER), self._trust, self._book().gateways.get, now_us / 1_000_000)
         if caller is None or not caller.trusted:
             raise self._refused("unauthenticated", 401, "a valid gateway token is needed in X-Tidegate-Token")
         return NETWORK_GATEWAY if caller.gateway is None else caller.gateway.gateway

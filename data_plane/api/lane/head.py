@@ -20,6 +20,8 @@ ELSEWHERE: Final = -1
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]++) HTTP/([0-9]\.[0-9])")
+_COMMON_LINE = re.compile(rb"(" + _TOKEN + rb") (/[^\x00-\x20\x7f]*+) HTTP/1\.1").fullmatch
+"""A path, and HTTP/1.1: what nearly every request line is."""
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
 _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -112,13 +114,19 @@ class HeadParser:
     def parse(self, raw: bytes) -> Head:
         """Read a whole head, blank line included; raises ``Refusal``."""
         lines = raw[:-4].split(b"\r\n")
-        method, target, version = self.request_line(lines[0])
+        line = lines[0]
+        common = _COMMON_LINE(line)
+        if common is not None and len(line) <= self._limits.target_bytes:
+            method, target = common.groups()
+            old = False
+        else:
+            method, target, version = self.request_line(line)
+            old = version == b"1.0"
         if len(raw) > self._limits.head_bytes:
             raise too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
         if len(lines) - 1 > self._limits.header_fields:
             raise too_much(431, target, f"More than {self._limits.header_fields} header fields.")
         fields = tuple(map(self._lines.__getitem__, lines[1:]))
-        old = version == b"1.0"
         said = tuple([field for field in fields if field[0] in _FRAMING])
         framing = self._framings[old].get(said) or self._framing(said, old=old)
         length = framing.length

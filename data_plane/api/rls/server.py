@@ -12,7 +12,7 @@ import structlog
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 from google.protobuf.message import DecodeError
 
-from data_plane.api.caller import Headers, Trust, identify
+from data_plane.api.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.api.render import Renderer
 from data_plane.api.rls.answers import malformed, response
 from data_plane.api.rls.deciding import decide
@@ -79,7 +79,7 @@ class RateLimitService:
             for name, value in context.invocation_metadata() or ()
         ]
         now_s = self._decider.now_us() / 1_000_000
-        caller = identify(sent, self._trust, self._decider.index.book.gateways.get, now_s)
+        caller = identify(header(sent, TOKEN_HEADER), self._trust, self._decider.index.book.gateways.get, now_s)
         return caller is not None and caller.trusted
 
 

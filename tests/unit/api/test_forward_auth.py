@@ -1,15 +1,16 @@
 import pytest
 
-from data_plane.api.forward_auth import DIALECTS, RefusedInputError, denies_as_403, read
+from data_plane.api.forward_auth import DIALECTS, RefusedInputError, denies_as_403, read, what_is_said
 
-KEYS = ("x-api-key", "authorization")
+KEYS = (b"x-api-key", b"authorization")
 
 
 def ask(method="GET", target="/v1/authorize", headers=(), dialect="nginx", *, by_token=False, hops=1):
     pairs = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
     return read(
-        method, target, pairs, dialect=DIALECTS[dialect], by_token=by_token, key_sources=KEYS, trusted_hops=hops
-    )
+        method, target, what_is_said(pairs),
+        dialect=DIALECTS[dialect], by_token=by_token, key_sources=KEYS, trusted_hops=hops,
+    )  # fmt: skip
 
 
 def test_envoy_says_method_and_path_in_the_subrequest_itself():
