@@ -48,13 +48,18 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
 class Denials(msgspec.Struct, frozen=True, array_like=True):
     """Requests that the same limits objected to; positions are those of the place's limits.
 
-    ``denied`` empty: the requests were allowed, and only limits in shadow objected.
+    Only ``shadow``: the requests were allowed. Neither: a backend under load shed them, and no limit was asked.
     """
 
     denied: Annotated[tuple[Position, ...], msgspec.Meta(max_length=1_000)]
     shadow: Annotated[tuple[Position, ...], msgspec.Meta(max_length=1_000)]
     requests: Count
     cost: Count
+
+    @property
+    def stopped(self) -> bool:
+        """Whether these requests were denied."""
+        return bool(self.denied) or not self.shadow
 
 
 class UsageCell(msgspec.Struct, frozen=True, array_like=True):

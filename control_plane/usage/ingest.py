@@ -80,7 +80,7 @@ def rows_of(batches: Iterable[UsageBatch]) -> dict[RowKey, Figures]:
 
 def _rows_of_cell(batch: UsageBatch, hour: datetime, cell: UsageCell) -> Iterator[tuple[RowKey, Figures]]:
     place = batch.places[cell.place]
-    denied = [denials for denials in cell.denials if denials.denied]
+    denied = [denials for denials in cell.denials if denials.stopped]
     shadow = sum(denials.requests for denials in cell.denials if denials.shadow)
     yield (
         RowKey(cell.client, hour, place.plan, WHOLE, place.endpoint, cell.key_id),

@@ -57,7 +57,7 @@ class Counts:
         """How many requests these are."""
         if self.objected is None:
             return self.allowed
-        return self.allowed + sum(requests for (denied, _), (requests, _) in self.objected.items() if denied)
+        return self.allowed + sum(one.requests for one in self.denials() if one.stopped)
 
 
 Callers = dict[Principal | None, Counts]

@@ -23,6 +23,12 @@ async def test_a_batch_counts_once_however_often_it_comes(served: RunningControl
     assert await totals(served) == {"allowed": 6, "denied": 2, "shadow_denied": 0, "cost": 6, "denied_cost": 2}
 
 
+async def test_what_a_backend_shed_is_denied_and_by_no_limit(served: RunningControlPlane) -> None:
+    await ship(served, batch(1, cell(allowed=5, denials=(Denials((), (), 3, 6), Denials((), (0,), 2, 2)))))
+    assert await totals(served) == {"allowed": 5, "denied": 3, "shadow_denied": 2, "cost": 5, "denied_cost": 6}
+    assert (await totals(served, of_limit="hourly"))["denied"] == 0
+
+
 async def test_copies_that_come_at_the_same_moment_count_once(served: RunningControlPlane) -> None:
     batches = [batch(sequence, cell(f"c{sequence % 3}", allowed=1)) for sequence in range(1, 21)]
     answers = await asyncio.gather(*(ship(served, *batches) for _ in range(6)))
