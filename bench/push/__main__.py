@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.push import applying, counting, report
+from bench.push import applying, counting, report, usage
 from bench.push.fleet import SimulatedNode, until_all
 from bench.push.place import Place, client_name, running, seed_keys
 from tidegate.stack.ports import LOOPBACK
@@ -38,6 +38,8 @@ class Part(StrEnum):
     """Changes to many nodes, and all of them back at once."""
     WRITES = "writes"
     """Parallel writers through two replicas."""
+    USAGE = "usage"
+    """Usage of many clients: rolling up, who is near a limit, what-if."""
 
 
 def main(
@@ -56,6 +58,12 @@ def main(
     console = Console(width=140)
     figures: dict[str, Any] = json.loads(out.read_text()) if out is not None and out.exists() else {}
     for part in parts or list(Part):
+        if part is Part.USAGE:
+            for size in usage.SIZES:
+                figures |= {f"{part}: {name}": value for name, value in _usage(*size, console).items()}
+                if out is not None:
+                    out.write_text(json.dumps(figures, indent=1))
+            continue
         with tempfile.TemporaryDirectory(prefix="tidegate-push-") as root, running(Path(root), 2) as place:
             console.print(part)
             if part is Part.WRITES:
@@ -79,6 +87,12 @@ def main(
     console.print(table)
     if write:
         DOCUMENT.write_text(report.page(figures))
+
+
+def _usage(clients: int, days: int, console: Console) -> dict[str, Any]:
+    console.print(f"usage of {clients:,} clients, {days} days")
+    with tempfile.TemporaryDirectory(prefix="tidegate-usage-") as root, running(Path(root), 1) as place:
+        return asyncio.run(usage.measured(place, clients, days, WAIT_S, console))
 
 
 def _applied(place: Place, file: Path, clients: int) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Double, Subquery, case, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Double, Select, Subquery, case, func, or_, select, union_all
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,8 +14,11 @@ from control_plane.limits.rules import to_rule
 from control_plane.plans.models import PlanRow
 from control_plane.usage import reading, windows
 from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
+from control_plane.usage.ranges import ClientRange, client_ranges
 
 MAX_CLIENTS = 1_000
+CLIENTS_A_PART = 20_000
+"""A month of so many is far from the timeout of a command."""
 
 
 class Near(NamedTuple):
@@ -62,33 +65,36 @@ async def near(
     A client's override in force takes the place of the limit.
     """
     found: list[Near] = []
+    ranges = await client_ranges(session, CLIENTS_A_PART)
     for rule in rules:
-        found += await _near_one(session, plan, rule, threshold, now, most)
+        window = windows.current(rule, now)
+        usage = await _usage_since(session, plan, rule.name, window.start, now)
+        for clients in ranges:
+            rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, now, most))
+            found += [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]
     found.sort(key=lambda one: one.used / one.of, reverse=True)
     return found[:most]
 
 
-async def _near_one(
-    session: AsyncSession, plan: str, rule: LimitRule, threshold: float, now: datetime, most: int
-) -> Sequence[Near]:
-    window = windows.current(rule, now)
-    usage = await _usage_since(session, plan, rule.name, window.start, now)
-    used = sql_cast(func.sum(usage.c.cost), UsageHour.cost.type)
+def _nearest(
+    usage: Subquery, clients: ClientRange, plan: str, rule: LimitRule, threshold: float, now: datetime, most: int
+) -> Select[Any]:
+    # added up before anything is joined: days of many clients are millions of rows
+    by_client = select(usage.c.client, sql_cast(func.sum(usage.c.cost), UsageHour.cost.type).label("used"))
+    within = by_client.where(usage.c.client >= clients.first, usage.c.client < clients.after)
+    total = within.group_by(usage.c.client).subquery()
     in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > now)
     own = case((in_force, OverrideRow.limit), else_=OverrideRow.then_limit)
-    limit = func.coalesce(func.max(own), sql_cast(rule.limit, UsageHour.cost.type))
-    share = sql_cast(used, Double) / func.nullif(limit, 0)
-    statement = (
-        select(usage.c.client, used, limit)
-        .join(ClientRow, (ClientRow.client == usage.c.client) & (ClientRow.plan == plan))
-        .outerjoin(OverrideRow, (OverrideRow.client == usage.c.client) & (OverrideRow.limit_name == rule.name))
-        .group_by(usage.c.client)
-        .having(limit > 0, share >= threshold)
+    limit = func.coalesce(own, sql_cast(rule.limit, UsageHour.cost.type))
+    share = sql_cast(total.c.used, Double) / func.nullif(limit, 0)
+    return (
+        select(total.c.client, total.c.used, limit)
+        .join(ClientRow, (ClientRow.client == total.c.client) & (ClientRow.plan == plan))
+        .outerjoin(OverrideRow, (OverrideRow.client == total.c.client) & (OverrideRow.limit_name == rule.name))
+        .where(limit > 0, share >= threshold)
         .order_by(share.desc())
         .limit(most)
     )
-    rows = await session.execute(statement)
-    return [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]
 
 
 async def _usage_since(session: AsyncSession, plan: str, limit: str, since: datetime, now: datetime) -> Subquery:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method, reading_only
@@ -11,11 +11,13 @@ from control_plane.errors import FieldError, InvalidError
 from control_plane.plans.service import Plans
 from control_plane.reading import Reading
 from control_plane.usage import nearness, reading, what_if
+from control_plane.usage.judging import Tried
 from control_plane.usage.schemas import (
     NearLimit,
     NearLimitView,
     SkippedLimit,
     WhatIfClient,
+    WhatIfOfAll,
     WhatIfOfLimit,
     WhatIfRequest,
     WhatIfView,
@@ -55,15 +57,17 @@ async def clients_near_limit(
 
 
 @router.post("/{plan}/what-if", dependencies=[Depends(reading_only)])
-async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading) -> WhatIfView:
+async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, request: Request) -> WhatIfView:
     """How many requests of the plan's clients in the last days a limit by client, several, or those of another plan
-    would have denied; changes nothing.
+    would have denied; changes nothing. Of more clients than can be judged in some 15 seconds a random sample is: see
+    `clients_judged` and `of_all`.
     """
     await _plans.row(session, plan)
     tried, skipped = await _tried(session, body)
     if not tried:
         raise InvalidError([FieldError("plan", f"has no limit that usage can tell of: {skipped or 'it has none'}")])
-    outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC))
+    patience = what_if.patience_for(request.state.settings.database_command_timeout_s)
+    outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), patience)
     return WhatIfView(
         requests=outcome.requests,
         denied=outcome.denied,
@@ -75,11 +79,14 @@ async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading) -> W
         skipped=[SkippedLimit(limit=one.limit, reason=one.reason) for one in skipped],
         since=outcome.since,
         approximation=outcome.approximation,
+        clients_judged=outcome.clients_judged,
+        clients_total=outcome.clients_total,
+        of_all=None if outcome.of_all is None else WhatIfOfAll(**outcome.of_all._asdict()),
         complete_until=await reading.complete_until(session),
     )
 
 
-async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[what_if.Tried], list[nearness.Skipped]]:
+async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[Tried], list[nearness.Skipped]]:
     given = [name for name in ("limit", "limits", "plan") if getattr(body, name) is not None]
     if len(given) != 1:
         raise InvalidError([FieldError(given[-1] if given else "limit", "give exactly one of limit, limits and plan")])

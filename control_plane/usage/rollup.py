@@ -2,12 +2,13 @@
 
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, text
 
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.usage.models import LARGEST, UsageAlert, UsageDayState, UsageSource
 from control_plane.usage.partitions import Partitions, drop_before
+from control_plane.usage.ranges import ClientRange, client_ranges
 
 ROLL_UP_EVERY_S = 900.0
 TIDY_EVERY_S = 3_600.0
@@ -16,6 +17,8 @@ SOURCES_KEPT = timedelta(days=90)
 """A node's life is remembered for longer than any stream can hold its batches."""
 ALERTS_KEPT = timedelta(days=400)
 """Longer than the longest window: an alert that is forgotten would be told again."""
+CLIENTS_A_PART = 2_000
+"""A day of so many is far from the timeout of a command, however many there are in all."""
 _FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 
 
@@ -35,34 +38,52 @@ def usage_jobs(database: Database, partitions: Partitions, *, hourly_days: int, 
 
 
 async def roll_up(database: Database, partitions: Partitions, today: date) -> list[date]:
-    """Make the daily rows of every day before ``today`` whose hours have changed; the days."""
+    """Make the daily rows of every day before ``today`` whose hours have changed; the days.
+
+    One whose hours changed again meanwhile is not among them: it is for the next time.
+    """
     async with database.read() as session:
         query = select(UsageDayState.day).where(UsageDayState.stale, UsageDayState.day < today)
         days = list((await session.scalars(query.order_by(UsageDayState.day))).all())
+    done = []
     for day in days:
         await partitions.ensure({day})
-        await _roll_up_day(database, day)
-    return days
+        if await _roll_up_day(database, day):
+            done.append(day)
+    return done
 
 
-async def _roll_up_day(database: Database, day: date) -> None:
+async def _roll_up_day(database: Database, day: date) -> bool:
+    # Nobody reads daily rows of a stale day, and whoever adds hours to it marks it anew, which makes another version of
+    # its mark: so the parts need no common transaction, whose lock would hold up late shipments.
+    version: dict[str, object] = {"day": day}
+    async with database.read() as session:
+        version["mark"] = await session.scalar(text("SELECT xmin::text FROM usage_days WHERE day = :day"), version)
+        ranges = await client_ranges(session, CLIENTS_A_PART)
+    for clients in ranges:
+        await _roll_up_part(database, day, clients)
+    async with database.transaction() as session:
+        done = "UPDATE usage_days SET stale = false, rolled_up_at = now() WHERE day = :day AND xmin::text = :mark"
+        return (await session.execute(text(done + " RETURNING day"), version)).first() is not None
+
+
+async def _roll_up_part(database: Database, day: date, clients: ClientRange) -> None:
     sums = ", ".join(f"GREATEST(-{LARGEST}, LEAST(sum({name}), {LARGEST}))" for name in _FIGURES)
     key = "client, plan, limit_name, endpoint, region, key_id"
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    part: dict[str, object] = {"day": day, **clients._asdict()}
     async with database.transaction() as session:
-        # hours that are being added now mark the day again once this is done
-        await session.execute(select(UsageDayState).where(UsageDayState.day == day).with_for_update())
-        await session.execute(text("DELETE FROM usage_daily WHERE day = :day"), {"day": day})
+        await session.execute(
+            text("DELETE FROM usage_daily WHERE day = :day AND client >= :first AND client < :after"), part
+        )
         await session.execute(
             text(
                 f"INSERT INTO usage_daily (day, {key}, {', '.join(_FIGURES)}) "  # noqa: S608  names from this file
                 f"SELECT CAST(:day AS date), {key}, {sums} FROM usage_hourly "
-                f"WHERE hour >= :begin AND hour < :end GROUP BY {key}"
+                f"WHERE hour >= :begin AND hour < :end AND client >= :first AND client < :after GROUP BY {key}"
             ),
-            {"day": day, "begin": begin, "end": begin + timedelta(days=1)},
+            part | {"begin": begin, "end": begin + timedelta(days=1)},
         )
-        done = update(UsageDayState).where(UsageDayState.day == day)
-        await session.execute(done.values(stale=False, rolled_up_at=func.now()))
 
 
 async def tidy(database: Database, partitions: Partitions, today: date, *, hourly_days: int, daily_months: int) -> str:

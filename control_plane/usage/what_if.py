@@ -1,54 +1,58 @@
-"""What limits would have done, from hourly usage: an estimate, whose error has a direction that it states."""
+"""What limits would have done, from hourly usage: an estimate, whose error has a direction that it states.
 
+Clients are judged part by part, in an order that says nothing of them (by the hash of their names). When the time is
+over, those judged by then are a random sample, and the answer says so.
+"""
+
+import math
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import text
+from sqlalchemy import exc, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import BUCKET_ALGORITHMS, LimitRule
-from control_plane.errors import FieldError, InvalidError
+from control_plane.clients.models import ClientRow
+from control_plane.errors import FieldError, InvalidError, UnavailableError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.models import PlanRow
 from control_plane.usage import windows
+from control_plane.usage.judging import Affected, Judged, Question, Tried
 from control_plane.usage.nearness import Skipped
-from control_plane.usage.schemas import CalendarWindow, WhatIfLimit
+from control_plane.usage.schemas import WhatIfLimit
 
-_HOUR_S = 3_600
-MOST_AFFECTED = 20
-
-_AT_LEAST = (
-    "An estimate from hourly sums. The window is shorter than an hour: demand is taken as spread evenly over each "
-    "hour, so bursts within one would have been denied more often than this says."
-)
-_BY_WINDOWS = (
-    "An estimate from hourly sums. Windows are taken one after the other and begin on whole hours, each client's "
-    "requests cost their average, and what was denied then counts as wanted once: retries of denied requests are in it."
-)
 _TOGETHER = (
     "Estimates of several limits from hourly sums, each as `limits` says. A request that two of them deny is denied "
     "once: `would_deny` takes for each client the limit that denies it most, `would_deny_at_most` adds them up."
 )
+_OF_A_SAMPLE = (
+    "Not all clients could be judged in time: the figures are those of a random sample of {judged:,} of {total:,}, "
+    "`of_all` says what follows for all. "
+)
+TOTAL_S = 15.0
+"""For how long clients are judged: what proxies and people wait for."""
+_CANCELLED = "57014"
+_GROWTH = 8
+_Z = 1.96
 
 
-class Tried(NamedTuple):
-    """A limit by client as it would be: exactly one of ``window_s`` and ``window``; no ``endpoints``: all of them."""
+class Patience(NamedTuple):
+    """How long clients are judged: no part is begun after ``total_s``; ``part_s``, which a part is made for, is well
+    under ``most_s``, after which the database gives it up. The ``first`` part has so many clients.
+    """
 
-    name: str
-    limit: int
-    burst: int
-    window_s: float | None
-    window: CalendarWindow | None
-    endpoints: tuple[str, ...]
+    total_s: float
+    part_s: float
+    most_s: float
+    first: int = 100
 
 
-class Affected(NamedTuple):
-    """A client that would have been denied."""
-
-    client: str
-    requests: int
-    would_deny: int
+def patience_for(command_timeout_s: float) -> Patience:
+    """What a request can wait for, and the connection's timeout bears."""
+    longest_s = min(command_timeout_s, TOTAL_S / 1.5)
+    return Patience(TOTAL_S, 0.4 * longest_s, 0.75 * longest_s)
 
 
 class OfLimit(NamedTuple):
@@ -59,8 +63,15 @@ class OfLimit(NamedTuple):
     approximation: str
 
 
+class OfAll(NamedTuple):
+    """What a sample says of all clients."""
+
+    would_deny: int
+    give_or_take: int
+
+
 class Outcome(NamedTuple):
-    """What the limits would have done since ``since``."""
+    """What the limits would have done since ``since`` to those clients who were judged; ``of_all``: not to all."""
 
     requests: int
     denied: int
@@ -71,6 +82,9 @@ class Outcome(NamedTuple):
     limits: list[OfLimit]
     since: datetime
     approximation: str
+    clients_judged: int
+    clients_total: int
+    of_all: OfAll | None
 
 
 def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[Tried]:
@@ -103,78 +117,74 @@ def _tried(rule: LimitRule) -> Tried:
     return Tried(rule.name, rule.limit, burst, window_s, rule.calendar, tuple(rule.match.endpoints))
 
 
-async def estimate(session: AsyncSession, plan: str, tried: Sequence[Tried], days: int, now: datetime) -> Outcome:
-    """How many requests of the plan's clients in the last ``days`` these limits, together, would have denied."""
+async def estimate(
+    session: AsyncSession, plan: str, tried: Sequence[Tried], days: int, now: datetime, patience: Patience
+) -> Outcome:
+    """How many requests of the plan's clients in the last ``days`` these limits, together, would have denied.
+
+    Raises ``UnavailableError`` when not one client could be judged in time.
+    """
     since = (now - timedelta(days=days)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    terms = [_terms(limit) for limit in tried]
-    values: dict[str, object] = {"plan": plan, "since": since, "endpoints": _endpoints(tried)}
-    for number, (limit, term) in enumerate(zip(tried, terms, strict=True)):
-        values |= {f"capacity{number}": term.capacity, f"endpoints{number}": list(limit.endpoints) or None}
-    rows = (await session.execute(text(_statement(terms)), values)).all()
-    approximation = terms[0].words if len(terms) == 1 else _TOGETHER
-    if not rows:
-        of_limits = [OfLimit(limit.name, 0, term.words) for limit, term in zip(tried, terms, strict=True)]
-        return Outcome(0, 0, 0, 0, 0, [], of_limits, since, approximation)
-    requests, denied, least, most, clients, *each = (int(figure) for figure in rows[0][3:])
-    affected = [Affected(row[0], int(row[1]), int(row[2])) for row in rows if row[2] > 0]
-    of_limits = [
-        OfLimit(limit.name, would_deny, term.words) for limit, term, would_deny in zip(tried, terms, each, strict=True)
-    ]
-    return Outcome(requests, denied, least, most, clients, affected, of_limits, since, approximation)
-
-
-class _Terms(NamedTuple):
-    """How the database sees a limit: an expression that names a row's window, and the units that one admits."""
-
-    window: str
-    capacity: float
-    words: str
-
-
-def _terms(tried: Tried) -> _Terms:
-    window_s = 60.0 if tried.window == "minute" else tried.window_s
-    if window_s is None:
-        return _Terms(f"date_trunc('{tried.window}', hour, 'UTC')", float(tried.limit), _BY_WINDOWS)
-    if window_s < _HOUR_S:
-        return _Terms("hour", tried.limit * _HOUR_S / window_s + tried.burst, _AT_LEAST)
-    window = f"floor(extract(epoch FROM hour) / {_HOUR_S * round(window_s / _HOUR_S)})"
-    return _Terms(window, float(tried.limit + tried.burst), _BY_WINDOWS)
-
-
-def _endpoints(tried: Sequence[Tried]) -> list[str] | None:
-    """Those that any of the limits looks at; ``None``: all."""
-    if not all(limit.endpoints for limit in tried):
-        return None
-    return sorted({endpoint for limit in tried for endpoint in limit.endpoints})
-
-
-def _statement(terms: Sequence[_Terms]) -> str:
-    # whole requests: what is wanted beyond the limit, in requests of this client's average cost
-    judged = " UNION ALL ".join(
-        f"""SELECT client, {number} AS n, sum(CASE WHEN units > :capacity{number}
-                THEN ceil((units - :capacity{number}) * requests / units) ELSE 0 END) AS would_deny
-            FROM (SELECT client, {term.window} AS w, sum(allowed + denied) AS requests, sum(cost + denied_cost) AS units
-                  FROM usage_hourly
-                  WHERE plan = :plan AND limit_name = '' AND hour >= :since AND client <> ''
-                    AND (CAST(:endpoints{number} AS text[]) IS NULL
-                         OR endpoint = ANY(CAST(:endpoints{number} AS text[])))
-                  GROUP BY client, w) AS wanted
-            GROUP BY client"""  # noqa: S608  the window is one of a few expressions of this file
-        for number, term in enumerate(terms)
+    question = Question(plan, tried, since)
+    query = select(ClientRow.client).where(ClientRow.plan == plan)
+    by_hash = query.order_by(func.hashtextextended(ClientRow.client, 0), ClientRow.client)
+    names = (await session.scalars(by_hash)).all()
+    found, judged = await _judge(session, question, names, patience)
+    approximation = question.words[0] if len(tried) == 1 else _TOGETHER
+    if judged < len(names):
+        approximation = _OF_A_SAMPLE.format(judged=judged, total=len(names)) + approximation
+    return Outcome(
+        found.requests,
+        found.denied,
+        found.least,
+        found.most,
+        found.clients,
+        found.affected,
+        [OfLimit(*one) for one in zip((limit.name for limit in tried), found.each, question.words, strict=True)],
+        since,
+        approximation,
+        judged,
+        len(names),
+        None if judged == len(names) else _of_all(found, judged, len(names)),
     )
-    each = ", ".join(f"sum(would_deny) FILTER (WHERE n = {number}) AS of{number}" for number in range(len(terms)))
-    sums = ", ".join(f"coalesce(sum(of{number}) OVER (), 0)" for number in range(len(terms)))
-    return f"""
-        WITH asked AS (
-            SELECT client, sum(allowed + denied) AS requests, sum(denied) AS denied
-            FROM usage_hourly
-            WHERE plan = :plan AND limit_name = '' AND hour >= :since AND client <> ''
-              AND (CAST(:endpoints AS text[]) IS NULL OR endpoint = ANY(CAST(:endpoints AS text[])))
-            GROUP BY client
-        ), judged AS ({judged}), together AS (
-            SELECT client, max(would_deny) AS least, sum(would_deny) AS most, {each} FROM judged GROUP BY client
-        )
-        SELECT client, requests, least, sum(requests) OVER (), sum(denied) OVER (), sum(least) OVER (),
-               sum(LEAST(most, requests)) OVER (), count(*) FILTER (WHERE least > 0) OVER (), {sums}
-        FROM asked JOIN together USING (client) ORDER BY least DESC, client LIMIT {MOST_AFFECTED}
-    """  # noqa: S608  numbers and names of this file
+
+
+async def _judge(
+    session: AsyncSession, question: Question, names: Sequence[str], patience: Patience
+) -> tuple[Judged, int]:
+    """Those of the clients, from the first, whom the time suffices for; and how many these are."""
+    settings = "SELECT set_config('statement_timeout', :most, true), "
+    settings += "set_config('plan_cache_mode', 'force_custom_plan', true)"  # of a few clients it is not that of many
+    await session.execute(text(settings), {"most": str(int(patience.most_s * 1_000))})
+    end = time.monotonic() + patience.total_s
+    found, at, size = question.nothing(), 0, patience.first
+    while at < len(names):
+        began = time.monotonic()
+        if began > end and at:
+            break
+        part = names[at : at + size]
+        try:
+            async with session.begin_nested():
+                found = found.with_those(await question.judge(session, part))
+        except exc.DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _CANCELLED:
+                raise
+            if time.monotonic() > end or len(part) == 1:
+                if at:
+                    break
+                raise UnavailableError("Usage could not be read in time.") from error
+            size = max(1, len(part) // 10)
+            continue
+        at += len(part)
+        took_s = time.monotonic() - began
+        fitting = len(part) * min(patience.part_s, end - time.monotonic()) / max(took_s, 0.001)
+        size = max(1, min(int(fitting), len(part) * _GROWTH))
+    return found, at
+
+
+def _of_all(found: Judged, judged: int, total: int) -> OfAll:
+    """The sum of all from a simple random sample without replacement, and 1.96 standard errors of it."""
+    mean = found.least / judged
+    variance = max(0.0, found.squares - judged * mean * mean) / max(1, judged - 1)
+    error = total * math.sqrt(variance / judged * (1 - judged / total))
+    return OfAll(round(mean * total), math.ceil(_Z * error))

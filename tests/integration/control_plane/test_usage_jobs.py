@@ -1,18 +1,24 @@
 """Days from hours, partitions that come and go, who is near a limit, and what a limit would have done."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
 
 import pytest
 
 from control_plane.database import Database, migrate, revert
+from control_plane.errors import UnavailableError
+from control_plane.usage import nearness, rollup
+from control_plane.usage.judging import Tried
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.rollup import roll_up, tidy
+from control_plane.usage.what_if import Outcome, Patience, estimate
 from tests.integration.control_plane.running import RunningControlPlane
 from tests.integration.control_plane.usage_batches import NOW, THIS_HOUR, batch, cell, ship, totals
 from tidegate.stack.postgres import PostgresServer
 
+NDJSON = {"Content-Type": "application/x-ndjson"}
 TODAY = NOW.date()
 YESTERDAY_NOON = THIS_HOUR - NOW.hour - 12
 LONG_AGO = {"from": (NOW - timedelta(days=5)).isoformat()}
@@ -65,6 +71,38 @@ async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_
     assert (await days(served))[0] == (yesterday.isoformat(), 2, 0)
 
 
+async def test_a_day_is_rolled_up_in_parts_that_late_hours_do_not_wait_for(
+    served: RunningControlPlane, a_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollup, "CLIENTS_A_PART", 1)
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    for client in ("beta", "delta"):
+        (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
+    names = ["", "alpha", "beta", "gamma", "delta", "omega"]
+    await ship(served, batch(1, *(cell(name, allowed=5) for name in names), hour=YESTERDAY_NOON))
+    yesterday = TODAY - timedelta(days=1)
+    partitions = Partitions(a_database)
+    blocker = await a_database.listen_connection()
+    try:
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE usage_daily")
+            rolling = asyncio.create_task(roll_up(a_database, partitions, TODAY))
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'usage_daily'::regclass"
+            async with asyncio.timeout(5):
+                while not await blocker.fetchval(waiting):
+                    await asyncio.sleep(0.01)
+            (await ship(served, batch(2, cell("beta", allowed=2), hour=YESTERDAY_NOON))).raise_for_status()
+        assert await rolling == [], "more came meanwhile"
+    finally:
+        await blocker.close()
+    assert await roll_up(a_database, partitions, TODAY) == [yesterday]
+    params = {"group_by": "day,client", **LONG_AGO}
+    items = (await served.admin.get("/v1/usage", params=params)).raise_for_status().json()["items"]
+    assert {item["client"]: item["allowed"] for item in items} == {
+        name or None: 7 if name == "beta" else 5 for name in names
+    }
+
+
 async def test_partitions_are_made_ahead_and_old_ones_are_dropped_but_never_before_their_roll_up(
     served: RunningControlPlane, a_database: Database, postgres_server: PostgresServer, database_name: str
 ) -> None:
@@ -92,7 +130,9 @@ async def test_drops_whole_partitions_only(a_database: Database) -> None:
     assert len(await drop_before(a_database, "usage_daily", date(2021, 1, 1))) == 2
 
 
-async def test_lists_clients_near_a_limit_with_their_overrides(served: RunningControlPlane) -> None:
+async def test_lists_clients_near_a_limit_with_their_overrides(
+    served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = [
         {"name": "hourly", "limit": 100, "window": "hour"},
         {"name": "burst", "limit": 10, "window_s": 1},
@@ -115,6 +155,8 @@ async def test_lists_clients_near_a_limit_with_their_overrides(served: RunningCo
         "burst": "its window is shorter than an hour",
         "by-ip": "it counts by ip",
     }
+    monkeypatch.setattr(nearness, "CLIENTS_A_PART", 1)
+    assert (await served.admin.get("/v1/plans/free/near-limit", params={"threshold": 0.8})).json() == answer
     assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
 
 
@@ -145,6 +187,8 @@ async def test_a_long_window_is_made_of_days_and_of_the_hours_around_them(
 
 async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPlane) -> None:
     (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    for client in ("big", "small"):
+        (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
     hours = [THIS_HOUR - 30, THIS_HOUR - 29, THIS_HOUR - 28]
     await ship(
         served,
@@ -162,6 +206,7 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
     assert (hourly["requests"], hourly["denied"], hourly["would_deny"]) == (780, 150, 450)
     assert hourly["most_affected"] == [{"client": "big", "requests": 750, "would_deny": 450}]
     assert hourly["clients"] == 1
+    assert (hourly["clients_judged"], hourly["clients_total"], hourly["of_all"]) == (2, 2, None)
     nothing = await what_if(limit=1000, window_s=3600)
     assert nothing["would_deny"] == 0
     a_second = await what_if(limit=1, window_s=36)  # 100 an hour
@@ -205,6 +250,58 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
         assert wrong.status_code == 422, wrong.text
         assert wrong.json()["errors"][0]["field"] == field
     assert (await served.admin.get("/v1/usage")).headers.get("x-tidegate-revision") is None
+
+
+async def test_clients_judged_in_parts_add_up_and_those_judged_when_the_time_is_over_are_a_stated_sample(
+    served: RunningControlPlane, a_database: Database
+) -> None:
+    names = [f"client-{number}" for number in range(24)]
+    (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
+    lines = [json.dumps({"client": name, "plan": "free"}) for name in names]
+    (await served.admin.post("/v1/clients/import", content="\n".join(lines), headers=NDJSON)).raise_for_status()
+    cells = [cell(name, allowed=10 * number, denied=number) for number, name in enumerate(names)]
+    hours = (THIS_HOUR - 30, THIS_HOUR - 29, THIS_HOUR - 2)
+    await ship(
+        served,
+        *(batch(number, *cells, cell("left", allowed=5), hour=hour) for number, hour in enumerate(hours, 1)),
+    )
+    tried = [
+        Tried("hourly", 100, 0, None, "hour", ()),
+        Tried("weekly", 300, 0, 7 * 86_400.0, None, ()),
+        Tried("elsewhere", 0, 0, None, "day", ("export",)),
+    ]
+
+    async def estimated(patience: Patience) -> Outcome:
+        async with a_database.read() as session:
+            return await estimate(session, "free", tried, 3, NOW, patience)
+
+    whole = await estimated(Patience(60, 60, 10, first=100))
+    assert await estimated(Patience(60, 0, 10, first=1)) == whole
+    wanted = [11 * number for number in range(24)]
+    of_hours = [3 * max(0, one - 100) for one in wanted]
+    assert (whole.requests, whole.denied) == (3 * sum(wanted), 3 * sum(range(24)))
+    assert whole.limits[0].would_deny == sum(of_hours)
+    assert whole.limits[2].would_deny == 0
+    assert whole.would_deny < whole.would_deny_at_most
+    assert (whole.clients_judged, whole.clients_total, whole.of_all) == (24, 24, None)
+    assert len(whole.most_affected) == whole.clients == 14
+    assert whole.most_affected[0].client == "client-23"
+
+    sampled = await estimated(Patience(0, 60, 10, first=8))
+    assert (sampled.clients_judged, sampled.clients_total) == (8, 24)
+    assert sampled.approximation.startswith("Not all clients could be judged in time")
+    assert sampled.of_all is not None
+    assert sampled.of_all.would_deny == 3 * sampled.would_deny
+    assert abs(sampled.of_all.would_deny - whole.would_deny) <= sampled.of_all.give_or_take
+
+    blocker = await a_database.listen_connection()
+    try:
+        async with blocker.transaction():
+            await blocker.execute("LOCK TABLE usage_hourly")
+            with pytest.raises(UnavailableError):
+                await estimated(Patience(0, 60, 0.1, first=10))
+    finally:
+        await blocker.close()
 
 
 async def test_busiest_clients_come_first(served: RunningControlPlane) -> None:

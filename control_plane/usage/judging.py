@@ -1,0 +1,169 @@
+"""How the database judges some clients by limits that were not there: one statement over their hours."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.usage.schemas import CalendarWindow
+
+_HOUR_S = 3_600
+MOST_AFFECTED = 20
+
+_AT_LEAST = (
+    "An estimate from hourly sums. The window is shorter than an hour: demand is taken as spread evenly over each "
+    "hour, so bursts within one would have been denied more often than this says."
+)
+_BY_WINDOWS = (
+    "An estimate from hourly sums. Windows are taken one after the other and begin on whole hours, each client's "
+    "requests cost their average, and what was denied then counts as wanted once: retries of denied requests are in it."
+)
+
+
+class Tried(NamedTuple):
+    """A limit by client as it would be: exactly one of ``window_s`` and ``window``; no ``endpoints``: all of them."""
+
+    name: str
+    limit: int
+    burst: int
+    window_s: float | None
+    window: CalendarWindow | None
+    endpoints: tuple[str, ...]
+
+
+class Affected(NamedTuple):
+    """A client that would have been denied."""
+
+    client: str
+    requests: int
+    would_deny: int
+
+
+class Judged(NamedTuple):
+    """What became of some clients: ``least`` and ``most`` as ``would_deny`` and ``would_deny_at_most``."""
+
+    requests: int
+    denied: int
+    least: int
+    most: int
+    clients: int
+    squares: float
+    """The sum of what each client would have been denied, squared: what a sample's error follows from."""
+    each: tuple[int, ...]
+    affected: list[Affected]
+
+    def with_those(self, other: "Judged") -> "Judged":
+        """Both together."""
+        return Judged(
+            requests=self.requests + other.requests,
+            denied=self.denied + other.denied,
+            least=self.least + other.least,
+            most=self.most + other.most,
+            clients=self.clients + other.clients,
+            squares=self.squares + other.squares,
+            each=tuple(mine + theirs for mine, theirs in zip(self.each, other.each, strict=True)),
+            affected=sorted(self.affected + other.affected, key=lambda one: (-one.would_deny, one.client))[
+                :MOST_AFFECTED
+            ],
+        )
+
+
+class Question:
+    """The same limits for any of a plan's clients since ``since``."""
+
+    def __init__(self, plan: str, tried: Sequence[Tried], since: datetime) -> None:
+        terms = [_terms(limit) for limit in tried]
+        self.words = [term.words for term in terms]
+        self._values: dict[str, object] = {"plan": plan, "since": since, "endpoints": _endpoints(tried)}
+        for number, (limit, term) in enumerate(zip(tried, terms, strict=True)):
+            self._values |= {f"capacity{number}": term.capacity, f"endpoints{number}": list(limit.endpoints) or None}
+        self._statement = text(_statement(terms))
+
+    def nothing(self) -> Judged:
+        """What becomes of nobody."""
+        return Judged(0, 0, 0, 0, 0, 0.0, (0,) * len(self.words), [])
+
+    async def judge(self, session: AsyncSession, names: Sequence[str]) -> Judged:
+        """What the limits would have done to these clients."""
+        rows = (await session.execute(self._statement, {**self._values, "names": list(names)})).all()
+        if not rows:
+            return self.nothing()
+        requests, denied, least, most, clients, squares, *each = rows[0][3:]
+        return Judged(
+            requests=int(requests),
+            denied=int(denied),
+            least=int(least),
+            most=int(most),
+            clients=clients,
+            squares=float(squares),
+            each=tuple(int(of_limit) for of_limit in each),
+            affected=[Affected(row[0], int(row[1]), int(row[2])) for row in rows if row[2] > 0],
+        )
+
+
+class _Terms(NamedTuple):
+    """How the database sees a limit: an expression that names a row's window, and the units that one admits."""
+
+    window: str
+    capacity: float
+    words: str
+
+
+def _terms(tried: Tried) -> _Terms:
+    window_s = 60.0 if tried.window == "minute" else tried.window_s
+    if window_s is None:
+        return _Terms(f"date_trunc('{tried.window}', hour, 'UTC')", float(tried.limit), _BY_WINDOWS)
+    if window_s < _HOUR_S:
+        return _Terms("hour", tried.limit * _HOUR_S / window_s + tried.burst, _AT_LEAST)
+    window = f"floor(extract(epoch FROM hour) / {_HOUR_S * round(window_s / _HOUR_S)})"
+    return _Terms(window, float(tried.limit + tried.burst), _BY_WINDOWS)
+
+
+def _endpoints(tried: Sequence[Tried]) -> list[str] | None:
+    """Those that any of the limits looks at; ``None``: all."""
+    if not all(limit.endpoints for limit in tried):
+        return None
+    return sorted({endpoint for limit in tried for endpoint in limit.endpoints})
+
+
+def _statement(terms: Sequence[_Terms]) -> str:
+    numbers = range(len(terms))
+    of_limits = ", ".join(
+        f"sum(allowed + denied) FILTER (WHERE {_is_of(f'endpoints{number}')}) AS requests{number}, "
+        f"sum(cost + denied_cost) FILTER (WHERE {_is_of(f'endpoints{number}')}) AS units{number}"
+        for number in numbers
+    )
+    # whole requests: what is wanted beyond the limit, in requests of this client's average cost
+    judged = " UNION ALL ".join(
+        f"""SELECT client, {number} AS n, sum(CASE WHEN units > :capacity{number}
+                THEN ceil((units - :capacity{number}) * requests / units) ELSE 0 END) AS would_deny
+            FROM (SELECT client, {term.window} AS w, sum(requests{number}) AS requests, sum(units{number}) AS units
+                  FROM hours GROUP BY client, w) AS wanted
+            GROUP BY client"""  # noqa: S608  the window is one of a few expressions of this file
+        for number, term in enumerate(terms)
+    )
+    each = ", ".join(f"sum(would_deny) FILTER (WHERE n = {number}) AS of{number}" for number in numbers)
+    sums = ", ".join(f"coalesce(sum(of{number}) OVER (), 0)" for number in numbers)
+    return f"""
+        WITH hours AS MATERIALIZED (
+            SELECT client, hour, sum(allowed + denied) AS requests, sum(denied) AS denied, {of_limits}
+            FROM usage_hourly
+            WHERE client = ANY(CAST(:names AS text[])) AND plan = :plan AND limit_name = '' AND hour >= :since
+              AND {_is_of("endpoints")}
+            GROUP BY client, hour
+        ), asked AS (
+            SELECT client, sum(requests) AS requests, sum(denied) AS denied FROM hours GROUP BY client
+        ), judged AS ({judged}), together AS (
+            SELECT client, max(would_deny) AS least, sum(would_deny) AS most, {each} FROM judged GROUP BY client
+        )
+        SELECT client, requests, least, sum(requests) OVER (), sum(denied) OVER (), sum(least) OVER (),
+               sum(LEAST(most, requests)) OVER (), count(*) FILTER (WHERE least > 0) OVER (),
+               sum(least * least) OVER (), {sums}
+        FROM asked JOIN together USING (client) ORDER BY least DESC, client LIMIT {MOST_AFFECTED}
+    """  # noqa: S608  numbers and names of this file
+
+
+def _is_of(endpoints: str) -> str:
+    return f"(CAST(:{endpoints} AS text[]) IS NULL OR endpoint = ANY(CAST(:{endpoints} AS text[])))"
