@@ -48,10 +48,10 @@ def page(figures: Mapping[str, Any]) -> str:
         "a durable Postgres and two replicas of its own, and every client a key. Simulated nodes hold real streams:",
         "they read, ACK, and keep no index. 64 writers in parallel read, change and write clients with `If-Match`, as",
         "often as the run had time for. The file of `tidegate apply` is JSON, as programs make it: YAML takes longer,",
-        "as below. For `usage` Postgres is filled in bulk: clients on one plan, each active in 12 hours a day at two",
-        "endpoints, one in a hundred 20 times as much; what-if judges all of them, or a sample of as many as 15 s",
-        "suffice for. All of it shares the machine named below with the load, and with others that worked at the",
-        "same time: run it on yours before you rely on a figure.",
+        "as below. For `usage` there is one replica, and Postgres is filled in bulk: clients of one plan, each active",
+        "12 hours a day at two endpoints, one in a hundred 20 times as much; what-if judges all, or a sample as large",
+        "as 15 s allow. All of it shares the machine named below with the load, and with others that worked at",
+        "the same time: run it on yours before you rely on a figure.",
         "",
         "| figure | wanted | measured | reached |",
         "|---|---|---|---|",
@@ -64,7 +64,7 @@ def page(figures: Mapping[str, Any]) -> str:
     lines += ["", "Everything that was measured:", "", "| figure | value |", "|---|---|"]
     lines += [f"| {name} | {shown(value)} |" for name, value in figures.items()]
     here = machine.describe()
-    lines += ["", (f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {here.cpu}, {here.cores} cores, "
-                  f"{here.memory_gib:.1f} GiB, {here.system}, Python {here.python}, load average "
+    lines += ["", (f"The last part was measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC: {here.cpu}, "
+                  f"{here.cores} cores, {here.memory_gib:.1f} GiB, {here.system}, Python {here.python}, load average "
                   f"{here.load_average:.1f}."), ""]  # fmt: skip
     return "\n".join(lines)
