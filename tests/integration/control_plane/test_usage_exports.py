@@ -16,7 +16,7 @@ from control_plane.settings import Settings
 from control_plane.usage.exports import Exports
 from control_plane.usage.reading import UsageQuery
 from tests.integration.control_plane.running import RunningControlPlane
-from tests.integration.control_plane.usage_batches import NOW, batch, cell, ship
+from tests.integration.control_plane.usage_batches import batch, cell, now, ship
 
 
 async def test_csv_has_the_same_lines(served: RunningControlPlane) -> None:
@@ -53,7 +53,7 @@ async def test_exports_are_few_at_once_and_end_with_their_readers(make_settings:
         make_settings().database_url.get_secret_value(), connect_timeout_s=5, command_timeout_s=5, pool_size=3
     )
     exports = Exports(database)
-    query = UsageQuery(("client",), "hour", NOW, NOW + timedelta(hours=1), {})
+    query = UsageQuery(("client",), "hour", now(), now() + timedelta(hours=1), {})
 
     async def gone(_: object) -> None:
         raise OSError

@@ -15,13 +15,10 @@ from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.rollup import roll_up, tidy
 from control_plane.usage.what_if import Outcome, Patience, estimate
 from tests.integration.control_plane.running import RunningControlPlane
-from tests.integration.control_plane.usage_batches import NOW, THIS_HOUR, batch, cell, ship, totals
+from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
 from tidegate.stack.postgres import PostgresServer
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
-TODAY = NOW.date()
-YESTERDAY_NOON = THIS_HOUR - NOW.hour - 12
-LONG_AGO = {"from": (NOW - timedelta(days=5)).isoformat()}
 
 
 @pytest.fixture
@@ -40,8 +37,21 @@ async def a_database(
     await database.close()
 
 
+def today() -> date:
+    return now().date()
+
+
+def yesterday_noon() -> int:
+    """Hours since the epoch."""
+    return this_hour() - now().hour - 12
+
+
+def long_ago() -> dict[str, str]:
+    return {"from": (now() - timedelta(days=5)).isoformat()}
+
+
 async def days(served: RunningControlPlane) -> list[tuple[str, int, int]]:
-    params = {"group_by": "day,client", "client": "acme", **LONG_AGO}
+    params = {"group_by": "day,client", "client": "acme", **long_ago()}
     items = (await served.admin.get("/v1/usage", params=params)).raise_for_status().json()["items"]
     return [(item["day"], item["allowed"], item["denied"]) for item in items]
 
@@ -52,22 +62,22 @@ async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_
     partitions = Partitions(a_database)
     await ship(
         served,
-        batch(1, cell(allowed=5, denied=1), hour=YESTERDAY_NOON),
-        batch(2, cell(allowed=6), hour=YESTERDAY_NOON + 3),
+        batch(1, cell(allowed=5, denied=1), hour=yesterday_noon()),
+        batch(2, cell(allowed=6), hour=yesterday_noon() + 3),
         batch(3, cell(allowed=7)),
     )
-    yesterday = TODAY - timedelta(days=1)
-    expected = [(yesterday.isoformat(), 11, 1), (TODAY.isoformat(), 7, 0)]
+    yesterday = today() - timedelta(days=1)
+    expected = [(yesterday.isoformat(), 11, 1), (today().isoformat(), 7, 0)]
     assert await days(served) == expected
-    assert await roll_up(a_database, partitions, TODAY) == [yesterday]
+    assert await roll_up(a_database, partitions, today()) == [yesterday]
     assert await days(served) == expected
-    assert await roll_up(a_database, partitions, TODAY) == []
+    assert await roll_up(a_database, partitions, today()) == []
     # the hours may go: the day stays
     postgres_server.execute("DELETE FROM usage_hourly WHERE hour < current_date", database=database_name)
     assert await days(served) == expected
     # what comes late makes the day anew (here from the late hour alone, as the others were deleted)
-    await ship(served, batch(4, cell(allowed=2), hour=YESTERDAY_NOON))
-    assert await roll_up(a_database, partitions, TODAY) == [yesterday]
+    await ship(served, batch(4, cell(allowed=2), hour=yesterday_noon()))
+    assert await roll_up(a_database, partitions, today()) == [yesterday]
     assert (await days(served))[0] == (yesterday.isoformat(), 2, 0)
 
 
@@ -79,24 +89,24 @@ async def test_a_day_is_rolled_up_in_parts_that_late_hours_do_not_wait_for(
     for client in ("beta", "delta"):
         (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
     names = ["", "alpha", "beta", "gamma", "delta", "omega"]
-    await ship(served, batch(1, *(cell(name, allowed=5) for name in names), hour=YESTERDAY_NOON))
-    yesterday = TODAY - timedelta(days=1)
+    await ship(served, batch(1, *(cell(name, allowed=5) for name in names), hour=yesterday_noon()))
+    yesterday = today() - timedelta(days=1)
     partitions = Partitions(a_database)
     blocker = await a_database.listen_connection()
     try:
         async with blocker.transaction():
             await blocker.execute("LOCK TABLE usage_daily")
-            rolling = asyncio.create_task(roll_up(a_database, partitions, TODAY))
+            rolling = asyncio.create_task(roll_up(a_database, partitions, today()))
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'usage_daily'::regclass"
             async with asyncio.timeout(5):
                 while not await blocker.fetchval(waiting):
                     await asyncio.sleep(0.01)
-            (await ship(served, batch(2, cell("beta", allowed=2), hour=YESTERDAY_NOON))).raise_for_status()
+            (await ship(served, batch(2, cell("beta", allowed=2), hour=yesterday_noon()))).raise_for_status()
         assert await rolling == [], "more came meanwhile"
     finally:
         await blocker.close()
-    assert await roll_up(a_database, partitions, TODAY) == [yesterday]
-    params = {"group_by": "day,client", **LONG_AGO}
+    assert await roll_up(a_database, partitions, today()) == [yesterday]
+    params = {"group_by": "day,client", **long_ago()}
     items = (await served.admin.get("/v1/usage", params=params)).raise_for_status().json()["items"]
     assert {item["client"]: item["allowed"] for item in items} == {
         name or None: 7 if name == "beta" else 5 for name in names
@@ -107,15 +117,15 @@ async def test_partitions_are_made_ahead_and_old_ones_are_dropped_but_never_befo
     served: RunningControlPlane, a_database: Database, postgres_server: PostgresServer, database_name: str
 ) -> None:
     partitions = Partitions(a_database)
-    await ship(served, batch(1, hour=THIS_HOUR - 24 * 29), batch(2))
-    done = await tidy(a_database, partitions, TODAY, hourly_days=20, daily_months=25)
+    await ship(served, batch(1, hour=this_hour() - 24 * 29), batch(2))
+    done = await tidy(a_database, partitions, today(), hourly_days=20, daily_months=25)
     assert "dropped 0" in done, "its day is not rolled up yet"
-    await roll_up(a_database, partitions, TODAY)
-    done = await tidy(a_database, partitions, TODAY, hourly_days=20, daily_months=25)
+    await roll_up(a_database, partitions, today())
+    done = await tidy(a_database, partitions, today(), hourly_days=20, daily_months=25)
     assert "dropped 1" in done
-    ahead = f"SELECT to_regclass('usage_parts.usage_hourly_{TODAY + timedelta(days=3):%Y%m%d}') IS NOT NULL"
+    ahead = f"SELECT to_regclass('usage_parts.usage_hourly_{today() + timedelta(days=3):%Y%m%d}') IS NOT NULL"
     assert postgres_server.execute(ahead, database=database_name) == "t"
-    everything = {"from": (NOW - timedelta(days=60)).isoformat(), "group_by": "day,client"}
+    everything = {"from": (now() - timedelta(days=60)).isoformat(), "group_by": "day,client"}
     assert (await totals(served, **everything))["allowed"] == 2
 
 
@@ -168,7 +178,7 @@ async def test_a_long_window_is_made_of_days_and_of_the_hours_around_them(
     (await served.admin.put("/v1/clients/acme", json={"plan": "free"})).raise_for_status()
     hours_ago = (0, 24, 24 * 5, 24 * 5 + 1, 24 * 10, 24 * 22)  # the last one is before the window
     batches = (
-        batch(at + 1, cell("acme", allowed=10**at), hour=THIS_HOUR - hours) for at, hours in enumerate(hours_ago)
+        batch(at + 1, cell("acme", allowed=10**at), hour=this_hour() - hours) for at, hours in enumerate(hours_ago)
     )
     await ship(served, *batches)
 
@@ -178,10 +188,10 @@ async def test_a_long_window_is_made_of_days_and_of_the_hours_around_them(
 
     assert await used() == [11_111]
     partitions = Partitions(a_database)
-    await roll_up(a_database, partitions, TODAY)
+    await roll_up(a_database, partitions, today())
     assert await used() == [11_111]
-    await tidy(a_database, partitions, TODAY, hourly_days=3, daily_months=25)
-    await ship(served, batch(7, cell("acme", allowed=5), hour=THIS_HOUR - 24))
+    await tidy(a_database, partitions, today(), hourly_days=3, daily_months=25)
+    await ship(served, batch(7, cell("acme", allowed=5), hour=this_hour() - 24))
     assert await used() == [11_116], "what came late makes its day stale: it is made of its hours again"
 
 
@@ -189,7 +199,7 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
     (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
     for client in ("big", "small"):
         (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
-    hours = [THIS_HOUR - 30, THIS_HOUR - 29, THIS_HOUR - 28]
+    hours = [this_hour() - 30, this_hour() - 29, this_hour() - 28]
     await ship(
         served,
         *(
@@ -260,7 +270,7 @@ async def test_clients_judged_in_parts_add_up_and_those_judged_when_the_time_is_
     lines = [json.dumps({"client": name, "plan": "free"}) for name in names]
     (await served.admin.post("/v1/clients/import", content="\n".join(lines), headers=NDJSON)).raise_for_status()
     cells = [cell(name, allowed=10 * number, denied=number) for number, name in enumerate(names)]
-    hours = (THIS_HOUR - 30, THIS_HOUR - 29, THIS_HOUR - 2)
+    hours = (this_hour() - 30, this_hour() - 29, this_hour() - 2)
     await ship(
         served,
         *(batch(number, *cells, cell("left", allowed=5), hour=hour) for number, hour in enumerate(hours, 1)),
@@ -273,7 +283,7 @@ async def test_clients_judged_in_parts_add_up_and_those_judged_when_the_time_is_
 
     async def estimated(patience: Patience) -> Outcome:
         async with a_database.read() as session:
-            return await estimate(session, "free", tried, 3, NOW, patience)
+            return await estimate(session, "free", tried, 3, now(), patience)
 
     whole = await estimated(Patience(60, 60, 10, first=100))
     assert await estimated(Patience(60, 0, 10, first=1)) == whole
@@ -315,7 +325,7 @@ async def test_busiest_clients_come_first(served: RunningControlPlane) -> None:
 async def test_the_schema_can_be_taken_back_with_partitions_in_it(postgres_url: str) -> None:
     await asyncio.to_thread(migrate, postgres_url)
     database = Database(postgres_url, connect_timeout_s=5, command_timeout_s=10, pool_size=1)
-    assert await Partitions(database).ensure({TODAY}) == 3
+    assert await Partitions(database).ensure({today()}) == 3
     await database.close()
     await asyncio.to_thread(revert, postgres_url, "0003")
     await asyncio.to_thread(migrate, postgres_url)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from contract.usage import MAX_CELLS, Denials, LimitName, Place, pack
 from control_plane.usage.models import LARGEST
 from tests.integration.control_plane.running import RunningControlPlane
-from tests.integration.control_plane.usage_batches import FREE, THIS_HOUR, batch, cell, ship, totals
+from tests.integration.control_plane.usage_batches import FREE, batch, cell, ship, this_hour, totals
 from tidegate.stack.postgres import PostgresServer
 
 NOTHING = {"allowed": 0, "denied": 0, "shadow_denied": 0, "cost": 0, "denied_cost": 0}
@@ -67,28 +67,31 @@ async def test_figures_that_are_too_large_to_be_true_stop_nobody(served: Running
     assert busiest.status_code == 200, busiest.text
 
 
-POISON = [
-    (b"garbage", "is not deflated"),
-    (b"", "ends early"),
-    (bytes(300_000), "larger than"),
-    (pack(batch(1, cell(place=1))), "names the place 1"),
-    (pack(batch(1, cell(denials=(Denials((7,), (), 1, 1),)))), "a limit that its place does not have"),
-    (pack(batch(1, cell("nul\0"))), "matching regex"),
-    (pack(batch(1, cell("x" * 129))), "length"),
-    (pack(batch(1, cell(denials=(Denials((), (0,), -1, 1),)))), ">= 0"),
-    (pack(batch(1, version=99)), "version 99"),
-    (pack(batch(1, hour=THIS_HOUR + 48)), "counts the hour"),
-    (pack(batch(1, hour=0)), "counts the hour 1970"),
-    (pack(batch(1, *[cell()] * (MAX_CELLS + 1))), "length"),
-    (pack(batch(1, node="no node")), "matching regex"),
-]
+def poison() -> list[tuple[bytes, str]]:
+    """Batches that no node makes, and what is wrong with each."""
+    return [
+        (b"garbage", "is not deflated"),
+        (b"", "ends early"),
+        (bytes(300_000), "larger than"),
+        (pack(batch(1, cell(place=1))), "names the place 1"),
+        (pack(batch(1, cell(denials=(Denials((7,), (), 1, 1),)))), "a limit that its place does not have"),
+        (pack(batch(1, cell("nul\0"))), "matching regex"),
+        (pack(batch(1, cell("x" * 129))), "length"),
+        (pack(batch(1, cell(denials=(Denials((), (0,), -1, 1),)))), ">= 0"),
+        (pack(batch(1, version=99)), "version 99"),
+        (pack(batch(1, hour=this_hour() + 48)), "counts the hour"),
+        (pack(batch(1, hour=0)), "counts the hour 1970"),
+        (pack(batch(1, *[cell()] * (MAX_CELLS + 1))), "length"),
+        (pack(batch(1, node="no node")), "matching regex"),
+    ]
 
 
 async def test_a_batch_that_no_node_makes_is_refused_and_the_others_are_taken(served: RunningControlPlane) -> None:
-    answer = (await ship(served, *(poison for poison, _ in POISON), batch(1, node="good"))).json()
+    bad = poison()
+    answer = (await ship(served, *(one for one, _ in bad), batch(1, node="good"))).json()
     assert answer["taken"] == 1
-    assert [refused["position"] for refused in answer["refused"]] == list(range(len(POISON)))
-    for refused, (_, reason) in zip(answer["refused"], POISON, strict=True):
+    assert [refused["position"] for refused in answer["refused"]] == list(range(len(bad)))
+    for refused, (_, reason) in zip(answer["refused"], bad, strict=True):
         assert reason in refused["reason"]
     assert (await totals(served))["allowed"] == 1
 
@@ -131,7 +134,7 @@ async def test_keys_know_when_they_were_last_used(
 
 async def test_reads_group_filter_and_page(served: RunningControlPlane) -> None:
     export = Place("free", "export", (LimitName("free", "hourly"),))
-    yesterday = THIS_HOUR - 24
+    yesterday = this_hour() - 24
     await ship(
         served,
         batch(1, cell("acme", 10, 2), cell("acme", 1, key_id="key_2"), cell("zeta", 3), cell("", 7, key_id="")),

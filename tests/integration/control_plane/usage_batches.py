@@ -9,9 +9,17 @@ import msgspec
 from contract.usage import Denials, LimitName, Place, Shipment, UsageBatch, UsageCell, pack
 from tests.integration.control_plane.running import RunningControlPlane
 
-NOW = datetime.now(UTC)
-THIS_HOUR = int(NOW.timestamp()) // 3_600
 FREE = Place("free", "get-user", (LimitName("free", "hourly"), LimitName("_", "per-ip")))
+
+
+def now() -> datetime:
+    """The time, when it is asked for: a run of all tests may see an hour end, and midnight."""
+    return datetime.now(UTC)
+
+
+def this_hour() -> int:
+    """Hours since the epoch."""
+    return int(now().timestamp()) // 3_600
 
 
 def cell(
@@ -28,8 +36,8 @@ def batch(sequence: int = 1, *cells: UsageCell, **changes: Any) -> UsageBatch:
         "node": "us-east-1",
         "incarnation": "0a",
         "sequence": sequence,
-        "hour": THIS_HOUR,
-        "until_ms": int(NOW.timestamp() * 1000),
+        "hour": this_hour(),
+        "until_ms": int(now().timestamp() * 1000),
         "places": (FREE,),
         "cells": cells or (cell(),),
     }
