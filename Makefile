@@ -10,6 +10,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+# Tests mostly wait for servers of their own: a process of them for each core, up to four. A file's tests stay together.
+WORKERS ?= auto
 CACHE := $(CURDIR)/.cache
 
 export UV_CACHE_DIR := $(CACHE)/uv
@@ -39,7 +41,7 @@ dev: $(STAMPS)/dev
 test: $(STAMPS)/dev
 	@mkdir -p $(CACHE)/tmp
 	@scratch=$$(mktemp -d $(CACHE)/tmp/test.XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
-	  TMPDIR="$$scratch" $(BIN)/python -m pytest $(ARGS)
+	  TMPDIR="$$scratch" $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
