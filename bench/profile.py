@@ -32,7 +32,7 @@ WARM_UP_S = 3
 SAMPLED_S = 6
 COUNTED_S = 3
 SAMPLES_A_SECOND = 1_999
-FEW_CALLS = 0.1
+FEW_CALLS = 2.0
 """Calls that are rarer than that, for 100 decisions, are left out."""
 LOOKED_AT = (("nginx", 1), ("lane", 1), ("lane", BATCH), ("lane-auth", 1), ("lane-denied", 1))
 """Servers by name, and checks a request."""
