@@ -34,7 +34,9 @@ async def test_a_decision_says_what_the_node_says(start_node):
         assert (await one.check(api_key=KEY, cost=2)).remaining == 0
         denied = await one.check(api_key=KEY)
         assert (denied.allowed, denied.status, denied.source) == (False, 429, "node")
-        assert denied.headers()["Retry-After"] == str(denied.problem()["retry_after"])
+        problem = denied.problem()
+        assert denied.headers()["Retry-After"] == str(problem["retry_after"])
+        assert (problem["instance"], problem["violated-policies"]) == (denied.request_id, ["hourly"])
         assert (await one.check(api_key=KEY)).source == "memory"
 
 

@@ -112,10 +112,14 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             "detail": message,
             "error": self.error or "rate_limit_exceeded",
             "message": message,
-            "retry_after": None if self.retry_after_s is None else ceil(self.retry_after_s),
         }
+        if self.request_id is not None:
+            members["instance"] = self.request_id
         if self.status == 429:
             members["type"] = "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            members["retry_after"] = None if self.retry_after_s is None else ceil(self.retry_after_s)
+            if self.policy is not None:
+                members["violated-policies"] = [self.policy]
         return members
 
 

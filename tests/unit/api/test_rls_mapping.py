@@ -1,5 +1,9 @@
 """What descriptors mean, and who is to blame for what they do not."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from data_plane.api.rls.mapping import Entry, InvalidMappingError, MalformedError, RlsMapping, UnmappedError
@@ -14,6 +18,17 @@ def check(mapping, domain="edge", cost=1, **entries):
 def test_entries_become_members_and_attributes():
     asked = check(EDGE, remote_address="203.0.113.7", key="tg_x", tenant="t1", note="whatever", cost=3)
     assert (asked.ip, asked.api_key, asked.attributes, asked.cost) == ("203.0.113.7", "tg_x", {"tenant": "t1"}, 3)
+
+
+def test_the_mapping_of_the_page_fits_the_example_beside_it():
+    pages = Path(__file__).parents[3] / "docs/gateways"
+    page = (pages / "envoy-ratelimit.md").read_text()
+    written = re.search(r"```toml\n(.+?)```", page, re.DOTALL)
+    mapping = RlsMapping(tomllib.loads(written[1])["domains"])
+    sent = re.findall(r"descriptor_key: ([a-z_-]+)", (pages / "envoy/ratelimit.yaml").read_text())
+    assert {"api_key", "authorization", "method", "path"} == set(sent)
+    asked = check(mapping, api_key="k", authorization="Bearer k", remote_address="::1", method="GET", path="/a")
+    assert (asked.api_key, asked.ip, asked.method, asked.path) == ("k", "::1", "GET", "/a")
 
 
 def test_without_a_file_entries_are_called_what_they_mean():
