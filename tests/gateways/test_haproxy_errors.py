@@ -1,5 +1,6 @@
 """HAProxy goes on after an error in Lua: what becomes of the request must be the policy's to say."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,21 @@ class BrokenLua(HaproxyServer):
         assert begin in text
         script.write_text(text.replace(begin, begin + '    error("broken")\n'))
         return command
+
+
+def test_that_no_node_decides_is_logged_once_in_a_while(tmp_path: Path) -> None:
+    with Upstream().running() as upstream:
+        port = free_ports(1)[0]  # nobody listens
+        gateway = HaproxyServer(
+            tmp_path / "haproxy", node_port=port, upstream_port=upstream.port, options=["fail-open"]
+        )
+        try:
+            gateway.start()
+            assert [EndClient(gateway.port).ask().status for _ in range(9)] == [200] * 9
+            said = gateway.child.log_tail().count("tidegate: no decision from a node, status 503")
+            assert 1 <= said <= len(os.sched_getaffinity(0)), "once for each thread: each has a Lua of its own"
+        finally:
+            gateway.child.stop()
 
 
 @pytest.mark.parametrize(("options", "status"), [([], 503), (["fail-open"], 200)])

@@ -54,6 +54,18 @@ local function refuse(txn, answer)
     txn:done(reply)
 end
 
+local QUIET_S = 10
+local next_word_s = 0
+
+-- What becomes of the request is haproxy.cfg's to say; that nobody decided is for the log, by each thread once in a while.
+local function complain(txn, status)
+    local now_s = core.now().sec
+    if now_s >= next_word_s then
+        next_word_s = now_s + QUIET_S
+        txn:Warning("tidegate: no decision from a node, status " .. status)
+    end
+end
+
 core.register_action("tidegate", { "http-req" }, function(txn)
     local client = core.httpclient()
     local answer = client:get({
@@ -71,5 +83,7 @@ core.register_action("tidegate", { "http-req" }, function(txn)
     elseif status >= 400 and status < 500 then
         -- 401, 403, 429; or the end client's request was too odd for the node to read: no reason to let it pass.
         refuse(txn, answer)
+    else
+        complain(txn, status)
     end
 end, 0)
