@@ -22,6 +22,7 @@ from data_plane.main import build_app
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from data_plane.settings import Settings
+from tests.servers.listening import stop_accepting
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw().hex()
@@ -106,6 +107,8 @@ async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncItera
         port = server.servers[0].sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}"
     finally:
+        for listening in server.servers:
+            await stop_accepting(listening)
         server.should_exit = True
         await task
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from tests.servers.listening import stop_accepting
+
 CHUNK_BYTES = 64 * 1024
 
 
@@ -50,6 +52,7 @@ class Proxy:
         """Reset every connection and refuse new ones."""
         server, self._server = self._server, None
         if server is not None:
+            await stop_accepting(server)
             server.close()
         for task in list(self._connections):
             task.cancel()

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -34,6 +35,13 @@ HEADERS = (
 )  # fmt: skip
 
 
+class Killed(NamedTuple):
+    """When a part was killed, and when it was started again. Times are ``time.monotonic()``."""
+
+    at: float
+    back_at: float
+
+
 @dataclass
 class Seen:
     """What the callers of one scenario saw. Times are ``time.monotonic()``."""
@@ -44,9 +52,10 @@ class Seen:
     def count(self, *, allowed: bool) -> int:
         return sum(1 for _, _, passed in self.answers if passed == allowed)
 
-    def last_of(self, node: str, until: float) -> int:
-        """What a node answered in the second before ``until``."""
-        return sum(1 for name, at, _ in self.answers if name == node and until - LAST_SECOND_S <= at <= until)
+    def last_of(self, node: str, killed: Killed) -> int:
+        """What a node answered in its last second; what it had answered is read until long after it was killed."""
+        begun = killed.at - LAST_SECOND_S
+        return sum(1 for name, at, _ in self.answers if name == node and begun <= at <= killed.back_at)
 
 
 @dataclass(frozen=True)
@@ -122,17 +131,20 @@ class World:
     def part(self, name: str) -> Child:
         return next(child for child in self.stack.children() if child.name == name)
 
-    def restart(self, child: Child, down_s: float) -> None:
+    def restart(self, child: Child, down_s: float) -> Killed:
         """Kill it, leave it dead for a while, and start it; a part may not start while its last life still ends."""
+        at = time.monotonic()
         child.kill()
         time.sleep(down_s)
-        deadline = time.monotonic() + SETTLE_S
+        killed = Killed(at, time.monotonic())
+        deadline = killed.back_at + SETTLE_S
         child.start()
         while child.exit_code() is not None or not self._healthy():
             assert time.monotonic() < deadline, f"{child.name} did not come back: {child.log_tail()}"
             if child.exit_code() is not None:
                 child.start()
             time.sleep(0.1)
+        return killed
 
     def _healthy(self) -> bool:
         try:
@@ -165,13 +177,12 @@ class World:
         made = self.admin.post(f"/v1/clients/{client}/keys", json={}, headers={"Prefer": "wait=10"})
         load = Load(self.stack.nodes, made.raise_for_status().json()["secret"])
         load.start()
-        killed_at: dict[str, float] = {}
+        restarts: dict[str, Killed] = {}
         pause_s = seconds / (len(kills) + 1)
         try:
             time.sleep(pause_s)
             for killed in kills:
-                killed_at[killed] = time.monotonic()
-                self.restart(self.part(killed), down_s)
+                restarts[killed] = self.restart(self.part(killed), down_s)
                 time.sleep(pause_s)
         finally:
             seen = load.stop()
@@ -184,7 +195,7 @@ class World:
             unanswered=seen.unanswered,
             counted_allowed=allowed,
             counted_denied=denied,
-            in_last_second=sum(seen.last_of(killed.removeprefix("node "), at) for killed, at in killed_at.items()),
+            in_last_second=sum(seen.last_of(part.removeprefix("node "), killed) for part, killed in restarts.items()),
         )
 
 
