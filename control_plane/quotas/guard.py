@@ -27,6 +27,7 @@ from control_plane.quotas.moving import (
     target_of,
 )
 from control_plane.quotas.repository import Whose
+from control_plane.quotas.stays import Stay, Stays
 from control_plane.rollout import nodes
 from control_plane.rollout.documents import DocumentKey, canonical
 from control_plane.rollout.writer import ConfigWrite
@@ -48,13 +49,23 @@ class QuotaGuard:
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self._now_us = now_us
+        self._stays = Stays(0)
+
+    async def foreseen(
+        self, write: ConfigWrite, before: Mapping[DocumentKey, str], after: Mapping[DocumentKey, str | None]
+    ) -> None:
+        """Note who leaves a plan, and who returns to one. Writes come one after the other, so there is one note."""
+        self._stays = Stays(self._now_us())
+        await self._stays.see(write, before, after)
 
     async def shaped(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
         """The document to publish in place of ``after``, where nodes have ``before``."""
         if key.kind == "client":
             # there are many clients, and few with shares of their own
             plain = _SHARES not in after and (before is None or _SHARES not in before)
-            return after if plain else await self._shaped_client(write, before, after)
+            if plain and not self._stays.had_shares(key.id):
+                return after
+            return await self._shaped_client(write, before, after)
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
         had = {} if before is None else _rules(msgspec.json.decode(before, type=DOCUMENT_TYPES[key.kind]))
         if isinstance(wanted, LimitRule):
@@ -99,9 +110,9 @@ class QuotaGuard:
 
     async def _shaped_client(self, write: ConfigWrite, before: str | None, after: str) -> str:
         wanted = msgspec.json.decode(after, type=Client)
-        had = None if before is None else msgspec.json.decode(before, type=Client)
-        if had is not None and had.plan != wanted.plan:
-            had = None  # other limits, which count afresh
+        had = None if before is None else msgspec.json.decode(before, type=Stay)
+        if had is None or had.plan != wanted.plan:
+            had = self._stays.before(wanted)
         plan = await write.plan(wanted.plan)
         rules = {} if plan is None else {rule.name: rule for rule in msgspec.json.decode(plan, type=Plan).limits}
         names = sorted({*wanted.shares, *(() if had is None else had.shares)} & rules.keys())
@@ -119,11 +130,14 @@ class QuotaGuard:
             if steps and had is not None:
                 moves.pop(rule.id, None)
         for move in moves.values():
-            await write.session.delete(move)
+            if move.plan == wanted.plan:
+                await write.session.delete(move)
+            else:
+                move.waiting = False  # of a plan that the client left: it goes on when the client returns
         return canonical(msgspec.structs.replace(wanted, shares=shares))
 
     async def _of_client(
-        self, write: ConfigWrite, own: _Shares, wanted: Client, had: Client | None, general: QuotaMove | None
+        self, write: ConfigWrite, own: _Shares, wanted: Client, had: Stay | None, general: QuotaMove | None
     ) -> Steps:
         """How one limit is divided for one client; nothing where it goes by the limit's shares (again)."""
         name = own.rule.name
@@ -142,7 +156,7 @@ class QuotaGuard:
         """The schedule to ``target``: on from where the move before stands, else from ``now``."""
         schedule = now if own.move is None else schedule_of(own.move)
         if same_shares(schedule.target, target):
-            if own.move is None:
+            if own.move is None or schedule.waiting > own.move.waiting:
                 self._keep(write, own, schedule)
             return schedule
         spenders = await nodes.regions_with_nodes(write.session)

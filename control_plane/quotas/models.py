@@ -48,3 +48,17 @@ class QuotaBalance(Base):
     moved: Mapped[bool]
     reason: Mapped[str]
     demand: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class ClientStay(Base):
+    """What a client had of a plan that it left: its own shares of limits (as ``Client.shares``), until then in force.
+
+    Its counts are kept where they were spent, so who returns before ``until`` goes on from these shares.
+    """
+
+    __tablename__ = "client_stays"
+
+    client: Mapped[str] = mapped_column(primary_key=True)
+    plan: Mapped[str] = mapped_column(primary_key=True)
+    shares: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    until: Mapped[datetime] = mapped_column(index=True)

@@ -7,7 +7,6 @@ from sqlalchemy import delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.clients.models import ClientRow
 from control_plane.limits.models import LimitRow
 from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaBalance, QuotaMove
 
@@ -54,9 +53,8 @@ async def forget_moves(session: AsyncSession, rule_ids: Iterable[int]) -> None:
 
 
 async def forget_orphans(session: AsyncSession) -> int:
-    """Drop what is kept of limits and clients that exist no more; says how many rows those were."""
-    of_nobody = QuotaMove.whose.not_in(OF_LIMITS) & ~exists().where(ClientRow.client == QuotaMove.whose)
-    dropped = len((await session.scalars(delete(QuotaMove).where(of_nobody).returning(QuotaMove.rule_id))).all())
+    """Drop what is kept of limits that exist no more; says how many rows those were."""
+    dropped = 0
     for table in (QuotaMove, QuotaBalance):
         orphaned = ~exists().where(LimitRow.rule_id == table.rule_id)
         dropped += len((await session.scalars(delete(table).where(orphaned).returning(table.rule_id))).all())

@@ -1,7 +1,7 @@
 """The one place that commits: a write changes tables and documents together, and makes at most one revision."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -27,6 +27,11 @@ NOWHERE = Origin()
 
 class Guard(Protocol):
     """Stands between plans, limits and clients as they are wanted, and what nodes get; clients come last."""
+
+    async def foreseen(
+        self, write: "ConfigWrite", before: Mapping[DocumentKey, str], after: Mapping[DocumentKey, str | None]
+    ) -> None:
+        """All that this write wants to change, before any of it is shaped."""
 
     async def shaped(self, write: "ConfigWrite", key: DocumentKey, before: str | None, after: str) -> str:
         """The document to publish in place of ``after``, where nodes have ``before``."""
@@ -140,6 +145,7 @@ class ConfigWrite:
     async def _changes(self) -> list[ChangedDocument]:
         before = await repository.bodies(self.session, self._documents)
         if self._guard is not None:
+            await self._guard.foreseen(self, before, self._documents)
             for key, after in sorted(self._documents.items(), key=lambda item: item[0].kind == "client"):
                 if after is not None and key.kind in GUARDED:
                     self._documents[key] = await self._guard.shaped(self, key, before.get(key), after)

@@ -108,6 +108,7 @@ INSERT INTO quota_moves (rule_id, whose, plan, limit_name, schedule, waiting, cu
 VALUES (11, 'c1', 'free', 'hourly', '[]', true, 1, '[]', 'me');
 """,
     "0010": "UPDATE limits SET overdraft_percent = 5 WHERE id = 1",
+    "0011": "INSERT INTO client_stays (client, plan, shares, until) VALUES ('c1', 'free', '{}', now())",
 }
 TABLES = """
 SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class

@@ -283,10 +283,11 @@ class Divisions:
             changes = [Change(kind, id, msgspec.Raw(body)) for (kind, id), body in node.documents.items()]
             index = RuleIndex.of(region, ConfigSet.empty().with_changes(changes))
             principal = index.clients.get("acme")
-            assert principal is not None
-            rule = index.book.all_limits(principal.client, 0.0)[0]
-            schedule = schedule_of(rule, region)
-            shares = {ahead: quota_at(schedule, self._now + ahead).share for ahead in AHEAD}
+            limits = () if principal is None else index.book.all_limits(principal.client, 0.0)
+            shares = dict.fromkeys(AHEAD, 0)
+            for rule in limits:
+                schedule = schedule_of(rule, region)
+                shares = {ahead: quota_at(schedule, self._now + ahead).share for ahead in AHEAD}
             self._seen[region].append(shares)
 
     def newest(self) -> dict[str, int]:
@@ -385,6 +386,63 @@ async def test_an_overrides_own_shares_come_and_go_by_cut_and_raise(make_setting
             assert (await served.admin.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=20"})).json()[
                 "last_outcome"
             ] == "done"
+
+
+@pytest.mark.parametrize("away", ["on another plan", "deleted"])
+@pytest.mark.parametrize("moving", [False, True])
+async def test_who_returns_to_a_plan_goes_on_from_the_shares_that_it_left(
+    make_settings: Callable[..., Settings], away: str, moving: bool
+) -> None:
+    """What it spent by them is kept, so other shares come by cut and raise, as if it had never been away."""
+    async with two_regions(make_settings(), STRICT) as served:
+        await served.admin.put("/v1/plans/other", json={"limits": []})
+        put = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us")
+        divisions = Divisions(eu, us)
+        eu._effective = us._effective = said(divisions.raised_us)
+
+        async def changed(answer: httpx.Response) -> None:
+            assert answer.is_success, answer.text
+            await divisions.see(int(answer.headers["x-tidegate-revision"]))
+            divisions.at_most(1000)
+
+        async def leave() -> None:
+            if away == "deleted":
+                await changed(await served.admin.delete("/v1/clients/acme"))
+            else:
+                await changed(await served.admin.put("/v1/clients/acme", json={"plan": "other"}))
+            assert divisions.newest() == {"eu": 0, "us": 0}
+
+        async def come(shares: dict[str, float] | None) -> None:
+            overrides = {} if shares is None else {"hourly": {"limit": 1000, "shares": shares}}
+            acme = {"plan": "free", "overrides": overrides}
+            await changed(await served.admin.put("/v1/config", json={"version": 1, "clients": {"acme": acme}}))
+
+        async def acknowledged(wanted: dict[str, int]) -> None:
+            await eu.acknowledge()
+            divisions.heard()
+            async with asyncio.timeout(WAIT_S):
+                while divisions.newest() != wanted:
+                    await divisions.see(us.revision + 1)
+                    divisions.at_most(1000)
+                    await eu.acknowledge()
+
+        async with eu.following(), us.following():
+            await changed(put)
+            await leave()
+            await come({"us": 1.0})  # it had the limit's shares
+            assert divisions.newest() == {"eu": 0, "us": 500}
+            if moving:  # it leaves before every cut is acknowledged, and returns to what it was on the way to
+                await leave()
+                await come({"us": 1.0})
+                assert divisions.newest() == {"eu": 0, "us": 500}
+            await acknowledged({"eu": 0, "us": 1000})
+            await leave()
+            await come(None)  # it had shares of its own
+            assert divisions.newest() == {"eu": 0, "us": 500}
+            await acknowledged({"eu": 500, "us": 500})
+            ran = await served.admin.post("/v1/jobs/retention/run", headers={"Prefer": "wait=20"})
+            assert "0 stays of clients" in ran.json()["last_detail"], "its window is not over"
 
 
 async def test_a_region_that_is_freed_is_freed_for_overrides_too(make_settings: Callable[..., Settings]) -> None:
