@@ -22,7 +22,16 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from bench.snapshot import write_snapshot
-from bench.workload import BATCH, CLIENTS, REGION, callers, named_body, request_body
+from bench.workload import (
+    BATCH,
+    CLIENTS,
+    REGION,
+    anonymous_body,
+    callers,
+    named_body,
+    request_body,
+    special_cases,
+)
 from contract.credentials import make_credential
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
@@ -38,7 +47,7 @@ RUNS = 25
 REMEMBERED = 500
 KINDS = (
     "one", "three", "batch", "batch-three", "authorize", "authorize-three", "named", "named-batch",
-    "denied", "denied-remembered", "authorize-denied", "authorize-denied-remembered",
+    "own", "anonymous", "denied", "denied-remembered", "authorize-denied", "authorize-denied-remembered",
 )  # fmt: skip
 NOWHERE = "http://127.0.0.1:9"
 
@@ -86,7 +95,8 @@ def requests_of(kind: str) -> list[bytes]:
             f"X-Forwarded-For: {one.ip}\r\n\r\n".encode()
             for one in callers(plan)
         ]
-    bodies = [(named_body if kind.startswith("named") else request_body)(caller) for caller in callers(plan)]
+    body_of = {"named": named_body, "named-batch": named_body, "anonymous": anonymous_body}.get(kind, request_body)
+    bodies = [body_of(caller) for caller in callers(plan)]
     path = b"/v1/check"
     if "batch" in kind:
         groups = (bodies[start : start + BATCH] for start in range(0, len(bodies), BATCH))
@@ -151,7 +161,10 @@ async def _measure(kinds: list[str]) -> None:
         node, link = await _node(Path(directory))
         connections = _connections(node)
         gc.set_threshold(50_000, 50, 1_000)  # as data_plane.main has it
+        plain = node.decider.index
+        special = plain.with_changes(special_cases())
         for kind in kinds:
+            node.decider.apply(special if kind in {"own", "anonymous"} else plain, node.decider.revision)
             # who asks again within the second is denied from memory, unless there is no room to remember
             node.decider.remember_in(DenialMemory(CLIENTS if "remembered" in kind else 1))
             took = await _runs(kind, connections, link)
@@ -160,8 +173,8 @@ async def _measure(kinds: list[str]) -> None:
 
 def main(kinds: list[str] = typer.Argument(default=None)) -> None:  # noqa: B008  typer's way
     """What to measure: one, three, batch, batch-three, authorize, authorize-three; named and named-batch, where client
-    and endpoint are named as an SDK does; denied, denied-remembered, authorize-denied and authorize-denied-remembered,
-    by the store or from memory; all of them without.
+    and endpoint are named as an SDK does; own, where each client has an override; anonymous; denied, denied-remembered,
+    authorize-denied and authorize-denied-remembered, by the store or from memory; all of them without.
     """
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     chosen = kinds or [*KINDS]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.config import ApiKey, Change, Client, Endpoint, Plan, Region
+from contract.config import ApiKey, Change, Client, Endpoint, Override, Plan, Region
 from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
 from contract.load import Backend
@@ -69,6 +69,11 @@ def named_body(caller: Caller) -> bytes:
     return msgspec.json.encode({"client": caller.client, "endpoint": endpoint, "cost": 1})
 
 
+def anonymous_body(caller: Caller) -> bytes:
+    """The same by an address alone."""
+    return msgspec.json.encode({"ip": caller.ip, "method": "GET", "path": caller.path, "cost": 1})
+
+
 def write_subrequests(directory: Path, plan: str) -> Path:
     """What a gateway asks for each client, one a line: path, key and address, with tabs between."""
     path = directory / f"{plan}.subrequests"
@@ -104,6 +109,15 @@ def config_changes(regions: Iterable[Region] = (Region(region=REGION),)) -> Iter
             yield _change("client", caller.client, Client(client=caller.client, plan=plan))
             sha256 = secret_sha256(caller.key)
             yield _change("key", sha256, ApiKey(sha256=sha256, key_id=caller.client, client=caller.client))
+
+
+def special_cases() -> Iterator[Change]:
+    """The clients of the plan with one limit, each with a figure of its own, and a plan for who shows no key."""
+    for number, caller in enumerate(callers("one")):
+        own = Client(client=caller.client, plan="one", overrides={"hourly": Override(limit=PLENTY + number)})
+        yield _change("client", caller.client, own)
+    by_address = LimitRule(id=401, name="hourly", limit=PLENTY, window_us=HOUR_US, mode="shared", scope="ip")
+    yield _change("plan", "anonymous", Plan(plan="anonymous", limits=(by_address,)))
 
 
 def _change(kind: str, id: str, document: msgspec.Struct) -> Change:

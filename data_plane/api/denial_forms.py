@@ -91,7 +91,7 @@ def _made_up(verdict: Verdict, number: int) -> _Asked:
     plan = prepared.plan
     name = f"<client {number}>"
     client = Client(client=name, plan=plan)
-    principal = Principal(client, plan, b"", b"", msgspec.json.encode(name), plain=True)
+    principal = Principal(client, plan, b"", b"", msgspec.json.encode(name), plan)
     if prepared.principal is not None:
         prepared = msgspec.structs.replace(prepared, principal=principal)
     outcomes = []

@@ -14,7 +14,7 @@ from contract.limits import LimitRule, Violation, violations
 from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 from data_plane.domain.blocks import Blocks
 from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.rulebook import Rulebook
+from data_plane.domain.rulebook import Rulebook, terms_of
 from data_plane.domain.subjects import generation_end, tag
 
 _MAX_KNOWN = 65_536
@@ -40,8 +40,8 @@ class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What they end with: its generation, empty for most."""
     json: bytes
     """Its name as JSON."""
-    plain: bool
-    """Active, with nothing of its own: what its plan and the route say holds."""
+    terms: str | None
+    """What says which limits it meets on a route (``rulebook.Ways``); ``None`` where that takes a closer look."""
     key_id: str = ""
     """The API key that was shown; empty where a gateway named the client."""
     until_us: int = sys.maxsize
@@ -209,5 +209,5 @@ def _principal(client: Client) -> Principal:
         tag=tag("client", client.client).encode(),
         end=generation_end(client.generation).encode(),
         json=msgspec.json.encode(client.client),
-        plain=client.status == "active" and not (client.attributes or client.overrides or client.shares),
+        terms=terms_of(client) if client.status == "active" else None,
     )

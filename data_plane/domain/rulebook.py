@@ -30,8 +30,21 @@ _MAX_WAYS = 32_768
 _LONGEST_PATH = 256
 
 
+def terms_of(client: Client) -> str | None:
+    """What says which limits a client meets: its plan's name, or what it has of its own, as JSON.
+
+    ``None`` where that changes with time.
+    """
+    if any(override.expires_at is not None for override in client.overrides.values()):
+        return None
+    if not client.overrides and not client.shares:
+        return client.plan
+    own = Client(client=client.client, plan=client.plan, overrides=client.overrides, shares=client.shares)
+    return msgspec.json.encode(own).decode()
+
+
 class Ways(dict[tuple[str, str | None, str], Bound]):
-    """The bound of a plan, a method and what is asked for: what was asked before is one lookup.
+    """The bound of a client's terms, a method and what is asked for: what was asked before is one lookup.
 
     ``find`` gives the endpoint of a method and a path, or of a method and a name. Bounded: when it is full it begins
     again from nothing. ``sites`` as in ``Rulebook.bound``.
@@ -44,11 +57,14 @@ class Ways(dict[tuple[str, str | None, str], Bound]):
         self._sites = sites
 
     def __missing__(self, way: tuple[str, str | None, str]) -> Bound:
-        plan, method, asked = way
+        terms, method, asked = way
         endpoint = self._find(method or "GET", asked)
         if endpoint.exempt:
             return NO_LIMITS
-        bound = self._book.bound(plan, None, endpoint, method or endpoint.method, 0.0, sites=self._sites)
+        # no plan's name begins like that
+        client = msgspec.json.decode(terms, type=Client) if terms.startswith("{") else None
+        plan = terms if client is None else client.plan
+        bound = self._book.bound(plan, client, endpoint, method or endpoint.method, 0.0, sites=self._sites)
         if len(asked) <= _LONGEST_PATH:
             if len(self) >= _MAX_WAYS:
                 self.clear()

@@ -133,6 +133,11 @@ class Decider:
         self.gates = Gates()
         """Who passes at protected backends."""
 
+    @property
+    def _terms_of_nobody(self) -> str | None:
+        """The plan of who shows no key; ``None`` where that is refused, or told apart by whole networks just now."""
+        return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
+
     def remember_in(self, memory: DenialMemory | None) -> None:
         """Keep denials there from now on; ``None``: every check is the store's."""
         self._memory = memory
@@ -163,17 +168,15 @@ class Decider:
         asked_for, ways = request.endpoint, index.book.named_ways
         if asked_for is None:
             asked_for, ways = request.path, index.book.ways
-        if (
-            principal is None
-            or not principal.plain
-            or principal.until_us <= check.asked_us
-            or asked_for is None
-            or request.attributes
-        ):
+        if principal is not None:
+            terms = principal.terms if check.asked_us < principal.until_us else None
+        else:  # a key that was not used yet, an unknown one, or none
+            terms = self._terms_of_nobody if client is None and request.api_key is None else None
+        if terms is None or asked_for is None:
             return self._make_ready_carefully(check)
         ip = request.ip
         named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
-        bound = ways[named is not None and named.has_site][principal.plan, request.method, asked_for]
+        bound = ways[named is not None and named.has_site][terms, request.method, asked_for]
         endings = bound.endings
         if not endings:
             return self._make_ready_carefully(check)
@@ -183,7 +186,7 @@ class Decider:
                 return self._refuse(check, refusal)
         check.principal = principal
         check.bound = bound
-        if bound.client_ending is not None:
+        if bound.client_ending is not None and principal is not None:
             check.keys = (principal.tag + bound.client_ending + principal.end,)
         else:
             check.keys = _keys(principal, bound, ip, named)
@@ -290,12 +293,13 @@ class Decider:
         check.decided(verdict, now_us)
 
 
-def _keys(principal: Principal, bound: Bound, ip: str | None, named: Named | None) -> list[bytes]:
-    """The keys of a bound that has ``endings``; ``named`` is the address unless it is IPv4."""
-    if named is None:
-        begin = (principal.tag, f"{{i:{ip}}}".encode(), b"", b"")
-    else:
-        begin = (principal.tag, named.tag, named.site_tag, b"")
+def _keys(principal: Principal | None, bound: Bound, ip: str | None, named: Named | None) -> list[bytes]:
+    """The keys of a bound that has ``endings``; ``named`` is the address unless it is IPv4. Nobody is an address."""
+    address, site = (f"{{i:{ip}}}".encode(), b"") if named is None else (named.tag, named.site_tag)
+    if principal is None:
+        begin = (address, address, site, b"")
+        return [begin[of] + rest for of, rest in bound.endings]
+    begin = (principal.tag, address, site, b"")
     if principal.end:
         end = (principal.end, b"", b"", b"")
         return [begin[of] + rest + end[of] for of, rest in bound.endings]

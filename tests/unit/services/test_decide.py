@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from contract.config import Change, Client, Endpoint, Override, Plan, Region
 from contract.credentials import secret_sha256
 from contract.decision import CheckRequest
-from contract.limits import LimitRule, Match
+from contract.limits import PARTS, LimitRule, Match, ShareStep
 from data_plane.domain.check import Anonymous, Prepared, Refusal, UnknownNameError, prepare
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.local_counters import LocalCounters
@@ -40,11 +40,15 @@ CONFIG = [
         limits=(*limits_of("client", first_id=50), rule(51, "eu", 5, match=Match(attributes={"region": "eu"}))),
     ),
     Plan(plan="none"),
-    Plan(plan="anonymous", limits=limits_of("ip", first_id=60)),
+    Plan(plan="anonymous", limits=limits_of("ip", "client", first_id=60)),
     *(Client(client=f"of-{plan}", plan=plan) for plan in PLANS),
     Client(client="reset", plan="many", generation=7),
     Client(client="own", plan="one", overrides={"l10": Override(limit=99)}),
+    Client(client="ending", plan="one", overrides={"l10": Override(limit=99, expires_at=2e9)}),
+    Client(client="ended", plan="many", overrides={"l20": Override(limit=99, expires_at=1e9, then=Override(limit=5))}),
+    Client(client="divided", plan="many", shares={"l20": (ShareStep(limit=PARTS, shares={"us-east": PARTS}),)}),
     Client(client="told", plan="attributed", attributes={"tenant": "t1"}),
+    Client(client="described", plan="many", attributes={"region": "eu"}, overrides={"l20": Override(limit=7)}),
     Client(client="suspended", plan="one", status="suspended"),
     Client(client="odd{}:|%", plan="many"),
     Endpoint(endpoint="get-user", method="GET", path="/users/{id}"),
@@ -80,10 +84,13 @@ class AnsweredCheck(Check):
         self.result = result
 
 
-def decider(store: RecordingStore, tally: Tally) -> Decider:
-    made = Decider(
-        INDEX, store, StillClock(), LastResort(LocalCounters(10), None), tally, Anonymous(), None, SubjectBounds()
-    )
+def decider(
+    store: RecordingStore, tally: Tally, anonymous: Anonymous | None = None, *, coarse: bool = False
+) -> Decider:
+    bounds = SubjectBounds()
+    bounds.coarse = coarse
+    last_resort = LastResort(LocalCounters(10), None)
+    made = Decider(INDEX, store, StillClock(), last_resort, tally, anonymous or Anonymous(), None, bounds)
     made.apply(INDEX, 3)
     return made
 
@@ -113,17 +120,35 @@ def by_name(draw) -> CheckRequest:
     return msgspec.structs.replace(request, **named)
 
 
+OPEN, CLOSED = Anonymous(), Anonymous(missing_key=False, unknown_key=False)
+
+
 @settings(max_examples=500, deadline=None)
-@given(requests | by_name())
-@example(CheckRequest(api_key="tg_of-one", path="/users/7", method="GET"))
-@example(CheckRequest(api_key="tg_reset", path="/exports", method="POST", ip="2001:db8::1", cost=3))
-@example(CheckRequest(client="of-many", endpoint="export", ip="2001:db8::1", cost=3))
-def test_what_is_submitted_is_what_the_careful_code_prepares(request: CheckRequest) -> None:
+@given(request=requests | by_name(), anonymous=st.sampled_from([OPEN, CLOSED]), coarse=st.booleans())
+@example(request=CheckRequest(api_key="tg_of-one", path="/any", method="GET"), anonymous=OPEN, coarse=False)
+@example(
+    request=CheckRequest(api_key="tg_reset", path="/exports", method="POST", ip="2001:db8::1", cost=3),
+    anonymous=OPEN,
+    coarse=False,
+)
+@example(
+    request=CheckRequest(api_key="tg_described", path="/any", method="GET", attributes={"tenant": "t2"}),
+    anonymous=OPEN,
+    coarse=False,
+)
+@example(
+    request=CheckRequest(client="of-many", endpoint="export", ip="2001:db8::1", cost=3), anonymous=OPEN, coarse=False
+)
+@example(request=CheckRequest(path="/any", method="GET", ip="203.0.113.9"), anonymous=OPEN, coarse=True)
+def test_what_is_submitted_is_what_the_careful_code_prepares(
+    request: CheckRequest, anonymous: Anonymous, coarse: bool
+) -> None:
     store, tally = RecordingStore(), Tally()
-    made = decider(store, tally)
+    made = decider(store, tally, anonymous, coarse=coarse)
     bounds = SubjectBounds()
+    bounds.coarse = coarse
     try:
-        expected = prepare(INDEX, request, Anonymous(), bounds, NOW_US / 1_000_000)
+        expected = prepare(INDEX, request, anonymous, bounds, NOW_US / 1_000_000)
     except (InvalidAddressError, UnknownNameError):
         expected = None
     for _ in range(2):  # the second time everything is known
