@@ -79,7 +79,7 @@ class JobRunner:
                     outcome=outcome,
                     detail=detail[:MAX_DETAIL_LENGTH],
                     duration_ms=round(took_s * 1000),
-                    next_in_s=max(0.0, job.every_s - took_s),
+                    next_in_s=max(0.0, job.every_s - took_s, job.rest_s(took_s)),
                 )
         except UnavailableError:
             _log.warning("a job's outcome was not recorded", job=job.name)
@@ -92,6 +92,7 @@ class _Term:
         self._run = run
         self._running: dict[str, asyncio.Future[None]] = {}
         self._again: set[str] = set()
+        self._rests_until: dict[str, float] = {}
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._scheduler.start()
 
@@ -120,16 +121,18 @@ class _Term:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _due(self, job: Job) -> None:
-        if job.name not in self._running:
+        if job.name not in self._running and time.monotonic() >= self._rests_until.get(job.name, 0.0):
             self._begin(job)
 
     def _begin(self, job: Job) -> None:
+        began = time.monotonic()
         task = asyncio.ensure_future(self._run(job))
         self._running[job.name] = task
-        task.add_done_callback(lambda _: self._ended(job))
+        task.add_done_callback(lambda _: self._ended(job, time.monotonic() - began))
 
-    def _ended(self, job: Job) -> None:
+    def _ended(self, job: Job, took_s: float) -> None:
         del self._running[job.name]
+        self._rests_until[job.name] = time.monotonic() + job.rest_s(took_s)
         if job.name in self._again:
             self._again.discard(job.name)
             self._begin(job)

@@ -1,6 +1,7 @@
 """Jobs run on one replica, are visible, can be asked for, and move when the leader is gone."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -128,6 +129,26 @@ async def test_a_run_that_takes_too_long_is_ended(database: Database) -> None:
         row = await until_recorded(database, "stuck", lambda row: row.outcome)
     assert (row.outcome, row.detail) == ("failed", "The run took longer than 0.1 s.")
     assert stuck.cancelled == 1
+
+
+async def test_a_job_takes_no_more_than_its_share_of_the_time_but_when_it_is_asked_for(database: Database) -> None:
+    runs: list[tuple[float, float]] = []
+
+    async def work() -> str:
+        began, enough = time.monotonic(), often.runs + 20
+        await until(lambda: often.runs >= enough)
+        runs.append((began, time.monotonic()))
+        return "done"
+
+    often = Counting()
+    async with standing(database, Job("often", 0.01, often), Job("heavy", 0.01, work, share=0.2)):
+        await until(lambda: len(runs) == 2)
+        await until_recorded(database, "heavy", lambda row: row.runs == 2)
+        await ask(database, "heavy")
+        await until(lambda: len(runs) == 3)
+    (first_began, first_ended), (second_began, second_ended), (third_began, _) = runs
+    assert second_began - first_ended >= 4 * (first_ended - first_began)
+    assert third_began - second_ended < 4 * (second_ended - second_began)
 
 
 async def test_one_leads_and_asking_while_it_runs_means_once_more(database: Database) -> None:
