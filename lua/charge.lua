@@ -56,7 +56,7 @@ local function charged_window(algorithm, key, shared, limit, b, c, cost)
   local most = MOST_TIMES * limit
   local _, left, value, ttl, marks
   _, left, _, _, _, value, ttl, marks = CHARGED[algorithm](key, shared, most, b, c, math.min(cost, most))
-  if not value and left > 0 then
+  if not value and cost > 0 and left > 0 then
     _, _, _, _, _, value, ttl, marks = CHARGED[algorithm](key, shared, most, b, c, left)
   end
   return value, ttl, marks

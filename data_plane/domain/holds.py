@@ -96,10 +96,8 @@ def why_not_leasable(limits: Sequence[BoundLimit]) -> str | None:
 
 def first_ask(wanted: int, unit_cost: int, limits: Sequence[BoundLimit]) -> int:
     """How many of the wanted units to try for."""
-    if not unit_cost:
-        return wanted
     most = min((limit.rule.limit // LARGEST_PART // unit_cost for limit in limits if not limit.rule.shadow), default=0)
-    return max(1, min(wanted, most) if limits else wanted)
+    return max(1, min(wanted, most))
 
 
 def next_ask(asked: int, unit_cost: int, limits: Sequence[BoundLimit], outcomes: Sequence[Outcome]) -> int:

@@ -112,15 +112,19 @@ class Holds:
         if isinstance(one, Refusal):
             return one
         limits, unit_cost = one.bound.limits, one.cost
-        reason = why_not_leasable(limits)
+        reason = why_not_leasable(limits) if unit_cost else None
         if one.bound.gate is not None:
             reason = f"backend {one.bound.gate.backend}: whether a request may pass follows its load"
         if reason is not None:
             verdict, _ = await self._take(one, 0)
             self.tally.not_leasable += 1
             return Grant(verdict, None, 0, 0.0, reason)
-        if not limits or not unit_cost:
+        if not limits:
             return Grant(conclude(one, []), None, request.units, request.ttl_s)
+        if not unit_cost:
+            verdict, _ = await self._take(one, 0)
+            free = Grant(verdict, None, request.units, request.ttl_s)
+            return free if verdict.allowed else self._denied("lease", verdict)
         units = first_ask(request.units, unit_cost, limits)
         for attempt in range(1, MOST_ATTEMPTS + 1):
             verdict, store_now_us = await self._take(one, units * unit_cost)

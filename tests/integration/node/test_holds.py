@@ -233,3 +233,15 @@ async def test_without_the_store_nothing_is_leased(tmp_path, start_store):
         assert (response.status_code, response.json()["error"]) == (503, "store_unavailable")
         body = {"returns": [{"lease": taken["lease"], "unused": 1}]}
         assert (await node.post("/v1/leases/return", json=body)).status_code == 503
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket"])
+async def test_a_route_without_a_cost_takes_nothing_whatever_is_leased_or_settled(tmp_path, valkey_url, algorithm):
+    free = Endpoint(endpoint="free", method="GET", path="/free", cost=0)
+    async with node_client(tmp_path, valkey_url, [*config(algorithm=algorithm), free]) as node:
+        taken = await lease(node, 10, endpoint="free")
+        assert (taken["granted"], taken["lease"], taken["remaining"]) == (10, None, 100)
+        held = (await node.post("/v1/reservations", json={"api_key": KEY, "endpoint": "free", "cost": 5})).json()
+        settlement = {"reservation": held["reservation"], "cost": 9}
+        assert (await node.post("/v1/reservations/settle", json=settlement)).status_code == 200
+        assert await remaining(node) == 100
