@@ -6,7 +6,8 @@
 -- KEYS[3+] counters
 -- ARGV[1]  for how long the charge is remembered, in milliseconds; 0: it has no name, and KEYS[2] is left alone
 -- ARGV[i]  for counter i + 1: cost (double), then its rule as decide.lua takes it
--- Reply    how many counters were charged; -1 when it had been done before
+-- Reply    how many counters were charged; -1 when it had been done before; an error, with nothing done, where a charge
+--          with a name is on a strict limit and this node must not decide (see terms.lua): another node may
 -- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold. A window is charged up to 64
 -- times its limit: more would neither fit its state nor be believed by peers.
 local MOST_TIMES = 64
@@ -62,8 +63,18 @@ local function charged_window(algorithm, key, shared, limit, b, c, cost)
   return value, ttl, marks
 end
 
+local function refused(argument)
+  local _, rule, size, _, _, from = unpack('<dBddd', argument)
+  return rule % 128 >= 32 and rule % 128 < 64 and not strict_terms(rule % 8, sub(argument, from, from + size - 1), KEYS[1])
+end
+
 local remembered_ms = tonumber(ARGV[1])
 if remembered_ms > 0 then
+  for i = 2, #ARGV do
+    if refused(ARGV[i]) then
+      return redis.error_reply('REFUSED a strict limit, by shares older than the marker')
+    end
+  end
   if call('GET', KEYS[2]) then
     return -1
   end

@@ -21,6 +21,7 @@ from data_plane.domain.holds import (
 )
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.regions.keys import params_in_force
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.services.usage_tally import UsageTally
@@ -177,7 +178,7 @@ class Holds:
             raise HoldEndedError(f"it was settled at {before} before")
         ends = before is None
         if cost != hold.units and hold.keys:
-            ends = await self._ended.replace(hold, cost * hold.unit_cost, left_us // 1_000)
+            ends = await self._ended.replace(self._as_configured_now(hold), cost * hold.unit_cost, left_us // 1_000)
         if ends:
             self.tally.settled += cost * hold.unit_cost
             self._correct_usage(hold, 0, (cost - hold.units) * hold.unit_cost)
@@ -209,6 +210,12 @@ class Holds:
             bound = prepared.bound
             outcomes = self._rights.understood(bound.rights, prepared.keys, bound.params, cost, outcomes)
         return conclude(prepared, outcomes), store_now_us
+
+    def _as_configured_now(self, hold: Hold) -> Hold:
+        """The hold by the limits in force: a store does nothing on strict ones by shares older than it knows."""
+        index, now_s = self._index(), self._clock.now_us() / 1_000_000
+        params = [params_in_force(index, key, now_s) or then for key, then in zip(hold.keys, hold.params, strict=True)]
+        return msgspec.structs.replace(hold, params=tuple(params))
 
     def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:
         """Take off the usage what came back, or add what was charged; not for a client that is gone meanwhile."""

@@ -115,11 +115,11 @@ async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncItera
 
 @contextlib.asynccontextmanager
 async def node_client(
-    tmp_path: Path, redis_url: str, values: Iterable, *, lane: bool = True, **settings
+    tmp_path: Path, redis_url: str, values: Iterable, *, lane: bool = True, revision: int = 1, **settings
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a node that enforces ``values``."""
     snapshot = tmp_path / "snapshot"
-    await write_snapshot(snapshot, values)
+    await write_snapshot(snapshot, values, revision)
     node = Node(settings_for(snapshot, redis_url, **settings))
     async with serving(node, lane=lane) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         yield client

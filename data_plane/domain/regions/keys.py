@@ -8,11 +8,12 @@ from urllib.parse import unquote
 
 from contract.config import Client
 from contract.limits import LimitRule, ShareStep
-from data_plane.domain.bindings import of_whole_site
+from data_plane.domain.bindings import BoundLimit, Peers, of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
 from data_plane.domain.regions.standing import Standing, told_params
 from data_plane.domain.regions.wire import StrictTerms
+from data_plane.domain.routes import NO_ENDPOINT
 from data_plane.domain.rulebook import Rulebook
 from data_plane.domain.subjects import limit_of_key
 
@@ -102,6 +103,17 @@ class ToldLimits:
                 rule = of_whole_site(rule)
             limit = self._known[name] = ToldLimit(rule, told_params(rule, book.region, book.standing, book.regions))
         return limit
+
+
+def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
+    """The limit behind a key as scripts take it now, of any mode; ``None`` where there is no such limit any more."""
+    id, client, of_site = _parts_of(key)
+    book = index.book
+    rule = next((rule for rule in book.rules() if rule.id == id), None)
+    if rule is None:
+        return None
+    rule = _of_client(rule, client, index.clients, now_s)
+    return BoundLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.standing), of_site=of_site).params
 
 
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:

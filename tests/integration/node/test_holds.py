@@ -245,3 +245,18 @@ async def test_a_route_without_a_cost_takes_nothing_whatever_is_leased_or_settle
         settlement = {"reservation": held["reservation"], "cost": 9}
         assert (await node.post("/v1/reservations/settle", json=settlement)).status_code == 200
         assert await remaining(node) == 100
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
+async def test_a_reservation_under_a_strict_limit_settles_by_shares_that_came_after_it(tmp_path, valkey_url, algorithm):
+    values = config(algorithm=algorithm, mode="strict")
+    async with node_client(tmp_path, valkey_url, values) as older:
+        held = [await older.post("/v1/reservations", json={"api_key": KEY, "cost": 20}) for _ in range(2)]
+        async with node_client(tmp_path, valkey_url, values, revision=2) as newer:
+            for answer, cost, left in zip(held, (30, 10), (50, 60), strict=True):
+                settlement = {"reservation": answer.json()["reservation"], "cost": cost}
+                if cost > 20:  # a node that has not heard of them loses no unit: whoever settles is to ask another
+                    response = await older.post("/v1/reservations/settle", json=settlement)
+                    assert (response.status_code, response.json()["error"]) == (503, "store_unavailable")
+                assert (await newer.post("/v1/reservations/settle", json=settlement)).status_code == 200
+                assert await remaining(newer) == left
