@@ -7,6 +7,7 @@ lost answer leaves undone is done by the next try, and what was done is not done
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 from redis.exceptions import RedisClusterException, RedisError
 
 from data_plane.adapters.redis.store import RedisCounterStore
@@ -59,13 +60,12 @@ class RedisHoldStore:
         return done[-1] != _DONE_BEFORE
 
     async def _give_back(self, hold: Hold, cost: int, remember_ms: int) -> list[int]:
-        return [
-            await self._call(
-                give_back_script(), hold, dirty, hold.id, places,
-                [hold.charged_us, encode_check(cost, [hold.params[at] for at in places]), remember_ms + _SLACK_MS],
-            )
-            for dirty, places in self._groups(hold)
-        ]  # fmt: skip
+        done = []
+        for dirty, places in self._groups(hold):
+            check = encode_check(cost, [hold.params[at] for at in places])
+            arguments: list[bytes | int] = [hold.charged_at_us(places[0]), check, remember_ms + _SLACK_MS]
+            done.append(await self._call(give_back_script(), hold, dirty, hold.id, places, arguments))
+        return done
 
     async def _charge(self, hold: Hold, cost: int, remember_ms: int) -> list[int]:
         return [
@@ -107,7 +107,7 @@ def _parted(hold: Hold) -> tuple[Hold, Hold]:
 
 
 def _only(hold: Hold, places: list[int], id: bytes) -> Hold:
-    return Hold(
-        hold.kind, id, hold.units, hold.unit_cost, hold.charged_us, hold.until_us,
-        tuple(hold.keys[at] for at in places), tuple(hold.params[at] for at in places),
+    return msgspec.structs.replace(
+        hold, id=id, keys=tuple(hold.keys[at] for at in places), params=tuple(hold.params[at] for at in places),
+        clocks_us=tuple(hold.clocks_us[at] for at in places) if hold.clocks_us else (),
     )  # fmt: skip

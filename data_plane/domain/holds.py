@@ -47,6 +47,12 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     key_id: str = ""
     endpoint: str = ""
     """Who took it, with which key, and where: what comes back is taken off the same usage."""
+    clocks_us: tuple[int, ...] = ()
+    """What ``charged_us`` is for each key, where those are in several slots of a Cluster."""
+
+    def charged_at_us(self, place: int) -> int:
+        """When the key at ``place`` was charged."""
+        return self.clocks_us[place] if self.clocks_us else self.charged_us
 
 
 _decoder = msgspec.msgpack.Decoder(Hold)

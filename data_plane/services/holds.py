@@ -128,9 +128,9 @@ class Holds:
             return free if verdict.allowed else self._denied("lease", verdict)
         units = first_ask(request.units, unit_cost, limits)
         for attempt in range(1, MOST_ATTEMPTS + 1):
-            verdict, store_now_us = await self._take(one, units * unit_cost)
+            verdict, clocks_us = await self._take(one, units * unit_cost)
             if verdict.allowed:
-                return self._granted("lease", verdict, units, unit_cost, store_now_us, request.ttl_s)
+                return self._granted("lease", verdict, units, unit_cost, clocks_us, request.ttl_s)
             if units == 1:
                 break
             last = attempt == MOST_ATTEMPTS - 1
@@ -144,11 +144,11 @@ class Holds:
             return prepared
         if not prepared.bound.limits:
             return Grant(conclude(prepared, []), None, request.cost, request.ttl_s)
-        verdict, store_now_us = await self._take(prepared, prepared.cost)
+        verdict, clocks_us = await self._take(prepared, prepared.cost)
         if not verdict.allowed:
             return self._denied("reservation", verdict)
         unit_cost = prepared.bound.unit_cost
-        return self._granted("reservation", verdict, request.cost, unit_cost, store_now_us, request.ttl_s)
+        return self._granted("reservation", verdict, request.cost, unit_cost, clocks_us, request.ttl_s)
 
     async def give_back(self, text: str, unused: int) -> int:
         """Return what a lease did not spend; says how many units went back. Raises ``InvalidHoldError``."""
@@ -191,8 +191,8 @@ class Holds:
         )  # fmt: skip
         return prepare(self._index(), request, self._anonymous, self._bounds, self._clock.now_us() / 1_000_000)
 
-    async def _take(self, prepared: Prepared, cost: int) -> tuple[Verdict, int]:
-        """Ask the store for ``cost``: the verdict, and the store's clock."""
+    async def _take(self, prepared: Prepared, cost: int) -> tuple[Verdict, Sequence[int]]:
+        """Ask the store for ``cost``: the verdict, and the store's clock when it decided on each key."""
         answered: asyncio.Future[tuple[Sequence[Outcome], int]] = asyncio.get_running_loop().create_future()
 
         def done(answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
@@ -203,13 +203,14 @@ class Holds:
             else:
                 answered.set_result((answer, store_now_us))
 
-        self._store.submit(CallbackCheck(prepared.keys, prepared.bound.params, cost, done))
+        check = CallbackCheck(prepared.keys, prepared.bound.params, cost, done)
+        self._store.submit(check)
         told, store_now_us = await answered
         outcomes = list(told)
         if prepared.bound.rights and self._rights is not None:
             bound = prepared.bound
             outcomes = self._rights.understood(bound.rights, prepared.keys, bound.params, cost, outcomes)
-        return conclude(prepared, outcomes), store_now_us
+        return conclude(prepared, outcomes), check.clocks_us or [store_now_us] * len(outcomes)
 
     def _as_configured_now(self, hold: Hold) -> Hold:
         """The hold by the limits in force: a store does nothing on strict ones by shares older than it knows."""
@@ -240,7 +241,7 @@ class Holds:
         return Grant(verdict, None, 0, 0.0)
 
     def _granted(
-        self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, store_now_us: int, ttl_s: float
+        self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, clocks_us: Sequence[int], ttl_s: float
     ) -> Grant:
         limits = verdict.prepared.bound.limits
         ttl_us = int(ttl_s * 1_000_000)
@@ -254,11 +255,12 @@ class Holds:
         # A limit that would have denied in shadow was not charged.
         charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]
         keys = verdict.prepared.keys
+        charged_us = tuple(clocks_us[at] for at in charged)
         bound, principal = verdict.prepared.bound, verdict.prepared.principal
         hold = Hold(
-            kind, self._random_bytes(ID_BYTES), units, unit_cost, store_now_us, self._clock.now_us() + ttl_us,
+            kind, self._random_bytes(ID_BYTES), units, unit_cost, max(clocks_us), self._clock.now_us() + ttl_us,
             tuple(keys[at] for at in charged), tuple(bound.params[at] for at in charged),
             "" if principal is None else principal.client.client, "" if principal is None else principal.key_id,
-            bound.endpoint,
+            bound.endpoint, charged_us if len(set(charged_us)) > 1 else (),
         )  # fmt: skip
         return Grant(verdict, seal(hold, self._key), units, ttl_us / 1_000_000)

@@ -57,7 +57,7 @@ class CallbackCheck:
     store's clock in microseconds, or with the error.
     """
 
-    __slots__ = ("_answered", "cost", "keys", "params")
+    __slots__ = ("_answered", "clocks_us", "cost", "keys", "params")
 
     def __init__(
         self,
@@ -69,6 +69,8 @@ class CallbackCheck:
         self.keys = keys
         self.params = params
         self.cost = cost
+        self.clocks_us: Sequence[int] = ()
+        """Of keys in several slots of a Cluster: the clock by which each was decided; else all were by the one told."""
         self._answered = answered
 
     @property

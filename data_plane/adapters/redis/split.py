@@ -68,6 +68,7 @@ class Split:
         error = next((answer for answer in self._answer if isinstance(answer, StoreUnavailableError)), None)
         passed = [self._passed(number) for number in range(len(self._parts))]
         if error is None and all(passed):
+            self._tell_clocks()
             self._answers.give([self._whole], figures_of(max(self._now_us), self._joined()))
             return
         cost = self._whole.cost
@@ -79,6 +80,12 @@ class Split:
             self._answers.give([self._whole], figures_of(max(self._now_us), self._joined()))
         else:
             self._answers.pass_on(self._whole, error)
+
+    def _tell_clocks(self) -> None:
+        """Who gives back later has to say when each group was consumed, by the clock of its own server."""
+        if isinstance(self._whole, CallbackCheck):
+            placed = {place: self._now_us[number] for number, members in enumerate(self._groups) for place in members}
+            self._whole.clocks_us = [placed[place] for place in range(len(placed))]
 
     def _passed(self, number: int) -> bool:
         answer = self._answer[number]

@@ -11,16 +11,20 @@ import msgspec
 import pytest
 
 import redis
+from contract.config import Client, Plan
 from data_plane.adapters.redis_holds import RedisHoldStore
 from data_plane.domain.holds import Hold
 from redis.crc import key_slot
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, ask, rule
+from tests.servers.node import node_client
+from tests.servers.node import rule as node_rule
 from tests.servers.redis_debian import redis_binary
 from tidegate.stack.store import StoreServer
 
 Masters = list[StoreServer]
+SCOPES = (1, "client"), (2, "ip")
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -73,6 +77,20 @@ async def test_limits_in_several_slots_are_all_or_nothing(masters: Masters, open
     assert left == [10, 0, 20]
     assert store.stats.given_back == 10
     assert store.stats.give_back_failures == 0
+
+
+async def test_a_reservation_goes_back_to_each_slot_as_of_its_own_servers_clock(
+    masters: Masters, tmp_path: Path
+) -> None:
+    limits = [node_rule(at, f"by-{scope}", 100, scope=scope, algorithm="sliding_log") for at, scope in SCOPES]
+    values = [Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p")]
+    url, caller = masters[0].url, {"client": "acme", "ip": "203.0.113.9"}
+    async with node_client(tmp_path, url, values, redis_shape="cluster", redis_deadline_ms=100) as node:
+        held = (await node.post("/v1/reservations", json={**caller, "cost": 10})).json()
+        settlement = {"reservation": held["reservation"], "cost": 4}
+        assert (await node.post("/v1/reservations/settle", json=settlement)).json()["returned"] == 6
+        seen = (await node.post("/v1/check", json={**caller, "cost": 0, "explain": True})).json()["limits"]
+        assert [one["remaining"] for one in seen] == [96, 96]
 
 
 async def test_a_slot_that_moves_under_load_loses_no_answer_and_admits_not_one_too_many(
