@@ -68,6 +68,9 @@ class QuotaMover:
         if found is None:
             return False
         rule, _, seen = found
+        return self._is_ready(rule, move, seen)
+
+    def _is_ready(self, rule: LimitRule, move: QuotaMove, seen: Situation) -> bool:
         if seen.waiting_for:
             return self._must_cut_again(move, seen)
         return rule.mode == "strict" or move.raise_at_us is None or self._now_us() >= move.raise_at_us
@@ -94,7 +97,8 @@ class QuotaMover:
     async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
         """Take one move as far as it can go; says whether nodes must hear of it."""
         found = await look(write.session, move, self._heartbeat_s)
-        if found is None:
+        # looked at again: while this write waited for its turn another one may have made a new cut
+        if found is None or not self._is_ready(found[0], move, found[2]):
             return False
         rule, schedule, seen = found
         name = rule.name if move.whose in repository.OF_LIMITS else f"{rule.name} of {move.whose}"

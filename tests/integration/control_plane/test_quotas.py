@@ -14,7 +14,7 @@ import pytest
 from contract.config import Change
 from contract.limits import LimitRule
 from control_plane.database import Database
-from control_plane.quotas import mover
+from control_plane.quotas import mover, service
 from control_plane.quotas.balancer import QuotaBalancer
 from control_plane.quotas.guard import QuotaGuard
 from control_plane.quotas.rebalancing import Balancing
@@ -23,6 +23,7 @@ from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
 from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
+from control_plane.web.etags import Preconditions
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.limits import schedule_of
@@ -193,6 +194,26 @@ async def test_a_cut_that_no_node_spoke_of_is_made_again(
             assert reason == "hourly: cut again, since eu did not say from when on it holds"
 
 
+async def test_a_cut_that_is_made_while_the_raise_waits_for_its_turn_is_waited_for(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer
+) -> None:
+    settings = make_settings()
+    async with two_regions(settings, STRICT) as served, second_writer(settings) as writer:
+        eu = served.node("eu-1", "eu", acks=False, effective=said(FAR_US))
+        async with eu.following():
+            put = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            await eu.until(int(put.headers["x-tidegate-revision"]))
+            async with writer.begin("me", None) as write:
+                await eu.acknowledge()
+                async with asyncio.timeout(WAIT_S):
+                    while postgres_server.execute("SELECT count(*) FROM pg_locks WHERE NOT granted") == "0":
+                        await asyncio.sleep(0.02)
+                await service.replace(write, "free", "hourly", {"us": 0.9, "eu": 0.1}, Preconditions())
+            ran = await served.admin.post("/v1/jobs/quota-moves/run", headers={"Prefer": "wait=10"})
+            assert ran.json()["last_detail"] == "No move can go on."
+            assert (await served.admin.get(QUOTA)).json()["in_force"] == {"eu": 100, "us": 500}
+
+
 async def test_regional_shares_rise_when_the_window_of_the_cut_is_over(make_settings: Callable[..., Settings]) -> None:
     limit = STRICT | {"mode": "regional", "window_s": 2}
     async with two_regions(make_settings(), limit) as served:
@@ -221,6 +242,17 @@ async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) ->
             answer = await node.post("/internal/v1/acks", json=ack | {"effective": effective})
             assert answer.status_code == 422, effective
         assert (await node.post("/internal/v1/acks", json=ack | {"effective": {"1": 5}})).status_code == 204
+
+
+@asynccontextmanager
+async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
+    """Writes as another replica does."""
+    url = settings.database_url.get_secret_value()
+    database = Database(url, connect_timeout_s=2.0, command_timeout_s=20.0, pool_size=2)
+    try:
+        yield ConfigWriter(database, Signer(settings.signing_key()), QuotaGuard(lambda: time.time_ns() // 1000))
+    finally:
+        await database.close()
 
 
 async def test_auto_shares_follow_demand_and_say_why(
