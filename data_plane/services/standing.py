@@ -63,6 +63,7 @@ class Standings:
         self._in_force = in_force
         self._book: Rulebook | None = None
         self._config = ConfigSet.empty()
+        self._revision = 0
         self._standing = Standing()
         self._strict: dict[int, LimitRule] = {}
         self._unconfirmed: dict[int, LimitRule] = {}
@@ -76,7 +77,7 @@ class Standings:
     def applied(self, index: RuleIndex, revision: int) -> None:
         """A configuration is about to be in force. Clients change nothing here but by shares of their own."""
         of_clients = {} if self._book is None else _divided_anew(index, self._config)
-        self._config = index.config
+        self._config, self._revision = index.config, revision
         if index.book is self._book and not of_clients:
             return
         strict = {rule.id: rule for rule in index.book.rules() if rule.mode == "strict"}
@@ -136,6 +137,10 @@ class Standings:
         refused = self._refusals()
         if self._life is None or refused == self._refused:
             return
+        if self._revision > self._standing.revision:
+            # no limit changed since, so nothing was bound anew; but a node that came later knows these shares by a
+            # newer revision, and the store refuses older ones
+            self._stand(self._standing._replace(revision=self._revision))
         try:
             await self._life.rejoin()
             self._refused = refused

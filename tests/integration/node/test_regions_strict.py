@@ -12,6 +12,7 @@ from contract.config import Ack, Client, Plan
 from contract.limits import PARTS, ShareStep
 from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
+from data_plane.services.config import Snapshot
 from tests.servers.node import HOUR_US, document_of, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
 
@@ -227,6 +228,12 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
         assert newer["allowed"]
         assert (older["allowed"], older["violated-policies"], older["retry_after_s"]) == (False, ["exact"], 1)
         assert (await client.get("/v1/status")).json()["rights"]["refused"] == {"marker": 1}
+        # a newer revision that changes no limit is news of the same shares: it decides again
+        index = node._index_in_force().with_changes([document_of(Client(client="other", plan="p"))])
+        node._applied(index, Snapshot(2, "", index.config))
+        async with asyncio.timeout(10):
+            while not (await client.post("/v1/check", json={"api_key": "tg_acme"})).json()["allowed"]:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, valkey_url):
