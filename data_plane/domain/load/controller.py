@@ -44,6 +44,9 @@ def tick(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int)
     before = load if state.smoothed is None else state.smoothed
     smoothed = before + policy.smoothing * (load - before)
     state = msgspec.structs.replace(state, smoothed=smoothed, seen_us=now.at_us)
+    lowest = policy.floor if policy.type == "controller" else max(policy.floor, policy.steps[0].factor)
+    if state.factor < lowest:
+        return _lifted(state, min(lowest, state.factor + policy.raise_by), now_us)
     if policy.type == "steps":
         return _steps(state, policy, load, smoothed, now_us)
     return _controller(state, policy, load, smoothed, now_us)
@@ -129,6 +132,14 @@ def _raised(state: ControlState, factor: float, reason: str, now_us: int, *, cal
     """More from now on; the average expects what follows."""
     smoothed = None if state.smoothed is None else state.smoothed * factor / max(state.factor, 1e-6)
     return _moved(msgspec.structs.replace(state, smoothed=smoothed, above=0, calm=calm), factor, reason, now_us)
+
+
+def _lifted(state: ControlState, factor: float, now_us: int) -> ControlState:
+    """Up again from where load alone never leads, as an operator does: whatever the load, for it holds nothing there.
+
+    (What an idle backend reports would be too much to expect after any raise from nothing.)
+    """
+    return _moved(msgspec.structs.replace(state, smoothed=None, above=0, calm=0), factor, "raised", now_us)
 
 
 def _moved(state: ControlState, factor: float, reason: str, now_us: int) -> ControlState:

@@ -101,6 +101,16 @@ def test_a_manual_factor_rules_and_is_left_step_by_step():
     assert after[:6] == [0.3, 0.3, 0.3, 0.3, 0.35, 0.4]
 
 
+@pytest.mark.parametrize("load", [0.05, 0.3])
+@pytest.mark.parametrize(("policy", "lowest"), [(POLICY, 0.2), (STEPS, 0.5)], ids=["controller", "steps"])
+def test_a_backend_closed_by_hand_opens_again_although_an_idle_one_is_not_at_0(policy, lowest, load):
+    shut = overridden(ControlState(), 0.0, 1_900_000_000_000_000)
+    opened = factors([load] * 60, policy, state=shut, start=1)
+    assert opened[-1] == 1.0
+    assert opened[:3] == [0.05, 0.1, 0.15]
+    assert max(factors([9.0] * 60, policy, state=shut, start=1)) == lowest, "what load leads to, and no more"
+
+
 def test_steps_follow_the_table_with_hysteresis():
     assert factors([0.7, 0.7], STEPS) == [1.0, 0.75]
     assert factors([0.9, 0.9], STEPS) == [1.0, 0.5]
