@@ -73,6 +73,8 @@ class LoadFollower:
     async def follow(self) -> None:
         """One look; while no backend is protected the store is left alone."""
         now_us = self._clock.now_us()
+        # where the clock was set back, what was last done then is not to be waited for
+        self._heard_at_us, self._news_at_us = min(self._heard_at_us, now_us), min(self._news_at_us, now_us)
         heard = None
         if now_us - self._heard_at_us >= DECIDE_EVERY_S * 1_000_000:
             heard, self._heard_at_us = self._reports.drain(now_us), now_us
@@ -115,7 +117,7 @@ class LoadFollower:
         wanted = {name: units - own[name] for name, units in self._gates.offered().items()}
         past_s = (now_us - self._told_at_us) / 1_000_000
         backends: dict[str, dict[int, int]] = {}
-        if self._told_at_us and past_s < 10 * DECIDE_EVERY_S:
+        if self._told_at_us and 0 < past_s < 10 * DECIDE_EVERY_S:
             for (backend, priority), units in wanted.items():
                 asked = max(0, units - self._told.get((backend, priority), 0))  # a denial may be a tick late
                 backends.setdefault(backend, {})[priority] = round(asked * MILLI / past_s)
@@ -146,8 +148,8 @@ class LoadDecider:
         while True:
             began_us = self._clock.now_us()
             await self.decide()
-            took_s = (self._clock.now_us() - began_us) / 1_000_000
-            await asyncio.sleep(max(0.05, DECIDE_EVERY_S - took_s))
+            took_s = (self._clock.now_us() - began_us) / 1_000_000  # below 0 when the clock is set back meanwhile
+            await asyncio.sleep(min(DECIDE_EVERY_S, max(0.05, DECIDE_EVERY_S - took_s)))
 
     async def run_pulls(self) -> None:
         """Ask the servers, for ever, whenever it is this node's turn."""
@@ -163,7 +165,7 @@ class LoadDecider:
         while True:
             loads = self.loads()
             news = tuple((one.backend, one.factor, one.reason, one.signal) for one in loads)
-            due = self._clock.now_us() - last_us >= REPORT_EVERY_S * 1_000_000
+            due = not 0 <= self._clock.now_us() - last_us < REPORT_EVERY_S * 1_000_000
             if self.deciding and loads and (news != told or due):
                 try:
                     await self._reporting.report(RegionLoad(node=self._node, backends=tuple(loads)))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import msgspec
 
 from contract.load import AdaptivePolicy
-from data_plane.domain.load.signals import Reading
+from data_plane.domain.load.signals import AHEAD_US, Reading
 
 TICK_S = 1.0
 SEEN_AFTER_US = 1_000_000
@@ -35,7 +35,11 @@ def tick(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int)
     """The state a tick later."""
     if now.load is None:
         return _unseen(state, policy, now, now_us)
-    state = msgspec.structs.replace(state, signal=now.signal, reporters=now.reporters, unseen=0)
+    state = msgspec.structs.replace(
+        state, signal=now.signal, reporters=now.reporters, unseen=0,
+        # a clock was set back, or another node's runs ahead: until those times come again nothing would be news
+        since_us=min(state.since_us, now_us), seen_us=min(state.seen_us, now_us + AHEAD_US),
+    )  # fmt: skip
     if now.at_us <= state.seen_us or (state.since_us and now.at_us < state.since_us + SEEN_AFTER_US):
         # no news, or of before the last change could show: counted, it would call for the same change again
         return state

@@ -125,6 +125,21 @@ async def test_without_the_store_factors_are_held_and_then_given_up(region, monk
     assert region.two.factors() == (1_000_000, 1_000_000)
 
 
+async def test_a_clock_that_is_set_back_stops_nothing(region):
+    for _ in range(2):
+        await region.second(9.0)
+    region.clock.us -= 3_600_000_000
+    for _ in range(12):
+        await region.second(9.0)
+    (load,) = region.two.decider.loads()
+    assert (load.factor, load.reporters) == (0.2, 2)
+    assert {one.offered_per_s for one in load.classes} == {100.0}
+    for _ in range(12):
+        await region.second(0.1)
+    (load,) = region.two.decider.loads()
+    assert (load.reason, load.signal) == ("raised", "cpu")
+
+
 async def test_what_cannot_be_read_on_the_board_is_dropped(region):
     await region.stores[0].execute("HSET", "tg:{load}:said:users", "evil", "garbage")
     await region.stores[0].execute("HSET", "tg:{load}:demand", "evil", "\xff")

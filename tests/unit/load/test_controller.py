@@ -111,6 +111,13 @@ def test_a_backend_closed_by_hand_opens_again_although_an_idle_one_is_not_at_0(p
     assert max(factors([9.0] * 60, policy, state=shut, start=1)) == lowest, "what load leads to, and no more"
 
 
+@pytest.mark.parametrize("later", ["since_us", "seen_us"])
+def test_what_a_clock_that_ran_ahead_has_dated_does_not_hold_the_factor(later):
+    """The deciding node's, an hour: it was set, or another node took over."""
+    state = ControlState(factor=0.2, **{later: 1_900_000_000_000_000 + 3_600_000_000})
+    assert factors([0.1] * 60, state=state)[-1] == 1.0
+
+
 def test_steps_follow_the_table_with_hysteresis():
     assert factors([0.7, 0.7], STEPS) == [1.0, 0.75]
     assert factors([0.9, 0.9], STEPS) == [1.0, 0.5]
