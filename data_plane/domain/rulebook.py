@@ -1,5 +1,6 @@
 """The part of the configuration that is small and changes seldom: plans, limits, routes, gateways, regions."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -7,7 +8,7 @@ import msgspec
 
 from contract.blocks import EVERY_LIMIT, Switch
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
-from contract.limits import LimitRule
+from contract.limits import LimitRule, ShareStep
 from contract.load import AdaptivePolicy, Backend, Reporter
 from contract.usage import OUTSIDE_PLANS
 from data_plane.domain.bindings import KNOWN_METHODS, Peers, bind
@@ -19,15 +20,32 @@ from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import NO_ENDPOINT, RouteTable
 
 D = TypeVar("D", bound=msgspec.Struct)
+K = TypeVar("K")
 Sections = Mapping[str, Mapping[str, msgspec.Struct]]
 """Documents by kind and id."""
 
-Owner = tuple[object, ...]
-"""Whose bindings: everybody's on the plan, or those of a client with the overrides and shares that it has now."""
+Binding = tuple[str, str, str, bool]
+"""Terms, endpoint, method, and whether the address is IPv6."""
 
 _MAX_BINDINGS = 65_536
 _MAX_WAYS = 32_768
+_MAX_OWN = 16_384
+"""Of clients' own: there can be thousands of clients with figures of their own, and none may push others out."""
 _LONGEST_PATH = 256
+
+
+class Youngest(OrderedDict[K, Bound]):
+    """The bounds that were made last. The oldest go one at a time: to drop them all would hold up decisions."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def add(self, key: K, bound: Bound) -> None:
+        """Keep one more."""
+        if len(self) >= self._most:
+            self.popitem(last=False)
+        self[key] = bound
 
 
 def terms_of(client: Client) -> str | None:
@@ -37,17 +55,21 @@ def terms_of(client: Client) -> str | None:
     """
     if any(override.expires_at is not None for override in client.overrides.values()):
         return None
-    if not client.overrides and not client.shares:
-        return client.plan
-    own = Client(client=client.client, plan=client.plan, overrides=client.overrides, shares=client.shares)
-    return msgspec.json.encode(own).decode()
+    return _terms(client.plan, client.overrides, client.shares)
+
+
+def _terms(plan: str, overrides: Mapping[str, Override], shares: Mapping[str, tuple[ShareStep, ...]]) -> str:
+    """The same for all who have the same: a client changes while the rulebook stays, so figures count, not names."""
+    if not overrides and not shares:
+        return plan
+    return msgspec.json.encode(Client(client="", plan=plan, overrides=dict(overrides), shares=dict(shares))).decode()
 
 
 class Ways(dict[tuple[str, str | None, str], Bound]):
     """The bound of a client's terms, a method and what is asked for: what was asked before is one lookup.
 
     ``find`` gives the endpoint of a method and a path, or of a method and a name. Bounded: when it is full it begins
-    again from nothing. ``sites`` as in ``Rulebook.bound``.
+    again from nothing. ``sites`` as in ``Rulebook.bound``. Terms of clients' own have a table apart.
     """
 
     def __init__(self, book: "Rulebook", find: Callable[[str, str], Endpoint], *, sites: bool) -> None:
@@ -55,21 +77,31 @@ class Ways(dict[tuple[str, str | None, str], Bound]):
         self._book = book
         self._find = find
         self._sites = sites
+        self._own = Youngest[tuple[str, str | None, str]](_MAX_OWN)
 
     def __missing__(self, way: tuple[str, str | None, str]) -> Bound:
+        own = self._own.get(way)
+        if own is not None:
+            return own
         terms, method, asked = way
         endpoint = self._find(method or "GET", asked)
         if endpoint.exempt:
             return NO_LIMITS
-        # no plan's name begins like that
-        client = msgspec.json.decode(terms, type=Client) if terms.startswith("{") else None
-        plan = terms if client is None else client.plan
-        bound = self._book.bound(plan, client, endpoint, method or endpoint.method, 0.0, sites=self._sites)
-        if len(asked) <= _LONGEST_PATH:
-            if len(self) >= _MAX_WAYS:
-                self.clear()
-            self[way] = bound
+        bound = self._book.bound_by(terms, endpoint, method or endpoint.method, sites=self._sites)
+        if len(asked) > _LONGEST_PATH:
+            return bound
+        if _is_own(terms):
+            self._own.add(way, bound)
+            return bound
+        if len(self) >= _MAX_WAYS:
+            self.clear()
+        self[way] = bound
         return bound
+
+    def forget(self) -> None:
+        """Begin again from nothing."""
+        self.clear()
+        self._own.clear()
 
 
 class Rulebook:
@@ -77,6 +109,7 @@ class Rulebook:
 
     __slots__ = (
         "_bindings",
+        "_own",
         "backends",
         "gateways",
         "limits",
@@ -122,7 +155,8 @@ class Rulebook:
         """By whether the address is IPv6."""
         self.named_ways = (Ways(self, named, sites=False), Ways(self, named, sites=True))
         """The same by the endpoint's name; of an unknown one, no limits at all."""
-        self._bindings: dict[tuple[str, Owner, str, str, bool], Bound] = {}
+        self._bindings = Youngest[Binding](_MAX_BINDINGS)
+        self._own = Youngest[Binding](_MAX_OWN)
         self.stand(self.standing)
 
     def stand(self, standing: Standing) -> None:
@@ -132,8 +166,9 @@ class Rulebook:
             rule.id: rule for rule in self.rules() if rule.mode == "shared" or (standing.rights and overdraws(rule))
         }
         self._bindings.clear()
+        self._own.clear()
         for ways in (*self.ways, *self.named_ways):
-            ways.clear()
+            ways.forget()
 
     def rules(self) -> Iterable[LimitRule]:
         """Every limit, in plans and outside."""
@@ -144,46 +179,43 @@ class Rulebook:
     def bound(
         self, plan_name: str, client: Client | None, endpoint: Endpoint, method: str, now_s: float, *, sites: bool
     ) -> Bound:
-        """The limits that apply: the plan's in their order, then those outside plans. Cached by plan and route.
+        """The limits that apply: the plan's in their order, then those outside plans.
 
         ``sites``: the address is IPv6, so limits by address count its site as well.
 
-        A client with overrides in force at ``now_s`` (epoch seconds), or with shares, has entries of its own.
+        A client with overrides in force at ``now_s`` (epoch seconds), or with shares, has terms of its own.
         """
         overrides = _active_overrides(client, now_s) if client is not None and client.overrides else {}
-        # by their figures, not by their names: a client changes, and the rulebook stays
-        owner: Owner = ()
-        if client is not None and (overrides or client.shares):
-            owner = (client.client, *overrides.items(), msgspec.json.encode(client.shares))
-        name = (plan_name, owner, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
-        found = self._bindings.get(name)
+        terms = _terms(plan_name, overrides, {} if client is None else client.shares)
+        return self.bound_by(terms, endpoint, method, sites=sites)
+
+    def bound_by(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> Bound:
+        """The same by ``terms_of`` a client. Cached, where clients have terms of their own apart from all others."""
+        name = (terms, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
+        bindings = self._own if _is_own(terms) else self._bindings
+        found = bindings.get(name)
         if found is None:
-            plan = self.plans.get(plan_name)
-            of_plan = _own(plan.limits, client if owner else None, overrides) if plan is not None else []
-            ids = frozenset(rule.id for rule in of_plan)
-            rules = [*of_plan, *self.limits]
-            if self.switches:
-                rules = [self._switched(rule, plan_name if rule.id in ids else OUTSIDE_PLANS) for rule in rules]
-            guard = self._guard(endpoint, 0 if plan is None else plan.priority)
-            if endpoint.backend in self.backends:
-                backend = self.backends[endpoint.backend]
-                priority = 0 if plan is None else plan.priority
-                policy = None if guard is None else guard.policy
-                capacities = capacity_rules(backend, policy, priority, self.region)
-                rules += [self._switched(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
-            peers = Peers(self.regions, self.standing)
-            found = Bound(
-                bind(rules, endpoint, name[3], self.region, peers, sites=sites),
-                endpoint.cost,
-                plan=plan_name,
-                endpoint=endpoint.endpoint,
-                of_plan=ids,
-                guard=guard,
-            )
-            if len(self._bindings) >= _MAX_BINDINGS:  # clients with overrides could make many: start afresh
-                self._bindings.clear()
-            self._bindings[name] = found
+            found = self._bind(terms, endpoint, name[2], sites=sites)
+            bindings.add(name, found)
         return found
+
+    def _bind(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> Bound:
+        own = msgspec.json.decode(terms, type=Client) if _is_own(terms) else None
+        plan_name = terms if own is None else own.plan
+        plan = self.plans.get(plan_name)
+        of_plan = _own(plan.limits, own, {} if own is None else own.overrides) if plan is not None else []
+        ids = frozenset(rule.id for rule in of_plan)
+        rules = [*of_plan, *self.limits]
+        if self.switches:
+            rules = [self._switched(rule, plan_name if rule.id in ids else OUTSIDE_PLANS) for rule in rules]
+        priority = 0 if plan is None else plan.priority
+        guard = self._guard(endpoint, priority)
+        if endpoint.backend in self.backends:
+            policy = None if guard is None else guard.policy
+            capacities = capacity_rules(self.backends[endpoint.backend], policy, priority, self.region)
+            rules += [self._switched(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
+        limits = bind(rules, endpoint, method, self.region, Peers(self.regions, self.standing), sites=sites)
+        return Bound(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
 
     def _named(self, _method: str, name: str) -> Endpoint:
         return self.routes.by_name.get(name, NO_ENDPOINT)
@@ -224,6 +256,11 @@ class Rulebook:
         book = Rulebook(self.region, {**self.sections, "enforcement": left})
         book.stand(self.standing)
         return book
+
+
+def _is_own(terms: str) -> bool:
+    """Whether these are no plan's: no plan's name begins like that."""
+    return terms.startswith("{")
 
 
 def _of(kind: type[D], documents: Mapping[str, msgspec.Struct]) -> dict[str, D]:

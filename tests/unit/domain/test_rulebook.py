@@ -2,7 +2,9 @@ import msgspec
 
 from contract.config import Client, Endpoint, Override, Plan
 from contract.limits import PARTS, LimitRule, ShareStep
-from data_plane.domain.rulebook import Rulebook
+from data_plane.domain import rulebook
+from data_plane.domain.routes import UNMATCHED
+from data_plane.domain.rulebook import Rulebook, terms_of
 
 HOUR_US = 3_600_000_000
 SHARED = LimitRule(id=1, name="hourly", limit=100, window_us=HOUR_US)
@@ -74,3 +76,18 @@ def test_an_override_is_divided_by_the_limits_parts_whatever_the_limit_is():
         rule = msgspec.structs.replace(SPLIT, limit=limit, shares=shares, parts=parts)
         book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(rule,))}})
         assert book.all_limits(overridden(split=Override(limit=100)), 0.0)[0].shares == {"us-east": 50, "eu-west": 50}
+
+
+def test_clients_with_the_same_figures_share_what_is_bound_and_push_out_nobody_elses(monkeypatch):
+    monkeypatch.setattr(rulebook, "_MAX_OWN", 3)
+    book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
+    clients = [Client(client=f"c{n}", plan="free", overrides={"hourly": Override(limit=n // 2)}) for n in range(20)]
+    ways = book.ways[0]
+    everybodys = ways["free", "GET", "/any"]
+    for one, other in zip(clients[::2], clients[1::2], strict=True):
+        bound = ways[terms_of(one), "GET", "/any"]
+        assert bound.limits[0].rule.limit == one.overrides["hourly"].limit
+        assert ways[terms_of(other), "GET", "/any"] is bound
+        assert book.bound("free", other, UNMATCHED, "GET", 0.0, sites=False) is bound
+    assert (len(ways), len(ways._own), len(book._own)) == (1, 3, 3)
+    assert ways["free", "GET", "/any"] is everybodys
