@@ -40,6 +40,8 @@ CALENDAR_US: dict[str, int] = {
 }
 MONDAY_US = 4 * 86_400_000_000
 """1970-01-05T00:00:00Z: the anchor of calendar weeks unless a limit names its own."""
+LAST_ANCHOR_DAY = 28
+"""The last day that every month has: a month that is anchored on a later one begins there."""
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

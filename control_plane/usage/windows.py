@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from contract.limits import LimitRule, dimensions
+from contract.limits import LAST_ANCHOR_DAY, LimitRule, dimensions
 
 HOUR_US = 3_600_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,6 +70,8 @@ def _calendar(rule: LimitRule, now: datetime) -> Window:
 
 
 def _month(anchor: datetime, now: datetime) -> Window:
+    anchor = anchor.replace(day=min(anchor.day, LAST_ANCHOR_DAY))
+
     def begin(year: int, month: int) -> datetime:
         year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
         return anchor.replace(year=year, month=month)

@@ -4,18 +4,17 @@ The day arithmetic is that of the proleptic Gregorian calendar with years counte
 the last of its year.
 """
 
-from contract.limits import MONDAY_US, LimitRule, nominal_window_us
+from contract.limits import LAST_ANCHOR_DAY, MONDAY_US, LimitRule, nominal_window_us
 
 _DAY_US = 86_400_000_000
 _DAYS_TO_1970 = 719_468
 _MONTHS_TO_1970 = 1970 * 12
-_LAST_ANCHOR_DAY = 28
 
 
 def calendar_anchor_us(rule: LimitRule) -> int:
     """Where the first window begins: for months, the time after 00:00 UTC of the 1st; else less than a window."""
     if rule.calendar == "month":
-        day = min(_day_of_month(rule.anchor_us), _LAST_ANCHOR_DAY)
+        day = min(_day_of_month(rule.anchor_us), LAST_ANCHOR_DAY)
         return (day - 1) * _DAY_US + rule.anchor_us % _DAY_US
     anchor_us = rule.anchor_us or (MONDAY_US if rule.calendar == "week" else 0)
     return anchor_us % nominal_window_us(rule)

@@ -32,6 +32,8 @@ def at(text: str) -> datetime:
         ({"calendar": "week"}, "2026-11-23T00", "2026-11-30T00"),
         ({"calendar": "month"}, "2026-11-01T00", "2026-12-01T00"),
         ({"calendar": "month", "anchor_us": 24 * 24 * HOUR_US}, "2026-10-25T00", "2026-11-25T00"),
+        # no day that some months have not: nodes begin on the 28th
+        ({"calendar": "month", "anchor_us": 30 * 24 * HOUR_US}, "2026-10-28T00", "2026-11-28T00"),
         ({"window_us": 6 * HOUR_US}, "2026-11-24T12", "2026-11-24T18"),
         ({"window_us": HOUR_US}, "2026-11-24T13", "2026-11-24T14"),
     ],
