@@ -84,26 +84,53 @@ def to_hold(changes: Iterable[ChangedDocument]) -> list[dict[str, Any]]:
 
 
 def refuse_conflicts(rollout: RolloutRow, changes: Sequence[ChangedDocument], *, immediate: bool) -> None:
-    """Raise :class:`ConflictError` for changes that cannot be in both views while ``rollout`` is under way."""
+    """Raise :class:`ConflictError` for changes that cannot be in both views while ``rollout`` is under way, or that
+    would keep it from being rolled back.
+    """
     held = held_by(rollout)
-    new_plans = {key.id for key, before in held.items() if key.kind == "plan" and before is None}
+    new = {key for key, before in held.items() if before is None}
+    wait = f"Wait until it is over, or POST /v1/rollouts/{rollout.number}/release or .../rollback."
     for change in changes:
-        what = f"{change.key.kind} {change.key.id if change.key.kind != 'key' else ''}".strip()
-        wait = f"Wait until it is over, or POST /v1/rollouts/{rollout.number}/release or .../rollback."
-        if change.key in held:
-            raise ConflictError(f"The roll-out of revision {rollout.number} holds back the {what}. {wait}",
-                                rollout=str(rollout.number))  # fmt: skip
-        if change.key.kind in STAGED_KINDS and not immediate:
-            raise ConflictError(
-                f"The roll-out of revision {rollout.number} is under way, and the {what} would need one of its own. "
-                f"{wait} With `Prefer: rollout=immediate` the change goes everywhere at once.",
-                rollout=str(rollout.number),
-            )
-        if change.key.kind == "client" and change.after is not None and new_plans:
-            plan = msgspec.json.decode(change.after).get("plan")
-            if plan in new_plans:
-                raise ConflictError(f"The roll-out of revision {rollout.number} holds back the plan {plan}. {wait}",
-                                    rollout=str(rollout.number))  # fmt: skip
+        back = [change.key] if change.key in held else sorted(new & _named_by(change)) if new else []
+        if back:
+            what = f"holds back the {_what(back[0])}."
+        elif change.key.kind in STAGED_KINDS and not immediate:
+            wait += " With `Prefer: rollout=immediate` the change goes everywhere at once."
+            what = f"is under way, and the {_what(change.key)} would need one of its own."
+        else:
+            continue
+        raise ConflictError(f"The roll-out of revision {rollout.number} {what} {wait}", rollout=str(rollout.number))
+
+
+def _what(key: DocumentKey) -> str:
+    return key.kind if key.kind == "key" else f"{key.kind} {key.id}"
+
+
+def _named_by(change: ChangedDocument) -> set[DocumentKey]:
+    """What a document names, which then could not be taken back any more."""
+    body = {} if change.after is None else msgspec.json.decode(change.after)
+    match change.key.kind:
+        case "client":
+            steps = [step for steps in body.get("shares", {}).values() for step in steps]
+            named = {
+                "plan": [body.get("plan")],
+                "region": [region for step in steps for region in step.get("shares", ())],
+            }
+        case "plan" | "limit":
+            rules = body.get("limits", [body])
+            named = {
+                "endpoint": [name for rule in rules for name in rule.get("match", {}).get("endpoints", ())],
+                "adaptive_policy": [rule.get("adaptive") for rule in rules],
+            }
+        case "backend":
+            named = {"adaptive_policy": [body.get("adaptive")]}
+        case "endpoint":
+            named = {"backend": [body.get("backend")]}
+        case "reporter":
+            named = {"backend": body.get("backends", [])}
+        case _:
+            named = {}
+    return {DocumentKey(cast("Kind", kind), name) for kind, names in named.items() for name in names if name}
 
 
 async def stable_digest(session: AsyncSession, held: Held) -> str:

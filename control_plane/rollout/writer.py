@@ -268,6 +268,6 @@ def conflict_of(error: IntegrityError) -> ConflictError:
     """What a constraint of the database says, in words for the caller."""
     cause = error.orig.__cause__ if error.orig is not None else None
     table = str(getattr(cause, "table_name", None) or "something else").replace("_", " ")
-    if getattr(cause, "sqlstate", None) == "23503":
+    if getattr(cause, "sqlstate", None) in {"23503", "23001"}:  # RESTRICT has a code of its own since Postgres 18
         return ConflictError(f"It is still used by: {table}.")
     return ConflictError(f"It contradicts what exists in: {table}.")

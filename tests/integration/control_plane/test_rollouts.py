@@ -218,6 +218,36 @@ async def test_what_cannot_be_in_both_views_is_refused(make_settings: Callable[.
         assert "x-tidegate-rollout" not in made.headers
 
 
+async def test_nothing_comes_to_use_what_could_then_not_be_taken_back(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        await found.write("/v1/clients/c", {"plan": "p"})
+        file = {
+            "version": 1,
+            "regions": {"eu": {}, "us": {}, "ap": {}},
+            "adaptive_policies": {"held": {}},
+            "backends": {"held": {}},
+            "endpoints": {"held": {"route": "GET /held"}},
+            "plans": {"p": {"limits": {"daily": {"limit": "100/day", "mode": "strict"}}}},
+        }
+        revision = int((await found.admin.put("/v1/config", json=file)).headers["x-tidegate-rollout"])
+        limit = {"limit": 4, "window_s": 1}
+        for path, body, what in (
+            ("/v1/limits/l", limit | {"match": {"endpoints": ["held"]}}, "endpoint held"),
+            ("/v1/plans/other", {"limits": [limit | {"name": "l", "adaptive": "held"}]}, "adaptive_policy held"),
+            ("/v1/backends/b", {"adaptive": "held"}, "adaptive_policy held"),
+            ("/v1/endpoints/e", {"method": "GET", "path": "/e", "backend": "held"}, "backend held"),
+            ("/v1/clients/c/overrides/daily", {"limit": 9, "shares": {"ap": 1.0}}, "region ap"),
+        ):
+            refused = await found.admin.put(path, json=body, headers={"Prefer": "rollout=immediate"})
+            assert (refused.status_code, refused.json().get("rollout")) == (409, str(revision)), refused.text
+            assert f"holds back the {what}" in refused.json()["detail"]
+        reporter = await found.admin.post("/v1/reporters", json={"reporter": "r", "backends": ["held"]})
+        assert (reporter.status_code, reporter.json()["rollout"]) == (409, str(revision))
+        back = await found.admin.post(f"/v1/rollouts/{revision}/rollback", json={"reason": "no"})
+        assert back.status_code == 200, back.text
+        assert (await found.admin.get("/v1/backends/held")).status_code == 404
+
+
 async def test_a_canary_that_went_before_it_got_anything_is_replaced(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
 ) -> None:
