@@ -144,7 +144,7 @@ def _endpoint(index: RuleIndex, request: CheckRequest) -> Endpoint:
             raise UnknownNameError("endpoint", request.endpoint)
         return found
     if request.path is None:
-        return PREFLIGHT if request.method == "OPTIONS" else UNMATCHED
+        return PREFLIGHT if (request.method or "").upper() == "OPTIONS" else UNMATCHED
     return index.book.routes.match(request.method or "GET", request.path)
 
 

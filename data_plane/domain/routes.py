@@ -14,7 +14,7 @@ NO_ENDPOINT: Final = Endpoint(endpoint="_unknown", method="*", path="*", exempt=
 MAX_PATH_LENGTH: Final = 8_192
 _MAX_SEEN: Final = 8_192
 _LONGEST_SEEN: Final = 256
-"""What was matched is remembered: that many requests, of paths up to that long."""
+"""What was matched is remembered: that many requests, of methods and paths up to that long together."""
 _SUSPICIOUS: Final = re.compile(r"[%\\\0]|//|/\.|/$")
 """What makes a path worth a closer look: nearly all paths have none of it."""
 _AMBIGUOUS: Final = frozenset({"", ".", ".."})
@@ -49,7 +49,7 @@ class RouteTable:
             node.by_method[endpoint.method.upper()] = endpoint
 
     def match(self, method: str, path: str) -> Endpoint:
-        """The endpoint of a request. Query and fragment are ignored; HEAD falls back to GET.
+        """The endpoint of a request. Query and fragment are ignored, and the method's case; HEAD falls back to GET.
 
         Percent-encoding is undone by segment, as backends do. Dot segments, empty segments, encoded slashes and
         backslashes match nothing: a backend may resolve them otherwise than we would, so they are ``_unmatched``.
@@ -59,13 +59,14 @@ class RouteTable:
             found = self._match(method, path)
             if len(self._seen) >= _MAX_SEEN:
                 self._seen.clear()
-            if len(path) <= _LONGEST_SEEN:
+            if len(method) + len(path) <= _LONGEST_SEEN:
                 self._seen[method, path] = found
         return found
 
     def _match(self, method: str, path: str) -> Endpoint:
         if not path.startswith("/") or len(path) > MAX_PATH_LENGTH:
             return UNMATCHED
+        method = method.upper()  # some backends do the same
         if "?" in path or "#" in path:
             path = path.partition("?")[0].partition("#")[0]
         segments = path[1:].split("/") if path != "/" else []

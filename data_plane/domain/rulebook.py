@@ -31,7 +31,7 @@ _MAX_BINDINGS = 65_536
 _MAX_WAYS = 32_768
 _MAX_OWN = 16_384
 """Of clients' own: there can be thousands of clients with figures of their own, and none may push others out."""
-_LONGEST_PATH = 256
+_LONGEST_WAY = 256
 
 
 class Youngest(OrderedDict[K, Bound]):
@@ -88,7 +88,7 @@ class Ways(dict[tuple[str, str | None, str], Bound]):
         if endpoint.exempt:
             return NO_LIMITS
         bound = self._book.bound_by(terms, endpoint, method or endpoint.method, sites=self._sites)
-        if len(asked) > _LONGEST_PATH:
+        if len(method or "") + len(asked) > _LONGEST_WAY:
             return bound
         if _is_own(terms):
             self._own.add(way, bound)
@@ -191,6 +191,7 @@ class Rulebook:
 
     def bound_by(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> Bound:
         """The same by ``terms_of`` a client. Cached, where clients have terms of their own apart from all others."""
+        method = method.upper()
         name = (terms, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
         bindings = self._own if _is_own(terms) else self._bindings
         found = bindings.get(name)

@@ -23,6 +23,7 @@ TABLE = RouteTable(
         ("GET", "/api/users/me", "me"),
         ("GET", "/api/users/7?page=2#top", "get-user"),
         ("HEAD", "/api/users/7", "get-user"),
+        ("get", "/api/users/7", "get-user"),
         ("POST", "/api/users/me/orders", "orders"),
         ("GET", "/", "root"),
         ("GET", "/api/%75sers/7", "get-user"),

@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 
 from contract.config import Client, Endpoint, Override, Plan
 from contract.limits import PARTS, LimitRule, ShareStep
@@ -91,3 +92,10 @@ def test_clients_with_the_same_figures_share_what_is_bound_and_push_out_nobody_e
         assert book.bound("free", other, UNMATCHED, "GET", 0.0, sites=False) is bound
     assert (len(ways), len(ways._own), len(book._own)) == (1, 3, 3)
     assert ways["free", "GET", "/any"] is everybodys
+
+
+@pytest.mark.parametrize(("method", "asked"), [("M" * 300, "/users/7"), ("GET", "/" + "u" * 300)])
+def test_what_end_clients_make_long_is_not_remembered(method, asked):
+    ways = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}}).ways[False]
+    assert ways["free", method, asked].limits
+    assert not ways
