@@ -19,7 +19,10 @@ from control_plane.quotas.moving import (
     Schedule,
     Steps,
     has_arrived,
+    has_windows,
+    in_units,
     limit_units,
+    on_the_way,
     parts_of,
     retargeted,
     same_shares,
@@ -68,7 +71,7 @@ class QuotaGuard:
             return await self._shaped_client(write, before, after)
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
         had = {} if before is None else _rules(msgspec.json.decode(before, type=DOCUMENT_TYPES[key.kind]))
-        if isinstance(wanted, LimitRule):
+        if isinstance(wanted, LimitRule) and not has_windows(wanted):
             wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
         rules = _rules(wanted)
         moves = await repository.moves(write.session, rules)
@@ -101,11 +104,15 @@ class QuotaGuard:
         since_us = had.since_us if had is not None else self._now_us()
         units, parts = settled(target_of(rule)), settled(parts_of(rule))
         if had is not None and had.mode in SPLIT_MODES:
-            own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
-            units = await self._towards(write, own, settled(target_of(had)), target_of(rule))
             if had.parts:
                 of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
                 parts = await self._towards(write, of_clients, settled(parts_of(had)), parts_of(rule))
+            own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
+            if had.limit != rule.limit and has_windows(rule) and on_the_way(rule, parts, self._now_us()):
+                units = in_units(rule, parts, self._now_us())
+                self._keep(write, own, units)
+            else:
+                units = await self._towards(write, own, settled(target_of(had)), target_of(rule))
         return _published(rule, units, parts, since_us)
 
     async def _shaped_client(self, write: ConfigWrite, before: str | None, after: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
+from control_plane.limits.rules import units_of
 from control_plane.quotas.windows import cycle_us, next_start_us
 
 Steps = tuple[ShareStep, ...]
@@ -34,6 +35,11 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 def whole_of(rule: LimitRule) -> int:
     """What shares sum to: the capacity of a ``strict`` bucket, whose rate follows; else the limit."""
     return capacity(rule) if _by_capacity(rule) else rule.limit
+
+
+def has_windows(rule: LimitRule) -> bool:
+    """Whether regions own parts of a limit window by window: what was spent in one stays spent, until it is over."""
+    return rule.mode == "strict" and rule.algorithm not in BUCKET_ALGORITHMS
 
 
 def target_of(rule: LimitRule) -> ShareStep:
@@ -89,6 +95,25 @@ def retargeted(
     return Schedule(steps=cut, target=target, waiting=True, most=most)
 
 
+def on_the_way(rule: LimitRule, schedule: Schedule, now_us: int) -> bool:
+    """Whether shares move, or did so late enough that windows which still weigh were divided otherwise."""
+    return schedule.waiting or len(needed(rule, schedule.steps, now_us)) > 1
+
+
+def in_units(rule: LimitRule, parts: Schedule, now_us: int) -> Schedule:
+    """The schedule of a limit's units by that of its parts: each window's division stays, whatever the figure."""
+    target = target_of(rule)
+    steps = tuple(_in_units(rule, one) for one in needed(rule, parts.steps, now_us))
+    if same_shares(parts.steps[-1], parts.target):
+        steps = (*steps[:-1], msgspec.structs.replace(target, from_us=steps[-1].from_us))
+    most = {region: -(-rule.limit * part // PARTS) for region, part in parts.most.items()}
+    return Schedule(steps=steps, target=target, waiting=parts.waiting, most=most)
+
+
+def _in_units(rule: LimitRule, step: ShareStep) -> ShareStep:
+    return ShareStep(from_us=step.from_us, limit=rule.limit, shares=units_of(step, rule.limit))
+
+
 def acknowledged(schedule: Schedule, from_us: int) -> Schedule:
     """The second part, once every cut is acknowledged: the target's shares from ``from_us`` on."""
     if same_shares(schedule.steps[-1], schedule.target):
@@ -124,15 +149,20 @@ def needed(rule: LimitRule, steps: Steps, now_us: int) -> Steps:
     """``steps`` without those that matter no more.
 
     Gone is what came before a step that began two windows ago, and a step that the next one followed before any window
-    began under it.
+    began under it. A cut that old may have been acknowledged a moment ago, and until then spent under what came before.
     """
     old_us = now_us - 2 * cycle_us(rule) - SKEW_US
-    first = max((number for number, step in enumerate(steps) if step.from_us <= old_us), default=0)
+    old = (number for number, step in enumerate(steps) if step.from_us <= old_us and not _is_cut(rule, step))
+    first = max(old, default=0)
     kept = [msgspec.structs.replace(steps[first], from_us=0)]
     for step, following in _with_following(steps[first + 1 :]):
         if following is None or next_start_us(rule, step.from_us - 1) <= following.from_us:
             kept.append(step)
     return tuple(kept)
+
+
+def _is_cut(rule: LimitRule, step: ShareStep) -> bool:
+    return has_windows(rule) and sum(step.shares.values()) < step.limit
 
 
 def limit_units(rule: LimitRule, step: ShareStep) -> dict[str, int]:

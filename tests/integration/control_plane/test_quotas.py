@@ -327,9 +327,9 @@ class Divisions:
         return {region: seen[-1][AHEAD[-1]] for region, seen in self._seen.items()}
 
     def heard(self) -> None:
-        """Every node goes by the newest version alone from now on."""
+        """Every node goes by the newest version alone from now on; what it spent in the present window is spent."""
         for seen in self._seen.values():
-            del seen[:-1]
+            seen[:] = [seen[-1] | {0: max(shares[0] for shares in seen)}]
 
     def at_most(self, limit: int) -> None:
         """Each region may go by any version since the one that it acknowledged."""
@@ -358,15 +358,57 @@ async def test_an_override_is_divided_anew_by_cut_and_raise_when_the_limit_chang
             cut_revision = int(put.headers["x-tidegate-revision"])
             await divisions.see(cut_revision)
             divisions.at_most(100)
-            # the limit itself is what it shall be at once
-            assert rule_of(us)["shares"] == {"eu": 600, "us": 1400}
+            # the limit itself is what it shall be at once, divided in this window as before
+            assert [step["shares"] for step in rule_of(us)["steps"]] == [
+                {"eu": 1200, "us": 800},
+                {"eu": 600, "us": 800},
+            ]
             view = (await served.admin.get(QUOTA)).json()
-            assert (view["in_force"], view["move"]["cut_revision"]) == (view["units"], cut_revision)
+            assert (view["in_force"], view["units"]) == ({"eu": 600, "us": 800}, {"eu": 600, "us": 1400})
+            assert view["move"]["cut_revision"] == cut_revision
             eu._effective = said(FAR_US)
             await eu.acknowledge()
             await until_view(served.admin, lambda view: view["move"] is None)
             await eu.until(cut_revision + 1)
             assert [step["shares"] for step in rule_of(eu)["parts"]][-1] == {"eu": 3 * 10**11, "us": 7 * 10**11}
+
+
+async def test_windows_stay_divided_as_they_were_when_figures_change_with_shares_or_after_them(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """What a region spent of the larger limit is spent, whatever the limit was in between and for whom."""
+    async with two_regions(make_settings(), STRICT) as served:
+        put = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        eu, us = served.node("eu-1", "eu"), served.node("us-1", "us")
+        divisions = Divisions(eu, us)
+        eu._effective = us._effective = said(divisions.raised_us)
+
+        async def change(path: str, body: dict[str, Any], limit: int) -> None:
+            put = await served.admin.put(path, json=body)
+            assert put.is_success, put.text
+            await divisions.see(int(put.headers["x-tidegate-revision"]))
+            divisions.at_most(limit)
+            await until_view(served.admin, lambda view: view["move"] is None)
+            await divisions.see((await served.admin.get("/v1/revisions?limit=1")).json()["items"][0]["revision"])
+            divisions.at_most(limit)
+            divisions.heard()
+
+        async with eu.following(), us.following():
+            await divisions.see(int(put.headers["x-tidegate-revision"]))
+            await change("/v1/plans/free", {"limits": [STRICT | {"limit": 100}]}, 1000)
+            await change(QUOTA, {"shares": {"eu": 0.9, "us": 0.1}}, 1000)
+            await change("/v1/plans/free", {"limits": [STRICT]}, 1000)
+            assert divisions.newest() == {"eu": 900, "us": 100}
+            limit = {
+                "limit": "2000/h",
+                "mode": "strict",
+                "algorithm": "fixed_window",
+                "shares": {"eu": 0.45, "us": 0.55},
+            }
+            file = {"version": 1, "plans": {"free": {"limits": {"hourly": limit}}}}
+            await change("/v1/config", file, 2000)
+            assert divisions.newest() == {"eu": 900, "us": 1100}
+            await change(OVERRIDE, {"limit": 2000}, 2000)
 
 
 async def test_an_overrides_own_shares_come_and_go_by_cut_and_raise(make_settings: Callable[..., Settings]) -> None:

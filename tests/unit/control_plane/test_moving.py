@@ -3,6 +3,7 @@
 from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +16,11 @@ from control_plane.quotas.moving import (
     Steps,
     acknowledged,
     has_arrived,
+    in_units,
     limit_units,
     losers,
     needed,
+    on_the_way,
     raise_at_us,
     retargeted,
     same_shares,
@@ -180,6 +183,54 @@ def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int
             if begins_us > now_us:
                 held = {name: max(share_under(version, name, begins_us) for version in seen[heard:]) for name in names}
                 assert sum(held.values()) <= 1000, (window, held, seen)
+
+
+def towards(schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
+    return schedule if same_shares(schedule.target, target) else retargeted(rule(), schedule, target, now_us, "ab")
+
+
+@given(
+    moves=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 2 * HOUR_US), st.sampled_from([100, 999, 1000]), st.booleans()),
+        min_size=2, max_size=7,
+    )
+)  # fmt: skip
+@settings(max_examples=300, deadline=None)
+def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[int, int, int, bool]]) -> None:
+    """Also one that has begun: what was spent under a version that nobody goes by any more stays spent."""
+    now_us, limit = NOW_US, 1000
+    units, parts = settled(step(1000, a=500, b=500)), settled(step(PARTS, a=PARTS // 2, b=PARTS // 2))
+    seen: list[tuple[int, int, Steps]] = [(0, limit, units.steps)]  # since when, of which limit
+    heeded_us = [0]  # from when on no older version is gone by
+    for weight, pause_us, figure, heeded in moves:
+        now_us += pause_us + 1
+        wanted = {"a": Fraction(weight, 9), "b": Fraction(9 - weight, 9)}
+        parts = towards(parts, step(PARTS, **largest_remainder(PARTS, wanted)), now_us)
+        target, changed = step(figure, **largest_remainder(figure, wanted)), rule(limit=figure)
+        follows = figure != limit and on_the_way(changed, parts, now_us)
+        limit, units = figure, (
+            in_units(msgspec.structs.replace(changed, shares=target.shares), parts, now_us)
+            if follows
+            else towards(units, target, now_us)
+        )  # fmt: skip
+        seen.append((now_us, limit, units.steps))
+        heeded_us.append(heeded_us[-1])
+        if heeded:
+            now_us += SKEW_US
+            from_us = next_start_us(rule(), now_us + SKEW_US)
+            units, parts = (acknowledged(one, from_us) if one.waiting else one for one in (units, parts))
+            heeded_us[-1] = now_us
+            seen.append((now_us, limit, units.steps))
+            heeded_us.append(now_us)
+    for window in range(20):
+        begins_us = next_start_us(rule(), NOW_US) + (window - 1) * HOUR_US
+        used = [
+            (most, steps)
+            for number, (since_us, most, steps) in enumerate(seen)
+            if since_us < begins_us + HOUR_US and not any(since_us < us <= begins_us for us in heeded_us[number:])
+        ]
+        held = [max(share_under(steps, name, begins_us) for _, steps in used) for name in "ab"]
+        assert sum(held) <= max(most for most, _ in used), (window, held, seen)
 
 
 @given(moves=st.lists(st.tuples(WEIGHTS, PAUSES_US, st.booleans()), min_size=1, max_size=6), limit=st.integers(1, 50))
