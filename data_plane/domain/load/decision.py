@@ -40,7 +40,9 @@ def decide(
     allowed = basis_of(sum(smoothed.values()), capacity) * whole // FULL
     if capacity is not None:  # the reserve is cut by nothing: it is what the critical class can count on
         allowed = max(allowed, round(capacity * policy.reserve))
-    return Decided(state, smoothed, whole, share_out(allowed, smoothed, round(policy.class_floor * FULL)))
+    # of nothing that is asked for any share would be all of it: at 0 not even the first after a pause may pass
+    asked = smoothed if whole else {priority: max(1, units) for priority, units in smoothed.items()}
+    return Decided(state, smoothed, whole, share_out(allowed, asked, round(policy.class_floor * FULL)))
 
 
 def smoothed_demand(before: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:

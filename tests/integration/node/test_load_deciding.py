@@ -96,6 +96,15 @@ async def test_a_manual_factor_rules_until_it_expires(region):
     assert load.reason == "raised"
 
 
+async def test_a_backend_closed_by_hand_is_closed_to_the_first_after_a_pause_too(region):
+    manual = ManualFactor(factor=0.0, expires_at=START_US / 1e6 + 60)
+    change = document_of(Backend(backend="users", adaptive="protect", manual=manual))
+    region.index = region.index.with_changes([change])
+    for _ in range(3):
+        await region.second(0.1, demand=(0, 0))
+        assert region.one.factors() == region.two.factors() == (0, 0)
+
+
 async def test_a_backend_that_loses_its_policy_is_open_at_once(region):
     for _ in range(4):
         await region.second(9.0)
