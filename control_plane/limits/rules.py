@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from fractions import Fraction
 from typing import Any, cast
 
 import msgspec
@@ -23,13 +22,13 @@ from contract.limits import (
 from control_plane.errors import FieldError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
-from control_plane.quotas.allocation import equal_shares, explicit_shares, largest_remainder
+from control_plane.quotas.allocation import equal_shares, explicit_shares
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 SPLIT_MODES = frozenset({"regional", "strict"})
 AFRESH = ("scope", "algorithm", "window_us", "calendar", "anchor_us")
-"""A change in any of these gives the limit a new rule id: what was counted does not fit any more."""
+"""A change in any of these, or to or from ``strict``, gives the limit a new rule id: what was counted fits no more."""
 
 
 def rule_fields(body: LimitFields) -> dict[str, Any]:
@@ -67,8 +66,13 @@ def faults(name: str, body: LimitFields, fields: dict[str, Any], *, at: str) -> 
 
 
 def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
-    """Whether what was counted under ``row`` is of no use under ``fields``."""
-    return any(getattr(row, name) != fields[name] for name in AFRESH)
+    """Whether what was counted under ``row`` is of no use under ``fields``.
+
+    Rights of ``strict`` are no counts of other modes: under one id, what one region counts by the other mode would take
+    the place of its rights, while those that it gave another one stay there.
+    """
+    was_strict, is_strict = row.mode == "strict", fields["mode"] == "strict"
+    return was_strict != is_strict or any(getattr(row, name) != fields[name] for name in AFRESH)
 
 
 def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
@@ -117,13 +121,6 @@ def units_by_region(row: LimitRow, regions: Sequence[str], whole: int | None = N
 def step_of(fractions: Mapping[str, float]) -> ShareStep:
     """A client's own shares as nodes get them."""
     return ShareStep(limit=PARTS, shares=explicit_shares(PARTS, fractions, sorted(fractions)))
-
-
-def units_of(step: ShareStep, whole: int) -> dict[str, int]:
-    """What each region has of ``whole`` units by a step of parts, as nodes count it: of a cut, rounded down."""
-    if sum(step.shares.values()) != step.limit:
-        return {region: whole * part // step.limit for region, part in step.shares.items()}
-    return largest_remainder(whole, {region: Fraction(part) for region, part in step.shares.items()})
 
 
 def _parts(row: LimitRow, regions: Sequence[str]) -> tuple[ShareStep, ...]:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from contract.limits import ShareStep
+
 
 def largest_remainder(units: int, weights: Mapping[str, Fraction]) -> dict[str, int]:
     """Split ``units`` in proportion to ``weights``; what is left after rounding down goes to the largest remainders,
@@ -29,3 +31,10 @@ def explicit_shares(units: int, fractions: Mapping[str, float], regions: Sequenc
     # through the decimal text, so that 0.1 means a tenth
     weights = {region: Fraction(repr(fractions.get(region, 0.0))) for region in regions}
     return largest_remainder(units, weights) if sum(weights.values()) else {}
+
+
+def units_of(step: ShareStep, whole: int) -> dict[str, int]:
+    """What each region has of ``whole`` units by a step of parts, as nodes count it: of a cut, rounded down."""
+    if sum(step.shares.values()) != step.limit:
+        return {region: whole * part // step.limit for region, part in step.shares.items()}
+    return largest_remainder(whole, {region: Fraction(part) for region, part in step.shares.items()})

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from control_plane.limits.rules import units_of
+from control_plane.quotas.allocation import units_of
 from control_plane.quotas.windows import cycle_us, next_start_us
 
 Steps = tuple[ShareStep, ...]

@@ -12,11 +12,12 @@ from control_plane.clients import repository as clients
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
-from control_plane.limits.rules import to_record, to_rule, units_by_region, units_of
+from control_plane.limits.rules import to_record, to_rule, units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
 from control_plane.quotas import repository
+from control_plane.quotas.allocation import units_of
 from control_plane.quotas.guard import schedule_of
 from control_plane.quotas.models import QuotaBalance, QuotaMove
 from control_plane.quotas.moving import limit_units

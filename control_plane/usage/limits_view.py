@@ -18,9 +18,10 @@ from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.repository import all_outside_plans
-from control_plane.limits.rules import SPLIT_MODES, step_of, units_by_region, units_of
+from control_plane.limits.rules import SPLIT_MODES, step_of, units_by_region
 from control_plane.plans.models import PlanRow
 from control_plane.quotas import repository as quotas
+from control_plane.quotas.allocation import units_of
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
 from control_plane.quotas.repository import Whose
 from control_plane.quotas.schemas import MoveView
