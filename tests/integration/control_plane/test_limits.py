@@ -115,12 +115,16 @@ async def test_counts_are_kept_unless_they_do_not_fit_any_more(api: httpx.AsyncC
     first = await rule_id()
     assert await rule_id(limit=2000) == first
     assert await rule_id(limit=2000, priority=3, shadow=True, match={"methods": ["GET"]}) == first
+    assert await rule_id(mode="regional") == first
     afresh: tuple[dict[str, Any], ...] = (
         {"window_s": 60},
         {"window_s": 60, "algorithm": "token_bucket"},
         {"window_s": 60, "algorithm": "token_bucket", "scope": "ip"},
         {"window_s": None, "window": "hour"},
         {"window_s": None, "window": "hour", "anchor": "2026-01-01T00:30:00Z"},
+        {"mode": "shared"},
+        {"mode": "strict"},
+        {"mode": "regional"},
     )
     ids = [first] + [await rule_id(**changes) for changes in afresh]
     assert len(set(ids)) == len(ids)
