@@ -19,7 +19,8 @@ MAX_REQUEST_NAME_BYTES = 128
 
 def request_name(gateway: str, request_id: bytes, check: CheckRequest) -> RequestName:
     """The name of a gateway's request. The method is not in it: an internal redirect may change that."""
-    return gateway, request_id, hash((check.api_key, check.client, check.ip, check.path, check.endpoint, check.cost))
+    asked = check.api_key, check.client, check.ip, check.path, check.endpoint, check.cost
+    return gateway, request_id, hash((*asked, *sorted(check.attributes.items())))
 
 
 class _Replay:

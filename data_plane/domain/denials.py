@@ -3,7 +3,7 @@
 A denial of a request stays true for the same request until its ``retry_us`` has passed: meanwhile others can only
 take, not give. It is remembered for a second at most, so that what else the answer reports is never older than that.
 Where news could end a denial early (counts shared between regions, rights, give-backs of a Cluster) nothing is
-remembered.
+remembered. What a lease or a reservation gives back is such news too, and waits for that second.
 """
 
 from collections import OrderedDict
@@ -30,23 +30,24 @@ class DenialMemory:
 
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        self.denials: OrderedDict[bytes, _Denial] = OrderedDict()
+        self.denials: OrderedDict[tuple[bytes, ...], _Denial] = OrderedDict()
+        """By all counters of the check: the answer tells of each, also of those that did not deny."""
 
     def __len__(self) -> int:
         return len(self.denials)
 
     def recall(self, bound: Bound, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
-        """The outcomes of the denial that still holds for this very check: the same limits of the same revision, and
-        the same cost.
+        """The outcomes of the denial that still holds for this very check: the same counters, the same limits of the
+        same revision, and the same cost.
         """
-        for at in bound.lasting:
-            denial = self.denials.get(keys[at])
-            if denial is None or denial.bound is not bound or denial.cost != cost:
-                continue
-            if denial.at_us <= now_us < denial.until_us:
-                passed_us = now_us - denial.at_us
-                return [_later(outcome, passed_us) for outcome in denial.outcomes]
-            del self.denials[keys[at]]
+        counters = tuple(keys)
+        denial = self.denials.get(counters)
+        if denial is None or denial.bound is not bound or denial.cost != cost:
+            return None
+        if denial.at_us <= now_us < denial.until_us:
+            passed_us = now_us - denial.at_us
+            return [_later(outcome, passed_us) for outcome in denial.outcomes]
+        del self.denials[counters]
         return None
 
     def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
@@ -57,10 +58,9 @@ class DenialMemory:
         if retry_us == NEVER:
             return
         until_us = asked_us + min(retry_us, LONGEST_US)
-        key = keys[verdict.shown]
-        prepared = verdict.prepared
-        self.denials[key] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
-        self.denials.move_to_end(key)
+        counters, prepared = tuple(keys), verdict.prepared
+        self.denials[counters] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
+        self.denials.move_to_end(counters)
         if len(self.denials) > self._max_entries:
             self.denials.popitem(last=False)
 

@@ -215,6 +215,10 @@ async def test_a_gateways_request_id_counts_once_and_nobody_elses_counts_at_all(
     for _ in range(3):
         await client.get("/v1/authorize", headers=headers)
     assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 0})).json()["remaining"] == 1
+    told = {"x-tidegate-token": GATEWAY_TOKEN, "x-tidegate-attribute-tenant": "another"}
+    for _ in range(2):
+        await client.get("/v1/authorize", headers=headers | told)
+    assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 0})).json()["remaining"] == 0
 
 
 async def test_a_request_id_that_comes_again_answers_no_other_request(client):

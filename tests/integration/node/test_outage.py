@@ -94,6 +94,19 @@ async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, v
         assert float(remembered[-1].split()[1]) >= 1
 
 
+async def test_a_denial_is_remembered_for_the_very_counters_that_it_tells_of(tmp_path, valkey_url):
+    limits = [rule(at, name, 2, scope=name, algorithm="fixed_window") for at, name in ((7, "client"), (8, "ip"))]
+    config = [Plan(plan="p", limits=tuple(limits)), Client(client="c", plan="p")]
+    async with node_client(tmp_path, valkey_url, config, redis_deadline_ms=1_000) as client:
+        told = []
+        for address in (*[1] * 3, 2):
+            check = {"client": "c", "ip": f"203.0.113.{address}", "explain": True}
+            told.append((await client.post("/v1/check", json=check)).json())
+        assert [one["allowed"] for one in told] == [True, True, False, False]
+        assert [one["violated-policies"] for one in told[2:]] == [["client", "ip"], ["client"]]
+        assert told[3]["limits"][1]["remaining"] == 2, "of this address, not of the one before"
+
+
 async def _five_denials(client):
     answers = [await ask(client, "c") for _ in range(5)]
     return None if any(answer["allowed"] for answer in answers) else [answer["retry_after_s"] for answer in answers]
