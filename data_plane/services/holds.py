@@ -8,6 +8,7 @@ import msgspec
 
 from contract.decision import CheckRequest
 from contract.holds import Asker, LeaseRequest, ReservationRequest
+from data_plane.domain.bound import NO_LIMITS
 from data_plane.domain.check import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
 from data_plane.domain.holds import (
     Hold,
@@ -120,12 +121,12 @@ class Holds:
             verdict, _ = await self._take(one, 0)
             self.tally.not_leasable += 1
             return Grant(verdict, None, 0, 0.0, reason)
-        if not limits:
-            return Grant(conclude(one, []), None, request.units, request.ttl_s)
         if not unit_cost:
             verdict, _ = await self._take(one, 0)
             free = Grant(verdict, None, request.units, request.ttl_s)
             return free if verdict.allowed else self._denied("lease", verdict)
+        if not limits:
+            return self._granted("lease", conclude(one, []), request.units, unit_cost, (), request.ttl_s)
         units = first_ask(request.units, unit_cost, limits)
         for attempt in range(1, MOST_ATTEMPTS + 1):
             verdict, clocks_us = await self._take(one, units * unit_cost)
@@ -142,7 +143,7 @@ class Holds:
         prepared = self._prepared(request, request.cost)
         if isinstance(prepared, Refusal):
             return prepared
-        if not prepared.bound.limits:
+        if prepared.bound is NO_LIMITS:  # an exempt endpoint
             return Grant(conclude(prepared, []), None, request.cost, request.ttl_s)
         verdict, clocks_us = await self._take(prepared, prepared.cost)
         if not verdict.allowed:
@@ -157,7 +158,10 @@ class Holds:
         left_us = hold.until_us - self._clock.now_us()
         if not unused or left_us <= 0:
             return 0
-        if not await self._ended.give_back(hold, unused * hold.unit_cost, left_us // 1_000):
+        if not hold.keys:  # no limit gave it: it was usage alone
+            if await self._ended.settle_once(hold, unused, left_us // 1_000) is not None:
+                return 0
+        elif not await self._ended.give_back(hold, unused * hold.unit_cost, left_us // 1_000):
             return 0
         self.tally.returned += unused * hold.unit_cost
         self._correct_usage(hold, -unused, -unused * hold.unit_cost)
@@ -193,6 +197,8 @@ class Holds:
 
     async def _take(self, prepared: Prepared, cost: int) -> tuple[Verdict, Sequence[int]]:
         """Ask the store for ``cost``: the verdict, and the store's clock when it decided on each key."""
+        if not prepared.bound.limits:
+            return conclude(prepared, []), ()
         answered: asyncio.Future[tuple[Sequence[Outcome], int]] = asyncio.get_running_loop().create_future()
 
         def done(answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
@@ -258,7 +264,8 @@ class Holds:
         charged_us = tuple(clocks_us[at] for at in charged)
         bound, principal = verdict.prepared.bound, verdict.prepared.principal
         hold = Hold(
-            kind, self._random_bytes(ID_BYTES), units, unit_cost, max(clocks_us), self._clock.now_us() + ttl_us,
+            kind, self._random_bytes(ID_BYTES), units, unit_cost,
+            max(clocks_us, default=0), self._clock.now_us() + ttl_us,
             tuple(keys[at] for at in charged), tuple(bound.params[at] for at in charged),
             "" if principal is None else principal.client.client, "" if principal is None else principal.key_id,
             bound.endpoint, charged_us if len(set(charged_us)) > 1 else (),

@@ -124,7 +124,7 @@ async def test_without_a_limit_everything_asked_for_is_granted(tmp_path, valkey_
     nothing = [Plan(plan="p"), Client(client="acme", plan="p"), key_of("acme", KEY)]
     async with node_client(tmp_path, valkey_url, nothing) as node:
         taken = await lease(node, 5_000)
-        assert (taken["granted"], taken["lease"]) == (5_000, None)
+        assert (taken["granted"], taken["limit"]) == (5_000, None)
 
 
 @pytest.mark.parametrize("mode", ["regional", "shared", "strict"])

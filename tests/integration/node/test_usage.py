@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from contract.config import Change, Client, Plan
+from contract.limits import LimitRule
 from contract.questions import Question
 from contract.usage import MOST_UNITS, Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
 from data_plane.adapters.control_plane_usage import HttpUsageSink
@@ -459,10 +460,11 @@ async def test_leases_and_reservations_are_measured_and_their_denials_are_usage(
     assert (sum(one.requests for one in denials), sum(one.cost for one in denials)) == (2, 8)
 
 
+@pytest.mark.parametrize("limits", [(rule(1, "hourly", 1_000),), ()], ids=["roomy", "unlimited"])
 async def test_what_comes_back_of_leases_and_reservations_is_taken_off_the_same_usage(
-    valkey_url: str, tmp_path: Path
+    valkey_url: str, tmp_path: Path, limits: tuple[LimitRule, ...]
 ) -> None:
-    roomy = Plan(plan="free", limits=(rule(1, "hourly", 1_000),))
+    roomy = Plan(plan="free", limits=limits)
     await write_snapshot(tmp_path / "snapshot", [roomy, Client(client="c1", plan="free"), key_of("c1", "tg_one")])
     who = {"api_key": "tg_one", "method": "GET", "path": "/x"}
     async with (
