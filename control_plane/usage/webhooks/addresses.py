@@ -4,6 +4,8 @@ import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+import httpx
+
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -13,7 +15,8 @@ def url_fault(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
+        httpx.URL(url).host  # noqa: B018  names that are none show when they are decoded
+    except (ValueError, httpx.InvalidURL) as error:
         return f"is no URL: {error}"
     if parts.scheme not in {"http", "https"}:
         return "must begin with https:// or http://"
@@ -24,6 +27,11 @@ def url_fault(url: str) -> str | None:
     if parts.fragment:
         return "must hold no fragment"
     return "names port 0" if port == 0 else None
+
+
+def host_of(url: httpx.URL) -> str:
+    """The host as it was written: ``url.host`` is decoded, and would be encoded again by other rules (ß as ss)."""
+    return url.raw_host.decode("ascii")
 
 
 def is_public(address: Address) -> bool:

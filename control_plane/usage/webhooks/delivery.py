@@ -19,7 +19,7 @@ from sqlalchemy import func, select, update
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
-from control_plane.usage.webhooks.addresses import all_public
+from control_plane.usage.webhooks.addresses import all_public, host_of
 from control_plane.usage.webhooks.alerts import find_alerts
 from control_plane.usage.webhooks.signing import WebhookKeys, signature
 
@@ -151,7 +151,10 @@ class Deliverer:
         body = _body(message.alert)
         webhook = message.webhook
         secret = self._keys.secret(webhook.webhook, webhook.salt)
-        url = httpx.URL(webhook.url)
+        try:
+            url = httpx.URL(webhook.url)
+        except httpx.InvalidURL as error:  # from before such were refused
+            raise UndeliverableError("the URL is none") from error
         address = await self._address(url)
         headers = {
             "Host": url.netloc.decode(),
@@ -166,7 +169,7 @@ class Deliverer:
             url.copy_with(host=address),
             content=body,
             headers=headers,
-            extensions={"sni_hostname": url.host},
+            extensions={"sni_hostname": host_of(url)},
         )
         try:
             async with asyncio.timeout(2 * TIMEOUT_S):
@@ -181,7 +184,7 @@ class Deliverer:
         port = url.port or (443 if url.scheme == "https" else 80)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+                found = await asyncio.get_running_loop().getaddrinfo(host_of(url), port, type=socket.SOCK_STREAM)
         except (OSError, TimeoutError, UnicodeError) as error:
             raise UndeliverableError("the host has no address") from error
         addresses = [str(entry[4][0]) for entry in found]

@@ -6,12 +6,13 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 
+import httpx
 import pytest
 
 from control_plane.database import Database
 from control_plane.settings import Settings
 from control_plane.usage.webhooks import delivery
-from control_plane.usage.webhooks.addresses import all_public, url_fault
+from control_plane.usage.webhooks.addresses import all_public, host_of, url_fault
 from control_plane.usage.webhooks.signing import WebhookKeys
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane, running
@@ -206,6 +207,24 @@ async def test_tries_again_with_longer_pauses_and_follows_no_redirect(
     assert is_signed(secret, *receiver.got[-1])
 
 
+async def test_one_that_has_no_address_keeps_no_other_waiting(
+    served: RunningControlPlane, receiver: Receiver, postgres_server: PostgresServer, database_name: str
+) -> None:
+    for name in ("none", "ops"):
+        hook = {"url": f"http://localhost:{receiver.port}/", "thresholds": [0.5]}
+        (await served.admin.put(f"/v1/usage-webhooks/{name}", json=hook)).raise_for_status()
+    # as it could once be written
+    postgres_server.execute(
+        "UPDATE usage_webhooks SET url = 'http://256.1.1.1/' WHERE webhook = 'none'", database=database_name
+    )
+    await ship(served, batch(1, cell(allowed=50)))
+    await run(served, "usage-alerts")
+    await run(served, "usage-webhooks")
+    assert len(receiver.got) == 1
+    (failed,) = (await served.admin.get("/v1/usage-webhooks/none/deliveries")).json()["items"]
+    assert (failed["attempts"], failed["error"]) == (1, "the URL is none")
+
+
 async def test_gives_up_in_the_end(
     served: RunningControlPlane, postgres_server: PostgresServer, database_name: str
 ) -> None:
@@ -238,6 +257,8 @@ async def test_names_what_is_wrong_with_a_webhook(served: RunningControlPlane) -
         ({"url": "ftp://example.com/"}, "url"),
         ({"url": "https://user:secret@example.com/"}, "url"),
         ({"url": "https:///nowhere"}, "url"),
+        ({"url": "https://256.1.1.1/"}, "url"),
+        ({"url": "https://xn--/"}, "url"),
         (good | {"thresholds": []}, "thresholds"),
         (good | {"thresholds": [0.8, 0.801]}, "thresholds"),
         (good | {"plan": "none"}, "plan"),
@@ -259,3 +280,5 @@ def test_knows_what_is_not_public_however_it_is_written() -> None:
         assert not all_public(["93.184.216.34", inside])
     assert all_public(["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
     assert url_fault("https://example.com:99999/") is not None
+    # not straße.de encoded anew by other rules, which is somebody else's
+    assert host_of(httpx.URL("https://xn--strae-oqa.de/")) == "xn--strae-oqa.de"
