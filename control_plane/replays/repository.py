@@ -13,16 +13,17 @@ KEPT = timedelta(hours=24)
 FORGOTTEN_A_WRITE = 100
 
 
-async def earlier(session: AsyncSession, author: str, key: str) -> ReplayRow | None:
-    """What this author did under this key in the last 24 hours."""
-    query = select(ReplayRow).where(
-        ReplayRow.author == author, ReplayRow.idempotency_key == key, ReplayRow.created_at > func.now() - KEPT
-    )
-    return (await session.scalars(query)).one_or_none()
+async def earlier(session: AsyncSession, author: str, key: str) -> ReplayRow:
+    """What this author did under this key."""
+    query = select(ReplayRow).where(ReplayRow.author == author, ReplayRow.idempotency_key == key)
+    return (await session.scalars(query)).one()
 
 
-async def claim(session: AsyncSession, author: str, key: str, request_sha256: str) -> None:
-    """Record that this write is done under ``key``, and forget a few that are too old to be asked for."""
+async def claim(session: AsyncSession, author: str, key: str, request_sha256: str) -> bool:
+    """Record that this write is done under ``key``, and forget a few that are too old to be asked for.
+
+    ``False`` where one was in the last 24 hours; one that is under way is waited for.
+    """
     old = select(ReplayRow.author, ReplayRow.idempotency_key).where(ReplayRow.created_at <= func.now() - KEPT)
     gone = old.limit(FORGOTTEN_A_WRITE).subquery()
     await session.execute(
@@ -37,7 +38,10 @@ async def claim(session: AsyncSession, author: str, key: str, request_sha256: st
         "created_at": func.now(),
     }
     statement = insert(ReplayRow).values(author=author, idempotency_key=key, **values)
-    await session.execute(statement.on_conflict_do_update(index_elements=["author", "idempotency_key"], set_=values))
+    statement = statement.on_conflict_do_update(
+        index_elements=["author", "idempotency_key"], set_=values, where=ReplayRow.created_at <= func.now() - KEPT
+    )
+    return (await session.scalar(statement.returning(ReplayRow.author))) is not None
 
 
 async def answered(

@@ -32,17 +32,16 @@ class Replay:
         Raises :class:`AnsweredBeforeError` with the answer that was given; :class:`ConflictError` where that held a
         secret, or was lost; :class:`InvalidError` where the key belongs to another request.
         """
-        row = await repository.earlier(session, self._author, self._key)
-        if row is None:
-            await repository.claim(session, self._author, self._key, self._request_sha256)
+        if await repository.claim(session, self._author, self._key, self._request_sha256):
             return
+        row = await repository.earlier(session, self._author, self._key)
         if row.request_sha256 != self._request_sha256:
             raise InvalidError([FieldError(HEADER, "belongs to another request: its method, path or body differ")])
         if row.made is not None:
             members = {name: value for name, value in row.made.items() if isinstance(value, str)}
             raise ConflictError("This was made already; its secret was shown then and is not stored.", **members)
         if row.status is None:
-            raise ConflictError("This was done already, but its answer is not stored: read the resource.")
+            raise ConflictError("This was done already, but its answer is not stored, or not yet: read the resource.")
         raise AnsweredBeforeError(row.status, row.headers, row.body)
 
     async def keep(self, status: int, headers: dict[str, str], body: str | None, made: dict[str, Any] | None) -> None:

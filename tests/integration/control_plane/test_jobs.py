@@ -244,3 +244,10 @@ async def test_a_run_asked_for_again_under_its_key_is_not_run_again(api: httpx.A
     assert (other.status_code, other.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
     new = await api.post("/v1/jobs/drift-check/run", headers=key | {"Idempotency-Key": "day-shift"})
     assert new.json()["runs"] > first.json()["runs"]
+    # at the same moment too
+    answers = await asyncio.gather(
+        *(api.post("/v1/jobs/expiry/run", headers={"Idempotency-Key": "noon"}) for _ in range(5))
+    )
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    asked = (await api.get("/v1/audit", params={"name": "expiry"})).json()["items"]
+    assert len(asked) == 1
