@@ -10,7 +10,6 @@ from control_plane.config_file import entries
 from control_plane.config_file.differences import keeping_auto
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.places import within
-from control_plane.config_file.schemas import LimitEntry, PlanEntry
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.service import Plans
 from control_plane.quotas import service as quotas
@@ -34,8 +33,8 @@ class Section(NamedTuple):
     body: Callable[[str, Entry], Body]
     normal: Callable[[str, Entry], Normal]
     of_row: Callable[[Any], Normal]
-    afterwards: Callable[[ConfigWrite, str, Entry], Awaitable[None]] | None = None
-    """What else to write of an entry."""
+    afterwards: Callable[[ConfigWrite, str, Normal], Awaitable[None]] | None = None
+    """What else to write of an entry in normal form."""
     keeping: Callable[[Normal, Normal | None], Normal] = lambda wanted, _: wanted
     """The wish, with what of the present is not the file's to say."""
     before_all: Callable[[AsyncSession, list[str]], Awaitable[None]] | None = None
@@ -55,27 +54,28 @@ def _keeping_auto_in_plan(wanted: Normal, current: Normal | None) -> Normal:
     return {**wanted, "limits": limits}
 
 
-async def _shares_of_plan(write: ConfigWrite, plan: str, entry: PlanEntry) -> None:
+async def _shares_of_plan(write: ConfigWrite, plan: str, wanted: Normal) -> None:
     await write.session.flush()
     row = await Plans().row(write.session, plan)
     for limit in row.limits:
         with within(f"limits.{limit.name}"):
-            await _set_shares(write, plan, limit, entry.limits[limit.name])
+            await _set_shares(write, plan, limit, wanted["limits"][limit.name].get("shares"))
 
 
-async def _shares_of_limit(write: ConfigWrite, name: str, entry: LimitEntry) -> None:
+async def _shares_of_limit(write: ConfigWrite, name: str, wanted: Normal) -> None:
     await write.session.flush()
     row = await OutsideLimits().row(write.session, name)
-    await _set_shares(write, quotas.OUTSIDE_PLANS, row, entry)
+    await _set_shares(write, quotas.OUTSIDE_PLANS, row, wanted.get("shares"))
 
 
-async def _set_shares(write: ConfigWrite, plan: str, row: Any, entry: LimitEntry) -> None:
+async def _set_shares(write: ConfigWrite, plan: str, row: Any, shares: Any) -> None:
     explicit = {share.region: share.fraction for share in row.shares}
-    if entry.shares is None:
-        if explicit:
-            await quotas.reset(write, plan, row.name, Preconditions())
-    elif entry.shares != (explicit or ("auto" if row.auto_shares else None)):
-        await quotas.replace(write, plan, row.name, entry.shares, Preconditions())
+    if shares == (explicit or ("auto" if row.auto_shares else None)):
+        return
+    if shares is None:
+        await quotas.reset(write, plan, row.name, Preconditions())
+    else:
+        await quotas.replace(write, plan, row.name, shares, Preconditions())
 
 
 _regions, _policies, _backends = Regions(redistribute), AdaptivePolicies(), Backends()

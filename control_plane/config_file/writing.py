@@ -70,7 +70,7 @@ async def apply(
                 await write.session.flush()
             if section.afterwards is not None:
                 with within(f"{section.name}.{change.name}"):
-                    await section.afterwards(write, change.name, entry)
+                    await section.afterwards(write, change.name, change.after)
     clients = [change for change in changes if change.section == CLIENTS and change.after]
     await put_clients(write, file.clients or {}, clients, progress)
     await delete(write, [change for change in changes if change.after is None])

@@ -230,6 +230,16 @@ async def documents_of(api: httpx.AsyncClient, revision: int) -> dict[tuple[str,
     return {name: body for name, body in found.items() if body is not None}
 
 
+async def test_a_rollback_takes_shares_back_from_the_rebalancer(api: httpx.AsyncClient) -> None:
+    await applied(api, FILE)
+    then = (await api.get("/v1/config")).headers["etag"].strip('"')
+    await api.put("/v1/quotas/free/hourly", json={"shares": "auto"})
+    await api.put("/v1/quotas/pro/monthly", json={"shares": "auto"})
+    await api.put("/v1/quotas/_/network", json={"shares": "auto"})
+    assert (await api.post(f"/v1/revisions/{then}/rollback", json={})).status_code == 200
+    assert (await exported(api)) == FILE
+
+
 async def test_a_diff_between_two_revisions(api: httpx.AsyncClient) -> None:
     for priority in (1, 2, 3):
         await api.put("/v1/plans/p", json={"priority": priority})
