@@ -20,7 +20,7 @@ from control_plane.config_file.schemas import (
     PolicyEntry,
     RegionEntry,
 )
-from control_plane.limits.rules import rule_fields
+from control_plane.limits.rules import rule_fields, stored_seconds
 from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields
 from control_plane.plans.schemas import PlanFields, PlanRecord
 from control_plane.regions.schemas import RegionFields, RegionView
@@ -65,13 +65,16 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
     """The normal form of a limit."""
     fields = rule_fields(body)
     by_default = rule_fields(LimitFields(limit=0, window_s=body.window_s, window=body.window, mode=body.mode))
+    # as they are stored: to the microsecond, and where the epoch is no anchor
+    window_s = None if body.window_s is None else stored_seconds(body.window_s)
+    anchor = body.anchor if fields["anchor_us"] else None
     rate = None
-    if body.anchor is None and body.window in {None, "month"}:
-        rate = format_rate(body.limit, body.window_s)
+    if anchor is None and body.window in {None, "month"}:
+        rate = format_rate(body.limit, window_s)
     members: Normal = {"limit": rate or body.limit}
     if rate is None:
-        members |= {"window_s": body.window_s, "window": body.window}
-        members["anchor"] = None if body.anchor is None else body.anchor.isoformat().replace("+00:00", "Z")
+        members |= {"window_s": window_s, "window": body.window}
+        members["anchor"] = None if anchor is None else anchor.isoformat().replace("+00:00", "Z")
     members |= {
         "by": body.scope,
         "algorithm": None if fields["algorithm"] == by_default["algorithm"] else fields["algorithm"],
@@ -167,10 +170,11 @@ def normal_backend(backend: BackendFields | BackendView) -> Normal:
     capacity: str | Normal | None = None
     if backend.capacity is not None:
         given = backend.capacity
-        rate = format_rate(given.limit, given.window_s)
+        window_s = stored_seconds(given.window_s)
+        rate = format_rate(given.limit, window_s)
         capacity = {"limit": rate or given.limit, "burst": given.burst}
         if rate is None:
-            capacity["window_s"] = given.window_s
+            capacity["window_s"] = window_s
         capacity = rate if rate is not None and given.burst is None else _kept(capacity, {})
     pulls = [pull.model_dump() for pull in backend.pulls]
     return _kept({"capacity": capacity, "adaptive": backend.adaptive, "pulls": pulls}, {"pulls": []})

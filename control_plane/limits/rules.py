@@ -31,6 +31,16 @@ AFRESH = ("scope", "algorithm", "window_us", "calendar", "anchor_us")
 """A change in any of these, or to or from ``strict``, gives the limit a new rule id: what was counted fits no more."""
 
 
+def microseconds(window_s: float) -> int:
+    """A window as it is stored."""
+    return round(min(window_s, 1e10) * 1_000_000)
+
+
+def stored_seconds(window_s: float) -> float:
+    """A window as it is read again."""
+    return microseconds(window_s) / 1_000_000
+
+
 def rule_fields(body: LimitFields) -> dict[str, Any]:
     """The members of a rule that a body decides, with defaults filled in."""
     algorithm = body.algorithm or ("fixed_window" if body.window is not None else "sliding_window")
@@ -38,7 +48,7 @@ def rule_fields(body: LimitFields) -> dict[str, Any]:
         "scope": body.scope,
         "algorithm": algorithm,
         "limit": body.limit,
-        "window_us": None if body.window_s is None else round(min(body.window_s, 1e10) * 1_000_000),
+        "window_us": None if body.window_s is None else microseconds(body.window_s),
         "calendar": body.window,
         "anchor_us": 0 if body.anchor is None else (body.anchor - _EPOCH) // _MICROSECOND,
         "burst": body.burst,
@@ -60,6 +70,10 @@ def faults(name: str, body: LimitFields, fields: dict[str, Any], *, at: str) -> 
         yield FieldError(at + violation.field, violation.message)
     if body.anchor is not None and body.window is None and fields["anchor_us"] == 0:
         yield FieldError(at + "anchor", "belongs to calendar windows (window), not to window_s")
+    if body.anchor is not None and body.window == "week" and fields["anchor_us"] == 0:
+        yield FieldError(
+            at + "anchor", "is the epoch, which means Monday for weeks: name another Thursday, as 1970-01-08"
+        )
     for member, values in (("endpoints", body.match.endpoints), ("methods", body.match.methods)):
         if len(set(values)) != len(values):
             yield FieldError(f"{at}match.{member}", "names one twice")

@@ -4,6 +4,7 @@ from contract.config import Endpoint
 from contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.limits.rules import microseconds
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
@@ -102,7 +103,7 @@ def _capacity_view(row: BackendRow) -> CapacityView | None:
 def _set_capacity(row: BackendRow, body: BackendFields) -> None:
     capacity = body.capacity
     row.capacity_limit = None if capacity is None else capacity.limit
-    row.capacity_window_us = None if capacity is None else round(min(capacity.window_s, 1e10) * 1_000_000)
+    row.capacity_window_us = None if capacity is None else microseconds(capacity.window_s)
     row.capacity_burst = None if capacity is None else capacity.burst
 
 

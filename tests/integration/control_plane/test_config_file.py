@@ -85,6 +85,25 @@ async def test_a_file_becomes_so_in_one_revision_and_its_export_changes_nothing(
     assert (entry["action"], entry["before"], entry["after"]["external_id"]) == ("create", None, "cus_123")
 
 
+async def test_what_is_stored_otherwise_than_written_does_not_differ(api: httpx.AsyncClient) -> None:
+    epoch = "1970-01-01T00:00:00Z"
+    limits = {
+        "days": {"limit": 10, "window": "day", "anchor": epoch},
+        "months": {"limit": 10, "window": "month", "anchor": epoch},
+        "fine": {"limit": 10, "window_s": 0.1234567, "algorithm": "fixed_window"},
+        "hour": {"limit": 10, "window_s": 3600.0000001},
+    }
+    file = changed(
+        plans={"p": {"limits": limits}}, backends={"b": {"capacity": {"limit": 3, "window_s": 0.2500000001}}}
+    )
+    assert (await applied(api, file)).status_code == 200
+    assert (await applied(api, file)).json()["changes"] == []
+    assert (await applied(api, await exported(api))).json()["changes"] == []
+    # no anchor, for weeks, means Monday
+    weekly = await applied(api, changed(limits={"w": {"limit": 1, "window": "week", "anchor": epoch}}))
+    assert (weekly.status_code, weekly.json()["errors"][0]["field"]) == (422, "limits.w.anchor")
+
+
 async def test_absent_sections_stay_and_empty_ones_mean_none(api: httpx.AsyncClient) -> None:
     await applied(api, FILE)
     untouched = await applied(api, changed(limits={}))
