@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.orm import Base
-from control_plane.web.pages import Page, foreign_cursor
+from control_plane.web.pages import Page, foreign_cursor, is_text
 
 Row = TypeVar("Row", bound=Base)
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -97,10 +97,10 @@ class NamedRows(Generic[Row]):
         kind = self._kind(page.sort)
         try:
             field, value, name = json.loads(after)
-            value = datetime.fromisoformat(value) if kind is datetime else value
-        except (ValueError, TypeError):
+            value = datetime.fromisoformat(value).astimezone(UTC) if kind is datetime else value
+        except (ValueError, TypeError, OverflowError):
             raise foreign_cursor() from None
-        if field != page.sort or not isinstance(name, str) or not isinstance(value, kind):
+        if field != page.sort or not is_text(name) or type(value) is not kind or (kind is str and not is_text(value)):
             raise foreign_cursor()
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise foreign_cursor()

@@ -27,7 +27,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from control_plane.errors import FieldError, InvalidError
 from control_plane.usage.models import LARGEST, WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
 from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
-from control_plane.web.pages import Page
+from control_plane.web.pages import Page, is_text
 
 FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 LINES_AT_A_TIME = 1_000
@@ -103,13 +103,14 @@ def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:
         values = json.loads(text)
         if not isinstance(values, list) or len(values) != len(names):
             raise ValueError
-        if not all(isinstance(value, str) and "\0" not in value for value in values):
+        if not all(is_text(value) for value in values):
             raise ValueError
         if names[:1] == ["at"]:
             values[0] = date.fromisoformat(values[0]) if step == "day" else datetime.fromisoformat(values[0])
             if step == "hour" and values[0].tzinfo is None:
                 raise ValueError
-    except (ValueError, RecursionError):
+            values[0] = values[0].astimezone(UTC) if step == "hour" else values[0]
+    except (ValueError, OverflowError, RecursionError):
         raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")]) from None
     return values
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ Shown = TypeVar("Shown", bound=View)
 DEFAULT_ITEMS = 100
 MAX_ITEMS = 1_000
 MAX_CURSOR_LENGTH = 1_024
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 Limit = Annotated[int, Query(ge=1, le=MAX_ITEMS, description="items a page")]
 Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR_LENGTH, description="`next_cursor` of the page before")]
@@ -75,9 +77,14 @@ def _key_in(cursor: str) -> str:
         key = base64.b64decode(cursor, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise foreign_cursor() from None
-    if "\0" in key:
+    if not is_text(key):
         raise foreign_cursor()
     return key
+
+
+def is_text(value: object) -> bool:
+    """Whether Postgres takes this as a text: no NUL, and no half of a surrogate pair, which JSON can escape."""
+    return isinstance(value, str) and _NO_TEXT.search(value) is None
 
 
 def listing(

@@ -1,5 +1,7 @@
 """What lists filter by and sort by, beyond what every named resource does."""
 
+import json
+from base64 import urlsafe_b64encode
 from typing import Any
 
 import httpx
@@ -111,6 +113,22 @@ async def test_pages_of_a_sorted_list_follow_each_other(api: httpx.AsyncClient) 
 async def test_a_wrong_filter_is_named(api: httpx.AsyncClient, path: str, query: dict[str, str], field: str) -> None:
     answer = await api.get(path, params=query)
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
+async def test_a_cursor_that_no_list_gave_out_is_named(api: httpx.AsyncClient) -> None:
+    positions: list[tuple[str, dict[str, str], list[Any]]] = [
+        ("/v1/clients", {"sort": "created_at"}, ["created_at", "0001-01-01T00:00:00+23:00", "x"]),
+        ("/v1/clients", {"sort": "created_at"}, ["created_at", "9999-12-31T23:59:59-23:00", "x"]),
+        ("/v1/clients", {"sort": "created_at"}, ["created_at", "2020-01-01T00:00:00Z", "\ud800"]),
+        ("/v1/clients", {"sort": "plan"}, ["plan", "\0", "x"]),
+        ("/v1/plans", {"sort": "priority"}, ["priority", True, "x"]),
+        ("/v1/usage", {}, ["0001-01-01T00:00:00+23:00"]),
+        ("/v1/usage", {"group_by": "client"}, ["\ud800"]),
+    ]
+    for path, query, position in positions:
+        cursor = urlsafe_b64encode(json.dumps(position).encode()).decode()
+        answer = await api.get(path, params={**query, "cursor": cursor})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "cursor"), position
 
 
 async def test_nodes_with_an_open_stream_or_none(served: RunningControlPlane) -> None:
