@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.file.document import ConfigDocument, FileError
+from tidegate.file.document import ConfigDocument, FileError, to_yaml
 
 BOMB = "version: 1\na0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
@@ -30,3 +30,23 @@ def test_aliases_that_save_writing_are_read():
     plans = ConfigDocument("file", text).content["plans"]
     assert plans["a"] == plans["b"] == {"limits": {"hourly": {"limit": "10/h"}}}
     assert plans["c"]["priority"] == 1
+
+
+def test_what_is_written_is_read_as_it_was():
+    words = [
+        ":a",
+        "? a",
+        "a\x85b",
+        "- a",
+        "a: b",
+        "~",
+        "1e3",
+        "0x10",
+        "2030-01-01",
+        "\ufeff",
+        "\u2028",
+        "\U0001f600",
+        " a ",
+    ]
+    content = {"version": 1, "clients": {word: {"plan": "p", "external_id": word} for word in words}}
+    assert ConfigDocument("file", to_yaml(content)).content == content

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 MOST_TIMES_EXPANDED = 10
 """With its aliases a file says at most so many values for each character that is written."""
 MOST_DEPTH = 50
+_WANTS_QUOTES = re.compile(r"^[?:]|[^ -~\u00a1-\ud7ff]")
 
 
 class FileError(Exception):
@@ -155,10 +158,15 @@ def _flowing(value: Any, yaml: YAML) -> Any:
         sequence.fa.set_flow_style()
         return sequence
     if not isinstance(value, dict):
-        return value
+        return _quoted(value)
     mapping = yaml.map()
     for name, item in value.items():
-        mapping[name] = _flowing(item, yaml)
+        mapping[_quoted(name)] = _flowing(item, yaml)
     if not any(isinstance(item, dict) and item for item in value.values()) or not value:
         mapping.fa.set_flow_style()
     return mapping
+
+
+def _quoted(value: Any) -> Any:
+    """In quotes, where what is written would not be read as it is: indicators in front, and what is not printable."""
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and _WANTS_QUOTES.search(value) else value
