@@ -57,9 +57,15 @@ class QuotaGuard:
     async def foreseen(
         self, write: ConfigWrite, before: Mapping[DocumentKey, str], after: Mapping[DocumentKey, str | None]
     ) -> None:
-        """Note who leaves a plan, and who returns to one. Writes come one after the other, so there is one note."""
+        """Note who leaves a plan, and who returns to one. Writes come one after the other, so there is one note.
+
+        Shares of limits that go are kept: a rollback brings those back under the ids that they had.
+        """
         self._stays = Stays(self._now_us())
         await self._stays.see(write, before, after)
+        for key, wanted in after.items():
+            if key.kind in {"plan", "limit"} and key in before:
+                await self._keep_gone(write, key, _rules_in(key, before[key]), _rules_in(key, wanted))
 
     async def shaped(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
         """The document to publish in place of ``after``, where nodes have ``before``."""
@@ -70,7 +76,7 @@ class QuotaGuard:
                 return after
             return await self._shaped_client(write, before, after)
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
-        had = {} if before is None else _rules(msgspec.json.decode(before, type=DOCUMENT_TYPES[key.kind]))
+        had = _rules_in(key, before)
         if isinstance(wanted, LimitRule) and not has_windows(wanted):
             wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
         rules = _rules(wanted)
@@ -81,6 +87,18 @@ class QuotaGuard:
         if afresh:
             await repository.forget_moves(write.session, afresh)
         return canonical(_with_rules(wanted, shaped))
+
+    async def _keep_gone(
+        self, write: ConfigWrite, key: DocumentKey, had: Mapping[int, LimitRule], has: Mapping[int, LimitRule]
+    ) -> None:
+        gone = [rule for id, rule in had.items() if id not in has and rule.mode in SPLIT_MODES]
+        moves = await repository.moves(write.session, [rule.id for rule in gone]) if gone else {}
+        for rule in gone:
+            kept = {THE_LIMIT: target_of(rule)} | ({CLIENTS: parts_of(rule)} if rule.parts else {})
+            for whose, step in kept.items():
+                move = moves.get(Whose(rule.id, whose))
+                own = _Shares(rule, key.id if key.kind == "plan" else None, whose, move)
+                self._store(write, own, settled(step) if move is None else schedule_of(move)).waiting = False
 
     async def restamped(self, write: ConfigWrite, keys: Collection[DocumentKey]) -> None:
         """Cuts among documents that a roll-out held back: they wait for the nodes that get them now."""
@@ -103,16 +121,21 @@ class QuotaGuard:
             return rule
         since_us = had.since_us if had is not None else self._now_us()
         units, parts = settled(target_of(rule)), settled(parts_of(rule))
-        if had is not None and had.mode in SPLIT_MODES:
-            if had.parts:
-                of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
-                parts = await self._towards(write, of_clients, settled(parts_of(had)), parts_of(rule))
-            own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
-            if had.limit != rule.limit and has_windows(rule) and on_the_way(rule, parts, self._now_us()):
-                units = in_units(rule, parts, self._now_us())
-                self._keep(write, own, units)
-            else:
-                units = await self._towards(write, own, settled(target_of(had)), target_of(rule))
+        own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
+        of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
+        if had is None or had.mode not in SPLIT_MODES:
+            if own.move is None:
+                return _published(rule, units, parts, since_us)
+            units = schedule_of(own.move)  # it was gone, and is back
+        else:
+            units, parts = settled(target_of(had)), settled(parts_of(had)) if had.parts else parts
+        before = units.target.limit if had is None else had.limit
+        parts = await self._towards(write, of_clients, parts, parts_of(rule))
+        if before != rule.limit and has_windows(rule) and on_the_way(rule, parts, self._now_us()):
+            units = in_units(rule, parts, self._now_us())
+            self._keep(write, own, units)
+        else:
+            units = await self._towards(write, own, units, target_of(rule))
         return _published(rule, units, parts, since_us)
 
     async def _shaped_client(self, write: ConfigWrite, before: str | None, after: str) -> str:
@@ -137,10 +160,10 @@ class QuotaGuard:
             if steps and had is not None:
                 moves.pop(rule.id, None)
         for move in moves.values():
-            if move.plan == wanted.plan:
+            if any(rule.id == move.rule_id for rule in rules.values()):
                 await write.session.delete(move)
             else:
-                move.waiting = False  # of a plan that the client left: it goes on when the client returns
+                move.waiting = False  # of a plan that the client left, or of a limit that is gone: it may return
         return canonical(msgspec.structs.replace(wanted, shares=shares))
 
     async def _of_client(
@@ -172,10 +195,12 @@ class QuotaGuard:
         return schedule
 
     def _keep(self, write: ConfigWrite, own: _Shares, schedule: Schedule) -> None:
+        if own.move is not None or schedule.waiting or len(schedule.steps) > 1:
+            self._store(write, own, schedule)
+
+    def _store(self, write: ConfigWrite, own: _Shares, schedule: Schedule) -> QuotaMove:
         move = own.move
         if move is None:
-            if not schedule.waiting and len(schedule.steps) == 1:
-                return
             move = QuotaMove(rule_id=own.rule.id, whose=own.whose)
             write.session.add(move)
         move.plan, move.limit_name = own.plan, own.rule.name
@@ -183,6 +208,7 @@ class QuotaGuard:
         move.author, move.reason = write.author, write.reason
         move.freed, move.raise_at_us = [], None
         keep_schedule(move, schedule)
+        return move
 
 
 def schedule_of(move: QuotaMove) -> Schedule:
@@ -219,6 +245,10 @@ def _with_figures(rule: LimitRule, client: Client) -> LimitRule:
 def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:
     limits = document.limits if isinstance(document, Plan) else (document,)
     return {rule.id: rule for rule in limits if isinstance(rule, LimitRule)}
+
+
+def _rules_in(key: DocumentKey, body: str | None) -> dict[int, LimitRule]:
+    return {} if body is None else _rules(msgspec.json.decode(body, type=DOCUMENT_TYPES[key.kind]))
 
 
 def _with_rules(document: msgspec.Struct, rules: Mapping[int, LimitRule]) -> Plan | LimitRule:

@@ -1,9 +1,10 @@
 """Queries on moves of quotas and on the rebalancer's reasons."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, exists, func, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -52,12 +53,15 @@ async def forget_moves(session: AsyncSession, rule_ids: Iterable[int]) -> None:
     await session.execute(delete(QuotaMove).where(*gone))
 
 
-async def forget_orphans(session: AsyncSession) -> int:
-    """Drop what is kept of limits that exist no more; says how many rows those were."""
+async def forget_orphans(session: AsyncSession, before: datetime) -> int:
+    """Drop what is kept of limits that exist no more; says how many rows those were.
+
+    Shares of those that went since ``before`` stay: a rollback may bring them back.
+    """
     dropped = 0
-    for table in (QuotaMove, QuotaBalance):
+    for table, old in ((QuotaMove, QuotaMove.cut_at < before), (QuotaBalance, true())):
         orphaned = ~exists().where(LimitRow.rule_id == table.rule_id)
-        dropped += len((await session.scalars(delete(table).where(orphaned).returning(table.rule_id))).all())
+        dropped += len((await session.scalars(delete(table).where(orphaned, old).returning(table.rule_id))).all())
     return dropped
 
 

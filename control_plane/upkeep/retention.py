@@ -40,7 +40,7 @@ def retention_job(database: Database, kept: Kept) -> Job:
             "entries of the audit log": await _audit(database, now - timedelta(days=kept.audit)),
             "kept answers": await _replays(database, now - REPLAYS_KEPT),
             "reports of nodes": await forget_old(database),
-            "moves of limits that are gone": await _orphans(database),
+            "moves of limits that are gone": await _orphans(database, now - timedelta(days=kept.revisions)),
             "stays of clients on plans that they left": await _stays(database),
         }
         return "Forgot " + ", ".join(f"{count} {what}" for what, count in counts.items()) + "."
@@ -82,9 +82,9 @@ async def _replays(database: Database, before: datetime) -> int:
         return len((await session.scalars(gone)).all())
 
 
-async def _orphans(database: Database) -> int:
+async def _orphans(database: Database, before: datetime) -> int:
     async with database.transaction() as session:
-        return await quotas.forget_orphans(session)
+        return await quotas.forget_orphans(session, before)
 
 
 async def _stays(database: Database) -> int:

@@ -47,7 +47,7 @@ def said(from_us: int) -> Callable[[FollowingNode], dict[int, int]]:
     """A node that says of every limit of the plan that its cut holds from then on."""
 
     def effective(node: FollowingNode) -> dict[int, int]:
-        return {rule["id"]: from_us for rule in node.document("plan", "free")["limits"]}
+        return {rule["id"]: from_us for rule in node.document("plan", "free").get("limits", ())}
 
     return effective
 
@@ -409,6 +409,40 @@ async def test_windows_stay_divided_as_they_were_when_figures_change_with_shares
             await change("/v1/config", file, 2000)
             assert divisions.newest() == {"eu": 900, "us": 1100}
             await change(OVERRIDE, {"limit": 2000}, 2000)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+async def test_a_limit_that_a_rollback_brings_back_goes_on_from_the_shares_that_it_had(
+    make_settings: Callable[..., Settings], moving: bool
+) -> None:
+    async with two_regions(make_settings(), STRICT) as served:
+        put = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
+        eu, us = served.node("eu-1", "eu", acks=not moving), served.node("us-1", "us")
+        divisions = Divisions(eu, us)
+        eu._effective = us._effective = said(divisions.raised_us)
+
+        async def changed(answer: httpx.Response) -> int:
+            assert answer.is_success, answer.text
+            revision = int(answer.headers["x-tidegate-revision"])
+            await divisions.see(revision)
+            divisions.at_most(1000)
+            return revision
+
+        async with eu.following(), us.following():
+            await changed(put)
+            revision = await changed(await served.admin.put(QUOTA, json={"shares": {"eu": 0.1, "us": 0.9}}))
+            if not moving:
+                await until_view(served.admin, lambda view: view["move"] is None)
+                revision += 1
+                await divisions.see(revision)
+                divisions.heard()
+            await changed(await served.admin.put("/v1/plans/free", json={"limits": []}))
+            (await served.admin.post("/v1/jobs/retention/run", headers={"Prefer": "wait=20"})).raise_for_status()
+            await changed(await served.admin.post(f"/v1/revisions/{revision}/rollback", json={}))
+            assert divisions.newest() == ({"eu": 100, "us": 500} if moving else {"eu": 100, "us": 900})
+            eu._acks = True
+            await eu.acknowledge()
+            await until_view(served.admin, lambda view: view["in_force"] == {"eu": 100, "us": 900})
 
 
 async def test_an_overrides_own_shares_come_and_go_by_cut_and_raise(make_settings: Callable[..., Settings]) -> None:
