@@ -114,7 +114,7 @@ async def test_a_quota_is_answered_as_this_write_made_it(api: httpx.AsyncClient)
         answer = await api.put("/v1/quotas/p/l", json={"shares": shares}, headers={"Prefer": "rollout=immediate"})
         assert answer.json()["shares"] == shares
 
-    await asyncio.gather(*(put(number) for number in range(20)))
+    await asyncio.gather(*(put(number) for number in range(8)))
 
 
 async def test_a_rollback_can_be_tried_and_deletes_no_more_than_is_allowed(api: httpx.AsyncClient) -> None:
