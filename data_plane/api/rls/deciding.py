@@ -34,10 +34,14 @@ class Result(NamedTuple):
 class DescriptorCheck(Check):
     """A check whose answer is awaited."""
 
-    __slots__ = (*CHECK_SLOTS, "answered")
+    __slots__ = (*CHECK_SLOTS, "answered", "request_id")
 
-    def __init__(self, request: CheckRequest, decider: Decider, answered: "asyncio.Future[Result]") -> None:
+    def __init__(
+        self, request: CheckRequest, request_id: str, decider: Decider, answered: "asyncio.Future[Result]"
+    ) -> None:
         self.request = request
+        self.request_id = request_id
+        """What names the request, with all its descriptors, in its answer and in the log."""
         self.decider = decider
         self.asked_us = decider.now_us()
         self.answered = answered
@@ -48,15 +52,15 @@ class DescriptorCheck(Check):
             self.answered.set_result(Result(result, now_us))
 
 
-async def decide(decider: Decider, requests: Sequence[CheckRequest]) -> list[Result]:
+async def decide(decider: Decider, requests: Sequence[CheckRequest], request_id: str) -> list[Result]:
     """Decide a request's descriptors, in their order. Those that were not reached for are as they were peeked at."""
     if len(requests) == 1:
-        return [await _ask(decider, requests[0])]
-    results = await _ask_all(decider, [msgspec.structs.replace(request, cost=0) for request in requests])
+        return [await _ask(decider, requests[0], request_id)]
+    results = await _ask_all(decider, [msgspec.structs.replace(request, cost=0) for request in requests], request_id)
     unlikely = {at for at, request in enumerate(requests) if not _would_pass(results[at], request)}
     # Those that would not pass come first: their denials cost nothing, and say how long to wait.
     for turn in (sorted(unlikely), [at for at in range(len(requests)) if at not in unlikely]):
-        taken = await _ask_all(decider, [requests[at] for at in turn])
+        taken = await _ask_all(decider, [requests[at] for at in turn], request_id)
         for at, result in zip(turn, taken, strict=True):
             results[at] = result
         if not all(result.allowed for result in taken):
@@ -76,13 +80,13 @@ def _would_pass(peeked: Result, request: CheckRequest) -> bool:
     )
 
 
-async def _ask_all(decider: Decider, requests: Sequence[CheckRequest]) -> list[Result]:
-    return list(await asyncio.gather(*(_ask(decider, request) for request in requests)))
+async def _ask_all(decider: Decider, requests: Sequence[CheckRequest], request_id: str) -> list[Result]:
+    return list(await asyncio.gather(*(_ask(decider, request, request_id) for request in requests)))
 
 
-def _ask(decider: Decider, request: CheckRequest) -> "asyncio.Future[Result]":
+def _ask(decider: Decider, request: CheckRequest, request_id: str) -> "asyncio.Future[Result]":
     answered: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-    check = DescriptorCheck(request, decider, answered)
+    check = DescriptorCheck(request, request_id, decider, answered)
     try:
         decider.decide(check)
     except (UnknownNameError, InvalidAddressError) as error:

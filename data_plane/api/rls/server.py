@@ -69,7 +69,8 @@ class RateLimitService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except MalformedError as error:
             return malformed(str(error), len(descriptors))
-        return response(self._renderer, await decide(self._decider, checks), self._next_id())
+        request_id = self._next_id()
+        return response(self._renderer, await decide(self._decider, checks, request_id), request_id)
 
     def _may_ask(self, context: grpc.aio.ServicerContext) -> bool:
         if self._trust == "network":
