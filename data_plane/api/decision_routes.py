@@ -1,6 +1,7 @@
 """The decision endpoints as FastAPI routes: the slower door, which every ASGI server can open."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -53,11 +54,12 @@ def decision_routes(door: Door) -> APIRouter:
 
 
 class AnyMethod(Route):
-    """A route of all methods that there are, and of those that clients make up: Starlette's own names its methods."""
+    """A route of all methods, those that clients make up included, and of paths with an encoded end of line, too."""
 
     def __init__(self, *arguments: Any, **members: Any) -> None:
         super().__init__(*arguments, **members)
         self.methods = None
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
 
 def _headers(request: Request) -> Headers:

@@ -249,7 +249,8 @@ async def test_forward_auth_tells_end_users_no_more_than_they_need(client):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND"])
 async def test_forward_auth_takes_any_method(client, method):
-    assert (await client.request(method, "/v1/authorize/api/users/7", headers={"x-api-key": PAID})).status_code == 200
+    for path in ("/v1/authorize/api/users/7", "/v1/authorize/api/users/7%0A8"):
+        assert (await client.request(method, path, headers={"x-api-key": PAID})).status_code == 200
 
 
 @pytest.mark.parametrize(
