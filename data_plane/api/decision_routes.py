@@ -1,12 +1,10 @@
 """The decision endpoints as FastAPI routes: the slower door, which every ASGI server can open."""
 
 import asyncio
-import re
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.routing import Route
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.api import openapi
@@ -15,6 +13,15 @@ from data_plane.api.bodies import read_body, to_response
 from data_plane.api.caller import Headers
 from data_plane.api.door import Door
 from data_plane.api.questions import RepliedAuthorizeQuestion, RepliedQuestion, Reply
+
+
+class AnyPath(PathConvertor):
+    """A path with an encoded end of line, too: Starlette's own stops there."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", AnyPath())
 
 
 def decision_routes(door: Door) -> APIRouter:
@@ -48,18 +55,9 @@ def decision_routes(door: Door) -> APIRouter:
         )
 
     router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)
-    for path in ("/v1/authorize", "/v1/authorize/{path:path}"):
-        router.routes.append(AnyMethod(path, authorize, include_in_schema=False))
+    for path in ("/v1/authorize", "/v1/authorize/{path:any}"):
+        router.add_route(path, authorize, methods=[], include_in_schema=False)  # none named: any, made up ones too
     return router
-
-
-class AnyMethod(Route):
-    """A route of all methods, those that clients make up included, and of paths with an encoded end of line, too."""
-
-    def __init__(self, *arguments: Any, **members: Any) -> None:
-        super().__init__(*arguments, **members)
-        self.methods = None
-        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
 
 def _headers(request: Request) -> Headers:
