@@ -101,8 +101,9 @@ def why_not_leasable(limits: Sequence[BoundLimit]) -> str | None:
 
 
 def first_ask(wanted: int, unit_cost: int, limits: Sequence[BoundLimit]) -> int:
-    """How many of the wanted units to try for."""
-    most = min((limit.rule.limit // LARGEST_PART // unit_cost for limit in limits if not limit.rule.shadow), default=0)
+    """How many of the wanted units to try for. Limits in shadow have a say where there are no others."""
+    asked = [limit for limit in limits if not limit.rule.shadow] or limits
+    most = min(limit.rule.limit // LARGEST_PART // unit_cost for limit in asked)
     return max(1, min(wanted, most))
 
 

@@ -102,6 +102,15 @@ async def test_a_route_with_a_cost_takes_it_for_every_unit(tmp_path, valkey_url)
         assert await remaining(node) == 95
 
 
+async def test_limits_in_shadow_are_leased_as_they_would_be_if_they_denied(tmp_path, valkey_url):
+    async with node_client(tmp_path, valkey_url, config(shadow=True)) as node:
+        for left in range(90, -1, -10):
+            taken = await lease(node, 1_000)
+            assert (taken["granted"], taken["remaining"], taken["shadow_denied"]) == (10, left, [])
+        taken = await lease(node, 1_000)
+        assert (taken["granted"], taken["shadow_denied"]) == (10, ["hourly"])
+
+
 @pytest.mark.parametrize("algorithm", ["sliding_log", "leaky_bucket"])
 async def test_limits_that_date_each_request_cannot_be_leased(tmp_path, valkey_url, algorithm):
     async with node_client(tmp_path, valkey_url, config(algorithm=algorithm)) as node:
