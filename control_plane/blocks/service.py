@@ -96,6 +96,8 @@ def network_at(ip: str | None) -> str | None:
     """The network in canonical form. Raises :class:`InvalidError`, which names the field ``ip``."""
     if ip is None:
         return None
+    if "%" in ip:
+        raise InvalidError([FieldError("ip", "names a zone (%), which only means something on one machine")])
     try:
         return str(network_of(ip))
     except ValueError as error:

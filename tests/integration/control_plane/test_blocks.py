@@ -52,6 +52,7 @@ async def test_names_what_is_wrong_with_a_block(api: httpx.AsyncClient) -> None:
         ({"ip": "1.2.3.4", "client": "acme"}, "body"),
         ({"ip": "1.2.3.4/8"}, "ip"),
         ({"ip": "nowhere"}, "ip"),
+        ({"ip": "fe80::1%eth0"}, "ip"),
         ({"client": "nobody"}, "client"),
         ({"key_id": "key_0000000000000000"}, "key_id"),
         ({"endpoint": "nothing"}, "endpoint"),
