@@ -36,7 +36,7 @@ def keys_of(client: str) -> NamedRows[KeyRow]:
 def keys_by_prefix(prefix: str) -> NamedRows[KeyRow]:
     """Keys whose secret begins like ``prefix``, as far as either is known."""
     longer = KeyRow.prefix.startswith(prefix, autoescape=True)
-    shorter = literal(prefix).startswith(KeyRow.prefix)
+    shorter = func.starts_with(literal(prefix), KeyRow.prefix)  # as text: it may hold what LIKE takes for a pattern
     return NamedRows(KeyRow, KeyRow.key_id, or_(longer, shorter), _KEYS_BY)
 
 

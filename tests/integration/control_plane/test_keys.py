@@ -158,6 +158,7 @@ async def test_keys_are_found_by_how_they_begin(api: httpx.AsyncClient) -> None:
         0,
         1,
     ]
+    assert await found("abcX0123-more") == 0
     assert (await api.get("/v1/keys")).json()["errors"][0]["field"] == "prefix"
 
 
