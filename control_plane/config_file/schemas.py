@@ -40,7 +40,8 @@ MAX_CLIENTS = 1_000_000
 
 def _units_or_rate(value: object) -> int | str:
     if isinstance(value, str):
-        parse_rate(value)
+        if parse_rate(value).limit > MAX_LIMIT:
+            raise ValueError(f"must be a rate of at most {MAX_LIMIT}")
         return value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_LIMIT:
         return value
@@ -116,6 +117,13 @@ class CapacityEntry(Entry):
     limit: UnitsOrRate
     window_s: Annotated[float, Field(gt=0)] | None = None
     burst: Annotated[int, Field(ge=1, le=MAX_LIMIT)] | None = None
+
+    @field_validator("limit")
+    @classmethod
+    def _some(cls, value: int | str) -> int | str:
+        if (value if isinstance(value, int) else parse_rate(value).limit) < 1:
+            raise ValueError("must be at least 1")
+        return value
 
 
 class BackendEntry(Entry):

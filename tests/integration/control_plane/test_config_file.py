@@ -156,6 +156,7 @@ async def test_a_dry_run_tries_everything_and_keeps_nothing(api: httpx.AsyncClie
     ("file", "place"),
     [
         (changed(plans={"free": {"limits": {"hourly": {"limit": "1000/x"}}}}), "plans.free.limits.hourly.limit"),
+        (changed(plans={"free": {"limits": {"hourly": {"limit": "9999G/h"}}}}), "plans.free.limits.hourly.limit"),
         (changed(plans={"free": {"limits": {"hourly": {"limit": 5}}}}), "plans.free.limits.hourly.window_s"),
         (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "by": "nobody"}}}}), "plans.free.limits.a.by"),
         (
@@ -167,6 +168,7 @@ async def test_a_dry_run_tries_everything_and_keeps_nothing(api: httpx.AsyncClie
         (changed(endpoints={"e": {"route": "GET /", "backend": "nope"}}), "endpoints.e.backend"),
         (changed(backends={"b": {"capacity": "5/month"}}), "backends.b"),
         (changed(backends={"b": {"capacity": 5}}), "backends.b.capacity"),
+        (changed(backends={"b": {"capacity": "0/s"}}), "backends.b.capacity.limit"),
         (changed(clients={"acme": {"plan": "nope"}}), "clients.acme.plan"),
         (changed(plans={"free": {}}, clients={"a": {"plan": "free", "overrides": {"x": 1}}}), "clients.a.overrides.x"),
         ({"version": 2}, "version"),
