@@ -111,6 +111,7 @@ class Rulebook:
         "_bindings",
         "_own",
         "backends",
+        "by_id",
         "gateways",
         "limits",
         "named_ways",
@@ -146,6 +147,8 @@ class Rulebook:
         """The classes of clients: the priorities of their plans (0 for a plan that is not there)."""
         self.reporters = reporters_by_hash(_of(Reporter, sections.get("reporter", {})).values())
         self.standing = Standing()
+        self.by_id = {rule.id: rule for rule in self.rules()}
+        """Every limit, by what its counters are named by."""
         self.told_by_id: dict[int, LimitRule] = {}
         """Every limit of which peers are told, as it stands: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))

@@ -109,7 +109,7 @@ def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
     """The limit behind a key as scripts take it now, of any mode; ``None`` where there is no such limit any more."""
     id, client, of_site = _parts_of(key)
     book = index.book
-    rule = next((rule for rule in book.rules() if rule.id == id), None)
+    rule = book.by_id.get(id)
     if rule is None:
         return None
     rule = _of_client(rule, client, index.clients, now_s)
