@@ -242,7 +242,7 @@ class Holds:
 
     def _denied(self, kind: Kind, verdict: Verdict) -> Grant:
         self.tally.denied[kind] += 1
-        if self.usage is not None:
+        if self.usage is not None and verdict.prepared.bound.unit_cost:
             self.usage.not_held(verdict)
         return Grant(verdict, None, 0, 0.0)
 
@@ -256,7 +256,7 @@ class Holds:
             self.tally.leased += units * unit_cost
         else:
             self.tally.reserved += units * unit_cost
-        if self.usage is not None:
+        if self.usage is not None and unit_cost:
             self.usage.held(verdict.prepared, units if kind == "lease" else 1, units * unit_cost)
         # A limit that would have denied in shadow was not charged.
         charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]

@@ -10,8 +10,8 @@ import httpx
 import msgspec
 import pytest
 
-from contract.config import Change, Client, Plan
-from contract.limits import LimitRule
+from contract.config import Change, Client, Endpoint, Plan
+from contract.limits import LimitRule, Match
 from contract.questions import Question
 from contract.usage import MOST_UNITS, Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
 from data_plane.adapters.control_plane_usage import HttpUsageSink
@@ -464,8 +464,12 @@ async def test_leases_and_reservations_are_measured_and_their_denials_are_usage(
 async def test_what_comes_back_of_leases_and_reservations_is_taken_off_the_same_usage(
     valkey_url: str, tmp_path: Path, limits: tuple[LimitRule, ...]
 ) -> None:
-    roomy = Plan(plan="free", limits=limits)
-    await write_snapshot(tmp_path / "snapshot", [roomy, Client(client="c1", plan="free"), key_of("c1", "tg_one")])
+    nothing = rule(2, "never", 0, match=Match(endpoints=("denied",)))
+    values = [
+        Plan(plan="free", limits=(*limits, nothing)), Client(client="c1", plan="free"), key_of("c1", "tg_one"),
+        *(Endpoint(endpoint=name, method="*", path=f"/{name}", cost=0) for name in ("granted", "denied")),
+    ]  # fmt: skip
+    await write_snapshot(tmp_path / "snapshot", values)
     who = {"api_key": "tg_one", "method": "GET", "path": "/x"}
     async with (
         serving(Node(settings_for(tmp_path / "snapshot", valkey_url))) as url,
@@ -479,8 +483,13 @@ async def test_what_comes_back_of_leases_and_reservations_is_taken_off_the_same_
         settlement = {"reservation": held["reservation"], "cost": 15}
         for _ in range(2):
             assert (await client.post("/v1/reservations/settle", json=settlement)).status_code == 200
+        for endpoint, status in (("granted", 200), ("denied", 429)):  # where requests cost nothing they are no usage
+            asked = {"api_key": "tg_one", "endpoint": endpoint}
+            assert (await client.post("/v1/leases", json=asked | {"units": 5})).status_code == status
+            assert (await client.post("/v1/reservations", json=asked | {"cost": 5})).status_code == status
     async with parts(valkey_url) as node:
         cells = [cell for batch in await node.batches() for cell in batch.cells]
         assert {(cell.client, cell.key_id) for cell in cells} == {("c1", "c1-key")}
+        assert not any(cell.denials for cell in cells)
         assert sum(cell.allowed for cell in cells) == 50 - 20 + 1
         assert sum(cell.cost for cell in cells) == 50 - 20 + 15
