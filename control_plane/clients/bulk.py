@@ -13,6 +13,7 @@ from contract.limits import LimitRule
 from control_plane.clients.figures import document_of, figures_of, share_faults, shares_of, suited
 from control_plane.clients.figures import faults as figure_faults
 from control_plane.clients.models import KeyRow
+from control_plane.clients.repository import generations_left
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
@@ -27,9 +28,10 @@ Item = TypeVar("Item")
 _CLIENTS, _OVERRIDES = Base.metadata.tables["clients"], Base.metadata.tables["overrides"]
 _PUT = text("""
 INSERT INTO clients (client, plan, status, attributes, external_id, generation)
-SELECT wish.client, wish.plan, wish.status, wish.attributes::jsonb, wish.external_id, 0
+SELECT wish.client, wish.plan, wish.status, wish.attributes::jsonb, wish.external_id, wish.generation
 FROM unnest(CAST(:clients AS text[]), CAST(:plans AS text[]), CAST(:statuses AS text[]), CAST(:attributes AS text[]),
-            CAST(:external_ids AS text[])) AS wish(client, plan, status, attributes, external_id)
+            CAST(:external_ids AS text[]), CAST(:generations AS bigint[]))
+    AS wish(client, plan, status, attributes, external_id, generation)
 ON CONFLICT (client) DO UPDATE SET plan = excluded.plan, status = excluded.status,
     attributes = excluded.attributes, external_id = excluded.external_id
 RETURNING client, generation, created_at
@@ -164,12 +166,14 @@ async def put_part(
     wishes = [wish.on(rules[wish.body.plan]) for wish in part]
     before = await records(write.session, [wish.client for wish in wishes])
     bodies = [wish.body for wish in wishes]
+    left = await generations_left(write.session, [wish.client for wish in wishes if wish.client not in before])
     values = {
         "clients": [wish.client for wish in wishes],
         "plans": [body.plan for body in bodies],
         "statuses": [body.status for body in bodies],
         "attributes": [json.dumps(dict(sorted(body.attributes.items()))) for body in bodies],
         "external_ids": [body.external_id for body in bodies],
+        "generations": [left.get(wish.client, 0) for wish in wishes],
     }
     stored = {row.client: row for row in await write.session.execute(_PUT, values)}
     await _put_overrides(write.session, wishes, before)

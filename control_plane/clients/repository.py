@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ARRAY, DateTime, Text, cast, column, exists, func, literal, or_, select, update
+from sqlalchemy import ARRAY, DateTime, Text, any_, bindparam, cast, column, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.audit.models import AuditRow
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
 from control_plane.storage import NamedRows
 
@@ -55,6 +56,14 @@ async def overrides_elsewhere(session: AsyncSession, regions: Sequence[str]) -> 
     known = cast(list(regions), ARRAY(Text(collation="C")))
     elsewhere = OverrideRow.shares.op("-")(known) != cast({}, JSONB)
     return bool(await session.scalar(select(exists().where(OverrideRow.shares.is_not(None), elsewhere))))
+
+
+async def generations_left(session: AsyncSession, names: Sequence[str]) -> dict[str, int]:
+    """The largest generation that each of these clients had when it was deleted, as far as the audit log reaches."""
+    wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
+    gone = select(AuditRow.name, func.max(AuditRow.before["generation"].as_integer())).group_by(AuditRow.name)
+    gone = gone.where(AuditRow.resource == "client", AuditRow.name == any_(wanted), AuditRow.after.is_(None))
+    return {name: generation or 0 for name, generation in await session.execute(gone)}
 
 
 async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:

@@ -90,7 +90,11 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         plan = await self.plans.rows.find(write.session, body.plan)
         if plan is None:
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
-        row = current or ClientRow(client=name, generation=0, overrides=[])
+        row = current
+        if row is None:
+            # who returns goes on with what it used since it was last reset, and the next reset is a new one
+            generations = await repository.generations_left(write.session, [name])
+            row = ClientRow(client=name, generation=generations.get(name, 0), overrides=[])
         rules = {limit.name: to_rule(limit, ()) for limit in plan.limits}
         for override in list(row.overrides):
             left = suited(rules, override.limit_name, figures_of(override))

@@ -173,6 +173,25 @@ async def test_a_reset_raises_the_generation(api: httpx.AsyncClient) -> None:
     assert (await api.post("/v1/clients/nobody/reset", json={})).status_code == 404
 
 
+async def test_who_was_deleted_and_returns_was_reset_as_often_as_before(api: httpx.AsyncClient) -> None:
+    """Else it would find in the stores what it had used before its resets, and the next one would change nothing."""
+    await api.put("/v1/plans/free", json={"limits": []})
+    file = {"version": 1, "clients": {"acme": {"plan": "free"}, "new": {"plan": "free"}}}
+    for method, path, body in (
+        ("put", "/v1/clients/acme", {"plan": "free"}),
+        ("put", "/v1/config", file),
+        ("put", "/v1/config", file),
+    ):
+        (await api.request(method, path, json=body)).raise_for_status()
+        before = (await api.get("/v1/clients/acme")).json()["generation"]
+        reset = await api.post("/v1/clients/acme/reset", json={})
+        assert reset.json()["generation"] == before + 1
+        (await api.delete("/v1/clients/acme")).raise_for_status()
+    (change,) = await diff_of(api, await api.put("/v1/clients/acme", json={"plan": "free"}))
+    assert change["after"]["generation"] == 3
+    assert (await api.get("/v1/clients/new")).json()["generation"] == 0
+
+
 async def test_overrides(api: httpx.AsyncClient) -> None:
     path = "/v1/clients/acme/overrides/hourly"
     made = await api.put(path, json={"limit": 5, "expires_at": SOON})
