@@ -77,7 +77,10 @@ async def key_hashes(session: AsyncSession, client: str) -> Sequence[str]:
 
 
 async def note_keys_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:
-    """Record when keys (by ``key_id``) were last used; an earlier time than the known one changes nothing."""
+    """Record when keys (by ``key_id``) were last used; an earlier time than the known one changes nothing.
+
+    None was used in times to come, whatever a node's clock says.
+    """
     if not used:
         return
     seen = (
@@ -85,8 +88,9 @@ async def note_keys_used(session: AsyncSession, used: Mapping[str, datetime]) ->
         .table_valued(column("key_id", Text), column("at", DateTime(timezone=True)))
         .render_derived("seen")
     )
-    newer = KeyRow.last_used_at.is_(None) | (KeyRow.last_used_at < seen.c.at)
+    at = func.least(seen.c.at, func.now())
+    newer = KeyRow.last_used_at.is_(None) | (KeyRow.last_used_at < at)
     await session.execute(
-        update(KeyRow).where(KeyRow.key_id == seen.c.key_id, newer).values(last_used_at=seen.c.at),
+        update(KeyRow).where(KeyRow.key_id == seen.c.key_id, newer).values(last_used_at=at),
         execution_options={"synchronize_session": False},
     )

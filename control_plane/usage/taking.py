@@ -123,7 +123,8 @@ async def _note_region(session: AsyncSession, shipment: Shipment) -> None:
     values: dict[str, object] = {"shipped_at": func.now()}
     if shipment.complete_until_ms is not None:
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=min(shipment.complete_until_ms, 10**14))
-        values["complete_until"] = at
+        # what a clock that is ahead says would stand until that time has come
+        values["complete_until"] = func.least(at, func.now())
     statement = insert(UsageRegion).values(region=shipment.region, **values)
     if "complete_until" in values:
         # a shipper that was slow must not take back what another one said

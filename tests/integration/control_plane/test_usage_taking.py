@@ -130,6 +130,9 @@ async def test_keys_know_when_they_were_last_used(
     await ship(served, batch(1, cell(key_id=made["key_id"])))
     recent = "SELECT last_used_at BETWEEN now() - interval '1 hour' AND now() FROM keys"
     assert postgres_server.execute(recent, database=database_name) == "t"
+    # a node's clock that is ahead does not say for good that a key was used later
+    await ship(served, batch(2, cell(key_id=made["key_id"]), until_ms=10**14))
+    assert postgres_server.execute(recent, database=database_name) == "t"
 
 
 async def test_reads_group_filter_and_page(served: RunningControlPlane) -> None:
@@ -180,6 +183,10 @@ async def test_says_up_to_when_a_region_is_complete_and_never_takes_it_back(serv
     answer = (await served.admin.get("/v1/usage")).json()
     until = datetime.fromisoformat(answer["complete_until"]["us-east"])
     assert round(until.timestamp() * 1000) == now_ms
+    # nor is it complete in times to come, because a node's clock was ahead
+    await ship(served, complete_until_ms=now_ms + 86_400_000)
+    answer = (await served.admin.get("/v1/usage")).json()
+    assert datetime.fromisoformat(answer["complete_until"]["us-east"]) <= datetime.now(UTC)
 
 
 WRONG_QUESTIONS = [
