@@ -6,6 +6,7 @@ descriptors were taken, so too little is admitted, never too much.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,10 +58,13 @@ async def decide(decider: Decider, requests: Sequence[CheckRequest], request_id:
     if len(requests) == 1:
         return [await _ask(decider, requests[0], request_id)]
     results = await _ask_all(decider, [msgspec.structs.replace(request, cost=0) for request in requests], request_id)
-    unlikely = {at for at, request in enumerate(requests) if not _would_pass(results[at], request)}
+    needed = _needed(results, requests)
+    refused_at = {at: _refused_at(results[at], request, needed) for at, request in enumerate(requests)}
+    unlikely = {at: cost for at, cost in refused_at.items() if cost is not None}
     # Those that would not pass come first: their denials cost nothing, and say how long to wait.
     for turn in (sorted(unlikely), [at for at in range(len(requests)) if at not in unlikely]):
-        taken = await _ask_all(decider, [requests[at] for at in turn], request_id)
+        asked = [msgspec.structs.replace(requests[at], cost=unlikely.get(at, requests[at].cost)) for at in turn]
+        taken = await _ask_all(decider, asked, request_id)
         for at, result in zip(turn, taken, strict=True):
             results[at] = result
         if not all(result.allowed for result in taken):
@@ -68,16 +72,31 @@ async def decide(decider: Decider, requests: Sequence[CheckRequest], request_id:
     return results
 
 
-def _would_pass(peeked: Result, request: CheckRequest) -> bool:
+def _needed(peeked: Sequence[Result], requests: Sequence[CheckRequest]) -> Counter[bytes]:
+    """What all descriptors together would take, by counter: they may meet the same limits."""
+    needed: Counter[bytes] = Counter()
+    for result, request in zip(peeked, requests, strict=True):
+        if isinstance(result.answer, Verdict):
+            prepared = result.answer.prepared
+            needed.update(dict.fromkeys(prepared.keys, request.cost * prepared.bound.unit_cost))
+    return needed
+
+
+def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -> int | None:
+    """The cost to ask for to be refused as all together would be; ``None``: it would pass."""
     answer = peeked.answer
-    if not isinstance(answer, Verdict):
-        return False
-    bound = answer.prepared.bound
-    cost = request.cost * bound.unit_cost
-    return answer.allowed and all(
-        outcome.remaining >= cost or limit.rule.shadow
-        for limit, outcome in zip(bound.limits, answer.outcomes, strict=True)
-    )
+    if not isinstance(answer, Verdict) or not answer.allowed:
+        return request.cost
+    prepared = answer.prepared
+    bound = prepared.bound
+    if not request.cost * bound.unit_cost:
+        return None
+    short = [
+        needed[key]
+        for key, limit, outcome in zip(prepared.keys, bound.limits, answer.outcomes, strict=True)
+        if needed[key] > outcome.remaining and not limit.rule.shadow
+    ]
+    return -(-max(short) // bound.unit_cost) if short else None
 
 
 async def _ask_all(decider: Decider, requests: Sequence[CheckRequest], request_id: str) -> list[Result]:

@@ -138,6 +138,14 @@ async def test_of_several_descriptors_none_is_taken_when_one_denies(asker):
     assert (await asker.ask({"tenant": "t1"}, own_hits=[0])).statuses[0].code == OK
 
 
+async def test_descriptors_that_meet_the_same_limit_are_taken_together_or_not_at_all(asker):
+    for code in (OK, OK, OVER, OVER):
+        response = await asker.ask(ACME, ACME)
+        assert response.overall_code == code, "two of five each"
+    assert json.loads(response.raw_body)["retry_after"] > 0
+    assert (await asker.ask(ACME)).overall_code == OK, "the fifth was not taken by a request that was denied"
+
+
 async def test_each_descriptor_may_have_its_own_hits(asker):
     response = await asker.ask(ACME, {"tenant": "t2"}, hits=1, own_hits=[3])
     assert response.overall_code == OK
