@@ -8,13 +8,14 @@ from typing import Annotated
 
 import msgspec
 
-from contract.decision import Cost, Decision, Key
+from contract.decision import MAX_BODY_BYTES, Cost, Decision, Key
 
 MAX_LEASE_UNITS = 10_000_000
 MAX_LEASE_TTL_S = 10.0
 MAX_RESERVATION_TTL_S = 3_600.0
 MAX_RETURNS = 100
-MAX_HOLD_LENGTH = 16 * 1024
+MAX_HOLD_LENGTH = MAX_BODY_BYTES - 4 * 1024
+"""Many limits on one route make a long text: what a node gives must fit into what it is returned or settled with."""
 
 HoldText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_HOLD_LENGTH)]
 Units = Annotated[int, msgspec.Meta(ge=0, le=MAX_LEASE_UNITS)]

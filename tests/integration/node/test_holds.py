@@ -181,6 +181,19 @@ async def test_a_reservation_counts_at_its_true_cost(tmp_path, store_url, algori
             assert await remaining(node) == left - cost
 
 
+async def test_a_reservation_under_many_limits_can_be_settled_however_long_its_text_is(tmp_path, valkey_url):
+    limits = [rule(number, f"l{number}", 100, scope="client+attribute:tenant") for number in range(1, 41)]
+    values = [Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p")]
+    asked = {"client": "acme", "attributes": {"tenant": "|" * 128}, "cost": 10}
+    async with node_client(tmp_path, valkey_url, values) as node:
+        held = (await node.post("/v1/reservations", json=asked)).json()
+        settlement = {"reservation": held["reservation"], "cost": 30}
+        response = await node.post("/v1/reservations/settle", json=settlement)
+        assert response.json() == {"returned": 0, "charged": 20, "repeated": False}
+        told = (await node.post("/v1/check", json={**asked, "cost": 0, "explain": True})).json()
+        assert {limit["remaining"] for limit in told["limits"]} == {70}
+
+
 async def test_an_estimate_that_does_not_fit_is_denied_and_takes_nothing(tmp_path, valkey_url):
     async with node_client(tmp_path, valkey_url, config()) as node:
         response = await node.post("/v1/reservations", json={"api_key": KEY, "cost": 101})
