@@ -23,17 +23,13 @@ from control_plane.errors import FieldError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
 from control_plane.quotas.allocation import equal_shares, explicit_shares
+from control_plane.web.fields import microseconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 SPLIT_MODES = frozenset({"regional", "strict"})
 AFRESH = ("scope", "algorithm", "window_us", "calendar", "anchor_us")
 """A change in any of these, or to or from ``strict``, gives the limit a new rule id: what was counted fits no more."""
-
-
-def microseconds(window_s: float) -> int:
-    """A window as it is stored."""
-    return round(min(window_s, 1e10) * 1_000_000)
 
 
 def stored_seconds(window_s: float) -> float:

@@ -4,7 +4,6 @@ from contract.config import Endpoint
 from contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.limits.rules import microseconds
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
@@ -20,6 +19,7 @@ from control_plane.routes.schemas import (
 )
 from control_plane.routes.templates import route_shape
 from control_plane.storage import NamedRows
+from control_plane.web.fields import microseconds
 
 
 class Backends(Resource[BackendRow, BackendFields, BackendView]):

@@ -117,3 +117,8 @@ class View(BaseModel):
     UNTAGGED: ClassVar[set[str]] = set()
     """Members that change by themselves: no writer is held up by them."""
     model_config = ConfigDict(frozen=True)
+
+
+def microseconds(window_s: float) -> int:
+    """A window as it is stored."""
+    return round(min(window_s, 1e10) * 1_000_000)
