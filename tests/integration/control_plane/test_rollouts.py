@@ -248,6 +248,32 @@ async def test_nothing_comes_to_use_what_could_then_not_be_taken_back(make_setti
         assert (await found.admin.get("/v1/backends/held")).status_code == 404
 
 
+async def test_tokens_do_not_wait_to_expire_for_clients_that_are_held_back(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer
+) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        later = "2100-01-01T00:00:00Z"
+        limits = [{"name": name, "limit": 5, "window_s": 1} for name in ("goes", "stays")]
+        await found.write("/v1/plans/q", {"limits": limits}, Prefer="rollout=immediate")
+        await found.write("/v1/clients/c", {"plan": "q"})
+        await found.write("/v1/clients/c/overrides/goes", {"limit": 9})
+        await found.write("/v1/clients/c/overrides/stays", {"limit": 9, "expires_at": later})
+        token = {"name": "t", "role": "viewer", "expires_at": later}
+        (await found.admin.post("/v1/tokens", json=token)).raise_for_status()
+        revision = await found.write("/v1/plans/q", {"limits": limits[1:]})
+        for table in ("overrides", "tokens"):
+            postgres_server.execute(
+                f"UPDATE {table} SET expires_at = now() WHERE expires_at > now()", database=DATABASE
+            )
+        ran = (await found.admin.post("/v1/jobs/expiry/run", headers={"Prefer": "wait=10"})).json()
+        assert (
+            f"no clients' overrides (The roll-out of revision {revision} holds back the client c." in ran["last_detail"]
+        )
+        assert ran["last_outcome"] == "done"
+        assert ran["last_detail"].endswith(", 1 tokens.")
+        assert [item["name"] for item in (await found.admin.get("/v1/tokens")).json()["items"]] == ["first-admin"]
+
+
 async def test_a_canary_that_went_before_it_got_anything_is_replaced(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch, postgres_server: PostgresServer
 ) -> None:
