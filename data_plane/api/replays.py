@@ -42,7 +42,7 @@ class Replays:
     def first_time(self, name: RequestName, reply: Reply, now_us: int) -> Reply | None:
         """The reply to use for a new request; ``None`` for a repetition, which gets the first one's answer."""
         known = self._replays.get(name)
-        if known is not None and now_us - known.asked_us < REMEMBER_US:
+        if known is not None and 0 <= now_us - known.asked_us < REMEMBER_US:  # below 0: the clock was set back
             if known.answer is not None:
                 reply(known.answer)
             else:
