@@ -193,8 +193,7 @@ class Stager:
         """After documents are stored: move the stable view. Answers its digest if it has this revision too."""
         row = self._under_way
         if row is None:
-            await self._begin(changes, head)
-            return None
+            return await self._begin(changes, head)
         if self._end is not None:
             row.state, row.outcome = self._end
             row.ended_at, row.released_revision = func.now(), head.revision
@@ -211,17 +210,18 @@ class Stager:
         self._head.stable_digest = await stable_digest(self._session, held_by(row))
         return self._head.stable_digest
 
-    async def _begin(self, changes: Sequence[ChangedDocument], head: repository.Head) -> None:
+    async def _begin(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
         if self._immediate or not any(change.key.kind in STAGED_KINDS for change in changes):
-            return
+            return None
         policy = await rollouts.policy(self._session)
         if policy.mode != "canary":
-            return
+            return None
         first = _first(policy, await nodes.connected(self._session, self._heartbeat_s))
         if first is None:
-            return  # no node is connected: there is nothing to try it on
+            return None  # no node is connected: there is nothing to try it on
         self._head.rollout = self.began = head.revision
-        self._head.stable_revision, self._head.stable_digest = self._head.revision, self._head.digest
+        # the others have nothing new, but the number too: a store that has heard it refuses strict limits by older ones
+        self._head.stable_revision, self._head.stable_digest = head.revision, self._head.digest
         self._head.stage_region, self._head.stage_node = first.region, first.node
         self._session.add(
             RolloutRow(
@@ -239,6 +239,7 @@ class Stager:
                 held=to_hold(changes),
             )
         )
+        return self._head.digest
 
 
 def _first(policy: RolloutPolicy, connected: Sequence[ConnectedNode]) -> ConnectedNode | None:

@@ -93,6 +93,8 @@ class FollowingNode:
         effective: Callable[["FollowingNode"], dict[int, int]] | None = None,
     ) -> None:
         self.documents: dict[tuple[str, str], bytes] = {}
+        self.had: set[tuple[str, str, bytes]] = set()
+        """Every document that it ever had: kind, id and body."""
         self.revision = 0
         self.digest = ""
         self.begun: list[Begin] = []
@@ -183,6 +185,7 @@ class FollowingNode:
                         self.documents.pop((change.kind, change.id), None)
                     else:
                         self.documents[change.kind, change.id] = bytes(change.body)
+            self.had |= {(kind, id, body) for (kind, id), body in self.documents.items()}
             assert self.computed_digest() == commit.digest
             if self.public_key is not None:
                 self.public_key.verify(bytes.fromhex(commit.signature), signed_head(commit.revision, commit.digest))

@@ -13,7 +13,7 @@ from contract.limits import PARTS, ShareStep
 from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
-from tests.servers.node import HOUR_US, document_of, key_of, rule, serving, settings_for, write_snapshot
+from tests.servers.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
 
 THREE = NAMES[:3]
@@ -234,6 +234,17 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
         async with asyncio.timeout(10):
             while not (await client.post("/v1/check", json={"api_key": "tg_acme"})).json()["allowed"]:
                 await asyncio.sleep(0.02)
+
+
+async def test_nodes_decide_beside_a_canary_that_tries_other_figures_under_their_number(tmp_path, valkey_url):
+    async with contextlib.AsyncExitStack() as stack:
+        for number, limit in ((1, 120), (2, 100), (1, 120)):
+            exact = rule(1, "exact", limit, mode="strict", algorithm="fixed_window", on_store_failure="closed")
+            config = [Plan(plan="p", limits=(exact,)), Client(client="acme", plan="p"), key_of("acme", "tg_acme")]
+            node = await stack.enter_async_context(
+                node_client(tmp_path, valkey_url, config, revision=2, node=f"n{number}")
+            )
+            assert (await node.post("/v1/check", json={"api_key": "tg_acme"})).status_code == 200
 
 
 async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, valkey_url):
