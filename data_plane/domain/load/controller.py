@@ -72,8 +72,11 @@ def _controller(state: ControlState, policy: AdaptivePolicy, newest: float, load
         return _cut(state, max(policy.floor, state.factor * cut), "cut", now_us)
     if state.factor >= 1.0:
         return _stayed(state, "full")
-    higher = min(1.0, state.factor + policy.raise_by)
-    calm = state.calm + 1 if _fits(load, state.factor, higher, policy.target - policy.hysteresis) else 0
+    higher, bound = min(1.0, state.factor + policy.raise_by), policy.target - policy.hysteresis
+    if not _fits(load, state.factor, higher, bound):
+        # from near nothing that may be many times as much, and what a backend does at rest would never fit
+        higher = min(higher, 2 * state.factor)
+    calm = state.calm + 1 if _fits(load, state.factor, higher, bound) else 0
     if calm < policy.raise_after:
         return _stayed(state, "held", calm=calm)
     return _raised(state, higher, "raised", now_us, calm=calm)

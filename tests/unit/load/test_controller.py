@@ -82,6 +82,13 @@ def test_it_is_not_raised_into_the_next_cut():
     assert factors([0.63] * 10, state=ControlState(factor=0.5, smoothed=0.63))[-1] > 0.5
 
 
+def test_from_near_nothing_it_comes_back_although_the_backend_is_not_at_0_at_rest():
+    low = AdaptivePolicy(policy="p", floor=0.01)
+    found = factors([0.15] * 300, policy=low, state=ControlState(factor=0.01))
+    assert sorted(set(found))[:3] == [0.01, 0.02, 0.04]
+    assert found[-1] == 1.0
+
+
 def test_silence_is_no_overload():
     assert {state.reason for state in run([None] * 100)} == {"no_reports"}
     assert factors([None] * 100)[-1] == 1.0
