@@ -22,6 +22,9 @@ from data_plane.domain.wire import encode_rule
 SITE_FACTOR = 16
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 
+_SAME = {"HEAD": ("HEAD", "GET")}
+"""A HEAD does what the GET would (RFC 9110, 9.3.2), and is routed like one: a limit of GETs is no limit without it."""
+
 
 class Subject(msgspec.Struct, frozen=True, gc=False):
     """Whose request it is, ready to be put into keys. ``client_tag`` is the address's for anonymous requests."""
@@ -120,7 +123,7 @@ def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
     """Whether ``rule`` can apply on this route at all; attributes are looked at a request at a time."""
     if rule.match.endpoints and endpoint.endpoint not in rule.match.endpoints:
         return False
-    if rule.match.methods and method not in rule.match.methods:
+    if rule.match.methods and not any(name in rule.match.methods for name in _SAME.get(method, (method,))):
         return False
     return endpoint.backend is not None or "backend" not in ordered_dimensions(rule.scope)
 

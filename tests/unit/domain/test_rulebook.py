@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from contract.config import Client, Endpoint, Override, Plan
-from contract.limits import PARTS, LimitRule, ShareStep
+from contract.limits import PARTS, LimitRule, Match, ShareStep
 from data_plane.domain import rulebook
 from data_plane.domain.routes import UNMATCHED
 from data_plane.domain.rulebook import Rulebook, terms_of
@@ -29,6 +29,14 @@ def test_a_regional_limit_is_the_regions_quota():
     assert figures(None) == {"hourly": 100, "split": 70}
     assert figures(None, region="eu-west") == {"hourly": 100, "split": 30}
     assert figures(None, region="nowhere") == {"hourly": 100, "split": 0}
+
+
+@pytest.mark.parametrize(("methods", "met"), [(("GET",), "GET HEAD"), (("HEAD",), "HEAD"), (("POST",), "POST")])
+def test_a_limit_of_gets_counts_heads_too(methods, met):
+    rule = LimitRule(id=1, name="some", limit=1, window_us=HOUR_US, match=Match(methods=methods))
+    book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(rule,))}})
+    found = [name for name in ("GET", "HEAD", "POST") if book.bound("free", None, ROUTE, name, 0.0, sites=False).limits]
+    assert " ".join(found) == met
 
 
 def test_an_override_replaces_the_figures_of_its_limit_alone():
