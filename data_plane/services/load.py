@@ -1,6 +1,7 @@
 """Following the load: every node applies the shared factors; one of them decides and shares them.
 
-Without the store nobody decides: the last factors are held for a while, then given up step by step.
+Without the store nobody decides: the last factors are held for a while, then given up step by step, but for an
+operator's.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import structlog
 from contract.load import AdaptivePolicy, Backend, BackendLoad, RegionLoad
 from data_plane.domain.load.classes import FULL
 from data_plane.domain.load.controller import ControlState
-from data_plane.domain.load.decision import MILLI, decide
+from data_plane.domain.load.decision import MILLI, decide, is_manual
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.load.shared import BackendFactors, NodeDemand, SaidEntry, SharedFactors, entry_of, explained
 from data_plane.domain.load.signals import Said
@@ -109,7 +110,8 @@ class LoadFollower:
 
     def _without_news(self, now_us: int) -> None:
         if now_us - self._news_at_us > HELD_WITHOUT_NEWS_S * 1_000_000:
-            self._gates.relax(round(RELAXED_BY * FOLLOW_EVERY_S), now_us)
+            by_hand = [name for name, (backend, _) in self._book().protected.items() if is_manual(backend, now_us)]
+            self._gates.relax(round(RELAXED_BY * FOLLOW_EVERY_S), now_us, by_hand)
 
     async def _tell_demand(self, now_us: int) -> None:
         own = self._gates.own()

@@ -21,15 +21,19 @@ class Decided(NamedTuple):
     classes: dict[int, int]
 
 
+def is_manual(backend: Backend, now_us: int) -> bool:
+    """Whether an operator's factor is in force."""
+    return backend.manual is not None and backend.manual.expires_at * 1_000_000 > now_us
+
+
 def decide(
     backend: Backend, policy: AdaptivePolicy, state: ControlState, said: Iterable[Said],
     demand_before: Mapping[int, int], demand: Mapping[int, int], now_us: int,
 ) -> Decided:  # fmt: skip
     """The next tick of a backend. ``demand`` is what each priority asked for in the last second, in ``MILLI``."""
     heard = reading(said, policy, now_us)
-    manual = backend.manual
-    if manual is not None and manual.expires_at * 1_000_000 > now_us:
-        state = overridden(state, manual.factor, now_us)
+    if backend.manual is not None and is_manual(backend, now_us):
+        state = overridden(state, backend.manual.factor, now_us)
     else:
         state = tick(state, policy, heard, now_us)
     smoothed = smoothed_demand(demand_before, demand)

@@ -1,6 +1,6 @@
 """The gates of a node: one a backend and class, made at the first request, told new factors four times a second."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -34,10 +34,13 @@ class Gates:
         for name, gate in self._gates.items():
             self._set(name, gate)
 
-    def relax(self, step: int, now_us: int) -> None:
-        """Nobody decides: come back by ``step`` millionths, class by class."""
+    def relax(self, step: int, now_us: int, held: Collection[str]) -> None:
+        """Nobody decides: come back by ``step`` millionths, class by class, but for backends that are ``held``."""
         relaxed = []
         for one in self._factors.values():
+            if one.backend in held:
+                relaxed.append(one)
+                continue
             classes = {priority: min(FULL, factor + step) for priority, factor in one.classes.items()}
             relaxed.append(msgspec.structs.replace(one, whole=min(FULL, one.whole + step), classes=classes))
         self.apply(relaxed, now_us)

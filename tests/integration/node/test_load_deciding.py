@@ -134,6 +134,25 @@ async def test_without_the_store_factors_are_held_and_then_given_up(region, monk
     assert region.two.factors() == (1_000_000, 1_000_000)
 
 
+async def test_without_the_store_an_operators_factor_is_held_until_it_expires(region, monkeypatch):
+    manual = ManualFactor(factor=0.0, expires_at=region.clock.us / 1e6 + 120)
+    region.index = region.index.with_changes([document_of(msgspec.structs.replace(USERS, manual=manual))])
+    await region.second(0.1)
+
+    async def away():
+        raise StoreUnavailableError("timeout")
+
+    monkeypatch.setattr(region.two.board, "read", away)
+    region.clock.us += 100_000_000
+    for _ in range(4 * 21):
+        await region.two.follower.follow()
+    assert region.two.factors() == (0, 0)
+    region.clock.us += 100_000_000
+    for _ in range(4 * 21):
+        await region.two.follower.follow()
+    assert region.two.factors() == (1_000_000, 1_000_000)
+
+
 async def test_a_clock_that_is_set_back_stops_nothing(region):
     for _ in range(2):
         await region.second(9.0)

@@ -138,6 +138,6 @@ def test_without_news_gates_open_step_by_step():
     gates.apply([factors()], 1)
     seen = []
     for _ in range(5):
-        gates.relax(FULL // 4, 2)
+        gates.relax(FULL // 4, 2, held=())
         seen.append(low.factor)
     assert seen == [FULL // 4, FULL // 2, FULL * 3 // 4, FULL, FULL]
