@@ -107,7 +107,7 @@ class AsyncTidegate:
         """``check`` for a check that is made already: the fastest way."""
         if self.options.leases or self.options.remember_denials_s:
             with self._lock:
-                decision = self.book.take(check, cost, self._now()) if cost else None
+                decision = self.book.take(check, cost, self._now()) if cost > 0 else None
             if decision is not None:
                 if self.book.low:
                     self.renew_low()
@@ -118,7 +118,7 @@ class AsyncTidegate:
         """Decide with the help of a node, within the time that is given."""
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                if self.options.leases and cost and is_short(check):
+                if self.options.leases and cost > 0 and is_short(check):
                     decision = await self._by_lease(check, cost)
                     if decision is not None:
                         return decision

@@ -78,7 +78,7 @@ class Tidegate:
 
     def decide(self, check: Check, cost: int = 1) -> Decision:
         """As ``AsyncTidegate.decide``: without I/O where a lease or a remembered denial decides."""
-        if cost:
+        if cost > 0:  # below, a lease would grow by it; the node refuses it
             with self._lock:
                 decision = self._book.take(check, cost, time.monotonic())
             if decision is not None:

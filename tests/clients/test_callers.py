@@ -1,0 +1,32 @@
+"""What callers do: odd costs, loops that come and go, closing while others ask."""
+
+import pytest
+
+from tests.clients.conftest import config
+from tests.clients.test_frameworks import options
+from tidegate_client import AsyncTidegate, Check, InvalidCheckError, Tidegate
+
+CHECK = Check(api_key="tg_acme", endpoint="get-user")
+
+
+async def test_a_lease_does_not_grow_by_a_cost_below_zero(start_node):
+    node = start_node(config(10_000))
+    async with AsyncTidegate(options(node.url, leases=True)) as limiter:
+        while (await limiter.decide(CHECK)).source != "lease":
+            pass
+        lease = limiter.book.accounts[CHECK].lease
+        for _ in range(3):
+            with pytest.raises(InvalidCheckError):
+                await limiter.decide(CHECK, -1_000_000)
+        assert lease.left < lease.granted
+
+
+def test_nor_does_one_that_threads_share(start_node):
+    node = start_node(config(10_000))
+    with Tidegate(options(node.url, leases=True)) as limiter:
+        while limiter.decide(CHECK).source != "lease":
+            pass
+        lease = limiter._book.accounts[CHECK].lease
+        with pytest.raises(InvalidCheckError):
+            limiter.decide(CHECK, -1_000_000)
+        assert lease.left < lease.granted
