@@ -140,7 +140,7 @@ class Limiter {
   /** @param {Pending} pending */
   _askNode(pending) {
     const closed = this._closing !== undefined;
-    if (closed || !this._nodes.someAwake(Date.now())) {
+    if (closed || !this._nodes.someAwake(performance.now())) {
       this._failed(new UnavailableError(closed ? 'closed' : 'every node rests after a failure'));
       this._answer(pending, withoutNode(this._options.failPolicy));
       return;

@@ -173,12 +173,12 @@ class Nodes {
     const attempt = () => {
       const node = awake.shift();
       if (node === undefined) return done(new Error('no node can be reached'));
-      const askedMs = Date.now();
+      const askedMs = performance.now();
       giveUp = node.post(path, body, (unanswered, answered) => {
         const error = unanswered ?? faultOf(path, /** @type {Answered} */ (answered));
         // Some nodes let anybody check, and lend to gateways only.
         if (error === undefined || (error instanceof UnauthorizedError && path !== CHECK_BATCH)) node.answered();
-        else node.failed(askedMs, Date.now());
+        else node.failed(askedMs, performance.now());
         if (error instanceof NotSentError && !givenUp) attempt();
         else done(error, answered);
       });
@@ -193,7 +193,7 @@ class Nodes {
   /** Who may be asked, in turn. @param {string | undefined} origin */
   _awake(origin) {
     if (origin !== undefined) return this._nodes.filter((node) => node.url === origin);
-    const nowMs = Date.now();
+    const nowMs = performance.now();
     const order = this._nodes.map((_, at) => this._nodes[(this._next + at) % this._nodes.length]);
     this._next = (this._next + 1) % this._nodes.length;
     return order.filter((node) => !node.rests(nowMs));

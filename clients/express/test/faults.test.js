@@ -117,6 +117,29 @@ describe('a node that', () => {
     assert.deepEqual([decision.source, decision.remaining], ['node', 8]);
   });
 
+  test('failed rests no longer for a clock that is set back', async () => {
+    let sound = false;
+    const limiter = limiterOf(
+      await broken((socket) => {
+        if (sound) socket.write(answer(JSON.stringify({ decisions: [DECISION] })));
+        else socket.destroy();
+      }),
+    );
+    assert.equal((await limiter.check({})).source, 'policy');
+    sound = true;
+    const { now } = Date;
+    Date.now = () => now() - 3_600_000;
+    try {
+      const until = performance.now() + 5_000;
+      let decision;
+      do decision = await limiter.check({});
+      while (decision.source === 'policy' && performance.now() < until);
+      assert.equal(decision.source, 'node');
+    } finally {
+      Date.now = now;
+    }
+  });
+
   test('is gone leaves the work to the next one; a request that was sent stays where it is', async () => {
     const { url: gone, stop } = await serve(() => {});
     await stop();
