@@ -227,14 +227,19 @@ class Limiter {
       this._warned = true;
       process.emitWarning(error.message, { type: 'TidegateWarning', code: 'TIDEGATE_UNAUTHORIZED' });
     }
-    this._options.onError(error);
+    aside(() => this._options.onError(error));
   }
 }
 
 /** @param {(decision: Decision) => void} answer @param {Decision} decision */
 function tell(answer, decision) {
+  aside(() => answer(decision));
+}
+
+/** Run what callers gave; what it throws is theirs, beside the work here. @param {() => void} theirs */
+function aside(theirs) {
   try {
-    answer(decision);
+    theirs();
   } catch (error) {
     process.nextTick(() => { throw error; }); // others are still to be answered
   }

@@ -223,6 +223,24 @@ describe('batches', () => {
     assert.equal(nodes._nodes[0]._restMs, 100);
   });
 
+  test('an onError that throws costs nobody the answer of the policy', async () => {
+    const url = await broken((socket) => socket.destroy());
+    const script = `
+      const { Limiter } = require('./index.js');
+      process.on('uncaughtException', (error) => console.log(error.message));
+      const onError = () => { throw new Error('mine'); };
+      const ask = async (options) => {
+        const limiter = new Limiter({ url: '${url}', timeoutMs: 2_000, onError, ...options });
+        const told = await Promise.all([limiter.check({}), limiter.check({})]);
+        console.log(told.map(({ source }) => source).join(), (await limiter.check({})).source);
+        await limiter.close();
+      };
+      ask({}).then(() => ask({ leases: true, leaseAfterPerS: 0 }));`;
+    const run = promisify(execFile)(process.execPath, ['-e', script], { cwd: join(__dirname, '..'), timeout: 10_000 });
+    const lines = (await run).stdout.trim().split('\n').filter((line) => line !== 'mine');
+    assert.deepEqual(lines, ['policy,policy policy', 'policy,policy policy']);
+  });
+
   test('a callback that throws costs the others nothing', async () => {
     const url = await broken((socket) => socket.write(answer(JSON.stringify({ decisions: [DECISION, DECISION] }))));
     // In a process of its own: here the test runner would take what is thrown for its own.
