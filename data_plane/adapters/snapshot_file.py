@@ -54,9 +54,11 @@ class SnapshotFile:
             raw = self._path.read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UnreadableSnapshotError(str(error)) from error
         try:
             file = msgspec.msgpack.decode(raw, type=_File)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UnreadableSnapshotError(f"{self._path}: {error}") from error
         self.saved_revision, self.saved_at_s = file.revision, self._path.stat().st_mtime
         changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)

@@ -41,12 +41,20 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert list(found.config.documents()) == old["documents"]
 
 
-@pytest.mark.parametrize("raw", [b"", b"\x83", b"\xc1garbage", msgspec.msgpack.encode({"revision": "x"})])
+NO_TEXT = msgspec.msgpack.encode({"revision": 3, "signature": "aaaa", "documents": []}).replace(b"aaaa", b"aa\xffa")
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x83", b"\xc1garbage", msgspec.msgpack.encode({"revision": "x"}), NO_TEXT])
 def test_a_broken_file_is_said_to_be_one(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "snapshot"
     path.write_bytes(raw)
     with pytest.raises(UnreadableSnapshotError):
         SnapshotFile(path).load()
+
+
+def test_what_cannot_be_read_is_said_to_be_that(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableSnapshotError):
+        SnapshotFile(tmp_path).load()
 
 
 async def test_a_large_configuration_is_not_written_with_every_change(tmp_path: Path) -> None:
