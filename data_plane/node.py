@@ -153,7 +153,7 @@ class Node:
         self.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._stream.run, self._stream.report, self._snapshots.run, self._membership.run,
-            *self._peering.work(self._stream.say), self._recovery.run, self._switches.run, *self._reporting.work(),
+            *self._peering.work(self._stream.say_soon), self._recovery.run, self._switches.run, *self._reporting.work(),
             *self._protecting.work(),
             *self._observing.work(),
         ]  # fmt: skip

@@ -71,6 +71,8 @@ class ControlPlaneStream:
             trust_env=False,
         )
         self.link = Link()
+        self._unsaid: dict[int, Ack] = {}
+        """By revision, those with instants of cuts that did not arrive: raises wait, and nothing else says them."""
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -135,12 +137,24 @@ class ControlPlaneStream:
                 answer = self._config.receive(_decoder.decode(line))
                 if answer is not None:
                     await self.say(await self._confirmed(answer))
+                for unsaid in list(self._unsaid.values()):
+                    await self.say(unsaid)
 
     async def say(self, ack: Ack) -> None:
         """Tell the control plane what became of a revision. Raises ``httpx.HTTPError``."""
         if ack.error is not None:
             log.error("revision_refused", revision=ack.revision, error=ack.error)
-        (await self._post("/internal/v1/acks", ack)).raise_for_status()
+        if ack.effective:
+            self._unsaid[ack.revision] = ack
+        response = await self._post("/internal/v1/acks", ack)
+        if not response.is_server_error:
+            self._unsaid.pop(ack.revision, None)
+        response.raise_for_status()
+
+    async def say_soon(self, ack: Ack) -> None:
+        """The same, but who is away is told of cuts when it is back."""
+        with contextlib.suppress(httpx.HTTPError):
+            await self.say(ack)
 
     async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:
         headers = {"content-type": "application/json"}

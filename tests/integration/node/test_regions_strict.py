@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import re
 import time
 
 import httpx
+import msgspec
 import pytest
 import redis
 
-from contract.config import Ack, Client, Plan
+from contract.config import Ack, Client, Heartbeat, Plan
 from contract.limits import PARTS, ShareStep
+from data_plane.adapters.redis_life import MARKER
 from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from tests.servers.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
+from tidegate.stack.ports import free_ports
 
 THREE = NAMES[:3]
 
@@ -269,3 +273,46 @@ async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, 
             told = await standings.confirmed(Ack(node="n1", revision=revision, digest=""))
             assert told.effective.keys() == effective
         assert node._peering._life.revision == 7
+
+
+async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it_is_back(tmp_path, valkey_url):
+    exact = rule(1, "exact", 100, mode="strict", algorithm="fixed_window", shares={"us-east": 60, "eu-west": 40})
+    await write_snapshot(tmp_path / "snapshot", [Plan(plan="p", limits=(exact,))], 5)
+    (port,) = free_ports(1)
+    node = Node(settings_for(tmp_path / "snapshot", valkey_url, control_plane_url=f"http://127.0.0.1:{port}"))
+    async with serving(node):
+        node._peering.standings._owed = Ack(node="n1", revision=5, digest="")  # the store was away before
+        async with asyncio.timeout(10):
+            while not node._stream._unsaid:
+                await asyncio.sleep(0.01)
+        async with control_plane_hearing(port) as heard, asyncio.timeout(20):
+            while node._stream._unsaid:
+                await asyncio.sleep(0.01)
+            assert [(ack.revision, ack.effective.keys()) for ack in heard] == [(5, {1})]
+        # and the store is still looked after
+        await node._store.execute("FLUSHALL")
+        node._peering.desk.tally.refused["marker"] += 1
+        async with asyncio.timeout(10):
+            while await node._store.execute("GET", MARKER) is None:
+                await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def control_plane_hearing(port):
+    """A control plane that has nothing but heartbeats of an older revision to say; what it was told."""
+    heard = []
+    beat = msgspec.json.encode(Heartbeat(revision=1, digest="")) + b"\n"
+
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET"):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + beat)
+            await reader.read()
+        elif head.startswith(b"POST /internal/v1/acks "):
+            size = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])
+            heard.append(msgspec.json.decode(await reader.readexactly(size), type=Ack))
+            writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", port):
+        yield heard
