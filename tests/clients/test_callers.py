@@ -1,10 +1,13 @@
 """What callers do: odd costs, loops that come and go, closing while others ask."""
 
+import asyncio
+
 import pytest
 
 from tests.clients.conftest import config
+from tests.clients.faulty_node import faulty_node
 from tests.clients.test_frameworks import options
-from tidegate_client import AsyncTidegate, Check, InvalidCheckError, Tidegate
+from tidegate_client import AsyncTidegate, Check, InvalidCheckError, Options, Tidegate
 
 CHECK = Check(api_key="tg_acme", endpoint="get-user")
 
@@ -30,3 +33,20 @@ def test_nor_does_one_that_threads_share(start_node):
         with pytest.raises(InvalidCheckError):
             limiter.decide(CHECK, -1_000_000)
         assert lease.left < lease.granted
+
+
+async def test_who_asks_while_another_thread_closes_gets_the_policy():
+    async with faulty_node("hangs") as node:
+        limiter = Tidegate(Options(urls=(node.url,), timeout_s=5.0, on_failure="closed"))
+
+        def reserve() -> str:
+            with limiter.reserve(5, api_key="k") as held:
+                return held.decision.source
+
+        asked = [
+            asyncio.create_task(asyncio.to_thread(call)) for call in (reserve, lambda: limiter.decide(CHECK).source)
+        ]
+        while node.requests < len(asked):
+            await asyncio.sleep(0.005)
+        await asyncio.to_thread(limiter.close)
+        assert await asyncio.gather(*asked) == ["policy", "policy"]

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -82,8 +83,10 @@ class Tidegate:
             with self._lock:
                 decision = self._book.take(check, cost, time.monotonic())
             if decision is not None:
-                if self._book.low and self._loop is not None:
-                    self._loop.call_soon_threadsafe(self._inner.renew_low)
+                loop = self._loop
+                if self._book.low and loop is not None:
+                    with contextlib.suppress(RuntimeError):  # closed meanwhile
+                        loop.call_soon_threadsafe(self._inner.renew_low)
                 return decision
         try:
             return self._run(self._inner.ask(check, cost))
@@ -143,23 +146,33 @@ class Tidegate:
                 self._begin()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Its result. Raises ``TimeoutError`` where the background loop is stuck: all that it does has a deadline."""
-        running = asyncio.run_coroutine_threadsafe(work, self._started())
+        """Its result. Raises ``TimeoutError`` where the background loop is stuck (all that it does has a deadline), and
+        where another thread closes it meanwhile.
+        """
+        try:
+            running = asyncio.run_coroutine_threadsafe(work, self._started())
+        except RuntimeError as error:
+            work.close()
+            raise TimeoutError from error
         try:
             return running.result(self.options.timeout_s + _SLACK_S)
         except TimeoutError:
             running.cancel()
             raise
+        except CancelledError as error:
+            raise TimeoutError from error
 
     def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
+        loop = self._loop
+        if loop is None:
             with self._starting:
-                if self._loop is None:
+                loop = self._loop
+                if loop is None:
                     loop = asyncio.new_event_loop()
                     self._thread = threading.Thread(target=_serve, args=(loop,), name="tidegate-client", daemon=True)
                     self._thread.start()
                     self._loop = loop
-        return self._loop
+        return loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -167,6 +180,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
+        loop.run_until_complete(asyncio.sleep(0))  # what other threads handed over before it stopped
         unfinished = asyncio.all_tasks(loop)
         for task in unfinished:
             task.cancel()
