@@ -47,6 +47,11 @@ class Metrics:
         """A ``snapshot`` or ``delta`` was read and encoded, for however many streams."""
         self._frames.labels(kind).inc()
 
+    def job_known(self, job: str) -> None:
+        """Counts from 0: a counter that appears with its first failure shows no increase, and nobody would be told."""
+        for outcome in ("done", "failed"):
+            self._job_runs.labels(job, outcome)
+
     def job_ran(self, job: str, outcome: str, took_s: float) -> None:
         """A job's run ended."""
         self._job_runs.labels(job, outcome).inc()

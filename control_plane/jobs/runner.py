@@ -29,6 +29,8 @@ class JobRunner:
         self._registry = registry
         self._replica = replica
         self._metrics = metrics
+        for job in registry:
+            metrics.job_known(job.name)
 
     async def lead(self, connection: asyncpg.Connection) -> None:
         """Run the jobs until cancelled, from where the leader before stopped."""
