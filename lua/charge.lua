@@ -34,9 +34,10 @@ local function charged_bucket(key, shared, rate, unit, size, cost)
     ttl_ms(fills + SLACK_US), dirty == 0
 end
 
--- Rights are not asked about either: what was taken beyond them is a shortfall, which comes off what comes in.
+-- Rights are not asked about either: what was taken beyond them is a shortfall, which comes off what comes in. Shares may
+-- have changed while the store was away: what was admitted then is owed all the same.
 local function charged_rights(key, algorithm, packed, cost)
-  local t = strict_terms(algorithm, packed, KEYS[1])
+  local t = strict_terms(algorithm, packed, KEYS[1], true)
   if not t then
     return nil
   elseif algorithm < 3 then

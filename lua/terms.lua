@@ -21,12 +21,13 @@ local function id_of(t, at)
 end
 
 -- The terms of one limit, or nil where this node must not decide: nobody joined the store, or it is newer than the node.
-local function strict_terms(algorithm, packed, dirty_key)
+-- `older_too`: where nothing is decided, terms of older shares do.
+local function strict_terms(algorithm, packed, dirty_key, older_too)
   local life = marked(dirty_key)
   local t = { algorithm = algorithm, quotas = {}, anchor = 0 }
   local revision, p2, p3, p4, count, from
   t.limit, t.length, p2, p3, p4, t.skew, t.since, revision, count, from = unpack('<ddddddddB', packed)
-  if not life or life[2] > revision then
+  if not life or life[2] > revision and not older_too then
     return nil, from
   end
   if algorithm < 3 then

@@ -2,10 +2,14 @@
 
 import asyncio
 
+import httpx
+import msgspec
 import pytest
 
 from contract.config import Client, Plan
-from tests.servers.node import key_of, node_client, rule
+from data_plane.node import Node
+from data_plane.services.config import Snapshot
+from tests.servers.node import document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tidegate.stack.child import wait_until_ready
 
 HOURLY = {"algorithm": "fixed_window"}
@@ -79,6 +83,32 @@ async def test_what_was_admitted_without_the_store_is_charged_when_it_is_back(tm
         await bring_back(store)
         back = await until(lambda: _charged(client))
         assert {limit["policy"]: limit["remaining"] for limit in back["limits"]} == {"hourly": 3, "bucket": 13}
+
+
+async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_changed_meanwhile(tmp_path, store):
+    limit = rule(5, "hourly", 10, mode="strict", **HOURLY, on_store_failure="local")
+    config = [Plan(plan="local", limits=(limit,)), Client(client="local", plan="local"), key_of("local", "tg_local")]
+    await write_snapshot(tmp_path / "snapshot", config)
+    node = Node(settings_for(tmp_path / "snapshot", store.url))
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        await ask(client, "local")
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert (await ask(client, "local", cost=4))["degraded"]
+        more = document_of(
+            Plan(plan="local", limits=(msgspec.structs.replace(limit, limit=20, shares={"us-east": 20}),))
+        )
+        index = node._index_in_force().with_changes([more])
+        node._applied(index, Snapshot(2, "", index.config))
+        await bring_back(store)
+
+        async def charged():
+            await ask(client, "local", cost=0)  # the store is tried again by a decision
+            return node._recovery.charged == 4
+
+        await until(charged)
+        answer = await ask(client, "local", cost=0, explain=True)
+        assert answer["limits"][0]["remaining"] == 16
 
 
 async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):
