@@ -10,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from tidegate_client.batching import Batcher
+from tidegate_client.batching import Batcher, understood
 from tidegate_client.credentials import RefusedKeyError, key_in
 from tidegate_client.leases import Account, Ending, Lease, LeaseBook, is_short
 from tidegate_client.messages import (
@@ -19,7 +19,6 @@ from tidegate_client.messages import (
     GarbledAnswerError,
     InvalidCheckError,
     encoded,
-    read_decision,
     read_lease,
     read_reservation,
     refusal,
@@ -36,7 +35,7 @@ MOST_RETURNS = 100
 
 
 class AsyncTidegate:
-    """Ask Tidegate. Make it where a loop runs, or hand it to a framework that closes it with ``aclose``.
+    """Ask Tidegate, on one event loop at a time: on another one (``asyncio.run`` again, a test's) it connects anew.
 
     ``now`` is a clock that only goes forward, in seconds.
     """
@@ -48,16 +47,33 @@ class AsyncTidegate:
         self._now = now
         self._lock = lock or threading.Lock()
         self._nodes = Nodes(options, now)
-        self._batcher = Batcher(self._nodes.post, options.max_batch)
         self.book = LeaseBook(
             lease_s=options.lease_s, after_per_s=options.lease_after_per_s, max_units=options.max_lease_units,
             remember_s=options.remember_denials_s, most=options.max_accounts,
         )  # fmt: skip
+        self.failures = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """What runs on a loop, with nothing under way."""
+        self._batcher = Batcher(self._nodes.post, self.options.max_batch)
         self._renewals: dict[Check, asyncio.Task[Decision | None]] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._returning: set[asyncio.Task[None]] = set()
-        self._settlements = Settlements(self._nodes.post, options.timeout_s)
-        self.failures = 0
+        self._settlements = Settlements(self._nodes.post, self.options.timeout_s)
+
+    def _follow_loop(self) -> None:
+        """Begin afresh where another loop runs than before: what was under way there will not end here."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None:
+            self._nodes.forget()
+            self._begin()
+            with self._lock:
+                self.book.forget_asking()
+        self._loop = loop
 
     async def __aenter__(self) -> Self:
         """Ready at once: connections are made when they are needed."""
@@ -116,6 +132,7 @@ class AsyncTidegate:
 
     async def ask(self, check: Check, cost: int) -> Decision:
         """Decide with the help of a node, within the time that is given."""
+        self._follow_loop()
         try:
             async with asyncio.timeout(self.options.timeout_s):
                 if self.options.leases and cost > 0 and is_short(check):
@@ -142,11 +159,12 @@ class AsyncTidegate:
             api_key=api_key, client=client, ip=ip, method=method, path=path, endpoint=endpoint, attributes=attributes
         )
         body = encoded(check, {"cost": estimate, "ttl_s": ttl_s})
+        self._follow_loop()
         text: str | None = None
         try:
             async with asyncio.timeout(self.options.timeout_s):
                 answered = await self._nodes.post("/v1/reservations", body)
-            decision = _understood(answered)
+            decision = understood(answered)
             held = read_reservation(answered.body)
             text = held.reservation
             reservation = Reservation(decision, held.reserved)
@@ -164,6 +182,7 @@ class AsyncTidegate:
 
     async def aclose(self) -> None:
         """Return what is held, then close the connections."""
+        self._follow_loop()
         if self._keeper is not None:
             self._keeper.cancel()
         tasks = [*self._renewals.values(), *([self._keeper] if self._keeper is not None else []), *self._returning]
@@ -177,6 +196,7 @@ class AsyncTidegate:
 
     def renew_low(self) -> None:
         """Ask for the next lease of every account that runs low. On the loop's own thread."""
+        self._follow_loop()
         with self._lock:
             low, self.book.low = self.book.low, []
         for check in low:
@@ -207,7 +227,7 @@ class AsyncTidegate:
 
     async def _renew(self, check: Check, cost: int) -> Decision | None:
         """Ask for the account's next lease; what the node said if it denied even one unit."""
-        now = self._now()
+        now, renewals = self._now(), self._renewals
         with self._lock:
             account = self.book.note(check, 0, now)
             units = self.book.units_to_ask(account, cost, now)
@@ -219,11 +239,11 @@ class AsyncTidegate:
             return None
         finally:
             # Together, and with nothing awaited after them: whoever finds the new lease low may begin the next renewal.
-            del self._renewals[check]
+            del renewals[check]
             account.asking = False
 
     def _leased(self, account: Account, answered: Answered, asked_at: float) -> Decision | None:
-        decision = _understood(answered)
+        decision = understood(answered)
         lease = read_lease(answered.body)
         with self._lock:
             if not decision.allowed:
@@ -252,8 +272,8 @@ class AsyncTidegate:
         return decision
 
     async def _keep(self) -> None:
-        """Return leases whose time ends, for ever."""
-        while True:
+        """Return leases whose time ends, as long as this loop is the client's."""
+        while asyncio.get_running_loop() is self._loop:
             await asyncio.sleep(self.options.lease_s / 20)
             with self._lock:
                 endings = self.book.due(self._now())
@@ -278,15 +298,3 @@ class AsyncTidegate:
             error=None if policy == "open" else "rate_limiter_unavailable",
             message=None if policy == "open" else "The rate limiter cannot be reached.",
         )  # fmt: skip
-
-
-def _understood(answered: Answered) -> Decision:
-    """The decision in an answer. Raises ``InvalidCheckError``, ``NoAnswerError``, ``GarbledAnswerError``."""
-    if answered.status in {400, 413, 422}:
-        raise InvalidCheckError(answered.body[:500].decode("utf-8", "replace"))
-    if answered.status not in {200, 401, 403, 429}:
-        raise NoAnswerError(f"status {answered.status}")
-    decision = read_decision(answered.body)
-    if isinstance(decision, InvalidCheckError):
-        raise decision
-    return decision

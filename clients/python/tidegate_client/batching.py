@@ -5,7 +5,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-from tidegate_client.messages import Check, Decision, GarbledAnswerError, InvalidCheckError, encoded, read_batch
+from tidegate_client.messages import (
+    Check,
+    Decision,
+    GarbledAnswerError,
+    InvalidCheckError,
+    encoded,
+    read_batch,
+    read_decision,
+)
 from tidegate_client.nodes import CHECK_BATCH, Answered, NoAnswerError
 
 MOST_IN_FLIGHT = 2
@@ -115,3 +123,15 @@ def _fail(batch: "Sequence[_Waiting] | deque[_Waiting]", error: Exception) -> No
     for waiting in batch:
         if not waiting.answer.done():
             waiting.answer.set_exception(error)
+
+
+def understood(answered: Answered) -> Decision:
+    """The decision in an answer. Raises ``InvalidCheckError``, ``NoAnswerError``, ``GarbledAnswerError``."""
+    if answered.status in {400, 413, 422}:
+        raise InvalidCheckError(answered.body[:500].decode("utf-8", "replace"))
+    if answered.status not in {200, 401, 403, 429}:
+        raise NoAnswerError(f"status {answered.status}")
+    decision = read_decision(answered.body)
+    if isinstance(decision, InvalidCheckError):
+        raise decision
+    return decision

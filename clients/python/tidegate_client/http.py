@@ -129,19 +129,24 @@ class Origin:
         self._head = "".join(f"{name}: {_safe(value)}\r\n" for name, value in lines.items())
         self._now = now
         self._connect_s = connect_s
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without connections; those on their way do not come back here."""
         self._idle: list[_Connection] = []
         self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
 
     async def post(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body. Raises ``NotSentError`` or ``BrokenError``."""
         head = f"POST {self._path}{path} HTTP/1.1\r\n{self._head}content-length: {len(body)}\r\n\r\n"
+        idle = self._idle
         async with self._slots:
             connection = await self._connected()
             try:
                 return await connection.post(head.encode("latin-1") + body)
             finally:
                 if connection.usable:
-                    self._idle.append(connection)
+                    idle.append(connection)
                 else:
                     connection.close()
 

@@ -165,6 +165,12 @@ class LeaseBook:
         self._pushed_out = []
         return [ending for lease in held if now < lease.until for ending in _endings(lease)]
 
+    def forget_asking(self) -> None:
+        """Nobody asks for leases any more: let whoever wants one begin."""
+        self.low = []
+        for account in self.accounts.values():
+            account.asking = False
+
     def _forget_idle(self, now: float) -> None:
         """Make room: accounts that hold nothing go first, then all that is not being asked for."""
         idle = [

@@ -114,6 +114,12 @@ class Nodes:
             await node.lane.aclose()
             await node.other.aclose()
 
+    def forget(self) -> None:
+        """Leave the connections: they were made on another event loop."""
+        for node in self._nodes:
+            node.lane.forget()
+            node.other.forget()
+
     def _awake(self, origin: str | None) -> list[_Node]:
         """Who may be asked, in turn."""
         if origin is not None:
