@@ -4,9 +4,10 @@ import re
 import socket
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from data_plane.api.caller import Trust
@@ -15,6 +16,13 @@ from data_plane.api.rate_limit_headers import ResetFormat
 from data_plane.api.rls.mapping import RlsMapping
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
+# what is nothing without another setting: a node would go on without the TLS that it was told to ask for
+_NEEDS = (
+    ("tls_key_file", "tls_cert_file"),
+    ("tls_client_ca_file", "tls_cert_file"),
+    ("redis_key_file", "redis_cert_file"),
+    ("peers_key_file", "peers_cert_file"),
+)
 AnonymousOrRefuse = Literal["anonymous", "refuse"]
 
 
@@ -66,7 +74,7 @@ class Settings(BaseSettings):
 
     usage_stream_max_mb: int = Field(256, ge=1, description="what waiting usage may take of the store's memory")
 
-    control_plane_url: str
+    control_plane_url: str = Field(pattern=r"^https?://[^/?#\s]")
     control_plane_public_key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Ed25519, hex")
     region_credential: SecretStr
     snapshot_file: Path = Path("tidegate-snapshot.msgpack")
@@ -125,3 +133,41 @@ class Settings(BaseSettings):
             if not (separator and host and port.isascii() and port.isdigit()):
                 raise ValueError(f"{address!r} is not host:port")
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_a_store(cls, value: SecretStr) -> SecretStr:
+        try:
+            url = urlsplit(value.get_secret_value())
+            known = url.scheme in {"redis", "rediss", "unix"} and url.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError("must be redis://host:port, rediss://host:port or unix://path")
+        return value
+
+    @field_validator(
+        "tls_cert_file", "tls_key_file", "tls_client_ca_file", "redis_ca_file", "redis_cert_file", "redis_key_file",
+        "peers_ca_file", "peers_cert_file", "peers_key_file",
+    )  # fmt: skip
+    @classmethod
+    def _can_be_read(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                value.read_bytes()
+            except OSError as error:
+                raise ValueError(f"{value}: {error.strerror}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for name, other in _NEEDS:
+            if getattr(self, name) is not None and getattr(self, other) is None:
+                raise ValueError(f"TIDEGATE_{name.upper()} needs TIDEGATE_{other.upper()}")
+        if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
+            raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
+        if self.redis_shape == "sentinel" and not (self.redis_sentinels and self.redis_master_name):
+            raise ValueError(
+                "TIDEGATE_REDIS_SHAPE sentinel needs TIDEGATE_REDIS_SENTINELS and TIDEGATE_REDIS_MASTER_NAME"
+            )
+        return self

@@ -16,6 +16,8 @@ def from_environment(settings: type[S]) -> S:
     except ValidationError as error:
         prefix = settings.model_config.get("env_prefix", "")
         for problem in error.errors(include_input=False, include_url=False, include_context=False):
-            name = prefix + "_".join(str(part) for part in problem["loc"]).upper()
-            typer.echo(f"{name}: {problem['msg']}", err=True)
+            message = problem["msg"].removeprefix("Value error, ")
+            # what two settings together make wrong has no place of its own: its message names them
+            place = f"{prefix}{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
+            typer.echo(f"{place}{message}", err=True)
         raise typer.Exit(2) from None
