@@ -1,10 +1,13 @@
 """What a control plane needs to be told, from the environment (``TIDEGATE_...``) or from code."""
 
 from pathlib import Path
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 MIN_ADMIN_TOKEN_LENGTH = 16
 
@@ -61,7 +64,13 @@ class Settings(BaseSettings):
     revision_days: int = Field(default=365, ge=1)
     """How long it is kept what each revision changed."""
     audit_days: int = Field(default=730, ge=31)
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        require_postgres(value.get_secret_value())
+        return value
 
     def signing_key(self) -> Ed25519PrivateKey:
         """Read the signing key; :class:`SettingsError` says what is wrong with it, never what is in it."""
@@ -88,3 +97,13 @@ class Settings(BaseSettings):
         if len(token) < MIN_ADMIN_TOKEN_LENGTH:
             raise SettingsError(f"{source}: needs at least {MIN_ADMIN_TOKEN_LENGTH} characters")
         return token
+
+
+def require_postgres(url: str) -> None:
+    """Raise ``ValueError``, without what is in the URL, for one that is not of Postgres and its driver."""
+    try:
+        usable = make_url(url).drivername == "postgresql+asyncpg"
+    except (ArgumentError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError("must be postgresql+asyncpg://user:password@host:port/database")

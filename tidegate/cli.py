@@ -67,13 +67,18 @@ def up(
 def control_plane() -> None:
     """Run the control plane; its settings come from TIDEGATE_* environment variables."""
     from control_plane.main import run
-    from control_plane.settings import Settings
+    from control_plane.settings import Settings, SettingsError
     from tidegate.environment import from_environment
     from tidegate.logs import configure_logs
 
     settings = from_environment(Settings)
     configure_logs(settings.log_level)
-    run(settings)
+    try:
+        run(settings)
+    except SettingsError as error:
+        name, _, problem = str(error).partition(":")
+        typer.echo(f"TIDEGATE_{name.upper()}:{problem}", err=True)
+        raise typer.Exit(2) from None
 
 
 @app.command("data-plane")
@@ -95,11 +100,16 @@ def migrate(
     to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0006, or head.")] = "head",
 ) -> None:
     """Bring the database at TIDEGATE_DATABASE_URL to the newest schema, or to that of another version, up or down."""
+    from control_plane.settings import require_postgres
     from tidegate.migrate import migrate_when_ready
 
     url = os.environ.get("TIDEGATE_DATABASE_URL")
     if not url:
         raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql+asyncpg://user@host/database")
+    try:
+        require_postgres(url)
+    except ValueError as error:
+        raise typer.BadParameter(f"TIDEGATE_DATABASE_URL {error}") from None
     sys.exit(migrate_when_ready(url, wait_s=wait_s, to=to))
 
 

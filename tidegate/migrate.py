@@ -33,6 +33,9 @@ def migrate_when_ready(url: str, *, wait_s: float, to: str = "head") -> int:
     except NOT_YET as error:
         print(f"tidegate: the database cannot be reached: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 1
+    except asyncpg.PostgresError as error:  # a wrong password, or no right to connect
+        print(f"tidegate: the database refuses: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
+        return 1
     if at is not None and at not in known:
         print(f"tidegate: the database is at {at}, which only a newer version knows", file=sys.stderr)  # noqa: T201
         return 1

@@ -1,5 +1,7 @@
 """What is wrong with a plane's settings is said by name at its start, and no secret with it."""
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -38,3 +40,25 @@ def said_of(command: str, settings: dict[str, str]) -> str:
 def test_a_node_names_what_is_wrong(wrong: dict[str, str], named: str) -> None:
     said = said_of("data-plane", NODE | {f"TIDEGATE_{name}": value for name, value in wrong.items()})
     assert named in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"DATABASE_URL": "hush"}, "TIDEGATE_DATABASE_URL: must be postgresql+asyncpg://"),
+        ({"DATABASE_URL": "postgresql://u:hush@h/d"}, "TIDEGATE_DATABASE_URL: must be postgresql+asyncpg://"),
+        ({"LOG_LEVEL": "loud"}, "TIDEGATE_LOG_LEVEL: "),
+        ({"SIGNING_KEY_FILE": "/nowhere"}, "TIDEGATE_SIGNING_KEY_FILE: cannot be read"),
+        ({"ADMIN_TOKEN": "hush"}, "TIDEGATE_ADMIN_TOKEN: needs at least 16"),
+    ],
+)
+def test_a_control_plane_names_what_is_wrong(wrong: dict[str, str], named: str, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("ab" * 32)
+    right = {"TIDEGATE_DATABASE_URL": "postgresql+asyncpg://u:hush@h/d", "TIDEGATE_SIGNING_KEY_FILE": str(key)}
+    assert named in said_of("control-plane", right | {f"TIDEGATE_{name}": value for name, value in wrong.items()})
+
+
+@pytest.mark.parametrize("url", ["hush", "postgresql+asyncpg://u:hush@h:port/d", "mysql://u:hush@h/d"])
+def test_a_migration_names_what_is_wrong(url: str) -> None:
+    assert "TIDEGATE_DATABASE_URL" in said_of("migrate", {"TIDEGATE_DATABASE_URL": url})
