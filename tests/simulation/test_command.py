@@ -3,6 +3,7 @@
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
 from typer.testing import CliRunner
 
 from tests.simulation.test_directed import SCENARIOS
@@ -63,6 +64,27 @@ def test_a_bad_file_is_named(tmp_path: Path):
     code, output = invoke(str(scenario))
     assert code == 2
     assert "modus" in output
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("regions = {}", "$.regions"),
+        ("regions = { a = 1 }\nwindow_s = 0", "$.window_s"),
+        ("regions = { a = 1 }\nnodes = 0", "$.nodes"),
+        ("regions = { a = 1 }\n[[demand]]\nregion = 'b'", "'b' - at `$.demand[0].region`"),
+        ("regions = { a = 1 }\n[[faults]]\nkind = 'lose_store'\nat_s = 1", "$.faults[0].region"),
+        ("regions = { a = 1 }\n[[faults]]\nkind = 'kill_node'\nat_s = 1\nregion = 'a'\nnode = 7", "$.faults[0].node"),
+        ("regions = { a = 1 }\n[[changes]]\nat_s = 1\nlimit = 1\nshares = { b = 1 }", "$.changes[0].shares"),
+        ("regions = { a = 1 }\n[expect]\nleast_used = { first = 1 }", "$.expect.least_used"),
+    ],
+)
+def test_what_cannot_be_run_is_named(tmp_path: Path, lines: str, named: str):
+    scenario = tmp_path / "bad.toml"
+    scenario.write_text(f'name = "bad"\n{lines}\n', "utf-8")
+    code, output = invoke(str(scenario))
+    assert code == 2
+    assert named in output.replace("\n", "")
 
 
 def test_bundled_scenarios_are_listed():

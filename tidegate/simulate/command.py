@@ -14,6 +14,7 @@ from tidegate.simulate.overload.scenario import is_overload
 from tidegate.simulate.overload.scenario import load as load_overload
 from tidegate.simulate.random_runs import random_scenario, run
 from tidegate.simulate.scenario import Scenario, ScenarioError, load
+from tidegate.simulate.soundness import require_sound
 from tidegate.simulate.summary import show_many, with_kept
 from tidegate.simulate.world import World
 
@@ -41,6 +42,10 @@ def simulate(
         if is_overload(path):
             raise typer.Exit(simulate_overload(console, path, seed=seed, runs=runs, out=out))
         found = load(path)
+        try:
+            require_sound(found)
+        except ValueError as error:
+            raise ScenarioError(f"{path}: {error}") from None
     except ScenarioError as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(2) from error
