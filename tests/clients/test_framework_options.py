@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from flask import Flask
 
 from tests.clients.conftest import config
@@ -35,6 +35,24 @@ async def test_sync_views_of_fastapi_are_limited_and_run_beside_the_loop(start_n
         async with browser(app) as client:
             response = await client.get("/users/1", headers=KEY)
             assert (response.json(), response.headers["x-ratelimit-remaining"]) == ({"beside": True}, "4")
+
+
+async def test_answers_that_a_view_raises_have_the_headers(start_node):
+    node = start_node(config(5))
+    async with AsyncTidegate(options(node.url)) as limiter:
+        app = FastAPI()
+        nobody = HTTPException(404, "nobody", {"ratelimit": "mine"})
+
+        @app.get("/users/{id}")
+        @asgi.rate_limit(limiter)
+        async def user(id: int) -> None:
+            raise nobody if id else HTTPException(404)
+
+        async with browser(app) as client:
+            for id, remaining in ((0, "4"), (1, "3"), (1, "2")):
+                response = await client.get(f"/users/{id}", headers=KEY)
+                assert (response.status_code, response.headers["x-ratelimit-remaining"]) == (404, remaining)
+                assert (response.headers["ratelimit"] == "mine") == bool(id)
 
 
 def test_async_views_of_flask_are_limited(start_node):

@@ -1,7 +1,8 @@
 """In front of ASGI applications: a middleware for all routes, and a decorator for one (FastAPI, Starlette)."""
 
+import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from functools import wraps
 from typing import Any
 
@@ -123,7 +124,8 @@ def rate_limit(
             decision = await _decide(limiter, identify, request.scope, endpoint, cost)
             if decision.allowed:
                 request.scope["tidegate"] = decision
-                result = await call(*args, **kwargs)
+                with _headers_on_errors(decision):
+                    result = await call(*args, **kwargs)
             else:
                 result = await denied(request, decision)
             _put_headers(decision, result if isinstance(result, Response) else response)
@@ -160,6 +162,22 @@ def _put_headers(decision: Decision, response: Any) -> None:
     """On an answer of Starlette's, if there is one; what it says already stands."""
     for name, value in decision.headers().items() if response is not None else ():
         response.headers.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def _headers_on_errors(decision: Decision) -> Iterator[None]:
+    """On an ``HTTPException`` of the view's: an answer as well, which the framework makes of it."""
+    from starlette.exceptions import HTTPException  # noqa: PLC0415
+
+    try:
+        yield
+    except HTTPException as error:
+        # The same one may be raised for each request: what we said on the one before is not what it says.
+        said: dict[str, str] = vars(error).setdefault("said_by_view", dict(error.headers or {}))
+        names = {name.lower() for name in said}
+        unsaid = {name: value for name, value in decision.headers().items() if name.lower() not in names}
+        error.headers = {**said, **unsaid}
+        raise
 
 
 def _is_request(parameter: inspect.Parameter, request_class: type) -> bool:
