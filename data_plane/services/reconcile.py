@@ -67,6 +67,7 @@ class Reconciler:
         self._cursor: str | None = ""
         self._incarnation = ""
         self._next_sweep_s = 0.0
+        self._ticked_us = 0
         self._wake = asyncio.Event()
         """Set when a peer is back: it need not wait for the next tick."""
         self.tally = tally
@@ -119,6 +120,7 @@ class Reconciler:
         if self._incarnation not in {"", incarnation}:
             self._begin_again()
         self._incarnation = incarnation
+        self._look_at_clock()
         await self._sweep()
         await self._settle()
         now_us = self._clock.now_us()
@@ -178,6 +180,15 @@ class Reconciler:
             line.sweeping = True
         self._tellers = {number: self._teller(number, self._lines) for number in self._tellers}
         self._begin_sweep()
+
+    def _look_at_clock(self) -> None:
+        """One that was set back would come to nothing that is due before it is there again: all is due anew."""
+        before_us, self._ticked_us = self._ticked_us, self._clock.now_us()
+        if self._ticked_us < before_us:
+            self._tellers = {number: self._teller(number, self._lines) for number in self._tellers}
+            self._next_sweep_s = min(self._next_sweep_s, self._ticked_us / 1e6 + SWEEP_EVERY_S)
+            for line in self._lines.values():
+                line.complete_after_us = min(line.complete_after_us, self._ticked_us)
 
     def _begin_sweep(self) -> None:
         self._cursor = ""

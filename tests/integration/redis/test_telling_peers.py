@@ -215,6 +215,23 @@ async def test_who_only_repeats_what_it_said_falls_silent(east):
     assert east.silent == ()
 
 
+async def test_who_has_its_clock_set_back_goes_on_telling(east):
+    east.later_s = 3_600
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    east.later_s = 0
+    begun_us = east.now_us()
+    east.peers.told.clear()
+
+    async def is_complete():
+        said = {
+            slice for counts in east.peers.told.get("eu-west", ()) for slice, us in counts.complete if us > begun_us
+        }
+        return said == set(EVERY_SLICE)
+
+    await east.tick_until(is_complete)
+
+
 async def test_a_peer_that_was_never_heard_is_known_to_be_silent(east):
     await east.hearing.look()
     assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
