@@ -93,6 +93,23 @@ async def test_a_handler_of_ones_own_keeps_the_headers(start_node):
     assert {name.lower() for name, _ in denied.headers} >= HEADERS
 
 
+def test_below_a_limited_flask_application_the_decision_on_the_route_is_shown(start_node):
+    node = start_node(config(5))
+    with Tidegate(options(node.url)) as limiter:
+        app = Flask("app")
+        wsgi.TidegateFlask(app, limiter)
+
+        @app.get("/users/<int:id>")
+        @wsgi.rate_limit(limiter, cost=3)
+        def user(id: int) -> dict[str, int]:
+            return {"id": id}
+
+        answers = [app.test_client().get("/users/3", headers=KEY) for _ in range(2)]
+    # 5 - 1 - 3, then - 1 of the application: nothing is left for the route's 3.
+    assert [(one.status_code, one.headers["X-RateLimit-Remaining"]) for one in answers] == [(200, "1"), (429, "0")]
+    assert f";t={answers[1].headers['Retry-After']}" in answers[1].headers["RateLimit"]
+
+
 async def test_what_nobody_can_decide_on_is_refused_and_never_an_error(start_node):
     node = start_node(config(5))
     two = {"X-API-Key": "tg_acme", "Authorization": "Bearer tg_other"}

@@ -85,7 +85,8 @@ def _ask(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int,
 
     @after_this_request
     def add_headers(response: Response) -> Response:
-        for name, value in decision.headers().items():
+        # A decorator's decision comes after the application's, and what is answered is by it.
+        for name, value in g.tidegate.headers().items():
             response.headers.setdefault(name, value)
         return response
 
