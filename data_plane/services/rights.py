@@ -5,6 +5,7 @@ ride in the same calls as decisions, over connections that have joined the store
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -48,7 +49,7 @@ class RightsDesk:
         self._lives: dict[str, int] = {}
         self._low = LowCounters()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._swept_us = 0
+        self._looked_us = self._swept_us = 0
         self.tally = RightsTally()
         self._steps = RightsSteps(store, self.tally)
 
@@ -279,11 +280,12 @@ class RightsDesk:
         self._peers = peers
 
     def _sweep(self) -> None:
-        """Forget, now and then, what has not been asked for lately."""
-        now_us = self._clock.now_us()
-        if now_us - self._swept_us > FORGET_AFTER_US:
+        """Forget, now and then, what was not asked for lately; where the clock was set back, whatever was."""
+        before_us, self._looked_us = self._looked_us, self._clock.now_us()
+        now_us, set_back = self._looked_us, self._looked_us < before_us
+        if set_back or now_us - self._swept_us > FORGET_AFTER_US:
             self._swept_us = now_us
-            self._asker.forget_idle(now_us - FORGET_AFTER_US)
+            self._asker.forget_idle(sys.maxsize if set_back else now_us - FORGET_AFTER_US)
             self._low.forget(now_us)
 
 

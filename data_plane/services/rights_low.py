@@ -34,7 +34,9 @@ class LowCounters:
             self._waiting[key] = max(cost, self._waiting[key])
             return
         rest = self._resting.get(key)
-        if len(self._waiting) < MAX_LOW and (rest is None or now_us >= rest.look_us):
+        # Further ahead than any rest lasts: the clock was set back.
+        rests = rest is not None and now_us < rest.look_us <= now_us + REST_US
+        if len(self._waiting) < MAX_LOW and not rests:
             self._waiting[key] = cost
             self.told.set()
 

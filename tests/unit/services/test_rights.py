@@ -12,6 +12,7 @@ from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import figures_of
+from data_plane.services.count_store import UnreachablePeerError
 from data_plane.services.rights import RightsDesk
 from tests.servers.node import document_of, rule
 
@@ -22,9 +23,11 @@ UNIT = 10_000 * 100
 """Quanta in a unit: 100 a second are one in 10,000 us, and 100 of them fit."""
 
 
-class FixedClock:
+class Clock:
+    us = NOW_US
+
     def now_us(self):
-        return NOW_US
+        return self.us
 
 
 class Store:
@@ -48,7 +51,7 @@ class Store:
 
 
 class Transport:
-    """Answers with one gift; ``gift`` is all that was ever given."""
+    """Answers with one gift; ``gift`` is all that was ever given. Without one it is away."""
 
     def __init__(self, gift):
         self.gift = gift
@@ -56,6 +59,8 @@ class Transport:
 
     async def ask(self, to_region, url, asks):
         self.asked.set()
+        if self.gift is None:
+            raise UnreachablePeerError("away")
         ask = asks.asks[0]
         return Gifts(
             region=to_region, incarnation=LIFE, to_incarnation=asks.incarnation, sent_at=NOW_US / 1e6,
@@ -63,24 +68,33 @@ class Transport:
         )  # fmt: skip
 
 
-async def taken(known, gift):
-    """Whether the store was handed a gift, and what was refused."""
+@contextlib.asynccontextmanager
+async def desk_of(store, transport, clock):
+    """A desk at work."""
     strict = rule(1, "exact", 100, mode="strict", shares={"us-east": 50, "eu-west": 50}, **BUCKET)
     regions = [Region(region="us-east"), Region(region="eu-west", peer_url="http://west")]
     config = ConfigSet.empty().with_changes(map(document_of, [Plan(plan="p", limits=(strict,)), *regions]))
     index = RuleIndex.of("us-east", config)
-    store, transport = Store(known), Transport(gift)
-    desk = RightsDesk("us-east", store, transport, FixedClock(), lambda: index, lambda: 1)
+    desk = RightsDesk("us-east", store, transport, clock, lambda: index, lambda: 1)
     desk._lives["eu-west"] = LIFE
     work = asyncio.create_task(desk.run())
-    desk.low(b"{acme}1", 1)
-    async with asyncio.timeout(5):
+    try:
+        async with asyncio.timeout(5):
+            yield desk
+    finally:
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        await desk.stop()
+
+
+async def taken(known, gift):
+    """Whether the store was handed a gift, and what was refused."""
+    store, transport = Store(known), Transport(gift)
+    async with desk_of(store, transport, Clock()) as desk:
+        desk.low(b"{acme}1", 1)
         await transport.asked.wait()
         await asyncio.gather(*desk._under_way)
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
-    await desk.stop()
     return len(store.taken), dict(desk.tally.refused)
 
 
@@ -106,3 +120,18 @@ async def test_what_is_new_in_a_gift_is_taken_however_much_was_given_before(know
 )
 async def test_what_nobody_can_have_had_to_give_is_refused(known, gift):
     assert await taken(known, gift) == (0, {"implausible_gift": 1})
+
+
+async def test_a_node_asks_again_although_its_clock_was_set_back():
+    clock, transport = Clock(), Transport(None)
+    async with desk_of(Store((0, 0)), transport, clock) as desk:
+        desk.low(b"{acme}1", 1)
+        await transport.asked.wait()
+        transport.asked.clear()
+        clock.us += 500_000  # whoever was asked is passed over
+        desk.low(b"{acme}1", 1)
+        while not desk._low._resting:
+            await asyncio.sleep(0)
+        clock.us -= 3_600_000_000
+        desk.low(b"{acme}1", 1)
+        await transport.asked.wait()
