@@ -38,8 +38,8 @@ def ask(url: str, question: Mapping[str, object], *, token: str | None) -> Answe
     try:
         body = response.json()
     except ValueError:
-        body = {"detail": response.text}
-    return Answer(response.status_code, body)
+        body = None
+    return Answer(response.status_code, body if isinstance(body, dict) else {"detail": response.text})
 
 
 def show(answer: Answer, *, as_json: bool) -> int:

@@ -53,7 +53,11 @@ def run_export(url: str, token: str, out: Path | None, *, as_json: bool) -> int:
     if out is None:
         Console(highlight=False).out(text, end="")
     else:
-        out.write_text(text, encoding="utf-8")
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            errors.print(f"{out}: {error.strerror}", style="red", markup=False)
+            return FAILED
         errors.print(f"revision {tag.strip(chr(34))} written to {out}", markup=False)
     return SAME
 

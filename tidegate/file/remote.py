@@ -46,7 +46,10 @@ class ControlPlane:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise _refused(answer.status_code, _json(answer.content))
-        return dict(answer.json()), answer.headers.get("etag", "")
+        content = _json(answer.content)
+        if "version" not in content:
+            raise self._stranger()
+        return content, answer.headers.get("etag", "")
 
     def write(
         self,
@@ -72,10 +75,15 @@ class ControlPlane:
                     content = _json(answer.read())
                     if answer.is_error:
                         raise _refused(answer.status_code, content)
+                    if "changes" not in content:
+                        raise self._stranger()
                     return content
                 return _outcome(answer.iter_lines(), written)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
+
+    def _stranger(self) -> RefusedError:
+        return RefusedError(f"{self._url} does not answer as a control plane does")
 
     def _unreachable(self, error: httpx.HTTPError) -> RefusedError:
         return RefusedError(f"no answer from {self._url}: {error or type(error).__name__}")
@@ -108,5 +116,10 @@ def _json(content: bytes) -> dict[str, Any]:
 
 
 def _refused(status: int, problem: dict[str, Any]) -> RefusedError:
-    errors = [(str(item.get("field", "")), str(item.get("message", ""))) for item in problem.get("errors", [])]
+    named = problem.get("errors")
+    errors = [
+        (str(item.get("field", "")), str(item.get("message", "")))
+        for item in (named if isinstance(named, list) else [])
+        if isinstance(item, dict)
+    ]
     return RefusedError(f"refused ({status}): {problem.get('detail') or problem.get('title') or ''}", errors)

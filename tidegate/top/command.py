@@ -57,7 +57,7 @@ def _print_again_and_again(
 
 def _print(console: Console, view: View, trouble: str | None, *, as_lines: bool) -> None:
     if as_lines:
-        console.out(as_json(view), highlight=False)
+        console.out(as_json(view, trouble), highlight=False)
     else:
         console.print(render(view, trouble))
 

@@ -90,6 +90,12 @@ class AdminReader:
 
     def read(self) -> Reading:
         """One reading. Raises ``NoReadingError``."""
+        try:
+            return self._reading()
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise NoReadingError(f"{self._client.base_url} does not answer as a control plane does") from None
+
+    def _reading(self) -> Reading:
         usage = self._get("/v1/usage", {"group_by": "region", "from": self._since, "limit": "1000"})
         busiest = self._get("/v1/usage/busiest", {"count": "100", "from": self._since})
         return Reading(

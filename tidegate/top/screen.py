@@ -14,9 +14,9 @@ from tidegate.top.readings import View
 LATE_S = 10.0
 
 
-def as_json(view: View) -> str:
-    """The view as one line of JSON."""
-    return json.dumps(asdict(view), default=_plain)
+def as_json(view: View, trouble: str | None = None) -> str:
+    """The view as one line of JSON; ``trouble`` is why it is not newer."""
+    return json.dumps({**asdict(view), "trouble": trouble}, default=_plain)
 
 
 def _plain(value: Any) -> str:

@@ -56,3 +56,4 @@ def test_says_all_of_it_in_a_pipe_and_for_machines() -> None:
         assert words in text, words
     assert "\x1b" not in text
     assert '"allowed_per_s": 100.0' in as_json(compare(NOW, BEFORE))
+    assert '"trouble": "no answer"' in as_json(compare(NOW, BEFORE), "no answer"), "the view is an old one"
