@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import httpx
 from fastapi import FastAPI, HTTPException
 from flask import Flask
 
@@ -154,6 +155,21 @@ async def test_what_nobody_can_decide_on_is_refused_and_never_an_error(start_nod
     for what, answer in (await asyncio.to_thread(ask_flask)).items():
         _, status, error = wanted[what]
         assert (answer.status_code, error) == (status, answer.get_json()["error"] if error else None), what
+
+
+async def test_a_peer_of_the_same_link_is_let_in(start_node):
+    node = start_node(config(5))
+    async with AsyncTidegate(options(node.url)) as limiter:
+        app = asgi.TidegateMiddleware(FastAPI(), limiter)
+        linked = httpx.ASGITransport(app, client=("fe80::1%eth0", 5))
+        async with httpx.AsyncClient(transport=linked, base_url="http://app") as client:
+            assert (await client.get("/users/1", headers=KEY)).headers["x-ratelimit-remaining"] == "4"
+    with Tidegate(options(node.url)) as limiter:
+        flask = Flask("app")
+        wsgi.TidegateFlask(flask, limiter)
+        peer = {"REMOTE_ADDR": "fe80::1%eth0"}
+        answer = await asyncio.to_thread(lambda: flask.test_client().get("/users/1", headers=KEY, environ_base=peer))
+        assert answer.headers["X-RateLimit-Remaining"] == "3"
 
 
 def test_when_the_limit_is_whole_again_is_told_by_the_clock():

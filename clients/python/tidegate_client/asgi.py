@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tidegate_client.asynchronous import AsyncTidegate
-from tidegate_client.credentials import RefusedKeyError, encoded_path, key_in
+from tidegate_client.credentials import RefusedKeyError, encoded_path, key_in, without_zone
 from tidegate_client.messages import Check, Decision, InvalidCheckError, refusal
 
 Scope = MutableMapping[str, Any]
@@ -29,7 +29,7 @@ def by_key_and_route(scope: Scope) -> Check:
     """
     client = scope.get("client")
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-    address = client[0] if client else None
+    address = without_zone(client[0]) if client else None
     return Check(key_in(headers), None, address, scope["method"], encoded_path(scope["path"]))
 
 

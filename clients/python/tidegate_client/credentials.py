@@ -1,4 +1,4 @@
-"""What a request says of itself: its API key, and the path by which a framework routes it."""
+"""What a request says of itself: its API key, its address, and the path by which a framework routes it."""
 
 import re
 from collections.abc import Iterable
@@ -39,6 +39,11 @@ def key_in(headers: Iterable[tuple[str, str]]) -> str | None:
     if key is not None and len(key) > MOST_KEY_LENGTH:
         raise RefusedKeyError("malformed_api_key", "the API key is too long")
     return key
+
+
+def without_zone(address: str | None) -> str | None:
+    """A peer's address as nodes take it: that of a link-local one (``fe80::1%eth0``) names an interface of ours."""
+    return address.partition("%")[0] if address else None
 
 
 def encoded_path(path: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask, Response, after_this_request, current_app, g, jsonify, make_response, request
 
-from tidegate_client.credentials import RefusedKeyError, encoded_path, key_in
+from tidegate_client.credentials import RefusedKeyError, encoded_path, key_in, without_zone
 from tidegate_client.messages import Check, Decision, InvalidCheckError, refusal
 from tidegate_client.synchronous import Tidegate
 
@@ -21,7 +21,7 @@ def by_key_and_route() -> Check:
     Behind a proxy put Werkzeug's ``ProxyFix`` in front, so that ``remote_addr`` is the client's.
     """
     key = key_in(request.headers.items())
-    return Check(key, None, request.remote_addr, request.method, encoded_path(request.path))
+    return Check(key, None, without_zone(request.remote_addr), request.method, encoded_path(request.path))
 
 
 def answer_denied(decision: Decision) -> Response:
