@@ -1,6 +1,7 @@
 """What the charts make: valid for Kubernetes, safe to run, and bad values refused by name."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import helm_python
 import kubernetes_validate
 import pytest
 
+from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import Settings as NodeSettings
 from tests.charts.rendering import (
     CASES,
     CONTROL_PLANE,
@@ -53,6 +56,9 @@ BAD = [
     (CONTROL_PLANE, {"networkPolicy": {"egressPorts": [0]}}, "networkPolicy/egressPorts"),
     (CONTROL_PLANE, {"migration": {"waitSeconds": -1}}, "migration/waitSeconds"),
     (CONTROL_PLANE, {"logLevel": "loud"}, "logLevel"),
+    (DATA_PLANE, {"settings": {"DRAIN_S": 60}}, "DRAIN_S"),
+    (DATA_PLANE, {"settings": {"REDIS_DEADLINE": 40}}, "REDIS_DEADLINE"),
+    (CONTROL_PLANE, {"settings": {"PORT": 80}}, "PORT"),
     (CONTROL_PLANE, {"serviceMonitor": {"interval": "often"}}, "serviceMonitor/interval"),
 ]
 
@@ -187,6 +193,27 @@ def test_nodes_get_time_to_drain():
     pod = manifest(render(DATA_PLANE, with_required(DATA_PLANE, {"node": {"drainSeconds": 30}})), "Deployment")
     assert pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 30 + 10
     assert pod["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_replicas_get_time_to_finish():
+    for settings, least in (({}, 5 + 10), ({"SHUTDOWN_GRACE_S": "60"}, 5 + 60)):
+        pod = manifest(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {"settings": settings})), "Deployment")
+        assert pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= least + 10
+
+
+@pytest.mark.parametrize(("chart", "settings"), [(DATA_PLANE, NodeSettings), (CONTROL_PLANE, ControlPlaneSettings)])
+def test_each_setting_has_one_place_in_the_values(chart, settings):
+    """What a chart sets from a value, or by itself; the rest is taken under `settings`, and nothing else is."""
+    free = json.loads((chart / "values.schema.json").read_text())["properties"]["settings"]["propertyNames"]["enum"]
+    set_by_chart: set[str] = set()
+    for of, values in CASES.values():
+        if of == chart:
+            bare = {name: value for name, value in values.items() if name != "settings"}
+            pod = manifest(render(chart, with_required(chart, bare)), "Deployment")["spec"]["template"]["spec"]
+            set_by_chart |= {one["name"] for one in pod["containers"][0]["env"] if one["name"].startswith("TIDEGATE_")}
+    names = {f"TIDEGATE_{name.upper()}" for name in settings.model_fields}
+    assert set_by_chart <= names
+    assert {f"TIDEGATE_{name}" for name in free} == names - set_by_chart
 
 
 def test_the_migration_runs_before_anything_else_and_finds_its_secret():
