@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import fastapi
 import httpx
 from fastapi import FastAPI, HTTPException
 from flask import Flask
@@ -36,6 +37,20 @@ async def test_sync_views_of_fastapi_are_limited_and_run_beside_the_loop(start_n
         async with browser(app) as client:
             response = await client.get("/users/1", headers=KEY)
             assert (response.json(), response.headers["x-ratelimit-remaining"]) == ({"beside": True}, "4")
+
+
+async def test_a_view_whose_types_are_only_named_gets_its_request(start_node):
+    node = start_node(config(5))
+    async with AsyncTidegate(options(node.url)) as limiter:
+        app = FastAPI()
+
+        @app.get("/users/{id}")
+        @asgi.rate_limit(limiter)
+        async def user(id: "int", asked: "fastapi.Request") -> "dict[str, str]":
+            return {"path": asked.url.path}
+
+        async with browser(app) as client:
+            assert (await client.get("/users/1", headers=KEY)).json() == {"path": "/users/1"}
 
 
 async def test_answers_that_a_view_raises_have_the_headers(start_node):

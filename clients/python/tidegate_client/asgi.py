@@ -101,7 +101,7 @@ def rate_limit(
         return await answer if inspect.isawaitable(answer) else answer
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        signature = inspect.signature(view)
+        signature = _signature_of(view)
         wanted = next((name for name, one in signature.parameters.items() if _is_request(one, Request)), None)
         added = "tidegate_request" if wanted is None else wanted
         gives_response = "tidegate_response"
@@ -178,6 +178,14 @@ def _headers_on_errors(decision: Decision) -> Iterator[None]:
         unsaid = {name: value for name, value in decision.headers().items() if name.lower() not in names}
         error.headers = {**said, **unsaid}
         raise
+
+
+def _signature_of(view: Callable[..., Any]) -> inspect.Signature:
+    """With types in place of their names (``from __future__ import annotations``), where all of them are to be had."""
+    try:
+        return inspect.signature(view, eval_str=True)
+    except Exception:  # noqa: BLE001  # annotations may be any text
+        return inspect.signature(view)
 
 
 def _is_request(parameter: inspect.Parameter, request_class: type) -> bool:
