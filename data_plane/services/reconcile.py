@@ -104,11 +104,12 @@ class Reconciler:
 
     async def tick(self) -> None:
         """Look who is heard, unmark what every peer knows, then tell each what it has not been told."""
-        urls = self._hearing.peer_urls()
-        if urls:
-            await self._store.begin_life(self._region, len(self._index().book.regions), self._is_told)
+        urls, regions = self._hearing.peer_urls(), len(self._index().book.regions)
+        has_marks = regions > 1  # also where no peer can be told: then they go at once
+        if has_marks:
+            await self._store.begin_life(self._region, regions, self._is_told)
         await self._hearing.look()
-        if not urls:
+        if not has_marks:
             self._lines.clear()
             self._tellers.clear()
             return
@@ -196,6 +197,8 @@ class Reconciler:
 
     async def _sweep(self) -> None:
         """Mark the next page of all counters of our slices that peers are told of; they are told with the rest."""
+        if not self._lines:
+            return
         now_s = self._clock.now_us() / 1e6
         if self._cursor is None:
             if now_s < self._next_sweep_s:

@@ -72,9 +72,12 @@ class East:
         """Port ``Clock``."""
         return time.time_ns() // 1_000 + int(self.later_s * 1e6)
 
-    def meet(self, *names: str) -> None:
+    def meet(self, *names: str, **members: str | None) -> None:
         """These are the peers from now on."""
-        regions = [Region(region="us-east"), *(Region(region=name, peer_url=f"http://{name}") for name in names)]
+        regions = [
+            Region(region="us-east"),
+            *(Region(region=name, **{"peer_url": f"http://{name}", **members}) for name in names),
+        ]
         values = [Plan(plan="p", limits=tuple(LIMITS.values())), *regions]
         self.index = RuleIndex.of("us-east", ConfigSet.empty().with_changes(map(document_of, values)))
 
@@ -127,6 +130,12 @@ async def test_marks_do_not_wait_for_a_region_that_left(east):
     await east.take(30)
     await east.tick_until(east.is_settled)
     assert max(cell.taken for counts in east.peers.told["eu-west"] for cell in counts.cells) == 60
+
+
+async def test_marks_do_not_gather_where_nobody_can_be_told(east):
+    east.meet("eu-west", peer_url=None)
+    await east.take(30)
+    await east.tick_until(east.is_settled)
 
 
 async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
