@@ -1,5 +1,6 @@
 """The local stack's layout and secrets."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from contract.credentials import credential_kind
 from tidegate.stack.errors import StackError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, node_places, require_sound
+from tidegate.stack.ports import free_ports
+from tidegate.stack.up import STOP_SIGNALS, run_up
 
 OWN_TOKEN = "a-token-of-my-own-choice"
 
@@ -73,3 +76,27 @@ def test_another_admin_token_than_the_kept_one_is_refused(tmp_path: Path) -> Non
         open_admin_token(DataDir(tmp_path), OWN_TOKEN + "!")
     with pytest.raises(StackError, match="at least 16 characters"):
         open_admin_token(DataDir(tmp_path / "other"), "short")
+
+
+def test_what_cannot_be_used_is_said_in_a_line(tmp_path: Path) -> None:
+    data_dir = DataDir(tmp_path)
+    data_dir.secrets.write_text('{"postgres_password": "hush')
+    with pytest.raises(StackError, match=r"secrets\.json is damaged") as refused:
+        open_keyring(data_dir, ("eu",))
+    assert "hush" not in str(refused.value)
+    with pytest.raises(StackError, match="printable ASCII"):
+        open_admin_token(data_dir, "é" * 20)
+    assert not data_dir.admin_token.exists()
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    DataDir(tmp_path).admin_token.mkdir()
+    control_plane, node = free_ports(2)
+    options = StackOptions(("eu",), data_dir=tmp_path, control_plane_port=control_plane, first_node_port=node)
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        assert run_up(options) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert "admin-token: Is a directory" in "".join(capsys.readouterr().err.splitlines())

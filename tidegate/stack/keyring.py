@@ -33,7 +33,13 @@ class Keyring(msgspec.Struct, kw_only=True):
 def open_keyring(data_dir: DataDir, regions: tuple[str, ...]) -> Keyring:
     """The data directory's secrets, with those of new regions added."""
     if data_dir.secrets.exists():
-        keyring = msgspec.json.decode(data_dir.secrets.read_bytes(), type=Keyring)
+        try:
+            keyring = msgspec.json.decode(data_dir.secrets.read_bytes(), type=Keyring)
+        except msgspec.DecodeError:
+            raise StackError(
+                f"{data_dir.secrets} is damaged: without the passwords in it the data directory cannot be opened; "
+                "bring the file back, or name another --data-dir"
+            ) from None
     else:
         keyring = Keyring(postgres_password=secrets.token_urlsafe(24), signing_key=secrets.token_hex(32))
     for region in regions:
@@ -50,6 +56,8 @@ def open_admin_token(data_dir: DataDir, wanted: str | None) -> tuple[str, bool]:
     """The first admin token, and whether it was made just now. ``wanted`` is the user's own."""
     if wanted is not None and len(wanted) < MIN_ADMIN_TOKEN_LENGTH:
         raise StackError(f"TIDEGATE_ADMIN_TOKEN needs at least {MIN_ADMIN_TOKEN_LENGTH} characters")
+    if wanted is not None and not (wanted.isascii() and wanted.isprintable()):
+        raise StackError("TIDEGATE_ADMIN_TOKEN must be printable ASCII: it goes in a header")
     if data_dir.admin_token.exists():
         kept = data_dir.admin_token.read_text().strip()
         if wanted is not None and not secrets.compare_digest(wanted, kept):

@@ -61,6 +61,9 @@ def run_up(options: StackOptions) -> int:
         if keeps_no_logs:
             progress.note("the logs went with the temporary directory: --data-dir keeps them")
         return 1
+    except OSError as error:  # a disk that is full, a directory that changed under us
+        progress.trouble(f"{error.filename or options.data_dir or 'a file'}: {error.strerror}")
+        return 1
     except StopRequestedError:
         progress.note("stopped before it was ready")
         return 130
