@@ -151,6 +151,7 @@ class Reconciler:
     async def _meet(self, urls: Mapping[str, str]) -> None:
         """Peers that came get a line; what is told to those that went need not be told any more."""
         for gone in (went := self._lines.keys() - urls.keys()):
+            await self._store.note_told(gone, None)  # nothing is told to it from now on
             task = self._lines.pop(gone).under_way
             if task is not None:
                 task.cancel()

@@ -141,9 +141,11 @@ async def test_marks_do_not_gather_where_nobody_can_be_told(east):
 async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
     await east.take(30)
     await east.tick_until(east.is_settled)
+    await east.counts.note_told("ap-south", "first")
     east.meet("eu-west")
     await east.take(30)
     await east.tick_until(east.is_settled)
+    assert await east.counts.told_life("ap-south") is None, "it does not know everything any more"
     del east.peers.told["ap-south"]
     east.meet("eu-west", "ap-south")
 
