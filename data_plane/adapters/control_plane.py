@@ -89,7 +89,7 @@ class ControlPlaneStream:
                     delay = _BACKOFF_S[0] if not from_nothing else min(delay * 2, _BACKOFF_S[1])
                     from_nothing = True
                     self._failed(str(error))
-                except (httpx.HTTPError, msgspec.DecodeError) as error:
+                except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
                     delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
                     self._failed(f"{type(error).__name__}: {error}")
                 self.link.connected = False

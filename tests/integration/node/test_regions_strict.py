@@ -301,12 +301,13 @@ async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it
 async def control_plane_hearing(port):
     """A control plane that has nothing but heartbeats of an older revision to say; what it was told."""
     heard = []
+    broken = [b'{"type":"heartbeat","revision":1,"digest":"\xff"}\n']  # at first: the node dials again
     beat = msgspec.json.encode(Heartbeat(revision=1, digest="")) + b"\n"
 
     async def answer(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"GET"):
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + beat)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + (broken.pop() if broken else beat))
             await reader.read()
         elif head.startswith(b"POST /internal/v1/acks "):
             size = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])
