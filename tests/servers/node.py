@@ -31,6 +31,8 @@ GATEWAY_TOKEN = make_credential("gateway", bytes(range(1, 33)))
 NOWHERE = "http://127.0.0.1:9"
 """A control plane that never answers: the node serves from its snapshot."""
 
+PATIENT_MS = 250
+"""A deadline that a store keeps on a machine with much else to do: what a slow one answers is for tests of that."""
 HOUR_US = 3_600_000_000
 
 
@@ -83,7 +85,7 @@ def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:
     known = {
         "node": "n1", "region": "us-east", "port": 0, "redis_url": redis_url, "control_plane_url": NOWHERE,
         "control_plane_public_key": PUBLIC_KEY, "region_credential": REGION_CREDENTIAL, "snapshot_file": snapshot,
-        "trust": "network",
+        "trust": "network", "redis_deadline_ms": PATIENT_MS,
     }  # fmt: skip
     return Settings(**{**known, **settings})
 

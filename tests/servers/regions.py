@@ -23,10 +23,6 @@ YOUNG = {"since_us": 2**52}
 """For strict limits that are younger than any store of these tests: nothing can have been forgotten."""
 
 
-PATIENT_MS = 250
-"""A deadline that a machine with much else to do keeps: these tests are about regions, not about slow stores."""
-
-
 def equal_shares(limit: int, names: Sequence[str]) -> dict[str, int]:
     """As the control plane splits a limit that nobody split otherwise."""
     each, more = divmod(limit, len(names))
@@ -144,7 +140,7 @@ async def regions_running(
                 await write_snapshot(snapshot, [*acme, *regions.seen_from(name), *values])
                 settings = settings_for(
                     snapshot, regions.stores[name].url, region=name, node=f"{name}-{number}",
-                    region_credential=CREDENTIALS[name], redis_deadline_ms=PATIENT_MS,
+                    region_credential=CREDENTIALS[name],
                 )  # fmt: skip
                 node = Node(settings)
                 regions.nodes[name].append(node)
