@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.node import NOWHERE, PUBLIC_KEY, write_snapshot
-from tests.servers.regions import CREDENTIALS, PATIENT_MS, Regions
+from tests.servers.node import NOWHERE, PATIENT_MS, PUBLIC_KEY, write_snapshot
+from tests.servers.regions import CREDENTIALS, Regions
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer
