@@ -168,6 +168,7 @@ class RedisCountStore:
 
     async def merge(self, life: str, regions: int, counters: Sequence[PeerCounter]) -> Merging:
         """Take what a life counted."""
+        news: set[bytes] = set()
         again: list[bytes] = []
         over, most_over = 0, 0
         with _store_errors():
@@ -179,9 +180,10 @@ class RedisCountStore:
             ]  # fmt: skip
             for (_, part), reply in zip(parts, await self._call_all(merge_script(), calls), strict=True):
                 met = decode_merged(reply)
+                news.update(one.key for one, outcome in zip(part, met.outcomes, strict=True) if outcome != "known")
                 again += [one.key for one, outcome in zip(part, met.outcomes, strict=True) if outcome == "ahead"]
                 over, most_over = over + met.over, max(most_over, met.most_over)
-        return Merging(again, over, most_over)
+        return Merging(news, again, over, most_over)
 
     async def told_life(self, peer: str) -> str | None:
         """The life of a peer's store that was told everything."""

@@ -1,7 +1,7 @@
 """What the exchange of counts needs: the cells in the region's store, and the way to other regions."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from contract.counts import Cell, Counts, CountsAnswer
@@ -32,8 +32,11 @@ class PeerCounter(NamedTuple):
 
 
 class Merging(NamedTuple):
-    """What came of a merge: counters to be sent again, how many were found over their limit, by how many units."""
+    """What came of a merge: counters of which something was new, those to be sent again, how many were found over their
+    limit, by how many units.
+    """
 
+    news: Collection[bytes]
     again: Sequence[bytes]
     over: int
     most_over: int

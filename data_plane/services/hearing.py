@@ -30,6 +30,8 @@ class Hearing:
         self._tally = tally
         self._on_silent = on_silent
         self._silent: set[str] = set()
+        self.on_own_past: Callable[[str, Sequence[Cell]], None] = lambda _life, _cells: None
+        """Called with what is new here of an earlier life of this region's own store, which a peer handed back."""
         self.heard: dict[str, PeerNews] = {}
         self.staleness_us: dict[str, int | None] = {}
         """How old what is known of each peer is, as of the last tick; all of it. ``None``: nothing ever was."""
@@ -71,6 +73,8 @@ class Hearing:
         if counters:
             merging = await self._store.merge(life, len(book.regions), counters)
             again.update(merging.again)
+            if counts.of and merging.news and life.partition("/")[0] == self._region:
+                self.on_own_past(life, [cell for cell in counts.cells if cell.key in merging.news])
             self._tally.over += merging.over
             self._tally.most_over = max(self._tally.most_over, merging.most_over)
         now_us = self._clock.now_us()

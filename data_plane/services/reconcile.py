@@ -71,6 +71,7 @@ class Reconciler:
         self._wake = asyncio.Event()
         """Set when a peer is back: it need not wait for the next tick."""
         self.tally = tally
+        hearing.on_own_past = self._pass_on
 
     @property
     def slices(self) -> int:
@@ -116,6 +117,8 @@ class Reconciler:
         await self._meet(urls)
         await self._take_slices(urls)
         if not self._tellers:
+            if any(line.hand_back for line in self._lines.values()):
+                self._tell_all(urls, await self._store.incarnation(), {}, {}, self._clock.now_us())
             return
         incarnation = await self._store.incarnation()
         if self._incarnation not in {"", incarnation}:
@@ -134,10 +137,7 @@ class Reconciler:
             keys = {(one.key.decode("latin-1"), 0): one for one in marked.keys}
             self._due_before[number] = due[number], keys
             self._tellers[number].forget(keys)
-        for name, url in urls.items():
-            line = self._lines[name]
-            if line.under_way is None or line.under_way.done():
-                self._tell(name, url, line, incarnation, due, waiting_us, now_us)
+        self._tell_all(urls, incarnation, due, waiting_us, now_us)
 
     async def _settle(self) -> None:
         """Unmark what all peers have acknowledged, so that it is not looked at once more."""
@@ -182,6 +182,17 @@ class Reconciler:
             line.sweeping = True
         self._tellers = {number: self._teller(number, self._lines) for number in self._tellers}
         self._begin_sweep()
+
+    def _pass_on(self, life: str, cells: Sequence[Cell]) -> None:
+        """One peer knew more of an earlier life of our store than we did: so others may not, whom we alone tell."""
+        for line in self._lines.values():
+            if line.incarnation is None:
+                continue  # it is told everything once it answers
+            if sum(map(len, line.hand_back.values())) < MAX_HAND_BACK:
+                line.hand_back.setdefault(life, []).extend(cells)
+            else:
+                line.sweeping = True
+                self._begin_sweep()
 
     def _look_at_clock(self) -> None:
         """One that was set back would come to nothing that is due before it is there again: all is due anew."""
@@ -229,6 +240,15 @@ class Reconciler:
             marked, lambda key: self._limits.of_key(key, now_us / 1e6), self._told, len(self._lines) + 1, now_us,
             at_once=at_once,
         )  # fmt: skip
+
+    def _tell_all(
+        self, urls: Mapping[str, str], incarnation: str, due: Mapping[int, Sequence[Marked]],
+        waiting_us: Mapping[int, int], now_us: int,
+    ) -> None:  # fmt: skip
+        for name, url in urls.items():
+            line = self._lines[name]
+            if line.under_way is None or line.under_way.done():
+                self._tell(name, url, line, incarnation, due, waiting_us, now_us)
 
     def _tell(
         self, name: str, url: str, line: PeerLine, incarnation: str, due: Mapping[int, Sequence[Marked]],
