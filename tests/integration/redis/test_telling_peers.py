@@ -306,3 +306,26 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     for life, silent in ((first, True), (second, False)):
         await east.hearing.receive(heartbeat(east, to=life))
         assert ("eu-west" in dict(east.silent)) == silent
+
+
+async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_once(east):
+    """The sweep that tells of earlier lives is over by then."""
+    await east.take(1)
+    await east.tick_until(east.is_settled)
+    east.peers.told.clear()
+    lost = Cell(b"{acme}1", east.now_us() // YEAR_US, 9)
+
+    async def passed_on():
+        return any(counts.of == "us-east/before" for counts in east.peers.told.get("ap-south", ()))
+
+    for is_news in (True, False):
+        await east.hearing.receive(heartbeat(east, [lost], of="us-east/before"))
+        if is_news:
+            await east.tick_until(passed_on)
+            (counts,) = (counts for counts in east.peers.told["ap-south"] if counts.of)
+            assert counts.cells == (lost,)
+        else:
+            east.peers.told.clear()
+            await east.take(1)
+            await east.tick_until(east.is_settled)
+            assert not await passed_on()
