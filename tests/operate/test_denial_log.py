@@ -5,6 +5,7 @@ import sys
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from contract.config import Client, Plan
 from data_plane.services.denial_log import DenialLog
@@ -73,7 +74,7 @@ def test_a_denial_is_found_by_its_request_id_and_holds_no_secret(tmp_path, snaps
         assert secret not in text
 
 
-def test_the_sample_has_room_again_as_time_passes_and_says_what_it_left_out(capsys):
+def test_the_sample_has_room_again_as_time_passes_and_says_what_it_left_out():
     class Denied:
         allowed, violated, shown, degraded = False, ("hourly",), None, False
 
@@ -83,7 +84,8 @@ def test_the_sample_has_room_again_as_time_passes_and_says_what_it_left_out(caps
         bound = type("Bound", (), {"endpoint": "get-user"})
 
     log = DenialLog(2.0)
-    for at_us in (1_000_000, 1_000_001, 1_000_002, 1_000_003, 1_500_003, 1_500_004):
-        log.concluded(Asked, Denied, at_us)
+    with capture_logs() as lines:
+        for at_us in (1_000_000, 1_000_001, 1_000_002, 1_000_003, 1_500_003, 1_500_004):
+            log.concluded(Asked, Denied, at_us)
     assert (log.logged, log.left_out) == (3, 3)
-    assert "left_out=2" in capsys.readouterr().out
+    assert [line.get("left_out") for line in lines] == [None, None, 2]
