@@ -14,6 +14,12 @@ NODE = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plane that starts takes the process's logs, and this one has more tests to run."""
+    monkeypatch.setattr("tidegate.logs.configure_logs", lambda _: None)
+
+
 def said_of(command: str, settings: dict[str, str]) -> str:
     """What it says before it ends with the code for wrong settings."""
     result = CliRunner().invoke(app, [command], env=settings)
