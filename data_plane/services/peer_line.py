@@ -1,7 +1,7 @@
 """One peer, as the node that tells it knows it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from contract.counts import Cell
@@ -21,6 +21,16 @@ class PeerLine:
     """Once all marks older than this were told, it has."""
     hand_back: dict[str, list[Cell]] = field(default_factory=dict)
 
+    @property
+    def is_told_lives(self) -> bool:
+        """Whether the peer is to be told of lives that are over; which of its own are only it can say."""
+        return self.sweeping and self.incarnation is not None
+
+    @property
+    def waits_for_back(self) -> int:
+        """Cells that wait to be handed back to it."""
+        return sum(map(len, self.hand_back.values()))
+
     def complete(self, tells: Sequence[Tell]) -> tuple[tuple[int, int], ...]:
         """What the peer may believe to know in full, by slice: nothing before it was told everything once."""
         if self.sweeping:
@@ -35,18 +45,3 @@ def cells_of(tells: Sequence[Tell]) -> list[Cell]:
         for tell in tells
         for one in tell.news
     ]
-
-
-def is_told_lives(line: PeerLine) -> bool:
-    """Whether the peer is to be told of lives that are over; which of its own are only it can say."""
-    return line.sweeping and line.incarnation is not None
-
-
-def hand_out(lives: Mapping[str, Sequence[Cell]], own: str, lines: Mapping[str, PeerLine]) -> None:
-    """What a sweep found of lives that are over: a peer gets its own back, and what it was not told of ours."""
-    for life, cells in lives.items():
-        region, _, incarnation = life.partition("/")
-        for name, line in lines.items():
-            is_its = region == name and incarnation != line.incarnation
-            if is_told_lives(line) and (is_its or region == own):
-                line.hand_back.setdefault(life, []).extend(cells)

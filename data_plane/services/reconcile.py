@@ -28,8 +28,9 @@ from data_plane.services.count_store import (
 )
 from data_plane.services.due import due_of
 from data_plane.services.hearing import Hearing
-from data_plane.services.peer_line import PeerLine, cells_of, hand_out, is_told_lives
+from data_plane.services.peer_line import PeerLine, cells_of
 from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.services.sweep import Sweep
 
 log = structlog.get_logger()
 
@@ -37,11 +38,7 @@ TICK_S = DEFAULT_TIMING.tick_us / 1e6
 RESEND_US = 2 * DEFAULT_TIMING.tick_us
 MAX_KNOWN = 100_000
 """Counters of which this node remembers what was told: those beyond are told a little more eagerly."""
-MAX_HAND_BACK = 10 * MAX_CELLS
-"""Cells that wait to be handed back to one peer: then the sweep that finds them waits."""
 CATCH_UP_US = 1_000_000
-SWEEP_EVERY_S = DEFAULT_TIMING.sweep_us / 1e6
-"""Anti-entropy: at least this often everything is told again, slowly."""
 
 
 class Reconciler:
@@ -64,14 +61,13 @@ class Reconciler:
         self._told: dict[bytes, tuple[int, int]] = {}
         self._due_before: dict[int, tuple[Sequence[Marked], Mapping[tuple[str, int], MarkedKey]]] = {}
         """What was due in the last tick: by now its answers are here."""
-        self._cursor: str | None = ""
         self._incarnation = ""
-        self._next_sweep_s = 0.0
         self._ticked_us = 0
         self._wake = asyncio.Event()
         """Set when a peer is back: it need not wait for the next tick."""
         self.tally = tally
-        hearing.on_own_past = self._pass_on
+        self._sweep = Sweep(region, store, clock, self._is_told, self._lines, tally)
+        hearing.on_own_past = self._sweep.pass_on
 
     @property
     def slices(self) -> int:
@@ -125,7 +121,7 @@ class Reconciler:
             self._begin_again()
         self._incarnation = incarnation
         self._look_at_clock()
-        await self._sweep()
+        await self._sweep.page(tuple(self._tellers))
         await self._settle()
         now_us = self._clock.now_us()
         due: dict[int, list[Marked]] = {}
@@ -163,7 +159,7 @@ class Reconciler:
             # Marks wait for those that a teller knows.
             self._tellers = {number: self._teller(number, urls) for number in self._tellers}
         if came:
-            self._begin_sweep()
+            self._sweep.begin()
 
     def _teller(self, number: int, peers: Iterable[str]) -> Teller:
         return Teller(self._region, number, sorted(peers), DEFAULT_TIMING, ALL_RULES, RESEND_US)
@@ -174,60 +170,23 @@ class Reconciler:
         came = [number for number in held if number not in self._tellers]
         self._tellers = {number: self._tellers.get(number) or self._teller(number, urls) for number in held}
         if came:
-            self._begin_sweep()
+            self._sweep.begin()
 
     def _begin_again(self) -> None:
         """The store came back as another life: everybody is told everything, what the one before had counted too."""
         for line in self._lines.values():
             line.sweeping = True
         self._tellers = {number: self._teller(number, self._lines) for number in self._tellers}
-        self._begin_sweep()
-
-    def _pass_on(self, life: str, cells: Sequence[Cell]) -> None:
-        """One peer knew more of an earlier life of our store than we did: so others may not, whom we alone tell."""
-        for line in self._lines.values():
-            if line.incarnation is None:
-                continue  # it is told everything once it answers
-            if sum(map(len, line.hand_back.values())) < MAX_HAND_BACK:
-                line.hand_back.setdefault(life, []).extend(cells)
-            else:
-                line.sweeping = True
-                self._begin_sweep()
+        self._sweep.begin()
 
     def _look_at_clock(self) -> None:
         """One that was set back would come to nothing that is due before it is there again: all is due anew."""
         before_us, self._ticked_us = self._ticked_us, self._clock.now_us()
         if self._ticked_us < before_us:
             self._tellers = {number: self._teller(number, self._lines) for number in self._tellers}
-            self._next_sweep_s = min(self._next_sweep_s, self._ticked_us / 1e6 + SWEEP_EVERY_S)
+            self._sweep.no_later(self._ticked_us)
             for line in self._lines.values():
                 line.complete_after_us = min(line.complete_after_us, self._ticked_us)
-
-    def _begin_sweep(self) -> None:
-        self._cursor = ""
-        self.tally.sweeps += 1
-
-    async def _sweep(self) -> None:
-        """Mark the next page of all counters of our slices that peers are told of; they are told with the rest."""
-        if not self._lines:
-            return
-        now_s = self._clock.now_us() / 1e6
-        if self._cursor is None:
-            if now_s < self._next_sweep_s:
-                return
-            self._begin_sweep()
-        if any(sum(map(len, line.hand_back.values())) >= MAX_HAND_BACK for line in self._lines.values()):
-            return  # who is handed something back takes it slowly
-        lives = any(map(is_told_lives, self._lines.values()))
-        page = await self._store.sweep(self._cursor or "", tuple(self._tellers), self._is_told, lives=lives)
-        hand_out(page.lives, self._region, self._lines)
-        self._cursor = page.cursor or None
-        if self._cursor is None:
-            self._next_sweep_s = now_s + SWEEP_EVERY_S
-            for name, line in self._lines.items():
-                if line.sweeping and line.incarnation is not None:
-                    line.sweeping, line.complete_after_us = False, self._clock.now_us()
-                    await self._store.note_told(name, line.incarnation)
 
     def _is_told(self, key: bytes) -> bool:
         return limit_of_key(key) in self._index().book.told_by_id
@@ -330,5 +289,5 @@ class Reconciler:
         if was_away:
             log.info("peer_connected", peer=name, new_life=is_new)
             line.connected, line.sweeping = True, True
-            self._begin_sweep()
+            self._sweep.begin()
             self._wake.set()

@@ -19,7 +19,8 @@ from data_plane.domain.wire import encode_rule
 from data_plane.services.count_store import PeerCounter, ReconcileTally, UnreachablePeerError
 from data_plane.services.hearing import Hearing
 from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.reconcile import SWEEP_EVERY_S, Reconciler
+from data_plane.services.reconcile import Reconciler
+from data_plane.services.sweep import EVERY_S as SWEEP_EVERY_S
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
 from tests.servers.node import document_of, rule
@@ -166,7 +167,7 @@ async def test_what_is_to_be_handed_back_does_not_grow_while_a_peer_is_away(east
         east.later_s += SWEEP_EVERY_S + 1
 
         async def swept(before=sweeps):
-            return east.tally.sweeps > before and east.reconciler._cursor is None
+            return east.tally.sweeps > before and not east.reconciler._sweep.is_under_way
 
         await east.tick_until(swept)
     east.peers.away.clear()
