@@ -5,6 +5,9 @@ import sys
 
 import structlog
 
+TALKATIVE = ("apscheduler", "httpx", "httpcore", "redis")
+"""Libraries that say a line for each request with its query, or each run of a job: some a second while all is well."""
+
 
 def configure_logs(level: str) -> None:
     """Send everything, uvicorn's lines too, through structlog to standard error."""
@@ -39,3 +42,5 @@ def configure_logs(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel("DEBUG" if level == "debug" else "WARNING")

@@ -97,6 +97,15 @@ def test_the_faults_of_the_scenario_can_be_seen(scenario):
     assert sum(value for _, value in ask('tidegate_control_plane_requests_total{status="401"}')) > 0
 
 
+def test_logs_say_what_happens_and_not_each_request_or_run_of_a_job(scenario):
+    files = [*scenario.stack.temp_dir.glob("*/logs/node-*.log"), *scenario.stack.temp_dir.glob("*/logs/control-*.log")]
+    assert len(files) == 1 + len(scenario.stack.nodes)
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert {line["logger"].partition(".")[0] for line in lines}.isdisjoint({"httpx", "httpcore", "apscheduler"})
+    assert any("the store does not decide (" in line["event"] for line in lines)
+    assert any("the store decides again" in line["event"] for line in lines)
+
+
 def test_metrics_agree_with_what_clients_saw(scenario):
     counted = {labels["result"]: value for labels, value in
                scenario.prometheus.values("sum by (result) (rate_limit_checks_total)")}  # fmt: skip

@@ -19,6 +19,10 @@ class Slots(Protocol):
         """What stands for the dirty set in a call with these checks, which are all in this slot."""
         ...
 
+    def key_on(self, shard: object, name: bytes) -> bytes:
+        """A key of this name that this shard holds; where it holds nothing, any."""
+        ...
+
     def redirect(self, call: Call, code: str, message: str) -> None:
         """Take over a call that was answered with MOVED, ASK or TRYAGAIN: it did not run."""
         ...

@@ -33,7 +33,10 @@ class Backoff:
 
 
 class Circuit:
-    """Opens when at least ``min_failures`` events and half of those in the window failed; a probe closes it.
+    """Opens when at least ``min_failures`` events and half of those in the window failed. A probe closes it.
+
+    Where little is asked, so many failures never are in one window: it opens as well when so many came in a row, over
+    more than a window.
 
     The window slides in two halves, so it looks back between half and the whole of ``window_s``.
     """
@@ -45,6 +48,8 @@ class Circuit:
         self._half_started = 0.0
         self._now = [0, 0]
         self._before = [0, 0]
+        self._in_a_row = 0
+        self._row_began = 0.0
         self._retry_at = 0.0
         self.state: State = "closed"
         self.opened = 0
@@ -68,6 +73,7 @@ class Circuit:
         elif self.state == "closed":
             self._slide(now)
             self._now[0] += 1
+            self._in_a_row = 0
 
     def failed(self, now: float) -> None:
         """No answer, or an error that means that the store cannot decide."""
@@ -77,7 +83,12 @@ class Circuit:
             self._slide(now)
             self._now[1] += 1
             failures = self._now[1] + self._before[1]
-            if failures >= self._min_failures and failures >= self._now[0] + self._before[0]:
+            if not self._in_a_row:
+                self._row_began = now
+            self._in_a_row += 1
+            most = failures >= self._min_failures and failures >= self._now[0] + self._before[0]
+            all_for_long = self._in_a_row >= self._min_failures and now - self._row_began > 2 * self._half_s
+            if most or all_for_long:
                 self.trip(now)
 
     def trip(self, now: float) -> None:
@@ -96,6 +107,7 @@ class Circuit:
     def _close(self) -> None:
         self.state = "closed"
         self._backoff.reset()
+        self._in_a_row = 0
         self._now = [0, 0]
         self._before = [0, 0]
 

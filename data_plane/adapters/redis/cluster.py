@@ -110,6 +110,11 @@ class Cluster:
             return self.dirty_key(slot)
         return checks[0].keys[0]
 
+    def key_on(self, shard: object, name: bytes) -> bytes:
+        """A key of this name in the first slot of a master; another one where it has none: it says who has it."""
+        slot = next((slot for slot, owner in enumerate(self._owners) if owner is shard), None)
+        return name if slot is None else b"%b:{%b}" % (name, self._tags[slot])
+
     def take_touched(self) -> set[int]:
         """Slots whose dirty sets this node may have marked since this was last asked."""
         touched, self._touched = self._touched, set()

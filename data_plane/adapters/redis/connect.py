@@ -9,7 +9,11 @@ from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, 
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
 )
 from redis.exceptions import (
@@ -17,7 +21,7 @@ from redis.exceptions import (
 )
 
 from data_plane.adapters.redis.link import AnyConnection, Link, TcpConnection, TlsConnection, UnixConnection
-from data_plane.adapters.redis.reasons import Reason
+from data_plane.adapters.redis.reasons import Reason, classify
 from data_plane.adapters.redis.server import ServerFacts, read_info, require_fit
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.slots import SlotRange, read_slots
@@ -41,6 +45,17 @@ class ConnectFailedError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+_REASONS: tuple[tuple[type[Exception], Reason], ...] = (
+    (BusyLoadingError, "loading"),
+    (AuthenticationError, "no_permission"),
+    (NoPermissionError, "no_permission"),
+    (ReadOnlyError, "read_only"),
+    (OutOfMemoryError, "out_of_memory"),
+    (MasterDownError, "master_down"),
+    (ClusterDownError, "cluster_down"),
+)
 
 
 class Opened(NamedTuple):
@@ -111,12 +126,8 @@ class Connector:
                 except BaseException:
                     await connection.disconnect(nowait=True)
                     raise
-        except BusyLoadingError as error:
-            raise ConnectFailedError("loading", str(error)) from error
-        except (AuthenticationError, NoPermissionError) as error:
-            raise ConnectFailedError("no_permission", str(error)) from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise ConnectFailedError("connection_lost", str(error) or type(error).__name__) from error
+            raise ConnectFailedError(_reason_of(error), str(error) or type(error).__name__) from error
 
     async def log_in(self) -> AnyConnection:
         """A connection after TLS and login, still in redis-py's hands."""
@@ -155,6 +166,15 @@ class Connector:
             await self._join(partial(ask, connection), facts)
         sha = await ask(connection, "SCRIPT", "LOAD", self._script)
         return Opened(Link(connection, on_lost), facts, sha)
+
+
+def _reason_of(error: Exception) -> Reason:
+    """Why there is no connection that decides: redis-py keeps the code of an error reply in the class of its error."""
+    for known, reason in _REASONS:
+        if isinstance(error, known):
+            return reason
+    fault = classify(str(error))
+    return "connection_lost" if fault.reason == "script_error" else fault.reason
 
 
 async def ask(connection: AnyConnection, *command: str | bytes | int) -> Reply:

@@ -10,6 +10,7 @@ from data_plane.adapters.redis.circuit import Backoff, Circuit
 from data_plane.adapters.redis.connect import Connector
 from data_plane.adapters.redis.keeper import LinkKeeper
 from data_plane.adapters.redis.link import Link, pack_command
+from data_plane.adapters.redis.probing import PROBE_KEY, Prober, Trouble, probe_check
 from data_plane.adapters.redis.reasons import Reason, classify, error_code
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.stats import StoreStats
@@ -62,6 +63,8 @@ class Shard(CallOwner):
             on_lost=self._on_lost,
             on_failure=self._on_connect_failure,
         )
+        self._prober = Prober(self.circuit, self._probe, self._tick_s)
+        self._trouble = Trouble()
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._pending: list[CounterCheck] = []
         self._times: list[float] = []
@@ -145,13 +148,14 @@ class Shard(CallOwner):
             connected=self.keeper.link is not None,
             circuit=self.circuit.state,
             circuit_opened=self.circuit.opened,
-            problem=self.keeper.last_problem,
+            problem=self.keeper.last_problem or self._trouble.reason,
             server=self.keeper.facts,
         )
 
     async def close(self, timeout_s: float) -> None:
         """Take no more, let what is in flight finish within ``timeout_s``, then disconnect."""
         self._closing = True
+        self._prober.stop()
         if self._in_flight or self._pending:
             try:
                 async with asyncio.timeout(timeout_s):
@@ -206,7 +210,9 @@ class Shard(CallOwner):
         for call in calls:
             self._send(link, call)
         if not calls and self.circuit.state == "half_open":
-            self._failed()  # the probe could not be sent: without an outcome the circuit would wait for it for ever
+            self._failed(
+                "script_error"
+            )  # the probe could not be sent: without an outcome the circuit would wait for it for ever
 
     def _send(self, link: Link, call: Call, before: bytes = b"") -> None:
         self._in_flight += 1
@@ -225,7 +231,7 @@ class Shard(CallOwner):
         if call.is_late:
             self._stats.late_replies += 1
         else:
-            self.circuit.succeeded(self._loop.time())
+            self._succeeded()
             self.keeper.works()
         decided = len(call.unanswered)
         try:
@@ -240,16 +246,16 @@ class Shard(CallOwner):
         if code == "NOSCRIPT" and not call.reloaded:
             self._reload_and_send(call)
         elif code in {"MOVED", "ASK", "TRYAGAIN"} and self._slots is not None:
-            self.circuit.succeeded(self._loop.time())
+            self._succeeded()
             self._slots.redirect(call, code, message)
         else:
             fault = classify(message)
             self._answers.refuse(call.give_up(), fault.reason)
             # A script's own error says nothing of the server: were it counted, one bad decision could open the circuit.
             if fault.reason == "script_error":
-                self.circuit.succeeded(self._loop.time())
+                self._succeeded()
             else:
-                self._failed()
+                self._failed(fault.reason)
                 self._on_trouble()
             if fault.reconnect:
                 self.keeper.reconnect()
@@ -303,7 +309,7 @@ class Shard(CallOwner):
         del self._pending[:due]
         del self._times[:due]
         if expired:
-            self._failed()
+            self._failed("timeout")
             self._answers.refuse(expired, "timeout")
         if now - oldest > self._stall_s:
             self.keeper.reconnect()
@@ -314,10 +320,32 @@ class Shard(CallOwner):
             if self._closing:
                 self._idle.set()
 
-    def _failed(self) -> None:
-        self.circuit.failed(self._loop.time())
+    def _succeeded(self) -> None:
+        now = self._loop.time()
+        self.circuit.succeeded(now)
+        if self._trouble.reason is not None and self.circuit.state == "closed":
+            self._trouble.ended(now)
+
+    def _failed(self, reason: Reason) -> None:
+        now = self._loop.time()
+        self.circuit.failed(now)
         if self.circuit.state == "open":
+            self._trouble.began(reason, now)
             self._refuse_pending("circuit_open")
+            self._prober.wake()
+
+    def _probe(self) -> bool:
+        if self._closing or self.keeper.link is None:
+            return True  # a new connection wakes the prober again
+        if not self._may_probe():
+            return False
+        key = PROBE_KEY if self._slots is None else self._slots.key_on(self, PROBE_KEY)
+        self._pending.append(probe_check(key))
+        self._times.append(self._loop.time())
+        if self._sweep_timer is None:
+            self._arm_sweep()
+        self._schedule_flush()
+        return True
 
     def _may_probe(self) -> bool:
         return (
@@ -335,6 +363,8 @@ class Shard(CallOwner):
     def _on_open(self) -> None:
         self.circuit.reachable(self._loop.time())
         self._schedule_flush()
+        if self.circuit.state != "closed":
+            self._prober.wake()
 
     def _on_lost(self, link: Link) -> None:
         """What is in flight may have been counted or not, so it is never sent again."""
@@ -343,11 +373,13 @@ class Shard(CallOwner):
                 self._in_flight -= 1
                 self._answers.refuse(taker.give_up(), "connection_lost")
         link.waiting.clear()
-        self._failed()
+        self._failed("connection_lost")
         self._on_trouble()
 
     def _on_connect_failure(self) -> None:
-        self.circuit.trip(self._loop.time())
+        now = self._loop.time()
+        self.circuit.trip(now)
+        self._trouble.began(self.keeper.last_problem or "connection_lost", now)
         self._refuse_pending("circuit_open")
         self._on_trouble()
 

@@ -206,3 +206,13 @@ async def test_a_dead_master_costs_only_its_own_slots(masters: Masters, open_sto
     assert (await ask(store, (alive,), (rule(9),))).answers[0][0].remaining == 7
     assert not store.status().usable
     assert [shard.connected for shard in store.status().shards].count(True) == 2
+    os.kill(masters[1].child.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(5):
+            while (await ask(store, (key_on(1, "paused"),), (rule(9),))).verdict != "circuit_open":
+                pass
+    finally:
+        os.kill(masters[1].child.pid, signal.SIGCONT)
+    async with asyncio.timeout(10):  # and is asked again, though no decision needs it
+        while [shard.circuit for shard in store.status().shards].count("closed") < 2:
+            await asyncio.sleep(0.01)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 
 import redis
+from data_plane.adapters.redis.probing import Prober
 from data_plane.adapters.redis.server import StoreMisconfiguredError
+from data_plane.adapters.redis.store import RedisCounterStore
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, Load, ask, rule
 from tests.servers.redis_debian import redis_binary
@@ -128,6 +130,53 @@ async def test_a_server_that_became_a_replica_is_left_for_whoever_is_master(
     assert store.stats.connects > 1
 
 
+async def decided_again(store: RedisCounterStore) -> None:
+    """Wait until it is usable, though nobody asks it for anything."""
+    async with asyncio.timeout(5):
+        while not store.status().usable:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("trouble", ["hung", "full", "replica"])
+async def test_a_store_that_is_well_again_is_seen_to_be_so_without_a_decision(
+    server: StoreServer, open_store: OpenStore, trouble: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await open_store(server.url, backoff_cap_ms=50, deadline_ms=DEADLINE_MS)
+    with redis.Redis.from_url(server.url) as admin:
+        if trouble == "hung":
+            os.kill(server.child.pid, signal.SIGSTOP)
+        elif trouble == "full":
+            admin.config_set("maxmemory", "100kb")
+        else:
+            admin.replicaof("127.0.0.1", "1")
+        # so seldom that no window has the failures that open the circuit
+        for _ in range(6):
+            await ask(store, (b"{c}",), (rule(9),))
+            await asyncio.sleep(0.04)
+        reasons = {"hung": "timeout", "full": "out_of_memory", "replica": "read_only"}
+        async with asyncio.timeout(5):
+            while store.status().shards[0].problem != reasons[trouble]:
+                await asyncio.sleep(0.01)
+        assert not store.status().usable
+        probes = store.stats.errors[reasons[trouble]]
+        if trouble == "full":  # it is asked on, and does not look well before it is
+            async with asyncio.timeout(5):
+                while store.stats.errors[reasons[trouble]] < probes + 3:
+                    assert not store.status().usable
+                    await asyncio.sleep(0.005)
+        if trouble == "hung":
+            os.kill(server.child.pid, signal.SIGCONT)
+        elif trouble == "full":
+            admin.config_set("maxmemory", "0")
+        else:
+            admin.replicaof("NO", "ONE")
+    await decided_again(store)
+    assert store.status().shards[0].problem is None
+    said = [record.getMessage() for record in caplog.records if "decide" in record.getMessage()]
+    assert said[0] == f"the store does not decide ({reasons[trouble]}): decisions are made without it"
+    assert said[1].startswith("the store decides again, after ")
+
+
 async def test_a_server_that_is_loading_is_waited_for(start_store: StartStore, open_store: OpenStore) -> None:
     server = start_store(durable=True, settings={"enable-debug-command": "local"})
     with redis.Redis.from_url(server.url) as admin:
@@ -181,8 +230,9 @@ async def test_a_connection_that_is_cut_fails_what_is_in_flight_at_once(
 
 
 async def test_a_probe_that_cannot_be_sent_does_not_keep_the_circuit_open(
-    server: StoreServer, open_store: OpenStore
+    server: StoreServer, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Prober, "wake", lambda _: None)  # a decision is to be the probe
     store = await open_store(server.url, backoff_cap_ms=20)
     shard = store.status().shards[0]
     server.child.kill()

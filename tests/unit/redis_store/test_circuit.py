@@ -39,9 +39,19 @@ def test_failures_that_are_less_than_half_never_open() -> None:
 def test_failures_older_than_the_window_are_forgotten() -> None:
     circuit = make_circuit()
     for second in range(1, 20):
+        circuit.succeeded(second * 0.11)
         circuit.failed(second * 0.11)
         circuit.failed(second * 0.11)
     assert circuit.state == "closed"
+
+
+def test_failures_in_a_row_open_however_far_apart_they_are() -> None:
+    circuit = make_circuit()
+    for second in range(4):
+        circuit.failed(second)
+    assert circuit.state == "closed"
+    circuit.failed(4)
+    assert circuit.state == "open"
 
 
 def test_failures_on_both_sides_of_the_half_window_count_together() -> None:
