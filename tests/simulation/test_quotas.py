@@ -1,13 +1,14 @@
 """Shares in whole units, and changes of them that never let two regions own the same right."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from contract.quotas import split
 from data_plane.domain.regions.asking import Asker
 from data_plane.domain.regions.book import NOTHING
 from data_plane.domain.regions.frame import Frame, first_free_id, id_at, start_us
 from data_plane.domain.regions.messages import Ask
-from data_plane.domain.regions.quotas import Quota, cut, quota_at, raise_from, split
+from data_plane.domain.regions.quotas import Quota, cut, quota_at, raise_from
 from data_plane.domain.regions.rules import ALL_RULES
 from data_plane.domain.regions.terms import NO_ID
 
@@ -17,11 +18,19 @@ WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 50), min_s
 
 
 @given(st.integers(0, 10**9), WEIGHTS)
-def test_split_loses_nothing_and_is_fair(total: int, weights: dict[str, int]):
+def test_split_loses_nothing_and_gives_nobody_less_than_exact_rounded_down(total: int, weights: dict[str, int]):
     shares = split(total, weights)
     whole = sum(weights.values())
     assert sum(shares.values()) == total
-    assert all(abs(shares[name] - total * weight / whole) < 1 + 1e-6 for name, weight in weights.items())
+    assert all(shares[name] >= total * weight // whole for name, weight in weights.items())
+
+
+@example(5, 1, {"a": 4, "b": 4, "c": 1})
+@given(st.integers(0, 10**5), st.integers(1, 9), WEIGHTS)
+def test_a_larger_whole_gives_no_region_less(total: int, more: int, weights: dict[str, int]):
+    """The largest remainder did: 5 by 4 : 4 : 1 were 2, 2 and 1, but 6 were 3, 3 and 0."""
+    before, after = split(total, weights), split(total + more, weights)
+    assert all(after[name] >= before[name] for name in weights)
 
 
 @settings(max_examples=300)

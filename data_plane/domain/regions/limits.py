@@ -12,8 +12,9 @@ from contract.limits import (
     nominal_window_us,
     reduced_rate,
 )
+from contract.quotas import split
 from data_plane.domain.regions.frame import Frame, frame_of, id_at, start_us
-from data_plane.domain.regions.quotas import Quota, Schedule, split
+from data_plane.domain.regions.quotas import Quota, Schedule
 from data_plane.domain.regions.rules import DEFAULT_TIMING
 from data_plane.domain.regions.terms import NO_ID
 from data_plane.domain.regions.wire import StrictTerms, strict_terms
@@ -171,7 +172,7 @@ def _of_parts(units: int, step: ShareStep) -> dict[str, int]:
 
 
 def _in_proportion(shares: dict[str, int], old: int, new: int) -> dict[str, int]:
-    """Parts of ``new`` as ``shares`` are parts of ``old``, by the largest remainder.
+    """Parts of ``new`` as ``shares`` are parts of ``old``, none left over.
 
     Shares that sum to less are a cut, under way from one division to the next: rounded down, so that no region has more
     than under either, whichever of the three another region goes by.

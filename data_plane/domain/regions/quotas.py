@@ -4,7 +4,6 @@ The control plane plans a change in two steps. Regions whose share falls (or all
 acknowledge the id from which nothing was spent or given on the old share; shares rise from the largest of these ids.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from data_plane.domain.regions.rules import Rules
@@ -32,18 +31,6 @@ def quota_at(schedule: Schedule, id: int) -> Quota:
         if quota.from_id <= id:
             return quota
     return schedule[0]
-
-
-def split(total: int, weights: Mapping[str, int]) -> dict[str, int]:
-    """``total`` in whole units by ``weights``: the largest remainders get what rounding leaves; ties go by name."""
-    weighed = sum(weights.values())
-    if weighed <= 0:
-        raise ValueError("shares need a positive sum")
-    shares = {region: total * weight // weighed for region, weight in weights.items()}
-    by_remainder = sorted(weights, key=lambda region: (-(total * weights[region] % weighed), region))
-    for region in by_remainder[: total - sum(shares.values())]:
-        shares[region] += 1
-    return shares
 
 
 def cut(schedule: Schedule, target: Quota, current_id: int, free_id: int, rules: Rules) -> tuple[Schedule, int]:

@@ -1,4 +1,4 @@
-"""Quotas in whole units: the parts always sum to the whole, and nobody is off by a unit or more."""
+"""Quotas in whole units: the parts always sum to the whole, and nobody gets less than the exact part rounded down."""
 
 from fractions import Fraction
 
@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.limits import LimitRule
+from contract.quotas import split
 from control_plane.limits.rules import step_of
-from control_plane.quotas.allocation import equal_shares, explicit_shares, largest_remainder, units_of
+from control_plane.quotas.allocation import equal_shares, explicit_shares, units_of
 from data_plane.domain.regions.limits import divided
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
@@ -18,21 +19,23 @@ NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 @given(
     st.integers(0, 10**12), st.dictionaries(NAMES, st.fractions(min_value=0, max_value=10**6), min_size=1, max_size=9)
 )
-def test_parts_sum_to_the_whole_and_stay_within_one_unit_of_exact(units: int, weights: dict[str, Fraction]) -> None:
+def test_parts_sum_to_the_whole_and_are_at_least_exact_rounded_down(units: int, weights: dict[str, Fraction]) -> None:
     total = sum(weights.values(), Fraction(0))
     if total == 0:
         with pytest.raises(ValueError, match="nothing to split by"):
-            largest_remainder(units, weights)
+            split(units, weights)
         return
-    parts = largest_remainder(units, weights)
+    parts = split(units, weights)
     assert sum(parts.values()) == units
     for name, part in parts.items():
-        assert abs(part - units * weights[name] / total) < 1
+        assert part >= int(units * weights[name] / total)
 
 
-def test_the_odd_unit_goes_to_the_largest_remainder_and_in_a_tie_to_the_first_name() -> None:
+def test_the_odd_unit_goes_to_the_split_and_in_a_tie_to_the_first_name() -> None:
     assert equal_shares(10, ["us", "eu", "ap"]) == {"ap": 4, "eu": 3, "us": 3}
-    assert largest_remainder(10, {"a": Fraction(1), "b": Fraction(2)}) == {"a": 3, "b": 7}
+    assert split(10, {"a": Fraction(1), "b": Fraction(2)}) == {"a": 3, "b": 7}
+    assert split(2, {"b": Fraction(3), "a": Fraction(1)}) == {"a": 1, "b": 1}
+    assert split(100, {"a": Fraction(7), "b": Fraction(7), "c": Fraction(2)}) == {"a": 44, "b": 44, "c": 12}
 
 
 def test_a_decimal_share_means_that_decimal() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.limits import PARTS, LimitRule, ShareStep
-from control_plane.quotas.allocation import equal_shares, largest_remainder
+from contract.quotas import split
+from control_plane.quotas.allocation import equal_shares
 from control_plane.quotas.moving import (
     SKEW_US,
     Schedule,
@@ -205,8 +206,8 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
     for weight, pause_us, figure, heeded in moves:
         now_us += pause_us + 1
         wanted = {"a": Fraction(weight, 9), "b": Fraction(9 - weight, 9)}
-        parts = towards(parts, step(PARTS, **largest_remainder(PARTS, wanted)), now_us)
-        target, changed = step(figure, **largest_remainder(figure, wanted)), rule(limit=figure)
+        parts = towards(parts, step(PARTS, **split(PARTS, wanted)), now_us)
+        target, changed = step(figure, **split(figure, wanted)), rule(limit=figure)
         follows = figure != limit and on_the_way(changed, parts, now_us)
         limit, units = figure, (
             in_units(msgspec.structs.replace(changed, shares=target.shares), parts, now_us)
@@ -243,7 +244,7 @@ def test_no_window_ever_has_more_than_a_clients_own_limit(moves: list[tuple[list
     for weights, pause_us, heeded in moves:
         now_us += pause_us + 1
         fractions = {name: Fraction(weight + 1, sum(weights) + 3) for name, weight in zip(names, weights, strict=True)}
-        target = step(PARTS, **largest_remainder(PARTS, fractions))
+        target = step(PARTS, **split(PARTS, fractions))
         if not same_shares(schedule.target, target):
             schedule = retargeted(rule(), schedule, target, now_us, names)
             seen.append(schedule.steps)

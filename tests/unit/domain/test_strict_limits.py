@@ -72,7 +72,7 @@ def test_an_override_of_one_belongs_to_some_region(algorithm: str):
 
 
 def test_a_cut_of_an_override_is_within_both_divisions_that_it_stands_between():
-    """Regions go by different steps for a while: the largest remainder of a cut could be more than either's."""
+    """Regions go by different steps for a while: a cut with none left over could be more than either's."""
     old, cut, new = (
         dict(zip("abc", units, strict=True)) for units in ((334, 333, 333), (334, 333, 283), (350, 367, 283))
     )
