@@ -70,7 +70,9 @@ class Node:
         self._peering.connect(self._store, self._membership.live_nodes)
         self._last_resort = LastResort(LocalCounters(MAX_LOCAL_KEYS), self._membership)
         accounts = RedisAccounts(self._store)
-        self._recovery = Recovery(self._last_resort, accounts, clock, lambda: self._store.status().usable)
+        self._recovery = Recovery(
+            self._last_resort, accounts, clock, lambda: self._store.status().usable, secrets.token_bytes
+        )
         # On a Cluster a decision's counts may be given back a moment later: a denial seen in between proves nothing.
         memory = None if settings.redis_shape == "cluster" else DenialMemory(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")

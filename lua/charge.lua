@@ -1,13 +1,13 @@
 -- Consumes without asking whether it fits: what a node admitted while the store was away, or what a reservation cost
--- beyond its estimate. A charge with a name that comes again, because its answer was lost or its node died, takes nothing.
+-- beyond its estimate. A charge that comes again, because its answer was lost or its node died, takes nothing.
 --
 -- KEYS[1]  the dirty set
 -- KEYS[2]  the charge's own key, in the same slot: there once it has been done
 -- KEYS[3+] counters
--- ARGV[1]  for how long the charge is remembered, in milliseconds; 0: it has no name, and KEYS[2] is left alone
+-- ARGV[1]  for how long the charge is remembered, in milliseconds; below 0: for as long, and it is owed by whatever shares
 -- ARGV[i]  for counter i + 1: cost (double), then its rule as decide.lua takes it
 -- Reply    how many counters were charged; -1 when it had been done before; an error, with nothing done, where a charge
---          with a name is on a strict limit and this node must not decide (see terms.lua): another node may
+--          that may be refused is on a strict limit and this node must not decide (see terms.lua): another node may
 -- A bucket is emptied at most. A log takes one entry, at now, of as much as one can hold. A window is charged up to 64
 -- times its limit: more would neither fit its state nor be believed by peers.
 local MOST_TIMES = 64
@@ -70,17 +70,15 @@ local function refused(argument)
 end
 
 local remembered_ms = tonumber(ARGV[1])
-if remembered_ms > 0 then
-  for i = 2, #ARGV do
-    if refused(ARGV[i]) then
-      return redis.error_reply('REFUSED a strict limit, by shares older than the marker')
-    end
+for i = 2, #ARGV do
+  if remembered_ms > 0 and refused(ARGV[i]) then
+    return redis.error_reply('REFUSED a strict limit, by shares older than the marker')
   end
-  if call('GET', KEYS[2]) then
-    return -1
-  end
-  call('SET', KEYS[2], '', 'PX', remembered_ms)
 end
+if call('GET', KEYS[2]) then
+  return -1
+end
+call('SET', KEYS[2], '', 'PX', math.abs(remembered_ms))
 local charged = 0
 for i = 3, #KEYS do
   local cost, rule, a, b, c, from = unpack('<dBddd', ARGV[i - 1])

@@ -10,8 +10,8 @@ from data_plane.services.last_resort import Charge
 from data_plane.services.ports import StoreUnavailableError
 from lua import charge_script
 
-UNNAMED = 0
-"""What is owed for an outage is not remembered by the store: charging it twice would admit less, never more."""
+REMEMBERED_MS = 600_000
+"""For how long a call that was not answered may be made again without being done twice."""
 
 
 class RedisAccounts:
@@ -20,16 +20,16 @@ class RedisAccounts:
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
 
-    async def charge(self, charges: Sequence[Charge]) -> None:
-        """Consume without asking whether it fits."""
+    async def charge(self, charges: Sequence[Charge], name: bytes) -> None:
+        """Consume without asking whether it fits; once, even when asked again by that name."""
         groups: dict[bytes, list[Charge]] = {}
         for charge in charges:
             groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
         try:
             for dirty, group in groups.items():
-                keys = [dirty, dirty, *(charge.key for charge in group)]
+                keys = [dirty, dirty + b"!" + name.hex().encode(), *(charge.key for charge in group)]
                 arguments: list[bytes | int] = [
-                    UNNAMED,
+                    -REMEMBERED_MS,
                     *(encode_charge(charge.params, charge.cost) for charge in group),
                 ]
                 await self._store.call_script(charge_script(), keys, arguments)

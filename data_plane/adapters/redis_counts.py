@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import structlog
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError
 
 from contract.counts import SLICES, Cell
 from data_plane.adapters.redis.client import Argument, Reply
@@ -243,5 +243,5 @@ def _pairs(flat: Sequence[object]) -> Iterator[tuple[bytes, int]]:
 def _store_errors() -> Iterator[None]:
     try:
         yield
-    except (RedisError, RedisClusterException, OSError) as error:
+    except (RedisError, OSError) as error:
         raise StoreUnavailableError(type(error).__name__) from error

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError
 
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.domain.holds import Hold, is_of_log
@@ -95,7 +95,7 @@ class RedisHoldStore:
 def _faults_translated() -> Iterator[None]:
     try:
         yield
-    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+    except (RedisError, OSError, TimeoutError) as error:
         raise StoreUnavailableError(type(error).__name__) from error
 
 

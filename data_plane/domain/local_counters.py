@@ -30,9 +30,18 @@ class LocalCounters:
             self._counters.popitem(last=False)
         return outcomes
 
-    def clear(self) -> None:
-        """Forget everything, for when the store is back."""
-        self._counters.clear()
+    def state(self, key: bytes, now_us: int) -> State | None:
+        """What is known of a counter; the same object until it counts again."""
+        return self._state(key, now_us)
+
+    def peek(self, key: bytes) -> State | None:
+        """The same, as it was counted last."""
+        found = self._counters.get(key)
+        return None if found is None else found.state
+
+    def forget(self, key: bytes) -> None:
+        """As if it had never counted, for when the store knows."""
+        self._counters.pop(key, None)
 
     def _state(self, key: bytes, now_us: int) -> State | None:
         found = self._counters.get(key)

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from contract.limits import LimitRule, OnStoreFailure, capacity
+from data_plane.domain.algorithms import State, evaluate
 from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.check import Prepared
 from data_plane.domain.load.gate import GatePass
@@ -31,6 +32,17 @@ class Charge(NamedTuple):
     key: bytes
     params: bytes
     cost: int
+    state: State
+    """Up to where that is counted: what comes later is another charge."""
+
+
+class _Account(NamedTuple):
+    """A counter that admitted something here: the rule it was counted by, and the store's parameters."""
+
+    rule: LimitRule
+    params: bytes
+    paid: State | None = None
+    """What the store knows of it already."""
 
 
 class LastResort:
@@ -41,8 +53,7 @@ class LastResort:
         self._membership = membership
         self._max_accounts = max_accounts
         self._unasked = LocalCounters(max_accounts)
-        self._accounts: OrderedDict[bytes, tuple[LimitRule, bytes]] = OrderedDict()
-        """Counters that admitted something here: the rule they were counted by, and the store's parameters."""
+        self._accounts: OrderedDict[bytes, _Account] = OrderedDict()
 
     def outcomes(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> list[Outcome]:
         """One outcome a limit. If a limit that fails closed denies, the local ones are only looked at."""
@@ -80,20 +91,48 @@ class LastResort:
         """Whether something was admitted here that the store does not know."""
         return bool(self._accounts)
 
-    def close_accounts(self, now_us: int) -> list[Charge]:
-        """What still counts of all that was admitted here, for the store to take; this memory is empty afterwards."""
+    def charges(self, now_us: int) -> list[Charge]:
+        """What still counts of all that was admitted here, for the store to take. It counts here until it was ``paid``:
+        a store that goes away again before that must not find everybody a new beginning.
+        """
         charges = []
-        for key, (rule, params) in self._accounts.items():
-            (left,) = self._counters.check([key], [rule], 0, now_us)
-            used = capacity(rule) - left.remaining
-            if used > 0:
-                charges.append(Charge(key, params, used))
-        self._accounts.clear()
-        self._counters.clear()
+        for key, account in list(self._accounts.items()):
+            state = self._counters.state(key, now_us)
+            if state is None or (cost := self._owed(account, state, now_us)) <= 0:
+                self._forget(key)
+            else:
+                charges.append(Charge(key, account.params, cost, state))
         return charges
 
+    def still_owed(self, charges: Sequence[Charge], now_us: int) -> list[Charge]:
+        """The same charges again, later: what does not count any more is not owed any more."""
+        accounts = [(charge, self._accounts.get(charge.key)) for charge in charges]
+        again = [
+            charge._replace(cost=min(charge.cost, self._owed(account, charge.state, now_us)))
+            for charge, account in accounts
+            if account is not None
+        ]
+        return [charge for charge in again if charge.cost > 0]
+
+    def paid(self, charges: Sequence[Charge]) -> None:
+        """The store knows of these."""
+        for key, _, _, state in charges:
+            account = self._accounts.get(key)
+            if account is None or self._counters.peek(key) is state:
+                self._forget(key)
+            else:
+                self._accounts[key] = account._replace(paid=state)
+
+    def _owed(self, account: _Account, state: State, now_us: int) -> int:
+        return _used(account.rule, state, now_us) - _used(account.rule, account.paid, now_us)
+
+    def _forget(self, key: bytes) -> None:
+        self._accounts.pop(key, None)
+        self._counters.forget(key)
+
     def _note(self, key: bytes, rule: LimitRule, limit: BoundLimit) -> None:
-        self._accounts[key] = rule, limit.params
+        account = self._accounts.get(key)
+        self._accounts[key] = _Account(rule, limit.params, None if account is None else account.paid)
         self._accounts.move_to_end(key)
         if len(self._accounts) > self._max_accounts:
             self._accounts.popitem(last=False)
@@ -105,6 +144,10 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
         return rule
     burst = None if rule.burst is None else max(1, rule.burst // nodes)
     return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
+
+
+def _used(rule: LimitRule, state: State | None, now_us: int) -> int:
+    return capacity(rule) - evaluate(rule, state, 0, now_us).untouched.remaining
 
 
 def _without_counting(rule: LimitRule) -> Outcome:

@@ -1,14 +1,16 @@
 """The store's second door: redis-py's own client, for what is not a decision and may be slow."""
 
+import functools
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisClusterException
 
 from data_plane.adapters.redis.connect import connection_options
 from data_plane.adapters.redis.link import pack_command
@@ -17,6 +19,21 @@ from data_plane.adapters.redis.settings import RedisSettings
 Argument = bytes | str | int | float
 Reply = Any
 """What a command answers depends on the command."""
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _as_redis_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """No server of a Cluster reached, or a slot without one, is an error of redis-py that is no ``RedisError``."""
+
+    @functools.wraps(ask)
+    async def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await ask(*args, **kwargs)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from error
+
+    return asked
 
 
 class SideClient:
@@ -29,6 +46,7 @@ class SideClient:
             pool.connection_class = _packing(pool.connection_class)
         self._shas: dict[str, str] = {}
 
+    @_as_redis_errors
     async def execute(self, *args: Argument) -> Reply:
         """One command; the reply as redis-py reads it."""
         return await self._client.execute_command(*args)
@@ -40,6 +58,7 @@ class SideClient:
         except NoScriptError:
             return await self.execute("EVAL", source, len(keys), *keys, *args)
 
+    @_as_redis_errors
     async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Many commands in one round trip to each server; the first error is raised."""
         pipeline: Any = self._client.pipeline(transaction=False)
@@ -58,6 +77,7 @@ class SideClient:
         except NoScriptError:
             return [await self.call_script(source, keys, args) for keys, args in calls]
 
+    @_as_redis_errors
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
         """A page of the keys of all servers, one after the other; '' begins, and is what the last page answers."""
         client: Any = self._client
@@ -78,6 +98,7 @@ class SideClient:
             return f"{name} {int(following)}", keys
         return (f"{names[1]} 0" if len(names) > 1 else ""), keys
 
+    @_as_redis_errors
     async def info(self) -> Sequence[Mapping[str, Any]]:
         """What each server that holds counters says of itself (``INFO``), numbers as numbers."""
         client: Any = self._client  # redis-py leaves its method untyped

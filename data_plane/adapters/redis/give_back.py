@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisError
 
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.domain.subjects import give_back_key
@@ -57,7 +57,7 @@ class GiveBacks:
         arguments: list[bytes | int] = [now_us, encode_check(check.cost, check.params), REMEMBERED_MS]
         try:
             await self._call_script(self._script, keys, arguments)
-        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        except (RedisError, OSError, TimeoutError) as error:
             self._stats.give_back_failures += 1
             log.warning("could not give back what a denied decision consumed: %s", error)
         else:

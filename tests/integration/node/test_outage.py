@@ -9,6 +9,7 @@ import pytest
 from contract.config import Client, Plan
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
+from data_plane.services.ports import StoreUnavailableError
 from tests.servers.node import document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tidegate.stack.child import wait_until_ready
 
@@ -109,6 +110,49 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
         await until(charged)
         answer = await ask(client, "local", cost=0, explain=True)
         assert answer["limits"][0]["remaining"] == 16
+
+
+class Unreliable:
+    """The store's side of an outage, where calls fail before or after they are done."""
+
+    def __init__(self, accounts):
+        self._accounts = accounts
+        self.fails = "before"
+        self.failed = 0
+
+    async def charge(self, *owed):
+        fails, self.fails = self.fails, "before" if self.fails == "before" else ""
+        if fails != "before":
+            await self._accounts.charge(*owed)
+        if fails:
+            self.failed += 1
+            raise StoreUnavailableError("TimeoutError")
+
+
+async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(tmp_path, store):
+    await write_snapshot(tmp_path / "snapshot", CONFIG)
+    node = Node(settings_for(tmp_path / "snapshot", store.url))
+    node._recovery._accounts = accounts = Unreliable(node._recovery._accounts)
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+
+        async def asked_until(is_so):
+            await ask(client, "local", cost=0)  # the store is tried again by a decision
+            return is_so()
+
+        await ask(client, "local")
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert (await ask(client, "local", cost=7))["allowed"]
+        await bring_back(store)
+        await until(lambda: asked_until(lambda: accounts.failed))
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert not (await ask(client, "local", cost=5))["allowed"], "seven of ten were taken without the store"
+        accounts.fails = "after"
+        await bring_back(store)
+        await until(lambda: asked_until(lambda: node._recovery.charged))
+        answer = await ask(client, "local", cost=0, explain=True)
+        assert (node._recovery.charged, answer["limits"][0]["remaining"]) == (14, 2), "of two limits"
 
 
 async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):
