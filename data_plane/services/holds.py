@@ -161,7 +161,7 @@ class Holds:
         if not hold.keys:  # no limit gave it: it was usage alone
             if await self._ended.settle_once(hold, unused, left_us // 1_000) is not None:
                 return 0
-        elif not await self._ended.give_back(hold, unused * hold.unit_cost, left_us // 1_000):
+        elif not await self._ended.give_back(self._as_configured_now(hold), unused * hold.unit_cost, left_us // 1_000):
             return 0
         self.tally.returned += unused * hold.unit_cost
         self._correct_usage(hold, -unused, -unused * hold.unit_cost)

@@ -282,3 +282,16 @@ async def test_a_reservation_under_a_strict_limit_settles_by_shares_that_came_af
                     assert (response.status_code, response.json()["error"]) == (503, "store_unavailable")
                 assert (await newer.post("/v1/reservations/settle", json=settlement)).status_code == 200
                 assert await remaining(newer) == left
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
+async def test_a_lease_under_a_strict_limit_goes_back_though_shares_changed_meanwhile(tmp_path, valkey_url, algorithm):
+    values = config(algorithm=algorithm, mode="strict")
+    async with node_client(tmp_path, valkey_url, values) as older:
+        taken = [await lease(older, 10, ttl_s=10) for _ in range(2)]
+        async with node_client(tmp_path, valkey_url, values, revision=2) as newer:
+            assert await give_back(newer, (taken[0]["lease"], 7)) == [7]
+            # a bucket fills by its share, which a node must know; what a window took is known without
+            others = 0 if algorithm == "token_bucket" else 5
+            assert await give_back(older, (taken[1]["lease"], 5)) == [others]
+            assert await remaining(newer) == 87 + others
