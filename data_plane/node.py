@@ -29,7 +29,6 @@ from data_plane.api.node_metrics import of_holds
 from data_plane.api.render import Renderer
 from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
-from data_plane.domain.holds import signing_key
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
@@ -102,8 +101,7 @@ class Node:
         )  # fmt: skip
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
-            signing_key(settings.region_credential.get_secret_value()), secrets.token_bytes,
-            self._peering.desk,
+            self._peering.key, self._peering.own_public_keys, secrets.token_bytes, self._peering.desk,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
         self.hold_door = HoldDoor(

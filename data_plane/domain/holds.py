@@ -4,15 +4,14 @@ The text says which counters gave the units and when, so any node of the region 
 remembers, for as long as it matters, that a hold has ended.
 """
 
-import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Sequence
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
 
+from contract.credentials import is_signed_by
 from contract.limits import WINDOW_ALGORITHMS
 from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.outcome import Outcome
@@ -21,7 +20,8 @@ Kind = Literal["lease", "reservation"]
 
 LARGEST_PART = 10
 """A lease takes at most this part of a limit (one tenth), so that no holder starves the others."""
-_MAC_BYTES = 16
+_SIGNED_AS = b"tidegate hold\0"
+_SIGNATURE_BYTES = 64
 _PARAMETERS_ARE_OF_A_LOG = 2
 
 
@@ -58,25 +58,20 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
 _decoder = msgspec.msgpack.Decoder(Hold)
 
 
-def signing_key(region_credential: str) -> bytes:
-    """The key that the nodes of a region sign holds with."""
-    return hmac.digest(region_credential.encode(), b"tidegate holds", sha256)
-
-
-def seal(hold: Hold, key: bytes) -> str:
-    """The text that names the hold."""
+def seal(hold: Hold, sign: Callable[[bytes], bytes]) -> str:
+    """The text that names the hold, signed with the region's key."""
     body = msgspec.msgpack.encode(hold)
-    return urlsafe_b64encode(hmac.digest(key, body, sha256)[:_MAC_BYTES] + body).decode()
+    return urlsafe_b64encode(sign(_SIGNED_AS + body) + body).decode()
 
 
-def unseal(text: str, key: bytes, kind: Kind) -> Hold:
-    """The hold that a text names. Raises ``InvalidHoldError``."""
+def unseal(text: str, public_keys: Iterable[str], kind: Kind) -> Hold:
+    """The hold that a text names, signed with one of these keys. Raises ``InvalidHoldError``."""
     try:
         raw = urlsafe_b64decode(text.encode("ascii"))
     except (Base64Error, ValueError):
         raise InvalidHoldError("not a text that a node gave") from None
-    mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-    if not hmac.compare_digest(mac, hmac.digest(key, body, sha256)[:_MAC_BYTES]):
+    signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
+    if not is_signed_by(public_keys, signature, _SIGNED_AS + body):
         raise InvalidHoldError("not signed by this region")
     try:
         hold = _decoder.decode(body)

@@ -57,6 +57,14 @@ class HoldStore(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """A private key."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """The signature of ``data``."""
+        ...
+
+
 class Grant(NamedTuple):
     """What was taken: the verdict, the hold's text (``None`` where there is nothing to hold), units, time to spend."""
 
@@ -84,12 +92,14 @@ class HoldTally:
 class Holds:
     """Takes, returns and settles holds under the index in force.
 
-    ``random_bytes`` names holds: nobody may guess or repeat an id.
+    ``key`` is the region's; what it signed, and what the keys among ``public_keys`` did, is a hold of this region. So a
+    rotation with an overlap ends none. ``random_bytes`` names holds: nobody may guess or repeat an id.
     """
 
     def __init__(
         self, index: Callable[[], RuleIndex], anonymous: Anonymous, bounds: SubjectBounds, store: CounterStore,
-        ended: HoldStore, clock: Clock, key: bytes, random_bytes: Callable[[int], bytes],
+        ended: HoldStore, clock: Clock, key: Signer,
+        public_keys: Callable[[], Sequence[str]], random_bytes: Callable[[int], bytes],
         rights: RightsReader | None = None,
     ) -> None:  # fmt: skip
         self._rights = rights
@@ -99,7 +109,8 @@ class Holds:
         self._store = store
         self._ended = ended
         self._clock = clock
-        self._key = key
+        self._sign = key.sign
+        self._public_keys = public_keys
         self._random_bytes = random_bytes
         self.tally = HoldTally()
         self.usage: UsageTally | None = None
@@ -153,7 +164,7 @@ class Holds:
 
     async def give_back(self, text: str, unused: int) -> int:
         """Return what a lease did not spend; says how many units went back. Raises ``InvalidHoldError``."""
-        hold = unseal(text, self._key, "lease")
+        hold = unseal(text, self._public_keys(), "lease")
         unused = min(unused, hold.units)
         left_us = hold.until_us - self._clock.now_us()
         if not unused or left_us <= 0:
@@ -172,7 +183,7 @@ class Holds:
 
         Raises ``InvalidHoldError``, ``HoldEndedError``.
         """
-        hold = unseal(text, self._key, "reservation")
+        hold = unseal(text, self._public_keys(), "reservation")
         left_us = hold.until_us - self._clock.now_us()
         if left_us <= 0:
             raise HoldEndedError("its time is over: the estimate stands")
@@ -270,4 +281,4 @@ class Holds:
             "" if principal is None else principal.client.client, "" if principal is None else principal.key_id,
             bound.endpoint, charged_us if len(set(charged_us)) > 1 else (),
         )  # fmt: skip
-        return Grant(verdict, seal(hold, self._key), units, ttl_us / 1_000_000)
+        return Grant(verdict, seal(hold, self._sign), units, ttl_us / 1_000_000)

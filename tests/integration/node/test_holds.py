@@ -1,12 +1,13 @@
 """Leases and reservations over HTTP, on a real store: taken once, returned once, never more than the limit."""
 
 import asyncio
+import time
 
 import pytest
 
-from contract.config import Client, Endpoint, Gateway, Plan
-from contract.credentials import secret_sha256
-from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
+from contract.config import Client, Endpoint, Gateway, Plan, Region
+from contract.credentials import make_credential, region_public_key, secret_sha256
+from tests.servers.node import GATEWAY_TOKEN, REGION_CREDENTIAL, key_of, node_client, rule
 
 WINDOWS = ("fixed_window", "sliding_window")
 ALL = (*WINDOWS, "sliding_log", "token_bucket", "leaky_bucket")
@@ -295,3 +296,22 @@ async def test_a_lease_under_a_strict_limit_goes_back_though_shares_changed_mean
             others = 0 if algorithm == "token_bucket" else 5
             assert await give_back(older, (taken[1]["lease"], 5)) == [others]
             assert await remaining(newer) == 87 + others
+
+
+async def test_holds_go_on_while_the_regions_credential_is_rotated(tmp_path, valkey_url):
+    """Until its end the credential before works beside the new one: nodes are started again one by one."""
+    renewed = make_credential("region", bytes(range(2, 34)))
+
+    def told(earlier_until):
+        keys = {region_public_key(REGION_CREDENTIAL): earlier_until}
+        return [*config(), Region(region="us-east", public_key=region_public_key(renewed), public_keys=keys)]
+
+    async with node_client(tmp_path, valkey_url, told(time.time() + 60)) as before:
+        async with node_client(tmp_path, valkey_url, told(time.time() + 60), region_credential=renewed) as after:
+            for one, other in ((before, after), (after, before)):
+                taken = await lease(one, 4, ttl_s=10)
+                assert await give_back(other, (taken["lease"], 4)) == [4]
+        taken = await lease(before, 4, ttl_s=10)
+    async with node_client(tmp_path, valkey_url, told(time.time() - 1), region_credential=renewed) as late:
+        body = {"returns": [{"lease": taken["lease"], "unused": 4}]}
+        assert (await late.post("/v1/leases/return", json=body)).status_code == 422
