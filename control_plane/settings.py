@@ -92,6 +92,8 @@ class Settings(BaseSettings):
                 token = self.admin_token_file.read_text().strip()
             except OSError as error:
                 raise SettingsError(f"admin_token_file: cannot be read: {error.strerror}") from error
+            except UnicodeDecodeError:
+                raise SettingsError("admin_token_file: holds no token: it is no text") from None
         else:
             return None
         if len(token) < MIN_ADMIN_TOKEN_LENGTH:
@@ -102,7 +104,8 @@ class Settings(BaseSettings):
 def require_postgres(url: str) -> None:
     """Raise ``ValueError``, without what is in the URL, for one that is not of Postgres and its driver."""
     try:
-        usable = make_url(url).drivername == "postgresql+asyncpg"
+        parts = make_url(url)
+        usable = parts.drivername == "postgresql+asyncpg" and (parts.port or 0) < 2**16
     except (ArgumentError, ValueError):
         usable = False
     if not usable:

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import ssl
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -115,7 +116,7 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_served(cls, value: int | None) -> int | None:
         if value is not None and find_spec("grpc") is None:
-            raise ValueError("needs the extra rls: pip install 'tidegate[rls]'")
+            raise ValueError("needs the extra rls: pip install '.[rls]' in the repository")
         return value
 
     @field_validator("rls_mapping_file")
@@ -159,6 +160,23 @@ class Settings(BaseSettings):
                 raise ValueError(f"{value}: {error.strerror}") from None
         return value
 
+    @field_validator("tls_client_ca_file", "redis_ca_file", "peers_ca_file")
+    @classmethod
+    def _is_a_ca(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            try:
+                ssl.create_default_context(cafile=value)
+            except ssl.SSLError:
+                raise ValueError(f"{value} holds no certificate (PEM)") from None
+        return value
+
+    @field_validator("region_credential")
+    @classmethod
+    def _can_go_in_a_header(cls, value: SecretStr) -> SecretStr:
+        if not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            raise ValueError("must be one line of ASCII characters")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         for name, other in _NEEDS:
@@ -166,6 +184,16 @@ class Settings(BaseSettings):
                 raise ValueError(f"TIDEGATE_{name.upper()} needs TIDEGATE_{other.upper()}")
         if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
             raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
+        for name in ("tls_cert_file", "redis_cert_file", "peers_cert_file"):
+            cert = getattr(self, name)
+            if cert is not None:
+                key = getattr(self, name.replace("cert", "key"))
+                try:
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+                except (ssl.SSLError, OSError):
+                    raise ValueError(
+                        f"TIDEGATE_{name.upper()}: holds no certificate (PEM), or its key is not the one given"
+                    ) from None
         if self.redis_shape == "sentinel" and not (self.redis_sentinels and self.redis_master_name):
             raise ValueError(
                 "TIDEGATE_REDIS_SHAPE sentinel needs TIDEGATE_REDIS_SENTINELS and TIDEGATE_REDIS_MASTER_NAME"

@@ -9,6 +9,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from tidegate.terminal import Fitting, output
+
 TIMEOUT_S = 5.0
 ALLOWED, DENIED, NO_ANSWER = 0, 1, 2
 
@@ -34,7 +36,7 @@ def ask(url: str, question: Mapping[str, object], *, token: str | None) -> Answe
             if response.status_code in {400, 403, 422}:
                 response = client.post("/v1/check", json=question)
     except httpx.HTTPError as error:
-        return Answer(None, {"detail": f"no answer from {url}: {error}"})
+        return Answer(None, {"detail": f"no answer from {url}: {error or type(error).__name__}"})
     try:
         body = response.json()
     except ValueError:
@@ -44,7 +46,7 @@ def ask(url: str, question: Mapping[str, object], *, token: str | None) -> Answe
 
 def show(answer: Answer, *, as_json: bool) -> int:
     """Print the answer; returns the exit code."""
-    console = Console(highlight=False)
+    console = output()
     decided = answer.status in {200, 429} and "allowed" in answer.body
     if as_json:
         console.out(json.dumps(answer.body, indent=2))
@@ -52,7 +54,7 @@ def show(answer: Answer, *, as_json: bool) -> int:
         _show_decision(console, answer.body)
     else:
         problem = answer.body.get("detail") or answer.body.get("title") or json.dumps(dict(answer.body))
-        console.print(f"not decided ({answer.status or 'no connection'}): {problem}", markup=False)
+        console.print(f"not decided ({answer.status or 'no connection'}): {problem}", markup=False, soft_wrap=True)
     if not decided:
         return NO_ANSWER
     return ALLOWED if answer.body["allowed"] else DENIED
@@ -63,7 +65,8 @@ def _show_decision(console: Console, decision: Mapping[str, Any]) -> None:
     wait = decision.get("retry_after_s")
     console.print(verdict if wait is None else f"{verdict}, may pass in {wait:.3f} s")
     facts = {name: decision.get(name) for name in ("client", "plan", "region", "revision", "delay_ms", "request_id")}
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items() if value not in {None, 0}), markup=False)
+    known = ", ".join(f"{name} {value}" for name, value in facts.items() if value not in {None, 0})
+    console.print(known, markup=False, soft_wrap=True)
     if decision.get("degraded"):
         console.print("[yellow]degraded: the region's store did not take part in this decision[/]")
     limits = decision.get("limits") or ([decision] if decision.get("policy") else [])
@@ -82,7 +85,7 @@ def _show_decision(console: Console, decision: Mapping[str, Any]) -> None:
             _verdict(limit),
         )
         table.add_row(*(str(cell) for cell in cells))
-    console.print(table)
+    console.print(Fitting(table))
 
 
 def _verdict(limit: Mapping[str, Any]) -> str:

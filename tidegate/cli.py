@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
+from tidegate.arguments import admin_token, gateway_token, server_url, utf8_text
 from tidegate.file.app import register as register_file_commands
+
+NOT_WRITTEN = os.EX_IOERR
+"""Not 1 or 2: those mean something to who calls `check` or `diff`."""
 
 app = typer.Typer(
     name="tidegate",
@@ -126,17 +130,26 @@ def signing_key(
 @app.command()
 def check(
     *,
-    api_key: Annotated[str | None, typer.Option(envvar="TIDEGATE_API_KEY", help="The caller's key.")] = None,
-    ip: Annotated[str | None, typer.Option(help="The caller's address.")] = None,
-    method: Annotated[str | None, typer.Option(help="HTTP method of the request.")] = None,
-    path: Annotated[str | None, typer.Option(help="Path of the request.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Name of a route, in place of method and path.")] = None,
-    client: Annotated[str | None, typer.Option(help="Name of a client, in place of a key.")] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="TIDEGATE_API_KEY", callback=utf8_text, help="The caller's key.")
+    ] = None,
+    ip: Annotated[str | None, typer.Option(callback=utf8_text, help="The caller's address.")] = None,
+    method: Annotated[str | None, typer.Option(callback=utf8_text, help="HTTP method of the request.")] = None,
+    path: Annotated[str | None, typer.Option(callback=utf8_text, help="Path of the request.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(callback=utf8_text, help="Name of a route, in place of method and path.")
+    ] = None,
+    client: Annotated[str | None, typer.Option(callback=utf8_text, help="Name of a client, in place of a key.")] = None,
     cost: Annotated[int, typer.Option(min=0, help="Units to take; 0 only looks.")] = 1,
-    url: Annotated[str, typer.Option(envvar="TIDEGATE_NODE_URL", help="The node to ask.")] = "http://127.0.0.1:8101",
+    url: Annotated[
+        str, typer.Option(envvar="TIDEGATE_NODE_URL", callback=server_url, help="The node to ask.")
+    ] = "http://127.0.0.1:8101",
     as_json: Annotated[bool, typer.Option("--json", help="Print the node's answer as it is.")] = False,
 ) -> None:
-    """Ask a node once. Exits with 0 when allowed, 1 when denied, 2 when there is no answer."""
+    """Ask a node once. Exits with 0 when allowed, 1 when denied, 2 when there is no answer.
+
+    TIDEGATE_GATEWAY_TOKEN is the token for nodes that want one.
+    """
     from tidegate.check import ask, show
 
     question = {
@@ -151,7 +164,7 @@ def check(
     answer = ask(
         url,
         {name: value for name, value in question.items() if value is not None},
-        token=os.environ.get("TIDEGATE_GATEWAY_TOKEN"),
+        token=gateway_token(),
     )
     sys.exit(show(answer, as_json=as_json))
 
@@ -160,9 +173,15 @@ def check(
 def top(
     *,
     url: Annotated[
-        str, typer.Option(envvar="TIDEGATE_CONTROL_PLANE_URL", help="The control plane.")
+        str,
+        typer.Option(
+            envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."
+        ),
     ] = "http://127.0.0.1:8000",
-    token_file: Annotated[Path | None, typer.Option(help="A file with a token; else TIDEGATE_ADMIN_TOKEN.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
+    ] = None,
     interval_s: Annotated[float, typer.Option(min=0.5, max=60, help="Seconds between two looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Look for a few seconds, print, end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a look, for machines.")] = False,
@@ -170,13 +189,7 @@ def top(
     """Watch regions, nodes, rates, denials, lag and the busiest clients. A viewer's token is enough."""
     from tidegate.top.command import run_top
 
-    try:
-        token = token_file.read_text().strip() if token_file else os.environ.get("TIDEGATE_ADMIN_TOKEN", "")
-    except OSError as error:
-        raise typer.BadParameter(f"--token-file cannot be read: {error.strerror}") from None
-    if not token:
-        raise typer.BadParameter("set TIDEGATE_ADMIN_TOKEN, or give --token-file")
-    sys.exit(run_top(url, token, interval_s=interval_s, once=once, as_lines=as_json))
+    sys.exit(run_top(url, admin_token(token_file), interval_s=interval_s, once=once, as_lines=as_json))
 
 
 @app.command()
@@ -187,7 +200,7 @@ def simulate(
     *,
     seed: Annotated[int | None, typer.Option(help="The first seed; the scenario's own without it.")] = None,
     runs: Annotated[int, typer.Option(min=1, help="How many seeds to run, one after the other.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Write a picture (SVG) of the first run here, by name.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a picture (SVG) of the first run into this folder.")] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Keep each run's outcome in this file; those that are there are not run again.")
     ] = None,
@@ -204,4 +217,12 @@ register_file_commands(app)
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # the disk under standard output is full, for one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or what is left is flushed once more
+        print(f"tidegate: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
+        sys.exit(NOT_WRITTEN)

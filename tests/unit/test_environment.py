@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import certifi
 import pytest
 from typer.testing import CliRunner
 
@@ -37,9 +38,12 @@ def said_of(command: str, settings: dict[str, str]) -> str:
         ({"KEY_SOURCES": "cookie"}, "TIDEGATE_KEY_SOURCES: "),
         ({"TLS_CERT_FILE": "/nowhere"}, "TIDEGATE_TLS_CERT_FILE: /nowhere: No such file"),
         ({"REDIS_CA_FILE": "/nowhere"}, "TIDEGATE_REDIS_CA_FILE: /nowhere: No such file"),
-        ({"TLS_CLIENT_CA_FILE": "/dev/null"}, "TIDEGATE_TLS_CLIENT_CA_FILE needs TIDEGATE_TLS_CERT_FILE"),
+        ({"TLS_CLIENT_CA_FILE": certifi.where()}, "TIDEGATE_TLS_CLIENT_CA_FILE needs TIDEGATE_TLS_CERT_FILE"),
         ({"TLS_KEY_FILE": "/dev/null"}, "TIDEGATE_TLS_KEY_FILE needs TIDEGATE_TLS_CERT_FILE"),
         ({"RLS_PORT": "0", "TLS_CERT_FILE": "/dev/null"}, "needs TIDEGATE_TLS_KEY_FILE"),
+        ({"TLS_CERT_FILE": "/dev/null", "TLS_KEY_FILE": "/dev/null"}, "TIDEGATE_TLS_CERT_FILE: holds no certificate"),
+        ({"PEERS_CA_FILE": "/dev/null"}, "TIDEGATE_PEERS_CA_FILE: /dev/null holds no certificate"),
+        ({"REGION_CREDENTIAL": "hush\u00e9"}, "TIDEGATE_REGION_CREDENTIAL: must be one line of ASCII"),
         ({"REDIS_SHAPE": "sentinel"}, "TIDEGATE_REDIS_SHAPE sentinel needs TIDEGATE_REDIS_SENTINELS"),
     ],
 )
@@ -55,6 +59,8 @@ def test_a_node_names_what_is_wrong(wrong: dict[str, str], named: str) -> None:
         ({"DATABASE_URL": "postgresql://u:hush@h/d"}, "TIDEGATE_DATABASE_URL: must be postgresql+asyncpg://"),
         ({"LOG_LEVEL": "loud"}, "TIDEGATE_LOG_LEVEL: "),
         ({"SIGNING_KEY_FILE": "/nowhere"}, "TIDEGATE_SIGNING_KEY_FILE: cannot be read"),
+        ({"ADMIN_TOKEN_FILE": "/bin/true"}, "TIDEGATE_ADMIN_TOKEN_FILE: holds no token"),
+        ({"DATABASE_URL": "postgresql+asyncpg://u:hush@h:99999/d"}, "TIDEGATE_DATABASE_URL: must be"),
         ({"ADMIN_TOKEN": "hush"}, "TIDEGATE_ADMIN_TOKEN: needs at least 16"),
     ],
 )

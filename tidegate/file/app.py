@@ -1,13 +1,18 @@
 """The commands as the shell sees them; what they need is imported when one of them is called."""
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-Url = Annotated[str, typer.Option(envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], help="The control plane.")]
+from tidegate.arguments import admin_token, header_text, server_url
+
+Url = Annotated[
+    str,
+    typer.Option(envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."),
+]
 TokenFile = Annotated[
     Path | None,
     typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
@@ -17,9 +22,32 @@ Prune = Annotated[
     list[str] | None, typer.Option(help="clients: delete clients and overrides that the file leaves out.")
 ]
 AllowDeletes = Annotated[int, typer.Option(min=0, help="How many deletions are allowed, if more than 10.")]
+AnyDeletes = Annotated[
+    int, typer.Option(min=0, show_default=False, help="An error, not a difference, beyond so many deletions.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_FILE = Path("tidegate.yaml")
+
+
+class _Diff(TyperCommand):
+    """2 says that something differs: a wrong argument is 1, as every other error is."""
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        """Read the arguments."""
+        try:
+            return super().make_context(*arguments, **named)
+        except typer.TyperException as error:
+            error.exit_code = 1
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            error.exit_code = 1
+            raise
 
 
 def apply(
@@ -29,14 +57,18 @@ def apply(
     token_file: TokenFile = None,
     prune: Prune = None,
     allow_deletes: AllowDeletes = 0,
-    if_match: Annotated[str | None, typer.Option(help="The revision that was read; else nobody is asked.")] = None,
-    reason: Annotated[str | None, typer.Option(help="Why, for the history and the audit log.")] = None,
+    if_match: Annotated[
+        str | None, typer.Option(callback=header_text, help="Only onto this revision, the one that was read.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(callback=header_text, help="Why, for the history and the audit log.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the configuration what a file says: all of it in one revision, or nothing. Exits with 1 on an error."""
     from tidegate.file.commands import Wanted, run_apply
 
-    wanted = Wanted(url, _token(token_file), file, tuple(prune or ()), allow_deletes, if_match, reason, as_json)
+    wanted = Wanted(url, admin_token(token_file), file, tuple(prune or ()), allow_deletes, if_match, reason, as_json)
     sys.exit(run_apply(wanted))
 
 
@@ -46,13 +78,13 @@ def diff(
     url: Url = DEFAULT_URL,
     token_file: TokenFile = None,
     prune: Prune = None,
-    allow_deletes: AllowDeletes = 10**9,
+    allow_deletes: AnyDeletes = 10**9,
     as_json: AsJson = False,
 ) -> None:
     """Show what an apply would change. Exits with 0 when nothing differs, 2 when something does, 1 on an error."""
     from tidegate.file.commands import Wanted, run_diff
 
-    wanted = Wanted(url, _token(token_file), file, tuple(prune or ()), allow_deletes, as_json=as_json)
+    wanted = Wanted(url, admin_token(token_file), file, tuple(prune or ()), allow_deletes, as_json=as_json)
     sys.exit(run_diff(wanted))
 
 
@@ -66,7 +98,7 @@ def export(
     """Write the configuration as a file: without secrets, hashes and runtime state."""
     from tidegate.file.commands import run_export
 
-    sys.exit(run_export(url, _token(token_file), out, as_json=as_json))
+    sys.exit(run_export(url, admin_token(token_file), out, as_json=as_json))
 
 
 def schema() -> None:
@@ -78,15 +110,6 @@ def schema() -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (apply, diff, export, schema):
+    for command in (apply, export, schema):
         app.command()(command)
-
-
-def _token(path: Path | None) -> str:
-    try:
-        token = path.read_text().strip() if path else os.environ.get("TIDEGATE_ADMIN_TOKEN", "")
-    except OSError as error:
-        raise typer.BadParameter(f"--token-file cannot be read: {error.strerror}") from None
-    if not token:
-        raise typer.BadParameter("set TIDEGATE_ADMIN_TOKEN, or give --token-file")
-    return token
+    app.command(cls=_Diff)(diff)

@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tidegate.file.document import ConfigDocument, FileError, to_yaml
 from tidegate.file.remote import ControlPlane, RefusedError
 from tidegate.file.show import show_changes, show_runtime
+from tidegate.terminal import errors as standard_error
+from tidegate.terminal import output
 
 SAME, FAILED, DIFFERENT = 0, 1, 2
 MANY_CLIENTS = 1_000
@@ -42,7 +44,7 @@ def run_diff(wanted: Wanted) -> int:
 
 def run_export(url: str, token: str, out: Path | None, *, as_json: bool) -> int:
     """Write the configuration as a file."""
-    errors = Console(stderr=True, highlight=False)
+    errors = standard_error()
     try:
         with ControlPlane(url, token) as control_plane:
             content, tag = control_plane.read()
@@ -51,7 +53,7 @@ def run_export(url: str, token: str, out: Path | None, *, as_json: bool) -> int:
         return FAILED
     text = json.dumps(content, indent=2) + "\n" if as_json else to_yaml(content)
     if out is None:
-        Console(highlight=False).out(text, end="")
+        output().out(text, end="")
     else:
         try:
             out.write_text(text, encoding="utf-8")
@@ -63,7 +65,7 @@ def run_export(url: str, token: str, out: Path | None, *, as_json: bool) -> int:
 
 
 def _run(wanted: Wanted, *, dry_run: bool) -> int:
-    console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+    console, errors = output(), standard_error()
     document = None
     try:
         document = ConfigDocument.from_path(wanted.file)

@@ -50,8 +50,11 @@ class ConfigDocument:
         return len(found) if isinstance(found, dict) else 0
 
     def as_json(self) -> bytes:
-        """The body that the control plane takes."""
-        return json.dumps(self.content).encode()
+        """The body that the control plane takes. Raises ``FileError`` for what YAML can say and JSON cannot."""
+        try:
+            return json.dumps(self.content).encode()
+        except TypeError as error:  # !!binary, !!set, a name that is a list
+            raise FileError(f"{self.name}: says what JSON cannot: {error}") from None
 
     def line_of(self, field: str) -> int | None:
         """The line (from 1) at which ``plans.free.limits.hourly.limit`` is said, or the nearest thing around it."""
@@ -92,6 +95,8 @@ def _read(name: str, text: str) -> dict[str, Any]:
         line = 0 if error.problem_mark is None else error.problem_mark.line + 1
         raise FileError(f"{name}:{line}: is not YAML: {error.problem}") from None
     except YAMLError as error:
+        raise FileError(f"{name}: is not YAML: {error}") from None
+    except ValueError as error:  # !!int x
         raise FileError(f"{name}: is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise FileError(f"{name}: must be a mapping that begins with version: 1")

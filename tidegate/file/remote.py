@@ -69,7 +69,11 @@ class ControlPlane:
         method, path = ("POST", "/v1/config/diff") if dry_run else ("PUT", "/v1/config")
         try:
             with self._client.stream(
-                method, path, content=_parts(body, sent), params=params, headers=shared | headers
+                method,
+                path,
+                content=_parts(body, sent),
+                params=params,
+                headers=httpx.Headers(shared | headers, encoding="utf-8"),
             ) as answer:
                 if answer.is_error or not answer.headers.get("content-type", "").startswith(NDJSON):
                     content = _json(answer.read())

@@ -15,8 +15,9 @@ from tidegate.simulate.overload.scenario import load as load_overload
 from tidegate.simulate.random_runs import random_scenario, run
 from tidegate.simulate.scenario import Scenario, ScenarioError, load
 from tidegate.simulate.soundness import require_sound
-from tidegate.simulate.summary import show_many, with_kept
+from tidegate.simulate.summary import KeptError, show_many, with_kept
 from tidegate.simulate.world import World
+from tidegate.terminal import Fitting, output
 
 _BUNDLED = Path(__file__).with_name("scenarios")
 
@@ -31,24 +32,39 @@ def simulate(
     list_scenarios: bool = False,
 ) -> None:
     """Run the protocol between regions in virtual time. Exits with 1 when a promise was broken, 2 on a bad file."""
-    console = Console()
+    console = output()
     if list_scenarios:
         _list(console)
         return
-    if scenario is None:
-        raise typer.Exit(_by_chance(console, seed or 0, runs, out, keep))
-    path = _path_of(scenario)
     try:
-        if is_overload(path):
-            raise typer.Exit(simulate_overload(console, path, seed=seed, runs=runs, out=out))
-        found = load(path)
-        try:
-            require_sound(found)
-        except ValueError as error:
-            raise ScenarioError(f"{path}: {error}") from None
-    except ScenarioError as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(2) from error
+        raise typer.Exit(_run(console, scenario, seed, runs, out, keep))
+    except (ScenarioError, KeptError) as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        if error.filename is None:
+            raise  # what was written to is not a file of ours
+        console.print(f"{error.filename}: {error.strerror}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+def _run(
+    console: Console, scenario: str | None, seed: int | None, runs: int, out: Path | None, keep: Path | None
+) -> int:
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # now: not after a long run
+    if scenario is None:
+        return _by_chance(console, seed or 0, runs, out, keep)
+    path = _path_of(scenario)
+    if is_overload(path):
+        if keep is not None:
+            raise KeptError("--keep is not for scenarios of overload")
+        return simulate_overload(console, path, seed=seed, runs=runs, out=out)
+    found = load(path)
+    try:
+        require_sound(found)
+    except ValueError as error:
+        raise ScenarioError(f"{path}: {error}") from None
     first = found.seed if seed is None else seed
     outcomes = with_kept(keep, range(first, first + runs), lambda number: run(found, number))
     _show(console, found, outcomes[0])
@@ -56,11 +72,11 @@ def simulate(
         show_many(console, outcomes)
     if out is not None:
         _draw(console, found, first, out)
-    raise typer.Exit(1 if any(outcome.violations for outcome in outcomes) else 0)
+    return 1 if any(outcome.violations for outcome in outcomes) else 0
 
 
 def _path_of(name: str) -> Path:
-    if not Path(name).exists():
+    if not Path(name).is_file():
         for folder in (_BUNDLED, OVERLOAD):
             if (folder / f"{name}.toml").exists():
                 return folder / f"{name}.toml"
@@ -75,7 +91,7 @@ def _list(console: Console) -> None:
     for path in sorted(OVERLOAD.glob("*.toml")):
         overload = load_overload(path)
         table.add_row(overload.name, "overload", overload.about)
-    console.print(table)
+    console.print(Fitting(table))
 
 
 def _by_chance(console: Console, first: int, runs: int, out: Path | None, keep: Path | None) -> int:
@@ -98,7 +114,7 @@ def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
         table.add_column(heading, justify="left" if heading == "region" else "right")
     for region, share in scenario.regions.items():
         table.add_row(region, str(share), str(outcome.admitted[region]), str(outcome.denied.get(region, 0)))
-    console.print(table)
+    console.print(Fitting(table))
     windows = Table("window", "admitted", "limit", "used", box=None)
     for use in outcome.windows:
         used = f"{use.admitted / use.limit:.1%}" if use.limit else "-"
@@ -119,8 +135,6 @@ def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
 def _draw(console: Console, scenario: Scenario, seed: int, folder: Path) -> None:
     world = World(scenario, seed)
     world.run()
-
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{scenario.name}-{seed}.svg"
     path.write_text(picture(world), "utf-8")
-    console.print(f"picture: {path}", markup=False)
+    console.print(f"picture: {path}", markup=False, soft_wrap=True)

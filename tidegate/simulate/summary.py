@@ -9,22 +9,34 @@ from rich.console import Console
 from rich.table import Table
 
 from tidegate.simulate.checks import Outcome
+from tidegate.terminal import Fitting
+
+
+class KeptError(Exception):
+    """The file of kept outcomes is something else, and is left as it is; the message names it."""
 
 
 def with_kept(path: Path | None, seeds: Iterable[int], run: Callable[[int], Outcome]) -> list[Outcome]:
     """The outcomes of ``seeds``. With a path: those that are kept there already are not run again, others are added.
 
-    The file has one JSON array a line; a last line that was cut short is written anew.
+    The file has one JSON array a line; a last line that was cut short is written anew. Raises ``KeptError``, and
+    ``OSError`` where it cannot be read or written.
     """
     kept: dict[int, Outcome] = {}
     if path is None:
         return [run(seed) for seed in seeds]
-    if path.exists():
+    if path.is_file():
         whole = path.read_bytes()
         lines = whole[: whole.rfind(b"\n") + 1]
-        if len(lines) < len(whole):
+        try:
+            kept = {one.seed: one for one in map(msgspec.json.Decoder(Outcome).decode, lines.splitlines())}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise KeptError(f"{path}: does not hold outcomes of runs: {error}") from None
+        rest = whole[len(lines) :]
+        if rest and not rest.startswith(b"["):
+            raise KeptError(f"{path}: does not hold outcomes of runs")
+        if rest:
             path.write_bytes(lines)
-        kept = {one.seed: one for one in map(msgspec.json.Decoder(Outcome).decode, lines.splitlines())}
     found = []
     with path.open("ab") as file:
         for seed in seeds:
@@ -45,7 +57,7 @@ def show_many(console: Console, outcomes: Sequence[Outcome]) -> None:
     for kind in sorted({outcome.kind for outcome in outcomes}):
         table.add_row(*_row(kind, [outcome for outcome in outcomes if outcome.kind == kind]))
     table.add_row(*_row("all", outcomes))
-    console.print(table)
+    console.print(Fitting(table))
     console.print(
         "over, allowed: most units beyond the limit in a run; of it: the largest part of what that run allowed"
     )

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 from rich.live import Live
 
+from tidegate.terminal import errors, output
 from tidegate.top.readings import AdminReader, NoReadingError, Reading, View, compare
 from tidegate.top.screen import as_json, render
 
@@ -17,13 +18,13 @@ FIRST_LOOK_S = 3.5
 
 def run_top(url: str, token: str, *, interval_s: float, once: bool, as_lines: bool) -> int:
     """Show until interrupted, or once. Returns the exit code: 1 when nothing could be read."""
-    console = Console(highlight=False)
+    console = output()
     reader = AdminReader(url, token, datetime.now(UTC))
     with contextlib.closing(reader), contextlib.suppress(KeyboardInterrupt):
         try:
             before = reader.read()
         except NoReadingError as error:
-            Console(stderr=True, highlight=False).print(f"tidegate top: {error}", markup=False)
+            errors().print(f"tidegate top: {error}", markup=False)
             return 1
         if once:
             time.sleep(FIRST_LOOK_S)
@@ -41,7 +42,7 @@ def _show_once(console: Console, reader: AdminReader, before: Reading, *, as_lin
     try:
         view = compare(reader.read(), before)
     except NoReadingError as error:
-        Console(stderr=True, highlight=False).print(f"tidegate top: {error}", markup=False)
+        errors().print(f"tidegate top: {error}", markup=False)
         return 1
     _print(console, view, None, as_lines=as_lines)
     return 0

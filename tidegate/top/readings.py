@@ -79,6 +79,7 @@ class AdminReader:
     """Reads what `top` shows; ``since`` is from when usage is added up."""
 
     def __init__(self, url: str, token: str, since: datetime) -> None:
+        self._url = url
         self._client = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S, trust_env=False
         )
@@ -93,7 +94,7 @@ class AdminReader:
         try:
             return self._reading()
         except (LookupError, TypeError, ValueError, AttributeError):
-            raise NoReadingError(f"{self._client.base_url} does not answer as a control plane does") from None
+            raise NoReadingError(f"{self._url} does not answer as a control plane does") from None
 
     def _reading(self) -> Reading:
         usage = self._get("/v1/usage", {"group_by": "region", "from": self._since, "limit": "1000"})
@@ -118,7 +119,7 @@ class AdminReader:
                 raise NoReadingError(f"{path} answered {response.status_code}: {_detail(response)}")
             body: dict[str, Any] = response.json()
         except httpx.HTTPError as error:
-            raise NoReadingError(f"no answer from {self._client.base_url}: {type(error).__name__}") from None
+            raise NoReadingError(f"no answer from {self._url}: {error or type(error).__name__}") from None
         except ValueError:
             raise NoReadingError(f"{path} did not answer with JSON") from None
         return body

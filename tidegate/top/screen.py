@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tidegate.terminal import Fitting
 from tidegate.top.readings import View
 
 LATE_S = 10.0
@@ -27,7 +28,10 @@ def _plain(value: Any) -> str:
 
 def render(view: View, trouble: str | None = None) -> RenderableType:
     """The view as tables; ``trouble`` is why it is not newer."""
-    parts: list[RenderableType] = [_head(view, trouble), _regions(view), _nodes(view), _busiest(view)]
+    parts: list[RenderableType] = [
+        _head(view, trouble),
+        *(Fitting(table) for table in (_regions(view), _nodes(view), _busiest(view))),
+    ]
     return Group(*parts)
 
 
@@ -42,7 +46,7 @@ def _head(view: View, trouble: str | None) -> RenderableType:
     return text
 
 
-def _regions(view: View) -> RenderableType:
+def _regions(view: View) -> Table:
     table = Table("region", "nodes", "revisions behind", "allowed/s", "denied/s", "denied", "lag", title_justify="left")
     for one in view.regions:
         asked = (one.allowed_per_s or 0) + (one.denied_per_s or 0)
@@ -60,7 +64,7 @@ def _regions(view: View) -> RenderableType:
     return table
 
 
-def _nodes(view: View) -> RenderableType:
+def _nodes(view: View) -> Table:
     table = Table("node", "region", "state", "revision", "behind", "last refusal")
     for node in view.nodes:
         state = Text("connected") if node["connected"] else Text("gone", style="red")
@@ -75,7 +79,7 @@ def _nodes(view: View) -> RenderableType:
     return table
 
 
-def _busiest(view: View) -> RenderableType:
+def _busiest(view: View) -> Table:
     table = Table("busiest clients", "allowed/s", "denied/s", "allowed this hour", "denied this hour")
     for one in view.busiest:
         name = Text(one.client) if one.client else Text("(anonymous)", style="italic")

@@ -13,6 +13,7 @@ from tidegate.simulate.overload.limiters import Aimd, Fixed, Gradient2, Limiter,
 from tidegate.simulate.overload.measures import Measures, measure, violations
 from tidegate.simulate.overload.scenario import Scenario, load
 from tidegate.simulate.overload.world import Second, run
+from tidegate.terminal import Fitting
 
 BUNDLED = Path(__file__).with_name("scenarios")
 
@@ -57,7 +58,7 @@ def simulate_overload(console: Console, path: Path, *, seed: int | None, runs: i
     scenario = load(path)
     first = scenario.seed if seed is None else seed
     compared = compare(scenario, first)
-    console.print(table(scenario, first, compared))
+    console.print(Fitting(table(scenario, first, compared)))
     broken = [f"seed {first}, {run.name}: {text}" for run in compared for text in run.broken]
     for number in range(first + 1, first + runs):
         again = compare(scenario, number, ["adaptive", "adaptive, with capacity"])
@@ -67,16 +68,15 @@ def simulate_overload(console: Console, path: Path, *, seed: int | None, runs: i
     for text in broken:
         console.print(f"BROKEN: {text}", style="red", markup=False)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         target = out / f"{scenario.name}-{first}.svg"
         target.write_text(picture(scenario, {run.name: run.seconds for run in compared}), "utf-8")
-        console.print(f"picture: {target}", markup=False)
+        console.print(f"picture: {target}", markup=False, soft_wrap=True)
     return 1 if broken else 0
 
 
 def table(scenario: Scenario, seed: int, runs: Sequence[Run]) -> Table:
     """The figures side by side; seconds and seconds of full capacity."""
-    found = Table(title=f"{scenario.name}: {scenario.about}, seed {seed}")
+    found = Table(title=f"{scenario.name}: {scenario.about}, seed {seed}", box=None, padding=(0, 1, 0, 0))
     found.add_column("limiter")
     for heading in (
         "excess s", "goodput", "wasted", "critical served", "p99 queue s", "reacted s", "oscillations", "recovered s",

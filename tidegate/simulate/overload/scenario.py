@@ -111,7 +111,7 @@ def load(path: Path) -> Scenario:
     try:
         found = msgspec.convert(tomllib.loads(path.read_text("utf-8"))["overload"], Scenario)
         faults = list(policy_violations(found.adaptive_policy()))
-    except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError, KeyError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, KeyError) as error:
         raise ScenarioError(f"{path}: {error}") from error
     if faults:
         raise ScenarioError(f"{path}: policy.{faults[0].field}: {faults[0].message}")
@@ -124,5 +124,5 @@ def is_overload(path: Path) -> bool:
         return path.read_text("utf-8").lstrip().startswith(("[overload]", "#")) and "[overload]" in path.read_text(
             "utf-8"
         )
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return False
