@@ -136,6 +136,8 @@ def _is_of_branch_meant(error: FieldError, item: Mapping[str, Any], field: str) 
 
 def _field_error(item: Mapping[str, Any]) -> FieldError:
     place, *parts = item["loc"]
+    if place == "body" and isinstance(item.get("input"), bytes):  # curl's -d says that it is a form
+        return FieldError("body", "is not taken for JSON: send Content-Type: application/json")
     if item["type"] == "json_invalid":
         return FieldError("body", "is not JSON: " + str(item.get("ctx", {}).get("error", "")).lower())
     if item["type"] == "extra_forbidden":

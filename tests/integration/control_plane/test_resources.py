@@ -231,6 +231,17 @@ async def test_bad_bodies_are_named(api: httpx.AsyncClient, content: bytes, stat
         assert refused.json()["errors"][0]["field"] == field
 
 
+async def test_a_body_that_is_said_to_be_a_form_is_asked_for_as_json(api: httpx.AsyncClient) -> None:
+    """As by curl's ``-d`` without more."""
+    refused = await api.post(
+        "/v1/plans", content=b'{"plan": "p"}', headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [
+        {"field": "body", "message": "is not taken for JSON: send Content-Type: application/json"}
+    ]
+
+
 async def test_bodies_are_bounded_announced_or_not(api: httpx.AsyncClient) -> None:
     huge = b'{"plan": "' + b"a" * 1_100_000 + b'"}'
 
