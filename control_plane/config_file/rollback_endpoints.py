@@ -25,6 +25,10 @@ class RollbackRequest(Body):
     reason: Text | None = None
 
 
+NO_WORDS = RollbackRequest()
+"""Whoever is called at night may leave the body out."""
+
+
 class RolledBack(View):
     """A rollback: the new revision, and what it changed back (at most 1,000 of it)."""
 
@@ -38,8 +42,8 @@ class RolledBack(View):
 @router.post("/{number}/rollback", response_model=RolledBack)
 async def roll_back_to_revision(
     number: Number,
-    body: RollbackRequest,
     change: Changing,
+    body: RollbackRequest = NO_WORDS,
     dry_run: DryRun = False,
     allow_deletes: AllowDeletes = 0,
 ) -> Response:

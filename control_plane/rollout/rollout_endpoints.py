@@ -27,6 +27,9 @@ router = APIRouter(prefix="/v1/rollouts", tags=["roll-out"], dependencies=[Depen
 Number = Annotated[int, Path(ge=1, le=2**62, description="the revision that began it")]
 
 
+NO_WORDS = RolloutReason()
+
+
 @router.get("")
 async def list_rollouts(session: Reading, page: PageQuery, state: State | None = None) -> Listing[RolloutView]:
     """Roll-outs, newest first: all, or those in a state."""
@@ -64,7 +67,9 @@ async def get_rollout(session: Reading, revision: Number) -> Response:
 
 
 @router.post("/{revision}/release", response_model=RolloutView)
-async def release_rollout(request: Request, revision: Number, body: RolloutReason, change: Changing) -> Response:
+async def release_rollout(
+    request: Request, revision: Number, change: Changing, body: RolloutReason = NO_WORDS
+) -> Response:
     """To every node now, whatever nodes report."""
     engine: RolloutEngine = request.state.rollouts
     async with change.begin() as write:
@@ -77,7 +82,9 @@ async def release_rollout(request: Request, revision: Number, body: RolloutReaso
 
 
 @router.post("/{revision}/rollback", response_model=RolloutView)
-async def roll_back_rollout(request: Request, revision: Number, body: RolloutReason, change: Changing) -> Response:
+async def roll_back_rollout(
+    request: Request, revision: Number, change: Changing, body: RolloutReason = NO_WORDS
+) -> Response:
     """Stop: nodes that have it get, by a new revision, what was before."""
     engine: RolloutEngine = request.state.rollouts
     async with change.begin() as write:

@@ -5,6 +5,7 @@ and the digest is computed anew from the documents when the file is read: what w
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import tempfile
@@ -29,6 +30,8 @@ class _File(msgspec.Struct):
 
 MAX_PAUSE_S = 30.0
 PAUSE_S_A_DOCUMENT = 0.0001
+AGAIN_S = 30.0
+"""After this a write that failed is tried again: a disk that was full may have room, and no further revision come."""
 DOCUMENTS_A_PIECE = 500
 
 
@@ -43,6 +46,7 @@ class SnapshotFile:
         self._path = path
         self._newest: Snapshot | None = None
         self._wanted = asyncio.Event()
+        self._trouble: str | None = None
         self.saved_revision = 0
         """The revision in the file; 0 while there is none."""
         self.saved_at_s: float | None = None
@@ -70,13 +74,15 @@ class SnapshotFile:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Write what ``save_soon`` was given, for ever. A write that fails is logged and tried with the next.
+        """Write what ``save_soon`` was given, for ever. A write that fails is tried again, or with the next.
 
         A large configuration that changes all the time is written only now and then: a node that starts from a file
         that is some seconds old serves as well, and asks for what it missed.
         """
         while True:
-            await self._wanted.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN_S if self._trouble else None):
+                    await self._wanted.wait()
             self._wanted.clear()
             documents = 0 if self._newest is None else len(self._newest.config)
             await self.flush()
@@ -91,7 +97,15 @@ class SnapshotFile:
             await asyncio.to_thread(self._write, snapshot)
             self.saved_revision, self.saved_at_s = snapshot.revision, self._path.stat().st_mtime
         except OSError as error:
-            log.error("snapshot_not_written", path=str(self._path), error=str(error))
+            self._newest = self._newest or snapshot
+            what = error.strerror or str(error)
+            if what != self._trouble:
+                log.error("snapshot_not_written", path=str(self._path), error=what)
+            self._trouble = what
+            return
+        if self._trouble is not None:
+            log.info("snapshot_written_again", path=str(self._path))
+        self._trouble = None
 
     def _write(self, snapshot: Snapshot) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Counts, signed_counts
@@ -28,8 +29,14 @@ from data_plane.services.hearing import Hearing
 from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.services.rights import RightsDesk
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
+REFUSALS = (
+    "unknown_region", "bad_signature", "wrong_region", "malformed", "version", "too_large", "too_old", "implausible",
+)  # fmt: skip
+SAY_EVERY_US = 10_000_000
+MAX_NAME = 64
 MAX_UNPACKED_BYTES = 1024 * 1024
 MAX_LIFE_BYTES = 100
 """Names of regions and of lives of their stores are shorter."""
@@ -50,7 +57,10 @@ class PeerDoor:
         self._hearing = hearing
         self._desk = desk
         self._clock = clock
-        self.refused_by_reason: Counter[str] = Counter()
+        # from 0: of a counter that appears with its first refusal Prometheus sees no increase, and nobody is told
+        self.refused_by_reason: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
+        self._say_from_us = 0
+        self._unsaid = 0
         self.received_bytes = 0
         self.received = 0
 
@@ -68,6 +78,7 @@ class PeerDoor:
                 raise self._refused("implausible", 400, "a name or a figure that no region has")
             return json_answer(await self._hearing.receive(counts))
         except InputError as error:
+            self._say(headers, error)
             return error.answer()
         except StoreUnavailableError as error:
             return problem(503, f"the store of this region is away: {error.reason}")
@@ -84,6 +95,7 @@ class PeerDoor:
                 raise self._refused("implausible", 400, "a question that no region has cause to ask")
             gifts = zlib.compress(msgspec.msgpack.encode(await self._desk.give(asks)), level=1)
         except InputError as error:
+            self._say(headers, error)
             return error.answer()
         except StoreUnavailableError as error:
             return problem(503, f"the store of this region is away: {error.reason}")
@@ -95,8 +107,18 @@ class PeerDoor:
         """A body was refused before it was read to the end."""
         self.refused_by_reason["too_large"] += 1
 
+    def _say(self, headers: Headers, error: InputError) -> None:
+        """Name in the log whom a message claimed to be from: a sample, for it may be anybody who sends them."""
+        now_us = self._clock.now_us()
+        if now_us < self._say_from_us:
+            self._unsaid += 1
+            return
+        claims = _claimed(headers)[:MAX_NAME]
+        log.warning("peer_message_refused", claims=claims, why=error.detail, left_out=self._unsaid)
+        self._say_from_us, self._unsaid = now_us + SAY_EVERY_US, 0
+
     def _sender(self, headers: Headers, body: bytes, signed: bytes) -> str:
-        name = (header(headers, b"x-tidegate-region") or b"").decode("latin-1")
+        name = _claimed(headers)
         region = self._index().book.regions.get(name)
         keys = () if region is None or name == self._region else region.keys_at(self._clock.now_us() / 1e6)
         if not keys:
@@ -132,6 +154,10 @@ class PeerDoor:
     def _refused(self, reason: str, status: int, detail: str) -> InputError:
         self.refused_by_reason[reason] += 1
         return InputError(status, detail)
+
+
+def _claimed(headers: Headers) -> str:
+    return (header(headers, b"x-tidegate-region") or b"").decode("latin-1")
 
 
 def _is_storable(counts: Counts) -> bool:

@@ -10,6 +10,7 @@ from data_plane.domain.load.shared import SaidEntry
 from data_plane.services.load_ports import Pinned
 
 MOST_PENDING = 10_000
+REFUSALS = ("unauthenticated", "forged", "malformed", "stale", "unknown", "implausible", "too_many")
 SERVER_ERROR = 500
 
 
@@ -32,8 +33,8 @@ class LoadReports:
         self._pending: dict[tuple[str, str], SaidEntry] = {}
         self._served: dict[tuple[str, str], _Served] = {}
         self.taken = 0
-        self.refused: Counter[str] = Counter()
-        """By reason, a closed set."""
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
+        """By reason, a closed set; from 0, so that Prometheus sees the first increase."""
 
     def take(self, reporter: str, report: LoadReport, now_us: int) -> None:
         """A reporter's word; the caller has checked who it is."""

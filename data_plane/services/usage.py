@@ -99,6 +99,7 @@ class UsageFlusher:
         self._next: _Written | None = None
         self._turn = asyncio.Lock()
         self._took_s = 0.0
+        self._is_losing = False
         self.held_cells = 0
         """Cells that are in this node's memory only."""
         self.flushed_requests = 0
@@ -140,6 +141,9 @@ class UsageFlusher:
                         return
                     if rest_s and self._held:
                         await asyncio.sleep(rest_s)
+                if self._is_losing:
+                    log.warning("usage_no_longer_lost", lost_requests=self.lost_requests)
+                self._is_losing = False
                 await self._stream.note_flushed(self._node, now_us)
             except StoreUnavailableError as error:
                 log.debug("usage_not_flushed", reason=error.reason, cells=self.held_cells)
@@ -170,8 +174,9 @@ class UsageFlusher:
                 there[principal] = counts
                 self.held_cells += 1
             else:
-                if not self.lost_requests:
+                if not self._is_losing:
                     log.error("usage_lost", reason="the stream takes nothing, and memory for it is bounded")
+                self._is_losing = True
                 self.lost_requests += counts.requests()
 
     async def _write(self, now_us: int) -> bool:

@@ -56,20 +56,25 @@ class UsageShipper:
     async def run(self) -> None:
         """Ship every second while there is something to ship, for ever."""
         backoff_s = SHIP_EVERY_S
+        trouble: str | None = None
         while True:
             try:
                 # A node whose line is down lets its lease run out, so that another one tries.
                 self.has_lease = await self._stream.hold_lease(self._node)
                 if self.has_lease:
                     await self.ship()
+                    if trouble is not None:
+                        log.info("usage_shipped_again")
+                    trouble = None
                 else:
                     self.lag_s = 0.0
                 backoff_s = SHIP_EVERY_S
             except StoreUnavailableError as error:
                 log.debug("usage_not_shipped", reason=error.reason)
             except ControlPlaneAwayError as error:
-                if not self.failures:
+                if str(error) != trouble:
                     log.warning("usage_not_shipped", reason=str(error))
+                trouble = str(error)
                 self.failures += 1
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
             await asyncio.sleep(SHIP_EVERY_S + self._random() * (backoff_s - SHIP_EVERY_S))

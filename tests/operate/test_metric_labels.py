@@ -8,8 +8,10 @@ from typing import get_args
 from contract.load import Reason as LoadReason
 from data_plane.adapters.redis.reasons import REASONS
 from data_plane.api.node_metrics import of_decisions
+from data_plane.api.peer_door import REFUSALS as PEER_REFUSALS
 from data_plane.domain.check import Refusal
 from data_plane.services.holds import HoldTally
+from data_plane.services.load_reports import REFUSALS as LOAD_REFUSALS
 from data_plane.services.tally import Tally
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +73,5 @@ def test_every_value_of_a_closed_label_is_documented_and_no_other():
         "tidegate_control_plane_job_runs_total": {"done", "failed"},
     }  # fmt: skip
     assert described() == code
+    assert set(PEER_REFUSALS) | {"implausible_cell"} == code["tidegate_peer_messages_refused_total"]
+    assert set(LOAD_REFUSALS) == code["tidegate_load_reports_refused_total"]

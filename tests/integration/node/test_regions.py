@@ -8,6 +8,7 @@ import zlib
 import httpx
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from contract.config import Client, Override, Plan, Region
 from contract.counts import MAX_CELLS, Cell, Counts, signed_counts
@@ -224,9 +225,14 @@ async def test_what_no_peer_would_say_is_refused_counted_and_harms_nothing(regio
     await regions.take("us-east", 5)
     await regions.settles("eu-west", 5)
     west = regions.clients["eu-west"]
-    for why, (claimed, signer, body, status) in forged().items():
-        answer = await put(west, "/internal/v1/counts", claimed, signer, body, signed_counts)
-        assert answer.status_code == status, why
+    # Prometheus sees no increase in a counter that appears with its first refusal
+    assert 'tidegate_peer_messages_refused_total{reason="bad_signature"} 0.0' in (await west.get("/metrics")).text
+    with capture_logs() as lines:
+        for why, (claimed, signer, body, status) in forged().items():
+            answer = await put(west, "/internal/v1/counts", claimed, signer, body, signed_counts)
+            assert answer.status_code == status, why
+    (said,) = [line for line in lines if line["event"] == "peer_message_refused"]
+    assert (said["claims"], said["why"]) == ("", "no such peer region"), "the first; the others are only counted"
     await regions.settles("eu-west", 5)
     # cells that no limit explains, and earlier counts of ours from who has no cause to hand them back, change nothing
     huge = message(cells=(Cell(b"{acme}1", int(time.time()) // 3_600, 10**9),))

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from contract.config import Change
+from data_plane.adapters import snapshot_file
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.domain.config_set import ConfigSet
 from data_plane.services.config import Snapshot
@@ -74,3 +76,25 @@ async def test_a_large_configuration_is_not_written_with_every_change(tmp_path: 
     # at its end a node writes what it has
     await file.flush()
     assert file.saved_revision == 2
+
+
+async def test_what_could_not_be_written_is_tried_again_though_nothing_new_comes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(snapshot_file, "AGAIN_S", 0.01)
+    folder = tmp_path / "folder"
+    folder.write_text("in the way")
+    file = SnapshotFile(folder / "snapshot")
+    writing = asyncio.create_task(file.run())
+    try:
+        with capture_logs() as lines:
+            file.save_soon(snapshot_of(3, 1))
+            async with asyncio.timeout(5):
+                while not lines:
+                    await asyncio.sleep(0.01)
+                assert file.saved_revision == 0
+                folder.unlink()
+                while file.saved_revision != 1:
+                    await asyncio.sleep(0.01)
+        assert [line["event"] for line in lines] == ["snapshot_not_written", "snapshot_written_again"]
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
