@@ -99,7 +99,8 @@ SENTINEL: dict[str, Any] = {
         "bundled": OFF,
         "external": {
             "existingSecret": "store", "shape": "sentinel", "sentinels": ["s1:26379", "s2:26379"],
-            "masterName": "tidegate", "tlsSecret": "store-tls", "clientCertificate": True,
+            "masterName": "tidegate", "sentinelSecret": "sentinels", "tlsSecret": "store-tls",
+            "clientCertificate": True,
         },
     },
     "node": {"tls": {"existingSecret": "node-tls", "clientCAKey": "ca.crt"}},

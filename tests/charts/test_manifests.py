@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ BAD = [
     (DATA_PLANE, {"settings": {"DRAIN_S": 60}}, "DRAIN_S"),
     (DATA_PLANE, {"settings": {"REDIS_DEADLINE": 40}}, "REDIS_DEADLINE"),
     (CONTROL_PLANE, {"settings": {"PORT": 80}}, "PORT"),
+    (CONTROL_PLANE, {"settings": {"ADMIN_TOKEN": "in clear in the pod"}}, "ADMIN_TOKEN"),
+    (DATA_PLANE, {"settings": {"REDIS_SENTINEL_PASSWORD": "in clear in the pod"}}, "REDIS_SENTINEL_PASSWORD"),
     (CONTROL_PLANE, {"serviceMonitor": {"interval": "often"}}, "serviceMonitor/interval"),
 ]
 
@@ -165,6 +168,24 @@ def test_two_releases_in_a_namespace_share_no_object():
     assert both[0].isdisjoint(both[1])
 
 
+def test_a_release_of_any_name_can_run():
+    for release in ("a" * 53, "us.east", "tidegate.nodes-of-us-east-in-the-second-cluster-of-ours"[:53]):
+        for one in render(DATA_PLANE, with_required(DATA_PLANE, {}), release):
+            name = one["metadata"]["name"]
+            if one["kind"] == "StatefulSet":  # Kubernetes labels its pods with the name and a hash: 11 characters
+                assert len(name) + 11 <= 63, name
+            if one["kind"] == "Service":
+                assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name)
+
+
+def test_settings_are_told_as_they_were_given():
+    given = {"USAGE_STREAM_MAX_MB": 1_000_000, "TRACES_SHARE": 0.0001, "TRACES_FOLLOW_CALLER": True}
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"settings": given, "node": {"host": "::"}}))
+    container = manifest(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    env = {one["name"].removeprefix("TIDEGATE_"): one.get("value") for one in container["env"]}
+    assert [env[name] for name in (*given, "HOST")] == ["1000000", "0.0001", "true", "::"]
+
+
 def test_a_changed_credential_restarts_nodes():
     def checksum(secret):
         values = with_required(DATA_PLANE, {"credential": {"existingSecret": "", "value": secret}})
@@ -213,7 +234,8 @@ def test_each_setting_has_one_place_in_the_values(chart, settings):
             set_by_chart |= {one["name"] for one in pod["containers"][0]["env"] if one["name"].startswith("TIDEGATE_")}
     names = {f"TIDEGATE_{name.upper()}" for name in settings.model_fields}
     assert set_by_chart <= names
-    assert {f"TIDEGATE_{name}" for name in free} == names - set_by_chart
+    # in clear in a pod it would be: adminToken.existingSecret is for that
+    assert {f"TIDEGATE_{name}" for name in free} == names - set_by_chart - {"TIDEGATE_ADMIN_TOKEN"}
 
 
 def test_the_migration_runs_before_anything_else_and_finds_its_secret():

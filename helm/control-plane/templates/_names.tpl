@@ -1,5 +1,6 @@
+{{- /* Services may have no dot in their name, releases may. */ -}}
 {{- define "tidegate.name" -}}
-{{- .Release.Name | trunc 48 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 48 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "tidegate.selector" -}}
@@ -55,6 +56,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "tidegate.migrationSelector" -}}
 app.kubernetes.io/name: tidegate-migrate
 app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- end -}}
+
+{{- /* A setting's value: whole numbers as they are, not as 1e+06. */ -}}
+{{- define "tidegate.word" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}
 {{- end -}}
 
 {{- /* What the schema cannot say: settings that need each other. */ -}}

@@ -1,9 +1,11 @@
+{{- /* Services may have no dot in their name, releases may. */ -}}
 {{- define "tidegate.name" -}}
-{{- .Release.Name | trunc 48 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 48 | trimSuffix "-" -}}
 {{- end -}}
 
+{{- /* At most 52 characters: of a longer name a StatefulSet can make no pod, for its label has 11 more. */ -}}
 {{- define "tidegate.store" -}}
-{{ include "tidegate.name" . }}-store
+{{ include "tidegate.name" . | trunc 46 | trimSuffix "-" }}-store
 {{- end -}}
 
 {{- define "tidegate.selector" -}}
@@ -82,6 +84,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- range .Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (int .) -}}{{- end -}}
 {{ $ports | uniq | toJson }}
+{{- end -}}
+
+{{- /* A setting's value: whole numbers as they are, not as 1e+06. */ -}}
+{{- define "tidegate.word" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}
 {{- end -}}
 
 {{- /* What the schema cannot say: settings that need each other. */ -}}
