@@ -39,10 +39,6 @@ class LocalCounters:
         found = self._counters.get(key)
         return None if found is None else found.state
 
-    def forget(self, key: bytes) -> None:
-        """As if it had never counted, for when the store knows."""
-        self._counters.pop(key, None)
-
     def _state(self, key: bytes, now_us: int) -> State | None:
         found = self._counters.get(key)
         if found is None:

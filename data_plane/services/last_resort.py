@@ -41,8 +41,6 @@ class _Account(NamedTuple):
 
     rule: LimitRule
     params: bytes
-    paid: State | None = None
-    """What the store knows of it already."""
 
 
 class LastResort:
@@ -54,6 +52,10 @@ class LastResort:
         self._max_accounts = max_accounts
         self._unasked = LocalCounters(max_accounts)
         self._accounts: OrderedDict[bytes, _Account] = OrderedDict()
+        """What the store is owed for."""
+        self._paid: OrderedDict[bytes, State] = OrderedDict()
+        """What it knows already. That counts here all the same while its window runs: a store that comes and goes, or
+        is late for one decision in ten, must not give everybody a new beginning each time."""
 
     def outcomes(self, prepared: Prepared, keys: Sequence[bytes], now_us: int) -> list[Outcome]:
         """One outcome a limit. If a limit that fails closed denies, the local ones are only looked at."""
@@ -63,6 +65,9 @@ class LastResort:
         local = [at for at, limit in enumerate(limits) if limit.rule.on_store_failure == "local"]
         rules = [node_part(limits[at].alone, nodes) for at in local]
         cost = 0 if closed else prepared.cost
+        for at in local if self._paid else ():
+            if self._counters.peek(keys[at]) is None:  # it gave way to others
+                self._paid.pop(keys[at], None)
         counted = self._counters.check([keys[at] for at in local], rules, cost, now_us)
         if cost and all(outcome.allowed or rule.shadow for outcome, rule in zip(counted, rules, strict=True)):
             for at, rule in zip(local, rules, strict=True):
@@ -92,14 +97,13 @@ class LastResort:
         return bool(self._accounts)
 
     def charges(self, now_us: int) -> list[Charge]:
-        """What still counts of all that was admitted here, for the store to take. It counts here until it was ``paid``:
-        a store that goes away again before that must not find everybody a new beginning.
-        """
+        """What still counts of all that was admitted here and was not ``paid``, for the store to take."""
         charges = []
         for key, account in list(self._accounts.items()):
             state = self._counters.state(key, now_us)
-            if state is None or (cost := self._owed(account, state, now_us)) <= 0:
-                self._forget(key)
+            cost = self._owed(key, account.rule, state, now_us)
+            if state is None or cost <= 0:
+                del self._accounts[key]
             else:
                 charges.append(Charge(key, account.params, cost, state))
         return charges
@@ -108,7 +112,7 @@ class LastResort:
         """The same charges again, later: what does not count any more is not owed any more."""
         accounts = [(charge, self._accounts.get(charge.key)) for charge in charges]
         again = [
-            charge._replace(cost=min(charge.cost, self._owed(account, charge.state, now_us)))
+            charge._replace(cost=min(charge.cost, self._owed(charge.key, account.rule, charge.state, now_us)))
             for charge, account in accounts
             if account is not None
         ]
@@ -117,22 +121,18 @@ class LastResort:
     def paid(self, charges: Sequence[Charge]) -> None:
         """The store knows of these."""
         for key, _, _, state in charges:
-            account = self._accounts.get(key)
-            if account is None or self._counters.peek(key) is state:
-                self._forget(key)
-            else:
-                self._accounts[key] = account._replace(paid=state)
+            self._paid[key] = state
+            self._paid.move_to_end(key)
+            if len(self._paid) > self._max_accounts:
+                self._paid.popitem(last=False)
+            if self._counters.peek(key) is state:
+                self._accounts.pop(key, None)
 
-    def _owed(self, account: _Account, state: State, now_us: int) -> int:
-        return _used(account.rule, state, now_us) - _used(account.rule, account.paid, now_us)
-
-    def _forget(self, key: bytes) -> None:
-        self._accounts.pop(key, None)
-        self._counters.forget(key)
+    def _owed(self, key: bytes, rule: LimitRule, state: State | None, now_us: int) -> int:
+        return _used(rule, state, now_us) - _used(rule, self._paid.get(key), now_us)
 
     def _note(self, key: bytes, rule: LimitRule, limit: BoundLimit) -> None:
-        account = self._accounts.get(key)
-        self._accounts[key] = _Account(rule, limit.params, None if account is None else account.paid)
+        self._accounts[key] = _Account(rule, limit.params)
         self._accounts.move_to_end(key)
         if len(self._accounts) > self._max_accounts:
             self._accounts.popitem(last=False)

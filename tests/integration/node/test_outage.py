@@ -153,6 +153,13 @@ async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(
         await until(lambda: asked_until(lambda: node._recovery.charged))
         answer = await ask(client, "local", cost=0, explain=True)
         assert (node._recovery.charged, answer["limits"][0]["remaining"]) == (14, 2), "of two limits"
+        store.child.kill()
+        await until(lambda: _is(client, degraded=True))
+        assert not (await ask(client, "local", cost=5))["allowed"], "seven of ten were, in the outage before"
+        assert (await ask(client, "local", cost=3))["allowed"]
+        await bring_back(store)
+        await until(lambda: asked_until(lambda: node._recovery.charged > 14))
+        assert node._recovery.charged == 20
 
 
 async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):
