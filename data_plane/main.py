@@ -6,6 +6,7 @@ import fcntl
 import gc
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
@@ -112,6 +113,7 @@ class NodeServer(uvicorn.Server):
         """Remember the loop, for signals arrive outside of it. Health is told once requests can come."""
         self._loop = asyncio.get_running_loop()
         taken = None if self._health is None else self._health.bind()
+        _require_free_rls_port(self._node.settings)
         await super().startup(sockets)
         if self._health is not None and taken is not None and self.started:
             self._health_task = asyncio.create_task(self._health.serve([taken]))
@@ -135,6 +137,17 @@ class NodeServer(uvicorn.Server):
         log.info("draining", for_s=self._drain_s)
         self._lane.drain(self.server_state.connections)
         self._loop.call_later(self._drain_s, super().handle_exit, sig, None)
+
+
+def _require_free_rls_port(settings: Settings) -> None:
+    """End the process where that port is taken: gRPC would say so amid the start, by a traceback without the reason."""
+    if settings.rls_port:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        try:
+            socket.create_server((settings.host, settings.rls_port), family=family).close()
+        except OSError as error:
+            log.error("rls_port_not_taken", port=settings.rls_port, error=str(error))
+            sys.exit(1)
 
 
 def run(settings: Settings) -> None:

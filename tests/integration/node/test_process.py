@@ -136,7 +136,8 @@ def test_probes_and_scrapers_need_no_client_certificate_on_a_port_of_their_own(t
     assert node.exit_code() in {0, -signal.SIGTERM}
 
 
-def test_a_health_port_that_is_taken_is_told_and_ends_the_node(tmp_path, snapshot, valkey_url):
+@pytest.mark.parametrize("kind", ["HEALTH", "RLS"])
+def test_a_port_that_is_taken_is_told_and_ends_the_node(kind, tmp_path, snapshot, valkey_url):
     port = free_ports(1)[0]
     env = {
         "TIDEGATE_REGION": "us-east", "TIDEGATE_PORT": str(port),
@@ -145,13 +146,13 @@ def test_a_health_port_that_is_taken_is_told_and_ends_the_node(tmp_path, snapsho
         "TIDEGATE_SNAPSHOT_FILE": str(snapshot),
     }  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        env["TIDEGATE_HEALTH_PORT"] = str(taken.getsockname()[1])
+        env[f"TIDEGATE_{kind}_PORT"] = str(taken.getsockname()[1])
         node = Child("node", [sys.executable, "-m", "tidegate", "data-plane"], log_path=tmp_path / "taken", env=env)
         node.start()
         with pytest.raises(StackError):
             wait_until_done(node, timeout_s=30)
     said = (tmp_path / "taken").read_text()
-    assert "health_port_not_taken" in said
+    assert f"{kind.lower()}_port_not_taken" in said
     assert "Traceback" not in said
 
 
