@@ -47,6 +47,8 @@ def test_what_is_written_is_read_as_it_was():
         "\u2028",
         "\U0001f600",
         " a ",
+        "long, so that it would be folded: \x85" + " \x85 \xa0" * 40,
+        "long, with several spaces" + "  where it would be folded" * 10,
     ]
     content = {"version": 1, "clients": {word: {"plan": "p", "external_id": word} for word in words}}
     assert ConfigDocument("file", to_yaml(content)).content == content

@@ -9,6 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
+from ruamel.yaml.emitter import Emitter
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -16,7 +17,7 @@ from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 MOST_TIMES_EXPANDED = 10
 """With its aliases a file says at most so many values for each character that is written."""
 MOST_DEPTH = 50
-_WANTS_QUOTES = re.compile(r"^[?:]|[^ -~\u00a1-\ud7ff]")
+_WANTS_QUOTES = re.compile(r"^[?:]|  |[^ -~\u00a1-\ud7ff]")
 
 
 class FileError(Exception):
@@ -147,9 +148,17 @@ class _Constructor(SafeConstructor):
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node))
 
 
+class _Emitter(Emitter):
+    """Keeps double quotes on one line: ruamel folds them so that escapes and spaces are not read as they were."""
+
+    def write_double_quoted(self, text: Any, split: bool = True) -> None:  # noqa: ARG002  # as ruamel calls it
+        super().write_double_quoted(text, split=False)
+
+
 def to_yaml(content: dict[str, Any]) -> str:
     """The file as an export writes it: one line for what is small."""
     yaml = YAML()
+    yaml.Emitter = _Emitter
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     out = io.StringIO()
@@ -173,5 +182,7 @@ def _flowing(value: Any, yaml: YAML) -> Any:
 
 
 def _quoted(value: Any) -> Any:
-    """In quotes, where what is written would not be read as it is: indicators in front, and what is not printable."""
+    """In quotes, where what is written would not be read as it is: indicators in front, several spaces, and what is not
+    printable.
+    """
     return DoubleQuotedScalarString(value) if isinstance(value, str) and _WANTS_QUOTES.search(value) else value
