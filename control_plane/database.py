@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import event, exc, make_url
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from control_plane.errors import UnavailableError
 from control_plane.pulse import Pulse
@@ -27,6 +28,10 @@ KEEP_ALIVE = {
     "tcp_user_timeout": "9000",
 }
 """Postgres gives up on a replica that vanished after 9 s, and lets go of what it had locked."""
+_ANSWERED = "answered"
+"""What is kept of a connection that is not new: it is forgotten when another one takes its place."""
+GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg says where a connection is lost; the last, where that was in the middle of a message."""
 UNDEFINED_TABLE = "42P01"
 
 
@@ -114,12 +119,17 @@ class Database:
         await self._engine.dispose()
 
 
-def _ping(connection: AdaptedConnection, *_: object) -> None:
+def _ping(connection: AdaptedConnection, record: ConnectionPoolEntry, _: object) -> None:
     # SQLAlchemy's own would wait as long as the slowest command may take
     try:
         connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=PING_WAIT_S))
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*GONE, asyncpg.PostgresError) as error:
+        if _ANSWERED not in record.info:
+            # A pooler takes connections whose database is away. SQLAlchemy would try once more, and then raise an error
+            # that is none of the database.
+            raise UnavailableError("The database did not answer.") from error
         raise exc.InvalidatePoolError from error
+    record.info[_ANSWERED] = True
 
 
 def _terminate(connection: AdaptedConnection, *_: object) -> None:
@@ -132,9 +142,11 @@ def translated() -> Iterator[None]:
     """Turn every way in which Postgres can be away into :class:`UnavailableError`, and nothing else."""
     try:
         yield
-    except (OSError, TimeoutError, exc.TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+    except (*GONE, exc.TimeoutError) as error:
         raise UnavailableError("The database cannot be reached.") from error
-    except (asyncpg.CannotConnectNowError, asyncpg.TooManyConnectionsError) as error:
+    except asyncpg.PostgresError as error:
+        # What comes by SQLAlchemy is wrapped. This is of connections that listen: of a server that starts or stops, a
+        # database that is being restored, a password that was changed.
         raise UnavailableError("The database does not take connections now.") from error
     except exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
@@ -145,9 +157,10 @@ def translated() -> Iterator[None]:
 
 
 def _passes_with_time(error: exc.DBAPIError) -> bool:
-    # 08 connection, 53 resources, 57 operator intervention, 55P03 lock timeout, 40001/40P01 serialisation, deadlock
+    # 08 connection, 28 authorisation, 3D no such database, 53 resources, 57 operator intervention; 55P03 lock timeout,
+    # 40001/40P01 serialisation, deadlock, 55000 takes no connections, 25006 a standby, or a primary set read-only
     state = getattr(error.orig, "sqlstate", None) or ""
-    return state[:2] in {"08", "53", "57"} or state in {"55P03", "40001", "40P01"}
+    return state[:2] in {"08", "28", "3D", "53", "57"} or state in {"55P03", "40001", "40P01", "55000", "25006"}
 
 
 def migrate(url: str, revision: str = "head") -> None:

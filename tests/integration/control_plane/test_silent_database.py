@@ -1,4 +1,6 @@
-"""A Postgres that says nothing more (stopped, or behind a network that drops everything): 503 soon, streams stay."""
+"""A Postgres that says nothing more (stopped, or behind a network that drops everything), or that refuses: 503 soon,
+streams stay.
+"""
 
 import asyncio
 import os
@@ -13,10 +15,10 @@ import httpx
 import pytest
 
 from control_plane.settings import Settings
-from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
-from tests.integration.control_plane.running import running
+from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
+from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.test_revisions import through, until_written
-from tests.servers.proxy import Proxy
+from tests.servers.proxy import CHUNK_BYTES, Proxy
 from tidegate.stack.postgres import PostgresServer
 
 AS_RELEASED = {
@@ -92,6 +94,60 @@ async def test_a_database_that_falls_silent_is_said_soon(
                 await node.until(int(written.headers["x-tidegate-revision"]))
                 assert not node.ended.is_set()
             await holder.close()
+
+
+async def test_a_database_that_takes_no_connections_or_no_writes_is_said_and_followed_again(
+    served: RunningControlPlane, postgres_server: PostgresServer
+) -> None:
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{DATABASE}'"
+    node = served.node(acks=False)  # an ACK that finds nobody would end it
+    async with node.following():
+        for setting in ("ALLOW_CONNECTIONS {}", "SET default_transaction_read_only = {}"):
+            closed, open = ("false", "true") if "ALLOW" in setting else ("on", "off")
+            postgres_server.execute(f"ALTER DATABASE {DATABASE} {setting.format(closed)}")
+            try:
+                postgres_server.execute(end)
+                async with asyncio.timeout(10):
+                    while (await served.admin.put("/v1/plans/p", json={})).status_code != 503:
+                        await asyncio.sleep(0.05)
+                for _ in range(3):
+                    await took_s(served.admin.put("/v1/plans/p", json={}))
+            finally:
+                postgres_server.execute(f"ALTER DATABASE {DATABASE} {setting.format(open)}")
+                postgres_server.execute(end)
+            written = await until_written(served.admin, setting[:3].lower())
+            await node.until(int(written.headers["x-tidegate-revision"]))
+        run = await served.admin.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=20"})
+        assert run.json()["last_outcome"] == "done", "who leads was cut off as well"
+
+
+class Pooler(Proxy):
+    """Takes connections while its database is ``away``, and ends them at the first question."""
+
+    away = False
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while chunk := await source.read(CHUNK_BYTES):
+            if self.away and b"SELECT 1\0" in chunk:
+                raise ConnectionResetError
+            sink.write(chunk)
+            await sink.drain()
+        sink.write_eof()
+
+
+async def test_a_database_that_is_away_behind_a_pooler_is_said(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer
+) -> None:
+    async with Pooler(postgres_server.port).running() as pooler:
+        url = through(pooler, make_settings(), postgres_server)
+        async with client_of(make_settings(database_url=url)) as api:
+            assert (await api.get("/v1/plans")).status_code == 200
+            pooler.away = True
+            for _ in range(3):
+                await took_s(api.get("/v1/plans"))
+            await took_s(api.put("/v1/plans/p", json={}))
+            pooler.away = False
+            assert (await api.put("/v1/plans/p", json={})).status_code == 201
 
 
 async def took_s(request: Awaitable[httpx.Response]) -> float:
