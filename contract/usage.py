@@ -143,7 +143,7 @@ def unpack(packed: bytes) -> UsageBatch:
         raise UnreadableBatchError(f"ends early, or inflates to more than {MAX_INFLATED_BYTES} bytes")
     try:
         batch = _batch_decoder.decode(raw)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableBatchError(str(error)) from None
     if batch.version != PROTOCOL_VERSION:
         raise UnreadableBatchError(f"is of version {batch.version}; this is version {PROTOCOL_VERSION}")

@@ -21,6 +21,7 @@ from control_plane.rollout.stream import NodeStream, OpenStreams, opening_for
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 
 NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 MAX_REVISION = 2**53
 MAX_ERROR_LENGTH = 2_000
 MAX_EFFECTS = 10_000
@@ -94,7 +95,7 @@ async def _recorded(
                         "properties": {
                             "node": {"type": "string", "pattern": NODE_PATTERN},
                             "revision": {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
-                            "digest": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                            "digest": {"type": "string", "pattern": DIGEST_PATTERN},
                             "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_LENGTH},
                             "effective": {
                                 "type": "object",
@@ -153,7 +154,7 @@ async def report(request: Request, caller: Caller) -> Response:
 def _report(body: bytes) -> NodeReport:
     try:
         report = _report_decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError([FieldError("body", str(error))]) from None
     except RecursionError:
         raise InvalidError([FieldError("body", "is nested too deeply")]) from None
@@ -168,12 +169,14 @@ def _report(body: bytes) -> NodeReport:
 def _ack(body: bytes) -> Ack:
     try:
         ack = _ack_decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError([FieldError("body", str(error))]) from None
     except RecursionError:
         raise InvalidError([FieldError("body", "is nested too deeply")]) from None
     if not re.fullmatch(NODE_PATTERN, ack.node):
         raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
+    if not re.fullmatch(DIGEST_PATTERN, ack.digest):
+        raise InvalidError([FieldError("digest", f"must match {DIGEST_PATTERN}")])
     if not 0 <= ack.revision <= MAX_REVISION:
         raise InvalidError([FieldError("revision", "is out of range")])
     if len(ack.effective) > MAX_EFFECTS:

@@ -120,7 +120,7 @@ async def take_answer(request: Request, caller: Caller) -> Response:
     """What a node found (a `NodeAnswer` of the contract); one that comes too late is of no use and does no harm."""
     try:
         answer = _answer_decoder.decode(await request.body())
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError([FieldError("body", str(error))]) from None
     except RecursionError:
         raise InvalidError([FieldError("body", "is nested too deeply")]) from None
@@ -131,7 +131,7 @@ async def take_answer(request: Request, caller: Caller) -> Response:
 def _shipment(body: bytes) -> Shipment:
     try:
         shipment = _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidError([FieldError("body", str(error))]) from None
     except RecursionError:
         raise InvalidError([FieldError("body", "is nested too deeply")]) from None

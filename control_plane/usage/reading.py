@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.errors import FieldError, InvalidError
+from control_plane.regions.models import RegionRow
 from control_plane.usage.models import LARGEST, WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
 from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
 from control_plane.web.pages import Page, is_text
@@ -54,7 +55,9 @@ class UsageQuery(NamedTuple):
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
     """By region, up to when everything that was counted has arrived."""
-    rows = await session.execute(select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region))
+    query = select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region)
+    # of a region that was deleted nothing more will arrive
+    rows = await session.execute(query.join(RegionRow, RegionRow.region == UsageRegion.region))
     return {region: until for region, until in rows}  # noqa: C416  rows are no pairs to a type checker
 
 

@@ -45,8 +45,8 @@ class HttpPeers:
         answer, _ = await self._post(url, "/internal/v1/counts", body, signed_counts(to_region, body))
         try:
             return _counts_answer.decode(answer)
-        except msgspec.DecodeError as error:
-            raise UnreachablePeerError(f"DecodeError: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
         """Put questions, and read an answer that only that region can have given."""

@@ -140,7 +140,7 @@ class PeerDoor:
             if unpacker.unconsumed_tail:
                 raise self._refused("too_large", 413, f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
             return decoder.decode(unpacked)
-        except (zlib.error, msgspec.DecodeError) as error:
+        except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise self._refused("malformed", 400, f"not a message between regions: {error}") from error
 
     def _fits(self, sender: str, region: str, version: int, known_version: int, sent_at: float) -> None:

@@ -143,6 +143,8 @@ async def test_a_credential_speaks_for_its_region_alone(served: RunningControlPl
             b'{"node": 5}',
             b"[" * 100_000,
             b'{"node": "\\u0000", "revision": 1, "digest": ""}',
+            b'{"node": "n", "revision": 1, "digest": "\\u0000"}',
+            b'{"node": "\xff", "revision": 1, "digest": ""}',
         ):
             assert (await thief.post("/internal/v1/acks", content=body)).status_code == 422
         for params in ({}, {"node": "a b", "region": "eu-west"}, {"node": "n", "region": "eu-west", "revision": "-1"}):

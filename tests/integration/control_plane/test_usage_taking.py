@@ -77,6 +77,7 @@ def poison() -> list[tuple[bytes, str]]:
         (pack(batch(1, cell(denials=(Denials((7,), (), 1, 1),)))), "a limit that its place does not have"),
         (pack(batch(1, cell("nul\0"))), "matching regex"),
         (pack(batch(1, cell("x" * 129))), "length"),
+        (zlib.compress(zlib.decompress(pack(batch(1, cell("broken")))).replace(b"broken", b"brok\xff\xfe")), "codec"),
         (pack(batch(1, cell(denials=(Denials((), (0,), -1, 1),)))), ">= 0"),
         (pack(batch(1, version=99)), "version 99"),
         (pack(batch(1, hour=this_hour() + 48)), "counts the hour"),
@@ -105,7 +106,7 @@ async def test_the_route_wants_a_region_and_a_shipment(served: RunningControlPla
     assert (await served.admin.post("/internal/v1/usage", content=b"x")).status_code == 401
     headers = {"Authorization": f"Bearer {served.credentials['us-east']}"}
     nested = b"\x81\xa1x" + b"\x91" * 100_000  # {"x": [[[...
-    for body in (b"x", nested):
+    for body in (b"x", nested, b"\x81\xa6region\xa1\xff"):
         unread = await served.admin.post("/internal/v1/usage", content=body, headers=headers)
         assert unread.status_code == 422
         assert unread.json()["errors"][0]["field"] == "body"
@@ -187,6 +188,10 @@ async def test_says_up_to_when_a_region_is_complete_and_never_takes_it_back(serv
     await ship(served, complete_until_ms=now_ms + 86_400_000)
     answer = (await served.admin.get("/v1/usage")).json()
     assert datetime.fromisoformat(answer["complete_until"]["us-east"]) <= datetime.now(UTC)
+    # of a region that is gone nobody waits for more
+    assert (await served.admin.delete("/v1/regions/us-east")).status_code == 204
+    answer = (await served.admin.get("/v1/usage")).json()
+    assert (answer["complete_until"], answer["items"][0]["allowed"]) == ({}, 2)
 
 
 WRONG_QUESTIONS = [

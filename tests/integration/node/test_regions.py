@@ -156,6 +156,7 @@ def forged():
         "for another region": ("us-east", "us-east", message(region="eu-west"), 403),
         "not deflated": ("us-east", "us-east", b"garbage", 400),
         "not counts": ("us-east", "us-east", zlib.compress(b"garbage"), 400),
+        "no text": ("us-east", "us-east", zlib.compress(b"\x81\xa6region\xa1\xff"), 400),
         "a bomb": ("us-east", "us-east", zlib.compress(bytes(50_000_000)), 413),
         "too much": ("us-east", "us-east", bytes(1_100_000), 413),
         "too many cells": ("us-east", "us-east", message(cells=(CELL,) * (MAX_CELLS + 1)), 413),
