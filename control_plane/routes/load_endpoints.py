@@ -1,10 +1,12 @@
 """``/internal/v1/load``: what a region's deciding node says of its backends, with the region's credential."""
 
 import math
+from contextlib import suppress
 
 import msgspec
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
+from sqlalchemy.exc import IntegrityError
 
 from contract.load import RegionLoad
 from control_plane.access.principals import Caller, region_only
@@ -62,8 +64,10 @@ async def report_load(request: Request, caller: Caller) -> Response:
     """A region's factors, and why they are what they are."""
     load = _read(await request.body())
     database: Database = request.state.database
-    async with database.transaction() as session:
-        await repository.store_loads(session, caller.name, load)
+    # what was deleted at this moment, the region itself or a backend, is not among what is reported next
+    with suppress(IntegrityError):
+        async with database.transaction() as session:
+            await repository.store_loads(session, caller.name, load)
     return Response(status_code=204)
 
 

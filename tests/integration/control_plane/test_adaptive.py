@@ -191,6 +191,10 @@ async def test_what_a_region_says_of_a_backend_is_shown_beside_it(served: Runnin
     await report(served, {"node": "node-2", "backends": [load("users", factor=1.0, reason="full")]})
     [factor] = (await served.admin.get("/v1/backends/users")).json()["factors"]
     assert (factor["factor"], factor["reason"]) == (1.0, "full"), "the newest word counts"
+    # its credential is remembered for a moment, the region is gone
+    assert (await served.admin.delete("/v1/regions/us-east")).status_code == 204
+    assert (await report(served, {"node": "node-1", "backends": [load("users")]})).status_code == 204
+    assert (await served.admin.get("/v1/backends/users")).json()["factors"] == []
 
 
 @pytest.mark.parametrize(
