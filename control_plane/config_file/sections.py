@@ -37,6 +37,8 @@ class Section(NamedTuple):
     """What else to write of an entry in normal form."""
     keeping: Callable[[Normal, Normal | None], Normal] = lambda wanted, _: wanted
     """The wish, with what of the present is not the file's to say."""
+    goes_first: bool = False
+    """Nothing refers to its entries: those that go do so first, and leave their places to those that come."""
     before_all: Callable[[AsyncSession, list[str]], Awaitable[None]] | None = None
     """What to do before any of these names is written."""
 
@@ -128,6 +130,7 @@ SECTIONS: tuple[Section, ...] = (
         lambda row: entries.limit_of_record(_limits.audited(row)),
         _shares_of_limit,
         keeping_auto,
+        goes_first=True,
     ),
 )
 """Clients are not among them: there are so many that they are written all together."""

@@ -55,6 +55,9 @@ async def apply(
     write: ConfigWrite, file: ConfigFile, changes: Sequence[Difference], progress: Progress | None = None
 ) -> None:
     """Write all of ``changes``. Raises :class:`InvalidError` or :class:`ConflictError` that name the place."""
+    gone = [change for change in changes if change.after is None]
+    first = [change for change in gone if change.section != CLIENTS and BY_NAME[change.section].goes_first]
+    await delete(write, first)
     for section in SECTIONS:
         mine = [change for change in changes if change.section == section.name]
         if mine and section.before_all is not None:
@@ -73,7 +76,7 @@ async def apply(
                     await section.afterwards(write, change.name, change.after)
     clients = [change for change in changes if change.section == CLIENTS and change.after]
     await put_clients(write, file.clients or {}, clients, progress)
-    await delete(write, [change for change in changes if change.after is None])
+    await delete(write, [change for change in gone if change not in first])
 
 
 async def put_clients(

@@ -117,6 +117,15 @@ async def test_absent_sections_stay_and_empty_ones_mean_none(api: httpx.AsyncCli
     assert (await exported(api))["clients"] == {"globex": {"plan": "free"}}
 
 
+async def test_a_limit_gets_another_name_where_there_can_be_no_more(api: httpx.AsyncClient) -> None:
+    limits = {f"l{number}": {"limit": "1/s"} for number in range(100)}
+    assert (await applied(api, changed(limits=limits))).status_code == 200
+    del limits["l0"]
+    renamed = await applied(api, changed(limits={**limits, "other": {"limit": "1/s"}}))
+    assert renamed.json()["counts"] == {"limits": {"create": 1, "delete": 1}}
+    assert "other" in (await exported(api))["limits"]
+
+
 async def test_many_deletions_must_be_allowed_by_number(api: httpx.AsyncClient) -> None:
     clients = {f"c{number}": {"plan": "free"} for number in range(11)}
     await applied(api, changed(plans={"free": {}}, clients=clients))
