@@ -7,6 +7,7 @@ the look-up.
 """
 
 import asyncio
+import ipaddress
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ ADDRESS_FACTOR = 5
 
 
 class Attempter(NamedTuple):
-    """Who tries: an address, and how the credential begins."""
+    """Who tries: an address (of IPv6 the /64, all of which is one caller's), and how the credential begins."""
 
     address: str
     prefix: str
@@ -34,7 +35,17 @@ class Attempter(NamedTuple):
     @classmethod
     def of(cls, address: str, secret: str) -> "Attempter":
         """Who tries this secret."""
-        return cls(address, secret[:SHOWN_CHARACTERS])
+        return cls(_site(address), secret[:SHOWN_CHARACTERS])
+
+
+def _site(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed.packed[:8] + bytes(8), 64)))
 
 
 class _Failures(NamedTuple):

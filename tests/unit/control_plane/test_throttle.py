@@ -31,6 +31,15 @@ def test_an_attempter_waits_for_the_rest_of_its_minute_after_too_many_failures()
     assert failures.blocked_for_s(guesser, WINDOW_S + 2) == 0
 
 
+def test_who_has_a_network_of_ipv6_addresses_is_one_attempter() -> None:
+    failures = FailureThrottle(3)
+    for host in range(3):
+        failures.failed(Attempter.of(f"2001:db8:0:1::{host}", "tga_1234"), 0)
+    assert failures.blocked_for_s(Attempter.of("2001:db8:0:1:ffff::9%eth0", "tga_1234"), 0)
+    assert not failures.blocked_for_s(Attempter.of("2001:db8:0:2::1", "tga_1234"), 0)
+    assert Attempter.of("::ffff:192.0.2.1", "") == Attempter.of("192.0.2.1", "")
+
+
 def test_memory_is_bounded() -> None:
     failures: FailureCounter[str] = FailureCounter(1)
     for number in range(MAX_ATTEMPTERS + 10):
