@@ -31,6 +31,7 @@ from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.domain.local_counters import LocalCounters
+from data_plane.domain.seals import Seals
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.observing import Observing
 from data_plane.peering import Peering
@@ -101,7 +102,8 @@ class Node:
         )  # fmt: skip
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
-            self._peering.key, self._peering.own_public_keys, secrets.token_bytes, self._peering.desk,
+            Seals(settings.region_credential.get_secret_value(), self._peering.own_public_keys), secrets.token_bytes,
+            self._peering.desk,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
         self.hold_door = HoldDoor(

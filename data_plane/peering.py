@@ -48,7 +48,7 @@ class Peering:
         settings, clock, index = self._settings, self._clock, self._index
         if self._life is not None:
             self._life.watch(store)
-        self.key = key = region_private_key(settings.region_credential.get_secret_value())
+        key = region_private_key(settings.region_credential.get_secret_value())
         self._wire = HttpPeers(
             settings.region, key, self._public_keys,
             tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file),
@@ -97,9 +97,8 @@ class Peering:
         yield from of_rights(self.desk.tally, self.desk.tally.held(self._clock.now_us()))()
 
     def own_public_keys(self) -> tuple[str, ...]:
-        """Keys that nodes of this region sign with: this node's, and during a rotation of the credential others'."""
-        own = self.key.public_key().public_bytes_raw().hex()
-        return (own, *(key for key in self._public_keys(self._settings.region) if key != own))
+        """Keys of this region's nodes: more than one while its credential is rotated."""
+        return self._public_keys(self._settings.region)
 
     def _public_keys(self, region: str) -> tuple[str, ...]:
         known = self._index().book.regions.get(region)

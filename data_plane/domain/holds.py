@@ -1,17 +1,14 @@
-"""Holds: what was taken for a lease or a reservation, as a signed text that its owner keeps. Pure.
+"""Holds: what was taken for a lease or a reservation, as its owner keeps it (in a text: ``seals``). Pure.
 
 The text says which counters gave the units and when, so any node of the region can give them back; the store only
 remembers, for as long as it matters, that a hold has ended.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-from contract.credentials import is_signed_by
 from contract.limits import WINDOW_ALGORITHMS
 from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.outcome import Outcome
@@ -20,8 +17,6 @@ Kind = Literal["lease", "reservation"]
 
 LARGEST_PART = 10
 """A lease takes at most this part of a limit (one tenth), so that no holder starves the others."""
-_SIGNED_AS = b"tidegate hold\0"
-_SIGNATURE_BYTES = 64
 _PARAMETERS_ARE_OF_A_LOG = 2
 
 
@@ -53,33 +48,6 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     def charged_at_us(self, place: int) -> int:
         """When the key at ``place`` was charged."""
         return self.clocks_us[place] if self.clocks_us else self.charged_us
-
-
-_decoder = msgspec.msgpack.Decoder(Hold)
-
-
-def seal(hold: Hold, sign: Callable[[bytes], bytes]) -> str:
-    """The text that names the hold, signed with the region's key."""
-    body = msgspec.msgpack.encode(hold)
-    return urlsafe_b64encode(sign(_SIGNED_AS + body) + body).decode()
-
-
-def unseal(text: str, public_keys: Iterable[str], kind: Kind) -> Hold:
-    """The hold that a text names, signed with one of these keys. Raises ``InvalidHoldError``."""
-    try:
-        raw = urlsafe_b64decode(text.encode("ascii"))
-    except (Base64Error, ValueError):
-        raise InvalidHoldError("not a text that a node gave") from None
-    signature, body = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-    if not is_signed_by(public_keys, signature, _SIGNED_AS + body):
-        raise InvalidHoldError("not signed by this region")
-    try:
-        hold = _decoder.decode(body)
-    except msgspec.DecodeError:
-        raise InvalidHoldError("of another version") from None
-    if hold.kind != kind:
-        raise InvalidHoldError(f"this is a {hold.kind}")
-    return hold
 
 
 def why_not_leasable(limits: Sequence[BoundLimit]) -> str | None:

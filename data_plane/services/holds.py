@@ -15,14 +15,13 @@ from data_plane.domain.holds import (
     Kind,
     first_ask,
     next_ask,
-    seal,
     spend_within_us,
-    unseal,
     why_not_leasable,
 )
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions.keys import params_in_force
+from data_plane.domain.seals import Seals
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.services.usage_tally import UsageTally
@@ -57,14 +56,6 @@ class HoldStore(Protocol):
         ...
 
 
-class Signer(Protocol):
-    """A private key."""
-
-    def sign(self, data: bytes, /) -> bytes:
-        """The signature of ``data``."""
-        ...
-
-
 class Grant(NamedTuple):
     """What was taken: the verdict, the hold's text (``None`` where there is nothing to hold), units, time to spend."""
 
@@ -92,14 +83,12 @@ class HoldTally:
 class Holds:
     """Takes, returns and settles holds under the index in force.
 
-    ``key`` is the region's; what it signed, and what the keys among ``public_keys`` did, is a hold of this region. So a
-    rotation with an overlap ends none. ``random_bytes`` names holds: nobody may guess or repeat an id.
+    ``random_bytes`` names holds: nobody may guess or repeat an id.
     """
 
     def __init__(
         self, index: Callable[[], RuleIndex], anonymous: Anonymous, bounds: SubjectBounds, store: CounterStore,
-        ended: HoldStore, clock: Clock, key: Signer,
-        public_keys: Callable[[], Sequence[str]], random_bytes: Callable[[int], bytes],
+        ended: HoldStore, clock: Clock, seals: Seals, random_bytes: Callable[[int], bytes],
         rights: RightsReader | None = None,
     ) -> None:  # fmt: skip
         self._rights = rights
@@ -109,8 +98,7 @@ class Holds:
         self._store = store
         self._ended = ended
         self._clock = clock
-        self._sign = key.sign
-        self._public_keys = public_keys
+        self._seals = seals
         self._random_bytes = random_bytes
         self.tally = HoldTally()
         self.usage: UsageTally | None = None
@@ -164,7 +152,7 @@ class Holds:
 
     async def give_back(self, text: str, unused: int) -> int:
         """Return what a lease did not spend; says how many units went back. Raises ``InvalidHoldError``."""
-        hold = unseal(text, self._public_keys(), "lease")
+        hold = self._seals.unseal(text, "lease")
         unused = min(unused, hold.units)
         left_us = hold.until_us - self._clock.now_us()
         if not unused or left_us <= 0:
@@ -183,7 +171,7 @@ class Holds:
 
         Raises ``InvalidHoldError``, ``HoldEndedError``.
         """
-        hold = unseal(text, self._public_keys(), "reservation")
+        hold = self._seals.unseal(text, "reservation")
         left_us = hold.until_us - self._clock.now_us()
         if left_us <= 0:
             raise HoldEndedError("its time is over: the estimate stands")
@@ -281,4 +269,4 @@ class Holds:
             "" if principal is None else principal.client.client, "" if principal is None else principal.key_id,
             bound.endpoint, charged_us if len(set(charged_us)) > 1 else (),
         )  # fmt: skip
-        return Grant(verdict, seal(hold, self._sign), units, ttl_us / 1_000_000)
+        return Grant(verdict, self._seals.seal(hold), units, ttl_us / 1_000_000)

@@ -306,11 +306,14 @@ async def test_holds_go_on_while_the_regions_credential_is_rotated(tmp_path, val
         keys = {region_public_key(REGION_CREDENTIAL): earlier_until}
         return [*config(), Region(region="us-east", public_key=region_public_key(renewed), public_keys=keys)]
 
+    async with node_client(tmp_path, valkey_url, config()) as node:
+        unannounced = await lease(node, 4, ttl_s=10)
     async with node_client(tmp_path, valkey_url, told(time.time() + 60)) as before:
         async with node_client(tmp_path, valkey_url, told(time.time() + 60), region_credential=renewed) as after:
             for one, other in ((before, after), (after, before)):
                 taken = await lease(one, 4, ttl_s=10)
                 assert await give_back(other, (taken["lease"], 4)) == [4]
+            assert await give_back(before, (unannounced["lease"], 4)) == [4]
         taken = await lease(before, 4, ttl_s=10)
     async with node_client(tmp_path, valkey_url, told(time.time() - 1), region_credential=renewed) as late:
         body = {"returns": [{"lease": taken["lease"], "unused": 4}]}

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from contract.credentials import region_public_key
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_holds import RedisHoldStore
-from data_plane.domain.holds import Hold, unseal
+from data_plane.domain.holds import Hold
+from data_plane.domain.seals import Seals
 from tests.integration.node.test_holds import ALL, KEY, config, remaining
 from tests.servers.node import REGION_CREDENTIAL, node_client
 
@@ -29,7 +29,7 @@ async def of_a_node(url: str) -> AsyncIterator[RedisHoldStore]:
 
 async def reserve(node, cost: int) -> tuple[str, Hold]:
     held = (await node.post("/v1/reservations", json={"api_key": KEY, "cost": cost})).json()
-    return held["reservation"], unseal(held["reservation"], [region_public_key(REGION_CREDENTIAL)], "reservation")
+    return held["reservation"], Seals(REGION_CREDENTIAL, tuple).unseal(held["reservation"], "reservation")
 
 
 async def settle(node, reservation: str, cost: int):
