@@ -49,6 +49,11 @@ def params_end(packed: bytes, at: int) -> int:
     return end + int(_RULE.unpack_from(packed, at)[1]) if packed[at] & STRICT else end
 
 
+def without_rights(params: bytes) -> bytes:
+    """A limit that is no more, as ``encode_rule`` packed it: of a strict one nothing, which scripts leave alone."""
+    return _RULE.pack(params[0] % SHADOW, 0, 0, 0) if params[0] & STRICT else params
+
+
 def encode_charge(params: bytes, cost: int) -> bytes:
     """One counter's argument of ``lua/charge.lua``: ``cost`` units under a rule that ``encode_rule`` packed."""
     return _COST.pack(cost) + params

@@ -23,6 +23,7 @@ from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions.keys import params_in_force
 from data_plane.domain.seals import Seals
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.domain.wire import without_rights
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.services.usage_tally import UsageTally
 
@@ -220,7 +221,8 @@ class Holds:
     def _as_configured_now(self, hold: Hold) -> Hold:
         """The hold by the limits in force: a store does nothing on strict ones by shares older than it knows."""
         index, now_s = self._index(), self._clock.now_us() / 1_000_000
-        params = [params_in_force(index, key, now_s) or then for key, then in zip(hold.keys, hold.params, strict=True)]
+        taken = zip(hold.keys, hold.params, strict=True)
+        params = [params_in_force(index, key, now_s) or without_rights(then) for key, then in taken]
         return msgspec.structs.replace(hold, params=tuple(params))
 
     def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:

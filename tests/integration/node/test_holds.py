@@ -318,3 +318,17 @@ async def test_holds_go_on_while_the_regions_credential_is_rotated(tmp_path, val
     async with node_client(tmp_path, valkey_url, told(time.time() - 1), region_credential=renewed) as late:
         body = {"returns": [{"lease": taken["lease"], "unused": 4}]}
         assert (await late.post("/v1/leases/return", json=body)).status_code == 422
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "token_bucket"])
+async def test_a_strict_limit_that_went_keeps_no_other_from_its_settlement(tmp_path, valkey_url, algorithm):
+    stays = config()
+    went = rule(2, "exact", 100, algorithm=algorithm, mode="strict")
+    both = [Plan(plan="p", limits=(*stays[0].limits, went)), *stays[1:]]
+    async with node_client(tmp_path, valkey_url, both) as older:
+        held = [await older.post("/v1/reservations", json={"api_key": KEY, "cost": 20}) for _ in range(2)]
+    async with node_client(tmp_path, valkey_url, stays, revision=2) as newer:
+        for answer, cost, left in zip(held, (30, 10), (50, 60), strict=True):
+            settlement = {"reservation": answer.json()["reservation"], "cost": cost}
+            assert (await newer.post("/v1/reservations/settle", json=settlement)).status_code == 200
+            assert await remaining(newer) == left
