@@ -15,6 +15,7 @@ from fastapi import Response
 
 from data_plane.adapters.clock import SystemClock
 from data_plane.adapters.control_plane import ControlPlaneStream, Decided
+from data_plane.adapters.peers import tls_of
 from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_accounts import RedisAccounts
@@ -92,7 +93,7 @@ class Node:
         self._stream = ControlPlaneStream(
             settings.control_plane_url, settings.region_credential.get_secret_value(),
             settings.node, settings.region, version("tidegate"), self._config, self._decided,
-            self._peering.standings.confirmed,
+            self._peering.standings.confirmed, tls_of(settings.control_plane_ca_file, None, None),
         )  # fmt: skip
         self.peer_door = self._peering.door
         self.door = Door(

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client.core import Metric
 
 from data_plane.adapters.control_plane_usage import HttpUsageSink
+from data_plane.adapters.peers import tls_of
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_usage import RedisUsageStream
 from data_plane.api.metrics import counter, gauge
@@ -34,7 +35,10 @@ class Reporting:
         self._stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._flusher = UsageFlusher(settings.node, incarnation, self.tally, self._stream, clock)
         credential = settings.region_credential.get_secret_value()
-        self._sink = HttpUsageSink(settings.control_plane_url, credential, settings.node, settings.region)
+        self._sink = HttpUsageSink(
+            settings.control_plane_url, credential, settings.node, settings.region,
+            tls_of(settings.control_plane_ca_file, None, None),
+        )  # fmt: skip
         self._shipper = UsageShipper(settings.node, self._stream, self._sink, clock, random.random)
         self._answering = Answering(
             settings.node, self._sink, store, clock,

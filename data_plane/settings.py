@@ -77,6 +77,7 @@ class Settings(BaseSettings):
 
     control_plane_url: str = Field(pattern=r"^https?://[^/?#\s]")
     control_plane_public_key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Ed25519, hex")
+    control_plane_ca_file: Path | None = Field(None, description="its certificate must come from this CA (PEM)")
     region_credential: SecretStr
     snapshot_file: Path = Path("tidegate-snapshot.msgpack")
 
@@ -149,7 +150,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "tls_cert_file", "tls_key_file", "tls_client_ca_file", "redis_ca_file", "redis_cert_file", "redis_key_file",
-        "peers_ca_file", "peers_cert_file", "peers_key_file",
+        "peers_ca_file", "peers_cert_file", "peers_key_file", "control_plane_ca_file",
     )  # fmt: skip
     @classmethod
     def _can_be_read(cls, value: Path | None) -> Path | None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class ControlPlaneStream:
         config: ConfigService,
         decided: Callable[[], Decided],
         confirmed: Callable[[Ack], Awaitable[Ack]],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._node, self._region, self._version = node, region, version
         self._config = config
@@ -69,6 +71,7 @@ class ControlPlaneStream:
             headers={"authorization": f"Bearer {credential}"},
             timeout=httpx.Timeout(5.0, read=SILENCE_S),
             trust_env=False,
+            verify=True if tls is None else tls,
         )
         self.link = Link()
         self._unsaid: dict[int, Ack] = {}

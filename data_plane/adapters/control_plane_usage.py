@@ -1,5 +1,6 @@
 """Usage and answers to the control plane over HTTP; the node dials out, with its region's credential."""
 
+import ssl
 from collections.abc import Sequence
 
 import httpx
@@ -24,7 +25,7 @@ def _content(response: httpx.Response) -> bytes:
 class HttpUsageSink:
     """Ports ``UsageSink`` and ``QuestionLine`` over one pooled client."""
 
-    def __init__(self, url: str, credential: str, node: str, region: str) -> None:
+    def __init__(self, url: str, credential: str, node: str, region: str, tls: ssl.SSLContext | None = None) -> None:
         self._node = node
         self._region = region
         self._client = httpx.AsyncClient(
@@ -32,6 +33,7 @@ class HttpUsageSink:
             headers={"authorization": f"Bearer {credential}"},
             timeout=httpx.Timeout(TIMEOUT_S, connect=2.0),
             trust_env=False,
+            verify=True if tls is None else tls,
         )
 
     async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:

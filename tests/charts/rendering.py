@@ -69,6 +69,7 @@ FULL: dict[Path, dict[str, Any]] = {
             "trust": "required", "dialect": "nginx", "drainSeconds": 2.5, "readyWithoutStore": True,
             "tls": {"existingSecret": "node-tls"},
         },
+        "controlPlane": {"caSecret": "corporate-ca"},
         "settings": {"REDIS_DEADLINE_MS": 40},
         "rls": {"enabled": True, "mapping": "# as it is\n"},
         "peers": {"tlsSecret": "peers-tls", "clientCertificate": True},

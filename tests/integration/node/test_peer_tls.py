@@ -13,6 +13,7 @@ from contract.counts import Counts, CountsAnswer
 from data_plane.adapters.peers import HttpPeers, tls_of
 from data_plane.services.count_store import UnreachablePeerError
 from tests.integration.node.test_process import certificate
+from tests.servers.node import node_client
 
 ANSWER = msgspec.json.encode(CountsAnswer(incarnation="w"))
 
@@ -56,3 +57,29 @@ def test_a_file_that_is_not_there_is_told_at_once(tmp_path):
     assert tls_of(None, None, None) is None
     with pytest.raises(OSError, match="No such file"):
         tls_of(tmp_path / "missing", None, None)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_the_control_plane_is_believed_by_ones_own_ca(tmp_path, valkey_url, ours):
+    cert, key = certificate(tmp_path)
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"?")[0].split()[1])
+            writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        ca = {"control_plane_ca_file": cert} if ours else {}
+        async with node_client(tmp_path, valkey_url, [], control_plane_url=url, **ca) as client, asyncio.timeout(10):
+            while not (error := (await client.get("/v1/status")).json()["control_plane"]["last_error"]):
+                await asyncio.sleep(0.02)
+            while ours and not {b"/internal/v1/stream", b"/internal/v1/usage"} <= set(asked):
+                await asyncio.sleep(0.02)
+    assert ("CERTIFICATE_VERIFY_FAILED" in error) is not ours
+    assert bool(asked) is ours
