@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TypedDict
 
 import structlog
@@ -18,6 +19,7 @@ from control_plane.access.last_used import LastUsed
 from control_plane.access.repository import principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
+from control_plane.background import kept_up
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.import_endpoints import router as imports_router
@@ -134,11 +136,9 @@ def create_app(settings: Settings) -> FastAPI:
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
-        tasks = [bootstrap, asyncio.create_task(watcher.run()), asyncio.create_task(streams.run())]
         questions = NodeQuestions(database)
-        tasks += [asyncio.create_task(leadership.run()), asyncio.create_task(questions.run())]
-        tasks.append(asyncio.create_task(acks.run()))
-        tasks.append(asyncio.create_task(last_used.run(database)))
+        work = (watcher.run, streams.run, leadership.run, questions.run, acks.run, partial(last_used.run, database))
+        tasks = [bootstrap, *(asyncio.create_task(kept_up(run)) for run in work)]
         try:
             yield State(
                 settings=settings,

@@ -38,6 +38,7 @@ from data_plane.observing import Observing
 from data_plane.peering import Peering
 from data_plane.protecting import Protecting
 from data_plane.reporting import Reporting
+from data_plane.services.background import kept_up
 from data_plane.services.census import Census
 from data_plane.services.config import ConfigService, Snapshot
 from data_plane.services.decide import Decider
@@ -163,7 +164,7 @@ class Node:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._store.start()
-            tasks += [asyncio.create_task(_watched(job())) for job in work]
+            tasks += [asyncio.create_task(kept_up(job)) for job in work]
             yield
         finally:
             await _cancel(tasks)
@@ -247,17 +248,6 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.5)
-
-
-async def _watched(work: Coroutine[Any, Any, None]) -> None:
-    """Background work runs until cancelled; what ends it otherwise is a bug that must be loud."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        raise
-    except BaseException:
-        log.exception("background_work_died")
-        raise
 
 
 def _id_prefix(node: str) -> str:
