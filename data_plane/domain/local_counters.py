@@ -22,7 +22,7 @@ class LocalCounters:
 
     def check(self, keys: Sequence[bytes], rules: Sequence[LimitRule], cost: int, now_us: int) -> list[Outcome]:
         """Decide ``cost`` units against ``rules``, all or nothing; ``keys[i]`` is the counter of ``rules[i]``."""
-        outcomes, stored = decide(rules, [self._state(key, now_us) for key in keys], cost, now_us)
+        outcomes, stored = decide(rules, [self.state(key, now_us) for key in keys], cost, now_us)
         for key, kept in zip(keys, stored, strict=True):
             if kept is not None:
                 self._counters[key] = kept
@@ -32,14 +32,6 @@ class LocalCounters:
 
     def state(self, key: bytes, now_us: int) -> State | None:
         """What is known of a counter; the same object until it counts again."""
-        return self._state(key, now_us)
-
-    def peek(self, key: bytes) -> State | None:
-        """The same, as it was counted last."""
-        found = self._counters.get(key)
-        return None if found is None else found.state
-
-    def _state(self, key: bytes, now_us: int) -> State | None:
         found = self._counters.get(key)
         if found is None:
             return None
@@ -48,3 +40,8 @@ class LocalCounters:
             return None
         self._counters.move_to_end(key)
         return found.state
+
+    def peek(self, key: bytes) -> State | None:
+        """The same, as it was counted last."""
+        found = self._counters.get(key)
+        return None if found is None else found.state

@@ -52,13 +52,6 @@ def test_forgets_what_means_nothing_any_more():
     assert len(counters) == 0
 
 
-def test_clear_forgets_everything():
-    counters = LocalCounters(max_keys=10)
-    counters.check([b"a"], [rule(1)], 1, NOW_US)
-    counters.clear()
-    assert counters.check([b"a"], [rule(1)], 1, NOW_US)[0].allowed
-
-
 def test_needs_room_for_a_key():
     with pytest.raises(ValueError, match="max_keys"):
         LocalCounters(max_keys=0)
