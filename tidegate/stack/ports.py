@@ -1,21 +1,37 @@
 """TCP ports on the loopback: which are free, and whether a wanted one is taken."""
 
 import errno
+import secrets
 import socket
-from contextlib import ExitStack
 
 from tidegate.stack.errors import StackError
 
 LOOPBACK = "127.0.0.1"
+FIRST_FREE_PORT = 12_000
+FIRST_EPHEMERAL_PORT = 32_768
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different ports that nothing listens on at this moment."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((LOOPBACK, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """``count`` different ports that nothing listens on at this moment.
+
+    They lie below the range from which Linux takes the ports of outgoing connections (32768 and up), so that no
+    connection takes one before the server that it is meant for.
+    """
+    free: list[int] = []
+    while len(free) < count:
+        port = FIRST_FREE_PORT + secrets.randbelow(FIRST_EPHEMERAL_PORT - FIRST_FREE_PORT)
+        if port not in free and _can_bind(port):
+            free.append(port)
+    return free
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
 
 
 def require_free(port: int, *, wanted_by: str, option: str) -> None:
