@@ -9,7 +9,7 @@ from contract.config import Client, Endpoint, Plan, Region
 from contract.decision import CheckRequest
 from contract.limits import LimitRule
 from data_plane.api.answers import Answer
-from data_plane.api.lane_door import LaneAuthorizeQuestion, LaneQuestion
+from data_plane.api.fast_path import FastAuthorizeQuestion, FastQuestion
 from data_plane.api.questions import (
     AuthorizeQuestion,
     Batch,
@@ -123,9 +123,9 @@ def test_the_lane_answers_as_other_doors_do(limits, client: str, reset_format: s
     names, own = limits
     asker, answers = Asker(), []
     if route == "check":
-        lane, other = LaneQuestion, asked(RepliedQuestion, names, client, reset_format, (), b"", answers.append)
+        lane, other = FastQuestion, asked(RepliedQuestion, names, client, reset_format, (), b"", answers.append)
     else:
-        lane = LaneAuthorizeQuestion
+        lane = FastAuthorizeQuestion
         other = asked(RepliedAuthorizeQuestion, names, client, reset_format, (), answers.append)
     for _ in range(2):  # the first one finds no form yet
         question = asked(lane, names, client, reset_format)
@@ -138,7 +138,7 @@ def test_the_lane_answers_as_other_doors_do(limits, client: str, reset_format: s
 
 
 def test_a_client_that_left_is_counted_and_not_answered() -> None:
-    question = asked(LaneQuestion, ["hourly"], "acme", "epoch")
+    question = asked(FastQuestion, ["hourly"], "acme", "epoch")
     question.form()
     question.asker = None
     question.done([NOW_US, 5, 1, 0], 1, NOW_US + 300)
