@@ -124,7 +124,7 @@ class DecisionFastPath:
         return 403 if target.startswith(FORWARD_AUTH) else status
 
     def _check_batch(self, exchange: FastBatch) -> None:
-        self._door.check_batch(exchange.head.fields, exchange.body, exchange.reply)
+        self._door.check_batch(exchange.head.fields, exchange.body, exchange.peer, exchange.reply)
 
     def _authorize(self, exchange: FastAuthorizeQuestion) -> None:
         head = exchange.head

@@ -97,7 +97,7 @@ async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncItera
     http = protocol_class(Front(DecisionFastPath(node.door))) if lane else "httptools"
     config = uvicorn.Config(
         build_app(node), port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
-        timeout_graceful_shutdown=2,
+        proxy_headers=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())  # without its signal handlers: pytest has its own
