@@ -1,6 +1,6 @@
 """CPU of a decision inside one process: ``python -m bench.in_process``.
 
-Lane connections whose transports discard, the node's own door, decider and store adapter, and a link that answers
+Connections whose transports discard, the node's own door, decider and store adapter, and a link that answers
 at once in the store's place: all but the kernel, uvloop's sockets and the store. It takes seconds, and the smallest of
 many short runs hardly depends on what else the machine does: what it is for is comparing one version with another.
 """
@@ -33,11 +33,12 @@ from bench.workload import (
     special_cases,
 )
 from contract.credentials import make_credential
-from data_plane.api.lane.lane import Lane
-from data_plane.api.lane_door import LaneDoor
+from data_plane.api.fast_path import DecisionFastPath
 from data_plane.domain.denials import DenialMemory
 from data_plane.node import Node
 from data_plane.settings import Settings
+from http_front.front import Front
+from http_front.serving import protocol_class
 
 CONNECTIONS = 64
 REQUESTS_A_TURN = 20
@@ -122,7 +123,7 @@ async def _node(directory: Path) -> tuple[Node, _Link]:
 
 
 def _connections(node: Node) -> list[Any]:
-    protocol: Any = Lane(LaneDoor(node.door)).protocol_class()
+    protocol: Any = protocol_class(Front(DecisionFastPath(node.door)))
     config, state, loop = Config(app="", loop="none"), ServerState(), asyncio.get_running_loop()
     made = [protocol(config, state, {}, loop) for _ in range(CONNECTIONS)]
     for connection in made:

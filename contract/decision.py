@@ -8,6 +8,8 @@ Refusal = Literal["missing_api_key", "unknown_api_key", "client_suspended", "blo
 
 MAX_COST = 10**12
 MAX_BATCH = 1_000
+MAX_STRANGERS_BATCH = 10
+"""The checks of a batch from a caller without a token, where one is needed to speak for others."""
 MAX_BODY_BYTES = 64 * 1024
 MAX_BATCH_BODY_BYTES = 1024 * 1024
 

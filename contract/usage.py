@@ -9,6 +9,8 @@ from typing import Annotated
 
 import msgspec
 
+from contract.decoding import UNREADABLE
+
 PROTOCOL_VERSION = 1
 MAX_CELLS = 2_000
 """The most cells that a batch holds."""
@@ -143,7 +145,7 @@ def unpack(packed: bytes) -> UsageBatch:
         raise UnreadableBatchError(f"ends early, or inflates to more than {MAX_INFLATED_BYTES} bytes")
     try:
         batch = _batch_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise UnreadableBatchError(str(error)) from None
     if batch.version != PROTOCOL_VERSION:
         raise UnreadableBatchError(f"is of version {batch.version}; this is version {PROTOCOL_VERSION}")

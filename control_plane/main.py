@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
-from control_plane.access.body_limit import BodyLimit
+from control_plane.access.body_limit import MAX_FILE_BYTES, BodyLimit
 from control_plane.access.last_used import LastUsed
 from control_plane.access.repository import principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
@@ -74,9 +74,14 @@ from control_plane.web import openapi, problems
 from control_plane.web.health import router as health_router
 from control_plane.web.measured import Measured
 from control_plane.web.request_ids import RequestIds
+from http_front.front import Front
+from http_front.limits import FrontLimits
+from http_front.serving import config_of
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
+LIMITS = FrontLimits(body_bytes=MAX_FILE_BYTES, unfinished_bytes=2 * MAX_FILE_BYTES, write_s=60.0)
+"""Whole files come in here, and a node that takes in a whole configuration may read nothing meanwhile."""
 NODES_REMEMBERED_S = 2.0
 """How long a region's credential is let in again without a look at the database."""
 
@@ -238,15 +243,12 @@ class ControlPlaneServer(uvicorn.Server):
 def server(settings: Settings) -> ControlPlaneServer:
     """A server that is ready to ``serve()`` or ``run()``."""
     app = create_app(settings)
-    config = uvicorn.Config(
+    config = config_of(
         app,
+        Front(limits=LIMITS),
         host=settings.host,
         port=settings.port,
         timeout_graceful_shutdown=settings.shutdown_grace_s,
-        proxy_headers=False,
-        server_header=False,
-        log_config=None,
-        access_log=False,
     )
     return ControlPlaneServer(config, app)
 

@@ -1,4 +1,4 @@
-"""The process of a node: uvicorn with the decision lane in front of the ASGI application."""
+"""The process of a node: decisions by the fast path, everything else by the ASGI application, behind one front."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,14 @@ import uvloop
 from fastapi import FastAPI
 
 from data_plane.api.app import create_app
+from data_plane.api.fast_path import DecisionFastPath
 from data_plane.api.health import HealthServer
-from data_plane.api.lane.lane import Lane
-from data_plane.api.lane_door import LaneDoor
 from data_plane.api.render import Renderer
 from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
 from data_plane.settings import Settings
+from http_front.front import Front
+from http_front.serving import config_of
 
 log = structlog.get_logger()
 
@@ -99,10 +100,10 @@ class NodeServer(uvicorn.Server):
     connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, node: Node, lane: Lane, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, node: Node, front: Front, drain_s: float) -> None:
         super().__init__(config)
         self._node = node
-        self._lane = lane
+        self._front = front
         self._drain_s = drain_s
         settings = node.settings
         port = settings.health_port
@@ -135,7 +136,7 @@ class NodeServer(uvicorn.Server):
 
     def _drain(self, sig: int) -> None:
         log.info("draining", for_s=self._drain_s)
-        self._lane.drain(self.server_state.connections)
+        self._front.drain()
         self._loop.call_later(self._drain_s, super().handle_exit, sig, None)
 
 
@@ -161,16 +162,14 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
-    lane = Lane(LaneDoor(node.door))
-    config = uvicorn.Config(
-        build_app(node), host=settings.host, port=settings.port, http=lane.protocol_class(), ws="none", lifespan="on",
-        access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_keep_alive=75,
-        timeout_graceful_shutdown=5,
+    front = Front(DecisionFastPath(node.door))
+    config = config_of(
+        build_app(node), front, host=settings.host, port=settings.port, lifespan="on", timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert_file, ssl_keyfile=settings.tls_key_file,
         ssl_ca_certs=_text(settings.tls_client_ca_file),
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )  # fmt: skip
-    await NodeServer(config, node, lane, settings.drain_s).serve()
+    await NodeServer(config, node, front, settings.drain_s).serve()
 
 
 def _text(path: Path | None) -> str | None:

@@ -29,7 +29,7 @@ def ask(url: str, question: Mapping[str, object], *, token: str | None) -> Answe
     Every limit is asked for (``explain``) only with a token or where the node trusts its network; a node that refuses
     to explain is asked again without.
     """
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    headers = {"X-Tidegate-Token": token} if token else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False) as client:
             response = client.post("/v1/check", json={**question, "explain": True})

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contract.config import Ack
+from contract.decoding import UNREADABLE, what_is_wrong
 from contract.status import Hello, NodeReport
 from control_plane.access.principals import Caller, region_only
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
@@ -154,10 +155,8 @@ async def report(request: Request, caller: Caller) -> Response:
 def _report(body: bytes) -> NodeReport:
     try:
         report = _report_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidError([FieldError("body", str(error))]) from None
-    except RecursionError:
-        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
     if not re.fullmatch(NODE_PATTERN, report.node):
         raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
     for field in ("decisions", "denied", "degraded"):
@@ -169,10 +168,8 @@ def _report(body: bytes) -> NodeReport:
 def _ack(body: bytes) -> Ack:
     try:
         ack = _ack_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidError([FieldError("body", str(error))]) from None
-    except RecursionError:
-        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
     if not re.fullmatch(NODE_PATTERN, ack.node):
         raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
     if not re.fullmatch(DIGEST_PATTERN, ack.digest):

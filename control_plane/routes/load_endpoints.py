@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from sqlalchemy.exc import IntegrityError
 
+from contract.decoding import UNREADABLE, what_is_wrong
 from contract.load import RegionLoad
 from control_plane.access.principals import Caller, region_only
 from control_plane.database import Database
@@ -74,10 +75,8 @@ async def report_load(request: Request, caller: Caller) -> Response:
 def _read(body: bytes) -> RegionLoad:
     try:
         load = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidError([FieldError("body", str(error))]) from None
-    except RecursionError:
-        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
     if len(load.node) > MAX_TEXT or "\0" in load.node:
         raise InvalidError([FieldError("node", f"at most {MAX_TEXT} characters, no NUL")])
     if len(load.backends) > MAX_BACKENDS:

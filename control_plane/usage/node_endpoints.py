@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from contract.decoding import UNREADABLE, what_is_wrong
 from contract.questions import NodeAnswer, Questions
 from contract.usage import PROTOCOL_VERSION, Shipment
 from control_plane.access.principals import Caller, region_only
@@ -120,10 +121,8 @@ async def take_answer(request: Request, caller: Caller) -> Response:
     """What a node found (a `NodeAnswer` of the contract); one that comes too late is of no use and does no harm."""
     try:
         answer = _answer_decoder.decode(await request.body())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidError([FieldError("body", str(error))]) from None
-    except RecursionError:
-        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
     await request.state.questions.answered(caller.name, answer)
     return Response(status_code=204)
 
@@ -131,10 +130,8 @@ async def take_answer(request: Request, caller: Caller) -> Response:
 def _shipment(body: bytes) -> Shipment:
     try:
         shipment = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidError([FieldError("body", str(error))]) from None
-    except RecursionError:
-        raise InvalidError([FieldError("body", "is nested too deeply")]) from None
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
     if shipment.version != PROTOCOL_VERSION:
         raise InvalidError([FieldError("version", f"is {shipment.version}; this is version {PROTOCOL_VERSION}")])
     return shipment

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from sqlalchemy import ARRAY, Text, cast, func, select
 
+from contract.decoding import UNREADABLE
 from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
@@ -159,7 +160,7 @@ class NodeQuestions:
     def _heard_question(self, payload: str) -> None:
         try:
             question = msgspec.json.decode(payload, type=Question)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return  # of another version
         self._to_tell.append((time.monotonic(), question))
         del self._to_tell[: -10 * MAX_QUESTIONS]
@@ -169,7 +170,7 @@ class NodeQuestions:
     def _heard_answer(self, payload: str) -> None:
         try:
             notice = msgspec.json.decode(payload, type=_Notice)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return  # of another version
         waiting = self._asked.get(notice.id)
         if waiting is not None:

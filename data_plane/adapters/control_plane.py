@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from contract.config import Ack, StreamMessage
+from contract.decoding import UNREADABLE
 from contract.status import Hello, NodeReport
 from data_plane.services.config import ConfigService, OutOfStepError
 
@@ -92,7 +93,7 @@ class ControlPlaneStream:
                     delay = _BACKOFF_S[0] if not from_nothing else min(delay * 2, _BACKOFF_S[1])
                     from_nothing = True
                     self._failed(str(error))
-                except (httpx.HTTPError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                except (httpx.HTTPError, *UNREADABLE) as error:
                     delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
                     self._failed(f"{type(error).__name__}: {error}")
                 self.link.connected = False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
+from contract.decoding import UNREADABLE
 from contract.questions import NodeAnswer, Question, Questions
 from contract.usage import Shipment, ShipmentAnswer
 from data_plane.services.usage_shipping import ControlPlaneAwayError
@@ -45,7 +46,7 @@ class HttpUsageSink:
             body, headers = msgspec.msgpack.encode(shipment), {"content-type": "application/octet-stream"}
             response = await self._client.post(PATH, content=body, headers=headers)
             return _decoder.decode(_content(response))
-        except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, *UNREADABLE) as error:
             raise ControlPlaneAwayError(f"{type(error).__name__}: {error}") from error
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
@@ -54,7 +55,7 @@ class HttpUsageSink:
             timeout = httpx.Timeout(TIMEOUT_S, read=wait_s + TIMEOUT_S)
             response = await self._client.get("/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)
             return _questions_decoder.decode(_content(response)).questions
-        except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, *UNREADABLE) as error:
             raise ControlPlaneAwayError(f"{type(error).__name__}: {error}") from error
 
     async def answer(self, answer: NodeAnswer) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import httpx
 import msgspec
 
+from contract.decoding import UNREADABLE
 from data_plane.domain.load.signals import lower_median
 from data_plane.services.load_ports import PullError
 
@@ -78,7 +79,7 @@ def _value(body: bytes) -> float:
             values = [float(one.value[1]) for one in msgspec.json.decode(answer.data.result, type=list[_Sample])]
         else:
             raise PullError("malformed")
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+    except (*UNREADABLE, ValueError):
         raise PullError("malformed") from None
     if answer.status != "success" or not values:
         raise PullError("empty")

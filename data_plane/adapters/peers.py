@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import Counts, CountsAnswer, signed_counts
 from contract.credentials import is_signed_by
+from contract.decoding import UNREADABLE
 from contract.rights import MAX_UNITS, RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.services.count_store import UnreachablePeerError
 
@@ -45,7 +46,7 @@ class HttpPeers:
         answer, _ = await self._post(url, "/internal/v1/counts", body, signed_counts(to_region, body))
         try:
             return _counts_answer.decode(answer)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
@@ -57,7 +58,7 @@ class HttpPeers:
             if not is_signed_by(self._public_keys(to_region), signature, signed_gifts(self._region, body, answer)):
                 raise UnreachablePeerError("the signature of an answer does not hold")
             gifts = _gifts.decode(_unpacked(answer))
-        except (ValueError, zlib.error, msgspec.DecodeError) as error:
+        except (ValueError, zlib.error, *UNREADABLE) as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         wrong = gifts.region != to_region or gifts.to_incarnation != asks.incarnation
         if wrong or gifts.version != RIGHTS_VERSION or not _plausible(gifts):

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from contract.config import Change
+from contract.decoding import UNREADABLE
 from data_plane.domain.config_set import ConfigSet
 from data_plane.services.config import Snapshot
 
@@ -62,7 +63,7 @@ class SnapshotFile:
             raise UnreadableSnapshotError(str(error)) from error
         try:
             file = msgspec.msgpack.decode(raw, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise UnreadableSnapshotError(f"{self._path}: {error}") from error
         self.saved_revision, self.saved_at_s = file.revision, self._path.stat().st_mtime
         changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)

@@ -1,1 +1,1 @@
-"""The node's doors: FastAPI routes, the decision lane, forward-auth, errors."""
+"""The node's doors: FastAPI routes, the fast path, forward-auth, errors."""

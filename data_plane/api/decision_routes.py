@@ -34,7 +34,7 @@ def decision_routes(door: Door) -> APIRouter:
         body = await read_body(request, MAX_BODY_BYTES)
         if isinstance(body, Response):
             return body
-        return await _ask(lambda reply: door.check(RepliedQuestion(_headers(request), body, reply)))
+        return await _ask(lambda reply: door.check(RepliedQuestion(_headers(request), body, _peer(request), reply)))
 
     @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
     async def check_batch(request: Request) -> Response:
@@ -42,7 +42,7 @@ def decision_routes(door: Door) -> APIRouter:
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
         if isinstance(body, Response):
             return body
-        return await _ask(lambda reply: door.check_batch(_headers(request), body, reply))
+        return await _ask(lambda reply: door.check_batch(_headers(request), body, _peer(request), reply))
 
     async def authorize(request: Request) -> Response:
         """Forward-auth for gateways: 200, 401, 403 or 429, whatever an end client sends."""
@@ -51,7 +51,9 @@ def decision_routes(door: Door) -> APIRouter:
             target += "?" + query.decode("latin-1")
         headers = _headers(request)
         return await _ask(
-            lambda reply: door.authorize(request.method, target, RepliedAuthorizeQuestion(headers, reply))
+            lambda reply: door.authorize(
+                request.method, target, RepliedAuthorizeQuestion(headers, _peer(request), reply)
+            )
         )
 
     router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)
@@ -62,6 +64,10 @@ def decision_routes(door: Door) -> APIRouter:
 
 def _headers(request: Request) -> Headers:
     return request.scope["headers"]  # type: ignore[no-any-return]  # ASGI's own type is untyped
+
+
+def _peer(request: Request) -> str | None:
+    return request.client.host if request.client else None
 
 
 async def _ask(ask: Callable[[Reply], None]) -> Response:

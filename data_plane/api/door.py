@@ -1,21 +1,38 @@
-"""The decision endpoints apart from how bytes arrive: the FastAPI routes and the decision lane both end here."""
+"""The decision endpoints apart from how bytes arrive: the FastAPI routes and the fast path both end here."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
+import structlog
 
-from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, CheckRequest
-from data_plane.api.answers import Answer, FieldError, InputError, problem
+from contract.decision import MAX_BODY_BYTES, CheckRequest
+from contract.decoding import UNREADABLE
+from data_plane.api.answers import Answer, InputError, problem
 from data_plane.api.caller import NETWORK, REQUEST_ID_HEADER, TOKEN_HEADER, Caller, Headers, Trust, header, identify
 from data_plane.api.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, what_is_said
 from data_plane.api.forward_auth import read as read_forward_auth
 from data_plane.api.questions import AuthorizeQuestion, Batch, BatchQuestion, Question, RepliedAuthorizeQuestion, Reply
-from data_plane.api.reading import ESCAPE, decode_check, read_checks, unreadable, validate
+from data_plane.api.reading import (
+    BATCH_BOUNDS,
+    ESCAPE,
+    decode_check,
+    from_stranger,
+    read_checks,
+    too_long_a_batch,
+    unreadable,
+    validate,
+    wrong_batch_size,
+)
 from data_plane.api.render import Renderer, batch_item_error, not_understood, refused_input
 from data_plane.api.replays import MAX_REQUEST_NAME_BYTES, Replays, request_name
 from data_plane.domain.check import UnknownNameError
 from data_plane.domain.subjects import InvalidAddressError
 from data_plane.services.decide import Decider
+
+log = structlog.get_logger()
+PART_OF_BATCH = 50
+"""How many checks are decided in one go: about a millisecond of the event loop."""
 
 
 class Door:
@@ -48,7 +65,7 @@ class Door:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
             try:
                 request = decode_check(body)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise unreadable(error) from error
             # What nearly every check is needs no closer look.
             if (
@@ -59,7 +76,7 @@ class Door:
                 or ESCAPE in body
             ):
                 validate(request, caller, body)
-            question.request = request
+            question.request = request if caller.trusted else from_stranger(request, question.peer)
             question.plain = request.request_id is None and not request.explain
             decider = self._decider
             question.decider = decider
@@ -74,29 +91,39 @@ class Door:
         except (UnknownNameError, InvalidAddressError) as error:
             question.reply(not_understood(error).answer())
 
-    def check_batch(self, headers: Headers, body: bytes, reply: Reply) -> None:
+    def check_batch(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
         """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
         try:
             caller = NETWORK if self._trust == "network" else self._caller(header(headers, TOKEN_HEADER))
-            if len(body) > MAX_BATCH_BODY_BYTES:
-                raise InputError(413, f"the body is over {MAX_BATCH_BODY_BYTES} bytes")
+            most_bytes, most = BATCH_BOUNDS[caller.trusted]
+            if len(body) > most_bytes:
+                raise too_long_a_batch(len(body), most_bytes)
             items = read_checks(body, caller)
-            if not 1 <= len(items) <= MAX_BATCH:
-                raise InputError(422, "wrong number of checks", [FieldError("checks", f"from 1 to {MAX_BATCH}")])
+            if not 1 <= len(items) <= most:
+                raise wrong_batch_size(len(items), most)
+            if not caller.trusted:
+                items = [one if isinstance(one, InputError) else from_stranger(one, peer) for one in items]
         except InputError as error:
             reply(error.answer())
             return
-        self._decide_batch(items, reply)
+        self._id_number += 1
+        ask_part = partial(self._ask_part, items, b"%b%d-" % (self._id_prefix, self._id_number))
+        ask_part(Batch(len(items), self._decider.tally, reply, ask_part))
 
-    def _decide_batch(self, items: Sequence[CheckRequest | InputError], reply: Reply) -> None:
-        """All of a batch's checks in one go: one look at the clock, one index, one call of the store."""
+    def _ask_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
+        """The next checks of a batch in one go: one look at the clock, one index, one call of the store."""
+        try:
+            self._decide_part(items, id_prefix, batch)
+        except Exception:
+            log.exception("a batch failed")
+            batch.fail(problem(500, "The node failed to answer."))
+
+    def _decide_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
         decider, renderer = self._decider, self._renderer
         now_us = self._now_us()
-        batch = Batch(len(items), decider.tally, reply, now_us)
-        self._id_number += 1
-        id_prefix = b"%b%d-" % (self._id_prefix, self._id_number)
         ready: list[Question] = []
-        for position, request in enumerate(items):
+        for position in batch.begin_part(PART_OF_BATCH, now_us):
+            request = items[position]
             if isinstance(request, InputError):
                 batch.place(position, _in_its_place(request), now_us)
                 continue
@@ -116,6 +143,7 @@ class Door:
                 batch.place(position, _in_its_place(not_understood(error)), now_us)
         if ready:
             decider.submit_all(ready)
+        batch.answered(now_us)
 
     def authorize(self, method: str, target: str, question: AuthorizeQuestion) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
@@ -123,7 +151,7 @@ class Door:
         headers = question.headers
         said = what_is_said(headers)
         if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
-            asked = RepliedAuthorizeQuestion(headers, _nginx_reply(question.reply))
+            asked = RepliedAuthorizeQuestion(headers, question.peer, _nginx_reply(question.reply))
         try:
             token = said.get(TOKEN_HEADER)
             caller = (
@@ -141,8 +169,8 @@ class Door:
                 first = self._replays.first_time(name, asked.reply, self._now_us())
                 if first is None:
                     return
-                asked = RepliedAuthorizeQuestion(headers, first)
-            asked.request = check
+                asked = RepliedAuthorizeQuestion(headers, question.peer, first)
+            asked.request = check if caller.trusted else from_stranger(check, question.peer)
             asked.plain = True
             self._ask(asked)
         except RefusedInputError as error:

@@ -10,8 +10,13 @@ import uvicorn
 from fastapi import FastAPI
 
 from data_plane.api.operation_routes import Operations, health_routes
+from http_front.front import Front
+from http_front.limits import FrontLimits
+from http_front.serving import config_of
 
 log = structlog.get_logger()
+LIMITS = FrontLimits(connections=64, body_bytes=64 * 1024, head_bytes=16 * 1024, unfinished_bytes=1024 * 1024)
+"""Few ask here, briefly: what they may hold is taken from nobody who wants decisions."""
 
 
 class HealthServer(uvicorn.Server):
@@ -20,10 +25,7 @@ class HealthServer(uvicorn.Server):
     def __init__(self, operations: Operations, host: str, port: int) -> None:
         app = FastAPI(title="Tidegate node's health", openapi_url=None, docs_url=None, redoc_url=None)
         app.include_router(health_routes(operations))
-        super().__init__(uvicorn.Config(
-            app, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None, server_header=False,
-            proxy_headers=False, timeout_graceful_shutdown=1,
-        ))  # fmt: skip
+        super().__init__(config_of(app, Front(limits=LIMITS), lifespan="off", timeout_graceful_shutdown=1))
         self._address = (host, port)
 
     def bind(self) -> socket.socket:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from contract.decision import CheckRequest
+from contract.decoding import UNREADABLE
 from contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
 from data_plane.api.answers import Answer, FieldError, InputError, json_answer, problem
 from data_plane.api.caller import TOKEN_HEADER, Headers, Trust, header, identify
@@ -100,7 +101,7 @@ class HoldDoor:
             raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
         try:
             request = msgspec.json.decode(body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise unreadable(error) from error
         if isinstance(request, (LeaseRequest, ReservationRequest)):
             if request.client is not None and request.api_key is not None:

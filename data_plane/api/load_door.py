@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import msgspec
 
+from contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 from contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
 from data_plane.api.answers import JSON_TYPE, Answer, FieldError, InputError
 from data_plane.api.caller import TOKEN_HEADER, Headers, Trust, header, identify
@@ -91,7 +92,7 @@ class LoadDoor:
         try:
             raw: Sequence[msgspec.Raw | bytes]
             raw = _batch_decoder.decode(body).reports if "reports" in _members_decoder.decode(body) else [body]
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise self._malformed(error, "reports") from None
         if not 1 <= len(raw) <= most:
             raise self._refused(
@@ -101,7 +102,7 @@ class LoadDoor:
         for place, one in enumerate(raw):
             try:
                 items.append(decoder.decode(one))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise self._malformed(error, f"reports[{place}]") from None
         return items
 
@@ -141,9 +142,9 @@ class LoadDoor:
         message = f"{value[:64]!r} is not configured"
         return self._refused("unknown", 422, message, [FieldError(field, message)])
 
-    def _malformed(self, error: msgspec.DecodeError | UnicodeDecodeError, at: str) -> InputError:
+    def _malformed(self, error: UnreadableError, at: str) -> InputError:
         if not isinstance(error, msgspec.ValidationError):
-            return self._refused("malformed", 400, f"{at}: not valid JSON: {error}")
+            return self._refused("malformed", 400, f"{at}: not valid JSON: {what_is_wrong(error)}")
         message, _, where = str(error).partition(" - at `$")
         field = at + where.rstrip("`")
         if message.startswith("Object contains unknown field `"):

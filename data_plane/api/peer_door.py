@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Counts, signed_counts
 from contract.credentials import is_signed_by
+from contract.decoding import UNREADABLE
 from contract.rights import (
     MAX_ASKS,
     MAX_KEY_BYTES,
@@ -140,7 +141,7 @@ class PeerDoor:
             if unpacker.unconsumed_tail:
                 raise self._refused("too_large", 413, f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
             return decoder.decode(unpacked)
-        except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (zlib.error, *UNREADABLE) as error:
             raise self._refused("malformed", 400, f"not a message between regions: {error}") from error
 
     def _fits(self, sender: str, region: str, version: int, known_version: int, sent_at: float) -> None:

@@ -4,6 +4,7 @@ What the store allows plainly is answered with a form, here; everything else goe
 same bytes (``tests/unit/api/test_forms.py``) and many others.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,11 @@ class Question(Check):
     @property
     def headers(self) -> Headers:
         """What came with it."""
+        raise NotImplementedError
+
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end of its connection; ``None`` where that has none."""
         raise NotImplementedError
 
     @property
@@ -111,17 +117,23 @@ class AuthorizeQuestion(Question):
 class RepliedQuestion(Question):
     """A check whose answer is handed to a callback."""
 
-    __slots__ = (*QUESTION_SLOTS, "_headers", "_reply", "body")
+    __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply", "body")
 
-    def __init__(self, headers: Headers, body: bytes, reply: Reply) -> None:
+    def __init__(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
         self._headers = headers
         self.body = body
+        self._peer = peer
         self._reply = reply
 
     @property
     def headers(self) -> Headers:
         """What came with it."""
         return self._headers
+
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end."""
+        return self._peer
 
     def reply(self, answer: Answer) -> None:
         """Hand over the answer."""
@@ -131,10 +143,11 @@ class RepliedQuestion(Question):
 class RepliedAuthorizeQuestion(AuthorizeQuestion):
     """A subrequest whose answer is handed to a callback."""
 
-    __slots__ = (*QUESTION_SLOTS, "_headers", "_reply")
+    __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply")
 
-    def __init__(self, headers: Headers, reply: Reply) -> None:
+    def __init__(self, headers: Headers, peer: str | None, reply: Reply) -> None:
         self._headers = headers
+        self._peer = peer
         self._reply = reply
 
     @property
@@ -142,37 +155,72 @@ class RepliedAuthorizeQuestion(AuthorizeQuestion):
         """What came with it."""
         return self._headers
 
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end."""
+        return self._peer
+
     def reply(self, answer: Answer) -> None:
         """Hand over the answer."""
         self._reply(answer)
 
 
 class Batch:
-    """The checks of one batch: answered when the last of its decisions is there, in order."""
+    """The checks of one batch, decided part by part and answered in order when the last decision is there.
 
-    __slots__ = ("_reply", "_tally", "asked_us", "bodies", "missing", "passed")
+    A part is asked once the one before it is answered, in a turn of the event loop of its own: others are answered in
+    between.
+    """
 
-    def __init__(self, size: int, tally: Tally, reply: Reply, asked_us: int) -> None:
+    __slots__ = ("_ask_part", "_reply", "_tally", "asked_us", "begun", "bodies", "missing", "passed")
+
+    def __init__(self, size: int, tally: Tally, reply: Reply, ask_part: Callable[["Batch"], None]) -> None:
         self._tally = tally
         self._reply = reply
-        self.asked_us = asked_us
+        self._ask_part = ask_part
         self.bodies: list[bytes] = [b""] * size
-        self.missing = size
+        self.begun = 0
+        """How many checks were asked so far."""
+        self.asked_us = 0
+        """When the part under way was."""
+        self.missing = 0
+        """How many of that part have no answer yet, and one more while it is being asked."""
         self.passed = 0
-        """Those that were plainly allowed: they are counted together, at the end."""
+        """Those of the part that were plainly allowed: they are counted together, at its end."""
+
+    def begin_part(self, most: int, now_us: int) -> range:
+        """The places of the next part, of ``most`` checks; ``answered`` is due once more when they are asked."""
+        part = range(self.begun, min(self.begun + most, len(self.bodies)))
+        self.begun = part.stop
+        self.missing = len(part) + 1
+        self.asked_us = now_us
+        return part
 
     def place(self, position: int, body: bytes, now_us: int) -> None:
-        """An item's answer; the last one sends them all."""
+        """An item's answer."""
         self.bodies[position] = body
+        self.answered(now_us)
+
+    def answered(self, now_us: int) -> None:
+        """One more answer is there; the last one of a part begins the next, or sends them all."""
         self.missing -= 1
         if not self.missing:
-            self.send(now_us)
+            self.end_part(now_us)
 
-    def send(self, now_us: int) -> None:
-        """Every item has its answer."""
+    def end_part(self, now_us: int) -> None:
+        """Every check that was asked has its answer."""
         if self.passed:
             self._tally.passed(self.passed, now_us - self.asked_us)
-        self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self.bodies) + b"]}"))
+            self.passed = 0
+        if self.begun < len(self.bodies):
+            asyncio.get_running_loop().call_soon(self._ask_part, self)
+        else:
+            self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self.bodies) + b"]}"))
+
+    def fail(self, answer: Answer) -> None:
+        """Answer all of it otherwise."""
+        self.missing = 0
+        self._reply(answer)
 
 
 class BatchQuestion(Question):
@@ -186,6 +234,11 @@ class BatchQuestion(Question):
     def headers(self) -> Headers:
         """An item has none of its own."""
         return ()
+
+    @property
+    def peer(self) -> str | None:
+        """An item has none of its own."""
+        return None
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``Question``, written out: a batch is a thousand of these."""
@@ -215,7 +268,7 @@ class BatchQuestion(Question):
             observer.passed(self)
         batch.missing -= 1
         if not batch.missing:
-            batch.send(now_us)
+            batch.end_part(now_us)
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
         """The careful answer."""

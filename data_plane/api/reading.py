@@ -4,13 +4,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from contract.decision import CheckRequest
+from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, MAX_STRANGERS_BATCH, CheckRequest
+from contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 from data_plane.api.answers import FieldError, InputError
 from data_plane.api.caller import Caller
 from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
 
 ESCAPE = b"\\"
 _MAX_ATTRIBUTES = 16
+BATCH_BOUNDS = {True: (MAX_BATCH_BODY_BYTES, MAX_BATCH), False: (MAX_BODY_BYTES, MAX_STRANGERS_BATCH)}
+"""By whether the caller is trusted: the bytes of a batch, and its checks."""
 decode_check = msgspec.json.Decoder(CheckRequest).decode
 
 
@@ -30,10 +33,10 @@ _batch_decoder = msgspec.json.Decoder(_RawChecks)
 _checks_decoder = msgspec.json.Decoder(_Checks)
 
 
-def unreadable(error: msgspec.DecodeError | UnicodeDecodeError) -> InputError:
+def unreadable(error: UnreadableError) -> InputError:
     """What is wrong with a body: 422 that names the member, or 400 when it is not JSON at all."""
     if not isinstance(error, msgspec.ValidationError):
-        return InputError(400, f"the body is not valid JSON: {error}")
+        return InputError(400, f"the body is not valid JSON: {what_is_wrong(error)}")
     message, _, where = str(error).partition(" - at `$")
     field = where.rstrip("`").lstrip(".")
     if message.startswith("Object contains unknown field `"):
@@ -49,11 +52,11 @@ def read_checks(body: bytes, caller: Caller) -> Sequence[CheckRequest | InputErr
             return [request if _is_meant(request, caller) else _with_error(request, caller) for request in checks]
     except msgspec.ValidationError:
         pass  # one of them is wrong: see which
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise unreadable(error) from error
     try:
         raw = _batch_decoder.decode(body).checks
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise unreadable(error) from error
     return [_read_item(item, caller) for item in raw]
 
@@ -77,7 +80,7 @@ def _understood(body: bytes, caller: Caller) -> CheckRequest:
     """One check from its JSON. Raises ``InputError`` that names the field."""
     try:
         request = decode_check(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise unreadable(error) from error
     validate(request, caller, body)
     return request
@@ -91,7 +94,13 @@ def _is_meant(request: CheckRequest, caller: Caller) -> bool:
         return (request.client is None or request.api_key is None) and (
             request.endpoint is None or request.path is None
         )
-    return request.client is None and request.endpoint is None and request.cost <= 1 and not request.explain
+    return (
+        request.client is None
+        and request.endpoint is None
+        and request.ip is None
+        and request.cost <= 1
+        and not request.explain
+    )
 
 
 def validate(request: CheckRequest, caller: Caller, body: bytes = b"") -> None:
@@ -111,12 +120,32 @@ def validate(request: CheckRequest, caller: Caller, body: bytes = b"") -> None:
 
 
 def _refuse_what_needs_a_gateway(request: CheckRequest) -> None:
-    """Without a token, anyone could speak for a customer and drain it."""
-    for field in ("client", "endpoint", "attributes", "explain"):
+    """Without a token, anyone could speak for a customer, or from anybody's address, and drain it."""
+    for field in ("client", "endpoint", "ip", "attributes", "explain"):
         if getattr(request, field):
             raise _wrong(field, "needs a gateway token (X-Tidegate-Token)", status=403)
     if request.cost > 1:
         raise _wrong("cost", "above 1 needs a gateway token (X-Tidegate-Token)", status=403)
+
+
+def from_stranger(request: CheckRequest, peer: str | None) -> CheckRequest:
+    """The check of a caller who has proved nothing: from the address at the other end of the connection."""
+    return msgspec.structs.replace(request, ip=peer)
+
+
+def too_long_a_batch(size: int, most: int) -> InputError:
+    """What is wrong with a batch of ``size`` bytes where ``most`` are taken."""
+    if size <= MAX_BATCH_BODY_BYTES:
+        return InputError(403, f"the body is over {most} bytes: that needs a gateway token (X-Tidegate-Token)")
+    return InputError(413, f"the body is over {most} bytes")
+
+
+def wrong_batch_size(size: int, most: int) -> InputError:
+    """What is wrong with a batch of ``size`` checks where 1 to ``most`` are taken."""
+    if most < size <= MAX_BATCH:
+        message = f"more than {most} need a gateway token (X-Tidegate-Token)"
+        return InputError(403, f"checks: {message}", [FieldError("checks", message)])
+    return InputError(422, "wrong number of checks", [FieldError("checks", f"from 1 to {most}")])
 
 
 def validate_attributes(attributes: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from contract.blocks import Block, block_violations
 from contract.config import DOCUMENT_TYPES, Change, Client, Plan
+from contract.decoding import UNREADABLE
 from contract.limits import LimitRule, Violation, violations
 from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 from data_plane.domain.blocks import Blocks
@@ -170,7 +171,7 @@ def decode_document(change: Change) -> msgspec.Struct | None:
         return None
     try:
         document: msgspec.Struct = decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise InvalidConfigError(f"{kind} {change.id!r}: {error}") from error
     if kind in _BY_THE_THOUSAND:
         _check_name(kind, change.id)

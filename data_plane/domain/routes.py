@@ -15,7 +15,7 @@ MAX_PATH_LENGTH: Final = 8_192
 _MAX_SEEN: Final = 8_192
 _LONGEST_SEEN: Final = 256
 """What was matched is remembered: that many requests, of methods and paths up to that long together."""
-_SUSPICIOUS: Final = re.compile(r"[%\\\0]|//|/\.|/$")
+_SUSPICIOUS: Final = re.compile(r"[%\\\0;]|//|/\.|/$")
 """What makes a path worth a closer look: nearly all paths have none of it."""
 _AMBIGUOUS: Final = frozenset({"", ".", ".."})
 _RESOLVABLE: Final = frozenset("/\\\0")
@@ -52,7 +52,9 @@ class RouteTable:
         """The endpoint of a request. Query and fragment are ignored, and the method's case; HEAD falls back to GET.
 
         Percent-encoding is undone by segment, as backends do. Dot segments, empty segments, encoded slashes and
-        backslashes match nothing: a backend may resolve them otherwise than we would, so they are ``_unmatched``.
+        backslashes match nothing: a backend may resolve them otherwise than we would, so they are ``_unmatched``. So is
+        a ``;`` where it decides: some backends drop it with what follows (RFC 3986, section 3.3), and then see a dot
+        segment, or another endpoint.
         """
         found = self._seen.get((method, path))
         if found is None:
@@ -75,7 +77,7 @@ class RouteTable:
                 segments = [unquote(segment, errors="strict") for segment in segments]
             except UnicodeDecodeError:
                 return UNMATCHED
-            if any(segment in _AMBIGUOUS or not _RESOLVABLE.isdisjoint(segment) for segment in segments):
+            if any(map(_is_ambiguous, segments)):
                 return UNMATCHED
         found = _find(self._root, segments, 0, method)
         if found is None and method == "HEAD":
@@ -85,6 +87,10 @@ class RouteTable:
         return PREFLIGHT if method == "OPTIONS" else UNMATCHED
 
 
+def _is_ambiguous(segment: str) -> bool:
+    return segment.partition(";")[0] in _AMBIGUOUS or not _RESOLVABLE.isdisjoint(segment)
+
+
 def _find(node: _Node, segments: list[str], at: int, method: str) -> Endpoint | None:
     while at < len(segments):
         literal, parameter = node.children.get(segments[at]), node.parameter
@@ -92,7 +98,8 @@ def _find(node: _Node, segments: list[str], at: int, method: str) -> Endpoint | 
         if literal is not None and parameter is not None:  # the only fork: the literal first
             return _find(literal, segments, at, method) or _find(parameter, segments, at, method)
         if literal is None:
-            if parameter is None:
+            name, semicolon, _ = segments[at - 1].partition(";")
+            if parameter is None or (semicolon and name in node.children):
                 return None
             literal = parameter
         node = literal

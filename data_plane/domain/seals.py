@@ -13,6 +13,7 @@ from hashlib import sha256
 import msgspec
 
 from contract.credentials import is_signed_by, region_private_key, region_public_key
+from contract.decoding import UNREADABLE
 from data_plane.domain.holds import Hold, InvalidHoldError, Kind
 
 _BY_MAC, _BY_SIGNATURE = b"m", b"s"
@@ -53,7 +54,7 @@ class Seals:
             raise InvalidHoldError("not signed by this region")
         try:
             hold = _decoder.decode(body)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise InvalidHoldError("of another version") from None
         if hold.kind != kind:
             raise InvalidHoldError(f"this is a {hold.kind}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import structlog
 
+from contract.decoding import UNREADABLE
 from contract.load import AdaptivePolicy, Backend, BackendLoad, RegionLoad
 from data_plane.domain.load.classes import FULL
 from data_plane.domain.load.controller import ControlState
@@ -94,7 +95,7 @@ class LoadFollower:
         if body is not None:
             try:
                 shared = _shared_decoder.decode(body)
-            except msgspec.DecodeError as error:  # of another version: held, as if there were none
+            except UNREADABLE as error:  # of another version: held, as if there were none
                 log.warning("shared_factors_not_understood", error=str(error))
                 shared = self.shared
             if shared.at_us != self.shared.at_us:
@@ -242,7 +243,7 @@ class LoadDecider:
             return {}
         try:
             return {one.backend: one for one in _shared_decoder.decode(body).backends}
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return {}
 
     async def _demand(self, now_us: int) -> Mapping[str, dict[int, int]]:
@@ -252,7 +253,7 @@ class LoadDecider:
         for node, body in (await self._board.demands()).items():
             try:
                 told = _demand_decoder.decode(body)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 gone.append(node)
                 continue
             if now_us - told.at_us > FORGOTTEN_AFTER_US:
@@ -271,7 +272,7 @@ class LoadDecider:
         for name, body in (await self._board.pinned(backend)).items():
             try:
                 entry = _said_decoder.decode(body)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 gone.append(name)
                 continue
             if now_us - entry.at_us > FORGOTTEN_AFTER_US:

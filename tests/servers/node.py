@@ -15,13 +15,14 @@ from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.adapters.snapshot_file import SnapshotFile
-from data_plane.api.lane.lane import Lane
-from data_plane.api.lane_door import LaneDoor
+from data_plane.api.fast_path import DecisionFastPath
 from data_plane.domain.config_set import ConfigSet
 from data_plane.main import build_app
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from data_plane.settings import Settings
+from http_front.front import Front
+from http_front.serving import protocol_class
 from tests.servers.listening import stop_accepting
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -93,10 +94,10 @@ def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:
 @contextlib.asynccontextmanager
 async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
     """The node's base URL while it serves: through the lane, or through FastAPI alone."""
-    http = Lane(LaneDoor(node.door)).protocol_class() if lane else "httptools"
+    http = protocol_class(Front(DecisionFastPath(node.door))) if lane else "httptools"
     config = uvicorn.Config(
         build_app(node), port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
-        timeout_graceful_shutdown=2,
+        proxy_headers=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())  # without its signal handlers: pytest has its own

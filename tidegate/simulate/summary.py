@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from contract.decoding import UNREADABLE
 from tidegate.simulate.checks import Outcome
 from tidegate.terminal import Fitting
 
@@ -30,7 +31,7 @@ def with_kept(path: Path | None, seeds: Iterable[int], run: Callable[[int], Outc
         lines = whole[: whole.rfind(b"\n") + 1]
         try:
             kept = {one.seed: one for one in map(msgspec.json.Decoder(Outcome).decode, lines.splitlines())}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise KeptError(f"{path}: does not hold outcomes of runs: {error}") from None
         rest = whole[len(lines) :]
         if rest and not rest.startswith(b"["):

@@ -8,6 +8,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.credentials import RANDOM_BYTES, make_credential
+from contract.decoding import UNREADABLE
 from tidegate.stack.errors import StackError
 from tidegate.stack.layout import DataDir
 
@@ -35,7 +36,7 @@ def open_keyring(data_dir: DataDir, regions: tuple[str, ...]) -> Keyring:
     if data_dir.secrets.exists():
         try:
             keyring = msgspec.json.decode(data_dir.secrets.read_bytes(), type=Keyring)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise StackError(
                 f"{data_dir.secrets} is damaged: without the passwords in it the data directory cannot be opened; "
                 "bring the file back, or name another --data-dir"

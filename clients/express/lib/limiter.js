@@ -20,6 +20,9 @@ const CONNECT_SHARE = 1 / 2;
 const MOST_CONNECT_MS = 1_000;
 // A node takes 1 MiB; beyond it the whole batch would be refused, and one end client's long path would speak for others.
 const MOST_BODY_BYTES = 512 * 1024;
+/** What a node takes of a caller without a token, where it does not trust its network. */
+const STRANGERS_BATCH = 10;
+const STRANGERS_BODY_BYTES = 63 * 1024;
 
 class Pending {
   /**
@@ -64,6 +67,7 @@ class Limiter {
       connectMs: Math.min(MOST_CONNECT_MS, known.timeoutMs * CONNECT_SHARE),
     });
     this._options = known;
+    this._most = { checks: known.maxBatch, bytes: MOST_BODY_BYTES };
     this._now = now;
     this._decidesHere = known.leases || known.rememberDenialsMs > 0;
     this._book = new LeaseBook(known);
@@ -164,7 +168,7 @@ class Limiter {
       let bytes = 0;
       const beyond = this._queue.findIndex((pending, at) => {
         bytes += pending.bytes;
-        return at > 0 && (at >= this._options.maxBatch || bytes > MOST_BODY_BYTES);
+        return at > 0 && (at >= this._most.checks || bytes > this._most.bytes);
       });
       this._send(new Batch(this._queue.splice(0, beyond < 0 ? this._queue.length : beyond)));
     }
@@ -177,6 +181,14 @@ class Limiter {
     const body = `{"checks":[${batch.checks.map((pending) => pending.body).join(',')}]}`;
     batch.giveUp = this._nodes.post(CHECK_BATCH, body, (error, answered) => {
       this._inFlight -= 1;
+      if (answered?.status === 403 && this._most.checks > STRANGERS_BATCH) {
+        // Refused as a whole, before anything was counted.
+        this._most = { checks: STRANGERS_BATCH, bytes: STRANGERS_BODY_BYTES };
+        for (const pending of batch.checks) pending.batch = undefined;
+        this._queue.unshift(...batch.checks.filter((pending) => !pending.answered));
+        this._flush();
+        return;
+      }
       const decisions = error === undefined ? decisionsOf(answered?.body, batch.checks.length) : undefined;
       if (decisions === undefined && batch.waiting > 0) {
         this._failed(error instanceof UnauthorizedError ? error : new UnavailableError(error?.message ?? 'the answer is no batch'));

@@ -215,7 +215,8 @@ function faultOf(path, { origin, status, body }) {
   if (status === 401 && typeof body?.allowed !== 'boolean') {
     return new UnauthorizedError(`${new URL(origin).host}${path} answered 401: it wants a gateway token (option \`token\`) that it knows`);
   }
-  const sound = path === CHECK_BATCH ? status === 200 : status < 500 || body?.error === 'store_unavailable';
+  // 403: without a token the node takes small batches only.
+  const sound = path === CHECK_BATCH ? status === 200 || status === 403 : status < 500 || body?.error === 'store_unavailable';
   return sound ? undefined : new Error(`the node answered ${status}`);
 }
 

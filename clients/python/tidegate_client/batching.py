@@ -20,6 +20,9 @@ MOST_IN_FLIGHT = 2
 MOST_WAITING = 100_000
 # A node takes 1 MiB: beyond it the whole batch would be refused, and one end user's long path would speak for others.
 MOST_BODY_BYTES = 512 * 1024
+# What a node takes of a caller without a token, where it does not trust its network.
+STRANGERS_BATCH = 10
+STRANGERS_BODY_BYTES = 64 * 1024
 Post = Callable[[str, bytes], Awaitable[Answered]]
 
 
@@ -34,6 +37,7 @@ class Batcher:
     def __init__(self, post: Post, max_batch: int) -> None:
         self._post = post
         self._max_batch = max_batch
+        self._max_bytes = MOST_BODY_BYTES
         self._waiting: deque[_Waiting] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
         self._begins = False
@@ -68,7 +72,7 @@ class Batcher:
         size = 0
         while self._waiting and len(batch) < self._max_batch:
             size += len(self._waiting[0].body) + 1
-            if batch and size > MOST_BODY_BYTES:
+            if batch and size > self._max_bytes:
                 break
             waiting = self._waiting.popleft()
             if not waiting.answer.done():  # nothing is counted for a caller that gave up meanwhile
@@ -84,6 +88,11 @@ class Batcher:
         body = b'{"checks":[%b]}' % b",".join([waiting.body for waiting in batch])
         try:
             answered = await self._post(CHECK_BATCH, body)
+            if answered.status == 403 and self._max_batch > STRANGERS_BATCH:
+                # Refused as a whole before anything was counted: such a node wants small batches without a token.
+                self._max_batch, self._max_bytes = STRANGERS_BATCH, STRANGERS_BODY_BYTES - 1024
+                self._waiting.extendleft(reversed(batch))
+                return
             if answered.status != 200:
                 raise _refused(answered)
             decisions = read_batch(answered.body, len(batch))

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
-from contract.config import Client, Endpoint, Plan
+from contract.config import Change, Client, Endpoint, Plan
+from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.domain.index import InvalidConfigError, decode_document
 from tests.servers.node import HOUR_US, key_of, node_client, rule
 
 KEY = "tg_acme"
@@ -72,3 +75,34 @@ async def test_text_that_is_odd_is_answered_like_any_other(tmp_path, valkey_url,
                         answer = await node.post(path, content=content)
                     assert answer.status_code in {200, 400, 422}, (path, content)
                     assert "y" not in answer.headers.get("x", "")
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize(
+    "body", [DEEP[:1_500] + DEEP[-1_500:], DEEP[:32_000] + DEEP[-32_000:]], ids=["1,500", "32,000"]
+)
+async def test_deep_nesting_is_a_bad_request_like_any_other(tmp_path, valkey_url, lane, body):
+    async with node_client(tmp_path, valkey_url, config(rule(1, "hourly", 100)), lane=lane) as node:
+        asked = {
+            "/v1/check": b'{"attributes": %s}' % body,
+            "/v1/check/batch": b'{"checks": [{"attributes": %s}]}' % body,
+            "/v1/report": b'{"backend": %s}' % body,
+            "/v1/leases": b'{"units": %s}' % body,
+            "/v1/reservations": b'{"cost": %s}' % body,
+        }
+        for path, content in asked.items():
+            for sent in (content, body):
+                answer = await node.post(path, content=sent)
+                assert answer.status_code in {400, 422}, (path, answer.status_code)
+
+
+def test_deep_nesting_from_a_file_or_the_control_plane_is_a_fault_that_is_told(tmp_path):
+    (tmp_path / "snapshot").write_bytes(b"\x91" * 100_000)
+    with pytest.raises(UnreadableSnapshotError):
+        SnapshotFile(tmp_path / "snapshot").load()
+    document = Change("plan", "p", msgspec.Raw(b'{"plan": "p", "limits": [], "more": %s}' % DEEP))
+    with pytest.raises(InvalidConfigError):
+        decode_document(document)

@@ -28,6 +28,8 @@ TABLE = RouteTable(
         ("GET", "/", "root"),
         ("GET", "/api/%75sers/7", "get-user"),
         ("OPTIONS", "/api/described", "options"),
+        ("GET", "/api/users/7;v=1", "get-user"),
+        ("POST", "/api/users/7;v=1/orders", "orders"),
     ],
 )
 def test_a_request_belongs_to_the_most_literal_route(method, path, endpoint):
@@ -40,6 +42,8 @@ def test_a_request_belongs_to_the_most_literal_route(method, path, endpoint):
         "/api/other", "/api/users/", "//api/users", "/api//users", "/api/./users", "/api/users/../users",
         "/api/users/%2e%2e", "/api/users/a%2Fb", "/api/users/a%5cb", "/api/users/a\\b", "/api/users/%00", "api/users",
         "", "/api/users/%ff", "/" + "a" * 9000,
+        "/api/users/..;", "/api/users/..;/7", "/api/users/.;", "/api/users/%2e%2e%3b", "/api/users/..;v=1",
+        "/api/users/;", "/api/users/..%3Ba", "/api/users/me;v=1", "/api/users/me%3bv=1",
     ],
 )  # fmt: skip
 def test_what_a_backend_could_read_otherwise_matches_nothing(path):

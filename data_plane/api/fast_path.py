@@ -1,18 +1,23 @@
-"""The lane's door onto the decision endpoints: an exchange in, an answer out."""
+"""Decisions straight from the front, without FastAPI: an exchange in, an answer out."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.api.answers import Answer
 from data_plane.api.door import Door
 from data_plane.api.forms import Form
-from data_plane.api.lane.door import Exchange
+from data_plane.api.forward_auth import PREFIX
 from data_plane.api.questions import QUESTION_SLOTS, AuthorizeQuestion, Question
 from data_plane.domain.wire import FIGURES
 from data_plane.services.tally import LATENCY_BUCKETS_US
+from http_front.exchange import ELSEWHERE, Exchange, Route
+
+FORWARD_AUTH = PREFIX.encode()
+CHECK, CHECK_BATCH, AUTHORIZE = range(3)
 
 
-class LaneQuestion(Exchange, Question):
+class FastQuestion(Exchange, Question):
     """A check and its exchange, in one object."""
 
     __slots__ = QUESTION_SLOTS
@@ -68,7 +73,7 @@ class LaneQuestion(Exchange, Question):
         self.respond(answer.status, answer.headers, answer.body)
 
 
-class LaneAuthorizeQuestion(Exchange, AuthorizeQuestion):
+class FastAuthorizeQuestion(Exchange, AuthorizeQuestion):
     """A forward-auth subrequest and its exchange, in one object."""
 
     __slots__ = QUESTION_SLOTS
@@ -82,7 +87,7 @@ class LaneAuthorizeQuestion(Exchange, AuthorizeQuestion):
         self.respond(answer.status, answer.headers, answer.body)
 
 
-class LaneBatch(Exchange):
+class FastBatch(Exchange):
     """The exchange of a batch."""
 
     __slots__ = ()
@@ -92,21 +97,35 @@ class LaneBatch(Exchange):
         self.respond(answer.status, answer.headers, answer.body)
 
 
-class LaneDoor:
-    """What the lane hands its requests to."""
-
-    exchange_types = (LaneQuestion, LaneBatch, LaneAuthorizeQuestion)
+class DecisionFastPath:
+    """The routes of decisions. Bodies are bounded here, before anything is read."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self.check = door.check
-        """``POST /v1/check``."""
+        self.routes: Sequence[Route] = (
+            Route("check", MAX_BODY_BYTES, FastQuestion, door.check),
+            Route("check_batch", MAX_BATCH_BODY_BYTES, FastBatch, self._check_batch),
+            Route("authorize", MAX_BODY_BYTES, FastAuthorizeQuestion, self._authorize),
+        )
 
-    def check_batch(self, exchange: LaneBatch) -> None:
-        """``POST /v1/check/batch``."""
-        self._door.check_batch(exchange.head.fields, exchange.body, exchange.reply)
+    def find(self, method: bytes, target: bytes) -> int:
+        """``POST /v1/check`` and ``/v1/check/batch``; any method on ``/v1/authorize`` and below."""
+        if method == b"POST":
+            if target == b"/v1/check":
+                return CHECK
+            if target == b"/v1/check/batch":
+                return CHECK_BATCH
+        if target.startswith(FORWARD_AUTH) and target[13:14] in (b"", b"/", b"?"):
+            return AUTHORIZE
+        return ELSEWHERE
 
-    def authorize(self, exchange: LaneAuthorizeQuestion) -> None:
-        """Any method on ``/v1/authorize`` and below."""
+    def too_much_status(self, status: int, target: bytes) -> int:
+        """Forward-auth says 403, because a gateway may let another error pass."""
+        return 403 if target.startswith(FORWARD_AUTH) else status
+
+    def _check_batch(self, exchange: FastBatch) -> None:
+        self._door.check_batch(exchange.head.fields, exchange.body, exchange.peer, exchange.reply)
+
+    def _authorize(self, exchange: FastAuthorizeQuestion) -> None:
         head = exchange.head
         self._door.authorize(head.method.decode("latin-1"), head.target.decode("latin-1"), exchange)

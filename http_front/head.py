@@ -1,4 +1,4 @@
-"""A request's head: what the lane accepts as HTTP/1.1 (RFC 9112), and where the body ends.
+"""A request's head: what is accepted as HTTP/1.1 (RFC 9112), and where the body ends.
 
 The grammar is a whitelist, stricter than llhttp's (a differential fuzz test holds that whatever passes here means the
 same there): CRLF only, one space in the request line, no folding, no control characters, one Host, one way to frame a
@@ -6,23 +6,18 @@ body. Two parties that read a head differently are what request smuggling is mad
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from data_plane.api.lane.limits import LaneLimits
-from data_plane.api.lane.refusal import Refusal
-
-CHECK: Final = 0
-CHECK_BATCH: Final = 1
-AUTHORIZE: Final = 2
-ELSEWHERE: Final = -1
+from http_front.exchange import ELSEWHERE, FastPath, Field, Fields, Head
+from http_front.limits import FrontLimits
+from http_front.responses import Refusal
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]++) HTTP/([0-9]\.[0-9])")
 _COMMON_LINE = re.compile(rb"(" + _TOKEN + rb") (/[^\x00-\x20\x7f]*+) HTTP/1\.1").fullmatch
 """A path, and HTTP/1.1: what nearly every request line is."""
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)")
+_APP_TARGET = re.compile(rb"[\x21\x22\x24-\x7e]++")
 _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _REMEMBERED = 2048
@@ -34,9 +29,6 @@ _CHEAP_BYTES = 512
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"})
 _LISTS = frozenset({b"connection", b"expect"})
 
-Field = tuple[bytes, bytes]
-Fields = tuple[Field, ...]
-
 
 class Framing(NamedTuple):
     """Where the body ends, and what happens to the connection."""
@@ -47,61 +39,21 @@ class Framing(NamedTuple):
     expects_continue: bool
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
-    """A head that was understood. ``target`` is raw; names in ``fields`` are lower-case, values are trimmed."""
-
-    method: bytes
-    target: bytes
-    fields: Fields
-    route: int
-    length: int
-    chunked: bool
-    keep_alive: bool
-    old: bool
-    """HTTP/1.0: closes unless told otherwise, and then must be told that it stays open."""
-    expects_continue: bool
-    bodiless: bool
-    """HEAD: the answer has the length of a body but not the body."""
-
-    common: bool = False
-    """HTTP/1.1 of a client that stays, and a body whose length is known: nothing special is to be done."""
-
-
-NO_HEAD = Head(
-    method=b"",
-    target=b"",
-    fields=(),
-    route=ELSEWHERE,
-    length=0,
-    chunked=False,
-    keep_alive=False,
-    old=False,
-    expects_continue=False,
-    bodiless=False,
-)
-"""Stands in where a request was refused before it was understood."""
-
-
-FORWARD_AUTH = b"/v1/authorize"
-
-
-def too_much(status: int, target: bytes, detail: str) -> Refusal:
-    """The refusal of something too long; forward-auth says 403, because a gateway may let another error pass."""
-    return Refusal(403 if target.startswith(FORWARD_AUTH) else status, detail)
-
-
 class HeadParser:
     """Parses heads. Remembers header lines and what they mean together: gateways send the same over and over.
 
     What is remembered was understood byte for byte, so remembering changes the time that a head takes, not its meaning.
     """
 
-    def __init__(self, limits: LaneLimits) -> None:
+    def __init__(self, limits: FrontLimits, fast_path: FastPath) -> None:
         self._limits = limits
-        self._body_bytes = (limits.check_body_bytes, limits.batch_body_bytes, limits.authorize_body_bytes)
+        self._find = fast_path.find
+        self._too_much_status = fast_path.too_much_status
+        self._body_bytes = (*(route.body_bytes for route in fast_path.routes), limits.body_bytes)
+        """By route; the last, at ``ELSEWHERE``, is the application's."""
         self._lines = _Lines()
         self.common: dict[bytes, Head] = {}
-        """Heads of ``/v1/check`` that were understood and are common, by their bytes: the next request has the same."""
+        """Heads of the first route that are common, by their bytes: the next request has the same."""
         self._framings: tuple[dict[Fields, Framing], dict[Fields, Framing]] = ({}, {})
         """By the fields that frame a request; the first for HTTP/1.1, the second for HTTP/1.0."""
         self._last = False
@@ -123,16 +75,18 @@ class HeadParser:
             method, target, version = self.request_line(line)
             old = version == b"1.0"
         if len(raw) > self._limits.head_bytes:
-            raise too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
+            raise self._too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
         if len(lines) - 1 > self._limits.header_fields:
-            raise too_much(431, target, f"More than {self._limits.header_fields} header fields.")
+            raise self._too_much(431, target, f"More than {self._limits.header_fields} header fields.")
         fields = tuple(map(self._lines.__getitem__, lines[1:]))
         said = tuple([field for field in fields if field[0] in _FRAMING])
         framing = self._framings[old].get(said) or self._framing(said, old=old)
         length = framing.length
-        route = _route(method, target)
-        if route != ELSEWHERE and length > self._body_bytes[route]:
-            raise too_much(413, target, f"The body is longer than {self._body_bytes[route]} bytes.")
+        route = self._find(method, target)
+        if route == ELSEWHERE and not _APP_TARGET.fullmatch(target):
+            raise Refusal(400, "The target has a # or a byte that is not ASCII.")
+        if length > self._body_bytes[route]:
+            raise self._too_much(413, target, f"The body is longer than {self._body_bytes[route]} bytes.")
         stays = framing.keep_alive and not self._last
         head = Head(
             method,
@@ -147,7 +101,7 @@ class HeadParser:
             method == b"HEAD",
             stays and not (framing.chunked or old or framing.expects_continue or method == b"HEAD"),
         )
-        if route == CHECK and head.common and len(raw) <= _REMEMBERED_HEAD_BYTES:
+        if route == 0 and head.common and len(raw) <= _REMEMBERED_HEAD_BYTES:
             if len(self.common) >= _REMEMBERED:
                 self.common.clear()
             self.common[raw] = head
@@ -166,7 +120,7 @@ class HeadParser:
         if version not in (b"1.1", b"1.0"):
             raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         if len(target) > self._limits.target_bytes:
-            raise too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
+            raise self._too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
         if target[:1] != b"/" and not _is_unusual_target(method, target):
             raise Refusal(400, "The target must be a path that begins with /.")
         return method, target, version
@@ -181,14 +135,17 @@ class HeadParser:
         first = data.find(b"\r\n", 1)
         if first < 0 and len(data) > self._limits.target_bytes + 64:
             target = data.lstrip(b"\r\n").partition(b" ")[2]
-            raise too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
+            raise self._too_much(414, target, f"The target is longer than {self._limits.target_bytes} bytes.")
         too_long = len(data) > self._limits.head_bytes
         if first > 0 and (too_long or first <= _CHEAP_BYTES):
             _, target, _ = self.request_line(data[:first].removeprefix(b"\r\n"))
             if too_long:
-                raise too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
+                raise self._too_much(431, target, f"The head is longer than {self._limits.head_bytes} bytes.")
         if too_long:
             raise Refusal(431, f"The head is longer than {self._limits.head_bytes} bytes.")
+
+    def _too_much(self, status: int, target: bytes, detail: str) -> Refusal:
+        return Refusal(self._too_much_status(status, target), detail)
 
     def _framing(self, fields: Fields, *, old: bool) -> Framing:
         framing = _read_framing(fields, old=old)
@@ -237,17 +194,6 @@ def _is_unusual_target(method: bytes, target: bytes) -> bool:
     if method == b"OPTIONS" and target == b"*":
         return True
     return target[:8].lower().startswith((b"http://", b"https://"))
-
-
-def _route(method: bytes, target: bytes) -> int:
-    if method == b"POST":
-        if target == b"/v1/check":
-            return CHECK
-        if target == b"/v1/check/batch":
-            return CHECK_BATCH
-    if target.startswith(FORWARD_AUTH) and target[13:14] in (b"", b"/", b"?"):
-        return AUTHORIZE
-    return ELSEWHERE
 
 
 def _body_framing(framing: dict[bytes, bytes], *, old: bool) -> tuple[int, bool]:

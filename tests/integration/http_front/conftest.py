@@ -1,4 +1,4 @@
-"""A real uvicorn in a thread of its own, with the lane in front of a small ASGI app."""
+"""A real uvicorn in a thread of its own, with a front before a small ASGI app."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,11 @@ import pytest
 import uvicorn
 import uvloop
 
-from data_plane.api.lane.door import Door
-from data_plane.api.lane.lane import Lane
-from data_plane.api.lane.limits import LaneLimits
+from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
+from http_front.front import Front
+from http_front.limits import FrontLimits
+from http_front.serving import config_of
+from tests.unit.http_front.harness import Door, DoorPath
 
 PATIENCE_S = 10.0
 
@@ -37,7 +39,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @dataclass
-class RunningLane:
+class RunningFront:
     """``call`` runs a function on the server's loop; ``stop`` asks for a graceful stop and returns at once."""
 
     port: int
@@ -61,7 +63,7 @@ class RunningLane:
         self.server.should_exit = True
 
 
-LaneFactory = Callable[..., RunningLane]
+FrontFactory = Callable[..., RunningFront]
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -70,13 +72,13 @@ def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.Abstrac
 
 
 @pytest.fixture
-def run_lane(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[LaneFactory]:
+def run_front(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[FrontFactory]:
     with contextlib.ExitStack() as stack:
 
         def start(
-            door: Door, limits: LaneLimits | None = None, *, certificate: tuple[Path, Path] | None = None
-        ) -> RunningLane:
-            return stack.enter_context(_running(door, limits or LaneLimits(), loop_factory, certificate))
+            door: Door, limits: FrontLimits | None = None, *, certificate: tuple[Path, Path] | None = None
+        ) -> RunningFront:
+            return stack.enter_context(_running(door, limits or FrontLimits(), loop_factory, certificate))
 
         yield start
 
@@ -84,18 +86,16 @@ def run_lane(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[
 @contextlib.contextmanager
 def _running(
     door: Door,
-    limits: LaneLimits,
+    limits: FrontLimits,
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
     certificate: tuple[Path, Path] | None,
-) -> Iterator[RunningLane]:
+) -> Iterator[RunningFront]:
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
+    bodies = (MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES)
+    config = config_of(
         application,
-        http=Lane(door, limits).protocol_class(),
+        Front(DoorPath(door, bodies), limits),
         lifespan="off",
-        ws="none",
-        log_config=None,
-        access_log=False,
         ssl_certfile=certificate and str(certificate[0]),
         ssl_keyfile=certificate and str(certificate[1]),
     )
@@ -122,7 +122,7 @@ def _running(
     if certificate:
         tls = ssl.create_default_context(cafile=str(certificate[0]))
     try:
-        yield RunningLane(listener.getsockname()[1], server, loops[0], thread, tls)
+        yield RunningFront(listener.getsockname()[1], server, loops[0], thread, tls)
     finally:
         server.should_exit = server.force_exit = True
         thread.join(PATIENCE_S)

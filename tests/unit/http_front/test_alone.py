@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from data_plane.api.lane.door import Exchange
-from tests.unit.lane.harness import SMALL, Client, SavingDoor, get, post
+from http_front.exchange import Exchange
+from tests.unit.http_front.harness import SMALL, Client, SavingDoor, get, post
 
 
 def begun(body: bytes = b"{}") -> tuple[Client, SavingDoor, Exchange]:
@@ -139,11 +139,11 @@ def test_a_door_that_fails_costs_one_request(caplog: pytest.LogCaptureFixture) -
     def fail(_: Exchange) -> None:
         raise LookupError("the door failed")
 
-    client.connection._check = fail
-    with caplog.at_level(logging.CRITICAL, "tidegate.lane"):
+    client.connection._first_handle = fail
+    with caplog.at_level(logging.CRITICAL, "tidegate.front"):
         client.send(post())
     assert client.statuses() == [200, 200, 500]
-    client.connection._check = door.check
+    client.connection._first_handle = door.check
     client.send(post())
     door.exchanges.pop().respond_ok(b"", b"fourth")
     assert bodies(client)[3] == b"fourth"

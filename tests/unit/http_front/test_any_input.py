@@ -1,4 +1,4 @@
-"""Whatever comes in: splits change nothing, garbage ends well, and what the lane accepts llhttp reads the same way."""
+"""Whatever comes in: splits change nothing, garbage ends well, and what the front accepts llhttp reads the same way."""
 
 import contextlib
 import logging
@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data_plane.api.lane.head import HeadParser
-from data_plane.api.lane.limits import LaneLimits
-from data_plane.api.lane.refusal import Refusal
-from tests.unit.lane import fuzz
-from tests.unit.lane.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
-from tests.unit.lane.requests_table import REFUSED
+from http_front.head import HeadParser
+from http_front.limits import FrontLimits
+from http_front.responses import Refusal
+from tests.unit.http_front import fuzz
+from tests.unit.http_front.harness import SMALL, Client, DoorPath, EchoDoor, SavingDoor, get, post
+from tests.unit.http_front.requests_table import REFUSED
 
 INPUTS_IN_CI = 2_000
 
@@ -54,9 +54,8 @@ def test_garbage_ends_well(parts: list[bytes]) -> None:
     client = Client(EchoDoor()).send(*parts)
     client.pass_s(SMALL.request_s + SMALL.linger_s + 1)
     client.pass_s(SMALL.keep_alive_s + 1)
-    if client.transport.protocol is client.connection:
-        assert client.transport.closing
-    assert Client(EchoDoor(), lane=client.lane).send(post()).statuses() == [200]
+    assert client.transport.closing
+    assert Client(EchoDoor(), front=client.front).send(post()).statuses() == [200]
 
 
 @pytest.mark.parametrize("seed", [11, 12])
@@ -94,9 +93,9 @@ class _Llhttp:
 
 
 def assert_as_strict_as_llhttp(raw: bytes) -> bool:
-    """Whether the lane takes this head. If so llhttp takes it too and reads the same, but for what is named below."""
+    """Whether the front takes this head. If so llhttp takes it too and reads the same, but for what is named below."""
     try:
-        head = HeadParser(LaneLimits()).parse(raw)
+        head = HeadParser(FrontLimits(), DoorPath(EchoDoor())).parse(raw)
     except Refusal:
         return False
     try:

@@ -1,12 +1,12 @@
-"""A lane that drains: whoever keeps a connection gets one more answer on it, and is told that it is the last."""
+"""A front that drains: whoever keeps a connection gets one more answer on it, and is told that it is the last."""
 
 import pytest
 
-from tests.unit.lane.harness import Client, EchoDoor, SavingDoor, get, post
+from tests.unit.http_front.harness import Client, EchoDoor, SavingDoor, get, post
 
 
 def drain(client: Client) -> None:
-    client.lane.drain(client.state.connections)
+    client.front.drain()
 
 
 @pytest.mark.parametrize("request_bytes", [post(), get(b"/v1/authorize/x")])
@@ -28,7 +28,7 @@ def test_the_next_answer_of_a_kept_connection_is_its_last(request_bytes: bytes, 
 def test_a_connection_that_comes_later_gets_one_answer_too() -> None:
     first = Client(EchoDoor()).send(post())
     drain(first)
-    later = Client(EchoDoor(), lane=first.lane).send(post())
+    later = Client(EchoDoor(), front=first.front).send(post())
     assert [response.headers["connection"] for response in later.responses()] == ["close"]
     assert later.transport.closing
 

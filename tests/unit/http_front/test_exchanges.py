@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from data_plane.api.lane.door import Exchange
-from tests.unit.lane.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
+from http_front.exchange import Exchange
+from tests.unit.http_front.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
 
 CHUNKED = b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -174,7 +174,7 @@ def test_a_client_that_left_is_not_answered_and_disturbs_nobody() -> None:
     client = Client(door).send(post() * 3)
     answer(door.exchanges[1])
     client.transport.closing = True
-    answer(door.exchanges[0])  # the transport closes, and the lane doesn't know yet
+    answer(door.exchanges[0])  # the transport closes, and the front doesn't know yet
     client.lose()
     for exchange in door.exchanges:
         answer(exchange)

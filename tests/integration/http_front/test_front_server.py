@@ -1,4 +1,4 @@
-"""The lane in a real uvicorn, over real sockets, on both event loops, plain and with TLS."""
+"""A front in a real uvicorn, over real sockets, on both event loops, plain and with TLS."""
 
 import asyncio
 import datetime as dt
@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from data_plane.api.lane.door import Exchange
-from data_plane.api.lane.limits import LaneLimits
-from tests.integration.lane.conftest import PATIENCE_S, LaneFactory, RunningLane
-from tests.unit.lane.harness import EchoDoor, SavingDoor, get, parse_responses, post
-from tests.unit.lane.requests_table import REFUSED
+from http_front.exchange import Exchange
+from http_front.limits import FrontLimits
+from tests.integration.http_front.conftest import PATIENCE_S, FrontFactory, RunningFront
+from tests.unit.http_front.harness import EchoDoor, SavingDoor, get, parse_responses, post
+from tests.unit.http_front.requests_table import REFUSED
 
-QUICK = LaneLimits(keep_alive_s=0.4, request_s=0.4, write_s=0.4, linger_s=0.1, tick_s=0.05)
+QUICK = FrontLimits(keep_alive_s=0.4, request_s=0.4, write_s=0.4, linger_s=0.1, tick_s=0.05)
 
 
 class ReversingDoor:
@@ -73,11 +73,11 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture(params=["plain", "tls"])
-def start(request: pytest.FixtureRequest, run_lane: LaneFactory) -> Callable[..., RunningLane]:
+def start(request: pytest.FixtureRequest, run_front: FrontFactory) -> Callable[..., RunningFront]:
     if request.param == "plain":
-        return run_lane
+        return run_front
     certificate = request.getfixturevalue("certificate")
-    return lambda *arguments: run_lane(*arguments, certificate=certificate)
+    return lambda *arguments: run_front(*arguments, certificate=certificate)
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
@@ -105,10 +105,10 @@ STREAM = [
 ] * 8
 
 
-def test_pipelined_requests_are_answered_in_order_though_decided_in_reverse(start: Callable[..., RunningLane]) -> None:
+def test_pipelined_requests_are_answered_in_order_though_decided_in_reverse(start: Callable[..., RunningFront]) -> None:
     door = ReversingDoor()
-    lane = start(door)
-    with lane.connect() as connection:
+    front = start(door)
+    with front.connect() as connection:
         connection.sendall(b"".join(STREAM) + LAST)
         responses = parse_responses(read_to_end(connection))
     assert [response.status for response in responses] == [200] * (len(STREAM) + 1)
@@ -119,32 +119,32 @@ def test_pipelined_requests_are_answered_in_order_though_decided_in_reverse(star
     assert door.most_waiting > 1
 
 
-def test_requests_that_arrive_byte_by_byte(start: Callable[..., RunningLane]) -> None:
-    lane = start(ReversingDoor())
-    with lane.connect() as connection:
+def test_requests_that_arrive_byte_by_byte(start: Callable[..., RunningFront]) -> None:
+    front = start(ReversingDoor())
+    with front.connect() as connection:
         for byte in STREAM[0] + STREAM[3] + LAST:
             connection.sendall(bytes([byte]))
         responses = parse_responses(read_to_end(connection))
     assert [response.status for response in responses] == [200] * 3
 
 
-def test_the_rest_of_a_connection_is_uvicorns(start: Callable[..., RunningLane]) -> None:
-    lane = start(ReversingDoor())
-    with lane.connect() as connection:
+def test_a_request_of_the_application_between_decisions(start: Callable[..., RunningFront]) -> None:
+    front = start(ReversingDoor())
+    with front.connect() as connection:
         connection.sendall(
             STREAM[0] + post(b"/elsewhere", b"x" * 100_000) + get(b"/v1/authorize", b"Connection: close")
         )
         first, second, third = parse_responses(read_to_end(connection))
     assert first.body == b'POST /v1/check {"cost": 1}'
     assert second.body == b"elsewhere /elsewhere " + b"x" * 100_000
-    assert third.body == b"elsewhere /v1/authorize "
+    assert third.body == b"GET /v1/authorize "
 
 
-def test_an_ordinary_client(start: Callable[..., RunningLane]) -> None:
-    lane = start(ReversingDoor())
-    scheme = http.client.HTTPSConnection if lane.tls else http.client.HTTPConnection
-    options = {"context": lane.tls} if lane.tls else {}
-    client = scheme("127.0.0.1", lane.port, timeout=PATIENCE_S, **options)
+def test_an_ordinary_client(start: Callable[..., RunningFront]) -> None:
+    front = start(ReversingDoor())
+    scheme = http.client.HTTPSConnection if front.tls else http.client.HTTPConnection
+    options = {"context": front.tls} if front.tls else {}
+    client = scheme("127.0.0.1", front.port, timeout=PATIENCE_S, **options)
     for method, path, body in [("POST", "/v1/check", "{}"), ("HEAD", "/v1/authorize", None), ("GET", "/x", None)]:
         client.request(method, path, body)
         response = client.getresponse()
@@ -153,29 +153,29 @@ def test_an_ordinary_client(start: Callable[..., RunningLane]) -> None:
     client.close()
 
 
-def test_every_refusal_arrives_and_the_next_connection_is_served(run_lane: LaneFactory) -> None:
-    lane = run_lane(EchoDoor(), QUICK)
+def test_every_refusal_arrives_and_the_next_connection_is_served(run_front: FrontFactory) -> None:
+    front = run_front(EchoDoor(), QUICK)
     for name, (status, request) in REFUSED.items():
-        with lane.connect() as connection:
+        with front.connect() as connection:
             connection.sendall(request + LAST)
             (response,) = parse_responses(read_to_end(connection))
             assert response.status == status, name
-    with lane.connect() as connection:
+    with front.connect() as connection:
         connection.sendall(LAST)
         assert b"200 OK" in read_to_end(connection)
 
 
-def test_a_refused_upload_is_answered_though_the_client_still_sends(run_lane: LaneFactory) -> None:
-    lane = run_lane(EchoDoor(), QUICK)
-    with lane.connect() as connection:
+def test_a_refused_upload_is_answered_though_the_client_still_sends(run_front: FrontFactory) -> None:
+    front = run_front(EchoDoor(), QUICK)
+    with front.connect() as connection:
         connection.sendall(post(b"/v1/check", b"x" * 70_000))
         (response,) = parse_responses(read_to_end(connection))
     assert response.status == 413
 
 
-def test_continue(start: Callable[..., RunningLane]) -> None:
-    lane = start(ReversingDoor())
-    with lane.connect() as connection:
+def test_continue(start: Callable[..., RunningFront]) -> None:
+    front = start(ReversingDoor())
+    with front.connect() as connection:
         connection.sendall(post(b"/v1/check", b"{}", b"Expect: 100-continue", b"Connection: close")[:-2])
         assert read_until(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"{}")
@@ -183,9 +183,9 @@ def test_continue(start: Callable[..., RunningLane]) -> None:
     assert response.body == b"POST /v1/check {}"
 
 
-def test_idle_and_slow_clients_are_closed(start: Callable[..., RunningLane]) -> None:
-    lane = start(EchoDoor(), QUICK)
-    with lane.connect() as idle, lane.connect() as slow, lane.connect() as used:
+def test_idle_and_slow_clients_are_closed(start: Callable[..., RunningFront]) -> None:
+    front = start(EchoDoor(), QUICK)
+    with front.connect() as idle, front.connect() as slow, front.connect() as used:
         slow.sendall(post()[:-1])
         used.sendall(get())
         assert read_to_end(idle) == b""
@@ -193,7 +193,7 @@ def test_idle_and_slow_clients_are_closed(start: Callable[..., RunningLane]) -> 
         assert parse_responses(read_to_end(used))[0].status == 200
 
 
-def test_a_client_that_does_not_read_is_held_back_and_dropped(run_lane: LaneFactory) -> None:
+def test_a_client_that_does_not_read_is_held_back_and_dropped(run_front: FrontFactory) -> None:
     class BigDoor(EchoDoor):
         served = 0
 
@@ -203,9 +203,9 @@ def test_a_client_that_does_not_read_is_held_back_and_dropped(run_lane: LaneFact
 
         check_batch = authorize = check
 
-    lane = run_lane(BigDoor(), QUICK)
+    front = run_front(BigDoor(), QUICK)
     wanted = 2000
-    with lane.connect() as connection:
+    with front.connect() as connection:
         connection.settimeout(0.2)
         sent = 0
         try:
@@ -214,19 +214,19 @@ def test_a_client_that_does_not_read_is_held_back_and_dropped(run_lane: LaneFact
                 sent += 1
         except (TimeoutError, ConnectionError):
             pass
-        wait_until(lambda: not lane.call(lambda: lane.server.server_state.connections))
+        wait_until(lambda: not front.call(lambda: front.server.server_state.connections))
     assert BigDoor.served < wanted
 
 
-def test_a_long_pipeline_of_big_answers_arrives_whole(run_lane: LaneFactory) -> None:
+def test_a_long_pipeline_of_big_answers_arrives_whole(run_front: FrontFactory) -> None:
     class BigDoor(EchoDoor):
         def check(self, exchange: Exchange) -> None:
             exchange.respond(200, b"", b"x" * 60_000)
 
         check_batch = authorize = check
 
-    lane = run_lane(BigDoor())
-    with lane.connect() as connection:
+    front = run_front(BigDoor())
+    with front.connect() as connection:
         sender = threading.Thread(target=connection.sendall, args=(get() * 300 + LAST,))
         sender.start()
         responses = parse_responses(read_to_end(connection))
@@ -234,30 +234,30 @@ def test_a_long_pipeline_of_big_answers_arrives_whole(run_lane: LaneFactory) -> 
     assert [len(response.body) for response in responses] == [60_000] * 301
 
 
-def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(start: Callable[..., RunningLane]) -> None:
+def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(start: Callable[..., RunningFront]) -> None:
     door = SavingDoor()
-    lane = start(door)
-    with lane.connect() as idle, lane.connect() as busy:
+    front = start(door)
+    with front.connect() as idle, front.connect() as busy:
         idle.sendall(get(b"/healthz"))
         read_until(idle, b"elsewhere /healthz")
         busy.sendall(post() + post())
         wait_until(lambda: len(door.exchanges) == 2)
-        lane.stop()
+        front.stop()
         assert read_to_end(idle) == b""
-        assert lane.thread.is_alive()
-        lane.call(lambda: [exchange.respond(200, b"", b"done") for exchange in reversed(door.exchanges)])
+        assert front.thread.is_alive()
+        front.call(lambda: [exchange.respond(200, b"", b"done") for exchange in reversed(door.exchanges)])
         first, second = parse_responses(read_to_end(busy))
         assert (first.status, second.status) == (200, 200)
         assert second.headers["connection"] == "close"
-    lane.thread.join(PATIENCE_S)
-    assert not lane.thread.is_alive()
+    front.thread.join(PATIENCE_S)
+    assert not front.thread.is_alive()
 
 
-def test_a_client_that_hangs_up_disturbs_nobody(start: Callable[..., RunningLane]) -> None:
+def test_a_client_that_hangs_up_disturbs_nobody(start: Callable[..., RunningFront]) -> None:
     door = SavingDoor()
-    lane = start(door)
-    with lane.connect() as staying:
-        leaving = lane.connect()
+    front = start(door)
+    with front.connect() as staying:
+        leaving = front.connect()
         leaving.sendall(post() * 2)
         wait_until(lambda: len(door.exchanges) == 2)
         staying.sendall(post())
@@ -265,19 +265,19 @@ def test_a_client_that_hangs_up_disturbs_nobody(start: Callable[..., RunningLane
         # A reset, not a farewell: the answer meets a dead socket.
         leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         leaving.close()
-        lane.call(lambda: [exchange.respond(200, b"", b"done") for exchange in door.exchanges])
+        front.call(lambda: [exchange.respond(200, b"", b"done") for exchange in door.exchanges])
         assert read_until(staying, b"done").startswith(b"HTTP/1.1 200 OK")
-        wait_until(lambda: len(lane.call(lambda: set(lane.server.server_state.connections))) == 1)
+        wait_until(lambda: len(front.call(lambda: set(front.server.server_state.connections))) == 1)
 
 
-def test_a_client_that_closes_its_half_gets_its_answer(run_lane: LaneFactory) -> None:
+def test_a_client_that_closes_its_half_gets_its_answer(run_front: FrontFactory) -> None:
     door = SavingDoor()
-    lane = run_lane(door)
-    with lane.connect() as connection:
+    front = run_front(door)
+    with front.connect() as connection:
         connection.sendall(post())
         connection.shutdown(socket.SHUT_WR)
         wait_until(lambda: len(door.exchanges) == 1)
-        lane.call(lambda: door.exchanges[0].respond(200, b"", b"done"))
+        front.call(lambda: door.exchanges[0].respond(200, b"", b"done"))
         assert read_to_end(connection).endswith(b"done")
 
 

@@ -1,48 +1,63 @@
-"""The outgoing half of a lane connection: answers in the order of their requests, refusals, and the end."""
+"""The outgoing half of a connection: answers in the order of their requests, refusals, and the end."""
 
 import asyncio
+import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import msgspec
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from data_plane.api.lane.beat import NEVER
-from data_plane.api.lane.door import Exchange, new_exchange
-from data_plane.api.lane.head import NO_HEAD
-from data_plane.api.lane.refusal import PROBLEM_HEADERS, Refusal, problem
+from http_front.exchange import NO_HEAD, Exchange, Head, new_exchange
+from http_front.front import NEVER, Front
+from http_front.responses import PROBLEM_HEADERS, Refusal, problem
 
-if TYPE_CHECKING:
-    from data_plane.api.lane.lane import Lane
+log = logging.getLogger("tidegate.front")
 
 
-class AnsweringConnection(asyncio.Protocol):
+def _nothing(_exchange: Exchange) -> None:
+    """Stands in where no route is fast: nothing comes here."""
+
+
+class SendingConnection(asyncio.Protocol):
     """What every connection has: a transport, the exchanges in flight in the order they came, and an end.
+
+    ``_alone`` is an exchange that is in no queue, because nothing else has happened since it came: the commonest
+    request goes a straight line. Whatever happens then calls ``_join_queue`` first, and all is as if it had been in
+    the queue from the beginning.
 
     ``_deaf`` means that nothing which still comes in matters: the ``_last`` exchange is in the queue or answered, or
     the client is gone. ``_receiving`` means that a request has begun to arrive and isn't whole.
     """
 
-    lane: "Lane"
+    front: Front
 
     __slots__ = (
+        "_alone",
         "_app_state",
         "_build",
         "_config",
         "_deaf",
         "_eof",
+        "_first_handle",
+        "_first_type",
+        "_idle_ticks",
         "_last",
         "_lingers",
         "_loop",
         "_outbox",
         "_queue",
         "_receiving",
+        "_responses",
         "_server_state",
         "_transport",
+        "_waiting_bytes",
         "_write_paused",
         "expires",
         "peer",
+        "unfinished_bytes",
     )
 
     def __init__(
@@ -52,36 +67,45 @@ class AnsweringConnection(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        front = self.front
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._queue: deque[Exchange] = deque()
+        self._alone: Exchange | None = None
         self._last: Exchange | None = None
+        self._waiting_bytes = self.unfinished_bytes = 0
         self._deaf = self._eof = self._lingers = self._receiving = self._write_paused = False
-        self._build = self.lane.responses.build
-        self._outbox = self.lane.outbox
+        self._responses = front.responses
+        self._build = front.responses.build
+        self._outbox = front.outbox
+        routes = front.fast_path.routes
+        self._first_type: type[Exchange] = routes[0].exchange_type if routes else Exchange
+        self._first_handle: Callable[[Any], None] = routes[0].handle if routes else _nothing
+        self._idle_ticks = front.ticks(front.limits.keep_alive_s)
         self.expires = NEVER
         self.peer: str | None = None
 
+    # What the transport, uvicorn and the front call
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; beyond uvicorn's ``limit_concurrency`` by refusing."""
+        """Begin; where there are too many by refusing."""
         self._transport = cast("asyncio.Transport", transport)
         address = transport.get_extra_info("peername")
         self.peer = str(address[0]) if isinstance(address, (tuple, list)) else None
-        connections = cast("set[Any]", self._server_state.connections)
-        connections.add(self)
-        self.lane.beat.add(self, self._loop)
-        self._expire_in(self.lane.limits.keep_alive_s)
-        most = self._config.limit_concurrency
-        if most is not None and len(connections) > most:
+        cast("set[Any]", self._server_state.connections).add(self)
+        self._expire_in(self.front.limits.keep_alive_s)
+        if not self.front.add(self, self._loop):
             self._refuse(Refusal(503, "Too many connections."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: answers that come late are ignored."""
         del exc
-        self._leave()
+        self._join_queue()
+        self.front.remove(self)
+        self._server_state.connections.discard(cast("Any", self))
         for exchange in self._queue:
             exchange.asker = None
         self._queue.clear()
@@ -89,11 +113,13 @@ class AnsweringConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The client sends no more, but may wait for answers (not over TLS, where it can't close just one half)."""
+        self._join_queue()
         self._eof = True
         return bool(self._queue) and self._transport.get_extra_info("sslcontext") is None
 
     def shutdown(self) -> None:
         """uvicorn stops: finish what is in flight, then close; an idle connection closes at once."""
+        self._join_queue()
         self._stop_listening()
         if self._queue:
             self._last = self._queue[-1]
@@ -101,16 +127,36 @@ class AnsweringConnection(asyncio.Protocol):
             self._close()
 
     def expire(self) -> None:
-        """Whatever this connection was given time for has taken too long."""
-        if self._write_paused or self._transport.is_closing():
+        """Whatever this connection was given time for has taken too long; an exchange alone has time."""
+        if self._alone is not None:
+            self._join_queue()
+        elif self._write_paused or self._transport.is_closing():
             self._transport.abort()
         elif self._receiving:
-            self._refuse(Refusal(408, f"The request was not whole within {self.lane.limits.request_s:g} s."))
+            self._refuse(Refusal(408, f"The request was not whole within {self.front.limits.request_s:g} s."))
         else:
             self._close()
 
+    @property
+    def waits(self) -> bool:
+        """Whether no whole request is being answered."""
+        return self._alone is None and not self._queue
+
+    def forget_head(self) -> None:
+        """Read the next head anew: what it means has changed."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Drop the client at once."""
+        self._deaf = True
+        self._transport.abort()
+
+    # What exchanges call
+
     def answer(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
         """Called by the exchange, once: send its answer and those that waited for it."""
+        if self._alone is exchange:
+            self._join_queue()
         queue = self._queue
         if queue[0] is not exchange:
             exchange.waiting = (status, headers, body)
@@ -128,14 +174,23 @@ class AnsweringConnection(asyncio.Protocol):
         if queue and queue[0].waiting is not None:
             self._send_waiting()
         if not queue:
-            if self._last is None:
-                self._all_answered()
-            else:
-                self._finish()
+            self._after_last_in_queue()
 
     def answer_ok(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
         """As ``answer`` with 200."""
-        self.answer(exchange, 200, headers, body)
+        if self._alone is not exchange:
+            self.answer(exchange, 200, headers, body)
+            return
+        self._alone = None
+        self._outbox.put(
+            self._loop,
+            self._transport,
+            b"%b%bcontent-length: %d\r\n\r\n%b" % (self._responses.ok, headers, len(body), body),
+        )
+        self._server_state.total_requests += 1
+        self.expires = self.front.tick + self._idle_ticks
+
+    # Inside
 
     def _all_answered(self) -> None:
         """Nothing is in flight any more."""
@@ -146,8 +201,33 @@ class AnsweringConnection(asyncio.Protocol):
         self._deaf = True
         self._receiving = False
 
+    def _serve_alone(self, head: Head, body: bytes) -> None:
+        """Hand a request of the first route over while nothing else is under way."""
+        exchange = self._first_type()
+        exchange.asker = self
+        exchange.head = head
+        exchange.body = body
+        exchange.waiting = None
+        self._alone = exchange
+        try:
+            self._first_handle(exchange)
+        except Exception:  # noqa: BLE001 - a boundary: the handler's mistake costs one request, not the others
+            self._failed(exchange)
+
+    def _join_queue(self) -> None:
+        alone = self._alone
+        if alone is not None:
+            self._alone = None
+            self._queue.append(alone)
+            self._waiting_bytes = len(alone.body)
+            self.expires = NEVER
+
+    def _failed(self, exchange: Exchange) -> None:
+        log.exception("the handler failed on %s", self.front.fast_path.routes[exchange.head.route].name)
+        exchange.respond(500, PROBLEM_HEADERS, problem(500, "The node failed to answer."))
+
     def _response(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> bytes:
-        return self.lane.responses.build_special(
+        return self._responses.build_special(
             status,
             headers,
             body,
@@ -166,6 +246,12 @@ class AnsweringConnection(asyncio.Protocol):
             responses.append(self._response(queue.popleft(), *waiting))
         self._server_state.total_requests += len(responses)
         self._outbox.put(self._loop, self._transport, b"".join(responses))
+
+    def _after_last_in_queue(self) -> None:
+        if self._last is None:
+            self._all_answered()
+        else:
+            self._finish()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with a problem after all earlier answers, then close."""
@@ -188,19 +274,14 @@ class AnsweringConnection(asyncio.Protocol):
             self._transport.write_eof()
         self._transport.resume_reading()
         if not self._write_paused:
-            self._expire_in(self.lane.limits.linger_s)
+            self._expire_in(self.front.limits.linger_s)
 
     def _close(self) -> None:
         self._deaf = True
         self._outbox.flush()
         self._transport.close()
-        self._expire_in(self.lane.limits.write_s)
-
-    def _leave(self) -> None:
-        self._deaf = True
-        self.lane.beat.remove(self)
-        self._server_state.connections.discard(cast("Any", self))
+        self._expire_in(self.front.limits.write_s)
 
     def _expire_in(self, seconds: float) -> None:
-        beat = self.lane.beat
-        self.expires = beat.tick + beat.ticks(seconds)
+        front = self.front
+        self.expires = front.tick + front.ticks(seconds)

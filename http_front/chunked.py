@@ -2,7 +2,7 @@
 
 import re
 
-from data_plane.api.lane.refusal import Refusal
+from http_front.responses import Refusal
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})((?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?)")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+")
@@ -13,16 +13,19 @@ _AT_SIZE, _IN_DATA, _AFTER_DATA, _IN_TRAILERS = range(4)
 
 
 class ChunkedBody:
-    """Collects a body of at most ``limit`` bytes; ``complete`` says that its last chunk and trailers are in."""
+    """Collects a body of at most ``limit`` bytes; ``complete`` says that its last chunk and trailers are in.
 
-    __slots__ = ("_dropped", "_left", "_limit", "_state", "body", "complete")
+    ``body`` may be emptied at any time, by who reads it as it comes.
+    """
+
+    __slots__ = ("_announced", "_dropped", "_left", "_limit", "_state", "body", "complete")
 
     def __init__(self, limit: int) -> None:
         self.body = bytearray()
         self.complete = False
         self._limit = limit
         self._left = 0
-        self._dropped = 0
+        self._announced = self._dropped = 0
         self._state = _AT_SIZE
 
     def feed(self, data: bytes, start: int) -> int:
@@ -65,7 +68,8 @@ class ChunkedBody:
             raise Refusal(400, "The size of a chunk is not a hexadecimal number.")
         self._drop(len(found[2]))
         self._left = int(found[1], 16)
-        if len(self.body) + self._left > self._limit:
+        self._announced += self._left
+        if self._announced > self._limit:
             raise Refusal(413, f"The body is longer than {self._limit} bytes.")
         self._state = _IN_DATA if self._left else _IN_TRAILERS
 

@@ -1,8 +1,8 @@
-"""Handing over, time-outs, backpressure, half-closed connections, and stopping with answers outstanding."""
+"""The application's turn, time-outs, backpressure, half-closed connections, stopping with answers outstanding."""
 
 import pytest
 
-from tests.unit.lane.harness import SMALL, Client, EchoDoor, FakeTransport, SavingDoor, get, post
+from tests.unit.http_front.harness import SMALL, Client, EchoDoor, FakeTransport, SavingDoor, get, post
 
 
 @pytest.mark.parametrize(
@@ -17,15 +17,15 @@ from tests.unit.lane.harness import SMALL, Client, EchoDoor, FakeTransport, Savi
         (get(b"/docs", b"Connection: Upgrade", b"Upgrade: h2c"), b"/docs"),
     ],
 )
-def test_other_requests_are_handed_over_for_good(request_bytes: bytes, path: bytes) -> None:
-    client = Client(EchoDoor()).send(*(bytes([byte]) for byte in request_bytes))
+def test_other_requests_are_the_applications_and_the_connection_goes_on(request_bytes: bytes, path: bytes) -> None:
+    client = Client(EchoDoor()).send(request_bytes)
     assert [response.body for response in client.responses()] == [b"elsewhere " + path]
-    assert client.state.connections == {client.transport.protocol}
-    client.send(get(b"/v1/authorize"))
-    assert client.responses()[1].body == b"elsewhere /v1/authorize"
+    client.send(get(b"/v1/authorize"), request_bytes + get(b"/v1/authorize"))
+    decision = b"GET /v1/authorize "
+    assert [response.body for response in client.responses()[1:]] == [decision, b"elsewhere " + path, decision]
 
 
-def test_handing_over_waits_for_the_answers_before_it() -> None:
+def test_the_application_waits_for_the_answers_before_its_own() -> None:
     door = SavingDoor()
     client = Client(door).send(post() * 2 + get(b"/healthz") + get(b"/metrics"))
     assert not client.transport.reading
@@ -36,53 +36,6 @@ def test_handing_over_waits_for_the_answers_before_it() -> None:
     bodies = [response.body for response in client.responses()]
     assert bodies == [b"first", b"second", b"elsewhere /healthz", b"elsewhere /metrics", b"elsewhere /late"]
     assert client.transport.reading
-
-
-def test_handing_over_ends_with_the_connection() -> None:
-    client = Client(EchoDoor()).send(get(b"/healthz"))
-    client.lose()
-    assert client.state.connections == set()
-    assert client.lane.beat._connections == set()
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        b"GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-        b"GET /x HTTP/1.1\r\n\r\n",
-        b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        b"POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET /x HTTP/2.0\r\nHost: a\r\n\r\n",
-        b"GET /x\r\n\r\n",
-        b"GET /x HTTP/1.1\nHost: a\n\n",
-        b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2100 + b"\r\n\r\n",
-        b"GET /x HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 2100,
-        b"GET /x HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 30 + b"\r\n",
-        b"garbage\r\n\r\n",
-    ],
-)
-def test_the_successor_is_as_strict(second: bytes) -> None:
-    client = Client(EchoDoor()).send(get(b"/healthz"), second, get(b"/smuggled"))
-    first, refused = client.responses()
-    assert first.status == 200
-    assert refused.status in (400, 431, 501, 505)
-    assert refused.headers["content-type"] == "application/problem+json"
-    client.pass_s(SMALL.linger_s)
-    assert client.transport.closing
-
-
-def test_the_successor_bounds_a_head_before_it_is_whole() -> None:
-    client = Client(EchoDoor()).send(get(b"/healthz"), b"GET /x HTTP/1.1\r\nHost: a\r\nX: ", *[b"y" * 100] * 30)
-    assert client.statuses() == [200, 431]
-
-
-def test_the_successor_gives_a_request_its_time_and_no_more() -> None:
-    client = Client(EchoDoor()).send(get(b"/healthz"), b"\r\nGET / HT")
-    client.pass_s(SMALL.request_s)
-    assert client.statuses() == [200, 408]
-    client.pass_s(SMALL.linger_s)
-    assert client.transport.closing
 
 
 def test_an_idle_connection_is_closed_after_a_while() -> None:
@@ -111,7 +64,7 @@ def test_a_steady_sender_whose_reads_never_end_with_a_request_is_not_slow() -> N
     stream = post() * 50
     for start in range(7, len(stream), 60):
         client.send(stream[start - 60 if start > 60 else 0 : start])
-        client.lane.beat.beat()
+        client.front.on_tick()
     assert set(client.statuses()) == {200}
 
 
@@ -197,7 +150,7 @@ def test_stopping_closes_idle_connections_and_finishes_what_is_in_flight() -> No
     assert busy.state.total_requests == 2
 
 
-def test_stopping_while_a_request_waits_to_be_handed_over() -> None:
+def test_stopping_while_a_request_waits_for_the_application() -> None:
     door = SavingDoor()
     client = Client(door).send(post() + get(b"/healthz"))
     client.connection.shutdown()
@@ -225,7 +178,7 @@ def test_a_client_that_closed_with_nothing_outstanding_is_closed() -> None:
 
 def test_the_beat_stops_with_the_last_connection() -> None:
     client = Client(EchoDoor())
-    timer = client.lane.beat._timer
+    timer = client.front._timer
     assert not timer.cancelled
     client.lose()
     assert timer.cancelled

@@ -1,4 +1,4 @@
-"""One connection of the decision lane: whole requests to the door, everything else handed over to uvicorn for good."""
+"""One connection: whole requests to the fast path, everything else to the application, one at a time."""
 
 import asyncio
 from typing import Any
@@ -6,35 +6,30 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from data_plane.api.lane.beat import NEVER
-from data_plane.api.lane.chunked import ChunkedBody
-from data_plane.api.lane.door import new_exchange
-from data_plane.api.lane.head import NO_HEAD, Head
-from data_plane.api.lane.quick import QuickConnection
-from data_plane.api.lane.refusal import Refusal
-from data_plane.api.lane.successor import SuccessorProtocol
+from http_front.app_connection import AppConnection
+from http_front.chunked import ChunkedBody
+from http_front.exchange import ELSEWHERE, NO_HEAD, Head, new_exchange
+from http_front.front import NEVER
+from http_front.responses import Refusal
 
 _REMEMBERED_BYTES = 2048
 
 
-class LaneConnection(QuickConnection):
-    """A uvicorn HTTP protocol. Made by ``Lane.protocol_class``.
+class Connection(AppConnection):
+    """A uvicorn HTTP protocol. Made by ``protocol_class``.
 
-    ``_unread`` holds bytes from the beginning of a request (or of what is left of its body) on. While ``_held``,
-    nothing is parsed or read. ``_head`` is the head of the request whose body is awaited.
+    ``_unread`` holds bytes from the beginning of a request (or of what is left of its body) on. ``_head`` is the head
+    of the request whose body is awaited.
     """
 
     __slots__ = (
         "_chunks",
-        "_handing_over",
+        "_common",
         "_head",
-        "_held",
         "_known_head",
         "_known_raw",
         "_need",
         "_owes_continue",
-        "_parsing",
-        "_serve",
         "_unread",
     )
 
@@ -50,13 +45,10 @@ class LaneConnection(QuickConnection):
         self._need = 0
         self._head: Head | None = None
         self._chunks: ChunkedBody | None = None
+        self._common = self.front.heads.common
         self._known_raw = b""
         self._known_head = NO_HEAD
-        self._held = self._parsing = self._handing_over = self._owes_continue = False
-        door = self.lane.door
-        self._serve = (door.check, door.check_batch, door.authorize)
-
-    # What the transport calls
+        self._owes_continue = False
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, together with what was left."""
@@ -74,26 +66,13 @@ class LaneConnection(QuickConnection):
         if unread or self._held:
             unread += data
             if self._held or len(unread) < self._need:
+                self._note_unfinished()
                 return
             data = bytes(unread)
             unread.clear()
         self._parse(data)
-
-    def pause_writing(self) -> None:
-        """The client takes its answers too slowly: take no more requests from it."""
-        self._join_queue()
-        self._write_paused = True
-        self._receiving = False
-        self._hold()
-        self._expire_in(self.lane.limits.write_s)
-
-    def resume_writing(self) -> None:
-        """It has caught up."""
-        self._write_paused = False
-        if self._queue:
-            self.expires = NEVER
-        elif not self._deaf and not self._parsing:
-            self._all_answered()
+        if self._receiving or unread or self.unfinished_bytes:
+            self._note_unfinished()
 
     # Requests
 
@@ -101,7 +80,8 @@ class LaneConnection(QuickConnection):
         """Serve every whole request in ``data``, which begins where a request, or what is left of a body, begins."""
         self._parsing = True
         try:
-            start = self._serve_whole_requests(data)
+            app = self._app
+            start = self._serve_requests(data) if app is None else self._feed_app(app, data, 0)
         except Refusal as refusal:
             self._refuse(refusal)
             return
@@ -115,9 +95,9 @@ class LaneConnection(QuickConnection):
             self._go_on()
         elif (self._unread or self._head is not None) and not self._receiving:
             self._receiving = True
-            self._expire_in(self.lane.limits.request_s)
+            self._expire_in(self.front.limits.request_s)
 
-    def _serve_whole_requests(self, data: bytes) -> int:
+    def _serve_requests(self, data: bytes) -> int:
         """Returns where it stopped: at the end, at what isn't whole yet, or where the connection is held."""
         start, size = 0, len(data)
         while start < size:
@@ -126,53 +106,54 @@ class LaneConnection(QuickConnection):
                 begin = start
                 start = data.find(b"\r\n\r\n", begin) + 4
                 if start < 4:
-                    self.lane.heads.check_beginning(data[begin:])
+                    self.front.heads.check_beginning(data[begin:])
                     return begin
                 raw = data[begin:start]
                 head = self._known_head if raw == self._known_raw else self._read_head(raw)
-                if head.route < 0:
-                    self._handing_over = True
+                if head.route == ELSEWHERE and self._queue:
                     self._hold()
                     return begin
-            if head.chunked:
-                chunks = self._chunks or ChunkedBody(self.lane.heads.body_bytes(head))
+            if head.route == ELSEWHERE:
+                start = self._serve_app(head, data, start)
+            elif head.chunked:
+                chunks = self._chunks or ChunkedBody(self.front.heads.body_bytes(head))
                 begun = start < size
                 start = chunks.feed(data, start)
                 if not chunks.complete:
                     self._chunks = chunks
                     self._await_body(head, 0, begun=begun)
                     return start
-                body = bytes(chunks.body)
                 self._chunks = None
+                self._serve_fast(head, bytes(chunks.body))
             else:
                 begin = start
                 start += head.length
                 if start > size:
                     self._await_body(head, head.length, begun=begin < size)
                     return begin
-                body = data[begin:start]
-            self._serve_request(head, body)
-            if self._held or self._deaf:
+                self._serve_fast(head, data[begin:start])
+            if self._held or self._deaf or self._app is not None:
                 return start
         return start
 
-    def _serve_request(self, head: Head, body: bytes) -> None:
+    def _serve_fast(self, head: Head, body: bytes) -> None:
         self._head = None
         self._need = 0
         self._receiving = self._owes_continue = False
         self._waiting_bytes += len(body)
         self.expires = NEVER
-        exchange = new_exchange(self.lane.exchange_types[head.route], self, head, body)
+        route = self.front.fast_path.routes[head.route]
+        exchange = new_exchange(route.exchange_type, self, head, body)
         queue = self._queue
         queue.append(exchange)
         if not head.keep_alive:
             self._last = exchange
             self._deaf = True
         try:
-            self._serve[head.route](exchange)
-        except Exception:  # noqa: BLE001 - a boundary: the door's mistake costs one request, not the others
+            route.handle(exchange)
+        except Exception:  # noqa: BLE001 - a boundary: the handler's mistake costs one request, not the others
             self._failed(exchange)
-        limits = self.lane.limits
+        limits = self.front.limits
         if len(queue) >= limits.pipeline_depth or self._waiting_bytes > limits.in_flight_bytes:
             self._hold()
 
@@ -180,7 +161,7 @@ class LaneConnection(QuickConnection):
         if raw.startswith(b"\r\n"):  # one empty line before a request is ignored (RFC 9112, section 2.2)
             raw = raw[2:]
         try:
-            head = self.lane.heads.parse(raw)
+            head = self.front.heads.parse(raw)
         except Refusal as refusal:
             refusal.bodiless = raw.startswith(b"HEAD ")
             raise
@@ -211,50 +192,40 @@ class LaneConnection(QuickConnection):
         self._unread.clear()
         self._head = self._chunks = None
         self._owes_continue = False
+        self._note_unfinished()
 
-    # Holding back and handing over
+    def _note_unfinished(self) -> None:
+        size = len(self._unread)
+        if self._chunks is not None:
+            size += len(self._chunks.body)
+        if self._app is not None and self._receiving:
+            size += self._app.received
+        if size != self.unfinished_bytes:
+            self.front.hold(self, size)
+
+    # Holding back
 
     def _all_answered(self) -> None:
         self._waiting_bytes = 0
         if not self._receiving and not self._write_paused:
-            self.expires = self.lane.beat.tick + self._idle_ticks
+            self.expires = self.front.tick + self._idle_ticks
         if self._parsing:
             return
         if self._owes_continue:
             self._send_continue()
         if self._held:
             self._go_on()
-        if self._eof and not self._queue and not self._handing_over:
+        if self._eof and not self._queue:
             self._close()
-
-    def _hold(self) -> None:
-        if not self._held:
-            self._held = True
-            if not self._transport.is_closing():
-                self._transport.pause_reading()
 
     def _go_on(self) -> None:
         """Go on where ``_hold`` stopped, once everything in flight is answered and taken."""
         if self._queue or self._write_paused or self._deaf or self._transport.is_closing():
             return
-        if self._handing_over:
-            self._hand_over()
-            return
         self._held = False
         data = bytes(self._unread)
         self._unread.clear()
         self._parse(data)
+        self._note_unfinished()
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
-
-    def _hand_over(self) -> None:
-        """From here on the connection is uvicorn's, beginning with the request that is not ours."""
-        self._outbox.flush()
-        transport, data = self._transport, bytes(self._unread)
-        self._leave()
-        successor = SuccessorProtocol(self._config, self._server_state, self._app_state, self._loop)
-        successor.watch(self.lane.beat, self.lane.limits, self.lane.responses)
-        successor.connection_made(transport)
-        transport.set_protocol(successor)
-        transport.resume_reading()
-        successor.data_received(data)

@@ -1,6 +1,6 @@
-"""Feeds a lane what no client should send, and holds that it always ends well. Run as a script for a long run:
+"""Feeds a front what no client should send, and holds that it always ends well. Run as a script for a long run:
 
-python -m tests.unit.lane.fuzz --inputs 1000000 --seed 1
+python -m tests.unit.http_front.fuzz --inputs 1000000 --seed 1
 """
 
 import argparse
@@ -9,10 +9,10 @@ import logging
 import random
 import time
 
-from data_plane.api.lane.door import Exchange
-from data_plane.api.lane.lane import Lane
-from tests.unit.lane.harness import SMALL, Client, Response, get, parse_responses, post
-from tests.unit.lane.requests_table import REFUSED
+from http_front.exchange import Exchange
+from http_front.front import Front
+from tests.unit.http_front.harness import SMALL, Client, DoorPath, Response, get, parse_responses, post
+from tests.unit.http_front.requests_table import REFUSED
 
 CHUNKED = b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n"
 GOOD = [
@@ -100,10 +100,9 @@ def split(rng: random.Random, stream: bytes) -> list[bytes]:
     return [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a < b]
 
 
-def feed(lane: Lane, door: FickleDoor, rng: random.Random, stream: bytes) -> Client:
+def feed(front: Front, door: FickleDoor, rng: random.Random, stream: bytes) -> Client:
     """One connection from beginning to end. Raises if it breaks, hangs, hoards, or sends what is not HTTP."""
-    lane.door = door
-    client = Client(door, lane=lane)
+    client = Client(door, front=front)
     for part in split(rng, stream):
         client.send(part)
         hoard = client.connection
@@ -112,8 +111,8 @@ def feed(lane: Lane, door: FickleDoor, rng: random.Random, stream: bytes) -> Cli
         if rng.random() < 0.3:
             door.answer_some(0.5)
         if rng.random() < 0.02:
-            client.lane.beat.beat()
-        if rng.random() < 0.02 and client.transport.protocol is client.connection and not client.transport.closing:
+            client.front.on_tick()
+        if rng.random() < 0.02 and not client.transport.closing:
             client.connection.pause_writing()
             door.answer_some(0.5)
             client.connection.resume_writing()
@@ -122,18 +121,18 @@ def feed(lane: Lane, door: FickleDoor, rng: random.Random, stream: bytes) -> Cli
             break
     door.answer_all()
     ending = rng.random()
-    if client.transport.protocol is client.connection and not client.transport.closing:
+    if not client.transport.closing:
         if ending < 0.2 and not client.connection.eof_received():
             client.transport.close()
         elif ending < 0.3:
             client.connection.shutdown()
     client.pass_s(SMALL.request_s + SMALL.linger_s + 1)
-    if client.transport.protocol is client.connection:
-        client.pass_s(SMALL.keep_alive_s + 1)
-        assert client.transport.closing, "the connection hangs"
+    client.pass_s(SMALL.keep_alive_s + 1)
+    assert client.transport.closing, "the connection hangs"
     client.lose()
     assert not client.state.connections
     assert not client.connection._queue
+    assert not front._unfinished_bytes
     return client
 
 
@@ -147,16 +146,16 @@ def run(inputs: int, seed: int) -> collections.Counter[int]:
     """Feed ``inputs`` streams, each followed by a good request on a fresh connection; counts the statuses."""
     rng = random.Random(seed)
     door = FickleDoor(rng)
-    lane = Lane(door, SMALL, wall_s=lambda: 1_700_000_000.0)
+    front = Front(DoorPath(door), SMALL, wall_s=lambda: 1_700_000_000.0)
     statuses: collections.Counter[int] = collections.Counter()
     for number in range(inputs):
         stream = mutate(rng)
         try:
-            client = feed(lane, door, rng, stream)
+            client = feed(front, door, rng, stream)
             if b"HEAD" not in stream:
                 for response in check_responses(client):
                     statuses[response.status] += 1
-            fresh = Client(door, lane=lane).send(post())
+            fresh = Client(door, front=front).send(post())
             door.answer_all()
             assert fresh.statuses() in ([200], [500]), "a fresh connection is not served"
             fresh.lose()

@@ -1,23 +1,25 @@
-"""A lane without sockets: a transport that records, a loop that runs things at once, doors that answer when told."""
+"""A front without sockets: a transport that records, a loop that runs things at once, doors that answer when told."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import httptools
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from data_plane.api.lane.connection import LaneConnection
-from data_plane.api.lane.door import Door, Exchange
-from data_plane.api.lane.lane import Lane
-from data_plane.api.lane.limits import LaneLimits
+from data_plane.api.fast_path import DecisionFastPath
+from http_front.connection import Connection
+from http_front.exchange import Exchange, Route
+from http_front.front import Front
+from http_front.limits import FrontLimits
+from http_front.serving import protocol_class
 
-SMALL = LaneLimits(
+SMALL = FrontLimits(
     head_bytes=2048,
     target_bytes=512,
     header_fields=20,
-    check_body_bytes=1000,
-    batch_body_bytes=5000,
-    authorize_body_bytes=1000,
+    body_bytes=4000,
+    app_unread_bytes=500,
     pipeline_depth=4,
     in_flight_bytes=2000,
     keep_alive_s=4,
@@ -25,7 +27,34 @@ SMALL = LaneLimits(
     write_s=3,
     linger_s=1,
     tick_s=1,
+    body_bytes_a_s=100,
+    unfinished_bytes=1_000_000,
 )
+SMALL_BODIES = (1000, 5000, 1000)
+
+
+class Door(Protocol):
+    """Stands for what decides."""
+
+    def check(self, exchange: Any, /) -> None: ...
+
+    def check_batch(self, exchange: Any, /) -> None: ...
+
+    def authorize(self, exchange: Any, /) -> None: ...
+
+
+class DoorPath:
+    """A node's fast path, in front of whatever door the test has put there."""
+
+    def __init__(self, door: Door, bodies: Sequence[int] = SMALL_BODIES) -> None:
+        self.routes: Sequence[Route] = (
+            Route("check", bodies[0], Exchange, door.check),
+            Route("check_batch", bodies[1], Exchange, door.check_batch),
+            Route("authorize", bodies[2], Exchange, door.authorize),
+        )
+
+    find = DecisionFastPath.find
+    too_much_status = DecisionFastPath.too_much_status
 
 
 class FakeTransport:
@@ -133,15 +162,15 @@ async def elsewhere(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Client:
-    """One connection to a lane. ``responses()`` parses what was sent, which proves that it is HTTP."""
+    """One connection to a front. ``responses()`` parses what was sent, which proves that it is HTTP."""
 
-    def __init__(self, door: Door, limits: LaneLimits = SMALL, *, lane: Lane | None = None) -> None:
-        self.lane = lane or Lane(door, limits, wall_s=lambda: 1_700_000_000.0)
+    def __init__(self, door: Door, limits: FrontLimits = SMALL, *, front: Front | None = None) -> None:
+        self.front = front or Front(DoorPath(door), limits, wall_s=lambda: 1_700_000_000.0)
         self.state = ServerState()
         config = Config(elsewhere, log_config=None, lifespan="off", ws="none")
         config.load()
         self.transport = FakeTransport()
-        self.connection: LaneConnection = self.lane.protocol_class()(  # type: ignore[call-arg]
+        self.connection: Connection = protocol_class(self.front)(  # type: ignore[call-arg]
             config=config, server_state=self.state, app_state={}, _loop=EagerLoop()
         )
         self.transport.protocol = self.connection
@@ -156,7 +185,7 @@ class Client:
 
     def pass_s(self, seconds: int) -> None:
         for _ in range(seconds + 1):
-            self.lane.beat.beat()
+            self.front.on_tick()
 
     def lose(self) -> None:
         self.transport.closing = True

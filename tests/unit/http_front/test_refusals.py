@@ -1,12 +1,14 @@
 """What is not HTTP as RFC 9112 has it is refused with a problem and the connection closed, whoever it was meant for."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from tests.unit.lane.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
-from tests.unit.lane.requests_table import REFUSED
+from tests.unit.http_front.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
+from tests.unit.http_front.requests_table import REFUSED
 
+FEW = replace(SMALL, connections=2)
 SECOND = get(b"/v1/authorize/second")
 
 
@@ -39,12 +41,7 @@ def test_is_refused_byte_by_byte(name: str) -> None:
 def test_is_refused_when_it_was_meant_for_another_route(name: str) -> None:
     status, request = REFUSED[name]
     other = request.replace(b"/v1/check", b"/v1/other").replace(b"/v1/authorize", b"/v1/other")
-    client = Client(EchoDoor()).send(other)
-    body_only = name.startswith(("chunk", "trailer", "endless trailers"))
-    if not body_only:
-        assert_refused(client, status)
-    else:  # the body of a request that was handed over is the successor's to read
-        assert client.transport.protocol is not client.connection
+    assert_refused(Client(EchoDoor()).send(other + SECOND), status)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -111,14 +108,36 @@ def test_a_refused_head_request_gets_no_body() -> None:
     assert body == b""
 
 
-def test_too_many_connections_are_refused() -> None:
-    client = Client(EchoDoor())
-    crowded = Client(EchoDoor())
-    crowded.transport.sent.clear()
-    crowded.connection._config.limit_concurrency = 1
-    crowded.state.connections.add(client.connection)  # type: ignore[arg-type]
-    crowded.connection.connection_made(crowded.transport)  # type: ignore[arg-type]
+def test_too_many_connections_are_refused_while_all_are_being_answered() -> None:
+    door = SavingDoor()
+    first = Client(door, FEW).send(post())
+    second = Client(door, front=first.front).send(post())
+    crowded = Client(door, front=first.front)
     assert_refused(crowded, 503)
+    for exchange in door.exchanges:
+        exchange.respond(200, b"", b"")
+    assert first.statuses() == second.statuses() == [200]
+
+
+def test_who_has_not_sent_a_request_makes_room_for_who_comes() -> None:
+    silent = Client(EchoDoor(), FEW)
+    slow = Client(EchoDoor(), front=silent.front).send(post()[:-1])
+    fresh = Client(EchoDoor(), front=silent.front)
+    assert slow.transport.aborted  # half a request has less time than none
+    assert not silent.transport.closing
+    assert fresh.send(post()).statuses() == [200]
+
+
+def test_parts_of_requests_are_bounded_over_all_connections() -> None:
+    first = Client(EchoDoor(), replace(SMALL, unfinished_bytes=10_000))
+    clients = [first, *(Client(EchoDoor(), front=first.front) for _ in range(30))]
+    for client in clients:
+        client.send(post(b"/v1/check", b"x" * 900)[:-1])
+        assert first.front._unfinished_bytes <= 10_000
+    assert not clients[-1].transport.closing or not clients[0].transport.closing
+    for client in clients:
+        client.lose()
+    assert first.front._unfinished_bytes == 0
 
 
 def test_no_detail_echoes_what_was_sent() -> None:

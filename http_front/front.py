@@ -1,0 +1,123 @@
+"""What the connections of one port share: grammar, bounds, the date, and one timer that ends what takes too long."""
+
+import asyncio
+import heapq
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from http_front.exchange import NO_FAST_PATH, FastPath
+from http_front.head import HeadParser
+from http_front.limits import FrontLimits, connections_that_fit
+from http_front.responses import Outbox, ResponseBuilder
+
+NEVER: Final = sys.maxsize
+
+
+class Watched(Protocol):
+    """A connection, as the front sees it."""
+
+    expires: int
+    """The tick from which on ``expire()`` is called, once a tick; or ``NEVER``."""
+    unfinished_bytes: int
+    """What it holds of a request that has not come whole."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether no whole request of it is being answered."""
+        ...
+
+    def expire(self) -> None:
+        """End what took too long."""
+        ...
+
+    def forget_head(self) -> None:
+        """Read the next head anew."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the client at once."""
+        ...
+
+
+class Front:
+    """One port of one event loop. Ticks every ``tick_s`` while there are connections, and not at all without."""
+
+    def __init__(
+        self,
+        fast_path: FastPath = NO_FAST_PATH,
+        limits: FrontLimits | None = None,
+        *,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        limits = limits or FrontLimits()
+        self.limits = limits if limits.connections else replace(limits, connections=connections_that_fit())
+        self.fast_path = fast_path
+        self.heads = HeadParser(self.limits, fast_path)
+        self.responses = ResponseBuilder()
+        self.outbox = Outbox()
+        self.tick = 0
+        self.connections: set[Watched] = set()
+        self._unfinished_bytes = 0
+        self._wall_s = wall_s
+        self._timer: asyncio.TimerHandle | None = None
+
+    def drain(self) -> None:
+        """Answer one more request on each connection, old or new, with ``Connection: close``. For good."""
+        self.heads.be_last()
+        for connection in self.connections:
+            connection.forget_head()
+
+    def ticks(self, seconds: float) -> int:
+        """How many ticks are at least ``seconds``."""
+        return int(seconds / self.limits.tick_s) + 1
+
+    def add(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> bool:
+        """Watch ``connection`` until ``remove``; whether there is room for it."""
+        connections = self.connections
+        if len(connections) >= self.limits.connections:
+            self._end(1 + len(connections) // 32)
+        connections.add(connection)
+        if self._timer is None:
+            self.responses.set_date(self._wall_s())
+            self._timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
+        return len(connections) <= self.limits.connections
+
+    def remove(self, connection: Watched) -> None:
+        """Forget ``connection``."""
+        self.hold(connection, 0)
+        self.connections.discard(connection)
+        if not self.connections and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def hold(self, connection: Watched, size: int) -> None:
+        """Note how many bytes ``connection`` holds of a request that is not whole; make room when it is too much."""
+        self._unfinished_bytes += size - connection.unfinished_bytes
+        connection.unfinished_bytes = size
+        if size and self._unfinished_bytes > self.limits.unfinished_bytes:
+            self._end(1 + len(self.connections) // 32, holding=True)
+
+    def on_tick(self) -> None:
+        """One tick. Tests call it to drive the time."""
+        self.tick += 1
+        self.responses.set_date(self._wall_s())
+        tick = self.tick
+        for connection in [one for one in self.connections if one.expires <= tick]:
+            connection.expire()
+
+    def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
+        self.on_tick()
+
+    def _end(self, count: int, *, holding: bool = False) -> None:
+        """Drop ``count`` connections that wait, those that would end soonest: half a head has less time than none."""
+        if holding:
+            waiting = [one for one in self.connections if one.unfinished_bytes]
+        else:
+            waiting = [one for one in self.connections if one.waits]
+        for connection in heapq.nsmallest(count, waiting, key=lambda one: one.expires):
+            self.remove(connection)
+            connection.abort()

@@ -1,0 +1,22 @@
+"""How a process serves one of its ports: uvicorn's loop and lifespan, behind a front."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+
+from http_front.connection import Connection
+from http_front.front import Front
+
+
+def protocol_class(front: Front) -> type[asyncio.Protocol]:
+    """For ``uvicorn.Config(http=...)``."""
+    return type("BoundConnection", (Connection,), {"__slots__": (), "front": front})
+
+
+def config_of(application: Any, front: Front, **options: Any) -> uvicorn.Config:
+    """uvicorn's configuration of one port; ``options`` are address, TLS, lifespan and the time to stop in."""
+    return uvicorn.Config(
+        application, http=protocol_class(front), ws="none", access_log=False, log_config=None, server_header=False,
+        proxy_headers=False, **options,
+    )  # fmt: skip
