@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from contract.decision import MAX_COST, CheckRequest
 from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
@@ -36,11 +36,18 @@ class MalformedError(Exception):
     """A value that an end client may have caused: refused, never an error that a gateway lets pass."""
 
 
-class Entry(NamedTuple):
+class Entry(Protocol):
     """One entry of a descriptor, as Envoy sends it."""
 
-    key: str
-    value: str
+    @property
+    def key(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def value(self) -> str:
+        """What the gateway found there."""
+        ...
 
 
 class RlsMapping:
@@ -71,7 +78,8 @@ class RlsMapping:
         if meanings is None:
             raise UnmappedError(f"domain {domain[:64]!r} is not mapped")
         said: dict[str, str] = {}
-        for key, value in entries:
+        for entry in entries:
+            key, value = entry.key, entry.value
             meaning = meanings.get(key)
             if meaning is None:
                 raise UnmappedError(f"entry {key[:64]!r} of domain {domain[:64]!r} is not mapped")
@@ -80,7 +88,7 @@ class RlsMapping:
             if meaning in said:
                 raise MalformedError(f"{meaning} was said twice")
             most = MAX_ATTRIBUTE_BYTES if meaning.startswith(ATTRIBUTE) else MAX_VALUE_BYTES
-            if not value or "\0" in value or len(value.encode()) > most:
+            if not value or "\0" in value or (4 * len(value) > most and len(value.encode()) > most):
                 raise MalformedError(f"{meaning} is empty, too long or holds a NUL")
             said[meaning] = value
         api_key = _only_key(said)
