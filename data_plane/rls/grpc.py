@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 from hpack.hpack import encode_integer
 
-from data_plane.rls.headers import Fields, Head
+from data_plane.rls.headers import Head
 from data_plane.rls.sending import HeaderFrame, Stream
 
 log = structlog.get_logger()
@@ -19,8 +19,10 @@ INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 3, 4, 5
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = 8, 12, 13, 16
 PREFIX_BYTES: Final = 5
 """Of a message: whether it is compressed, and its length in 4 bytes."""
+_CONTENT_TYPE: Final = re.compile(rb"application/grpc(\Z|[+;])")
 _TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_US: Final = {b"H": 3_600_000_000, b"M": 60_000_000, b"S": 1_000_000, b"m": 1_000, b"u": 1, b"n": 0.001}
+_MALFORMED: Final = -1
 _MAX_STATUS_MESSAGE: Final = 1_024
 _UNSAFE: Final = re.compile(rb"[^\x20-\x24\x26-\x7e]")
 _STATUS_200: Final = b"\x88"
@@ -61,7 +63,6 @@ class Meaning(NamedTuple):
     method: Method | None
     refuse: Callable[[Call], None] | None
     timeout_us: int | None
-    fields: Fields
 
 
 class GrpcHandler:
@@ -74,11 +75,26 @@ class GrpcHandler:
 
     def understand(self, head: Head) -> None:
         """Find out what a head asks for."""
+        fields = dict(head.fields)
         method = self._methods.get(head.path)
-        refuse = _refusal(head, method)
-        timeout = _value(head, b"grpc-timeout")
-        head.meaning = Meaning(method, refuse, None if timeout is None else _timeout_us(timeout), head.fields)
-        head.answered_early = refuse is not None
+        is_grpc = _CONTENT_TYPE.match(fields.get(b"content-type", b"")) is not None
+        timeout = fields.get(b"grpc-timeout")
+        timeout_us = None if timeout is None else _timeout_us(timeout)
+        refuse = None
+        if not is_grpc:
+            refuse = _by_http(b"415", b"gRPC is spoken here: content-type: application/grpc\n")
+        elif head.method != b"POST":
+            refuse = _by_http(b"405", b"gRPC is spoken here: POST\n")
+        elif fields.get(b"grpc-encoding", b"identity") != b"identity":
+            accepted = (b"grpc-accept-encoding", b"identity")
+            refuse = _by_status(UNIMPLEMENTED, "messages are not compressed here", accepted)
+        elif method is None:
+            refuse = _by_status(UNIMPLEMENTED, f"unknown method {head.path[:128].decode('latin-1')}")
+        elif timeout_us == _MALFORMED:
+            refuse = _by_status(INTERNAL, "malformed grpc-timeout")
+        head.meaning = Meaning(method, refuse, timeout_us)
+        # who speaks gRPC may wait for an answer before the end of the request; others are heard out first
+        head.answered_early = refuse is not None and is_grpc
 
     def serve(self, calls: Sequence[Call]) -> None:
         """Answer calls, now or later."""
@@ -106,32 +122,16 @@ class GrpcHandler:
         call.fail(RESOURCE_EXHAUSTED, f"a message may have {self._max_message_bytes} bytes")
 
 
-def _refusal(head: Head, method: Method | None) -> Callable[[Call], None] | None:
-    """What to answer a head that asks for no method we have, or in a way that we do not speak."""
-    content_type = _value(head, b"content-type") or b""
-    if not re.match(rb"application/grpc(\Z|[+;])", content_type):
-        return _by_http(b"415", b"gRPC is spoken here: content-type: application/grpc\n")
-    if head.method != b"POST":
-        return _by_http(b"405", b"gRPC is spoken here: POST\n")
-    encoding = _value(head, b"grpc-encoding")
-    if encoding not in (None, b"identity"):
-        accepted = _trailers_only(UNIMPLEMENTED, "messages are not compressed here", (b"grpc-accept-encoding", b"identity"))
-        return lambda call: call.connection.respond_empty(call, accepted)
-    if method is None:
-        unknown = _trailers_only(UNIMPLEMENTED, f"unknown method {head.path[:128].decode('latin-1')}")
-        return lambda call: call.connection.respond_empty(call, unknown)
-    timeout = _value(head, b"grpc-timeout")
-    if timeout is not None and not _TIMEOUT.fullmatch(timeout):
-        malformed = _trailers_only(INTERNAL, "malformed grpc-timeout")
-        return lambda call: call.connection.respond_empty(call, malformed)
-    return None
-
-
 def _by_http(status: bytes, text: bytes) -> Callable[[Call], None]:
     """To whom does not speak gRPC: an HTTP status and a line of text."""
     head = b"\x08\x03" + status + _field(b"content-type", b"text/plain") + _field(b"content-length", b"%d" % len(text))
     opening, closing = HeaderFrame.of(head, ends=False), HeaderFrame.of(_field(b"grpc-status", b"2"), ends=True)
     return lambda call: call.connection.respond(call, opening, text, closing)
+
+
+def _by_status(status: int, message: str, *fields: tuple[bytes, bytes]) -> Callable[[Call], None]:
+    frame = _trailers_only(status, message, *fields)
+    return lambda call: call.connection.respond_empty(call, frame)
 
 
 def _trailers_only(status: int, message: str, *fields: tuple[bytes, bytes]) -> HeaderFrame:
@@ -140,13 +140,6 @@ def _trailers_only(status: int, message: str, *fields: tuple[bytes, bytes]) -> H
     return HeaderFrame.of(_GRPC + b"".join(_field(*field) for field in said), ends=True)
 
 
-def _value(head: Head, name: bytes) -> bytes | None:
-    for key, value in head.fields:
-        if key == name:
-            return value
-    return None
-
-
 def _timeout_us(value: bytes) -> int:
     found = _TIMEOUT.fullmatch(value)
-    return int(int(found[1]) * _UNIT_US[found[2]]) if found else 0
+    return _MALFORMED if found is None else int(int(found[1]) * _UNIT_US[found[2]])

@@ -1,27 +1,21 @@
-"""Header blocks of requests: HPACK (RFC 7541), and what HTTP/2 asks of a request's fields (RFC 9113, section 8).
+"""Heads of requests: what HTTP/2 asks of their fields (RFC 9113, section 8), and blocks that are known by their bytes.
 
-Decoding in Python costs more than a decision. But clients send the same few blocks over and over, as bytes that mean
-the same until the dynamic table changes: those are remembered.
+Most clients send the same few header blocks over and over, as bytes that mean the same until the table changes.
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
-from hpack import Decoder
-from hpack.exceptions import HPACKError, OversizedHeaderListError
-from hpack.table import HeaderTable
-
+from data_plane.rls.compression import OVERHEAD, CompressionError, Field, FieldDecoder, ListTooLongError
 from data_plane.rls.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
 from data_plane.rls.limits import Http2Limits
 
-Fields = list[tuple[bytes, bytes]]
-_TABLE_BYTES = 4_096
-_FIELD_OVERHEAD = 32
-_SIZE_UPDATE, _SIZE_UPDATE_MASK = 0x20, 0xE0
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_NOT_IN_VALUES = re.compile(rb"[\0\r\n]|^[ \t]|[ \t]\Z")
-_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path"})
-_OF_HTTP_1 = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+_NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_NOT_IN_VALUES: Final = re.compile(rb"[\0\r\n]|^[ \t]|[ \t]\Z")
+_PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path"})
+_OF_HTTP_1: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+_COLON: Final = ord(":")
+_SOUND_FIELDS: Final = 256
 
 
 class MalformedError(Exception):
@@ -36,7 +30,7 @@ class Head:
 
     __slots__ = ("answered_early", "content_length", "fields", "meaning", "method", "path")
 
-    def __init__(self, method: bytes, path: bytes, fields: Fields, content_length: int | None) -> None:
+    def __init__(self, method: bytes, path: bytes, fields: list[Field], content_length: int | None) -> None:
         self.method = method
         self.path = path
         self.fields = fields
@@ -46,92 +40,84 @@ class Head:
         self.answered_early = False
 
 
-class _Table(HeaderTable):
-    """A dynamic table that says when it has changed."""
-
-    changed = False
-
-    def add(self, name: bytes, value: bytes) -> None:
-        self.changed = True
-        super().add(name, value)
-
-
 class HeaderReader:
     """Reads the header blocks of one connection, in their order."""
 
     def __init__(self, limits: Http2Limits) -> None:
         self.known: dict[bytes, Head] = {}
-        """Heads of blocks that can be read without a decoder, because they neither change the table nor are outdated
-        by a change since."""
+        """Heads of blocks that need no decoder: they do not change the table, nor has it changed since."""
         self._limits = limits
-        self._decoder = Decoder(limits.header_bytes)
-        self._decoder.max_allowed_table_size = _TABLE_BYTES
-        self._decoder.header_table = self._table = _Table()
+        self._decoder = FieldDecoder(limits.header_bytes)
+        self._sound: set[Field] = set()
+        """Fields that were looked at, and may be in a request."""
 
     def read(self, block: bytes) -> Head:
         """The head that a block stands for. Raises ``MalformedError`` and ``ConnectionFault``."""
         head = self.known.get(block)
         if head is None:
             fields = self.decode(block)
-            head = _head_of(fields)
+            head = self._head_of(fields)
             self._remember(block, head, fields)
         return head
 
-    def decode(self, block: bytes) -> Fields:
+    def decode(self, block: bytes) -> list[Field]:
         """The fields of a block, whatever they are. Raises ``ConnectionFault``: the table is out of step then."""
-        self._table.changed = bool(block) and block[0] & _SIZE_UPDATE_MASK == _SIZE_UPDATE
         try:
-            fields = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
-        except OversizedHeaderListError:
-            raise ConnectionFault(
-                ENHANCE_YOUR_CALM, f"a header list is over {self._limits.header_bytes} bytes"
-            ) from None
-        except (HPACKError, ValueError, IndexError) as error:
-            raise ConnectionFault(COMPRESSION_ERROR, f"a header block cannot be decoded: {type(error).__name__}") from None
-        if self._table.changed:
+            fields = self._decoder.decode(block)
+        except ListTooLongError as error:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, str(error)) from None
+        except CompressionError as error:
+            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from None
+        if self._decoder.has_changed:
             self.known.clear()
         return fields
 
-    def _remember(self, block: bytes, head: Head, fields: Fields) -> None:
+    def check_trailers(self, fields: list[Field]) -> None:
+        """Raise ``MalformedError`` unless these may end a request."""
+        for field in fields:
+            if not self._is_sound(field) or field[0][0] == _COLON:
+                raise MalformedError
+
+    def _remember(self, block: bytes, head: Head, fields: list[Field]) -> None:
         limits = self._limits
-        if self._table.changed or len(block) > limits.remembered_bytes:
+        if self._decoder.has_changed or len(block) > limits.remembered_bytes:
             return
-        size = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields)
+        size = sum(len(name) + len(value) + OVERHEAD for name, value in fields)
         if size > 2 * limits.remembered_bytes:  # a short block may name the table's longest field many times
             return
         if len(self.known) >= limits.remembered_blocks:
             self.known.clear()
         self.known[block] = head
 
-
-def check_trailers(fields: Fields) -> None:
-    """Raise ``MalformedError`` unless these may end a request."""
-    for name, value in fields:
+    def _is_sound(self, field: Field) -> bool:
+        name, value = field
         if not _NAME.fullmatch(name) or _NOT_IN_VALUES.search(value) or name in _OF_HTTP_1:
-            raise MalformedError
-
-
-def _head_of(fields: Fields) -> Head:
-    pseudo: dict[bytes, bytes] = {}
-    for name, value in fields:
-        if name not in _PSEUDO:
-            break
-        if name in pseudo or _NOT_IN_VALUES.search(value):
-            raise MalformedError
-        pseudo[name] = value
-    own = fields[len(pseudo) :]
-    content_length: int | None = None
-    for name, value in own:
-        # what begins with a colon here is unknown, or comes too late
-        if not _NAME.fullmatch(name) or _NOT_IN_VALUES.search(value) or name in _OF_HTTP_1:
-            raise MalformedError
+            return False
         if name == b"te" and value.lower() != b"trailers":
-            raise MalformedError
-        if name == b"content-length":
-            if not value.isdigit() or len(value) > 18 or content_length not in (None, int(value)):
+            return False
+        if len(name) + len(value) <= OVERHEAD * 2:
+            if len(self._sound) >= _SOUND_FIELDS:
+                self._sound.clear()
+            self._sound.add(field)
+        return True
+
+    def _head_of(self, fields: list[Field]) -> Head:
+        sound = self._sound
+        pseudo: dict[bytes, bytes] = {}
+        content_length: int | None = None
+        for nth, field in enumerate(fields):
+            if field not in sound and not self._is_sound(field):
                 raise MalformedError
-            content_length = int(value)
-    method, path = pseudo.get(b":method"), pseudo.get(b":path")
-    if not method or not path or not pseudo.get(b":scheme"):
-        raise MalformedError
-    return Head(method, path, own, content_length)
+            name, value = field
+            if name[0] == _COLON:
+                if len(pseudo) < nth or name in pseudo or name not in _PSEUDO:
+                    raise MalformedError
+                pseudo[name] = value
+            elif name == b"content-length":
+                if not value.isdigit() or len(value) > 18 or content_length not in (None, int(value)):
+                    raise MalformedError
+                content_length = int(value)
+        method, path = pseudo.get(b":method"), pseudo.get(b":path")
+        if not method or not path or not pseudo.get(b":scheme"):
+            raise MalformedError
+        return Head(method, path, fields[len(pseudo) :], content_length)

@@ -24,7 +24,7 @@ from data_plane.rls.frames import (
     ConnectionFault,
     StreamFault,
 )
-from data_plane.rls.headers import Head, HeaderReader, MalformedError, check_trailers
+from data_plane.rls.headers import Head, HeaderReader, MalformedError
 from data_plane.rls.limits import Http2Limits
 from data_plane.rls.sending import SendingConnection, Stream
 
@@ -368,7 +368,7 @@ class Http2Connection(SendingConnection):
         if not flags & END_STREAM:
             raise StreamFault(stream.id, PROTOCOL_ERROR)
         try:
-            check_trailers(fields)
+            self._reader.check_trailers(fields)
         except MalformedError:
             raise StreamFault(stream.id, PROTOCOL_ERROR) from None
         self._end_request(stream)
