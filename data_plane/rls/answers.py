@@ -6,8 +6,8 @@ from typing import Any
 from data_plane.api.answers import Answer, problem
 from data_plane.api.rate_limit_headers import ceil_s
 from data_plane.api.render import Renderer, not_understood
-from data_plane.domain.check import Refusal, Verdict
 from data_plane.domain.bindings import BoundLimit
+from data_plane.domain.check import Refusal, Verdict
 from data_plane.domain.outcome import NEVER
 from data_plane.rls.deciding import Result
 from data_plane.rls.messages import (
@@ -27,7 +27,7 @@ from data_plane.rls.messages import (
 )
 
 MAX_UINT32 = 2**32 - 1
-UNITS = {1: SECOND, 60: MINUTE, 3600: HOUR, 86_400: DAY, 604_800: WEEK}
+UNITS: dict[float, int] = {1: SECOND, 60: MINUTE, 3600: HOUR, 86_400: DAY, 604_800: WEEK}
 CALENDAR = {"minute": MINUTE, "hour": HOUR, "day": DAY, "week": WEEK, "month": MONTH}
 
 

@@ -27,7 +27,7 @@ _PAIR: Final = struct.Struct(">LL")
 _NUMBER: Final = struct.Struct(">L")
 
 
-class ConnectionFault(Exception):
+class Http2Error(Exception):
     """The peer broke the protocol, or asks too much: GOAWAY with ``code``, and the connection ends."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -35,7 +35,7 @@ class ConnectionFault(Exception):
         self.code = code
 
 
-class StreamFault(Exception):
+class StreamError(Exception):
     """The same for one stream: RST_STREAM with ``code``; the others go on."""
 
     def __init__(self, stream_id: int, code: int) -> None:
@@ -81,9 +81,9 @@ def number(payload: bytes) -> int:
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """What a padded frame holds. Raises ``ConnectionFault``."""
+    """What a padded frame holds. Raises ``Http2Error``."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise ConnectionFault(PROTOCOL_ERROR, "padding is longer than its frame")
+        raise Http2Error(PROTOCOL_ERROR, "padding is longer than its frame")
     return payload[1 : len(payload) - payload[0]]

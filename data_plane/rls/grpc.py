@@ -31,7 +31,7 @@ _ONE_MESSAGE: Final = "one message is wanted, in one frame of its own"
 
 def _field(name: bytes, value: bytes) -> bytes:
     """A header field that changes no table: clients need not be remembered."""
-    return b"\0%b%b%b%b" % (encode_integer(len(name), 7), name, encode_integer(len(value), 7), value)
+    return b"\0%b%b%b%b" % (bytes(encode_integer(len(name), 7)), name, bytes(encode_integer(len(value), 7)), value)
 
 
 _GRPC: Final = _STATUS_200 + _field(b"content-type", b"application/grpc")
@@ -135,7 +135,7 @@ def _by_status(status: int, message: str, *fields: tuple[bytes, bytes]) -> Calla
 
 
 def _trailers_only(status: int, message: str, *fields: tuple[bytes, bytes]) -> HeaderFrame:
-    encoded = _UNSAFE.sub(lambda found: b"%%%02X" % found[0], message.encode()[:_MAX_STATUS_MESSAGE])
+    encoded = _UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], message.encode()[:_MAX_STATUS_MESSAGE])
     said = (*fields, (b"grpc-status", b"%d" % status), (b"grpc-message", encoded))
     return HeaderFrame.of(_GRPC + b"".join(_field(*field) for field in said), ends=True)
 

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from data_plane.rls.compression import OVERHEAD, CompressionError, Field, FieldDecoder, ListTooLongError
-from data_plane.rls.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, ConnectionFault
+from data_plane.rls.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
 from data_plane.rls.limits import Http2Limits
 
 _NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -52,7 +52,7 @@ class HeaderReader:
         """Fields that were looked at, and may be in a request."""
 
     def read(self, block: bytes) -> Head:
-        """The head that a block stands for. Raises ``MalformedError`` and ``ConnectionFault``."""
+        """The head that a block stands for. Raises ``MalformedError`` and ``Http2Error``."""
         head = self.known.get(block)
         if head is None:
             fields = self.decode(block)
@@ -61,13 +61,13 @@ class HeaderReader:
         return head
 
     def decode(self, block: bytes) -> list[Field]:
-        """The fields of a block, whatever they are. Raises ``ConnectionFault``: the table is out of step then."""
+        """The fields of a block, whatever they are. Raises ``Http2Error``: the table is out of step then."""
         try:
             fields = self._decoder.decode(block)
         except ListTooLongError as error:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, str(error)) from None
+            raise Http2Error(ENHANCE_YOUR_CALM, str(error)) from None
         except CompressionError as error:
-            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from None
+            raise Http2Error(COMPRESSION_ERROR, str(error)) from None
         if self._decoder.has_changed:
             self.known.clear()
         return fields

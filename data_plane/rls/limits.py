@@ -28,7 +28,7 @@ class Http2Limits:
     """Header blocks that are known by their bytes, of at most ``remembered_bytes`` each."""
     remembered_bytes: int = 1_024
     stall_s: float = 5.0
-    """Precision of the times below: a connection is looked at this often. What has begun and has come no further
-    between two looks ends: the preface, a frame, a header block, a body, an answer that the peer's window holds back."""
+    """A connection is looked at this often. What has come no further between two looks ends: the preface, a frame, a
+    header block, a body, an answer that the peer's window holds back."""
     idle_s: float = 300.0
     """A connection without requests is sent away after this; gRPC clients connect again when they have one."""

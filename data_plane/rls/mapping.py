@@ -105,7 +105,7 @@ class RlsMapping:
             raise MalformedError("endpoint stands in for what was said as well")
         return CheckRequest(
             api_key=api_key, client=client, ip=said.get("ip"), endpoint=endpoint, method=said.get("method"), path=path,
-            cost=cost if cost < MAX_COST else MAX_COST, attributes=attributes,
+            cost=min(MAX_COST, cost), attributes=attributes,
         )  # fmt: skip
 
 

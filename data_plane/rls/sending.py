@@ -15,8 +15,8 @@ from data_plane.rls.frames import (
     MAX_FRAME_BYTES,
     MAX_WINDOW,
     NO_ERROR,
-    ConnectionFault,
-    StreamFault,
+    Http2Error,
+    StreamError,
     frame,
     rst_stream,
 )
@@ -136,13 +136,13 @@ class SendingConnection:
             self.ended = True
 
     def _charge(self) -> None:
-        """Take note of a frame that brings no request further. Raises ``ConnectionFault``."""
+        """Take note of a frame that brings no request further. Raises ``Http2Error``."""
         self.patience -= 1
         if self.patience < 0:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring no request further")
+            raise Http2Error(ENHANCE_YOUR_CALM, "too many frames that bring no request further")
 
     def _reset(self, number: int, code: int) -> None:
-        """Give a stream up. Raises ``ConnectionFault`` when there have been too many."""
+        """Give a stream up. Raises ``Http2Error`` when there have been too many."""
         self._charge()
         self._forget(number)
         self._put(rst_stream(number, code))
@@ -211,7 +211,7 @@ class SendingConnection:
         """The peer takes more bytes on the connection."""
         self._send_window += increment
         if self._send_window > MAX_WINDOW:
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "the connection's window is too wide")
+            raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is too wide")
         while self._in_line and self._send_window > 0:
             self._send_more(next(iter(self._in_line)))
 
@@ -219,7 +219,7 @@ class SendingConnection:
         """The peer takes more bytes on a stream that is in flight."""
         credit = self._credit.get(number, 0) + increment
         if self._initial_window + credit > MAX_WINDOW:
-            raise StreamFault(number, FLOW_CONTROL_ERROR)
+            raise StreamError(number, FLOW_CONTROL_ERROR)
         self._credit[number] = credit
         self._send_more(number)
 
@@ -229,7 +229,7 @@ class SendingConnection:
             return
         self._initial_window = size
         if self._credit and size + max(self._credit.values()) > MAX_WINDOW:
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "a stream's window is too wide")
+            raise Http2Error(FLOW_CONTROL_ERROR, "a stream's window is too wide")
         for number in list(self._unsent):
             if number not in self._in_line:
                 self._send_more(number)

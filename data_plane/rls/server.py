@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from data_plane.rls.http2 import Handler
+from data_plane.rls.bodies import Handler
 from data_plane.rls.limits import Http2Limits
 from data_plane.rls.protocol import RlsProtocol
 

@@ -43,8 +43,7 @@ class AllowedTemplate:
         figures = self._form.header_figures(own, now_us)
         shown = self._shown
         left = own[shown]
-        if left > MAX_UINT32:
-            left = MAX_UINT32
+        left = min(left, MAX_UINT32)
         seconds = varint((own[shown + 1] + 999_999) // 1_000_000)
         # a number that is 0 is not written
         reset = b"\x22%c\x08%b" % (1 + len(seconds), seconds) if seconds != b"\0" else b"\x22\0"
