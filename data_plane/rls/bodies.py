@@ -1,4 +1,4 @@
-"""Bodies of requests: DATA frames, and our windows that bound what is on its way to us."""
+"""Bodies of requests: DATA frames. Our windows are widened by what has come, as it comes: bodies are bounded instead."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -8,10 +8,8 @@ from data_plane.rls.control import ControlledConnection
 from data_plane.rls.frames import (
     DEFAULT_WINDOW,
     END_STREAM,
-    FLOW_CONTROL_ERROR,
     PROTOCOL_ERROR,
     STREAM_CLOSED,
-    Http2Error,
     StreamError,
 )
 from data_plane.rls.headers import Head
@@ -44,18 +42,17 @@ class ReceivingConnection(ControlledConnection):
         super().__init__(limits, wake)
         self._handler = handler
         self._ready: list[Stream] = []
-        self._window = DEFAULT_WINDOW
+        self._taken = 0
+        """Bytes of DATA since the connection's window was last widened."""
         self._bodies: dict[int, bytearray] = {}
-        self._stream_windows: dict[int, int] = {}
-        """What is left of the windows of ``_bodies``."""
+        self._taken_of: dict[int, int] = {}
+        """The same of the streams of ``_bodies``."""
         self._takers[frames.DATA] = self._on_data
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
-        self._window -= size
-        if self._window < 0:
-            raise Http2Error(FLOW_CONTROL_ERROR, "more bytes than the connection's window")
-        if self._window < self.limits.window >> 1:
+        self._taken += size
+        if self._taken > self.limits.window >> 1:
             self._refill()
         self._check_opened(stream_id)
         data = frames.unpadded(flags, payload)
@@ -65,9 +62,6 @@ class ReceivingConnection(ControlledConnection):
             if stream_id in self._resets:
                 return
             raise StreamError(stream_id, STREAM_CLOSED)
-        left = self._stream_windows.get(stream_id, DEFAULT_WINDOW) - size
-        if left < 0:
-            raise StreamError(stream_id, FLOW_CONTROL_ERROR)
         body = self._bodies.setdefault(stream_id, bytearray())
         body += data
         self._buffered += len(data)
@@ -78,10 +72,11 @@ class ReceivingConnection(ControlledConnection):
             self._end_request(stream)
         else:
             self._charge()
-            if left < DEFAULT_WINDOW >> 1:
-                self._put(frames.window_update(stream_id, DEFAULT_WINDOW - left))
-                left = DEFAULT_WINDOW
-            self._stream_windows[stream_id] = left
+            taken = self._taken_of.get(stream_id, 0) + size
+            if taken > DEFAULT_WINDOW >> 1:
+                self._put(frames.window_update(stream_id, taken))
+                taken = 0
+            self._taken_of[stream_id] = taken
 
     def _end_request(self, stream: Stream) -> None:
         """The request is whole."""
@@ -96,7 +91,7 @@ class ReceivingConnection(ControlledConnection):
         body = self._bodies.pop(stream_id, None)
         if body is not None:
             self._buffered -= len(body)
-            self._stream_windows.pop(stream_id, None)
+            self._taken_of.pop(stream_id, None)
 
     def _drop(self, number: int) -> None:
         self._drop_body(number)
@@ -104,5 +99,5 @@ class ReceivingConnection(ControlledConnection):
 
     def _refill(self) -> None:
         """Let the peer send as much again as the connection's window has when it is whole."""
-        self._put(frames.window_update(0, self.limits.window - self._window))
-        self._window = self.limits.window
+        self._put(frames.window_update(0, self._taken))
+        self._taken = 0

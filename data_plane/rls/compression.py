@@ -64,20 +64,7 @@ class FieldDecoder:
                     at = self._resize(block, at)
                     continue
                 else:
-                    is_indexed = first & 0x40
-                    mask = 0x3F if is_indexed else 0x0F
-                    index = first & mask
-                    at += 1
-                    if index == mask:
-                        index, at = _integer(block, at, index)
-                    if index:
-                        name = STATIC[index - 1][0] if index <= static else entries[self._dynamic(index)][0]
-                    else:
-                        name, at = _string(block, at)
-                    value, at = _string(block, at)
-                    field = (name, value)
-                    if is_indexed:
-                        self._add(field)
+                    field, at = self._literal(block, at, first)
                 fields.append(field)
                 room -= OVERHEAD + len(field[0]) + len(field[1])
                 if room < 0:
@@ -87,6 +74,26 @@ class FieldDecoder:
         except HPACKDecodingError:
             raise CompressionError("a string is not in Huffman's code") from None
         return fields
+
+    def _literal(self, block: bytes, at: int, first: int) -> tuple[Field, int]:
+        """A field that is written out, or its value is; and where it ends."""
+        enters = first & 0x40
+        mask = 0x3F if enters else 0x0F
+        index = first & mask
+        at += 1
+        if index == mask:
+            index, at = _integer(block, at, index)
+        if not index:
+            name, at = _string(block, at)
+        elif index <= len(STATIC):
+            name = STATIC[index - 1][0]
+        else:
+            name = self._entries[self._dynamic(index)][0]
+        value, at = _string(block, at)
+        field = (name, value)
+        if enters:
+            self._add(field)
+        return field, at
 
     def _dynamic(self, index: int) -> int:
         if index <= len(STATIC):

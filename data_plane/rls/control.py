@@ -23,8 +23,8 @@ class ControlledConnection(SendingConnection):
         super().__init__(limits, wake)
         self.is_draining = False
         self._has_settings = False
-        self._last_id = 0
-        """The newest stream that the peer has opened."""
+        self._last_id = -1
+        """The newest stream that the peer has opened; the first is 1."""
         self._takers: dict[int, Callable[[int, int, bytes], None]] = {
             frames.PRIORITY: self._on_priority, frames.RST_STREAM: self._on_reset, frames.SETTINGS: self._on_settings,
             frames.PUSH_PROMISE: self._on_push, frames.PING: self._on_ping, frames.GOAWAY: self._on_goaway,
@@ -41,7 +41,7 @@ class ControlledConnection(SendingConnection):
         """Take no more requests, and end when those in flight are answered."""
         if not self._is_last and not self.ended:
             self._is_last = self.is_draining = True
-            self._put(frames.goaway(self._last_id, frames.NO_ERROR))
+            self._put(frames.goaway(max(self._last_id, 0), frames.NO_ERROR))
             self.ended = not self.streams
 
     def _on_priority(self, _flags: int, stream_id: int, payload: bytes) -> None:

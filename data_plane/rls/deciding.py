@@ -90,7 +90,7 @@ class Together:
             self._then()
 
     def _take(self) -> None:
-        """All were peeked at. Those that would not pass come first: their denials cost nothing, and say how long to wait."""
+        """All were peeked at. Ask first for those that would not pass: it costs nothing, and says how long to wait."""
         requests = self._requests
         needed = _needed(self._results, requests)
         refused_at = {at: _refused_at(self._results[at], request, needed) for at, request in enumerate(requests)}

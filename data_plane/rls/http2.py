@@ -58,7 +58,7 @@ class Http2Connection(ReceivingConnection):
                 frames.MAX_CONCURRENT_STREAMS: limits.streams, frames.MAX_HEADER_LIST_SIZE: limits.header_bytes,
             })
         )  # fmt: skip
-        self._refill()
+        self._put(frames.window_update(0, limits.window - frames.DEFAULT_WINDOW))
 
     def receive(self, data: bytes) -> None:
         """Take what has come, and have the requests answered that are whole with it."""
@@ -121,7 +121,7 @@ class Http2Connection(ReceivingConnection):
         self._stuck = set(self._unsent)
 
     def _fail(self, fault: Http2Error) -> None:
-        self._put(frames.goaway(self._last_id, fault.code, str(fault)))
+        self._put(frames.goaway(max(self._last_id, 0), fault.code, str(fault)))
         self.lost()
 
     # Frames
@@ -142,7 +142,7 @@ class Http2Connection(ReceivingConnection):
             at = len(PREFACE)
         streams, ready = self.streams, self._ready
         known = self._reader.known
-        most = self.limits.streams
+        most, half = self.limits.streams, self.limits.window >> 1
         unpack = FRAME_HEADER.unpack_from
         while end - at >= HEADER_BYTES:
             high, low, kind, flags, stream_id = unpack(data, at)
@@ -161,10 +161,9 @@ class Http2Connection(ReceivingConnection):
                 if (
                     flags == END_STREAM and stream is not None and stream.body is None and self._block is None
                     and stream_id not in self._bodies and stream.head.content_length in (None, size)
-                    and size <= self._window
                 ):  # fmt: skip
-                    self._window -= size
-                    if self._window < self.limits.window >> 1:
+                    self._taken += size
+                    if self._taken > half:
                         self._refill()
                     stream.body = payload
                     ready.append(stream)

@@ -25,6 +25,8 @@ from data_plane.rls.limits import Http2Limits
 
 _START: Final = 5
 _REMEMBERED_RESETS: Final = 256
+_WIDENED_FOR_ONE: Final = 4
+"""Two to the power of it are the streams that a new initial window may concern for the patience of one frame."""
 
 
 class Stream:
@@ -230,6 +232,7 @@ class SendingConnection:
         self._initial_window = size
         if self._credit and size + max(self._credit.values()) > MAX_WINDOW:
             raise Http2Error(FLOW_CONTROL_ERROR, "a stream's window is too wide")
+        self.patience -= len(self._unsent) >> _WIDENED_FOR_ONE
         for number in list(self._unsent):
             if number not in self._in_line:
                 self._send_more(number)
