@@ -85,7 +85,8 @@ class ReceivingConnection(ControlledConnection):
         if stream.head.content_length not in (None, len(body)):
             raise StreamError(stream.id, PROTOCOL_ERROR)
         stream.body = body
-        self._ready.append(stream)
+        if not stream.head.answered_early:  # else it is served already
+            self._ready.append(stream)
 
     def _drop_body(self, stream_id: int) -> None:
         body = self._bodies.pop(stream_id, None)

@@ -83,8 +83,10 @@ class Http2Connection(ReceivingConnection):
     def lost(self) -> None:
         """The peer is gone: answers that come late are ignored."""
         self.ended = True
-        self.streams.clear()
+        self._unread, self._block = b"", None
         self._ready.clear()
+        for number in list(self.streams):
+            self._drop(number)
 
     def look(self) -> None:
         """End what has come no further since the last look; let patience grow."""
@@ -161,6 +163,7 @@ class Http2Connection(ReceivingConnection):
                 if (
                     flags == END_STREAM and stream is not None and stream.body is None and self._block is None
                     and stream_id not in self._bodies and stream.head.content_length in (None, size)
+                    and not stream.head.answered_early
                 ):  # fmt: skip
                     self._taken += size
                     if self._taken > half:
@@ -265,10 +268,10 @@ class Http2Connection(ReceivingConnection):
         stream.body = None
         stream.id = stream_id
         self.streams[stream_id] = stream
+        if head.answered_early:
+            self._ready.append(stream)
         if flags & END_STREAM:
             self._end_request(stream)
-        elif head.answered_early:
-            self._ready.append(stream)
 
     def _on_trailers(self, stream: Stream, flags: int, fields: list[tuple[bytes, bytes]]) -> None:
         if stream.body is not None:

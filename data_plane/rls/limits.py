@@ -16,7 +16,7 @@ class Http2Limits:
     buffered_bytes: int = 1024 * 1024
     """Bodies of one connection that are not whole yet, and answers that wait for the peer's window."""
     window: int = 1024 * 1024
-    """Bytes of bodies that may be on their way to us."""
+    """Bytes of bodies that may be on their way to us; more than the 65,535 of the protocol."""
     patience: int = 2_000
     """Frames that bring no request further, in a row: PING, SETTINGS, RST_STREAM, WINDOW_UPDATE, empty ones and our own
     resets. Beyond it ENHANCE_YOUR_CALM."""

@@ -95,7 +95,7 @@ class SendingConnection:
     def respond(self, stream: Stream, opening: HeaderFrame, data: bytes, closing: HeaderFrame) -> None:
         """Answer a request, once. Ignored when it is gone meanwhile."""
         number = stream.id
-        if self.streams.get(number) is not stream:
+        if self.streams.get(number) is not stream or number in self._unsent:
             return
         size = len(data)
         stream_bytes = number.to_bytes(4)
@@ -115,7 +115,7 @@ class SendingConnection:
 
     def respond_empty(self, stream: Stream, closing: HeaderFrame) -> None:
         """The same, by header fields alone."""
-        if self.streams.get(stream.id) is stream:
+        if self.streams.get(stream.id) is stream and stream.id not in self._unsent:
             self._put(closing.start + stream.id.to_bytes(4) + closing.block)
             self._answered(stream)
 
