@@ -90,9 +90,9 @@ LOCK := $(UV_PIP) compile --quiet --generate-hashes --no-emit-index-url --no-hea
 lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local --extra rls -o requirements/local.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local --extra rls --extra dev -o requirements/dev.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra rls -c requirements/local.txt -o requirements/image.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local -o requirements/local.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml -c requirements/local.txt -o requirements/image.txt
 	$(LOCK) $(ARGS) requirements/build.in -c requirements/local.txt -o requirements/build.txt
 
 clean:

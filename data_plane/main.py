@@ -21,8 +21,10 @@ from data_plane.api.app import create_app
 from data_plane.api.fast_path import DecisionFastPath
 from data_plane.api.health import HealthServer
 from data_plane.api.render import Renderer
-from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
+from data_plane.rls.mapping import RlsMapping
+from data_plane.rls.server import Tls, serving_rls
+from data_plane.rls.service import RateLimitService, handler_of
 from data_plane.settings import Settings
 from http_front.front import Front
 from http_front.serving import config_of
@@ -48,17 +50,15 @@ async def _serving_rls(node: Node) -> AsyncIterator[None]:
     if settings.rls_port is None:
         yield
         return
-    # An extra: gRPC is loaded only where it is wanted.
-    from data_plane.api.rls.server import RateLimitService, Tls, serving_rls  # noqa: PLC0415
-
     file = settings.rls_mapping_file
     service = RateLimitService(
         node.decider, Renderer(settings.region, settings.reset_format),
         RlsMapping() if file is None else RlsMapping.from_file(file), settings.trust, settings.node,
     )  # fmt: skip
     cert, key = settings.tls_cert_file, settings.tls_key_file
-    tls = None if cert is None or key is None else Tls(cert, key, settings.tls_client_ca_file)
-    async with serving_rls(service, settings.host, settings.rls_port, tls):
+    tls = None if cert is None else Tls(cert, key, settings.tls_client_ca_file)
+    handler = handler_of(service, lambda: node.ready()[0])
+    async with serving_rls(handler, settings.host, settings.rls_port, tls, is_draining=lambda: node.draining):
         yield
 
 
@@ -141,7 +141,7 @@ class NodeServer(uvicorn.Server):
 
 
 def _require_free_rls_port(settings: Settings) -> None:
-    """End the process where that port is taken: gRPC would say so amid the start, by a traceback without the reason."""
+    """End the process where that port is taken: amid the start it would be a traceback."""
     if settings.rls_port:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         try:

@@ -3,7 +3,6 @@
 import re
 import socket
 import ssl
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from data_plane.api.caller import Trust
 from data_plane.api.forward_auth import DialectName, KeySource
 from data_plane.api.rate_limit_headers import ResetFormat
-from data_plane.api.rls.mapping import RlsMapping
+from data_plane.rls.mapping import RlsMapping
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
 # what is nothing without another setting: a node would go on without the TLS that it was told to ask for
@@ -89,7 +88,7 @@ class Settings(BaseSettings):
     unknown_key: AnonymousOrRefuse = "anonymous"
     reset_format: ResetFormat = "epoch"
 
-    rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC (extra rls)")
+    rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC")
     rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
 
     load_servers: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -112,13 +111,6 @@ class Settings(BaseSettings):
     def load_server_urls(self) -> dict[str, str]:
         """The URL of each server in ``load_servers``."""
         return {name: url for name, _, url in (server.partition("=") for server in self.load_servers)}
-
-    @field_validator("rls_port")
-    @classmethod
-    def _can_be_served(cls, value: int | None) -> int | None:
-        if value is not None and find_spec("grpc") is None:
-            raise ValueError("needs the extra rls: pip install '.[rls]' in the repository")
-        return value
 
     @field_validator("rls_mapping_file")
     @classmethod
@@ -183,8 +175,6 @@ class Settings(BaseSettings):
         for name, other in _NEEDS:
             if getattr(self, name) is not None and getattr(self, other) is None:
                 raise ValueError(f"TIDEGATE_{name.upper()} needs TIDEGATE_{other.upper()}")
-        if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
-            raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
         for name in ("tls_cert_file", "redis_cert_file", "peers_cert_file"):
             cert = getattr(self, name)
             if cert is not None:

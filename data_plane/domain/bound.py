@@ -36,6 +36,7 @@ class Bound:
         "plan",
         "policies",
         "rights",
+        "rls_template",
         "size",
         "unit_cost",
     )
@@ -63,6 +64,8 @@ class Bound:
         """What the API keeps with it: the answer as far as it is known beforehand."""
         self.denial_forms: dict[Any, Any] = {}
         """The same for denials, by which limits deny."""
+        self.rls_template: Any = None
+        """The same as ``form`` for Envoy's rate limit protocol."""
         self.params = tuple(limit.params for limit in limits)
         self.gate = None if guard is None else guard.gate_pass(limits, self.params)
         """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""

@@ -10,7 +10,7 @@ import pytest
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
 from contract.config import Client, Plan
-from data_plane.api.rls.server import SERVICE
+from data_plane.rls.service import SERVICE
 from tests.operate.load import Load
 from tests.operate.rolling import NODES, Region
 from tests.servers.node import key_of, rule, write_snapshot

@@ -14,9 +14,10 @@ from structlog.testing import capture_logs
 from contract.config import Client, Endpoint, Gateway, Plan
 from contract.credentials import secret_sha256
 from data_plane.api.render import Renderer
-from data_plane.api.rls.mapping import RlsMapping
-from data_plane.api.rls.server import SERVICE, RateLimitService, Tls, serving_rls
 from data_plane.node import Node
+from data_plane.rls.mapping import RlsMapping
+from data_plane.rls.server import Tls, serving_rls
+from data_plane.rls.service import SERVICE, RateLimitService, handler_of
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tidegate.stack.ports import free_ports
 
@@ -76,7 +77,7 @@ async def asker_of(tmp_path, redis_url, *, tls=None, channel_of=None, **settings
     service = RateLimitService(
         node.decider, Renderer("us-east", "epoch"), MAPPING, node.settings.trust, node.settings.node
     )
-    async with node.running(), serving_rls(service, "127.0.0.1", 0, tls) as port:
+    async with node.running(), serving_rls(handler_of(service, lambda: True), "127.0.0.1", 0, tls) as port:
         address = f"localhost:{port}" if tls else f"127.0.0.1:{port}"
         channel = channel_of(address) if channel_of else grpc.aio.insecure_channel(address)
         async with channel:

@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 from contract.decision import MAX_COST, CheckRequest
 from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
@@ -36,11 +36,18 @@ class MalformedError(Exception):
     """A value that an end client may have caused: refused, never an error that a gateway lets pass."""
 
 
-class Entry(NamedTuple):
+class Entry(Protocol):
     """One entry of a descriptor, as Envoy sends it."""
 
-    key: str
-    value: str
+    @property
+    def key(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def value(self) -> str:
+        """What the gateway found there."""
+        ...
 
 
 class RlsMapping:
@@ -71,32 +78,42 @@ class RlsMapping:
         if meanings is None:
             raise UnmappedError(f"domain {domain[:64]!r} is not mapped")
         said: dict[str, str] = {}
-        for key, value in entries:
+        attributes: dict[str, str] = {}
+        for entry in entries:
+            key, value = entry.key, entry.value
             meaning = meanings.get(key)
             if meaning is None:
                 raise UnmappedError(f"entry {key[:64]!r} of domain {domain[:64]!r} is not mapped")
             if meaning == IGNORE or (not value and meaning in _KEYS):
                 continue
-            if meaning in said:
-                raise MalformedError(f"{meaning} was said twice")
-            most = MAX_ATTRIBUTE_BYTES if meaning.startswith(ATTRIBUTE) else MAX_VALUE_BYTES
-            if not value or "\0" in value or len(value.encode()) > most:
+            is_attribute = meaning.startswith(ATTRIBUTE)
+            most = MAX_ATTRIBUTE_BYTES if is_attribute else MAX_VALUE_BYTES
+            if not value or "\0" in value or (4 * len(value) > most and len(value.encode()) > most):
                 raise MalformedError(f"{meaning} is empty, too long or holds a NUL")
-            said[meaning] = value
-        api_key = _only_key(said)
-        for member, others in (("client", (api_key,)), ("endpoint", (said.get("path"),))):
-            if member in said and any(others):
-                raise MalformedError(f"{member} stands in for what was said as well")
+            if is_attribute:
+                members, meaning = attributes, meaning[len(ATTRIBUTE) :]
+            else:
+                members = said
+            if meaning in members:
+                raise MalformedError(f"{meaning} was said twice")
+            members[meaning] = value
+        api_key = _only_key(said.get("api_key", ""), said.get(AUTHORIZATION, ""))
+        client, endpoint, path = said.get("client"), said.get("endpoint"), said.get("path")
+        if client is not None and api_key:
+            raise MalformedError("client stands in for what was said as well")
+        if endpoint is not None and path:
+            raise MalformedError("endpoint stands in for what was said as well")
         return CheckRequest(
-            api_key=api_key, client=said.get("client"), ip=said.get("ip"), endpoint=said.get("endpoint"),
-            method=said.get("method"), path=said.get("path"), cost=min(cost, MAX_COST),
-            attributes={key.removeprefix(ATTRIBUTE): said[key] for key in said if key.startswith(ATTRIBUTE)},
+            api_key=api_key, client=client, ip=said.get("ip"), endpoint=endpoint, method=said.get("method"), path=path,
+            cost=min(MAX_COST, cost), attributes=attributes,
         )  # fmt: skip
 
 
-def _only_key(said: Mapping[str, str]) -> str | None:
+def _only_key(plain: str, authorization: str) -> str | None:
     """The key, from its own header or after ``Bearer``. Raises ``MalformedError`` when there are two."""
-    keys = {*_keys_in(said.get("api_key", ""), bearer=False), *_keys_in(said.get(AUTHORIZATION, ""), bearer=True)}
+    if not authorization and "," not in plain:
+        return plain.strip() or None
+    keys = {*_keys_in(plain, bearer=False), *_keys_in(authorization, bearer=True)}
     if len(keys) > 1:
         raise MalformedError("more than one API key was sent")
     return keys.pop() if keys else None

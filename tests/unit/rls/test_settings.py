@@ -13,10 +13,3 @@ def test_a_mapping_that_cannot_be_used_stops_the_node(tmp_path):
         settings_for(tmp_path / "snapshot", "redis://nowhere", rls_port=0, rls_mapping_file=file)
     with pytest.raises(ValidationError, match="No such file"):
         settings_for(tmp_path / "snapshot", "redis://nowhere", rls_mapping_file=tmp_path / "none.toml")
-
-
-def test_without_grpc_there_is_no_port_for_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_plane.settings.find_spec", lambda _name: None)
-    with pytest.raises(ValidationError, match="extra rls"):
-        settings_for(tmp_path / "snapshot", "redis://nowhere", rls_port=0)
-    assert settings_for(tmp_path / "snapshot", "redis://nowhere").rls_port is None

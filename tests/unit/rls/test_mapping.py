@@ -3,12 +3,18 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from data_plane.api.rls.mapping import Entry, InvalidMappingError, MalformedError, RlsMapping, UnmappedError
+from data_plane.rls.mapping import InvalidMappingError, MalformedError, RlsMapping, UnmappedError
 
 EDGE = RlsMapping({"edge": {"remote_address": "ip", "key": "api_key", "tenant": "attribute:tenant", "note": "ignore"}})
+
+
+class Entry(NamedTuple):
+    key: str
+    value: str
 
 
 def check(mapping, domain="edge", cost=1, **entries):

@@ -3,29 +3,36 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from envoy.config.core.v3.base_pb2 import HeaderValue
-from envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
-
 from data_plane.api.answers import Answer, problem
 from data_plane.api.rate_limit_headers import ceil_s
 from data_plane.api.render import Renderer, not_understood
-from data_plane.api.rls.deciding import Result
+from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.check import Refusal, Verdict
 from data_plane.domain.outcome import NEVER
+from data_plane.rls.deciding import Result
+from data_plane.rls.messages import (
+    DAY,
+    HOUR,
+    MINUTE,
+    MONTH,
+    OK,
+    OVER_LIMIT,
+    SECOND,
+    UNKNOWN_UNIT,
+    WEEK,
+    DescriptorStatus,
+    HeaderValue,
+    RateLimit,
+    RateLimitResponse,
+)
 
-OK, OVER_LIMIT = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT
 MAX_UINT32 = 2**32 - 1
-_Unit = RateLimitResponse.RateLimit
-UNITS: dict[float, Any] = {
-    1: _Unit.SECOND, 60: _Unit.MINUTE, 3600: _Unit.HOUR, 86_400: _Unit.DAY, 604_800: _Unit.WEEK,
-}  # fmt: skip
-CALENDAR = {
-    "minute": _Unit.MINUTE, "hour": _Unit.HOUR, "day": _Unit.DAY, "week": _Unit.WEEK, "month": _Unit.MONTH,
-}  # fmt: skip
+UNITS: dict[float, int] = {1: SECOND, 60: MINUTE, 3600: HOUR, 86_400: DAY, 604_800: WEEK}
+CALENDAR = {"minute": MINUTE, "hour": HOUR, "day": DAY, "week": WEEK, "month": MONTH}
 
 
-def response(renderer: Renderer, results: Sequence[Result], request_id: str) -> RateLimitResponse:
-    """The answer to a request whose descriptors came out as ``results``."""
+def response(renderer: Renderer, results: Sequence[Result], request_id: str) -> bytes:
+    """The message that answers a request whose descriptors came out as ``results``."""
     denied = [result for result in results if not result.allowed]
     told = RateLimitResponse(
         overall_code=OVER_LIMIT if denied else OK, statuses=[_status(result) for result in results]
@@ -34,16 +41,28 @@ def response(renderer: Renderer, results: Sequence[Result], request_id: str) -> 
     told.response_headers_to_add.extend(HeaderValue(key=name, value=value) for name, value in _lines(answer.headers))
     if denied:
         told.raw_body = answer.body
-    return told
+    return _bytes(told)
 
 
-def malformed(message: str, descriptors: int) -> RateLimitResponse:
-    """The refusal of what an end client has sent wrong: gateways know no other than over the limit."""
+def malformed(message: str, descriptors: int) -> bytes:
+    """The message that refuses of what an end client has sent wrong: gateways know no other than over the limit."""
     answer = problem(403, message, error="malformed_request", message=message)
-    status = RateLimitResponse.DescriptorStatus(code=OVER_LIMIT)
+    status = DescriptorStatus(code=OVER_LIMIT)
     told = RateLimitResponse(overall_code=OVER_LIMIT, statuses=[status] * descriptors, raw_body=answer.body)
     told.response_headers_to_add.extend(HeaderValue(key=name, value=value) for name, value in _lines(answer.headers))
-    return told
+    return _bytes(told)
+
+
+def current_limit(limit: BoundLimit) -> Any:
+    """A limit as Envoy has it: so many in a unit of time."""
+    rule = limit.rule
+    unit = CALENDAR.get(rule.calendar or "", UNITS.get(limit.window_s, UNKNOWN_UNIT))
+    return RateLimit(name=rule.name, requests_per_unit=min(rule.limit, MAX_UINT32), unit=unit)
+
+
+def _bytes(message: Any) -> bytes:
+    encoded: bytes = message.SerializeToString()
+    return encoded
 
 
 def _answer(renderer: Renderer, result: Result, request_id: str) -> Answer:
@@ -73,19 +92,15 @@ def _weight(result: Result) -> float:
     return float("inf") if retry_us == NEVER else float(retry_us)
 
 
-def _status(result: Result) -> RateLimitResponse.DescriptorStatus:
+def _status(result: Result) -> Any:
     told = result.answer
-    status = RateLimitResponse.DescriptorStatus(code=OK if result.allowed else OVER_LIMIT)
+    status = DescriptorStatus(code=OK if result.allowed else OVER_LIMIT)
     if not isinstance(told, Verdict) or told.shown is None:
         return status
     limit, outcome = told.prepared.bound.limits[told.shown], told.outcomes[told.shown]
     if not limit.visible and told.allowed:
         return status
-    rule = limit.rule
-    unit = CALENDAR.get(rule.calendar or "", UNITS.get(limit.window_s, _Unit.UNKNOWN))
-    status.current_limit.CopyFrom(
-        RateLimitResponse.RateLimit(name=rule.name, requests_per_unit=min(rule.limit, MAX_UINT32), unit=unit)
-    )
+    status.current_limit.CopyFrom(current_limit(limit))
     status.limit_remaining = min(outcome.remaining, MAX_UINT32)
     wait_us = outcome.reset_us if told.allowed or outcome.retry_us == NEVER else outcome.retry_us
     status.duration_until_reset.seconds = ceil_s(wait_us)

@@ -1,0 +1,162 @@
+"""The descriptors of one request, decided together: if one denies, none is consumed.
+
+One descriptor is one check, and one call of the store. Of several, each is peeked at first; they are taken only when
+all would pass. Somebody else may take the last unit between the two: then the request is denied although some of its
+descriptors were taken, so too little is admitted, never too much.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from contract.decision import CheckRequest
+from data_plane.api.caller import Headers
+from data_plane.domain.check import Refusal, UnknownNameError, Verdict
+from data_plane.domain.subjects import InvalidAddressError
+from data_plane.services.decide import CHECK_SLOTS, Check, Decider
+
+Problem = UnknownNameError | InvalidAddressError
+
+
+class Result(NamedTuple):
+    """What became of a descriptor: a verdict, a refusal, or what was wrong with a value in it."""
+
+    answer: Verdict | Refusal | Problem
+    now_us: int
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it may pass."""
+        return isinstance(self.answer, Verdict) and self.answer.allowed
+
+
+class _DescriptorCheck(Check):
+    """One of several descriptors, in one of the two turns."""
+
+    __slots__ = (*CHECK_SLOTS, "at", "together")
+
+    at: int
+    together: "Together"
+
+    @property
+    def request_id(self) -> str:
+        """What names the request, with all its descriptors, in its answer and in the log."""
+        return self.together.request_id
+
+    @property
+    def headers(self) -> Headers:
+        """What came with the request."""
+        return self.together.headers
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The answer of this turn."""
+        self.together.place(self.at, Result(result, now_us))
+
+
+class Together:
+    """Several descriptors of one request. ``done`` is called once, with their results in order.
+
+    Those that were not reached for are as they were peeked at.
+    """
+
+    def __init__(
+        self,
+        decider: Decider,
+        requests: Sequence[CheckRequest],
+        request_id: str,
+        headers: Headers,
+        done: Callable[[list[Result]], None],
+    ) -> None:
+        self.request_id = request_id
+        self.headers = headers
+        self._decider = decider
+        self._requests = requests
+        self._done = done
+        self._results: dict[int, Result] = {}
+        self._missing = 0
+        self._then: Callable[[], None] = self._take
+
+    def decide(self) -> None:
+        """Peek at all, take all or none, and say so."""
+        self._ask(dict.fromkeys(range(len(self._requests)), 0), self._take)
+
+    def place(self, at: int, result: Result) -> None:
+        """A descriptor's result; the last one ends the turn."""
+        self._results[at] = result
+        self._missing -= 1
+        if not self._missing:
+            self._then()
+
+    def _take(self) -> None:
+        """All were peeked at. Ask first for those that would not pass: it costs nothing, and says how long to wait."""
+        requests = self._requests
+        needed = _needed(self._results, requests)
+        refused_at = {at: _refused_at(self._results[at], request, needed) for at, request in enumerate(requests)}
+        unlikely = {at: cost for at, cost in refused_at.items() if cost is not None}
+        others = {at: request.cost for at, request in enumerate(requests) if at not in unlikely}
+        if not unlikely:
+            self._ask(others, self._end)
+            return
+
+        def go_on() -> None:
+            if others and all(self._results[at].allowed for at in unlikely):
+                self._ask(others, self._end)
+            else:
+                self._end()
+
+        self._ask(unlikely, go_on)
+
+    def _end(self) -> None:
+        self._done([self._results[at] for at in range(len(self._requests))])
+
+    def _ask(self, costs: Mapping[int, int], then: Callable[[], None]) -> None:
+        """One turn: the checks of these descriptors, at these costs; ``then`` when all are answered."""
+        self._missing = len(costs)
+        self._then = then
+        decider = self._decider
+        ready: list[Check] = []
+        wrong: list[tuple[int, Result]] = []
+        for at, cost in costs.items():
+            check = _DescriptorCheck()
+            check.at, check.together, check.decider = at, self, decider
+            check.request = msgspec.structs.replace(self._requests[at], cost=cost)
+            check.asked_us = decider.now_us()
+            try:
+                if decider.make_ready(check):
+                    ready.append(check)
+            except (UnknownNameError, InvalidAddressError) as error:
+                wrong.append((at, Result(error, check.asked_us)))
+        if ready:
+            decider.submit_all(ready)
+        for at, result in wrong:
+            self.place(at, result)
+
+
+def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> Counter[bytes]:
+    """What all descriptors together would take, by counter: they may meet the same limits."""
+    needed: Counter[bytes] = Counter()
+    for at, request in enumerate(requests):
+        answer = peeked[at].answer
+        if isinstance(answer, Verdict):
+            prepared = answer.prepared
+            needed.update(dict.fromkeys(prepared.keys, request.cost * prepared.bound.unit_cost))
+    return needed
+
+
+def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -> int | None:
+    """The cost to ask for to be refused as all together would be; ``None``: it would pass."""
+    answer = peeked.answer
+    if not isinstance(answer, Verdict) or not answer.allowed:
+        return request.cost
+    prepared = answer.prepared
+    bound = prepared.bound
+    if not request.cost * bound.unit_cost:
+        return None
+    short = [
+        needed[key]
+        for key, limit, outcome in zip(prepared.keys, bound.limits, answer.outcomes, strict=True)
+        if needed[key] > outcome.remaining and not limit.rule.shadow
+    ]
+    return -(-max(short) // bound.unit_cost) if short else None

@@ -1,0 +1,285 @@
+"""The receiving half of an HTTP/2 connection of a server (RFC 9113), without I/O: bytes in, whole requests out.
+
+It is what a server of small requests and answers needs, and no more: no push, no priorities, no answer in parts. A
+frame that brings no request further costs ``patience``, so that no peer can have much done for little.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from data_plane.rls import frames
+from data_plane.rls.bodies import Handler, ReceivingConnection
+from data_plane.rls.control import check_dependency
+from data_plane.rls.frames import (
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FRAME_HEADER,
+    FRAME_SIZE_ERROR,
+    HEADER_BYTES,
+    MAX_FRAME_BYTES,
+    PREFACE,
+    PROTOCOL_ERROR,
+    STREAM_CLOSED,
+    STREAM_MASK,
+    Http2Error,
+    StreamError,
+)
+from data_plane.rls.headers import HeaderReader, MalformedError
+from data_plane.rls.limits import Http2Limits
+from data_plane.rls.sending import Stream
+
+_REMEMBERED_GAPS: Final = 16
+_PREFACE_LOOKS: Final = 2
+
+
+class Http2Connection(ReceivingConnection):
+    """``receive`` takes bytes as they come; ``look`` is to be called every ``limits.stall_s`` seconds."""
+
+    def __init__(self, handler: Handler, limits: Http2Limits, wake: Callable[[], object]) -> None:
+        super().__init__(handler, limits, wake)
+        self._new_stream = handler.stream_type
+        self._unread = b""
+        self._has_preface = False
+        self._reader = HeaderReader(limits)
+        self._block: bytearray | None = None
+        """A header block that goes on in a CONTINUATION frame; its stream and flags."""
+        self._block_of = self._block_flags = 0
+        self._gaps: list[range] = []
+        """Streams that the peer has left out lately: nothing may come for them."""
+        self._has_moved = False
+        self._looks = self._idle_looks = self._mark = 0
+        self._stuck: set[int] = set()
+        self._block_stuck = False
+        self._takers |= {
+            frames.HEADERS: self._on_headers, frames.CONTINUATION: self._on_continuation,
+        }  # fmt: skip
+        self._put(
+            frames.settings({
+                frames.MAX_CONCURRENT_STREAMS: limits.streams, frames.MAX_HEADER_LIST_SIZE: limits.header_bytes,
+            })
+        )  # fmt: skip
+        self._put(frames.window_update(0, limits.window - frames.DEFAULT_WINDOW))
+
+    def receive(self, data: bytes) -> None:
+        """Take what has come, and have the requests answered that are whole with it."""
+        if self.ended:
+            return
+        if self._unread:
+            data = self._unread + data
+            self._unread = b""
+        try:
+            if self._has_preface or self._begins(data):
+                self._read_frames(data)
+        except Http2Error as fault:
+            self._fail(fault)
+            return
+        ready = self._ready
+        if ready:
+            self._ready = []
+            streams = self.streams
+            # One that the same read has taken back is not worth a decision.
+            self._handler.serve([stream for stream in ready if streams.get(stream.id) is stream])
+
+    def lost(self) -> None:
+        """The peer is gone: answers that come late are ignored."""
+        self.ended = True
+        self._unread, self._block = b"", None
+        self._ready.clear()
+        for number in list(self.streams):
+            self._drop(number)
+
+    def look(self) -> None:
+        """End what has come no further since the last look; let patience grow."""
+        if self.ended:
+            return
+        limits = self.limits
+        self._looks += 1
+        self.patience = min(limits.patience, self.patience + int(limits.patience_per_s * limits.stall_s))
+        try:
+            self._end_stalled()
+        except Http2Error as fault:
+            self._fail(fault)
+            return
+        self._idle_looks = 0 if self.streams or self._mark != self._last_id else self._idle_looks + 1
+        self._mark = self._last_id
+        if self.is_draining and self._idle_looks:
+            self.finish()
+        elif self._idle_looks * limits.stall_s >= limits.idle_s:
+            self.drain()
+
+    def _end_stalled(self) -> None:
+        if not self._has_preface and self._looks >= _PREFACE_LOOKS:
+            raise Http2Error(PROTOCOL_ERROR, "the preface did not come")
+        if self._unread and not self._has_moved:
+            raise Http2Error(ENHANCE_YOUR_CALM, "a frame did not come whole")
+        if self._block is not None and self._block_stuck:
+            raise Http2Error(ENHANCE_YOUR_CALM, "a header block did not come whole")
+        self._has_moved = False
+        self._block_stuck = self._block is not None
+        for stream in [one for one in self.streams.values() if one.body is None and one.id <= self._mark]:
+            self._reset(stream.id, frames.CANCEL)
+        for stuck in self._stuck & self._unsent.keys():
+            self._reset(stuck, frames.CANCEL)
+        self._stuck = set(self._unsent)
+
+    def _fail(self, fault: Http2Error) -> None:
+        self._put(frames.goaway(max(self._last_id, 0), fault.code, str(fault)))
+        self.lost()
+
+    # Frames
+
+    def _begins(self, data: bytes) -> bool:
+        """Whether the preface is whole; what follows it is in ``_unread`` then no more than a read."""
+        if not PREFACE.startswith(data[: len(PREFACE)]):
+            raise Http2Error(PROTOCOL_ERROR, "only HTTP/2 with prior knowledge is spoken here")
+        if len(data) < len(PREFACE):
+            self._unread = data
+            return False
+        return True
+
+    def _read_frames(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        if not self._has_preface:
+            self._has_preface = True
+            at = len(PREFACE)
+        streams, ready = self.streams, self._ready
+        known = self._reader.known
+        most, half = self.limits.streams, self.limits.window >> 1
+        unpack = FRAME_HEADER.unpack_from
+        while end - at >= HEADER_BYTES:
+            high, low, kind, flags, stream_id = unpack(data, at)
+            size = high << 16 | low
+            if size > MAX_FRAME_BYTES:
+                raise Http2Error(FRAME_SIZE_ERROR, f"a frame is over {MAX_FRAME_BYTES} bytes")
+            begin = at + HEADER_BYTES
+            stop = begin + size
+            if stop > end:
+                break
+            at = stop
+            payload = data[begin:stop]
+            # The commonest frames, in a straight line: a request with a head that is known, and its body in one piece.
+            if kind == 0:
+                stream = streams.get(stream_id)
+                if (
+                    flags == END_STREAM and stream is not None and stream.body is None and self._block is None
+                    and stream_id not in self._bodies and stream.head.content_length in (None, size)
+                    and not stream.head.answered_early
+                ):  # fmt: skip
+                    self._taken += size
+                    if self._taken > half:
+                        self._refill()
+                    stream.body = payload
+                    ready.append(stream)
+                    continue
+            elif kind == 1 and flags == 4:
+                head = known.get(payload)
+                if (
+                    head is not None and stream_id == self._last_id + 2 and self._block is None
+                    and len(streams) < most and not self._is_last and not head.answered_early and self._has_settings
+                ):  # fmt: skip
+                    self._last_id = stream_id
+                    stream = self._new_stream()
+                    stream.connection = self
+                    stream.head = head
+                    stream.body = None
+                    stream.id = stream_id
+                    streams[stream_id] = stream
+                    continue
+            self._read_rare(kind, flags, stream_id & STREAM_MASK, payload)
+        if at:
+            self._has_moved = True
+        if at < end:
+            self._unread = data[at:]
+
+    def _read_rare(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        if not self._has_settings and (kind != frames.SETTINGS or flags & frames.ACK):
+            raise Http2Error(PROTOCOL_ERROR, "SETTINGS did not come first")
+        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_of):
+            raise Http2Error(PROTOCOL_ERROR, "a header block was interrupted")
+        take = self._takers.get(kind)
+        try:
+            if take is None:
+                self._charge()
+            else:
+                take(flags, stream_id, payload)
+        except StreamError as fault:
+            self._reset(fault.stream_id, fault.code)
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if not stream_id & 1:
+            raise Http2Error(PROTOCOL_ERROR, "requests have odd streams")
+        block = frames.unpadded(flags, payload)
+        if flags & frames.PRIORITIZED:
+            if len(block) < 5:
+                raise Http2Error(FRAME_SIZE_ERROR, "HEADERS is too short for its priority")
+            check_dependency(stream_id, block)
+            block = block[5:]
+        if flags & frames.END_HEADERS:
+            self._on_block(flags, stream_id, block)
+        else:
+            self._charge()
+            self._block = bytearray(block)
+            self._block_of, self._block_flags = stream_id, flags
+            self._block_stuck = False
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block is None:
+            raise Http2Error(PROTOCOL_ERROR, "CONTINUATION continues nothing")
+        self._charge()
+        self._block += payload
+        if len(self._block) > self.limits.header_bytes:
+            raise Http2Error(ENHANCE_YOUR_CALM, f"a header block is over {self.limits.header_bytes} bytes")
+        if flags & frames.END_HEADERS:
+            block, self._block = bytes(self._block), None
+            self._on_block(self._block_flags, stream_id, block)
+
+    def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
+        """A header block is whole. It is decoded whatever becomes of it: the table must stay in step."""
+        stream = self.streams.get(stream_id)
+        if stream is not None or stream_id <= self._last_id:
+            fields = self._reader.decode(block)
+            if stream is None:
+                self._charge()
+                if stream_id in self._resets:
+                    return
+                left_out = any(stream_id in gap for gap in self._gaps)
+                raise Http2Error(PROTOCOL_ERROR if left_out else STREAM_CLOSED, "HEADERS on a closed stream")
+            self._on_trailers(stream, flags, fields)
+            return
+        if stream_id != self._last_id + 2:
+            self._gaps.append(range(self._last_id + 1, stream_id))
+            del self._gaps[:-_REMEMBERED_GAPS]
+        self._last_id = stream_id
+        if self._is_last:
+            self._reader.decode(block)
+            self._forget(stream_id)
+            return
+        try:
+            head = self._reader.read(block)
+        except MalformedError:
+            raise StreamError(stream_id, PROTOCOL_ERROR) from None
+        if len(self.streams) >= self.limits.streams:
+            raise StreamError(stream_id, frames.REFUSED_STREAM)
+        if head.meaning is None:
+            self._handler.understand(head)
+        stream = self._new_stream()
+        stream.connection = self
+        stream.head = head
+        stream.body = None
+        stream.id = stream_id
+        self.streams[stream_id] = stream
+        if head.answered_early:
+            self._ready.append(stream)
+        if flags & END_STREAM:
+            self._end_request(stream)
+
+    def _on_trailers(self, stream: Stream, flags: int, fields: list[tuple[bytes, bytes]]) -> None:
+        if stream.body is not None:
+            raise StreamError(stream.id, STREAM_CLOSED)
+        if not flags & END_STREAM:
+            raise StreamError(stream.id, PROTOCOL_ERROR)
+        try:
+            self._reader.check_trailers(fields)
+        except MalformedError:
+            raise StreamError(stream.id, PROTOCOL_ERROR) from None
+        self._end_request(stream)

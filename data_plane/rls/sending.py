@@ -1,0 +1,238 @@
+"""The sending half of an HTTP/2 connection: answers, and the peer's two windows that hold them back."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from data_plane.rls.frames import (
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_HEADER,
+    HEADERS,
+    MAX_FRAME_BYTES,
+    MAX_WINDOW,
+    NO_ERROR,
+    Http2Error,
+    StreamError,
+    frame,
+    rst_stream,
+)
+from data_plane.rls.headers import Head
+from data_plane.rls.limits import Http2Limits
+
+_START: Final = 5
+_REMEMBERED_RESETS: Final = 256
+_WIDENED_FOR_ONE: Final = 4
+"""Two to the power of it are the streams that a new initial window may concern for the patience of one frame."""
+
+
+class Stream:
+    """One request in flight. Handlers subclass it, with room for what they have to remember meanwhile."""
+
+    __slots__ = ("body", "connection", "head", "id")
+
+    connection: "SendingConnection"
+    head: Head
+    body: bytes | None
+    """``None`` until it is whole."""
+    id: int
+
+
+class HeaderFrame(NamedTuple):
+    """A HEADERS frame that is the same on every stream; ``start`` goes before the stream's number."""
+
+    start: bytes
+    block: bytes
+
+    @classmethod
+    def of(cls, block: bytes, *, ends: bool) -> "HeaderFrame":
+        """``ends``: nothing follows on the stream."""
+        flags = END_HEADERS | END_STREAM if ends else END_HEADERS
+        return cls(frame(HEADERS, flags, 0, block)[:_START], block)
+
+
+class _Unsent(NamedTuple):
+    stream: Stream
+    data: bytes
+    closing: HeaderFrame
+
+
+class SendingConnection:
+    """Collects what is to be sent; ``wake`` is called when there is something after there was nothing.
+
+    ``ended`` says that nothing follows: send what is left and close.
+    """
+
+    def __init__(self, limits: Http2Limits, wake: Callable[[], object]) -> None:
+        self.limits = limits
+        self.streams: dict[int, Stream] = {}
+        """Requests that are not answered in full yet."""
+        self.patience = limits.patience
+        self.ended = False
+        self._wake = wake
+        self._out: list[bytes] = []
+        self._send_window = DEFAULT_WINDOW
+        self._initial_window = DEFAULT_WINDOW
+        self._credit: dict[int, int] = {}
+        """What a stream's window has more than the initial one; unless it is there, what was used of it is nothing."""
+        self._unsent: dict[int, _Unsent] = {}
+        self._in_line: dict[int, None] = {}
+        """Those of ``_unsent`` that the connection's window holds back; their own holds the others back."""
+        self._buffered = 0
+        self._resets: dict[int, None] = {}
+        """Streams that we have reset lately: frames that still come for them are ignored."""
+        self._is_last = False
+
+    def take(self) -> bytes:
+        """Everything that is to be sent now."""
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    def respond(self, stream: Stream, opening: HeaderFrame, data: bytes, closing: HeaderFrame) -> None:
+        """Answer a request, once. Ignored when it is gone meanwhile."""
+        number = stream.id
+        if self.streams.get(number) is not stream or number in self._unsent:
+            return
+        size = len(data)
+        stream_bytes = number.to_bytes(4)
+        if size > self._send_window or size > MAX_FRAME_BYTES or self._credit or size > self._initial_window:
+            self._put(opening.start + stream_bytes + opening.block)
+            self._hold(_Unsent(stream, data, closing))
+            return
+        self._send_window -= size
+        self._put(
+            b"".join((
+                opening.start, stream_bytes, opening.block,
+                FRAME_HEADER.pack(0, size, DATA, 0, number), data,
+                closing.start, stream_bytes, closing.block,
+            ))
+        )  # fmt: skip
+        self._answered(stream)
+
+    def respond_empty(self, stream: Stream, closing: HeaderFrame) -> None:
+        """The same, by header fields alone."""
+        if self.streams.get(stream.id) is stream and stream.id not in self._unsent:
+            self._put(closing.start + stream.id.to_bytes(4) + closing.block)
+            self._answered(stream)
+
+    def _put(self, data: bytes) -> None:
+        if not self._out:
+            self._wake()
+        self._out.append(data)
+
+    def _answered(self, stream: Stream) -> None:
+        number = stream.id
+        del self.streams[number]
+        if self._credit:
+            self._credit.pop(number, None)
+        if stream.body is None:  # it need not send the rest
+            self._forget(number)
+            self._put(rst_stream(number, NO_ERROR))
+        if self.patience < self.limits.patience:
+            self.patience += self.limits.patience_per_answer
+        if self._is_last and not self.streams:
+            self.ended = True
+
+    def _charge(self) -> None:
+        """Take note of a frame that brings no request further. Raises ``Http2Error``."""
+        self.patience -= 1
+        if self.patience < 0:
+            raise Http2Error(ENHANCE_YOUR_CALM, "too many frames that bring no request further")
+
+    def _reset(self, number: int, code: int) -> None:
+        """Give a stream up. Raises ``Http2Error`` when there have been too many."""
+        self._charge()
+        self._forget(number)
+        self._put(rst_stream(number, code))
+        if self._is_last and not self.streams:
+            self.ended = True
+
+    def _forget(self, number: int) -> None:
+        self._drop(number)
+        self._resets[number] = None
+        if len(self._resets) > _REMEMBERED_RESETS:
+            del self._resets[next(iter(self._resets))]
+
+    def _drop(self, number: int) -> None:
+        """The stream is over; what was to be sent on it is not."""
+        self.streams.pop(number, None)
+        self._credit.pop(number, None)
+        self._in_line.pop(number, None)
+        unsent = self._unsent.pop(number, None)
+        if unsent is not None:
+            self._buffered -= len(unsent.data)
+
+    # Windows
+
+    def _hold(self, unsent: _Unsent) -> None:
+        self._buffered += len(unsent.data)
+        number = unsent.stream.id
+        self._unsent[number] = unsent
+        if self._in_line and self._send_window <= 0:
+            self._in_line[number] = None
+        else:
+            self._send_more(number)
+        if self._buffered > self.limits.buffered_bytes and number in self._unsent:
+            self._reset(number, ENHANCE_YOUR_CALM)
+
+    def _send_more(self, number: int) -> None:
+        """Send what the windows let pass of a stream that waits."""
+        unsent = self._unsent.get(number)
+        if unsent is None:
+            return
+        left = self._initial_window + self._credit.get(number, 0)
+        data, sent = unsent.data, 0
+        size = len(data)
+        while sent < size:
+            part = min(size - sent, self._send_window, left, MAX_FRAME_BYTES)
+            if part <= 0:
+                break
+            self._put(frame(DATA, 0, number, data[sent : sent + part]))
+            sent += part
+            left -= part
+            self._send_window -= part
+        self._buffered -= sent
+        if sent < size:
+            self._credit[number] = left - self._initial_window
+            self._unsent[number] = unsent._replace(data=data[sent:])
+            if left > 0:
+                self._in_line[number] = None
+            else:
+                self._in_line.pop(number, None)
+            return
+        del self._unsent[number]
+        self._in_line.pop(number, None)
+        self._put(unsent.closing.start + number.to_bytes(4) + unsent.closing.block)
+        self._answered(unsent.stream)
+
+    def _widen(self, increment: int) -> None:
+        """The peer takes more bytes on the connection."""
+        self._send_window += increment
+        if self._send_window > MAX_WINDOW:
+            raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is too wide")
+        while self._in_line and self._send_window > 0:
+            self._send_more(next(iter(self._in_line)))
+
+    def _widen_stream(self, number: int, increment: int) -> None:
+        """The peer takes more bytes on a stream that is in flight."""
+        credit = self._credit.get(number, 0) + increment
+        if self._initial_window + credit > MAX_WINDOW:
+            raise StreamError(number, FLOW_CONTROL_ERROR)
+        self._credit[number] = credit
+        self._send_more(number)
+
+    def _set_initial_window(self, size: int) -> None:
+        """The windows of all streams change with it, and may become negative."""
+        if size == self._initial_window:
+            return
+        self._initial_window = size
+        if self._credit and size + max(self._credit.values()) > MAX_WINDOW:
+            raise Http2Error(FLOW_CONTROL_ERROR, "a stream's window is too wide")
+        self.patience -= len(self._unsent) >> _WIDENED_FOR_ONE
+        for number in list(self._unsent):
+            if number not in self._in_line:
+                self._send_more(number)

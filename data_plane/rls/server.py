@@ -1,0 +1,125 @@
+"""The port of Envoy's rate limit service: HTTP/2 with prior knowledge, or over TLS."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from data_plane.rls.bodies import Handler
+from data_plane.rls.limits import Http2Limits
+from data_plane.rls.protocol import RlsProtocol
+
+log = structlog.get_logger()
+MAX_CONNECTIONS = 1_024
+STOP_S = 5.0
+TICK_S = 0.25
+# What HTTP/2 does not forbid (RFC 9113, appendix A) of what everybody has; TLS 1.3 has no others.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+class Tls(NamedTuple):
+    """PEM files: the server's certificate and key, and the CA of the clients that it wants certificates of."""
+
+    cert_file: Path
+    key_file: Path | None
+    client_ca_file: Path | None
+
+
+class RlsServer:
+    """The connections of one port. ``is_draining`` says when clients are to go elsewhere."""
+
+    def __init__(self, handler: Handler, limits: Http2Limits, is_draining: Callable[[], bool]) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.connections: set[RlsProtocol] = set()
+        self._is_draining = is_draining
+        self._has_drained = False
+        self._is_closing = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def admits(self, connection: RlsProtocol) -> bool:
+        """Whether there is room for one more connection, which counts from now on then."""
+        if self._is_closing or len(self.connections) >= MAX_CONNECTIONS:
+            return False
+        self.connections.add(connection)
+        self._empty.clear()
+        return True
+
+    def left(self, connection: RlsProtocol) -> None:
+        """A connection is over."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._empty.set()
+
+    def start(self) -> None:
+        """Look after connections from now on."""
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    async def stop(self) -> None:
+        """Answer what is in flight, and end every connection within ``STOP_S``."""
+        self._is_closing = True
+        for connection in list(self.connections):
+            connection.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self._empty.wait()
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+
+    def _tick(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._ticks += 1
+        if self._is_draining():  # those that came meanwhile too
+            for connection in list(self.connections):
+                connection.drain()
+        if self._ticks * TICK_S >= self.limits.stall_s:
+            self._ticks = 0
+            for connection in list(self.connections):
+                connection.look()
+
+
+@contextlib.asynccontextmanager
+async def serving_rls(
+    handler: Handler,
+    host: str,
+    port: int,
+    tls: Tls | None,
+    *,
+    is_draining: Callable[[], bool] = lambda: False,
+    limits: Http2Limits | None = None,
+) -> AsyncIterator[int]:
+    """Serve until the block ends, what is in flight finished; the value is the port (0 takes a free one)."""
+    server = RlsServer(handler, limits or Http2Limits(), is_draining)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: RlsProtocol(server), host, port, backlog=2_048, ssl=None if tls is None else _context(tls)
+    )
+    bound: int = listening.sockets[0].getsockname()[1]
+    server.start()
+    log.info("rate_limit_service", port=bound, tls=tls is not None)
+    try:
+        yield bound
+    finally:
+        listening.close()
+        await server.stop()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(tls.cert_file, tls.key_file)
+    if tls.client_ca_file is not None:
+        context.load_verify_locations(tls.client_ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context

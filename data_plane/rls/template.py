@@ -1,0 +1,91 @@
+"""The answer to a plainly allowed descriptor as bytes: all that a plan and a route fix is there, figures are filled in.
+
+Nearly every answer is of this kind, and building it as messages costs as much as the decision. The careful code
+(``answers.py``) writes the same message; ``tests/unit/rls/test_template.py`` compares them.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from data_plane.api.forms import Form
+from data_plane.domain.bound import Bound
+from data_plane.rls.answers import MAX_UINT32, current_limit
+from data_plane.rls.messages import OK, HeaderValue, RateLimitResponse
+
+_SMALL: Final = [bytes((value,)) for value in range(128)]
+
+
+class AllowedTemplate:
+    """For one ``Bound`` whose ``form`` is usable."""
+
+    __slots__ = ("_form", "_shown", "_states", "_status", "_whole")
+
+    def __init__(self, bound: Bound, form: Form) -> None:
+        self._form = form
+        self._shown = form.shown
+        lines = dict(line.split(b": ", 1) for line in form.headers.split(b"\r\n") if line)
+        self._states = lines[b"ratelimit"]
+        limit = current_limit(bound.limits[bound.headline])
+        whole_limit = limit.SerializeToString()
+        self._status = b"\x08%c\x12%b%b" % (OK, varint(len(whole_limit)), whole_limit)
+        said = (
+            RateLimitResponse(overall_code=OK).SerializeToString().replace(b"%", b"%%") + b"\x12%b%b",
+            _header(b"x-ratelimit-limit", lines[b"x-ratelimit-limit"]),
+            _blank_header(b"x-ratelimit-remaining"),
+            _blank_header(b"x-ratelimit-reset"),
+            _header(b"ratelimit-policy", lines[b"ratelimit-policy"]),
+            b"\x1a%b" + _key(b"ratelimit") + b"%b%b",
+        )
+        self._whole = b"".join(said)
+
+    def filled(self, own: Sequence[int], now_us: int) -> bytes:
+        """The message; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
+        figures = self._form.header_figures(own, now_us)
+        shown = self._shown
+        left = own[shown]
+        left = min(left, MAX_UINT32)
+        seconds = varint((own[shown + 1] + 999_999) // 1_000_000)
+        # a number that is 0 is not written
+        reset = b"\x22%c\x08%b" % (1 + len(seconds), seconds) if seconds != b"\0" else b"\x22\0"
+        status = b"%b\x18%b%b" % (self._status, varint(left), reset) if left else self._status + reset
+        remaining, reset_at = b"%d" % figures[0], b"%d" % figures[1]
+        states = self._states % figures[2:]
+        length = varint(len(states))
+        return self._whole % (
+            varint(len(status)), status,
+            _REMAINING + len(remaining), len(remaining), remaining,
+            _RESET + len(reset_at), len(reset_at), reset_at,
+            varint(_STATES + len(length) + len(states)), length, states,
+        )  # fmt: skip
+
+
+def varint(value: int) -> bytes:
+    """A number as protobuf writes it."""
+    if value < 128:
+        return _SMALL[value]
+    parts = bytearray()
+    while value >= 128:
+        parts.append(value & 127 | 128)
+        value >>= 7
+    parts.append(value)
+    return bytes(parts)
+
+
+def _header(name: bytes, value: bytes) -> bytes:
+    whole = HeaderValue(key=name.decode(), value=value.decode()).SerializeToString()
+    return (b"\x1a%b%b" % (varint(len(whole)), whole)).replace(b"%", b"%%")
+
+
+def _key(name: bytes) -> bytes:
+    """A header's name, and where its value begins."""
+    return b"\x0a%c%b\x12" % (len(name), name)
+
+
+def _blank_header(name: bytes) -> bytes:
+    """A header with a value of less than 128 bytes, which is yet to come: both lengths, then the value."""
+    return b"\x1a%c" + _key(name) + b"%c%b"
+
+
+_REMAINING: Final = len(_key(b"x-ratelimit-remaining")) + 1
+_RESET: Final = len(_key(b"x-ratelimit-reset")) + 1
+_STATES: Final = len(_key(b"ratelimit"))
