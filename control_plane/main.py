@@ -146,7 +146,7 @@ def create_app(settings: Settings) -> FastAPI:
             questions.run,
             acks.run,
             partial(last_used.run, database),
-            partial(live.run, database, watcher.moved),
+            partial(live.run, database, watcher.moved.ticket),
         )
         tasks = [bootstrap, *(asyncio.create_task(kept_up(run)) for run in work)]
         try:

@@ -2,18 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
-from control_plane.rollout.watcher import Signal
 
 AT_MOST_EVERY_S = 1.0
 AT_LEAST_EVERY_S = 30.0
 LoadHashes = Callable[[AsyncSession], Awaitable[set[str]]]
 _log = structlog.stdlib.get_logger("tidegate.access")
+
+
+class Ticket(Protocol):
+    """Waits for the first revision after it was taken."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return once there is one, or after ``timeout_s``."""
 
 
 class LiveCredentials:
@@ -40,10 +47,10 @@ class LiveCredentials:
         """A look-up did not find this credential."""
         self._hashes[prefix].discard(sha256)
 
-    async def run(self, database: Database, revisions: Signal) -> None:
+    async def run(self, database: Database, next_revision: Callable[[], Ticket]) -> None:
         """Read them anew after each revision until cancelled: whatever makes or ends a credential makes one."""
         while True:
-            ticket = revisions.ticket()
+            ticket = next_revision()
             try:
                 await self.load(database)
             except UnavailableError as error:
