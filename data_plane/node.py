@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Response
@@ -133,7 +134,7 @@ class Node:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._peering.standings.applied(index, snapshot.revision)
-        self._decider.apply(self._switches.without_ended(index), snapshot.revision)
+        self._decider.apply(self._switches.without_ended(index), snapshot.whole_revision)
         if not self._observing.applied_at_us:
             gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
         self._observing.applied_at_us = self._clock.now_us()
@@ -183,8 +184,10 @@ class Node:
             "node": self.settings.node,
             "region": self.settings.region,
             "version": version("tidegate"),
-            "revision": self._config.revision,
+            "revision": self._config.whole_revision,
+            "applied_revision": self._config.revision,
             "digest": self._config.digest,
+            "held_back": None if self._config.held_back is None else msgspec.structs.asdict(self._config.held_back),
             "config_age_s": self._observing.config_age_s(),
             "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
             "control_plane": asdict(self._stream.link),

@@ -19,6 +19,8 @@ from control_plane.errors import ControlPlaneError
 from control_plane.reading import Reading
 from control_plane.rollout import repository as rollout
 from control_plane.rollout.changes import Change, Changing
+from control_plane.rollout.rollout_endpoints import detail
+from control_plane.rollout.rollout_schemas import RolloutDetail
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
@@ -69,6 +71,8 @@ class ConfigApplied(View):
     omitted: int
     """How many more there are."""
     runtime: list[RuntimeState]
+    rollout: RolloutDetail | None = None
+    """The roll-out that the apply began: what it holds back, and where it is in force first."""
 
 
 @router.get("", dependencies=[Depends(by_method)], response_model=ConfigFile, response_model_exclude_unset=True)
@@ -149,6 +153,11 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         runtime = await reading.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
+        if not wanted.dry_run:
+            await write.complete()
+            if write.stager.began is not None:
+                begun = await detail(write.session, write.stager.began)
+                applied = applied.model_copy(update={"rollout": begun})
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     return await change.answer(applied.model_copy(update={"revision": change.revision}), 200)
