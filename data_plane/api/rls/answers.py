@@ -86,7 +86,7 @@ def _status(result: Result) -> RateLimitResponse.DescriptorStatus:
     status.current_limit.CopyFrom(
         RateLimitResponse.RateLimit(name=rule.name, requests_per_unit=min(rule.limit, MAX_UINT32), unit=unit)
     )
-    status.limit_remaining = min(outcome.remaining, MAX_UINT32)
+    status.limit_remaining = min(max(0, outcome.remaining), MAX_UINT32)
     wait_us = outcome.reset_us if told.allowed or outcome.retry_us == NEVER else outcome.retry_us
     status.duration_until_reset.seconds = ceil_s(wait_us)
     return status
