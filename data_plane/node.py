@@ -24,6 +24,7 @@ from data_plane.adapters.redis_holds import RedisHoldStore
 from data_plane.adapters.redis_register import RedisNodeRegister
 from data_plane.adapters.redis_survey import RedisSurvey
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.api.denial_reports import DenialReports
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
 from data_plane.api.metrics import CONTENT_TYPE
@@ -47,6 +48,7 @@ from data_plane.services.holds import Holds
 from data_plane.services.last_resort import LastResort
 from data_plane.services.membership import Membership
 from data_plane.services.recovery import Recovery
+from data_plane.services.repeated_denials import RepeatedDenials
 from data_plane.services.switches import SwitchKeeper, switches_and_blocks
 from data_plane.services.tally import Tally
 from data_plane.settings import Settings
@@ -116,6 +118,11 @@ class Node:
         self._observing = Observing(
             settings, clock, self._decider, self._store, self._census, self._config, self._stream.link, self._snapshots
         )
+        repeated = RepeatedDenials(
+            self._index_in_force, lambda: self._decider.revision, anonymous, bounds, clock, self._reporting.tally,
+            self._observing.denial_log,
+        )  # fmt: skip
+        self.denial_reports = DenialReports(repeated, clock, settings.trust, self._index_in_force)
         self._observing.add(
             of_holds(self._holds.tally), self._peering.families, self._reporting.families, self._protecting.families
         )
