@@ -158,11 +158,21 @@ class Change(msgspec.Struct, frozen=True, array_like=True):
             msgspec.structs.force_setattr(self, "body", None)
 
 
-class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin"):
+class HeldBack(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node outside the stage of a roll-out lacks: the changes of revision ``rollout``. The newest revision that
+    it decides by as a whole is ``whole``.
+    """
+
+    rollout: int
+    whole: int
+
+
+class Begin(msgspec.Struct, frozen=True, kw_only=True, tag="begin", omit_defaults=True):
     """Opens a snapshot (``base`` ``None``) or a delta on top of revision ``base``."""
 
     base: int | None
     revision: int
+    held_back: HeldBack | None = None
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True, tag="documents"):

@@ -1,10 +1,8 @@
 """The decision API's request and answer, as every door of a node reads and writes them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
-
-Refusal = Literal["missing_api_key", "unknown_api_key", "client_suspended", "blocked"]
 
 MAX_COST = 10**12
 MAX_BATCH = 1_000
@@ -35,13 +33,16 @@ class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class LimitReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One limit's part in a decision. ``retry_after_s`` is ``None`` when allowed, or when it can never pass."""
+    """One limit's part in a decision. ``retry_after_s`` is ``None`` when allowed, or when it can never pass.
+
+    ``remaining`` is ``None`` where nobody knows it.
+    """
 
     policy: str
     scope: str
     limit: int
     window_s: float
-    remaining: int
+    remaining: int | None
     reset_after_s: float
     retry_after_s: float | None
     allowed: bool

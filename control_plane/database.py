@@ -1,5 +1,6 @@
 """The way to Postgres: sessions with short timeouts, one translation of "it is away", and migrations."""
 
+import asyncio
 import functools
 import importlib.util
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,8 @@ from control_plane.pulse import Pulse
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
 PING_WAIT_S = 2.0
+RESERVED = 4
+"""Connections that no ordinary reader takes: writes, authentication and what watches over both find one."""
 KEEP_ALIVE = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
@@ -61,16 +64,40 @@ class Database:
         event.listen(self._engine.sync_engine, "invalidate", _terminate)
         self._pulse = Pulse()
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
+        self._readers = asyncio.Semaphore(max(1, pool_size - RESERVED))
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
-        """A session whose queries all see the same instant, and that never writes."""
+    async def read(self, *, reserved: bool = False) -> AsyncIterator[AsyncSession]:
+        """A session whose queries all see the same instant, and that never writes.
+
+        ``reserved``: for short questions that others wait for; it finds a connection however many read.
+        """
         with translated():
-            async with self._sessions() as session, self._guarded(session):
+            async with self._place(reserved=reserved), self._sessions() as session, self._guarded(session):
                 await session.connection(
                     execution_options={"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
                 )
                 yield session
+
+    @asynccontextmanager
+    async def trial(self) -> AsyncIterator[AsyncSession]:
+        """A session on one instant that may write, and of which nothing is kept."""
+        with translated():
+            async with self._place(), self._sessions() as session, self._guarded(session):
+                await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+                yield session  # closing it rolls back
+
+    @asynccontextmanager
+    async def _place(self, *, reserved: bool = False) -> AsyncIterator[None]:
+        if reserved:
+            yield
+            return
+        async with asyncio.timeout(POOL_WAIT_S):
+            await self._readers.acquire()
+        try:
+            yield
+        finally:
+            self._readers.release()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from control_plane.access.authentication import Authentication
 from control_plane.access.body_limit import MAX_FILE_BYTES, BodyLimit
 from control_plane.access.last_used import LastUsed
-from control_plane.access.repository import principal_by_secret
+from control_plane.access.live import LiveCredentials
+from control_plane.access.repository import hashes_in_force, principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.background import kept_up
@@ -114,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
     webhook_keys = WebhookKeys(settings.signing_key())
     first_token = settings.first_admin_token()
     last_used = LastUsed()
+    live = LiveCredentials({"/v1/": hashes_in_force, "/internal/": credentials_in_force})
     metrics = Metrics()
 
     @asynccontextmanager
@@ -142,7 +144,15 @@ def create_app(settings: Settings) -> FastAPI:
         _watch(metrics, watcher, streams, leadership)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
         questions = NodeQuestions(database)
-        work = (watcher.run, streams.run, leadership.run, questions.run, acks.run, partial(last_used.run, database))
+        work = (
+            watcher.run,
+            streams.run,
+            leadership.run,
+            questions.run,
+            acks.run,
+            partial(last_used.run, database),
+            partial(live.run, database, watcher.moved.ticket),
+        )
         tasks = [bootstrap, *(asyncio.create_task(kept_up(run)) for run in work)]
         try:
             yield State(
@@ -162,7 +172,7 @@ def create_app(settings: Settings) -> FastAPI:
                 webhook_keys=webhook_keys,
                 questions=questions,
                 exports=Exports(database),
-                readiness=lambda: _fault(database, watcher, bootstrap),
+                readiness=lambda: _fault(database, watcher, bootstrap, live),
             )
         finally:
             watcher.close()
@@ -216,6 +226,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Authentication,
         lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
+        live=live,
         max_failures=settings.max_failed_authentications,
         last_used=last_used,
         remember_s={"/internal/": NODES_REMEMBERED_S},
@@ -283,7 +294,9 @@ async def _bootstrap(database: Database, first_token: str | None) -> None:
         await asyncio.sleep(FIRST_TOKEN_RETRY_S)
 
 
-async def _fault(database: Database, watcher: HeadWatcher, bootstrap: asyncio.Task[None]) -> str | None:
+async def _fault(
+    database: Database, watcher: HeadWatcher, bootstrap: asyncio.Task[None], live: LiveCredentials
+) -> str | None:
     if watcher.closing:
         return "This replica is shutting down."
     async with database.read() as session:
@@ -292,4 +305,6 @@ async def _fault(database: Database, watcher: HeadWatcher, bootstrap: asyncio.Ta
         return fault
     if not bootstrap.done():
         return "The first admin token is not stored yet."
+    if not live.complete:
+        return "Which credentials are in force is not known yet."
     return None if watcher.head is not None else "The newest revision is not known yet."

@@ -40,7 +40,7 @@ def build_app(node: Node) -> FastAPI:
         async with node.running(), _serving_rls(node):
             yield
 
-    return create_app(node.door, node.peer_door, node.hold_door, node.load_door, node, lifespan)
+    return create_app(node.door, node.peer_door, node.hold_door, node.load_door, node.denial_reports, node, lifespan)
 
 
 @contextlib.asynccontextmanager

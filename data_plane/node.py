@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Response
@@ -23,6 +24,7 @@ from data_plane.adapters.redis_holds import RedisHoldStore
 from data_plane.adapters.redis_register import RedisNodeRegister
 from data_plane.adapters.redis_survey import RedisSurvey
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.api.denial_reports import DenialReports
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
 from data_plane.api.metrics import CONTENT_TYPE
@@ -46,6 +48,7 @@ from data_plane.services.holds import Holds
 from data_plane.services.last_resort import LastResort
 from data_plane.services.membership import Membership
 from data_plane.services.recovery import Recovery
+from data_plane.services.repeated_denials import RepeatedDenials
 from data_plane.services.switches import SwitchKeeper, switches_and_blocks
 from data_plane.services.tally import Tally
 from data_plane.settings import Settings
@@ -115,6 +118,11 @@ class Node:
         self._observing = Observing(
             settings, clock, self._decider, self._store, self._census, self._config, self._stream.link, self._snapshots
         )
+        repeated = RepeatedDenials(
+            self._index_in_force, lambda: self._decider.revision, anonymous, bounds, clock, self._reporting.tally,
+            self._observing.denial_log,
+        )  # fmt: skip
+        self.denial_reports = DenialReports(repeated, clock, settings.trust, self._index_in_force)
         self._observing.add(
             of_holds(self._holds.tally), self._peering.families, self._reporting.families, self._protecting.families
         )
@@ -133,7 +141,7 @@ class Node:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._peering.standings.applied(index, snapshot.revision)
-        self._decider.apply(self._switches.without_ended(index), snapshot.revision)
+        self._decider.apply(self._switches.without_ended(index), snapshot.whole_revision)
         if not self._observing.applied_at_us:
             gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
         self._observing.applied_at_us = self._clock.now_us()
@@ -183,8 +191,10 @@ class Node:
             "node": self.settings.node,
             "region": self.settings.region,
             "version": version("tidegate"),
-            "revision": self._config.revision,
+            "revision": self._config.whole_revision,
+            "applied_revision": self._config.revision,
             "digest": self._config.digest,
+            "held_back": None if self._config.held_back is None else msgspec.structs.asdict(self._config.held_back),
             "config_age_s": self._observing.config_age_s(),
             "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
             "control_plane": asdict(self._stream.link),

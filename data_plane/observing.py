@@ -38,8 +38,11 @@ class Observing:
         self._snapshots = snapshots
         self.applied_at_us = 0
         self._denials = DenialLog(settings.log_denials_per_s)
+        self.denial_log = self._denials if settings.log_denials_per_s else None
+        """``None`` where denials are not logged."""
         if settings.log_denials_per_s:
             decider.on_concluded = (*decider.on_concluded, self._denials.concluded)
+            decider.on_refused = (*decider.on_refused, self._denials.refused)
         self._tracing: Tracing | None = None
         if settings.traces_url is not None:
             about = {

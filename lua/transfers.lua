@@ -189,7 +189,24 @@ local function step_known(key, t, arguments)
   return t.incarnation, units, quanta
 end
 
-local STEPS = { step_give, step_receive, step_basis, step_known }
+-- Step 5, used. Outcome: the units that requests took here and that still count, whatever rights came and went.
+local function step_used(key, t)
+  local used
+  if t.algorithm >= 3 then
+    local s = loan_load(key, t)
+    used = math.max(0, loan_capacity(t, s) - floor(s.level / loan_quanta(t)))
+  else
+    local s = rights_load(key, t)
+    if t.algorithm == 2 then
+      used = log_used(s, t.length)
+    else
+      used = s.taken + (t.algorithm == 1 and ceil(ticks_left(t, s) * s.taken_before / t.ticks) or 0)
+    end
+  end
+  return 0, used, 0
+end
+
+local STEPS = { step_give, step_receive, step_basis, step_known, step_used }
 
 -- One strict limit of a check, or one step: `packed` are its terms, and the step's arguments behind them.
 local function strict(key, algorithm, step, packed, cost, dirty_key)

@@ -46,13 +46,32 @@ def up(
         int | None,
         typer.Option(min=1, max=65535, help="Port of the first node for Envoy's rate limit protocol (gRPC)."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="A setting of the control plane or of every node; repeatable."
+        ),
+    ] = None,
+    drain_s: Annotated[
+        float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 unless said.")
+    ] = None,
 ) -> None:
     """Run everything on this machine: Postgres, the control plane, and in each region a Valkey and a node.
 
-    TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once.
+    TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once. Other settings of the
+    environment (TIDEGATE_UNKNOWN_KEY, ...) go to the processes that know them; --set counts more.
     """
+    from tidegate.stack.errors import StackError
     from tidegate.stack.layout import StackOptions
+    from tidegate.stack.passed_on import from_this_environment
     from tidegate.stack.up import run_up
+
+    given = [*(settings or ()), *([] if drain_s is None else [f"DRAIN_S={drain_s:g}"])]
+    try:
+        passed_on = from_this_environment(given)
+    except StackError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
 
     options = StackOptions(
         regions=tuple(name.strip() for name in regions.split(",") if name.strip()),
@@ -63,6 +82,7 @@ def up(
         nodes_per_region=nodes_per_region,
         rls_port=rls_port,
         admin_token=os.environ.get("TIDEGATE_ADMIN_TOKEN"),
+        settings=passed_on,
     )
     sys.exit(run_up(options))
 
@@ -146,7 +166,9 @@ def check(
     ] = "http://127.0.0.1:8101",
     as_json: Annotated[bool, typer.Option("--json", help="Print the node's answer as it is.")] = False,
 ) -> None:
-    """Ask a node once. Exits with 0 when allowed, 1 when denied, 2 when there is no answer.
+    """Ask a node once. Exits with 0 when allowed, 1 when denied (or a look finds nothing left), 2 without an answer.
+
+    3: allowed, but as anybody without a key is, since the node does not know the one that was sent.
 
     TIDEGATE_GATEWAY_TOKEN is the token for nodes that want one.
     """
@@ -161,12 +183,8 @@ def check(
         "endpoint": endpoint,
         "cost": cost,
     }
-    answer = ask(
-        url,
-        {name: value for name, value in question.items() if value is not None},
-        token=gateway_token(),
-    )
-    sys.exit(show(answer, as_json=as_json))
+    asked = {name: value for name, value in question.items() if value is not None}
+    sys.exit(show(ask(url, asked, token=gateway_token()), asked, as_json=as_json))
 
 
 @app.command()

@@ -35,6 +35,8 @@ export interface Decision {
   degraded: boolean;
   requestId: string | undefined;
   error: string | undefined;
+  /** Why it was denied, out of the closed set in docs/decisions-api.md. */
+  cause: string | undefined;
   /** For the end user, as RFC 9457 has it; undefined when allowed. */
   problem: Record<string, unknown> | undefined;
 }

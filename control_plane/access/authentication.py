@@ -9,9 +9,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contract.credentials import is_mistyped, secret_sha256
 from control_plane.access.last_used import LastUsed
+from control_plane.access.live import LiveCredentials
 from control_plane.access.principals import Principal
 from control_plane.access.remembered import Remembered
-from control_plane.access.throttle import Attempter, FailureThrottle, KnownGood, NarrowGate
+from control_plane.access.throttle import Attempter, FailureThrottle, NarrowGate
 from control_plane.database import Database
 from control_plane.errors import ControlPlaneError, TooManyFailuresError, UnauthenticatedError
 from control_plane.web import problems
@@ -33,6 +34,7 @@ class Authentication:
         app: ASGIApp,
         *,
         lookups: Mapping[str, Lookup],
+        live: LiveCredentials,
         max_failures: int,
         last_used: LastUsed | None = None,
         remember_s: Mapping[str, float] | None = None,
@@ -41,7 +43,7 @@ class Authentication:
         self._lookups = lookups
         self._throttles = {prefix: FailureThrottle(max_failures) for prefix in lookups}
         self._gates = {prefix: NarrowGate() for prefix in lookups}
-        self._known_good = KnownGood()
+        self._live = live
         self._last_used = last_used
         self._remembered = {prefix: Remembered(keep_s) for prefix, keep_s in (remember_s or {}).items()}
 
@@ -68,8 +70,8 @@ class Authentication:
         database: Database = scope["state"]["database"]
         if is_mistyped(secret):
             principal = None
-        elif blocked_s and sha256 not in self._known_good:
-            # it may still be right: then the one who guesses beside it must not keep it out
+        elif blocked_s and not self._live.holds(prefix, sha256):
+            # it may still be right: made a moment ago by another replica
             if self._gates[prefix].full:
                 raise TooManyFailuresError(math.ceil(blocked_s))
             async with self._gates[prefix].turn():
@@ -77,9 +79,9 @@ class Authentication:
         else:
             principal = await self._look_up(database, prefix, sha256)
         if principal is not None:
-            self._known_good.add(sha256)
+            self._live.found(prefix, sha256)
             return principal
-        self._known_good.discard(sha256)
+        self._live.missed(prefix, sha256)
         throttle.failed(attempter, time.monotonic())
         if blocked_s:
             raise TooManyFailuresError(math.ceil(blocked_s))
@@ -90,7 +92,7 @@ class Authentication:
         principal = None if remembered is None else remembered.get(sha256, time.monotonic())
         if principal is not None:
             return principal
-        async with database.read() as session:
+        async with database.read(reserved=True) as session:
             principal = await self._lookups[prefix](session, sha256)
         if principal is not None and remembered is not None:
             remembered.put(sha256, principal, time.monotonic())

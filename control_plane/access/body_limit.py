@@ -1,9 +1,9 @@
-"""Bodies are bounded before anything reads them, and large ones refused to who may not write."""
+"""Bodies are bounded before anything reads them, and by what the caller may do."""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from control_plane.access.principals import READS, AdminRole, require
+from control_plane.access.principals import READS, AdminRole, allows, require
 from control_plane.errors import ForbiddenError
 from control_plane.web import problems
 
@@ -15,11 +15,13 @@ LARGER: dict[str, AdminRole] = {
     "/v1/clients/import": "operator",
     "/v1/keys/import": "operator",
 }
-"""Paths whose bodies may be larger (a file with 1,000,000 clients; imports are read line by line), and for whom."""
+"""Paths whose bodies may be larger (a file with 1,000,000 clients; imports are read line by line), and who may send
+any; for who may only read, a body stays at 1 MiB there too.
+"""
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body over 1 MiB, of a whole file over 128 MiB, announced or not.
+    """ASGI middleware: 413 for a body over 1 MiB, of a whole file by who may write over 128 MiB, announced or not.
 
     FastAPI reads and parses a body before any dependency asks for the role: where a whole file may come, the role is
     asked for here.
@@ -33,7 +35,7 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         role = LARGER.get(scope.get("path", ""))
-        most = MAX_BODY_BYTES if role is None else MAX_FILE_BYTES
+        most = MAX_FILE_BYTES if role is not None and allows(scope["principal"], "operator") else MAX_BODY_BYTES
         if role is not None and scope["method"] not in READS:
             try:
                 require(scope["principal"], role)

@@ -32,9 +32,14 @@ def principal_of(request: Request) -> Principal:
 Caller = Annotated[Principal, Depends(principal_of)]
 
 
+def allows(caller: Principal, role: AdminRole) -> bool:
+    """Whether ``caller`` has ``role`` or a stronger one."""
+    return _RANK.get(caller.role, 0) >= _RANK[role]
+
+
 def require(caller: Principal, role: AdminRole) -> None:
     """Raise :class:`ForbiddenError` unless ``caller`` has ``role`` or a stronger one."""
-    if _RANK.get(caller.role, 0) < _RANK[role]:
+    if not allows(caller, role):
         raise ForbiddenError(f"This needs the role {role}; the token's role is {caller.role}.")
 
 

@@ -3,20 +3,28 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.models import Token
 from control_plane.access.principals import Principal
 
+_IN_FORCE = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
+
 
 async def principal_by_secret(session: AsyncSession, sha256: str) -> Principal | None:
     """Who holds the token with this hash, unless it is revoked or expired; after a rotation the hash before it too."""
-    in_force = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
     before = (Token.previous_sha256 == sha256) & (Token.previous_expires_at > func.now())
-    query = select(Token.token_id, Token.name, Token.role).where(or_(Token.sha256 == sha256, before), in_force)
+    query = select(Token.token_id, Token.name, Token.role).where(or_(Token.sha256 == sha256, before), _IN_FORCE)
     row = (await session.execute(query)).one_or_none()
     return None if row is None else Principal(row.name, row.role, row.token_id)
+
+
+async def hashes_in_force(session: AsyncSession) -> set[str]:
+    """The hashes of every token's secrets that work at this moment."""
+    overlapping = case((Token.previous_expires_at > func.now(), Token.previous_sha256))
+    query = select(Token.sha256, overlapping).where(_IN_FORCE)
+    return {sha256 for row in await session.execute(query) for sha256 in row if sha256 is not None}
 
 
 async def note_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:

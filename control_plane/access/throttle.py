@@ -1,9 +1,9 @@
 """A bound on wrong credentials, in memory, per replica, of a fixed size.
 
 They are counted by address and how the credential begins, and with more room by address alone: who varies the
-beginning is counted all the same. Behind an ingress everybody has one address. So an attempt is never refused by that
-alone: a right credential is let in whatever others did. What wrong ones cost is bounded by a narrow gate in front of
-the look-up.
+beginning is counted all the same. Behind an ingress everybody has one address. So the count refuses nobody whose
+credential is in force: those are known from memory (``live.py``) and pass first. What others cost is bounded by a
+narrow gate in front of the look-up.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ Key = TypeVar("Key")
 
 WINDOW_S = 60.0
 MAX_ATTEMPTERS = 10_000
-MAX_KNOWN_GOOD = 10_000
 LOOK_UPS_AT_ONCE = 2
 LOOK_UP_DELAY_S = 0.05
 MAX_WAITING = 100
@@ -95,26 +94,6 @@ class FailureThrottle:
         """Count one wrong credential."""
         self._beginnings.failed(attempter, now_s)
         self._addresses.failed(attempter.address, now_s)
-
-
-class KnownGood:
-    """Hashes of credentials that were right before: they never wait. They are looked up all the same."""
-
-    def __init__(self) -> None:
-        self._hashes: OrderedDict[str, None] = OrderedDict()
-
-    def __contains__(self, sha256: str) -> bool:
-        return sha256 in self._hashes
-
-    def add(self, sha256: str) -> None:
-        """Remember one; the oldest is forgotten when there are too many."""
-        self._hashes[sha256] = None
-        while len(self._hashes) > MAX_KNOWN_GOOD:
-            self._hashes.popitem(last=False)
-
-    def discard(self, sha256: str) -> None:
-        """Forget one that is no longer right."""
-        self._hashes.pop(sha256, None)
 
 
 class NarrowGate:

@@ -54,7 +54,7 @@ async def list_blocks(
 async def create_block(body: BlockCreate, change: Creating) -> Response:
     """Refuse a client, a key, a network or an endpoint from now on, with 403 and `error: "blocked"`."""
     name = body.block or f"blk-{secrets.token_hex(8)}"
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         view = await _blocks.create(write, name, body)
     return await change.answer(view, 201, location=f"/v1/blocks/{name}")
 
@@ -69,7 +69,7 @@ async def get_block(block: Name, session: Reading) -> Response:
 async def put_block(block: Name, body: BlockReplace, change: Changing) -> Response:
     """Add or replace a block."""
     same_name(block, body.block, "block")
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         view, made = await _blocks.replace(write, block, body, change.preconditions)
     return await change.answer(view, 201 if made else 200)
 
@@ -77,6 +77,6 @@ async def put_block(block: Name, body: BlockReplace, change: Changing) -> Respon
 @router.delete("/{block}", status_code=204)
 async def delete_block(block: Name, change: Changing) -> Response:
     """Lift a block."""
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         await _blocks.delete(write, block, change.preconditions)
     return await change.answer(None, 204)

@@ -82,7 +82,7 @@ async def get_key(client: ClientName, key_id: KeyId, session: Reading) -> Respon
 @router.delete("/clients/{client}/keys/{key_id}", status_code=204)
 async def revoke_key(client: ClientName, key_id: KeyId, change: Changing) -> Response:
     """Revoke a key."""
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         await keys.revoke(write, client, key_id, change.preconditions)
     return await change.answer(None, 204)
 
@@ -91,7 +91,7 @@ async def revoke_key(client: ClientName, key_id: KeyId, change: Changing) -> Res
 async def rotate_key(client: ClientName, key_id: KeyId, body: KeyRotate, change: Changing) -> Response:
     """Make a key in place of this one, which works for `overlap_s` more seconds. The secret is shown this once."""
     new_key_id = f"key_{secrets.token_hex(8)}"
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         view = await keys.rotate(
             write,
             client,

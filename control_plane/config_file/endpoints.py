@@ -3,14 +3,14 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from control_plane.access.principals import by_method, reading_only
+from control_plane.access.principals import allows, by_method, principal_of, reading_only
 from control_plane.config_file import reading, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
@@ -19,12 +19,18 @@ from control_plane.errors import ControlPlaneError
 from control_plane.reading import Reading
 from control_plane.rollout import repository as rollout
 from control_plane.rollout.changes import Change, Changing
+from control_plane.rollout.rollout_endpoints import detail
+from control_plane.rollout.rollout_schemas import RolloutDetail
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
+from control_plane.web.hang_ups import while_connected
 
 router = APIRouter(prefix="/v1/config", tags=["the file"])
 MAX_SHOWN = 1_000
+VIEWER_TRIES_S = 10.0
+OPERATOR_TRIES_S = 300.0
+Outcome = TypeVar("Outcome")
 DryRun = Annotated[bool, Query(description="say what would change, and change nothing")]
 Prune = Annotated[
     list[Literal["clients"]] | None, Query(description="`clients`: delete those that the file leaves out")
@@ -65,6 +71,8 @@ class ConfigApplied(View):
     omitted: int
     """How many more there are."""
     runtime: list[RuntimeState]
+    rollout: RolloutDetail | None = None
+    """The roll-out that the apply began: what it holds back, and where it is in force first."""
 
 
 @router.get("", dependencies=[Depends(by_method)], response_model=ConfigFile, response_model_exclude_unset=True)
@@ -98,9 +106,8 @@ async def put_config(
     `prune=clients`. `If-Match` takes the revision that was read. With `Accept: application/x-ndjson` the answer is a
     line of `{"done": n, "of": m}` for each part of the clients, and at last one of `{"status": ..., "body": ...}`.
     """
-    return await _answer(
-        request, _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes), change
-    )
+    wanted = _Wanted(body, dry_run=dry_run, prunes=bool(prune), allow_deletes=allow_deletes)
+    return await _answer(request, wanted, change)
 
 
 @router.post("/diff", dependencies=[Depends(reading_only)], response_model=ConfigApplied, responses=TOLD)
@@ -109,16 +116,26 @@ async def diff_config(
 ) -> Response:
     """Say what a `PUT` of this file would change or why it would be refused, and change nothing: a viewer may ask.
 
-    Everything is as it is with `PUT /v1/config?dry_run=true`.
+    Everything is as it is with `PUT /v1/config?dry_run=true`. It reads one instant and holds up no write: one that it
+    would block ends it with 503. A viewer may send 1 MiB and take 10 s, an operator 128 MiB and 300 s.
     """
     wanted = _Wanted(body, dry_run=True, prunes=bool(prune), allow_deletes=allow_deletes)
     return await _answer(request, wanted, change)
 
 
 async def _answer(request: Request, wanted: "_Wanted", change: Change) -> Response:
-    if NDJSON not in request.headers.get("accept", ""):
-        return await _put(wanted, change, None)
-    return StreamingResponse(_told(wanted, change), media_type=NDJSON, headers={"Cache-Control": "no-store"})
+    if NDJSON in request.headers.get("accept", ""):
+        told = _told(request, wanted, change)
+        return StreamingResponse(told, media_type=NDJSON, headers={"Cache-Control": "no-store"})
+    if wanted.dry_run:
+        return await tried(request, _put(wanted, change, None))
+    return await _put(wanted, change, None)
+
+
+async def tried(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """The outcome of a dry run, which ends with its client and by a deadline of the caller's role."""
+    writes = allows(principal_of(request), "operator")
+    return await while_connected(request, work, OPERATOR_TRIES_S if writes else VIEWER_TRIES_S)
 
 
 class _Wanted(NamedTuple):
@@ -136,16 +153,22 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         runtime = await reading.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
+        if not wanted.dry_run:
+            await write.complete()
+            if write.stager.began is not None:
+                begun = await detail(write.session, write.stager.began)
+                applied = applied.model_copy(update={"rollout": begun})
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     return await change.answer(applied.model_copy(update={"revision": change.revision}), 200)
 
 
-async def _told(wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:
+async def _told(request: Request, wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:
     """The same, told while it is done. Who hangs up before the end undoes it."""
     clients = len(wanted.file.clients or ())
     done: asyncio.Queue[int] = asyncio.Queue()
-    task = asyncio.create_task(_put(wanted, change, done.put_nowait))
+    work = _put(wanted, change, done.put_nowait)
+    task = asyncio.create_task(tried(request, work) if wanted.dry_run else work)
     task.add_done_callback(lambda _: done.put_nowait(-1))
     try:
         while (count := await done.get()) >= 0:

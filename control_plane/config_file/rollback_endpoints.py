@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from control_plane.access.principals import by_method
-from control_plane.config_file.endpoints import AllowDeletes, ConfigChange, DryRun
+from control_plane.config_file.endpoints import AllowDeletes, ConfigChange, DryRun, tried
 from control_plane.config_file.rollback import roll_back
 from control_plane.errors import NotFoundError
 from control_plane.rollout import repository
-from control_plane.rollout.changes import Changing
+from control_plane.rollout.changes import Change, Changing
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import Body, Text, View
 
@@ -41,6 +41,7 @@ class RolledBack(View):
 
 @router.post("/{number}/rollback", response_model=RolledBack)
 async def roll_back_to_revision(
+    request: Request,
     number: Number,
     change: Changing,
     body: RollbackRequest = NO_WORDS,
@@ -53,6 +54,12 @@ async def roll_back_to_revision(
     came since are deleted, and their keys with them. `If-Match` takes the newest revision, as `GET /v1/config` has it.
     """
     change.because(body.reason)
+    work = _rolled_back(number, change, dry_run=dry_run, allow_deletes=allow_deletes)
+    view = await (tried(request, work) if dry_run else work)
+    return JSONResponse(view.model_dump(mode="json")) if dry_run else await change.answer(view, 200)
+
+
+async def _rolled_back(number: int, change: Change, *, dry_run: bool, allow_deletes: int) -> RolledBack:
     async with change.begin(dry_run=dry_run) as write:
         change.preconditions.check_tag(revision_tag(write.revision))
         if await repository.revision(write.session, number) is None:
@@ -60,11 +67,10 @@ async def roll_back_to_revision(
         found = await roll_back(write, number, allow_deletes=allow_deletes)
         shown = [ConfigChange.model_validate({**item._asdict(), "action": item.action}) for item in found[:MAX_SHOWN]]
         before = write.revision
-    view = RolledBack(
+    return RolledBack(
         revision=before if dry_run else change.revision,
         to=number,
         dry_run=dry_run,
         changes=shown,
         omitted=len(found) - len(shown),
     )
-    return JSONResponse(view.model_dump(mode="json")) if dry_run else await change.answer(view, 200)

@@ -39,16 +39,27 @@ async def plan_of(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool)
 async def _client_differences(
     write: ConfigWrite, wanted: Mapping[str, ClientEntry], *, prunes: bool
 ) -> list[Difference]:
-    current = await reading.clients(write.session)
-    normal = {}
-    for name, entry in wanted.items():
-        normal[name] = entries.client_of_entry(entry)
-        before = current.get(name)
-        if before is not None and not prunes and "overrides" in before:
-            # overrides go with --prune clients alone
-            kept = {**before["overrides"], **normal[name].get("overrides", {})}
-            normal[name]["overrides"] = dict(sorted(kept.items()))
-    return differences(CLIENTS, current, normal, deletes=prunes)
+    found: list[Difference] = []
+    for part in bulk.parts_of(list(wanted)):
+        records = await bulk.records(write.session, part)
+        current = {name: reading.client_of_record(record) for name, record in records.items()}
+        normal = {}
+        for name in part:
+            normal[name] = entries.client_of_entry(wanted[name])
+            before = current.get(name)
+            if before is not None and not prunes and "overrides" in before:
+                # overrides go with --prune clients alone
+                kept = {**before["overrides"], **normal[name].get("overrides", {})}
+                normal[name]["overrides"] = dict(sorted(kept.items()))
+        found += differences(CLIENTS, current, normal, deletes=False)
+    if prunes:
+        async for records in reading.client_records(write.session):
+            found += [
+                Difference(CLIENTS, name, reading.client_of_record(record), None)
+                for name, record in records.items()
+                if name not in wanted
+            ]
+    return found
 
 
 async def apply(

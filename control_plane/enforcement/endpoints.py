@@ -84,7 +84,7 @@ async def delete_switch_of_plan_limit(plan: Name, limit: Name, change: Changing)
 
 
 async def _put(change: Change, target: str, body: SwitchReplace, limit: tuple[str | None, str] | None) -> Response:
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         if limit is not None:
             await _require_limit(write.session, *limit)
         view, made = await _switches.replace(write, target, body, change.preconditions)
@@ -92,7 +92,7 @@ async def _put(change: Change, target: str, body: SwitchReplace, limit: tuple[st
 
 
 async def _delete(change: Change, target: str) -> Response:
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         await _switches.delete(write, target, change.preconditions)
     return await change.answer(None, 204)
 

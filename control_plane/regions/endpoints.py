@@ -65,7 +65,7 @@ def routes(regions: Regions) -> APIRouter:
     )
     async def issue_region_credential(region: Name, change: Changing, body: CredentialRequest = NO_OVERLAP) -> Response:
         """Give the region's nodes a new credential, shown this once; the one before it works `overlap_s` longer."""
-        async with change.begin() as write:
+        async with change.begin(urgent=True) as write:
             view = await regions.issue_credential(
                 write,
                 region,

@@ -66,7 +66,7 @@ async def put_reporter(reporter: Name, body: ReporterReplace, change: Changing) 
 @router.post("/{reporter}/credentials", status_code=201, response_model=ReporterCreated)
 async def rotate_reporter_credential(reporter: Name, body: ReporterRotate, change: Changing) -> Response:
     """Give a reporter a new credential, shown this once; the one before works for `overlap_s` seconds more."""
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         view = await _reporters.rotate(
             write,
             reporter,
@@ -81,6 +81,6 @@ async def rotate_reporter_credential(reporter: Name, body: ReporterRotate, chang
 @router.delete("/{reporter}", status_code=204)
 async def delete_reporter(reporter: Name, change: Changing) -> Response:
     """Remove a reporter; what it said ages out."""
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         await _reporters.delete(write, reporter, change.preconditions)
     return await change.answer(None, 204)

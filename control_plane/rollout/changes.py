@@ -50,10 +50,6 @@ class Rollout:
             return await nodes.behind(session, revision, self._heartbeat_s)
 
 
-class _TriedError(Exception):
-    """Ends the transaction of a dry run: everything was tried, nothing is kept."""
-
-
 class Change:
     """One write request: ``begin`` the write, then ``answer`` with what it made."""
 
@@ -91,23 +87,17 @@ class Change:
         """The revision after the write; 0 before it is committed."""
         return self._revision
 
-    def begin(self, *, dry_run: bool = False) -> AbstractAsyncContextManager[ConfigWrite]:
-        """Open the write; it is committed when the block ends without an error, unless it is a ``dry_run``."""
-        return self._tried() if dry_run else self._begin()
+    def begin(self, *, dry_run: bool = False, urgent: bool = False) -> AbstractAsyncContextManager[ConfigWrite]:
+        """Open the write; it is committed when the block ends without an error, unless it is a ``dry_run``.
+
+        ``urgent``: it waits for no other write that lasts.
+        """
+        return self._writer.try_out(self._author) if dry_run else self._begin(urgent=urgent)
 
     @asynccontextmanager
-    async def _tried(self) -> AsyncIterator[ConfigWrite]:
-        try:
-            async with self._begin() as write:
-                yield write
-                await write.session.flush()
-                raise _TriedError
-        except _TriedError:
-            return
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[ConfigWrite]:
-        async with self._writer.begin(self._author, self._reason, self._origin, immediate=self._immediate) as write:
+    async def _begin(self, *, urgent: bool) -> AsyncIterator[ConfigWrite]:
+        opened = self._writer.begin(self._author, self._reason, self._origin, immediate=self._immediate, urgent=urgent)
+        async with opened as write:
             if self._replay is not None:
                 await self._replay.claim(write.session)
             yield write

@@ -9,7 +9,7 @@ from sqlalchemy import not_
 from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading, shown
-from control_plane.rollout import documents, nodes, repository, rollouts
+from control_plane.rollout import documents, nodes, repository, rollouts, staging
 from control_plane.rollout.models import Node, Revision, RolloutRow
 from control_plane.rollout.rollout_schemas import RolloutView
 from control_plane.rollout.schemas import (
@@ -95,7 +95,7 @@ async def list_nodes(
     session: Reading, request: Request, page: PageQuery, region: Name | None = None, connected: bool | None = None
 ) -> Listing[NodeView]:
     """Every node that ever opened a stream, by region and name; those of a region, or with an open stream or none."""
-    head = await repository.head(session)
+    found = await staging.views(session)
     after = None
     if page.after is not None:
         after_region, _, node = page.after.partition("\n")
@@ -109,7 +109,7 @@ async def list_nodes(
         rows,
         page,
         lambda row: f"{row[0].region}\n{row[0].node}",
-        lambda row: NodeView.of(row[0], connected=row[1], head=head.revision),
+        lambda row: NodeView.of(row[0], connected=row[1], views=found),
     )
 
 

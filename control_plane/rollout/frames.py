@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar, cast
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Begin, Change, Commit, Documents, Kind, StreamMessage
+from contract.config import Begin, Change, Commit, Documents, HeldBack, Kind, StreamMessage
 from control_plane.database import Database
 from control_plane.metrics import Metrics
 from control_plane.rollout import repository, rollouts
-from control_plane.rollout.models import ConfigHead
 from control_plane.rollout.repository import Head
 from control_plane.rollout.signing import Signer
 from control_plane.rollout.staging import Held, held_by
@@ -69,28 +67,24 @@ class FrameSource:
             whole = await repository.whole_head(session)
             if base is not None and base < whole.deltas_from:
                 base = None
-            held = await _held_back(session, whole, staged=staged)
+            rollout = None
+            if not staged and whole.rollout is not None:
+                rollout = await rollouts.rollout(session, whole.rollout, with_held=True)
+            held: Held = {} if rollout is None else held_by(rollout)
             head = Head(whole.revision, whole.digest)
-            if held is not None:
+            if not staged and whole.rollout is not None:
                 head = Head(whole.stable_revision or 0, whole.stable_digest or "")
-            lines = [encode_line(Begin(base=base, revision=head.revision))]
+            lacks = None if rollout is None else HeldBack(rollout=rollout.number, whole=rollout.base_revision)
+            lines = [encode_line(Begin(base=base, revision=head.revision, held_back=lacks))]
             async for part in repository.documents_since(session, base):
-                lines.extend(document_lines(document_changes(_without(part, held or {}))))
-            earlier = [(key.kind, key.id, body) for key, body in (held or {}).items()
+                lines.extend(document_lines(document_changes(_without(part, held))))
+            earlier = [(key.kind, key.id, body) for key, body in held.items()
                        if body is not None or base is not None]  # fmt: skip
             lines.extend(document_lines(document_changes(earlier)))
             self._metrics.frames_made("snapshot" if base is None else "delta")
             signature = self._signer.sign(head.revision, head.digest)
             lines.append(encode_line(Commit(revision=head.revision, digest=head.digest, signature=signature)))
         return Frames(head.revision, head.digest, tuple(lines))
-
-
-async def _held_back(session: AsyncSession, head: ConfigHead, *, staged: bool) -> Held | None:
-    """What nodes outside the stage do not get yet, each as they have it; ``None`` where they have the head."""
-    if staged or head.rollout is None:
-        return None
-    rollout = await rollouts.rollout(session, head.rollout, with_held=True)
-    return {} if rollout is None else held_by(rollout)
 
 
 def _without(rows: Iterable[Sequence[str | None]], held: Held) -> Iterable[Sequence[str | None]]:

@@ -14,6 +14,7 @@ from control_plane.rollout.changes import Changing
 from control_plane.rollout.engine import RolloutEngine
 from control_plane.rollout.models import RolloutRow
 from control_plane.rollout.rollout_schemas import (
+    RolloutDetail,
     RolloutPolicyBody,
     RolloutPolicyView,
     RolloutReason,
@@ -60,44 +61,45 @@ async def put_rollout_policy(body: RolloutPolicyBody, change: Changing) -> Respo
     return await change.answer(view, 200)
 
 
-@router.get("/{revision}", response_model=RolloutView)
+@router.get("/{revision}", response_model=RolloutDetail)
 async def get_rollout(session: Reading, revision: Number) -> Response:
-    """One roll-out."""
-    return shown(await _view(session, revision))
+    """One roll-out, with the documents that it holds back from other nodes."""
+    return shown(await detail(session, revision))
 
 
-@router.post("/{revision}/release", response_model=RolloutView)
+@router.post("/{revision}/release", response_model=RolloutDetail)
 async def release_rollout(
     request: Request, revision: Number, change: Changing, body: RolloutReason = NO_WORDS
 ) -> Response:
     """To every node now, whatever nodes report."""
     engine: RolloutEngine = request.state.rollouts
     async with change.begin() as write:
-        change.preconditions.check(await _view(write.session, revision))
+        change.preconditions.check(await detail(write.session, revision))
         await engine.release(write, revision, body.reason or write.reason or "released by hand")
         # its end is written with the revision
         await write.complete()
-        view = await _view(write.session, revision)
+        view = await detail(write.session, revision)
     return await change.answer(view, 200)
 
 
-@router.post("/{revision}/rollback", response_model=RolloutView)
+@router.post("/{revision}/rollback", response_model=RolloutDetail)
 async def roll_back_rollout(
     request: Request, revision: Number, change: Changing, body: RolloutReason = NO_WORDS
 ) -> Response:
     """Stop: nodes that have it get, by a new revision, what was before."""
     engine: RolloutEngine = request.state.rollouts
     async with change.begin() as write:
-        change.preconditions.check(await _view(write.session, revision))
+        change.preconditions.check(await detail(write.session, revision))
         await engine.take_back(write, revision, body.reason or write.reason or "rolled back by hand")
         # its end is written with the revision
         await write.complete()
-        view = await _view(write.session, revision)
+        view = await detail(write.session, revision)
     return await change.answer(view, 200)
 
 
-async def _view(session: AsyncSession, number: int) -> RolloutView:
-    row = await rollouts.rollout(session, number)
+async def detail(session: AsyncSession, number: int) -> RolloutDetail:
+    """A roll-out with what it holds back."""
+    row = await rollouts.rollout(session, number, with_held=True)
     if row is None:
         raise NotFoundError(f"No roll-out began with revision {number}.")
-    return RolloutView.of(row)
+    return RolloutDetail.of(row)

@@ -1,7 +1,7 @@
 """The shapes of roll-outs and their policy."""
 
 from datetime import datetime
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field
 
@@ -89,19 +89,41 @@ class RolloutView(View):
     outcome: str | None
 
     @classmethod
-    def of(cls, row: RolloutRow) -> "RolloutView":
+    def of(cls, row: RolloutRow) -> Self:
         """Show a row."""
-        return cls(
-            revision=row.number,
-            state=cast("State", row.state),
-            region=row.region,
-            node=row.node or None,
-            base_revision=row.base_revision,
-            stage_revision=row.stage_revision,
-            released_revision=row.released_revision,
-            started_at=row.started_at,
-            stage_at=row.stage_at,
-            acked_at=row.acked_at,
-            ended_at=row.ended_at,
-            outcome=row.outcome,
-        )
+        return cls(**cls._members(row))
+
+    @classmethod
+    def _members(cls, row: RolloutRow) -> dict[str, Any]:
+        return {
+            "revision": row.number,
+            "state": cast("State", row.state),
+            "region": row.region,
+            "node": row.node or None,
+            "base_revision": row.base_revision,
+            "stage_revision": row.stage_revision,
+            "released_revision": row.released_revision,
+            "started_at": row.started_at,
+            "stage_at": row.stage_at,
+            "acked_at": row.acked_at,
+            "ended_at": row.ended_at,
+            "outcome": row.outcome,
+        }
+
+
+class HeldDocument(View):
+    """A document of which nodes outside the stage have what was before."""
+
+    kind: str
+    id: str
+
+
+class RolloutDetail(RolloutView):
+    """A roll-out, and what it changes on nodes of the stage alone until it is over."""
+
+    held: list[HeldDocument]
+
+    @classmethod
+    def _members(cls, row: RolloutRow) -> dict[str, Any]:
+        held = [HeldDocument(kind=item["kind"], id=item["id"]) for item in row.held]
+        return {**super()._members(row), "held": held}

@@ -5,6 +5,7 @@ from typing import Any
 
 from control_plane.rollout.models import Node, Revision
 from control_plane.rollout.rollout_schemas import RolloutView
+from control_plane.rollout.staging import Views
 from control_plane.web.fields import View
 
 
@@ -37,12 +38,14 @@ class NodeView(View):
     applied_at: datetime | None
     behind: int
     """How many revisions it lacks."""
+    held_back: int | None
+    """The revision whose changes a roll-out holds back from this node, whatever newer one it has applied."""
     refused_revision: int | None
     refused_reason: str | None
 
     @classmethod
-    def of(cls, row: Node, *, connected: bool, head: int) -> "NodeView":
-        """Show a row beside the newest revision."""
+    def of(cls, row: Node, *, connected: bool, views: Views) -> "NodeView":
+        """Show a row beside what nodes should have."""
         return cls(
             node=row.node,
             region=row.region,
@@ -51,7 +54,8 @@ class NodeView(View):
             last_seen=row.last_seen,
             applied_revision=row.applied_revision,
             applied_at=row.applied_at,
-            behind=max(0, head - row.applied_revision),
+            behind=max(0, views.head.revision - row.applied_revision),
+            held_back=None if views.in_stage(row.region, row.node) else views.rollout,
             refused_revision=row.refused_revision,
             refused_reason=row.refused_reason,
         )

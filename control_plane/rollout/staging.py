@@ -32,7 +32,8 @@ Held = dict[DocumentKey, str | None]
 class Views(NamedTuple):
     """The newest revision, and what nodes outside the stage of a roll-out should have (the same where there is none).
 
-    ``node`` is empty in the stage of a whole region. ``stage_revision`` is what nodes of the stage must apply.
+    ``node`` is empty in the stage of a whole region. ``rollout`` is the revision that began it, ``stage_revision`` what
+    nodes of the stage must apply.
     """
 
     head: repository.Head
@@ -40,6 +41,7 @@ class Views(NamedTuple):
     region: str = ""
     node: str = ""
     stage_revision: int = 0
+    rollout: int = 0
 
     @property
     def is_staged(self) -> bool:
@@ -70,7 +72,7 @@ async def views(session: AsyncSession) -> Views:
     stable = repository.Head(row.stable_revision or 0, row.stable_digest or repository.NOTHING)
     under_way = await rollouts.rollout(session, row.rollout)
     stage_revision = 0 if under_way is None else under_way.stage_revision
-    return Views(head, stable, row.stage_region or "", row.stage_node or "", stage_revision)
+    return Views(head, stable, row.stage_region or "", row.stage_node or "", stage_revision, row.rollout)
 
 
 def held_by(rollout: RolloutRow) -> Held:

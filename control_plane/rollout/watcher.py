@@ -123,7 +123,7 @@ class HeadWatcher:
             connection.terminate()
 
     async def _refresh(self) -> None:
-        async with self._database.read() as session:
+        async with self._database.read(reserved=True) as session:
             found = await views(session)
         if found != self.views:
             self.views = found

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -17,11 +17,13 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError, UnavailableError
 from control_plane.rollout import repository
 from control_plane.rollout.documents import ChangedDocument, DocumentKey, canonical, key_of, shown
+from control_plane.rollout.giving_way import giving_way_to_all, giving_way_to_urgent, say_urgent
 from control_plane.rollout.models import ConfigHead, Revision
 from control_plane.rollout.signing import Signer
 from control_plane.rollout.staging import Stager
 
 TURN_WAIT_S = 10.0
+TRIALS_AT_ONCE = 2
 NOWHERE = Origin()
 
 
@@ -214,30 +216,34 @@ class ConfigWriter:
         self._guard = guard
         self._followers = followers
         self._heartbeat_s = heartbeat_s
-        self._turn = asyncio.Lock()
+        self._turn, self._urgent_turn = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        self._trials = asyncio.Semaphore(TRIALS_AT_ONCE)
 
     @asynccontextmanager
     async def begin(
-        self, author: str, reason: str | None, origin: Origin = NOWHERE, *, immediate: bool = False
+        self,
+        author: str,
+        reason: str | None,
+        origin: Origin = NOWHERE,
+        *,
+        immediate: bool = False,
+        urgent: bool = False,
     ) -> AsyncIterator[ConfigWrite]:
         """A write that is committed, with its revision, when the block ends without an error.
 
-        ``immediate``: to every node at once, whatever the policy of roll-outs says.
+        ``immediate``: to every node at once, whatever the policy of roll-outs says. ``urgent``: past all that wait; a
+        write that has lasted a second ends with :class:`UnavailableError` for it.
         """
-        async with self._my_turn(), self._database.transaction() as session:
+        turn = self._urgent_turn if urgent else self._turn
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_taken(turn, "Too many writes are waiting."))
+            session = await stack.enter_async_context(self._database.transaction())
+            if urgent:
+                await say_urgent(session)
             head = await repository.lock_head(session)
-            stager = Stager(session, head, heartbeat_s=self._heartbeat_s, immediate=immediate)
-            write = ConfigWrite(
-                session,
-                head,
-                author,
-                reason,
-                origin,
-                self._guard,
-                stager,
-                signer=self._signer,
-                followers=self._followers,
-            )
+            if not urgent:
+                await stack.enter_async_context(giving_way_to_urgent(self._database))
+            write = self._write(session, head, author, reason, origin, immediate=immediate)
             try:
                 yield write
                 await write.complete()
@@ -245,16 +251,55 @@ class ConfigWriter:
                 raise conflict_of(error) from error
 
     @asynccontextmanager
-    async def _my_turn(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(TURN_WAIT_S):
-                await self._turn.acquire()
-        except TimeoutError:
-            raise UnavailableError("Too many writes are waiting.") from None
-        try:
-            yield
-        finally:
-            self._turn.release()
+    async def try_out(self, author: str) -> AsyncIterator[ConfigWrite]:
+        """A write of which nothing is kept: it reads one instant, holds no turn and gives way to whom it blocks."""
+        async with (
+            _taken(self._trials, "Too many dry runs are under way."),
+            self._database.trial() as session,
+            giving_way_to_all(self._database, session),
+        ):
+            write = self._write(session, await repository.whole_head(session), author, None, NOWHERE, immediate=False)
+            try:
+                yield write
+                await session.flush()
+            except IntegrityError as error:
+                raise conflict_of(error) from error
+
+    def _write(
+        self,
+        session: AsyncSession,
+        head: ConfigHead,
+        author: str,
+        reason: str | None,
+        origin: Origin,
+        *,
+        immediate: bool,
+    ) -> ConfigWrite:
+        stager = Stager(session, head, heartbeat_s=self._heartbeat_s, immediate=immediate)
+        return ConfigWrite(
+            session,
+            head,
+            author,
+            reason,
+            origin,
+            self._guard,
+            stager,
+            signer=self._signer,
+            followers=self._followers,
+        )
+
+
+@asynccontextmanager
+async def _taken(turn: asyncio.Semaphore, too_many: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TURN_WAIT_S):
+            await turn.acquire()
+    except TimeoutError:
+        raise UnavailableError(too_many) from None
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def _event(change: ChangedDocument) -> trail.Event:

@@ -53,7 +53,7 @@ async def get_token(token_id: TokenId, session: Reading) -> Response:
 @router.delete("/{token_id}", status_code=204)
 async def revoke_token(token_id: TokenId, change: Changing) -> Response:
     """Revoke a token."""
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         await service.revoke(write, token_id, change.preconditions, datetime.now(UTC))
     return await change.answer(None, 204)
 
@@ -61,7 +61,7 @@ async def revoke_token(token_id: TokenId, change: Changing) -> Response:
 @router.post("/{token_id}/rotate", response_model=TokenCreated)
 async def rotate_token(token_id: TokenId, body: TokenRotate, change: Changing) -> Response:
     """Give a token a new secret, shown this once; the one before it works for `overlap_s` more seconds."""
-    async with change.begin() as write:
+    async with change.begin(urgent=True) as write:
         view = await service.rotate(
             write,
             token_id,

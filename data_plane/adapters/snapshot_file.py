@@ -1,7 +1,8 @@
 """The last good configuration in a file, so that a node starts and serves with no control plane.
 
-MessagePack: ``{revision, signature, documents: [[kind, id, body], ...]}``. The signature covers revision and digest,
-and the digest is computed anew from the documents when the file is read: what was tampered with does not verify.
+MessagePack: ``{revision, signature, held_back, documents: [[kind, id, body], ...]}``. The signature covers revision and
+digest, and the digest is computed anew from the documents when the file is read: what was tampered with does not
+verify.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from contract.config import Change
+from contract.config import Change, HeldBack
 from contract.decoding import UNREADABLE
 from data_plane.domain.config_set import ConfigSet
 from data_plane.services.config import Snapshot
@@ -27,6 +28,7 @@ class _File(msgspec.Struct):
     revision: int
     signature: str
     documents: list[tuple[str, str, bytes]]
+    held_back: HeldBack | None = None
 
 
 MAX_PAUSE_S = 30.0
@@ -67,7 +69,7 @@ class SnapshotFile:
             raise UnreadableSnapshotError(f"{self._path}: {error}") from error
         self.saved_revision, self.saved_at_s = file.revision, self._path.stat().st_mtime
         changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)
-        return Snapshot(file.revision, file.signature, ConfigSet.empty().with_changes(changes))
+        return Snapshot(file.revision, file.signature, ConfigSet.empty().with_changes(changes), file.held_back)
 
     def save_soon(self, snapshot: Snapshot) -> None:
         """Have this snapshot written; one that is overtaken before its turn is skipped."""
@@ -125,8 +127,8 @@ class SnapshotFile:
 def _pieces(snapshot: Snapshot) -> Iterator[bytes]:
     """``_File`` as MessagePack, a bit at a time: encoded in one go, 100,000 clients would stop decisions for long."""
     encode = msgspec.msgpack.Encoder().encode
-    yield b"\x83" + encode("revision") + encode(snapshot.revision)
-    yield encode("signature") + encode(snapshot.signature)
+    yield b"\x84" + encode("revision") + encode(snapshot.revision)
+    yield encode("signature") + encode(snapshot.signature) + encode("held_back") + encode(snapshot.held_back)
     yield encode("documents") + b"\xdd" + len(snapshot.config).to_bytes(4, "big")
     documents = snapshot.config.documents()
     while piece := tuple(itertools.islice(documents, DOCUMENTS_A_PIECE)):

@@ -11,6 +11,7 @@ from data_plane.api import openapi
 from data_plane.api.answers import TITLES, problem
 from data_plane.api.bodies import read_body, to_response
 from data_plane.api.decision_routes import decision_routes
+from data_plane.api.denial_reports import DenialReports, denial_routes
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
 from data_plane.api.hold_routes import hold_routes
@@ -46,6 +47,7 @@ def create_app(
     peer_door: PeerDoor,
     hold_door: HoldDoor,
     load_door: LoadDoor,
+    denial_reports: DenialReports,
     operations: Operations,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
@@ -54,6 +56,7 @@ def create_app(
     app.include_router(decision_routes(door))
     app.include_router(hold_routes(hold_door))
     app.include_router(load_routes(load_door))
+    app.include_router(denial_routes(denial_reports))
     app.include_router(operation_routes(operations))
 
     @app.post("/internal/v1/counts", include_in_schema=False)

@@ -13,6 +13,7 @@ import msgspec
 
 from contract.config import Client
 from data_plane.api.answers import Answer
+from data_plane.domain.causes import cause_of_denial
 from data_plane.domain.check import Verdict
 from data_plane.domain.index import Principal
 from data_plane.domain.outcome import NEVER, Outcome
@@ -67,6 +68,8 @@ def denial_form(
     """
     if verdict.shed_s or verdict.by_load or verdict.degraded or verdict.shadow_denied or verdict.shown is None:
         return None
+    if cause_of_denial(verdict) != "used_up":  # any other says more figures
+        return None
     waits = [one.retry_us for one in verdict.outcomes]
     if NEVER in waits:
         return None
@@ -101,7 +104,7 @@ def _made_up(verdict: Verdict, number: int) -> _Asked:
             (71_200_000 + 3 * at + number) * _S + 654_321,
             (81_300_000 + 3 * at + number) * _S + 123_457,
         )
-        left = 611_000_000_000_000 + 3 * at + number
+        left = 0 if at == verdict.shown else 611_000_000_000_000 + 3 * at + number
         outcomes.append(Outcome(one.allowed, left, reset_us, 0 if one.allowed else retry_us, 0))
     made_up = msgspec.structs.replace(verdict, prepared=prepared, outcomes=outcomes)
     return _Asked(made_up, 411_000_000_000 + number, f"<id {number}>", (52_000_000 + 7 * number) * _S)
@@ -126,7 +129,8 @@ def _values(verdict: Verdict, revision: int, request_id: str, begin_us: int) -> 
 def _places(asked: _Asked, *, is_epoch: bool) -> Places:
     values = _values(asked.verdict, asked.revision, asked.request_id, asked.now_us if is_epoch else 0)
     figures = (_REVISION, _EPOCH, *range(_OF_LIMITS, len(values)))
-    places: Places = {b"%d" % values[at]: (b"%d", (at,)) for at in figures}
+    # nothing is left of the limit that is shown: a form says that itself
+    places: Places = {b"%d" % values[at]: (b"%d", (at,)) for at in figures if values[at]}
     places |= {b"%d.%06d" % (values[at], values[at + 1]): (b"%d.%06d", (at, at + 1)) for at in (_RESET_S, _RETRY_S)}
     places[values[_ID]] = b"%b", (_ID,)
     if asked.verdict.prepared.principal is not None:

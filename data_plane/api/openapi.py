@@ -5,8 +5,10 @@ from typing import Any
 import msgspec
 
 from contract.decision import CheckRequest, Decision
+from contract.denials import RepeatedDenials
 from contract.holds import Lease, LeaseRequest, Reservation, ReservationRequest, Returned, Returns, Settled, Settlement
 from contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, ServedReport
+from data_plane.api.render import Denial
 
 
 def _schema(of: Any) -> dict[str, Any]:
@@ -50,6 +52,7 @@ PROBLEM: dict[str, Any] = {
     },
 }
 _DECISION = _schema(Decision)
+_DENIAL = _schema(Denial)
 _REQUEST = _schema(CheckRequest)
 _IN_A_BATCH = {"anyOf": [_REQUEST, {"description": 'anything else: answered in its place by `{"error": problem}`'}]}
 
@@ -71,7 +74,7 @@ CHECK: dict[str, Any] = {
     "openapi_extra": _body(_REQUEST),
     "responses": {
         200: {"description": "allowed", "content": _json(_DECISION)},
-        429: {"description": "denied", "content": _json(_DECISION, "application/problem+json")},
+        429: {"description": "denied", "content": _json(_DENIAL, "application/problem+json")},
         **_REFUSED,
     },
 }
@@ -119,7 +122,7 @@ def _hold(request: Any, answer: Any, **responses: dict[str, Any]) -> dict[str, A
     }
 
 
-_DENIED = {"description": "denied", "content": _json(_DECISION, "application/problem+json")}
+_DENIED = {"description": "denied", "content": _json(_DENIAL, "application/problem+json")}
 LEASE = _hold(LeaseRequest, Lease, on_429=_DENIED)
 LEASE_RETURN = _hold(Returns, Returned)
 RESERVATION = _hold(ReservationRequest, Reservation, on_429=_DENIED)
@@ -155,6 +158,18 @@ LOAD = _reports(
     **_NOT_TAKEN,
 )
 REPORT = _reports(ServedReport, MAX_SERVED_REPORTS, on_401="no valid gateway token", **_NOT_TAKEN)
+DENIALS: dict[str, Any] = {
+    "tags": ["decisions"],
+    "openapi_extra": _body(_schema(RepeatedDenials)),
+    "responses": {
+        202: {"description": "taken", "content": _json({"type": "object", "required": ["taken"]})},
+        401: _problem("no valid gateway token"),
+        403: _problem("needs a gateway token"),
+        400: _problem("not JSON"),
+        413: _problem("the body is too large"),
+        422: _problem("a member is wrong; `errors` names it"),
+    },
+}
 _ANY_OBJECT = {"description": "as it is", "content": _json({"type": "object"})}
 HEALTH: dict[str, Any] = {"tags": ["operations"]}
 READY: dict[str, Any] = {"tags": ["operations"], "responses": {200: _ANY_OBJECT, 503: _ANY_OBJECT}}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.check import Verdict
-from data_plane.domain.outcome import NEVER, Outcome
+from data_plane.domain.outcome import NEVER, UNKNOWN, Outcome
 
 ResetFormat = Literal["epoch", "delta"]
 
@@ -25,7 +25,7 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
     bound, outcome = verdict.prepared.bound, verdict.outcomes[verdict.shown]
     shown = bound.limits[verdict.shown]
     lines = ""
-    if shown.visible or not verdict.allowed:
+    if outcome.remaining != UNKNOWN and (shown.visible or not verdict.allowed):
         reset_us = outcome.reset_us if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us
         lines = (
             f"x-ratelimit-limit: {shown.rule.limit}\r\nx-ratelimit-remaining: {outcome.remaining}\r\n"
@@ -33,8 +33,8 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
         )
     if bound.policies:
         every = zip(bound.limits, verdict.outcomes, strict=True)
-        states = ", ".join([_state(limit, one) for limit, one in every if limit.visible])
-        lines += f"ratelimit-policy: {bound.policies}\r\nratelimit: {states}\r\n"
+        states = ", ".join([_state(limit, one) for limit, one in every if limit.visible and one.remaining != UNKNOWN])
+        lines += f"ratelimit-policy: {bound.policies}\r\n" + (f"ratelimit: {states}\r\n" if states else "")
     if not verdict.allowed and outcome.retry_us != NEVER:
         lines += f"retry-after: {ceil_s(outcome.retry_us)}\r\n"
     return lines.encode("ascii")

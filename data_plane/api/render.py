@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from contract.causes import Cause, LimitCause
 from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.api.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
 from data_plane.api.denial_forms import Careful, denial_form
@@ -11,8 +12,9 @@ from data_plane.api.forms import Form
 from data_plane.api.forward_auth import RefusedInputError
 from data_plane.api.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.domain.bound import Bound
-from data_plane.domain.check import Prepared, Refusal, UnknownNameError, Verdict
-from data_plane.domain.outcome import NEVER
+from data_plane.domain.causes import cause_of_denial, cause_of_refusal
+from data_plane.domain.check import Refusal, UnknownNameError, Verdict
+from data_plane.domain.outcome import NEVER, UNKNOWN
 from data_plane.domain.subjects import InvalidAddressError
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -38,6 +40,7 @@ class Denial(Decision, frozen=True, kw_only=True, rename={"violated_policies": "
     instance: str
     violated_policies: tuple[str, ...]
     error: str
+    cause: Cause
     message: str
     retry_after: int | None
 
@@ -52,6 +55,7 @@ class EndUserDenial(msgspec.Struct, frozen=True, kw_only=True, rename={"violated
     instance: str
     violated_policies: tuple[str, ...]
     error: str
+    cause: Cause
     message: str
     retry_after: int | None
 
@@ -142,7 +146,7 @@ class Renderer:
             )  # fmt: skip
         return Denial(
             allowed=False, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
-            limit=limit.rule.limit, window_s=limit.window_s, remaining=outcome.remaining,
+            limit=limit.rule.limit, window_s=limit.window_s, remaining=_known(outcome.remaining),
             reset_after_s=outcome.reset_us / 1_000_000,
             retry_after_s=None if outcome.retry_us == NEVER else outcome.retry_us / 1_000_000, delay_ms=0,
             shadow_denied=verdict.shadow_denied, degraded=verdict.degraded, region=self._region,
@@ -159,14 +163,16 @@ def _delay_ms(verdict: Verdict) -> float:
 
 def refused(refusal: Refusal, request_id: str) -> Answer:
     """401 or 403 with the reason: no limit was looked at."""
-    if refusal.value.startswith(_BLOCKED):
+    cause = cause_of_refusal(refusal)
+    if cause == _BLOCKED:
         message = "this caller or this endpoint is blocked"
         reason_class = refusal.value.removeprefix("blocked_")
         return problem(
-            403, message, instance=request_id, allowed=False, error=_BLOCKED, message=message, reason_class=reason_class
-        )
+            403, message, instance=request_id, allowed=False, error=_BLOCKED, cause=cause, message=message,
+            reason_class=reason_class,
+        )  # fmt: skip
     status, message = _REFUSALS[refusal]
-    return _refusal(status, message, instance=request_id, allowed=False, error=refusal.value)
+    return _refusal(status, message, instance=request_id, allowed=False, error=refusal.value, cause=cause)
 
 
 def refused_input(error: RefusedInputError) -> Answer:
@@ -194,47 +200,58 @@ def batch_item_error(error: InputError) -> dict[str, Any]:
 
 
 def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
-    if verdict.shed_s:
-        return _reduced(verdict, request_id, verdict.shed_s)
-    message = _message(verdict.prepared, verdict.shown or 0)
-    retry_us = verdict.outcomes[verdict.shown or 0].retry_us
+    """What happened, in the members of a problem."""
+    cause = cause_of_denial(verdict)
+    retry_us = verdict.shed_s * 1_000_000 or verdict.outcomes[verdict.shown or 0].retry_us
     retry_after = None if retry_us == NEVER else ceil_s(retry_us)
-    if verdict.by_load and retry_after is not None:
-        return _reduced(verdict, request_id, retry_after)
-    detail = (
-        "The cost is above what the limit can ever hold." if retry_after is None else f"Try again in {retry_after} s."
-    )
+    message = _message(verdict, cause)
+    reduced = cause == "reduced_capacity"
     return {
-        "type": QUOTA_EXCEEDED, "title": "Too Many Requests", "status": 429, "detail": f"{message} {detail}",
+        "type": REDUCED_CAPACITY if reduced else QUOTA_EXCEEDED,
+        "title": "Temporary Reduced Capacity" if reduced else "Too Many Requests", "status": 429,
+        "detail": message if retry_after is None else f"{message} Try again in {retry_after} s.",
         "instance": request_id, "violated_policies": verdict.violated, "error": "rate_limit_exceeded",
-        "message": message, "retry_after": retry_after,
+        "cause": cause, "message": message, "retry_after": retry_after,
     }  # fmt: skip
 
 
-def _reduced(verdict: Verdict, request_id: str, retry_after: int) -> dict[str, Any]:
-    """A denial that is not the client's doing."""
-    message = "The service takes fewer requests for the moment."
-    return {
-        "type": REDUCED_CAPACITY, "title": "Temporary Reduced Capacity", "status": 429,
-        "detail": f"{message} Try again in {retry_after} s.", "instance": request_id,
-        "violated_policies": verdict.violated, "error": "rate_limit_exceeded", "message": message,
-        "retry_after": retry_after,
-    }  # fmt: skip
+_OF_HIDDEN: dict[LimitCause, str] = {
+    "used_up": "The service is at its limit.",
+    "too_few_left": "The service is at its limit.",
+    "cost_above_limit": "The cost is above what a limit can ever hold.",
+    "cannot_decide": "This cannot be decided now.",
+    "reduced_capacity": "The service takes fewer requests for the moment.",
+}
+"""What may be said of limits that are no caller's own."""
 
 
-def _message(prepared: Prepared, at: int) -> str:
+def _message(verdict: Verdict, cause: LimitCause) -> str:
+    prepared, at = verdict.prepared, verdict.shown
+    if cause == "reduced_capacity" or at is None or not prepared.bound.limits[at].visible:
+        return _OF_HIDDEN[cause]
     limit = prepared.bound.limits[at]
-    if not limit.visible:
-        return "The service is at its limit."
     window = limit.rule.calendar or f"{limit.window_s:g} s"
-    return f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window} is used up."
+    name = f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window}"
+    match cause:
+        case "cost_above_limit":
+            return f"The cost of {prepared.cost} is above what limit {limit.rule.name!r} can ever hold."
+        case "cannot_decide":
+            return f"{name} cannot be decided now."
+        case "too_few_left":
+            return f"{name} has {verdict.outcomes[at].remaining} left, {prepared.cost} asked."
+        case "used_up":
+            return f"{name} is used up."
+
+
+def _known(remaining: int) -> int | None:
+    return None if remaining == UNKNOWN else remaining
 
 
 def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
     return tuple(
         LimitReport(
             policy=limit.rule.name, scope=limit.rule.scope, limit=limit.rule.limit, window_s=limit.window_s,
-            remaining=outcome.remaining, reset_after_s=outcome.reset_us / 1_000_000,
+            remaining=_known(outcome.remaining), reset_after_s=outcome.reset_us / 1_000_000,
             retry_after_s=None if outcome.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
             allowed=outcome.allowed, shadow=limit.rule.shadow,
         )

@@ -3,6 +3,8 @@
 import msgspec
 
 NEVER = -1
+UNKNOWN = -1
+"""``remaining`` of a denial by nobody who counts: what is left is not known."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

@@ -101,7 +101,7 @@ def _status(result: Result) -> Any:
     if not limit.visible and told.allowed:
         return status
     status.current_limit.CopyFrom(current_limit(limit))
-    status.limit_remaining = min(outcome.remaining, MAX_UINT32)
+    status.limit_remaining = min(max(0, outcome.remaining), MAX_UINT32)
     wait_us = outcome.reset_us if told.allowed or outcome.retry_us == NEVER else outcome.retry_us
     status.duration_until_reset.seconds = ceil_s(wait_us)
     return status

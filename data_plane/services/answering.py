@@ -14,7 +14,7 @@ from contract.questions import MAX_FIGURES, LimitFigure, NodeAnswer, Question
 from data_plane.domain.bindings import BoundLimit, Peers, Subject
 from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.outcome import Outcome
-from data_plane.domain.regions.wire import REFUSED
+from data_plane.domain.regions.wire import REFUSED, asking_used, is_strict
 from data_plane.domain.routes import UNMATCHED
 from data_plane.domain.subjects import generation_end, part
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
@@ -89,7 +89,9 @@ class Answering:
         outcomes = await self._ask_store(limits, principal) if limits else []
         if isinstance(outcomes, StoreUnavailableError):
             return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the store does not answer")
-        figures = tuple(_figure(limit.alone, outcome) for limit, outcome in zip(limits, outcomes, strict=True))
+        strict = [at for at, limit in enumerate(limits) if is_strict(limit.params)]
+        used = dict(zip(strict, outcomes[len(limits) :], strict=True))
+        figures = tuple(_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits))
         return NodeAnswer(id=question.id, node=self._node, revision=revision, figures=figures)
 
     async def _why_not_shipped(self) -> str | None:
@@ -116,7 +118,11 @@ class Answering:
                 answered.set_result(answer)
 
         keys = [limit.key_of(subject) for limit in limits]
-        self._store.submit(CallbackCheck(keys, [limit.params for limit in limits], 0, done))
+        items = [limit.params for limit in limits]
+        strict = [at for at, item in enumerate(items) if is_strict(item)]
+        keys += [keys[at] for at in strict]
+        items += [asking_used(items[at]) for at in strict]
+        self._store.submit(CallbackCheck(keys, items, 0, done))
         return await answered
 
 
@@ -124,8 +130,10 @@ def _tellable(rule: LimitRule) -> bool:
     return dimensions(rule.scope) in _TELLABLE
 
 
-def _figure(rule: LimitRule, outcome: Outcome) -> LimitFigure:
+def _figure(rule: LimitRule, outcome: Outcome, used: Outcome | None) -> LimitFigure:
+    """What is left, and what was used: of a strict limit that is asked for by itself, since rights move."""
     most = capacity(rule)
+    taken = max(0, most - outcome.remaining) if used is None or not used.allowed else used.remaining
     # a strict limit on a store that this node has not joined: nothing is left, for how long nobody knows
     reset_us = outcome.reset_us if outcome.reset_us < REFUSED else 0
-    return LimitFigure(rule.id, most, max(0, most - outcome.remaining), outcome.remaining, reset_us / 1_000_000)
+    return LimitFigure(rule.id, most, taken, outcome.remaining, reset_us / 1_000_000)

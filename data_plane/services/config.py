@@ -6,7 +6,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, StreamMessage, signed_head
+from contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, HeldBack, StreamMessage, signed_head
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 
@@ -14,11 +14,20 @@ MAX_DOCUMENTS = 5_000_000
 
 
 class Snapshot(NamedTuple):
-    """A configuration at rest, with the control plane's signature over revision and digest."""
+    """A configuration at rest, with the control plane's signature over revision and digest.
+
+    ``held_back`` is what a roll-out keeps from it: nobody signs that, and nothing but what is said goes by it.
+    """
 
     revision: int
     signature: str
     config: ConfigSet
+    held_back: HeldBack | None = None
+
+    @property
+    def whole_revision(self) -> int:
+        """The newest revision of which nothing is held back from this configuration."""
+        return self.revision if self.held_back is None else self.held_back.whole
 
 
 class OutOfStepError(Exception):
@@ -49,6 +58,16 @@ class ConfigService:
     def revision(self) -> int:
         """The revision in force; 0 before the first."""
         return self._snapshot.revision
+
+    @property
+    def held_back(self) -> HeldBack | None:
+        """What a roll-out keeps from this node; ``None`` outside of one, and in its stage."""
+        return self._snapshot.held_back
+
+    @property
+    def whole_revision(self) -> int:
+        """The newest revision of which nothing is held back here: what decisions say."""
+        return self._snapshot.whole_revision
 
     @property
     def digest(self) -> str:
@@ -107,7 +126,8 @@ class ConfigService:
             raise OutOfStepError(f"revision {commit.revision} does not have the digest that was announced")
         self._verify(commit.revision, commit.digest, commit.signature)
         index = RuleIndex.empty(self._index.book.region) if whole else self._index
-        self._apply(index.with_changes(changes, config), Snapshot(commit.revision, commit.signature, config))
+        snapshot = Snapshot(commit.revision, commit.signature, config, begun.held_back)
+        self._apply(index.with_changes(changes, config), snapshot)
 
     def _verify(self, revision: int, digest: str, signature: str) -> None:
         try:

@@ -121,6 +121,8 @@ class Decider:
         self.observers: tuple[Observer, ...] = ()
         self.on_concluded: tuple[Callable[[Check, Verdict, int], None], ...] = ()
         """Called with the check, its verdict and the time for everything that is not plainly allowed."""
+        self.on_refused: tuple[Callable[[Check, Refusal], None], ...] = ()
+        """Called with the check and why it was turned away before any limit was looked at."""
         self.now_us = clock.now_us
         self.submit = store.submit
         """Asks the store about a check that ``make_ready`` has made ready."""
@@ -243,6 +245,8 @@ class Decider:
 
     def _refuse(self, check: Check, refusal: Refusal) -> bool:
         self.tally.refused(refusal)
+        for refused in self.on_refused:
+            refused(check, refusal)
         check.decided(refusal, check.asked_us)
         return False
 

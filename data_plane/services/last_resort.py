@@ -12,7 +12,7 @@ from data_plane.domain.bindings import BoundLimit
 from data_plane.domain.check import Prepared
 from data_plane.domain.load.gate import GatePass
 from data_plane.domain.local_counters import LocalCounters
-from data_plane.domain.outcome import Outcome
+from data_plane.domain.outcome import UNKNOWN, Outcome
 
 CLOSED_RETRY_US = 1_000_000
 """When a limit that fails closed suggests to come back: nobody knows; a second is polite to a store that restarts."""
@@ -154,4 +154,4 @@ def _without_counting(rule: LimitRule) -> Outcome:
     policy: OnStoreFailure = rule.on_store_failure
     if policy == "open":
         return Outcome(True, rule.limit, 0, 0, 0)
-    return Outcome(False, 0, CLOSED_RETRY_US, CLOSED_RETRY_US, 0)
+    return Outcome(False, UNKNOWN, CLOSED_RETRY_US, CLOSED_RETRY_US, 0)

@@ -13,7 +13,7 @@ import structlog
 from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.load.wire import price_of
-from data_plane.domain.outcome import Outcome
+from data_plane.domain.outcome import UNKNOWN, Outcome
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
 from data_plane.domain.regions.book import Gift as Total
@@ -80,7 +80,7 @@ class RightsDesk:
                 continue
             if outcome.reset_us < LOW:
                 self.tally.refused["marker"] += 1
-                outcomes[at] = Outcome(False, 0, outcome.retry_us, outcome.retry_us, 0)
+                outcomes[at] = Outcome(False, UNKNOWN, outcome.retry_us, outcome.retry_us, 0)
                 continue
             self.low(keys[at], price_of(params[at], cost))
             if outcome.remaining < 0:

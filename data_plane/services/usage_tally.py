@@ -116,6 +116,10 @@ class UsageTally:
         prepared = verdict.prepared
         self._begin(prepared.bound, prepared.principal).object(_objections(verdict), 1, prepared.cost)
 
+    def repeated(self, prepared: Prepared, denied: tuple[int, ...], requests: int) -> None:
+        """Count requests that somebody else denied by the limits at these positions; ``prepared.cost`` is their sum."""
+        self._begin(prepared.bound, prepared.principal).object((denied, ()), requests, prepared.cost)
+
     def take(self) -> Open:
         """All that was counted since the last time."""
         taken, self._open = self._open, {}

@@ -7,9 +7,13 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from contract.blocks import Block
 from contract.config import Client, Plan
+from contract.decision import CheckRequest
+from data_plane.domain.check import Refusal
+from data_plane.domain.index import RuleIndex
 from data_plane.services.denial_log import DenialLog
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, document_of, key_of, rule, write_snapshot
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 
@@ -76,7 +80,7 @@ def test_a_denial_is_found_by_its_request_id_and_holds_no_secret(tmp_path, snaps
 
 def test_the_sample_has_room_again_as_time_passes_and_says_what_it_left_out():
     class Denied:
-        allowed, violated, shown, degraded = False, ("hourly",), None, False
+        allowed, violated, shown, degraded, shed_s = False, ("hourly",), None, False, 1
 
     class Asked:
         principal, revision, request_id = None, 7, "id"
@@ -89,3 +93,24 @@ def test_the_sample_has_room_again_as_time_passes_and_says_what_it_left_out():
             log.concluded(Asked, Denied, at_us)
     assert (log.logged, log.left_out) == (3, 3)
     assert [line.get("left_out") for line in lines] == [None, None, 2]
+
+
+def test_a_block_leaves_a_trace_that_says_whom_it_met():
+    values = [Plan(plan="p"), Client(client="acme", plan="p"), key_of("acme", SECRET)]
+    values.append(Block(block="bad", client="acme", reason_class="abuse"))
+    index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in values])
+
+    class Asked:
+        request = CheckRequest(api_key=SECRET, ip="203.0.113.9", path="/reports?token=hush")
+        decider = type("Decider", (), {"index": index})
+        asked_us, revision, request_id = 1_000_000, 7, "find-me"
+
+    log = DenialLog(2.0)
+    with capture_logs() as lines:
+        log.refused(Asked, Refusal.BLOCKED_ABUSE)
+    assert lines == [
+        {
+            "event": "denied", "log_level": "info", "request_id": "find-me", "cause": "blocked", "client": "acme",
+            "endpoint": None, "revision": 7, "reason_class": "abuse", "address": "203.0.113.9",
+        }
+    ]  # fmt: skip

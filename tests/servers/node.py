@@ -10,6 +10,7 @@ import msgspec
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from contract.blocks import Block
 from contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
 from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
@@ -53,7 +54,7 @@ def document_of(value) -> Change:
     """A contract value as the document that carries it."""
     kinds = {
         Plan: "plan", Client: "client", Endpoint: "endpoint", Region: "region", LimitRule: "limit",
-        Backend: "backend", Reporter: "reporter",
+        Backend: "backend", Reporter: "reporter", Block: "block",
     }  # fmt: skip
     if isinstance(value, AdaptivePolicy):
         kind, id = "adaptive_policy", value.policy

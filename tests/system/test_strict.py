@@ -1,6 +1,7 @@
 """Strict limits of the whole stack: made by the admin API, enforced by processes, moved between regions."""
 
 import httpx
+import pytest
 
 from tests.servers.stack import Stack, wait_for
 
@@ -23,6 +24,24 @@ def test_a_region_uses_the_whole_of_a_strict_limit_and_nobody_more(stack: Stack)
     assert admitted == LIMIT
     answer = httpx.get(f"{stack.node('us-east').url}/v1/status", trust_env=False).json()
     assert answer["rights"]["incarnation"]
+
+
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "sliding_log", "token_bucket"])
+def test_what_a_region_used_is_told_although_rights_moved(stack: Stack, algorithm: str) -> None:
+    client = f"told-{algorithm.replace('_', '-')}"
+    key = stack.client_with_limit(client, LIMIT, mode="strict", algorithm=algorithm)
+    admitted = 0
+
+    def use() -> bool:
+        nonlocal admitted
+        answer = httpx.post(f"{stack.node('us-east').url}/v1/check", json={"api_key": key}, trust_env=False)
+        admitted += answer.status_code == 200
+        return admitted > LIMIT // 2 + 2
+
+    wait_for(use, 20, "more than its half to pass in one region")
+    (limit,) = stack.admin.get(f"/v1/clients/{client}/limits").json()["limits"]
+    used = {region: one["used"] for region, one in limit["regions"].items()}
+    assert used == {"us-east": admitted, "eu-west": 0}
 
 
 def test_shares_move_once_the_region_that_loses_has_cut(stack: Stack) -> None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tidegate.file.document import ConfigDocument, FileError, to_yaml
 from tidegate.file.remote import ControlPlane, RefusedError
-from tidegate.file.show import show_changes, show_runtime
+from tidegate.file.show import show_changes, show_rollout, show_runtime
 from tidegate.terminal import errors as standard_error
 from tidegate.terminal import output
 
@@ -80,6 +80,7 @@ def _run(wanted: Wanted, *, dry_run: bool) -> int:
         console.out(json.dumps(result, indent=2))
     else:
         show_changes(console, result, tense="would be" if dry_run else f"revision {result['revision']}")
+        show_rollout(console, result)
         if dry_run:
             show_runtime(console, result)
     return DIFFERENT if dry_run and result["counts"] else SAME

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red")}
+MOST_HELD = 5
 PAST = {"create": "created", "update": "changed", "delete": "deleted"}
 
 
@@ -21,6 +22,26 @@ def show_changes(console: Console, result: dict[str, Any], *, tense: str) -> Non
     if result["omitted"]:
         console.print(f"  ... and {result['omitted']:,} more")
     console.print(Text(f"{tense}: {summary(result)}", style="bold"))
+
+
+def show_rollout(console: Console, result: dict[str, Any]) -> None:
+    """Print what a roll-out holds back, and where it is in force first."""
+    rollout = result.get("rollout")
+    if rollout is not None:
+        console.print(Text(held_back(rollout), style="yellow"))
+
+
+def held_back(rollout: dict[str, Any]) -> str:
+    """``roll-out of revision 7: in force on node n1 of us-east, held back elsewhere (revision 6): plan free``."""
+    where = f"node {rollout['node']} of {rollout['region']}" if rollout["node"] else f"the region {rollout['region']}"
+    documents = [f"{item['kind'].replace('_', ' ')} {item['id']}" for item in rollout["held"]]
+    named = ", ".join(documents[:MOST_HELD])
+    if len(documents) > MOST_HELD:
+        named += f" and {len(documents) - MOST_HELD} more"
+    return (
+        f"roll-out of revision {rollout['revision']}: in force on {where}, "
+        f"held back elsewhere (revision {rollout['base_revision']}): {named}"
+    )
 
 
 def show_runtime(console: Console, result: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidegate.stack.errors import StackError
+from tidegate.stack.passed_on import PassedOn
 from tidegate.stack.ports import LOOPBACK, require_free
 
 REGION_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -25,6 +26,8 @@ class StackOptions:
     rls_port: int | None = None
     """Where the first node speaks Envoy's rate limit protocol as well."""
     admin_token: str | None = None
+    settings: PassedOn = PassedOn()
+    """Settings of the control plane and of every node."""
 
 
 @dataclass(frozen=True)

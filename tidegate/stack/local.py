@@ -135,6 +135,11 @@ class LocalStack:
                 credential = self._keyring.region_credentials[region]
                 admin.put(f"/v1/regions/{region}", {"peer_url": first.url, "credential": credential})
 
+    @property
+    def trusts_network(self) -> bool:
+        """Whether nodes take whoever reaches them for a gateway: so it is unless a setting says otherwise."""
+        return self._options.settings.node.get("TIDEGATE_TRUST", "network") == "network"
+
     def _control_plane_child(self) -> Child:
         return Child(
             "control plane",
@@ -146,7 +151,8 @@ class LocalStack:
                 "TIDEGATE_DATABASE_URL": self._postgres.url(DATABASE),
                 "TIDEGATE_SIGNING_KEY_FILE": str(self._data_dir.signing_key),
                 "TIDEGATE_ADMIN_TOKEN_FILE": str(self._data_dir.admin_token),
-            },
+            }
+            | dict(self._options.settings.control_plane),
         )
 
     def _node_child(self, place: NodePlace) -> Child:
@@ -168,6 +174,7 @@ class LocalStack:
                 "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
                 "TIDEGATE_DIALECT": "envoy",
             }
+            | dict(self._options.settings.node)
             | self._rls_settings(place),
         )
 

@@ -37,6 +37,8 @@ def run_up(options: StackOptions) -> int:
     keeps_no_logs = False
     try:
         require_sound(options)
+        for line in options.settings.ignored:
+            progress.trouble(line)
         with _data_dir(options.data_dir) as data_dir:
             token, made = open_admin_token(data_dir, options.admin_token)
             keyring = open_keyring(data_dir, options.regions)
@@ -73,7 +75,8 @@ def run_up(options: StackOptions) -> int:
 
 def _say_ready(stack: LocalStack, data_dir: DataDir, progress: Progress) -> None:
     progress.note(f"logs: {data_dir.logs}")
-    progress.note("the gateway network is trusted: whoever reaches a node's port may ask it, for any client")
+    if stack.trusts_network:
+        progress.note("the gateway network is trusted: whoever reaches a node's port may ask it, for any client")
     parts = [f"control plane {stack.control_plane_url}", *(f"{place.name} {place.url}" for place in stack.nodes)]
     progress.result("ready: " + ", ".join(parts))
 

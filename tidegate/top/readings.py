@@ -7,6 +7,8 @@ from typing import Any
 
 import httpx
 
+from tidegate.file.show import held_back
+
 TIMEOUT_S = 5.0
 BUSIEST = 10
 
@@ -36,6 +38,8 @@ class Reading:
     until: Mapping[str, datetime | None]
     blocks: int
     switches: tuple[str, ...]
+    rollouts: tuple[str, ...] = ()
+    """What each roll-out under way holds back, and where."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class View:
     busiest: tuple[ClientRates, ...]
     blocks: int
     switches: tuple[str, ...]
+    rollouts: tuple[str, ...] = ()
 
 
 class AdminReader:
@@ -109,6 +114,11 @@ class AdminReader:
             blocks=len(self._get("/v1/blocks", {"limit": "1000"})["items"]),
             switches=tuple(
                 f"{item['target']}: {item['mode']}" for item in self._get("/v1/enforcement", {"limit": "1000"})["items"]
+            ),
+            rollouts=tuple(
+                held_back(self._get(f"/v1/rollouts/{item['revision']}", {}))
+                for state in ("node", "region")
+                for item in self._get("/v1/rollouts", {"state": state})["items"]
             ),
         )
 
@@ -151,6 +161,7 @@ def compare(now: Reading, before: Reading | None) -> View:
         busiest=tuple(clients[:BUSIEST]),
         blocks=now.blocks,
         switches=now.switches,
+        rollouts=now.rollouts,
     )
 
 

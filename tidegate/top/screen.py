@@ -1,6 +1,7 @@
 """What `top` looks like: tables on a terminal and in a pipe, one JSON object for machines."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -41,6 +42,8 @@ def _head(view: View, trouble: str | None) -> RenderableType:
         text.append(f"   {view.blocks} blocks", style="yellow")
     for switch in view.switches:
         text.append(f"   {switch}", style="yellow")
+    for rollout in view.rollouts:
+        text.append(f"\n{rollout}", style="yellow")
     if trouble:
         text.append(f"\n{trouble}", style="red")
     return text
@@ -72,11 +75,19 @@ def _nodes(view: View) -> Table:
             Text(node["node"]),
             Text(node["region"]),
             state,
-            str(node["applied_revision"]),
+            _revision(node),
             str(node["behind"]),
             Text(node["refused_reason"] or ""),
         )
     return table
+
+
+def _revision(node: Mapping[str, Any]) -> Text:
+    """What a node applied, and the revision of which it lacks the changes."""
+    lacks = node.get("held_back")
+    if lacks is None:
+        return Text(str(node["applied_revision"]))
+    return Text(f"{node['applied_revision']} without {lacks}", style="yellow")
 
 
 def _busiest(view: View) -> Table:

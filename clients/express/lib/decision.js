@@ -19,12 +19,18 @@ function decisionOf(item) {
   if (typeof item.error === 'object' && item.error !== null) {
     // The node did not understand this check: nothing was decided, so nothing is let through.
     const { detail, errors } = item.error;
-    return { ...refusal(403, 'malformed_request', String(detail ?? 'not understood')), problem: { ...item.error, errors } };
+    const status = errorStatus(item.error) ?? 403;
+    return { ...refusal(status, 'malformed_request', String(detail ?? 'not understood')), problem: { ...item.error, status, errors } };
   }
   if (typeof item.allowed !== 'boolean' || !isShowable(item)) return undefined;
   if (item.allowed) return { ...numbers(item), allowed: true, status: 200, source: 'node', problem: undefined };
-  const status = Number.isInteger(item.status) && item.status >= 400 && item.status <= 599 ? item.status : DENIED;
+  const status = errorStatus(item) ?? DENIED;
   return { ...numbers(item), allowed: false, status, source: 'node', problem: endUserProblem(item, status) };
+}
+
+/** The status that a problem names, where it is one of an error. @param {any} problem @returns {number | undefined} */
+function errorStatus({ status }) {
+  return Number.isInteger(status) && status >= 400 && status <= 599 ? status : undefined;
 }
 
 /** Whether what becomes headers is what a node writes: anything else would throw, or split the answer. @param {any} item */
@@ -49,13 +55,14 @@ function numbers(item) {
     degraded: item.degraded === true,
     requestId: item.request_id ?? item.instance ?? undefined,
     error: item.error ?? undefined,
+    cause: item.cause ?? undefined,
   };
 }
 
 /** What an end user may read of a denial: no client, plan or region. @param {any} item @param {number} status */
 function endUserProblem(item, status) {
-  const { type, title, detail, instance, error, message, retry_after } = item;
-  const shown = { type, title, status, detail, instance, 'violated-policies': item['violated-policies'], error, message };
+  const { type, title, detail, instance, error, cause, message, retry_after } = item;
+  const shown = { type, title, status, detail, instance, 'violated-policies': item['violated-policies'], error, cause, message };
   return retry_after === undefined ? shown : { ...shown, retry_after };
 }
 

@@ -16,6 +16,7 @@ const RENEW_BELOW = 0.3;
 // The part of a lease's time in which it is no longer spent but returned.
 const SETTLE_BEFORE = 0.15;
 const SMOOTHING = 0.5;
+const MOST_UNITS = 1e12;
 const LEAST_MEASURED_MS = 50;
 
 /** Units from one node until a moment; `decision` is what each of them is answered with. */
@@ -89,6 +90,8 @@ class LeaseBook {
     this.accounts = new Map();
     /** Whose lease runs low: to be renewed by whoever sees it here (their accounts are marked as asking). @type {string[]} */
     this.low = [];
+    /** @type {Map<string, { requests: number, cost: number, policy: string | undefined, cause: string | undefined }>} */
+    this._repeated = new Map();
     /** Of accounts that made room: returned with the next that are due. @type {Lease[]} */
     this._pushedOut = [];
   }
@@ -112,7 +115,34 @@ class LeaseBook {
       }
       return lease.decision;
     }
-    return nowMs < account.deniedUntil && cost >= account.deniedCost ? account.denial : undefined;
+    if (nowMs >= account.deniedUntil || cost < account.deniedCost || account.denial === undefined) return undefined;
+    this._repeat(key, cost, account.denial);
+    return account.denial;
+  }
+
+  /** @param {string} key @param {number} cost @param {Decision} denial */
+  _repeat(key, cost, denial) {
+    let repeated = this._repeated.get(key);
+    if (repeated === undefined) {
+      if (this._repeated.size >= this._most) return;
+      const { policy, cause } = denial;
+      repeated = { requests: 0, cost: 0, policy, cause };
+      this._repeated.set(key, repeated);
+    }
+    repeated.requests += 1;
+    repeated.cost = Math.min(MOST_UNITS, repeated.cost + cost);
+  }
+
+  /** Whether something was denied here that no node knows of. */
+  get hasRepeated() {
+    return this._repeated.size > 0;
+  }
+
+  /** What was denied here since the last time, by check, as a node reads it (`POST /v1/denials`). @returns {object[]} */
+  repeated() {
+    const told = [...this._repeated].map(([key, repeated]) => ({ ...JSON.parse(key), ...repeated }));
+    this._repeated.clear();
+    return told;
   }
 
   /** Whether a check that could not be decided here is asked for often enough to hold a lease. @param {Account} account @param {number} nowMs */

@@ -177,6 +177,7 @@ class Limiter {
   /** @param {Batch} batch */
   _send(batch) {
     this._inFlight += 1;
+    if (this._book.hasRepeated) this._renewals.tell();
     for (const pending of batch.checks) pending.batch = batch;
     const body = `{"checks":[${batch.checks.map((pending) => pending.body).join(',')}]}`;
     batch.giveUp = this._nodes.post(CHECK_BATCH, body, (error, answered) => {

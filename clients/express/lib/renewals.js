@@ -65,11 +65,22 @@ class Renewals {
     }
   }
 
+  /** Tell a node what was denied here, so that it is in usage and in the denial log. */
+  tell() {
+    this._follow(this._tell(this._book.repeated()));
+  }
+
+  /** What does not arrive is not repeated: better too little than twice. @param {object[]} denials */
+  async _tell(denials) {
+    while (denials.length > 0) await this._post('/v1/denials', { denials: denials.splice(0, MOST_RETURNS) });
+  }
+
   /** Return what is held, and what arrives meanwhile. */
   async close() {
     clearInterval(this._keeper);
     while (this._underWay.size > 0) await Promise.all(this._underWay);
     await this._return(this._book.close(this._now()));
+    await this._tell(this._book.repeated());
   }
 
   /** @param {string} key @param {import('./leases.js').Account} account @param {number} cost */

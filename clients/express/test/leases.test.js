@@ -110,6 +110,22 @@ describe('a denial', () => {
     book.denied(book.note('k', 0, 0), DENIED, 3, 0);
     assert.deepEqual(book.take('k', 3, 900), { ...DENIED, source: 'memory' });
     assert.equal(book.take('k', 2, 900), undefined);
+  });
+
+  test('that is repeated is told once, with its requests and units', () => {
+    const book = bookOf();
+    const key = JSON.stringify({ client: 'acme' });
+    book.denied(book.note(key, 0, 0), { ...DENIED, policy: 'hourly', cause: 'used_up' }, 1, 0);
+    assert.equal(book.hasRepeated, false);
+    for (const cost of [1, 4]) book.take(key, cost, 100);
+    assert.equal(book.hasRepeated, true);
+    assert.deepEqual(book.repeated(), [{ client: 'acme', requests: 2, cost: 5, policy: 'hourly', cause: 'used_up' }]);
+    assert.deepEqual(book.repeated(), []);
+  });
+
+  test('stands for its whole time', () => {
+    const book = bookOf();
+    book.denied(book.note('k', 0, 0), DENIED, 3, 0);
     assert.equal(book.take('k', 3, 1_000), undefined);
   });
 

@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate_client.batching import Batcher, understood
 from tidegate_client.credentials import RefusedKeyError, key_in
-from tidegate_client.leases import Account, Ending, Lease, LeaseBook, is_short
+from tidegate_client.leases import Account, Ending, Lease, LeaseBook, Repeated, is_short
 from tidegate_client.messages import (
     Check,
     Decision,
@@ -31,7 +31,7 @@ NO_LEASE_FOR_S = 5.0
 """How long nobody asks again for a lease that a node cannot give."""
 LEASE_AGAIN_AFTER_S = 0.2
 """How long nobody asks again when there was no answer, or when the node's store was away."""
-MOST_RETURNS = 100
+MOST_RETURNS = MOST_TOLD = 100
 
 
 class AsyncTidegate:
@@ -133,6 +133,8 @@ class AsyncTidegate:
     async def ask(self, check: Check, cost: int) -> Decision:
         """Decide with the help of a node, within the time that is given."""
         self._follow_loop()
+        if self.book.has_repeated:
+            self._begin_telling()
         try:
             async with asyncio.timeout(self.options.timeout_s):
                 if self.options.leases and cost > 0 and is_short(check):
@@ -189,7 +191,9 @@ class AsyncTidegate:
         await asyncio.gather(*tasks, return_exceptions=True)
         with self._lock:
             endings = self.book.close(self._now())
+            repeated = self.book.repeated()
         await self._return(endings)
+        await self._tell(repeated)
         await self._settlements.aclose()
         await self._batcher.aclose()
         await self._nodes.aclose()
@@ -287,6 +291,20 @@ class AsyncTidegate:
                 part = {"returns": unused[first : first + MOST_RETURNS]}
                 with contextlib.suppress(NoAnswerError):
                     await self._nodes.post("/v1/leases/return", msgspec.json.encode(part), origin=origin)
+
+    def _begin_telling(self) -> None:
+        with self._lock:
+            repeated = self.book.repeated()
+        telling = asyncio.create_task(self._tell(repeated))
+        self._returning.add(telling)
+        telling.add_done_callback(self._returning.discard)
+
+    async def _tell(self, repeated: list[Repeated]) -> None:
+        """Tell a node what was denied here. What does not arrive is not repeated: better too little than twice."""
+        for first in range(0, len(repeated), MOST_TOLD):
+            part = [one.members() for one in repeated[first : first + MOST_TOLD]]
+            with contextlib.suppress(NoAnswerError, UnicodeEncodeError):
+                await self._nodes.post("/v1/denials", msgspec.json.encode({"denials": part}))
 
     def unanswered(self, reason: str) -> Decision:
         """What the policy says when no node does. Raises ``UnavailableError``."""

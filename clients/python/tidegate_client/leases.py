@@ -16,6 +16,7 @@ RENEW_BELOW = 0.3
 SETTLE_BEFORE = 0.15
 """The part of a lease's time in which it is no longer spent but returned."""
 SMOOTHING = 0.5
+MOST_UNITS = 10**12
 LONGEST_CHECK = 1_000
 """Characters of a check that is kept here: what end clients send must not fill this process."""
 
@@ -78,6 +79,24 @@ class Account:
         return self.rate
 
 
+class Repeated:
+    """Requests of one check that were denied from memory, and the units that they asked for together."""
+
+    __slots__ = ("check", "cost", "denial", "requests")
+
+    def __init__(self, check: Check, denial: Decision) -> None:
+        self.check = check
+        self.denial = denial
+        self.requests = 0
+        self.cost = 0
+
+    def members(self) -> dict[str, object]:
+        """As a node reads it (``POST /v1/denials``)."""
+        members = {**self.check.members(), "requests": self.requests, "cost": min(self.cost, MOST_UNITS)}
+        told = {"policy": self.denial.policy, "cause": self.denial.cause}
+        return {**members, **{name: value for name, value in told.items() if value is not None}}
+
+
 class LeaseBook:
     """The accounts of one process. Not thread-safe: the caller holds a lock where threads share it."""
 
@@ -90,6 +109,7 @@ class LeaseBook:
         self.accounts: dict[Check, Account] = {}
         self.low: list[Check] = []
         """Whose lease runs low: to be renewed by whoever sees it here (their accounts are marked as asking)."""
+        self._repeated: dict[Check, Repeated] = {}
         self._pushed_out: list[Lease] = []
         """Of accounts that made room: returned with the next that are due."""
 
@@ -106,9 +126,29 @@ class LeaseBook:
                 account.asking = True
                 self.low.append(check)
             return lease.decision
-        if now < account.denied_until and cost >= account.denied_cost > 0:
+        if now < account.denied_until and cost >= account.denied_cost > 0 and account.denial is not None:
+            self._repeat(check, cost, account.denial)
             return account.denial
         return None
+
+    def _repeat(self, check: Check, cost: int, denial: Decision) -> None:
+        repeated = self._repeated.get(check)
+        if repeated is None:
+            if len(self._repeated) >= self._most:
+                return
+            repeated = self._repeated[check] = Repeated(check, denial)
+        repeated.requests += 1
+        repeated.cost += cost
+
+    @property
+    def has_repeated(self) -> bool:
+        """Whether something was denied here that no node knows of."""
+        return bool(self._repeated)
+
+    def repeated(self) -> list[Repeated]:
+        """What was denied here since the last time, by check: for a node to count."""
+        repeated, self._repeated = self._repeated, {}
+        return list(repeated.values())
 
     def wants_lease(self, account: Account, now: float) -> bool:
         """Whether a check that could not be decided here is asked for often enough to hold a lease."""

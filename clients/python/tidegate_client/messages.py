@@ -75,6 +75,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     delay_ms: float = 0
     degraded: bool = False
     error: str | None = None
+    cause: str | None = None
+    """Why it was denied, out of the closed set in ``docs/decisions-api.md``."""
     message: str | None = None
     request_id: str | None = None
     source: Source = "node"
@@ -90,11 +92,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             wait_s = self.reset_after_s if self.allowed else self.retry_after_s
             after = "" if wait_s is None else f";t={ceil(wait_s)}"
             lines["RateLimit-Policy"] = f'"{self.policy}";q={self.limit}{window}'
-            lines["RateLimit"] = f'"{self.policy}";r={self.remaining or 0}{after}'
-            lines["X-RateLimit-Limit"] = str(self.limit)
-            lines["X-RateLimit-Remaining"] = str(self.remaining or 0)
-            reset_s = wait_s if wait_s is not None else self.reset_after_s or 0.0
-            lines["X-RateLimit-Reset"] = str(ceil((time.time() if now_s is None else now_s) + reset_s))
+            if self.remaining is not None:
+                lines["RateLimit"] = f'"{self.policy}";r={self.remaining}{after}'
+                lines["X-RateLimit-Limit"] = str(self.limit)
+                lines["X-RateLimit-Remaining"] = str(self.remaining)
+                reset_s = wait_s if wait_s is not None else self.reset_after_s or 0.0
+                lines["X-RateLimit-Reset"] = str(ceil((time.time() if now_s is None else now_s) + reset_s))
         if not self.allowed:
             lines["Cache-Control"] = "no-store"
             if self.status == 401:
@@ -113,6 +116,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             "error": self.error or "rate_limit_exceeded",
             "message": message,
         }
+        if self.cause is not None:
+            members["cause"] = self.cause
         if self.request_id is not None:
             members["instance"] = self.request_id
         if self.status == 429:
@@ -166,6 +171,7 @@ class _Item(msgspec.Struct, frozen=True, kw_only=True):
     delay_ms: float = 0
     degraded: bool = False
     error: str | _ItemError | None = None
+    cause: str | None = None
     message: str | None = None
     request_id: str | None = None
     instance: str | None = None
@@ -242,5 +248,6 @@ def _decision(item: _Item) -> Decision | InvalidCheckError:
         allowed=item.allowed, status=status, client=item.client, plan=item.plan,
         policy=item.policy, limit=item.limit, window_s=item.window_s, remaining=item.remaining,
         reset_after_s=item.reset_after_s, retry_after_s=item.retry_after_s, delay_ms=item.delay_ms,
-        degraded=item.degraded, error=item.error, message=item.message, request_id=item.request_id or item.instance,
+        degraded=item.degraded, error=item.error, cause=item.cause, message=item.message,
+        request_id=item.request_id or item.instance,
     )  # fmt: skip

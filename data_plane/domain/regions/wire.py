@@ -34,7 +34,9 @@ _MARKER = struct.Struct("<dddd")
 _KEPT_QUOTAS = 8
 _OVERDRAWS = 128
 """Added to the number of quotas where there is an overdraft: even if it is 0 now, peers are told what is taken."""
-_DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP = range(5)
+_DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP, _USED_STEP = range(6)
+_STEP = struct.Struct("<d")
+_STEP_AT = struct.calcsize("<Bd")
 
 
 class StrictTerms(NamedTuple):
@@ -98,6 +100,19 @@ def strict_terms(
     else:
         packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
     return StrictTerms(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
+
+
+def is_strict(item: bytes) -> bool:
+    """Whether an item of a call is a strict limit's."""
+    return bool(item[0] & STRICT)
+
+
+def asking_used(item: bytes) -> bytes:
+    """The item that asks how much requests took of a strict limit here, from that of a decision on it.
+
+    The outcome's ``remaining`` is the answer: what it owns less what is left would count rights that moved.
+    """
+    return item[:_STEP_AT] + _STEP.pack(_USED_STEP) + item[_STEP_AT + _STEP.size :]
 
 
 class Answered(NamedTuple):

@@ -3,17 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from rich.console import Console
 
+from contract.config import HeldBack
 from control_plane.rollout import engine
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
+from tidegate.file.show import held_back
 from tidegate.stack.postgres import PostgresServer
+from tidegate.top.readings import AdminReader, compare
+from tidegate.top.screen import as_json, render
 
 CANARY = {"mode": "canary", "region": "eu", "node": "eu-1", "node_pause_s": 0, "region_pause_s": 0}
 SLOW = CANARY | {"node_pause_s": 3600, "region_pause_s": 3600}
@@ -94,6 +101,13 @@ async def test_one_node_then_its_region_then_all(make_settings: Callable[..., Se
         await found.until(lambda: found.priorities() == {"eu-1": 2, "eu-2": 1, "us-1": 1})
         view = await found.until_state(revision, "node")
         assert (view["region"], view["node"], view["base_revision"]) == ("eu", "eu-1", revision - 1)
+        assert view["held"] == [{"kind": "plan", "id": "p"}]
+        for name, node in found.nodes.items():
+            await node.until(revision)
+            lacks = None if name == "eu-1" else HeldBack(rollout=revision, whole=revision - 1)
+            assert node.begun[-1].held_back == lacks, name
+        held_back = {name: node["held_back"] for name, node in (await found.served.nodes()).items()}
+        assert held_back == {"eu-1": None, "eu-2": revision, "us-1": revision}
         detail: dict[str, Any] = {}
         async with asyncio.timeout(20):  # ACKs are stored together, a moment later
             while [node["node"] for node in detail.get("pending", ())] != ["eu-2", "us-1"]:
@@ -367,3 +381,27 @@ async def test_wrong_policies_and_reports_are_named(served: RunningControlPlane)
             b'{"node": "n", "decisions": -1}',
         ):
             assert (await node.post("/internal/v1/reports", content=content)).status_code == 422, content
+
+
+async def test_an_apply_says_what_it_holds_back_and_where(make_settings: Callable[..., Settings]) -> None:
+    async with fleet(make_settings(), SLOW) as found:
+        file = {"version": 1, "plans": {"p": {"priority": 3}}}
+        applied = (await found.admin.put("/v1/config", json=file)).raise_for_status().json()
+        said = held_back(applied["rollout"])
+        number = applied["revision"]
+        assert said == (
+            f"roll-out of revision {number}: in force on node eu-1 of eu, "
+            f"held back elsewhere (revision {number - 1}): plan p"
+        )
+        reader = AdminReader(found.served.url, ADMIN_TOKEN, datetime.now(UTC))
+        reading = await asyncio.to_thread(reader.read)
+        reader.close()
+        assert reading.rollouts == (said,)
+        view = compare(reading, None)
+        assert said in as_json(view)
+        screen = StringIO()
+        Console(file=screen, width=200).print(render(view))
+        assert said in screen.getvalue()
+        assert f"{number} without {number}" in screen.getvalue()
+        (await found.admin.post(f"/v1/rollouts/{number}/release")).raise_for_status()
+        assert (await found.admin.put("/v1/config", json=file)).json()["rollout"] is None

@@ -84,7 +84,21 @@ async def test_a_denial_consumes_nothing_and_peeking_neither(client):
     assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 0})).json()["remaining"] == 5
     never = await client.post("/v1/check", json={"api_key": FREE, "cost": 9})
     assert never.json()["retry_after_s"] is None
+    assert never.json()["cause"] == "cost_above_limit"
+    assert never.json()["detail"] == "The cost of 9 is above what limit 'hourly' can ever hold."
     assert "retry-after" not in never.headers
+
+
+async def test_a_denial_says_how_much_is_left_where_something_is(client):
+    assert (await client.post("/v1/check", json={"api_key": FREE, "cost": 4})).status_code == 200
+    for cost, left in ((2, 1), (5, 1)):
+        body = (await client.post("/v1/check", json={"api_key": FREE, "cost": cost})).json()
+        assert (body["cause"], body["remaining"]) == ("too_few_left", 1)
+        assert body["message"] == f"Limit 'hourly' of 5 per 3600 s has {left} left, {cost} asked."
+    assert (await client.post("/v1/check", json={"api_key": FREE})).status_code == 200
+    for _ in range(2):
+        body = (await client.post("/v1/check", json={"api_key": FREE})).json()
+        assert (body["cause"], body["message"]) == ("used_up", "Limit 'hourly' of 5 per 3600 s is used up.")
 
 
 async def test_a_shadow_limit_is_reported_and_stops_nobody(client):
@@ -243,7 +257,8 @@ async def test_forward_auth_tells_end_users_no_more_than_they_need(client):
     denied = await client.get("/v1/authorize/x?deny_status=403", headers={"x-api-key": FREE})
     assert denied.status_code == 429
     assert denied.json().keys() == {
-        "type", "title", "status", "detail", "instance", "violated-policies", "error", "message", "retry_after",
+        "type", "title", "status", "detail", "instance", "violated-policies", "error", "cause", "message",
+        "retry_after",
     }  # fmt: skip
 
 

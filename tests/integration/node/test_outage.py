@@ -59,6 +59,11 @@ async def test_each_limit_follows_its_own_policy_and_every_answer_says_so(tmp_pa
         assert [(await ask(client, "open"))["allowed"] for _ in range(15)] == [True] * 15
         closed = await ask(client, "closed")
         assert (closed["allowed"], closed["degraded"], closed["violated-policies"]) == (False, True, ["hourly"])
+        assert (closed["cause"], closed["remaining"]) == ("cannot_decide", None)
+        assert closed["message"] == "Limit 'hourly' of 10 per 3600 s cannot be decided now."
+        headers = (await client.post("/v1/check", json={"api_key": "tg_closed"})).headers
+        assert "retry-after" in headers
+        assert not {"ratelimit", "x-ratelimit-remaining"} & set(headers), "nobody knows what is left"
         assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": True}
         metrics = (await client.get("/metrics")).text
         assert "rate_limit_degraded_total" in metrics

@@ -1,5 +1,6 @@
 """What the database is asked about a credential: nothing where the credential itself says that it is wrong."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -9,8 +10,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from contract.credentials import make_credential, secret_sha256
 from control_plane.access.authentication import Authentication
+from control_plane.access.live import LiveCredentials
 from control_plane.access.principals import Principal
-from control_plane.access.throttle import ADDRESS_FACTOR
+from control_plane.access.throttle import ADDRESS_FACTOR, MAX_WAITING
+from control_plane.database import Database
 
 RIGHT = make_credential("admin", bytes(range(32)))
 HAND_MADE = "tga_written-by-hand"
@@ -22,10 +25,14 @@ class CountingDatabase:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.slow = asyncio.Event()
+        self.slow.set()
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncSession]:
+    async def read(self, *, reserved: bool = False) -> AsyncIterator[AsyncSession]:
+        assert reserved, "a reader of everything would keep callers out"
         self.asked += 1
+        await self.slow.wait()
         yield cast("AsyncSession", None)
 
 
@@ -42,7 +49,11 @@ class Door:
         async def welcome(_: Scope, __: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        self._app = Authentication(welcome, lookups={"/v1/": find}, max_failures=MAX_FAILURES)
+        async def in_force(_: AsyncSession) -> set[str]:
+            return {secret_sha256(RIGHT)}
+
+        self.live = LiveCredentials({"/v1/": in_force})
+        self._app = Authentication(welcome, lookups={"/v1/": find}, live=self.live, max_failures=MAX_FAILURES)
 
     async def status(self, secret: str, address: str = "203.0.113.7") -> int:
         """How a request with this credential is answered."""
@@ -89,3 +100,20 @@ async def test_who_varies_the_beginning_is_counted_by_address() -> None:
     assert await door.status("one more guess", address="203.0.113.8") == 401
     assert await door.status(RIGHT) == 200
     assert await door.status(HAND_MADE) == 200
+
+
+async def test_a_credential_in_force_passes_however_many_wrong_ones_wait() -> None:
+    door = Door()
+    database = cast("Database", door.database)
+    await door.live.load(database)
+    for number in range(MAX_FAILURES * ADDRESS_FACTOR):
+        assert await door.status(f"{number:08} and more") == 401
+    door.database.slow.clear()
+    guesses = [asyncio.create_task(door.status(f"guess {number:08}")) for number in range(MAX_WAITING + 30)]
+    while sum(task.done() for task in guesses) < 30:  # refused at once: the gate is full
+        await asyncio.sleep(0)
+    door.database.slow.set()
+    # it was never sent before
+    assert await door.status(RIGHT) == 200
+    assert sum(not task.done() for task in guesses) > MAX_WAITING // 2
+    await asyncio.gather(*guesses)

@@ -6,13 +6,11 @@ from control_plane.access import throttle
 from control_plane.access.throttle import (
     LOOK_UPS_AT_ONCE,
     MAX_ATTEMPTERS,
-    MAX_KNOWN_GOOD,
     MAX_WAITING,
     WINDOW_S,
     Attempter,
     FailureCounter,
     FailureThrottle,
-    KnownGood,
     NarrowGate,
 )
 
@@ -46,11 +44,6 @@ def test_memory_is_bounded() -> None:
         failures.failed(str(number), 0)
     assert failures.blocked_for_s("0", 1) == 0
     assert failures.blocked_for_s(str(MAX_ATTEMPTERS + 9), 1) == throttle.WINDOW_S - 1
-    good = KnownGood()
-    for number in range(MAX_KNOWN_GOOD + 1):
-        good.add(str(number))
-    assert "0" not in good
-    assert str(MAX_KNOWN_GOOD) in good
 
 
 async def test_the_gate_is_narrow_and_its_queue_bounded() -> None:

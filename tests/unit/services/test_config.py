@@ -1,8 +1,10 @@
+import asyncio
+
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.config import Begin, Change, Client, Commit, Documents, Heartbeat, Plan, signed_head
+from contract.config import Begin, Change, Client, Commit, Documents, Heartbeat, HeldBack, Plan, signed_head
 from contract.limits import LimitRule
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.domain.config_set import ConfigSet
@@ -32,10 +34,10 @@ class Rollout:
         self.applied = []
         self.service = ConfigService("n1", "us-east", KEY.public_key(), lambda *new: self.applied.append(new))
 
-    def push(self, revision, changes, *, base=None, key=KEY, digest=None):
+    def push(self, revision, changes, *, base=None, key=KEY, digest=None, held_back=None):
         self.config = (ConfigSet.empty() if base is None else self.config).with_changes(changes)
         digest = digest or self.config.digest
-        self.service.receive(Begin(base=base, revision=revision))
+        self.service.receive(Begin(base=base, revision=revision, held_back=held_back))
         self.service.receive(Documents(changes=tuple(changes)))
         signature = key.sign(signed_head(revision, digest)).hex()
         return self.service.receive(Commit(revision=revision, digest=digest, signature=signature))
@@ -62,6 +64,20 @@ def test_a_delta_changes_what_it_names_and_keeps_the_rest(rollout):
     assert index.clients.get("globex") is None
     assert index.clients.get("acme") is not None
     assert index.book is rollout.applied[0][0].book
+
+
+def test_a_node_says_no_revision_of_which_a_roll_out_holds_something_back(rollout, tmp_path):
+    rollout.push(1, [plan(), ACME])
+    assert (rollout.service.revision, rollout.service.whole_revision, rollout.service.held_back) == (1, 1, None)
+    lacks = HeldBack(rollout=2, whole=1)
+    rollout.push(2, [], base=1, held_back=lacks)
+    assert (rollout.service.revision, rollout.service.whole_revision) == (2, 1)
+    file = SnapshotFile(tmp_path / "snapshot")
+    file.save_soon(rollout.applied[-1][1])
+    asyncio.run(file.flush())
+    assert SnapshotFile(tmp_path / "snapshot").load().held_back == lacks
+    rollout.push(3, [plan(limit=5)], base=2)
+    assert (rollout.service.whole_revision, rollout.service.held_back) == (3, None)
 
 
 def test_a_limit_that_cannot_be_enforced_is_refused_and_the_last_good_config_stays(rollout):

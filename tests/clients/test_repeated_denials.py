@@ -1,0 +1,95 @@
+"""What a client denies from memory is in the node's usage and denial log after its next call."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from contract.config import Gateway
+from contract.credentials import secret_sha256
+from contract.decision import CheckRequest
+from contract.denials import RepeatedDenial
+from data_plane.domain.check import Anonymous, prepare
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.services.denial_log import DenialLog
+from tests.clients.conftest import config
+from tests.servers.node import document_of
+from tidegate_client import AsyncTidegate, Options, Tidegate
+
+TOKEN = "tgg_of-the-gateway"
+GATEWAY = Gateway(sha256=secret_sha256(TOKEN), gateway="edge")
+ASKED = 200
+LIMIT = 3
+
+
+def usage(served) -> tuple[int, int]:
+    """Requests that the node has counted so far: allowed, and denied by the limit."""
+    counts = [one for callers in served.node._reporting.tally._open.values() for one in callers.values()]
+    objected = [entry for one in counts for (denied, _), entry in (one.objected or {}).items() if denied == (0,)]
+    return sum(one.allowed for one in counts), sum(requests for requests, _ in objected)
+
+
+@pytest.fixture
+def served(start_node, monkeypatch):
+    # what is counted stays in the node's memory, to be looked at
+    monkeypatch.setattr("data_plane.services.usage.UsageFlusher.flush", _keep)
+    return start_node([*config(LIMIT), GATEWAY], trust="token")
+
+
+async def _keep(*_: object) -> None:
+    return None
+
+
+def until(holds) -> None:
+    end = time.monotonic() + 15
+    while not holds():
+        assert time.monotonic() < end, "not counted in time"
+        time.sleep(0.02)
+
+
+async def test_the_next_call_tells_what_was_denied_from_memory(served) -> None:
+    options = Options(urls=[served.url], token=TOKEN, timeout_s=10, remember_denials_s=60)
+    async with AsyncTidegate(options) as limiter:
+        sources = [(await limiter.check(api_key="tg_acme", path="/x")).source for _ in range(ASKED)]
+        asked = sources.count("node")
+        assert sources.count("memory") == ASKED - asked > 0
+        assert usage(served)[1] == asked - LIMIT
+        await limiter.check(api_key="nobody", path="/x")
+        await asyncio.to_thread(until, lambda: usage(served)[1] >= ASKED - LIMIT)
+        assert usage(served)[1] == ASKED - LIMIT
+
+
+def test_closing_tells_it_as_well(served) -> None:
+    with Tidegate(Options(urls=[served.url], token=TOKEN, timeout_s=10, remember_denials_s=60)) as limiter:
+        for _ in range(ASKED):
+            limiter.check(api_key="tg_acme", path="/x")
+    until(lambda: usage(served)[1] >= ASKED - LIMIT)
+    assert usage(served) == (LIMIT, ASKED - LIMIT)
+
+
+def test_a_stranger_tells_nothing(served) -> None:
+    report = {"denials": [{"api_key": "tg_acme", "requests": 9, "cost": 9, "policy": "hourly"}]}
+    post = httpx.Client(base_url=served.url, trust_env=False).post
+    assert post("/v1/denials", json=report).status_code == 403
+    assert post("/v1/denials", json=report, headers={"X-Tidegate-Token": "tgg_wrong"}).status_code == 401
+    assert usage(served) == (0, 0)
+    told = post("/v1/denials", json=report, headers={"X-Tidegate-Token": TOKEN})
+    assert (told.status_code, told.json()) == (202, {"taken": 1})
+    assert usage(served) == (0, 9)
+    wrong = {"denials": [{"client": "gone", "requests": 1, "cost": 1}]}
+    assert post("/v1/denials", json=wrong, headers={"X-Tidegate-Token": TOKEN}).json() == {"taken": 0}
+
+
+def test_it_is_in_the_denial_log() -> None:
+    index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in config(LIMIT)])
+    denial = RepeatedDenial(api_key="tg_acme", requests=9, cost=9, policy="hourly", cause="used_up")
+    prepared = prepare(index, CheckRequest(api_key=denial.api_key), Anonymous(), SubjectBounds(), 0.0)
+    log = DenialLog(1.0)
+    with capture_logs() as lines:
+        log.repeated(prepared, denial, 7, 1_000_000)
+    (line,) = lines
+    assert (line["event"], line["cause"], line["client"]) == ("denied", "used_up", "acme")
+    assert (line["policies"], line["requests"], line["revision"]) == (("hourly",), 9, 7)

@@ -1,0 +1,35 @@
+"""`tidegate check` says what a node's answer means, and exits by it."""
+
+from typing import Any
+
+import pytest
+
+from tidegate.check import ALLOWED, DENIED, NO_ANSWER, UNKNOWN_KEY, Answer, show
+
+LIMIT = {"policy": "hourly", "limit": 5, "window_s": 3600, "remaining": 4, "reset_after_s": 60.0}
+PASSED = {"allowed": True, "client": "acme", "plan": "free", "retry_after_s": None, **LIMIT}
+STOPPED = {**PASSED, "allowed": False, "retry_after_s": 12.0, "error": "rate_limit_exceeded"}
+BLOCKED = {"allowed": False, "status": 403, "error": "blocked", "message": "blocked", "reason_class": "abuse"}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "question", "code", "said"),
+    [
+        (200, PASSED, {"api_key": "k", "cost": 1}, ALLOWED, "allowed"),
+        (429, {**STOPPED, "message": "it has 1 left, 5 asked."}, {"cost": 5}, DENIED, "1 left, 5 asked"),
+        (429, {**STOPPED, "remaining": None, "cause": "cannot_decide"}, {"cost": 1}, DENIED, "unknown"),
+        (403, BLOCKED, {"cost": 1}, DENIED, "denied: blocked (abuse)"),
+        (401, {"allowed": False, "message": "the API key is unknown"}, {"cost": 1}, DENIED, "the API key is unknown"),
+        (200, {**PASSED, "client": None, "plan": "anonymous"}, {"api_key": "typo", "cost": 1}, UNKNOWN_KEY, "not know"),
+        (200, PASSED, {"cost": 0}, ALLOWED, "nothing was taken; something is left"),
+        (200, {**PASSED, "remaining": 0}, {"cost": 0}, DENIED, "nothing is left"),
+        (403, {"detail": "a gateway token is needed"}, {"client": "acme", "cost": 1}, NO_ANSWER, "not decided (403)"),
+    ],
+    ids=["allowed", "too few", "cannot decide", "blocked", "refused", "unknown key", "peek", "peek at nothing", "odd"],
+)
+def test_an_answer_is_said_and_has_its_exit_code(
+    status: int, body: dict[str, Any], question: dict[str, object], code: int, said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert show(Answer(status, body), question, as_json=False) == code
+    assert said in capsys.readouterr().out
