@@ -104,14 +104,14 @@ def migrate(
     to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0006, or head.")] = "head",
 ) -> None:
     """Bring the database at TIDEGATE_DATABASE_URL to the newest schema, or to that of another version, up or down."""
-    from control_plane.settings import require_postgres
+    from control_plane.postgres import libpq_url
     from tidegate.migrate import migrate_when_ready
 
     url = os.environ.get("TIDEGATE_DATABASE_URL")
     if not url:
-        raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql+asyncpg://user@host/database")
+        raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql://user@host/database")
     try:
-        require_postgres(url)
+        libpq_url(url)
     except ValueError as error:
         raise typer.BadParameter(f"TIDEGATE_DATABASE_URL {error}") from None
     sys.exit(migrate_when_ready(url, wait_s=wait_s, to=to))
