@@ -59,7 +59,7 @@ volumeMounts: {{- . | nindent 2 }}
 {{- end -}}
 
 {{- /* What the schema cannot say: what must be given, and settings that need each other. All of it is said at once. */ -}}
-{{- define "tidegate.require" -}}
+{{- define "tidegate.requireControlPlane" -}}
 {{- $wrong := list -}}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
 {{- $wrong = append $wrong "database.existingSecret: name a secret with the URL of Postgres (or give database.url)" -}}

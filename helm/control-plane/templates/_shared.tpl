@@ -82,8 +82,9 @@ spec:
 {{- if .image.digest -}}@{{ .image.digest }}{{- else -}}:{{ .image.tag | default .root.Chart.AppVersion }}{{- end -}}
 {{- end -}}
 
+{{- /* global.image is for charts that hold several of these, as the evaluation. */ -}}
 {{- define "tidegate.image" -}}
-{{ include "tidegate.imageOf" (dict "root" . "image" .Values.image) }}
+{{ include "tidegate.imageOf" (dict "root" . "image" (mergeOverwrite (deepCopy .Values.image) (.Values.global.image | default dict))) }}
 {{- end -}}
 
 {{- define "tidegate.serviceAccount" -}}

@@ -54,7 +54,7 @@
 {{- end -}}
 
 {{- /* What the schema cannot say: what must be given, and settings that need each other. All of it is said at once. */ -}}
-{{- define "tidegate.require" -}}
+{{- define "tidegate.requireRegion" -}}
 {{- $wrong := list -}}
 {{- if not .Values.region -}}
 {{- $wrong = append $wrong "region: name the region, as the control plane knows it" -}}
