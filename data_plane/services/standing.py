@@ -93,8 +93,7 @@ class Standings:
         """Who is not heard by now, with since when."""
         if silent != self._standing.silent:
             log.info("peers_silent", peers=[name for name, _ in silent])
-        if silent != self._standing.silent or not self._standing.looked:
-            self._stand(self._standing._replace(silent=silent, looked=True))
+            self._stand(self._standing._replace(silent=silent))
 
     async def confirmed(self, ack: Ack) -> Ack:
         """The ACK with the instants from which older shares cannot be used any more."""
