@@ -84,9 +84,7 @@ async def _recorded(
 
 
 @router.get("/newest", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
-async def newest(
-    request: Request, caller: Caller, node: Annotated[str, Query(pattern=NODE_PATTERN)]
-) -> Response:
+async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pattern=NODE_PATTERN)]) -> Response:
     """The revision that this node or agent should have, as the database has it now: what proves shares the newest."""
     async with request.state.database.read() as session:
         head = (await views(session)).of(caller.name, node)

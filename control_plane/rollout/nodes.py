@@ -173,14 +173,18 @@ async def missing(
     unanswered = (Node.staged_revision == stage_revision) & Node.staged_at.is_not(None) & not_(applied)
     gone = applied & not_(is_connected(heartbeat_s))
     since = case((applied, Node.last_seen), else_=Node.staged_at)
-    query = select(Node.region, Node.node, applied, since).where(Node.region == region, Node.role == "node", unanswered | gone)
+    query = select(Node.region, Node.node, applied, since).where(
+        Node.region == region, Node.role == "node", unanswered | gone
+    )
     query = query if not node else query.where(Node.node == node)
     return [MissingNode(*row) for row in await session.execute(query.order_by(Node.node))]
 
 
 async def connected(session: AsyncSession, heartbeat_s: float) -> Sequence[ConnectedNode]:
     """Every connected node and agent."""
-    query = select(Node.region, Node.node, Node.applied_revision, Node.opened_at, Node.role).where(is_connected(heartbeat_s))
+    query = select(Node.region, Node.node, Node.applied_revision, Node.opened_at, Node.role).where(
+        is_connected(heartbeat_s)
+    )
     return [ConnectedNode(*row) for row in await session.execute(query.order_by(Node.region, Node.node))]
 
 

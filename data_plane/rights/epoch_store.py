@@ -14,14 +14,13 @@ from redis.exceptions import RedisError
 from data_plane.adapters.redis.client import Argument
 from data_plane.adapters.redis.server import ServerFacts
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis.topology import DIRTY_KEY
+from data_plane.adapters.redis.topology import MARKER
 from data_plane.rights.epochs import Epoch
 from data_plane.services.ports import StoreUnavailableError
 from lua import marker_script, raise_script
 
 log = structlog.get_logger()
 
-MARKER = DIRTY_KEY + b"!m"
 STATE = b"tg:region:state"
 STATE_MS = 3_000
 """An agent that vouches says so twice a second; one that is gone is believed for so long."""
@@ -40,7 +39,7 @@ _vouch = msgspec.json.Decoder(Vouch)
 
 
 class RedisEpochs:
-    """Port ``EpochStore``, and the ``Join`` of connections. ``fresh`` names an epoch: a random number, 1 to 2^32 - 1."""
+    """Port ``EpochStore``, and the ``Join`` of connections. ``fresh`` names an epoch: a random number below 2^32."""
 
     def __init__(self, name: str, fresh: Callable[[], int]) -> None:
         self._name = name

@@ -61,7 +61,9 @@ class LowOutbox:
                 self._said_us.clear()
             self._said_us.update(dict.fromkeys(waiting, self._clock.now_us()))
             try:
-                length = await self._store.execute("RPUSH", LOW, *(_COST.pack(cost) + key for key, cost in waiting.items()))
+                length = await self._store.execute(
+                    "RPUSH", LOW, *(_COST.pack(cost) + key for key, cost in waiting.items())
+                )
                 if int(length) > MAX_WAITING:  # no agent takes them
                     await self._store.execute("LTRIM", LOW, -MAX_WAITING, -1)
             except (RedisError, OSError) as error:

@@ -1,6 +1,5 @@
 """What outcomes of strict limits say beside the decision, read by a node."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from data_plane.domain.load.wire import price_of
@@ -15,7 +14,6 @@ class StrictReader:
         self._low = low
         self.refused = 0
         """Decisions that the store refused: a pending epoch, or shares that are old or not proven."""
-        self.overdrawn: Counter[str] = Counter()
 
     def understood(
         self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
@@ -31,6 +29,6 @@ class StrictReader:
                 continue
             self._low(keys[at], price_of(params[at], cost))
             outcomes[at] = Outcome(
-                outcome.allowed, max(0, outcome.remaining), outcome.reset_us - LOW, outcome.retry_us, outcome.delay_us
+                outcome.allowed, outcome.remaining, outcome.reset_us - LOW, outcome.retry_us, outcome.delay_us
             )
         return outcomes

@@ -64,8 +64,7 @@ class RegionState:
         """Note who is unreachable by now, each with since when."""
         if unreachable != self._standing.silent:
             log.info("peers_unreachable", peers=[name for name, _ in unreachable])
-        if unreachable != self._standing.silent or not self._standing.looked:
-            self._stand(self._standing._replace(silent=unreachable, looked=True))
+            self._stand(self._standing._replace(silent=unreachable))
 
     def prove(self) -> None:
         """Serve strict limits from now on."""
