@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 from data_plane.adapters.redis.connect import Join
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_counts import RedisCountStore
-from data_plane.api.metrics import counter, gauge, gauge_by
+from data_plane.api.metrics import counter_by, gauge, gauge_by
 from data_plane.domain.index import RuleIndex
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.low import LowOutbox
@@ -66,7 +66,7 @@ class Regarding:
                 "proven": self.state.proven,
                 "incarnation": None if self._epochs is None else self._epochs.incarnation,
                 "new_lives": None if self._epochs is None else self._epochs.new_epochs,
-                "refused": self.reader.refused,
+                "refused": {"marker": self.reader.refused},
             },
         }
 
@@ -78,7 +78,9 @@ class Regarding:
             {name: float(name in unreachable) for name in self._hearing.staleness_us},
         )  # fmt: skip
         yield gauge("tidegate_shares_proven", "1 once strict limits are served by proven shares", self.state.proven)
-        yield counter("tidegate_strict_refused", "Strict decisions that the store refused", self.reader.refused)
+        yield counter_by(
+            "tidegate_rights_refused", "Strict steps refused, by reason", "reason", {"marker": self.reader.refused}
+        )
 
 
 def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tuple[str, ...]:
