@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from data_plane.agent import Agent
-from tests.servers.node import agent_settings_for, serving, write_snapshot
+from tests.servers.node import agent_settings_for, node_client, serving, write_snapshot
 from tests.servers.played import PlayedControlPlane
 
 
@@ -33,3 +33,23 @@ async def proven(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(10):
         while not (await client.get("/v1/status")).json()["rights"]["proven"]:
             await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def node_with_agent(
+    tmp_path: Path,
+    redis_url: str,
+    values: Iterable[object],
+    *,
+    lane: bool = True,
+    revision: int = 1,
+    **settings: object,
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a node that enforces ``values``, strict limits and factors of backends too, beside an agent."""
+    values = list(values)
+    async with (
+        agent_beside(tmp_path, redis_url, values, revision=revision),
+        node_client(tmp_path, redis_url, values, lane=lane, revision=revision, **settings) as client,
+    ):
+        await proven(client)
+        yield client
