@@ -11,12 +11,13 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, exc, make_url
+from sqlalchemy import event, exc
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from control_plane.errors import UnavailableError
+from control_plane.postgres import ENGINE_URL, libpq_url
 from control_plane.pulse import Pulse
 
 POOL_WAIT_S = 5.0
@@ -42,23 +43,16 @@ class Database:
     """One pool of connections. Reads and transactions raise :class:`UnavailableError` when Postgres is away."""
 
     def __init__(self, url: str, *, connect_timeout_s: float, command_timeout_s: float, pool_size: int) -> None:
-        self._url = make_url(url)
+        self._url = libpq_url(url)
         self._connect_timeout_s = connect_timeout_s
+        self._command_timeout_s = command_timeout_s
         self._engine = create_async_engine(
-            self._url,
+            ENGINE_URL,
+            async_creator=self._pooled_connection,
             pool_size=pool_size,
             max_overflow=0,  # a connection for one query costs more than a short wait: SCRAM alone takes milliseconds
             pool_timeout=POOL_WAIT_S,
             hide_parameters=True,
-            connect_args={
-                "timeout": connect_timeout_s,
-                "command_timeout": command_timeout_s,
-                "server_settings": {
-                    "application_name": "tidegate-control-plane",
-                    "lock_timeout": str(LOCK_WAIT_MS),
-                    **KEEP_ALIVE,
-                },
-            },
         )
         event.listen(self._engine.sync_engine, "checkout", _ping)
         event.listen(self._engine.sync_engine, "invalidate", _terminate)
@@ -122,15 +116,23 @@ class Database:
         A command on it may take as long as a connection to make.
         """
         with translated():
-            dsn = self._url.set(drivername="postgresql").render_as_string(hide_password=False)
             connection = await asyncpg.connect(
-                dsn,
+                self._url,
                 timeout=self._connect_timeout_s,
                 command_timeout=self._connect_timeout_s,
                 server_settings=server_settings,
             )
         self._pulse.silent = False
         return connection
+
+    async def _pooled_connection(self) -> asyncpg.Connection:
+        settings = {"application_name": "tidegate-control-plane", "lock_timeout": str(LOCK_WAIT_MS), **KEEP_ALIVE}
+        return await asyncpg.connect(
+            self._url,
+            timeout=self._connect_timeout_s,
+            command_timeout=self._command_timeout_s,
+            server_settings=settings,
+        )
 
     async def feel(self, connection: asyncpg.Connection) -> None:
         """Watch over a :meth:`listen_connection` that has nothing to do until it is lost.

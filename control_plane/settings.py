@@ -6,8 +6,8 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+
+from control_plane.postgres import libpq_url
 
 MIN_ADMIN_TOKEN_LENGTH = 16
 
@@ -22,7 +22,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr
-    """``postgresql+asyncpg://user:password@host:port/database``; secret because of the password in it."""
+    """``postgresql://user:password@host:port/database``, with libpq's ``?sslmode=`` and its files; secret because of
+    the password in it."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     signing_key_file: Path
@@ -69,7 +70,7 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        require_postgres(value.get_secret_value())
+        libpq_url(value.get_secret_value())
         return value
 
     def signing_key(self) -> Ed25519PrivateKey:
@@ -99,14 +100,3 @@ class Settings(BaseSettings):
         if len(token) < MIN_ADMIN_TOKEN_LENGTH:
             raise SettingsError(f"{source}: needs at least {MIN_ADMIN_TOKEN_LENGTH} characters")
         return token
-
-
-def require_postgres(url: str) -> None:
-    """Raise ``ValueError``, without what is in the URL, for one that is not of Postgres and its driver."""
-    try:
-        parts = make_url(url)
-        usable = parts.drivername == "postgresql+asyncpg" and (parts.port or 0) < 2**16
-    except (ArgumentError, ValueError):
-        usable = False
-    if not usable:
-        raise ValueError("must be postgresql+asyncpg://user:password@host:port/database")

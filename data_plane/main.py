@@ -1,4 +1,4 @@
-"""The process of a node: decisions by the fast path, everything else by the ASGI application, behind one front."""
+"""The processes of a region, a node and an agent: each an ASGI application behind the front of its port."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,8 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from data_plane.api.app import create_app
+from data_plane.agent import Agent
+from data_plane.api.app import create_agent_app, create_app
 from data_plane.api.fast_path import DecisionFastPath
 from data_plane.api.health import HealthServer
 from data_plane.api.render import Renderer
@@ -25,7 +26,7 @@ from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import RateLimitService, handler_of
-from data_plane.settings import Settings
+from data_plane.settings import AgentSettings, RegionSettings, Settings
 from http_front.front import Front
 from http_front.serving import config_of
 
@@ -40,7 +41,18 @@ def build_app(node: Node) -> FastAPI:
         async with node.running(), _serving_rls(node):
             yield
 
-    return create_app(node.door, node.peer_door, node.hold_door, node.load_door, node.denial_reports, node, lifespan)
+    return create_app(node.door, node.hold_door, node.load_door, node.denial_reports, node, lifespan)
+
+
+def build_agent_app(agent: Agent) -> FastAPI:
+    """The ASGI application of an agent."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with agent.running():
+            yield
+
+    return create_agent_app(agent.peer_door, agent, lifespan)
 
 
 @contextlib.asynccontextmanager
@@ -93,28 +105,29 @@ def _hold_alone(snapshot_file: Path) -> IO[bytes]:
     return held
 
 
-class NodeServer(uvicorn.Server):
+class RegionServer(uvicorn.Server):
     """uvicorn, but asked to stop it first drains: not ready any more, yet it answers for ``drain_s`` seconds.
 
     Whoever sends requests here learns meanwhile to send them elsewhere: load balancers by ``/readyz``, those who keep
     connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, node: Node, front: Front, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, process: Node | Agent, front: Front) -> None:
         super().__init__(config)
-        self._node = node
+        self._process = process
         self._front = front
-        self._drain_s = drain_s
-        settings = node.settings
+        settings = process.settings
+        self._drain_s = settings.drain_s
         port = settings.health_port
-        self._health = None if port is None else HealthServer(node, settings.host, port)
+        self._health = None if port is None else HealthServer(process, settings.host, port)
         self._health_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Remember the loop, for signals arrive outside of it. Health is told once requests can come."""
         self._loop = asyncio.get_running_loop()
         taken = None if self._health is None else self._health.bind()
-        _require_free_rls_port(self._node.settings)
+        if isinstance(self._process.settings, Settings):
+            _require_free_rls_port(self._process.settings)
         await super().startup(sockets)
         if self._health is not None and taken is not None and self.started:
             self._health_task = asyncio.create_task(self._health.serve([taken]))
@@ -128,10 +141,10 @@ class NodeServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: drain; once more: stop."""
-        if not self.started or self._node.draining or not self._drain_s:
+        if not self.started or self._process.draining or not self._drain_s:
             super().handle_exit(sig, frame)
         else:
-            self._node.draining = True
+            self._process.draining = True
             self._loop.call_soon_threadsafe(self._drain, sig)
 
     def _drain(self, sig: int) -> None:
@@ -160,16 +173,31 @@ def run(settings: Settings) -> None:
         runner.run(_serve(settings))
 
 
+def run_agent(settings: AgentSettings) -> None:
+    """Serve until SIGTERM or SIGINT; what is in flight is finished first, and leases are handed over."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_agent(settings))
+
+
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
     front = Front(DecisionFastPath(node.door))
-    config = config_of(
-        build_app(node), front, host=settings.host, port=settings.port, lifespan="on", timeout_graceful_shutdown=5,
+    await RegionServer(_server_config(settings, settings.port, build_app(node), front), node, front).serve()
+
+
+async def _serve_agent(settings: AgentSettings) -> None:
+    agent = Agent(settings)
+    front = Front()
+    await RegionServer(_server_config(settings, settings.port, build_agent_app(agent), front), agent, front).serve()
+
+
+def _server_config(settings: RegionSettings, port: int, app: FastAPI, front: Front) -> uvicorn.Config:
+    return config_of(
+        app, front, host=settings.host, port=port, lifespan="on", timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert_file, ssl_keyfile=settings.tls_key_file,
         ssl_ca_certs=_text(settings.tls_client_ca_file),
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )  # fmt: skip
-    await NodeServer(config, node, front, settings.drain_s).serve()
 
 
 def _text(path: Path | None) -> str | None:

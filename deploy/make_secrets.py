@@ -1,7 +1,7 @@
 # noqa: INP001 - a script of the compose project, not a module of ours
-"""Make what must be secret in the compose project, once: the first service runs this in a volume of its own.
+"""Make what must be secret in the compose project, once: a folder for each service, which is a volume of its own.
 
-Files are readable by every container that mounts the volume, and by nobody else.
+The first service runs this and sees all of them; every other mounts its own, so that a store holds no admin token.
 """
 
 import secrets
@@ -13,32 +13,40 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from contract.credentials import RANDOM_BYTES, make_credential
 
 
-def contents() -> dict[str, str]:
-    """Every file's text. ``env`` is read by shells, so its values hold no character that a shell knows."""
+def contents() -> dict[str, dict[str, str]]:
+    """Every file's text, by service. ``env`` is read by shells, so its values hold no character that a shell knows."""
     postgres, valkey, signing = secrets.token_urlsafe(24), secrets.token_urlsafe(24), secrets.token_bytes(RANDOM_BYTES)
     public = Ed25519PrivateKey.from_private_bytes(signing).public_key().public_bytes_raw().hex()
-    env = {
-        "TIDEGATE_DATABASE_URL": f"postgresql+asyncpg://tidegate:{postgres}@postgres:5432/tidegate",
-        "TIDEGATE_REDIS_URL": f"redis://:{valkey}@valkey:6379/0",
-        "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": public,
-        "TIDEGATE_REGION_CREDENTIAL": make_credential("region", secrets.token_bytes(RANDOM_BYTES)),
-    }
+    admin = make_credential("admin", secrets.token_bytes(RANDOM_BYTES)) + "\n"
+    database = _env(TIDEGATE_DATABASE_URL=f"postgresql://tidegate:{postgres}@postgres:5432/tidegate")
+    region = {"TIDEGATE_REGION_CREDENTIAL": make_credential("region", secrets.token_bytes(RANDOM_BYTES))}
+    store = {"TIDEGATE_REDIS_URL": f"redis://:{valkey}@valkey:6379/0", "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": public}
     return {
-        "env": "".join(f"export {name}={value}\n" for name, value in env.items()),
-        "postgres-password": postgres,
-        "signing-key": signing.hex() + "\n",
-        "admin-token": make_credential("admin", secrets.token_bytes(RANDOM_BYTES)) + "\n",
-        "valkey.conf": f"requirepass {valkey}\nmaxmemory 256mb\nmaxmemory-policy noeviction\nappendonly yes\n",
+        "postgres": {"password": postgres},
+        "valkey": {
+            "valkey.conf": f"requirepass {valkey}\nmaxmemory 256mb\nmaxmemory-policy noeviction\nappendonly yes\n"
+        },
+        "migrate": {"env": database},
+        "control-plane": {"env": database, "signing-key": signing.hex() + "\n", "admin-token": admin},
+        "region": {"env": _env(**region), "admin-token": admin},
+        "node": {"env": _env(**region, **store)},
     }
+
+
+def _env(**values: str) -> str:
+    return "".join(f"export {name}={value}\n" for name, value in values.items())
 
 
 def main(directory: Path) -> None:
     """Write the files unless the last of them is there."""
-    last = directory / "complete"
+    made = contents()
+    last = directory / [*made][-1] / "complete"
     if last.exists():
         return
-    for name, text in contents().items():
-        (directory / name).write_text(text)
+    for service, files in made.items():
+        (directory / service).mkdir(exist_ok=True)
+        for name, text in files.items():
+            (directory / service / name).write_text(text)
     last.touch()
 
 

@@ -1,11 +1,14 @@
 """Alembic's entry: runs migrations over asyncpg, and gives up rather than block a live database for long."""
 
 import asyncio
+from functools import partial
 
+import asyncpg
 from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from control_plane.postgres import ENGINE_URL, libpq_url
 from control_plane.tables import METADATA
 
 LOCK_TIMEOUT = "4s"
@@ -23,7 +26,8 @@ def _run(connection: Connection) -> None:
 
 
 async def _main() -> None:
-    engine = create_async_engine(context.config.attributes["url"], poolclass=pool.NullPool)
+    connect = partial(asyncpg.connect, libpq_url(context.config.attributes["url"]))
+    engine = create_async_engine(ENGINE_URL, async_creator=connect, poolclass=pool.NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(_run)
     await engine.dispose()

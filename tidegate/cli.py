@@ -39,6 +39,9 @@ def up(
             min=1, max=65535, help="Port of the first region's node; the next region's is one higher, and so on."
         ),
     ] = 8101,
+    first_agent_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the first region's agent; the next is one higher, and so on.")
+    ] = 8201,
     nodes_per_region: Annotated[
         int, typer.Option(min=1, max=8, help="Nodes in each region; the second ones are on ports 10 higher, and so on.")
     ] = 1,
@@ -56,7 +59,7 @@ def up(
         float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 unless said.")
     ] = None,
 ) -> None:
-    """Run everything on this machine: Postgres, the control plane, and in each region a Valkey and a node.
+    """Run everything on this machine: Postgres, the control plane, and in each region a Valkey, an agent and nodes.
 
     TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once. Other settings of the
     environment (TIDEGATE_UNKNOWN_KEY, ...) go to the processes that know them; --set counts more.
@@ -79,6 +82,7 @@ def up(
         demo=demo,
         control_plane_port=control_plane_port,
         first_node_port=first_node_port,
+        first_agent_port=first_agent_port,
         nodes_per_region=nodes_per_region,
         rls_port=rls_port,
         admin_token=os.environ.get("TIDEGATE_ADMIN_TOKEN"),
@@ -118,20 +122,33 @@ def data_plane() -> None:
     run(settings)
 
 
+@app.command("region-agent")
+def region_agent() -> None:
+    """Run an agent of a region; its settings come from TIDEGATE_* environment variables."""
+    from data_plane.main import run_agent
+    from data_plane.settings import AgentSettings
+    from tidegate.environment import from_environment
+    from tidegate.logs import configure_logs
+
+    settings = from_environment(AgentSettings)
+    configure_logs(settings.log_level)
+    run_agent(settings)
+
+
 @app.command()
 def migrate(
     wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database to take connections.")] = 0,
     to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0006, or head.")] = "head",
 ) -> None:
     """Bring the database at TIDEGATE_DATABASE_URL to the newest schema, or to that of another version, up or down."""
-    from control_plane.settings import require_postgres
+    from control_plane.postgres import libpq_url
     from tidegate.migrate import migrate_when_ready
 
     url = os.environ.get("TIDEGATE_DATABASE_URL")
     if not url:
-        raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql+asyncpg://user@host/database")
+        raise typer.BadParameter("set TIDEGATE_DATABASE_URL, for example postgresql://user@host/database")
     try:
-        require_postgres(url)
+        libpq_url(url)
     except ValueError as error:
         raise typer.BadParameter(f"TIDEGATE_DATABASE_URL {error}") from None
     sys.exit(migrate_when_ready(url, wait_s=wait_s, to=to))

@@ -4,11 +4,12 @@ import asyncio
 import sys
 
 import asyncpg
-from sqlalchemy import make_url
 
 from control_plane.database import migrate, revert, revisions
+from control_plane.postgres import libpq_url
 
 RETRY_S = 0.1
+CONNECT_TIMEOUT_S = 5.0
 NOT_YET = (
     OSError,
     asyncpg.CannotConnectNowError,
@@ -27,13 +28,12 @@ def migrate_when_ready(url: str, *, wait_s: float, to: str = "head") -> int:
         print(f"tidegate: there is no revision {to}: {', '.join(known)}", file=sys.stderr)  # noqa: T201
         return 2
     try:
-        at = asyncio.run(
-            _wait(make_url(url).set(drivername="postgresql").render_as_string(hide_password=False), wait_s)
-        )
+        at = asyncio.run(_wait(libpq_url(url), wait_s))
     except NOT_YET as error:
-        print(f"tidegate: the database cannot be reached: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
+        reason = str(error) or "it does not answer"  # a time that ran out says nothing
+        print(f"tidegate: the database cannot be reached: {reason}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 1
-    except asyncpg.PostgresError as error:  # a wrong password, or no right to connect
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # a wrong password, no right, a URL that cannot be
         print(f"tidegate: the database refuses: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 1
     if at is not None and at not in known:
@@ -49,7 +49,7 @@ async def _wait(dsn: str, wait_s: float) -> str | None:
     deadline = loop.time() + wait_s
     while True:
         try:
-            connection = await asyncpg.connect(dsn, timeout=5)
+            connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
         except NOT_YET:
             if loop.time() >= deadline:
                 raise

@@ -51,7 +51,6 @@ def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
         burst=entry.burst,
         match=entry.match,
         mode=entry.mode,
-        overdraft_percent=entry.overdraft_percent,
         on_store_failure=entry.on_store_failure,
         shadow=entry.shadow,
         priority=entry.priority,
@@ -82,7 +81,6 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
         "match": _match(body.match),
         "mode": body.mode,
         "shares": dict(sorted(shares.items())) if isinstance(shares, Mapping) else shares,
-        "overdraft_percent": body.overdraft_percent,
         "on_store_failure": (
             None if fields["on_store_failure"] == by_default["on_store_failure"] else fields["on_store_failure"]
         ),
@@ -92,7 +90,7 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
         "headline": body.headline,
         "visible": body.visible,
     }
-    defaults = {"by": "client", "mode": "shared", "overdraft_percent": 0, "shadow": False, "priority": 0}
+    defaults = {"by": "client", "mode": "shared", "shadow": False, "priority": 0}
     return _kept(members, {**defaults, "headline": False})
 
 

@@ -7,7 +7,7 @@ from typing import Literal, cast
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import Mode, ShareStep
+from contract.limits import Mode
 from control_plane.clients import repository as clients
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
@@ -17,7 +17,6 @@ from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
 from control_plane.quotas import repository
-from control_plane.quotas.allocation import units_of
 from control_plane.quotas.guard import schedule_of
 from control_plane.quotas.models import QuotaBalance, QuotaMove
 from control_plane.quotas.moving import limit_units
@@ -149,10 +148,8 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
         status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
         own, of_clients = (moves.get(Whose(row.rule_id, whose)) for whose in repository.OF_LIMITS)
         if own is not None and own.waiting:
-            step = schedule_of(own).steps[-1]
             status |= {
-                "in_force": limit_units(to_rule(row, names), step),
-                "overdraft": _overdraft(row, step),
+                "in_force": limit_units(to_rule(row, names), schedule_of(own).steps[-1]),
                 "move": await move_view(session, own, heartbeat_s),
             }
         elif of_clients is not None and of_clients.waiting:
@@ -171,15 +168,7 @@ def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
         shares="auto" if row.auto_shares else explicit or "equal",
         units=units,
         in_force=units,
-        overdraft=_overdraft(row, ShareStep(limit=row.limit, shares=units)),
     )
-
-
-def _overdraft(row: LimitRow, step: ShareStep) -> dict[str, int] | None:
-    """What each region may take beyond its rights by a step of shares."""
-    if not row.overdraft_percent or not step.limit:
-        return None
-    return units_of(step, step.limit * row.overdraft_percent // 100)
 
 
 async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) -> MoveView:

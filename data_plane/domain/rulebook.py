@@ -15,7 +15,7 @@ from data_plane.domain.bindings import KNOWN_METHODS, Peers, bind
 from data_plane.domain.bound import NO_LIMITS, Bound
 from data_plane.domain.load.capacity import capacity_rules
 from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
-from data_plane.domain.regions.limits import for_client, overdraws
+from data_plane.domain.regions.limits import for_client
 from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import NO_ENDPOINT, RouteTable
 
@@ -149,8 +149,8 @@ class Rulebook:
         self.standing = Standing()
         self.by_id = {rule.id: rule for rule in self.rules()}
         """Every limit, by what its counters are named by."""
-        self.told_by_id: dict[int, LimitRule] = {}
-        """Every limit of which peers are told, as it stands: what a peer's cell names."""
+        self.told_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
+        """Every shared limit: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         match, named = self.routes.match, self._named
@@ -165,9 +165,6 @@ class Rulebook:
     def stand(self, standing: Standing) -> None:
         """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
         self.standing = standing
-        self.told_by_id = {
-            rule.id: rule for rule in self.rules() if rule.mode == "shared" or (standing.rights and overdraws(rule))
-        }
         self._bindings.clear()
         self._own.clear()
         for ways in (*self.ways, *self.named_ways):

@@ -19,6 +19,7 @@ from tidegate.cli import app
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text()
+COMPOSE = YAML(typ="safe").load((ROOT / "deploy" / "compose.yaml").read_text())
 
 
 def copied() -> set[str]:
@@ -90,20 +91,56 @@ def test_the_image_has_the_versions_that_tests_ran_with():
     assert pins("build.txt").items() <= tested.items()
 
 
-def test_the_compose_project_makes_its_secrets_once(tmp_path):
-    def run() -> dict[str, str]:
-        script = ROOT / "deploy" / "make_secrets.py"
-        subprocess.run([sys.executable, script, tmp_path], check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
-        return {path.name: path.read_text() for path in tmp_path.iterdir()}
+def secrets_made(folder: Path) -> dict[str, dict[str, str]]:
+    """What the first service of the compose project writes, by service and file."""
+    script = ROOT / "deploy" / "make_secrets.py"
+    subprocess.run([sys.executable, script, folder], check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    return {place.name: {file.name: file.read_text() for file in place.iterdir()} for place in folder.iterdir()}
 
-    made = run()
-    assert run() == made
-    assert credential_kind(made["admin-token"].strip()) == "admin"
-    env = dict(re.findall(r"^export (\w+)=([\w:+/@.-]+)$", made["env"], re.MULTILINE))
-    assert len(env) == made["env"].count("\n")
-    assert credential_kind(env["TIDEGATE_REGION_CREDENTIAL"]) == "region"
-    assert made["postgres-password"] in env["TIDEGATE_DATABASE_URL"]
-    assert re.fullmatch("[0-9a-f]{64}", env["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"])
+
+def exported(env: str) -> dict[str, str]:
+    """The variables that a shell takes from the file."""
+    found = dict(re.findall(r"^export (\w+)=([\w:+/@.-]+)$", env, re.MULTILINE))
+    assert len(found) == env.count("\n")
+    return found
+
+
+def test_the_compose_project_makes_its_secrets_once(tmp_path):
+    made = secrets_made(tmp_path)
+    assert secrets_made(tmp_path) == made
+    assert credential_kind(made["control-plane"]["admin-token"].strip()) == "admin"
+    node = exported(made["node"]["env"])
+    assert credential_kind(node["TIDEGATE_REGION_CREDENTIAL"]) == "region"
+    assert re.fullmatch("[0-9a-f]{64}", node["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"])
+    assert made["postgres"]["password"] in exported(made["migrate"]["env"])["TIDEGATE_DATABASE_URL"]
+
+
+def test_every_service_of_the_compose_project_sees_its_own_secrets_only(tmp_path):
+    made = secrets_made(tmp_path)
+    services = COMPOSE["services"]
+    mounts = {
+        name: [volume.split(":") for volume in service["volumes"] if volume.split(":")[0].endswith("-secrets")]
+        for name, service in services.items()
+    }
+    assert {place: f"/secrets/{place}" for place in made} == {
+        volume.removesuffix("-secrets"): path for volume, path in mounts.pop("secrets")
+    }
+    assert mounts.pop("node") == [["node-secrets", "/secrets", "ro"]]
+    assert mounts == {name: [[f"{name}-secrets", "/secrets", "ro"]] for name in mounts}
+    # what the stores hold besides: nothing that opens anything else
+    assert set(made["postgres"]) == {"password"}
+    assert set(made["valkey"]) == {"valkey.conf"}
+    signing = made["control-plane"]["signing-key"].strip()
+    told = {name: "".join(files.values()) for name, files in made.items() if name != "control-plane"}
+    assert not [name for name, text in told.items() if signing in text]
+    admin = made["control-plane"]["admin-token"].strip()
+    assert [name for name, text in told.items() if admin in text] == ["region"]
+
+
+def test_images_of_others_may_be_named_by_digest():
+    assert COMPOSE["services"]["postgres"]["image"].startswith("${POSTGRES_IMAGE:-")
+    assert COMPOSE["services"]["valkey"]["image"].startswith("${VALKEY_IMAGE:-")
+    assert COMPOSE["x-tidegate"]["build"]["args"]["PYTHON"].startswith("${PYTHON_IMAGE:-")
 
 
 @pytest.mark.parametrize(
@@ -112,17 +149,16 @@ def test_the_compose_project_makes_its_secrets_once(tmp_path):
 def test_what_a_service_of_the_compose_project_is_told_are_settings_that_work(
     tmp_path, monkeypatch, service, settings_class
 ):
-    script = ROOT / "deploy" / "make_secrets.py"
-    subprocess.run([sys.executable, script, tmp_path], check=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
-    described = YAML(typ="safe").load((ROOT / "deploy" / "compose.yaml").read_text())["services"][service]
+    made = secrets_made(tmp_path)
+    described = COMPOSE["services"][service]
     known = {f"TIDEGATE_{name.upper()}" for name in settings_class.model_fields}
     assert described["environment"].keys() <= known
-    secrets = dict(re.findall(r"^export (\w+)=(\S+)$", (tmp_path / "env").read_text(), re.MULTILINE))
+    secrets = exported(made[service]["env"])
     assert secrets.keys() <= {
         f"TIDEGATE_{n.upper()}" for s in (ControlPlaneSettings, NodeSettings) for n in s.model_fields
     }
     for name, value in (secrets | described["environment"]).items():
-        monkeypatch.setenv(name, str(value).replace("/secrets", str(tmp_path)))
+        monkeypatch.setenv(name, str(value).replace("/secrets", str(tmp_path / service)))
     settings = settings_class()
     published, inside = described["ports"][0].rsplit(":", 2)[1:]
     assert int(published) == int(inside) == settings.port
@@ -131,13 +167,12 @@ def test_what_a_service_of_the_compose_project_is_told_are_settings_that_work(
     assert typer.testing.CliRunner().invoke(app, [program, "--help"]).exit_code == 0
     if settings_class is ControlPlaneSettings:
         public = settings.signing_key().public_key().public_bytes_raw().hex()
-        assert public == secrets["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"]
+        assert public == exported(made["node"]["env"])["TIDEGATE_CONTROL_PLANE_PUBLIC_KEY"]
         assert credential_kind(settings.first_admin_token()) == "admin"
 
 
 def test_every_service_of_the_compose_project_that_is_ours_is_locked_down_and_waits_for_what_it_needs():
-    compose = YAML(typ="safe").load((ROOT / "deploy" / "compose.yaml").read_text())
-    services = compose["services"]
+    services = COMPOSE["services"]
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
         for published in service.get("ports", ()):

@@ -1,5 +1,6 @@
 """What pods may reach: the ports that their values name, and no others."""
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -41,6 +42,41 @@ def allowed_egress(manifests, name: str) -> set[int]:
 )  # fmt: skip
 def test_nodes_may_reach_the_ports_that_their_values_name_and_no_others(values, wanted):
     assert allowed_egress(render(DATA_PLANE, with_required(DATA_PLANE, values)), "edge") == wanted
+
+
+METADATA = ["169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200"]
+
+
+@pytest.mark.parametrize("chart", [DATA_PLANE, CONTROL_PLANE], ids=["data-plane", "control-plane"])
+def test_nobody_reaches_the_addresses_where_clouds_keep_secrets(chart):
+    policies = [one for one in render(chart, with_required(chart, {})) if one["kind"] == "NetworkPolicy"]
+    rules = [rule for policy in policies for rule in policy["spec"]["egress"] if rule["ports"][0]["port"] != 53]
+    assert rules
+    for rule in rules:
+        blocks = [peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer]
+        for address in map(ipaddress.ip_address, METADATA):
+            for block in blocks:
+                if address in ipaddress.ip_network(block["cidr"]):
+                    assert any(address in ipaddress.ip_network(part) for part in block["except"]), address
+        # elsewhere they go as before; some networks do not take addresses for pods
+        assert not blocks or {"namespaceSelector": {}} in rule["to"]
+
+
+def test_only_its_own_namespace_reaches_nodes_unless_the_values_name_others():
+    def whom(values) -> list[dict[str, Any]]:
+        policy = manifest(render(DATA_PLANE, with_required(DATA_PLANE, values)), "NetworkPolicy", "edge")
+        (rule,) = policy["spec"]["ingress"]
+        return rule["from"]
+
+    assert whom({}) == [{"podSelector": {}}]
+    gateways = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "gateways"}}}
+    named = whom({"networkPolicy": {"from": [gateways]}})
+    assert named[0] == gateways
+    # and the pod of `helm test`
+    (labels,) = [peer["podSelector"]["matchLabels"] for peer in named[1:]]
+    test = manifest(render(DATA_PLANE, with_required(DATA_PLANE, {})), "Pod")["metadata"]["labels"]
+    assert labels.items() <= test.items()
+    assert labels["app.kubernetes.io/name"] != "tidegate-data-plane"
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,7 @@ class SimulatedRegion:
         """What this node hands to a step now."""
         marker, world = self.life(), self.world
         scenario = world.scenario
-        fresh = not self.silent()
-        known = (node.config, marker.incarnation, node.asker.horizon_us(), fresh)
+        known = (node.config, marker.incarnation, node.asker.horizon_us())
         if node.terms is not None and node.terms[0] == known:
             return node.terms[1]
         terms = Terms(
@@ -130,7 +129,6 @@ class SimulatedRegion:
             birth_us=marker.birth_us,
             skew_us=world.timing.skew_us,
             horizon_us=node.asker.horizon_us(),
-            peers_fresh=fresh,
             rate=self.rate,
             unit=self.unit,
             size=self.size,
@@ -265,7 +263,7 @@ class SimulatedRegion:
             if gained:
                 self.store.save(name, moved.state, moved.book, self.engine.forget_us(terms, moved.state))
                 self.world.record.transfers.append((self.world.timeline.now_us, answer.sender, self.name, gained))
-        node.asker.answered(name, answer, gained, now_us, is_bucket=isinstance(self.engine, Buckets))
+        node.asker.answered(name, answer, gained, now_us, refill_us=int(isinstance(self.engine, Buckets)))
         if moved is not None and moved.low:
             self.seek(node, name, cost)
 

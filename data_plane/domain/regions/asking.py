@@ -5,6 +5,7 @@ until there is news; who does not answer within two round trips is passed over, 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.rules import Rules
@@ -18,6 +19,13 @@ Name = tuple[str, int]
 """A counter and its generation."""
 
 
+class Rest(NamedTuple):
+    """Until when nobody is to be asked; ``hopeless``: as far as is known nobody has what is missing."""
+
+    until_us: int
+    hopeless: bool
+
+
 class _Quest:
     """The search for rights of one counter under one id."""
 
@@ -28,6 +36,8 @@ class _Quest:
         self.passed_over_until_us: dict[str, int] = {}
         self.unanswered: dict[str, int] = {}
         self.have: dict[str, int] = {}
+        self.empty: dict[str, int] = {}
+        """How often in a row a peer had nothing to lend, less one."""
 
 
 class Asker:
@@ -60,10 +70,8 @@ class Asker:
         if self.is_waiting(name, id, now_us):
             return None
         if quest.asked is not None:
-            unanswered = quest.unanswered.get(quest.asked, 0)
-            patience_us = min(PATIENCE_US, self.rtt_us(quest.asked) << unanswered)
-            quest.passed_over_until_us[quest.asked] = now_us + patience_us
-            quest.unanswered[quest.asked] = min(unanswered + 1, 20)
+            quest.passed_over_until_us[quest.asked] = now_us + self._patience_us(quest, quest.asked)
+            quest.unanswered[quest.asked] = min(quest.unanswered.get(quest.asked, 0) + 1, 20)
             quest.asked = None
         candidates = [peer for peer in self._peers if self._may_have(quest, peer, now_us)]
         if not candidates:
@@ -79,11 +87,16 @@ class Asker:
         quest = self._quests.get(name, {}).get(id)
         return quest is not None and quest.asked is not None and now_us < quest.asked_us + 2 * self.rtt_us(quest.asked)
 
-    def passed_over_until_us(self, name: Name, id: int) -> int | None:
-        """When who did not answer may be asked again; ``None`` where all have answered, that they have none."""
+    def rest(self, name: Name, id: int, ends_us: int, now_us: int) -> Rest:
+        """Until when ``whom`` will name nobody, as far as is known: ``ends_us`` at the latest."""
         quest = self._quest(name, id)
-        times = [until_us for peer, until_us in quest.passed_over_until_us.items() if peer not in quest.silent]
-        return min(times, default=None)
+        if any(self._may_have(quest, peer, now_us) for peer in self._peers):
+            # all of them together have less than is missing
+            return Rest(min(ends_us, quest.asked_us + PATIENCE_US), True)
+        waiting = [peer for peer in self._peers if peer not in quest.silent]
+        until_us = min((quest.passed_over_until_us.get(peer, ends_us) for peer in waiting), default=ends_us)
+        hopeless = all(peer in quest.empty or self._patience_us(quest, peer) >= PATIENCE_US for peer in waiting)
+        return Rest(min(ends_us, until_us), hopeless)
 
     def asked(self, name: Name, ask: Ask, peer: str, now_us: int) -> int:
         """Note that the question goes out; when to look again if no answer came."""
@@ -91,8 +104,8 @@ class Asker:
         quest.asked, quest.asked_us = peer, now_us
         return now_us + 2 * self.rtt_us(peer)
 
-    def answered(self, name: Name, answer: Give, gained: int, now_us: int, *, is_bucket: bool = False) -> None:
-        """Learn from a peer's answer."""
+    def answered(self, name: Name, answer: Give, gained: int, now_us: int, *, refill_us: int = 0) -> None:
+        """Learn from a peer's answer. ``refill_us``: how long a bucket, whole, takes to fill by what was missing."""
         round_trip_us = max(1, now_us - answer.asked_us)
         known_us = self._rtt_us.get(answer.sender)
         if known_us is None:
@@ -110,12 +123,18 @@ class Asker:
         if quest.asked == answer.sender and quest.asked_us == answer.asked_us:
             # A copy of an older answer ends no open question: else questions would breed.
             quest.asked = None
-        if gained:
+        if gained and not refill_us and answer.have <= 0:
+            quest.silent.add(answer.sender)  # that was the last of it
+        elif gained:
             quest.silent.discard(answer.sender)
             quest.passed_over_until_us.pop(answer.sender, None)
+            quest.empty.pop(answer.sender, None)
         elif answer.is_empty and self._rules.silence_after_empty:
-            if is_bucket:
-                quest.passed_over_until_us[answer.sender] = now_us + PATIENCE_US
+            if refill_us:
+                # What it has may grow without a word. Asked in vain, it is asked after twice as long the next time.
+                empty = quest.empty[answer.sender] = quest.empty.get(answer.sender, -1) + 1
+                rest_us = min(PATIENCE_US << min(empty, 20), max(PATIENCE_US, refill_us))
+                quest.passed_over_until_us[answer.sender] = now_us + rest_us
             else:
                 quest.silent.add(answer.sender)
 
@@ -143,6 +162,10 @@ class Asker:
                 del quests[bygone]
             quests[id] = _Quest()
         return quests[id]
+
+    def _patience_us(self, quest: _Quest, peer: str) -> int:
+        """For how long a peer that did not answer is passed over."""
+        return min(PATIENCE_US, self.rtt_us(peer) << quest.unanswered.get(peer, 0))
 
     def _may_have(self, quest: _Quest, peer: str, now_us: int) -> bool:
         return peer not in quest.silent and quest.passed_over_until_us.get(peer, 0) <= now_us

@@ -11,7 +11,7 @@ from contract.limits import LimitRule, ShareStep
 from data_plane.domain.bindings import BoundLimit, Peers, of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
-from data_plane.domain.regions.standing import Standing, told_params
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.regions.wire import StrictTerms
 from data_plane.domain.routes import NO_ENDPOINT
 from data_plane.domain.rulebook import Rulebook
@@ -72,10 +72,7 @@ class ToldLimit(NamedTuple):
 
 
 class ToldLimits:
-    """Finds the limit behind a key of which peers are told: a shared one, or a strict one with an overdraft.
-
-    It is that under the index in force and how this region stands to its peers.
-    """
+    """Finds the shared limit behind a key, under the index in force and as this region stands to its peers."""
 
     def __init__(self, index: Callable[[], RuleIndex]) -> None:
         self._index = index
@@ -94,14 +91,14 @@ class ToldLimits:
         if rule is None:
             return None
         rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst, _division(rule) if rule.mode == "strict" else ())
+        name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = self._known[name] = ToldLimit(rule, told_params(rule, book.region, book.standing, book.regions))
+            limit = self._known[name] = ToldLimit(rule, shared_params(rule, book.standing, book.regions))
         return limit
 
 

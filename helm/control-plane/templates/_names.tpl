@@ -1,47 +1,34 @@
-{{- /* Services may have no dot in their name, releases may. */ -}}
-{{- define "tidegate.name" -}}
-{{- .Release.Name | replace "." "-" | trunc 48 | trimSuffix "-" -}}
-{{- end -}}
-
-{{- define "tidegate.selector" -}}
-app.kubernetes.io/name: tidegate-control-plane
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- end -}}
-
-{{- define "tidegate.labels" -}}
-{{ include "tidegate.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: tidegate
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
-{{- end -}}
-
-{{- define "tidegate.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
-{{- end -}}
-{{- end -}}
-
-{{- define "tidegate.serviceAccount" -}}
-{{- if .Values.serviceAccount.create -}}
-{{ .Values.serviceAccount.name | default (include "tidegate.name" .) }}
-{{- else -}}
-{{ .Values.serviceAccount.name | default "default" }}
-{{- end -}}
-{{- end -}}
-
 {{- define "tidegate.databaseSecret" -}}
-{{ .Values.database.existingSecret | default (printf "%s-database" (include "tidegate.name" .)) }}
+{{ .Values.database.existingSecret | default (printf "%s-database" (include "tidegate.fullname" .)) }}
 {{- end -}}
 
+{{- /* How the database is reached, of (root, secret). */ -}}
 {{- define "tidegate.databaseEnv" -}}
+{{- $database := .root.Values.database -}}
 - name: TIDEGATE_DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ include "tidegate.databaseSecret" . }}
-      key: {{ ternary .Values.database.key "url" (ne .Values.database.existingSecret "") }}
+      name: {{ .secret | quote }}
+      key: {{ ternary $database.key "url" (ne $database.existingSecret "") }}
+{{- if $database.tlsSecret }}
+- { name: PGSSLROOTCERT, value: /etc/tidegate/database/ca.crt }
+{{- if $database.clientCertificate }}
+- { name: PGSSLCERT, value: /etc/tidegate/database/tls.crt }
+- { name: PGSSLKEY, value: /etc/tidegate/database/tls.key }
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidegate.databaseMount" -}}
+{{- if .Values.database.tlsSecret }}
+- { name: database-tls, mountPath: /etc/tidegate/database, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "tidegate.databaseVolume" -}}
+{{- with .Values.database.tlsSecret }}
+- { name: database-tls, secret: { secretName: {{ . | quote }}, defaultMode: 0440 } }
+{{- end }}
 {{- end -}}
 
 {{- define "tidegate.databasePort" -}}
@@ -54,24 +41,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{- define "tidegate.migrationSelector" -}}
-app.kubernetes.io/name: tidegate-migrate
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{ include "tidegate.selectorOf" (dict "root" . "name" "tidegate-migrate") }}
 {{- end -}}
 
-{{- /* A setting's value: whole numbers as they are, not as 1e+06. */ -}}
-{{- define "tidegate.word" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}
+{{- /* The container that migrates, of (root, secret). */ -}}
+{{- define "tidegate.migration" -}}
+name: migrate
+image: {{ include "tidegate.image" .root | quote }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+command: [tidegate, migrate, --wait-s, {{ .root.Values.migration.waitSeconds | quote }}]
+env: {{- include "tidegate.databaseEnv" . | nindent 2 }}
+resources: {{- toYaml .root.Values.migration.resources | nindent 2 }}
+securityContext: {{- toYaml .root.Values.securityContext | nindent 2 }}
+{{- with include "tidegate.databaseMount" .root }}
+volumeMounts: {{- . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
-{{- /* What the schema cannot say: settings that need each other. */ -}}
-{{- define "tidegate.require" -}}
+{{- /* What the schema cannot say: what must be given, and settings that need each other. All of it is said at once. */ -}}
+{{- define "tidegate.requireControlPlane" -}}
+{{- $wrong := list -}}
 {{- if not (or .Values.database.existingSecret .Values.database.url) -}}
-{{- fail "database: name an existingSecret, or give the url" -}}
+{{- $wrong = append $wrong "database.existingSecret: name a secret with the URL of Postgres (or give database.url)" -}}
+{{- end -}}
+{{- if not .Values.signingKey.existingSecret -}}
+{{- $wrong = append $wrong "signingKey.existingSecret: name a secret with the key that `tidegate signing-key` makes" -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
-{{- fail "autoscaling: minReplicas is above maxReplicas" -}}
+{{- $wrong = append $wrong "autoscaling: minReplicas is above maxReplicas" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
-{{- fail "ingress.host: name the host" -}}
+{{- $wrong = append $wrong "ingress.host: name the host" -}}
+{{- end -}}
+{{- if $wrong -}}
+{{- fail (printf "\n\n  %s\n\nSee values.yaml and docs/install-kubernetes.md; to try Tidegate with nothing set: helm/evaluation." (join "\n  " $wrong)) -}}
 {{- end -}}
 {{- end -}}

@@ -1,51 +1,18 @@
-{{- /* Services may have no dot in their name, releases may. */ -}}
-{{- define "tidegate.name" -}}
-{{- .Release.Name | replace "." "-" | trunc 48 | trimSuffix "-" -}}
-{{- end -}}
-
 {{- /* At most 52 characters: of a longer name a StatefulSet can make no pod, for its label has 11 more. */ -}}
 {{- define "tidegate.store" -}}
-{{ include "tidegate.name" . | trunc 46 | trimSuffix "-" }}-store
+{{ include "tidegate.fullname" . | trunc 46 | trimSuffix "-" }}-store
 {{- end -}}
 
-{{- define "tidegate.selector" -}}
-app.kubernetes.io/name: tidegate-data-plane
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
-{{- end -}}
-
-{{- define "tidegate.labels" -}}
-{{ include "tidegate.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/part-of: tidegate
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- define "tidegate.storeName" -}}
+{{ .Values.nameOverride | default "tidegate" | trunc 57 | trimSuffix "-" }}-store
 {{- end -}}
 
 {{- define "tidegate.storeSelector" -}}
-app.kubernetes.io/name: tidegate-store
-app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
+{{ include "tidegate.selectorOf" (dict "root" . "name" (include "tidegate.storeName" .)) }}
 {{- end -}}
 
 {{- define "tidegate.storeLabels" -}}
-{{ include "tidegate.storeSelector" . }}
-app.kubernetes.io/part-of: tidegate
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- end -}}
-
-{{- define "tidegate.image" -}}
-{{- if .Values.image.digest -}}
-{{ .Values.image.repository }}@{{ .Values.image.digest }}
-{{- else -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
-{{- end -}}
-{{- end -}}
-
-{{- define "tidegate.serviceAccount" -}}
-{{- if .Values.serviceAccount.create -}}
-{{ .Values.serviceAccount.name | default (include "tidegate.name" .) }}
-{{- else -}}
-{{ .Values.serviceAccount.name | default "default" }}
-{{- end -}}
+{{ include "tidegate.labelsOf" (dict "root" . "name" (include "tidegate.storeName" .)) }}
 {{- end -}}
 
 {{- define "tidegate.storeSecret" -}}
@@ -86,34 +53,42 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ $ports | uniq | toJson }}
 {{- end -}}
 
-{{- /* A setting's value: whole numbers as they are, not as 1e+06. */ -}}
-{{- define "tidegate.word" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ printf "%.0f" . }}{{- else -}}{{ . }}{{- end -}}
+{{- /* What the schema cannot say: what must be given, and settings that need each other. All of it is said at once. */ -}}
+{{- define "tidegate.requireRegion" -}}
+{{- $wrong := list -}}
+{{- if not .Values.region -}}
+{{- $wrong = append $wrong "region: name the region, as the control plane knows it" -}}
 {{- end -}}
-
-{{- /* What the schema cannot say: settings that need each other. */ -}}
-{{- define "tidegate.require" -}}
+{{- if not .Values.controlPlane.url -}}
+{{- $wrong = append $wrong "controlPlane.url: where nodes reach the control plane, http(s)://host[:port]" -}}
+{{- end -}}
+{{- if not (or .Values.controlPlane.publicKey .Values.controlPlane.publicKeySecret) -}}
+{{- $wrong = append $wrong "controlPlane.publicKey: the 64 hex digits that `tidegate signing-key` printed (or publicKeySecret)" -}}
+{{- end -}}
 {{- if not (or .Values.credential.existingSecret .Values.credential.value) -}}
-{{- fail "credential: name an existingSecret, or give the value" -}}
+{{- $wrong = append $wrong "credential.existingSecret: a secret with what POST /v1/regions/{region}/credentials answered (or value)" -}}
 {{- end -}}
 {{- $external := .Values.store.external -}}
 {{- if .Values.store.bundled.enabled -}}
 {{- if or $external.existingSecret $external.url -}}
-{{- fail "store: either bundled.enabled or an external store, not both" -}}
+{{- $wrong = append $wrong "store: either bundled.enabled or an external store, not both" -}}
 {{- end -}}
 {{- else if not (or $external.existingSecret $external.url) -}}
-{{- fail "store.external: name an existingSecret, or give the url (or set store.bundled.enabled)" -}}
+{{- $wrong = append $wrong "store.external: name an existingSecret, or give the url (or set store.bundled.enabled)" -}}
 {{- end -}}
 {{- if and (eq $external.shape "sentinel") (not (and $external.sentinels $external.masterName)) -}}
-{{- fail "store.external: shape sentinel needs sentinels and masterName" -}}
+{{- $wrong = append $wrong "store.external: shape sentinel needs sentinels and masterName" -}}
 {{- end -}}
 {{- if and .Values.rls.enabled (eq (int .Values.rls.port) (int .Values.node.healthPort)) -}}
-{{- fail "rls.port: is node.healthPort" -}}
+{{- $wrong = append $wrong "rls.port: is node.healthPort" -}}
 {{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
-{{- fail "ingress.host: name the host" -}}
+{{- $wrong = append $wrong "ingress.host: name the host" -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
-{{- fail "autoscaling: minReplicas is above maxReplicas" -}}
+{{- $wrong = append $wrong "autoscaling: minReplicas is above maxReplicas" -}}
+{{- end -}}
+{{- if $wrong -}}
+{{- fail (printf "\n\n  %s\n\nSee values.yaml and docs/install-kubernetes.md; to try Tidegate with nothing set: helm/evaluation." (join "\n  " $wrong)) -}}
 {{- end -}}
 {{- end -}}

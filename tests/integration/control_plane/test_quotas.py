@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from contract.config import Change
-from contract.limits import LimitRule
 from control_plane.database import Database
 from control_plane.quotas import mover, service
 from control_plane.quotas.balancer import QuotaBalancer
@@ -80,14 +79,8 @@ async def two_regions(settings: Settings, limit: dict[str, Any]) -> AsyncIterato
         yield control_plane
 
 
-def overdraft_of(node: FollowingNode) -> dict[str, int]:
-    """What each region may overdraw at last, as the node counts it."""
-    rule = msgspec.convert(rule_of(node), LimitRule)
-    return {region: schedule_of(rule, region)[-1].overdraft for region in REGIONS}
-
-
 async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callable[..., Settings]) -> None:
-    limit = STRICT | {"overdraft_percent": 3}
+    limit = STRICT
     async with two_regions(make_settings(), limit) as served:
         eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us", effective=said(FAR_US))
         async with eu.following(), us.following():
@@ -98,7 +91,6 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             view = put.json()
             assert (view["units"], view["in_force"]) == ({"eu": 200, "us": 800}, {"eu": 200, "us": 500})
             await us.until(cut_revision)
-            assert view["overdraft"] == overdraft_of(us) == {"eu": 6, "us": 15}
             await eu.until(cut_revision)
             cut = rule_of(us)["steps"]
             assert cut[0]["shares"] == {"eu": 500, "us": 500}
@@ -121,7 +113,6 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             raised = rule_of(us)["steps"]
             assert raised[:2] == cut
             assert raised[2] == {"from_us": FAR_US + 5, "limit": 1000, "shares": {"eu": 200, "us": 800}}
-            assert view["overdraft"] == overdraft_of(us) == {"eu": 6, "us": 24}
             revision = (await served.admin.get(f"/v1/revisions/{cut_revision + 2}")).json()
             assert (revision["author"], revision["reason"]) == ("quotas", "hourly: every cut is acknowledged")
             # a move is no obstacle to going back to before it began: that is a move too

@@ -10,7 +10,7 @@ from contract.config import Plan, Region
 from contract.counts import SLICES, Cell, Counts, CountsAnswer
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_counts import RedisCountStore
-from data_plane.adapters.redis_life import MARKER
+from data_plane.adapters.redis.topology import MARKER
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.marker import Marker

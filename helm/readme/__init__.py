@@ -1,0 +1,1 @@
+"""Charts' README.md, written from their values."""

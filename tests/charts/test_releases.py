@@ -1,0 +1,211 @@
+"""What a release meets on a cluster: names, upgrades and rollbacks, mirrors, platforms with rules of their own."""
+
+import re
+from typing import Any
+
+import helm_python
+import kubernetes_validate
+import pytest
+
+from helm.readme.__main__ import page
+from tests.charts.rendering import (
+    CHARTS,
+    CONTROL_PLANE,
+    DATA_PLANE,
+    manifest,
+    render,
+    render_checked,
+    with_required,
+)
+
+BOTH = pytest.mark.parametrize("chart", [DATA_PLANE, CONTROL_PLANE], ids=["data-plane", "control-plane"])
+HELM_TIMEOUT_S = 300  # what --timeout is when nobody says
+URL = "postgresql://tidegate:one@postgres.example/tidegate"
+
+
+def database(url: str) -> dict[str, Any]:
+    return with_required(CONTROL_PLANE, {"database": {"existingSecret": "", "url": url}})
+
+
+def pod_of(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    template: dict[str, Any] = manifest(manifests, "Deployment")["spec"]["template"]
+    return template
+
+
+def all_pods(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    owners = [one for one in manifests if one["kind"] in {"Deployment", "StatefulSet", "Job"}]
+    return [one["spec"]["template"]["spec"] for one in owners] + [
+        one["spec"] for one in manifests if one["kind"] == "Pod"
+    ]
+
+
+@BOTH
+@pytest.mark.parametrize("release", ["y", "no", "null", "123", "1e3", "0x1f"])
+def test_a_release_may_be_called_what_yaml_takes_for_something_else(chart, release):
+    for one in render(chart, with_required(chart, {}), release):
+        if one["kind"] in {"Deployment", "StatefulSet", "Service", "NetworkPolicy", "Job", "Pod", "Secret"}:
+            kubernetes_validate.validate(one, "1.35", strict=True)
+        assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == release
+        if one["kind"] == "Service":
+            assert re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", one["metadata"]["name"])
+
+
+@BOTH
+def test_objects_are_called_as_the_values_say(chart):
+    def names(**given: str) -> set[str]:
+        values = with_required(chart, given)
+        return {one["metadata"]["name"] for one in render(chart, values) if one["kind"] == "Deployment"}
+
+    assert names() == {"edge"}
+    assert names(nameOverride="limits") == {"edge-limits"}
+    assert names(fullnameOverride="limits") == names(nameOverride="x", fullnameOverride="limits") == {"limits"}
+    pod = pod_of(render(chart, with_required(chart, {"nameOverride": "limits", "commonLabels": {"team": "edge"}})))
+    assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "limits"
+    assert pod["metadata"]["labels"]["team"] == "edge"
+
+
+def test_two_regions_in_one_release_select_their_own_pods():
+    """As the evaluation has them: one release, two names."""
+    values = [with_required(DATA_PLANE, {"nameOverride": region}) for region in ("us-east", "eu-west")]
+    selectors = [
+        [one["spec"]["selector"] for one in render(DATA_PLANE, given) if one["kind"] == "Service"] for given in values
+    ]
+    assert all(one not in selectors[1] for one in selectors[0])
+
+
+@BOTH
+def test_no_service_of_the_namespace_sets_a_variable(chart):
+    for spec in all_pods(render(chart, with_required(chart, {}))):
+        assert spec["enableServiceLinks"] is False
+
+
+@BOTH
+def test_every_image_comes_from_the_mirror_and_may_be_a_digest(chart):
+    digest = "sha256:" + "3" * 64
+    values: dict[str, Any] = {
+        "global": {"imageRegistry": "mirror.example", "imagePullSecrets": [{"name": "mirror"}]},
+        "image": {"registry": "registry.example", "digest": digest},
+    }
+    if chart == DATA_PLANE:
+        values["store"] = {"bundled": {"image": {"digest": digest}}}
+    specs = all_pods(render(chart, with_required(chart, values)))
+    assert len(specs) >= 3
+    for spec in specs:
+        assert spec["imagePullSecrets"] == [{"name": "mirror"}]
+        for container in spec["containers"]:
+            assert re.fullmatch(r"mirror\.example/(tidegate|valkey/valkey)@" + digest, container["image"])
+    del values["global"]
+    image = pod_of(render(chart, with_required(chart, values)))["spec"]["containers"][0]["image"]
+    assert image == f"registry.example/tidegate@{digest}"
+
+
+def test_pods_follow_a_new_database_url():
+    pods = [pod_of(render(CONTROL_PLANE, database(url))) for url in (URL, URL.replace("one", "two"))]
+    checksums = [pod["metadata"]["annotations"]["checksum/database"] for pod in pods]
+    assert checksums[0] != checksums[1]
+
+
+def test_a_rollback_brings_the_database_url_back():
+    """Hooks of an upgrade do not run in a rollback: what pods read belongs to the release, the migration has a copy."""
+    manifests = render(CONTROL_PLANE, database(URL))
+    env = pod_of(manifests)["spec"]["containers"][0]["env"]
+    read = next(one for one in env if one["name"] == "TIDEGATE_DATABASE_URL")["valueFrom"]["secretKeyRef"]["name"]
+    assert "annotations" not in manifest(manifests, "Secret", read)["metadata"]
+    job = manifest(manifests, "Job")["spec"]["template"]["spec"]["containers"][0]
+    copy = manifest(manifests, "Secret", job["env"][0]["valueFrom"]["secretKeyRef"]["name"])
+    assert copy["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert copy["stringData"] == {"url": URL}
+
+
+def test_a_migration_that_helm_gave_up_on_does_not_begin():
+    job = manifest(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {})), "Job")["spec"]
+    assert job["activeDeadlineSeconds"] < HELM_TIMEOUT_S
+
+
+def test_where_the_database_comes_with_the_release_each_pod_migrates():
+    values = with_required(CONTROL_PLANE, {"migration": {"as": "initContainer"}})
+    manifests = render(CONTROL_PLANE, values)
+    assert "Job" not in {one["kind"] for one in manifests}
+    spec = pod_of(manifests)["spec"]
+    assert spec["initContainers"][0]["command"][:2] == ["tidegate", "migrate"]
+    assert spec["initContainers"][0]["env"][0] in spec["containers"][0]["env"]
+
+
+def test_the_certificates_of_the_database_are_where_libpq_looks():
+    values = {"database": {"tlsSecret": "pg", "clientCertificate": True}}
+    manifests = render(CONTROL_PLANE, with_required(CONTROL_PLANE, values))
+    for spec in (pod_of(manifests)["spec"], manifest(manifests, "Job")["spec"]["template"]["spec"]):
+        container = spec["containers"][0]
+        files = {one["name"]: one["value"] for one in container["env"] if one["name"].startswith("PGSSL")}
+        assert {name: path.rsplit("/", 1)[1] for name, path in files.items()} == {
+            "PGSSLROOTCERT": "ca.crt", "PGSSLCERT": "tls.crt", "PGSSLKEY": "tls.key",
+        }  # fmt: skip
+        (place,) = {path.rsplit("/", 1)[0] for path in files.values()}
+        mounted = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
+        assert {one["name"]: one.get("secret", {}).get("secretName") for one in spec["volumes"]}[mounted[place]] == "pg"
+
+
+@BOTH
+def test_the_platform_may_choose_who_containers_are(chart):
+    values = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    spec = pod_of(render(chart, with_required(chart, values)))["spec"]
+    assert spec["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+@BOTH
+def test_a_probe_may_ask_in_its_own_way(chart):
+    values = {"livenessProbe": {"exec": {"command": ["true"]}}, "readinessProbe": {"periodSeconds": 9}}
+    container = pod_of(render(chart, with_required(chart, values)))["spec"]["containers"][0]
+    assert container["livenessProbe"]["exec"] == {"command": ["true"]}
+    assert "httpGet" not in container["livenessProbe"]
+    assert container["readinessProbe"]["periodSeconds"] == 9
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+@BOTH
+def test_a_runbook_url_is_one_or_there_is_none(chart):
+    def annotations(runbooks: str) -> list[dict[str, str]]:
+        values = with_required(chart, {"prometheusRule": {"enabled": True, "runbooks": runbooks}})
+        groups = manifest(render(chart, values), "PrometheusRule")["spec"]["groups"]
+        return [rule["annotations"] for group in groups for rule in group["rules"] if "alert" in rule]
+
+    here = annotations("")
+    for one in here:
+        assert "runbook_url" not in one
+        assert (CHARTS.parent / one["runbook"]).exists()
+    for one in annotations("https://wiki.example/runbooks/"):
+        assert re.fullmatch(r"https://wiki\.example/runbooks/[a-z-]+\.md", one["runbook_url"])
+    with pytest.raises(helm_python.HelmError, match="runbooks"):
+        render_checked(chart, with_required(chart, {"prometheusRule": {"runbooks": "docs/runbooks"}}))
+
+
+@pytest.mark.parametrize(
+    ("chart", "missing"),
+    [
+        (DATA_PLANE, ["region:", "controlPlane.url:", "controlPlane.publicKey:", "credential.existingSecret:"]),
+        (CONTROL_PLANE, ["database.existingSecret:", "signingKey.existingSecret:"]),
+    ],
+    ids=["data-plane", "control-plane"],
+)
+def test_everything_that_is_missing_is_named_at_once(chart, missing):
+    with pytest.raises(helm_python.HelmError) as refused:
+        render_checked(chart, {})
+    assert [name for name in missing if name not in str(refused.value)] == []
+    assert "helm/evaluation" in str(refused.value)
+
+
+@BOTH
+def test_helm_lint_has_nothing_to_say_of_the_defaults(chart):
+    report = helm_python.lint(chart, {}, strict=True)
+    assert (report["errors"], report["messages"]) == ([], [])
+
+
+@BOTH
+def test_the_readme_says_what_the_values_are(chart):
+    """Written by `python -m helm.readme`."""
+    assert (chart / "README.md").read_text() == page(chart)
+
+
+def test_both_charts_have_the_same_parts_in_common():
+    shared = [(chart / "templates" / "_shared.tpl").read_bytes() for chart in (DATA_PLANE, CONTROL_PLANE)]
+    assert shared[0] == shared[1]
