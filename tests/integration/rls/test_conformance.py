@@ -1,4 +1,4 @@
-"""The public conformance suite of HTTP/2, h2spec, finds no failure: in sections generic, http2 and hpack, plain and over TLS."""
+"""The conformance suite of HTTP/2, h2spec, finds no failure in generic, http2 and hpack, plain and over TLS."""
 
 import asyncio
 import re
