@@ -5,6 +5,7 @@
 #   make dev              install what the tests need: Envoy, Traefik and Caddy among it
 #   make test             all tests; ARGS are handed to pytest
 #   make check            format, lint, types, layers
+#   make go-tools         h2spec and ghz into .cache/bin (needs Go): tests and benchmarks of HTTP/2 use them
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -26,7 +27,7 @@ UV := $(BIN)/uv
 UV_PIP := $(UV) pip
 AT := --python $(BIN)/python --quiet
 
-.PHONY: up dev test check format lock bench clean help
+.PHONY: up dev test check format lock bench go-tools clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -55,6 +56,13 @@ format: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev
 	@$(BIN)/python -m bench $(ARGS)
+
+# Go programs by their module paths, pinned: a conformance suite of HTTP/2, and a load generator of gRPC.
+GO_TOOLS := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible github.com/bojand/ghz/cmd/ghz@v0.93.0
+
+go-tools:
+	@command -v go >/dev/null || { echo "go is missing"; exit 1; }
+	@for tool in $(GO_TOOLS); do echo "installing $$tool" && GOBIN=$(CACHE)/bin go install "$$tool" || exit 1; done
 
 # --- the environment ---------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import subprocess
 
 import grpc
 import pytest
@@ -18,6 +17,7 @@ from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import SERVICE, RateLimitService, handler_of
+from tests.integration.rls.certificates import make_certificate
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tidegate.stack.ports import free_ports
 
@@ -232,12 +232,7 @@ async def test_without_the_store_limits_do_what_they_say(tmp_path):
 
 @pytest.fixture
 def certificate(tmp_path):
-    """A certificate for localhost that signs itself, and its key."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", cert]
-    subprocess.run([*command, *subject], check=True, capture_output=True)
-    return cert, key
+    return make_certificate(tmp_path)
 
 
 async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, certificate):

@@ -36,6 +36,8 @@ BLOCKS = [
 SETTINGS = [(1, 0), (1, 4_096), (2, 0), (3, 7), (4, 0), (4, 1), (4, 20), (4, 65_535), (4, 70_000), (5, 16_384), (6, 10)]
 WRONG_SETTINGS = [(2, 2), (4, 2**31 - 1), (4, 2**31), (5, 1), (99, 5)]
 NUMBERS = [0, 1, 5, 8, 20, 1_000, 65_535, 2**31 - 1, 2**31, 2**32 - 1]
+MOST_S = 10.0
+"""Far more than any input takes, on a machine with much else to do."""
 MOST_KEPT_BYTES = SMALL.header_bytes + SMALL.buffered_bytes + frames.MAX_FRAME_BYTES + 9
 
 
@@ -211,14 +213,14 @@ def run(inputs: int, seed: int) -> collections.Counter[str]:
     total: collections.Counter[str] = collections.Counter()
     try:
         for nth in range(inputs):
-            began = time.thread_time()
+            began = time.monotonic()
             try:
                 total += one_input(seed + nth)
             except BaseException:
                 sys.stderr.write(f"seed {seed + nth}\n")
                 raise
-            took_s = time.thread_time() - began
-            assert took_s < 1.0, f"seed {seed + nth} took {took_s:.2f} s"
+            took_s = time.monotonic() - began
+            assert took_s < MOST_S, f"seed {seed + nth} took {took_s:.2f} s"
     finally:
         structlog.reset_defaults()
     return total

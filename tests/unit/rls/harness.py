@@ -1,5 +1,6 @@
 """A peer of a connection without sockets: sends frames, and reads what comes back."""
 
+import functools
 from typing import NamedTuple
 
 from hpack import Encoder
@@ -37,6 +38,7 @@ def parse(data: bytes) -> list[Frame]:
     return found
 
 
+@functools.cache
 def block(*changes: tuple[str, str], leave_out: str = "") -> bytes:
     """A header block that changes no table: the usual fields, with some changed, added or left out."""
     changed = dict(changes)
@@ -82,7 +84,9 @@ def call(stream: int, said: bytes = b"hello", head: bytes | None = None) -> byte
 class Peer:
     """A client that has made its connection. Calls wait in ``waiting`` unless ``answers`` is set."""
 
-    def __init__(self, limits: Http2Limits | None = None, *, answers: bool = True, settings: dict | None = None) -> None:
+    def __init__(
+        self, limits: Http2Limits | None = None, *, answers: bool = True, settings: dict | None = None
+    ) -> None:
         self.answers = answers
         self.waiting: list[tuple[Call, bytes]] = []
         self.served = 0
