@@ -24,7 +24,7 @@ POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
 PING_WAIT_S = 2.0
 RESERVED = 4
-"""Connections that no ordinary reader takes: writes, authentication and what watches over both find one."""
+"""Connections (half of them at most) that no ordinary reader takes: writes and authentication find one."""
 KEEP_ALIVE = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
@@ -58,7 +58,7 @@ class Database:
         event.listen(self._engine.sync_engine, "invalidate", _terminate)
         self._pulse = Pulse()
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
-        self._readers = asyncio.Semaphore(max(1, pool_size - RESERVED))
+        self._readers = asyncio.Semaphore(pool_size - min(RESERVED, pool_size // 2))
 
     @asynccontextmanager
     async def read(self, *, reserved: bool = False) -> AsyncIterator[AsyncSession]:

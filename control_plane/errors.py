@@ -22,8 +22,10 @@ class NotFoundError(ControlPlaneError):
 class ConflictError(ControlPlaneError):
     """The write contradicts what exists: the name is taken, or something still uses it."""
 
-    def __init__(self, message: str, **members: str) -> None:
+    def __init__(self, message: str, errors: Iterable[FieldError] = (), **members: str) -> None:
         super().__init__(message)
+        self.errors = tuple(errors)
+        """Where in a body it lies, if that is known."""
         self.members = members
 
 

@@ -51,9 +51,7 @@ def up(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="A setting of the control plane or of every node; repeatable."
-        ),
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the control plane or of nodes; repeatable."),
     ] = None,
     drain_s: Annotated[
         float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 unless said.")

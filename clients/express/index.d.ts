@@ -140,6 +140,8 @@ export class Limiter {
   ask(check: Check, answer: (decision: Decision) => void): void;
   /** Returns leases and closes connections, within a few times `timeoutMs`; never rejects. */
   close(): Promise<void>;
+  /** What the fail policy says where the application, and no end user, asked what no node can decide on; warned of once. */
+  mistaken(decision: Decision): Decision;
 }
 
 export function rateLimit<Req = any, Res = any>(options: RateLimitOptions<Req, Res>): RateLimitMiddleware;

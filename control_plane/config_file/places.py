@@ -21,11 +21,15 @@ def within(path: str, limits: Sequence[str] = ()) -> Iterator[None]:
         faults = [FieldError(f"{path}.{_in_file(item.field, limits)}", item.message) for item in error.errors]
         raise InvalidError(faults) from None
     except ConflictError as error:
-        raise ConflictError(f"{path}: {error}") from None
+        raise _conflict_at(path, str(error)) from None
     except IntegrityError as error:
-        raise ConflictError(f"{path}: {conflict_of(error)}") from error
+        raise _conflict_at(path, str(conflict_of(error))) from error
     except ValueError as error:
         raise InvalidError([FieldError(path, str(error))]) from None
+
+
+def _conflict_at(path: str, message: str) -> ConflictError:
+    return ConflictError(f"{path}: {message}", [FieldError(path, message)])
 
 
 def _in_file(field: str, limits: Sequence[str]) -> str:

@@ -11,10 +11,14 @@ from control_plane.config_file.differences import Difference, differences
 from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry, ConfigFile
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS
+from control_plane.errors import ConflictError, FieldError
 from control_plane.rollout.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 Progress = Callable[[int], None]
+NOT_NAMED = "it is left out, so it would be deleted, and may not go:"
+SHOWN = 3
+MOST_NAMED = 100
 
 
 async def plan_of(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool) -> list[Difference]:
@@ -121,10 +125,21 @@ def _kept(before: Mapping[str, OverrideFigures], lasting: Collection[str]) -> di
 
 
 async def delete(write: ConfigWrite, changes: Sequence[Difference]) -> None:
-    """Delete what shall not be, what depends on others first."""
+    """Delete what shall not be, what depends on others first.
+
+    Raises :class:`ConflictError` that names each thing that may not go, and why.
+    """
     await bulk.delete(write, [change.name for change in changes if change.section == CLIENTS])
+    stays: list[FieldError] = []
     for section in reversed(SECTIONS):
         for change in changes:
-            if change.section == section.name:
+            if change.section != section.name:
+                continue
+            try:
                 with within(f"{section.name}.{change.name}"):
-                    await section.resource.delete(write, change.name, Preconditions())
+                    async with write.session.begin_nested():
+                        await section.resource.delete(write, change.name, Preconditions())
+            except ConflictError as error:
+                stays += [FieldError(item.field, f"{NOT_NAMED} {item.message}") for item in error.errors]
+    if stays:
+        raise ConflictError("; ".join(f"{item.field}: {item.message}" for item in stays[:SHOWN]), stays[:MOST_NAMED])

@@ -39,7 +39,7 @@ class Replay:
             raise InvalidError([FieldError(HEADER, "belongs to another request: its method, path or body differ")])
         if row.made is not None:
             members = {name: value for name, value in row.made.items() if isinstance(value, str)}
-            raise ConflictError("This was made already; its secret was shown then and is not stored.", **members)
+            raise ConflictError("This was made already; its secret was shown then and is not stored.", (), **members)
         if row.status is None:
             raise ConflictError("This was done already, but its answer is not stored, or not yet: read the resource.")
         raise AnsweredBeforeError(row.status, row.headers, row.body)

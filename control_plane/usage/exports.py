@@ -21,6 +21,8 @@ AT_ONCE = 2
 LONGEST_S = 600.0
 """A reader that takes longer finds the connection closed in the middle, and knows."""
 MEDIA_TYPE = "text/csv; charset=utf-8"
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a formula begins (OWASP, CSV injection), full-width signs too. What labels hold is the regions' to say."""
 
 
 class Exports:
@@ -97,6 +99,9 @@ def _text(rows: Iterable[RowMapping], query: UsageQuery) -> str:
 
 
 def _cell(value: Any) -> Any:
+    """What a row holds, as a cell: a label that a spreadsheet would take for a formula has an apostrophe in front."""
+    if isinstance(value, str) and value.startswith(FORMULA_SIGNS):
+        return f"'{value}"
     return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
 
 

@@ -62,17 +62,17 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
     return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
 
 
-def of_error(error: ControlPlaneError) -> Response:  # noqa: PLR0911  # one line a kind of error
+def of_error(error: ControlPlaneError) -> Response:  # one line a kind of error
     """The problem that an error of ours is; an answer that was given before is given again as it was."""
     if isinstance(error, AnsweredBeforeError):
         return Response(error.body, error.status, error.headers)
     status = STATUS[type(error)]
     detail = str(error)
-    if isinstance(error, InvalidError):
-        fields = [{"field": item.field, "message": item.message} for item in error.errors]
-        return problem(status, detail, errors=fields)
-    if isinstance(error, ConflictError):
-        return problem(status, detail, None, **error.members)
+    if isinstance(error, InvalidError | ConflictError):
+        members: dict[str, Any] = {} if isinstance(error, InvalidError) else dict(error.members)
+        if error.errors or isinstance(error, InvalidError):
+            members["errors"] = [{"field": item.field, "message": item.message} for item in error.errors]
+        return problem(status, detail, None, **members)
     if isinstance(error, UnauthenticatedError):
         return problem(status, detail, {"WWW-Authenticate": 'Bearer realm="tidegate"'})
     if isinstance(error, TooManyFailuresError):

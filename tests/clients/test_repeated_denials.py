@@ -72,15 +72,16 @@ def test_closing_tells_it_as_well(served) -> None:
 
 def test_a_stranger_tells_nothing(served) -> None:
     report = {"denials": [{"api_key": "tg_acme", "requests": 9, "cost": 9, "policy": "hourly"}]}
-    post = httpx.Client(base_url=served.url, trust_env=False).post
-    assert post("/v1/denials", json=report).status_code == 403
-    assert post("/v1/denials", json=report, headers={"X-Tidegate-Token": "tgg_wrong"}).status_code == 401
-    assert usage(served) == (0, 0)
-    told = post("/v1/denials", json=report, headers={"X-Tidegate-Token": TOKEN})
-    assert (told.status_code, told.json()) == (202, {"taken": 1})
-    assert usage(served) == (0, 9)
-    wrong = {"denials": [{"client": "gone", "requests": 1, "cost": 1}]}
-    assert post("/v1/denials", json=wrong, headers={"X-Tidegate-Token": TOKEN}).json() == {"taken": 0}
+    with httpx.Client(base_url=served.url, trust_env=False) as client:
+        assert client.post("/v1/denials", json=report).status_code == 403
+        wrong = client.post("/v1/denials", json=report, headers={"X-Tidegate-Token": "tgg_wrong"})
+        assert (wrong.status_code, usage(served)) == (401, (0, 0))
+        client.headers["X-Tidegate-Token"] = TOKEN
+        told = client.post("/v1/denials", json=report)
+        assert (told.status_code, told.json()) == (202, {"taken": 1})
+        assert usage(served) == (0, 9)
+        gone = {"denials": [{"client": "gone", "requests": 1, "cost": 1}]}
+        assert client.post("/v1/denials", json=gone).json() == {"taken": 0}
 
 
 def test_it_is_in_the_denial_log() -> None:

@@ -8,21 +8,38 @@ BOMB = "version: 1\na0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
 
+MERGES = "version: 1\na0: &a0 {x: 1, y: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)
+)
+"""539 bytes, more or less: each line is nine times the one before."""
+
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        (MERGES, "its merges"),
         (BOMB, "aliases"),
         ("version: 1\na: &a {b: *a}\n", "aliases"),
         ("a: " + "[" * 3_000, "too deeply"),
         ('{"a": ' + "[" * 100_000, "too deeply"),
         ("version: 1\nx: !!python/object/apply:os.system ['id']\n", "is not YAML"),
     ],
-    ids=["a bomb", "itself", "deep YAML", "deep JSON", "code"],
+    ids=["a bomb of merges", "a bomb", "itself", "deep YAML", "deep JSON", "code"],
 )
 def test_what_would_take_the_memory_or_the_stack_is_refused(text, why):
     with pytest.raises(FileError, match=why):
         ConfigDocument("file", text)
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 5_000, ".nan", ".inf", "!!binary aGk="])
+def test_what_json_cannot_say_is_refused_in_words(value):
+    with pytest.raises(FileError, match="says what JSON cannot"):
+        ConfigDocument("file", f"version: 1\nx: {value}\n").as_json()
+
+
+def test_merges_that_save_writing_are_read():
+    text = "version: 1\na: &a {x: 1}\nb: &b {<<: *a, y: 2}\nc: {<<: [*b, *a], z: 3}\n"
+    assert ConfigDocument("file", text).content["c"] == {"x": 1, "y": 2, "z": 3}
 
 
 def test_aliases_that_save_writing_are_read():

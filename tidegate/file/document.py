@@ -11,12 +11,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.emitter import Emitter
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 MOST_TIMES_EXPANDED = 10
 """With its aliases a file says at most so many values for each character that is written."""
 MOST_DEPTH = 50
+MOST_MERGED = 10_000
+"""Members of a mapping with all that it merges (<<): ruamel copies them for each merge, before any value is made."""
+MERGE = "tag:yaml.org,2002:merge"
 _WANTS_QUOTES = re.compile(r"^[?:]|  |[^ -~\u00a1-\ud7ff]")
 
 
@@ -53,8 +56,8 @@ class ConfigDocument:
     def as_json(self) -> bytes:
         """The body that the control plane takes. Raises ``FileError`` for what YAML can say and JSON cannot."""
         try:
-            return json.dumps(self.content).encode()
-        except TypeError as error:  # !!binary, !!set, a name that is a list
+            return json.dumps(self.content, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:  # !!binary, !!set, a name that is a list; .nan, 0x with 4,000 digits
             raise FileError(f"{self.name}: says what JSON cannot: {error}") from None
 
     def line_of(self, field: str) -> int | None:
@@ -142,7 +145,20 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Constructor(SafeConstructor):
-    """Leaves instants as text: the control plane reads them."""
+    """Leaves instants as text: the control plane reads them. Merges no more than a file may hold."""
+
+    def flatten_mapping(self, node: Any) -> Any:
+        """Merge, unless a few lines of merges of merges would make millions of members."""
+        merged = [value for key, value in node.value if key.tag == MERGE]
+        parts = [part for value in merged for part in (value.value if isinstance(value, SequenceNode) else [value])]
+        for part in parts:
+            if isinstance(part, MappingNode):
+                self.flatten_mapping(part)  # once: afterwards it holds no merge any more
+        if parts and sum(len(part.value) for part in parts) > MOST_MERGED:
+            raise MarkedYAMLError(
+                problem="its merges (<<) make far more of it than is written", problem_mark=node.start_mark
+            )
+        return super().flatten_mapping(node)
 
 
 _Constructor.add_constructor("tag:yaml.org,2002:timestamp", lambda loader, node: loader.construct_scalar(node))

@@ -1,7 +1,7 @@
 """What is to run, where it listens and where its files are."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tidegate.stack.errors import StackError
@@ -27,7 +27,7 @@ class StackOptions:
     rls_port: int | None = None
     """Where the first node speaks Envoy's rate limit protocol as well."""
     admin_token: str | None = None
-    settings: PassedOn = PassedOn()
+    settings: PassedOn = field(default_factory=PassedOn)
     """Settings of the control plane and of every node."""
 
 

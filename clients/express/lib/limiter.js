@@ -18,6 +18,7 @@ const BATCHES_IN_FLIGHT = 2;
 // A connection must be made in this part of a check's time, so that there is time for the next node.
 const CONNECT_SHARE = 1 / 2;
 const MOST_CONNECT_MS = 1_000;
+const MOST_MISTAKES = 100;
 // A node takes 1 MiB; beyond it the whole batch would be refused, and one end client's long path would speak for others.
 const MOST_BODY_BYTES = 512 * 1024;
 /** What a node takes of a caller without a token, where it does not trust its network. */
@@ -79,6 +80,8 @@ class Limiter {
     /** @type {Promise<void> | undefined} */
     this._closing = undefined;
     this._warned = false;
+    /** @type {Set<string>} */
+    this._mistakes = new Set();
   }
 
   /**
@@ -126,6 +129,22 @@ class Limiter {
     this._closing ??= this._renewals.close().then(() => this._nodes.close());
     for (const pending of this._queue.splice(0)) this._answer(pending, withoutNode(this._options.failPolicy));
     return this._closing;
+  }
+
+  /**
+   * What the fail policy says where the application asked what no node can decide on; said once as a warning of the process.
+   *
+   * @param {Decision} decision
+   * @returns {Decision}
+   */
+  mistaken(decision) {
+    const message = String(decision.problem?.detail);
+    if (!this._mistakes.has(message) && this._mistakes.size < MOST_MISTAKES) {
+      this._mistakes.add(message);
+      process.emitWarning(`requests are not limited as meant: ${message}`, { type: 'TidegateWarning', code: 'TIDEGATE_MISTAKE' });
+    }
+    this._failed(new UnavailableError(message));
+    return withoutNode(this._options.failPolicy);
   }
 
   /**

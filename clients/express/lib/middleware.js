@@ -23,6 +23,8 @@ const ATTRIBUTE = 'attribute:';
 function rateLimit(options) {
   const { limiter = new Limiter(/** @type {import("../index.js").LimiterOptions} */ (options)), skip, handler = answerDenied, headers = 'both' } = options;
   const identify = options.identify ?? identifier(options);
+  const { endpoint, cost } = options.identify === undefined ? options : {};
+  const fixed = new Set([...(typeof endpoint === 'string' ? ['endpoint'] : []), ...(typeof cost === 'number' ? ['cost'] : [])]);
   if (!['both', 'standard', 'legacy'].includes(headers)) throw new TypeError("headers: 'both', 'standard' or 'legacy'");
 
   /** @param {Request} request @param {Response} response @param {(error?: unknown) => void} next */
@@ -44,8 +46,9 @@ function rateLimit(options) {
       limiter.ask(check, finish);
     }
 
-    /** @param {Decision} decision */
-    function finish(decision) {
+    /** @param {Decision} told */
+    function finish(told) {
+      const decision = isMistake(told, fixed) ? limiter.mistaken(told) : told;
       if (response.headersSent || response.destroyed) return; // whoever asked has gone, or was answered by a timeout
       for (const [name, value] of headersOf(decision, headers, Date.now())) response.setHeader(name, value);
       request.tidegate = decision;
@@ -105,6 +108,16 @@ function identifier({ limitBy = 'key', keyGenerator, endpoint, cost, attributes 
     if (value instanceof Promise) return value.then((told) => checkOf(request, response, told ?? undefined));
     return checkOf(request, response, value ?? undefined);
   };
+}
+
+/**
+ * Whether a member of the check is wrong that the application has fixed: an endpoint that is none, say.
+ *
+ * @param {Decision} decision @param {Set<string>} fixed
+ */
+function isMistake({ problem }, fixed) {
+  const errors = /** @type {Array<{ field?: string }> | undefined} */ (problem?.errors);
+  return Array.isArray(errors) && fixed.has(errors[0]?.field ?? '');
 }
 
 /**

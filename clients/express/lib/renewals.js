@@ -38,6 +38,7 @@ class Renewals {
     this._waiting = new Map();
     /** Renewals and returns on their way. @type {Set<Promise<void>>} */
     this._underWay = new Set();
+    this._tells = true;
     /** @type {NodeJS.Timeout | undefined} */
     this._keeper = undefined;
   }
@@ -72,7 +73,11 @@ class Renewals {
 
   /** What does not arrive is not repeated: better too little than twice. @param {object[]} denials */
   async _tell(denials) {
-    while (denials.length > 0) await this._post('/v1/denials', { denials: denials.splice(0, MOST_RETURNS) });
+    while (this._tells && denials.length > 0) {
+      const { error, answered } = await this._post('/v1/denials', { denials: denials.splice(0, MOST_RETURNS) });
+      // A node that wants a token for it, or is of a version that does not ask.
+      this._tells = !(error instanceof UnauthorizedError) && ![403, 404].includes(answered?.status ?? 0);
+    }
   }
 
   /** Return what is held, and what arrives meanwhile. */

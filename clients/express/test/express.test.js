@@ -137,6 +137,23 @@ for (const version of ['express', 'express5']) {
       assert.equal((await get(`${await application(ask)}/api/users`)).status, 403);
     });
 
+    test('an endpoint that is none follows the fail policy, and is said once', async () => {
+      const warned = [];
+      const listen = (warning) => warned.push(warning.code);
+      process.on('warning', listen);
+      try {
+        const open = await application({ endpoint: 'typo' });
+        const closed = await application({ endpoint: 'typo', failPolicy: 'closed' });
+        for (let nth = 0; nth < 2; nth++) {
+          assert.equal((await get(`${open}/api/users`, keyed(fresh()))).status, 200);
+          assert.equal((await get(`${closed}/api/users`, keyed(fresh()))).status, 503);
+        }
+      } finally {
+        process.off('warning', listen);
+      }
+      assert.deepEqual(warned.filter((code) => code === 'TIDEGATE_MISTAKE').length, 2, 'once a limiter');
+    });
+
     test('headers: standard or legacy alone', async () => {
       const standard = await get(`${await application({ headers: 'standard' })}/api/users`, keyed(fresh()));
       assert.deepEqual(['ratelimit' in standard.headers, 'x-ratelimit-limit' in standard.headers], [true, false]);

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, MutableMapping
 from functools import wraps
 from typing import Any
 
@@ -100,6 +100,8 @@ def rate_limit(
         answer = on_denied(request, decision)
         return await answer if inspect.isawaitable(answer) else answer
 
+    fixed = {"cost"} if endpoint is None else {"cost", "endpoint"}
+
     def decorate(view: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         signature = _signature_of(view)
         wanted = next((name for name, one in signature.parameters.items() if _is_request(one, Request)), None)
@@ -121,7 +123,7 @@ def rate_limit(
                 raise TypeError("rate_limit: the route gets no Request")
             if skip is not None and skip(request.scope):
                 return await call(*args, **kwargs)
-            decision = await _decide(limiter, identify, request.scope, endpoint, cost)
+            decision = await _decide(limiter, identify, request.scope, endpoint, cost, fixed)
             if decision.allowed:
                 request.scope["tidegate"] = decision
                 with _headers_on_errors(decision):
@@ -144,9 +146,17 @@ def rate_limit(
 
 
 async def _decide(
-    limiter: AsyncTidegate, identify: Identify, scope: Scope, endpoint: str | None, cost: int
+    limiter: AsyncTidegate,
+    identify: Identify,
+    scope: Scope,
+    endpoint: str | None,
+    cost: int,
+    fixed: Container[str] = (),
 ) -> Decision:
-    """The decision on a request; what an end user has garbled is refused, never an error of the application."""
+    """The decision on a request; what an end user has garbled is refused, never an error of the application.
+
+    What is wrong in the members that the application has ``fixed`` follows the fail policy.
+    """
     try:
         check = identify(scope)
         if endpoint is not None:
@@ -155,7 +165,7 @@ async def _decide(
     except RefusedKeyError as error:
         return refusal(401, error.error, str(error))
     except InvalidCheckError as error:
-        return refusal(403, "malformed_request", str(error))
+        return limiter.mistaken(error, fixed) or refusal(403, "malformed_request", str(error))
 
 
 def _put_headers(decision: Decision, response: Any) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +33,10 @@ NO_LEASE_FOR_S = 5.0
 LEASE_AGAIN_AFTER_S = 0.2
 """How long nobody asks again when there was no answer, or when the node's store was away."""
 MOST_RETURNS = MOST_TOLD = 100
+MOST_MISTAKES_TOLD = 100
+NOT_TO_BE_TOLD = frozenset({401, 403, 404})
+"""How nodes answer who may not tell them what was denied here, and nodes of a version that does not ask."""
+_log = logging.getLogger("tidegate_client")
 
 
 class AsyncTidegate:
@@ -52,6 +57,8 @@ class AsyncTidegate:
             remember_s=options.remember_denials_s, most=options.max_accounts,
         )  # fmt: skip
         self.failures = 0
+        self._told_mistakes: set[str] = set()
+        self._tells = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begin()
 
@@ -301,10 +308,24 @@ class AsyncTidegate:
 
     async def _tell(self, repeated: list[Repeated]) -> None:
         """Tell a node what was denied here. What does not arrive is not repeated: better too little than twice."""
-        for first in range(0, len(repeated), MOST_TOLD):
+        for first in range(0, len(repeated) if self._tells else 0, MOST_TOLD):
             part = [one.members() for one in repeated[first : first + MOST_TOLD]]
             with contextlib.suppress(NoAnswerError, UnicodeEncodeError):
-                await self._nodes.post("/v1/denials", msgspec.json.encode({"denials": part}))
+                told = await self._nodes.post("/v1/denials", msgspec.json.encode({"denials": part}))
+                self._tells = told.status not in NOT_TO_BE_TOLD
+
+    def mistaken(self, error: InvalidCheckError, fixed: Container[str]) -> Decision | None:
+        """What the policy says where a member of the check is wrong that the application has ``fixed`` for a route.
+
+        ``None`` where it may have been the end user. Said once in the log: it is a mistake of the set-up.
+        Raises ``UnavailableError`` when the policy is ``raise``.
+        """
+        if error.field is None or error.field not in fixed:
+            return None
+        if str(error) not in self._told_mistakes and len(self._told_mistakes) < MOST_MISTAKES_TOLD:
+            self._told_mistakes.add(str(error))
+            _log.error("requests are not limited as meant: %s", error)
+        return self.unanswered(str(error))
 
     def unanswered(self, reason: str) -> Decision:
         """What the policy says when no node does. Raises ``UnavailableError``."""

@@ -150,9 +150,14 @@ class ReservationAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_in_s: Seconds = 0.0
 
 
+class _FieldError(msgspec.Struct, frozen=True):
+    field: str = ""
+
+
 class _ItemError(msgspec.Struct, frozen=True):
     detail: str = "the check was not understood"
     status: int = 422
+    errors: list[_FieldError] = []
 
 
 class _Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,7 +193,14 @@ _reservation_decoder = msgspec.json.Decoder(ReservationAnswer)
 
 
 class InvalidCheckError(ValueError):
-    """The node did not understand a check: the caller's mistake, never a matter of policy."""
+    """The node did not understand a check: the caller's mistake, never a matter of policy.
+
+    ``field`` is the member that is wrong, where the node names one.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class GarbledAnswerError(Exception):
@@ -240,7 +252,7 @@ def read_reservation(body: bytes) -> ReservationAnswer:
 
 def _decision(item: _Item) -> Decision | InvalidCheckError:
     if isinstance(item.error, _ItemError):
-        return InvalidCheckError(item.error.detail)
+        return InvalidCheckError(item.error.detail, item.error.errors[0].field if item.error.errors else None)
     if item.allowed is None:
         raise GarbledAnswerError("a decision without `allowed`")
     status = 200 if item.allowed else item.status if item.status is not None and item.status >= 400 else 429

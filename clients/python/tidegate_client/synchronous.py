@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Container, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -92,6 +92,10 @@ class Tidegate:
             return self._run(self._inner.ask(check, cost))
         except TimeoutError:
             return self._inner.unanswered(STUCK)
+
+    def mistaken(self, error: InvalidCheckError, fixed: Container[str]) -> Decision | None:
+        """As ``AsyncTidegate.mistaken``."""
+        return self._inner.mistaken(error, fixed)
 
     def check_many(self, checks: Iterable[tuple[Check, int]]) -> list[Decision | InvalidCheckError]:
         """As ``AsyncTidegate.check_many``."""

@@ -1,6 +1,6 @@
 """In front of Flask applications: all routes, or one by a decorator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import wraps
 from typing import Any
 
@@ -64,12 +64,13 @@ def rate_limit(
 
     ``endpoint`` is the route's name at the control plane.
     """
+    fixed = {"cost"} if endpoint is None else {"cost", "endpoint"}
 
     def decorate(view: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(view)
         def limited(*args: Any, **kwargs: Any) -> Any:
             if skip is None or not skip():
-                denied = _ask(limiter, identify, endpoint, cost, on_denied)
+                denied = _ask(limiter, identify, endpoint, cost, on_denied, fixed)
                 if denied is not None:
                     return denied
             return current_app.ensure_sync(view)(*args, **kwargs)
@@ -79,9 +80,12 @@ def rate_limit(
     return decorate
 
 
-def _ask(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int, on_denied: OnDenied) -> Any:
+def _ask(
+    limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int, on_denied: OnDenied,
+    fixed: Container[str] = (),
+) -> Any:  # fmt: skip
     """``None`` when allowed; the answer to send otherwise. Its headers are added to whatever is answered."""
-    decision = g.tidegate = _decide(limiter, identify, endpoint, cost)
+    decision = g.tidegate = _decide(limiter, identify, endpoint, cost, fixed)
 
     @after_this_request
     def add_headers(response: Response) -> Response:
@@ -93,7 +97,7 @@ def _ask(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int,
     return None if decision.allowed else make_response(on_denied(decision))
 
 
-def _decide(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int) -> Decision:
+def _decide(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: int, fixed: Container[str]) -> Decision:
     """The decision on the request at hand; what an end user has garbled is refused, no error of the application."""
     try:
         check = identify()
@@ -103,4 +107,4 @@ def _decide(limiter: Tidegate, identify: Identify, endpoint: str | None, cost: i
     except RefusedKeyError as error:
         return refusal(401, error.error, str(error))
     except InvalidCheckError as error:
-        return refusal(403, "malformed_request", str(error))
+        return limiter.mistaken(error, fixed) or refusal(403, "malformed_request", str(error))

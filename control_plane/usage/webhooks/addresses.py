@@ -7,6 +7,15 @@ from urllib.parse import urlsplit
 import httpx
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SPECIAL = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # Azure's own services, as its machines see them
+        "192.88.99.0/24",  # 6to4 relays, out of use (RFC 7526): nobody knows who answers
+        "3fff::/20",  # documentation (RFC 9637)
+    )
+)
+"""What the registries, or this Python's copy of them, call global and no webhook has a business with."""
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -44,6 +53,8 @@ def is_public(address: Address) -> bool:
             return is_public(inner)
         if address.is_site_local:  # RFC 3879: out of use, and still routed in places
             return False
+    if any(address.version == network.version and address in network for network in _SPECIAL):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 

@@ -148,3 +148,16 @@ async def test_progress_is_told_and_many_clients_are_pruned_by_number(served: Ru
     gone = await run(served, "apply", "-f", path, "--prune", "clients", "--allow-deletes", "1200")
     assert gone.exit_code == 0
     assert "1,200 deleted" in gone.stdout
+
+
+async def test_a_file_that_leaves_out_what_is_used_says_each_by_line(served: RunningControlPlane, path: Path) -> None:
+    assert (await run(served, "apply", "-f", path)).exit_code == 0
+    (await served.admin.put("/v1/plans/other", json={})).raise_for_status()
+    (await served.admin.put("/v1/clients/globex", json={"plan": "free"})).raise_for_status()
+    write(path, "version: 1\nplans:\n  starter: { limits: { hourly: { limit: 10/h } } }\n")
+    refused = await run(served, "apply", "-f", path)
+    assert refused.exit_code == 1
+    lines = refused.stderr.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [[f"{path}:2", "plans.free"], [f"{path}:2", "plans.pro"]]
+    for line in lines:
+        assert line.endswith("it is left out, so it would be deleted, and may not go: It is still used by: clients.")

@@ -30,6 +30,14 @@ async def test_csv_has_the_same_lines(served: RunningControlPlane) -> None:
     ]
 
 
+async def test_no_label_is_a_formula(served: RunningControlPlane) -> None:
+    signs = ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\uff1d1")
+    await ship(served, batch(1, *(cell(name, 1) for name in (*signs, "a=b"))))
+    answer = await served.admin.get("/v1/usage", params={"group_by": "client"}, headers={"Accept": "text/csv"})
+    found = {row["client"] for row in csv.DictReader(io.StringIO(answer.text))}
+    assert found == {*(f"'{name}" for name in signs), "a=b"}
+
+
 async def test_csv_is_everything_unless_a_page_is_asked_for(served: RunningControlPlane) -> None:
     names = [f"client-{number:04}" for number in range(1_500)]
     await ship(served, *(batch(at, *(cell(name) for name in names[at - 1 :: 3])) for at in (1, 2, 3)))

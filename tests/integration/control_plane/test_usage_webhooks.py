@@ -274,7 +274,7 @@ def test_knows_what_is_not_public_however_it_is_written() -> None:
     for inside in (
         "127.0.0.1", "10.0.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1", "255.255.255.255",
         "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::",
-        "fec0::1",
+        "fec0::1", "168.63.129.16", "::ffff:168.63.129.16", "192.88.99.1", "2002:c058:6301::", "3fff::1",
     ):  # fmt: skip
         assert not all_public([inside]), inside
         assert not all_public(["93.184.216.34", inside])
