@@ -101,7 +101,7 @@ def test_every_image_comes_from_the_mirror_and_may_be_a_digest(chart):
 
 def test_pods_follow_a_new_database_url():
     pods = [pod_of(render(CONTROL_PLANE, database(url))) for url in (URL, URL.replace("one", "two"))]
-    checksums = [pod["metadata"]["annotations"]["checksum/database"] for pod in pods]
+    checksums = [pod["metadata"]["annotations"]["checksum/secrets"] for pod in pods]
     assert checksums[0] != checksums[1]
 
 

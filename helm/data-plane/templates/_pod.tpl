@@ -95,7 +95,10 @@ labels:
   tidegate.region: {{ .root.Values.region | quote }}
   {{- with .root.Values.podLabels }}{{ toYaml . | nindent 2 }}{{ end }}
 annotations:
-  checksum/secrets: {{ include (print .root.Template.BasePath "/secrets.yaml") .root | sha256sum }}
+  {{- $given := include (print .root.Template.BasePath "/secrets.yaml") .root }}
+  {{- $external := .root.Values.store.external }}
+  {{- $named := list .root.Values.credential.existingSecret .root.Values.controlPlane.publicKeySecret .root.Values.store.bundled.existingSecret $external.existingSecret $external.sentinelSecret }}
+  checksum/secrets: {{ include "tidegate.checksum" (dict "root" .root "given" $given "secrets" $named) }}
   {{- with .root.Values.podAnnotations }}{{ toYaml . | nindent 2 }}{{ end }}
 {{- end -}}
 
