@@ -57,6 +57,17 @@ def manifest(manifests: list[dict[str, Any]], kind: str, name: str | None = None
     return found[0]
 
 
+def deployment(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    """The Deployment that is called as the release: of the control plane's replicas, or of nodes, not of agents."""
+    (found,) = [one for one in manifests if one["kind"] == "Deployment" and not _is_of_agents(one)]
+    return found
+
+
+def _is_of_agents(one: dict[str, Any]) -> bool:
+    name: str = one["metadata"]["name"]
+    return name.endswith("-agent")
+
+
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     both = {
         name: _merged(base[name], value) if isinstance(value, dict) and isinstance(base.get(name), dict) else value

@@ -9,7 +9,7 @@ import pytest
 import typer.testing
 from ruamel.yaml import YAML
 
-from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, manifest, render
+from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, deployment, manifest, render
 from tidegate.cli import app
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -33,7 +33,7 @@ def test_the_values_of_the_page_render(chart, containing):
     given = values(containing)
     helm_python.Chart.load(chart).validate_schema(given)
     manifests = render(chart, given, "tidegate" if chart == CONTROL_PLANE else "us-east")
-    assert manifest(manifests, "Deployment")["metadata"]["name"] in {"tidegate", "us-east"}
+    assert deployment(manifests)["metadata"]["name"] in {"tidegate", "us-east"}
     assert manifest(manifests, "Ingress")["spec"]["rules"][0]["host"].endswith("tidegate.example")
 
 
@@ -45,7 +45,7 @@ def test_every_store_of_the_page_renders():
         store = {"bundled": {"enabled": False}, "external": YAML(typ="safe").load(variant)}
         given = {**values("# us-east.yaml"), "store": store}
         helm_python.Chart.load(DATA_PLANE).validate_schema(given)
-        env = manifest(render(DATA_PLANE, given), "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+        env = deployment(render(DATA_PLANE, given))["spec"]["template"]["spec"]["containers"][0]["env"]
         shapes = [entry["value"] for entry in env if entry["name"] == "TIDEGATE_REDIS_SHAPE"]
         assert shapes == [store["external"].get("shape", "standalone")]
 

@@ -10,12 +10,14 @@ import kubernetes_validate
 import pytest
 
 from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import AgentSettings
 from data_plane.settings import Settings as NodeSettings
 from tests.charts.rendering import (
     CASES,
     CONTROL_PLANE,
     DATA_PLANE,
     FULL,
+    deployment,
     manifest,
     render,
     render_checked,
@@ -112,7 +114,10 @@ def test_manifests_of_the_prometheus_operator_have_its_form(manifests):
             endpoints = one["spec"].get("podMetricsEndpoints") or one["spec"]["endpoints"]
             port = "health" if one["kind"] == "PodMonitor" else "http"
             assert [(endpoint["port"], endpoint["path"]) for endpoint in endpoints] == [(port, "/metrics")]
-            assert one["spec"]["selector"]["matchLabels"]
+            selector = one["spec"]["selector"]
+            assert selector["matchLabels"]
+            if one["kind"] == "PodMonitor":  # nodes and agents
+                assert len(selector["matchExpressions"][0]["values"]) == 2
 
 
 def pods(manifests):
@@ -183,7 +188,7 @@ def test_a_release_of_any_name_can_run():
 def test_settings_are_told_as_they_were_given():
     given = {"USAGE_STREAM_MAX_MB": 1_000_000, "TRACES_SHARE": 0.0001, "TRACES_FOLLOW_CALLER": True}
     manifests = render(DATA_PLANE, with_required(DATA_PLANE, {"settings": given, "node": {"host": "::"}}))
-    container = manifest(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    container = deployment(manifests)["spec"]["template"]["spec"]["containers"][0]
     env = {one["name"].removeprefix("TIDEGATE_"): one.get("value") for one in container["env"]}
     assert [env[name] for name in (*given, "HOST")] == ["1000000", "0.0001", "true", "::"]
 
@@ -191,7 +196,7 @@ def test_settings_are_told_as_they_were_given():
 def test_a_changed_credential_restarts_nodes():
     def checksum(secret):
         values = with_required(DATA_PLANE, {"credential": {"existingSecret": "", "value": secret}})
-        template = manifest(render(DATA_PLANE, values), "Deployment")["spec"]["template"]
+        template = deployment(render(DATA_PLANE, values))["spec"]["template"]
         return template["metadata"]["annotations"]["checksum/secrets"]
 
     assert checksum("one") != checksum("two")
@@ -202,7 +207,7 @@ def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
         DATA_PLANE, with_required(DATA_PLANE, {"rls": {"enabled": True, "port": 9191, "mapping": "x = 1"}})
     )
     ports = {port["name"]: port["port"] for port in manifest(manifests, "Service", "edge")["spec"]["ports"]}
-    pod = manifest(manifests, "Deployment")["spec"]["template"]["spec"]
+    pod = deployment(manifests)["spec"]["template"]["spec"]
     env = {one["name"]: one.get("value") for one in pod["containers"][0]["env"]}
     listening = {port["name"]: port["containerPort"] for port in pod["containers"][0]["ports"]}
     assert ports["grpc"] == int(env["TIDEGATE_RLS_PORT"]) == listening["grpc"] == 9191
@@ -213,31 +218,83 @@ def test_the_rate_limit_service_is_reached_where_it_is_switched_on():
 
 
 def test_nodes_get_time_to_drain():
-    pod = manifest(render(DATA_PLANE, with_required(DATA_PLANE, {"node": {"drainSeconds": 30}})), "Deployment")
+    pod = deployment(render(DATA_PLANE, with_required(DATA_PLANE, {"node": {"drainSeconds": 30}})))
     assert pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= 30 + 10
     assert pod["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
 def test_replicas_get_time_to_finish():
     for settings, least in (({}, 5 + 10), ({"SHUTDOWN_GRACE_S": "60"}, 5 + 60)):
-        pod = manifest(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {"settings": settings})), "Deployment")
+        pod = deployment(render(CONTROL_PLANE, with_required(CONTROL_PLANE, {"settings": settings})))
         assert pod["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] >= least + 10
 
 
-@pytest.mark.parametrize(("chart", "settings"), [(DATA_PLANE, NodeSettings), (CONTROL_PLANE, ControlPlaneSettings)])
-def test_each_setting_has_one_place_in_the_values(chart, settings):
+PROCESSES = {
+    "node": (DATA_PLANE, NodeSettings, "edge", ("settings",), set()),
+    # what both know is given once, to both
+    "agent": (DATA_PLANE, AgentSettings, "edge-agent", ("agent", "settings"),
+              {"REDIS_DEADLINE_MS", "REDIS_SENTINEL_USERNAME", "USAGE_STREAM_MAX_MB"}),
+    # in clear in a pod the token would be: adminToken.existingSecret is for that
+    "control-plane": (CONTROL_PLANE, ControlPlaneSettings, "edge", ("settings",), {"ADMIN_TOKEN"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_each_setting_has_one_place_in_the_values(process):
     """What a chart sets from a value, or by itself; the rest is taken under `settings`, and nothing else is."""
-    free = json.loads((chart / "values.schema.json").read_text())["properties"]["settings"]["propertyNames"]["enum"]
+    chart, settings, name, path, elsewhere = PROCESSES[process]
+    place = json.loads((chart / "values.schema.json").read_text())
+    for part in path:
+        place = place["properties"][part]
     set_by_chart: set[str] = set()
     for of, values in CASES.values():
         if of == chart:
             bare = {name: value for name, value in values.items() if name != "settings"}
-            pod = manifest(render(chart, with_required(chart, bare)), "Deployment")["spec"]["template"]["spec"]
-            set_by_chart |= {one["name"] for one in pod["containers"][0]["env"] if one["name"].startswith("TIDEGATE_")}
-    names = {f"TIDEGATE_{name.upper()}" for name in settings.model_fields}
+            pod = manifest(render(chart, with_required(chart, bare)), "Deployment", name)["spec"]["template"]["spec"]
+            env = [one["name"] for one in pod["containers"][0]["env"]]
+            set_by_chart |= {name.removeprefix("TIDEGATE_") for name in env if name.startswith("TIDEGATE_")}
+    names = {name.upper() for name in settings.model_fields}
     assert set_by_chart <= names
-    # in clear in a pod it would be: adminToken.existingSecret is for that
-    assert {f"TIDEGATE_{name}" for name in free} == names - set_by_chart - {"TIDEGATE_ADMIN_TOKEN"}
+    assert set(place["propertyNames"]["enum"]) == names - set_by_chart - elsewhere
+
+
+def test_settings_of_nodes_and_agents_reach_both():
+    values = {
+        "settings": {"REDIS_DEADLINE_MS": 40, "TRACES_SHARE": 0.5},
+        "agent": {"settings": {"LOAD_SERVERS": "a=http://b"}},
+    }
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
+    told = {}
+    for name in ("edge", "edge-agent"):
+        container = manifest(manifests, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]
+        told[name] = {one["name"].removeprefix("TIDEGATE_"): one.get("value") for one in container["env"]}
+    assert told["edge"]["REDIS_DEADLINE_MS"] == told["edge-agent"]["REDIS_DEADLINE_MS"] == "40"
+    assert ("TRACES_SHARE" in told["edge"], "TRACES_SHARE" in told["edge-agent"]) == (True, False)
+    assert ("LOAD_SERVERS" in told["edge"], "LOAD_SERVERS" in told["edge-agent"]) == (False, True)
+    # who a process is, where its control plane and its store are, is the same for both
+    assert told["edge"].keys() & told["edge-agent"].keys() >= {"REGION", "CONTROL_PLANE_PUBLIC_KEY", "REDIS_URL"}
+
+
+def test_other_regions_come_to_agents_and_gateways_to_nodes():
+    values = {
+        "ingress": {"enabled": True, "host": "us-east.example", "paths": ["/internal/v1/", "/v1/authorize"]},
+        "peers": {"tlsSecret": "peers-tls", "clientCertificate": True},
+        "agent": {"tls": {"existingSecret": "agent-tls", "clientCAKey": "ca.crt"}},
+    }
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
+    paths = manifest(manifests, "Ingress")["spec"]["rules"][0]["http"]["paths"]
+    leads = {path["path"]: path["backend"]["service"]["name"] for path in paths}
+    assert leads == {"/internal/v1/": "edge-agent", "/v1/authorize": "edge"}
+    spec = manifest(manifests, "Deployment", "edge-agent")["spec"]["template"]["spec"]
+    container = spec["containers"][0]
+    assert container["command"] == ["tidegate", "region-agent"]
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert env["TIDEGATE_PORT"] == str(container["ports"][0]["containerPort"])
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    for name in ("PEERS_CA_FILE", "PEERS_CERT_FILE", "TLS_CERT_FILE", "TLS_CLIENT_CA_FILE", "SNAPSHOT_FILE"):
+        assert env[f"TIDEGATE_{name}"].rpartition("/")[0] in mounted
+    node = deployment(manifests)["spec"]["template"]["spec"]
+    assert "peers" not in str(node)
 
 
 def test_the_migration_runs_before_anything_else_and_finds_its_secret():
@@ -254,7 +311,7 @@ def test_the_migration_runs_before_anything_else_and_finds_its_secret():
 def test_probes_and_prometheus_ask_where_no_certificate_is_needed():
     values = {"node": {"tls": {"existingSecret": "node-tls", "clientCAKey": "ca.crt"}}, "podMonitor": {"enabled": True}}
     manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
-    container = manifest(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    container = deployment(manifests)["spec"]["template"]["spec"]["containers"][0]
     probes = {probe: container[probe]["httpGet"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert {(probe["port"], probe.get("scheme", "HTTP")) for probe in probes.values()} == {("health", "HTTP")}
     assert probes["readinessProbe"]["path"] == "/readyz"
@@ -270,10 +327,10 @@ def test_probes_and_prometheus_ask_where_no_certificate_is_needed():
 @pytest.mark.parametrize("chart", [DATA_PLANE, CONTROL_PLANE], ids=["data-plane", "control-plane"])
 def test_who_scales_decides_how_many_there_are(chart):
     fixed = render(chart, with_required(chart, {}))
-    assert manifest(fixed, "Deployment")["spec"]["replicas"] >= 2
+    assert deployment(fixed)["spec"]["replicas"] >= 2
     assert "HorizontalPodAutoscaler" not in {one["kind"] for one in fixed}
     scaled = render(chart, with_required(chart, {"autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 4}}))
-    assert "replicas" not in manifest(scaled, "Deployment")["spec"]
+    assert "replicas" not in deployment(scaled)["spec"]
     scaler = manifest(scaled, "HorizontalPodAutoscaler")["spec"]
     assert (scaler["scaleTargetRef"]["name"], scaler["minReplicas"], scaler["maxReplicas"]) == ("edge", 2, 4)
 

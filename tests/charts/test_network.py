@@ -23,15 +23,14 @@ def allowed_egress(manifests, name: str) -> set[int]:
 @pytest.mark.parametrize(
     ("values", "wanted"),
     [
-        ({}, {80, 443, 6379, 8000, 8101}),
+        ({}, {80, 443, 6379, 8000, 8201}),
         ({"controlPlane": {"url": "https://control.example:8443/"}, "networkPolicy": {"egressPorts": []}},
          {6379, 8443}),
-        ({"controlPlane": {"url": "https://control.example"}, "networkPolicy": {"egressPorts": [8101]}},
-         {443, 6379, 8101}),
+        ({"controlPlane": {"url": "https://control.example"}, "networkPolicy": {"egressPorts": [8201]}},
+         {443, 6379, 8201}),
         ({"networkPolicy": {"egressPorts": []},
-          "settings": {"TRACES_URL": "http://collector:4318/v1/traces",
-                       "LOAD_SERVERS": "main=http://prometheus:9090, far=https://thanos.example/api"}},
-         {443, 4318, 6379, 8000, 9090}),
+          "settings": {"TRACES_URL": "http://collector:4318/v1/traces"}},
+         {4318, 6379, 8000}),
         (store(url="rediss://user:se:cret@redis.example:6380/0"), {6380, 8000}),
         (store(url="redis://redis.example"), {6379, 8000}),
         (store(existingSecret="store"), {7000, 8000}),
@@ -42,6 +41,14 @@ def allowed_egress(manifests, name: str) -> set[int]:
 )  # fmt: skip
 def test_nodes_may_reach_the_ports_that_their_values_name_and_no_others(values, wanted):
     assert allowed_egress(render(DATA_PLANE, with_required(DATA_PLANE, values)), "edge") == wanted
+
+
+def test_agents_may_reach_what_nodes_may_and_the_servers_that_load_is_pulled_from():
+    servers = {"LOAD_SERVERS": "main=http://prometheus:9090, far=https://thanos.example/api"}
+    values = {"networkPolicy": {"egressPorts": []}, "agent": {"settings": servers}}
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
+    assert allowed_egress(manifests, "edge-agent") == {443, 6379, 8000, 9090}
+    assert allowed_egress(manifests, "edge") == {6379, 8000}
 
 
 METADATA = ["169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "168.63.129.16", "100.100.100.200"]
@@ -66,6 +73,8 @@ def test_only_its_own_namespace_reaches_nodes_unless_the_values_name_others():
     def whom(values) -> list[dict[str, Any]]:
         policy = manifest(render(DATA_PLANE, with_required(DATA_PLANE, values)), "NetworkPolicy", "edge")
         (rule,) = policy["spec"]["ingress"]
+        agents = manifest(render(DATA_PLANE, with_required(DATA_PLANE, values)), "NetworkPolicy", "edge-agent")
+        assert agents["spec"]["ingress"][0]["from"] == rule["from"]
         return rule["from"]
 
     assert whom({}) == [{"podSelector": {}}]

@@ -12,6 +12,7 @@ from tests.charts.rendering import (
     CHARTS,
     CONTROL_PLANE,
     DATA_PLANE,
+    deployment,
     manifest,
     render,
     render_checked,
@@ -28,7 +29,7 @@ def database(url: str) -> dict[str, Any]:
 
 
 def pod_of(manifests: list[dict[str, Any]]) -> dict[str, Any]:
-    template: dict[str, Any] = manifest(manifests, "Deployment")["spec"]["template"]
+    template: dict[str, Any] = deployment(manifests)["spec"]["template"]
     return template
 
 
@@ -53,8 +54,7 @@ def test_a_release_may_be_called_what_yaml_takes_for_something_else(chart, relea
 @BOTH
 def test_objects_are_called_as_the_values_say(chart):
     def names(**given: str) -> set[str]:
-        values = with_required(chart, given)
-        return {one["metadata"]["name"] for one in render(chart, values) if one["kind"] == "Deployment"}
+        return {deployment(render(chart, with_required(chart, given)))["metadata"]["name"]}
 
     assert names() == {"edge"}
     assert names(nameOverride="limits") == {"edge-limits"}
@@ -101,7 +101,7 @@ def test_every_image_comes_from_the_mirror_and_may_be_a_digest(chart):
 
 def test_pods_follow_a_new_database_url():
     pods = [pod_of(render(CONTROL_PLANE, database(url))) for url in (URL, URL.replace("one", "two"))]
-    checksums = [pod["metadata"]["annotations"]["checksum/database"] for pod in pods]
+    checksums = [pod["metadata"]["annotations"]["checksum/secrets"] for pod in pods]
     assert checksums[0] != checksums[1]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import redis
 
-from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, manifest, render, with_required
+from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, deployment, manifest, render, with_required
 from tests.integration.node.test_process import CONFIG
 from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
@@ -61,7 +61,7 @@ def test_a_rendered_node_serves_becomes_unready_and_drains(tmp_path, valkey_url)
         "node": {"trust": "network", "drainSeconds": 1.5},
         "settings": {"REDIS_DEADLINE_MS": 200},
     }
-    pod = manifest(render(DATA_PLANE, with_required(DATA_PLANE, values)), "Deployment")["spec"]["template"]["spec"]
+    pod = deployment(render(DATA_PLANE, with_required(DATA_PLANE, values)))["spec"]["template"]["spec"]
     container = pod["containers"][0]
     env = environment(container, {("region", "token"): REGION_CREDENTIAL, ("store", "url"): valkey_url})
     assert env["TIDEGATE_PORT"] == str(container["ports"][0]["containerPort"])
@@ -113,7 +113,7 @@ def test_the_rendered_migration_and_control_plane_serve(tmp_path, postgres_url):
     migration.start()
     wait_until_done(migration, timeout_s=60)
 
-    container = manifest(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    container = deployment(manifests)["spec"]["template"]["spec"]["containers"][0]
     env = environment(container, secrets)
     folders = {mount["mountPath"] for mount in container["volumeMounts"]}
     for name in ("TIDEGATE_SIGNING_KEY_FILE", "TIDEGATE_ADMIN_TOKEN_FILE"):

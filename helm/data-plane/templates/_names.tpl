@@ -3,6 +3,22 @@
 {{ include "tidegate.fullname" . | trunc 46 | trimSuffix "-" }}-store
 {{- end -}}
 
+{{- define "tidegate.agent" -}}
+{{ include "tidegate.fullname" . }}-agent
+{{- end -}}
+
+{{- define "tidegate.agentName" -}}
+{{ .Values.nameOverride | default "tidegate" | trunc 57 | trimSuffix "-" }}-agent
+{{- end -}}
+
+{{- define "tidegate.agentSelector" -}}
+{{ include "tidegate.selectorOf" (dict "root" . "name" (include "tidegate.agentName" .)) }}
+{{- end -}}
+
+{{- define "tidegate.agentLabels" -}}
+{{ include "tidegate.labelsOf" (dict "root" . "name" (include "tidegate.agentName" .)) }}
+{{- end -}}
+
 {{- define "tidegate.storeName" -}}
 {{ .Values.nameOverride | default "tidegate" | trunc 57 | trimSuffix "-" }}-store
 {{- end -}}
@@ -40,16 +56,16 @@
 {{ $ports | uniq | toJson }}
 {{- end -}}
 
-{{- /* Ports of what else nodes reach, as a JSON list. */ -}}
+{{- /* Ports of what else a process of (root, settings) reaches, as a JSON list. */ -}}
 {{- define "tidegate.egressPorts" -}}
-{{- $ports := list (int (include "tidegate.port" .Values.controlPlane.url)) -}}
-{{- with .Values.settings.TRACES_URL -}}{{- $ports = append $ports (int (include "tidegate.port" .)) -}}{{- end -}}
-{{- with .Values.settings.LOAD_SERVERS -}}
+{{- $ports := list (int (include "tidegate.port" .root.Values.controlPlane.url)) -}}
+{{- with .settings.TRACES_URL -}}{{- $ports = append $ports (int (include "tidegate.port" .)) -}}{{- end -}}
+{{- with .settings.LOAD_SERVERS -}}
 {{- range splitList "," . -}}
 {{- $ports = append $ports (int (include "tidegate.port" (regexReplaceAll "^[^=]*=" (trim .) ""))) -}}
 {{- end -}}
 {{- end -}}
-{{- range .Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (int .) -}}{{- end -}}
+{{- range .root.Values.networkPolicy.egressPorts -}}{{- $ports = append $ports (int .) -}}{{- end -}}
 {{ $ports | uniq | toJson }}
 {{- end -}}
 

@@ -5,6 +5,7 @@
   valueFrom: { fieldRef: { fieldPath: metadata.name } }
 - { name: TIDEGATE_REGION, value: {{ .Values.region | quote }} }
 - { name: TIDEGATE_HOST, value: {{ .Values.node.host | quote }} }
+- { name: TIDEGATE_LOG_LEVEL, value: {{ .Values.node.logLevel | quote }} }
 - { name: TIDEGATE_HEALTH_PORT, value: {{ .Values.node.healthPort | quote }} }
 - { name: TIDEGATE_CONTROL_PLANE_URL, value: {{ .Values.controlPlane.url | quote }} }
 {{- if .Values.controlPlane.publicKeySecret }}
@@ -53,26 +54,23 @@
 {{- end }}
 {{- end -}}
 
-{{- /* Who speaks to other regions is told this besides. */ -}}
-{{- define "tidegate.peersEnv" -}}
-{{- if .Values.peers.tlsSecret }}
-- { name: TIDEGATE_PEERS_CA_FILE, value: /etc/tidegate/peers/ca.crt }
-{{- if .Values.peers.clientCertificate }}
-- { name: TIDEGATE_PEERS_CERT_FILE, value: /etc/tidegate/peers/tls.crt }
-- { name: TIDEGATE_PEERS_KEY_FILE, value: /etc/tidegate/peers/tls.key }
+{{- /* The certificate that a process serves with, of (tls). */ -}}
+{{- define "tidegate.tlsEnv" -}}
+{{- if .existingSecret }}
+- { name: TIDEGATE_TLS_CERT_FILE, value: /etc/tidegate/tls/tls.crt }
+- { name: TIDEGATE_TLS_KEY_FILE, value: /etc/tidegate/tls/tls.key }
+{{- with .clientCAKey }}
+- { name: TIDEGATE_TLS_CLIENT_CA_FILE, value: "/etc/tidegate/tls/{{ . }}" }
 {{- end }}
 {{- end }}
 {{- end -}}
 
-{{- /* The files behind both, and where a process writes: its snapshot outlives the container, not the pod. */ -}}
+{{- /* The files behind this, and where a process writes: its snapshot outlives the container, not the pod. */ -}}
 {{- define "tidegate.regionMounts" -}}
 - { name: state, mountPath: /var/lib/tidegate }
 - { name: tmp, mountPath: /tmp }
 {{- if .Values.controlPlane.caSecret }}
 - { name: control-plane-ca, mountPath: /etc/tidegate/control-plane, readOnly: true }
-{{- end }}
-{{- if .Values.peers.tlsSecret }}
-- { name: peers-tls, mountPath: /etc/tidegate/peers, readOnly: true }
 {{- end }}
 {{- if and (not .Values.store.bundled.enabled) .Values.store.external.tlsSecret }}
 - { name: store-tls, mountPath: /etc/tidegate/store, readOnly: true }
@@ -84,9 +82,6 @@
 - { name: tmp, emptyDir: { sizeLimit: 64Mi } }
 {{- with .Values.controlPlane.caSecret }}
 - { name: control-plane-ca, secret: { secretName: {{ . | quote }}, defaultMode: 0440 } }
-{{- end }}
-{{- with .Values.peers.tlsSecret }}
-- { name: peers-tls, secret: { secretName: {{ . | quote }}, defaultMode: 0440 } }
 {{- end }}
 {{- if and (not .Values.store.bundled.enabled) .Values.store.external.tlsSecret }}
 - { name: store-tls, secret: { secretName: {{ .Values.store.external.tlsSecret | quote }}, defaultMode: 0440 } }
@@ -100,7 +95,10 @@ labels:
   tidegate.region: {{ .root.Values.region | quote }}
   {{- with .root.Values.podLabels }}{{ toYaml . | nindent 2 }}{{ end }}
 annotations:
-  checksum/secrets: {{ include (print .root.Template.BasePath "/secrets.yaml") .root | sha256sum }}
+  {{- $given := include (print .root.Template.BasePath "/secrets.yaml") .root }}
+  {{- $external := .root.Values.store.external }}
+  {{- $named := list .root.Values.credential.existingSecret .root.Values.controlPlane.publicKeySecret .root.Values.store.bundled.existingSecret $external.existingSecret $external.sentinelSecret }}
+  checksum/secrets: {{ include "tidegate.checksum" (dict "root" .root "given" $given "secrets" $named) }}
   {{- with .root.Values.podAnnotations }}{{ toYaml . | nindent 2 }}{{ end }}
 {{- end -}}
 
@@ -111,8 +109,10 @@ livenessProbe: {{- include "tidegate.probe" (dict "probe" .Values.livenessProbe 
 readinessProbe: {{- include "tidegate.probe" (dict "probe" .Values.readinessProbe "path" "/readyz" "port" "health") | nindent 2 }}
 {{- end -}}
 
-{{- /* What processes of a region may reach: DNS, the store, and by port what egressPorts and settings name. */ -}}
+{{- /* What a process of (root, settings) may reach: DNS, the store, and by port what egressPorts and settings name. */ -}}
 {{- define "tidegate.regionEgress" -}}
+{{- $process := . -}}
+{{- with .root }}
 - ports: [{ port: 53, protocol: UDP }, { port: 53, protocol: TCP }]
 {{- if .Values.store.bundled.enabled }}
 - to:
@@ -129,10 +129,22 @@ readinessProbe: {{- include "tidegate.probe" (dict "probe" .Values.readinessProb
 # the control plane, other regions, a collector of traces, servers that load is pulled from
 - to: {{- include "tidegate.anywhere" . | nindent 4 }}
   ports:
-    {{- range include "tidegate.egressPorts" . | fromJsonArray }}
+    {{- range include "tidegate.egressPorts" $process | fromJsonArray }}
     - port: {{ . }}
     {{- end }}
 {{- with .Values.networkPolicy.extraEgress }}
 {{ toYaml . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Who may come, besides whom networkPolicy.from names: the pods of `helm test`; where it names nobody, the namespace. */ -}}
+{{- define "tidegate.regionFrom" -}}
+{{- if .Values.networkPolicy.from }}
+{{- toYaml .Values.networkPolicy.from }}
+- podSelector:
+    matchLabels: {{- include "tidegate.testSelector" . | nindent 6 }}
+{{- else }}
+- podSelector: {}
 {{- end }}
 {{- end -}}

@@ -153,6 +153,17 @@ replicas: {{ int .spec.replicas }}
 {{- end -}}
 {{- end -}}
 
+{{- /* What pods must follow, of (root, given, secrets): the chart's own secrets as given, others as the cluster has them now.
+       Where no cluster is asked, only the former. */ -}}
+{{- define "tidegate.checksum" -}}
+{{- $all := list .given -}}
+{{- $root := .root -}}
+{{- range compact .secrets -}}
+{{- $all = append $all (lookup "v1" "Secret" $root.Release.Namespace .).data -}}
+{{- end -}}
+{{ toJson $all | sha256sum }}
+{{- end -}}
+
 {{- /* Whom egress rules mean by "anywhere": pods, and every address but those of networkPolicy.blockedCIDRs. */ -}}
 {{- define "tidegate.anywhere" -}}
 {{- $four := list -}}{{- $six := list -}}

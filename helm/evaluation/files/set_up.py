@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 CONTROL_PLANE = "http://tidegate-control-plane:8000"
-REGIONS = {"us-east": "http://tidegate-us-east:8101", "eu-west": "http://tidegate-eu-west:8101"}
+REGIONS = {"us-east": "http://tidegate-us-east-agent:8201", "eu-west": "http://tidegate-eu-west-agent:8201"}
 LIMITS = [{"name": "per-minute", "scope": "client", "limit": 10, "window_s": 60}]
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 WAIT_S = 240
