@@ -3,8 +3,7 @@
 Revision ID: 0013
 Revises: 0012
 
-The version before takes shares of a client's own away by cut and raise; to drop them here would move them at once. So this
-refuses while nodes have any.
+Shares of a client's own must go by cut and raise, which only the version before knows. So this refuses while nodes have any.
 """
 
 import sqlalchemy as sa
