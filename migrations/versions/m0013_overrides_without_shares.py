@@ -3,7 +3,7 @@
 Revision ID: 0013
 Revises: 0012
 
-Shares of a client's own must go by cut and raise, which only the version before knows. So this refuses while nodes have any.
+Shares of a client's own must go by cut and raise, which only the version before does. This refuses while there are any.
 """
 
 import sqlalchemy as sa
