@@ -195,7 +195,7 @@ def test_every_step_keeps_the_data_up_and_down(postgres_server: PostgresServer, 
         had = counts(postgres_server, database)
         migrate(postgres_url, after)
         has = counts(postgres_server, database)
-        assert {table: has.get(table) for table in had} == had, f"{before} to {after} lost rows"
+        assert {table: has.get(table, 0) for table in had} == had, f"{before} to {after} lost rows"
         postgres_server.execute(NEW_DATA[after], database=database)
         filled = counts(postgres_server, database)
         assert all(filled.values()), f"{after}: {filled}"
