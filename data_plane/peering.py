@@ -8,19 +8,19 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from contract.config import Ack
-from contract.credentials import region_private_key
+from contract.credentials import epoch_secret, region_private_key
 from data_plane.adapters.peers import HttpPeers, tls_of
 from data_plane.adapters.redis.connect import Join
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.adapters.redis_life import RedisLife
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.peer_metrics import PeerFigures, of_peers, of_rights
 from data_plane.domain.index import RuleIndex
-from data_plane.services.count_store import ReconcileTally
-from data_plane.services.hearing import Hearing
+from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.receiver import Receiver
+from data_plane.replicate.sender import Sender
+from data_plane.replicate.tally import ReplicationTally
 from data_plane.services.ports import Clock
-from data_plane.services.reconcile import Reconciler
 from data_plane.services.rights import RightsDesk
 from data_plane.services.standing import Standings
 from data_plane.settings import Settings
@@ -58,13 +58,13 @@ class Peering:
         self.standings = Standings(
             self._life, clock, self.desk.horizon_us, lambda: refused["marker"], lambda: index().book
         )
-        counts = RedisCountStore(store, settings.node)
-        self._tally = ReconcileTally()
-        self._hearing = Hearing(settings.region, counts, clock, index, self._tally, self.standings.hear)
-        self._reconciler = Reconciler(
-            settings.region, counts, self._wire, clock, index, live_nodes, self._hearing, self._tally
+        counts = CountStore(store, settings.node, epoch_secret(settings.region_credential.get_secret_value()))
+        self._tally = ReplicationTally()
+        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.standings.hear)
+        self._sender = Sender(
+            settings.region, counts, self._wire, clock, index, live_nodes, self._receiver, self._tally
         )
-        self.door = PeerDoor(settings.region, key, index, self._hearing, self.desk, clock)
+        self.door = PeerDoor(settings.region, key, index, self._receiver, self.desk, clock)
 
     def work(
         self, say: Callable[[Ack], Coroutine[Any, Any, None]]
@@ -74,11 +74,11 @@ class Peering:
         async def keep_standing() -> None:
             await self.standings.run(say)
 
-        return (self._reconciler.run, self.desk.run, keep_standing)
+        return (self._sender.run, self.desk.run, keep_standing)
 
     async def stop(self) -> None:
         """Give up what is under way, and close the connections to peers."""
-        await self._reconciler.stop()
+        await self._sender.stop()
         await self.desk.stop()
         await self._wire.close()
 
@@ -86,7 +86,7 @@ class Peering:
         """What ``/v1/status`` says of peers and rights."""
         return {
             "peers": self._peers(),
-            "slices": self._reconciler.slices,
+            "slices": self._sender.slices,
             "exchange": self._exchange(),
             "rights": self._rights(),
         }
@@ -109,21 +109,21 @@ class Peering:
             self._tally, self._wire, self.door,
             {
                 name: math.inf if age_us is None else age_us / 1e6
-                for name, age_us in self._hearing.staleness_us.items()
+                for name, age_us in self._receiver.staleness_us.items()
             },
-            [name for name, _ in self.standings.silent], self._reconciler.slices,
+            [name for name, _ in self.standings.silent], self._sender.slices,
         )  # fmt: skip
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, heard = dict(self.standings.silent), self._hearing.heard
+        silent, heard = dict(self.standings.silent), self._receiver.heard
         return {
             region: {
                 "last_heard_s": now_s - heard[region].received_at_s if region in heard else None,
                 "staleness_s": None if age_us is None else age_us / 1e6,
                 "silent": region in silent,
             }
-            for region, age_us in self._hearing.staleness_us.items()
+            for region, age_us in self._receiver.staleness_us.items()
         }
 
     def _exchange(self) -> dict[str, Any]:
