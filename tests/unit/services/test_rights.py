@@ -12,7 +12,7 @@ from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import figures_of
-from data_plane.services.count_store import UnreachablePeerError
+from data_plane.services.ports import UnreachablePeerError
 from data_plane.services.rights import RightsDesk
 from tests.servers.node import document_of, rule
 
