@@ -218,14 +218,12 @@ def normal_client(
     return members
 
 
-def normal_override(limit: int, burst: int | None, shares: Mapping[str, float] | None) -> int | Normal:
+def normal_override(limit: int, burst: int | None) -> int | Normal:
     """The normal form of an override."""
-    own = None if shares is None else dict(sorted(shares.items()))
-    members = _kept({"limit": limit, "burst": burst, "shares": own}, {})
-    return limit if list(members) == ["limit"] else members
+    return limit if burst is None else {"limit": limit, "burst": burst}
 
 
 def client_of_entry(entry: ClientEntry) -> Normal:
     """The normal form of a client in a file."""
-    overrides = {name: normal_override(item.limit, item.burst, item.shares) for name, item in entry.overrides.items()}
+    overrides = {name: normal_override(item.limit, item.burst) for name, item in entry.overrides.items()}
     return normal_client(entry.plan, entry.status, entry.attributes, entry.external_id, overrides)

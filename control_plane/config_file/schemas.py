@@ -203,7 +203,6 @@ class OverrideEntry(Entry):
 
     limit: Units
     burst: Units | None = None
-    shares: Shares | None = None
 
 
 class ClientEntry(Entry):

@@ -1,6 +1,6 @@
 """A limit between its three forms: body, row, and the rule that nodes get. No queries here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -124,11 +124,6 @@ def units_by_region(row: LimitRow, regions: Sequence[str], whole: int | None = N
     ``whole`` in place of the limit: that of a client with figures of its own.
     """
     return _split(row, row.limit if whole is None else whole, regions)
-
-
-def step_of(fractions: Mapping[str, float]) -> ShareStep:
-    """A client's own shares as nodes get them."""
-    return ShareStep(limit=PARTS, shares=explicit_shares(PARTS, fractions, sorted(fractions)))
 
 
 def _parts(row: LimitRow, regions: Sequence[str]) -> tuple[ShareStep, ...]:

@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import Mode
-from control_plane.clients import repository as clients
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
@@ -32,13 +31,8 @@ OUTSIDE_PLANS = "_"
 
 
 async def redistribute(write: ConfigWrite) -> None:
-    """Publish every limit anew with the regions that there are now; what does not differ makes no change.
-
-    Raises :class:`ConflictError` where a client's own shares name a region that there is not (any more).
-    """
+    """Publish every limit anew with the regions that there are now; what does not differ makes no change."""
     names = await regions.names(write.session)
-    if await clients.overrides_elsewhere(write.session, names):
-        raise ConflictError("It is still used by: shares of overrides.")
     for plan in await plans.all_plans(write.session):
         await publish(write, plan)
     for row in await limits.all_outside_plans(write.session):
@@ -79,7 +73,6 @@ async def free(write: ConfigWrite, plan: str, limit: str, region: str, precondit
     row = await _row(write.session, plan, limit)
     names = await regions.names(write.session)
     preconditions.check(_view(row, names))
-    # the region is gone for everybody: clients' own shares of the limit wait for it as well
     moves = [move for move in await repository.waiting(write.session) if move.rule_id == row.rule_id]
     if region not in names:
         raise InvalidError([FieldError("region", "there is no such region")])

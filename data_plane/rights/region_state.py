@@ -2,12 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-import msgspec
 import structlog
 
-from contract.config import Client
 from contract.limits import LimitRule
-from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.standing import Standing
 from data_plane.domain.rulebook import Rulebook
@@ -16,8 +13,6 @@ log = structlog.get_logger()
 
 UNPROVEN = -1
 """The shares' revision that terms of strict limits carry before they are proven: every store refuses it."""
-_CLIENTS = msgspec.json.Decoder(Client)
-_SHARES = b'"shares"'
 
 
 class RegionState:
@@ -31,7 +26,6 @@ class RegionState:
         self._in_force = in_force
         self._rights = rights
         self._book: Rulebook | None = None
-        self._config = ConfigSet.empty()
         self._strict: dict[int, LimitRule] = {}
         self._revision = 0
         self._standing = Standing(revision=UNPROVEN)
@@ -50,15 +44,14 @@ class RegionState:
 
     def applied(self, index: RuleIndex, revision: int) -> dict[int, LimitRule]:
         """A configuration is about to be in force; the strict limits, by id, that it divides otherwise than before."""
-        of_clients = {} if self._book is None else _divided_anew(index, self._config)
-        self._config, self._revision = index.config, revision
-        if index.book is self._book and not of_clients:
+        self._revision = revision
+        if index.book is self._book:
             return {}
         strict = {rule.id: rule for rule in index.book.rules() if rule.mode == "strict"}
         changed = {id: rule for id, rule in strict.items() if _figures(rule) != _figures(self._strict.get(id))}
         self._book, self._strict = index.book, strict
         self._stand(self._standing._replace(revision=self._of_shares(), rights=self._rights))
-        return changed | of_clients
+        return changed
 
     def reach(self, unreachable: tuple[tuple[str, int], ...]) -> None:
         """Note who is unreachable by now, each with since when."""
@@ -93,18 +86,3 @@ class RegionState:
 def _figures(rule: LimitRule | None) -> tuple[object, ...] | None:
     """What decides who owns what."""
     return None if rule is None else (rule.limit, rule.burst, rule.shares, rule.steps, rule.parts)
-
-
-def _divided_anew(index: RuleIndex, before: ConfigSet) -> dict[int, LimitRule]:
-    """Strict limits, by id, that some client's own shares now divide otherwise."""
-    found: dict[int, LimitRule] = {}
-    for old, new in index.config.changed(before, "client"):
-        if new is None or not (_SHARES in new or (old is not None and _SHARES in old)):
-            continue
-        client, had = _CLIENTS.decode(new), None if old is None else _CLIENTS.decode(old)
-        plan = index.book.plans.get(client.plan)
-        for rule in () if plan is None else plan.limits:
-            had_shares = None if had is None else had.shares.get(rule.name)
-            if rule.mode == "strict" and client.shares.get(rule.name) != had_shares:
-                found[rule.id] = rule
-    return found

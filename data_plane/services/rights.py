@@ -22,8 +22,7 @@ from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import whole_shares
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
 from data_plane.domain.regions.wire import basis_of, given, known_gift, received
-from data_plane.services.count_store import UnreachablePeerError
-from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
+from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
 from data_plane.services.rights_low import LowCounters
 from data_plane.services.rights_steps import Question, RightsSteps, RightsTally, RightsTransport, is_plausible
 

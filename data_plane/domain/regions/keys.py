@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from contract.config import Client
-from contract.limits import LimitRule, ShareStep
+from contract.limits import LimitRule, capacity
 from data_plane.domain.bindings import BoundLimit, Peers, of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
@@ -20,6 +20,8 @@ from data_plane.domain.subjects import limit_of_key
 _CLIENT = re.compile(rb"\{([^:{}]+)\}")
 _SITE = re.compile(rb"[{|]i:[0-9a-f:]+/48(?:[}|.]|$)")
 _MAX_KNOWN = 10_000
+IMPLAUSIBLE = 64
+"""A cell of more than this many times what its limit admits is refused."""
 
 
 class StrictLimit(NamedTuple):
@@ -52,7 +54,7 @@ class StrictLimits:
         if rule is None:
             return None
         rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst, _division(rule))
+        name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= _MAX_KNOWN:
@@ -65,10 +67,14 @@ class StrictLimits:
 
 
 class ToldLimit(NamedTuple):
-    """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it."""
+    """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it.
+
+    ``most``: of a cell of more units than that nobody can have taken so many, no change of a limit explains it.
+    """
 
     rule: LimitRule
     params: bytes
+    most: int
 
 
 class ToldLimits:
@@ -98,7 +104,9 @@ class ToldLimits:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = self._known[name] = ToldLimit(rule, shared_params(rule, book.standing, book.regions))
+            limit = self._known[name] = ToldLimit(
+                rule, shared_params(rule, book.standing, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
+            )
         return limit
 
 
@@ -116,19 +124,13 @@ def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
     """The rule as a client's override, if one is in force, has it."""
     override = client.overrides.get(rule.name)
-    return for_client(rule, client, None if override is None else override.at(now_s))
-
-
-def _division(rule: LimitRule) -> tuple[object, ...]:
-    """What tells rules apart that differ only in who owns what."""
-    steps = rule.steps or (ShareStep(limit=rule.limit, shares=rule.shares),)
-    return tuple((step.from_us, *step.shares.items()) for step in steps)
+    return for_client(rule, None if override is None else override.at(now_s))
 
 
 def _of_client(rule: LimitRule, client: str | None, clients: Clients, now_s: float) -> LimitRule:
     """The rule as the client whose key this is meets it."""
     principal = None if client is None else clients.get(client)
-    if principal is None or not (principal.client.overrides or principal.client.shares):
+    if principal is None or not principal.client.overrides:
         return rule
     return of_client(rule, principal.client, now_s)
 

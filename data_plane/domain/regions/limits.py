@@ -2,7 +2,7 @@
 
 import msgspec
 
-from contract.config import Client, Override
+from contract.config import Override
 from contract.limits import (
     BUCKET_ALGORITHMS,
     EXACT,
@@ -91,12 +91,9 @@ def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
     return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
 
 
-def for_client(rule: LimitRule, client: Client, override: Override | None) -> LimitRule:
-    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as its shares say."""
-    own = client.shares.get(rule.name, ())
-    if override is None:
-        return divided(rule, rule.limit, rule.burst, own) if own and rule.mode != "shared" else rule
-    return divided(rule, override.limit, override.burst, own or rule.parts)
+def for_client(rule: LimitRule, override: Override | None) -> LimitRule:
+    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as the rule is."""
+    return rule if override is None else divided(rule, override.limit, override.burst, rule.parts)
 
 
 def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareStep, ...]) -> LimitRule:
