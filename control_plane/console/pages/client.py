@@ -1,0 +1,67 @@
+"""Client: what may it do, what is left, what did it use?"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from starlette.responses import Response
+
+from control_plane.console.api import segment
+from control_plane.console.visit import Visit
+
+SHOWN = 50
+SPANS = {"24h": ("hour", timedelta(days=1)), "7d": ("hour", timedelta(days=7)), "30d": ("day", timedelta(days=30))}
+
+
+async def search(visit: Visit) -> Response:
+    """Clients by the beginning of their name, their plan or status."""
+    prefix, plan, status, cursor = (visit.asked(name) for name in ("prefix", "plan", "status", "cursor"))
+    query = {"prefix": prefix, "plan": plan, "status": status, "cursor": cursor}
+    given = {name: value for name, value in query.items() if value}
+    found, plans = await asyncio.gather(
+        visit.api.find("/v1/clients", limit=SHOWN, **given), visit.api.read("/v1/plans", limit=1000)
+    )
+    listing = found or {"items": [], "next_cursor": None}
+    return visit.page(
+        "clients.html",
+        clients=listing["items"],
+        next_cursor=listing["next_cursor"],
+        plans=[one["plan"] for one in plans["items"]],
+        asked=query,
+    )
+
+
+async def page(visit: Visit) -> Response:
+    """One client."""
+    name = visit.request.path_params["client"]
+    span = visit.asked("span") if visit.asked("span") in SPANS else "24h"
+    step, length = SPANS[span]
+    since = (datetime.now(UTC) - length).isoformat()
+    path, api = f"/v1/clients/{name}", visit.api
+    client = await api.read(path)
+    limits, keys, overrides, hours, by_limit, audit = await asyncio.gather(
+        api.read(f"{path}/limits"),
+        api.read(f"{path}/keys", limit=100),
+        api.read(f"{path}/overrides", limit=100),
+        api.read(f"{path}/usage", group_by=step, limit=1000, from_=since),
+        api.read(f"{path}/usage", group_by="limit", limit=100, from_=since),
+        api.read("/v1/audit", resource="client", name=name, limit=8),
+    )
+    blocks = await asyncio.gather(*(api.find(f"/v1/blocks/{block}") for block in limits["blocks"]))
+    regions = sorted({region for limit in limits["limits"] for region in limit["regions"]})
+    return visit.page(
+        "client.html",
+        client=client,
+        at=segment(name),
+        limits=limits,
+        regions=regions,
+        blocks=[block for block in blocks if block],
+        keys=keys["items"],
+        overrides={one["limit_name"]: one for one in overrides["items"]},
+        usage=hours["items"],
+        step=step,
+        span=span,
+        spans=list(SPANS),
+        by_limit=by_limit["items"],
+        complete_until=hours["complete_until"],
+        audit=audit["items"],
+    )
