@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 DASH = "\N{EN DASH}"
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
-_CALENDAR = {"minute": "minute", "hour": "hour", "day": "day", "week": "week", "month": "month"}
+_ONE: dict[float | None, str] = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day"}
 
 
 def number(value: float | None) -> str:
@@ -73,9 +73,9 @@ def ago(value: str | datetime | None) -> Markup:
 def window(limit: dict[str, Any]) -> str:
     """``per hour``, ``per 10 s``, ``per calendar month``."""
     if limit.get("window"):
-        return f"per calendar {_CALENDAR.get(limit['window'], limit['window'])}"
-    words = duration(limit.get("window_s"))
-    return f"per {words.removeprefix('1 ')}" if words.count(" ") == 1 else f"per {words}"
+        return f"per calendar {limit['window']}"
+    seconds = limit.get("window_s")
+    return f"per {_ONE.get(seconds) or duration(seconds)}"
 
 
 def pretty(value: object) -> str:

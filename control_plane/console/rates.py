@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.rollout.models import NodeReportRow
 
 SHOWN = timedelta(minutes=15)
-STEP_S = 20
+STEP_S = 30
 """Nodes report every 10 s, replicas write that down every few seconds: a step holds whole reports."""
 
 

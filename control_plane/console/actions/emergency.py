@@ -199,12 +199,13 @@ async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -
 
 ACTIONS = {
     "shadow": Action(
-        "Shadow",
+        "Put limits into shadow",
         "Put into shadow",
         shadow,
         [Field("minutes", "For how long", "60", (*MINUTES, UNTIL_ENDED), required=False)],
         hidden=("target",),
         danger=True,
+        about="Every limit goes on counting, and denies nobody.",
     ),
     "enforce": Action("End the shadow switch", "Enforce again", enforce, hidden=("target",)),
     "block": Action(
@@ -215,7 +216,7 @@ ACTIONS = {
             Field("kind", "What", "client", (("client", "client"), ("key_id", "key"), ("ip", "address or network"),
                                              ("endpoint", "endpoint"))),
             Field("of", "Which", help="its name, key id, address or CIDR block"),
-            Field("reason_class", "Class of reason", CLASSES[0], tuple((one, one.replace("_", " ")) for one in CLASSES)),
+            Field("reason_class", "Class of reason", CLASSES[0], tuple((one, one) for one in CLASSES)),
             Field("minutes", "For how long", "60", (*MINUTES, UNTIL_ENDED), required=False),
         ],
         danger=True,

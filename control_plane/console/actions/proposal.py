@@ -58,6 +58,8 @@ class Action(NamedTuple):
     """Fields that a link sets and nobody types."""
     role: AdminRole = "operator"
     danger: bool = False
+    about: str = ""
+    """What it is about where no hidden field says so."""
     back: str = "/console/"
     """Where to go on afterwards; may name fields as ``{client}``."""
 

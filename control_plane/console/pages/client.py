@@ -1,7 +1,9 @@
 """Client: what may it do, what is left, what did it use?"""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from starlette.responses import Response
 
@@ -9,6 +11,7 @@ from control_plane.console.api import segment
 from control_plane.console.visit import Visit
 
 SHOWN = 50
+_FIGURES = ("allowed", "denied", "shadow_denied")
 SPANS = {"24h": ("hour", timedelta(days=1)), "7d": ("hour", timedelta(days=7)), "30d": ("day", timedelta(days=30))}
 
 
@@ -57,7 +60,7 @@ async def page(visit: Visit) -> Response:
         blocks=[block for block in blocks if block],
         keys=keys["items"],
         overrides={one["limit_name"]: one for one in overrides["items"]},
-        usage=hours["items"],
+        usage=_filled(hours["items"], step, length),
         step=step,
         span=span,
         spans=list(SPANS),
@@ -65,3 +68,20 @@ async def page(visit: Visit) -> Response:
         complete_until=hours["complete_until"],
         audit=audit["items"],
     )
+
+
+def _filled(items: Sequence[Mapping[str, Any]], step: str, length: timedelta) -> list[dict[str, Any]]:
+    """The figures of every hour or day of the time, also of those in which nothing was counted; none if all are."""
+    if not items:
+        return []
+    found = {_begin(datetime.fromisoformat(item[step]), step): item for item in items}
+    size = timedelta(hours=1) if step == "hour" else timedelta(days=1)
+    last = _begin(datetime.now(UTC), step)
+    steps = [last - size * back for back in range(length // size, -1, -1)]
+    nothing = dict.fromkeys(_FIGURES, 0)
+    return [{"at": at, **{name: found.get(at, nothing)[name] for name in _FIGURES}} for at in steps]
+
+
+def _begin(at: datetime, step: str) -> datetime:
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return at.replace(hour=at.hour if step == "hour" else 0, minute=0, second=0, microsecond=0)

@@ -32,11 +32,11 @@ async def page(visit: Visit) -> Response:
 
 async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
     """Nodes, roll-outs, revisions: shown at once."""
-    nodes, regions, rollouts, revisions, blocks, switches = await asyncio.gather(
+    nodes, regions, rollouts, audit, blocks, switches = await asyncio.gather(
         api.read("/v1/nodes", limit=MOST),
         api.read("/v1/regions", limit=MOST),
         api.read("/v1/rollouts", limit=5),
-        api.read("/v1/revisions", limit=6),
+        api.read("/v1/audit", limit=7),
         api.read("/v1/blocks", limit=50),
         api.read("/v1/enforcement", limit=50),
     )
@@ -46,7 +46,8 @@ async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
         "more_nodes": nodes["next_cursor"] is not None,
         "regions": _regions(regions["items"], nodes["items"]),
         "rollouts": under_way,
-        "revisions": revisions["items"],
+        "changes": audit["items"],
+        "revision": feed.head.revision,
         "blocks": blocks["items"],
         "more_blocks": blocks["next_cursor"] is not None,
         "switches": switches["items"],

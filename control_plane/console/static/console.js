@@ -7,28 +7,39 @@ const variable = (name) => getComputedStyle(document.documentElement).getPropert
 const TONES = ["accent", "bad", "warn", "good", "dim", "text"];
 
 function draw(figure) {
-  const table = figure.querySelector("table");
+  const table = figure.querySelector("details table");
   const place = figure.querySelector(".plot");
   const heads = [...table.tHead.rows[0].cells].slice(1);
   const rows = [...table.tBodies[0].rows];
-  const data = [rows.map((row) => Date.parse(row.querySelector("time").dateTime) / 1000)];
-  const bars = figure.hasAttribute("data-bars") && uPlot.paths.bars({ size: [0.8, 40] });
-  const series = heads.map((head, index) => {
-    data.push(rows.map((row) => (row.cells[index + 1].textContent === "" ? null : Number(row.cells[index + 1].textContent))));
-    const stroke = variable(head.dataset.tone || TONES[index % TONES.length]);
-    return bars
-      ? { label: head.textContent, stroke, fill: stroke, paths: bars, points: { show: false } }
-      : { label: head.textContent, stroke, width: 1.6, points: { show: false } };
-  });
-  const axis = { stroke: variable("dim"), grid: { stroke: variable("line"), width: 1 }, ticks: { stroke: variable("line") }, font: "12px system-ui, sans-serif" };
+  const seconds = rows.map((row) => Date.parse(row.querySelector("time").dateTime) / 1000);
+  const values = heads.map((_, column) =>
+    rows.map(({ cells }) => (cells[column + 1].textContent === "" ? null : Number(cells[column + 1].textContent))));
+  const names = heads.map((head) => head.textContent);
+  const strokes = heads.map((head, index) => variable(head.dataset.tone || TONES[index % TONES.length]));
+  // columns stand on each other: the whole is drawn first, and what is a part of it over it
+  const stacked = figure.hasAttribute("data-bars");
+  const order = stacked ? [...names.keys()].reverse() : [...names.keys()];
+  const tops = stacked ? values.map((_, last) => rows.map((_, row) => values.slice(0, last + 1).reduce((sum, one) => sum + one[row], 0))) : values;
+  const bars = uPlot.paths.bars({ size: [0.8, 40] });
+  const series = order.map((index) => ({
+    label: names[index],
+    stroke: strokes[index],
+    value: (_, shown, __, row) => (row === null || shown === null ? "" : values[index][row].toLocaleString("en")),
+    points: { show: false },
+    ...(stacked ? { fill: strokes[index], paths: bars } : { width: 1.7 }),
+  }));
+  const data = [seconds, ...order.map((index) => tops[index])];
+  const days = seconds.length && seconds.at(-1) - seconds[0] > 2 * 86400;
+  const clock = (second) => new Date(second * 1000).toISOString().slice(...(days ? [5, 10] : [11, 16]));
+  const axis = { stroke: variable("dim"), grid: { stroke: variable("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const most = Number(figure.dataset.max) || null;
   const options = {
     width: Math.max(200, place.parentElement.clientWidth),
     height: Number(figure.dataset.height),
-    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-    series: [{ label: "UTC" }, ...series],
-    axes: [axis, { ...axis, size: 54 }],
-    scales: { y: { range: (_, low, high) => [Math.min(0, low || 0), most || Math.max(high || 0, 1) * 1.05] } },
+    tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
+    series: [{ label: "UTC", value: (_, second) => (second === null ? "" : `${days ? `${clock(second)} ` : ""}${new Date(second * 1000).toISOString().slice(11, 16)}`) }, ...series],
+    axes: [{ ...axis, values: (_, ticks) => ticks.map(clock), space: 70 }, { ...axis, size: 54, space: 28 }],
+    scales: { y: { range: (_, low, high) => [0, most || Math.max(high || 0, 1) * 1.05] } },
     cursor: { drag: { x: false, y: false } },
   };
   charts.get(figure)?.destroy();
@@ -38,6 +49,11 @@ function draw(figure) {
 function drawAll(root) {
   for (const [figure, chart] of charts) if (!figure.isConnected) { chart.destroy(); charts.delete(figure); }
   for (const figure of root.querySelectorAll("figure[data-chart]")) draw(figure);
+  // what is cut off must be reachable with the keyboard
+  for (const box of root.querySelectorAll(".scroll")) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  }
   for (const block of root.querySelectorAll("pre[data-copy]:not(:has(.copy))")) addCopy(block);
 }
 
