@@ -52,7 +52,6 @@ PAGES: Mapping[str, Handler] = {
 FORMS: Mapping[str, Handler] = {
     "/why": why.ask,
     "/plan/{plan}/what-if": plan.what_if,
-    "/developer": developer.try_call,
     "/do/{action}": actions.do,
     "/logout": login.out,
 }

@@ -90,14 +90,13 @@ class Browser:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
-    def picture(self, path: Path, *, whole: bool = True, most: int = 2400) -> None:
-        """Write a PNG of the page."""
-        options: dict[str, Any] = {"format": "png", "captureBeyondViewport": whole}
-        if whole:
-            width, height = self.driver.execute_script(
-                "const e = document.documentElement; return [e.clientWidth, e.scrollHeight]"
-            )
-            options["clip"] = {"x": 0, "y": 0, "width": width, "height": min(height, most), "scale": 1}
+    def picture(self, path: Path, *, most: int = 2000) -> None:
+        """Write a picture (WebP) of the page, from its top as far down as ``most``."""
+        width, height = self.driver.execute_script(
+            "const e = document.documentElement; return [e.clientWidth, e.scrollHeight]"
+        )
+        clip = {"x": 0, "y": 0, "width": width, "height": min(height, most), "scale": 1}
+        options: dict[str, Any] = {"format": "webp", "quality": 82, "captureBeyondViewport": True, "clip": clip}
         shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", options)
         path.write_bytes(base64.b64decode(shot["data"]))
 
