@@ -28,6 +28,9 @@ from control_plane.clients.key_endpoints import router as keys_router
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
+from control_plane.console.app import Console, console_of
+from control_plane.console.app import pages as console_pages
+from control_plane.console.links import router as console_links_router
 from control_plane.database import Database, newest_migration
 from control_plane.enforcement.endpoints import router as enforcement_router
 from control_plane.enforcement.following import drop_what_limits_leave
@@ -106,6 +109,7 @@ class State(TypedDict):
     questions: NodeQuestions
     exports: Exports
     readiness: Callable[[], Awaitable[str | None]]
+    console: Console
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -141,6 +145,7 @@ def create_app(settings: Settings) -> FastAPI:
         registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
+        console = console_of(app, database, watcher)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
         questions = NodeQuestions(database)
         work = (
@@ -153,26 +158,30 @@ def create_app(settings: Settings) -> FastAPI:
             partial(live.run, database, watcher.moved.ticket),
         )
         tasks = [bootstrap, *(asyncio.create_task(kept_up(run)) for run in work)]
+        state = State(
+            settings=settings,
+            database=database,
+            writer=writer,
+            watcher=watcher,
+            frames=FrameSource(database, signer, metrics),
+            streams=streams,
+            rollout=Rollout(database, watcher, settings.heartbeat_s),
+            reports=reports,
+            acks=acks,
+            rollouts=engine,
+            jobs=registry,
+            metrics=metrics,
+            usage_partitions=partitions,
+            webhook_keys=webhook_keys,
+            questions=questions,
+            exports=Exports(database),
+            readiness=lambda: _fault(database, watcher, bootstrap, live),
+            console=console,
+        )
+        if settings.console:
+            tasks.append(asyncio.create_task(kept_up(partial(console.feed.run, state))))
         try:
-            yield State(
-                settings=settings,
-                database=database,
-                writer=writer,
-                watcher=watcher,
-                frames=FrameSource(database, signer, metrics),
-                streams=streams,
-                rollout=Rollout(database, watcher, settings.heartbeat_s),
-                reports=reports,
-                acks=acks,
-                rollouts=engine,
-                jobs=registry,
-                metrics=metrics,
-                usage_partitions=partitions,
-                webhook_keys=webhook_keys,
-                questions=questions,
-                exports=Exports(database),
-                readiness=lambda: _fault(database, watcher, bootstrap, live),
-            )
+            yield state
         finally:
             watcher.close()
             for task in tasks:
@@ -218,6 +227,9 @@ def create_app(settings: Settings) -> FastAPI:
         *USAGE_ROUTERS,
     ):
         app.include_router(router)
+    if settings.console:
+        app.include_router(console_links_router)
+        app.mount("/console", console_pages())
     problems.install(app)
     openapi.install(app)
     # the last added is the outermost: authentication comes before any body is read

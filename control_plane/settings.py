@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """How much of the way to what demand asks for one run goes."""
     quota_min_change: float = Field(default=0.05, ge=0, le=1)
     """Shares stay unless some region's would move by this fraction of the limit."""
+    console: bool = True
+    """Serve the console under ``/console``; ``off`` takes it away, with the links that log in at it."""
     usage_hourly_days: int = Field(default=93, ge=32, le=800)
     """How long usage by client and hour is kept; its days stay."""
     usage_daily_months: int = Field(default=25, ge=2, le=120)

@@ -6,6 +6,7 @@ from control_plane.adaptive import models as _adaptive
 from control_plane.audit import models as _audit
 from control_plane.blocks import models as _blocks
 from control_plane.clients import models as _clients
+from control_plane.console import models as _console
 from control_plane.enforcement import models as _enforcement
 from control_plane.jobs import models as _jobs
 from control_plane.limits import models as _limits
@@ -24,6 +25,7 @@ MODELS = (
     _adaptive,
     _audit,
     _clients,
+    _console,
     _jobs,
     _limits,
     _plans,

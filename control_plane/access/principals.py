@@ -20,7 +20,7 @@ class Principal(NamedTuple):
     id: str = ""
     """A token's id: names come again after a revocation, ids do not."""
     credential: str = ""
-    """The hash of a region's credential: a stream that it opened ends with it."""
+    """The hash of the secret that was shown: a stream or a console session that it opened ends with it."""
 
 
 def principal_of(request: Request) -> Principal:

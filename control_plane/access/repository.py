@@ -17,7 +17,7 @@ async def principal_by_secret(session: AsyncSession, sha256: str) -> Principal |
     before = (Token.previous_sha256 == sha256) & (Token.previous_expires_at > func.now())
     query = select(Token.token_id, Token.name, Token.role).where(or_(Token.sha256 == sha256, before), _IN_FORCE)
     row = (await session.execute(query)).one_or_none()
-    return None if row is None else Principal(row.name, row.role, row.token_id)
+    return None if row is None else Principal(row.name, row.role, row.token_id, sha256)
 
 
 async def hashes_in_force(session: AsyncSession) -> set[str]:

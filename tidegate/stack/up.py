@@ -53,6 +53,7 @@ def run_up(options: StackOptions) -> int:
                         set_up_demo(admin, keyring)
                     for line in suggestions(keyring, stack.nodes, stack.control_plane_url, str(data_dir.admin_token)):
                         progress.result(line)
+                _say_console(stack, token, progress)
                 _say_ready(stack, data_dir, progress)
                 _watch(stack.children(), asked_to_stop, progress)
             finally:
@@ -71,6 +72,13 @@ def run_up(options: StackOptions) -> int:
         return 130
     progress.note("stopped")
     return 0
+
+
+def _say_console(stack: LocalStack, token: str, progress: Progress) -> None:
+    """A link that logs in once. Where the console is off there is none to be had, and nothing to say."""
+    with contextlib.suppress(StackError), contextlib.closing(stack.admin_api(token)) as admin:
+        path = admin.post("/v1/console/links", {})["path"]
+        progress.result(f"console: {stack.control_plane_url}{path} (logs in once, within 15 minutes)")
 
 
 def _say_ready(stack: LocalStack, data_dir: DataDir, progress: Progress) -> None:

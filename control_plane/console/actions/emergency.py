@@ -1,0 +1,254 @@
+"""What is done at three in the morning: shadow, block, take load by hand, roll back."""
+
+from typing import Any, get_args
+
+from contract.blocks import EVERY_LIMIT, ReasonClass
+from control_plane.console.actions.proposal import (
+    MINUTES,
+    UNTIL_ENDED,
+    Action,
+    Change,
+    Field,
+    Proposal,
+    Values,
+    WrongFieldsError,
+    expiry_of,
+    fraction,
+    kept_expiry,
+    until,
+)
+from control_plane.console.api import Api, RefusedError
+
+CLASSES: tuple[str, ...] = get_args(ReasonClass)
+MAX_SHOWN = 50
+
+
+async def _switch(api: Api, target: str) -> str:
+    items = (await api.read("/v1/enforcement", limit=1000))["items"]
+    found = next((item for item in items if item["target"] == target), None)
+    return "as each limit says" if found is None else found["mode"]
+
+
+def _switch_path(target: str) -> str:
+    path = "" if target == EVERY_LIMIT else "/" + target.removeprefix("_/")
+    return f"/v1/enforcement{path}"
+
+
+async def shadow(api: Api, values: Values) -> Proposal:
+    """Let limits count and stop nobody."""
+    target = values.get("target") or EVERY_LIMIT
+    expires_at = expiry_of(values)
+    body: dict[str, Any] = {"mode": "shadow", "expires_at": expires_at, "reason": values.get("reason") or None}
+    what = "all limits" if target == EVERY_LIMIT else f"the limit {target}"
+    return Proposal(
+        "PUT",
+        _switch_path(target),
+        body,
+        f"{what[0].upper()}{what[1:]} will count and report, and deny nobody, {until(expires_at)}.",
+        [Change(what, await _switch(api, target), "shadow")],
+        warning="Blocks and adaptive shedding stay in force.",
+        keep=kept_expiry(expires_at),
+    )
+
+
+async def enforce(api: Api, values: Values) -> Proposal:
+    """End a switch."""
+    target = values.get("target") or EVERY_LIMIT
+    what = "all limits" if target == EVERY_LIMIT else f"the limit {target}"
+    change = Change(what, await _switch(api, target), "as each limit says")
+    return Proposal("DELETE", _switch_path(target), None, f"The switch of {what} ends: they deny again.", [change])
+
+
+async def block(api: Api, values: Values) -> Proposal:
+    """Refuse somebody everywhere."""
+    kind, of = values.get("kind", "client"), values.get("of", "")
+    if kind not in {"client", "key_id", "ip", "endpoint"}:
+        raise WrongFieldsError(kind="choose what to block")
+    if not of:
+        raise WrongFieldsError(of="say whom")
+    expires_at = expiry_of(values)
+    body = {
+        kind: of,
+        "reason_class": values.get("reason_class") or CLASSES[0],
+        "reason": values.get("reason") or None,
+        "expires_at": expires_at,
+    }
+    there = (await api.ask("/v1/blocks", **{kind: of}, limit=10)).body or {}
+    before = ", ".join(item["block"] for item in there.get("items", ())) or "may pass"
+    name = {"key_id": "key", "ip": "address"}.get(kind, kind)
+    return Proposal(
+        "POST",
+        "/v1/blocks",
+        body,
+        f"Every request of {name} {of} is refused with 403 in every region {until(expires_at)}.",
+        [Change(f"{name} {of}", before, "blocked")],
+        keep=kept_expiry(expires_at),
+    )
+
+
+async def unblock(api: Api, values: Values) -> Proposal:
+    """Lift a block."""
+    answer = await api.ask(f"/v1/blocks/{values.get('block', '')}")
+    if not answer.ok:
+        raise RefusedError(answer)
+    of = next(f"{kind} {answer.body[kind]}" for kind in ("client", "key_id", "ip", "endpoint") if answer.body[kind])
+    return Proposal(
+        "DELETE",
+        f"/v1/blocks/{answer.body['block']}",
+        None,
+        f"Requests of {of} pass again where limits allow them.",
+        [Change(of, "blocked", "limits decide")],
+        if_match=answer.headers.get("etag"),
+    )
+
+
+async def factor(api: Api, values: Values) -> Proposal:
+    """Decide how much of a backend's load is admitted."""
+    name = values.get("backend", "")
+    backend = await api.read(f"/v1/backends/{name}")
+    share, expires_at = fraction(values, "factor"), expiry_of(values, required=True)
+    now = ", ".join(f"{one['region']} {one['factor']:.2f}" for one in backend["factors"]) or "1.00"
+    before = f"{backend['manual']['factor']:.2f} by hand" if backend["manual"] else f"by load ({now})"
+    return Proposal(
+        "PUT",
+        f"/v1/backends/{name}/factor",
+        {"factor": share, "expires_at": expires_at, "reason": values.get("reason") or None},
+        f"Every region admits {share:.0%} of what limits allow to the backend {name}, {until(expires_at)}.",
+        [Change(f"factor of {name}", before, f"{share:.2f} by hand")],
+        keep=kept_expiry(expires_at),
+    )
+
+
+async def unfactor(api: Api, values: Values) -> Proposal:
+    """Let load decide again."""
+    name = values.get("backend", "")
+    answer = await api.ask(f"/v1/backends/{name}/factor")
+    if not answer.ok:
+        raise RefusedError(answer)
+    change = Change(f"factor of {name}", f"{answer.body['factor']:.2f} by hand", "by load")
+    return Proposal(
+        "DELETE", f"/v1/backends/{name}/factor", None, "Load decides again in every region.", [change],
+        if_match=answer.headers.get("etag"),
+    )  # fmt: skip
+
+
+async def rollback(api: Api, values: Values) -> Proposal:
+    """Make the configuration what it was at a revision."""
+    number = values.get("number", "")
+    if not number.isdecimal():
+        raise WrongFieldsError(number="must be the number of a revision")
+    path, body = f"/v1/revisions/{number}/rollback", {"reason": values.get("reason") or None}
+    tried = await api.send("POST", path, body, query="dry_run=true")
+    if not tried.ok:
+        raise WrongFieldsError(number=tried.detail)
+    found = tried.body["changes"]
+    changes = [
+        Change(f"{one['section']}: {one['name']}", _brief(one["before"]), _brief(one["after"]))
+        for one in found[:MAX_SHOWN]
+    ]
+    left = len(found) - len(changes) + tried.body["omitted"]
+    deleted = sum(one["action"] == "delete" for one in found)
+    return Proposal(
+        "POST",
+        path,
+        body,
+        f"A new revision makes {len(found) + tried.body['omitted']} things what they were at revision {number}.",
+        changes,
+        if_match=f'"{tried.body["revision"]}"',
+        warning=(f"{left} more are not shown. " if left else "")
+        + (f"{deleted} are deleted; clients lose their keys for good. " if deleted else "")
+        + "Keys, tokens, resets, blocks and switches stay as they are.",
+    )
+
+
+def _brief(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return "not there"
+    return (
+        ", ".join(f"{name} {value}" for name, value in entry.items() if not isinstance(value, list | dict)) or "there"
+    )
+
+
+async def release(api: Api, values: Values) -> Proposal:
+    """Let every node have a roll-out's revision."""
+    return await _step_in(api, values, "release", "Every node gets it now, whatever nodes report.", "all nodes")
+
+
+async def take_back(api: Api, values: Values) -> Proposal:
+    """Stop a roll-out."""
+    return await _step_in(
+        api, values, "rollback", "Nodes that have it get, by a new revision, what was before.", "undone"
+    )
+
+
+async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -> Proposal:
+    answer = await api.ask(f"/v1/rollouts/{values.get('revision', '')}")
+    if not answer.ok:
+        raise RefusedError(answer)
+    rollout = answer.body
+    where = rollout["region"] + (f"/{rollout['node']}" if rollout["node"] else "")
+    return Proposal(
+        "POST",
+        f"/v1/rollouts/{rollout['revision']}/{word}",
+        {"reason": values.get("reason") or None},
+        says,
+        [Change(f"roll-out of revision {rollout['revision']}", f"{rollout['state']} {where}", after)],
+        if_match=answer.headers.get("etag"),
+    )
+
+
+ACTIONS = {
+    "shadow": Action(
+        "Put limits into shadow",
+        "Put into shadow",
+        shadow,
+        [Field("minutes", "For how long", "60", (*MINUTES, UNTIL_ENDED), required=False)],
+        hidden=("target",),
+        danger=True,
+        about="Every limit goes on counting, and denies nobody.",
+    ),
+    "enforce": Action("End the shadow switch", "Enforce again", enforce, hidden=("target",)),
+    "block": Action(
+        "Block",
+        "Block",
+        block,
+        [
+            Field("kind", "What", "client", (("client", "client"), ("key_id", "key"), ("ip", "address or network"),
+                                             ("endpoint", "endpoint"))),
+            Field("of", "Which", help="its name, key id, address or CIDR block"),
+            Field("reason_class", "Class of reason", CLASSES[0], tuple((one, one) for one in CLASSES)),
+            Field("minutes", "For how long", "60", (*MINUTES, UNTIL_ENDED), required=False),
+        ],
+        danger=True,
+    ),
+    "unblock": Action("Lift a block", "Lift the block", unblock, hidden=("block",)),
+    "factor": Action(
+        "Admit load by hand",
+        "Set the factor",
+        factor,
+        [
+            Field("factor", "Factor", "0.5", help="1 lifts all cuts, 0.5 admits half, 0 nothing"),
+            Field("minutes", "For how long", "60", MINUTES),
+        ],
+        hidden=("backend",),
+        danger=True,
+        back="/console/backends",
+    ),
+    "unfactor": Action(
+        "End the manual factor", "Let load decide", unfactor, hidden=("backend",), back="/console/backends"
+    ),
+    "rollback": Action(
+        "Roll back",
+        "Roll back",
+        rollback,
+        [Field("number", "To revision", help="the configuration as it was right after this revision")],
+        danger=True,
+        back="/console/changes",
+    ),
+    "release": Action(
+        "Release a roll-out", "Release to all nodes", release, hidden=("revision",), back="/console/changes"
+    ),
+    "take-back": Action(
+        "Take a roll-out back", "Take it back", take_back, hidden=("revision",), danger=True, back="/console/changes"
+    ),
+}  # fmt: skip

@@ -1,0 +1,83 @@
+"""What is done about tokens, and to jobs."""
+
+from control_plane.console.actions.proposal import (
+    Action,
+    Change,
+    Field,
+    Proposal,
+    Values,
+    WrongFieldsError,
+    expiry_of,
+    kept_expiry,
+    until,
+)
+from control_plane.console.api import Api, RefusedError
+
+_FOR = (("10080", "7 days"), ("43200", "30 days"), ("129600", "90 days"), ("", "without an end"))
+
+
+async def add(api: Api, values: Values) -> Proposal:  # noqa: ARG001  every action is asked alike
+    """A new token."""
+    name, role = values.get("name", ""), values.get("role", "viewer")
+    if not name:
+        raise WrongFieldsError(name="say whose it is")
+    expires_at = expiry_of(values)
+    body = {"name": name, "role": role, "expires_at": expires_at}
+    return Proposal(
+        "POST",
+        "/v1/tokens",
+        body,
+        f"A token of the role {role} works {until(expires_at)}. It is shown once, on the next page.",
+        [Change(f"token {name}", "not there", role)],
+        keep=kept_expiry(expires_at),
+    )
+
+
+async def revoke(api: Api, values: Values) -> Proposal:
+    """End a token."""
+    answer = await api.ask(f"/v1/tokens/{values.get('token_id', '')}")
+    if not answer.ok:
+        raise RefusedError(answer)
+    token = answer.body
+    return Proposal(
+        "DELETE",
+        f"/v1/tokens/{token['token_id']}",
+        None,
+        "Whoever uses it is refused from now on; sessions of the console that it opened end.",
+        [Change(f"token {token['name']}", token["role"], "revoked")],
+        if_match=answer.headers.get("etag"),
+    )
+
+
+async def run_job(api: Api, values: Values) -> Proposal:
+    """Run a job now."""
+    job = await api.read(f"/v1/jobs/{values.get('job', '')}")
+    name = job["job"]
+    return Proposal("POST", f"/v1/jobs/{name}/run", None, "The leading replica runs it within a second.",
+                    [Change(f"job {name}", "waits for its time", "asked to run")])  # fmt: skip
+
+
+ACTIONS = {
+    "add-token": Action(
+        "Issue a token",
+        "Issue the token",
+        add,
+        [
+            Field("name", "Name", help="a-z, 0-9, dots and dashes"),
+            Field("role", "Role", "viewer", tuple((one, one) for one in ("viewer", "operator", "admin", "gateway"))),
+            Field("minutes", "For how long", "43200", _FOR, required=False),
+        ],
+        role="admin",
+        back="/console/access",
+    ),
+    "revoke-token": Action(
+        "Revoke a token",
+        "Revoke the token",
+        revoke,
+        hidden=("token_id",),
+        role="admin",
+        danger=True,
+        back="/console/access",
+    ),
+    "run-job": Action("Run a job", "Run it now", run_job, hidden=("job",)),
+}

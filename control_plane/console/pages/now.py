@@ -1,0 +1,115 @@
+"""Now: is it healthy, and what changed?"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from starlette.responses import Response
+
+from control_plane.console import rates
+from control_plane.console.api import Api
+from control_plane.console.feed import Feed
+from control_plane.console.figures import duration, instant
+from control_plane.console.visit import Visit
+from control_plane.database import Database
+
+MOST = 1_000
+LAG_S = 120.0
+"""Usage that is older than this is worth a word."""
+Items = Sequence[Mapping[str, Any]]
+
+
+async def page(visit: Visit) -> Response:
+    """Everything at a glance."""
+    status, figures, jobs = await asyncio.gather(
+        read_status(visit.api, visit.feed), read_rates(visit.api, visit.feed), visit.api.read("/v1/jobs")
+    )
+    return visit.page(
+        "now.html", **status, **figures, jobs=jobs["items"], leader=jobs["leader"], of="now-status,now-rates"
+    )
+
+
+async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
+    """Nodes, roll-outs, revisions: shown at once."""
+    nodes, regions, rollouts, audit, blocks, switches = await asyncio.gather(
+        api.read("/v1/nodes", limit=MOST),
+        api.read("/v1/regions", limit=MOST),
+        api.read("/v1/rollouts", limit=5),
+        api.read("/v1/audit", limit=7),
+        api.read("/v1/blocks", limit=50),
+        api.read("/v1/enforcement", limit=50),
+    )
+    under_way = [one for one in rollouts["items"] if one["ended_at"] is None]
+    found = {
+        "nodes": nodes["items"],
+        "more_nodes": nodes["next_cursor"] is not None,
+        "regions": _regions(regions["items"], nodes["items"]),
+        "rollouts": under_way,
+        "changes": audit["items"],
+        "revision": feed.head.revision,
+        "blocks": blocks["items"],
+        "more_blocks": blocks["next_cursor"] is not None,
+        "switches": switches["items"],
+    }
+    found["troubles"] = _troubles(found)
+    feed.overview = {"nodes": found["nodes"], "regions": found["regions"], "read_at": datetime.now(UTC)}
+    return found
+
+
+def _regions(regions: Items, nodes: Items) -> list[dict[str, Any]]:
+    shown = []
+    for region in regions:
+        own = [node for node in nodes if node["region"] == region["region"]]
+        connected = [node for node in own if node["connected"]]
+        behind = max((node["behind"] for node in connected), default=0)
+        shown.append({**region, "nodes": len(own), "connected": len(connected), "behind": behind})
+    return shown
+
+
+def _troubles(found: Mapping[str, Any]) -> list[str]:
+    """What is not as it should be, the worst first."""
+    words = [
+        f"No node of {one['region']} is connected." for one in found["regions"] if one["nodes"] and not one["connected"]
+    ]
+    refused = [node for node in found["nodes"] if node["refused_revision"] is not None]
+    words += [
+        f"{node['region']}/{node['node']} refused revision {node['refused_revision']}: {node['refused_reason']}"
+        for node in refused[:3]
+    ]
+    words += [
+        f"{one['connected']} of {one['nodes']} nodes of {one['region']} are connected."
+        for one in found["regions"]
+        if 0 < one["connected"] < one["nodes"]
+    ]
+    for switch in found["switches"]:
+        if switch["target"] == "*":
+            words.append(f"All limits are set to {switch['mode']} by hand.")
+    return words
+
+
+async def read_rates(api: Api, _: Feed) -> dict[str, Any]:
+    """Requests a second, and who makes them."""
+    database: Database = api.state["database"]
+    now = datetime.now(UTC)
+    busiest, usage = await asyncio.gather(
+        api.read("/v1/usage/busiest", count=10),
+        api.read("/v1/usage", group_by="region", from_=(now - timedelta(hours=1)).isoformat()),
+    )
+    async with database.read() as session:
+        lately = await rates.read(session, now)
+    lags = {
+        region: (now - at).total_seconds() if (at := instant(until)) else None
+        for region, until in usage["complete_until"].items()
+    }
+    late = [f"{region} {duration(lag)}" for region, lag in lags.items() if lag is not None and lag > LAG_S]
+    names = sorted({*lags, *lately.regions})
+    return {
+        "points": lately.points,
+        "region_rates": lately.regions,
+        "by_region": {item["region"]: item for item in usage["items"]},
+        "region_names": names,
+        "lags": lags,
+        "late": late,
+        "busiest": busiest["items"],
+    }

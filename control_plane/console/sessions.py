@@ -1,0 +1,150 @@
+"""Who is logged in at the console: sessions in Postgres, remembered for a while in case that goes away."""
+
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.credentials import secret_sha256
+from control_plane.access.models import Token
+from control_plane.access.principals import Principal
+from control_plane.console.models import ConsoleSession
+from control_plane.database import Database
+from control_plane.errors import UnavailableError
+
+IDLE = timedelta(minutes=30)
+LONGEST = timedelta(hours=12)
+LINK_LIVES = timedelta(minutes=15)
+NOTED_EVERY = timedelta(minutes=1)
+"""``last_seen_at`` is written at most this often."""
+MAX_REMEMBERED = 1_000
+
+
+class Visitor(NamedTuple):
+    """Who looks at a page. ``stale``: Postgres is away, and this is what was known before."""
+
+    principal: Principal
+    secret: str
+    stale: bool = False
+
+    @property
+    def csrf(self) -> str:
+        """What a form of this session must hold: nobody without the cookie can compute it."""
+        return hmac.new(self.secret.encode(), b"tidegate console form", hashlib.sha256).hexdigest()
+
+
+class Sessions:
+    """The sessions as one replica sees them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._remembered: OrderedDict[str, tuple[datetime, Principal]] = OrderedDict()
+
+    async def visitor(self, secret: str) -> Visitor | None:
+        """Who holds this session, if it is in force.
+
+        With Postgres away, who was seen here within the idle time. Raises :class:`UnavailableError` for others.
+        """
+        sha256, now = secret_sha256(secret), datetime.now(UTC)
+        try:
+            async with self._database.read() as session:
+                row = await _in_force(session, sha256)
+            if row is None:
+                self.forget(secret)
+                return None
+            principal, last_seen_at = row
+            if now - last_seen_at > NOTED_EVERY:
+                async with self._database.transaction() as session:
+                    await _note_seen(session, sha256)
+        except UnavailableError:
+            seen = self._remembered.get(sha256)
+            if seen is None or now - seen[0] > IDLE:
+                raise
+            return Visitor(seen[1], secret, stale=True)
+        self._remembered[sha256] = (now, principal)
+        self._remembered.move_to_end(sha256)
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.popitem(last=False)
+        return Visitor(principal, secret)
+
+    async def make_link(self, principal: Principal) -> str:
+        """The code of a link that logs in once, as the token that asked; it lives for a quarter of an hour."""
+        code = secrets.token_urlsafe(32)
+        async with self._database.transaction() as session:
+            session.add(
+                ConsoleSession(
+                    sha256=secret_sha256(code),
+                    kind="link",
+                    token_id=principal.id,
+                    token_sha256=principal.credential,
+                )
+            )
+        return code
+
+    async def redeem(self, code: str) -> str | None:
+        """Turn a link into a session, once; its secret, or ``None`` for a link that is used, old or unknown."""
+        secret = secrets.token_urlsafe(32)
+        async with self._database.transaction() as session:
+            await session.execute(delete(ConsoleSession).where(_ended()))
+            used = delete(ConsoleSession).where(
+                ConsoleSession.sha256 == secret_sha256(code), ConsoleSession.kind == "link"
+            )
+            row = (await session.execute(used.returning(ConsoleSession.token_id, ConsoleSession.token_sha256))).first()
+            if row is None:
+                return None
+            session.add(
+                ConsoleSession(
+                    sha256=secret_sha256(secret), kind="session", token_id=row.token_id, token_sha256=row.token_sha256
+                )
+            )
+        return secret
+
+    async def end(self, secret: str) -> None:
+        """Log out."""
+        self.forget(secret)
+        async with self._database.transaction() as session:
+            await session.execute(delete(ConsoleSession).where(ConsoleSession.sha256 == secret_sha256(secret)))
+
+    def forget(self, secret: str) -> None:
+        """Let nobody in by this secret without a look at the database."""
+        self._remembered.pop(secret_sha256(secret), None)
+
+    async def still_in_force(self, hashes: Collection[str]) -> set[str]:
+        """Which of these sessions, by hash, are in force."""
+        async with self._database.read() as session:
+            query = select(ConsoleSession.sha256).join(Token, _by_token())
+            rows = await session.scalars(query.where(ConsoleSession.sha256.in_(hashes), ~_ended()))
+            return set(rows)
+
+
+async def _in_force(session: AsyncSession, sha256: str) -> tuple[Principal, datetime] | None:
+    query = select(Token.token_id, Token.name, Token.role, ConsoleSession.token_sha256, ConsoleSession.last_seen_at)
+    query = query.join(ConsoleSession, _by_token())
+    query = query.where(ConsoleSession.sha256 == sha256, ConsoleSession.kind == "session", ~_ended())
+    row = (await session.execute(query)).one_or_none()
+    return None if row is None else (Principal(row.name, row.role, row.token_id, row.token_sha256), row.last_seen_at)
+
+
+def _by_token() -> ColumnElement[bool]:
+    """The session's token is in force, and so is the secret of it that was shown at the login."""
+    shown = ConsoleSession.token_sha256
+    before = (Token.previous_sha256 == shown) & (Token.previous_expires_at > func.now())
+    in_force = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
+    return (ConsoleSession.token_id == Token.token_id) & in_force & or_(Token.sha256 == shown, before)
+
+
+def _ended() -> ColumnElement[bool]:
+    old_link = (ConsoleSession.kind == "link") & (ConsoleSession.created_at <= func.now() - LINK_LIVES)
+    idle = (ConsoleSession.kind == "session") & (ConsoleSession.last_seen_at <= func.now() - IDLE)
+    return or_(old_link, idle, ConsoleSession.created_at <= func.now() - LONGEST)
+
+
+async def _note_seen(session: AsyncSession, sha256: str) -> None:
+    seen = update(ConsoleSession).where(ConsoleSession.sha256 == sha256)
+    await session.execute(seen.values(last_seen_at=func.now()))

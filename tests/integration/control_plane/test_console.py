@@ -1,0 +1,409 @@
+"""The console over HTTP: who is let in, what a page may do, and what nobody may do by it."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from contract.credentials import secret_sha256
+from control_plane.console.actions import ACTIONS
+from control_plane.console.feed import MAX_TABS
+from control_plane.settings import Settings
+from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
+from tests.integration.control_plane.running import RunningControlPlane, running
+from tests.integration.control_plane.test_access import token_of
+from tests.integration.control_plane.test_revisions import through, until_written
+from tests.servers.proxy import Proxy
+from tidegate.stack.postgres import PostgresServer
+
+FROM_HERE = {"Sec-Fetch-Site": "same-origin"}
+PAGES = ("/", "/why", "/clients", "/plans", "/regions", "/backends", "/changes", "/developer", "/access")
+_HIDDEN = re.compile(r'<input type="hidden" name="([^"]+)" value="([^"]*)">')
+
+
+class Page:
+    """A browser in its simplest form: a session's cookie, pages, and forms sent as they stand."""
+
+    def __init__(self, api: httpx.AsyncClient, cookie: str) -> None:
+        self._api = api
+        self.cookie = cookie
+
+    async def get(self, path: str, **headers: str) -> httpx.Response:
+        return await self._api.get(f"/console{path}", headers={"Cookie": self.cookie, "Authorization": "", **headers})
+
+    async def send(self, path: str, **fields: str) -> httpx.Response:
+        return await self._api.post(
+            f"/console{path}", data=fields, headers={"Cookie": self.cookie, "Authorization": "", **FROM_HERE}
+        )
+
+    async def confirm(self, action: str, **query: str) -> httpx.Response:
+        """Both steps: look at what will change, and send that form."""
+        shown = await self.get(f"/do/{action}?" + str(httpx.QueryParams({**query, "look": "1"})))
+        assert shown.status_code == 200, shown.text
+        form = shown.text[shown.text.index('<form method="post" action="/console/do/') :]
+        return await self.send(f"/do/{action}", **dict(_HIDDEN.findall(form)))
+
+    async def csrf(self) -> str:
+        found = re.search(r'name="csrf" value="([0-9a-f]{64})"', (await self.get("/access")).text)
+        assert found is not None
+        return found[1]
+
+
+async def paste(api: httpx.AsyncClient, token: str, **fields: str) -> httpx.Response:
+    """Send the login form."""
+    return await api.post("/console/login", data={"token": token, **fields}, headers=FROM_HERE)
+
+
+async def opened(api: httpx.AsyncClient, token: str = ADMIN_TOKEN) -> Page:
+    answer = await paste(api, token)
+    assert answer.status_code == 200, answer.text
+    cookie = answer.headers["set-cookie"].partition(";")[0]
+    api.cookies.clear()
+    return Page(api, cookie)
+
+
+async def test_the_cookie_is_out_of_reach_of_scripts_of_other_sites_and_of_plain_http(api: httpx.AsyncClient) -> None:
+    given = (await paste(api, ADMIN_TOKEN)).headers["set-cookie"]
+    assert given.startswith("__Host-tidegate=")
+    assert {"HttpOnly", "Path=/", "SameSite=strict", "Secure", "Max-Age=43200"} <= set(given.split("; "))
+
+
+async def test_only_on_loopback_a_cookie_does_without_tls(api: httpx.AsyncClient) -> None:
+    for host, forwarded, plain in (
+        ("127.0.0.1:8000", {}, True),
+        ("localhost", {}, True),
+        ("[::1]:8000", {}, True),
+        ("127.0.0.1:8000", {"X-Forwarded-Proto": "https"}, False),
+        ("localhost.example.com", {}, False),
+    ):
+        headers = {**FROM_HERE, "Host": host, **forwarded}
+        given = (await api.post("/console/login", data={"token": ADMIN_TOKEN}, headers=headers)).headers["set-cookie"]
+        assert given.startswith("tidegate-console=" if plain else "__Host-tidegate="), host
+        assert ("Secure" in given) is not plain
+
+
+async def test_the_api_never_takes_the_cookie(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    assert (await page.get("/")).status_code == 200
+    del api.headers["Authorization"]
+    for path in ("/v1/plans", "/v1/tokens", "/internal/v1/stream?node=n&region=r"):
+        assert (await api.get(path, headers={"Cookie": page.cookie, **FROM_HERE})).status_code == 401
+
+
+async def test_wrong_tokens_are_refused_and_counted_by_the_apis_own_throttle(
+    make_settings: Callable[..., Settings],
+) -> None:
+    async with client_of(make_settings(max_failed_authentications=3)) as api:
+        statuses = [(await paste(api, f"tga_wrong-{n}")).status_code for n in range(5)]
+        assert statuses == [401, 401, 401, 429, 429]
+        assert (await paste(api, ADMIN_TOKEN)).status_code == 200
+
+
+async def test_a_gateways_token_is_refused(api: httpx.AsyncClient) -> None:
+    answer = await paste(api, await token_of(api, "gateway"))
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
+async def test_a_link_logs_in_once(api: httpx.AsyncClient) -> None:
+    link = (await api.post("/v1/console/links")).json()
+    first, second = await api.get(link["path"]), await api.get(link["path"])
+    assert (first.status_code, second.status_code) == (200, 401)
+    assert "set-cookie" in first.headers
+    assert "set-cookie" not in second.headers
+
+
+async def test_links_and_sessions_are_not_kept_as_they_are(
+    api: httpx.AsyncClient, postgres_server: PostgresServer
+) -> None:
+    page, link = await opened(api), (await api.post("/v1/console/links")).json()["path"]
+    kept = postgres_server.execute("SELECT console_sessions::text FROM console_sessions", database=DATABASE)
+    for secret in (page.cookie.partition("=")[2], link.rpartition("/")[2]):
+        assert secret not in kept
+        assert secret_sha256(secret) in kept
+
+
+async def test_a_session_ends_by_itself_and_with_its_token(
+    api: httpx.AsyncClient, postgres_server: PostgresServer
+) -> None:
+    for ending in (
+        "UPDATE console_sessions SET last_seen_at = now() - interval '31 minutes'",
+        "UPDATE console_sessions SET created_at = now() - interval '12 hours 1 second'",
+        "UPDATE tokens SET previous_sha256 = sha256, sha256 = 'new', previous_expires_at = now() WHERE name = 'viewer'",
+        "UPDATE tokens SET expires_at = now() - interval '1 second' WHERE name = 'viewer'",
+        "UPDATE tokens SET revoked_at = now() WHERE name = 'viewer'",
+    ):
+        page = await opened(api, await token_of(api, "viewer"))
+        assert (await page.get("/why")).status_code == 200
+        postgres_server.execute(ending, database=DATABASE)
+        answer = await page.get("/why")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/console/login?next=/console/why"), ending
+        forget = "UPDATE tokens SET revoked_at = now(), sha256 = token_id, name = token_id WHERE name = 'viewer'"
+        postgres_server.execute(forget, database=DATABASE)
+
+
+async def test_a_token_that_is_rotated_with_an_overlap_keeps_its_sessions_until_that_ends(
+    api: httpx.AsyncClient, postgres_server: PostgresServer
+) -> None:
+    page = await opened(api)
+    await api.post("/v1/tokens/tok_first/rotate", json={"overlap_s": 60})
+    assert (await page.get("/")).status_code == 200
+    postgres_server.execute("UPDATE tokens SET previous_expires_at = now()", database=DATABASE)
+    assert (await page.get("/")).status_code == 303
+
+
+async def test_who_logs_out_is_out(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    assert (await page.send("/logout", csrf=await page.csrf())).status_code == 303
+    assert (await page.get("/")).status_code == 303
+
+
+async def test_a_form_from_elsewhere_does_nothing(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    fields = {"csrf": await page.csrf(), "minutes": "60"}
+    site = "Sec-Fetch-Site"
+    for headers in (
+        {site: "cross-site"},
+        {site: "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {},
+    ):
+        answer = await api.post("/console/do/shadow", data=fields, headers={"Cookie": page.cookie, **headers})
+        assert answer.status_code == 403
+        login = await api.post("/console/login", data={"token": ADMIN_TOKEN}, headers=headers)
+        assert (login.status_code, "set-cookie" in login.headers) == (403, False)
+    assert (await api.get("/v1/enforcement")).json()["items"] == []
+    headers = {"Cookie": page.cookie, "Origin": "http://control-plane"}  # a browser without Sec-Fetch-Site
+    assert (await api.post("/console/do/shadow", data=fields, headers=headers)).status_code == 200
+
+
+async def test_a_form_needs_the_token_of_its_own_session(api: httpx.AsyncClient) -> None:
+    page, other = await opened(api), await opened(api)
+    for csrf in ("", "0" * 64, "ä", await other.csrf()):
+        assert (await page.send("/do/shadow", csrf=csrf, minutes="60")).status_code == 403
+    assert (await api.get("/v1/enforcement")).json()["items"] == []
+
+
+async def test_no_page_lets_anything_in_from_elsewhere(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    for path in (*PAGES, "/login", "/no-such-page", "/do/shadow"):
+        answer = await page.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["cache-control"] == "no-store"
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?! defer src=)|(?:src|href)=\"https?:", answer.text)
+
+
+async def test_the_login_leads_nowhere_else(api: httpx.AsyncClient) -> None:
+    for target in ("https://evil.example/", "//evil.example", "/\\evil.example", "/v1/plans", "/console/\\\\x"):
+        answer = await paste(api, ADMIN_TOKEN, next=target)
+        assert 'content="0;url=/console/"' in answer.text, target
+    assert 'content="0;url=/console/why?q=a"' in (await paste(api, ADMIN_TOKEN, next="/console/why?q=a")).text
+
+
+async def test_every_page_is_for_every_role_and_no_button_is_shown_that_would_be_refused(
+    api: httpx.AsyncClient,
+) -> None:
+    await api.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 9, "window_s": 3600}]})
+    await api.put("/v1/clients/acme", json={"plan": "free"})
+    await api.put("/v1/blocks/b1", json={"client": "acme"})
+    one = ("/client/acme", "/plan/free", "/why?q=acme", "/why?q=tg_", "/why?q=10.0.0.1", "/why?q=req-1", "/revision/1")
+    buttons: dict[str, set[str]] = {}
+    for role in ("viewer", "operator", "admin"):
+        page = await opened(api, await token_of(api, role))
+        for path in (*PAGES, *one):
+            answer = await page.get(path)
+            assert answer.status_code == 200, (role, path, answer.text)
+            buttons.setdefault(role, set()).update(re.findall(r'href="/console(/do/[^"]+)"', answer.text))
+        for target in buttons[role]:
+            reached = await page.get(target.replace("&amp;", "&"))
+            assert reached.status_code == 200, (role, target, reached.status_code)
+    assert buttons["viewer"] == set() < buttons["operator"] < buttons["admin"]
+
+
+async def test_every_action_is_refused_to_whose_role_is_too_weak(api: httpx.AsyncClient) -> None:
+    viewer, operator = (
+        await opened(api, await token_of(api, "viewer")),
+        await opened(api, await token_of(api, "operator")),
+    )
+    for name, action in ACTIONS.items():
+        weak = viewer if action.role == "operator" else operator
+        assert (await weak.get(f"/do/{name}")).status_code == 403
+        assert (await weak.send(f"/do/{name}", csrf=await weak.csrf())).status_code == 403
+    assert (await api.get("/v1/revisions")).json()["items"] == []
+
+
+async def test_a_change_is_written_by_the_token_that_logged_in_and_as_the_api_writes_it(api: httpx.AsyncClient) -> None:
+    page = await opened(api, await token_of(api, "operator"))
+    answer = await page.confirm("shadow", minutes="60", reason="the site is down → all of it")
+    assert answer.status_code == 200
+    entry = (await api.get("/v1/audit", params={"resource": "switch"})).json()["items"][0]
+    assert (entry["author"], entry["role"], entry["reason"]) == ("operator", "operator", "the site is down → all of it")
+    assert entry["request_id"] == answer.headers["x-request-id"]
+    assert (await api.get("/v1/enforcement")).json()["items"][0]["mode"] == "shadow"
+
+
+async def test_what_was_changed_meanwhile_is_shown_and_not_overwritten(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 9, "window_s": 3600}]})
+    page = await opened(api)
+    query = {"plan": "free", "name": "hourly", "limit": "50", "window_s": "3600", "way": "now", "look": "1"}
+    shown = await page.get("/do/limit?" + str(httpx.QueryParams(query)))
+    await api.put("/v1/plans/free/limits/hourly", json={"limit": 7, "window_s": 3600})
+    form = dict(_HIDDEN.findall(shown.text[shown.text.index('<form method="post" action="/console/do/') :]))
+    assert (
+        await page.send("/do/limit", **{**form, "if_match": form["if_match"].replace("&#34;", '"')})
+    ).status_code == 412
+    assert (await api.get("/v1/plans/free/limits/hourly")).json()["limit"] == 7
+
+
+async def test_a_form_that_is_sent_twice_is_done_once(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/free", json={"limits": []})
+    await api.put("/v1/clients/acme", json={"plan": "free"})
+    page = await opened(api)
+    shown = await page.get("/do/block?kind=client&of=acme&minutes=60&look=1")
+    form = dict(_HIDDEN.findall(shown.text[shown.text.index('<form method="post" action="/console/do/') :]))
+    assert [(await page.send("/do/block", **form)).status_code for _ in range(2)] == [200, 200]
+    assert len((await api.get("/v1/blocks")).json()["items"]) == 1
+
+
+async def test_an_error_stands_at_its_field(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    answer = await page.get("/do/factor?backend=x&factor=2&minutes=60&look=1")
+    assert answer.status_code == 404
+    await api.put("/v1/backends/users", json={})
+    answer = await page.get("/do/factor?backend=users&factor=2&minutes=60&look=1")
+    assert answer.status_code == 422
+    assert re.search(r'id="factor" [^>]*value="2"[^>]*aria-invalid="true"', answer.text, re.DOTALL)
+
+
+async def test_a_pasted_key_never_stands_in_an_address(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    key = "tg_" + "s" * 60
+    answer = await page.send("/why", csrf=await page.csrf(), q=key)
+    assert answer.headers["location"] == f"/console/why?q={key[:12]}"
+
+
+async def test_what_customers_are_called_is_text_and_nothing_else(api: httpx.AsyncClient) -> None:
+    await api.put("/v1/plans/free", json={"limits": []})
+    await api.put("/v1/clients/acme", json={"plan": "free", "external_id": "<script>alert(1)</script>"})
+    page = await opened(api)
+    for path in ("/client/acme", "/clients", "/why?q=%3Cscript%3Ealert(1)%3C/script%3E"):
+        assert "<script>alert" not in (await page.get(path)).text
+
+
+async def test_off_takes_the_console_away(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_CONSOLE", "off")
+    async with client_of(make_settings()) as api:
+        assert (await api.get("/console/login")).status_code == 404
+        assert (await api.get("/console/")).status_code == 404
+        assert (await api.post("/v1/console/links")).status_code == 404
+
+
+async def test_a_link_from_elsewhere_finds_the_page_once_the_cookie_comes_along(api: httpx.AsyncClient) -> None:
+    answer = await api.get("/console/why?q=acme", headers={"Sec-Fetch-Site": "cross-site"})
+    assert 'content="0;url=/console/why?q=acme"' in answer.text
+
+
+@asynccontextmanager
+async def live(served: RunningControlPlane, cookie: str, of: str) -> AsyncIterator[AsyncIterator[str]]:
+    url = f"{served.url}/console/events?of={of}"
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=15) as client,
+        client.stream("GET", url, headers={"Cookie": cookie}) as stream,
+    ):
+        assert stream.status_code == 200
+        yield stream.aiter_lines()
+
+
+async def until_line(lines: AsyncIterator[str], wanted: str) -> None:
+    async with asyncio.timeout(10):
+        async for line in lines:
+            if wanted in line:
+                return
+    raise AssertionError(f"the stream ended before {wanted!r}")
+
+
+async def served_page(served: RunningControlPlane) -> Page:
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        return await opened(client)
+
+
+async def test_a_change_is_shown_at_once_in_every_open_tab(served: RunningControlPlane) -> None:
+    page = await served_page(served)
+    async with live(served, page.cookie, "revisions") as one, live(served, page.cookie, "revisions") as other:
+        await until_line(one, "event: revisions")
+        await until_line(other, "event: revisions")
+        await served.admin.put("/v1/plans/free", json={"limits": []}, headers={"X-Tidegate-Reason": "because-of-x"})
+        began = time.monotonic()
+        await until_line(one, "because-of-x")
+        await until_line(other, "because-of-x")
+        assert time.monotonic() - began < 3
+
+
+async def test_a_replica_bears_so_many_tabs_and_no_more(
+    served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_TABS <= 1_000
+    monkeypatch.setattr("control_plane.console.feed.MAX_TABS", 1)
+    page = await served_page(served)
+    async with live(served, page.cookie, "") as lines:
+        await until_line(lines, "retry")
+        refused = await served.admin.get("/console/events", headers={"Cookie": page.cookie})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+
+
+async def test_a_stream_is_for_sessions_and_ends_with_them(
+    served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control_plane.console.feed.SESSIONS_EVERY_S", 0.0)
+    assert (await served.admin.get("/console/events")).status_code == 401
+    page = await served_page(served)
+    async with live(served, page.cookie, "revisions") as lines:
+        await until_line(lines, "event: revisions")
+        (await served.admin.post("/v1/tokens", json={"name": "second", "role": "admin"})).raise_for_status()
+        (await served.admin.delete("/v1/tokens/tok_first")).raise_for_status()
+        await until_line(lines, "event: ended")
+
+
+async def test_with_postgres_away_it_says_so_and_shows_what_nodes_last_reported(
+    make_settings: Callable[..., Settings], postgres_server: PostgresServer
+) -> None:
+    async with Proxy(postgres_server.port).running() as proxy:
+        url = through(proxy, make_settings(), postgres_server)
+        settings = make_settings(database_url=url, database_connect_timeout_s=1.0, database_command_timeout_s=1.0)
+        async with running(settings, ADMIN_TOKEN) as served:
+            await served.add_region("us-east")
+            async with (
+                served.node("node-7").following(),
+                httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=20) as client,
+            ):
+                await served.until_nodes(lambda nodes: "node-7" in nodes)
+                page = await opened(client)
+                assert "node-7" in (await page.get("/")).text
+                await proxy.cut()
+                for path in ("/", "/clients"):
+                    answer = await page.get(path)
+                    assert answer.status_code == 503
+                    assert "Postgres is away" in answer.text
+                    assert "node-7" in answer.text
+                stranger = await Page(client, "tidegate-console=unknown").get("/")
+                assert (stranger.status_code, "node-7" in stranger.text) == (503, False)
+                await proxy.heal()
+                await until_written(served.admin, "free")
+                assert (await page.get("/")).status_code == 200
+
+
+async def test_what_is_asked_of_denials_shows_nothing_where_no_such_log_is(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    answer = await page.get("/why?q=some-request-id")
+    assert answer.status_code == 200
+    assert "Denials" not in answer.text
