@@ -112,6 +112,7 @@ VALUES (11, 'c1', 'free', 'hourly', '[]', true, 1, '[]', 'me');
     "0012": "UPDATE schema_support SET works_from = '0012'",
     "0013": "UPDATE schema_support SET works_from = '0013'",
     "0014": "UPDATE nodes SET role = 'agent'",
+    "0015": "INSERT INTO console_sessions (sha256, kind, token_id, token_sha256) VALUES ('h', 'session', 't1', 'aa')",
 }
 # What a step takes away for good, taken away before it, so that nothing else may go unseen.
 TAKEN_AWAY = {"0013": "DELETE FROM client_stays; DELETE FROM quota_moves WHERE whose = 'c1'"}

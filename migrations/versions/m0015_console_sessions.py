@@ -1,7 +1,7 @@
 """Sessions of the console
 
-Revision ID: 0012
-Revises: 0011
+Revision ID: 0015
+Revises: 0014
 
 A replica of the version before has no console, and leaves the table alone.
 """
@@ -9,8 +9,8 @@ A replica of the version before has no console, and leaves the table alone.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
