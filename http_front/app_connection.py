@@ -105,7 +105,15 @@ class AppConnection(SendingConnection):
         self._queue.popleft()
         self._lingers = not request.body_whole
         self._receiving = False
-        self._after_last_in_queue()
+        if self._last is None and self._held and not self._parsing:
+            self.front.go_on_later(self, self._loop)
+        else:
+            self._after_last_in_queue()
+
+    def go_on(self) -> None:
+        """Begin the next request of those that wait behind one another."""
+        if not self._queue and not self._transport.is_closing():
+            self._all_answered()
 
     # Inside
 

@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
@@ -31,6 +32,10 @@ class Watched(Protocol):
 
     def expire(self) -> None:
         """End what took too long."""
+        ...
+
+    def go_on(self) -> None:
+        """Begin the next request of those that wait behind one another."""
         ...
 
     def forget_head(self) -> None:
@@ -61,6 +66,8 @@ class Front:
         self.tick = 0
         self.connections: set[Watched] = set()
         self._unfinished_bytes = 0
+        self._backlog: deque[Watched] = deque()
+        self._turn_arranged = False
         self._wall_s = wall_s
         self._timer: asyncio.TimerHandle | None = None
 
@@ -100,6 +107,14 @@ class Front:
         if size and self._unfinished_bytes > self.limits.unfinished_bytes:
             self._end(1 + len(self.connections) // 32, holding=True)
 
+    def go_on_later(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> None:
+        """Let ``connection`` begin its next request when its turn comes: one a turn of the loop, of all that wait.
+
+        Who sends request after request without waiting for answers holds up nobody who does wait.
+        """
+        self._backlog.append(connection)
+        self._arrange_turn(loop)
+
     def on_tick(self) -> None:
         """One tick. Tests call it to drive the time."""
         self.tick += 1
@@ -111,6 +126,18 @@ class Front:
     def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
         self.on_tick()
+
+    def _on_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._turn_arranged = False
+        try:
+            self._backlog.popleft().go_on()
+        finally:
+            self._arrange_turn(loop)
+
+    def _arrange_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._backlog and not self._turn_arranged:
+            self._turn_arranged = True
+            loop.call_soon(self._on_turn, loop)
 
     def _end(self, count: int, *, holding: bool = False) -> None:
         """Drop ``count`` connections that wait, those that would end soonest: half a head has less time than none."""

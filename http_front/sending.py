@@ -142,6 +142,10 @@ class SendingConnection(asyncio.Protocol):
         """Whether no whole request is being answered."""
         return self._alone is None and not self._queue
 
+    def go_on(self) -> None:
+        """Begin the next request of those that wait behind one another."""
+        raise NotImplementedError
+
     def forget_head(self) -> None:
         """Read the next head anew: what it means has changed."""
         raise NotImplementedError

@@ -21,10 +21,10 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 class AppClient:
     """One connection to an application, on the test's own loop."""
 
-    def __init__(self, application: Application, limits: Any = SMALL, **config: Any) -> None:
-        self.front = Front(DoorPath(EchoDoor()), limits, wall_s=lambda: 1_700_000_000.0)
+    def __init__(self, application: Application, limits: Any = SMALL, *, front: Front | None = None) -> None:
+        self.front = front or Front(DoorPath(EchoDoor()), limits, wall_s=lambda: 1_700_000_000.0)
         self.state = ServerState()
-        settings = Config(application, log_config=None, lifespan="off", ws="none", **config)
+        settings = Config(application, log_config=None, lifespan="off", ws="none")
         settings.load()
         self.transport = FakeTransport()
         self.connection: Any = protocol_class(self.front)(settings, self.state, {})  # type: ignore[call-arg]
@@ -416,3 +416,25 @@ async def test_a_drained_front_answers_once_more():
     await client.send(get(b"/x"))
     assert [one.headers.get("connection") for one in client.responses()] == [None, "close"]
     assert client.transport.closing
+
+
+async def test_pipelines_take_turns_with_each_other_and_hold_up_nobody():
+    began: list[str] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        began.append(scope["path"])
+        await respond(send, b"")
+
+    first = AppClient(application)
+    clients = [first, *(AppClient(application, front=first.front) for _ in range(4))]
+    for number, client in enumerate(clients):
+        client.connection.data_received(get(b"/%d" % number) * 5)
+    while len(began) < 15:  # in the midst of it somebody comes who waits for his answer
+        await asyncio.sleep(0)
+    AppClient(application, front=first.front).connection.data_received(get(b"/new"))
+    await settled()
+    assert began.index("/new") <= 18
+    for _ in range(10):
+        await settled()
+    assert [len(client.responses()) for client in clients] == [5] * 5
+    assert sorted(began[:5]) == sorted(began[5:10]) == [f"/{number}" for number in range(5)]
