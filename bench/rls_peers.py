@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from envoy.service.ratelimit.v3 import rls_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -64,7 +65,7 @@ def envoy_ratelimit(place: Place, directory: Path) -> Iterator[Peer | None]:
     env = {
         "HOST": LOOPBACK, "GRPC_HOST": LOOPBACK, "DEBUG_HOST": LOOPBACK, "GRPC_PORT": str(port), "PORT": str(http),
         "DEBUG_PORT": str(debug), "USE_STATSD": "false", "LOG_LEVEL": "error", "REDIS_SOCKET_TYPE": "tcp",
-        "REDIS_URL": f"{LOOPBACK}:{place.store.port}", "REDIS_AUTH": place.store.password,
+        "REDIS_URL": f"{LOOPBACK}:{place.store.port}", "REDIS_AUTH": urlsplit(place.store.url).password or "",
         "RUNTIME_ROOT": str(directory), "RUNTIME_SUBDIRECTORY": "ratelimit", "RUNTIME_WATCH_ROOT": "false",
         "GOMAXPROCS": "1",
     }  # fmt: skip
@@ -108,7 +109,8 @@ def print_ghz(pid: int, address: str, directory: Path, core: int, request: Calla
         seen = json.loads(ran.stdout)
         cpu_us = (process_cpu_s(pid) - cpu_s) / seen["count"] * 1e6
         Console(width=140).print(
-            f"ghz, deadline {timeout}: {cpu_us:.1f} µs CPU a call, {seen['rps']:,.0f}/s, {seen['statusCodeDistribution']}"
+            f"ghz, deadline {timeout}: {cpu_us:.1f} µs CPU a call, {seen['rps']:,.0f}/s,"
+            f" {seen['statusCodeDistribution']}"
         )
 
 
