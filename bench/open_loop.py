@@ -47,8 +47,8 @@ def drive(plan: Plan, core: int) -> Seen:
 
 def run(plan: Plan, directory: Path) -> Seen:
     """The same from here; ``directory`` is for the program and what it reads and writes."""
-    pacer, requests, schedule, result = (directory / name for name in ("pacer", "requests", "instants", "result"))
-    _compile(pacer)
+    requests, schedule, result = (directory / name for name in ("requests", "instants", "result"))
+    pacer = compiled(SOURCE, directory)
     requests.write_bytes(b"".join(len(one).to_bytes(4, sys.byteorder) + one for one in _requests(plan)))
     instants = array.array("q", _instants(plan, 0, int((WARM_UP_S + plan.seconds) * NS)))
     schedule.write_bytes(instants.tobytes())
@@ -73,14 +73,17 @@ def run(plan: Plan, directory: Path) -> Seen:
     )  # fmt: skip
 
 
-def _compile(target: Path) -> None:
+def compiled(source: Path, directory: Path) -> Path:
+    """A generator made from its source. Raises ``BenchError``."""
+    target = directory / source.stem
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise BenchError("no C compiler: the open-loop generator is in C (Debian: apt install gcc libc6-dev)")
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, SOURCE]
+    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, source]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if ran.returncode:
-        raise BenchError(f"pacer.c does not compile: {ran.stderr[-2_000:]}")
+        raise BenchError(f"{source.name} does not compile: {ran.stderr[-2_000:]}")
+    return target
 
 
 def _instants(plan: Plan, began: int, ends: int) -> Iterator[int]:

@@ -1,7 +1,6 @@
 """One connection as the event loop sees it: bytes of a transport to ``Http2Connection`` and back, once a turn."""
 
 import asyncio
-import ssl
 from typing import TYPE_CHECKING, cast
 
 from data_plane.rls.http2 import Http2Connection
@@ -22,11 +21,9 @@ class RlsProtocol(asyncio.Protocol):
         self.data_received = self.connection.receive  # type: ignore[method-assign]  # one call less a read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless the client negotiated another protocol or there are too many."""
+        """Begin, unless there are too many."""
         self._transport = cast("asyncio.Transport", transport)
-        secure: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        spoken = None if secure is None else secure.selected_alpn_protocol()
-        if spoken not in (None, "h2") or not self._server.admits(self):
+        if not self._server.admits(self):
             self.connection.lost()
             self._transport.abort()
             return

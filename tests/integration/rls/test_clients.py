@@ -1,4 +1,4 @@
-"""Clients of other makes, asking nodes as they are run: many at once, in a row, impatient, rude, and while nodes restart."""
+"""Clients of other makes, asking nodes as they are run: many, in a row, rude ones, and while nodes restart."""
 
 import asyncio
 import contextlib

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 
 import grpc
 import pytest
@@ -51,6 +52,7 @@ class Asker:
             request_serializer=RateLimitRequest.SerializeToString,
             response_deserializer=RateLimitResponse.FromString,
         )
+        self.channel = channel
         self.domain = domain
         self.metadata = metadata
         self.ask_raw = channel.unary_unary(
@@ -81,7 +83,9 @@ async def asker_of(tmp_path, redis_url, *, tls=None, channel_of=None, **settings
         address = f"localhost:{port}" if tls else f"127.0.0.1:{port}"
         channel = channel_of(address) if channel_of else grpc.aio.insecure_channel(address)
         async with channel:
-            yield Asker(channel)
+            asker = Asker(channel)
+            asker.port = port
+            yield asker
 
 
 @pytest.fixture
@@ -230,6 +234,55 @@ async def test_without_the_store_limits_do_what_they_say(tmp_path):
         assert answers == [OK] * 5 + [OVER], "local: counted in the node's memory"
 
 
+async def test_decisions_that_are_traced_are_answered(tmp_path, valkey_url):
+    async with asker_of(tmp_path, valkey_url, traces_url="http://127.0.0.1:9/v1/traces", traces_share=1.0) as asker:
+        assert (await asker.ask(ACME)).overall_code == OK
+        assert (await asker.ask(ACME, {"tenant": "t1"})).overall_code == OK
+        assert (await asker.ask(ACME, hits=9)).overall_code == OVER
+
+
+async def test_health_is_told_and_other_services_are_not_there(asker):
+    channel = asker.channel
+    assert await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5) == b"\x08\x01"
+    known = b"\n%c%b" % (len(SERVICE), SERVICE.encode())
+    assert await channel.unary_unary("/grpc.health.v1.Health/Check")(known, timeout=5) == b"\x08\x01"
+    for method, message, code in (
+        ("/grpc.health.v1.Health/Check", b"\n\x05other", grpc.StatusCode.NOT_FOUND),
+        (f"/{SERVICE}/Other", b"", grpc.StatusCode.UNIMPLEMENTED),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await channel.unary_unary(method)(message, timeout=5)
+        assert failed.value.code() == code
+    # a stream waits for an answer before it ends its request
+    watch = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")(timeout=5)
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await watch.read()
+    assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_messages_have_a_size_and_are_not_compressed(asker):
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await asker.ask({"tenant": "t" * 70_000})
+    assert failed.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await asker.ask_raw(b"x" * 2_000, timeout=5, compression=grpc.Compression.Gzip)
+    assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    long = await asker.ask({"tenant": "t" * 60_000})
+    assert long.overall_code == OVER, "too long for an attribute, but it came whole"
+
+
+async def test_a_call_that_nobody_waits_for_any_more_disturbs_no_other(asker):
+    given_up = [asyncio.ensure_future(asker.ask(ACME, own_hits=[0])) for _ in range(20)]
+    await asyncio.sleep(0)
+    for one in given_up:
+        one.cancel()
+    with pytest.raises(grpc.aio.AioRpcError) as failed:
+        await asker.ask_raw(b"", timeout=1e-9)
+    assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    answers = await asyncio.gather(*(asker.ask(ACME, own_hits=[0]) for _ in range(20)))
+    assert {answer.overall_code for answer in answers} == {OK}
+
+
 @pytest.fixture
 def certificate(tmp_path):
     return make_certificate(tmp_path)
@@ -250,3 +303,20 @@ async def test_it_speaks_tls_and_asks_for_certificates(tmp_path, valkey_url, cer
             else:
                 with pytest.raises(grpc.aio.AioRpcError):
                     await asker.ask(ACME)
+
+
+async def test_over_tls_http_2_is_negotiated(tmp_path, valkey_url, certificate):
+    cert, key = certificate
+    async with asker_of(tmp_path, valkey_url, tls=Tls(cert, key, None)) as asker:
+        for offered, selected in ((["h2", "http/1.1"], "h2"), ([], None), (["http/1.1"], None)):
+            context = ssl.create_default_context(cafile=str(cert))
+            if offered:
+                context.set_alpn_protocols(offered)
+            reader, writer = await asyncio.open_connection("localhost", asker.port, ssl=context)
+            assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == selected
+            writer.write(b"GET / HTTP/1.1\r\nHost: node\r\n\r\n")
+            got = await asyncio.wait_for(reader.read(), 10)
+            assert got.endswith(b"only HTTP/2 with prior knowledge is spoken here")
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()

@@ -14,6 +14,8 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.wire import outcomes_of
 from data_plane.rls.answers import response
 from data_plane.rls.deciding import Result
+from data_plane.rls.grpc import Meaning
+from data_plane.rls.headers import Head
 from data_plane.rls.service import RateLimitService, RlsCall
 from data_plane.rls.template import varint
 from data_plane.services.tally import Tally
@@ -97,3 +99,25 @@ def test_numbers_are_written_as_protobuf_writes_them():
         status = RateLimitResponse.DescriptorStatus()
         status.duration_until_reset.seconds = value
         assert varint(value) == (status.duration_until_reset.SerializeToString()[1:] or b"\0")
+
+
+class WaitedFor(RlsCall):
+    """A call that notes by what it was answered."""
+
+    __slots__ = ("by",)
+
+    def reply(self, message):
+        self.by = message
+
+    def fail(self, status, message):
+        self.by = status
+
+
+@pytest.mark.parametrize(("timeout_us", "by"), [(None, b"m"), (5_000, b"m"), (4_999, 4)])
+def test_an_answer_after_the_deadline_is_none(timeout_us, by):
+    call = WaitedFor()
+    call.asked_us = NOW_US
+    call.head = Head(b"POST", b"/x", [], None)
+    call.head.meaning = Meaning(None, None, timeout_us)
+    call.answer(b"m", NOW_US + 5_000)
+    assert call.by == by
