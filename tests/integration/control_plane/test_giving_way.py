@@ -21,8 +21,8 @@ from tidegate.stack.postgres import PostgresServer
 FILE: dict[str, Any] = {"version": 1, "plans": {"free": {}}, "clients": {"acme": {"plan": "free"}}}
 WITHOUT_ACME: dict[str, Any] = {"version": 1, "clients": {}}
 PRUNING = {"prune": "clients"}
-SOON_S = 4.0
-"""A write waits at most a second for one that gives way, and ten for one that does not."""
+SOON_S = 30.0
+"""A write waits about a second for one that gives way; for one that does not it is refused (503) after five or ten."""
 
 
 class Pause:
