@@ -101,6 +101,41 @@ def test_a_rendered_node_serves_becomes_unready_and_drains(tmp_path, valkey_url)
     assert node.exit_code() in {0, -signal.SIGTERM}
 
 
+def test_a_rendered_agent_answers_other_regions_and_ends(tmp_path, valkey_url):
+    asyncio.run(write_snapshot(tmp_path / "snapshot", CONFIG))
+    values = {
+        "controlPlane": {"url": NOWHERE, "publicKey": PUBLIC_KEY},
+        "credential": {"existingSecret": "region", "key": "token"},
+        "store": {"bundled": {"enabled": False}, "external": {"existingSecret": "store"}},
+        "agent": {"drainSeconds": 0.5},
+    }
+    manifests = render(DATA_PLANE, with_required(DATA_PLANE, values))
+    pod = manifest(manifests, "Deployment", "edge-agent")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    env = environment(container, {("region", "token"): REGION_CREDENTIAL, ("store", "url"): valkey_url})
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert (env["TIDEGATE_PORT"], env["TIDEGATE_HEALTH_PORT"]) == (str(ports["peers"]), str(ports["health"]))
+    port, health_port = free_ports(2)
+    here = PLACE | {
+        "TIDEGATE_PORT": str(port),
+        "TIDEGATE_HEALTH_PORT": str(health_port),
+        "TIDEGATE_SNAPSHOT_FILE": str(tmp_path / "snapshot"),
+    }
+    agent = process(container, env | here, tmp_path / "agent.log")
+    agent.start()
+    try:
+        health = f"http://127.0.0.1:{health_port}"
+        wait_until_ready(agent, lambda: answers(health + container["readinessProbe"]["httpGet"]["path"]), timeout_s=30)
+        assert answers(health + container["livenessProbe"]["httpGet"]["path"])
+        assert httpx.get(f"http://127.0.0.1:{port}/v1/status", trust_env=False).json()["agent"] == "edge-5d9c-x2x4z"
+        # a decision is not its business
+        refused = httpx.post(f"http://127.0.0.1:{port}/v1/check", json={"api_key": "tg_acme"}, trust_env=False)
+        assert refused.status_code == 404
+    finally:
+        agent.stop(timeout_s=pod["terminationGracePeriodSeconds"])
+    assert agent.exit_code() in {0, -signal.SIGTERM}
+
+
 def test_the_rendered_migration_and_control_plane_serve(tmp_path, postgres_url):
     (tmp_path / "key").write_text("11" * 32)
     (tmp_path / "token").write_text("an admin token for this test")
