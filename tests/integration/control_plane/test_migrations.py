@@ -109,6 +109,7 @@ VALUES (11, 'c1', 'free', 'hourly', '[]', true, 1, '[]', 'me');
 """,
     "0010": "UPDATE limits SET overdraft_percent = 5 WHERE id = 1",
     "0011": "INSERT INTO client_stays (client, plan, shares, until) VALUES ('c1', 'free', '{}', now())",
+    "0012": "INSERT INTO console_sessions (sha256, kind, token_id, token_sha256) VALUES ('h', 'session', 't1', 'aa')",
 }
 TABLES = """
 SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class
