@@ -41,7 +41,9 @@ async def by_token(request: Request) -> Response:
 
 
 async def by_link(request: Request) -> Response:
-    """Open a session by a link, which works once."""
+    """Open a session by a link, which works once: not for whoever only looks whether there is something."""
+    if request.method == "HEAD":
+        return Response(status_code=204, headers=HEADERS)
     return await _let_in(request, request.path_params["code"], "")
 
 

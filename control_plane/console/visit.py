@@ -55,5 +55,8 @@ Handler = Callable[[Visit], Awaitable[Response]]
 async def form_of(request: Request) -> dict[str, str]:
     """The fields of a form, the first of each name. The body is bounded by the middleware in front."""
     text = (await request.body()).decode("utf-8", "replace")
-    fields = parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    try:
+        fields = parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        return {}  # more fields than any form here has
     return {name: values[0].strip() for name, values in fields.items()}

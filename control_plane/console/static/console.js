@@ -38,7 +38,7 @@ function draw(figure) {
     height: Number(figure.dataset.height),
     tzDate: (second) => uPlot.tzDate(new Date(second * 1000), "Etc/UTC"),
     series: [{ label: "UTC", value: (_, second) => (second === null ? "" : `${days ? `${clock(second)} ` : ""}${new Date(second * 1000).toISOString().slice(11, 16)}`) }, ...series],
-    axes: [{ ...axis, values: (_, ticks) => ticks.map(clock), space: 70 }, { ...axis, size: 54, space: 28 }],
+    axes: [{ ...axis, values: (_, ticks) => ticks.map(clock), space: 70, size: 34 }, { ...axis, size: 54, space: 28 }],
     scales: { y: { range: (_, low, high) => [0, most || Math.max(high || 0, 1) * 1.05] } },
     cursor: { drag: { x: false, y: false } },
   };

@@ -86,7 +86,7 @@ async def test_roles_on_every_route(api: httpx.AsyncClient, make_settings: Calla
         admin_only = path.startswith("/v1/tokens") or path == "/v1/regions/x1/credentials"
         assert await status("region", method, path) == 401, path
         assert await status("gateway", method, path) == 403, path
-        asks = method == "GET" or path.endswith(("/what-if", "/config/diff"))
+        asks = method == "GET" or path.endswith(("/what-if", "/config/diff", "/console/links"))
         may_view = asks and not admin_only
         assert (await status("viewer", method, path) == 403) == (not may_view), (method, path)
         assert (await status("operator", method, path) == 403) == admin_only, (method, path)

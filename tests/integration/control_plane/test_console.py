@@ -111,6 +111,7 @@ async def test_a_gateways_token_is_refused(api: httpx.AsyncClient) -> None:
 
 async def test_a_link_logs_in_once(api: httpx.AsyncClient) -> None:
     link = (await api.post("/v1/console/links")).json()
+    assert "set-cookie" not in (await api.head(link["path"])).headers
     first, second = await api.get(link["path"]), await api.get(link["path"])
     assert (first.status_code, second.status_code) == (200, 401)
     assert "set-cookie" in first.headers
