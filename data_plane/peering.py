@@ -97,6 +97,8 @@ class Peering:
         await self.desk.stop()
         with contextlib.suppress(StoreUnavailableError):
             await self._counts.hold_slices(0)
+            if self._marker is not None:
+                await self._marker.withdraw()
 
     async def stop(self) -> None:
         """Close the connections to peers."""
