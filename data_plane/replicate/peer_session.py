@@ -77,6 +77,11 @@ class PeerSession:
         return since_us is not None and self._clock.now_us() - since_us > DEFAULT_TIMING.stale_after_us
 
     @property
+    def fills_a_message(self) -> bool:
+        """Whether as much waits as one message takes."""
+        return self._waiting >= MAX_CELLS
+
+    @property
     def hears_of_epochs(self) -> bool:
         """Whether it is to be told of epochs that are over; which of its own are only it can say."""
         return self.sweeping and self.epoch is not None

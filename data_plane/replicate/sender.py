@@ -110,9 +110,10 @@ class Sender:
         for _ in range(COLLECTIONS_A_TICK if self._held else 0):
             collected = await self._store.collect(self._held)
             self._hand_on(collected)
-            self._go_on(urls)
             if collected.is_all:
                 break
+            if any(session.fills_a_message for session in self._sessions.values()):
+                self._go_on(urls)
         self._go_on(urls)
 
     def _hand_on(self, collected: Collected) -> None:
