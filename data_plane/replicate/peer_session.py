@@ -54,6 +54,8 @@ class PeerSession:
         """That of its store, as it answered; ``None``: it was never sent everything, or is away."""
         self.sweeping = True
         """It has not been sent everything yet, as one that is new to this agent, or was away."""
+        self.is_noted = False
+        """The store says that this epoch was sent everything, for whoever sends next."""
         self.complete_after_us = 0
         """Once all news older than this was sent, it has."""
         self.hand_back: dict[str, list[Cell]] = {}

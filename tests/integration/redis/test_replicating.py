@@ -431,3 +431,19 @@ async def test_who_lets_too_much_come_together_is_sent_everything_once_it_answer
         return await knows_first("ap-south")
 
     await east.tick_until(knows_too)
+
+
+async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_was_away(east):
+    async def is_noted():
+        return await east.counts.told_epoch("eu-west") == "first"
+
+    await east.tick_until(is_noted)
+    east.peers.away.add("eu-west")
+
+    async def is_away():
+        await east.take(1)
+        return east.sender._sessions["eu-west"].is_away
+
+    await east.tick_until(is_away)
+    await east.tick_until(east.is_settled)
+    assert await east.counts.told_epoch("eu-west") is None
