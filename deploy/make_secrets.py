@@ -30,6 +30,7 @@ def contents() -> dict[str, dict[str, str]]:
         "control-plane": {"env": database, "signing-key": signing.hex() + "\n", "admin-token": admin},
         "region": {"env": _env(**region), "admin-token": admin},
         "node": {"env": _env(**region, **store)},
+        "agent": {"env": _env(**region, **store)},
     }
 
 

@@ -130,7 +130,7 @@ def seen(step: tuple[Any, ...], outcome: Outcome) -> tuple[Any, ...]:
         case "decide":
             return outcome.allowed, outcome.remaining, flag, outcome.delay_us
         case "give":
-            return Gift(outcome.remaining, outcome.delay_us), outcome.reset_us // 2, bool(outcome.reset_us % 2)
+            return Gift(outcome.remaining, outcome.delay_us), outcome.reset_us // 4, bool(outcome.reset_us % 2)
         case "receive":
             taken = received(outcome)
             return (True, taken.gained, taken.have, taken.low) if taken.taken else (False,)

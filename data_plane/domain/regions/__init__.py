@@ -27,10 +27,8 @@ heard.
 **A node's part.** Every connection joins the store first (``marker.joined``, ``lua/marker.lua``); ``limits`` makes the
 terms of a rule, ``keys`` finds the rule of a peer's key, ``wire`` packs both, ``standing`` says who is silent. After a
 decision that says ``low``, ``services/rights.py`` reads the ``basis``, lets ``Asker.whom`` name a peer, sends the
-question, hands the answer to ``receive`` and ``Asker.answered``, and goes on while ``low``. For counts, a key is marked
-in the same script that changes it; each tick the node that holds a slice's lease (``services/reconcile.py``) reads the
-marks, sends what ``Teller.tell`` yields, takes answers as ``acknowledged``, and unmarks ``settled`` ones if they are
-unchanged.
+question, hands the answer to ``receive`` and ``Asker.answered``, and goes on while ``low``. Counts are the work of
+``data_plane.replicate``.
 
 The simulator (``tidegate.simulate``) drives the steps, ``Teller`` and ``Asker`` in virtual time.
 """
