@@ -8,13 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from contract.calendar import SKEW_US, cycle_us, next_start_us
 from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from control_plane.quotas.allocation import units_of
-from control_plane.quotas.windows import cycle_us, next_start_us
+from contract.shares import units_of
 
 Steps = tuple[ShareStep, ...]
-SKEW_US = 1_000_000
-"""The largest difference of two regions' clocks."""
 LOOKS_BACK = frozenset({"sliding_window", "sliding_log"})
 """Algorithms in which the window before still weighs."""
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import Mode, ShareStep
+from contract.shares import units_of
 from control_plane.clients import repository as clients
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
@@ -17,7 +18,6 @@ from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
 from control_plane.quotas import repository
-from control_plane.quotas.allocation import units_of
 from control_plane.quotas.guard import schedule_of
 from control_plane.quotas.models import QuotaBalance, QuotaMove
 from control_plane.quotas.moving import limit_units

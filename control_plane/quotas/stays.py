@@ -12,12 +12,12 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contract.calendar import SKEW_US, cycle_us
 from contract.config import Client, Plan
 from control_plane.clients.models import ClientRow
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.quotas.models import CLIENTS, THE_LIMIT, ClientStay, QuotaMove
-from control_plane.quotas.moving import SKEW_US, Steps
-from control_plane.quotas.windows import cycle_us
+from control_plane.quotas.moving import Steps
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
 

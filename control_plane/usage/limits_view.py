@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.blocks import EVERY_LIMIT
 from contract.limits import Algorithm, Calendar, Mode, dimensions
+from contract.shares import units_of
 from contract.usage import OUTSIDE_PLANS
 from control_plane.blocks.models import BlockRow
 from control_plane.clients.figures import ends_at, figures_of
@@ -21,7 +22,6 @@ from control_plane.limits.repository import all_outside_plans
 from control_plane.limits.rules import SPLIT_MODES, step_of, units_by_region
 from control_plane.plans.models import PlanRow
 from control_plane.quotas import repository as quotas
-from control_plane.quotas.allocation import units_of
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
 from control_plane.quotas.repository import Whose
 from control_plane.quotas.schemas import MoveView

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
+from contract.calendar import grid_of, id_at, start_us
 from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.load.wire import price_of
@@ -17,10 +18,9 @@ from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
 from data_plane.domain.regions.book import Gift as Total
-from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import whole_shares
-from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
+from data_plane.domain.regions.rules import ALL_RULES
 from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, known_gift, received
 from data_plane.services.count_store import UnreachablePeerError
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
@@ -182,7 +182,7 @@ class RightsDesk:
         limit = self._limits.of_key(key, now_us / 1e6)
         if limit is None:
             return None
-        frame = frame_of(limit.rule, DEFAULT_TIMING)
+        frame = grid_of(limit.rule)
         if self._asker.is_waiting(_name(key), id_at(frame, now_us), now_us):
             return None
         outcomes = await self._steps.take(key, [limit.terms.basis()], cost)

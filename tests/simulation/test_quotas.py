@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contract.quotas import split
+from contract.shares import split
 from data_plane.domain.regions.asking import Asker
 from data_plane.domain.regions.book import NOTHING
 from data_plane.domain.regions.frame import Frame, first_free_id, id_at, start_us

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from contract.limits import BUCKET_ALGORITHMS
-from contract.quotas import split
+from contract.shares import split
 from data_plane.domain.regions.frame import first_free_id, id_at
 from data_plane.domain.regions.quotas import Quota, cut, raise_from
 from data_plane.domain.regions.terms import NO_ID

@@ -1,47 +1,19 @@
-"""Window ids and rights epochs: where they begin, as every region computes them from its own clock."""
+"""Window ids and rights epochs, for the model of regions."""
 
-from typing import NamedTuple
-
-from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
-from data_plane.domain.algorithms.calendar import calendar_anchor_us, month_of, month_start_us
+from contract.calendar import WindowGrid as Frame
+from contract.calendar import grid_of, id_at, start_us
+from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us, reduced_rate
 from data_plane.domain.regions.rules import Timing
 
-
-class Frame(NamedTuple):
-    """How time is cut into ids.
-
-    ``length_us`` 0 means calendar months. A sliding window's weight has ``ticks`` steps (else 0) of ``tick_us``.
-    """
-
-    length_us: int
-    anchor_us: int = 0
-    ticks: int = 0
-    tick_us: int = 1
+__all__ = ["Frame", "first_free_id", "frame_of", "id_at", "start_us", "weight"]
 
 
 def frame_of(rule: LimitRule, timing: Timing) -> Frame:
     """Windows of a window algorithm; for buckets the epochs at whose end loans of capacity end."""
-    window_us = nominal_window_us(rule)
     if rule.algorithm in BUCKET_ALGORITHMS:
-        rate, unit = reduced_rate(max(1, rule.limit), window_us)
+        rate, unit = reduced_rate(max(1, rule.limit), nominal_window_us(rule))
         return Frame(max(timing.epoch_floor_us, -(-3 * capacity(rule) * unit // rate)))
-    if rule.calendar is not None:
-        return Frame(0 if rule.calendar == "month" else window_us, calendar_anchor_us(rule))
-    if rule.algorithm == "sliding_window":
-        tick_us = sliding_tick_us(max(1, rule.limit), window_us)
-        return Frame(window_us, 0, window_us // tick_us, tick_us)
-    return Frame(window_us)
-
-
-def id_at(frame: Frame, now_us: int) -> int:
-    """The id that holds this instant."""
-    since_us = now_us - frame.anchor_us
-    return since_us // frame.length_us if frame.length_us else month_of(since_us)
-
-
-def start_us(frame: Frame, id: int) -> int:
-    """The first instant of an id."""
-    return (id * frame.length_us if frame.length_us else month_start_us(id)) + frame.anchor_us
+    return grid_of(rule)
 
 
 def weight(frame: Frame, id: int, now_us: int) -> int:

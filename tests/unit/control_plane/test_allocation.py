@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.limits import LimitRule
-from contract.quotas import split
+from contract.shares import equal_shares, explicit_shares, split, units_of
 from control_plane.limits.rules import step_of
-from control_plane.quotas.allocation import equal_shares, explicit_shares, units_of
 from data_plane.domain.regions.limits import divided
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)

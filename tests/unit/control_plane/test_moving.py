@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.calendar import SKEW_US, cycle_us, next_start_us
 from contract.limits import PARTS, LimitRule, ShareStep
-from contract.quotas import split
-from control_plane.quotas.allocation import equal_shares
+from contract.shares import equal_shares, split
 from control_plane.quotas.moving import (
-    SKEW_US,
     Schedule,
     Steps,
     acknowledged,
@@ -27,7 +26,6 @@ from control_plane.quotas.moving import (
     same_shares,
     settled,
 )
-from control_plane.quotas.windows import cycle_us, next_start_us
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.limits import divided, schedule_of
 from data_plane.domain.regions.quotas import quota_at

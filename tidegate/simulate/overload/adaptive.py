@@ -10,7 +10,9 @@ from data_plane.domain.load.controller import ControlState
 from data_plane.domain.load.decision import MILLI, Decided, decide
 from data_plane.domain.load.gate import ClassGate
 from data_plane.domain.load.signals import Said
-from data_plane.domain.local_counters import LocalCounters
+from data_plane.domain.wire import encode_rule
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.script_host import ScriptHost
 from tidegate.simulate.overload.backend import Request
 from tidegate.simulate.overload.limiters import Unprotected
 from tidegate.simulate.overload.scenario import Scenario
@@ -32,7 +34,7 @@ class Adaptive(Unprotected):
         limit = None if told is None else round(told * scenario.per_second)
         capacity = None if limit is None else Capacity(id=1, open_id=2, limit=limit, window_us=1_000_000)
         self._backend = Backend(backend="simulated", capacity=capacity, adaptive=scenario.name)
-        self._counters = LocalCounters(2)
+        self._counters = LocalCounters(ScriptHost(), 2)
         self._gates = [ClassGate() for _ in scenario.groups]
         self._offered_before = [0] * len(self._gates)
         self._state = ControlState()
@@ -56,7 +58,9 @@ class Adaptive(Unprotected):
         # one after the other, what nodes do at once: first a look at each, then the charge
         for look in (True, False):
             for rule, price in zip(rules, prices, strict=True):
-                (outcome,) = self._counters.check([str(rule.id).encode()], [rule], 0 if look else price, now_us)
+                (outcome,) = self._counters.check(
+                    [str(rule.id).encode()], [encode_rule(rule)], 0 if look else price, now_us
+                )
                 if look and outcome.remaining < price:
                     return False
         return True

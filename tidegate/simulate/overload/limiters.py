@@ -7,7 +7,9 @@ concurrency-limits ("Performance Under Load", 2018, and the library's documentat
 from typing import Protocol
 
 from contract.limits import LimitRule
-from data_plane.domain.local_counters import LocalCounters
+from data_plane.domain.wire import encode_rule
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.script_host import ScriptHost
 from tidegate.simulate.overload.backend import Done, Request
 
 
@@ -59,14 +61,15 @@ class Fixed(Unprotected):
     name = "fixed limit"
 
     def __init__(self, per_second: float) -> None:
-        self._counters = LocalCounters(1)
-        self._rule = LimitRule(
+        self._counters = LocalCounters(ScriptHost(), 1)
+        rule = LimitRule(
             id=1, name="fixed", scope="global", algorithm="token_bucket", limit=round(per_second), window_us=1_000_000
         )
+        self._params = [encode_rule(rule)]
 
     def admits(self, request: Request) -> bool:
         """While there are tokens."""
-        (outcome,) = self._counters.check([b"fixed"], [self._rule], 1, round(request.at_s * 1e6))
+        (outcome,) = self._counters.check([b"fixed"], self._params, 1, round(request.at_s * 1e6))
         return outcome.allowed
 
 

