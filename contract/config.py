@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from contract.blocks import Block, Switch
-from contract.limits import LimitRule, ShareStep
+from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 
 Kind = Literal[
@@ -80,11 +80,6 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: Literal["active", "suspended"] = "active"
     attributes: dict[str, str] = {}
     overrides: dict[str, Override] = {}
-    shares: dict[str, tuple[ShareStep, ...]] = {}
-    """How limits of the plan, by name, are divided for this client instead of by their own ``parts``; as those are.
-
-    It outlives an explicit share for as long as regions may still go by it.
-    """
     generation: int = 0
 
 

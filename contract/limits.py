@@ -17,7 +17,6 @@ Calendar = Literal["minute", "hour", "day", "week", "month"]
 
 WINDOW_ALGORITHMS = frozenset({"fixed_window", "sliding_window", "sliding_log"})
 BUCKET_ALGORITHMS = frozenset({"token_bucket", "leaky_bucket"})
-OVERDRAFT_ALGORITHMS = frozenset({"fixed_window", "sliding_window"})
 
 LIMIT_NAME = re.compile(r"[a-z0-9._-]{1,64}")
 ATTRIBUTE_NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -100,13 +99,6 @@ class LimitRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How clients with figures of their own share a limit that is divided: steps as above, of ``PARTS`` (their
     ``limit``). A change of ``limit`` or ``burst`` changes nothing here. Without any, theirs are in proportion to
     ``shares``.
-    """
-    overdraft_percent: int = 0
-    """How much of a ``strict`` limit's window regions may take beyond their rights, in all: each the part of its share.
-
-    A region does so only while it hears every other and all together are under the limit, as known; it repays from what
-    it is given, else from its rights in the next window. So a window lets at most this much more than the limit
-    through, and n windows in a row no more than n limits and this much once.
     """
     since_us: int = 0
     """When this ``id`` was given, microseconds since the epoch; 0: long ago, or unknown.
@@ -191,12 +183,6 @@ def violations(rule: LimitRule) -> Iterator[Violation]:
         yield Violation("burst", f"must be from 0 to {MAX_LIMIT}")
     elif rule.burst == 0 and rule.algorithm == "token_bucket":
         yield Violation("burst", "a token bucket that holds nothing admits nothing: give at least 1")
-    if not 0 <= rule.overdraft_percent <= 100:
-        yield Violation("overdraft_percent", "must be from 0 to 100")
-    elif rule.overdraft_percent and rule.mode != "strict":
-        yield Violation("overdraft_percent", f"belongs to mode strict, not to {rule.mode}")
-    elif rule.overdraft_percent and rule.algorithm not in OVERDRAFT_ALGORITHMS:
-        yield Violation("overdraft_percent", f"belongs to fixed_window and sliding_window, not to {rule.algorithm}")
     wrong_window = list(_window_violations(rule))
     yield from wrong_window
     if not wrong_window and rule.limit:

@@ -39,7 +39,6 @@ from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.quotas.endpoints import router as quotas_router
-from control_plane.quotas.following import move_clients_along
 from control_plane.quotas.guard import QuotaGuard
 from control_plane.quotas.service import redistribute
 from control_plane.regions.endpoints import routes as regions_routes
@@ -127,7 +126,7 @@ def create_app(settings: Settings) -> FastAPI:
             database,
             signer,
             QuotaGuard(now_us),
-            followers=[drop_what_limits_leave, move_clients_along],
+            followers=[drop_what_limits_leave],
             heartbeat_s=settings.heartbeat_s,
         )
         partitions = Partitions(database)

@@ -153,8 +153,6 @@ class Peering:
             "received": dict(tally.units_received),
             "given": dict(tally.units_given),
             "held": dict(tally.held(self._clock.now_us())),
-            "overdrawn": dict(tally.overdrawn),
-            "repaid": dict(tally.repaid),
             "refused": dict(tally.refused),
         }
 

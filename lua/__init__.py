@@ -30,20 +30,19 @@ def decide_script() -> str:
 @cache
 def collect_script() -> str:
     """The script that reads this region's own counts of dirty keys; its contract is in ``collect.lua``."""
-    return _script(*RULES, "told", "cells", "collect")
+    return _script(*RULES, "cells", "collect")
 
 
 @cache
 def settle_script() -> str:
     """The script that takes keys off the dirty set once peers know them; its contract is in ``settle.lua``."""
-    return _script(*RULES, "told", "cells", "settle")
+    return _script(*RULES, "cells", "settle")
 
 
 @cache
 def merge_script() -> str:
     """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    overdraft = _made_by("overdraft", "", "merge_rights", _script(*STRICT, "overdraft"))
-    return "\n".join((_script(*RULES, "silent", "peers"), overdraft, _script("merge")))
+    return _script(*RULES, "silent", "peers", "merge")
 
 
 @cache
@@ -67,7 +66,7 @@ def heard_script() -> str:
 @cache
 def mark_script() -> str:
     """The script that marks counters as changed, for a sweep; its contract is in ``mark.lua``."""
-    return _script(*RULES, "told", "mark")
+    return _script(*RULES, "mark")
 
 
 @cache

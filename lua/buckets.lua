@@ -4,9 +4,9 @@
 -- The rule that the debt was counted under is stored with it: a changed rule carries over what the old one had left.
 
 local EXACT = 4503599627370496
--- Six bytes hold the microseconds from 2023 to 2031; later times take the seven of the layout before.
+-- Six bytes hold the microseconds from 2023 to 2031; a bucket that is full later is written at full length.
 local BASE_US = 1672531200000000
-local SIX_BYTES, THREE_BYTES = 281474976710656, 16777216
+local SIX_BYTES = 281474976710656
 
 -- The debt under a new rule: a token bucket keeps its tokens, a queue keeps who waits in it, neither beyond its size.
 -- Where the unit differs too, at most a fraction of one unit is dropped, never won.
@@ -31,34 +31,36 @@ local function is_bucket(raw)
   return kind >= 32 and kind < 44
 end
 
+-- A bucket as a version before 2026-12 stored it (see prelude.lua), as it is written now: its next write does that.
+local function of_old_layout(raw)
+  local kind = byte(raw)
+  local full_at, unit, size
+  if kind < 34 then
+    return pack('<BI7I7I6I6I6', 34, unpack('<I7I7I4I4I4', raw, 2))
+  elseif kind < 40 then
+    full_at, unit, size = unpack('<I7I4I3', raw, 2)
+  else
+    full_at, unit, size = unpack('<I6I3I3', raw, 2)
+    full_at = full_at + BASE_US
+  end
+  return pack('<BI7I7I6I6I6', 34, now, math.max(0, full_at - now), 1, unit, size)
+end
+
 -- The stored bucket drained until now: dirty, at, debt, rate, unit, size, taken, returned, born. `at` is now, or later
 -- if the clock stepped back; the debt at now is then rate x (at - now) more.
 local function bucket_state(raw)
   local kind = byte(raw)
   local at, debt, rate, unit, size
   local taken, returned, born = 0, 0, 0
-  if kind >= 38 then
-    if kind >= 42 then
-      at, unit, size = unpack('<I6I4I2', raw, 2)
-      at = at + BASE_US
-    elseif kind >= 40 then
-      at, unit, size = unpack('<I6I3I3', raw, 2)
-      at = at + BASE_US
-    else
-      at, unit, size = unpack('<I7I4I3', raw, 2)
-    end
-    debt, rate = at - now, 1
-    at = now
-    if debt < 0 then
-      debt = 0
-    end
-    return 0, at, debt, rate, unit, size, taken, returned, born
-  elseif kind < 34 then
-    at, debt, rate, unit, size = unpack('<I7I7I4I4I4', raw, 2)
-  elseif kind < 36 then
+  if kind == 42 then
+    at, unit, size = unpack('<I6I4I2', raw, 2)
+    return 0, now, math.max(0, at + BASE_US - now), 1, unit, size, taken, returned, born
+  elseif kind == 34 then
     at, debt, rate, unit, size = unpack('<I7I7I6I6I6', raw, 2)
-  else
+  elseif kind == 36 or kind == 37 then
     at, debt, rate, unit, size, taken, returned, born = unpack('<I7I7I6I6I6I6I6I7', raw, 2)
+  else
+    return bucket_state(of_old_layout(raw))
   end
   if now > at then
     debt = debt - rate * (now - at)
@@ -73,18 +75,11 @@ end
 local function bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born)
   if born > 0 then
     return pack('<BI7I7I6I6I6I6I6I7', 36 + dirty, at, debt, rate, unit, size, taken, returned, born)
-  elseif rate == 1 and unit < 4294967296 and size < THREE_BYTES then
+  elseif rate == 1 and unit < 4294967296 and size < 65536 then
     local full_at = at + debt - BASE_US
     if full_at >= 0 and full_at < SIX_BYTES then
-      if unit < THREE_BYTES then
-        return pack('<BI6I3I3', 40, full_at, unit, size)
-      elseif size < 65536 then
-        return pack('<BI6I4I2', 42, full_at, unit, size)
-      end
+      return pack('<BI6I4I2', 42, full_at, unit, size)
     end
-    return pack('<BI7I4I3', 38, at + debt, unit, size)
-  elseif rate < 4294967296 and unit < 4294967296 and size < 4294967296 then
-    return pack('<BI7I7I4I4I4', 32, at, debt, rate, unit, size)
   end
   return pack('<BI7I7I6I6I6', 34, at, debt, rate, unit, size)
 end
@@ -112,8 +107,8 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
   local raw = call('GET', key)
   if raw then
     local full_at, old_unit, old_size
-    if byte(raw) == 40 then
-      full_at, old_unit, old_size = unpack('<I6I3I3', raw, 2)
+    if byte(raw) == 42 then
+      full_at, old_unit, old_size = unpack('<I6I4I2', raw, 2)
     end
     if old_unit == unit and old_size == size and rate == 1 then
       -- The commonest layout under an unchanged rule, without a call.

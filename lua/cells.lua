@@ -14,8 +14,6 @@ local function own_cell(raw)
     window, taken, before, returned, returned_before, remote = stored_window(raw)
   elseif is_log(raw) then
     _, _, window, taken, before, returned, returned_before, remote = stored_log(raw)
-  elseif is_overdraft(raw) then
-    window, taken, before, remote = stored_overdraft(raw)
   elseif is_bucket(raw) then
     local debt, unit
     _, _, debt, _, unit, _, taken, returned, window = bucket_state(raw)

@@ -46,8 +46,7 @@ local function charged_rights(key, algorithm, packed, cost)
     if algorithm == 2 then
       s.entries = s.entries .. pack('<I7I2', select(2, log_used(s, 0)), math.min(cost, LARGEST_ENTRY))
     end
-    local marks = rights_news(t, s)
-    return rights_value(t, s), rights_ttl_ms(t, s), marks
+    return rights_value(t, s), rights_ttl_ms(t, s)
   end
   local s = loan_load(key, t)
   s.level = math.max(0, s.level - cost * loan_quanta(t))
@@ -85,7 +84,7 @@ for i = 3, #KEYS do
   local algorithm, shared = rule % 8, rule % 32 >= 16
   local value, ttl, marks, _
   if rule % 128 >= 32 and rule % 128 < 64 then
-    value, ttl, marks = charged_rights(KEYS[i], algorithm, sub(ARGV[i - 1], from, from + a - 1), cost)
+    value, ttl = charged_rights(KEYS[i], algorithm, sub(ARGV[i - 1], from, from + a - 1), cost)
   elseif a > 0 and algorithm < 2 then
     value, ttl, marks = charged_window(algorithm, KEYS[i], shared, a, b, c, cost)
   elseif a > 0 and algorithm == 2 then

@@ -16,7 +16,6 @@
 --          the check does, and the share of what remains that the caller is told of when it is allowed
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us, and
 --          the wait: >= 0 allowed, after that many us; -1 never; else denied, to retry after -1 - n us
---          (remaining below 0: a strict limit was overdrawn by so much, see rights.lua)
 -- Counters are written only by what is allowed and costs something, with a TTL that ends when the state means nothing.
 local RULES = {}
 local decide_beyond

@@ -54,13 +54,9 @@ local function credit_log(raw, shared, entered, cost, window)
 end
 
 -- What a strict limit took under an id is its own again; of a log nothing is: its costs leave by age alone. Shares do not
--- matter to a window without an overdraft: there a node may not have heard of the newest.
+-- matter to a window: there a node may not have heard of the newest.
 local function credit_rights(key, algorithm, packed, at, cost)
-  local t = strict_terms(algorithm, packed, KEYS[1])
-  if not t and algorithm < 2 then
-    t = strict_terms(algorithm, packed, KEYS[1], true)
-    t = t and not t.overdraws and t
-  end
+  local t = strict_terms(algorithm, packed, KEYS[1], algorithm < 2)
   if not t or algorithm == 2 or not call('GET', key) then
     return nil
   elseif algorithm < 3 then

@@ -7,7 +7,7 @@ local marked = 0
 for i = 2, #KEYS do
   local key = KEYS[i]
   local raw = call('GET', key)
-  if raw and (is_window(raw) or is_log(raw) or is_bucket(raw) or is_overdraft(raw)) then
+  if raw and (is_window(raw) or is_log(raw) or is_bucket(raw)) then
     if byte(raw) % 2 == 0 then
       call('SET', key, string.char(byte(raw) + 1) .. sub(raw, 2), 'KEEPTTL')
     end

@@ -1,7 +1,7 @@
 -- Merges what one peer counted: the newer of what is known and what it says (both figures of a cell only grow), so that
 -- repeats, reordering and loss are harmless. Remote sums are then written into the counter, where decisions see them.
 --
--- KEYS[1]    the dirty key, beside which a store's marker is (see terms.lua)
+-- KEYS[1]    the dirty key, by which the call finds its server; nothing is read there
 -- KEYS[2], KEYS[3]  and so on in pairs: a counter, and the key of what its peers said (the counter's key + '!')
 -- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
 -- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
@@ -128,7 +128,6 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
   return '1'
 end
 
-local merge_rights
 local reply = {}
 for i = 1, #KEYS / 2 do
   local key, peers_key = KEYS[2 * i], KEYS[2 * i + 1]
@@ -142,12 +141,7 @@ for i = 1, #KEYS / 2 do
     silent_reserves(algorithm, key, a, b, c, sub(cells, from, from + size - 1))
     from = from + size
   end
-  if rule >= 32 and rule < 64 then
-    merge_rights = merge_rights or overdraft()
-    local known, limit
-    reply[i], known, limit = merge_rights(key, algorithm, sub(cells, from, from + a - 1), KEYS[1], peer, cells, from + a)
-    met(known, limit)
-  elseif algorithm < 3 then
+  if algorithm < 3 then
     reply[i] = merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
   else
     reply[i] = merge_bucket(key, peers_key, algorithm == 4, a, b, c, cells, from)

@@ -10,15 +10,17 @@
 --   0x14 windows, shared   id, taken, taken before, returned, returned before,
 --                          remote, remote before, remote next                            4 bytes each
 --   0x16 the same, wide                                                                  6 bytes each
---   0x20 bucket, narrow    at_us, debt (7 bytes each), rate, unit, size                  4 bytes each
---   0x22 bucket, wide      the same                                                      7, 7, 6, 6, 6 bytes
+--   0x22 bucket            at_us, debt (7 bytes each), rate, unit, size                  6 bytes each
 --   0x24 bucket, shared    as 0x22, then taken, returned (6 bytes each), born_us (7)
---   0x26 bucket, rate 1    full_at_us (7), unit (4), size (3); round limits have rate 1
---   0x28 the same, short   full_at_us from 2023 on (6), unit (3), size (3)
---   0x2a the same, short   full_at_us from 2023 on (6), unit (4), size (2)
+--   0x2a bucket, usual     full_at_us from 2023 on (6), unit (4), size (2); its rate is 1, as that of round limits
 --   0x30 log               total (4 bytes), then entries of time_us (7), cost (2), oldest first
 --   0x32 log, shared       total (4), the counts of 0x16, then the entries
 --   0x34 log, short        total (2), then the entries
+--   0x40, 0x42, 0x44       rights of a window, a log (rights.lua) and a bucket (loans.lua)
+--   0x48, 0x50, 0x52       beside a counter: gifts (transfers.lua), what peers said (peers.lua), reserves (silent.lua)
+-- Read and never written any more, both of versions before 2026-12:
+--   0x20, 0x26, 0x28       buckets (buckets.lua)
+--   0x44, 0x45             88 bytes long: windows with an overdraft (rights.lua)
 -- Values of 13 bytes at most share one allocation of 64 bytes with a key of 20 in Valkey 9.
 -- Layouts are added, never changed; a first byte not known here counts as no state.
 local call = redis.call

@@ -1,13 +1,15 @@
--- strict windows and logs: a region spends only what it owns, and its overdraft. The mirror, step by step, of rights.py
--- and transfers.py in data_plane/domain/regions. Wants windows and terms in front.
+-- strict windows and logs: a region spends only what it owns. The mirror, step by step, of rights.py and transfers.py in
+-- data_plane/domain/regions. Wants windows and terms in front.
 --
 -- Hot key, kind 0x40: incarnation (4), id, taken, net, taken before, net before, net of the next id (6 each, nets
 -- signed), pace: second (5), units, units in the second before (6 each). Kind 0x42, a log: the same, then entries of
--- time_us (7), cost (2), oldest first. Kind 0x44, a window with an overdraft: as 0x40, then over (taken beyond rights),
--- carried and carried before (what an earlier overdraft takes away), remote (what others took, as last heard) and remote
--- of the next id (6 each); bit 0 is "dirty", as shared counters have it. Another incarnation's state is none.
+-- time_us (7), cost (2), oldest first. Another incarnation's state is none.
 
-local RIGHTS, RIGHTS_LOG, RIGHTS_OVER = 64, 66, 68
+local RIGHTS, RIGHTS_LOG = 64, 66
+-- Versions before 2026-12 stored windows with an overdraft as 0x44 or 0x45: as 0x40, then 30 bytes that mean nothing any
+-- more. Such a value is read until its windows are over; none is written. (A bucket's 0x44 has 78 bytes, see loans.lua.)
+local WAS_OVERDRAWN = { [68] = true, [69] = true }
+local OVERDRAWN_SIZE = 88
 -- Added to a reset time: ask for more rights; or: the store's marker refused this node.
 local LOW, REFUSED = 4503599627370496, 2251799813685248
 local REFUSED_WAIT = -1 - 1000000
@@ -31,23 +33,6 @@ local function quicken(s, cost)
   end
 end
 
--- What was taken beyond rights under an id, and no gift has covered.
-local function overdraft_debt(t, s, id, taken, net)
-  return math.min(s.over, math.max(0, taken - (rights_share(t, id) + net - s.carried)))
-end
-
--- What is owed under the stored id is carried into the window after; what a window in between owned has paid it.
-local function overdraft_rolled(t, s, stored, taken, net, net_ahead)
-  local debt = overdraft_debt(t, s, stored, taken, net)
-  if s.id == stored + 1 then
-    s.carried_before, s.carried, s.remote = s.carried, debt, s.remote_ahead
-  else
-    local paid = rights_share(t, stored + 1) + (s.id == stored + 2 and net_ahead or 0)
-    s.carried_before, s.carried, s.remote = 0, math.max(0, debt - math.max(0, paid)), 0
-  end
-  s.over, s.remote_ahead = 0, 0
-end
-
 -- The state as seen from the id of now; ids never go back.
 local function rights_load(key, t)
   local id = id_of(t, now)
@@ -55,24 +40,14 @@ local function rights_load(key, t)
     second = 0, units = 0, units_before = 0, entries = '' }
   local raw = call('GET', key)
   local kind = t.algorithm == 2 and RIGHTS_LOG or RIGHTS
-  local found = raw and byte(raw) or 0
-  local is_over = t.algorithm < 2 and found >= RIGHTS_OVER and found < RIGHTS_OVER + 2
-  if t.overdraws or is_over then
-    s.dirty, s.over, s.carried, s.carried_before, s.remote, s.remote_ahead = 0, 0, 0, 0, 0, 0
-  end
-  if not raw or found ~= kind and not is_over or unpack('<I4', raw, 2) ~= t.incarnation then
+  local is_old = raw and kind == RIGHTS and WAS_OVERDRAWN[byte(raw)] and #raw == OVERDRAWN_SIZE
+  if not raw or byte(raw) ~= kind and not is_old or unpack('<I4', raw, 2) ~= t.incarnation then
     return s
   end
   local _, stored, taken, net, taken_before, net_before, net_ahead, from
   _, stored, taken, net, taken_before, net_before, net_ahead, s.second, s.units, s.units_before, from =
     unpack('<I4I6I6i6I6i6i6I5I6I6', raw, 2)
-  if is_over then
-    s.dirty = found % 2
-    s.over, s.carried, s.carried_before, s.remote, s.remote_ahead = unpack('<I6I6I6I6I6', raw, from)
-    if id > stored then
-      overdraft_rolled(t, s, stored, taken, net, net_ahead)
-    end
-  else
+  if kind == RIGHTS_LOG then
     s.entries = sub(raw, from)
   end
   if id <= stored then
@@ -86,38 +61,21 @@ local function rights_load(key, t)
   return s
 end
 
--- What an overdraft needs is kept while there may be one, and while something of it is not repaid.
 local function rights_value(t, s)
-  local kind, rest = t.algorithm == 2 and RIGHTS_LOG or RIGHTS, s.entries
-  if s.over and (t.overdraws or s.over + s.carried + s.carried_before > 0) then
-    kind = RIGHTS_OVER + s.dirty
-    rest = pack('<I6I6I6I6I6', s.over, s.carried, s.carried_before, s.remote, s.remote_ahead)
-  end
+  local kind = t.algorithm == 2 and RIGHTS_LOG or RIGHTS
   return pack('<BI4I6I6i6I6i6i6I5I6I6', kind, t.incarnation, s.id, s.taken, s.net, s.taken_before, s.net_before,
-    s.net_ahead, s.second, s.units, s.units_before) .. rest
-end
-
--- What was taken of a limit with an overdraft is news for peers: whether the key is to be marked for that.
-local function rights_news(t, s)
-  local is_news = t.overdraws and s.dirty == 0
-  if is_news then
-    s.dirty = 1
-  end
-  return is_news
+    s.net_ahead, s.second, s.units, s.units_before) .. s.entries
 end
 
 -- Two windows and the skew past the start of the newest id that anything is known of.
 local function rights_ttl_ms(t, s)
-  local newest = s.net_ahead == 0 and (s.remote_ahead or 0) == 0 and s.id or s.id + 1
+  local newest = s.net_ahead == 0 and s.id or s.id + 1
   return math.max(1, ttl_ms(fixed_start(t.length, t.anchor, newest + 2) + t.skew - now))
 end
 
 -- O under the current id (0), the one before (-1) or the next one (1).
 local function rights_owned(t, s, step)
   local net = step == 0 and s.net or (step < 0 and s.net_before or s.net_ahead)
-  if s.over and step <= 0 then
-    net = net - (step == 0 and s.carried or s.carried_before)
-  end
   return rights_share(t, s.id + step) + net
 end
 
@@ -192,24 +150,13 @@ local function rights_wait(t, s, cost, ends)
   return ends
 end
 
--- How many of cost units the region may take beyond the room that it has; nil: not these. Nothing where it may have done
--- so and forgotten, and nothing beyond what all regions may take together, as known.
-local function rights_overdraft(t, s, cost, room)
-  local quota = rights_quota(t, s.id)
-  if s.id > t.quiet and cost <= room + quota[4] and s.taken + s.remote + cost <= quota[3] then
-    return cost - math.max(0, room)
-  end
-end
-
--- Takes cost units if they are owned, or the overdraft allows; answers as the other algorithms do (see decide.lua). What
--- remains after an overdraft is negative: the units by which this request went beyond rights.
+-- Takes cost units if they are owned; answers as the other algorithms do (see decide.lua).
 local function rights_decide(key, t, cost)
   local s = rights_load(key, t)
   local room = rights_spare(t, s)
   local left = math.max(0, room)
   local ends = fixed_start(t.length, t.anchor, s.id + 1) - now
-  local over = cost > room and t.overdraws and rights_overdraft(t, s, cost, room)
-  if cost > room and not over then
+  if cost > room then
     if cost > t.limit then
       return NEVER, left, ends, left, ends
     end
@@ -229,13 +176,9 @@ local function rights_decide(key, t, cost)
     s.entries = sub(s.entries, from) .. pack('<I7I2', at, cost)
   end
   local after = room - cost
-  if over then
-    s.over, after = s.over + over, -over
-  end
   local ends_after = ends
   if after < rights_low_water(t, s, cost) then
     ends_after = ends + LOW
   end
-  local marks = rights_news(t, s)
-  return 0, left, ends, after, ends_after, rights_value(t, s), rights_ttl_ms(t, s), marks
+  return 0, left, ends, after, ends_after, rights_value(t, s), rights_ttl_ms(t, s)
 end

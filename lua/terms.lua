@@ -2,9 +2,8 @@
 -- which life of the store this is. Wants prelude and windows in front.
 --
 -- Terms travel packed behind the rule (see decide.lua), all doubles but the last: limit, four figures of the algorithm,
--- skew_us, since_us, revision, number of quotas (1; + 128 with an overdraft), then from_id and share of each, and with
--- an overdraft its limit and units of overdraft, oldest first. The four figures are length_us (0: months), anchor_us,
--- ticks, tick_us; for buckets the epoch's length_us, rate, unit, size.
+-- skew_us, since_us, revision, number of quotas (1), then from_id and share of each, oldest first. The four figures are
+-- length_us (0: months), anchor_us, ticks, tick_us; for buckets the epoch's length_us, rate, unit, size.
 
 -- What holds of this store: incarnation, revision, birth_us, horizon_us; read once a call, false where none has joined.
 local marker
@@ -35,18 +34,10 @@ local function strict_terms(algorithm, packed, dirty_key, older_too)
   else
     t.rate, t.unit, t.size = p2, p3, p4
   end
-  if count >= 128 then
-    t.overdraws, count = true, count - 128
-  end
   for i = 1, count do
-    local from_id, share, limit, overdraft
-    if t.overdraws then
-      from_id, share, limit, overdraft, from = unpack('<dddd', packed, from)
-      t.quotas[i] = { from_id, share, limit, overdraft }
-    else
-      from_id, share, from = unpack('<dd', packed, from)
-      t.quotas[i] = { from_id, share }
-    end
+    local from_id, share
+    from_id, share, from = unpack('<dd', packed, from)
+    t.quotas[i] = { from_id, share }
   end
   t.incarnation, t.horizon, t.birth = life[1], life[4], life[3]
   -- A limit that is younger than the store has lost nothing with an older one.
@@ -57,17 +48,15 @@ local function strict_terms(algorithm, packed, dirty_key, older_too)
   return t, from
 end
 
--- What is in force under an id: its first id, share, limit, overdraft.
-local function rights_quota(t, id)
+-- E: what the region owns of its own under an id. The oldest quota holds for all earlier ids too.
+local function rights_share(t, id)
+  if id <= t.quiet then
+    return 0
+  end
   for i = #t.quotas, 1, -1 do
     if t.quotas[i][1] <= id then
-      return t.quotas[i]
+      return t.quotas[i][2]
     end
   end
-  return t.quotas[1]
-end
-
--- E: what the region owns of its own under an id.
-local function rights_share(t, id)
-  return id <= t.quiet and 0 or rights_quota(t, id)[2]
+  return t.quotas[1][2]
 end

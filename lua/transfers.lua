@@ -5,11 +5,11 @@
 -- the step's arguments, and three figures come back in the places of a limit's outcome. The call's cost is what the
 -- request wants for which the region asks: to have less than that is low.
 --
--- Second key (the counter's + '!'), kind 0x48, the book: incarnation (4), then entries: what (1: 1 given, 2 received, 3
--- told, see overdraft.lua), the peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries
--- two ids old are dropped at the next write.
+-- Second key (the counter's + '!'), kind 0x48, the book: incarnation (4), then entries: what (1: 1 given, 2 received), the
+-- peer's name (1 + n), the peer's incarnation (4), id (6), units (6), quanta (7). Entries two ids old are dropped at the
+-- next write.
 local BOOK = 72
-local GIVEN, RECEIVED, TOLD = 1, 2, 3
+local GIVEN, RECEIVED = 1, 2
 local MAX_UNITS, MAX_QUANTA = 140737488355328, 9007199254740992
 
 local function book_load(key, t)
@@ -128,8 +128,7 @@ local function step_give(key, t, arguments)
 end
 
 -- Step 2, receive. Arguments: giver's incarnation, the one it gave to, id, units and quanta ever given (doubles),
--- giver's name. Outcome: units gained, what is there x 2 + 1 if low, 0 if it was not taken at all, else 1 + the units of
--- an overdraft that it repaid.
+-- giver's name. Outcome: units gained, what is there x 2 + 1 if low, 0 if it was not taken at all, else 1.
 local function step_receive(key, t, arguments, cost)
   local incarnation, to, id, total, total_quanta, from = unpack('<ddddd', arguments)
   local name = sub(arguments, from)
@@ -142,22 +141,20 @@ local function step_receive(key, t, arguments, cost)
   end
   local entries = book_load(key, t)
   local known, known_quanta = book_known(entries, RECEIVED, name, incarnation, id)
-  local gained, repaid = math.max(0, total - known), 0
+  local gained = math.max(0, total - known)
   if gained > 0 then
     if is_loan then
       s.borrowed, s.level = s.borrowed + gained, s.level + total_quanta - known_quanta
       loan_save(key, t, s)
     else
-      local owed = s.over and overdraft_debt(t, s, s.id, s.taken, s.net) or 0
       rights_moved(s, id, gained)
-      repaid = owed > 0 and owed - overdraft_debt(t, s, s.id, s.taken, s.net) or 0
       rights_save(key, t, s)
     end
     book_save(key, t, current, entries, RECEIVED, name, incarnation, id, total, total_quanta)
   end
   local have = is_loan and floor(s.level / loan_quanta(t)) or rights_spare(t, s)
   local low = have < (is_loan and loan_low_water(t, s, cost) or rights_low_water(t, s, cost))
-  return 1 + repaid, gained, math.max(0, have) * 2 + (low and 1 or 0)
+  return 1, gained, math.max(0, have) * 2 + (low and 1 or 0)
 end
 
 -- The id whose rights are missed most: a log needs those of the window before too.

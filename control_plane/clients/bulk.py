@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ARRAY, Text, TextClause, any_, bindparam, select, text
+from sqlalchemy import ARRAY, Text, any_, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Client
 from contract.limits import LimitRule
-from control_plane.clients.figures import document_of, figures_of, share_faults, shares_of, suited
+from control_plane.clients.figures import document_of, figures_of, suited
 from control_plane.clients.figures import faults as figure_faults
 from control_plane.clients.models import KeyRow
 from control_plane.clients.repository import generations_left
@@ -19,7 +19,6 @@ from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
 from control_plane.orm import Base
 from control_plane.plans import repository as plans
-from control_plane.regions import repository as regions
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
 
@@ -37,25 +36,18 @@ ON CONFLICT (client) DO UPDATE SET plan = excluded.plan, status = excluded.statu
 RETURNING client, generation, created_at
 """)
 _PUT_OVERRIDES = text("""
-INSERT INTO overrides (client, limit_name, "limit", burst, expires_at, then_limit, then_burst, shares)
-SELECT client, limit_name, "limit", burst, expires_at, then_limit, then_burst, shares::jsonb
+INSERT INTO overrides (client, limit_name, "limit", burst, expires_at, then_limit, then_burst)
+SELECT client, limit_name, "limit", burst, expires_at, then_limit, then_burst
 FROM unnest(CAST(:clients AS text[]), CAST(:names AS text[]), CAST(:limits AS bigint[]),
             CAST(:bursts AS bigint[]), CAST(:ends AS timestamptz[]), CAST(:then_limits AS bigint[]),
-            CAST(:then_bursts AS bigint[]), CAST(:shares AS text[]))
-    AS wish(client, limit_name, "limit", burst, expires_at, then_limit, then_burst, shares)
+            CAST(:then_bursts AS bigint[]))
+    AS wish(client, limit_name, "limit", burst, expires_at, then_limit, then_burst)
 ON CONFLICT (client, limit_name) DO UPDATE SET "limit" = excluded."limit", burst = excluded.burst,
-    expires_at = excluded.expires_at, then_limit = excluded.then_limit, then_burst = excluded.then_burst,
-    shares = excluded.shares
+    expires_at = excluded.expires_at, then_limit = excluded.then_limit, then_burst = excluded.then_burst
 """)
 _DROP_OVERRIDES = text("""
 DELETE FROM overrides USING unnest(CAST(:clients AS text[]), CAST(:names AS text[])) AS gone(client, limit_name)
 WHERE overrides.client = gone.client AND overrides.limit_name = gone.limit_name
-""")
-
-_DROP_SHARES = text("""
-UPDATE overrides SET shares = NULL
-FROM unnest(CAST(:clients AS text[]), CAST(:names AS text[])) AS undivided(client, limit_name)
-WHERE overrides.client = undivided.client AND overrides.limit_name = undivided.limit_name
 """)
 
 
@@ -76,7 +68,7 @@ class ClientWish(NamedTuple):
                 continue
             both = figures
             if wanted is not None:
-                both = figures.model_copy(update={"then": wanted.lasting, "shares": wanted.shares})
+                both = figures.model_copy(update={"then": wanted.lasting})
             left = suited(rules, name, both)
             if left is not None:
                 overrides[name] = left
@@ -119,8 +111,7 @@ async def put(
     ``at`` is their place in the body; ``progress`` hears how many are done. A generation stays as it is.
     """
     rules = await rules_by_plan(write.session)
-    names = await regions.names(write.session)
-    errors = [error for wish in wishes for error in faults(wish, rules, f"{at}{wish.client}.", names)]
+    errors = [error for wish in wishes for error in faults(wish, rules, f"{at}{wish.client}.")]
     if errors:
         raise InvalidError(errors[:100])
     done = 0
@@ -139,13 +130,8 @@ async def rules_by_plan(session: AsyncSession) -> Mapping[str, Mapping[str, Limi
     }
 
 
-def faults(
-    wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str, regions: Collection[str] = ()
-) -> Iterator[FieldError]:
-    """What is wrong with a wish, by the rules of every plan and the regions that its overrides may name.
-
-    ``at`` is its place.
-    """
+def faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str) -> Iterator[FieldError]:
+    """What is wrong with a wish, by the rules of every plan. ``at`` is its place."""
     of_plan = rules.get(wish.body.plan)
     if of_plan is None:
         yield FieldError(f"{at}plan", f"there is no plan named {wish.body.plan}")
@@ -155,7 +141,7 @@ def faults(
         if rule is None:
             yield FieldError(f"{at}overrides.{name}", f"the plan {wish.body.plan} has no limit named {name}")
             continue
-        for fault in (*figure_faults(rule, figures), *share_faults(rule, figures.shares, regions)):
+        for fault in figure_faults(rule, figures):
             yield FieldError(f"{at}overrides.{name}.{fault.field}", fault.message)
 
 
@@ -214,7 +200,6 @@ async def _put_overrides(
             "ends": [figures.expires_at for _, _, figures in wanted],
             "then_limits": [None if figures.then is None else figures.then.limit for _, _, figures in wanted],
             "then_bursts": [None if figures.then is None else figures.then.burst for _, _, figures in wanted],
-            "shares": [None if figures.shares is None else json.dumps(figures.shares) for _, _, figures in wanted],
         }
         await session.execute(_PUT_OVERRIDES, values)
 
@@ -227,7 +212,6 @@ def _document(client: ClientRecord) -> Client:
         status=client.status,
         attributes=client.attributes,
         overrides=overrides,
-        shares=shares_of(client.overrides),
         generation=client.generation,
     )
 
@@ -235,33 +219,28 @@ def _document(client: ClientRecord) -> Client:
 async def drop_overrides(
     write: ConfigWrite, plan: str, rules: Mapping[str, LimitRule], limits: Collection[str]
 ) -> None:
-    """Take away overrides of these limits, or their shares, that mean nothing any more on the plan with these rules."""
+    """Take away overrides of these limits that mean nothing any more on the plan with these rules."""
     having = select(_OVERRIDES.c.client).join(_CLIENTS, _CLIENTS.c.client == _OVERRIDES.c.client).distinct()
     wanted = bindparam("limits", list(limits), type_=ARRAY(Text(collation="C")))
     having = having.where(_CLIENTS.c.plan == plan, _OVERRIDES.c.limit_name == any_(wanted))
     names = (await write.session.scalars(having.order_by(_OVERRIDES.c.client))).all()
     for part in parts_of(names):
         gone: list[tuple[str, str]] = []
-        undivided: list[tuple[str, str]] = []
         for name, record in (await records(write.session, part)).items():
             suiting = {limit: suited(rules, limit, one) for limit, one in record.overrides.items()}
             left = {limit: one for limit, one in suiting.items() if one is not None}
             gone += [(name, limit) for limit in record.overrides if limit not in left]
-            undivided += [(name, limit) for limit, one in left.items() if one != record.overrides[limit]]
             if left != record.overrides:
                 after = record.model_copy(update={"overrides": left})
                 write.record("client", name, record, after)
                 write.publish(_document(after))
         await _drop(write.session, gone)
-        await _drop(write.session, undivided, _DROP_SHARES)
 
 
-async def _drop(
-    session: AsyncSession, gone: Sequence[tuple[str, str]], statement: TextClause = _DROP_OVERRIDES
-) -> None:
+async def _drop(session: AsyncSession, gone: Sequence[tuple[str, str]]) -> None:
     if gone:
         values = {"clients": [client for client, _ in gone], "names": [name for _, name in gone]}
-        await session.execute(statement, values)
+        await session.execute(_DROP_OVERRIDES, values)
 
 
 async def delete(write: ConfigWrite, names: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """An override's figures: as its row has them, as nodes get them, and whether they suit the limit."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,10 +8,9 @@ import msgspec
 from sqlalchemy import Row
 
 from contract.config import Override
-from contract.limits import LimitRule, ShareStep, Violation, violations
+from contract.limits import LimitRule, Violation, violations
 from control_plane.clients.models import OverrideRow
 from control_plane.clients.schemas import LastingFigures, OverrideFigures
-from control_plane.limits.rules import SPLIT_MODES, step_of
 
 
 def figures_of(row: OverrideRow | Row[Any]) -> OverrideFigures:
@@ -19,9 +18,7 @@ def figures_of(row: OverrideRow | Row[Any]) -> OverrideFigures:
     then = None
     if row.expires_at is not None and row.then_limit is not None:
         then = LastingFigures(limit=row.then_limit, burst=row.then_burst)
-    return OverrideFigures.model_construct(
-        limit=row.limit, burst=row.burst, expires_at=row.expires_at, then=then, shares=row.shares
-    )
+    return OverrideFigures.model_construct(limit=row.limit, burst=row.burst, expires_at=row.expires_at, then=then)
 
 
 def ends_at(figures: LastingFigures) -> datetime | None:
@@ -40,22 +37,6 @@ def document_of(figures: OverrideFigures) -> Override:
     )
 
 
-def shares_of(overrides: Mapping[str, OverrideFigures]) -> dict[str, tuple[ShareStep, ...]]:
-    """How limits are divided for a client with these overrides, as nodes get it."""
-    return {name: (step_of(one.shares),) for name, one in overrides.items() if one.shares is not None}
-
-
-def share_faults(rule: LimitRule, shares: Mapping[str, float] | None, regions: Collection[str]) -> Iterator[Violation]:
-    """What is wrong with a client's own shares of ``rule``, beside their sum."""
-    if shares is None:
-        return
-    if rule.mode not in SPLIT_MODES:
-        yield Violation("shares", f"belong to limits of mode regional or strict: this one is {rule.mode}")
-    for name in shares:
-        if name not in regions:
-            yield Violation(f"shares.{name}", "there is no such region")
-
-
 def faults(rule: LimitRule, figures: LastingFigures) -> Iterator[Violation]:
     """What is wrong with these figures in place of those of ``rule``."""
     changed = {"limit": figures.limit} if figures.burst is None else {"limit": figures.limit, "burst": figures.burst}
@@ -63,14 +44,9 @@ def faults(rule: LimitRule, figures: LastingFigures) -> Iterator[Violation]:
 
 
 def suited(rules: Mapping[str, LimitRule], name: str, figures: OverrideFigures) -> OverrideFigures | None:
-    """The figures as far as they mean something on a plan with these rules.
-
-    ``None`` where it has no limit ``name``, or they are not sound in place of its own; without shares where that limit
-    is not divided.
-    """
+    """The figures, or ``None`` where a plan with these rules has no limit ``name`` or they are unsound in its place."""
     rule = rules.get(name)
     both = (figures, figures.then) if figures.then is not None else (figures,)
     if rule is None or any(fault for one in both for fault in faults(rule, one)):
         return None
-    undivided = figures.shares is not None and rule.mode not in SPLIT_MODES
-    return figures.model_copy(update={"shares": None}) if undivided else figures
+    return figures

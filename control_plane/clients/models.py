@@ -1,20 +1,15 @@
 """The tables of clients, their keys and overrides."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, func
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.orm import Base
 
 
 class OverrideRow(Base):
-    """A client's own figures for one limit of its plan; from ``expires_at`` on ``then_...``, or the plan's.
-
-    ``shares``, fractions by region, are of both; null: those of the limit.
-    """
+    """A client's own figures for one limit of its plan; from ``expires_at`` on ``then_...``, or the plan's."""
 
     __tablename__ = "overrides"
 
@@ -25,7 +20,6 @@ class OverrideRow(Base):
     expires_at: Mapped[datetime | None]
     then_limit: Mapped[int | None]
     then_burst: Mapped[int | None]
-    shares: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
 
 class KeyRow(Base):

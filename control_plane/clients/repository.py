@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import ARRAY, DateTime, Text, any_, bindparam, cast, column, exists, func, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, DateTime, Text, any_, bindparam, cast, column, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.audit.models import AuditRow
@@ -49,13 +48,6 @@ def overrides_of(client: str) -> NamedRows[OverrideRow]:
         OverrideRow.client == client,
         sortable={"expires_at": OverrideRow.expires_at},
     )
-
-
-async def overrides_elsewhere(session: AsyncSession, regions: Sequence[str]) -> bool:
-    """Whether any override's own shares name another region than these."""
-    known = cast(list(regions), ARRAY(Text(collation="C")))
-    elsewhere = OverrideRow.shares.op("-")(known) != cast({}, JSONB)
-    return bool(await session.scalar(select(exists().where(OverrideRow.shares.is_not(None), elsewhere))))
 
 
 async def generations_left(session: AsyncSession, names: Sequence[str]) -> dict[str, int]:

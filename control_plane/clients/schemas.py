@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from contract.limits import MAX_LIMIT
-from control_plane.limits.schemas import Shares
 from control_plane.web.fields import (
     AttributeName,
     AttributeValue,
@@ -69,14 +68,10 @@ class LastingFigures(View):
 
 
 class OverrideFigures(LastingFigures):
-    """A client's own figures for one limit, as the audit log keeps them; from ``expires_at`` on ``then``.
-
-    ``shares`` are those of both; without any, the limit's.
-    """
+    """A client's own figures for one limit, as the audit log keeps them; from ``expires_at`` on ``then``."""
 
     expires_at: datetime | None
     then: LastingFigures | None = None
-    shares: dict[str, float] | None = None
 
     @property
     def lasting(self) -> LastingFigures | None:
@@ -192,17 +187,12 @@ class KeyRotate(Body):
 class OverrideReplace(Body):
     """A client's own figures for one limit of its plan."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"limit": 5000}, {"limit": 5000, "shares": {"us-east": 1.0}}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"limit": 5000}]})
 
     limit: Annotated[int, Field(ge=0, le=MAX_LIMIT)]
     burst: Annotated[int, Field(ge=0, le=MAX_LIMIT)] | None = None
     expires_at: Expiry | None = None
     """With it the figures are temporary: what was there without an end comes back then, else the plan's figures."""
-    shares: Shares | None = None
-    """Fractions by region that sum to 1, of a limit of mode `regional` or `strict`, such as all for the one region that
-    the client's traffic is in. Without any, the limit's; a temporary override has those of the one without an end."""
 
 
 class OverrideView(View):
@@ -213,7 +203,5 @@ class OverrideView(View):
     limit: int
     burst: int | None
     expires_at: datetime | None
-    shares: dict[str, float] | None
-    """Its own, as written, also of `then`; `null`: it is divided as its limit is."""
     then: LastingFigures | None
     """What holds from `expires_at` on; `null`: the plan's figures."""

@@ -6,9 +6,8 @@ from typing import cast
 from pydantic import BaseModel
 
 from contract.config import Client
-from contract.limits import Violation
 from control_plane.clients import repository
-from control_plane.clients.figures import document_of, faults, figures_of, share_faults, shares_of, suited
+from control_plane.clients.figures import document_of, faults, figures_of, suited
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import (
     ClientFields,
@@ -22,7 +21,6 @@ from control_plane.clients.schemas import (
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
-from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.writer import ConfigWrite
@@ -41,7 +39,6 @@ def publish(write: ConfigWrite, row: ClientRow) -> None:
             status=cast("Status", row.status),
             attributes=row.attributes,
             overrides={name: document_of(one) for name, one in figures.items()},
-            shares=shares_of(figures),
             generation=row.generation,
         )
     )
@@ -97,11 +94,8 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
             row = ClientRow(client=name, generation=generations.get(name, 0), overrides=[])
         rules = {limit.name: to_rule(limit, ()) for limit in plan.limits}
         for override in list(row.overrides):
-            left = suited(rules, override.limit_name, figures_of(override))
-            if left is None:
+            if suited(rules, override.limit_name, figures_of(override)) is None:
                 row.overrides.remove(override)
-            else:
-                override.shares = left.shares
         row.plan, row.status, row.external_id = body.plan, body.status, body.external_id
         row.attributes = dict(sorted(body.attributes.items()))
         write.session.add(row)
@@ -165,7 +159,6 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
             limit=row.limit,
             burst=row.burst,
             expires_at=row.expires_at,
-            shares=row.shares,
             then=figures_of(row).then,
         )
 
@@ -178,31 +171,21 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
     ) -> OverrideRow:
         """Make or change an override of a limit that the client's plan has.
 
-        One that expires is put before the one without an end, if there is one, and has its shares: when it ends
-        nodes go on with the other at once, and nobody could be cut before. One without an end stands alone.
+        One that expires is put before the one without an end, if there is one. One without an end stands alone.
         """
         plan = await self.plans.row(write.session, self._client.plan)
         limit = next((limit for limit in plan.limits if limit.name == name), None)
         if limit is None:
             raise NotFoundError(f"The client's plan {plan.plan} has no limit named {name}.")
         rule = to_rule(limit, ())
-        lasts = current is not None and figures_of(current).lasting is not None
-        shares = body.shares if body.expires_at is None else current.shares if current is not None and lasts else None
-        wrong = [
-            *faults(rule, LastingFigures(limit=body.limit, burst=body.burst)),
-            *share_faults(rule, body.shares, await regions.names(write.session)),
-        ]
-        if body.shares is not None and body.shares != shares:
-            wrong.append(
-                Violation("shares", "one that expires has those of the override without an end: set them there")
-            )
+        wrong = list(faults(rule, LastingFigures(limit=body.limit, burst=body.burst)))
         if len(self._client.overrides) >= MAX_OVERRIDES and current is None:
             raise ConflictError(f"The client {self._client.client} has {MAX_OVERRIDES} overrides already.")
         if wrong:
             raise InvalidError(FieldError(fault.field, fault.message) for fault in wrong)
         row = current or OverrideRow(client=self._client.client, limit_name=name)
         lasting = figures_of(current).lasting if current is not None and body.expires_at is not None else None
-        row.limit, row.burst, row.expires_at, row.shares = body.limit, body.burst, body.expires_at, shares
+        row.limit, row.burst, row.expires_at = body.limit, body.burst, body.expires_at
         row.then_limit, row.then_burst = (None, None) if lasting is None else (lasting.limit, lasting.burst)
         if current is None:
             self._client.overrides.append(row)

@@ -51,7 +51,6 @@ def limit_body(name: str, entry: LimitEntry) -> LimitCreate:
         burst=entry.burst,
         match=entry.match,
         mode=entry.mode,
-        overdraft_percent=entry.overdraft_percent,
         on_store_failure=entry.on_store_failure,
         shadow=entry.shadow,
         priority=entry.priority,
@@ -82,7 +81,6 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
         "match": _match(body.match),
         "mode": body.mode,
         "shares": dict(sorted(shares.items())) if isinstance(shares, Mapping) else shares,
-        "overdraft_percent": body.overdraft_percent,
         "on_store_failure": (
             None if fields["on_store_failure"] == by_default["on_store_failure"] else fields["on_store_failure"]
         ),
@@ -92,7 +90,7 @@ def normal_limit(body: LimitFields, shares: Shares) -> Normal:
         "headline": body.headline,
         "visible": body.visible,
     }
-    defaults = {"by": "client", "mode": "shared", "overdraft_percent": 0, "shadow": False, "priority": 0}
+    defaults = {"by": "client", "mode": "shared", "shadow": False, "priority": 0}
     return _kept(members, {**defaults, "headline": False})
 
 
@@ -220,14 +218,12 @@ def normal_client(
     return members
 
 
-def normal_override(limit: int, burst: int | None, shares: Mapping[str, float] | None) -> int | Normal:
+def normal_override(limit: int, burst: int | None) -> int | Normal:
     """The normal form of an override."""
-    own = None if shares is None else dict(sorted(shares.items()))
-    members = _kept({"limit": limit, "burst": burst, "shares": own}, {})
-    return limit if list(members) == ["limit"] else members
+    return limit if burst is None else {"limit": limit, "burst": burst}
 
 
 def client_of_entry(entry: ClientEntry) -> Normal:
     """The normal form of a client in a file."""
-    overrides = {name: normal_override(item.limit, item.burst, item.shares) for name, item in entry.overrides.items()}
+    overrides = {name: normal_override(item.limit, item.burst) for name, item in entry.overrides.items()}
     return normal_client(entry.plan, entry.status, entry.attributes, entry.external_id, overrides)

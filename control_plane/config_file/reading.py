@@ -46,7 +46,7 @@ async def client_records(session: AsyncSession) -> AsyncIterator[dict[str, Clien
 def client_of_record(record: ClientRecord) -> Normal:
     """The normal form of a client as it is. Overrides that expire are runtime state, what comes after them is not."""
     overrides = {
-        name: normal_override(lasting.limit, lasting.burst, figures.shares)
+        name: normal_override(lasting.limit, lasting.burst)
         for name, figures in record.overrides.items()
         if (lasting := figures.lasting) is not None
     }

@@ -19,7 +19,7 @@ from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 from control_plane.adaptive.schemas import PolicyFields
 from control_plane.clients.schemas import Status
 from control_plane.config_file.amounts import RATE_PATTERN, parse_rate
-from control_plane.limits.schemas import MAX_LIMITS, MatchFields, OverdraftPercent, Shares
+from control_plane.limits.schemas import MAX_LIMITS, MatchFields, Shares
 from control_plane.regions.schemas import PeerUrl
 from control_plane.routes.schemas import PullFields
 from control_plane.routes.templates import MAX_LENGTH, template_fault
@@ -175,7 +175,6 @@ class LimitEntry(Entry):
     match: MatchFields = MatchFields()
     mode: Mode = "shared"
     shares: Shares | Literal["auto"] | None = None
-    overdraft_percent: OverdraftPercent = 0
     on_store_failure: OnStoreFailure | None = None
     shadow: bool = False
     priority: Priority = 0
@@ -204,7 +203,6 @@ class OverrideEntry(Entry):
 
     limit: Units
     burst: Units | None = None
-    shares: Shares | None = None
 
 
 class ClientEntry(Entry):

@@ -91,7 +91,7 @@ async def put_clients(
         before = await bulk.records(write.session, [change.name for change in part])
         for change in part:
             overrides = {
-                name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None, shares=item.shares)
+                name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None)
                 for name, item in wanted[change.name].overrides.items()
             }
             lasting = ClientEntry.model_validate(change.after)
@@ -103,7 +103,7 @@ async def put_clients(
 def _kept(before: Mapping[str, OverrideFigures], lasting: Collection[str]) -> dict[str, OverrideFigures]:
     """What stays of the overrides before: what is temporary, and what has no end where ``lasting`` names it."""
     return {
-        name: figures if name in lasting else figures.model_copy(update={"then": None, "shares": None})
+        name: figures if name in lasting else figures.model_copy(update={"then": None})
         for name, figures in before.items()
         if name in lasting or figures.expires_at is not None
     }

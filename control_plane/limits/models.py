@@ -49,7 +49,6 @@ class LimitRow(Base):
     match_methods: Mapped[list[str]]
     match_attributes: Mapped[dict[str, str]]
     mode: Mapped[str]
-    overdraft_percent: Mapped[int] = mapped_column(default=0, server_default="0")
     on_store_failure: Mapped[str]
     shadow: Mapped[bool]
     priority: Mapped[int]

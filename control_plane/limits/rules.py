@@ -1,6 +1,6 @@
 """A limit between its three forms: body, row, and the rule that nodes get. No queries here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -49,7 +49,6 @@ def rule_fields(body: LimitFields) -> dict[str, Any]:
         "anchor_us": 0 if body.anchor is None else (body.anchor - _EPOCH) // _MICROSECOND,
         "burst": body.burst,
         "mode": body.mode,
-        "overdraft_percent": body.overdraft_percent,
         "on_store_failure": body.on_store_failure or ("closed" if body.mode == "strict" else "local"),
         "shadow": body.shadow,
         "priority": body.priority,
@@ -105,7 +104,6 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
         mode=cast("Mode", row.mode),
         shares=units_by_region(row, regions),
         parts=_parts(row, regions),
-        overdraft_percent=row.overdraft_percent,
         on_store_failure=cast("OnStoreFailure", row.on_store_failure),
         shadow=row.shadow,
         priority=row.priority,
@@ -126,11 +124,6 @@ def units_by_region(row: LimitRow, regions: Sequence[str], whole: int | None = N
     ``whole`` in place of the limit: that of a client with figures of its own.
     """
     return _split(row, row.limit if whole is None else whole, regions)
-
-
-def step_of(fractions: Mapping[str, float]) -> ShareStep:
-    """A client's own shares as nodes get them."""
-    return ShareStep(limit=PARTS, shares=explicit_shares(PARTS, fractions, sorted(fractions)))
 
 
 def _parts(row: LimitRow, regions: Sequence[str]) -> tuple[ShareStep, ...]:
@@ -172,7 +165,6 @@ def to_view(row: LimitRow) -> LimitView:
             attributes=row.match_attributes,
         ),
         mode=cast("Mode", row.mode),
-        overdraft_percent=row.overdraft_percent,
         on_store_failure=cast("OnStoreFailure", row.on_store_failure),
         shadow=row.shadow,
         priority=row.priority,

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 from control_plane.web.fields import AttributeName, AttributeValue, Body, Instant, Method, Name, Priority, View
 
-OverdraftPercent = Annotated[int, Field(ge=0, le=100)]
 SUM_TOLERANCE = 1e-6
 MAX_LIMITS = 100
 """At most so many limits in a plan, and outside plans."""
@@ -55,7 +54,6 @@ class LimitFields(Body):
     """What a bucket holds; `limit` by default."""
     match: MatchFields = MatchFields()
     mode: Mode = "shared"
-    overdraft_percent: OverdraftPercent = 0
     """How much more than their rights regions may take of a `strict` window, repaid from the next. 0: nothing."""
     on_store_failure: OnStoreFailure | None = None
     """`local` by default, `closed` for mode `strict`."""
@@ -102,7 +100,6 @@ class LimitView(View):
     burst: int | None
     match: MatchView
     mode: Mode
-    overdraft_percent: int
     on_store_failure: OnStoreFailure
     shadow: bool
     priority: int
@@ -114,6 +111,5 @@ class LimitView(View):
 class LimitRecord(LimitView):
     """A limit as the audit log keeps it: with its shares as written, fractions by region or `auto`."""
 
-    overdraft_percent: int = 0
     """Older records have none."""
     shares: dict[str, float] | Literal["auto"] | None

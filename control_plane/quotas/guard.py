@@ -1,7 +1,7 @@
 """Stands between every write and the nodes: a share that would move at once moves by cut and raise instead.
 
-Whatever changes a plan, a limit or a client (an admin, a file, a rollback, a region that comes) publishes the shares
-that it wants. Here they are held against what nodes have, and what is published is the first part of the way there.
+Whatever changes a plan or a limit (an admin, a file, a rollback, a region that comes) publishes the shares that it
+wants. Here they are held against what nodes have, and what is published is the first part of the way there.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import func
 
-from contract.config import DOCUMENT_TYPES, Client, Plan
+from contract.config import DOCUMENT_TYPES, Plan
 from contract.limits import BUCKET_ALGORITHMS, LimitRule, ShareStep
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.quotas import repository
@@ -18,7 +18,6 @@ from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
 from control_plane.quotas.moving import (
     Schedule,
     Steps,
-    has_arrived,
     has_windows,
     in_units,
     limit_units,
@@ -30,12 +29,9 @@ from control_plane.quotas.moving import (
     target_of,
 )
 from control_plane.quotas.repository import Whose
-from control_plane.quotas.stays import Stay, Stays
 from control_plane.rollout import nodes
 from control_plane.rollout.documents import DocumentKey, canonical
 from control_plane.rollout.writer import ConfigWrite
-
-_SHARES = '"shares"'
 
 
 class _Shares(NamedTuple):
@@ -48,33 +44,21 @@ class _Shares(NamedTuple):
 
 
 class QuotaGuard:
-    """What a ``ConfigWriter`` asks about every plan, limit and client before it becomes part of a revision."""
+    """What a ``ConfigWriter`` asks about every plan and limit before it becomes part of a revision."""
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self._now_us = now_us
-        self._stays = Stays(0)
 
     async def foreseen(
         self, write: ConfigWrite, before: Mapping[DocumentKey, str], after: Mapping[DocumentKey, str | None]
     ) -> None:
-        """Note who leaves a plan, and who returns to one. Writes come one after the other, so there is one note.
-
-        Shares of limits that go are kept: a rollback brings those back under the ids that they had.
-        """
-        self._stays = Stays(self._now_us())
-        await self._stays.see(write, before, after)
+        """Keep the shares of limits that go: a rollback brings those back under the ids that they had."""
         for key, wanted in after.items():
             if key.kind in {"plan", "limit"} and key in before:
                 await self._keep_gone(write, key, _rules_in(key, before[key]), _rules_in(key, wanted))
 
     async def shaped(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
         """The document to publish in place of ``after``, where nodes have ``before``."""
-        if key.kind == "client":
-            # there are many clients, and few with shares of their own
-            plain = _SHARES not in after and (before is None or _SHARES not in before)
-            if plain and not self._stays.had_shares(key.id):
-                return after
-            return await self._shaped_client(write, before, after)
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
         had = _rules_in(key, before)
         if isinstance(wanted, LimitRule) and not has_windows(wanted):
@@ -106,7 +90,7 @@ class QuotaGuard:
         limits = {key.id for key in keys if key.kind == "limit"}
         for move in await repository.waiting(write.session):
             held = move.plan in plans or (move.plan is None and move.limit_name in limits)
-            if held and move.whose in repository.OF_LIMITS:
+            if held:
                 move.cut_revision, move.cut_at = write.next_revision, func.now()
 
     async def _moved(
@@ -137,50 +121,6 @@ class QuotaGuard:
         else:
             units = await self._towards(write, own, units, target_of(rule))
         return _published(rule, units, parts, since_us)
-
-    async def _shaped_client(self, write: ConfigWrite, before: str | None, after: str) -> str:
-        wanted = msgspec.json.decode(after, type=Client)
-        had = None if before is None else msgspec.json.decode(before, type=Stay)
-        if had is None or had.plan != wanted.plan:
-            had = self._stays.before(wanted)
-        plan = await write.plan(wanted.plan)
-        rules = {} if plan is None else {rule.name: rule for rule in msgspec.json.decode(plan, type=Plan).limits}
-        names = sorted({*wanted.shares, *(() if had is None else had.shares)} & rules.keys())
-        moves = await repository.moves_of(write.session, wanted.client)
-        general = await repository.moves(write.session, [rules[name].id for name in names], [CLIENTS])
-        shares: dict[str, Steps] = {}
-        for name in names:
-            rule = rules[name]
-            if rule.mode not in SPLIT_MODES:
-                continue
-            own = _Shares(_with_figures(rule, wanted), wanted.plan, wanted.client, moves.get(rule.id))
-            steps = await self._of_client(write, own, wanted, had, general.get(Whose(rule.id, CLIENTS)))
-            if steps:
-                shares[name] = steps
-            if steps and had is not None:
-                moves.pop(rule.id, None)
-        for move in moves.values():
-            if any(rule.id == move.rule_id for rule in rules.values()):
-                await write.session.delete(move)
-            else:
-                move.waiting = False  # of a plan that the client left, or of a limit that is gone: it may return
-        return canonical(msgspec.structs.replace(wanted, shares=shares))
-
-    async def _of_client(
-        self, write: ConfigWrite, own: _Shares, wanted: Client, had: Stay | None, general: QuotaMove | None
-    ) -> Steps:
-        """How one limit is divided for one client; nothing where it goes by the limit's shares (again)."""
-        name = own.rule.name
-        of_limit = settled(parts_of(own.rule)) if general is None else schedule_of(general)
-        explicit = wanted.shares.get(name)
-        target = of_limit.target if explicit is None else explicit[-1]
-        if had is None:
-            return settled(target).steps
-        now = of_limit if name not in had.shares else settled(had.shares[name][-1])
-        schedule = await self._towards(write, own, now, target)
-        if explicit is None and has_arrived(own.rule, schedule, of_limit, self._now_us()):
-            return ()
-        return _steps(own.rule, schedule)
 
     async def _towards(self, write: ConfigWrite, own: _Shares, now: Schedule, target: ShareStep) -> Schedule:
         """The schedule to ``target``: on from where the move before stands, else from ``now``."""
@@ -235,11 +175,6 @@ def _published(rule: LimitRule, units: Schedule, parts: Schedule, since_us: int)
 def _steps(rule: LimitRule, schedule: Schedule) -> Steps:
     """What nodes get of a schedule: regional limits know no steps."""
     return schedule.steps if rule.mode == "strict" else (msgspec.structs.replace(schedule.steps[-1], from_us=0),)
-
-
-def _with_figures(rule: LimitRule, client: Client) -> LimitRule:
-    override = client.overrides.get(rule.name)
-    return rule if override is None else msgspec.structs.replace(rule, limit=override.limit, burst=override.burst)
 
 
 def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from control_plane.orm import Base
 
 THE_LIMIT, CLIENTS = "", "*"
-"""No client has such a name."""
 
 
 class QuotaMove(Base):
@@ -19,7 +18,7 @@ class QuotaMove(Base):
     It survives a crash between cut and raise: whoever leads next goes on from here. ``cut_revision`` is the revision
     that nodes must acknowledge; ``raise_at_us`` is when a ``regional`` share may rise, once they have; ``freed`` are
     regions that an operator declared dead. ``whose`` shares they are: ``THE_LIMIT``'s own in units, or in parts those
-    of ``CLIENTS`` with figures of their own, or of one client by name.
+    of ``CLIENTS`` with figures of their own.
     """
 
     __tablename__ = "quota_moves"
@@ -48,17 +47,3 @@ class QuotaBalance(Base):
     moved: Mapped[bool]
     reason: Mapped[str]
     demand: Mapped[dict[str, Any]] = mapped_column(JSONB)
-
-
-class ClientStay(Base):
-    """What a client had of a plan that it left: its own shares of limits (as ``Client.shares``), until then in force.
-
-    Its counts are kept where they were spent, so who returns before ``until`` goes on from these shares.
-    """
-
-    __tablename__ = "client_stays"
-
-    client: Mapped[str] = mapped_column(primary_key=True)
-    plan: Mapped[str] = mapped_column(primary_key=True)
-    shares: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    until: Mapped[datetime] = mapped_column(index=True)

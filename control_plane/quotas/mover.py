@@ -11,8 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.calendar import SKEW_US, next_start_us
 from contract.limits import LimitRule, ShareStep
-from control_plane.clients.repository import clients
-from control_plane.clients.service import publish as publish_client
 from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
@@ -81,18 +79,16 @@ class QuotaMover:
 
     async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
         """All that can go on of one limit: they were cut for one reason, and waited for the same nodes."""
-        moves = await repository.moves(write.session, [rule_id], whose)
-        moved = [move.whose for move in moves.values() if move.waiting and await self._go_on(write, move)]
-        if not moved:
+        moves = await repository.moves(write.session, [rule_id])
+        ready = [move for move in moves.values() if move.whose in whose and move.waiting]
+        if not any([await self._go_on(write, move) for move in ready]):
             return
         await write.session.flush()
         if not any(move.rule_id == rule_id for move in await repository.waiting(write.session)):
             await nodes.forget_effects(write.session, rule_id)
         row = await repository.limit_of(write.session, rule_id)
-        if row is not None and any(whose in repository.OF_LIMITS for whose in moved):
+        if row is not None:
             await publish_limit(write, row)
-        for client in (await clients.find_all(write.session, moved)).values():
-            publish_client(write, client)
 
     async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
         """Take one move as far as it can go; says whether nodes must hear of it."""
@@ -101,13 +97,12 @@ class QuotaMover:
         if found is None or not self._is_ready(found[0], move, found[2]):
             return False
         rule, schedule, seen = found
-        name = rule.name if move.whose in repository.OF_LIMITS else f"{rule.name} of {move.whose}"
         now_us = self._now_us()
         if seen.silent:
             again = msgspec.structs.replace(schedule.steps[-1], from_us=now_us if len(schedule.steps) > 1 else 0)
             keep_schedule(move, msgspec.structs.replace(schedule, steps=(*schedule.steps[:-1], again)))
             move.cut_revision, move.cut_at = write.next_revision, func.now()
-            write.reason = f"{name}: cut again, since {', '.join(seen.silent)} did not say from when on it holds"
+            write.reason = f"{rule.name}: cut again, since {', '.join(seen.silent)} did not say from when on it holds"
         elif rule.mode != "strict" and move.raise_at_us is None:
             move.raise_at_us = raise_at_us(rule, now_us)
             return False
@@ -115,11 +110,10 @@ class QuotaMover:
             # without a word from any node, nothing was spent under the old shares by who could have said it
             free_us = next_start_us(rule, now_us + SKEW_US) if seen.effective_us is None else seen.effective_us
             keep_schedule(move, acknowledged(schedule, free_us))
-            write.reason = f"{name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
+            write.reason = f"{rule.name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
         # said in so many words: the log's entry of the document would not be what a rollback can read
         before, after = (_shares(rule, move, step) for step in (schedule.steps[-1], schedule_of(move).steps[-1]))
-        of_client = "" if move.whose in repository.OF_LIMITS else f"/{move.whose}"
-        write.record("quota", f"{move.plan or '_'}/{rule.name}{of_client}", before, after, "update")
+        write.record("quota", f"{move.plan or '_'}/{rule.name}", before, after, "update")
         return True
 
 

@@ -50,13 +50,6 @@ def parts_of(rule: LimitRule) -> ShareStep:
     return rule.parts[-1] if rule.parts else ShareStep(limit=PARTS, shares={})
 
 
-def has_arrived(rule: LimitRule, schedule: Schedule, at: Schedule, now_us: int) -> bool:
-    """Whether who goes by ``schedule`` can go by ``at`` from now on, and no window tells the difference."""
-    if schedule.waiting or at.waiting or not same_shares(schedule.target, at.target):
-        return False
-    return all(len(needed(rule, one.steps, now_us)) == 1 for one in (schedule, at))
-
-
 def same_shares(one: ShareStep, other: ShareStep) -> bool:
     """Whether two steps give the same, whenever they begin. A region without an entry owns nothing."""
     return one.limit == other.limit and _given(one) == _given(other)

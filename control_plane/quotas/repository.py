@@ -21,23 +21,10 @@ class Whose(NamedTuple):
     whose: str
 
 
-async def moves(
-    session: AsyncSession, rule_ids: Iterable[int], whose: Iterable[str] = OF_LIMITS
-) -> dict[Whose, QuotaMove]:
+async def moves(session: AsyncSession, rule_ids: Iterable[int]) -> dict[Whose, QuotaMove]:
     """The moves of these limits' shares."""
-    query = select(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids)), QuotaMove.whose.in_(list(whose)))
+    query = select(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids)))
     return {Whose(row.rule_id, row.whose): row for row in await session.scalars(query)}
-
-
-async def moves_of(session: AsyncSession, client: str) -> dict[int, QuotaMove]:
-    """The moves of a client's own shares, by rule id."""
-    return {row.rule_id: row for row in await session.scalars(select(QuotaMove).where(QuotaMove.whose == client))}
-
-
-async def clients_moved(session: AsyncSession, rule_ids: Iterable[int]) -> Sequence[str]:
-    """Clients whose own shares of these limits moved, or move."""
-    of_clients = QuotaMove.rule_id.in_(list(rule_ids)), QuotaMove.whose.not_in(OF_LIMITS)
-    return (await session.scalars(select(QuotaMove.whose).where(*of_clients).distinct())).all()
 
 
 async def waiting(session: AsyncSession) -> Sequence[QuotaMove]:
@@ -48,9 +35,8 @@ async def waiting(session: AsyncSession) -> Sequence[QuotaMove]:
 
 
 async def forget_moves(session: AsyncSession, rule_ids: Iterable[int]) -> None:
-    """These limits' shares begin afresh; those of clients do with the client."""
-    gone = QuotaMove.rule_id.in_(list(rule_ids)), QuotaMove.whose.in_(OF_LIMITS)
-    await session.execute(delete(QuotaMove).where(*gone))
+    """These limits' shares begin afresh."""
+    await session.execute(delete(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids))))
 
 
 async def forget_orphans(session: AsyncSession, before: datetime) -> int:

@@ -61,11 +61,10 @@ class BalanceView(View):
 class QuotaView(View):
     """How a limit is split. ``shares`` as written, ``equal`` where nothing was; ``units`` are what regions get.
 
-    ``in_force`` is what nodes have now: less than ``units`` while a ``move`` waits. ``overdraft`` are the units that
-    each region may take beyond its rights in a window, divided as ``in_force`` is; null where the limit has none.
+    ``in_force`` is what nodes have now: less than ``units`` while a ``move`` waits.
     """
 
-    UNTAGGED: ClassVar[set[str]] = {"in_force", "overdraft", "move", "balance"}
+    UNTAGGED: ClassVar[set[str]] = {"in_force", "move", "balance"}
 
     plan: str | None
     limit: str
@@ -73,6 +72,5 @@ class QuotaView(View):
     shares: dict[str, float] | Literal["auto", "equal"]
     units: dict[str, int]
     in_force: dict[str, int]
-    overdraft: dict[str, int] | None = Field(default=None, examples=[{"us-east": 10, "eu-west": 10}])
     move: MoveView | None = None
     balance: BalanceView | None = None

@@ -7,9 +7,7 @@ from typing import Literal, cast
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import Mode, ShareStep
-from contract.shares import units_of
-from control_plane.clients import repository as clients
+from contract.limits import Mode
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
@@ -33,13 +31,8 @@ OUTSIDE_PLANS = "_"
 
 
 async def redistribute(write: ConfigWrite) -> None:
-    """Publish every limit anew with the regions that there are now; what does not differ makes no change.
-
-    Raises :class:`ConflictError` where a client's own shares name a region that there is not (any more).
-    """
+    """Publish every limit anew with the regions that there are now; what does not differ makes no change."""
     names = await regions.names(write.session)
-    if await clients.overrides_elsewhere(write.session, names):
-        raise ConflictError("It is still used by: shares of overrides.")
     for plan in await plans.all_plans(write.session):
         await publish(write, plan)
     for row in await limits.all_outside_plans(write.session):
@@ -80,7 +73,6 @@ async def free(write: ConfigWrite, plan: str, limit: str, region: str, precondit
     row = await _row(write.session, plan, limit)
     names = await regions.names(write.session)
     preconditions.check(_view(row, names))
-    # the region is gone for everybody: clients' own shares of the limit wait for it as well
     moves = [move for move in await repository.waiting(write.session) if move.rule_id == row.rule_id]
     if region not in names:
         raise InvalidError([FieldError("region", "there is no such region")])
@@ -149,10 +141,8 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
         status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
         own, of_clients = (moves.get(Whose(row.rule_id, whose)) for whose in repository.OF_LIMITS)
         if own is not None and own.waiting:
-            step = schedule_of(own).steps[-1]
             status |= {
-                "in_force": limit_units(to_rule(row, names), step),
-                "overdraft": _overdraft(row, step),
+                "in_force": limit_units(to_rule(row, names), schedule_of(own).steps[-1]),
                 "move": await move_view(session, own, heartbeat_s),
             }
         elif of_clients is not None and of_clients.waiting:
@@ -171,15 +161,7 @@ def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
         shares="auto" if row.auto_shares else explicit or "equal",
         units=units,
         in_force=units,
-        overdraft=_overdraft(row, ShareStep(limit=row.limit, shares=units)),
     )
-
-
-def _overdraft(row: LimitRow, step: ShareStep) -> dict[str, int] | None:
-    """What each region may take beyond its rights by a step of shares."""
-    if not row.overdraft_percent or not step.limit:
-        return None
-    return units_of(step, step.limit * row.overdraft_percent // 100)
 
 
 async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) -> MoveView:

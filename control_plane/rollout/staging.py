@@ -111,11 +111,7 @@ def _named_by(change: ChangedDocument) -> set[DocumentKey]:
     body = {} if change.after is None else msgspec.json.decode(change.after)
     match change.key.kind:
         case "client":
-            steps = [step for steps in body.get("shares", {}).values() for step in steps]
-            named = {
-                "plan": [body.get("plan")],
-                "region": [region for step in steps for region in step.get("shares", ())],
-            }
+            named = {"plan": [body.get("plan")]}
         case "plan" | "limit":
             rules = body.get("limits", [body])
             named = {

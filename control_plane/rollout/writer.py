@@ -26,7 +26,7 @@ NOWHERE = Origin()
 
 
 class Guard(Protocol):
-    """Stands between plans, limits and clients as they are wanted, and what nodes get; clients come last."""
+    """Stands between plans and limits as they are wanted, and what nodes get."""
 
     async def foreseen(
         self, write: "ConfigWrite", before: Mapping[DocumentKey, str], after: Mapping[DocumentKey, str | None]
@@ -42,7 +42,7 @@ class Guard(Protocol):
 
 Follower = Callable[["ConfigWrite", Collection[ChangedDocument]], Awaitable[None]]
 """Does what follows from the documents of a write: it publishes, withdraws and records in the same one."""
-GUARDED = frozenset({"plan", "limit", "client"})
+GUARDED = frozenset({"plan", "limit"})
 
 
 class ConfigWrite:
@@ -75,7 +75,6 @@ class ConfigWrite:
         self._guard = guard
         self._stager = stager or Stager(session, head, heartbeat_s=1.0, immediate=True)
         self._documents: dict[DocumentKey, str | None] = {}
-        self._plans: dict[str, str | None] = {}
         self._events: list[trail.Event] = []
         self._signer = signer
         self._followers = followers
@@ -93,13 +92,6 @@ class ConfigWrite:
     def withdraw(self, key: DocumentKey) -> None:
         """From this revision on, nodes no longer have the document."""
         self._documents[key] = None
-
-    async def plan(self, name: str) -> str | None:
-        """A plan's document as this write leaves it, if it has come to it yet."""
-        if name not in self._plans:
-            key = DocumentKey("plan", name)
-            self._plans[name] = (await repository.bodies(self.session, [key])).get(key)
-        return self._plans[name]
 
     def record(
         self,
@@ -146,11 +138,9 @@ class ConfigWrite:
         before = await repository.bodies(self.session, self._documents)
         if self._guard is not None:
             await self._guard.foreseen(self, before, self._documents)
-            for key, after in sorted(self._documents.items(), key=lambda item: item[0].kind == "client"):
+            for key, after in list(self._documents.items()):
                 if after is not None and key.kind in GUARDED:
                     self._documents[key] = await self._guard.shaped(self, key, before.get(key), after)
-                if key.kind == "plan":
-                    self._plans[key.id] = self._documents[key]
         return [
             ChangedDocument(key, before.get(key), after)
             for key, after in self._documents.items()

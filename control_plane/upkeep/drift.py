@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import ApiKey, Client, Document, Plan
+from contract.config import ApiKey, Document, Plan
 from contract.limits import LimitRule
 from control_plane.access.models import Token
 from control_plane.adaptive import service as adaptive
@@ -153,8 +153,6 @@ async def _keys(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
 def _settled(document: Document) -> Document:
     if isinstance(document, Plan):
         return msgspec.structs.replace(document, limits=tuple(_plain(rule) for rule in document.limits))
-    if isinstance(document, Client):
-        return msgspec.structs.replace(document, shares={})
     return _plain(document) if isinstance(document, LimitRule) else document
 
 
@@ -165,8 +163,6 @@ def _plain(rule: LimitRule) -> LimitRule:
 def _normal(key: DocumentKey, body: str) -> str:
     if key.kind == "plan":
         return canonical(_settled(msgspec.json.decode(body, type=Plan)))
-    if key.kind == "client" and '"shares"' in body:
-        return canonical(_settled(msgspec.json.decode(body, type=Client)))
     return canonical(_plain(msgspec.json.decode(body, type=LimitRule))) if key.kind == "limit" else body
 
 

@@ -9,7 +9,6 @@ from control_plane.audit import repository as audit
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.quotas import repository as quotas
-from control_plane.quotas import stays
 from control_plane.replays.models import ReplayRow
 from control_plane.rollout import repository
 from control_plane.rollout.models import ConfigDocument, Revision
@@ -41,7 +40,6 @@ def retention_job(database: Database, kept: Kept) -> Job:
             "kept answers": await _replays(database, now - REPLAYS_KEPT),
             "reports of nodes": await forget_old(database),
             "moves of limits that are gone": await _orphans(database, now - timedelta(days=kept.revisions)),
-            "stays of clients on plans that they left": await _stays(database),
         }
         return "Forgot " + ", ".join(f"{count} {what}" for what, count in counts.items()) + "."
 
@@ -85,8 +83,3 @@ async def _replays(database: Database, before: datetime) -> int:
 async def _orphans(database: Database, before: datetime) -> int:
     async with database.transaction() as session:
         return await quotas.forget_orphans(session, before)
-
-
-async def _stays(database: Database) -> int:
-    async with database.transaction() as session:
-        return await stays.forget_stays(session)

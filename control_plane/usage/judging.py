@@ -1,4 +1,4 @@
-"""How the database judges some clients by limits that were not there: one statement over their hours."""
+"""How the database judges a plan's clients by limits that were not there: one statement over their hours."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -42,36 +42,19 @@ class Affected(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What became of some clients: ``least`` and ``most`` as ``would_deny`` and ``would_deny_at_most``."""
+    """What became of the clients: ``least`` and ``most`` as ``would_deny`` and ``would_deny_at_most``."""
 
     requests: int
     denied: int
     least: int
     most: int
     clients: int
-    squares: float
-    """The sum of what each client would have been denied, squared: what a sample's error follows from."""
     each: tuple[int, ...]
     affected: list[Affected]
 
-    def with_those(self, other: "Judged") -> "Judged":
-        """Both together."""
-        return Judged(
-            requests=self.requests + other.requests,
-            denied=self.denied + other.denied,
-            least=self.least + other.least,
-            most=self.most + other.most,
-            clients=self.clients + other.clients,
-            squares=self.squares + other.squares,
-            each=tuple(mine + theirs for mine, theirs in zip(self.each, other.each, strict=True)),
-            affected=sorted(self.affected + other.affected, key=lambda one: (-one.would_deny, one.client))[
-                :MOST_AFFECTED
-            ],
-        )
-
 
 class Question:
-    """The same limits for any of a plan's clients since ``since``."""
+    """Limits for a plan's clients since ``since``."""
 
     def __init__(self, plan: str, tried: Sequence[Tried], since: datetime) -> None:
         terms = [_terms(limit) for limit in tried]
@@ -81,23 +64,18 @@ class Question:
             self._values |= {f"capacity{number}": term.capacity, f"endpoints{number}": list(limit.endpoints) or None}
         self._statement = text(_statement(terms))
 
-    def nothing(self) -> Judged:
-        """What becomes of nobody."""
-        return Judged(0, 0, 0, 0, 0, 0.0, (0,) * len(self.words), [])
-
-    async def judge(self, session: AsyncSession, names: Sequence[str]) -> Judged:
-        """What the limits would have done to these clients."""
-        rows = (await session.execute(self._statement, {**self._values, "names": list(names)})).all()
+    async def judge(self, session: AsyncSession) -> Judged:
+        """What the limits would have done to the clients that are on the plan now."""
+        rows = (await session.execute(self._statement, self._values)).all()
         if not rows:
-            return self.nothing()
-        requests, denied, least, most, clients, squares, *each = rows[0][3:]
+            return Judged(0, 0, 0, 0, 0, (0,) * len(self.words), [])
+        requests, denied, least, most, clients, *each = rows[0][3:]
         return Judged(
             requests=int(requests),
             denied=int(denied),
             least=int(least),
             most=int(most),
             clients=clients,
-            squares=float(squares),
             each=tuple(int(of_limit) for of_limit in each),
             affected=[Affected(row[0], int(row[1]), int(row[2])) for row in rows if row[2] > 0],
         )
@@ -150,7 +128,8 @@ def _statement(terms: Sequence[_Terms]) -> str:
         WITH hours AS MATERIALIZED (
             SELECT client, hour, sum(allowed + denied) AS requests, sum(denied) AS denied, {of_limits}
             FROM usage_hourly
-            WHERE client = ANY(CAST(:names AS text[])) AND plan = :plan AND limit_name = '' AND hour >= :since
+            WHERE client IN (SELECT client FROM clients WHERE clients.plan = :plan)
+              AND plan = :plan AND limit_name = '' AND hour >= :since
               AND {_is_of("endpoints")}
             GROUP BY client, hour
         ), asked AS (
@@ -159,8 +138,7 @@ def _statement(terms: Sequence[_Terms]) -> str:
             SELECT client, max(would_deny) AS least, sum(would_deny) AS most, {each} FROM judged GROUP BY client
         )
         SELECT client, requests, least, sum(requests) OVER (), sum(denied) OVER (), sum(least) OVER (),
-               sum(LEAST(most, requests)) OVER (), count(*) FILTER (WHERE least > 0) OVER (),
-               sum(least * least) OVER (), {sums}
+               sum(LEAST(most, requests)) OVER (), count(*) FILTER (WHERE least > 0) OVER (), {sums}
         FROM asked JOIN together USING (client) ORDER BY least DESC, client LIMIT {MOST_AFFECTED}
     """  # noqa: S608  numbers and names of this file
 

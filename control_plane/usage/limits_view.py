@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.blocks import EVERY_LIMIT
 from contract.limits import Algorithm, Calendar, Mode, dimensions
-from contract.shares import units_of
 from contract.usage import OUTSIDE_PLANS
 from control_plane.blocks.models import BlockRow
 from control_plane.clients.figures import ends_at, figures_of
@@ -19,7 +18,7 @@ from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.repository import all_outside_plans
-from control_plane.limits.rules import SPLIT_MODES, step_of, units_by_region
+from control_plane.limits.rules import SPLIT_MODES, units_by_region
 from control_plane.plans.models import PlanRow
 from control_plane.quotas import repository as quotas
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
@@ -32,7 +31,7 @@ from control_plane.web.fields import View
 
 TELLABLE = frozenset({("client",), ("global",)})
 Source = Literal["plan", "override", "outside"]
-SharesFrom = Literal["override", "limit", "auto", "equal"]
+SharesFrom = Literal["limit", "auto", "equal"]
 
 
 class RegionUse(View):
@@ -127,7 +126,7 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
     plan = (await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one()
     outside = await all_outside_plans(session)
     ids = [row.rule_id for row in (*plan.limits, *outside)]
-    moves = await quotas.moves(session, ids, [THE_LIMIT, CLIENTS, name])
+    moves = await quotas.moves(session, ids)
     return Found(
         client=client,
         plan=plan,
@@ -162,7 +161,6 @@ def _limit(
     switch = found.switches.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.switches.get(EVERY_LIMIT)
     mode = None if switch is None else cast("Literal['enforce', 'shadow']", switch.mode)
     own = override is not None
-    fractions = _own_shares(found.client, row) if own else None
     return LimitInForce(
         name=row.name,
         plan=plan,
@@ -182,30 +180,14 @@ def _limit(
         enforcement=None
         if switch is None or mode is None
         else SwitchInForce(target=switch.target, mode=mode, expires_at=switch.expires_at),
-        shares=_shares(row, found.regions, override, fractions),
-        shares_from=_shares_from(row, fractions),
+        shares=units_by_region(row, found.regions, None if override is None else override.limit),
+        shares_from=_shares_from(row),
         move=_move(found, row, own=own),
         regions={region: _use(row, answers[region]) for region in found.regions},
     )
 
 
-def _own_shares(client: ClientRow, row: LimitRow) -> Mapping[str, float] | None:
-    if row.mode not in SPLIT_MODES:
-        return None
-    return next((one.shares for one in client.overrides if one.limit_name == row.name), None)
-
-
-def _shares(
-    row: LimitRow, regions: Sequence[str], override: LastingFigures | None, fractions: Mapping[str, float] | None
-) -> Mapping[str, int]:
-    if override is None or fractions is None:
-        return units_by_region(row, regions, None if override is None else override.limit)
-    return units_of(step_of(fractions), override.limit)
-
-
-def _shares_from(row: LimitRow, fractions: Mapping[str, float] | None) -> SharesFrom | None:
-    if fractions is not None:
-        return "override"
+def _shares_from(row: LimitRow) -> SharesFrom | None:
     if row.shares:
         return "limit"
     if row.auto_shares:
@@ -214,9 +196,8 @@ def _shares_from(row: LimitRow, fractions: Mapping[str, float] | None) -> Shares
 
 
 def _move(found: Found, row: LimitRow, *, own: bool) -> MoveView | None:
-    """The move of the client's own shares, else of those that it goes by."""
-    of_client = found.moves.get(Whose(row.rule_id, found.client.client))
-    return of_client or found.moves.get(Whose(row.rule_id, CLIENTS if own else THE_LIMIT))
+    """The move of the shares that the client goes by."""
+    return found.moves.get(Whose(row.rule_id, CLIENTS if own else THE_LIMIT))
 
 
 def _use(row: LimitRow, answer: RegionAnswer) -> RegionUse:

@@ -17,7 +17,6 @@ from control_plane.usage.schemas import (
     NearLimitView,
     SkippedLimit,
     WhatIfClient,
-    WhatIfOfAll,
     WhatIfOfLimit,
     WhatIfRequest,
     WhatIfView,
@@ -59,15 +58,14 @@ async def clients_near_limit(
 @router.post("/{plan}/what-if", dependencies=[Depends(reading_only)])
 async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, request: Request) -> WhatIfView:
     """How many requests of the plan's clients in the last days a limit by client, several, or those of another plan
-    would have denied; changes nothing. Of more clients than can be judged in some 15 seconds a random sample is: see
-    `clients_judged` and `of_all`.
+    would have denied; changes nothing. What takes too long to judge is refused (422): ask for fewer days.
     """
     await _plans.row(session, plan)
     tried, skipped = await _tried(session, body)
     if not tried:
         raise InvalidError([FieldError("plan", f"has no limit that usage can tell of: {skipped or 'it has none'}")])
-    patience = what_if.patience_for(request.state.settings.database_command_timeout_s)
-    outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), patience)
+    most_s = what_if.most_s(request.state.settings.database_command_timeout_s)
+    outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), most_s)
     return WhatIfView(
         requests=outcome.requests,
         denied=outcome.denied,
@@ -79,9 +77,7 @@ async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, requ
         skipped=[SkippedLimit(limit=one.limit, reason=one.reason) for one in skipped],
         since=outcome.since,
         approximation=outcome.approximation,
-        clients_judged=outcome.clients_judged,
         clients_total=outcome.clients_total,
-        of_all=None if outcome.of_all is None else WhatIfOfAll(**outcome.of_all._asdict()),
         complete_until=await reading.complete_until(session),
     )
 

@@ -142,20 +142,8 @@ class WhatIfOfLimit(View):
     approximation: str
 
 
-class WhatIfOfAll(View):
-    """What a random sample of the clients says of all of them."""
-
-    would_deny: int
-    give_or_take: Annotated[
-        int,
-        Field(description="1.96 standard errors: too little where a handful of clients make most of the denials"),
-    ]
-
-
-_SAMPLED: dict[str, Any] = {
+_WHAT_IF: dict[str, Any] = {
     "clients_total": 100_000,
-    "clients_judged": 2_500,
-    "of_all": {"would_deny": 48_000, "give_or_take": 5_300},
     "requests": 310_000,
     "denied": 900,
     "would_deny": 1_200,
@@ -165,29 +153,17 @@ _SAMPLED: dict[str, Any] = {
     "limits": [{"limit": "limit", "would_deny": 1_200, "approximation": "An estimate from hourly sums. ..."}],
     "skipped": [],
     "since": "2026-11-19T12:00:00Z",
-    "approximation": "Not all clients could be judged in time: the figures are those of a random sample of 2,500 of "
-    "100,000, `of_all` says what follows for all. An estimate from hourly sums. ...",
+    "approximation": "An estimate from hourly sums. ...",
     "complete_until": {"us-east": "2026-11-26T12:34:54Z"},
 }
 
 
 class WhatIfView(View):
-    """What the limits would have done to the clients that were judged."""
+    """What the limits would have done to the plan's clients."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_SAMPLED]})
+    model_config = ConfigDict(json_schema_extra={"examples": [_WHAT_IF]})
 
     clients_total: Annotated[int, Field(description="clients that are on the plan")]
-    clients_judged: Annotated[
-        int,
-        Field(
-            description="of so many of them all other figures are: of all, or of a random sample where 15 s did not "
-            "suffice for all"
-        ),
-    ]
-    of_all: Annotated[
-        WhatIfOfAll | None,
-        Field(description="null where all were judged; else `would_deny` of all clients, as the sample says"),
-    ]
     requests: int
     """Requests of these clients on this plan in these days, whatever became of them."""
     denied: int

@@ -73,12 +73,6 @@ def of_rights(tally: RightsTally, held: Mapping[str, int]) -> Part:
         yield counter_by("tidegate_rights_received_units", "Rights received", "peer", tally.units_received)
         yield counter_by("tidegate_rights_given_units", "Rights given", "peer", tally.units_given)
         yield gauge_by("tidegate_rights_held_units", "Rights of counters lately asked for, as last seen", "limit", held)
-        yield counter_by(
-            "tidegate_rights_overdrawn_units", "Units taken beyond rights, by overdraft", "limit", tally.overdrawn
-        )
-        yield counter_by(
-            "tidegate_rights_repaid_units", "Units of overdraft repaid by rights received", "limit", tally.repaid
-        )
         yield counter_by("tidegate_rights_failures", "Questions that a peer did not answer", "peer", tally.failures)
         yield counter_by("tidegate_rights_refused", "Strict steps refused, by reason", "reason", tally.refused)
 

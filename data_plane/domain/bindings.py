@@ -14,8 +14,8 @@ from contract.limits import (
     nominal_window_us,
     violations,
 )
-from data_plane.domain.regions.limits import moves_rights, own_terms_of, scaled
-from data_plane.domain.regions.standing import Standing, told_params
+from data_plane.domain.regions.limits import moves_rights, own_terms_of, scaled, strict_terms_of
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.subjects import limit_code, ordered_dimensions, part, tag
 from data_plane.domain.wire import encode_rule
 
@@ -76,8 +76,10 @@ class BoundLimit:
         self.rule = rule
         if keeps:
             self.params = own_terms_of(whole, self.alone, peers.standing.revision).decide()
-        elif moves or (has_peers and rule.mode == "shared"):
-            self.params = told_params(rule, region, peers.standing, peers.regions)
+        elif moves:
+            self.params = strict_terms_of(rule, region, peers.standing.revision).decide()
+        elif has_peers and rule.mode == "shared":
+            self.params = shared_params(rule, peers.standing, peers.regions)
         else:
             self.params = encode_rule(rule)
         self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))

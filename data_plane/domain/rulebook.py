@@ -8,14 +8,14 @@ import msgspec
 
 from contract.blocks import EVERY_LIMIT, Switch
 from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
-from contract.limits import LimitRule, ShareStep
+from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 from contract.usage import OUTSIDE_PLANS
 from data_plane.domain.bindings import KNOWN_METHODS, Peers, bind
 from data_plane.domain.bound import NO_LIMITS, Bound
 from data_plane.domain.load.capacity import capacity_rules
 from data_plane.domain.load.guard import Guard, protected, reporters_by_hash
-from data_plane.domain.regions.limits import for_client, overdraws
+from data_plane.domain.regions.limits import for_client
 from data_plane.domain.regions.standing import Standing
 from data_plane.domain.routes import NO_ENDPOINT, RouteTable
 
@@ -55,14 +55,14 @@ def terms_of(client: Client) -> str | None:
     """
     if any(override.expires_at is not None for override in client.overrides.values()):
         return None
-    return _terms(client.plan, client.overrides, client.shares)
+    return _terms(client.plan, client.overrides)
 
 
-def _terms(plan: str, overrides: Mapping[str, Override], shares: Mapping[str, tuple[ShareStep, ...]]) -> str:
+def _terms(plan: str, overrides: Mapping[str, Override]) -> str:
     """The same for all who have the same: a client changes while the rulebook stays, so figures count, not names."""
-    if not overrides and not shares:
+    if not overrides:
         return plan
-    return msgspec.json.encode(Client(client="", plan=plan, overrides=dict(overrides), shares=dict(shares))).decode()
+    return msgspec.json.encode(Client(client="", plan=plan, overrides=dict(overrides))).decode()
 
 
 class Ways(dict[tuple[str, str | None, str], Bound]):
@@ -149,8 +149,8 @@ class Rulebook:
         self.standing = Standing()
         self.by_id = {rule.id: rule for rule in self.rules()}
         """Every limit, by what its counters are named by."""
-        self.told_by_id: dict[int, LimitRule] = {}
-        """Every limit of which peers are told, as it stands: what a peer's cell names."""
+        self.told_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
+        """Every shared limit: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         match, named = self.routes.match, self._named
@@ -165,9 +165,6 @@ class Rulebook:
     def stand(self, standing: Standing) -> None:
         """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
         self.standing = standing
-        self.told_by_id = {
-            rule.id: rule for rule in self.rules() if rule.mode == "shared" or (standing.rights and overdraws(rule))
-        }
         self._bindings.clear()
         self._own.clear()
         for ways in (*self.ways, *self.named_ways):
@@ -186,10 +183,10 @@ class Rulebook:
 
         ``sites``: the address is IPv6, so limits by address count its site as well.
 
-        A client with overrides in force at ``now_s`` (epoch seconds), or with shares, has terms of its own.
+        A client with overrides in force at ``now_s`` (epoch seconds) has terms of its own.
         """
         overrides = _active_overrides(client, now_s) if client is not None and client.overrides else {}
-        terms = _terms(plan_name, overrides, {} if client is None else client.shares)
+        terms = _terms(plan_name, overrides)
         return self.bound_by(terms, endpoint, method, sites=sites)
 
     def bound_by(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> Bound:
@@ -207,7 +204,7 @@ class Rulebook:
         own = msgspec.json.decode(terms, type=Client) if _is_own(terms) else None
         plan_name = terms if own is None else own.plan
         plan = self.plans.get(plan_name)
-        of_plan = _own(plan.limits, own, {} if own is None else own.overrides) if plan is not None else []
+        of_plan = _own(plan.limits, {} if own is None else own.overrides) if plan is not None else []
         ids = frozenset(rule.id for rule in of_plan)
         rules = [*of_plan, *self.limits]
         if self.switches:
@@ -236,7 +233,7 @@ class Rulebook:
         """Every limit that a client can meet, on whatever route, with its overrides and the switches."""
         plan = self.plans.get(client.plan)
         overrides = _active_overrides(client, now_s)
-        of_plan = _own(plan.limits, client, overrides) if plan is not None else []
+        of_plan = _own(plan.limits, overrides) if plan is not None else []
         return [
             *(self._switched(rule, client.plan) for rule in of_plan),
             *(self._switched(rule, OUTSIDE_PLANS) for rule in self.limits),
@@ -276,8 +273,6 @@ def _active_overrides(client: Client, now_s: float) -> dict[str, Override]:
     return {name: override for name, override in in_force if override is not None}
 
 
-def _own(rules: Iterable[LimitRule], client: Client | None, overrides: Mapping[str, Override]) -> list[LimitRule]:
-    """A plan's rules as the client meets them."""
-    if client is None:
-        return list(rules)
-    return [for_client(rule, client, overrides.get(rule.name)) for rule in rules]
+def _own(rules: Iterable[LimitRule], overrides: Mapping[str, Override]) -> list[LimitRule]:
+    """A plan's rules as a client with these overrides meets them."""
+    return [for_client(rule, overrides.get(rule.name)) for rule in rules]

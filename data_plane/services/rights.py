@@ -73,7 +73,7 @@ class RightsDesk:
     def understood(
         self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
     ) -> list[Outcome]:
-        """Outcomes of strict limits without what they say beside the decision: low, overdrawn, refused by the store."""
+        """Outcomes of strict limits without what they say beside the decision: low, refused by the store."""
         for at in places:
             outcome = outcomes[at]
             if outcome.reset_us < REFUSED:
@@ -83,18 +83,11 @@ class RightsDesk:
                 outcomes[at] = Outcome(False, 0, outcome.retry_us, outcome.retry_us, 0)
                 continue
             self.low(keys[at], price_of(params[at], cost))
-            if outcome.remaining < 0:
-                self._note_overdrawn(keys[at], -outcome.remaining)
             retry_us = outcome.retry_us if outcome.retry_us <= 0 else self.retry_us(keys[at], outcome.retry_us)
             outcomes[at] = Outcome(
-                outcome.allowed, max(0, outcome.remaining), outcome.reset_us - LOW, retry_us, outcome.delay_us
+                outcome.allowed, outcome.remaining, outcome.reset_us - LOW, retry_us, outcome.delay_us
             )
         return outcomes
-
-    def _note_overdrawn(self, key: bytes, units: int) -> None:
-        limit = self._limits.of_key(key, self._clock.now_us() / 1e6)
-        if limit is not None:
-            self.tally.overdrawn[limit.rule.name] += units
 
     async def run(self) -> None:
         """Ask, for ever."""
@@ -258,8 +251,6 @@ class RightsDesk:
         is_bucket = question.limit.terms.is_bucket
         self._asker.answered(_name(question.key), answer, taken.gained, now_us, is_bucket=is_bucket)
         self.tally.units_received[gifts.region] += taken.gained
-        if taken.repaid:
-            self.tally.repaid[question.limit.rule.name] += taken.repaid
         self.tally.hold(question.key, question.limit.rule.name, question.ask.have + taken.gained, now_us)
         if taken.low:
             self.low(question.key, question.cost)

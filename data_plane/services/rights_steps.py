@@ -51,10 +51,6 @@ class RightsTally:
         self.failures: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         """Steps that the store's marker refused, and gifts that nobody can have had to give."""
-        self.overdrawn: Counter[str] = Counter()
-        """Units by limit that requests took beyond rights."""
-        self.repaid: Counter[str] = Counter()
-        """Units of these that rights received in the same window repaid."""
         self._held: dict[bytes, tuple[str, int, int]] = {}
 
     def hold(self, key: bytes, limit: str, units: int, now_us: int) -> None:

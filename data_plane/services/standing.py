@@ -7,9 +7,8 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from contract.config import Ack, Client
+from contract.config import Ack
 from contract.limits import LimitRule
-from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.limits import effective_us
 from data_plane.domain.regions.standing import Standing
@@ -19,8 +18,6 @@ from data_plane.services.ports import Clock, StoreUnavailableError
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 0.5
-_CLIENTS = msgspec.json.Decoder(Client)
-_SHARES = b'"shares"'
 HORIZON_STEP = 1.25
 """A horizon that differs by less is left as it is."""
 
@@ -62,7 +59,6 @@ class Standings:
         self._refused = 0
         self._in_force = in_force
         self._book: Rulebook | None = None
-        self._config = ConfigSet.empty()
         self._revision = 0
         self._standing = Standing()
         self._strict: dict[int, LimitRule] = {}
@@ -75,14 +71,12 @@ class Standings:
         return self._standing.silent
 
     def applied(self, index: RuleIndex, revision: int) -> None:
-        """A configuration is about to be in force. Clients change nothing here but by shares of their own."""
-        of_clients = {} if self._book is None else _divided_anew(index, self._config)
-        self._config, self._revision = index.config, revision
-        if index.book is self._book and not of_clients:
+        """A configuration is about to be in force. Clients change nothing here."""
+        self._revision = revision
+        if index.book is self._book:
             return
         strict = {rule.id: rule for rule in index.book.rules() if rule.mode == "strict"}
         changed = {id: rule for id, rule in strict.items() if _figures(rule) != _figures(self._strict.get(id))}
-        changed |= of_clients
         if self._life is not None and (changed or not self._life.revision):
             self._life.revision = revision
         self._unconfirmed = {id: rule for id, rule in self._unconfirmed.items() if id in strict} | changed
@@ -93,8 +87,7 @@ class Standings:
         """Who is not heard by now, with since when."""
         if silent != self._standing.silent:
             log.info("peers_silent", peers=[name for name, _ in silent])
-        if silent != self._standing.silent or not self._standing.looked:
-            self._stand(self._standing._replace(silent=silent, looked=True))
+            self._stand(self._standing._replace(silent=silent))
 
     async def confirmed(self, ack: Ack) -> Ack:
         """The ACK with the instants from which older shares cannot be used any more."""
@@ -159,18 +152,3 @@ class Standings:
 def _figures(rule: LimitRule | None) -> tuple[object, ...] | None:
     """What decides who owns what."""
     return None if rule is None else (rule.limit, rule.burst, rule.shares, rule.steps, rule.parts)
-
-
-def _divided_anew(index: RuleIndex, before: ConfigSet) -> dict[int, LimitRule]:
-    """Strict limits, by id, that some client's own shares now divide otherwise."""
-    found: dict[int, LimitRule] = {}
-    for old, new in index.config.changed(before, "client"):
-        if new is None or not (_SHARES in new or (old is not None and _SHARES in old)):
-            continue
-        client, had = _CLIENTS.decode(new), None if old is None else _CLIENTS.decode(old)
-        plan = index.book.plans.get(client.plan)
-        for rule in () if plan is None else plan.limits:
-            had_shares = None if had is None else had.shares.get(rule.name)
-            if rule.mode == "strict" and client.shares.get(rule.name) != had_shares:
-                found[rule.id] = rule
-    return found

@@ -58,12 +58,6 @@ REGIONS = Dashboard(
             Panel("Questions not answered", (
                 Query(f"{by('region', 'tidegate_rights_failures_total')} or {NOTHING}", "{{region}}"),),
                 "Nothing is admitted on a right that did not come.", "ops"),
-            Panel("Taken beyond rights", (
-                Query(f"{by('region, limit', 'tidegate_rights_overdrawn_units_total')} or on (region) {NOTHING}",
-                      "{{region}} overdraws {{limit}}"),
-                Query(f"{by('region, limit', 'tidegate_rights_repaid_units_total')} or on (region) {NOTHING}",
-                      "{{region}} repays {{limit}}")),
-                "Units, where overdraft_percent allows it. The rest comes off the next window's rights.", "ops"),
         ),
     },
 )  # fmt: skip

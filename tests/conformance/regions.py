@@ -16,8 +16,9 @@ from data_plane.domain.counts_wire import (
     merge_keys,
 )
 from data_plane.domain.outcome import Outcome
+from data_plane.domain.regions.limits import strict_terms_of
 from data_plane.domain.regions.marker import Marker
-from data_plane.domain.regions.standing import Standing, told_params
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.regions.wire import encode_marker
 from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
@@ -77,8 +78,10 @@ class Region:
 
     @property
     def _params(self) -> bytes:
-        if self.rule.mode in {"shared", "strict"}:
-            return told_params(self.rule, self.name, self.standing, dict.fromkeys(self.peers))
+        if self.rule.mode == "strict":
+            return strict_terms_of(self.rule, self.name, self.standing.revision).decide()
+        if self.rule.mode == "shared":
+            return shared_params(self.rule, self.standing, dict.fromkeys(self.peers))
         return encode_rule(self.rule)
 
     def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str]):

@@ -40,11 +40,6 @@ def test_counts_that_are_not_known_are_named(algorithm: str):
     assert any(one.startswith("west knows") for one in found)
 
 
-def test_counts_that_an_overdraft_goes_by_must_be_known_too():
-    found = disagreements(ended(overdraft={"east": 5, "west": 5}, faults=(LONG_CUT,)))
-    assert any(one.startswith("west knows") for one in found)
-
-
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_log", "token_bucket"])
 def test_rights_that_are_lost_are_named(algorithm: str):
     """What was given is noted as taken, and is not there: then these rights are nowhere."""

@@ -30,7 +30,6 @@ BROKEN_BY = {
     "log_keeps_both": "fill-then-hammer-log",
     "next_id_near_boundary": "clock-far-ahead",
     "generation_checked": "reset-apart",
-    "overdraft_repaid": "overdraft",
     "asks_early": "no-false-denial",
     "richest_first": "richest-first",
     "silence_after_empty": "asked-in-vain",

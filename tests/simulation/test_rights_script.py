@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis
 
-from contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, reduced_rate
+from contract.limits import BUCKET_ALGORITHMS, Algorithm, LimitRule, capacity, reduced_rate
 from data_plane.domain.outcome import NEVER, Outcome
-from data_plane.domain.regions import loans, overdraft, rights, transfers
-from data_plane.domain.regions.book import EMPTY, NOTHING, Cell, Gift
+from data_plane.domain.regions import loans, rights, transfers
+from data_plane.domain.regions.book import EMPTY, NOTHING, Gift
 from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.marker import Marker
 from data_plane.domain.regions.messages import Ask, Give
@@ -37,10 +37,6 @@ INCARNATION, REVISION = 3, 7
 TIMING = Timing(epoch_floor_us=20_000_000)
 ENTRY = """
 local rule, size, step, _, from = unpack('<Bddd', ARGV[1])
-if step == 9 then
-  local packed = sub(ARGV[1], from, from + size - 1)
-  return merge_rights(KEYS[2], rule % 8, packed, KEYS[1], ARGV[2], ARGV[1], from + size)
-end
 local wait, left, reset, left_after, reset_after, value, ttl =
   strict(KEYS[2], rule % 8, step, sub(ARGV[1], from), tonumber(ARGV[2]), KEYS[1])
 if value then
@@ -49,11 +45,11 @@ if value then
 end
 return pack('<i8i8i8', left, reset, wait)
 """
-"""One item, decided or taken as a step, as decide.lua does it; step 9: what a peer took, as merge.lua does it."""
+"""One item, decided or taken as a step, as decide.lua does it."""
 
 
 def script() -> str:
-    parts = ("prelude", "windows", *STRICT, "overdraft")
+    parts = ("prelude", "windows", *STRICT)
     return "\n".join((files("lua") / f"{part}.lua").read_text("utf-8") for part in parts) + ENTRY
 
 
@@ -81,10 +77,7 @@ class PureSteps:
         if what == "decide":
             found: Any = (loans.decide_loan if self.is_bucket else rights.decide)(terms, state, rest[0], now_us)
             self._save(found.state, None, now_us)
-            over = 0
-            if found.allowed and not self.is_bucket and found.state is not None:
-                over = found.state.now.over - rights.rolled(terms, state, now_us).now.over
-            return found.allowed, -over or found.remaining, found.low, getattr(found, "delay_us", 0)
+            return found.allowed, found.remaining, found.low, getattr(found, "delay_us", 0)
         if what == "give":
             peer, incarnation, id, to_incarnation, known, have, rate = rest
             ask = Ask("counter", 0, 0, id, peer, incarnation, to_incarnation, known, have, rate, 0)
@@ -102,18 +95,10 @@ class PureSteps:
                 return (False,)
             if taken.gained:
                 self._save(taken.state, taken.book, now_us)
-            return True, taken.gained, taken.have, taken.low, 0 if self.is_bucket else taken.repaid
+            return True, taken.gained, taken.have, taken.low
         if what == "basis":
             basis = (loans.loan_basis if self.is_bucket else transfers.basis)(terms, state, book, rest[0], now_us)
             return basis.id, basis.have, basis.rate, basis.low
-        if what == "told":
-            peer, incarnation, id, taken = rest
-            merged = overdraft.merge_taken(terms, state, book, (peer, incarnation, id), Cell(taken), now_us)
-            current = rights.rolled(terms, state, now_us).id
-            if merged is None or id < current:  # what others took before changes nothing
-                return ("2" if id > current + 1 else "0",)
-            self._save(*merged, now_us)
-            return ("1",)
         peer, incarnation, id = rest
         return (self.store.books.get(name, EMPTY).received.get((peer, incarnation, id), NOTHING),)
 
@@ -135,9 +120,6 @@ def item_of(terms: StrictTerms, step: tuple[Any, ...]) -> bytes:
             return terms.receive(*rest[1:])
         case "basis":
             return terms.basis()
-        case "told":
-            item = terms._item(9)
-            return item + struct.pack("<qqq", rest[2], rest[3], 0)
     return terms.known(*rest)
 
 
@@ -151,18 +133,15 @@ def seen(step: tuple[Any, ...], outcome: Outcome) -> tuple[Any, ...]:
             return Gift(outcome.remaining, outcome.delay_us), outcome.reset_us // 2, bool(outcome.reset_us % 2)
         case "receive":
             taken = received(outcome)
-            return (True, taken.gained, taken.have, taken.low, taken.repaid) if taken.taken else (False,)
+            return (True, taken.gained, taken.have, taken.low) if taken.taken else (False,)
         case "basis":
             have, low = divmod(outcome.remaining, 2)
             return outcome.delay_us, have, outcome.reset_us, bool(low)
     return (Gift(outcome.remaining, outcome.reset_us),)
 
 
-def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, StrictTerms, Marker, int]:
-    """A strict limit in one region, as the pure steps and as the scripts take it, and when it begins.
-
-    The scripts' terms are with the overdraft that it may have, and without.
-    """
+def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Marker, int]:
+    """A strict limit in one region, as the pure steps and as the scripts take it, and when it begins."""
     rule = LimitRule(
         id=1,
         name="x",
@@ -174,12 +153,7 @@ def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Stric
     now_us = 1_700_000_000_000_000 + chance.randrange(100_000_000)
     first = id_at(frame, now_us)
     share = capacity(rule) // 2
-    overdraws = rule.algorithm in {"fixed_window", "sliding_window"} and chance.random() < 0.6
-    most = share // 2 if overdraws else 0
-    schedule = (
-        Quota(NO_ID, share, rule.limit, most),
-        Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit - most // 3, most // chance.choice([1, 3])),
-    )
+    schedule = (Quota(NO_ID, share, rule.limit), Quota(first + 2, share // chance.choice([1, 2, 5]), rule.limit))
     marker = Marker(INCARNATION, now_us - chance.randrange(30_000_000), REVISION, "run")
     is_older = chance.random() < 0.4
     # without a size: a part of a bucket that cannot be lent of
@@ -197,18 +171,13 @@ def setting(chance: random.Random) -> tuple[LimitRule, Terms, StrictTerms, Stric
         unit=bucket[1],
         size=bucket[2],
         region="east",
-        peers_fresh=chance.random() < 0.8,
     )
     since_us = marker.birth_us + TIMING.skew_us - (1 if is_older else 0)
-    allowed = schedule if terms.peers_fresh else tuple(quota._replace(overdraft=0) for quota in schedule)
-    packed, without = (
-        strict_terms(
-            rule.algorithm, rule.limit, frame, bucket, allowed,
-            skew_us=TIMING.skew_us, since_us=since_us, revision=REVISION, overdraws=flag,
-        )
-        for flag in (overdraws, False)
+    packed = strict_terms(
+        rule.algorithm, rule.limit, frame, bucket, schedule,
+        skew_us=TIMING.skew_us, since_us=since_us, revision=REVISION,
     )  # fmt: skip
-    return rule, terms, packed, without, marker, now_us
+    return rule, terms, packed, marker, now_us
 
 
 def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -> list[tuple[int, tuple[Any, ...]]]:
@@ -224,9 +193,7 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
         peer, incarnation = chance.choice(PEERS)
         id = id_at(terms.frame, now_us) + chance.choice([0, 0, 0, 1, -1])
         to = chance.choice([0, INCARNATION, INCARNATION])
-        what = chance.randrange(14 if terms.schedule[0].overdraft > 0 else 9)
-        if what > 11:
-            id = id_at(terms.frame, now_us)  # so that it may repay
+        what = chance.randrange(9)
         life = (peer, incarnation, id)
         step: tuple[Any, ...]
         match what:
@@ -235,7 +202,7 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
             case 4:
                 known = Gift(chance.choice([0, 0, most // 4]))
                 step = ("give", *life, to, known, chance.randrange(most), chance.choice([0, 1, 40]))
-            case 5 | 6 | 12 | 13:
+            case 5 | 6:
                 before = totals.get(life, NOTHING)
                 more = chance.randrange(most // 5)
                 quanta = more * terms.unit * terms.size if terms.algorithm in BUCKET_ALGORITHMS else 0
@@ -244,10 +211,6 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
                 step = ("receive", cost, peer, incarnation, to, id, chance.choice([totals[life], before]))
             case 7:
                 step = ("known", *life)
-            case 9:
-                step = ("told", *life, chance.randrange(most // 4))
-            case 10 | 11:
-                step = ("decide", chance.choice([1, most // 20, most // 5]))
             case _:
                 step = ("basis", chance.choice([1, most // 4]))
         found.append((now_us, step))
@@ -257,36 +220,22 @@ def history(chance: random.Random, rule: LimitRule, terms: Terms, now_us: int) -
 @pytest.mark.parametrize("seed", range(6))
 def test_scripts_agree_with_the_pure_steps(valkey_server: Any, seed: int):
     chance = random.Random(seed)
-    overdrawn = repaid = 0
     never = b"\x00\x00\x00\x00\x00\x00\xf0\x7f"  # when a key expires by the virtual clock
     with redis.Redis.from_url(valkey_server.url) as client:
         sha = client.script_load(VIRTUAL_CLOCK.read_text("utf-8") + script())
         for number in range(HISTORIES):
-            rule, terms, packed, without, marker, begins_us = setting(chance)
+            rule, terms, packed, marker, begins_us = setting(chance)
             steps = history(chance, rule, terms, begins_us)
             key = f"{{{seed}-{number}}}"
             client.set(f"{key}!m", never + encode_marker(marker, terms.horizon_us))
             pipeline = client.pipeline(transaction=False)
-            ends = STEPS if chance.random() < 0.5 else STEPS * 2 // 3  # the overdraft is taken from the limit
-            steps = [one for at, one in enumerate(steps) if at < ends or one[1][0] != "told"]
-            for at, (now_us, step) in enumerate(steps):
-                what = f"{step[1]}/{step[2]}" if step[0] == "told" else _cost_of(step)
-                item = item_of(packed if at < ends else without, step)
-                pipeline.evalsha(sha, 2, key, f"{key}c", item, what, now_us)
+            for now_us, step in steps:
+                pipeline.evalsha(sha, 2, key, f"{key}c", item_of(packed, step), _cost_of(step), now_us)
             pure = PureSteps(terms)
             for at, ((now_us, step), raw) in enumerate(zip(steps, pipeline.execute(), strict=True)):
-                if at == ends:
-                    pure.terms = terms._replace(schedule=tuple(quota._replace(overdraft=0) for quota in terms.schedule))
                 expected = pure(now_us, step)
-                if step[0] == "told":
-                    assert (raw.decode(),) == expected, (seed, number, at, step, now_us)
-                    continue
-                overdrawn += step[0] == "decide" and expected[1] < 0
-                repaid += step[0] == "receive" and expected[0] and expected[4] > 0
                 assert seen(step, outcome_of(raw)) == expected, (seed, number, at, rule.algorithm, step, now_us)
         client.flushall()
-    assert overdrawn > 20
-    assert repaid > 0
 
 
 def _cost_of(step: tuple[Any, ...]) -> int:
@@ -294,8 +243,45 @@ def _cost_of(step: tuple[Any, ...]) -> int:
     return step[1] if step[0] in {"decide", "receive", "basis"} else 0
 
 
+@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
+def test_what_a_window_with_an_overdraft_took_before_an_upgrade_counts_until_the_window_is_over(
+    valkey_server: Any, algorithm: Algorithm
+):
+    """0x44 and 0x45 were windows with an overdraft, and 0x44 is a bucket: neither is taken for the other."""
+    rule = LimitRule(id=1, name="x", algorithm=algorithm, limit=100, window_us=10_000_000)
+    frame = frame_of(rule, TIMING)
+    window = 170_000_000
+    now_us = window * 10_000_000 + 9_999_000
+    terms = strict_terms(
+        algorithm, 100, frame, (1, 100_000, 0), (Quota(NO_ID, 50, 100),),
+        skew_us=TIMING.skew_us, since_us=now_us, revision=REVISION,
+    )  # fmt: skip
+    was = struct.pack("<I", INCARNATION)
+    for figure in (window, 60, 5, 0, 0, 0):  # 60 were taken, 5 of them beyond the 50 owned and the 5 given
+        was += figure.to_bytes(6, "little")
+    was += bytes(5 + 6 + 6) + b"".join(figure.to_bytes(6, "little") for figure in (5, 0, 0, 40, 0))
+    with redis.Redis.from_url(valkey_server.url) as client:
+        run = client.register_script(VIRTUAL_CLOCK.read_text("utf-8") + script())
+        client.set(
+            "{k}!m", b"\x00\x00\x00\x00\x00\x00\xf0\x7f" + encode_marker(Marker(INCARNATION, 1, REVISION, "run"))
+        )
+
+        def decide(cost: int, at_us: int) -> Outcome:
+            return outcome_of(run(["{k}", "{k}c"], [terms.decide(), cost, at_us]))
+
+        for kind in (b"\x44", b"\x45"):
+            client.set("{k}c", b"\x00\x00\x00\x00\x00\x00\xf0\x7f" + kind + was)
+            assert not decide(1, now_us).allowed, "all of it is used up"
+            after_us = now_us + 10_000_000
+            left = 50 if algorithm == "fixed_window" else 49  # a thousandth of what was taken too much weighs on
+            assert decide(0, after_us).remaining == left
+            assert decide(1, after_us).allowed
+            assert client.get("{k}c")[8:9] == b"\x40", "written as any other"
+        client.flushall()
+
+
 def test_scripts_refuse_a_store_that_nobody_joined_or_that_is_newer_than_the_node(valkey_server: Any):
-    _, _, terms, _, marker, _ = setting(random.Random(1))
+    _, _, terms, marker, _ = setting(random.Random(1))
     with redis.Redis.from_url(valkey_server.url) as client:
         run = client.register_script(script())
 

@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
     scenario: str
     kind: str
-    """Mode and algorithm, and whether there is an overdraft."""
+    """Mode and algorithm."""
     seed: int
     violations: tuple[str, ...]
     windows: tuple[WindowUse, ...]
@@ -59,7 +59,7 @@ def judge(world: World, seed: int) -> Outcome:
         admitted[one.region] += one.cost
     return Outcome(
         scenario.name,
-        f"{scenario.mode} {scenario.algorithm}{' + overdraft' if any(scenario.overdraft.values()) else ''}",
+        f"{scenario.mode} {scenario.algorithm}",
         seed,
         tuple(violations),
         windows,
@@ -149,10 +149,8 @@ def _bound(world: World) -> int:
     """Units beyond the limit that the mode allows."""
     scenario = world.scenario
     stepped = _time_that_never_was(world)
-    if scenario.mode == "regional":
+    if scenario.mode != "shared":
         return stepped
-    if scenario.mode == "strict":
-        return sum(scenario.overdraft.values()) + stepped
     regions = len(scenario.regions)
     timing, record = world.timing, world.record
     age_us = timing.stale_after_us + timing.lazy_us + record.most_delay_us

@@ -30,7 +30,7 @@ def shares_of(scenario: Scenario, limit: int, shares: dict[str, int]) -> dict[st
 def first_config(scenario: Scenario, region: str) -> Config:
     """What every node starts with."""
     shares = shares_of(scenario, scenario.limit, scenario.regions)
-    quota = Quota(NO_ID, shares[region], scenario.limit, scenario.overdraft.get(region, 0))
+    quota = Quota(NO_ID, shares[region], scenario.limit)
     return Config(1, (quota,), tuple(sorted(shares.items())))
 
 
@@ -76,7 +76,7 @@ class ControlPlane:
         return found
 
     def _quota(self, region: str, from_id: int, change: Change, shares: dict[str, int]) -> Quota:
-        return Quota(from_id, shares[region], change.limit, self._world.scenario.overdraft.get(region, 0))
+        return Quota(from_id, shares[region], change.limit)
 
     def _later(self, call: Callable[..., None], region: str, number: int, *arguments: object) -> None:
         delay_us = 20_000 + self._world.chance.randrange(800_000)

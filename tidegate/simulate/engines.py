@@ -4,7 +4,7 @@
 from typing import Any, NamedTuple, Protocol
 
 from contract.limits import BUCKET_ALGORITHMS
-from data_plane.domain.regions import bucket_counts, counts, loans, overdraft, rights, transfers
+from data_plane.domain.regions import bucket_counts, counts, loans, rights, transfers
 from data_plane.domain.regions.book import Book, Cell, Life
 from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.terms import Terms
@@ -72,10 +72,10 @@ class Windows:
     def merge(
         self, terms: Terms, state: Any, book: Book, silent: tuple[str, ...], life: Life, cell: Cell, now_us: int
     ) -> tuple[Any, Book] | None:
-        return overdraft.merge_taken(terms, state, book, life, cell, now_us)
+        return None
 
     def cells(self, state: Any) -> tuple[tuple[int, Cell], ...]:
-        return overdraft.taken_cells(state)
+        return ()
 
 
 class Buckets:

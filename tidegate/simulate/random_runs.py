@@ -55,7 +55,6 @@ def random_scenario(seed: int) -> Scenario:
         window_s=window_s,
         burst=burst,
         regions=shares,
-        overdraft=_overdraft(chance, names, limit, mode, algorithm),
         duration_s=busy_s + _STILL_S,
         still_s=_STILL_S,
         nodes=chance.choice((1, 2, 3)),
@@ -107,12 +106,6 @@ def _shares(chance: random.Random, names: list[str]) -> dict[str, int]:
     if chance.random() < 0.5:
         return dict.fromkeys(names, 1)
     return {name: chance.choice((1, 1, 2, 5, 10)) for name in names}
-
-
-def _overdraft(chance: random.Random, names: list[str], limit: int, mode: Mode, algorithm: Algorithm) -> dict[str, int]:
-    if mode != "strict" or algorithm not in {"fixed_window", "sliding_window"} or chance.random() > 0.15:
-        return {}
-    return dict.fromkeys(names, max(1, limit // 20))
 
 
 def _network(chance: random.Random) -> Network:

@@ -116,8 +116,7 @@ class SimulatedRegion:
         """What this node hands to a step now."""
         marker, world = self.life(), self.world
         scenario = world.scenario
-        fresh = not self.silent()
-        known = (node.config, marker.incarnation, node.asker.horizon_us(), fresh)
+        known = (node.config, marker.incarnation, node.asker.horizon_us())
         if node.terms is not None and node.terms[0] == known:
             return node.terms[1]
         terms = Terms(
@@ -130,7 +129,6 @@ class SimulatedRegion:
             birth_us=marker.birth_us,
             skew_us=world.timing.skew_us,
             horizon_us=node.asker.horizon_us(),
-            peers_fresh=fresh,
             rate=self.rate,
             unit=self.unit,
             size=self.size,

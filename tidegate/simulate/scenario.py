@@ -98,7 +98,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     window_s: float = 10.0
     burst: int | None = None
     regions: dict[str, int]
-    overdraft: dict[str, int] = {}
     duration_s: float = 30.0
     still_s: float = 0.0
     """The last seconds, without demand or faults: at their end all regions must agree. 0: that is not looked at."""

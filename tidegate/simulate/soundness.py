@@ -51,8 +51,7 @@ def _named(scenario: Scenario) -> Iterator[tuple[str, str]]:
         if fault.peer:
             yield f"faults[{number}].peer", fault.peer
         yield from ((f"faults[{number}].groups", region) for group in fault.groups for region in group)
-    for place in ("clocks", "overdraft"):
-        yield from ((place, region) for region in getattr(scenario, place))
+    yield from (("clocks", region) for region in scenario.clocks)
     yield from (("evicting", region) for region in scenario.evicting)
     for place in ("most_denied", "least_admitted"):
         yield from ((f"expect.{place}", region) for region in getattr(scenario.expect, place))

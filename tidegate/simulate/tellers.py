@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from data_plane.domain.regions.counts import Counter
 from data_plane.domain.regions.messages import Ack, Tell, Told
-from data_plane.domain.regions.rights import Rights
 from data_plane.domain.regions.telling import Marked, Teller, is_pressing
 from tidegate.simulate.node import SimulatedNode
 from tidegate.simulate.store import Name
@@ -121,7 +120,7 @@ class Telling:
         name = ("counter", node.config.generation)
         state, _ = region.store.load(name, region.clock_us())
         limit = node.config.schedule[-1].limit
-        if not isinstance(state, Counter | Rights):
+        if not isinstance(state, Counter):
             return limit
         return max(0, limit - state.now.taken - state.now.remote)
 

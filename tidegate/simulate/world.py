@@ -30,7 +30,7 @@ class World:
         )
         self.chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
         self.record = Record()
-        self.tells = scenario.mode == "shared" or any(scenario.overdraft.values())
+        self.tells = scenario.mode == "shared"
         self._lives: dict[tuple[str, str], int] = {}
         self.timeline = Timeline(EPOCH_US)
         self.links = Links(scenario.network, self.timeline, self.chance, self.record)

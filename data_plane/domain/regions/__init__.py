@@ -10,8 +10,7 @@ return new states or ``None`` for "write nothing".
 ==================  =====================================  ===================================================
 counter             decide                                 the rest
 ==================  =====================================  ===================================================
-strict window, log  ``rights.decide``, ``put_back``        ``transfers.give``, ``receive``, ``basis``;
-                                                           with overdraft ``overdraft.merge_taken``
+strict window, log  ``rights.decide``, ``put_back``        ``transfers.give``, ``receive``, ``basis``
 strict bucket       ``loans.decide_loan``                  ``give_loan``, ``receive_loan``, ``loan_basis``
 shared window, log  ``counts.decide_count``                ``merge_cell``, ``own_cells``
 shared bucket       ``bucket_counts.decide_level``         ``merge_level``
@@ -19,8 +18,7 @@ shared bucket       ``bucket_counts.decide_level``         ``merge_level``
 ==================  =====================================  ===================================================
 
 **In the store.** ``lua/rights.lua``, ``loans.lua`` and ``transfers.lua`` are these steps on strict counters and say how
-their two keys are laid out; tests hold them to the pure ones step by step, with ``lua/overdraft.lua``, which takes what
-peers took of a limit with an overdraft (told of as ``shared`` limits are). Counts are kept by the scripts of the local
+their two keys are laid out; tests hold them to the pure ones step by step. Counts are kept by the scripts of the local
 algorithms, with what peers said beside them (``lua/merge.lua``) and what is kept for silent ones (``lua/silent.lua``).
 There nodes differ from the pure states, on the safe side: a silence is named by when it began, and a shared bucket
 under one fills by the share of who is heard and withholds nothing: all that silent peers took is debited when it is

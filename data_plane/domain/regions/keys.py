@@ -7,11 +7,11 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from contract.config import Client
-from contract.limits import LimitRule, ShareStep
+from contract.limits import LimitRule
 from data_plane.domain.bindings import BoundLimit, Peers, of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
-from data_plane.domain.regions.standing import Standing, told_params
+from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.regions.wire import StrictTerms
 from data_plane.domain.routes import NO_ENDPOINT
 from data_plane.domain.rulebook import Rulebook
@@ -52,7 +52,7 @@ class StrictLimits:
         if rule is None:
             return None
         rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst, _division(rule))
+        name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= _MAX_KNOWN:
@@ -72,10 +72,7 @@ class ToldLimit(NamedTuple):
 
 
 class ToldLimits:
-    """Finds the limit behind a key of which peers are told: a shared one, or a strict one with an overdraft.
-
-    It is that under the index in force and how this region stands to its peers.
-    """
+    """Finds the shared limit behind a key, under the index in force and as this region stands to its peers."""
 
     def __init__(self, index: Callable[[], RuleIndex]) -> None:
         self._index = index
@@ -94,14 +91,14 @@ class ToldLimits:
         if rule is None:
             return None
         rule = _of_client(rule, client, index.clients, now_s)
-        name = (rule.id, of_site, rule.limit, rule.burst, _division(rule) if rule.mode == "strict" else ())
+        name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = self._known[name] = ToldLimit(rule, told_params(rule, book.region, book.standing, book.regions))
+            limit = self._known[name] = ToldLimit(rule, shared_params(rule, book.standing, book.regions))
         return limit
 
 
@@ -119,19 +116,13 @@ def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
     """The rule as a client's override, if one is in force, has it."""
     override = client.overrides.get(rule.name)
-    return for_client(rule, client, None if override is None else override.at(now_s))
-
-
-def _division(rule: LimitRule) -> tuple[object, ...]:
-    """What tells rules apart that differ only in who owns what."""
-    steps = rule.steps or (ShareStep(limit=rule.limit, shares=rule.shares),)
-    return tuple((step.from_us, *step.shares.items()) for step in steps)
+    return for_client(rule, None if override is None else override.at(now_s))
 
 
 def _of_client(rule: LimitRule, client: str | None, clients: Clients, now_s: float) -> LimitRule:
     """The rule as the client whose key this is meets it."""
     principal = None if client is None else clients.get(client)
-    if principal is None or not (principal.client.overrides or principal.client.shares):
+    if principal is None or not principal.client.overrides:
         return rule
     return of_client(rule, principal.client, now_s)
 

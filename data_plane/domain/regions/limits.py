@@ -3,7 +3,7 @@
 import msgspec
 
 from contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
-from contract.config import Client, Override
+from contract.config import Override
 from contract.limits import (
     BUCKET_ALGORITHMS,
     EXACT,
@@ -37,15 +37,9 @@ def schedule_of(rule: LimitRule, region: str) -> Schedule:
     """What the region owns under each id, in units of the limit, for buckets of capacity."""
     if not rule.steps:
         whole = whole_shares(rule)
-        return (Quota(NO_ID, whole.get(region, 0), rule.limit, _overdraft(rule, rule.limit, whole, region)),)
+        return (Quota(NO_ID, whole.get(region, 0), rule.limit),)
     grid = grid_of(rule)
-    return tuple(
-        Quota(
-            _first_id(grid, step.from_us), step.shares.get(region, 0), step.limit,
-            _overdraft(rule, step.limit, step.shares, region),
-        )
-        for step in rule.steps
-    )  # fmt: skip
+    return tuple(Quota(_first_id(grid, step.from_us), step.shares.get(region, 0), step.limit) for step in rule.steps)
 
 
 def whole_shares(rule: LimitRule) -> dict[str, int]:
@@ -57,31 +51,19 @@ def whole_shares(rule: LimitRule) -> dict[str, int]:
     return split(capacity(rule), rule.shares)
 
 
-def overdraws(rule: LimitRule) -> bool:
-    """Whether regions may take more than their rights: then peers are told what each has taken."""
-    return rule.overdraft_percent > 0 and moves_rights(rule)
-
-
-def strict_terms_of(rule: LimitRule, region: str, revision: int, *, peers_fresh: bool = True) -> StrictTerms:
-    """The terms of a limit that ``moves_rights``. ``revision`` is the configuration that the limit stands in.
-
-    ``peers_fresh`` says that every peer is heard: else there is no overdraft now.
-    """
-    schedule = schedule_of(rule, region)
-    if not peers_fresh:
-        schedule = tuple(quota._replace(overdraft=0) for quota in schedule)
+def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
+    """The terms of a limit that ``moves_rights``. ``revision`` is the configuration that the limit stands in."""
     rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
     return strict_terms(
         rule.algorithm,
         rule.limit,
         grid_of(rule),
         (rate, unit, capacity(rule)),
-        schedule,
+        schedule_of(rule, region),
         skew_us=SKEW_US,
         since_us=rule.since_us,
         revision=revision,
         shadow=rule.shadow,
-        overdraws=overdraws(rule),
     )
 
 
@@ -108,12 +90,9 @@ def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
     return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
 
 
-def for_client(rule: LimitRule, client: Client, override: Override | None) -> LimitRule:
-    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as its shares say."""
-    own = client.shares.get(rule.name, ())
-    if override is None:
-        return divided(rule, rule.limit, rule.burst, own) if own and rule.mode != "shared" else rule
-    return divided(rule, override.limit, override.burst, own or rule.parts)
+def for_client(rule: LimitRule, override: Override | None) -> LimitRule:
+    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as the rule is."""
+    return rule if override is None else divided(rule, override.limit, override.burst, rule.parts)
 
 
 def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareStep, ...]) -> LimitRule:
@@ -147,13 +126,6 @@ def quanta_in_unit(rule: LimitRule) -> int:
     if rule.algorithm not in BUCKET_ALGORITHMS:
         return 0
     return reduced_rate(rule.limit, nominal_window_us(rule))[1] * capacity(rule)
-
-
-def _overdraft(rule: LimitRule, limit: int, shares: dict[str, int], region: str) -> int:
-    """A region's part of the overdraft under a division of ``limit``: all parts are no more than the whole of it."""
-    if not rule.overdraft_percent or not overdraws(rule):
-        return 0
-    return in_proportion(shares, limit, limit * rule.overdraft_percent // 100).get(region, 0)
 
 
 def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:

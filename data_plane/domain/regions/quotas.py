@@ -10,15 +10,11 @@ from data_plane.domain.regions.rules import Rules
 
 
 class Quota(NamedTuple):
-    """One region's share of a limit, in whole units, from ``from_id`` on; for buckets its share of the capacity.
-
-    ``overdraft`` are the units that it may take beyond its rights.
-    """
+    """One region's share of a limit, in whole units, from ``from_id`` on; for buckets its share of the capacity."""
 
     from_id: int
     share: int
     limit: int
-    overdraft: int = 0
 
 
 Schedule = tuple[Quota, ...]
@@ -55,7 +51,7 @@ def raise_from(schedule: Schedule, target: Quota) -> Schedule:
 
 def _smaller(one: Quota, other: Quota) -> Quota:
     """No more than either gives."""
-    return one._replace(share=min(one.share, other.share), overdraft=min(one.overdraft, other.overdraft))
+    return one._replace(share=min(one.share, other.share))
 
 
 def _then(schedule: Schedule, quota: Quota) -> Schedule:

@@ -1,6 +1,6 @@
 """Rights of ``strict`` windows and logs: a region spends only what it owns.
 
-Per id w: U(w) units taken, O(w) = E(w) + given to us - given away - carried. A window admits iff U(w) + c <= O(w). With
+Per id w: U(w) units taken, O(w) = E(w) + given to us - given away. A window admits iff U(w) + c <= O(w). With
 previous weight f a sliding window also wants f U(w-1) + U(w) + c <= f O(w-1) + (1-f) O(w): summed over the regions that
 is at most L, because both sums of O are. A log's last window holds at most min(O(w-1), O(w)).
 """
@@ -10,21 +10,14 @@ from typing import NamedTuple
 
 from data_plane.domain.regions.frame import id_at, start_us, weight
 from data_plane.domain.regions.pace import STILL, Pace, per_second, quicken
-from data_plane.domain.regions.terms import Terms, limit_at, overdraft_at, share_at
+from data_plane.domain.regions.terms import Terms, share_at
 
 
 class Figures(NamedTuple):
-    """Units under one id.
-
-    ``net``: gifts taken less gifts made; ``over``: taken beyond rights, as overdraft; ``carried``: what an earlier
-    overdraft takes away here; ``remote``: what the other regions took, as last heard (only where overdraft is allowed).
-    """
+    """Units under one id. ``net``: gifts taken less gifts made."""
 
     taken: int = 0
     net: int = 0
-    over: int = 0
-    carried: int = 0
-    remote: int = 0
 
 
 class Entry(NamedTuple):
@@ -64,25 +57,15 @@ def rolled(terms: Terms, state: Rights | None, now_us: int) -> Rights:
     if id == state.id or (id < state.id and terms.rules.ids_never_go_back):
         return state
     if id == state.id + 1:
-        return state._replace(
-            id=id, now=state.ahead._replace(carried=debt(terms, state)), before=state.now, ahead=Figures()
-        )
+        return state._replace(id=id, now=state.ahead, before=state.now, ahead=Figures())
     before = state.ahead if id == state.id + 2 else Figures()
-    left = max(0, debt(terms, state) - max(0, share_at(terms, state.id + 1) + before.net))
-    return state._replace(id=id, now=Figures(carried=left), before=before, ahead=Figures())
+    return state._replace(id=id, now=Figures(), before=before, ahead=Figures())
 
 
 def owned(terms: Terms, state: Rights, id: int) -> int:
     """O of the current id, of the one before or of the next one."""
     figures = state.now if id == state.id else (state.before if id < state.id else state.ahead)
-    return share_at(terms, id) + figures.net - figures.carried
-
-
-def debt(terms: Terms, state: Rights) -> int:
-    """What overdraft took under the current id and no gift has covered."""
-    if not terms.rules.overdraft_repaid:
-        return 0
-    return min(state.now.over, max(0, state.now.taken - owned(terms, state, state.id)))
+    return share_at(terms, id) + figures.net
 
 
 def spare(terms: Terms, state: Rights, now_us: int) -> int:
@@ -124,24 +107,21 @@ def scarcest_id(terms: Terms, state: Rights) -> int:
 
 
 def decide(terms: Terms, state: Rights | None, cost: int, now_us: int) -> Decision:
-    """Take ``cost`` units if the region owns them, or its overdraft allows."""
+    """Take ``cost`` units if the region owns them."""
     current = rolled(terms, state, now_us)
     room = spare(terms, current, now_us)
-    over = 0
-    if cost > room and _overdraft_allows(terms, current, cost, room):
-        over = cost - max(0, room)
-    elif cost > room:
+    if cost > room:
         return Decision(False, current.id, max(0, room), low=cost > 0)
     if cost == 0:
         return Decision(True, current.id, max(0, room), low=False)
-    figures = current.now._replace(taken=current.now.taken + cost, over=current.now.over + over)
+    figures = current.now._replace(taken=current.now.taken + cost)
     entries = current.entries
     if terms.algorithm == "sliding_log":
         at_us = _log_clock(current, now_us)
         kept_us = terms.frame.length_us + terms.skew_us
         entries = (*dropwhile(lambda entry: entry.entered_us + kept_us <= at_us, entries), Entry(at_us, cost))
     after = current._replace(now=figures, pace=quicken(current.pace, cost, now_us), entries=entries)
-    left = max(0, room - cost)
+    left = room - cost
     return Decision(True, current.id, left, low=left < low_water(terms, after, cost, now_us), state=after)
 
 
@@ -203,10 +183,3 @@ def _log_giveable(terms: Terms, state: Rights, id: int, now_us: int) -> int:
     oldest_us = _log_clock(state, now_us) - terms.frame.length_us - terms.skew_us
     used = sum(entry.cost for entry in state.entries if entry.entered_us > oldest_us)
     return owned(terms, state, id) - used
-
-
-def _overdraft_allows(terms: Terms, state: Rights, cost: int, room: int) -> bool:
-    if terms.algorithm == "sliding_log":
-        return False
-    known = state.now.taken + state.now.remote
-    return cost <= room + overdraft_at(terms, state.id) and known + cost <= limit_at(terms, state.id)

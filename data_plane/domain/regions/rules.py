@@ -54,8 +54,6 @@ class Rules:
     """Rights of the next id are given only within the skew of its beginning."""
     generation_checked: bool = True
     """What belongs to another generation of the counter is ignored."""
-    overdraft_repaid: bool = True
-    """What was admitted beyond rights is taken from the next window."""
 
     # Asking: these waste messages or rights when off
     asks_early: bool = True

@@ -5,10 +5,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-import msgspec
-
 from contract.limits import BUCKET_ALGORITHMS, EXACT, LimitRule, capacity, nominal_window_us, reduced_rate
-from data_plane.domain.regions.limits import strict_terms_of
 from data_plane.domain.wire import SILENT, encode_rule
 
 _RULE = struct.Struct("<Bddd")
@@ -21,27 +18,11 @@ class Standing(NamedTuple):
     """``revision`` is that of the configuration; ``rights`` says that rights of strict limits move here.
 
     ``silent`` are the peers that are not heard, with the instant (microseconds) since when: the same on every node.
-    ``looked``: this node has found out who is.
     """
 
     revision: int = 0
     rights: bool = False
     silent: tuple[tuple[str, int], ...] = ()
-    looked: bool = False
-
-    @property
-    def peers_fresh(self) -> bool:
-        """Whether every peer is heard, for certain."""
-        return self.looked and not self.silent
-
-
-def told_params(rule: LimitRule, region: str, standing: Standing, regions: Mapping[str, object]) -> bytes:
-    """A limit whose counts peers are told, as the scripts read it."""
-    if rule.mode == "strict":
-        if len(regions) < 2:  # nobody to be told
-            rule = msgspec.structs.replace(rule, overdraft_percent=0)
-        return strict_terms_of(rule, region, standing.revision, peers_fresh=standing.peers_fresh).decide()
-    return shared_params(rule, standing, regions)
 
 
 def shared_params(rule: LimitRule, standing: Standing, regions: Mapping[str, object]) -> bytes:

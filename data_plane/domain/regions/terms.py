@@ -16,7 +16,7 @@ class Terms(NamedTuple):
     ``rate``, ``unit`` and ``size`` are a bucket's: quanta a microsecond, quanta a unit, units (see
     ``domain.algorithms.buckets``); size 0: they are those of this region's own part, of which nothing is lent.
     ``quiet_id`` is the last id under which this incarnation owns nothing.
-    ``horizon_us`` is how long rights should last before more are asked for. Overdraft is allowed while ``peers_fresh``.
+    ``horizon_us`` is how long rights should last before more are asked for.
     ``shares`` are every region's current shares, by which the others' parts are kept for them when they fall silent.
     """
 
@@ -29,7 +29,6 @@ class Terms(NamedTuple):
     birth_us: int = 0
     skew_us: int = 1_000_000
     horizon_us: int = 0
-    peers_fresh: bool = True
     rate: int = 0
     unit: int = 1
     size: int = 0
@@ -41,11 +40,6 @@ class Terms(NamedTuple):
 def share_at(terms: Terms, id: int) -> int:
     """E: what this region owns of its own under ``id``."""
     return 0 if id <= terms.quiet_id else quota_at(terms.schedule, id).share
-
-
-def overdraft_at(terms: Terms, id: int) -> int:
-    """What this region may take beyond its rights under ``id``; nothing where it may have done so and forgotten."""
-    return 0 if id <= terms.quiet_id or not terms.peers_fresh else quota_at(terms.schedule, id).overdraft
 
 
 def limit_at(terms: Terms, id: int) -> int:

@@ -11,7 +11,6 @@ from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.rights import (
     Figures,
     Rights,
-    debt,
     demand,
     giveable,
     low_water,
@@ -31,17 +30,13 @@ class Given(NamedTuple):
 
 
 class Received(NamedTuple):
-    """The receiver's two keys after the answer; ``gained`` is 0 for what was known. ``low``: ask on.
-
-    ``repaid`` are the units of an overdraft that it repaid.
-    """
+    """The receiver's two keys after the answer; ``gained`` is 0 for what was known. ``low``: ask on."""
 
     state: Rights
     book: Book
     gained: int
     have: int
     low: bool
-    repaid: int
 
 
 class Basis(NamedTuple):
@@ -107,7 +102,6 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, cost: 
     life: Life = (answer.sender, answer.incarnation, id)
     known = book.received.get(life, NOTHING).units if rules.gifts_absolute else 0
     gained = max(0, answer.total.units - known)
-    owed = debt(terms, current)
     if gained:
         current = _moved(current, id if rules.gift_id_checked else current.id, gained)
         if not rules.negative_rights:
@@ -116,7 +110,7 @@ def receive(terms: Terms, state: Rights | None, book: Book, answer: Give, cost: 
             book = book._replace(received=with_entry(book.received, life, answer.total, current.id - 1))
     have = spare(terms, current, now_us)
     low = have < low_water(terms, current, cost, now_us)
-    return Received(current, book, gained, max(0, have), low, owed - debt(terms, current))
+    return Received(current, book, gained, max(0, have), low)
 
 
 def basis(terms: Terms, state: Rights | None, book: Book, cost: int, now_us: int) -> Basis:

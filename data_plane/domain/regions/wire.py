@@ -26,14 +26,11 @@ _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_
 _RULE = struct.Struct("<Bddd")
 _TERMS = struct.Struct("<ddddddddB")
 _QUOTA = struct.Struct("<dd")
-_QUOTA_WITH_OVERDRAFT = struct.Struct("<dddd")
 _GIVE = struct.Struct("<ddddddd")
 _RECEIVE = struct.Struct("<ddddd")
 _KNOWN = struct.Struct("<dd")
 _MARKER = struct.Struct("<dddd")
 _KEPT_QUOTAS = 8
-_OVERDRAWS = 128
-"""Added to the number of quotas where there is an overdraft: even if it is 0 now, peers are told what is taken."""
 _DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP = range(5)
 
 
@@ -86,17 +83,12 @@ def strict_terms(
     since_us: int,
     revision: int,
     shadow: bool = False,
-    overdraws: bool = False,
 ) -> StrictTerms:
-    """Pack the terms. ``bucket`` is rate, unit and size; only the newest quotas travel, with ``overdraws`` in full."""
+    """Pack the terms. ``bucket`` is rate, unit and size; only the newest quotas travel."""
     quotas = schedule[-_KEPT_QUOTAS:]
     figures = (frame.anchor_us, frame.ticks, frame.tick_us) if algorithm not in BUCKET_ALGORITHMS else bucket
-    count = len(quotas) + (_OVERDRAWS if overdraws else 0)
-    head = _TERMS.pack(limit, frame.length_us, *figures, skew_us, since_us, revision, count)
-    if overdraws:
-        packed = head + b"".join(_QUOTA_WITH_OVERDRAFT.pack(*quota) for quota in quotas)
-    else:
-        packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
+    head = _TERMS.pack(limit, frame.length_us, *figures, skew_us, since_us, revision, len(quotas))
+    packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
     return StrictTerms(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
 
 
@@ -109,16 +101,12 @@ class Answered(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A receiver's store on an answer. ``taken`` is false for a bygone id or another life of the store.
-
-    ``repaid`` are the units of an overdraft that the answer repaid.
-    """
+    """A receiver's store on an answer. ``taken`` is false for a bygone id or another life of the store."""
 
     gained: int
     have: int
     low: bool
     taken: bool
-    repaid: int
 
 
 class Need(NamedTuple):
@@ -139,7 +127,7 @@ def given(outcome: Outcome) -> Answered:
 def received(outcome: Outcome) -> Taken:
     """The outcome of ``receive``."""
     have, low = divmod(outcome.reset_us, 2)
-    return Taken(outcome.remaining, have, bool(low), bool(outcome.delay_us), max(0, outcome.delay_us - 1))
+    return Taken(outcome.remaining, have, bool(low), bool(outcome.delay_us))
 
 
 def basis_of(outcome: Outcome) -> Need:

@@ -84,31 +84,6 @@ async def test_old_history_goes_and_nodes_that_miss_it_get_a_snapshot(
         assert [item["revision"] for item in (await served.admin.get("/v1/revisions")).json()["items"]] == [after]
 
 
-async def test_what_clients_had_of_plans_that_they_left_is_forgotten_when_it_weighs_no_more(
-    served: RunningControlPlane, sql: Sql
-) -> None:
-    limit = {"name": "hourly", "limit": 10, "window_s": 3600, "mode": "strict"}
-    for plan, limits in (("free", [limit]), ("other", [])):
-        (await served.admin.put(f"/v1/plans/{plan}", json={"limits": limits})).raise_for_status()
-    for client in ("acme", "globex", "gone"):
-        (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
-    columns = "rule_id, whose, plan, limit_name, schedule, waiting, cut_revision, freed, author"
-    sql(
-        f"INSERT INTO quota_moves ({columns}) SELECT rule_id, client, 'free', 'hourly', '{{}}', false, 1, '[]', 'me' "
-        "FROM limits, clients"
-    )
-    for client in ("acme", "globex"):
-        (await served.admin.put(f"/v1/clients/{client}", json={"plan": "other"})).raise_for_status()
-    (await served.admin.delete("/v1/clients/gone")).raise_for_status()
-    assert sql("SELECT string_agg(client, ' ' ORDER BY client) FROM client_stays") == "acme globex gone"
-    weighs = "SELECT bool_and(until BETWEEN now() + interval '2 hours' AND now() + interval '2 hours 3 s') "
-    assert sql(weighs + "FROM client_stays") == "t"
-    sql("UPDATE client_stays SET until = now() WHERE client <> 'acme'")
-    assert "4 stays of clients" in (await run_job(served.admin, "retention"))["last_detail"], "with a move each"
-    assert sql("SELECT client FROM client_stays") == "acme"
-    assert sql("SELECT whose FROM quota_moves") == "acme"
-
-
 async def test_nodes_that_are_gone_are_forgotten_but_for_the_last_of_a_region(
     served: RunningControlPlane, sql: Sql
 ) -> None:

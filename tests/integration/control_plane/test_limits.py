@@ -32,7 +32,6 @@ async def test_defaults(api: httpx.AsyncClient) -> None:
         "burst": None,
         "match": {"endpoints": [], "methods": [], "attributes": {}},
         "mode": "shared",
-        "overdraft_percent": 0,
         "on_store_failure": "local",
         "shadow": False,
         "priority": 0,
@@ -43,9 +42,6 @@ async def test_defaults(api: httpx.AsyncClient) -> None:
     calendar = (await api.put("/v1/limits/b", json={"limit": 1, "window": "month", "mode": "strict"})).json()
     assert calendar["algorithm"] == "fixed_window"
     assert calendar["on_store_failure"] == "closed"
-    overdrawn = {"limit": 1, "window": "month", "mode": "strict", "overdraft_percent": 5}
-    assert (await api.put("/v1/limits/b", json=overdrawn)).json()["overdraft_percent"] == 5
-    assert (await document(api, "limit", "b"))["overdraft_percent"] == 5
     anchored = {"limit": 1, "window": "day", "anchor": "2026-01-01T06:00:00+02:00"}
     assert (await api.put("/v1/limits/c", json=anchored)).json()["anchor"] == "2026-01-01T04:00:00Z"
     assert (await document(api, "limit", "c"))["anchor_us"] == 1_767_240_000_000_000
@@ -73,12 +69,7 @@ async def test_defaults(api: httpx.AsyncClient) -> None:
         ({"limit": 1, "window_s": 1, "scope": "planet"}, "scope"),
         ({"limit": 1, "window_s": 1, "scope": "client+client"}, "scope"),
         ({"limit": 1, "window_s": 1, "mode": "loose"}, "mode"),
-        ({"limit": 1, "window_s": 1, "overdraft_percent": 5}, "overdraft_percent"),
-        ({"limit": 1, "window_s": 1, "mode": "strict", "overdraft_percent": 101}, "overdraft_percent"),
-        (
-            {"limit": 1, "window_s": 1, "mode": "strict", "algorithm": "sliding_log", "overdraft_percent": 5},
-            "overdraft_percent",
-        ),
+        ({"limit": 1, "window_s": 1, "mode": "strict", "overdraft_percent": 5}, "overdraft_percent"),
         ({"limit": 1, "window_s": 1, "match": {"colour": "red"}}, "match.colour"),
         ({"limit": 1, "window_s": 1, "match": {"methods": ["get"]}}, "match.methods[0]"),
         ({"limit": 1, "window_s": 1, "match": {"methods": ["GET", "GET"]}}, "match.methods"),
@@ -175,7 +166,6 @@ async def test_explicit_quotas(api: httpx.AsyncClient) -> None:
         "shares": "equal",
         "units": {"eu-west": 500, "us-east": 500},
         "in_force": {"eu-west": 500, "us-east": 500},
-        "overdraft": None,
         "move": None,
         "balance": None,
     }

@@ -109,7 +109,11 @@ VALUES (11, 'c1', 'free', 'hourly', '[]', true, 1, '[]', 'me');
 """,
     "0010": "UPDATE limits SET overdraft_percent = 5 WHERE id = 1",
     "0011": "INSERT INTO client_stays (client, plan, shares, until) VALUES ('c1', 'free', '{}', now())",
+    "0012": "UPDATE schema_support SET works_from = '0012'",
+    "0013": "UPDATE schema_support SET works_from = '0013'",
 }
+# What a step takes away for good, taken away before it, so that nothing else may go unseen.
+TAKEN_AWAY = {"0013": "DELETE FROM client_stays; DELETE FROM quota_moves WHERE whose = 'c1'"}
 TABLES = """
 SELECT string_agg(relname, ',' ORDER BY relname) FROM pg_class
 WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'alembic_version'
@@ -187,6 +191,7 @@ def test_every_step_keeps_the_data_up_and_down(postgres_server: PostgresServer, 
     at_first = counts(postgres_server, database)
     assert all(at_first.values()), at_first
     for before, after in steps():
+        postgres_server.execute(TAKEN_AWAY.get(after, "SELECT 1"), database=database)
         had = counts(postgres_server, database)
         migrate(postgres_url, after)
         has = counts(postgres_server, database)
@@ -205,6 +210,29 @@ def test_every_step_keeps_the_data_up_and_down(postgres_server: PostgresServer, 
     assert postgres_server.execute(row, database=database).startswith("c11goldc22gold")
     revert(postgres_url, first[0])
     assert counts(postgres_server, database) == at_first
+
+
+def test_shares_of_a_clients_own_are_not_dropped_while_nodes_go_by_them(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    database = postgres_url.rpartition("/")[2]
+    migrate(postgres_url, "0012")
+    postgres_server.execute(
+        "INSERT INTO config_documents (kind, id, body, bucket, revision) VALUES "
+        """('client', 'acme', '{"client": "acme", "plan": "free", "shares": {"hourly": []}}', 0, 1), """
+        """('client', 'plain', '{"client": "plain", "plan": "free"}', 0, 1), ('client', 'gone', NULL, 0, 1)""",
+        database=database,
+    )
+    with pytest.raises(RuntimeError, match=r"clients still go by some: acme\. With the version before, put their"):
+        migrate(postgres_url, "0013")
+    at = "SELECT version_num FROM alembic_version"
+    assert postgres_server.execute(at, database=database) == "0012"
+    postgres_server.execute(
+        """UPDATE config_documents SET body = '{"client": "acme", "plan": "free"}' WHERE id = 'acme'""",
+        database=database,
+    )
+    migrate(postgres_url, "0013")
+    assert postgres_server.execute(at, database=database) == "0013"
 
 
 async def test_the_command_goes_to_any_revision(postgres_server: PostgresServer, postgres_url: str) -> None:

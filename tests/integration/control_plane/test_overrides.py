@@ -141,77 +141,14 @@ async def test_a_switch_goes_with_its_limit(api: httpx.AsyncClient) -> None:
     assert left == ["*", "free/daily"]
 
 
-EXACT = HOURLY | {"mode": "strict"}
-AT_HOME = {"limit": 500, "burst": 7, "shares": {"eu": 1.0}}
-
-
-async def faults_of(answer: httpx.Response) -> dict[str, str]:
-    assert answer.status_code == 422, answer.text
-    return {error["field"]: error["message"] for error in answer.json()["errors"]}
-
-
-async def test_an_override_has_shares_of_its_own(api: httpx.AsyncClient, postgres_server: PostgresServer) -> None:
+async def test_an_override_is_divided_as_its_limit_is(api: httpx.AsyncClient) -> None:
     for region in ("eu", "us"):
         await api.put(f"/v1/regions/{region}", json={})
-    wrong = await faults_of(await api.put(PATH, json=AT_HOME))
-    assert wrong == {"shares": "belong to limits of mode regional or strict: this one is shared"}
-    await api.put("/v1/plans/free", json={"limits": [EXACT, DAILY]})
-    wrong = await faults_of(await api.put(PATH, json={"limit": 5, "shares": {"eu": 0.5, "mars": 0.5}}))
-    assert wrong == {"shares.mars": "there is no such region"}
-    wrong = await faults_of(await api.put(PATH, json={"limit": 5, "shares": {"eu": 0.5, "us": 0.4}}))
-    assert list(wrong) == ["shares"]
-    assert "sum to 0.9, not to 1" in wrong["shares"]
-    brief = {"limit": 5_000, "expires_at": SOON}
-    assert list(await faults_of(await api.put(PATH, json=brief | {"shares": {"eu": 1.0}}))) == ["shares"]
-
-    made = await put(api, **AT_HOME)
-    assert made["shares"] == (await api.get(PATH)).json()["shares"] == {"eu": 1.0}
-    assert (await document(api))["shares"] == {"hourly": [{"limit": 10**12, "shares": {"eu": 10**12}}]}
-    # one for a while keeps them, and gives them back
-    assert (await put(api, **brief))["shares"] == {"eu": 1.0}
-    assert (await put(api, **brief, shares={"eu": 1.0}))["then"] == {"limit": 500, "burst": 7}
-    exported = (await api.get("/v1/config")).json()
-    assert exported["clients"]["acme"]["overrides"] == {"hourly": AT_HOME}
-    assert (await api.put("/v1/config?dry_run=true", json=exported)).json()["counts"] == {}
-    postgres_server.execute("UPDATE overrides SET expires_at = now() - interval '1 second'", database=DATABASE)
-    await api.post("/v1/jobs/expiry/run", headers={"Prefer": "wait=20"})
-    assert (await api.get(PATH)).json()["shares"] == {"eu": 1.0}
-
-    conflict = await api.delete("/v1/regions/eu")
-    assert (conflict.status_code, conflict.json()["detail"]) == (409, "It is still used by: shares of overrides.")
-    before = (await api.get("/v1/revisions?limit=1")).json()["items"][0]["revision"]
-    file = {"version": 1, "clients": {"acme": {"plan": "free", "overrides": {"hourly": {"limit": 5, "shares": {}}}}}}
-    override = file["clients"]["acme"]["overrides"]["hourly"]  # type: ignore[index]  # a file
-    for shares, field in (({}, "shares"), ({"mars": 1.0}, "shares.mars")):
-        override["shares"] = shares
-        assert list(await faults_of(await api.put("/v1/config", json=file))) == [
-            f"clients.acme.overrides.hourly.{field}"
-        ]
-    override["shares"] = {"us": 0.25, "eu": 0.75}
-    assert (await api.put("/v1/config", json=file)).json()["counts"] == {"clients": {"update": 1}}
-    assert (await api.get(PATH)).json()["shares"] == {"eu": 0.75, "us": 0.25}
-    (shown,) = (await api.get("/v1/clients/acme/limits")).json()["limits"][:1]
-    assert (shown["shares"], shown["shares_from"], shown["move"]) == ({"eu": 4, "us": 1}, "override", None)
-    rolled = await api.post(f"/v1/revisions/{before}/rollback", json={})
-    assert rolled.status_code == 200, rolled.text
-    assert (await api.get(PATH)).json() | AT_HOME == (await api.get(PATH)).json()
-    drift = await api.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=20"})
-    assert drift.json()["last_outcome"] == "done", drift.text
-
-
-@pytest.mark.parametrize("how", ["limit", "plan"])
-async def test_shares_of_an_override_go_where_nothing_is_divided(api: httpx.AsyncClient, how: str) -> None:
-    for region in ("eu", "us"):
-        await api.put(f"/v1/regions/{region}", json={})
-    await api.put("/v1/plans/free", json={"limits": [EXACT, DAILY]})
-    await put(api, **AT_HOME)
-    if how == "limit":
-        moved = await api.put("/v1/plans/free", json={"limits": [HOURLY, DAILY]})
-    else:
-        await api.put("/v1/plans/pro", json={"limits": [HOURLY]})
-        moved = await api.put("/v1/clients/acme", json={"plan": "pro"})
-    assert moved.is_success, moved.text
-    shown = (await api.get(PATH)).json()
-    assert (shown["limit"], shown["burst"], shown["shares"]) == (500, 7, None)
+    await api.put("/v1/plans/free", json={"limits": [HOURLY | {"mode": "strict"}, DAILY]})
+    await api.put("/v1/quotas/free/hourly", json={"shares": {"eu": 0.75, "us": 0.25}})
+    refused = await api.put(PATH, json={"limit": 8, "shares": {"eu": 1.0}})
+    assert (refused.status_code, [one["field"] for one in refused.json()["errors"]]) == (422, ["shares"])
+    await put(api, limit=8)
     assert "shares" not in await document(api)
-    assert (await api.delete("/v1/regions/eu")).status_code == 204
+    (shown,) = (await api.get("/v1/clients/acme/limits")).json()["limits"][:1]
+    assert (shown["shares"], shown["shares_from"], shown["move"]) == ({"eu": 6, "us": 2}, "limit", None)

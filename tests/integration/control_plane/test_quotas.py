@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from contract.config import Change
-from contract.limits import LimitRule
 from control_plane.database import Database
 from control_plane.quotas import mover, service
 from control_plane.quotas.balancer import QuotaBalancer
@@ -80,14 +79,8 @@ async def two_regions(settings: Settings, limit: dict[str, Any]) -> AsyncIterato
         yield control_plane
 
 
-def overdraft_of(node: FollowingNode) -> dict[str, int]:
-    """What each region may overdraw at last, as the node counts it."""
-    rule = msgspec.convert(rule_of(node), LimitRule)
-    return {region: schedule_of(rule, region)[-1].overdraft for region in REGIONS}
-
-
 async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callable[..., Settings]) -> None:
-    limit = STRICT | {"overdraft_percent": 3}
+    limit = STRICT
     async with two_regions(make_settings(), limit) as served:
         eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us", effective=said(FAR_US))
         async with eu.following(), us.following():
@@ -98,7 +91,6 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             view = put.json()
             assert (view["units"], view["in_force"]) == ({"eu": 200, "us": 800}, {"eu": 200, "us": 500})
             await us.until(cut_revision)
-            assert view["overdraft"] == overdraft_of(us) == {"eu": 6, "us": 15}
             await eu.until(cut_revision)
             cut = rule_of(us)["steps"]
             assert cut[0]["shares"] == {"eu": 500, "us": 500}
@@ -121,7 +113,6 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             raised = rule_of(us)["steps"]
             assert raised[:2] == cut
             assert raised[2] == {"from_us": FAR_US + 5, "limit": 1000, "shares": {"eu": 200, "us": 800}}
-            assert view["overdraft"] == overdraft_of(us) == {"eu": 6, "us": 24}
             revision = (await served.admin.get(f"/v1/revisions/{cut_revision + 2}")).json()
             assert (revision["author"], revision["reason"]) == ("quotas", "hourly: every cut is acknowledged")
             # a move is no obstacle to going back to before it began: that is a move too
@@ -443,137 +434,3 @@ async def test_a_limit_that_a_rollback_brings_back_goes_on_from_the_shares_that_
             eu._acks = True
             await eu.acknowledge()
             await until_view(served.admin, lambda view: view["in_force"] == {"eu": 100, "us": 900})
-
-
-async def test_an_overrides_own_shares_come_and_go_by_cut_and_raise(make_settings: Callable[..., Settings]) -> None:
-    """Also while the shares that it left, or goes back to, are on the move themselves."""
-    async with two_regions(make_settings(), STRICT) as served:
-        await served.admin.put("/v1/clients/acme", json={"plan": "free"})
-        put = await served.admin.put(OVERRIDE, json={"limit": 100})
-        eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us")
-        divisions = Divisions(eu, us)
-        eu._effective = us._effective = said(divisions.raised_us)
-
-        async def change(method: str, path: str, body: dict[str, Any] | None = None, limit: int = 100) -> None:
-            answer = await served.admin.request(method, path, json=body)
-            assert answer.is_success, answer.text
-            await divisions.see(int(answer.headers["x-tidegate-revision"]))
-            divisions.at_most(limit)
-
-        async def acknowledged(wanted: dict[str, int]) -> None:
-            await eu.acknowledge()
-            divisions.heard()
-            async with asyncio.timeout(WAIT_S):
-                while divisions.newest() != wanted:
-                    await divisions.see(us.revision + 1)
-                    divisions.at_most(100)
-                    await eu.acknowledge()
-
-        async with eu.following(), us.following():
-            await divisions.see(int(put.headers["x-tidegate-revision"]))
-            await change("PUT", OVERRIDE, {"limit": 100, "shares": {"us": 1.0}})
-            assert divisions.newest() == {"eu": 0, "us": 50}
-            async with asyncio.timeout(WAIT_S):
-                waiting_for = ""  # a starved node seems gone for a moment
-                while not waiting_for.startswith("eu/eu-1 has revision 0"):
-                    limits = (await served.admin.get("/v1/clients/acme/limits")).json()["limits"]
-                    waiting_for = limits[0]["move"]["waiting_for"][0]
-            assert (limits[0]["shares"], limits[0]["shares_from"]) == ({"us": 100}, "override")
-            await change("PUT", QUOTA, {"shares": {"eu": 0.8, "us": 0.2}})
-            assert divisions.newest() == {"eu": 0, "us": 50}
-            await acknowledged({"eu": 0, "us": 100})
-            await until_view(served.admin, lambda view: view["move"] is None)
-            # back to the limit's shares, which move once more before it is there
-            await change("PUT", OVERRIDE, {"limit": 100})
-            assert divisions.newest() == {"eu": 0, "us": 20}
-            await change("PUT", QUOTA, {"shares": {"eu": 0.9, "us": 0.1}})
-            assert divisions.newest() == {"eu": 0, "us": 10}
-            await acknowledged({"eu": 90, "us": 10})
-            await until_view(served.admin, lambda view: view["move"] is None)
-            # without the override the limit is not divided otherwise at once
-            await change("PUT", OVERRIDE, {"limit": 1000, "shares": {"us": 1.0}}, limit=1000)
-            await change("DELETE", OVERRIDE, limit=1000)
-            assert divisions.newest() == {"eu": 0, "us": 100}
-            assert (await served.admin.post("/v1/jobs/drift-check/run", headers={"Prefer": "wait=20"})).json()[
-                "last_outcome"
-            ] == "done"
-
-
-@pytest.mark.parametrize("away", ["on another plan", "deleted"])
-@pytest.mark.parametrize("moving", [False, True])
-async def test_who_returns_to_a_plan_goes_on_from_the_shares_that_it_left(
-    make_settings: Callable[..., Settings], away: str, moving: bool
-) -> None:
-    """What it spent by them is kept, so other shares come by cut and raise, as if it had never been away."""
-    async with two_regions(make_settings(), STRICT) as served:
-        await served.admin.put("/v1/plans/other", json={"limits": []})
-        put = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
-        eu, us = served.node("eu-1", "eu", acks=False), served.node("us-1", "us")
-        divisions = Divisions(eu, us)
-        eu._effective = us._effective = said(divisions.raised_us)
-
-        async def changed(answer: httpx.Response) -> None:
-            assert answer.is_success, answer.text
-            await divisions.see(int(answer.headers["x-tidegate-revision"]))
-            divisions.at_most(1000)
-
-        async def leave() -> None:
-            if away == "deleted":
-                await changed(await served.admin.delete("/v1/clients/acme"))
-            else:
-                await changed(await served.admin.put("/v1/clients/acme", json={"plan": "other"}))
-            assert divisions.newest() == {"eu": 0, "us": 0}
-
-        async def come(shares: dict[str, float] | None) -> None:
-            overrides = {} if shares is None else {"hourly": {"limit": 1000, "shares": shares}}
-            acme = {"plan": "free", "overrides": overrides}
-            await changed(await served.admin.put("/v1/config", json={"version": 1, "clients": {"acme": acme}}))
-
-        async def acknowledged(wanted: dict[str, int]) -> None:
-            await eu.acknowledge()
-            divisions.heard()
-            async with asyncio.timeout(WAIT_S):
-                while divisions.newest() != wanted:
-                    await divisions.see(us.revision + 1)
-                    divisions.at_most(1000)
-                    await eu.acknowledge()
-
-        async with eu.following(), us.following():
-            await changed(put)
-            await leave()
-            await come({"us": 1.0})  # it had the limit's shares
-            assert divisions.newest() == {"eu": 0, "us": 500}
-            if moving:  # it leaves before every cut is acknowledged, and returns to what it was on the way to
-                await leave()
-                await come({"us": 1.0})
-                assert divisions.newest() == {"eu": 0, "us": 500}
-            await acknowledged({"eu": 0, "us": 1000})
-            await leave()
-            await come(None)  # it had shares of its own
-            assert divisions.newest() == {"eu": 0, "us": 500}
-            await acknowledged({"eu": 500, "us": 500})
-            ran = await served.admin.post("/v1/jobs/retention/run", headers={"Prefer": "wait=20"})
-            assert "0 stays of clients" in ran.json()["last_detail"], "its window is not over"
-
-
-async def test_a_region_that_is_freed_is_freed_for_overrides_too(make_settings: Callable[..., Settings]) -> None:
-    """Without windows to wait for, the raise follows at once; what is over needs no shares of the client's own."""
-    bucket = {"name": "hourly", "limit": 1000, "window_s": 3600, "mode": "regional", "algorithm": "token_bucket"}
-    async with two_regions(make_settings(), bucket) as served:
-        us = served.node("us-1", "us")
-        async with us.following():
-            async with served.node("eu-1", "eu").following():
-                await served.until_nodes(lambda nodes: nodes["eu-1"]["behind"] == 0)
-            await served.until_nodes(lambda nodes: not nodes["eu-1"]["connected"])
-            await served.admin.put("/v1/clients/acme", json={"plan": "free"})
-            put = await served.admin.put(OVERRIDE, json={"limit": 100, "shares": {"us": 1.0}})
-            revision = int(put.headers["x-tidegate-revision"])
-            await us.until(revision)
-            assert us.document("client", "acme")["shares"]["hourly"][0]["shares"] == {"us": 5 * 10**11}
-            await served.admin.post("/v1/jobs/quota-moves/run", headers={"Prefer": "wait=10"})
-            freed = await served.admin.post(f"{QUOTA}/free", json={"region": "eu"})
-            assert freed.status_code == 200, freed.text
-            await us.until(revision + 2)
-            assert us.document("client", "acme")["shares"]["hourly"][0]["shares"] == {"us": 10**12}
-            (entry,) = (await served.admin.get("/v1/audit?resource=quota&name=free/hourly/acme")).json()["items"]
-            assert (entry["before"], entry["after"]) == ({"shares": {"us": 0.5}}, {"shares": {"us": 1.0}})

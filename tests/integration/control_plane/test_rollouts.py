@@ -247,7 +247,6 @@ async def test_nothing_comes_to_use_what_could_then_not_be_taken_back(make_setti
             ("/v1/plans/other", {"limits": [limit | {"name": "l", "adaptive": "held"}]}, "adaptive_policy held"),
             ("/v1/backends/b", {"adaptive": "held"}, "adaptive_policy held"),
             ("/v1/endpoints/e", {"method": "GET", "path": "/e", "backend": "held"}, "backend held"),
-            ("/v1/clients/c/overrides/daily", {"limit": 9, "shares": {"ap": 1.0}}, "region ap"),
         ):
             refused = await found.admin.put(path, json=body, headers={"Prefer": "rollout=immediate"})
             assert (refused.status_code, refused.json().get("rollout")) == (409, str(revision)), refused.text

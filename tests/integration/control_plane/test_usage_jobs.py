@@ -8,12 +8,12 @@ from datetime import date, timedelta
 import pytest
 
 from control_plane.database import Database, migrate, revert
-from control_plane.errors import UnavailableError
+from control_plane.errors import InvalidError
 from control_plane.usage import nearness, rollup
 from control_plane.usage.judging import Tried
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.rollup import roll_up, tidy
-from control_plane.usage.what_if import Outcome, Patience, estimate
+from control_plane.usage.what_if import Outcome, estimate
 from tests.integration.control_plane.running import RunningControlPlane
 from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
 from tidegate.stack.postgres import PostgresServer
@@ -216,7 +216,7 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
     assert (hourly["requests"], hourly["denied"], hourly["would_deny"]) == (780, 150, 450)
     assert hourly["most_affected"] == [{"client": "big", "requests": 750, "would_deny": 450}]
     assert hourly["clients"] == 1
-    assert (hourly["clients_judged"], hourly["clients_total"], hourly["of_all"]) == (2, 2, None)
+    assert hourly["clients_total"] == 2
     nothing = await what_if(limit=1000, window_s=3600)
     assert nothing["would_deny"] == 0
     a_second = await what_if(limit=1, window_s=36)  # 100 an hour
@@ -262,7 +262,7 @@ async def test_estimates_what_a_limit_would_have_denied(served: RunningControlPl
     assert (await served.admin.get("/v1/usage")).headers.get("x-tidegate-revision") is None
 
 
-async def test_clients_judged_in_parts_add_up_and_those_judged_when_the_time_is_over_are_a_stated_sample(
+async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_is_refused_in_so_many_words(
     served: RunningControlPlane, a_database: Database
 ) -> None:
     names = [f"client-{number}" for number in range(24)]
@@ -281,35 +281,27 @@ async def test_clients_judged_in_parts_add_up_and_those_judged_when_the_time_is_
         Tried("elsewhere", 0, 0, None, "day", ("export",)),
     ]
 
-    async def estimated(patience: Patience) -> Outcome:
+    async def estimated(most_s: float) -> Outcome:
         async with a_database.read() as session:
-            return await estimate(session, "free", tried, 3, now(), patience)
+            return await estimate(session, "free", tried, 3, now(), most_s)
 
-    whole = await estimated(Patience(60, 60, 10, first=100))
-    assert await estimated(Patience(60, 0, 10, first=1)) == whole
+    whole = await estimated(7.5)
     wanted = [11 * number for number in range(24)]
     of_hours = [3 * max(0, one - 100) for one in wanted]
     assert (whole.requests, whole.denied) == (3 * sum(wanted), 3 * sum(range(24)))
     assert whole.limits[0].would_deny == sum(of_hours)
     assert whole.limits[2].would_deny == 0
     assert whole.would_deny < whole.would_deny_at_most
-    assert (whole.clients_judged, whole.clients_total, whole.of_all) == (24, 24, None)
     assert len(whole.most_affected) == whole.clients == 14
+    assert whole.clients_total == 24
     assert whole.most_affected[0].client == "client-23"
-
-    sampled = await estimated(Patience(0, 60, 10, first=8))
-    assert (sampled.clients_judged, sampled.clients_total) == (8, 24)
-    assert sampled.approximation.startswith("Not all clients could be judged in time")
-    assert sampled.of_all is not None
-    assert sampled.of_all.would_deny == 3 * sampled.would_deny
-    assert abs(sampled.of_all.would_deny - whole.would_deny) <= sampled.of_all.give_or_take
 
     blocker = await a_database.listen_connection()
     try:
         async with blocker.transaction():
             await blocker.execute("LOCK TABLE usage_hourly")
-            with pytest.raises(UnavailableError):
-                await estimated(Patience(0, 60, 0.1, first=10))
+            with pytest.raises(InvalidError, match=r"days: 3 days of 24 clients take longer to judge than 0\.1 s"):
+                await estimated(0.1)
     finally:
         await blocker.close()
 

@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from contract.config import Ack, Client, Heartbeat, Plan
-from contract.limits import PARTS, ShareStep
 from data_plane.adapters.redis_life import MARKER
 from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
@@ -264,15 +263,6 @@ async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, 
         assert told.effective[1] % HOUR_US == 0
         again = await node._peering.standings.confirmed(Ack(node="n1", revision=6, digest=""))
         assert again.effective == {}, "nothing changed since"
-        # shares of a client's own are confirmed as shares of the limit, and the store refuses who has not heard of them
-        standings, index = node._peering.standings, node._index_in_force()
-        own = Client(client="acme", plan="p", shares={"exact": (ShareStep(limit=PARTS, shares={"us-east": PARTS}),)})
-        for client, revision, effective in ((own, 7, {1}), (own, 8, set()), (Client(client="b", plan="p"), 9, set())):
-            index = index.with_changes([document_of(client)])
-            standings.applied(index, revision)
-            told = await standings.confirmed(Ack(node="n1", revision=revision, digest=""))
-            assert told.effective.keys() == effective
-        assert node._peering._life.revision == 7
 
 
 async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it_is_back(tmp_path, valkey_url):

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.limits import LimitRule
+from contract.limits import PARTS, LimitRule, ShareStep
 from contract.shares import equal_shares, explicit_shares, split, units_of
-from control_plane.limits.rules import step_of
 from data_plane.domain.regions.limits import divided
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
@@ -49,7 +48,8 @@ def test_regions_without_a_share_get_nothing_and_no_regions_means_no_shares() ->
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 9), min_size=3, max_size=3).filter(any), st.booleans())
 def test_units_of_parts_are_what_nodes_make_of_them(units: int, weights: list[int], is_cut: bool) -> None:
-    step = step_of({name: weight / sum(weights) for name, weight in zip("abc", weights, strict=True)})
+    fractions = {name: weight / sum(weights) for name, weight in zip("abc", weights, strict=True)}
+    step = ShareStep(limit=PARTS, shares=explicit_shares(PARTS, fractions, "abc"))
     if is_cut:
         step = msgspec.structs.replace(step, shares={**step.shares, "a": 0})
     rule = LimitRule(id=1, name="r", limit=5, window_us=1_000_000, mode="regional")

@@ -60,7 +60,6 @@ LIMITS = st.fixed_dictionaries(
         "priority": st.integers(-5, 5),
         "visible": st.booleans(),
         "on_store_failure": st.sampled_from(["local", "open", "closed"]),
-        "overdraft_percent": st.integers(0, 100),
         "shares": st.just({"a": 0.25, "b": 0.75}) | st.just("auto"),
         "match": st.fixed_dictionaries({}, optional={"methods": st.just(["POST", "GET"])}),
     },

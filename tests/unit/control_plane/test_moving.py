@@ -15,7 +15,6 @@ from control_plane.quotas.moving import (
     Schedule,
     Steps,
     acknowledged,
-    has_arrived,
     in_units,
     limit_units,
     losers,
@@ -234,8 +233,8 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
 
 @given(moves=st.lists(st.tuples(WEIGHTS, PAUSES_US, st.booleans()), min_size=1, max_size=6), limit=st.integers(1, 50))
 @settings(max_examples=200, deadline=None)
-def test_no_window_ever_has_more_than_a_clients_own_limit(moves: list[tuple[list[int], int, bool]], limit: int) -> None:
-    """As above, of an override whose shares change: what nodes make of the versions of its parts."""
+def test_no_window_ever_has_more_than_an_overrides_limit(moves: list[tuple[list[int], int, bool]], limit: int) -> None:
+    """As above, of an override when the limit's shares change: what nodes make of the versions of its parts."""
     names = ("a", "b", "c")
     schedule = settled(step(PARTS, **equal_shares(PARTS, names)))
     seen, heard, now_us = [schedule.steps], 0, NOW_US
@@ -260,15 +259,3 @@ def test_no_window_ever_has_more_than_a_clients_own_limit(moves: list[tuple[list
                 assert sum(map(max, shares)) <= limit, (window, shares, seen)
                 if heeded:
                     assert sum(each[-1] for each in shares) <= limit
-
-
-def test_a_client_goes_by_the_limits_shares_again_once_no_window_tells_the_difference() -> None:
-    before, after = step(PARTS, a=PARTS), step(PARTS, a=PARTS // 2, b=PARTS // 2)
-    moved = retargeted(rule(), settled(before), after, NOW_US, "ab")
-    assert not has_arrived(rule(), moved, settled(after), NOW_US)
-    raised = acknowledged(moved, NOW_US + HOUR_US)
-    assert not has_arrived(rule(), raised, settled(after), NOW_US + 2 * HOUR_US)
-    late_us = NOW_US + 4 * HOUR_US
-    assert has_arrived(rule(), raised, settled(after), late_us)
-    assert not has_arrived(rule(), raised, settled(before), late_us)
-    assert not has_arrived(rule(), raised, retargeted(rule(), settled(after), before, late_us, "ab"), late_us)

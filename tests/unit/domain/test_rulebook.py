@@ -71,14 +71,6 @@ def test_an_override_that_changes_counts_at_once_though_the_rulebook_stays():
         assert bound.limits[0].rule.limit == limit
 
 
-def test_a_clients_own_shares_divide_its_limit_whether_overridden_or_not():
-    step = ShareStep(limit=PARTS, shares={"eu-west": PARTS})
-    for overrides, limit in (({}, 100), ({"split": Override(limit=33)}, 33)):
-        client = Client(client="acme", plan="free", overrides=overrides, shares={"split": (step,)})
-        assert [figures(client, region=region)["split"] for region in ("us-east", "eu-west")] == [0, limit]
-        assert figures(client)["hourly"] == 100
-
-
 def test_an_override_is_divided_by_the_limits_parts_whatever_the_limit_is():
     parts = (ShareStep(limit=PARTS, shares={"us-east": PARTS // 2, "eu-west": PARTS // 2}),)
     for limit, shares in ((3, {"us-east": 2, "eu-west": 1}), (4, {"us-east": 2, "eu-west": 2})):

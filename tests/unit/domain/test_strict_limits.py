@@ -3,13 +3,13 @@
 import pytest
 
 from contract.config import Client, Override, Plan, Region
-from contract.limits import PARTS, LimitRule, ShareStep
+from contract.limits import LimitRule, ShareStep
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.keys import StrictLimits, ToldLimits
+from data_plane.domain.regions.keys import StrictLimits
 from data_plane.domain.regions.limits import effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.domain.regions.quotas import quota_at
-from data_plane.domain.regions.standing import Standing, told_params
+from data_plane.domain.regions.standing import Standing
 from data_plane.domain.wire import params_end
 from tests.servers.node import document_of, rule
 
@@ -83,56 +83,15 @@ def test_a_cut_of_an_override_is_within_both_divisions_that_it_stands_between():
         assert all(between[name] <= min(before[name], after[name]) for name in "abc")
 
 
-def test_parts_of_an_overdraft_are_its_whole_and_those_of_a_cut_within_both_divisions():
-    old, cut, new = (
-        dict(zip("abc", units, strict=True)) for units in ((334, 333, 333), (334, 333, 283), (350, 367, 283))
-    )
-    steps = tuple(
-        ShareStep(from_us=number * HOUR_US, limit=1_000, shares=one) for number, one in enumerate((old, cut, new))
-    )
-    for percent in range(1, 101):
-        rule = strict(shares=new, steps=steps, overdraft_percent=percent)
-        parts = [[quota.overdraft for quota in schedule_of(rule, name)] for name in "abc"]
-        before, between, after = (list(step) for step in zip(*parts, strict=True))
-        assert sum(before) == sum(after) == 10 * percent
-        assert all(cut <= min(one, other) for one, cut, other in zip(before, between, after, strict=True))
-    assert [quota_at(schedule_of(strict(), name), 5).overdraft for name in ("us-east", "eu-west")] == [0, 0]
-    small = scaled(strict(overdraft_percent=10), 15, None)
-    assert [schedule_of(small, name)[0].overdraft for name in ("us-east", "eu-west")] == [1, 0]
-
-
-def test_peers_are_told_of_limits_with_an_overdraft_where_rights_move_and_there_are_peers():
-    plan = Plan(plan="p", limits=(strict(overdraft_percent=5), strict(id=8, name="plain")))
-    own = {"exact": (ShareStep(limit=PARTS, shares={"us-east": PARTS}),)}
-    values = [
-        plan, Region(region="us-east"), Region(region="eu-west"), Client(client="c", plan="p"),
-        Client(client="own", plan="p", shares=own),
-    ]  # fmt: skip
-    index = RuleIndex.of("us-east", ConfigSet.empty().with_changes(map(document_of, values)))
-    assert index.book.told_by_id == {}
-    index.book.stand(Standing(rights=True, looked=True))
-    assert list(index.book.told_by_id) == [7]
-    limits = ToldLimits(lambda: index)
-    heard = limits.of_key(b"{c}7", 0.0).params
-    assert heard == told_params(plan.limits[0], "us-east", index.book.standing, index.book.regions)
-    assert limits.of_key(b"{own}7", 0.0).params != heard
-    index.book.stand(Standing(rights=True, looked=True, silent=(("eu-west", 5),)))
-    assert len(limits.of_key(b"{c}7", 0.0).params) == len(heard), "told of, and nothing overdrawn"
-    alone = told_params(plan.limits[0], "us-east", index.book.standing, {"us-east": None})
-    assert alone == told_params(strict(), "us-east", index.book.standing, {"us-east": None})
-
-
 def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
     limits = (strict(), strict(id=8, name="by-address", scope="ip"), rule(9, "open", 5, mode="shared"))
     override = {"exact": Override(limit=500, expires_at=100.0, then=Override(limit=300))}
-    steps = (ShareStep(limit=PARTS, shares={"eu-west": PARTS}),)
-    at_home = Client(client="d", plan="p", overrides={"exact": Override(limit=500)}, shares={"exact": steps})
     config = ConfigSet.empty().with_changes(
         map(
             document_of,
             [
                 Plan(plan="p", limits=limits), Client(client="a b", plan="p", overrides=override),
-                Client(client="c", plan="p"), at_home, Region(region="us-east"), Region(region="eu-west"),
+                Client(client="c", plan="p"), Region(region="us-east"), Region(region="eu-west"),
             ],
         )
     )  # fmt: skip
@@ -141,8 +100,7 @@ def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
     assert found.of_key(b"{c}7", 0.0).rule.limit == 1_000
     assert found.of_key(b"{a b}7", 0.0).rule.limit == 500
     assert found.of_key(b"{a b}7", 100.0).rule.limit == 300
-    # the same figures, divided otherwise
-    assert [schedule_of(found.of_key(key, 0.0).rule, "us-east")[0].share for key in (b"{a b}7", b"{d}7")] == [300, 0]
+    assert schedule_of(found.of_key(b"{a b}7", 0.0).rule, "us-east")[0].share == 300
     assert found.of_key(b"{i:10.0.0.1}8", 0.0).rule.limit == 1_000
     assert found.of_key(b"{i:2001:db8::/48}8", 0.0).rule.limit == 16_000
     assert [found.of_key(key, 0.0) for key in (b"{c}9", b"{c}1000", b"no key", b"")] == [None] * 4
