@@ -1,6 +1,11 @@
 """What a node says of itself to the control plane when it opens its stream, and at ``/v1/status``."""
 
+from typing import Literal
+
 import msgspec
+
+Role = Literal["node", "agent"]
+"""A decision node, or an agent of its region."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -11,6 +16,14 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     digest: str = ""
     version: str = ""
+    role: Role = "node"
+
+
+class Newest(msgspec.Struct, frozen=True, kw_only=True):
+    """The revision that a node or an agent should have at this moment, read from the database for it."""
+
+    revision: int
+    digest: str
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The process of a node: uvicorn with the decision lane in front of the ASGI application."""
+"""The processes of a region: uvicorn with an ASGI application; a node's has the decision lane in front of it."""
 
 import asyncio
 import contextlib
@@ -16,15 +16,17 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from uvicorn.config import HTTPProtocolType
 
-from data_plane.api.app import create_app
+from data_plane.agent import Agent
+from data_plane.api.app import create_agent_app, create_app
 from data_plane.api.health import HealthServer
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
 from data_plane.api.render import Renderer
 from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
-from data_plane.settings import Settings
+from data_plane.settings import AgentSettings, RegionSettings, Settings
 
 log = structlog.get_logger()
 
@@ -37,7 +39,18 @@ def build_app(node: Node) -> FastAPI:
         async with node.running(), _serving_rls(node):
             yield
 
-    return create_app(node.door, node.peer_door, node.hold_door, node.load_door, node, lifespan)
+    return create_app(node.door, node.hold_door, node.load_door, node, lifespan)
+
+
+def build_agent_app(agent: Agent) -> FastAPI:
+    """The ASGI application of an agent."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with agent.running():
+            yield
+
+    return create_agent_app(agent.peer_door, agent, lifespan)
 
 
 @contextlib.asynccontextmanager
@@ -92,28 +105,29 @@ def _hold_alone(snapshot_file: Path) -> IO[bytes]:
     return held
 
 
-class NodeServer(uvicorn.Server):
+class RegionServer(uvicorn.Server):
     """uvicorn, but asked to stop it first drains: not ready any more, yet it answers for ``drain_s`` seconds.
 
     Whoever sends requests here learns meanwhile to send them elsewhere: load balancers by ``/readyz``, those who keep
     connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, node: Node, lane: Lane, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, process: Node | Agent, lane: Lane | None = None) -> None:
         super().__init__(config)
-        self._node = node
+        self._process = process
         self._lane = lane
-        self._drain_s = drain_s
-        settings = node.settings
+        settings = process.settings
+        self._drain_s = settings.drain_s
         port = settings.health_port
-        self._health = None if port is None else HealthServer(node, settings.host, port)
+        self._health = None if port is None else HealthServer(process, settings.host, port)
         self._health_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Remember the loop, for signals arrive outside of it. Health is told once requests can come."""
         self._loop = asyncio.get_running_loop()
         taken = None if self._health is None else self._health.bind()
-        _require_free_rls_port(self._node.settings)
+        if isinstance(self._process.settings, Settings):
+            _require_free_rls_port(self._process.settings)
         await super().startup(sockets)
         if self._health is not None and taken is not None and self.started:
             self._health_task = asyncio.create_task(self._health.serve([taken]))
@@ -127,15 +141,16 @@ class NodeServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: drain; once more: stop."""
-        if not self.started or self._node.draining or not self._drain_s:
+        if not self.started or self._process.draining or not self._drain_s:
             super().handle_exit(sig, frame)
         else:
-            self._node.draining = True
+            self._process.draining = True
             self._loop.call_soon_threadsafe(self._drain, sig)
 
     def _drain(self, sig: int) -> None:
         log.info("draining", for_s=self._drain_s)
-        self._lane.drain(self.server_state.connections)
+        if self._lane is not None:
+            self._lane.drain(self.server_state.connections)
         self._loop.call_later(self._drain_s, super().handle_exit, sig, None)
 
 
@@ -159,18 +174,36 @@ def run(settings: Settings) -> None:
         runner.run(_serve(settings))
 
 
+def run_agent(settings: AgentSettings) -> None:
+    """Serve until SIGTERM or SIGINT; what is in flight is finished first, and leases are handed over."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_agent(settings))
+
+
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
     lane = Lane(LaneDoor(node.door))
-    config = uvicorn.Config(
-        build_app(node), host=settings.host, port=settings.port, http=lane.protocol_class(), ws="none", lifespan="on",
+    config = _server_config(settings, settings.port, build_app(node), lane.protocol_class())
+    await RegionServer(config, node, lane).serve()
+
+
+async def _serve_agent(settings: AgentSettings) -> None:
+    agent = Agent(settings)
+    config = _server_config(settings, settings.port, build_agent_app(agent), "httptools")
+    await RegionServer(config, agent).serve()
+
+
+def _server_config(
+    settings: RegionSettings, port: int, app: FastAPI, http: type[asyncio.Protocol] | HTTPProtocolType
+) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, host=settings.host, port=port, http=http, ws="none", lifespan="on",
         access_log=False, log_config=None, server_header=False, proxy_headers=False, timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert_file, ssl_keyfile=settings.tls_key_file,
         ssl_ca_certs=_text(settings.tls_client_ca_file),
         ssl_cert_reqs=ssl.CERT_REQUIRED if settings.tls_client_ca_file else ssl.CERT_NONE,
     )  # fmt: skip
-    await NodeServer(config, node, lane, settings.drain_s).serve()
 
 
 def _text(path: Path | None) -> str | None:

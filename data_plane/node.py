@@ -2,47 +2,42 @@
 
 import asyncio
 import contextlib
-import gc
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-import structlog
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from fastapi import Response
+from prometheus_client.core import Metric
 
+from contract.config import Ack
 from data_plane.adapters.clock import SystemClock
-from data_plane.adapters.control_plane import ControlPlaneStream, Decided
-from data_plane.adapters.peers import tls_of
-from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.control_plane import Decided
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_accounts import RedisAccounts
 from data_plane.adapters.redis_holds import RedisHoldStore
-from data_plane.adapters.redis_register import RedisNodeRegister
-from data_plane.adapters.redis_survey import RedisSurvey
-from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
-from data_plane.api.metrics import CONTENT_TYPE
+from data_plane.api.metrics import CONTENT_TYPE, gauge
 from data_plane.api.node_metrics import of_holds
 from data_plane.api.render import Renderer
+from data_plane.configuring import Configuring
 from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
-from data_plane.domain.index import InvalidConfigError, RuleIndex
+from data_plane.domain.index import RuleIndex
 from data_plane.domain.seals import Seals
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.observing import Observing
-from data_plane.peering import Peering
 from data_plane.protecting import Protecting
+from data_plane.regarding import Regarding
 from data_plane.reporting import Reporting
-from data_plane.services.background import kept_up
-from data_plane.services.census import Census
-from data_plane.services.config import ConfigService, Snapshot
+from data_plane.services.background import cancelled, kept_up
+from data_plane.services.config import Snapshot
 from data_plane.services.decide import Decider
 from data_plane.services.holds import Holds
-from data_plane.services.membership import Membership
+from data_plane.services.membership import NodeMembership
 from data_plane.services.settlement import Settlement
 from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.switches import SwitchKeeper, switches_and_blocks
@@ -51,7 +46,6 @@ from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.script_host import ScriptHost
 
-log = structlog.get_logger()
 MAX_LOCAL_KEYS = 100_000
 MAX_DENIALS = 50_000
 
@@ -66,11 +60,13 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._tally = Tally()
-        self._peering = Peering(settings, clock, self._index_in_force, lambda: self._config.revision)
-        self._store = RedisCounterStore(redis_settings(settings), join=self._peering.join)
+        self._regarding = Regarding(settings, clock, self._index_in_force)
+        self._store = RedisCounterStore(settings.store_settings(), join=self._regarding.join)
+        self._regarding.connect(self._store)
         bounds = SubjectBounds()
-        self._membership = Membership(settings.node, RedisNodeRegister(self._store), clock, bounds)
-        self._peering.connect(self._store, self._membership.live_nodes)
+        self._membership = NodeMembership(
+            settings.node, RedisNodeRegister(self._store), RedisNodeRegister(self._store, AGENTS), clock, bounds
+        )
         host = ScriptHost()
         self._fallback = StoreFallback(
             LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership,
@@ -85,23 +81,14 @@ class Node:
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
         self._decider = Decider(
             RuleIndex.empty(settings.region), self._store, clock, self._fallback, self._tally,
-            anonymous, memory, bounds, self._peering.desk,
+            anonymous, memory, bounds, self._regarding.reader,
         )  # fmt: skip
         self._reporting = Reporting(settings, self._store, clock, self._decider, secrets.token_hex(8))
         self._protecting = Protecting(settings, self._store, clock, lambda: self._decider.index.book)
         self._decider.gates = self._protecting.gates
         self.load_door = self._protecting.door
         self._switches = SwitchKeeper(self._decider, clock)
-        self._census = Census(RedisSurvey(self._store))
-        self._snapshots = SnapshotFile(settings.snapshot_file)
-        public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
-        self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
-        self._stream = ControlPlaneStream(
-            settings.control_plane_url, settings.region_credential.get_secret_value(),
-            settings.node, settings.region, version("tidegate"), self._config, self._decided,
-            self._peering.standings.confirmed, tls_of(settings.control_plane_ca_file, None, None),
-        )  # fmt: skip
-        self.peer_door = self._peering.door
+        self._configuring = Configuring(settings, "node", clock, self._applied, self._decided, _as_it_is)
         self.door = Door(
             self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
@@ -109,20 +96,19 @@ class Node:
         )  # fmt: skip
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
-            Seals(settings.region_credential.get_secret_value(), self._peering.own_public_keys), secrets.token_bytes,
-            self._peering.desk,
+            Seals(settings.region_credential.get_secret_value(), self._regarding.own_public_keys), secrets.token_bytes,
+            self._regarding.reader,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
         self.hold_door = HoldDoor(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
         )  # fmt: skip
-        self._observing = Observing(
-            settings, clock, self._decider, self._store, self._census, self._config, self._stream.link, self._snapshots
-        )
+        self._observing = Observing(settings, clock, self._decider, self._store)
         self._observing.add(
-            of_holds(self._holds.tally), self._peering.families, self._reporting.families, self._protecting.families
-        )
+            self._configuring.families, of_holds(self._holds.tally), self._regarding.families,
+            self._reporting.families, self._protecting.families, self._of_agents,
+        )  # fmt: skip
 
     @property
     def decider(self) -> Decider:
@@ -137,33 +123,22 @@ class Node:
         return self._decider.index
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
-        self._peering.standings.applied(index, snapshot.revision)
+        self._regarding.state.applied(index, snapshot.revision)
         self._decider.apply(self._switches.without_ended(index), snapshot.revision)
-        if not self._observing.applied_at_us:
-            gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
-        self._observing.applied_at_us = self._clock.now_us()
-        self._snapshots.save_soon(snapshot)
-        # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.
-        gc.freeze()
-        log.info("revision_applied", revision=snapshot.revision, digest=snapshot.config.digest)
 
-    def restore(self) -> None:
-        """Start from the snapshot file, if there is a good one."""
-        try:
-            snapshot = self._snapshots.load()
-            if snapshot is not None:
-                self._config.restore(snapshot)
-        except (UnreadableSnapshotError, InvalidConfigError) as error:
-            log.error("snapshot_ignored", error=str(error))
+    def _of_agents(self) -> Iterator[Metric]:
+        yield gauge("tidegate_region_agents", "Live agents of this region, as this node sees them", self._live_agents())
+
+    def _live_agents(self) -> int:
+        return self._membership.live_agents
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve between enter and exit: the store is connected, the background work goes on."""
-        self.restore()
+        self._configuring.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            self._stream.run, self._stream.report, self._snapshots.run, self._membership.run,
-            *self._peering.work(self._stream.say_soon), self._settlement.run, self._switches.run,
-            *self._reporting.work(), *self._protecting.work(), *self._observing.work(),
+            *self._configuring.work(), self._membership.run, *self._regarding.work(), self._settlement.run,
+            self._switches.run, *self._reporting.work(), *self._protecting.work(), *self._observing.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -171,31 +146,25 @@ class Node:
             tasks += [asyncio.create_task(kept_up(job)) for job in work]
             yield
         finally:
-            await _cancel(tasks)
-            await self._snapshots.flush()
+            await cancelled(tasks)
+            await self._configuring.stop()
             await self._reporting.stop()
-            await self._protecting.stop()
             await self._observing.stop()
-            await self._peering.stop()
+            await self._membership.leave()
             await self._store.close()
 
     def status(self) -> dict[str, Any]:
         """The body of ``/v1/status``."""
-        now_us = self._clock.now_us()
-        refused = self._config.refused
         return {
             "node": self.settings.node,
             "region": self.settings.region,
             "version": version("tidegate"),
-            "revision": self._config.revision,
-            "digest": self._config.digest,
-            "config_age_s": self._observing.config_age_s(),
-            "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
-            "control_plane": asdict(self._stream.link),
+            **self._configuring.status(),
             "store": asdict(self._store.status()),
-            **self._peering.status(),
+            **self._regarding.status(),
             "live_nodes": self._membership.live_nodes(),
-            **switches_and_blocks(self._decider.index, now_us),
+            "live_agents": self._live_agents(),
+            **switches_and_blocks(self._decider.index, self._clock.now_us()),
             **self._protecting.status(),
             "trust": self.settings.trust,
         }
@@ -206,14 +175,15 @@ class Node:
         A store that was there and is away does not matter: decisions go on without it, and all nodes of a region that
         turned unready at once would be an outage. One that was never there may be a wrong address.
         """
-        missing = ["config"] if not self._config.revision else []
+        missing = ["config"] if not self._configuring.revision else []
         if not (self._store.stats.connects or self.settings.ready_without_store):
             missing.append("store")
         is_ready = not (missing or self.draining)
         body = {
             "ready": is_ready,
-            "revision": self._config.revision,
+            "revision": self._configuring.revision,
             "degraded": not self._store.status().usable,
+            "agents": self._live_agents(),
         }
         return is_ready, body if is_ready else {**body, "draining": self.draining, "missing": missing}
 
@@ -222,36 +192,9 @@ class Node:
         return Response(self._observing.metrics.render(), media_type=CONTENT_TYPE)
 
 
-def redis_settings(settings: Settings) -> RedisSettings:
-    """The store's part of the settings, as its adapter takes it."""
-    password = settings.redis_sentinel_password
-    return RedisSettings(
-        url=settings.redis_url.get_secret_value(),
-        shape=settings.redis_shape,
-        sentinels=tuple(_address(text) for text in settings.redis_sentinels),
-        master_name=settings.redis_master_name,
-        sentinel_username=settings.redis_sentinel_username,
-        sentinel_password=password.get_secret_value() if password is not None else None,
-        cluster_nodes=tuple(_address(text) for text in settings.redis_cluster_nodes),
-        tls_ca_file=settings.redis_ca_file,
-        tls_cert_file=settings.redis_cert_file,
-        tls_key_file=settings.redis_key_file,
-        deadline_ms=settings.redis_deadline_ms,
-    )
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
-
-
-async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """End background work. Asked again until it ends: ``wait_for`` of Python 3.11 can swallow a cancellation."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.5)
+async def _as_it_is(ack: Ack) -> Ack:
+    """A node says what it applied; from when on cuts of shares hold is the agents' to say."""
+    return ack
 
 
 def _id_prefix(node: str) -> str:

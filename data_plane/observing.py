@@ -8,35 +8,21 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from data_plane.adapters.control_plane import Link
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.snapshot_file import SnapshotFile
 from data_plane.adapters.tracing import Tracing
-from data_plane.api.metrics import NodeMetrics, Part, counter, info
-from data_plane.api.node_metrics import ConfigFigures, StoreFigures, of_config, of_decisions, of_store
-from data_plane.services.census import Census
-from data_plane.services.config import ConfigService
+from data_plane.api.metrics import NodeMetrics, Part, counter, counter_by, gauge, info
+from data_plane.api.node_metrics import of_decisions
 from data_plane.services.decide import Decider
 from data_plane.services.denial_log import DenialLog
 from data_plane.services.ports import Clock
-from data_plane.settings import Settings
+from data_plane.settings import RegionSettings, Settings
 
 
 class Observing:
-    """``metrics`` takes further parts; ``applied_at_us`` is to be kept up to date (0 before the first revision)."""
+    """``metrics`` takes further parts."""
 
-    def __init__(
-        self, settings: Settings, clock: Clock, decider: Decider, store: RedisCounterStore, census: Census,
-        config: ConfigService, link: Link, snapshots: SnapshotFile,
-    ) -> None:  # fmt: skip
+    def __init__(self, settings: Settings, clock: Clock, decider: Decider, store: RedisCounterStore) -> None:
         self._settings = settings
-        self._clock = clock
-        self._store = store
-        self._census = census
-        self._config = config
-        self._link = link
-        self._snapshots = snapshots
-        self.applied_at_us = 0
         self._denials = DenialLog(settings.log_denials_per_s)
         if settings.log_denials_per_s:
             decider.on_concluded = (*decider.on_concluded, self._denials.concluded)
@@ -53,30 +39,22 @@ class Observing:
             decider.observers = (*decider.observers, self._tracing)
         self.metrics = NodeMetrics()
         self.metrics.add(
-            self._who, of_decisions(decider.tally), self._of_samples, of_config(self._config_figures),
-            of_store(self._store_figures),
+            who("tidegate_node_info", "Which node this is", settings), of_decisions(decider.tally), self._of_samples,
+            of_store(store),
         )  # fmt: skip
 
     def add(self, *parts: Part) -> None:
         """Have these parts scraped too."""
         self.metrics.add(*parts)
 
-    def config_age_s(self) -> float | None:
-        """Time since the configuration in force was applied; ``None`` before the first."""
-        return (self._clock.now_us() - self.applied_at_us) / 1_000_000 if self.applied_at_us else None
-
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
-        return [self._census.run] if self._tracing is None else [self._census.run, self._tracing.run]
+        return [] if self._tracing is None else [self._tracing.run]
 
     async def stop(self) -> None:
         """Send what waits."""
         if self._tracing is not None:
             await self._tracing.close()
-
-    def _who(self) -> Iterator[Metric]:
-        labels = {"node": self._settings.node, "region": self._settings.region, "version": version("tidegate")}
-        yield info("tidegate_node_info", "Which node this is", labels)
 
     def _of_samples(self) -> Iterator[Metric]:
         yield counter("tidegate_denials_logged", "Denials in the log", self._denials.logged)
@@ -85,34 +63,28 @@ class Observing:
         yield counter("tidegate_spans_sent", "Spans that the collector took", sent)
         yield counter("tidegate_spans_dropped", "Spans that nobody took", dropped)
 
-    def _config_figures(self) -> ConfigFigures:
-        now_s, link, refused = self._clock.now_us() / 1_000_000, self._link, self._config.refused
-        saved_at_s = self._snapshots.saved_at_s
-        return ConfigFigures(
-            revision=self._config.revision,
-            wanted_revision=self._config.wanted_revision,
-            age_s=self.config_age_s(),
-            refusals=self._config.refusals,
-            refused_revision=None if refused is None else refused.revision,
-            connected=link.connected,
-            silence_s=None if link.heard_at_s is None else now_s - link.heard_at_s,
-            reconnects=link.reconnects,
-            snapshot_revision=self._snapshots.saved_revision,
-            snapshot_age_s=None if saved_at_s is None else now_s - saved_at_s,
-        )
 
-    def _store_figures(self) -> StoreFigures:
-        stats, status = self._store.stats, self._store.status()
-        return StoreFigures(
-            usable=status.usable,
-            errors_by_reason=stats.errors,
-            decisions=stats.decisions,
-            calls=stats.batches,
-            late_replies=stats.late_replies,
-            connects=stats.connects,
-            connect_failures=stats.connect_failures,
-            circuit_opened=sum(shard.circuit_opened for shard in status.shards),
-            redirects=stats.redirects,
-            given_back=stats.given_back,
-            size=self._census.size,
-        )
+def who(name: str, help_text: str, settings: RegionSettings) -> Part:
+    """Which process this is, and of which version."""
+    labels = {"node": settings.node, "region": settings.region, "version": version("tidegate")}
+    return lambda: iter((info(name, help_text, labels),))
+
+
+def of_store(store: RedisCounterStore) -> Part:
+    """The region's store: whether it decides, and at what cost."""
+
+    def families() -> Iterator[Metric]:
+        stats, status = store.stats, store.status()
+        yield gauge("tidegate_store_usable", "1 while every shard decides", status.usable)
+        yield counter_by("rate_limit_redis_errors", "Decisions that the store did not answer", "reason", stats.errors)
+        yield counter("tidegate_store_decisions", "Decisions that the store answered", stats.decisions)
+        yield counter("tidegate_store_calls", "Script calls sent; one carries many decisions", stats.batches)
+        yield counter("tidegate_store_late_replies", "Script calls answered after their deadline", stats.late_replies)
+        yield counter("tidegate_store_connects", "Connections opened", stats.connects)
+        yield counter("tidegate_store_connect_failures", "Attempts to connect that failed", stats.connect_failures)
+        opened = sum(shard.circuit_opened for shard in status.shards)
+        yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", opened)
+        yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", stats.redirects)
+        yield counter("tidegate_store_given_back", "Checks given back after a denial in another slot", stats.given_back)
+
+    return families

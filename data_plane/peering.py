@@ -1,7 +1,7 @@
-"""A node's part in its region's talk with others, wired: counts told and heard, rights asked for and given."""
+"""An agent's part in its region's talk with others, wired: counts sent and received, rights asked for and given."""
 
+import contextlib
 import math
-import secrets
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -9,77 +9,96 @@ from prometheus_client.core import Metric
 
 from contract.config import Ack
 from contract.credentials import region_private_key
+from contract.status import Newest
 from data_plane.adapters.peers import HttpPeers, tls_of
 from data_plane.adapters.redis.connect import Join
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_counts import RedisCountStore
-from data_plane.adapters.redis_life import RedisLife
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.peer_metrics import PeerFigures, of_peers, of_rights
 from data_plane.domain.index import RuleIndex
+from data_plane.regarding import fresh_epoch, public_keys
+from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.epochs import StoreEpochs
+from data_plane.rights.low import LowInbox
+from data_plane.rights.region_state import RegionState
 from data_plane.services.count_store import ReconcileTally
 from data_plane.services.hearing import Hearing
-from data_plane.services.ports import Clock
+from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.services.reconcile import Reconciler
 from data_plane.services.rights import RightsDesk
-from data_plane.services.standing import Standings
-from data_plane.settings import Settings
+from data_plane.settings import AgentSettings
 
 
 class Peering:
     """What talks to other regions. ``join`` is for the store's connections, so it is there before the store is.
 
-    ``index`` and ``revision`` are what is in force.
+    ``index`` and ``in_force`` are what is in force; ``newest`` asks the control plane what is to be.
     """
 
-    def __init__(
-        self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex], revision: Callable[[], int]
-    ) -> None:
+    def __init__(self, settings: AgentSettings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
         self._settings = settings
         self._clock = clock
         self._index = index
-        self._revision = revision
-        # On a Cluster slots move between servers, each with lives of its own: strict limits are quotas there.
-        self._life = None if settings.redis_shape == "cluster" else RedisLife(_fresh_life)
-        self.join: Join | None = None if self._life is None else self._life.join
+        # On a Cluster slots move between servers, each with epochs of its own: strict limits are quotas there.
+        self._marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, fresh_epoch)
+        self.join: Join | None = None if self._marker is None else self._marker.join_connection
+        self.state = RegionState(lambda: index().book, rights=self._marker is not None)
 
-    def connect(self, store: RedisCounterStore, live_nodes: Callable[[], int]) -> None:
-        """Build the rest upon the store. ``live_nodes`` are those of this region."""
+    def connect(
+        self, store: RedisCounterStore, live_agents: Callable[[], int], in_force: Callable[[], Newest],
+        newest: Callable[[], Coroutine[Any, Any, Newest | None]],
+    ) -> None:  # fmt: skip
+        """Build the rest upon the store. ``live_agents`` are those of this region."""
         settings, clock, index = self._settings, self._clock, self._index
-        if self._life is not None:
-            self._life.watch(store)
+        if self._marker is not None:
+            self._marker.watch(store)
         key = region_private_key(settings.region_credential.get_secret_value())
         self._wire = HttpPeers(
             settings.region, key, self._public_keys,
             tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file),
         )  # fmt: skip
-        self.desk = RightsDesk(settings.region, store, self._wire, clock, index, self._revision)
-        refused = self.desk.tally.refused
-        self.standings = Standings(
-            self._life, clock, self.desk.horizon_us, lambda: refused["marker"], lambda: index().book
-        )
-        counts = RedisCountStore(store, settings.node)
+        self.desk = RightsDesk(
+            settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
+            lambda: self.epochs.is_proven,
+        )  # fmt: skip
+        self.epochs = StoreEpochs(self._marker, clock, self.state, self.desk.horizon_us, newest, in_force)
+        self._counts = RedisCountStore(store, settings.node)
         self._tally = ReconcileTally()
-        self._hearing = Hearing(settings.region, counts, clock, index, self._tally, self.standings.hear)
+        self._hearing = Hearing(settings.region, self._counts, clock, index, self._tally, self.state.reach)
         self._reconciler = Reconciler(
-            settings.region, counts, self._wire, clock, index, live_nodes, self._hearing, self._tally
+            settings.region, self._counts, self._wire, clock, index, live_agents, self._hearing, self._tally
         )
         self.door = PeerDoor(settings.region, key, index, self._hearing, self.desk, clock)
+
+    def applied(self, index: RuleIndex, revision: int) -> None:
+        """A configuration is about to be in force."""
+        self.epochs.applied(self.state.applied(index, revision), revision)
+
+    async def confirmed(self, ack: Ack) -> Ack:
+        """The ACK with what the store says of the shares in it."""
+        return await self.epochs.confirmed(ack)
 
     def work(
         self, say: Callable[[Ack], Coroutine[Any, Any, None]]
     ) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on in the background. ``say`` tells the control plane what could not be said with an ACK."""
 
-        async def keep_standing() -> None:
-            await self.standings.run(say)
+        async def keep_epochs() -> None:
+            await self.epochs.run(say)
 
-        return (self._reconciler.run, self.desk.run, keep_standing)
+        moves = () if self._marker is None else (self.desk.run, self.desk.hear, keep_epochs)
+        return (self._reconciler.run, *moves)
 
-    async def stop(self) -> None:
-        """Give up what is under way, and close the connections to peers."""
+    async def hand_over(self) -> None:
+        """Give up what is under way, and leave the slices to other agents."""
         await self._reconciler.stop()
         await self.desk.stop()
+        with contextlib.suppress(StoreUnavailableError):
+            await self._counts.hold_slices(0)
+
+    async def stop(self) -> None:
+        """Close the connections to peers."""
         await self._wire.close()
 
     def status(self) -> dict[str, Any]:
@@ -96,13 +115,8 @@ class Peering:
         yield from of_peers(self._figures)()
         yield from of_rights(self.desk.tally, self.desk.tally.held(self._clock.now_us()))()
 
-    def own_public_keys(self) -> tuple[str, ...]:
-        """Keys of this region's nodes: more than one while its credential is rotated."""
-        return self._public_keys(self._settings.region)
-
     def _public_keys(self, region: str) -> tuple[str, ...]:
-        known = self._index().book.regions.get(region)
-        return () if known is None else known.keys_at(self._clock.now_us() / 1e6)
+        return public_keys(self._index, self._clock, region)
 
     def _figures(self) -> PeerFigures:
         return PeerFigures(
@@ -111,12 +125,12 @@ class Peering:
                 name: math.inf if age_us is None else age_us / 1e6
                 for name, age_us in self._hearing.staleness_us.items()
             },
-            [name for name, _ in self.standings.silent], self._reconciler.slices,
+            [name for name, _ in self.state.unreachable], self._reconciler.slices,
         )  # fmt: skip
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, heard = dict(self.standings.silent), self._hearing.heard
+        silent, heard = dict(self.state.unreachable), self._hearing.heard
         return {
             region: {
                 "last_heard_s": now_s - heard[region].received_at_s if region in heard else None,
@@ -147,16 +161,12 @@ class Peering:
     def _rights(self) -> dict[str, Any]:
         tally = self.desk.tally
         return {
-            "incarnation": None if self._life is None else self._life.incarnation,
-            "new_lives": None if self._life is None else self._life.new_lives,
+            "proven": self.epochs.is_proven,
+            "incarnation": None if self._marker is None else self._marker.incarnation,
+            "new_lives": None if self._marker is None else self._marker.new_epochs,
             "asked": dict(tally.asked),
             "received": dict(tally.units_received),
             "given": dict(tally.units_given),
             "held": dict(tally.held(self._clock.now_us())),
             "refused": dict(tally.refused),
         }
-
-
-def _fresh_life() -> int:
-    """A name for a new life of the store."""
-    return 1 + secrets.randbelow(2**32 - 1)

@@ -1,27 +1,29 @@
-"""A node's part in protecting backends, wired: reports in, factors out, and what people want to know of them."""
+"""The protection of backends, wired: a node takes reports and applies factors, an agent decides them."""
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from contract.load import BackendLoad
 from data_plane.adapters.load_board import RedisLoadBoard
 from data_plane.adapters.load_reporting import HttpLoadReporting
 from data_plane.adapters.load_servers import PrometheusServers
+from data_plane.adapters.peers import tls_of
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.api.load_door import LoadDoor
 from data_plane.api.metrics import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.rulebook import Rulebook
-from data_plane.services.load import LoadDecider, LoadFollower
+from data_plane.services.load import LoadDecider, LoadFollower, loads_of
 from data_plane.services.load_reports import LoadReports
 from data_plane.services.ports import Clock
-from data_plane.settings import Settings
+from data_plane.settings import AgentSettings, Settings
 
 
 class Protecting:
-    """``gates`` is what the decider asks; ``door`` takes reports."""
+    """A node's part. ``gates`` is what the decider asks; ``door`` takes reports."""
 
     def __init__(
         self, settings: Settings, store: RedisCounterStore, clock: Clock, book: Callable[[], Rulebook]
@@ -30,66 +32,19 @@ class Protecting:
         self._reports = LoadReports(settings.node)
         self.door = LoadDoor(book, self._reports, clock, settings.trust)
         board = RedisLoadBoard(store, settings.node)
-        self._servers = PrometheusServers(settings.load_server_urls())
-        credential = settings.region_credential.get_secret_value()
-        self._reporting = HttpLoadReporting(settings.control_plane_url, credential)
         self._follower = LoadFollower(settings.node, board, self.gates, self._reports, clock, book)
-        self._decider = LoadDecider(
-            settings.node, board, self._follower, self._reports, self._servers, self._reporting, clock, book
-        )
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
-        return [self._follower.run, self._decider.run, self._decider.run_pulls, self._decider.run_reports]
-
-    async def stop(self) -> None:
-        """Close connections."""
-        await self._servers.close()
-        await self._reporting.close()
+        return [self._follower.run]
 
     def status(self) -> Mapping[str, Any]:
         """Why every factor is what it is, for ``/v1/status``."""
-        return {
-            "adaptive": {
-                "deciding": self._decider.deciding,
-                "backends": [msgspec.to_builtins(one) for one in self._decider.loads()],
-            }
-        }
+        return {"adaptive": {"backends": [msgspec.to_builtins(one) for one in loads_of(self._follower.shared)]}}
 
     def families(self) -> Iterator[Metric]:
         """What there is to measure of it."""
-        loads = self._decider.loads()
-        yield gauge("tidegate_load_deciding", "1 while this node decides for its region", self._decider.deciding)
-        yield gauge_by(
-            "tidegate_load_factor", "Share that is admitted at a backend", "backend",
-            {one.backend: one.factor for one in loads},
-        )  # fmt: skip
-        yield gauge_by(
-            "tidegate_load", "Smoothed load of a backend; 1 is full", "backend",
-            {one.backend: one.load for one in loads if one.load is not None},
-        )  # fmt: skip
-        yield gauge_by(
-            "tidegate_load_reporters", "Reporters of a backend's load that are fresh", "backend",
-            {one.backend: one.reporters for one in loads},
-        )  # fmt: skip
-        yield gauge_by(
-            "tidegate_load_factor_since_timestamp_seconds", "When the share that is admitted last changed", "backend",
-            {one.backend: one.since for one in loads if one.since},
-        )  # fmt: skip
-        reasons = GaugeMetricFamily(
-            "tidegate_load_reason", "1: why the share is what it is, and by which signal",
-            labels=["backend", "reason", "signal"],
-        )  # fmt: skip
-        for one in loads[:MOST_LABEL_VALUES]:
-            reasons.add_metric([one.backend, one.reason, one.signal or "none"], 1)
-        yield reasons
-        classes = GaugeMetricFamily(
-            "tidegate_load_class_factor", "Share of a class that is admitted", labels=["backend", "priority"]
-        )
-        for one in loads[:MOST_LABEL_VALUES]:
-            for of in one.classes:
-                classes.add_metric([one.backend, str(of.priority)], of.factor)
-        yield classes
+        yield from _factors(loads_of(self._follower.shared))
         yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
         yield from self._units(
             "tidegate_load_own_units", "Of these: units that clients' own limits deny", self.gates.own()
@@ -99,12 +54,84 @@ class Protecting:
         yield counter_by(
             "tidegate_load_reports_refused", "Reports of load that were refused", "reason", self._reports.refused
         )
-        yield counter_by(
-            "tidegate_load_pull_failures", "Queries that gave no signal", "reason", self._decider.pull_failures
-        )
 
     def _units(self, name: str, help_text: str, units: Mapping[tuple[str, int], int]) -> Iterator[Metric]:
         family = CounterMetricFamily(name, help_text, labels=["backend", "priority"])
         for (backend, priority), count in list(units.items())[:MOST_LABEL_VALUES]:
             family.add_metric([backend, str(priority)], count)
         yield family
+
+
+class LoadControl:
+    """An agent's part: decides while it holds the lease."""
+
+    def __init__(
+        self, settings: AgentSettings, store: RedisCounterStore, clock: Clock, book: Callable[[], Rulebook]
+    ) -> None:
+        self._servers = PrometheusServers(settings.load_server_urls())
+        credential = settings.region_credential.get_secret_value()
+        tls = tls_of(settings.control_plane_ca_file, None, None)
+        self._reporting = HttpLoadReporting(settings.control_plane_url, credential, tls)
+        self._decider = LoadDecider(
+            settings.node, RedisLoadBoard(store, settings.node), LoadReports(settings.node), self._servers,
+            self._reporting, clock, book,
+        )  # fmt: skip
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on for as long as the agent serves."""
+        return [self._decider.run, self._decider.run_pulls, self._decider.run_reports]
+
+    async def hand_over(self) -> None:
+        """Let another agent decide at once."""
+        await self._decider.hand_over()
+
+    async def stop(self) -> None:
+        """Close connections."""
+        await self._servers.close()
+        await self._reporting.close()
+
+    def status(self) -> Mapping[str, Any]:
+        """Why every factor is what it is, for ``/v1/status``; backends only while this agent decides."""
+        loads = [msgspec.to_builtins(one) for one in self._decider.loads()]
+        return {"adaptive": {"deciding": self._decider.deciding, "backends": loads}}
+
+    def families(self) -> Iterator[Metric]:
+        """What there is to measure of it."""
+        yield gauge("tidegate_load_deciding", "1 while this agent decides for its region", self._decider.deciding)
+        yield counter_by(
+            "tidegate_load_pull_failures", "Queries that gave no signal", "reason", self._decider.pull_failures
+        )
+
+
+def _factors(loads: Sequence[BackendLoad]) -> Iterator[Metric]:
+    """What is admitted at each backend, and why."""
+    yield gauge_by(
+        "tidegate_load_factor", "Share that is admitted at a backend", "backend",
+        {one.backend: one.factor for one in loads},
+    )  # fmt: skip
+    yield gauge_by(
+        "tidegate_load", "Smoothed load of a backend; 1 is full", "backend",
+        {one.backend: one.load for one in loads if one.load is not None},
+    )  # fmt: skip
+    yield gauge_by(
+        "tidegate_load_reporters", "Reporters of a backend's load that are fresh", "backend",
+        {one.backend: one.reporters for one in loads},
+    )  # fmt: skip
+    yield gauge_by(
+        "tidegate_load_factor_since_timestamp_seconds", "When the share that is admitted last changed", "backend",
+        {one.backend: one.since for one in loads if one.since},
+    )  # fmt: skip
+    reasons = GaugeMetricFamily(
+        "tidegate_load_reason", "1: why the share is what it is, and by which signal",
+        labels=["backend", "reason", "signal"],
+    )  # fmt: skip
+    for one in loads[:MOST_LABEL_VALUES]:
+        reasons.add_metric([one.backend, one.reason, one.signal or "none"], 1)
+    yield reasons
+    classes = GaugeMetricFamily(
+        "tidegate_load_class_factor", "Share of a class that is admitted", labels=["backend", "priority"]
+    )
+    for one in loads[:MOST_LABEL_VALUES]:
+        for of in one.classes:
+            classes.add_metric([one.backend, str(of.priority)], of.factor)
+    yield classes

@@ -1,4 +1,4 @@
-"""A node's reports to the control plane, wired: usage through the region's stream, and answers to questions."""
+"""Usage on its way, wired: a node writes it to the region's stream, an agent ships it and answers questions."""
 
 import asyncio
 import random
@@ -13,64 +13,88 @@ from data_plane.adapters.peers import tls_of
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis_usage import RedisUsageStream
 from data_plane.api.metrics import counter, gauge
+from data_plane.domain.index import RuleIndex
 from data_plane.services.answering import Answering
 from data_plane.services.decide import Decider
 from data_plane.services.ports import Clock
-from data_plane.services.usage import REST_S, UsageFlusher
+from data_plane.services.usage import UsageFlusher
 from data_plane.services.usage_shipping import UsageShipper
 from data_plane.services.usage_tally import UsageTally
-from data_plane.settings import Settings
+from data_plane.settings import RegionSettings
 
 log = structlog.get_logger()
 STOP_WITHIN_S = 3.0
 
 
 class Reporting:
-    """Counts through ``tally``, an observer of the decider. ``incarnation``: hex digits that no other life has."""
+    """A node's part. Counts through ``tally``, an observer of the decider.
+
+    ``incarnation``: hex digits that no other life of a process has.
+    """
 
     def __init__(
-        self, settings: Settings, store: RedisCounterStore, clock: Clock, decider: Decider, incarnation: str
+        self, settings: RegionSettings, store: RedisCounterStore, clock: Clock, decider: Decider, incarnation: str
     ) -> None:
         self.tally = UsageTally()
         self._stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._flusher = UsageFlusher(settings.node, incarnation, self.tally, self._stream, clock)
-        credential = settings.region_credential.get_secret_value()
-        self._sink = HttpUsageSink(
-            settings.control_plane_url, credential, settings.node, settings.region,
-            tls_of(settings.control_plane_ca_file, None, None),
-        )  # fmt: skip
-        self._shipper = UsageShipper(settings.node, self._stream, self._sink, clock, random.random)
-        self._answering = Answering(
-            settings.node, self._sink, store, clock,
-            lambda: decider.index, lambda: decider.revision, lambda: self._shipper.has_lease, self._ship_now,
-        )  # fmt: skip
         decider.observers = (*decider.observers, self.tally)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
-        return [self._flusher.run, self._shipper.run, self._answering.run]
-
-    async def _ship_now(self) -> None:
-        await self._flusher.flush(REST_S)
-        await self._shipper.ship()
+        return [self._flusher.run]
 
     async def stop(self) -> None:
-        """Write what is left to the stream, where another node finds it."""
+        """Write what is left to the stream, where an agent finds it."""
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 await self._flusher.flush()
         except TimeoutError:
             log.error("usage_not_flushed_at_the_end", cells=self._flusher.held_cells)
-        await self._sink.close()
 
     def families(self) -> Iterator[Metric]:
         """What there is to measure of it."""
-        flusher, shipper = self._flusher, self._shipper
+        flusher = self._flusher
         yield counter("tidegate_usage_requests", "Requests whose usage is in the stream", flusher.flushed_requests)
         yield counter("tidegate_usage_lost_requests", "Requests whose usage could not be held", flusher.lost_requests)
         yield gauge("tidegate_usage_held_cells", "Cells of usage in this node's memory only", flusher.held_cells)
         yield gauge("tidegate_usage_stream_full", "1 while the stream is at its bound", flusher.stream_full)
         yield gauge("tidegate_usage_stream_bytes", "Size of the region's stream of usage", self._stream.bytes)
+
+
+class Shipping:
+    """An agent's part. ``index`` and ``revision`` are what is in force."""
+
+    def __init__(
+        self, settings: RegionSettings, store: RedisCounterStore, clock: Clock,
+        index: Callable[[], RuleIndex], revision: Callable[[], int],
+    ) -> None:  # fmt: skip
+        stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
+        self._sink = HttpUsageSink(
+            settings.control_plane_url, settings.region_credential.get_secret_value(), settings.node, settings.region,
+            tls_of(settings.control_plane_ca_file, None, None),
+        )  # fmt: skip
+        self._shipper = UsageShipper(settings.node, stream, self._sink, clock, random.random)
+        self._answering = Answering(
+            settings.node, self._sink, store, clock, index, revision, lambda: self._shipper.has_lease,
+            self._shipper.ship_all_until_now,
+        )  # fmt: skip
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on for as long as the agent serves."""
+        return [self._shipper.run, self._answering.run]
+
+    async def hand_over(self) -> None:
+        """Let another agent ship at once."""
+        await self._shipper.hand_over()
+
+    async def stop(self) -> None:
+        """Close the connections to the control plane."""
+        await self._sink.close()
+
+    def families(self) -> Iterator[Metric]:
+        """What there is to measure of it."""
+        shipper = self._shipper
         yield gauge("tidegate_usage_lag_seconds", "Age of the oldest batch that waits to be shipped", shipper.lag_s)
         yield counter("tidegate_usage_batches_shipped", "Batches that the control plane has", shipper.shipped_batches)
         yield counter("tidegate_usage_batches_refused", "Batches that were set aside", shipper.refused_batches)

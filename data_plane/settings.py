@@ -1,59 +1,80 @@
-"""A node's settings, from the environment: every name is ``TIDEGATE_`` and the field in capitals."""
+"""Settings of nodes and agents, from the environment: every name is ``TIDEGATE_`` and the field in capitals."""
 
 import re
 import socket
 import ssl
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from data_plane.adapters.redis.settings import RedisSettings
 from data_plane.api.caller import Trust
 from data_plane.api.forward_auth import DialectName, KeySource
 from data_plane.api.rate_limit_headers import ResetFormat
 from data_plane.api.rls.mapping import RlsMapping
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
-# what is nothing without another setting: a node would go on without the TLS that it was told to ask for
-_NEEDS = (
-    ("tls_key_file", "tls_cert_file"),
-    ("tls_client_ca_file", "tls_cert_file"),
-    ("redis_key_file", "redis_cert_file"),
-    ("peers_key_file", "peers_cert_file"),
-)
 AnonymousOrRefuse = Literal["anonymous", "refuse"]
 
 
-class Settings(BaseSettings):
-    """What one decision node needs to know to serve."""
+def _readable(value: Path) -> Path:
+    try:
+        value.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{value}: {error.strerror}") from None
+    return value
+
+
+def _a_ca(value: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=value)
+    except ssl.SSLError:
+        raise ValueError(f"{value} holds no certificate (PEM)") from None
+    return value
+
+
+def _parts(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
+
+
+PemFile = Annotated[Path, AfterValidator(_readable)]
+CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_a_ca)]
+
+
+class RegionSettings(BaseSettings):
+    """What a node and an agent of a region both need to know."""
 
     model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, hide_input_in_errors=True)
 
-    node: Name = Field(default_factory=lambda: socket.gethostname().lower()[:64], description="this node's own name")
+    needs: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("tls_key_file", "tls_cert_file"),
+        ("tls_client_ca_file", "tls_cert_file"),
+        ("redis_key_file", "redis_cert_file"),
+    )
+    """What is nothing without another setting: a process would go on without the TLS that it was told to ask for."""
+    certificates: ClassVar[tuple[str, ...]] = ("tls_cert_file", "redis_cert_file")
+
+    node: Name = Field(default_factory=lambda: socket.gethostname().lower()[:64], description="this process's own name")
     region: Name
     host: str = "127.0.0.1"
-    port: int = Field(8101, ge=0, le=65535)
     health_port: int | None = Field(
         None, ge=1, le=65535, description="/healthz, /readyz and /metrics in plain HTTP on a port of their own"
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
     drain_s: float = Field(5.0, ge=0, le=300, description="how long it still answers after SIGTERM, not ready any more")
-    ready_without_store: bool = Field(
-        False, description="ready before the store was ever reached: decides by on_store_failure from the start"
-    )
 
-    log_denials_per_s: float = Field(10.0, ge=0, le=1_000, description="a sample of denials for the log; 0 logs none")
-    traces_url: str | None = Field(None, pattern=r"^https?://", description="OTLP over HTTP: .../v1/traces")
-    traces_share: float = Field(0.01, ge=0, le=1, description="of decisions that are traced")
-    traces_follow_caller: bool = Field(False, description="trace every decision whose caller samples its trace")
-
-    tls_cert_file: Path | None = Field(None, description="serve HTTPS with this certificate (PEM)")
-    tls_key_file: Path | None = None
-    tls_client_ca_file: Path | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")
+    tls_cert_file: PemFile | None = Field(None, description="serve HTTPS with this certificate (PEM)")
+    tls_key_file: PemFile | None = None
+    tls_client_ca_file: CaFile | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")
 
     redis_url: SecretStr
     redis_shape: Literal["standalone", "sentinel", "cluster"] = "standalone"
@@ -62,70 +83,42 @@ class Settings(BaseSettings):
     redis_sentinel_username: str | None = None
     redis_sentinel_password: SecretStr | None = None
     redis_cluster_nodes: Annotated[tuple[str, ...], NoDecode] = Field((), description="further seeds, host:port,...")
-    redis_ca_file: Path | None = None
-    redis_cert_file: Path | None = None
-    redis_key_file: Path | None = None
+    redis_ca_file: CaFile | None = None
+    redis_cert_file: PemFile | None = None
+    redis_key_file: PemFile | None = None
     redis_deadline_ms: float = Field(
         25.0, gt=0, description="a decision not answered by then is made without the store"
     )
-
-    peers_ca_file: Path | None = Field(None, description="other regions' certificates must come from this CA (PEM)")
-    peers_cert_file: Path | None = Field(None, description="the certificate that other regions ask for (mTLS)")
-    peers_key_file: Path | None = None
 
     usage_stream_max_mb: int = Field(256, ge=1, description="what waiting usage may take of the store's memory")
 
     control_plane_url: str = Field(pattern=r"^https?://[^/?#\s]")
     control_plane_public_key: str = Field(pattern=r"^[0-9a-f]{64}$", description="Ed25519, hex")
-    control_plane_ca_file: Path | None = Field(None, description="its certificate must come from this CA (PEM)")
+    control_plane_ca_file: PemFile | None = Field(None, description="its certificate must come from this CA (PEM)")
     region_credential: SecretStr
     snapshot_file: Path = Path("tidegate-snapshot.msgpack")
 
-    trust: Trust = "token"
-    dialect: DialectName = "envoy"
-    trusted_hops: int = Field(1, ge=1, le=16)
-    key_sources: Annotated[tuple[KeySource, ...], NoDecode] = ("x-api-key", "authorization")
-    missing_key: AnonymousOrRefuse = "anonymous"
-    unknown_key: AnonymousOrRefuse = "anonymous"
-    reset_format: ResetFormat = "epoch"
+    def store_settings(self) -> RedisSettings:
+        """The store's part, as its adapter takes it."""
+        password = self.redis_sentinel_password
+        return RedisSettings(
+            url=self.redis_url.get_secret_value(),
+            shape=self.redis_shape,
+            sentinels=tuple(_address(text) for text in self.redis_sentinels),
+            master_name=self.redis_master_name,
+            sentinel_username=self.redis_sentinel_username,
+            sentinel_password=password.get_secret_value() if password is not None else None,
+            cluster_nodes=tuple(_address(text) for text in self.redis_cluster_nodes),
+            tls_ca_file=self.redis_ca_file,
+            tls_cert_file=self.redis_cert_file,
+            tls_key_file=self.redis_key_file,
+            deadline_ms=self.redis_deadline_ms,
+        )
 
-    rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC (extra rls)")
-    rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
-
-    load_servers: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Prometheus-compatible servers that backends' pulls may name: name=http://host:port,..."
-    )
-
-    @field_validator("load_servers", "key_sources", "redis_sentinels", "redis_cluster_nodes", mode="before")
+    @field_validator("redis_sentinels", "redis_cluster_nodes", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("load_servers")
-    @classmethod
-    def _are_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for server in value:
-            if not re.fullmatch(r"[a-z0-9._-]{1,64}=https?://[^/?#\s]+(/[^?#\s]*)?", server):
-                raise ValueError("a server is name=http://host:port or name=https://host:port")
-        return value
-
-    def load_server_urls(self) -> dict[str, str]:
-        """The URL of each server in ``load_servers``."""
-        return {name: url for name, _, url in (server.partition("=") for server in self.load_servers)}
-
-    @field_validator("rls_port")
-    @classmethod
-    def _can_be_served(cls, value: int | None) -> int | None:
-        if value is not None and find_spec("grpc") is None:
-            raise ValueError("needs the extra rls: pip install '.[rls]' in the repository")
-        return value
-
-    @field_validator("rls_mapping_file")
-    @classmethod
-    def _is_readable(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            RlsMapping.from_file(value)  # so that a mistake is told at the start, by name
-        return value
+    def _split_addresses(cls, value: object) -> object:
+        return _parts(value)
 
     @field_validator("redis_sentinels", "redis_cluster_nodes")
     @classmethod
@@ -148,29 +141,6 @@ class Settings(BaseSettings):
             raise ValueError("must be redis://host:port, rediss://host:port or unix://path")
         return value
 
-    @field_validator(
-        "tls_cert_file", "tls_key_file", "tls_client_ca_file", "redis_ca_file", "redis_cert_file", "redis_key_file",
-        "peers_ca_file", "peers_cert_file", "peers_key_file", "control_plane_ca_file",
-    )  # fmt: skip
-    @classmethod
-    def _can_be_read(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            try:
-                value.read_bytes()
-            except OSError as error:
-                raise ValueError(f"{value}: {error.strerror}") from None
-        return value
-
-    @field_validator("tls_client_ca_file", "redis_ca_file", "peers_ca_file")
-    @classmethod
-    def _is_a_ca(cls, value: Path | None) -> Path | None:
-        if value is not None:
-            try:
-                ssl.create_default_context(cafile=value)
-            except ssl.SSLError:
-                raise ValueError(f"{value} holds no certificate (PEM)") from None
-        return value
-
     @field_validator("region_credential")
     @classmethod
     def _can_go_in_a_header(cls, value: SecretStr) -> SecretStr:
@@ -180,12 +150,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        for name, other in _NEEDS:
+        for name, other in self.needs:
             if getattr(self, name) is not None and getattr(self, other) is None:
                 raise ValueError(f"TIDEGATE_{name.upper()} needs TIDEGATE_{other.upper()}")
-        if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
-            raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
-        for name in ("tls_cert_file", "redis_cert_file", "peers_cert_file"):
+        for name in self.certificates:
             cert = getattr(self, name)
             if cert is not None:
                 key = getattr(self, name.replace("cert", "key"))
@@ -200,3 +168,89 @@ class Settings(BaseSettings):
                 "TIDEGATE_REDIS_SHAPE sentinel needs TIDEGATE_REDIS_SENTINELS and TIDEGATE_REDIS_MASTER_NAME"
             )
         return self
+
+
+class Settings(RegionSettings):
+    """What one decision node needs to know to serve."""
+
+    port: int = Field(8101, ge=0, le=65535)
+
+    ready_without_store: bool = Field(
+        False, description="ready before the store was ever reached: decides by on_store_failure from the start"
+    )
+
+    log_denials_per_s: float = Field(10.0, ge=0, le=1_000, description="a sample of denials for the log; 0 logs none")
+    traces_url: str | None = Field(None, pattern=r"^https?://", description="OTLP over HTTP: .../v1/traces")
+    traces_share: float = Field(0.01, ge=0, le=1, description="of decisions that are traced")
+    traces_follow_caller: bool = Field(False, description="trace every decision whose caller samples its trace")
+
+    trust: Trust = "token"
+    dialect: DialectName = "envoy"
+    trusted_hops: int = Field(1, ge=1, le=16)
+    key_sources: Annotated[tuple[KeySource, ...], NoDecode] = ("x-api-key", "authorization")
+    missing_key: AnonymousOrRefuse = "anonymous"
+    unknown_key: AnonymousOrRefuse = "anonymous"
+    reset_format: ResetFormat = "epoch"
+
+    rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC (extra rls)")
+    rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
+
+    @field_validator("key_sources", mode="before")
+    @classmethod
+    def _split_sources(cls, value: object) -> object:
+        return _parts(value)
+
+    @field_validator("rls_port")
+    @classmethod
+    def _can_be_served(cls, value: int | None) -> int | None:
+        if value is not None and find_spec("grpc") is None:
+            raise ValueError("needs the extra rls: pip install '.[rls]' in the repository")
+        return value
+
+    @field_validator("rls_mapping_file")
+    @classmethod
+    def _is_readable(cls, value: Path | None) -> Path | None:
+        if value is not None:
+            RlsMapping.from_file(value)  # so that a mistake is told at the start, by name
+        return value
+
+    @model_validator(mode="after")
+    def _rls_agrees(self) -> Self:
+        if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
+            raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
+        return self
+
+
+class AgentSettings(RegionSettings):
+    """What one agent of a region needs to know."""
+
+    needs: ClassVar[tuple[tuple[str, str], ...]] = (*RegionSettings.needs, ("peers_key_file", "peers_cert_file"))
+    certificates: ClassVar[tuple[str, ...]] = (*RegionSettings.certificates, "peers_cert_file")
+
+    port: int = Field(8201, ge=0, le=65535, description="where agents of other regions reach it")
+    snapshot_file: Path = Path("tidegate-agent-snapshot.msgpack")
+
+    peers_ca_file: CaFile | None = Field(None, description="other regions' certificates must come from this CA (PEM)")
+    peers_cert_file: PemFile | None = Field(None, description="the certificate that other regions ask for (mTLS)")
+    peers_key_file: PemFile | None = None
+
+    load_servers: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Prometheus-compatible servers that backends' pulls may name: name=http://host:port,..."
+    )
+
+    @field_validator("load_servers", mode="before")
+    @classmethod
+    def _split_servers(cls, value: object) -> object:
+        return _parts(value)
+
+    @field_validator("load_servers")
+    @classmethod
+    def _are_servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            if not re.fullmatch(r"[a-z0-9._-]{1,64}=https?://[^/?#\s]+(/[^?#\s]*)?", server):
+                raise ValueError("a server is name=http://host:port or name=https://host:port")
+        return value
+
+    def load_server_urls(self) -> dict[str, str]:
+        """The URL of each server in ``load_servers``."""
+        return {name: url for name, _, url in (server.partition("=") for server in self.load_servers)}

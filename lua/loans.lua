@@ -138,7 +138,12 @@ local function loan_decide(key, t, cost, queue)
     if cost <= capacity and speed > 0 then
       wait = math.min(wait, ceil((cost * quanta - s.level) / speed))
     end
-    return -1 - wait, left, full + low, left, full + low
+    if low > 0 then
+      wait, low = strict_denial(key, t, cost, wait)
+    else
+      wait = -1 - wait
+    end
+    return wait, left, full + low, left, full + low
   end
   local turn = queue and full or 0
   if cost == 0 then
@@ -148,7 +153,7 @@ local function loan_decide(key, t, cost, queue)
   quicken(s, cost)
   local after = floor(s.level / quanta)
   local full_after = ceil((capacity * quanta - s.level) / speed)
-  if after < loan_low_water(t, s, cost) then
+  if after < loan_low_water(t, s, cost) and may_ask(key, t) then
     full_after = full_after + low
   end
   return turn, left, full, after, full_after, loan_value(t, s), loan_ttl_ms(t, s)

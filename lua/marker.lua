@@ -1,29 +1,23 @@
--- Joining a store: keep its marker, or begin a new life of it where data may have been lost. Mirrors `joined` of
--- data_plane/domain/regions/marker.py. A node runs it on every connection before anything else is sent over it, with the
--- run id and the maxmemory-policy that it has just read from this very server (INFO), and again when the revision of the
--- shares or the horizon changes.
+-- Joining a store: keep its epoch, or make a new one pending where data may have been lost. A process runs it on every
+-- connection before anything else is sent over it, with the run id and the maxmemory-policy that it has just read from
+-- this very server (INFO); agents also where the marker is gone.
 --
 -- KEYS[1] the marker
--- ARGV[1] run id; ARGV[2] maxmemory-policy; ARGV[3] revision of the node's shares
--- ARGV[4] a name for a new incarnation: a random number from 1 to 2^32 - 1
--- ARGV[5] how long rights should last before more are asked for, in microseconds; 0: leave what is there
--- Reply   { incarnation, revision, birth_us, now_us }: what holds now; or the word evicting_store
--- Value   incarnation, revision, birth_us, horizon_us (8 each, doubles), run id; no expiry
+-- ARGV[1] run id; ARGV[2] maxmemory-policy; ARGV[3] a name for a new epoch: a random number from 1 to 2^32 - 1
+-- Reply   { incarnation }: what holds now; or the word evicting_store
+-- Value   incarnation, revision, birth_us, horizon_us (8 each, doubles), run id; no expiry. A pending epoch has the
+--         revision 2^53: every script refuses strict limits, whatever shares its caller has, until raise.lua begins it.
+local PENDING = 9007199254740992
 if ARGV[2] ~= 'noeviction' then
   return 'evicting_store'
 end
-local run_id, revision = ARGV[1], tonumber(ARGV[3])
-local incarnation, birth, horizon = tonumber(ARGV[4]), now, tonumber(ARGV[5])
 local stored = call('GET', KEYS[1])
 if stored then
-  local old_incarnation, old_revision, old_birth, old_horizon, from = unpack('<dddd', stored)
-  revision = math.max(revision, old_revision)
-  if horizon == 0 then
-    horizon = old_horizon
-  end
-  if sub(stored, from) == run_id then
-    incarnation, birth = old_incarnation, old_birth
+  local incarnation, _, _, _, from = unpack('<dddd', stored)
+  if sub(stored, from) == ARGV[1] then
+    return { incarnation }
   end
 end
-call('SET', KEYS[1], pack('<dddd', incarnation, revision, birth, horizon) .. run_id)
-return { incarnation, revision, birth, now }
+local incarnation = tonumber(ARGV[3])
+call('SET', KEYS[1], pack('<dddd', incarnation, PENDING, now, 0) .. ARGV[1])
+return { incarnation }

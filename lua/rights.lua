@@ -14,6 +14,21 @@ local OVERDRAWN_SIZE = 88
 local LOW, REFUSED = 4503599627370496, 2251799813685248
 local REFUSED_WAIT = -1 - 1000000
 
+-- Whether anybody can be asked for more rights of a counter: not where there is no peer (the horizon is 0), no agent, or
+-- where an agent has found that nobody has any (see data_plane/rights/low.py).
+local function may_ask(key, t)
+  return t.horizon > 0 and call('EXISTS', 'tg:rest:' .. key) == 0 and call('EXISTS', 'tg:region:state') == 1
+end
+
+-- The wait that a denied request is told, and what is added to its reset time: an answer to a question is a round trip
+-- away; where nobody can be asked, it is what the region's own rights take.
+local function strict_denial(key, t, cost, wait)
+  if cost == 0 or not may_ask(key, t) then
+    return -1 - wait, 0
+  end
+  return -1 - math.min(wait, math.max(1, floor(t.horizon / 3))), LOW
+end
+
 -- Units a second by the busier of the last two seconds; and those figures with cost units more now.
 local function lately(s)
   local second = floor(now / 1000000)
@@ -160,8 +175,8 @@ local function rights_decide(key, t, cost)
     if cost > t.limit then
       return NEVER, left, ends, left, ends
     end
-    local flag = cost > 0 and LOW or 0
-    return -1 - rights_wait(t, s, cost, ends), left, ends + flag, left, ends + flag
+    local wait, low = strict_denial(key, t, cost, rights_wait(t, s, cost, ends))
+    return wait, left, ends + low, left, ends + low
   elseif cost == 0 then
     return 0, left, ends, left, ends
   end
@@ -177,7 +192,7 @@ local function rights_decide(key, t, cost)
   end
   local after = room - cost
   local ends_after = ends
-  if after < rights_low_water(t, s, cost) then
+  if after < rights_low_water(t, s, cost) and may_ask(key, t) then
     ends_after = ends + LOW
   end
   return 0, left, ends, after, ends_after, rights_value(t, s), rights_ttl_ms(t, s)

@@ -39,6 +39,9 @@ def up(
             min=1, max=65535, help="Port of the first region's node; the next region's is one higher, and so on."
         ),
     ] = 8101,
+    first_agent_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the first region's agent; the next is one higher, and so on.")
+    ] = 8201,
     nodes_per_region: Annotated[
         int, typer.Option(min=1, max=8, help="Nodes in each region; the second ones are on ports 10 higher, and so on.")
     ] = 1,
@@ -47,7 +50,7 @@ def up(
         typer.Option(min=1, max=65535, help="Port of the first node for Envoy's rate limit protocol (gRPC)."),
     ] = None,
 ) -> None:
-    """Run everything on this machine: Postgres, the control plane, and in each region a Valkey and a node.
+    """Run everything on this machine: Postgres, the control plane, and in each region a Valkey, an agent and nodes.
 
     TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once.
     """
@@ -60,6 +63,7 @@ def up(
         demo=demo,
         control_plane_port=control_plane_port,
         first_node_port=first_node_port,
+        first_agent_port=first_agent_port,
         nodes_per_region=nodes_per_region,
         rls_port=rls_port,
         admin_token=os.environ.get("TIDEGATE_ADMIN_TOKEN"),
@@ -96,6 +100,19 @@ def data_plane() -> None:
     settings = from_environment(Settings)
     configure_logs(settings.log_level)
     run(settings)
+
+
+@app.command("region-agent")
+def region_agent() -> None:
+    """Run an agent of a region; its settings come from TIDEGATE_* environment variables."""
+    from data_plane.main import run_agent
+    from data_plane.settings import AgentSettings
+    from tidegate.environment import from_environment
+    from tidegate.logs import configure_logs
+
+    settings = from_environment(AgentSettings)
+    configure_logs(settings.log_level)
+    run_agent(settings)
 
 
 @app.command()

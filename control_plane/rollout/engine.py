@@ -88,7 +88,7 @@ class RolloutEngine:
         row = await _under_way(session, number)
         now = (await session.execute(select(func.now()))).scalar_one()
         watched_since = self._watch(now)
-        connected = await nodes.connected(session, self._heartbeat_s)
+        connected = nodes.deciding(await nodes.connected(session, self._heartbeat_s))
         stage = [node for node in connected if node.region == row.region and row.node in ("", node.node)]
         refusal = await nodes.refusal_since(session, row.number, row.region, row.node)
         if refusal is not None:
@@ -140,7 +140,7 @@ class RolloutEngine:
         async with self._writer.begin(AUTHOR, None) as write:
             row = await _under_way(write.session, number)
             if step.what == "replace":
-                connected = await nodes.connected(write.session, self._heartbeat_s)
+                connected = nodes.deciding(await nodes.connected(write.session, self._heartbeat_s))
                 here = [node for node in connected if node.region == row.region] or connected
                 write.stager.move(here[0].region, here[0].node)
                 where = f"{here[0].region}/{here[0].node}"

@@ -146,15 +146,17 @@ class NodeEffect(Base):
 
 
 class Node(Base):
-    """A node that once opened a stream. ``stream`` names the open one; it counts while ``last_seen`` is fresh.
+    """A node, or an agent of its region (``role``), that once opened a stream. ``stream`` names the open one; it counts while ``last_seen`` is fresh.
 
     ``staged_revision`` is the newest stage of a roll-out that the node was sent, at ``staged_at``: null once applied.
     """
 
     __tablename__ = "nodes"
+    __table_args__ = (CheckConstraint("role IN ('node', 'agent')", name="role"),)
 
     region: Mapped[str] = mapped_column(primary_key=True)
     node: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str] = mapped_column(server_default="node")
     version: Mapped[str] = mapped_column(default="")
     applied_revision: Mapped[int] = mapped_column(default=0)
     applied_at: Mapped[datetime | None]

@@ -11,11 +11,12 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from contract.config import Ack
-from contract.status import Hello, NodeReport
+from contract.status import Hello, Newest, NodeReport, Role
 from control_plane.access.principals import Caller, region_only
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.repository import Head
+from control_plane.rollout.staging import views
 from control_plane.rollout.stream import NodeStream, OpenStreams, opening_for
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
@@ -37,8 +38,9 @@ def _hello(
     revision: Annotated[int, Query(ge=0, le=2**62)] = 0,
     digest: Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$")] = "",
     version: Annotated[str, Query(max_length=64, pattern=r"^[!-~]*$")] = "",
+    role: Role = "node",
 ) -> Hello:
-    return Hello(node=node, region=region, revision=revision, digest=digest, version=version)
+    return Hello(node=node, region=region, revision=revision, digest=digest, version=version, role=role)
 
 
 @router.get(
@@ -79,6 +81,15 @@ async def _recorded(
         return  # the node dials again
     finally:
         streams.closed(name)
+
+
+@router.get("/newest", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
+async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pattern=NODE_PATTERN)]) -> Response:
+    """The revision that this node or agent should have, as the database has it now: what proves shares the newest."""
+    async with request.state.database.read() as session:
+        head = (await views(session)).of(caller.name, node)
+    body = msgspec.json.encode(Newest(revision=head.revision, digest=head.digest))
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 @router.post(

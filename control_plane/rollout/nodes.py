@@ -31,6 +31,7 @@ class ConnectedNode(NamedTuple):
     applied_revision: int
     opened_at: datetime | None = None
     """Since when its stream is open."""
+    role: str = "node"
 
 
 class MissingNode(NamedTuple):
@@ -49,7 +50,7 @@ def is_connected(heartbeat_s: float) -> ColumnElement[bool]:
 
 async def stream_opened(session: AsyncSession, hello: Hello, stream: str, *, applied: int) -> None:
     """Record a node's new stream; it replaces an older one of the same node."""
-    values = {"version": hello.version, "stream": stream, "last_seen": func.now(), "opened_at": func.now(),
+    values = {"role": hello.role, "version": hello.version, "stream": stream, "last_seen": func.now(), "opened_at": func.now(),
               "applied_revision": applied}  # fmt: skip
     statement = insert(Node).values(region=hello.region, node=hello.node, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
@@ -172,15 +173,24 @@ async def missing(
     unanswered = (Node.staged_revision == stage_revision) & Node.staged_at.is_not(None) & not_(applied)
     gone = applied & not_(is_connected(heartbeat_s))
     since = case((applied, Node.last_seen), else_=Node.staged_at)
-    query = select(Node.region, Node.node, applied, since).where(Node.region == region, unanswered | gone)
+    query = select(Node.region, Node.node, applied, since).where(
+        Node.region == region, Node.role == "node", unanswered | gone
+    )
     query = query if not node else query.where(Node.node == node)
     return [MissingNode(*row) for row in await session.execute(query.order_by(Node.node))]
 
 
 async def connected(session: AsyncSession, heartbeat_s: float) -> Sequence[ConnectedNode]:
-    """Every connected node."""
-    query = select(Node.region, Node.node, Node.applied_revision, Node.opened_at).where(is_connected(heartbeat_s))
+    """Every connected node and agent."""
+    query = select(Node.region, Node.node, Node.applied_revision, Node.opened_at, Node.role).where(
+        is_connected(heartbeat_s)
+    )
     return [ConnectedNode(*row) for row in await session.execute(query.order_by(Node.region, Node.node))]
+
+
+def deciding(connected: Sequence[ConnectedNode]) -> Sequence[ConnectedNode]:
+    """Those that decide: agents do not."""
+    return [node for node in connected if node.role == "node"]
 
 
 async def behind(session: AsyncSession, revision: int, heartbeat_s: float) -> int:

@@ -1,8 +1,9 @@
 """What the admin API shows of revisions and nodes."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
+from contract.status import Role
 from control_plane.rollout.models import Node, Revision
 from control_plane.rollout.rollout_schemas import RolloutView
 from control_plane.web.fields import View
@@ -26,10 +27,11 @@ class RevisionView(View):
 
 
 class NodeView(View):
-    """A node: what it applied, and what it refused since, if anything."""
+    """A node or an agent: what it applied, and what it refused since, if anything."""
 
     node: str
     region: str
+    role: Role
     version: str
     connected: bool
     last_seen: datetime
@@ -46,6 +48,7 @@ class NodeView(View):
         return cls(
             node=row.node,
             region=row.region,
+            role=cast("Role", row.role),
             version=row.version,
             connected=connected,
             last_seen=row.last_seen,

@@ -212,7 +212,7 @@ class Stager:
         policy = await rollouts.policy(self._session)
         if policy.mode != "canary":
             return None
-        first = _first(policy, await nodes.connected(self._session, self._heartbeat_s))
+        first = _first(policy, nodes.deciding(await nodes.connected(self._session, self._heartbeat_s)))
         if first is None:
             return None  # no node is connected: there is nothing to try it on
         self._head.rollout = self.began = head.revision

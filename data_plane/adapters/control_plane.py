@@ -1,4 +1,4 @@
-"""The node's line to the control plane: one stream down, ACKs up. The node dials out; nothing dials in."""
+"""The line to the control plane: one stream down, ACKs up. Nodes and agents dial out; nothing dials in."""
 
 import asyncio
 import contextlib
@@ -14,16 +14,18 @@ import msgspec
 import structlog
 
 from contract.config import Ack, StreamMessage
-from contract.status import Hello, NodeReport
+from contract.status import Hello, Newest, NodeReport, Role
 from data_plane.services.config import ConfigService, OutOfStepError
 
 log = structlog.get_logger()
 _decoder = msgspec.json.Decoder(StreamMessage)
+_newest = msgspec.json.Decoder(Newest)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 SILENCE_S = 20.0
 """Heartbeats come every few seconds; a stream that is silent for longer is dead."""
 REPORT_S = 10.0
+ASK_S = 2.0
 _BACKOFF_S = (0.5, 10.0)
 
 
@@ -60,8 +62,9 @@ class ControlPlaneStream:
         decided: Callable[[], Decided],
         confirmed: Callable[[Ack], Awaitable[Ack]],
         tls: ssl.SSLContext | None = None,
+        role: Role = "node",
     ) -> None:
-        self._node, self._region, self._version = node, region, version
+        self._node, self._region, self._version, self._role = node, region, version, role
         self._config = config
         self._decided = decided
         self._confirmed = confirmed
@@ -127,6 +130,7 @@ class ControlPlaneStream:
         hello = Hello(
             node=self._node, region=self._region, version=self._version,
             revision=0 if from_nothing else self._config.revision, digest="" if from_nothing else self._config.digest,
+            role=self._role,
         )  # fmt: skip
         params = msgspec.to_builtins(hello)
         async with self._client.stream("GET", "/internal/v1/stream", params=params) as response:
@@ -158,6 +162,14 @@ class ControlPlaneStream:
         """The same, but who is away is told of cuts when it is back."""
         with contextlib.suppress(httpx.HTTPError):
             await self.say(ack)
+
+    async def newest(self) -> Newest | None:
+        """What the control plane, asked now, says should be in force here; ``None`` where it gives no answer."""
+        try:
+            response = await self._client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
+            return _newest.decode(response.content) if response.status_code == 200 else None
+        except (httpx.HTTPError, msgspec.DecodeError):
+            return None
 
     async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:
         headers = {"content-type": "application/json"}

@@ -71,6 +71,12 @@ class RedisLoadBoard:
             await self._store.execute("PEXPIRE", LEASE, LEASE_MS)
             return True
 
+    async def release_lease(self) -> None:
+        """Give the right to decide up. Between the two commands it may run out: then another one takes it again."""
+        with _store_errors():
+            if await self._store.execute("GET", LEASE) == self._owner:
+                await self._store.execute("DEL", LEASE)
+
     async def publish(self, body: bytes) -> bool:
         """Share the factors, unless somebody else decides by now."""
         keys = [LEASE.encode(), FACTORS.encode()]

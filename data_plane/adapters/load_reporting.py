@@ -1,5 +1,7 @@
 """What a region makes of its backends, told to the control plane over HTTP with the region's credential."""
 
+import ssl
+
 import httpx
 import msgspec
 
@@ -12,10 +14,11 @@ TIMEOUT_S = 3.0
 class HttpLoadReporting:
     """Port ``LoadReporting``."""
 
-    def __init__(self, url: str, credential: str) -> None:
+    def __init__(self, url: str, credential: str, tls: ssl.SSLContext | None = None) -> None:
         self._client = httpx.AsyncClient(
-            base_url=url, headers={"authorization": f"Bearer {credential}"}, timeout=TIMEOUT_S, trust_env=False
-        )
+            base_url=url, headers={"authorization": f"Bearer {credential}"}, timeout=TIMEOUT_S, trust_env=False,
+            verify=True if tls is None else tls,
+        )  # fmt: skip
 
     async def report(self, load: RegionLoad) -> None:
         """One try; what is said next says the same."""

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from contract.counts import SLICES, Cell
 from data_plane.adapters.redis.client import Argument, Reply
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_life import MARKER
+from data_plane.adapters.redis.topology import MARKER
 from data_plane.adapters.redis_marks import mark_sets
 from data_plane.domain.counts_wire import (
     PEERS_SUFFIX,
@@ -46,7 +46,7 @@ LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
 LEASE_MS = 3 * DEFAULT_TIMING.tick_us // 1_000
 INCARNATION = b"tg:incarnation"
 OF_MARKER = b"tg:incarnation:of"
-"""The incarnation in the marker (``redis_life``) that this life belongs to: with another one the store came back."""
+"""The incarnation in the epoch marker that this life belongs to: with another one the store came back."""
 HEARD = b"tg:heard"
 KEYS_A_SCRIPT = 200
 """A script holds the store for as long as it runs: short ones let decisions in between."""

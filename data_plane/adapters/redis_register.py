@@ -1,26 +1,42 @@
-"""The nodes of a region, in a sorted set by the time they were last seen."""
+"""The nodes of a region and its agents, each in a sorted set by the time they were last seen."""
 
 from redis.exceptions import RedisError
 
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.services.ports import StoreUnavailableError
 
-KEY = "tg:nodes"
+NODES = "tg:nodes"
+AGENTS = "tg:agents"
 FORGET_AFTER_US = 3_600 * 1_000_000
 
 
 class RedisNodeRegister:
-    """Port ``NodeRegister`` on the region's store."""
+    """Port ``NodeRegister`` on the region's store; ``key`` names the set."""
 
-    def __init__(self, store: RedisCounterStore) -> None:
+    def __init__(self, store: RedisCounterStore, key: str = NODES) -> None:
         self._store = store
+        self._key = key
 
     async def announce(self, node: str, now_us: int, since_us: int) -> int:
         """Note that ``node`` is alive; answer how many were seen since ``since_us``."""
         try:
-            await self._store.execute("ZADD", KEY, now_us, node)
-            await self._store.execute("ZREMRANGEBYSCORE", KEY, "-inf", now_us - FORGET_AFTER_US)
-            return int(await self._store.execute("ZCOUNT", KEY, since_us, "+inf"))
+            await self._store.execute("ZADD", self._key, now_us, node)
+            await self._store.execute("ZREMRANGEBYSCORE", self._key, "-inf", now_us - FORGET_AFTER_US)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+        return await self.count(since_us)
+
+    async def count(self, since_us: int) -> int:
+        """How many were seen since ``since_us``."""
+        try:
+            return int(await self._store.execute("ZCOUNT", self._key, since_us, "+inf"))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+
+    async def leave(self, node: str) -> None:
+        """Note that ``node`` is about to end."""
+        try:
+            await self._store.execute("ZREM", self._key, node)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error
 

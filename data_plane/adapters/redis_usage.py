@@ -72,6 +72,11 @@ class RedisUsageStream:
         await self._execute("PEXPIRE", LEASE, LEASE_MS)
         return True
 
+    async def release_lease(self, node: str) -> None:
+        """``DEL`` of a lease that is ours."""
+        if _text(await self._execute("GET", LEASE) or b"") == node:
+            await self._execute("DEL", LEASE)
+
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """``XRANGE`` from the beginning."""
         reply = await self._execute("XRANGE", STREAM, "-", "+", "COUNT", count)

@@ -1,4 +1,4 @@
-"""The node's HTTP application, for any ASGI server: decisions, operations, and the peers' door."""
+"""The HTTP applications of nodes (decisions, operations) and agents (peers, operations), for any ASGI server."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -43,7 +43,6 @@ class ClosingWhileDraining:
 
 def create_app(
     door: Door,
-    peer_door: PeerDoor,
     hold_door: HoldDoor,
     load_door: LoadDoor,
     operations: Operations,
@@ -56,6 +55,17 @@ def create_app(
     app.include_router(load_routes(load_door))
     app.include_router(operation_routes(operations))
 
+    _finish(app, operations)
+    return app
+
+
+def create_agent_app(
+    peer_door: PeerDoor, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    """Build the application in which agents of other regions arrive."""
+    app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.include_router(operation_routes(operations))
+
     @app.post("/internal/v1/counts", include_in_schema=False)
     async def peer_counts(request: Request) -> Response:
         body = await read_body(request, MAX_PEER_BODY_BYTES)
@@ -63,8 +73,6 @@ def create_app(
             peer_door.too_large()
             return body
         return to_response(await peer_door.counts(request.scope["headers"], body))
-
-    app.add_middleware(ClosingWhileDraining, operations=operations)
 
     @app.post("/internal/v1/rights", include_in_schema=False)
     async def peer_rights(request: Request) -> Response:
@@ -74,11 +82,17 @@ def create_app(
             return body
         return to_response(await peer_door.rights(request.scope["headers"], body))
 
+    _finish(app, operations)
+    return app
+
+
+def _finish(app: FastAPI, operations: Operations) -> None:
+    """What every application of ours has: problems for errors, and an end of connections while it drains."""
+    app.add_middleware(ClosingWhileDraining, operations=operations)
+
     @app.exception_handler(HTTPException)
     async def as_problem(_request: Request, error: HTTPException) -> Response:
         title = TITLES.get(error.status_code, "Error")
         response = to_response(problem(error.status_code, error.detail or title))
         response.headers.update(error.headers or {})
         return response
-
-    return app

@@ -1,12 +1,12 @@
-"""What a node measures of itself: decisions, configuration, store."""
+"""What a node or an agent measures of itself: decisions, configuration, the size of the store."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from data_plane.api.metrics import Part, counter, counter_by, gauge
-from data_plane.services.census import StoreSize
+from data_plane.services.census import Census
 from data_plane.services.holds import HoldTally
 from data_plane.services.tally import LATENCY_BUCKETS_US, Tally
 
@@ -24,22 +24,6 @@ class ConfigFigures(NamedTuple):
     reconnects: int
     snapshot_revision: int
     snapshot_age_s: float | None
-
-
-class StoreFigures(NamedTuple):
-    """The region's store as this node sees it; counters since the node started."""
-
-    usable: bool
-    errors_by_reason: Mapping[str, int]
-    decisions: int
-    calls: int
-    late_replies: int
-    connects: int
-    connect_failures: int
-    circuit_opened: int
-    redirects: int
-    given_back: int
-    size: StoreSize | None
 
 
 def of_decisions(tally: Tally) -> Part:
@@ -112,29 +96,17 @@ def of_config(figures: Callable[[], ConfigFigures]) -> Part:
     return families
 
 
-def of_store(figures: Callable[[], StoreFigures]) -> Part:
-    """The region's store: whether it decides, at what cost, and how full it is."""
+def of_store_size(census: Census) -> Part:
+    """How full and how busy the store is."""
 
     def families() -> Iterator[Metric]:
-        now = figures()
-        yield gauge("tidegate_store_usable", "1 while every shard decides", now.usable)
-        yield counter_by(
-            "rate_limit_redis_errors", "Decisions that the store did not answer", "reason", now.errors_by_reason
-        )
-        yield counter("tidegate_store_decisions", "Decisions that the store answered", now.decisions)
-        yield counter("tidegate_store_calls", "Script calls sent; one carries many decisions", now.calls)
-        yield counter("tidegate_store_late_replies", "Script calls answered after their deadline", now.late_replies)
-        yield counter("tidegate_store_connects", "Connections opened", now.connects)
-        yield counter("tidegate_store_connect_failures", "Attempts to connect that failed", now.connect_failures)
-        yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", now.circuit_opened)
-        yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", now.redirects)
-        yield counter("tidegate_store_given_back", "Checks given back after a denial in another slot", now.given_back)
-        if now.size is not None:
-            yield gauge("tidegate_store_keys", "Keys in the store", now.size.keys)
-            yield gauge("tidegate_store_memory_bytes", "Memory that the store uses", now.size.used_bytes)
-            yield gauge("tidegate_store_memory_limit_bytes", "Memory that it may use; 0: no bound", now.size.max_bytes)
-            yield counter("tidegate_store_commands", "Commands that its servers processed", now.size.commands)
-            yield counter("tidegate_store_evicted_keys", "Keys that its servers evicted: lost counts", now.size.evicted)
+        size = census.size
+        if size is not None:
+            yield gauge("tidegate_store_keys", "Keys in the store", size.keys)
+            yield gauge("tidegate_store_memory_bytes", "Memory that the store uses", size.used_bytes)
+            yield gauge("tidegate_store_memory_limit_bytes", "Memory that it may use; 0: no bound", size.max_bytes)
+            yield counter("tidegate_store_commands", "Commands that its servers processed", size.commands)
+            yield counter("tidegate_store_evicted_keys", "Keys that its servers evicted: lost counts", size.evicted)
 
     return families
 

@@ -1,6 +1,7 @@
-"""Background work of a node, which a fault must not end for good."""
+"""Background work of a node or an agent, which a fault must not end for good."""
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
@@ -18,3 +19,12 @@ async def kept_up(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: 
 def _died(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
     log.error("background_work_died", work=getattr(state.fn, "__qualname__", repr(state.fn)), exc_info=error)
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """End background work. Asked again until it ends: ``wait_for`` of Python 3.11 can swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)

@@ -1,10 +1,11 @@
-"""Following the load: every node applies the shared factors; one of them decides and shares them.
+"""Following the load: every node applies the shared factors; one agent of the region decides and shares them.
 
 Without the store nobody decides: the last factors are held for a while, then given up step by step, but for an
 operator's.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -43,6 +44,11 @@ MOST_PULLS_AT_ONCE = 8
 _shared_decoder = msgspec.json.Decoder(SharedFactors)
 _demand_decoder = msgspec.json.Decoder(NodeDemand)
 _said_decoder = msgspec.json.Decoder(SaidEntry)
+
+
+def loads_of(shared: SharedFactors) -> Sequence[BackendLoad]:
+    """Why every factor is what it is."""
+    return [explained(one, shared.at_us, shared.node) for one in shared.backends]
 
 
 class LoadFollower:
@@ -131,12 +137,11 @@ class LoadDecider:
     """Decides for the region while it holds the lease; takes over within three seconds when who did is gone."""
 
     def __init__(
-        self, node: str, board: LoadBoard, follower: LoadFollower, reports: LoadReports, servers: LoadServers,
+        self, node: str, board: LoadBoard, reports: LoadReports, servers: LoadServers,
         reporting: LoadReporting, clock: Clock, book: Callable[[], Rulebook],
     ) -> None:  # fmt: skip
         self._node = node
         self._board = board
-        self._follower = follower
         self._reports = reports
         self._servers = servers
         self._reporting = reporting
@@ -144,9 +149,11 @@ class LoadDecider:
         self._book = book
         self.deciding = False
         self.pull_failures: dict[str, int] = {}
+        self._shared = SharedFactors(at_us=0, node="")
+        """What it shared last."""
 
     async def run(self) -> None:
-        """Decide, for ever, whenever it is this node's turn."""
+        """Decide, for ever, whenever it is this agent's turn."""
         while True:
             began_us = self._clock.now_us()
             await self.decide()
@@ -154,14 +161,14 @@ class LoadDecider:
             await asyncio.sleep(min(DECIDE_EVERY_S, max(0.05, DECIDE_EVERY_S - took_s)))
 
     async def run_pulls(self) -> None:
-        """Ask the servers, for ever, whenever it is this node's turn."""
+        """Ask the servers, for ever, whenever it is this agent's turn."""
         while True:
             if self.deciding:
                 await self.pull()
             await asyncio.sleep(PULL_EVERY_S)
 
     async def run_reports(self) -> None:
-        """Tell the control plane, for ever, whenever it is this node's turn: at changes, and now and then."""
+        """Report to the control plane, for ever, whenever it is this agent's turn: at changes, and now and then."""
         told: tuple[object, ...] | None = None
         last_us = 0
         while True:
@@ -177,12 +184,18 @@ class LoadDecider:
             await asyncio.sleep(DECIDE_EVERY_S)
 
     def loads(self) -> Sequence[BackendLoad]:
-        """Why every factor is what it is."""
-        shared = self._follower.shared
-        return [explained(one, shared.at_us, shared.node) for one in shared.backends]
+        """Why every factor is what it is; nothing while another agent decides."""
+        return loads_of(self._shared) if self.deciding else []
+
+    async def hand_over(self) -> None:
+        """Let another agent decide at once."""
+        if self.deciding:
+            self.deciding = False
+            with contextlib.suppress(StoreUnavailableError):
+                await self._board.release_lease()
 
     async def decide(self) -> None:
-        """One tick, if it is this node's turn and there is something to protect."""
+        """One tick, if it is this agent's turn and there is something to protect."""
         protected = self._book().protected
         if not protected:
             self.deciding = False
@@ -213,6 +226,7 @@ class LoadDecider:
                     signal=decided.state.signal, load=decided.state.smoothed,
                 )  # fmt: skip
         shared = SharedFactors(at_us=now_us, node=self._node, backends=tuple(entries))
+        self._shared = shared
         self.deciding = await self._board.publish(msgspec.json.encode(shared))
 
     async def pull(self) -> None:
@@ -234,6 +248,8 @@ class LoadDecider:
                     self._reports.take_pulled(server, name, signal, value, self._clock.now_us())
 
         await asyncio.gather(*(one(*each) for each in wanted))
+        with contextlib.suppress(StoreUnavailableError):  # the next answers come soon
+            await self._board.pin(self._reports.drain(self._clock.now_us()))
 
     async def _before(self) -> Mapping[str, BackendFactors]:
         """Where whoever decided last left off: in the store, because that may have been another node."""

@@ -57,6 +57,10 @@ class LoadBoard(Protocol):
         """Take or keep the right to decide; it is lost when it is not kept for three seconds."""
         ...
 
+    async def release_lease(self) -> None:
+        """Give the right to decide up, if it is ours."""
+        ...
+
     async def publish(self, body: bytes) -> bool:
         """Share the factors; ``False``, and nothing done, when somebody else decides by now."""
         ...

@@ -1,27 +1,27 @@
-"""Rights of ``strict`` limits on their way between regions: this node asks for what its region lacks, and gives.
+"""Rights of ``strict`` limits on their way between regions: this agent asks for what its region lacks, and gives.
 
 A decision that leaves too little says so (``low``); while rights are plentiful nobody says anything. Steps on counters
-ride in the same calls as decisions, over connections that have joined the store: none can act on another life of it.
+go over connections that have joined the store: none can act on another epoch of it.
 """
 
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import structlog
 
 from contract.calendar import grid_of, id_at, start_us
+from contract.limits import nominal_window_us
 from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.load.wire import price_of
-from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
 from data_plane.domain.regions.book import Gift as Total
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import whole_shares
 from data_plane.domain.regions.rules import ALL_RULES
-from data_plane.domain.regions.wire import LOW, REFUSED, basis_of, given, known_gift, received
+from data_plane.domain.regions.wire import basis_of, given, known_gift, received
 from data_plane.services.count_store import UnreachablePeerError
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.rights_low import LowCounters
@@ -30,16 +30,36 @@ from data_plane.services.rights_steps import Question, RightsSteps, RightsTally,
 log = structlog.get_logger()
 
 FORGET_AFTER_US = 60_000_000
+AGAIN_S = 0.5
+
+
+class LowCountersOfNodes(Protocol):
+    """Counters of the region that are low. Every method raises ``StoreUnavailableError``."""
+
+    async def take(self) -> Mapping[bytes, int]:
+        """Those that nodes named since this was last asked, with what requests cost; waits a while for some."""
+        ...
+
+    async def rest(self, key: bytes, for_us: int) -> None:
+        """Let nodes know that nobody can be asked for this one for so long."""
+        ...
+
+    async def wake(self, key: bytes) -> None:
+        """Let them know that somebody can."""
+        ...
 
 
 class RightsDesk:
-    """Asks peers for rights, and answers theirs."""
+    """Asks peers for rights, and answers theirs; neither before ``is_proven()`` says that its shares are the newest."""
 
     def __init__(
         self, region: str, store: CounterStore, transport: RightsTransport, clock: Clock,
-        index: Callable[[], RuleIndex], revision: Callable[[], int],
+        index: Callable[[], RuleIndex], revision: Callable[[], int], inbox: LowCountersOfNodes,
+        is_proven: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._region = region
+        self._inbox = inbox
+        self._is_proven = is_proven
         self._transport = transport
         self._clock = clock
         self._index = index
@@ -54,8 +74,9 @@ class RightsDesk:
         self._steps = RightsSteps(store, self.tally)
 
     def horizon_us(self) -> int:
-        """How long rights should last before more are asked for, as measured."""
-        return self._asker.horizon_us()
+        """How long rights should last before more are asked for, as measured; 0 where there is nobody to ask."""
+        self._refresh_peers()
+        return self._asker.horizon_us() if self._peers else 0
 
     def low(self, key: bytes, cost: int) -> None:
         """A counter has little left for requests of ``cost``: ask for more soon.
@@ -63,31 +84,6 @@ class RightsDesk:
         Returns at once; may be called for every decision.
         """
         self._low.add(key, cost, self._clock.now_us())
-
-    def retry_us(self, key: bytes, wait_us: int) -> int:
-        """When a denied request may be tried again: sooner than its own wait where a peer can be asked before."""
-        if not self._peers:
-            return wait_us
-        return min(wait_us, self._low.rests_us(key, self._clock.now_us()) + self._asker.horizon_us() // 3)
-
-    def understood(
-        self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
-    ) -> list[Outcome]:
-        """Outcomes of strict limits without what they say beside the decision: low, refused by the store."""
-        for at in places:
-            outcome = outcomes[at]
-            if outcome.reset_us < REFUSED:
-                continue
-            if outcome.reset_us < LOW:
-                self.tally.refused["marker"] += 1
-                outcomes[at] = Outcome(False, 0, outcome.retry_us, outcome.retry_us, 0)
-                continue
-            self.low(keys[at], price_of(params[at], cost))
-            retry_us = outcome.retry_us if outcome.retry_us <= 0 else self.retry_us(keys[at], outcome.retry_us)
-            outcomes[at] = Outcome(
-                outcome.allowed, outcome.remaining, outcome.reset_us - LOW, retry_us, outcome.delay_us
-            )
-        return outcomes
 
     async def run(self) -> None:
         """Ask, for ever."""
@@ -99,6 +95,16 @@ class RightsDesk:
             except StoreUnavailableError as error:
                 log.warning("rights_not_asked", reason=error.reason)
 
+    async def hear(self) -> None:
+        """Take what nodes say is low, for ever."""
+        while True:
+            try:
+                for key, cost in (await self._inbox.take()).items():
+                    self.low(key, cost)
+            except StoreUnavailableError as error:
+                log.debug("low_not_heard", reason=error.reason)
+                await asyncio.sleep(AGAIN_S)
+
     async def stop(self) -> None:
         """Give up questions that are under way."""
         for task in self._under_way:
@@ -106,7 +112,11 @@ class RightsDesk:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def give(self, asks: Asks) -> Gifts:
-        """Answer a verified peer's questions. Raises ``StoreUnavailableError`` when the store answers none."""
+        """Answer a verified peer's questions. Raises ``StoreUnavailableError`` when the store answers none, or shares
+        are not proven.
+        """
+        if not self._is_proven():
+            raise StoreUnavailableError("shares_not_proven")
         self._learn(asks.region, asks.incarnation)
         self.tally.questions[asks.region] += len(asks.asks)
         now_s = self._clock.now_us() / 1e6
@@ -143,8 +153,8 @@ class RightsDesk:
             _name(ask.key)[0], 0, 0, ask.id, asks.region, asks.incarnation, 0, known, ask.have, ask.rate, 0
         )
         self._asker.heard(_name(ask.key), heard)
-        if ask.have > 0:
-            self._low.wake(ask.key)
+        if ask.have > 0 and self._low.wake(ask.key):
+            await self._inbox.wake(ask.key)
         self.tally.hold(ask.key, limit.rule.name, answer.have, self._clock.now_us())
         self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units) if life else 0
         return Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty), life
@@ -153,7 +163,7 @@ class RightsDesk:
         self._refresh_peers()
         low = self._low.take()
         self._sweep()
-        if not self._peers:
+        if not self._peers or not self._is_proven():
             return
         questions = await asyncio.gather(*(self._question(*one) for one in low.items()), return_exceptions=True)
         by_peer: dict[str, list[Question]] = {}
@@ -186,14 +196,18 @@ class RightsDesk:
             return None
         peer = self._asker.whom(_name(key), need.id, whole_shares(limit.rule), cost - need.have, now_us)
         if peer is None or peer not in self._peers:
-            ends_us = start_us(frame, need.id + 1)
-            self._low.rest(key, self._asker.passed_over_until_us(_name(key), need.id) or ends_us, now_us)
+            ends_us = self._asker.rests_until_us(_name(key), need.id, start_us(frame, need.id + 1), now_us)
+            self._low.rest(key, ends_us, now_us)
+            if ends_us > now_us:
+                await self._inbox.rest(key, ends_us - now_us)
             return None
         life = self._lives.get(peer, 0)
         outcomes = await self._steps.take(key, [limit.terms.known(peer, life, need.id)])
         if outcomes is None:
             return None
         known, own_life = known_gift(outcomes[0])
+        if self._low.wake(key):
+            await self._inbox.wake(key)
         question = Question(key, limit, Ask(key, need.id, life, known.units, known.quanta, need.have, need.rate), cost)
         self._note_asked(question, peer, own_life, now_us)
         return peer, question
@@ -201,7 +215,6 @@ class RightsDesk:
     def _note_asked(self, question: Question, peer: str, own_life: int, now_us: int) -> None:
         self._lives[self._region] = own_life
         key, id = question.key, question.ask.id
-        self._low.wake(key)
         asked = messages.Ask(_name(key)[0], 0, 0, id, self._region, own_life, 0, Total(), 0, 0, now_us)
         look_again_us = self._asker.asked(_name(key), asked, peer, now_us)
         loop = asyncio.get_running_loop()
@@ -248,8 +261,9 @@ class RightsDesk:
             _name(question.key)[0], 0, gift.id, gifts.region, gifts.incarnation, gifts.to_incarnation, total,
             gift.have, gift.is_empty, asked_us, now_us,
         )  # fmt: skip
-        is_bucket = question.limit.terms.is_bucket
-        self._asker.answered(_name(question.key), answer, taken.gained, now_us, is_bucket=is_bucket)
+        self._asker.answered(_name(question.key), answer, taken.gained, now_us, refill_us=_refill_us(question))
+        if taken.gained and self._low.wake(question.key):
+            await self._inbox.wake(question.key)
         self.tally.units_received[gifts.region] += taken.gained
         self.tally.hold(question.key, question.limit.rule.name, question.ask.have + taken.gained, now_us)
         if taken.low:
@@ -283,3 +297,12 @@ class RightsDesk:
 def _name(key: bytes) -> tuple[str, int]:
     """A counter as the asker knows it; its generation is part of the key."""
     return key.decode("latin-1"), 0
+
+
+def _refill_us(question: Question) -> int:
+    """How long the whole bucket takes to fill by what was missing here; 0 for windows, which do not fill."""
+    if not question.limit.terms.is_bucket:
+        return 0
+    rule = question.limit.rule
+    missing = max(1, question.cost - question.ask.have)
+    return max(1, missing * nominal_window_us(rule) // rule.limit)

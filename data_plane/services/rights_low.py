@@ -51,14 +51,9 @@ class LowCounters:
             self._resting.clear()
         self._resting[key] = _Rest(now_us + REST_US, ends_us)
 
-    def wake(self, key: bytes) -> None:
-        """There is news."""
-        self._resting.pop(key, None)
-
-    def rests_us(self, key: bytes, now_us: int) -> int:
-        """For how long nobody can be asked, as far as is known."""
-        rest = self._resting.get(key)
-        return 0 if rest is None else max(0, rest.ends_us - now_us)
+    def wake(self, key: bytes) -> bool:
+        """There is news; whether it rested."""
+        return self._resting.pop(key, None) is not None
 
     def forget(self, now_us: int) -> None:
         """Drop what rests no more: call it now and then."""

@@ -62,6 +62,10 @@ class UsageStream(Protocol):
         """Take or keep the region's lease on shipping; whether ``node`` has it."""
         ...
 
+    async def release_lease(self, node: str) -> None:
+        """Give the lease up, if ``node`` has it."""
+        ...
+
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """The oldest batches."""
         ...

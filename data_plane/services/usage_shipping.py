@@ -1,6 +1,7 @@
-"""Usage on its way, second half: from the region's stream to the control plane, by one node of the region at a time."""
+"""Usage on its way, second half: from the region's stream to the control plane, by one agent at a time."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,7 +13,11 @@ from data_plane.services.usage import StreamEntry, UsageStream
 
 log = structlog.get_logger()
 
-SHIP_EVERY_S = 1.0
+SHIP_EVERY_S = 0.3
+"""With the pause of the nodes' flushes, what was counted a second ago is with the control plane: what an emptied store
+loses is a second's."""
+LEASE_EVERY_US = 1_000_000
+LOOK_EVERY_S = 0.02
 SAY_COMPLETE_EVERY_S = 3.0
 LONGEST_BACKOFF_S = 15.0
 
@@ -30,7 +35,7 @@ class UsageSink(Protocol):
 
 
 class UsageShipper:
-    """Sends the region's stream to the control plane, while this node has the lease on it.
+    """Sends the region's stream to the control plane, while this agent has the lease on it.
 
     ``random`` gives floats in [0, 1) for jitter.
     """
@@ -44,23 +49,26 @@ class UsageShipper:
         self._clock = clock
         self._random = random
         self._said_complete_us = 0
+        self._leased_us = 0
         self._turn = asyncio.Lock()
         self.has_lease = False
-        """Whether this node ships for the region now."""
+        """Whether this agent ships for the region now."""
         self.lag_s = 0.0
-        """How long the oldest batch in the stream had waited when this node last looked; 0 where another one ships."""
+        """How long the oldest batch in the stream had waited when this agent last looked; 0 where another one ships."""
         self.shipped_batches = 0
         self.refused_batches = 0
         self.failures = 0
 
     async def run(self) -> None:
-        """Ship every second while there is something to ship, for ever."""
+        """Ship a few times a second while there is something to ship, for ever."""
         backoff_s = SHIP_EVERY_S
         trouble: str | None = None
         while True:
             try:
-                # A node whose line is down lets its lease run out, so that another one tries.
-                self.has_lease = await self._stream.hold_lease(self._node)
+                # An agent whose line is down lets its lease run out, so that another one tries.
+                if not 0 <= self._clock.now_us() - self._leased_us < LEASE_EVERY_US:
+                    self._leased_us = self._clock.now_us()
+                    self.has_lease = await self._stream.hold_lease(self._node)
                 if self.has_lease:
                     await self.ship()
                     if trouble is not None:
@@ -78,6 +86,23 @@ class UsageShipper:
                 self.failures += 1
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
             await asyncio.sleep(SHIP_EVERY_S + self._random() * (backoff_s - SHIP_EVERY_S))
+
+    async def hand_over(self) -> None:
+        """Let another agent ship at once."""
+        if self.has_lease:
+            self.has_lease = False
+            with contextlib.suppress(StoreUnavailableError):
+                await self._stream.release_lease(self._node)
+
+    async def ship_all_until_now(self) -> None:
+        """Send all that nodes have counted up to now, once they have written it. Raises as ``ship``."""
+        asked_us = self._clock.now_us()
+        while True:
+            until_us = await self._stream.flushed_until_us(self._clock.now_us())
+            if until_us is None or until_us >= asked_us:
+                break
+            await asyncio.sleep(LOOK_EVERY_S)
+        await self.ship()
 
     async def ship(self) -> None:
         """Send all that is in the stream now. An entry goes only once the control plane has answered for it.

@@ -14,7 +14,7 @@ import psutil
 
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.errors import StackError
-from tidegate.stack.layout import NodePlace, StackOptions, node_places, require_sound
+from tidegate.stack.layout import NodePlace, StackOptions, agent_places, node_places, require_sound
 from tidegate.stack.ports import LOOPBACK, free_ports
 
 READY_TIMEOUT_S = 100.0
@@ -28,6 +28,7 @@ class Stack:
     def __init__(self, directory: Path, options: StackOptions, *, keep: bool) -> None:
         self.options = options
         self.nodes = node_places(options)
+        self.agents = agent_places(options)
         self.temp_dir = directory / "tmp"
         self.temp_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir = directory / "data" if keep else None
@@ -135,11 +136,12 @@ def stack_options(
 ) -> StackOptions:
     """Options whose ports are free at this moment; a stack wants some of them in a row."""
     for _ in range(50):
-        control_plane_port, first_node_port = free_ports(2)
+        control_plane_port, first_node_port, first_agent_port = free_ports(3)
         options = StackOptions(
             regions=regions,
             control_plane_port=control_plane_port,
             first_node_port=first_node_port,
+            first_agent_port=first_agent_port,
             nodes_per_region=nodes_per_region,
             demo=demo,
         )
@@ -183,6 +185,7 @@ def arguments(options: StackOptions, data_dir: Path | None) -> list[str]:
     words = ["--regions", ",".join(options.regions)]
     words += ["--control-plane-port", str(options.control_plane_port)]
     words += ["--first-node-port", str(options.first_node_port)]
+    words += ["--first-agent-port", str(options.first_agent_port)]
     words += ["--nodes-per-region", str(options.nodes_per_region)]
     words += ["--demo"] if options.demo else []
     words += ["--data-dir", str(data_dir)] if data_dir is not None else []

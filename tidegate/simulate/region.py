@@ -263,7 +263,7 @@ class SimulatedRegion:
             if gained:
                 self.store.save(name, moved.state, moved.book, self.engine.forget_us(terms, moved.state))
                 self.world.record.transfers.append((self.world.timeline.now_us, answer.sender, self.name, gained))
-        node.asker.answered(name, answer, gained, now_us, is_bucket=isinstance(self.engine, Buckets))
+        node.asker.answered(name, answer, gained, now_us, refill_us=int(isinstance(self.engine, Buckets)))
         if moved is not None and moved.low:
             self.seek(node, name, cost)
 

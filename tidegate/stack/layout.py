@@ -21,6 +21,7 @@ class StackOptions:
     demo: bool = False
     control_plane_port: int = 8000
     first_node_port: int = 8101
+    first_agent_port: int = 8201
     nodes_per_region: int = 1
     rls_port: int | None = None
     """Where the first node speaks Envoy's rate limit protocol as well."""
@@ -29,7 +30,7 @@ class StackOptions:
 
 @dataclass(frozen=True)
 class NodePlace:
-    """A node's name, region and port."""
+    """A node's or an agent's name, region and port."""
 
     name: str
     region: str
@@ -37,7 +38,7 @@ class NodePlace:
 
     @property
     def url(self) -> str:
-        """Where gateways and other regions reach it."""
+        """Where gateways reach a node, and other regions an agent."""
         return f"http://{LOOPBACK}:{self.port}"
 
 
@@ -46,6 +47,14 @@ def node_places(options: StackOptions) -> list[NodePlace]:
     return [
         NodePlace(f"{region}-{nth + 1}", region, options.first_node_port + nth * NODE_PORT_STEP + index)
         for nth in range(options.nodes_per_region)
+        for index, region in enumerate(options.regions)
+    ]
+
+
+def agent_places(options: StackOptions) -> list[NodePlace]:
+    """The agent of each region."""
+    return [
+        NodePlace(f"{region}-agent", region, options.first_agent_port + index)
         for index, region in enumerate(options.regions)
     ]
 
@@ -64,6 +73,7 @@ def require_sound(options: StackOptions) -> None:
     places = node_places(options)
     wanted = [("control plane", options.control_plane_port, "--control-plane-port")]
     wanted += [(f"node {place.name}", place.port, "--first-node-port") for place in places]
+    wanted += [(f"agent {place.name}", place.port, "--first-agent-port") for place in agent_places(options)]
     wanted += [("rate limit service", options.rls_port, "--rls-port")] if options.rls_port is not None else []
     seen: dict[int, str] = {}
     for name, port, option in wanted:

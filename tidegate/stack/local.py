@@ -11,7 +11,7 @@ import httpx
 from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.keyring import Keyring
-from tidegate.stack.layout import DataDir, NodePlace, StackOptions, node_places
+from tidegate.stack.layout import DataDir, NodePlace, StackOptions, agent_places, node_places
 from tidegate.stack.ports import LOOPBACK, free_ports
 from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.progress import Progress
@@ -24,7 +24,7 @@ TIDEGATE = (sys.executable, "-m", "tidegate")
 
 
 class LocalStack:
-    """Postgres, the control plane, and per region a Valkey and nodes, all children of this process.
+    """Postgres, the control plane, and per region a Valkey, an agent and nodes, all children of this process.
 
     ``interrupted`` is called while waiting and may raise to give up.
     """
@@ -39,6 +39,7 @@ class LocalStack:
         interrupted: Callable[[], None],
     ) -> None:
         self.nodes = node_places(options)
+        self.agents = agent_places(options)
         self.control_plane_url = f"http://{LOOPBACK}:{options.control_plane_port}"
         self._options = options
         self._data_dir = data_dir
@@ -73,11 +74,12 @@ class LocalStack:
         )
         self._control_plane = self._control_plane_child()
         self._node_children = [self._node_child(place) for place in self.nodes]
+        self._agent_children = [self._agent_child(place) for place in self.agents]
 
     def children(self) -> list[Child]:
         """Every process that runs for as long as the stack does."""
         stores = [store.child for store in self._stores.values()]
-        return [self._postgres.child, *stores, self._control_plane, *self._node_children]
+        return [self._postgres.child, *stores, self._control_plane, *self._agent_children, *self._node_children]
 
     def start(self, admin_token: str) -> None:
         """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``."""
@@ -96,19 +98,18 @@ class LocalStack:
                 self._wait(store.child, store.is_ready)
         with self._progress.step("database schema"):
             wait_until_done(self._migration, timeout_s=START_TIMEOUT_S, interrupted=self._interrupted)
-        regions = len(self._options.regions)
-        early, later = self._node_children[:regions], self._node_children[regions:]
         with self._progress.step("control plane"):
-            # They load while it loads, and dial until it answers. Not all of them: what dials before its region is
+            # They load while it loads, and dial until it answers. Nodes come later: what dials before its region is
             # known counts as a wrong credential, and the control plane bears only so many of those a minute.
-            for child in early:
+            for child in self._agent_children:
                 child.start()
             self._wait(self._control_plane, partial(_answers, f"{self.control_plane_url}/readyz"))
             self._tell_regions(admin_token)
+        places = [*self.nodes, *self.agents]
         with self._progress.step("nodes " + ", ".join(place.name for place in self.nodes)):
-            for child in later:
+            for child in self._node_children:
                 child.start()
-            for place, child in zip(self.nodes, self._node_children, strict=True):
+            for place, child in zip(places, [*self._node_children, *self._agent_children], strict=True):
                 self._wait(child, partial(_answers, f"{place.url}/readyz"))
 
     def admin_api(self, token: str) -> AdminApi:
@@ -119,6 +120,7 @@ class LocalStack:
         """Stop what runs, those that need others first; bounded in time, and nothing is left behind."""
         for together in (
             self._node_children,
+            self._agent_children,
             [self._control_plane, self._migration],
             [store.child for store in self._stores.values()],
             [self._postgres.child],
@@ -131,9 +133,9 @@ class LocalStack:
     def _tell_regions(self, admin_token: str) -> None:
         with contextlib.closing(self.admin_api(admin_token)) as admin:
             for region in self._options.regions:
-                first = next(place for place in self.nodes if place.region == region)
+                agent = next(place for place in self.agents if place.region == region)
                 credential = self._keyring.region_credentials[region]
-                admin.put(f"/v1/regions/{region}", {"peer_url": first.url, "credential": credential})
+                admin.put(f"/v1/regions/{region}", {"peer_url": agent.url, "credential": credential})
 
     def _control_plane_child(self) -> Child:
         return Child(
@@ -150,26 +152,36 @@ class LocalStack:
         )
 
     def _node_child(self, place: NodePlace) -> Child:
+        settings = {"TIDEGATE_TRUST": "network", "TIDEGATE_DIALECT": "envoy"} | self._rls_settings(place)
         return Child(
             f"node {place.name}",
             [*TIDEGATE, "data-plane"],
             log_path=self._data_dir.log(f"node-{place.name}"),
-            env={
-                "TIDEGATE_NODE": place.name,
-                "TIDEGATE_REGION": place.region,
-                "TIDEGATE_HOST": LOOPBACK,
-                "TIDEGATE_PORT": str(place.port),
-                "TIDEGATE_REDIS_URL": self._stores[place.region].url,
-                "TIDEGATE_CONTROL_PLANE_URL": self.control_plane_url,
-                "TIDEGATE_REGION_CREDENTIAL": self._keyring.region_credentials[place.region],
-                "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": self._keyring.public_key(),
-                "TIDEGATE_SNAPSHOT_FILE": str(self._data_dir.snapshot(place.name)),
-                "TIDEGATE_TRUST": "network",
-                "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
-                "TIDEGATE_DIALECT": "envoy",
-            }
-            | self._rls_settings(place),
+            env=self._settings_of(place) | settings,
         )
+
+    def _agent_child(self, place: NodePlace) -> Child:
+        return Child(
+            f"agent {place.name}",
+            [*TIDEGATE, "region-agent"],
+            log_path=self._data_dir.log(f"agent-{place.name}"),
+            env=self._settings_of(place),
+        )
+
+    def _settings_of(self, place: NodePlace) -> dict[str, str]:
+        """What nodes and agents both need."""
+        return {
+            "TIDEGATE_NODE": place.name,
+            "TIDEGATE_REGION": place.region,
+            "TIDEGATE_HOST": LOOPBACK,
+            "TIDEGATE_PORT": str(place.port),
+            "TIDEGATE_REDIS_URL": self._stores[place.region].url,
+            "TIDEGATE_CONTROL_PLANE_URL": self.control_plane_url,
+            "TIDEGATE_REGION_CREDENTIAL": self._keyring.region_credentials[place.region],
+            "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": self._keyring.public_key(),
+            "TIDEGATE_SNAPSHOT_FILE": str(self._data_dir.snapshot(place.name)),
+            "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
+        }
 
     def _rls_settings(self, place: NodePlace) -> dict[str, str]:
         """The first node alone: the port is one."""

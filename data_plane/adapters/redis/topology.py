@@ -12,6 +12,8 @@ from data_plane.adapters.redis.status import ShardStatus
 from data_plane.services.ports import CounterCheck
 
 DIRTY_KEY = b"tg:dirty"
+MARKER = DIRTY_KEY + b"!m"
+"""The epoch marker of a store of one server (``lua/marker.lua``)."""
 
 
 class Topology(Protocol):

@@ -28,6 +28,8 @@ class _Quest:
         self.passed_over_until_us: dict[str, int] = {}
         self.unanswered: dict[str, int] = {}
         self.have: dict[str, int] = {}
+        self.empty: dict[str, int] = {}
+        """How often in a row a peer had nothing to lend, less one."""
 
 
 class Asker:
@@ -85,14 +87,21 @@ class Asker:
         times = [until_us for peer, until_us in quest.passed_over_until_us.items() if peer not in quest.silent]
         return min(times, default=None)
 
+    def rests_until_us(self, name: Name, id: int, ends_us: int, now_us: int) -> int:
+        """Until when ``whom`` will name nobody, as far as is known: ``ends_us`` at the latest."""
+        quest = self._quest(name, id)
+        if any(self._may_have(quest, peer, now_us) for peer in self._peers):
+            return min(ends_us, quest.asked_us + PATIENCE_US)  # all of them together have less than is missing
+        return min(ends_us, self.passed_over_until_us(name, id) or ends_us)
+
     def asked(self, name: Name, ask: Ask, peer: str, now_us: int) -> int:
         """Note that the question goes out; when to look again if no answer came."""
         quest = self._quest(name, ask.id)
         quest.asked, quest.asked_us = peer, now_us
         return now_us + 2 * self.rtt_us(peer)
 
-    def answered(self, name: Name, answer: Give, gained: int, now_us: int, *, is_bucket: bool = False) -> None:
-        """Learn from a peer's answer."""
+    def answered(self, name: Name, answer: Give, gained: int, now_us: int, *, refill_us: int = 0) -> None:
+        """Learn from a peer's answer. ``refill_us``: how long a bucket, whole, takes to fill by what was missing."""
         round_trip_us = max(1, now_us - answer.asked_us)
         known_us = self._rtt_us.get(answer.sender)
         if known_us is None:
@@ -113,9 +122,13 @@ class Asker:
         if gained:
             quest.silent.discard(answer.sender)
             quest.passed_over_until_us.pop(answer.sender, None)
+            quest.empty.pop(answer.sender, None)
         elif answer.is_empty and self._rules.silence_after_empty:
-            if is_bucket:
-                quest.passed_over_until_us[answer.sender] = now_us + PATIENCE_US
+            if refill_us:
+                # What it has may grow without a word. Asked in vain, it is asked after twice as long the next time.
+                empty = quest.empty[answer.sender] = quest.empty.get(answer.sender, -1) + 1
+                rest_us = min(PATIENCE_US << min(empty, 20), max(PATIENCE_US, refill_us))
+                quest.passed_over_until_us[answer.sender] = now_us + rest_us
             else:
                 quest.silent.add(answer.sender)
 

@@ -1,0 +1,122 @@
+"""The configuration of a node or an agent, wired: the stream, the snapshot file, what both say of it."""
+
+import gc
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from prometheus_client.core import Metric
+
+from contract.config import Ack
+from contract.status import Newest, Role
+from data_plane.adapters.control_plane import ControlPlaneStream, Decided
+from data_plane.adapters.peers import tls_of
+from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.api.node_metrics import ConfigFigures, of_config
+from data_plane.domain.index import InvalidConfigError, RuleIndex
+from data_plane.services.config import ConfigService, Snapshot
+from data_plane.services.ports import Clock
+from data_plane.settings import RegionSettings
+
+log = structlog.get_logger()
+
+
+class Configuring:
+    """Keeps a process of the region up to date. ``applied`` puts an index in force.
+
+    ``decided`` is what was decided since the start; ``confirmed`` makes of an ACK what is said.
+    """
+
+    def __init__(
+        self, settings: RegionSettings, role: Role, clock: Clock, applied: Callable[[RuleIndex, Snapshot], None],
+        decided: Callable[[], Decided], confirmed: Callable[[Ack], Awaitable[Ack]],
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._put_in_force = applied
+        self._applied_at_us = 0
+        self._snapshots = SnapshotFile(settings.snapshot_file)
+        public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
+        self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
+        self._stream = ControlPlaneStream(
+            settings.control_plane_url, settings.region_credential.get_secret_value(),
+            settings.node, settings.region, version("tidegate"), self._config, decided, confirmed,
+            tls_of(settings.control_plane_ca_file, None, None), role,
+        )  # fmt: skip
+        self.newest = self._stream.newest
+        """Asks the control plane what is to be in force here."""
+        self.say_soon = self._stream.say_soon
+        """Says an ACK, at the latest when the control plane is back."""
+
+    @property
+    def revision(self) -> int:
+        """The revision in force; 0 before the first."""
+        return self._config.revision
+
+    def in_force(self) -> Newest:
+        """The revision in force, with its digest."""
+        return Newest(revision=self._config.revision, digest=self._config.digest)
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on in the background."""
+        return [self._stream.run, self._stream.report, self._snapshots.run]
+
+    def restore(self) -> None:
+        """Start from the snapshot file, if there is a good one."""
+        try:
+            snapshot = self._snapshots.load()
+            if snapshot is not None:
+                self._config.restore(snapshot)
+        except (UnreadableSnapshotError, InvalidConfigError) as error:
+            log.error("snapshot_ignored", error=str(error))
+
+    async def stop(self) -> None:
+        """Write the newest snapshot, if that was not done yet."""
+        await self._snapshots.flush()
+
+    def status(self) -> dict[str, Any]:
+        """What ``/v1/status`` says of it."""
+        refused = self._config.refused
+        return {
+            "revision": self._config.revision,
+            "digest": self._config.digest,
+            "config_age_s": self._age_s(),
+            "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
+            "control_plane": asdict(self._stream.link),
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """What ``/metrics`` says of it."""
+        yield from of_config(self._figures)()
+
+    def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
+        self._put_in_force(index, snapshot)
+        if not self._applied_at_us:
+            gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
+        self._applied_at_us = self._clock.now_us()
+        self._snapshots.save_soon(snapshot)
+        # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.
+        gc.freeze()
+        log.info("revision_applied", revision=snapshot.revision, digest=snapshot.config.digest)
+
+    def _age_s(self) -> float | None:
+        """Time since the configuration in force was applied; ``None`` before the first."""
+        return (self._clock.now_us() - self._applied_at_us) / 1_000_000 if self._applied_at_us else None
+
+    def _figures(self) -> ConfigFigures:
+        now_s, link, refused = self._clock.now_us() / 1_000_000, self._stream.link, self._config.refused
+        saved_at_s = self._snapshots.saved_at_s
+        return ConfigFigures(
+            revision=self._config.revision,
+            wanted_revision=self._config.wanted_revision,
+            age_s=self._age_s(),
+            refusals=self._config.refusals,
+            refused_revision=None if refused is None else refused.revision,
+            connected=link.connected,
+            silence_s=None if link.heard_at_s is None else now_s - link.heard_at_s,
+            reconnects=link.reconnects,
+            snapshot_revision=self._snapshots.saved_revision,
+            snapshot_age_s=None if saved_at_s is None else now_s - saved_at_s,
+        )

@@ -1,0 +1,92 @@
+"""A node's view of its region, wired: who is unreachable, whether shares are proven, what is low."""
+
+import secrets
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from data_plane.adapters.redis.connect import Join
+from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_counts import RedisCountStore
+from data_plane.api.metrics import counter, gauge, gauge_by
+from data_plane.domain.index import RuleIndex
+from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.low import LowOutbox
+from data_plane.rights.reader import StrictReader
+from data_plane.rights.region_state import RegionState
+from data_plane.rights.watch import RegionWatch
+from data_plane.services.count_store import ReconcileTally
+from data_plane.services.hearing import Hearing
+from data_plane.services.ports import Clock
+from data_plane.settings import Settings
+
+
+class Regarding:
+    """``join`` is for the store's connections, so it is there before the store is. ``index`` is what is in force."""
+
+    def __init__(self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._index = index
+        # On a Cluster slots move between servers, each with epochs of its own: strict limits are quotas there.
+        self._epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, fresh_epoch)
+        self.join: Join | None = None if self._epochs is None else self._epochs.join_connection
+        self.state = RegionState(lambda: index().book, rights=self._epochs is not None)
+
+    def connect(self, store: RedisCounterStore) -> None:
+        """Build the rest upon the store."""
+        if self._epochs is not None:
+            self._epochs.watch(store)
+        self._outbox = LowOutbox(store, self._clock)
+        self.reader = StrictReader(self._outbox.add)
+        self._hearing = Hearing(
+            self._settings.region, RedisCountStore(store, self._settings.node), self._clock, self._index,
+            ReconcileTally(), self.state.reach,
+        )  # fmt: skip
+        self._watch = RegionWatch(self.state, self._hearing, self._epochs, lambda: self.reader.refused)
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on in the background."""
+        return [self._watch.run, self._outbox.run]
+
+    def own_public_keys(self) -> tuple[str, ...]:
+        """Keys of this region's nodes: more than one while its credential is rotated."""
+        return public_keys(self._index, self._clock, self._settings.region)
+
+    def status(self) -> dict[str, Any]:
+        """What ``/v1/status`` says of peers and strict limits."""
+        unreachable = dict(self.state.unreachable)
+        return {
+            "peers": {
+                region: {"staleness_s": None if age_us is None else age_us / 1e6, "silent": region in unreachable}
+                for region, age_us in self._hearing.staleness_us.items()
+            },
+            "rights": {
+                "proven": self.state.proven,
+                "incarnation": None if self._epochs is None else self._epochs.incarnation,
+                "new_lives": None if self._epochs is None else self._epochs.new_epochs,
+                "refused": self.reader.refused,
+            },
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """What ``/metrics`` says of them."""
+        unreachable = dict(self.state.unreachable)
+        yield gauge_by(
+            "tidegate_peer_silent", "1 while a peer is not heard and its share is kept for it", "peer",
+            {name: float(name in unreachable) for name in self._hearing.staleness_us},
+        )  # fmt: skip
+        yield gauge("tidegate_shares_proven", "1 once strict limits are served by proven shares", self.state.proven)
+        yield counter("tidegate_strict_refused", "Strict decisions that the store refused", self.reader.refused)
+
+
+def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tuple[str, ...]:
+    """A region's keys now."""
+    known = index().book.regions.get(region)
+    return () if known is None else known.keys_at(clock.now_us() / 1e6)
+
+
+def fresh_epoch() -> int:
+    """A name for a new epoch of the store."""
+    return 1 + secrets.randbelow(2**32 - 1)
