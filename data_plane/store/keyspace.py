@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 Argument = bytes | str | int | float
-Value = bytes | dict[bytes, bytes] | dict[bytes, float]
+Value = bytes | dict[bytes, bytes] | dict[bytes, float] | list[bytes]
 NEVER_MS = 2**62
 FLAGS = frozenset({b"NX", b"XX", b"LT", b"GT", b"CH"})
 T = TypeVar("T", bytes, float)
@@ -42,11 +42,12 @@ class Keyspace:
         self._frozen_us: int | None = None
         self.commands: dict[bytes, Callable[..., object]] = {
             b"DEL": self._del, b"EXISTS": self._exists, b"FLUSHALL": self._flushall, b"GET": self._get,
-            b"HDEL": self._hdel, b"HGET": self._hget, b"HGETALL": self._hgetall, b"HMGET": self._hmget,
-            b"HSET": self._hset, b"HSETNX": self._hsetnx, b"INCRBY": self._incrby, b"MGET": self._mget,
-            b"PEXPIRE": self._pexpire, b"PTTL": self._pttl, b"SET": self._set, b"TIME": self._time,
-            b"ZADD": self._zadd, b"ZCARD": self._zcard, b"ZRANGE": self._zrange, b"ZRANGEBYSCORE": self._zrangebyscore,
-            b"ZREM": self._zrem, b"ZSCORE": self._zscore,
+            b"HDEL": self._hdel, b"HGET": self._hget, b"HGETALL": self._hgetall, b"HSET": self._hset,
+            b"HSETNX": self._hsetnx, b"LLEN": self._llen, b"LPOP": self._lpop, b"LTRIM": self._ltrim,
+            b"MGET": self._mget, b"PEXPIRE": self._pexpire, b"PTTL": self._pttl, b"RPUSH": self._rpush,
+            b"SET": self._set, b"TIME": self._time, b"ZADD": self._zadd, b"ZCARD": self._zcard, b"ZCOUNT": self._zcount,
+            b"ZRANGE": self._zrange, b"ZRANGEBYSCORE": self._zrangebyscore, b"ZREM": self._zrem,
+            b"ZREMRANGEBYSCORE": self._zremrangebyscore, b"ZSCORE": self._zscore,
         }  # fmt: skip
         """By name in capitals; a missing value is ``False``, as a script sees it."""
 
@@ -74,7 +75,9 @@ class Keyspace:
         command = self.commands.get(text_of(name).upper())
         if command is None:
             raise CommandError(f"ERR unknown command {text_of(name)!r}")
-        return command(*arguments)
+        if not arguments:
+            return command()
+        return command(text_of(arguments[0]), *arguments[1:])
 
     def scan(self, cursor: int, pattern: str, count: int) -> tuple[int, list[bytes]]:
         """A page of about ``count`` keys, in order of name; the cursor 0 begins, and ends."""
@@ -129,11 +132,6 @@ class Keyspace:
     def _mget(self, *keys: bytes) -> list[object]:
         return [value if type(value := self._found(text_of(key))) is bytes else False for key in keys]
 
-    def _incrby(self, key: bytes, by: Argument) -> int:
-        number = int(self._get(key) or 0) + int(by)
-        self._set(key, number, b"KEEPTTL")
-        return number
-
     # Keys
 
     def _del(self, *keys: bytes) -> int:
@@ -168,10 +166,6 @@ class Keyspace:
     def _hget(self, key: bytes, field: Argument) -> bytes | bool:
         return self._hash(key).get(text_of(field), False)
 
-    def _hmget(self, key: bytes, *fields: Argument) -> list[object]:
-        found = self._hash(key)
-        return [found.get(text_of(field), False) for field in fields]
-
     def _hgetall(self, key: bytes) -> list[bytes]:
         return [part for pair in self._hash(key).items() for part in pair]
 
@@ -193,6 +187,38 @@ class Keyspace:
 
     def _hash(self, key: bytes) -> dict[bytes, bytes]:
         return _of_kind(self._found(key), bytes)
+
+    # Lists
+
+    def _rpush(self, key: bytes, *items: Argument) -> int:
+        found = self._list(key)
+        found += map(text_of, items)
+        self._keep(key, found)
+        return len(found)
+
+    def _lpop(self, key: bytes, count: Argument | None = None) -> object:
+        found = self._list(key)
+        most = 1 if count is None else int(count)
+        taken = found[:most]
+        self._keep(key, found[most:])
+        if not taken:
+            return False
+        return taken if count is not None else taken[0]
+
+    def _ltrim(self, key: bytes, start: Argument, stop: Argument) -> object:
+        found = self._list(key)
+        first, last = (int(at) + (len(found) if int(at) < 0 else 0) for at in (start, stop))
+        self._keep(key, found[max(0, first) : last + 1])
+        return b"OK"
+
+    def _llen(self, key: bytes) -> int:
+        return len(self._list(key))
+
+    def _list(self, key: bytes) -> list[bytes]:
+        found = self._found(key)
+        if found is not None and not isinstance(found, list):
+            raise CommandError("WRONGTYPE Operation against a key holding the wrong kind of value")
+        return found or []
 
     # Sorted sets
 
@@ -254,6 +280,12 @@ class Keyspace:
             found = found[offset:] if count < 0 else found[offset : offset + count]
         return _flat(found, with_scores=b"WITHSCORES" in words)
 
+    def _zcount(self, key: bytes, least: Argument, most: Argument) -> int:
+        return len(self._by_score(key, least, most, ()))
+
+    def _zremrangebyscore(self, key: bytes, least: Argument, most: Argument) -> int:
+        return self._zrem(key, *self._by_score(key, least, most, ()))
+
     def _ordered(self, key: bytes) -> list[tuple[bytes, float]]:
         return sorted(self._sorted_set(key).items(), key=lambda pair: (pair[1], pair[0]))
 
@@ -270,7 +302,7 @@ class Keyspace:
         return kept[0]
 
     def _put(self, key: bytes, value: Value, expires_ms: int) -> None:
-        self._values[text_of(key)] = (value, expires_ms)
+        self._values[key] = (value, expires_ms)
         if len(self._values) > self._max_keys:
             self._values.popitem(last=False)
 

@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from data_plane.domain.regions.book import EMPTY
-from tidegate.simulate.convergence import disagreements
-from tidegate.simulate.region import KEY
-from tidegate.simulate.scenario import Demand, Fault, Network, Scenario
-from tidegate.simulate.world import World
+from tools.simulate.convergence import disagreements
+from tools.simulate.region import KEY
+from tools.simulate.scenario import Demand, Fault, Network, Scenario
+from tools.simulate.world import World
 
 CALM = Scenario(
     name="calm",

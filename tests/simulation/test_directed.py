@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.simulate.random_runs import run
-from tidegate.simulate.scenario import Scenario, load
+from tools.simulate.random_runs import run
+from tools.simulate.scenario import Scenario, load
 
-FOLDER = Path(str(files("tidegate.simulate") / "scenarios"))
+FOLDER = Path(str(files("tools.simulate") / "scenarios"))
 SCENARIOS = sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 

@@ -8,7 +8,7 @@ from data_plane.domain.regions.book import Cell
 from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING, RULE_NAMES
 from data_plane.domain.regions.telling import Marked, Teller
 from tests.simulation.test_directed import scenario
-from tidegate.simulate.random_runs import run
+from tools.simulate.random_runs import run
 
 BROKEN_BY = {
     "shares_by_id": "shares-cut-below-use",

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tidegate.cli import app
-from tidegate.simulate.overload.command import BUNDLED, compare
-from tidegate.simulate.overload.day import healthy_day
-from tidegate.simulate.overload.scenario import Expectation, Reporters, load
+from tools.simulate.overload.command import BUNDLED, compare
+from tools.simulate.overload.day import healthy_day
+from tools.simulate.overload.scenario import Expectation, Reporters, load
 
 ADAPTIVE = ["adaptive", "adaptive, with capacity"]
 SCENARIOS = sorted(path.stem for path in BUNDLED.glob("*.toml"))

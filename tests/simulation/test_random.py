@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tidegate.simulate.random_runs import random_scenario, run
-from tidegate.simulate.scenario import Scenario
+from tools.simulate.random_runs import random_scenario, run
+from tools.simulate.scenario import Scenario
 
 RUNS = int(os.environ.get("TIDEGATE_SIMULATION_RUNS", "300"))
 PARTS = 4

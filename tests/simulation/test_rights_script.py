@@ -29,7 +29,7 @@ from data_plane.domain.regions.wire import (
 )
 from lua import STRICT
 from tests.conformance.drivers import VIRTUAL_CLOCK
-from tidegate.simulate.store import SimulatedStore
+from tools.simulate.store import SimulatedStore
 
 HISTORIES, STEPS = 100, 60
 PEERS = [("west", 1), ("west", 2), ("south", 1)]

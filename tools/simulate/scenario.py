@@ -7,18 +7,25 @@ from typing import Literal
 import msgspec
 
 from contract.limits import Algorithm, LimitRule, Mode
-from data_plane.domain.regions.rules import DEFAULT_TIMING
 
 FaultKind = Literal[
     "cut",  # `groups` of regions hear only their own; with `one_way`, the first group does not hear the second
     "delay",  # messages from `region` to `peer` (or to all) take `by_s` longer
-    "kill_node",  # `node` of `region` dies and starts again at `until_s`, `from_snapshot` with its first config
+    "kill_node",  # node number `node` of `region` dies, and starts at `until_s`, `from_snapshot` with its first config
+    "kill_agent",  # the same of an agent
+    "stop_node",  # node number `node` stands still until `until_s`
+    "stop_agent",  # the same of an agent
+    "kill_all",  # every process of the region
+    "lose_power",  # every process, and the store, which comes back with its data as another process
     "lose_store",  # the region's store comes back empty
+    "flush_store",  # FLUSHALL: connections go on
     "restore_store",  # it comes back as it was `by_s` ago
     "evict",  # a store that evicts forgets the counter
     "step_clock",  # the region's clock moves by `by_s`
-    "reset",  # the region's nodes learn of a reset of the counter
-    "unreachable_config",  # the region's nodes hear nothing from the control plane
+    "reset",  # the client is reset
+    "unreachable_config",  # the region's processes, or `only` that one ("n0", "a1"), hear nothing of the control plane
+    "free_share",  # an operator frees the region's share
+    "delete_region",  # an operator deletes the region, whose share is freed
 ]
 
 
@@ -46,6 +53,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     node: int = 0
     by_s: float = 0.0
     from_snapshot: bool = False
+    only: str = ""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,9 +110,10 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     still_s: float = 0.0
     """The last seconds, without demand or faults: at their end all regions must agree. 0: that is not looked at."""
     nodes: int = 2
+    agents: int = 2
     seed: int = 1
     epoch_s: float = 600.0
-    sweep_s: float = DEFAULT_TIMING.sweep_us / 1e6
+    """Buckets: when the epoch of loans ends in which the scenario begins."""
     clocks: dict[str, float] = {}
     evicting: tuple[str, ...] = ()
     demand: tuple[Demand, ...] = ()

@@ -10,7 +10,7 @@ from contract.limits import LimitRule
 from data_plane.domain.wire import encode_rule
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.script_host import ScriptHost
-from tidegate.simulate.overload.backend import Done, Request
+from tools.simulate.overload.backend import Done, Request
 
 
 class Limiter(Protocol):

@@ -8,8 +8,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from tidegate.simulate.checks import Outcome
 from tidegate.terminal import Fitting
+from tools.simulate.checks import Outcome
 
 
 class KeptError(Exception):

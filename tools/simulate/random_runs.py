@@ -6,11 +6,11 @@ import random
 import msgspec
 
 from contract.limits import BUCKET_ALGORITHMS, Algorithm, Mode
-from data_plane.domain.regions.rules import ALL_RULES, Rules
-from tidegate.simulate.checks import Outcome, judge
-from tidegate.simulate.network import RunawayError
-from tidegate.simulate.scenario import Change, Demand, Expectation, Fault, Network, Scenario
-from tidegate.simulate.world import World
+from data_plane.store.script_host import ScriptHost
+from tools.simulate.checks import Outcome, judge
+from tools.simulate.loop import RunawayError
+from tools.simulate.scenario import Change, Demand, Expectation, Fault, Network, Scenario
+from tools.simulate.world import World
 
 _ALGORITHMS: tuple[Algorithm, ...] = (
     "fixed_window",
@@ -60,7 +60,6 @@ def random_scenario(seed: int) -> Scenario:
         nodes=chance.choice((1, 2, 3)),
         seed=seed,
         epoch_s=epoch_s,
-        sweep_s=10.0,
         clocks=clocks,
         demand=_demand(chance, names, limit / window_s, faulty_s, busy_s),
         network=msgspec.structs.replace(_network(chance), calm_from_s=busy_s),
@@ -71,9 +70,9 @@ def random_scenario(seed: int) -> Scenario:
     return msgspec.structs.replace(scenario, expect=_expectation(scenario))
 
 
-def run(scenario: Scenario, seed: int, rules: Rules = ALL_RULES) -> Outcome:
+def run(scenario: Scenario, seed: int, host: ScriptHost) -> Outcome:
     """Run one world and judge it. One that never ends has broken its promise too."""
-    world = World(scenario, seed, rules)
+    world = World(scenario, seed, host)
     try:
         world.run()
     except RunawayError as error:

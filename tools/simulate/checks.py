@@ -4,12 +4,13 @@ from bisect import bisect_left
 from collections import Counter
 from typing import NamedTuple
 
+from contract.calendar import WindowGrid, grid_of, id_at, start_us
 from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
-from data_plane.domain.regions.frame import Frame, id_at, start_us
-from tidegate.simulate.convergence import disagreements
-from tidegate.simulate.record import Admission, Record
-from tidegate.simulate.scenario import Scenario
-from tidegate.simulate.world import World
+from data_plane.domain.regions.rules import DEFAULT_TIMING
+from tools.simulate.convergence import disagreements
+from tools.simulate.record import Admission, Record
+from tools.simulate.scenario import Scenario
+from tools.simulate.world import World
 
 
 class WindowUse(NamedTuple):
@@ -35,7 +36,6 @@ class Outcome(NamedTuple):
     bound: int
     messages: int
     transfers: int
-    moved: int
     stale_s: float
     refusals: dict[str, int]
     faults: dict[str, int]
@@ -45,12 +45,12 @@ class Outcome(NamedTuple):
 def judge(world: World, seed: int) -> Outcome:
     """Check everything that was promised for this world."""
     scenario, record = world.scenario, world.record
-    frame = next(iter(world.regions.values())).frame
-    overshoot, bound = _overshoot(world, frame), _bound(world)
+    grid = grid_of(world.scenario.rule())
+    overshoot, bound = _overshoot(world, grid), _bound(world)
     violations = []
     if overshoot > bound:
         violations.append(f"{overshoot} units over the limit, {bound} allowed")
-    windows = _windows(world, frame)
+    windows = _windows(world, grid)
     violations += _expected(scenario, record, windows)
     if scenario.still_s:
         violations += disagreements(world)
@@ -68,15 +68,14 @@ def judge(world: World, seed: int) -> Outcome:
         overshoot,
         bound,
         sum(record.messages.values()),
-        len(record.transfers),
-        sum(units for *_, units in record.transfers),
+        record.transfers,
         record.most_stale_us / 1e6,
         dict(record.refusals),
         dict(Counter(fault.kind for fault in scenario.faults)),
     )
 
 
-def _overshoot(world: World, frame: Frame) -> int:
+def _overshoot(world: World, grid: WindowGrid) -> int:
     """The most that was ever admitted beyond the limit; 0 when it held."""
     scenario = world.scenario
     if scenario.algorithm in BUCKET_ALGORITHMS:
@@ -84,34 +83,34 @@ def _overshoot(world: World, frame: Frame) -> int:
     in_force = world.control.limit_in_force
     totals = world.record.admitted_by_id()
     if scenario.algorithm == "sliding_log" and scenario.mode != "shared":
-        return _log_overshoot(world, frame)
+        return _log_overshoot(world, grid)
     worst = max((total - in_force(id) for (_, id), total in totals.items()), default=0)
     if scenario.algorithm != "sliding_window":
         # A shared log knows the others by window only, so what it promises for the world is by window too.
         return max(0, worst)
-    return max(0, worst, _sliding_overshoot(world, frame))
+    return max(0, worst, _sliding_overshoot(world, grid))
 
 
-def _sliding_overshoot(world: World, frame: Frame) -> int:
+def _sliding_overshoot(world: World, grid: WindowGrid) -> int:
     """f U(w-1) + U(w) beyond f L(w-1) + (1-f) L(w), by the clock that is farthest ahead."""
     ahead_us = max(region.most_ahead_us for region in world.regions.values())
     totals: dict[tuple[int, int], int] = {}
     worst = 0
-    length_us = frame.length_us
+    length_us = grid.length_us
     in_force = world.control.limit_in_force
     for one in world.record.admitted:
         name = (one.generation, one.id)
         totals[name] = totals.get(name, 0) + one.cost
         now_us = one.at_us + ahead_us
-        id = id_at(frame, now_us)
-        left_us = length_us - (now_us - start_us(frame, id))
+        id = id_at(grid, now_us)
+        left_us = length_us - (now_us - start_us(grid, id))
         used = totals.get((one.generation, id - 1), 0) * left_us + totals.get((one.generation, id), 0) * length_us
         allowed = in_force(id - 1) * left_us + in_force(id) * (length_us - left_us)
         worst = max(worst, -(-(used - allowed) // length_us))
     return worst
 
 
-def _log_overshoot(world: World, frame: Frame) -> int:
+def _log_overshoot(world: World, grid: WindowGrid) -> int:
     """Any window's length of stamps, of one generation."""
     worst = 0
     by_generation: dict[int, list[Admission]] = {}
@@ -122,7 +121,7 @@ def _log_overshoot(world: World, frame: Frame) -> int:
         oldest = total = 0
         for one in entries:
             total += one.cost
-            while entries[oldest].stamp_us + frame.length_us <= one.stamp_us:
+            while entries[oldest].stamp_us + grid.length_us <= one.stamp_us:
                 total -= entries[oldest].cost
                 oldest += 1
             limit = max(world.control.limit_in_force(one.id - 1), world.control.limit_in_force(one.id))
@@ -152,8 +151,8 @@ def _bound(world: World) -> int:
     if scenario.mode != "shared":
         return stepped
     regions = len(scenario.regions)
-    timing, record = world.timing, world.record
-    age_us = timing.stale_after_us + timing.lazy_us + record.most_delay_us
+    record = world.record
+    age_us = DEFAULT_TIMING.stale_after_us + DEFAULT_TIMING.lazy_us + record.most_delay_us
     lost = sum(record.lost_stores.values())
     rule = scenario.rule()
     if scenario.algorithm in BUCKET_ALGORITHMS:
@@ -192,7 +191,7 @@ def _busiest(arrivals: list[tuple[int, int]], interval_us: int) -> int:
     return worst
 
 
-def _windows(world: World, frame: Frame) -> tuple[WindowUse, ...]:
+def _windows(world: World, grid: WindowGrid) -> tuple[WindowUse, ...]:
     """Units by window of the run. Buckets: by window's length of true time."""
     scenario = world.scenario
     window_us = round(scenario.window_s * 1e6)
@@ -205,7 +204,7 @@ def _windows(world: World, frame: Frame) -> tuple[WindowUse, ...]:
             sums.append(sums[-1] + one.cost)
         edges = [sums[bisect_left(times, start)] for start in starts]
         return tuple(WindowUse(number, edges[number + 1] - edges[number], scenario.limit) for number in range(count))
-    first = id_at(frame, world.start_us)
+    first = id_at(grid, world.start_us)
     totals: dict[int, int] = {}
     for (_, id), total in world.record.admitted_by_id().items():
         totals[id] = totals.get(id, 0) + total
@@ -226,7 +225,7 @@ def _expected(scenario: Scenario, record: Record, windows: tuple[WindowUse, ...]
     least += [(f"admitted by {region}", admitted[region], units) for region, units in expect.least_admitted.items()]
     most: list[tuple[str, float, float | None]] = [
         ("messages", sum(record.messages.values()), expect.most_messages),
-        ("transfers", len(record.transfers), expect.most_transfers),
+        ("transfers", record.transfers, expect.most_transfers),
         ("seconds that a count was unknown", record.most_stale_us / 1e6, expect.settled_within_s),
         ("admitted in all", sum(admitted.values()), expect.most_over_windows),
     ]

@@ -7,8 +7,8 @@ import math
 import random
 from typing import NamedTuple
 
-from tidegate.simulate.overload.adaptive import Adaptive
-from tidegate.simulate.overload.scenario import Scenario
+from tools.simulate.overload.adaptive import Adaptive
+from tools.simulate.overload.scenario import Scenario
 
 DAY_S = 86_400
 LOWEST, HIGHEST = 0.15, 0.6

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from tidegate.simulate.overload.scenario import Scenario
-from tidegate.simulate.overload.world import Second
+from tools.simulate.overload.scenario import Scenario
+from tools.simulate.overload.world import Second
 
 SWING = 0.1
 SETTLING_S = 15.0

@@ -13,9 +13,9 @@ from data_plane.domain.load.signals import Said
 from data_plane.domain.wire import encode_rule
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.script_host import ScriptHost
-from tidegate.simulate.overload.backend import Request
-from tidegate.simulate.overload.limiters import Unprotected
-from tidegate.simulate.overload.scenario import Scenario
+from tools.simulate.overload.backend import Request
+from tools.simulate.overload.limiters import Unprotected
+from tools.simulate.overload.scenario import Scenario
 
 APPLIED_AFTER_S = 0.25
 """Nodes ask four times a second for the factor."""

@@ -25,8 +25,8 @@ class Record:
         self.refusals: Counter[str] = Counter()
         self.arrivals: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.messages: Counter[str] = Counter()
-        self.transfers: list[tuple[int, str, str, int]] = []
-        """(time, from, to, units)."""
+        self.transfers = 0
+        """Answers that gave something."""
         self._by_id: dict[tuple[str, int, int], list[tuple[int, int]]] = defaultdict(list)
         self.most_delay_us = 0
         self.most_stale_us = 0

@@ -4,10 +4,10 @@ import math
 import random
 from dataclasses import dataclass, field
 
-from tidegate.simulate.overload.adaptive import Adaptive
-from tidegate.simulate.overload.backend import Backend, Request
-from tidegate.simulate.overload.limiters import Limiter
-from tidegate.simulate.overload.scenario import Scenario
+from tools.simulate.overload.adaptive import Adaptive
+from tools.simulate.overload.backend import Backend, Request
+from tools.simulate.overload.limiters import Limiter
+from tools.simulate.overload.scenario import Scenario
 
 STEP_S = 0.01
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from tidegate.simulate.scenario import Scenario
+from tools.simulate.scenario import Scenario
 
 NEED_A_REGION = {"kill_node", "lose_store", "restore_store", "evict", "step_clock", "reset", "unreachable_config"}
 

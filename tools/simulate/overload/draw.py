@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from tidegate.simulate.overload.scenario import Scenario
-from tidegate.simulate.overload.world import Second
+from tools.simulate.overload.scenario import Scenario
+from tools.simulate.overload.world import Second
 
 COLUMNS = 3
 _WIDTH, _PANEL = 300, 110

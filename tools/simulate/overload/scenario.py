@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from contract.load import AdaptivePolicy, policy_violations
-from tidegate.simulate.scenario import ScenarioError
+from tools.simulate.scenario import ScenarioError
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

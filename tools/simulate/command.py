@@ -6,18 +6,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tidegate.simulate.checks import Outcome
-from tidegate.simulate.draw import picture
-from tidegate.simulate.overload.command import BUNDLED as OVERLOAD
-from tidegate.simulate.overload.command import simulate_overload
-from tidegate.simulate.overload.scenario import is_overload
-from tidegate.simulate.overload.scenario import load as load_overload
-from tidegate.simulate.random_runs import random_scenario, run
-from tidegate.simulate.scenario import Scenario, ScenarioError, load
-from tidegate.simulate.soundness import require_sound
-from tidegate.simulate.summary import KeptError, show_many, with_kept
-from tidegate.simulate.world import World
 from tidegate.terminal import Fitting, output
+from tools.simulate.checks import Outcome
+from tools.simulate.draw import picture
+from tools.simulate.overload.command import BUNDLED as OVERLOAD
+from tools.simulate.overload.command import simulate_overload
+from tools.simulate.overload.scenario import is_overload
+from tools.simulate.overload.scenario import load as load_overload
+from tools.simulate.random_runs import random_scenario, run
+from tools.simulate.scenario import Scenario, ScenarioError, load
+from tools.simulate.soundness import require_sound
+from tools.simulate.summary import KeptError, show_many, with_kept
+from tools.simulate.world import World
 
 _BUNDLED = Path(__file__).with_name("scenarios")
 
@@ -123,7 +123,7 @@ def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
     facts = Table(box=None, show_header=False)
     facts.add_row("overshoot", f"{outcome.overshoot} (allowed: {outcome.bound})")
     facts.add_row("oldest unknown count", f"{outcome.stale_s:.2f} s")
-    facts.add_row("transfers", f"{outcome.transfers}, {outcome.moved} units")
+    facts.add_row("transfers", str(outcome.transfers))
     facts.add_row("messages", str(outcome.messages))
     for reason, times in sorted(outcome.refusals.items()):
         facts.add_row(f"refused: {reason}", str(times))

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from tidegate.simulate.overload.adaptive import Adaptive
-from tidegate.simulate.overload.draw import picture
-from tidegate.simulate.overload.limiters import Aimd, Fixed, Gradient2, Limiter, Unprotected
-from tidegate.simulate.overload.measures import Measures, measure, violations
-from tidegate.simulate.overload.scenario import Scenario, load
-from tidegate.simulate.overload.world import Second, run
 from tidegate.terminal import Fitting
+from tools.simulate.overload.adaptive import Adaptive
+from tools.simulate.overload.draw import picture
+from tools.simulate.overload.limiters import Aimd, Fixed, Gradient2, Limiter, Unprotected
+from tools.simulate.overload.measures import Measures, measure, violations
+from tools.simulate.overload.scenario import Scenario, load
+from tools.simulate.overload.world import Second, run
 
 BUNDLED = Path(__file__).with_name("scenarios")
 
