@@ -55,6 +55,9 @@ class SimulatedProcess:
         self.is_alive = True
         self.index = RuleIndex.empty(region.name)
         self.revision = 0
+        self.epoch_store = RedisEpochs(name, region.world.fresh_number)
+        self.store = StoreConnection(region.server, self, self.epoch_store.join_connection, region.world.now_us)
+        self.epoch_store.watch(self.store)
         self._running = asyncio.Event()
         self._running.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,6 +100,7 @@ class SimulatedProcess:
 
     def begin(self) -> None:
         """Start working."""
+        self.spawn(self.store.keep_connected())
         for job in self.work():
             self.spawn(kept_up(job))
 
@@ -116,12 +120,6 @@ class SimulatedProcess:
 
     def _index_in_force(self) -> RuleIndex:
         return self.index
-
-    def _connection(self, epochs: RedisEpochs) -> StoreConnection:
-        region = self.region
-        store = StoreConnection(region.server, self, epochs.join_connection, region.world.now_us)
-        epochs.watch(store)
-        return store
 
 
 class SimulatedCheck(Check):
@@ -154,9 +152,8 @@ class SimulatedNode(SimulatedProcess):
 
     def __init__(self, region: "SimulatedRegion", name: str) -> None:
         super().__init__(region, name)
-        epochs = RedisEpochs(name, region.world.fresh_number)
+        store, epochs = self.store, self.epoch_store
         self.state = RegionState(lambda: self.index.book, rights=True)
-        self.store = store = self._connection(epochs)
         self._outbox = LowOutbox(store, region)
         self._reader = StrictReader(self._outbox.add)
         hearing = Hearing(
@@ -192,16 +189,16 @@ class SimulatedAgent(SimulatedProcess):
 
     def __init__(self, region: "SimulatedRegion", name: str) -> None:
         super().__init__(region, name)
-        world = region.world
-        epochs = RedisEpochs(name, world.fresh_number)
+        store = self.store
         self.state = RegionState(lambda: self.index.book, rights=True)
-        self.store = store = self._connection(epochs)
-        peers = world.peers_of(region.name)
+        peers = region.world.peers_of(region.name)
         self.desk = RightsDesk(
             region.name, store, peers, region, self._index_in_force, lambda: self.revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
-        self.epochs = StoreEpochs(epochs, region, self.state, self.desk.horizon_us, self._newest, self._in_force)
+        self.epochs = StoreEpochs(
+            self.epoch_store, region, self.state, self.desk.horizon_us, self._newest, self._in_force
+        )
         counts = RedisCountStore(store, name)
         tally = ReconcileTally()
         self.hearing = Hearing(region.name, counts, region, self._index_in_force, tally, self.state.reach)

@@ -22,6 +22,7 @@ from lua import decide_script
 MAX_KEYS = 1_000_000
 WAY_S = 0.000_2
 """From a process to its store, one way."""
+RECONNECT_S = 0.05
 KEEPS_US = 5_000_000
 Join = Callable[[Callable[..., Awaitable[object]], ServerFacts], Awaitable[None]]
 
@@ -183,6 +184,15 @@ class StoreConnection:
             if self._join is not None:
                 await self._join(self.execute, self.facts())
             self._joined = connections
+
+    async def keep_connected(self) -> None:
+        """Connect, and again whenever connections broke; for ever."""
+        while True:
+            try:
+                await self._connect()
+            except (RedisConnectionError, ResponseError):
+                pass  # still away
+            await asyncio.sleep(RECONNECT_S)
 
     def facts(self) -> ServerFacts:
         """What the server says of itself."""
