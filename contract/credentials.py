@@ -62,6 +62,11 @@ def region_private_key(credential: str) -> Ed25519PrivateKey:
     return Ed25519PrivateKey.from_private_bytes(seed)
 
 
+def epoch_secret(credential: str) -> bytes:
+    """With which a region proves that an epoch of its store was one (``data_plane.replicate.count_store``)."""
+    return hashlib.sha256(b"tidegate store epochs\0" + credential.encode()).digest()
+
+
 def region_public_key(credential: str) -> str:
     """The public half (hex), which the config carries to every node."""
     return region_private_key(credential).public_key().public_bytes_raw().hex()

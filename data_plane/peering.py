@@ -8,24 +8,24 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from contract.config import Ack
-from contract.credentials import region_private_key
+from contract.credentials import epoch_secret, region_private_key
 from contract.status import Newest
 from data_plane.adapters.peers import HttpPeers, tls_of
 from data_plane.adapters.redis.connect import Join
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.api.peer_door import PeerDoor
 from data_plane.api.peer_metrics import PeerFigures, of_peers, of_rights
 from data_plane.domain.index import RuleIndex
 from data_plane.regarding import fresh_epoch, public_keys
+from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.receiver import Receiver
+from data_plane.replicate.sender import Sender
+from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.low import LowInbox
 from data_plane.rights.region_state import RegionState
-from data_plane.services.count_store import ReconcileTally
-from data_plane.services.hearing import Hearing
 from data_plane.services.ports import Clock, StoreUnavailableError
-from data_plane.services.reconcile import Reconciler
 from data_plane.services.rights import RightsDesk
 from data_plane.settings import AgentSettings
 
@@ -63,13 +63,14 @@ class Peering:
             lambda: self.epochs.is_proven,
         )  # fmt: skip
         self.epochs = StoreEpochs(self._marker, clock, self.state, self.desk.horizon_us, newest, in_force)
-        self._counts = RedisCountStore(store, settings.node)
-        self._tally = ReconcileTally()
-        self._hearing = Hearing(settings.region, self._counts, clock, index, self._tally, self.state.reach)
-        self._reconciler = Reconciler(
-            settings.region, self._counts, self._wire, clock, index, live_agents, self._hearing, self._tally
+        secret = epoch_secret(settings.region_credential.get_secret_value())
+        self._counts = CountStore(store, settings.node, secret)
+        self._tally = ReplicationTally()
+        self._receiver = Receiver(settings.region, self._counts, clock, index, self._tally, self.state.reach)
+        self._sender = Sender(
+            settings.region, self._counts, self._wire, clock, index, live_agents, self._receiver, self._tally
         )
-        self.door = PeerDoor(settings.region, key, index, self._hearing, self.desk, clock)
+        self.door = PeerDoor(settings.region, key, index, self._receiver, self.desk, clock)
 
     def applied(self, index: RuleIndex, revision: int) -> None:
         """A configuration is about to be in force."""
@@ -88,11 +89,11 @@ class Peering:
             await self.epochs.run(say)
 
         moves = () if self._marker is None else (self.desk.run, self.desk.hear, keep_epochs)
-        return (self._reconciler.run, *moves)
+        return (self._sender.run, *moves)
 
     async def hand_over(self) -> None:
         """Give up what is under way, and leave the slices to other agents."""
-        await self._reconciler.stop()
+        await self._sender.stop()
         await self.desk.stop()
         with contextlib.suppress(StoreUnavailableError):
             await self._counts.hold_slices(0)
@@ -105,7 +106,7 @@ class Peering:
         """What ``/v1/status`` says of peers and rights."""
         return {
             "peers": self._peers(),
-            "slices": self._reconciler.slices,
+            "slices": self._sender.slices,
             "exchange": self._exchange(),
             "rights": self._rights(),
         }
@@ -123,21 +124,21 @@ class Peering:
             self._tally, self._wire, self.door,
             {
                 name: math.inf if age_us is None else age_us / 1e6
-                for name, age_us in self._hearing.staleness_us.items()
+                for name, age_us in self._receiver.staleness_us.items()
             },
-            [name for name, _ in self.state.unreachable], self._reconciler.slices,
+            [name for name, _ in self.state.unreachable], self._sender.slices,
         )  # fmt: skip
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, heard = dict(self.state.unreachable), self._hearing.heard
+        silent, heard = dict(self.state.unreachable), self._receiver.heard
         return {
             region: {
                 "last_heard_s": now_s - heard[region].received_at_s if region in heard else None,
                 "staleness_s": None if age_us is None else age_us / 1e6,
                 "silent": region in silent,
             }
-            for region, age_us in self._hearing.staleness_us.items()
+            for region, age_us in self._receiver.staleness_us.items()
         }
 
     def _exchange(self) -> dict[str, Any]:

@@ -6,18 +6,19 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from contract.credentials import epoch_secret
 from data_plane.adapters.redis.connect import Join
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_counts import RedisCountStore
-from data_plane.api.metrics import counter, gauge, gauge_by
+from data_plane.api.metrics import counter_by, gauge, gauge_by
 from data_plane.domain.index import RuleIndex
+from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.receiver import Receiver
+from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.low import LowOutbox
 from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
-from data_plane.services.count_store import ReconcileTally
-from data_plane.services.hearing import Hearing
 from data_plane.services.ports import Clock
 from data_plane.settings import Settings
 
@@ -40,11 +41,12 @@ class Regarding:
             self._epochs.watch(store)
         self._outbox = LowOutbox(store, self._clock)
         self.reader = StrictReader(self._outbox.add)
-        self._hearing = Hearing(
-            self._settings.region, RedisCountStore(store, self._settings.node), self._clock, self._index,
-            ReconcileTally(), self.state.reach,
+        secret = epoch_secret(self._settings.region_credential.get_secret_value())
+        self._peers = Receiver(
+            self._settings.region, CountStore(store, self._settings.node, secret), self._clock, self._index,
+            ReplicationTally(), self.state.reach,
         )  # fmt: skip
-        self._watch = RegionWatch(self.state, self._hearing, self._epochs, lambda: self.reader.refused)
+        self._watch = RegionWatch(self.state, self._peers, self._epochs, lambda: self.reader.refused)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on in the background."""
@@ -60,13 +62,13 @@ class Regarding:
         return {
             "peers": {
                 region: {"staleness_s": None if age_us is None else age_us / 1e6, "silent": region in unreachable}
-                for region, age_us in self._hearing.staleness_us.items()
+                for region, age_us in self._peers.staleness_us.items()
             },
             "rights": {
                 "proven": self.state.proven,
                 "incarnation": None if self._epochs is None else self._epochs.incarnation,
                 "new_lives": None if self._epochs is None else self._epochs.new_epochs,
-                "refused": self.reader.refused,
+                "refused": {"marker": self.reader.refused},
             },
         }
 
@@ -75,10 +77,12 @@ class Regarding:
         unreachable = dict(self.state.unreachable)
         yield gauge_by(
             "tidegate_peer_silent", "1 while a peer is not heard and its share is kept for it", "peer",
-            {name: float(name in unreachable) for name in self._hearing.staleness_us},
+            {name: float(name in unreachable) for name in self._peers.staleness_us},
         )  # fmt: skip
         yield gauge("tidegate_shares_proven", "1 once strict limits are served by proven shares", self.state.proven)
-        yield counter("tidegate_strict_refused", "Strict decisions that the store refused", self.reader.refused)
+        yield counter_by(
+            "tidegate_rights_refused", "Strict steps refused, by reason", "reason", {"marker": self.reader.refused}
+        )
 
 
 def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tuple[str, ...]:

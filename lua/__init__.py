@@ -29,14 +29,20 @@ def decide_script() -> str:
 
 @cache
 def collect_script() -> str:
-    """The script that reads this region's own counts of dirty keys; its contract is in ``collect.lua``."""
-    return _script(*RULES, "cells", "collect")
+    """The script that takes what is due of this region's own counts; its contract is in ``collect.lua``."""
+    return _script(*RULES, "collect")
 
 
 @cache
 def settle_script() -> str:
-    """The script that takes keys off the dirty set once peers know them; its contract is in ``settle.lua``."""
-    return _script(*RULES, "cells", "settle")
+    """The script that forgets marks once peers know their counters; its contract is in ``settle.lua``."""
+    return _script("prelude", "settle")
+
+
+@cache
+def recall_script() -> str:
+    """The script that makes marks due; its contract is in ``recall.lua``."""
+    return _script("prelude", "recall")
 
 
 @cache
@@ -65,8 +71,8 @@ def heard_script() -> str:
 
 @cache
 def mark_script() -> str:
-    """The script that marks counters as changed, for a sweep; its contract is in ``mark.lua``."""
-    return _script(*RULES, "mark")
+    """The script that marks counters as due; its contract is in ``mark.lua``."""
+    return _script("prelude", "marks", "mark")
 
 
 @cache

@@ -150,8 +150,10 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
   if born == 0 then
     born = now
   end
-  return turn, left, fills, floor((room - need) / unit), fills_after,
-    bucket_value(1, at, owed, rate, unit, size, taken + cost, returned, born), ttl_ms(fills_after + SLACK_US), dirty == 0
+  local after = floor((room - need) / unit)
+  return turn, left, fills, after, fills_after,
+    bucket_value(1, at, owed, rate, unit, size, taken + cost, returned, born), ttl_ms(fills_after + SLACK_US),
+    due_after(dirty, taken + cost - returned, after, cost)
 end
 
 local function token_bucket(key, shared, rate, unit, size, cost)

@@ -1,7 +1,7 @@
 -- Consumes without asking whether it fits: what a node admitted while the store was away, or what a reservation cost
 -- beyond its estimate. A charge that comes again, because its answer was lost or its node died, takes nothing.
 --
--- KEYS[1]  the dirty set
+-- KEYS[1]  the dirty key
 -- KEYS[2]  the charge's own key, in the same slot: there once it has been done
 -- KEYS[3+] counters
 -- ARGV[1]  for how long the charge is remembered, in milliseconds; below 0: for as long, and it is owed by whatever shares
@@ -26,12 +26,12 @@ local function charged_bucket(key, shared, rate, unit, size, cost)
   debt = math.max(debt, math.min(debt + cost * unit, size * unit))
   local fills = at - now + ceil(debt / rate)
   if not shared then
-    return bucket_value(0, at, debt, rate, unit, size, 0, 0, 0), math.max(1, ttl_ms(fills)), false
+    return bucket_value(0, at, debt, rate, unit, size, 0, 0, 0), math.max(1, ttl_ms(fills))
   end
   -- peers take from their buckets what one can hold at most
   return bucket_value(1, at, debt, rate, unit, size, taken + math.min(cost, MOST_TIMES * size), returned,
     born > 0 and born or now),
-    ttl_ms(fills + SLACK_US), dirty == 0
+    ttl_ms(fills + SLACK_US), now, dirty
 end
 
 -- Rights are not asked about either: what was taken beyond them is a shortfall, which comes off what comes in. Shares may
@@ -55,12 +55,12 @@ end
 
 local function charged_window(algorithm, key, shared, limit, b, c, cost)
   local most = MOST_TIMES * limit
-  local _, left, value, ttl, marks
-  _, left, _, _, _, value, ttl, marks = CHARGED[algorithm](key, shared, most, b, c, math.min(cost, most))
+  local _, left, value, ttl, due, was
+  _, left, _, _, _, value, ttl, due, was = CHARGED[algorithm](key, shared, most, b, c, math.min(cost, most))
   if not value and cost > 0 and left > 0 then
-    _, _, _, _, _, value, ttl, marks = CHARGED[algorithm](key, shared, most, b, c, left)
+    _, _, _, _, _, value, ttl, due, was = CHARGED[algorithm](key, shared, most, b, c, left)
   end
-  return value, ttl, marks
+  return value, ttl, due, was
 end
 
 local function refused(argument)
@@ -82,22 +82,22 @@ local charged = 0
 for i = 3, #KEYS do
   local cost, rule, a, b, c, from = unpack('<dBddd', ARGV[i - 1])
   local algorithm, shared = rule % 8, rule % 32 >= 16
-  local value, ttl, marks, _
+  local value, ttl, due, was, _
   if rule % 128 >= 32 and rule % 128 < 64 then
     value, ttl = charged_rights(KEYS[i], algorithm, sub(ARGV[i - 1], from, from + a - 1), cost)
   elseif a > 0 and algorithm < 2 then
-    value, ttl, marks = charged_window(algorithm, KEYS[i], shared, a, b, c, cost)
+    value, ttl, due, was = charged_window(algorithm, KEYS[i], shared, a, b, c, cost)
   elseif a > 0 and algorithm == 2 then
-    _, _, _, _, _, value, ttl, marks =
+    _, _, _, _, _, value, ttl, due, was =
       sliding_log(KEYS[i], shared, BEYOND_ANY_LIMIT, b, c, math.min(cost, LARGEST_ENTRY))
   elseif a > 0 then
-    value, ttl, marks = charged_bucket(KEYS[i], shared, a, b, c, cost)
+    value, ttl, due, was = charged_bucket(KEYS[i], shared, a, b, c, cost)
   end
   if value then
     charged = charged + 1
     call('SET', KEYS[i], value, 'PX', ttl)
-    if marks then
-      mark_dirty(KEYS[1], KEYS[i])
+    if due then
+      mark_dirty(KEYS[1], KEYS[i], due, was)
     end
   end
 end

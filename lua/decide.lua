@@ -1,6 +1,6 @@
 -- Decides a batch of checks, in order; each is all or nothing over its limits, and sees what earlier ones took.
 --
--- KEYS[1]  the dirty set, to which keys of shared limits are added when they are first consumed
+-- KEYS[1]  the dirty key: counters of shared limits are marked beside it (see marks.lua)
 -- KEYS[2+] the counters of every limit of every check, flat, in order
 -- ARGV[i]  check i: cost (double), number of limits (1 byte), then for each limit 25 bytes: algorithm + 8 if shadow
 --          + 16 if shared (1 byte) and three doubles
@@ -19,7 +19,7 @@
 -- Counters are written only by what is allowed and costs something, with a TTL that ends when the state means nothing.
 local RULES = {}
 local decide_beyond
-local wait, left, reset, left_after, reset_after, value, ttl, marks = {}, {}, {}, {}, {}, {}, {}, {}
+local wait, left, reset, left_after, reset_after, value, ttl, due, was = {}, {}, {}, {}, {}, {}, {}, {}, {}
 local reply = { pack('<i8', now) }
 local written = 1
 local first = 2
@@ -66,10 +66,10 @@ local function read_check(check)
   return said
 end
 
-local function store(key, new_value, ttl_left, mark)
+local function store(key, new_value, ttl_left, due_us, was_dirty)
   call('SET', key, new_value, 'PX', ttl_left)
-  if mark then
-    mark_dirty(KEYS[1], key)
+  if due_us then
+    mark_dirty(KEYS[1], key, due_us, was_dirty)
   end
 end
 
@@ -80,12 +80,12 @@ local function decide_all(said)
     local at = 4 * i
     local rule = said[at - 1]
     if rule < 32 then
-      wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
+      wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], due[i], was[i] =
         (RULES[rule % 8] or rule_of(rule % 8))(KEYS[first + i - 1], rule >= 16, said[at], said[at + 1], said[at + 2],
           price and price[i] or cost)
     else
       decide_beyond = decide_beyond or beyond()
-      wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], marks[i] =
+      wait[i], left[i], reset[i], left_after[i], reset_after[i], value[i], ttl[i], due[i], was[i] =
         decide_beyond(KEYS[first + i - 1], rule, said[at], said[at + 1], said[at + 2], price and price[i] or cost,
           said.beyond[i])
     end
@@ -95,7 +95,7 @@ local function decide_all(said)
   end
   for i = 1, count do
     if allowed and value[i] then
-      store(KEYS[first + i - 1], value[i], ttl[i], marks[i])
+      store(KEYS[first + i - 1], value[i], ttl[i], due[i], was[i])
       left[i], reset[i] = left_after[i], reset_after[i]
     end
     if allowed and share and share[i] and left[i] > 0 then
@@ -117,11 +117,11 @@ for d = 1, #ARGV do
       decide_one = RULES[rule % 8] or rule_of(rule % 8)
     end
     local key = KEYS[first]
-    local wait_us, remaining, reset_us, remaining_after, reset_us_after, new_value, ttl_left, mark =
+    local wait_us, remaining, reset_us, remaining_after, reset_us_after, new_value, ttl_left, due_us, was_dirty =
       decide_one(key, shared, a, b, c, cost)
     written, first = written + 1, first + 1
     if new_value then
-      store(key, new_value, ttl_left, mark)
+      store(key, new_value, ttl_left, due_us, was_dirty)
       reply[written] = pack('<i8i8i8', remaining_after, reset_us_after, wait_us)
     else
       reply[written] = pack('<i8i8i8', remaining, reset_us, wait_us)

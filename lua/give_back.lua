@@ -125,7 +125,7 @@ for i = 3, #KEYS do
     credited = credited + 1
     call('SET', key, value, 'KEEPTTL')
     if shared and byte(raw) % 2 == 0 then
-      mark_dirty(KEYS[1], key)
+      mark_dirty(KEYS[1], key, now + LAZY_US, 0)
     end
   end
 end

@@ -134,5 +134,5 @@ local function sliding_log(key, shared, limit, window, _, cost)
   return 0, left, empties, room - cost, lasts,
     log_value(1, total + cost, entries, id, taken + cost, before, returned, returned_before, remote, remote_before,
       remote_next),
-    ttl_ms(2 * window + lasts + SLACK_US), dirty == 0
+    ttl_ms(2 * window + lasts + SLACK_US), due_after(dirty, taken + cost - returned, room - cost, cost)
 end

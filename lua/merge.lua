@@ -2,7 +2,7 @@
 -- repeats, reordering and loss are harmless. Remote sums are then written into the counter, where decisions see them.
 --
 -- KEYS[1]    the dirty key, by which the call finds its server; nothing is read there
--- KEYS[2], KEYS[3]  and so on in pairs: a counter, and the key of what its peers said (the counter's key + '!')
+-- KEYS[2+]   counters, each once; beside each, at its key + '!', is what its peers said
 -- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
 -- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
 -- ARGV[2+i]  for counter i: its rule as decide.lua takes it, then cells of three signed 8-byte integers: window id (a
@@ -129,8 +129,8 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
 end
 
 local reply = {}
-for i = 1, #KEYS / 2 do
-  local key, peers_key = KEYS[2 * i], KEYS[2 * i + 1]
+for i = 1, #KEYS - 1 do
+  local key, peers_key = KEYS[1 + i], KEYS[1 + i] .. '!'
   local cells = ARGV[2 + i]
   local rule, a, b, c, from = unpack('<Bddd', cells)
   local algorithm = rule % 8

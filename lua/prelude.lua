@@ -4,7 +4,7 @@
 -- is on exact integers. For integers below 2^53, a % b and floor(a / b) are exact: the quotient's rounding error is
 -- smaller than the distance 1/b to the next multiple.
 --
--- A counter's value is one short string. Its first byte says what follows; bit 0 is "dirty" (listed in the dirty set):
+-- A counter's value is one short string. Its first byte says what follows; bit 0 is "dirty" (see marks.lua):
 --   0x10 windows, narrow   id, taken, taken before                                       4 bytes each
 --   0x12 windows, wide     the same                                                      6 bytes each
 --   0x14 windows, shared   id, taken, taken before, returned, returned before,
@@ -25,6 +25,8 @@
 -- Layouts are added, never changed; a first byte not known here counts as no state.
 local call = redis.call
 local byte, sub = string.byte, string.sub
+-- The members of a table as arguments of a call.
+local spread = unpack
 local pack, unpack = struct.pack, struct.unpack
 local floor, ceil = math.floor, math.ceil
 

@@ -15,18 +15,25 @@ local LOW, REFUSED = 4503599627370496, 2251799813685248
 local REFUSED_WAIT = -1 - 1000000
 
 -- Whether anybody can be asked for more rights of a counter: not where there is no peer (the horizon is 0), no agent, or
--- where an agent has found that nobody has any (see data_plane/rights/low.py).
+-- where an agent has noted that it asks nobody for now (see data_plane/rights/low.py): '1' that nobody has any, '0' that
+-- they may have. The second answer is that note, the third whether there is anybody at all.
 local function may_ask(key, t)
-  return t.horizon > 0 and call('EXISTS', 'tg:rest:' .. key) == 0 and call('EXISTS', 'tg:region:state') == 1
+  if t.horizon == 0 or call('EXISTS', 'tg:region:state') == 0 then
+    return false, nil, false
+  end
+  local rest = call('GET', 'tg:rest:' .. key)
+  return not rest, rest, true
 end
 
 -- The wait that a denied request is told, and what is added to its reset time: an answer to a question is a round trip
--- away; where nobody can be asked, it is what the region's own rights take.
+-- away; where nobody has any rights to give, it is what the region's own take.
 local function strict_denial(key, t, cost, wait)
-  if cost == 0 or not may_ask(key, t) then
-    return -1 - wait, 0
+  local may, rest, anybody = may_ask(key, t)
+  if anybody and rest ~= '1' then
+    local until_asked = rest and 1000 * math.max(0, call('PTTL', 'tg:rest:' .. key)) or 0
+    wait = math.min(wait, math.max(1, until_asked + floor(t.horizon / 3)))
   end
-  return -1 - math.min(wait, math.max(1, floor(t.horizon / 3))), LOW
+  return -1 - wait, may and cost > 0 and LOW or 0
 end
 
 -- Units a second by the busier of the last two seconds; and those figures with cost units more now.

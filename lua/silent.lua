@@ -104,7 +104,8 @@ local function silent(algorithm, key, limit, b, c, cost, packed)
     within = within - ceil(kept_before * weighs / length)
   end
   local rule = algorithm == 0 and fixed_window or algorithm == 1 and sliding_window or sliding_log
-  local wait, left, reset, left_after, reset_after, value, ttl, marks = rule(key, true, math.max(0, within), b, c, cost)
+  local wait, left, reset, left_after, reset_after, value, ttl, due, was =
+    rule(key, true, math.max(0, within), b, c, cost)
   if wait == NEVER and cost <= limit then
     local anchor = algorithm == 0 and c or 0
     local window = algorithm == 1 and b * c or b
@@ -113,5 +114,5 @@ local function silent(algorithm, key, limit, b, c, cost, packed)
   if cost == 0 and limit > 0 and within <= 0 then
     wait = 0
   end
-  return wait, left, reset, left_after, reset_after, value, ttl, marks
+  return wait, left, reset, left_after, reset_after, value, ttl, due, was
 end

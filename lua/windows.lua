@@ -169,7 +169,7 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
   local lasts = remote_next > 0 and fixed_start(window, anchor, id + 2) - now or ends
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
-    window_ttl(lasts + SLACK_US), dirty == 0
+    window_ttl(lasts + SLACK_US), due_after(dirty, taken + cost - returned, room - cost, cost)
 end
 
 -- before x (ticks - elapsed) / ticks + taken + cost <= limit. The window has `ticks` steps of `tick` microseconds.
@@ -229,5 +229,6 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   end
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
-    window_ttl(ends + (remote_next > 0 and 2 or 1) * ticks * tick + SLACK_US), dirty == 0
+    window_ttl(ends + (remote_next > 0 and 2 or 1) * ticks * tick + SLACK_US),
+    due_after(dirty, taken + cost - returned, room - cost, cost)
 end

@@ -146,7 +146,9 @@ class NodeEffect(Base):
 
 
 class Node(Base):
-    """A node, or an agent of its region (``role``), that once opened a stream. ``stream`` names the open one; it counts while ``last_seen`` is fresh.
+    """A node, or an agent of its region (``role``), that once opened a stream.
+
+    ``stream`` names the open one; it counts while ``last_seen`` is fresh.
 
     ``staged_revision`` is the newest stage of a roll-out that the node was sent, at ``staged_at``: null once applied.
     """

@@ -50,8 +50,8 @@ def is_connected(heartbeat_s: float) -> ColumnElement[bool]:
 
 async def stream_opened(session: AsyncSession, hello: Hello, stream: str, *, applied: int) -> None:
     """Record a node's new stream; it replaces an older one of the same node."""
-    values = {"role": hello.role, "version": hello.version, "stream": stream, "last_seen": func.now(), "opened_at": func.now(),
-              "applied_revision": applied}  # fmt: skip
+    values = {"role": hello.role, "version": hello.version, "stream": stream, "last_seen": func.now(),
+              "opened_at": func.now(), "applied_revision": applied}  # fmt: skip
     statement = insert(Node).values(region=hello.region, node=hello.node, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))

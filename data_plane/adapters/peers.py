@@ -9,10 +9,10 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.counts import Counts, CountsAnswer, signed_counts
+from contract.counts import CountsAnswer, signed_counts
 from contract.credentials import is_signed_by
 from contract.rights import MAX_UNITS, RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
-from data_plane.services.count_store import UnreachablePeerError
+from data_plane.services.ports import UnreachablePeerError
 
 TIMEOUT_S = 1.5
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -39,9 +39,9 @@ class HttpPeers:
         self.received_bytes = 0
         self.messages = 0
 
-    async def send(self, to_region: str, url: str, counts: Counts) -> CountsAnswer:
+    async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:
         """Deliver one batch of counts."""
-        body = _packed(counts)
+        body = zlib.compress(message, level=1)
         answer, _ = await self._post(url, "/internal/v1/counts", body, signed_counts(to_region, body))
         try:
             return _counts_answer.decode(answer)

@@ -25,7 +25,7 @@ from contract.rights import (
 from data_plane.api.answers import Answer, InputError, json_answer, problem
 from data_plane.api.caller import Headers, header
 from data_plane.domain.index import RuleIndex
-from data_plane.services.hearing import Hearing
+from data_plane.replicate.receiver import Receiver
 from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.services.rights import RightsDesk
 
@@ -48,13 +48,13 @@ class PeerDoor:
     """``POST /internal/v1/counts`` and ``/internal/v1/rights``. A region's key speaks only for that region."""
 
     def __init__(
-        self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], hearing: Hearing,
+        self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], receiver: Receiver,
         desk: RightsDesk, clock: Clock,
     ) -> None:  # fmt: skip
         self._region = region
         self._key = key
         self._index = index
-        self._hearing = hearing
+        self._receiver = receiver
         self._desk = desk
         self._clock = clock
         # from 0: of a counter that appears with its first refusal Prometheus sees no increase, and nobody is told
@@ -76,7 +76,7 @@ class PeerDoor:
                 raise self._refused("implausible", 400, "a cell gave back more than was taken")
             if not _is_storable(counts):
                 raise self._refused("implausible", 400, "a name or a figure that no region has")
-            return json_answer(await self._hearing.receive(counts))
+            return json_answer(await self._receiver.receive(counts))
         except InputError as error:
             self._say(headers, error)
             return error.answer()

@@ -7,7 +7,7 @@ from prometheus_client.core import Metric
 
 from data_plane.api.metrics import Part, counter, counter_by, gauge, gauge_by
 from data_plane.api.peer_door import PeerDoor
-from data_plane.services.count_store import ReconcileTally
+from data_plane.replicate.tally import ReplicationTally
 from data_plane.services.rights_steps import RightsTally
 
 
@@ -22,7 +22,7 @@ class Wire(Protocol):
 class PeerFigures(NamedTuple):
     """The exchange as it stands; ``staleness_s`` is how old all that is known of a peer is."""
 
-    tally: ReconcileTally
+    tally: ReplicationTally
     wire: Wire
     door: PeerDoor
     staleness_s: Mapping[str, float]

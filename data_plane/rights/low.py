@@ -91,9 +91,9 @@ class LowInbox:
             found[key] = max(cost, found.get(key, 0))
         return found
 
-    async def rest(self, key: bytes, for_us: int) -> None:
-        """Nobody can be asked for this counter for so long. Raises ``StoreUnavailableError``."""
-        await self._execute("SET", REST + key, b"1", "PX", max(1, for_us // 1_000))
+    async def rest(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
+        """Nobody is asked for this one for so long; ``hopeless``: nobody has any. Raises ``StoreUnavailableError``."""
+        await self._execute("SET", REST + key, b"1" if hopeless else b"0", "PX", max(1, for_us // 1_000))
 
     async def wake(self, key: bytes) -> None:
         """There is news: somebody can be asked. Raises ``StoreUnavailableError``."""

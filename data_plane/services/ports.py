@@ -7,6 +7,10 @@ from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import encode_check, outcomes_of
 
 
+class UnreachablePeerError(Exception):
+    """A peer region did not answer, or refused."""
+
+
 class StoreUnavailableError(Exception):
     """The region's store did not answer in time, refused, or the circuit is open; ``reason`` is from a closed set."""
 

@@ -22,8 +22,7 @@ from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import whole_shares
 from data_plane.domain.regions.rules import ALL_RULES
 from data_plane.domain.regions.wire import basis_of, given, known_gift, received
-from data_plane.services.count_store import UnreachablePeerError
-from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
+from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
 from data_plane.services.rights_low import LowCounters
 from data_plane.services.rights_steps import Question, RightsSteps, RightsTally, RightsTransport, is_plausible
 
@@ -40,8 +39,8 @@ class LowCountersOfNodes(Protocol):
         """Those that nodes named since this was last asked, with what requests cost; waits a while for some."""
         ...
 
-    async def rest(self, key: bytes, for_us: int) -> None:
-        """Let nodes know that nobody can be asked for this one for so long."""
+    async def rest(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
+        """Let nodes know that nobody is asked for this one for so long; ``hopeless``: nobody has any."""
         ...
 
     async def wake(self, key: bytes) -> None:
@@ -196,10 +195,10 @@ class RightsDesk:
             return None
         peer = self._asker.whom(_name(key), need.id, whole_shares(limit.rule), cost - need.have, now_us)
         if peer is None or peer not in self._peers:
-            ends_us = self._asker.rests_until_us(_name(key), need.id, start_us(frame, need.id + 1), now_us)
-            self._low.rest(key, ends_us, now_us)
-            if ends_us > now_us:
-                await self._inbox.rest(key, ends_us - now_us)
+            rest = self._asker.rest(_name(key), need.id, start_us(frame, need.id + 1), now_us)
+            self._low.rest(key, rest.until_us, now_us)
+            if rest.until_us > now_us:
+                await self._inbox.rest(key, rest.until_us - now_us, hopeless=rest.hopeless)
             return None
         life = self._lives.get(peer, 0)
         outcomes = await self._steps.take(key, [limit.terms.known(peer, life, need.id)])

@@ -1,6 +1,6 @@
 -- Lua's `struct` library as Redis bundles it (Roberto Ierusalimschy's lua-struct 0.2), in Lua: what scripts use of it.
--- Layouts are little-endian: B (1 byte), H (2), d (a double), I and i (unsigned, signed) of 1 to 8 bytes. Each layout is
--- compiled once to straight-line code. Integers of more than 53 bits are exact as far as doubles are.
+-- Layouts are < (little-endian) or > (big-endian), then B (1 byte), H (2), d (a double), I and i (unsigned, signed) of 1
+-- to 8 bytes. Each is compiled once to straight-line code. Integers of more than 53 bits are as exact as doubles.
 --
 -- Returns a table with pack(layout, ...) and unpack(layout, text, at), as Redis has them.
 local char, byte, concat, format = string.char, string.byte, table.concat, string.format
@@ -8,13 +8,13 @@ local floor, frexp, ldexp, huge = math.floor, math.frexp, math.ldexp, math.huge
 
 local SIZES = { B = 1, H = 2, d = 8 }
 
--- The fields of a layout: kind ('d', 'i' or 'u') and size in bytes of each.
+-- The fields of a layout: kind ('d', 'i' or 'u') and size in bytes of each; and whether the highest byte is first.
 local function fields_of(layout)
   local fields = {}
-  for kind, size in string.gmatch(string.gsub(layout, '^<', ''), '([BHdiI])(%d*)') do
+  for kind, size in string.gmatch(string.gsub(layout, '^[<>]', ''), '([BHdiI])(%d*)') do
     fields[#fields + 1] = { kind == 'd' and 'd' or kind == 'i' and 'i' or 'u', SIZES[kind] or tonumber(size) }
   end
-  return fields
+  return fields, string.sub(layout, 1, 1) == '>'
 end
 
 local function double_bytes(x)
@@ -66,33 +66,38 @@ local function packer_of(layout)
       parts[#parts + 1], run = 'char(' .. concat(run, ', ') .. ')', {}
     end
   end
-  for i, field in ipairs(fields_of(layout)) do
+  local fields, is_big = fields_of(layout)
+  for i, field in ipairs(fields) do
     local name = 'v' .. i
     names[i] = name
     if field[1] == 'd' then
       flush()
-      parts[#parts + 1] = 'double_bytes(' .. name .. ')'
+      parts[#parts + 1] = (is_big and 'reverse' or '') .. '(double_bytes(' .. name .. '))'
     else
       -- what C does with a number that is not whole, or too large for its field
       lines[#lines + 1] = format('if %s %% 1 ~= 0 then %s = %s < 0 and -floor(-%s) or floor(%s) end', name, name, name, name, name)
-      for place = 0, field[2] - 1 do
+      for byte_number = 0, field[2] - 1 do
+        local place = is_big and field[2] - 1 - byte_number or byte_number
         run[#run + 1] = place == 0 and name .. ' % 256' or format('floor(%s / %.0f) %% 256', name, 256 ^ place)
       end
     end
   end
   flush()
-  local source = format('local char, floor, double_bytes = ...\nreturn function(%s)\n%s\nreturn %s\nend',
+  local source = format('local char, floor, double_bytes, reverse = ...\nreturn function(%s)\n%s\nreturn %s\nend',
     concat(names, ', '), concat(lines, '\n'), concat(parts, ' .. '))
-  return assert(loadstring(source))(char, floor, double_bytes)
+  return assert(loadstring(source))(char, floor, double_bytes, string.reverse)
 end
 
 local function unpacker_of(layout)
   local names, parts, lines = {}, {}, {}
-  for i, field in ipairs(fields_of(layout)) do
+  local fields, is_big = fields_of(layout)
+  for i, field in ipairs(fields) do
     local own = {}
     for place = 1, field[2] do
-      own[place] = format('b%d', #names + 1)
-      names[#names + 1] = own[place]
+      own[is_big and field[2] + 1 - place or place] = format('b%d', #names + place)
+    end
+    for place = 1, field[2] do
+      names[#names + 1] = format('b%d', #names + 1)
     end
     if field[1] == 'd' then
       parts[i] = 'double_of(' .. concat(own, ', ') .. ')'

@@ -1,20 +1,13 @@
 """A region's counters of one limit, for tests of what regions tell each other: the scripts on a real server."""
 
+import struct
 from collections.abc import Sequence
 from secrets import token_bytes
 
 import redis
 
-from contract.counts import SLICES, Cell
+from contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from contract.limits import LimitRule
-from data_plane.domain.counts_wire import (
-    Merged,
-    decode_collected,
-    decode_merged,
-    encode_merge,
-    encode_settle,
-    merge_keys,
-)
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions.limits import strict_terms_of
 from data_plane.domain.regions.marker import Marker
@@ -22,8 +15,10 @@ from data_plane.domain.regions.standing import Standing, shared_params
 from data_plane.domain.regions.wire import encode_marker
 from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
-from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
+from lua import collect_script, decide_script, give_back_script, mark_script, merge_script, settle_script
 from tests.conformance.drivers import VIRTUAL_CLOCK
+
+RESEND_US = 3_000_000
 
 
 class Region:
@@ -40,6 +35,7 @@ class Region:
         self.peers = ("east", "west", "south")[:regions]
         self._client = client
         self._regions = regions
+        self._collections = self._collected_us = 0
         self.most_over = 0
         """By how much the last merge found the counter over its limit."""
 
@@ -58,17 +54,35 @@ class Region:
     def is_dirty(self) -> bool:
         return self._client.zscore(self.slice, self.key) is not None
 
+    def due_us(self) -> int | None:
+        """When the counter's news is due, or may be sent again."""
+        score = self._client.zscore(self.slice, self.key)
+        return None if score is None else int(score)
+
     def collect(self) -> tuple[Cell, ...]:
-        return decode_collected([self.key], self._run(collect_script(), [self.slice, self.key], []))[0].cells
+        """Take the counter's cells, due or not."""
+        self._run(mark_script(), [self.dirty, self.key], [])
+        return self.collect_due()
 
-    def settle(self, cells: Sequence[Cell]) -> int:
-        return self._run(settle_script(), [self.slice, self.key], [encode_settle([cells])])
+    def collect_due(self) -> tuple[Cell, ...]:
+        """Take the counter's cells if they are due."""
+        self._collections += 1
+        _, self._collected_us, counters, number, cells, _ = self._run(
+            collect_script(), [self.slice], [10, RESEND_US + self._collections]
+        )
+        assert counters <= 1
+        head = Counts(region=self.name, incarnation="1", sent_at=0)
+        return decode_counts(encode_counts(head, [cells], number)).cells
 
-    def merge(self, peer: str, cells: Sequence[Cell]) -> Merged:
-        arguments = [peer, self._regions, encode_merge(self._params, cells)]
-        met = decode_merged(self._run(merge_script(), [self.dirty, *merge_keys([self.key])], arguments))
-        self.most_over = met.most_over
-        return met.outcomes[0]
+    def settle(self) -> int:
+        """Every peer has what was last collected."""
+        return self._run(settle_script(), [self.slice], [self._collected_us, 0])
+
+    def merge(self, peer: str, cells: Sequence[Cell]) -> str:
+        packed = b"".join(struct.pack("<qqq", cell.window, cell.taken, cell.returned) for cell in cells)
+        reply = self._run(merge_script(), [self.dirty, self.key], [peer, self._regions, self._params + packed])
+        _, self.most_over = struct.unpack("<qq", reply[1:])
+        return {b"0": "known", b"1": "merged", b"2": "ahead"}[reply[:1]]
 
     def give_back(self, cost: int, charged_us: int, id: bytes | None = None) -> int:
         """``id`` names the give-back; each is another unless a test says so."""

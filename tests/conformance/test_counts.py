@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from contract.counts import Cell
-from tests.conformance.regions import Region
+from tests.conformance.regions import RESEND_US, Region
 from tests.conformance.rules import HOUR_US, MINUTE_US, SECOND_US, START_US, rule
 
 WINDOWS = ["fixed_window", "sliding_window", "sliding_log"]
@@ -63,7 +63,8 @@ def test_what_is_given_back_is_free_again_everywhere(client, algorithm: str):
     full = east.left()
     east.hit(6)
     west.merge("east/1", east.collect())
-    east.settle(east.collect())
+    assert east.settle() == 1
+    assert not east.is_dirty()
     assert east.give_back(6, START_US) == 1
     assert east.left() == full
     assert east.is_dirty()
@@ -110,11 +111,12 @@ def test_a_key_is_settled_only_as_collected(client, algorithm: str):
     assert not region.is_dirty()
     region.hit(1)
     assert region.is_dirty()
-    collected = region.collect()
+    assert region.collect()[0].taken == 1
     region.hit(1)
-    assert region.settle(collected) == 0
+    assert region.settle() == 0
     assert region.is_dirty()
-    assert region.settle(region.collect()) == 1
+    assert region.collect()[0].taken == 2
+    assert region.settle() == 1
     assert not region.is_dirty()
     assert region.left() == 8
     region.hit(1)
@@ -122,11 +124,68 @@ def test_a_key_is_settled_only_as_collected(client, algorithm: str):
 
 
 def test_a_marked_key_is_not_marked_again(client):
-    region, _ = pair(client, "sliding_window")
+    region, _ = pair(client, "sliding_window", limit=1_000)
     region.hit(1)
     client.delete(region.slice)
     region.hit(1)
     assert not region.is_dirty(), "the flag in the state spares hot keys a ZADD"
+
+
+@pytest.mark.parametrize("algorithm", [*ALL, "leaky_bucket"])
+def test_little_news_waits_and_news_that_matters_is_due_at_once(client, algorithm: str):
+    region, _ = pair(client, algorithm, limit=640)
+    taken = 0
+    for cost, is_pressing in ((1, False), (30, False), (30, False), (10, True), (50, False), (20, True)):
+        before_us = region.due_us()
+        region.now_us += 1_000
+        region.hit(cost)
+        taken += cost
+        step = 64 if 640 - taken >= 512 else 32
+        assert is_pressing == (taken // step > (taken - cost) // step), "as the test has it"
+        due_us = region.due_us()
+        if is_pressing:
+            assert due_us == region.now_us
+            assert [cell.taken for cell in region.collect_due()] == [taken]
+            assert region.settle() == 1
+        else:
+            assert due_us == (before_us or region.now_us + 800_000), "the first of them says when"
+            assert region.collect_due() == ()
+    region.hit(1)
+    region.now_us += 800_000
+    assert len(region.collect_due()) == 1
+    assert region.collect_due() == (), "it is on its way"
+    region.now_us += RESEND_US + 100_000
+    assert len(region.collect_due()) == 1, "nobody said that it arrived"
+
+
+def test_a_key_that_is_due_is_not_put_off_by_more_news(client):
+    region, _ = pair(client, "fixed_window", limit=10)
+    region.hit(1)
+    due_us = region.due_us()
+    assert due_us == region.now_us
+    region.now_us += 5_000_000
+    region.hit(1)
+    assert region.due_us() == due_us
+
+
+def test_marks_of_a_clock_that_was_set_back_are_due(client):
+    region, _ = pair(client, "fixed_window", limit=1_000, window_us=366 * 24 * HOUR_US)
+    region.now_us += HOUR_US
+    region.hit(1)
+    region.now_us -= HOUR_US
+    assert len(region.collect_due()) == 1
+
+
+def test_what_nodes_before_the_upgrade_marked_anew_is_not_settled(client):
+    """They put a mark where there is none, and leave one that waits for its acknowledgement as it is."""
+    region, _ = pair(client, "fixed_window", limit=1_000)
+    region.hit(1)
+    region.collect()
+    waits_us = region.due_us()
+    region.hit(1)
+    client.zadd(region.slice, {region.key: waits_us})
+    assert region.settle() == 0
+    assert region.due_us() == region.now_us
 
 
 @pytest.mark.parametrize("algorithm", ALL)

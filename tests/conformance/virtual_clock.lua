@@ -22,6 +22,13 @@ local redis = {
     elseif command == 'GET' then
       local found = stored(key)
       return found and string.sub(found, 9)
+    elseif command == 'MGET' then
+      local found = {}
+      for i, name in ipairs({ ... }) do
+        local one = stored(name)
+        found[i] = one and string.sub(one, 9)
+      end
+      return found
     elseif command == 'SET' then
       local expires
       if option == 'KEEPTTL' then

@@ -11,7 +11,7 @@ from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.load.gate import GatePass
 from data_plane.domain.load.gates import Gates
-from data_plane.services.load import LoadDecider, LoadFollower
+from data_plane.services.load import LoadDecider, LoadFollower, loads_of
 from data_plane.services.load_ports import PullError
 from data_plane.services.load_reports import LoadReports
 from tests.servers.node import document_of
@@ -58,10 +58,14 @@ class Member:
             self.gates.open(one)
         self.servers, self.told = Servers(), []
         self.follower = LoadFollower(name, self.board, self.gates, self.reports, clock, book)
-        self.decider = LoadDecider(name, self.board, self.follower, self.reports, self.servers, self, clock, book)
+        self.decider = LoadDecider(name, self.board, self.reports, self.servers, self, clock, book)
 
     async def report(self, load: RegionLoad):
         self.told.append(load)
+
+    def loads(self):
+        """Why every factor is what it is, as this one applies it."""
+        return loads_of(self.follower.shared)
 
     def factors(self):
         return self.low.gate.factor, self.high.gate.factor

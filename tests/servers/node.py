@@ -15,13 +15,14 @@ from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.adapters.snapshot_file import SnapshotFile
+from data_plane.agent import Agent
 from data_plane.api.lane.lane import Lane
 from data_plane.api.lane_door import LaneDoor
 from data_plane.domain.config_set import ConfigSet
-from data_plane.main import build_app
+from data_plane.main import build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
-from data_plane.settings import Settings
+from data_plane.settings import AgentSettings, Settings
 from tests.servers.listening import stop_accepting
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -82,20 +83,29 @@ async def write_snapshot(path: Path, values: Iterable, revision: int = 1) -> Non
 
 
 def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:
-    known = {
-        "node": "n1", "region": "us-east", "port": 0, "redis_url": redis_url, "control_plane_url": NOWHERE,
+    return Settings(**{**_known(snapshot, redis_url), "node": "n1", "trust": "network", **settings})
+
+
+def agent_settings_for(snapshot: Path, redis_url: str, **settings) -> AgentSettings:
+    return AgentSettings(**{**_known(snapshot, redis_url), "node": "a1", **settings})
+
+
+def _known(snapshot: Path, redis_url: str) -> dict:
+    return {
+        "region": "us-east", "port": 0, "redis_url": redis_url, "control_plane_url": NOWHERE,
         "control_plane_public_key": PUBLIC_KEY, "region_credential": REGION_CREDENTIAL, "snapshot_file": snapshot,
-        "trust": "network", "redis_deadline_ms": PATIENT_MS,
+        "redis_deadline_ms": PATIENT_MS,
     }  # fmt: skip
-    return Settings(**{**known, **settings})
 
 
 @contextlib.asynccontextmanager
-async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
-    """The node's base URL while it serves: through the lane, or through FastAPI alone."""
-    http = Lane(LaneDoor(node.door)).protocol_class() if lane else "httptools"
+async def serving(process: Node | Agent, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
+    """A node's or an agent's base URL while it serves; a node through the lane, or through FastAPI alone."""
+    is_node = isinstance(process, Node)
+    http = Lane(LaneDoor(process.door)).protocol_class() if is_node and lane else "httptools"
+    app = build_app(process) if is_node else build_agent_app(process)
     config = uvicorn.Config(
-        build_app(node), port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
+        app, port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
         timeout_graceful_shutdown=2,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -1,4 +1,4 @@
-"""Regions as operators run them: nodes and stores are processes of their own; only the links between are ours."""
+"""Regions as operators run them: nodes, agents and stores are processes of their own; the links between are ours."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.node import NOWHERE, PATIENT_MS, PUBLIC_KEY, write_snapshot
+from tests.servers.node import PATIENT_MS, PUBLIC_KEY, write_snapshot
 from tests.servers.regions import CREDENTIALS, Regions
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
@@ -19,15 +19,25 @@ START_S = 60.0
 
 
 class RegionProcesses(Regions):
-    """``processes[region]`` are its nodes. ``stores[region].child`` can be killed, and started again."""
+    """``processes[region]`` are its nodes, ``agent_processes[region]`` its agents.
+
+    ``stores[region].child`` can be killed, and started again.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
         self.processes: dict[str, list[Child]] = {name: [] for name in names}
+        self.agent_processes: dict[str, list[Child]] = {name: [] for name in names}
 
     async def ready(self, region: str, node: int) -> None:
         """Wait until a node serves."""
-        child, client = self.processes[region][node], self.clients[region][node]
+        await self._ready(self.processes[region][node], self.clients[region][node])
+
+    async def agent_ready(self, region: str, agent: int) -> None:
+        """Wait until an agent serves."""
+        await self._ready(self.agent_processes[region][agent], self.agent_clients[region][agent])
+
+    async def _ready(self, child: Child, client: httpx.AsyncClient) -> None:
         async with asyncio.timeout(START_S):
             while not await _is_ready(client):
                 assert child.exit_code() is None, child.log_tail()
@@ -57,34 +67,43 @@ class RegionProcesses(Regions):
 
 @contextlib.asynccontextmanager
 async def processes_running(
-    root: Path, names: Sequence[str], values: Iterable[object], *, nodes: int = 2,
+    root: Path, names: Sequence[str], values: Iterable[object], *, nodes: int = 2, agents: int = 2,
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[RegionProcesses]:  # fmt: skip
-    """Regions under a configuration of ``values``; ``settings`` are further ones of every node."""
+    """Regions under a configuration of ``values``; ``settings`` are further ones of every node and agent."""
     regions, values = RegionProcesses(names), list(values)
     async with contextlib.AsyncExitStack() as stack:
         for name in names:
             regions.stores[name] = _store(root, name)
             stack.callback(regions.stores[name].child.stop)
-        ports = dict(zip(names, _grouped(free_ports(nodes * len(names)), nodes), strict=True))
-        await regions.link(stack, ports)
+        await stack.enter_async_context(regions.control_plane.running())
+        ports = dict(zip(names, _grouped(free_ports((nodes + agents) * len(names)), nodes + agents), strict=True))
+        await regions.link(stack, {name: ports[name][nodes:] for name in names})
         for name in names:
+            documents = [*values, *regions.seen_from(name)]
             for number, port in enumerate(ports[name]):
-                snapshot = root / f"{name}-{number}.snapshot"
-                await write_snapshot(snapshot, [*values, *regions.seen_from(name)])
+                is_agent = number >= nodes
+                known = f"{name}-agent-{number - nodes}" if is_agent else f"{name}-{number}"
+                snapshot = root / f"{known}.snapshot"
+                await write_snapshot(snapshot, documents)
                 child = Child(
-                    f"node {name}-{number}", [sys.executable, "-m", "tidegate", "data-plane"],
-                    log_path=root / f"{name}-{number}.log",
-                    env=_environment(regions, name, number, port, snapshot) | dict(settings or {}),
+                    known, [sys.executable, "-m", "tidegate", "region-agent" if is_agent else "data-plane"],
+                    log_path=root / f"{known}.log",
+                    env=_environment(regions, name, known, port, snapshot) | dict(settings or {}),
                 )  # fmt: skip
                 child.start()
-                regions.processes[name].append(child)
-                stack.callback(child.stop)
+                (regions.agent_processes if is_agent else regions.processes)[name].append(child)
+                # not on the loop: what stops waits for its connections to the control plane, which is on it
+                stack.push_async_callback(asyncio.to_thread, child.stop)
                 client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
-                regions.clients[name].append(await stack.enter_async_context(client))
+                clients = (regions.agent_clients if is_agent else regions.clients)[name]
+                clients.append(await stack.enter_async_context(client))
         for name in names:
+            for number in range(agents):
+                await regions.agent_ready(name, number)
             for number in range(nodes):
                 await regions.ready(name, number)
+        await regions.proven(START_S)
         yield regions
 
 
@@ -99,11 +118,11 @@ def _store(root: Path, name: str) -> StoreServer:
     return store
 
 
-def _environment(regions: Regions, region: str, number: int, port: int, snapshot: Path) -> dict[str, str]:
+def _environment(regions: Regions, region: str, name: str, port: int, snapshot: Path) -> dict[str, str]:
     return {
-        "TIDEGATE_NODE": f"{region}-{number}", "TIDEGATE_REGION": region, "TIDEGATE_PORT": str(port),
+        "TIDEGATE_NODE": name, "TIDEGATE_REGION": region, "TIDEGATE_PORT": str(port),
         "TIDEGATE_LOG_LEVEL": "warning", "TIDEGATE_REDIS_URL": regions.stores[region].url,
-        "TIDEGATE_CONTROL_PLANE_URL": NOWHERE, "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY,
+        "TIDEGATE_CONTROL_PLANE_URL": regions.control_plane.url, "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": PUBLIC_KEY,
         "TIDEGATE_REGION_CREDENTIAL": CREDENTIALS[region], "TIDEGATE_SNAPSHOT_FILE": str(snapshot),
         "TIDEGATE_DRAIN_S": "0", "TIDEGATE_TRUST": "network", "TIDEGATE_REDIS_DEADLINE_MS": str(PATIENT_MS),
     }  # fmt: skip

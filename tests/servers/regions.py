@@ -1,4 +1,4 @@
-"""Regions inside the test's process: a real store and nodes each, and proxies between them that cut and delay."""
+"""Regions inside the test's process: a real store, nodes and agents each; proxies between them cut and delay."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,10 @@ import httpx
 from contract.config import Client, Plan, Region
 from contract.credentials import make_credential, region_public_key
 from contract.limits import LimitRule
+from data_plane.agent import Agent
 from data_plane.node import Node
-from tests.servers.node import key_of, serving, settings_for, write_snapshot
+from tests.servers.node import agent_settings_for, key_of, serving, settings_for, write_snapshot
+from tests.servers.played import PlayedControlPlane
 from tests.servers.proxy import Proxy
 from tidegate.stack.ports import free_ports
 
@@ -30,13 +32,18 @@ def equal_shares(limit: int, names: Sequence[str]) -> dict[str, int]:
 
 
 class Regions:
-    """``clients[region]`` are one for each node. ``links[(to, from)]`` is the way by which one reaches another."""
+    """``clients[region]`` are one for each node, ``agent_clients[region]`` one for each agent. ``links[(to, from)]`` is
+    the way by which one region's agents reach another's.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.stores: dict[str, Any] = {}
         self.nodes: dict[str, list[Node]] = {name: [] for name in names}
+        self.agents: dict[str, list[Agent]] = {name: [] for name in names}
         self.clients: dict[str, list[httpx.AsyncClient]] = {name: [] for name in names}
+        self.agent_clients: dict[str, list[httpx.AsyncClient]] = {name: [] for name in names}
+        self.control_plane = PlayedControlPlane()
         self.links: dict[tuple[str, str], Proxy] = {}
 
     async def check(self, region: str, cost: int = 1, *, node: int = 0, key: str = "tg_acme") -> dict[str, Any]:
@@ -67,6 +74,20 @@ class Regions:
         answer: dict[str, Any] = (await self.clients[region][node].get("/v1/status")).json()
         return answer
 
+    async def agent_status(self, region: str, *, agent: int = 0) -> dict[str, Any]:
+        """The agent's own word."""
+        answer: dict[str, Any] = (await self.agent_clients[region][agent].get("/v1/status")).json()
+        return answer
+
+    async def proven(self, seconds: float = 20.0) -> None:
+        """Wait until every node serves strict limits."""
+
+        async def everybody() -> bool:
+            places = [(name, node) for name in self.names for node in range(len(self.clients[name]))]
+            return all([(await self.status(name, node=node))["rights"]["proven"] for name, node in places])
+
+        await self.until(everybody, seconds)
+
     async def restart_store(self, region: str) -> None:
         """End a region's server and start it again: what it held is gone."""
         child = self.stores[region].child
@@ -85,11 +106,11 @@ class Regions:
         return time.monotonic() - begun
 
     async def link(self, stack: contextlib.AsyncExitStack, ports: Mapping[str, Sequence[int]]) -> None:
-        """Put a proxy on the way from each region to each other one, whose nodes listen on ``ports``."""
+        """Put a proxy on the way from each region to each other one, whose agents listen on ``ports``."""
         for to in self.names:
             for source in self.names:
                 if to != source:
-                    # the nodes of a region share the work of talking, so that each link ends at another one
+                    # the agents of a region share the work of talking, so that each link ends at another one
                     target = ports[to][self.names.index(source) % len(ports[to])]
                     self.links[(to, source)] = await stack.enter_async_context(Proxy(target).running())
 
@@ -123,7 +144,7 @@ class Regions:
 @contextlib.asynccontextmanager
 async def regions_running(
     tmp_path: Path, start_store: Callable[[], Any], limits: Sequence[LimitRule],
-    names: Sequence[str] = NAMES[:2], *, nodes: int = 1, values: Sequence[object] = (),
+    names: Sequence[str] = NAMES[:2], *, nodes: int = 1, agents: int = 1, values: Sequence[object] = (),
 ) -> AsyncIterator[Regions]:  # fmt: skip
     """Regions under a configuration of one plan for the client ``acme``."""
     regions = Regions(names)
@@ -131,20 +152,31 @@ async def regions_running(
         for name in names:
             regions.stores[name] = start_store()
             stack.callback(regions.stores[name].child.stop)
-        ports = {name: free_ports(nodes) for name in names}
+        await stack.enter_async_context(regions.control_plane.running())
+        ports = {name: free_ports(agents) for name in names}
         await regions.link(stack, ports)
         acme = (Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p"), key_of("acme", "tg_acme"))
         for name in names:
+            own = {
+                "region": name, "region_credential": CREDENTIALS[name],
+                "control_plane_url": regions.control_plane.url,
+            }  # fmt: skip
+            url_of_store, documents = regions.stores[name].url, [*acme, *regions.seen_from(name), *values]
+            for number, port in enumerate(ports[name]):
+                snapshot = tmp_path / f"{name}-agent-{number}"
+                await write_snapshot(snapshot, documents)
+                agent = Agent(agent_settings_for(snapshot, url_of_store, node=f"{name}-agent-{number}", **own))
+                regions.agents[name].append(agent)
+                url = await stack.enter_async_context(serving(agent, port=port))
+                client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
+                regions.agent_clients[name].append(await stack.enter_async_context(client))
             for number in range(nodes):
                 snapshot = tmp_path / f"{name}-{number}"
-                await write_snapshot(snapshot, [*acme, *regions.seen_from(name), *values])
-                settings = settings_for(
-                    snapshot, regions.stores[name].url, region=name, node=f"{name}-{number}",
-                    region_credential=CREDENTIALS[name],
-                )  # fmt: skip
-                node = Node(settings)
+                await write_snapshot(snapshot, documents)
+                node = Node(settings_for(snapshot, url_of_store, node=f"{name}-{number}", **own))
                 regions.nodes[name].append(node)
-                url = await stack.enter_async_context(serving(node, port=ports[name][number]))
+                url = await stack.enter_async_context(serving(node))
                 client = httpx.AsyncClient(base_url=url, trust_env=False, timeout=10)
                 regions.clients[name].append(await stack.enter_async_context(client))
+        await regions.proven()
         yield regions

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from contract.calendar import grid_of, id_at
 from contract.limits import BUCKET_ALGORITHMS
-from data_plane.adapters.redis_counts import INCARNATION
-from data_plane.domain.counts_wire import PEERS_SUFFIX, decode_peers
-from tools.simulate.region import SimulatedRegion, counter_key
+from data_plane.replicate.count_store import INCARNATION
+from tools.simulate.region import SimulatedRegion, counter_key, known_cells
 from tools.simulate.world import World
 
 _WINDOWS = {0x10: (4, 3), 0x12: (6, 3), 0x14: (4, 8), 0x16: (6, 8)}
@@ -50,10 +49,9 @@ def _unknown_counts(world: World) -> list[str]:
             continue
         life = f"{name}/{_text(region, INCARNATION)}"
         for peer, theirs in world.regions.items():
-            cells = decode_peers(_raw(theirs, key + PEERS_SUFFIX) or b"").get(life, [])
-            known = [(taken, returned) for window, taken, returned in cells if window == own.id]
-            if peer != name and (own.taken, own.returned) != (known[0] if known else (0, 0)):
-                found.append(f"{peer} knows {known} units of {name}, which are {own.taken}")
+            known = known_cells(theirs, key).get(life, {}).get(own.id, (0, 0))
+            if peer != name and known != (own.taken, own.returned):
+                found.append(f"{peer} knows {known[0]} units of {name}, which are {own.taken}")
     return found
 
 

@@ -1,22 +1,22 @@
 """Links between regions: what is sent may be late, lost, doubled, overtaken, or cut off."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from contract.counts import Counts, CountsAnswer
+from contract.counts import Counts, CountsAnswer, decode_counts
 from contract.rights import Asks, Gifts
-from data_plane.services.count_store import UnreachablePeerError
+from data_plane.replicate.peer_session import UnreachablePeerError
 from data_plane.services.ports import StoreUnavailableError
 from tools.simulate.record import Record
 from tools.simulate.scenario import Fault, Network
 
 TIMEOUT_S = 1.5
 """How long nodes wait for a peer's answer (``data_plane/adapters/peers.py``)."""
-MessageT = TypeVar("MessageT", bound=msgspec.Struct)
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 
@@ -104,54 +104,54 @@ class SimulatedPeers:
         self._links = links
         self._any_agent = any_agent
 
-    async def send(self, to_region: str, url: str, counts: Counts) -> CountsAnswer:  # noqa: ARG002 - the port's
-        """Deliver one batch. Raises ``UnreachablePeerError``."""
-        return await self._exchange(to_region, counts, CountsAnswer, lambda peer, one: peer.take_counts(one))
+    async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:  # noqa: ARG002 - the port's
+        """Deliver one message. Raises ``UnreachablePeerError``."""
+        return await self._exchange(
+            to_region, CountsAnswer, "Counts", lambda peer: peer.take_counts(decode_counts(message))
+        )
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:  # noqa: ARG002 - the port's
         """Put questions. Raises ``UnreachablePeerError``."""
-        gifts = await self._exchange(to_region, asks, Gifts, lambda peer, one: peer.take_asks(one))
+        body = msgspec.msgpack.encode(asks)
+        gifts = await self._exchange(
+            to_region, Gifts, "Asks", lambda peer: peer.take_asks(msgspec.msgpack.decode(body, type=Asks))
+        )
         self._links.note_gifts(gifts)
         return gifts
 
     async def _exchange(
-        self,
-        to_region: str,
-        message: MessageT,
-        answer_type: type[AnswerT],
-        take: Callable[[Peer, MessageT], Awaitable[AnswerT]],
+        self, to_region: str, answer_type: type[AnswerT], kind: str, take: Callable[[Peer], Awaitable[AnswerT]]
     ) -> AnswerT:
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[AnswerT] = loop.create_future()
-        body, kind = msgspec.msgpack.encode(message), type(message)
+
+        def arrive(answer: AnswerT | None) -> None:
+            if answered.done():
+                return
+            if answer is None:
+                answered.set_exception(UnreachablePeerError("answered 503"))
+            else:
+                answered.set_result(msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=answer_type))
 
         async def serve(peer: Peer) -> None:
-            try:
-                answer = msgspec.msgpack.encode(await take(peer, msgspec.msgpack.decode(body, type=kind)))
-            except StoreUnavailableError as error:  # answered 503
-                for delay_s in self._links.delays_s(to_region, self._region, "Refusal"):
-                    loop.call_later(delay_s, refuse, error.reason)
-                return
-            for delay_s in self._links.delays_s(to_region, self._region, answer_type.__name__):
-                loop.call_later(delay_s, arrive, msgspec.msgpack.decode(answer, type=answer_type))
-
-        def arrive(answer: AnswerT) -> None:
-            if not answered.done():
-                answered.set_result(answer)
-
-        def refuse(reason: str) -> None:
-            if not answered.done():
-                answered.set_exception(UnreachablePeerError(f"answered 503: {reason}"))
+            answer: AnswerT | None = None
+            with contextlib.suppress(StoreUnavailableError):
+                answer = await take(peer)
+            self._send(to_region, self._region, answer_type.__name__, arrive, answer)
 
         def deliver() -> None:
             peer = self._any_agent(to_region)
             if peer is not None:
                 peer.spawn(serve(peer))
 
-        for delay_s in self._links.delays_s(self._region, to_region, kind.__name__):
-            loop.call_later(delay_s, deliver)
+        self._send(self._region, to_region, kind, deliver)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await answered
         except TimeoutError:
             raise UnreachablePeerError("no answer") from None
+
+    def _send(self, sender: str, receiver: str, kind: str, call: Callable[..., None], *arguments: object) -> None:
+        loop = asyncio.get_running_loop()
+        for delay_s in self._links.delays_s(sender, receiver, kind):
+            loop.call_later(delay_s, call, *arguments)

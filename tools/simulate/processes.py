@@ -13,13 +13,16 @@ from contract.counts import Counts, CountsAnswer
 from contract.decision import CheckRequest
 from contract.rights import Asks, Gifts
 from contract.status import Newest
-from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
 from data_plane.domain.check import Anonymous, Refusal, Verdict
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.receiver import Receiver
+from data_plane.replicate.sender import Sender
+from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.low import LowInbox, LowOutbox
@@ -27,11 +30,8 @@ from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
 from data_plane.services.background import kept_up
-from data_plane.services.count_store import ReconcileTally
 from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.hearing import Hearing
 from data_plane.services.membership import Membership
-from data_plane.services.reconcile import Reconciler
 from data_plane.services.rights import RightsDesk
 from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.tally import Tally
@@ -118,6 +118,9 @@ class SimulatedProcess:
         """The ACK as it is said."""
         return ack
 
+    def _counts(self) -> CountStore:
+        return CountStore(self.store, self.name, self.region.name.encode(), self.region.world.token_hex)
+
     def _index_in_force(self) -> RuleIndex:
         return self.index
 
@@ -156,10 +159,10 @@ class SimulatedNode(SimulatedProcess):
         self.state = RegionState(lambda: self.index.book, rights=True)
         self._outbox = LowOutbox(store, region)
         self._reader = StrictReader(self._outbox.add)
-        hearing = Hearing(
-            region.name, RedisCountStore(store, name), region, self._index_in_force, ReconcileTally(), self.state.reach
+        receiver = Receiver(
+            region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.reach
         )
-        self._watch = RegionWatch(self.state, hearing, epochs, lambda: self._reader.refused)
+        self._watch = RegionWatch(self.state, receiver, epochs, lambda: self._reader.refused)
         counters = LocalCounters(region.world.host, 100)
         fallback = StoreFallback(
             counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
@@ -199,12 +202,12 @@ class SimulatedAgent(SimulatedProcess):
         self.epochs = StoreEpochs(
             self.epoch_store, region, self.state, self.desk.horizon_us, self._newest, self._in_force
         )
-        counts = RedisCountStore(store, name)
-        tally = ReconcileTally()
-        self.hearing = Hearing(region.name, counts, region, self._index_in_force, tally, self.state.reach)
+        counts = self._counts()
+        tally = ReplicationTally()
+        self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.reach)
         self._membership = Membership(name, RedisNodeRegister(store, AGENTS), region)
-        self.reconciler = Reconciler(
-            region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.hearing, tally
+        self.sender = Sender(
+            region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
         )
         self._digest = ""
 
@@ -222,7 +225,7 @@ class SimulatedAgent(SimulatedProcess):
         """What goes on in the background."""
         found: list[Callable[[], Coroutine[Any, Any, None]]] = [self._membership.run, self._keep_epochs]
         if self.region.world.scenario.mode == "shared":
-            found.append(self.reconciler.run)
+            found.append(self.sender.run)
         else:
             found += [self.desk.run, self.desk.hear]
         return found
@@ -230,7 +233,7 @@ class SimulatedAgent(SimulatedProcess):
     async def take_counts(self, counts: Counts) -> CountsAnswer:
         """Merge what a region says."""
         await self.awake()
-        return await self.hearing.receive(counts)
+        return await self.receiver.receive(counts)
 
     async def take_asks(self, asks: Asks) -> Gifts:
         """Answer questions."""

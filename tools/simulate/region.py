@@ -7,6 +7,7 @@ from contract.limits import BUCKET_ALGORITHMS
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.regions.wire import LOW, REFUSED
 from data_plane.domain.subjects import generation_end, limit_code
+from data_plane.replicate.count_store import PEERS_SUFFIX
 from tools.simulate.processes import CLIENT, SimulatedAgent, SimulatedCheck, SimulatedNode, SimulatedProcess
 from tools.simulate.record import Admission
 from tools.simulate.server import SimulatedServer
@@ -20,6 +21,21 @@ RULE_ID = 1
 def counter_key(generation: int) -> bytes:
     """The key of the world's counter, in every region."""
     return f"{{{CLIENT}}}{limit_code(RULE_ID)}{generation_end(generation)}".encode()
+
+
+def known_cells(region: "SimulatedRegion", key: bytes) -> dict[str, dict[int, tuple[int, int]]]:
+    """What a region's store holds of others' counts (``lua/peers.lua``): by epoch and window, taken and returned."""
+    raw = region.server.keyspace.peek(key + PEERS_SUFFIX) or b""
+    found: dict[str, dict[int, tuple[int, int]]] = {}
+    at = 1
+    while at < len(raw):
+        window, taken, returned = (
+            int.from_bytes(raw[at + start : at + end], "little") for start, end in ((1, 8), (8, 14), (14, 20))
+        )
+        end = at + 20 + raw[at]
+        found.setdefault(raw[at + 20 : end].decode(), {})[window] = (taken, returned)
+        at = end
+    return found
 
 
 class SimulatedRegion:

@@ -3,6 +3,7 @@ that services and adapters make of a ``RedisCounterStore``.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
@@ -188,10 +189,8 @@ class StoreConnection:
     async def keep_connected(self) -> None:
         """Connect, and again whenever connections broke; for ever."""
         while True:
-            try:
+            with contextlib.suppress(RedisConnectionError, ResponseError):
                 await self._connect()
-            except (RedisConnectionError, ResponseError):
-                pass  # still away
             await asyncio.sleep(RECONNECT_S)
 
     def facts(self) -> ServerFacts:

@@ -8,14 +8,13 @@ import structlog
 
 from contract.calendar import grid_of, id_at
 from contract.limits import BUCKET_ALGORITHMS
-from data_plane.adapters.redis_counts import INCARNATION
-from data_plane.domain.counts_wire import PEERS_SUFFIX, decode_peers
+from data_plane.replicate.count_store import INCARNATION
 from data_plane.store.script_host import ScriptHost
 from tools.simulate.control import ControlPlane
 from tools.simulate.loop import VirtualLoop
 from tools.simulate.network import Links, SimulatedPeers
 from tools.simulate.record import Record
-from tools.simulate.region import SimulatedRegion, counter_key
+from tools.simulate.region import SimulatedRegion, counter_key, known_cells
 from tools.simulate.scenario import Demand, Fault, Scenario
 
 EPOCH_US = 1_700_000_000_000_000
@@ -46,6 +45,10 @@ class World:
     def fresh_number(self) -> int:
         """A name for an epoch of a store."""
         return self.chance.randrange(1, 2**32)
+
+    def token_hex(self, size: int) -> str:
+        """A name for whatever needs one."""
+        return self.chance.randbytes(size).hex()
 
     def peers_of(self, region: str) -> SimulatedPeers:
         """The way from a region to the others."""
@@ -107,20 +110,20 @@ class World:
         """Note how old the oldest count is that some region does not know of another."""
         key, now_us = counter_key(self.control.generation), self.now_us()
         for region in self.regions.values():
-            cells = decode_peers(region.server.keyspace.peek(key + PEERS_SUFFIX) or b"")
+            cells = known_cells(region, key)
             for peer in self.regions.values():
                 if peer is not region and not self.links.is_cut(peer.name, region.name):
                     self._note_age(region, peer, cells, now_us)
         self.loop.call_later(_SAMPLE_S, self._sample)
 
     def _note_age(
-        self, region: SimulatedRegion, peer: SimulatedRegion, cells: dict[str, list[tuple[int, int, int]]], now_us: int
+        self, region: SimulatedRegion, peer: SimulatedRegion, cells: dict[str, dict[int, tuple[int, int]]], now_us: int
     ) -> None:
         life = (peer.server.keyspace.peek(INCARNATION) or b"").decode()
-        known = {window: taken for window, taken, _ in cells.get(f"{peer.name}/{life}", [])}
+        known = cells.get(f"{peer.name}/{life}", {})
         current = id_at(grid_of(self.scenario.rule()), region.now_us())
         for id in (current - 1, current):
-            behind = self.record.first_beyond(peer.name, self.control.generation, id, known.get(id, 0))
+            behind = self.record.first_beyond(peer.name, self.control.generation, id, known.get(id, (0, 0))[0])
             if behind is not None:
                 self.record.most_stale_us = max(self.record.most_stale_us, now_us - behind)
 

@@ -5,6 +5,7 @@ until there is news; who does not answer within two round trips is passed over, 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.rules import Rules
@@ -16,6 +17,13 @@ the time between questions that are asked in vain as far as one knows: there may
 
 Name = tuple[str, int]
 """A counter and its generation."""
+
+
+class Rest(NamedTuple):
+    """Until when nobody is to be asked; ``hopeless``: as far as is known nobody has what is missing."""
+
+    until_us: int
+    hopeless: bool
 
 
 class _Quest:
@@ -62,10 +70,8 @@ class Asker:
         if self.is_waiting(name, id, now_us):
             return None
         if quest.asked is not None:
-            unanswered = quest.unanswered.get(quest.asked, 0)
-            patience_us = min(PATIENCE_US, self.rtt_us(quest.asked) << unanswered)
-            quest.passed_over_until_us[quest.asked] = now_us + patience_us
-            quest.unanswered[quest.asked] = min(unanswered + 1, 20)
+            quest.passed_over_until_us[quest.asked] = now_us + self._patience_us(quest, quest.asked)
+            quest.unanswered[quest.asked] = min(quest.unanswered.get(quest.asked, 0) + 1, 20)
             quest.asked = None
         candidates = [peer for peer in self._peers if self._may_have(quest, peer, now_us)]
         if not candidates:
@@ -81,18 +87,16 @@ class Asker:
         quest = self._quests.get(name, {}).get(id)
         return quest is not None and quest.asked is not None and now_us < quest.asked_us + 2 * self.rtt_us(quest.asked)
 
-    def passed_over_until_us(self, name: Name, id: int) -> int | None:
-        """When who did not answer may be asked again; ``None`` where all have answered, that they have none."""
-        quest = self._quest(name, id)
-        times = [until_us for peer, until_us in quest.passed_over_until_us.items() if peer not in quest.silent]
-        return min(times, default=None)
-
-    def rests_until_us(self, name: Name, id: int, ends_us: int, now_us: int) -> int:
+    def rest(self, name: Name, id: int, ends_us: int, now_us: int) -> Rest:
         """Until when ``whom`` will name nobody, as far as is known: ``ends_us`` at the latest."""
         quest = self._quest(name, id)
         if any(self._may_have(quest, peer, now_us) for peer in self._peers):
-            return min(ends_us, quest.asked_us + PATIENCE_US)  # all of them together have less than is missing
-        return min(ends_us, self.passed_over_until_us(name, id) or ends_us)
+            # all of them together have less than is missing
+            return Rest(min(ends_us, quest.asked_us + PATIENCE_US), True)
+        waiting = [peer for peer in self._peers if peer not in quest.silent]
+        until_us = min((quest.passed_over_until_us.get(peer, ends_us) for peer in waiting), default=ends_us)
+        hopeless = all(peer in quest.empty or self._patience_us(quest, peer) >= PATIENCE_US for peer in waiting)
+        return Rest(min(ends_us, until_us), hopeless)
 
     def asked(self, name: Name, ask: Ask, peer: str, now_us: int) -> int:
         """Note that the question goes out; when to look again if no answer came."""
@@ -119,7 +123,9 @@ class Asker:
         if quest.asked == answer.sender and quest.asked_us == answer.asked_us:
             # A copy of an older answer ends no open question: else questions would breed.
             quest.asked = None
-        if gained:
+        if gained and not refill_us and answer.have <= 0:
+            quest.silent.add(answer.sender)  # that was the last of it
+        elif gained:
             quest.silent.discard(answer.sender)
             quest.passed_over_until_us.pop(answer.sender, None)
             quest.empty.pop(answer.sender, None)
@@ -156,6 +162,10 @@ class Asker:
                 del quests[bygone]
             quests[id] = _Quest()
         return quests[id]
+
+    def _patience_us(self, quest: _Quest, peer: str) -> int:
+        """For how long a peer that did not answer is passed over."""
+        return min(PATIENCE_US, self.rtt_us(peer) << quest.unanswered.get(peer, 0))
 
     def _may_have(self, quest: _Quest, peer: str, now_us: int) -> bool:
         return peer not in quest.silent and quest.passed_over_until_us.get(peer, 0) <= now_us

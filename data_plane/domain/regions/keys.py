@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from contract.config import Client
-from contract.limits import LimitRule
+from contract.limits import LimitRule, capacity
 from data_plane.domain.bindings import BoundLimit, Peers, of_whole_site
 from data_plane.domain.index import Clients, RuleIndex
 from data_plane.domain.regions.limits import for_client, moves_rights, strict_terms_of
@@ -20,6 +20,8 @@ from data_plane.domain.subjects import limit_of_key
 _CLIENT = re.compile(rb"\{([^:{}]+)\}")
 _SITE = re.compile(rb"[{|]i:[0-9a-f:]+/48(?:[}|.]|$)")
 _MAX_KNOWN = 10_000
+IMPLAUSIBLE = 64
+"""A cell of more than this many times what its limit admits is refused."""
 
 
 class StrictLimit(NamedTuple):
@@ -65,10 +67,14 @@ class StrictLimits:
 
 
 class ToldLimit(NamedTuple):
-    """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it."""
+    """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it.
+
+    ``most``: of a cell of more units than that nobody can have taken so many, no change of a limit explains it.
+    """
 
     rule: LimitRule
     params: bytes
+    most: int
 
 
 class ToldLimits:
@@ -98,7 +104,9 @@ class ToldLimits:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = self._known[name] = ToldLimit(rule, shared_params(rule, book.standing, book.regions))
+            limit = self._known[name] = ToldLimit(
+                rule, shared_params(rule, book.standing, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
+            )
         return limit
 
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from contract.config import Client, Endpoint, Plan
+from tests.servers.agent import node_with_agent
 from tests.servers.node import HOUR_US, key_of, node_client, rule
 
 KEY = "tg_acme"
@@ -38,7 +39,7 @@ async def test_a_settlement_gives_back_to_a_log_and_to_what_stands_beside_it(tmp
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
 async def test_no_true_cost_is_so_large_that_a_limit_begins_again(tmp_path, valkey_url, algorithm, mode):
     limit = rule(1, "monthly", 5_000, window_us=30 * 24 * HOUR_US, algorithm=algorithm, mode=mode)
-    async with node_client(tmp_path, valkey_url, config(limit)) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(limit)) as node:
         body = {"api_key": KEY, "cost": 1, "method": "POST", "path": "/export"}
         holds = [(await node.post("/v1/reservations", json=body)).json()["reservation"] for _ in range(3)]
         # at 1,000 a unit: a hair above 2^48, what six bytes hold, and far above 2^49

@@ -7,6 +7,7 @@ import pytest
 
 from contract.config import Client, Endpoint, Gateway, Plan, Region
 from contract.credentials import make_credential, region_public_key, secret_sha256
+from tests.servers.agent import node_with_agent
 from tests.servers.node import GATEWAY_TOKEN, REGION_CREDENTIAL, key_of, node_client, rule
 
 WINDOWS = ("fixed_window", "sliding_window")
@@ -139,7 +140,7 @@ async def test_without_a_limit_everything_asked_for_is_granted(tmp_path, valkey_
 
 @pytest.mark.parametrize("mode", ["regional", "shared", "strict"])
 async def test_leases_and_checks_together_admit_exactly_the_limit(tmp_path, valkey_url, mode):
-    async with node_client(tmp_path, valkey_url, config(limit=200, mode=mode)) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(limit=200, mode=mode)) as node:
         admitted = 0
 
         async def worker(nth: int) -> None:
@@ -273,9 +274,9 @@ async def test_a_route_without_a_cost_takes_nothing_whatever_is_leased_or_settle
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
 async def test_a_reservation_under_a_strict_limit_settles_by_shares_that_came_after_it(tmp_path, valkey_url, algorithm):
     values = config(algorithm=algorithm, mode="strict")
-    async with node_client(tmp_path, valkey_url, values) as older:
+    async with node_with_agent(tmp_path, valkey_url, values) as older:
         held = [await older.post("/v1/reservations", json={"api_key": KEY, "cost": 20}) for _ in range(2)]
-        async with node_client(tmp_path, valkey_url, values, revision=2) as newer:
+        async with node_with_agent(tmp_path, valkey_url, values, revision=2) as newer:
             for answer, cost, left in zip(held, (30, 10), (50, 60), strict=True):
                 settlement = {"reservation": answer.json()["reservation"], "cost": cost}
                 if cost > 20:  # a node that has not heard of them loses no unit: whoever settles is to ask another
@@ -288,9 +289,9 @@ async def test_a_reservation_under_a_strict_limit_settles_by_shares_that_came_af
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
 async def test_a_lease_under_a_strict_limit_goes_back_though_shares_changed_meanwhile(tmp_path, valkey_url, algorithm):
     values = config(algorithm=algorithm, mode="strict")
-    async with node_client(tmp_path, valkey_url, values) as older:
+    async with node_with_agent(tmp_path, valkey_url, values) as older:
         taken = [await lease(older, 10, ttl_s=10) for _ in range(2)]
-        async with node_client(tmp_path, valkey_url, values, revision=2) as newer:
+        async with node_with_agent(tmp_path, valkey_url, values, revision=2) as newer:
             assert await give_back(newer, (taken[0]["lease"], 7)) == [7]
             # a bucket fills by its share, which a node must know; what a window took is known without
             others = 0 if algorithm == "token_bucket" else 5
@@ -325,9 +326,9 @@ async def test_a_strict_limit_that_went_keeps_no_other_from_its_settlement(tmp_p
     stays = config()
     went = rule(2, "exact", 100, algorithm=algorithm, mode="strict")
     both = [Plan(plan="p", limits=(*stays[0].limits, went)), *stays[1:]]
-    async with node_client(tmp_path, valkey_url, both) as older:
+    async with node_with_agent(tmp_path, valkey_url, both) as older:
         held = [await older.post("/v1/reservations", json={"api_key": KEY, "cost": 20}) for _ in range(2)]
-    async with node_client(tmp_path, valkey_url, stays, revision=2) as newer:
+    async with node_with_agent(tmp_path, valkey_url, stays, revision=2) as newer:
         for answer, cost, left in zip(held, (30, 10), (50, 60), strict=True):
             settlement = {"reservation": answer.json()["reservation"], "cost": cost}
             assert (await newer.post("/v1/reservations/settle", json=settlement)).status_code == 200

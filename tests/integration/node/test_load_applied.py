@@ -17,7 +17,8 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.load.classes import FULL, cohort_of, hour_seed, threshold_of
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.services.ports import CallbackCheck
-from tests.servers.node import document_of, key_of, node_client, rule
+from tests.servers.agent import node_with_agent
+from tests.servers.node import document_of, key_of, rule
 
 REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -73,7 +74,7 @@ async def until_decided(node):
 
 
 async def test_while_all_is_well_nobody_notices(tmp_path, valkey_url, lane):
-    async with node_client(tmp_path, valkey_url, config(manual(1.0)), lane=lane) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(manual(1.0)), lane=lane) as node:
         await until_decided(node)
         for left in (9_999, 9_998):
             answer = await ask(node, "low-1")
@@ -83,7 +84,7 @@ async def test_while_all_is_well_nobody_notices(tmp_path, valkey_url, lane):
 
 
 async def test_the_lowest_class_is_shed_and_told_why(tmp_path, valkey_url, lane):
-    async with node_client(tmp_path, valkey_url, config(manual(0.5)), lane=lane) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(manual(0.5)), lane=lane) as node:
         await until_decided(node)
         shed = None
         async with asyncio.timeout(15):
@@ -112,7 +113,7 @@ async def test_the_lowest_class_is_shed_and_told_why(tmp_path, valkey_url, lane)
 
 
 async def test_the_boundary_class_is_cut_by_clients_not_by_chance(tmp_path, valkey_url):
-    async with node_client(tmp_path, valkey_url, config(manual(0.5))) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(manual(0.5))) as node:
 
         async def everybody():
             answers = await asyncio.gather(*(ask(node, f"low-{number}") for number in range(40)))
@@ -134,7 +135,7 @@ async def test_the_boundary_class_is_cut_by_clients_not_by_chance(tmp_path, valk
 
 
 async def test_an_admitted_request_costs_more_and_headers_say_what_is_left(tmp_path, valkey_url, lane):
-    async with node_client(tmp_path, valkey_url, config(manual(0.4)), lane=lane) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(manual(0.4)), lane=lane) as node:
         before, passed = None, []
         async with asyncio.timeout(15):
             while not (passed == before and 0 < len(passed) < 40):  # until demand is known, and the class is cut
@@ -157,7 +158,7 @@ async def test_capacity_is_cut_to_its_factor_and_denials_say_so(tmp_path, valkey
     capacity = Capacity(id=7, open_id=8, limit=60, window_us=3_600_000_000)
     plain = [Plan(plan="free"), Client(client="free", plan="free"), key_of("free", "tg_free")]
     values = [*config(manual(0.5, capacity=capacity)), *plain]
-    async with node_client(tmp_path, valkey_url, values, lane=lane) as node:
+    async with node_with_agent(tmp_path, valkey_url, values, lane=lane) as node:
         await until_decided(node)
         passed, denied = 0, None
         for _ in range(40):
@@ -178,7 +179,7 @@ async def test_a_client_that_its_own_limit_denies_takes_nobodys_place(tmp_path, 
     )
     greedy = [Plan(plan="greedy", limits=(rule(3, "hourly", 2, **HOUR),)), Client(client="greedy", plan="greedy")]
     values = [*config(backend), *greedy, key_of("greedy", "tg_greedy")]
-    async with node_client(tmp_path, valkey_url, values) as node:
+    async with node_with_agent(tmp_path, valkey_url, values) as node:
         ticks = set()
         async with asyncio.timeout(30):
             while len(ticks) < 4:  # its demand is known, had it any
@@ -200,7 +201,7 @@ async def test_a_capacity_limits_without_any_policy(tmp_path, valkey_url, lane):
         Endpoint(endpoint="all", method="*", path="/users/{id}", backend="users"),
         Plan(plan="free"), Client(client="free", plan="free"), key_of("free", "tg_free"),
     ]  # fmt: skip
-    async with node_client(tmp_path, valkey_url, values, lane=lane) as node:
+    async with node_with_agent(tmp_path, valkey_url, values, lane=lane) as node:
         answers = [(await ask(node, "free")) for _ in range(7)]
         assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
         assert answers[-1].json()["violated-policies"] == ["capacity"]
@@ -229,7 +230,7 @@ async def test_the_reserve_is_for_the_critical_class(valkey_url):
 
 async def test_two_reporters_are_believed_and_the_factor_is_explained(tmp_path, valkey_url):
     backend = Backend(backend="users", adaptive="protect")
-    async with node_client(tmp_path, valkey_url, config(backend, cut_after=1, smoothing=1.0)) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(backend, cut_after=1, smoothing=1.0)) as node:
         async with asyncio.timeout(20):
             while True:
                 for secret in SECRETS:
@@ -252,7 +253,7 @@ async def test_two_reporters_are_believed_and_the_factor_is_explained(tmp_path, 
 
 
 async def test_requests_to_a_protected_backend_cannot_be_leased(tmp_path, valkey_url):
-    async with node_client(tmp_path, valkey_url, config(Backend(backend="users", adaptive="protect"))) as node:
+    async with node_with_agent(tmp_path, valkey_url, config(Backend(backend="users", adaptive="protect"))) as node:
         asked = {"api_key": "tg_pro", "method": "GET", "units": 10}
         protected = (await node.post("/v1/leases", json={**asked, "path": "/users/1"})).json()
         assert (protected["granted"], protected["lease"]) == (0, None)

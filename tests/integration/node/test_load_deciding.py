@@ -25,7 +25,7 @@ async def test_all_nodes_apply_what_one_decides(region):
     assert region.one.factors() == region.two.factors() == (1_000_000, 1_000_000)
     for _ in range(3):
         await region.second(2.0)
-    (load,) = region.two.decider.loads()
+    (load,) = region.two.loads()
     assert (load.factor, load.reason, load.signal, load.reporters, load.decided_by) == (0.5, "held", "cpu", 2, "n1")
     assert region.one.factors() == region.two.factors()
     low, high = region.two.factors()
@@ -37,7 +37,7 @@ async def test_all_nodes_apply_what_one_decides(region):
 async def test_demand_is_what_all_nodes_were_asked_for(region):
     for _ in range(3):
         await region.second(0.5, demand=(30, 10))
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert {one.priority: one.offered_per_s for one in load.classes} == {0: 60.0, 50: 20.0}
 
 
@@ -87,11 +87,11 @@ async def test_a_manual_factor_rules_until_it_expires(region):
     region.index = region.index.with_changes([change])
     for _ in range(3):
         await region.second(0.1)
-    (load,) = region.two.decider.loads()
+    (load,) = region.two.loads()
     assert (load.factor, load.reason) == (0.3, "manual")
     for _ in range(10):
         await region.second(0.1)
-    (load,) = region.two.decider.loads()
+    (load,) = region.two.loads()
     assert load.factor > 0.3
     assert load.reason == "raised"
 
@@ -112,7 +112,7 @@ async def test_a_backend_that_loses_its_policy_is_open_at_once(region):
     region.index = region.index.with_changes([document_of(Backend(backend="users"))])
     await region.two.follower.follow()
     assert region.two.factors() == (1_000_000, 1_000_000)
-    assert not region.two.decider.loads()
+    assert not region.two.loads()
 
 
 async def test_without_the_store_factors_are_held_and_then_given_up(region, monkeypatch):
@@ -159,12 +159,12 @@ async def test_a_clock_that_is_set_back_stops_nothing(region):
     region.clock.us -= 3_600_000_000
     for _ in range(12):
         await region.second(9.0)
-    (load,) = region.two.decider.loads()
+    (load,) = region.two.loads()
     assert (load.factor, load.reporters) == (0.2, 2)
     assert {one.offered_per_s for one in load.classes} == {100.0}
     for _ in range(12):
         await region.second(0.1)
-    (load,) = region.two.decider.loads()
+    (load,) = region.two.loads()
     assert (load.reason, load.signal) == ("raised", "cpu")
 
 
@@ -177,7 +177,7 @@ async def test_what_cannot_be_read_on_the_board_is_dropped(region):
     await region.stores[0].execute("SET", "tg:{load}:factors", "garbage")
     await region.two.follower.follow()
     await region.second(0.5)
-    assert region.two.decider.loads()[0].factor == 1.0
+    assert region.two.loads()[0].factor == 1.0
 
 
 def test_an_unsound_policy_is_refused_by_the_node():

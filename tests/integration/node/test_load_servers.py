@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data_plane.adapters.load_servers import MAX_BYTES, PrometheusServers
 from data_plane.services.load_ports import PullError
-from tests.servers.node import settings_for
+from tests.servers.node import agent_settings_for
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 
@@ -104,9 +104,11 @@ async def test_a_server_that_the_settings_do_not_name_is_never_asked():
     await servers.close()
 
 
-def test_servers_are_settings_of_the_node(tmp_path):
-    found = settings_for(tmp_path / "s", "redis://x", load_servers="main=http://prometheus:9090, b=https://m.example/x")
+def test_servers_are_settings_of_the_agent(tmp_path):
+    found = agent_settings_for(
+        tmp_path / "s", "redis://x", load_servers="main=http://prometheus:9090, b=https://m.example/x"
+    )
     assert found.load_server_urls() == {"main": "http://prometheus:9090", "b": "https://m.example/x"}
     for wrong in ("main", "main=prometheus:9090", "main=file:///etc/passwd", "A=http://x", "main=http://x?y=1"):
         with pytest.raises(ValidationError, match="load_servers"):
-            settings_for(tmp_path / "s", "redis://x", load_servers=wrong)
+            agent_settings_for(tmp_path / "s", "redis://x", load_servers=wrong)

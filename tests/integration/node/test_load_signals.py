@@ -21,11 +21,11 @@ async def test_silence_holds_and_then_recovers(region):
         await region.second(9.0)
     for _ in range(12):
         await region.second(None)
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert (load.factor, load.reason, load.reporters) == (0.5, "reporters_missing", 0)
     for _ in range(15):
         await region.second(None)
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert 0.5 < load.factor < 1.0
     assert load.reason == "recovering_unseen"
 
@@ -33,7 +33,7 @@ async def test_silence_holds_and_then_recovers(region):
 async def test_one_reporter_alone_cuts_nothing(region):
     for _ in range(6):
         await region.second(50.0, by=("liar",))
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert (load.factor, load.reason, load.reporters) == (1.0, "no_reports", 1)
 
 
@@ -43,14 +43,14 @@ async def test_a_gateway_is_one_voice_through_several_nodes(region):
             for _ in range(10):
                 member.reports.take_served("edge", "users", 200, 900.0)
         await region.second(None)
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert (load.factor, load.reporters) == (1.0, 1)
     for _ in range(4):
         for member, gateway in ((region.one, "edge"), (region.two, "other")):
             for _ in range(10):
                 member.reports.take_served(gateway, "users", 200, 900.0)
         await region.second(None)
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert load.factor < 1.0
     assert load.signal == "latency_ms"
 
@@ -62,7 +62,7 @@ async def test_pulls_are_one_more_reporter(region):
         await region.one.decider.pull()
         await region.second(3.0, by=("a",))
     assert region.one.servers.asked[0] == ("main", "up")
-    (load,) = region.one.decider.loads()
+    (load,) = region.one.loads()
     assert load.factor < 1.0
     region.one.servers.answer = "timeout"
     await region.one.decider.pull()
@@ -79,12 +79,12 @@ async def test_a_signal_that_is_no_longer_pulled_grows_stale_beside_one_that_is(
     for _ in range(2):
         await region.one.decider.pull()
         await region.second(None)
-    assert region.one.decider.loads()[0].signal == "cpu"
+    assert region.one.loads()[0].signal == "cpu"
     region.one.servers.answers["cpu"] = "timeout"
     for _ in range(12):
         await region.one.decider.pull()
         await region.second(None)
-    assert region.one.decider.loads()[0].signal == "latency_ms", "what cpu was is not what it is"
+    assert region.one.loads()[0].signal == "latency_ms", "what cpu was is not what it is"
 
 
 @pytest.mark.parametrize("why", ["nothing is protected", "the store is away"])

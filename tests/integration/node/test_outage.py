@@ -10,6 +10,7 @@ from contract.config import Client, Plan
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from data_plane.services.ports import StoreUnavailableError
+from tests.servers.agent import agent_beside, proven
 from tests.servers.node import document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tidegate.stack.child import wait_until_ready
 
@@ -91,7 +92,12 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
     config = [Plan(plan="local", limits=(limit,)), Client(client="local", plan="local"), key_of("local", "tg_local")]
     await write_snapshot(tmp_path / "snapshot", config)
     node = Node(settings_for(tmp_path / "snapshot", store.url))
-    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with (
+        agent_beside(tmp_path, store.url, config),
+        serving(node) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+    ):
+        await proven(client)
         await ask(client, "local")
         store.child.kill()
         await until(lambda: _is(client, degraded=True))

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import Counts, CountsAnswer
 from data_plane.adapters.peers import HttpPeers, tls_of
-from data_plane.services.count_store import UnreachablePeerError
+from data_plane.services.ports import UnreachablePeerError
 from tests.integration.node.test_process import certificate
 from tests.servers.node import node_client
 

@@ -2,22 +2,20 @@
 
 import asyncio
 import contextlib
-import re
 import time
 
 import httpx
-import msgspec
 import pytest
 import redis
 
-from contract.config import Ack, Client, Heartbeat, Plan
-from data_plane.adapters.redis_life import MARKER
+from contract.config import Ack, Client, Plan
+from data_plane.adapters.redis.topology import MARKER
 from data_plane.domain.regions.limits import moves_rights
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
+from tests.servers.agent import agent_beside, proven
 from tests.servers.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
-from tidegate.stack.ports import free_ports
 
 THREE = NAMES[:3]
 
@@ -40,12 +38,12 @@ async def test_a_region_uses_what_another_has_to_spare_and_never_more(tmp_path, 
     async with regions_running(tmp_path, start_store, [strict(1, "exact", 100, algorithm="fixed_window")]) as regions:
         assert await drained(regions, "us-east", 100) == 100
         assert await regions.drain("us-east", 20) + await regions.drain("eu-west", 20) == 0
-        status = await regions.status("us-east")
+        status = await regions.agent_status("us-east")
         assert status["rights"]["received"] == {"eu-west": 50}
-        assert (await regions.status("eu-west"))["rights"]["given"] == {"us-east": 50}
+        assert (await regions.agent_status("eu-west"))["rights"]["given"] == {"us-east": 50}
 
         async def hold_nothing():
-            held = [(await regions.status(region))["rights"]["held"] for region in regions.names]
+            held = [(await regions.agent_status(region))["rights"]["held"] for region in regions.names]
             return held == [{"exact": 0}] * 2
 
         await regions.until(hold_nothing)
@@ -68,7 +66,7 @@ async def test_rights_move_for_every_algorithm(tmp_path, start_store, algorithm)
         given = await drained(regions, "us-east", 52)
         given += await regions.drain("us-east", 60) + await regions.drain("eu-west", 60)
         assert given <= whole
-        assert (await regions.status("us-east"))["rights"]["received"]["eu-west"] > 0
+        assert (await regions.agent_status("us-east"))["rights"]["received"]["eu-west"] > 0
 
 
 async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_store):
@@ -76,11 +74,11 @@ async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_sto
     async with regions_running(tmp_path, start_store, limits) as regions:
         assert await regions.drain("us-east", 100) == 100
         for region in regions.names:
-            for node in regions.nodes[region]:
-                assert not node._peering.desk.tally.messages
-                assert not node._peering.desk.tally.questions
+            for agent in regions.agents[region]:
+                assert not agent._peering.desk.tally.messages
+                assert not agent._peering.desk.tally.questions
         assert (await regions.remaining("us-east"))["exact"] == 499_900
-        assert (await regions.status("us-east"))["exchange"]["cells_sent"] == 0, "nor of what was taken"
+        assert (await regions.agent_status("us-east"))["exchange"]["cells_sent"] == 0, "nor of what was taken"
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "token_bucket"])
@@ -106,10 +104,10 @@ async def test_when_all_is_used_nobody_is_told_to_come_back_at_once(tmp_path, st
             return (await regions.check("us-east"))["retry_after_s"] > 5
 
         await regions.until(is_told_to_wait)
-        questions = (await regions.status("us-east"))["rights"]["asked"]
+        questions = (await regions.agent_status("us-east"))["rights"]["asked"]
         assert await regions.drain("us-east", 50) == 0
         assert (await regions.check("us-east"))["retry_after_s"] > 5
-        assert (await regions.status("us-east"))["rights"]["asked"] == questions, "nothing is left to ask for"
+        assert (await regions.agent_status("us-east"))["rights"]["asked"] == questions, "nothing is left to ask for"
 
 
 async def test_a_cut_takes_what_a_region_may_ask_for_and_nothing_else(tmp_path, start_store):
@@ -151,11 +149,11 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
         waited_s = await regions.until(owns, 10)
         assert waited_s > 0.5
         node = regions.nodes["eu-west"][0]
-        before = node._peering._life.incarnation
+        before = node._regarding._epochs.incarnation
         await regions.restart_store("eu-west")
 
         async def is_new():
-            return node._peering._life.incarnation != before
+            return node._regarding._epochs.incarnation != before
 
         await regions.until(is_new)
         assert (await regions.remaining("eu-west"))["exact"] == 0
@@ -175,15 +173,15 @@ async def test_a_bucket_too_large_and_slow_to_lend_of_begins_empty_in_a_store_th
         left = await regions.remaining("eu-west")
         assert left["exact"] < 100
         assert left["young"] >= 5_000
-        status = await regions.status("eu-west")
+        status = await regions.agent_status("eu-west")
         assert status["rights"]["asked"] == status["rights"]["held"] == {}
-        node = regions.nodes["eu-west"][0]
+        agent = regions.agents["eu-west"][0]
         with redis.Redis.from_url(regions.stores["eu-west"].url) as store:
             store.flushall()
         assert not await regions.allowed("eu-west", 0), "nobody has joined this life yet"
 
         async def is_new():
-            return node._peering._life.new_lives == 1
+            return agent._peering._marker.new_epochs == 1
 
         await regions.until(is_new)
         assert (await regions.remaining("eu-west"))["exact"] < 100
@@ -195,14 +193,14 @@ async def test_a_store_that_was_flushed_is_joined_again_without_a_new_connection
     limits = [strict(1, "exact", 100, algorithm="fixed_window", **members)]
     async with regions_running(tmp_path, start_store, limits) as regions:
         await regions.until(lambda: regions.allowed("eu-west"))
-        node = regions.nodes["eu-west"][0]
+        node, agent = regions.nodes["eu-west"][0], regions.agents["eu-west"][0]
         connects = node._store.stats.connects
         with redis.Redis.from_url(regions.stores["eu-west"].url) as store:
             store.flushall()
         assert not await regions.allowed("eu-west")
 
         async def is_new():
-            return node._peering._life.new_lives == 1
+            return agent._peering._marker.new_epochs == 1
 
         await regions.until(is_new)
         if not young:
@@ -219,6 +217,7 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
     ]
     config = [Plan(plan="p", limits=tuple(limits)), Client(client="acme", plan="p"), key_of("acme", "tg_acme")]
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(agent_beside(tmp_path, valkey_url, config, revision=2))
         answers = []
         for revision in (2, 1):
             snapshot = tmp_path / str(revision)
@@ -226,6 +225,7 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
             node = Node(settings_for(snapshot, valkey_url, node=f"n{revision}"))
             url = await stack.enter_async_context(serving(node))
             client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False))
+            await proven(client)
             answers.append((await client.post("/v1/check", json={"api_key": "tg_acme", "explain": True})).json())
         newer, older = answers
         assert newer["allowed"]
@@ -240,70 +240,54 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
 
 
 async def test_nodes_decide_beside_a_canary_that_tries_other_figures_under_their_number(tmp_path, valkey_url):
+    def config_of(limit):
+        exact = rule(1, "exact", limit, mode="strict", algorithm="fixed_window", on_store_failure="closed")
+        return [Plan(plan="p", limits=(exact,)), Client(client="acme", plan="p"), key_of("acme", "tg_acme")]
+
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(agent_beside(tmp_path, valkey_url, config_of(100), revision=2))
         for number, limit in ((1, 120), (2, 100), (1, 120)):
-            exact = rule(1, "exact", limit, mode="strict", algorithm="fixed_window", on_store_failure="closed")
-            config = [Plan(plan="p", limits=(exact,)), Client(client="acme", plan="p"), key_of("acme", "tg_acme")]
             node = await stack.enter_async_context(
-                node_client(tmp_path, valkey_url, config, revision=2, node=f"n{number}")
+                node_client(tmp_path, valkey_url, config_of(limit), revision=2, node=f"n{number}")
             )
+            await proven(node)
             assert (await node.post("/v1/check", json={"api_key": "tg_acme"})).status_code == 200
 
 
 async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, valkey_url):
     exact = rule(1, "exact", 100, mode="strict", algorithm="fixed_window", shares={"us-east": 60, "eu-west": 40})
-    snapshot = tmp_path / "snapshot"
-    await write_snapshot(snapshot, [Plan(plan="p", limits=(exact,))], 5)
-    node = Node(settings_for(snapshot, valkey_url))
-    async with serving(node):
-        told = await node._peering.standings.confirmed(Ack(node="n1", revision=5, digest=""))
+    async with agent_beside(tmp_path, valkey_url, [Plan(plan="p", limits=(exact,))], revision=5) as (agent, _):
+        epochs = agent._peering.epochs
+        told = await epochs.confirmed(Ack(node="a1", revision=5, digest=""))
         now_us = time.time_ns() // 1_000
         assert told.effective.keys() == {1}
         assert 0 < told.effective[1] - now_us <= HOUR_US + 1_000_000
         assert told.effective[1] % HOUR_US == 0
-        again = await node._peering.standings.confirmed(Ack(node="n1", revision=6, digest=""))
+        again = await epochs.confirmed(Ack(node="a1", revision=6, digest=""))
         assert again.effective == {}, "nothing changed since"
+        await epochs.renew()
+        assert epochs.epoch.revision == 5
 
 
 async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it_is_back(tmp_path, valkey_url):
     exact = rule(1, "exact", 100, mode="strict", algorithm="fixed_window", shares={"us-east": 60, "eu-west": 40})
-    await write_snapshot(tmp_path / "snapshot", [Plan(plan="p", limits=(exact,))], 5)
-    (port,) = free_ports(1)
-    node = Node(settings_for(tmp_path / "snapshot", valkey_url, control_plane_url=f"http://127.0.0.1:{port}"))
-    async with serving(node):
-        node._peering.standings._owed = Ack(node="n1", revision=5, digest="")  # the store was away before
-        async with asyncio.timeout(10):
-            while not node._stream._unsaid:
+    values = [Plan(plan="p", limits=(exact,))]
+    async with agent_beside(tmp_path, valkey_url, values, revision=5) as (agent, control_plane):
+        control_plane.away = True
+        control_plane.garbled = 1  # when it is back: the agent dials again
+        control_plane.move()
+        agent._peering.epochs._owed = Ack(node="a1", revision=5, digest="")  # the store was away before
+        unsaid = agent._configuring._stream._unsaid
+        async with asyncio.timeout(20):
+            while not unsaid:
                 await asyncio.sleep(0.01)
-        async with control_plane_hearing(port) as heard, asyncio.timeout(20):
-            while node._stream._unsaid:
+            assert control_plane.acks == []
+            control_plane.away = False
+            while unsaid:
                 await asyncio.sleep(0.01)
-            assert [(ack.revision, ack.effective.keys()) for ack in heard] == [(5, {1})]
+        assert [(ack.revision, ack.effective.keys()) for ack in control_plane.acks] == [(5, {1})]
         # and the store is still looked after
-        await node._store.execute("FLUSHALL")
-        node._peering.desk.tally.refused["marker"] += 1
+        await agent._store.execute("FLUSHALL")
         async with asyncio.timeout(10):
-            while await node._store.execute("GET", MARKER) is None:
+            while await agent._store.execute("GET", MARKER) is None:
                 await asyncio.sleep(0.01)
-
-
-@contextlib.asynccontextmanager
-async def control_plane_hearing(port):
-    """A control plane that has nothing but heartbeats of an older revision to say; what it was told."""
-    heard = []
-    broken = [b'{"type":"heartbeat","revision":1,"digest":"\xff"}\n']  # at first: the node dials again
-    beat = msgspec.json.encode(Heartbeat(revision=1, digest="")) + b"\n"
-
-    async def answer(reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        if head.startswith(b"GET"):
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + (broken.pop() if broken else beat))
-            await reader.read()
-        elif head.startswith(b"POST /internal/v1/acks "):
-            size = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1])
-            heard.append(msgspec.json.decode(await reader.readexactly(size), type=Ack))
-            writer.write(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", port):
-        yield heard

@@ -23,7 +23,7 @@ LIMITS = [
 
 @pytest.fixture
 async def regions(tmp_path, start_store):
-    async with regions_running(tmp_path, start_store, LIMITS, THREE, nodes=2) as regions:
+    async with regions_running(tmp_path, start_store, LIMITS, THREE, nodes=2, agents=2) as regions:
         regions.delay(DELAY_S)
         await everybody_heard(regions)
         yield regions
@@ -79,9 +79,9 @@ async def test_nothing_goes_over_a_strict_limit_under_a_cut_and_counts_agree_aft
     assert (await regions.remaining(THREE[0]))["shared"] <= 2 * LIMIT - total
 
 
-async def test_nodes_divide_the_telling_and_a_region_that_lost_its_store_is_told_what_it_had_counted(regions):
+async def test_agents_divide_the_telling_and_a_region_that_lost_its_store_is_told_what_it_had_counted(regions):
     async def divided() -> bool:
-        slices = [(await regions.status("us-east", node=node))["slices"] for node in range(2)]
+        slices = [(await regions.agent_status("us-east", agent=agent))["slices"] for agent in range(2)]
         return slices == [SLICES // 2, SLICES // 2]
 
     async def agree() -> bool:
@@ -92,4 +92,4 @@ async def test_nodes_divide_the_telling_and_a_region_that_lost_its_store_is_told
     await regions.until(agree)
     await regions.restart_store("eu-west")
     await regions.until(agree)
-    assert (await regions.status("eu-west"))["rights"]["new_lives"] == 1
+    assert (await regions.agent_status("eu-west"))["rights"]["new_lives"] == 1

@@ -4,14 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from contract.counts import SLICES, Cell
+from contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from contract.limits import LimitRule
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_counts import RedisCountStore
 from data_plane.domain.subjects import limit_of_key
 from data_plane.domain.wire import encode_rule
-from data_plane.services.count_store import MarkedKey, PeerCounter
-from redis.crc import key_slot
+from data_plane.replicate.count_store import CountStore, Mark, PeerCounter
 from tests.integration.redis.clusters import start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import HOUR_US, ask
@@ -24,6 +22,7 @@ SHARED = encode_rule(
 KEYS = [b"{client%d}1" % number for number in range(40)]
 """In slots of all three masters."""
 ALL = range(SLICES)
+HEAD = Counts(region="here", incarnation="1", sent_at=0)
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
@@ -46,17 +45,27 @@ async def take(store: RedisCounterStore, keys=KEYS, cost: int = 3) -> None:
         assert (await ask(store, (key,), (SHARED,), cost)).verdict == "allowed"
 
 
-async def marked(counts: RedisCountStore) -> list[MarkedKey]:
-    return [one for marks in (await counts.marked(ALL)).values() for one in marks.keys]
+async def collected(counts: CountStore, slices=ALL) -> tuple[list[Cell], list[Mark]]:
+    """Everything that is due, or will be; and what settles it."""
+    cells: list[Cell] = []
+    marks: list[Mark] = []
+    await counts.recall(slices)
+    while True:
+        found = await counts.collect(slices)
+        for news in found.news:
+            cells += decode_counts(encode_counts(HEAD, [news.cells], news.number)).cells
+            marks += news.marks
+        if found.is_all:
+            return cells, marks
 
 
-async def swept(counts: RedisCountStore, slices=ALL, *, lives: bool = False) -> dict[str, list[Cell]]:
+async def swept(counts: CountStore, slices=ALL, *, lives: bool = False) -> dict[str, list[Cell]]:
     """Sweep from beginning to end; what peers' lives had counted."""
     said: dict[str, list[Cell]] = {}
     cursor = ""
     while True:
-        page = await counts.sweep(cursor, slices, lambda key: limit_of_key(key) == 1, lives=lives)
-        for life, cells in page.lives.items():
+        page = await counts.sweep(cursor, slices, lambda key: limit_of_key(key) == 1, epochs=lives)
+        for life, cells in page.epochs.items():
             said.setdefault(life, []).extend(cells)
         cursor = page.cursor
         if not cursor:
@@ -64,63 +73,64 @@ async def swept(counts: RedisCountStore, slices=ALL, *, lives: bool = False) -> 
 
 
 async def test_every_master_s_counters_are_told_and_settled(store: RedisCounterStore) -> None:
-    counts = RedisCountStore(store, "node")
+    counts = CountStore(store, "node")
     assert await counts.hold_slices(SLICES) == list(ALL)
-    assert await marked(counts) == []
+    assert await collected(counts) == ([], [])
     await take(store)
     await counts.hold_slices(SLICES)
-    found = await marked(counts)
+    found, marks = await collected(counts)
     assert sorted(one.key for one in found) == sorted(KEYS)
-    assert {one.own.cells[-1].taken for one in found} == {3}
-    await counts.settle({slice: marks.keys for slice, marks in (await counts.marked(ALL)).items()})
-    assert await marked(counts) == []
+    assert {one.taken for one in found} == {3}
+    await counts.settle(marks, ())
+    assert await collected(counts) == ([], [])
 
 
 async def test_a_sweep_marks_the_counters_of_all_masters_and_ends(store: RedisCounterStore) -> None:
-    counts = RedisCountStore(store, "node")
+    counts = CountStore(store, "node")
     await take(store)
     await counts.hold_slices(SLICES)
-    await counts.settle({slice: marks.keys for slice, marks in (await counts.marked(ALL)).items()})
+    await counts.settle((await collected(counts))[1], ())
     await swept(counts)
     await counts.hold_slices(SLICES)
-    assert sorted(one.key for one in await marked(counts)) == sorted(KEYS)
+    assert sorted(one.key for one in (await collected(counts))[0]) == sorted(KEYS)
 
 
 async def test_what_one_node_marked_another_finds_in_its_slices(
     store: RedisCounterStore, seed: str, open_store: OpenStore
 ) -> None:
-    one = RedisCountStore(store, "one")
-    other = RedisCountStore(await open_store(seed, shape="cluster"), "other")
+    one = CountStore(store, "one")
+    other = CountStore(await open_store(seed, shape="cluster"), "other")
     first = await one.hold_slices(SLICES // 2)
     second = await other.hold_slices(SLICES // 2)
     assert sorted([*first, *second]) == list(ALL)
     await take(store)
     await one.hold_slices(SLICES // 2)
-    seen_by_one = [mark.key for marks in (await one.marked(first)).values() for mark in marks.keys]
-    seen_by_other = [mark.key for marks in (await other.marked(second)).values() for mark in marks.keys]
+    seen_by_one = [cell.key for cell in (await collected(one, first))[0]]
+    seen_by_other = [cell.key for cell in (await collected(other, second))[0]]
     assert sorted(seen_by_one + seen_by_other) == sorted(KEYS)
     assert seen_by_one
     assert seen_by_other
 
 
 async def test_a_slot_that_was_empty_is_looked_at_again_once_it_is_marked(store: RedisCounterStore) -> None:
-    counts = RedisCountStore(store, "node")
+    counts = CountStore(store, "node")
     for _ in range(2):
         await take(store, KEYS[:1])
         await counts.hold_slices(SLICES)
-        (found,) = await marked(counts)
-        await counts.settle({key_slot(found.key) % SLICES: [found]})
+        (found,), marks = await collected(counts)
+        assert found.key == KEYS[0]
+        await counts.settle(marks, ())
         for _ in range(3):
             await counts.hold_slices(SLICES)
-            assert await marked(counts) == []
+            assert await collected(counts) == ([], [])
     assert not any([await store.execute("EXISTS", b"tg:marked:%d" % slice) for slice in ALL]), "nothing is listed"
 
 
 async def test_what_peers_count_is_merged_in_every_slot_and_read_back(store: RedisCounterStore) -> None:
-    counts = RedisCountStore(store, "node")
+    counts = CountStore(store, "node")
     await take(store)
     await counts.hold_slices(SLICES)
-    windows = {one.key: one.own.cells[-1].window for one in await marked(counts)}
+    windows = {one.key: one.window for one in (await collected(counts))[0]}
     told = [PeerCounter(key, SHARED, (Cell(key, windows[key], 7),)) for key in KEYS]
     merging = await counts.merge("west/1", 2, told)
     assert (list(merging.again), merging.over) == ([], 0)
@@ -135,12 +145,12 @@ async def test_who_is_heard_and_what_was_told_are_kept_for_all_nodes(
     store: RedisCounterStore, seed: str, open_store: OpenStore
 ) -> None:
     one, other = (
-        RedisCountStore(store, "one"),
-        RedisCountStore(await open_store(seed, shape="cluster"), "other"),
+        CountStore(store, "one"),
+        CountStore(await open_store(seed, shape="cluster"), "other"),
     )
-    assert await one.incarnation() == await other.incarnation()
+    assert await one.epoch("here", 2, lambda _: True) == await other.epoch("here", 2, lambda _: True)
     await one.note_told("west", "life")
-    assert await other.told_life("west") == "life"
+    assert await other.told_epoch("west") == "life"
     assert (await one.hear("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == 0
     assert (await other.hear("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == SLICES
-    assert (await other.hear("", 0, {}, ["west"])).states["west"].silent_since_us == 0
+    assert (await other.hear("", 0, {}, ["west"])).states["west"].unreachable_since_us == 0

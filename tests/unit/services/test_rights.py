@@ -12,7 +12,7 @@ from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import figures_of
-from data_plane.services.count_store import UnreachablePeerError
+from data_plane.services.ports import UnreachablePeerError
 from data_plane.services.rights import RightsDesk
 from tests.servers.node import document_of, rule
 
@@ -68,6 +68,22 @@ class Transport:
         )  # fmt: skip
 
 
+class Inbox:
+    """Nodes name nothing; what rests is kept."""
+
+    def __init__(self):
+        self.rests = {}
+
+    async def take(self):
+        await asyncio.Event().wait()
+
+    async def rest(self, key, for_us, *, hopeless):
+        self.rests[key] = (for_us, hopeless)
+
+    async def wake(self, key):
+        self.rests.pop(key, None)
+
+
 @contextlib.asynccontextmanager
 async def desk_of(store, transport, clock):
     """A desk at work."""
@@ -75,7 +91,7 @@ async def desk_of(store, transport, clock):
     regions = [Region(region="us-east"), Region(region="eu-west", peer_url="http://west")]
     config = ConfigSet.empty().with_changes(map(document_of, [Plan(plan="p", limits=(strict,)), *regions]))
     index = RuleIndex.of("us-east", config)
-    desk = RightsDesk("us-east", store, transport, clock, lambda: index, lambda: 1)
+    desk = RightsDesk("us-east", store, transport, clock, lambda: index, lambda: 1, Inbox(), lambda: True)
     desk._lives["eu-west"] = LIFE
     work = asyncio.create_task(desk.run())
     try:

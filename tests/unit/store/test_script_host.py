@@ -71,23 +71,23 @@ NUMBERS = {
 ITEMS = st.sampled_from(sorted(NUMBERS)).flatmap(lambda name: st.tuples(st.just(name), NUMBERS[name]))
 
 
-def packed(item: tuple[str, float]) -> bytes:
+def packed(order: str, item: tuple[str, float]) -> bytes:
     name, number = item
     if name == "d":
-        return struct.pack("<d", number)
+        return struct.pack(order + "d", number)
     size = {"B": 1, "H": 2}.get(name) or int(name[1:])
-    return int(number).to_bytes(size, "little", signed=name[0] == "i")
+    return int(number).to_bytes(size, "little" if order == "<" else "big", signed=name[0] == "i")
 
 
 def lua_number(number: float) -> str:
     return repr(number).replace("inf", "(1/0)")
 
 
-@given(st.lists(ITEMS, min_size=1, max_size=6))
-def test_numbers_are_packed_as_c_packs_them(items):
-    layout = "<" + "".join(name for name, _ in items)
+@given(st.sampled_from("<>"), st.lists(ITEMS, min_size=1, max_size=6))
+def test_numbers_are_packed_as_c_packs_them(order, items):
+    layout = order + "".join(name for name, _ in items)
     values = ", ".join(lua_number(number) for _, number in items)
-    whole = b"".join(map(packed, items))
+    whole = b"".join(packed(order, item) for item in items)
     assert HOST.run(EMPTY, f"return struct.pack('{layout}', {values})", [], []) == whole
     again = f"return struct.pack('{layout}', struct.unpack('{layout}', ARGV[1], 3))"
     assert HOST.run(EMPTY, again, [], [b"xx" + whole]) == whole

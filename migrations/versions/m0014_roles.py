@@ -1,7 +1,7 @@
 """Nodes and agents of a region
 
-Revision ID: 0013
-Revises: 0012
+Revision ID: 0014
+Revises: 0013
 
 A replica of the version before takes an agent for one more node.
 """
@@ -9,8 +9,8 @@ A replica of the version before takes an agent for one more node.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

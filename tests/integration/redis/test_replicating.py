@@ -7,20 +7,20 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from contract.config import Plan, Region
-from contract.counts import SLICES, Cell, Counts, CountsAnswer
+from contract.counts import SLICES, Cell, Counts, CountsAnswer, decode_counts
 from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_counts import RedisCountStore
-from data_plane.adapters.redis_life import MARKER
+from data_plane.adapters.redis.topology import MARKER
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.marker import Marker
 from data_plane.domain.regions.wire import encode_marker
 from data_plane.domain.wire import encode_rule
-from data_plane.services.count_store import PeerCounter, ReconcileTally, UnreachablePeerError
-from data_plane.services.hearing import Hearing
-from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.reconcile import Reconciler
-from data_plane.services.sweep import EVERY_S as SWEEP_EVERY_S
+from data_plane.replicate.anti_entropy import EVERY_US as SWEEP_EVERY_US
+from data_plane.replicate.count_store import CountStore, PeerCounter
+from data_plane.replicate.receiver import Receiver
+from data_plane.replicate.sender import Sender
+from data_plane.replicate.tally import ReplicationTally
+from data_plane.services.ports import StoreUnavailableError, UnreachablePeerError
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
 from tests.servers.node import document_of, rule
@@ -44,10 +44,11 @@ class Peers:
         self.unplaceable: set[bytes] = set()
         self.told: dict[str, list[Counts]] = {}
 
-    async def send(self, to_region: str, url: str, counts: Counts) -> CountsAnswer:
+    async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:
         """Take a message."""
         if to_region in self.away:
             raise UnreachablePeerError("away")
+        counts = decode_counts(message)
         self.told.setdefault(to_region, []).append(counts)
         again = tuple({cell.key for cell in counts.cells} & self.unplaceable)
         return CountsAnswer(again=again, incarnation=self.lives.get(to_region, "first"))
@@ -60,13 +61,13 @@ class East:
         self.store = store
         self.later_s = 0.0
         self.peers = Peers()
-        self.counts = RedisCountStore(store, "node")
-        self.tally = ReconcileTally()
+        self.counts = CountStore(store, "node", b"of us-east")
+        self.tally = ReplicationTally()
         self.silent: tuple[tuple[str, int], ...] = ()
         self.meet("eu-west", "ap-south")
-        self.hearing = Hearing("us-east", self.counts, self, lambda: self.index, self.tally, self._hear)
-        self.reconciler = Reconciler(
-            "us-east", self.counts, self.peers, self, lambda: self.index, lambda: 1, self.hearing, self.tally
+        self.receiver = Receiver("us-east", self.counts, self, lambda: self.index, self.tally, self._hear)
+        self.sender = Sender(
+            "us-east", self.counts, self.peers, self, lambda: self.index, lambda: 1, self.receiver, self.tally
         )
 
     def now_us(self) -> int:
@@ -90,20 +91,20 @@ class East:
 
     async def marks(self) -> int:
         """How many counters have news that somebody may not know."""
-        return sum(len(marks.keys) for marks in (await self.counts.marked(EVERY_SLICE)).values())
+        return sum([await self.store.execute("ZCARD", b"tg:dirty%d" % slice) for slice in EVERY_SLICE])
 
     async def tick_until(self, holds: Callable[[], object]) -> None:
         """Tell and hear until something is so."""
         async with asyncio.timeout(20):
             while True:
-                await self.reconciler.tick()
+                await self.sender.tick()
                 await asyncio.sleep(0.01)
                 if await holds():
                     return
 
     async def is_settled(self) -> bool:
         """Whether all is known everywhere."""
-        return await self.marks() == 0 and set(self.peers.told) >= set(self.hearing.peer_urls())
+        return await self.marks() == 0 and set(self.peers.told) >= set(self.receiver.peer_urls())
 
     def _hear(self, silent: tuple[tuple[str, int], ...]) -> None:
         self.silent = silent
@@ -113,7 +114,7 @@ class East:
 async def east(valkey_url: str, open_store: OpenStore):
     east = East(await open_store(valkey_url))
     yield east
-    await east.reconciler.stop()
+    await east.sender.stop()
 
 
 def heartbeat(east: East, cells: Iterable[Cell] = (), **members) -> Counts:
@@ -146,7 +147,7 @@ async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
     east.meet("eu-west")
     await east.take(30)
     await east.tick_until(east.is_settled)
-    assert await east.counts.told_life("ap-south") is None, "it does not know everything any more"
+    assert await east.counts.told_epoch("ap-south") is None, "it does not know everything any more"
     del east.peers.told["ap-south"]
     east.meet("eu-west", "ap-south")
 
@@ -164,16 +165,16 @@ async def test_what_is_to_be_handed_back_does_not_grow_while_a_peer_is_away(east
     east.peers.away.add("eu-west")
     for _ in range(4):
         sweeps = east.tally.sweeps
-        east.later_s += SWEEP_EVERY_S + 1
+        east.later_s += SWEEP_EVERY_US / 1e6 + 1
 
         async def swept(before=sweeps):
-            return east.tally.sweeps > before and not east.reconciler._sweep.is_under_way
+            return east.tally.sweeps > before and not east.sender._anti_entropy.is_under_way
 
         await east.tick_until(swept)
     east.peers.away.clear()
 
     async def has_it_back():
-        return east.tally.handed_back_cells and not any(line.sweeping for line in east.reconciler._lines.values())
+        return east.tally.handed_back_cells and not any(one.sweeping for one in east.sender._sessions.values())
 
     await east.tick_until(has_it_back)
     back = [cell.key for counts in east.peers.told["eu-west"] if counts.of == "eu-west/old" for cell in counts.cells]
@@ -206,24 +207,24 @@ async def test_a_counter_that_a_peer_cannot_place_holds_up_nothing_else(east):
 
 async def test_a_limit_that_is_not_here_yet_does_not_silence_who_tells_of_it(east):
     for name in ("eu-west", "ap-south"):
-        answer = await east.hearing.receive(heartbeat(east, [Cell(b"{acme}77", 1, 1)], region=name))
+        answer = await east.receiver.receive(heartbeat(east, [Cell(b"{acme}77", 1, 1)], region=name))
         assert answer.again == (b"{acme}77",)
-    await east.hearing.look()
+    await east.receiver.look()
     assert east.silent == ()
 
 
 async def test_who_only_repeats_what_it_said_falls_silent(east):
     east.meet("eu-west")
     said = heartbeat(east)
-    await east.hearing.receive(said)
+    await east.receiver.receive(said)
     assert east.silent == ()
     assert east.tally.repeated == 0
     async with asyncio.timeout(20):
         while not east.silent:
-            await east.hearing.receive(said)
+            await east.receiver.receive(said)
             await asyncio.sleep(0.02)
     assert east.tally.repeated > 0
-    await east.hearing.receive(heartbeat(east))
+    await east.receiver.receive(heartbeat(east))
     assert east.silent == ()
 
 
@@ -245,16 +246,16 @@ async def test_who_has_its_clock_set_back_goes_on_telling(east):
 
 
 async def test_a_peer_that_was_never_heard_is_known_to_be_silent(east):
-    await east.hearing.look()
+    await east.receiver.look()
     assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
-    assert east.hearing.staleness_us == {"ap-south": None, "eu-west": None}
+    assert east.receiver.staleness_us == {"ap-south": None, "eu-west": None}
 
 
 async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlier_life_s(east):
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
     await east.take(30)
     await east.tick_until(east.is_settled)
-    first = await east.counts.incarnation()
+    first = await east.counts.epoch_name()
     await east.take(1)
     await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
     await east.take(2)
@@ -265,9 +266,9 @@ async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlie
 
     await east.tick_until(is_told)
     earlier = Cell(b"{acme}1", east.now_us() // YEAR_US, 9)
-    await east.hearing.receive(heartbeat(east, [earlier], of="eu-west/before"))
+    await east.receiver.receive(heartbeat(east, [earlier], of="eu-west/before"))
     assert await east.take(1) == 100 - 33 - 9 - 1
-    await east.hearing.receive(heartbeat(east, [earlier], of="ap-south/before"))
+    await east.receiver.receive(heartbeat(east, [earlier], of="ap-south/before"))
     assert await east.take(1) == 100 - 33 - 9 - 2, "nobody speaks for a third"
 
 
@@ -279,7 +280,7 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
     await east.take(30, key, params)
     await east.tick_until(east.is_settled)
-    first = await east.counts.incarnation()
+    first = await east.counts.epoch_name()
     copy = await east.store.execute("DUMP", key)
     await east.take(20, key, params)
     await east.tick_until(east.is_settled)
@@ -289,14 +290,14 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     await east.store.execute("RESTORE", key, 0, copy, "REPLACE")
     await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
     with pytest.raises(StoreUnavailableError):
-        await east.hearing.receive(heartbeat(east))
+        await east.receiver.receive(heartbeat(east))
     east.peers.told.clear()
-    await east.reconciler.tick()
-    second = await east.counts.incarnation()
+    await east.sender.tick()
+    second = await east.counts.epoch_name()
     assert second != first
     assert await east.take(0, key, params) == full - 30, "what it remembers is not forgotten"
     assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
-    await east.hearing.receive(heartbeat(east, [known], of=f"us-east/{first}", complete=()))
+    await east.receiver.receive(heartbeat(east, [known], of=f"us-east/{first}", complete=()))
     assert await east.take(10, key, params) == full - 60, "nor what a peer knows beyond that; nothing counts twice"
 
     async def is_told():
@@ -305,7 +306,7 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
 
     await east.tick_until(is_told)
     for life, silent in ((first, True), (second, False)):
-        await east.hearing.receive(heartbeat(east, to=life))
+        await east.receiver.receive(heartbeat(east, to=life))
         assert ("eu-west" in dict(east.silent)) == silent
 
 
@@ -315,12 +316,13 @@ async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_onc
     await east.tick_until(east.is_settled)
     east.peers.told.clear()
     lost = Cell(b"{acme}1", east.now_us() // YEAR_US, 9)
+    before = f"us-east/{east.counts.new_epoch_name()}"
 
     async def passed_on():
-        return any(counts.of == "us-east/before" for counts in east.peers.told.get("ap-south", ()))
+        return any(counts.of == before for counts in east.peers.told.get("ap-south", ()))
 
     for is_news in (True, False):
-        await east.hearing.receive(heartbeat(east, [lost], of="us-east/before"))
+        await east.receiver.receive(heartbeat(east, [lost], of=before))
         if is_news:
             await east.tick_until(passed_on)
             (counts,) = (counts for counts in east.peers.told["ap-south"] if counts.of)
@@ -330,3 +332,26 @@ async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_onc
             await east.take(1)
             await east.tick_until(east.is_settled)
             assert not await passed_on()
+
+
+async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
+    """With a name that it made up eu-west would drain whom it likes in us-east."""
+    assert await east.take(1) == 99
+    await east.tick_until(east.is_settled)
+    known = await east.counts.epoch_name()
+    drained = Cell(b"{acme}1", east.now_us() // YEAR_US, 99)
+    elsewhere = CountStore(east.store, "node", b"of eu-west").new_epoch_name()
+    for invented in (
+        "before",
+        "",
+        "0123456789abcdef",
+        f"{known[:-1]}{(int(known[-1], 16) + 1) % 16:x}",
+        elsewhere,
+        known,
+    ):
+        refused = east.tally.implausible
+        await east.receiver.receive(heartbeat(east, [drained], of=f"us-east/{invented}"))
+        assert east.tally.implausible == refused + 1, invented
+        assert await east.take(0) == 99
+    await east.receiver.receive(heartbeat(east, [drained], of=f"us-east/{east.counts.new_epoch_name()}"))
+    assert await east.take(0) == 0
