@@ -11,6 +11,7 @@ from control_plane.quotas.moving import Schedule, Situation, situation
 from control_plane.regions import repository as regions
 from control_plane.rollout import nodes
 
+
 async def look(
     session: AsyncSession, move: QuotaMove, heartbeat_s: float
 ) -> tuple[LimitRule, Schedule, Situation] | None:

@@ -17,10 +17,9 @@ from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
-from data_plane.domain.regions.book import Gift as Total
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import whole_shares
-from data_plane.domain.regions.rules import ALL_RULES
+from data_plane.domain.regions.messages import Gift as Total
 from data_plane.domain.regions.wire import basis_of, given, known_gift, received
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
 from data_plane.services.rights_low import LowCounters
@@ -63,7 +62,7 @@ class RightsDesk:
         self._clock = clock
         self._index = index
         self._limits = StrictLimits(region, index, revision)
-        self._asker = Asker((), ALL_RULES)
+        self._asker = Asker(())
         self._peers: Mapping[str, str] = {}
         self._lives: dict[str, int] = {}
         self._low = LowCounters()

@@ -1,4 +1,4 @@
-"""`tidegate simulate`: a scenario file, or worlds by chance, judged; as a table, a picture and an exit code."""
+"""`python -m tools.simulate`: a scenario file, or worlds by chance, judged; as a table, a picture and an exit code."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from data_plane.store.script_host import ScriptHost
 from tidegate.terminal import Fitting, output
 from tools.simulate.checks import Outcome
 from tools.simulate.draw import picture
@@ -65,8 +66,8 @@ def _run(
         require_sound(found)
     except ValueError as error:
         raise ScenarioError(f"{path}: {error}") from None
-    first = found.seed if seed is None else seed
-    outcomes = with_kept(keep, range(first, first + runs), lambda number: run(found, number))
+    first, host = found.seed if seed is None else seed, ScriptHost()
+    outcomes = with_kept(keep, range(first, first + runs), lambda number: run(found, number, host))
     _show(console, found, outcomes[0])
     if runs > 1:
         show_many(console, outcomes)
@@ -95,7 +96,8 @@ def _list(console: Console) -> None:
 
 
 def _by_chance(console: Console, first: int, runs: int, out: Path | None, keep: Path | None) -> int:
-    outcomes = with_kept(keep, range(first, first + runs), lambda seed: run(random_scenario(seed), seed))
+    host = ScriptHost()
+    outcomes = with_kept(keep, range(first, first + runs), lambda seed: run(random_scenario(seed), seed, host))
     for outcome in outcomes:
         if outcome.violations:
             console.print(f"seed {outcome.seed}: {'; '.join(outcome.violations)}", style="red", markup=False)
@@ -133,7 +135,7 @@ def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
 
 
 def _draw(console: Console, scenario: Scenario, seed: int, folder: Path) -> None:
-    world = World(scenario, seed)
+    world = World(scenario, seed, ScriptHost())
     world.run()
     path = folder / f"{scenario.name}-{seed}.svg"
     path.write_text(picture(world), "utf-8")

@@ -97,14 +97,21 @@ class ControlPlane:
             self._freed.add(region)
 
     def delete_region(self, region: str) -> None:
-        """An operator deletes a region: its share goes to the others."""
-        before = self._rule
+        """An operator deletes a region that has stopped: its share goes to the others, and is freed."""
         self._regions.remove(region)
         self._applied = {name: one for name, one in self._applied.items() if one[0] != region}
-        shares = {name: self._world.scenario.regions[name] for name in self._regions}
-        self._rule = self._wanted(before.limit, shares)
+        self._redistribute()
+        self.free(region)
+
+    def add_region(self, region: str) -> None:
+        """An operator puts a region back."""
+        self._regions.append(region)
+        self._redistribute()
+
+    def _redistribute(self) -> None:
+        before = self._rule
+        self._rule = self._wanted(before.limit, {name: self._world.scenario.regions[name] for name in self._regions})
         self._move(before)
-        self._freed.add(region)
 
     def reset(self) -> None:
         """An operator resets the client."""

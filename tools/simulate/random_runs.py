@@ -9,7 +9,7 @@ from contract.limits import BUCKET_ALGORITHMS, Algorithm, Mode
 from data_plane.store.script_host import ScriptHost
 from tools.simulate.checks import Outcome, judge
 from tools.simulate.loop import RunawayError
-from tools.simulate.scenario import Change, Demand, Expectation, Fault, Network, Scenario
+from tools.simulate.scenario import Change, Demand, Expectation, Fault, FaultKind, Network, Scenario
 from tools.simulate.world import World
 
 _ALGORITHMS: tuple[Algorithm, ...] = (
@@ -34,12 +34,12 @@ def random_scenario(seed: int) -> Scenario:
     mode = chance.choice(_MODES)
     algorithm = chance.choice(_ALGORITHMS)
     is_bucket = algorithm in BUCKET_ALGORITHMS
-    names = [f"r{number}" for number in range(chance.choice((2, 2, 3, 3, 4, 5, 8)))]
+    names = [f"r{number}" for number in range(chance.choice((2, 2, 2, 3, 3, 4)))]
     limit = chance.choice((20, 60, 60, 150, 300)) if algorithm != "sliding_log" else chance.choice((20, 60))
     window_s = chance.choice((4.0, 5.0)) if not is_bucket else chance.choice((1.0, 4.0))
     burst = max(len(names) * 4, limit // chance.choice((1, 2, 4))) if is_bucket else None
     epoch_s = 9.0 if is_bucket else 600.0
-    faulty_s = chance.choice((8.0, 12.0, 18.0))
+    faulty_s = chance.choice((8.0, 12.0))
     busy_s = faulty_s + (_QUIET_WINDOWS + 1) * max(window_s, 4.0)
     busy_s -= busy_s % window_s
     clocks = {name: round(chance.uniform(-_MOST_SKEW_S, _MOST_SKEW_S), 3) for name in names}
@@ -57,7 +57,8 @@ def random_scenario(seed: int) -> Scenario:
         regions=shares,
         duration_s=busy_s + _STILL_S,
         still_s=_STILL_S,
-        nodes=chance.choice((1, 2, 3)),
+        nodes=chance.choice((1, 2, 2)),
+        agents=chance.choice((1, 2)),
         seed=seed,
         epoch_s=epoch_s,
         clocks=clocks,
@@ -65,7 +66,7 @@ def random_scenario(seed: int) -> Scenario:
         network=msgspec.structs.replace(_network(chance), calm_from_s=busy_s),
         faults=(*_faults(chance, names, faulty_s), *_rare_faults(chance, clocks, faulty_s, evicting)),
         evicting=evicting,
-        changes=_changes(chance, names, limit, faulty_s) if is_lasting and chance.random() < 0.3 else (),
+        changes=_changes(chance, names, limit, faulty_s) if is_lasting and chance.random() < 0.4 else (),
     )
     return msgspec.structs.replace(scenario, expect=_expectation(scenario))
 
@@ -148,7 +149,7 @@ def _faults(chance: random.Random, names: list[str], faulty_s: float) -> tuple[F
         region = chance.choice(names)
         peer = chance.choice([name for name in names if name != region])
         rest = tuple(name for name in names if name != region)
-        match chance.randrange(10):
+        match chance.randrange(15):
             case 0 | 1:
                 found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), rest)))
             case 2:
@@ -166,6 +167,15 @@ def _faults(chance: random.Random, names: list[str], faulty_s: float) -> tuple[F
                 found.append(Fault(kind="kill_node", at_s=at_s, until_s=until_s, region=region))
             case 8:
                 found.append(Fault(kind="lose_store", at_s=at_s, region=region))
+            case 9:
+                found.append(Fault(kind="flush_store", at_s=at_s, region=region))
+            case 10 | 11:
+                found.append(Fault(kind="kill_agent", at_s=at_s, until_s=until_s, region=region))
+            case 12:
+                kind: FaultKind = chance.choice(("stop_node", "stop_agent"))
+                found.append(Fault(kind=kind, at_s=at_s, until_s=until_s, region=region))
+            case 13:
+                found.append(Fault(kind="lose_power", at_s=at_s, until_s=until_s, region=region))
             case _:
                 by_s = chance.uniform(0.3, 2.0)
                 found.append(Fault(kind="restore_store", at_s=at_s, region=region, by_s=by_s))
@@ -185,15 +195,21 @@ def _rare_faults(
         found.append(Fault(kind="step_clock", at_s=round(chance.uniform(0.5, faulty_s), 3), region=name, by_s=by_s))
     for _ in range(chance.choice((0, 0, 0, 1, 2))):
         at_s = chance.uniform(0.5, faulty_s - 1)
-        found += [Fault(kind="reset", at_s=round(at_s + chance.uniform(0, 1), 3), region=name) for name in names]
-    if chance.random() < 0.1:
+        found.append(Fault(kind="reset", at_s=round(at_s, 3)))
+    if chance.random() < 0.25:
         at_s, region = round(chance.uniform(0.5, faulty_s - 1), 3), chance.choice(names)
-        found.append(Fault(kind="unreachable_config", at_s=at_s, until_s=faulty_s, region=region))
+        only = chance.choice(("", "n0", "a0"))
+        found.append(Fault(kind="unreachable_config", at_s=at_s, until_s=faulty_s, region=region, only=only))
     return tuple(found)
 
 
 def _changes(chance: random.Random, names: list[str], limit: int, faulty_s: float) -> tuple[Change, ...]:
-    shares = {name: chance.choice((1, 3, 10)) for name in names}
-    return (
-        Change(at_s=chance.uniform(1, faulty_s * 0.6), limit=chance.choice((limit, limit // 2, limit)), shares=shares),
+    """Shares move, the limit changes, or both together, once or twice."""
+    return tuple(
+        Change(
+            at_s=round(chance.uniform(1, faulty_s * 0.6), 3),
+            limit=chance.choice((limit, limit, limit // 2, limit * 3 // 2)),
+            shares={name: chance.choice((1, 3, 10)) for name in names},
+        )
+        for _ in range(chance.choice((1, 1, 2)))
     )

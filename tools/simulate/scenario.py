@@ -25,6 +25,7 @@ FaultKind = Literal[
     "reset",  # the client is reset
     "unreachable_config",  # the region's processes, or `only` that one ("n0", "a1"), hear nothing of the control plane
     "free_share",  # an operator frees the region's share
+    "add_region",  # an operator puts the region back, with its first share
     "delete_region",  # an operator deletes the region, whose share is freed
 ]
 

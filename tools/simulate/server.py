@@ -57,18 +57,26 @@ class SimulatedServer:
         self.connections = 0
         """A number that those who are connected know: it grows when all connections break."""
         self.waiters: list[asyncio.Future[None]] = []
+        """Who waits for something in a list."""
+        self._connected: list[asyncio.Future[None]] = []
         self._restarted()
 
     def stop(self) -> None:
         """The server is gone, with what it has not saved."""
         self.is_up = False
-        self.connections += 1
+        self._break()
 
     def start(self, keyspace: Keyspace | None = None) -> None:
         """It is back: with these keys, or as it was."""
         if keyspace is not None:
             self.keyspace = keyspace
         self._restarted()
+
+    async def broken(self) -> None:
+        """Return when all connections have broken."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._connected.append(waiter)
+        await waiter
 
     def empty(self) -> Keyspace:
         """A key space with nothing in it."""
@@ -89,8 +97,7 @@ class SimulatedServer:
         if name in {b"RPUSH", b"LPUSH"}:
             waiters, self.waiters = self.waiters, []
             for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+                _end(waiter)
         return _reply(reply)
 
     def run(self, source: str, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
@@ -121,8 +128,14 @@ class SimulatedServer:
     def _restarted(self) -> None:
         self._runs += 1
         self.run_id = f"{self._name}-{self._runs}"
-        self.connections += 1
+        self._break()
         self.is_up = True
+
+    def _break(self) -> None:
+        self.connections += 1
+        connected, self._connected = self._connected, []
+        for waiter in connected:
+            _end(waiter)
 
 
 class StoreConnection:
@@ -191,6 +204,8 @@ class StoreConnection:
         while True:
             with contextlib.suppress(RedisConnectionError, ResponseError):
                 await self._connect()
+            if self._joined == self._server.connections:
+                await self._server.broken()
             await asyncio.sleep(RECONNECT_S)
 
     def facts(self) -> ServerFacts:

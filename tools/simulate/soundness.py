@@ -5,7 +5,7 @@ from itertools import chain
 
 from tools.simulate.scenario import Scenario
 
-NEED_A_REGION = {"kill_node", "lose_store", "restore_store", "evict", "step_clock", "reset", "unreachable_config"}
+NEED_NO_REGION = {"cut", "reset"}
 
 
 def require_sound(scenario: Scenario) -> None:
@@ -17,7 +17,7 @@ def require_sound(scenario: Scenario) -> None:
 def _figures(scenario: Scenario) -> Iterator[tuple[str, str]]:
     if not scenario.regions:
         yield "regions", "names no region"
-    for place in ("limit", "nodes", "window_s", "duration_s", "epoch_s", "sweep_s"):
+    for place in ("limit", "nodes", "window_s", "duration_s", "epoch_s"):
         if getattr(scenario, place) <= 0:
             yield place, "must be above 0"
 
@@ -46,7 +46,7 @@ def _named(scenario: Scenario) -> Iterator[tuple[str, str]]:
     for number, demand in enumerate(scenario.demand):
         yield f"demand[{number}].region", demand.region
     for number, fault in enumerate(scenario.faults):
-        if fault.region or fault.kind in NEED_A_REGION:
+        if fault.region or fault.kind not in NEED_NO_REGION:
             yield f"faults[{number}].region", fault.region
         if fault.peer:
             yield f"faults[{number}].peer", fault.peer

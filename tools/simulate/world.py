@@ -157,6 +157,8 @@ class World:
                 self.control.free(fault.region)
             case "delete_region":
                 self.control.delete_region(fault.region)
+            case "add_region":
+                self.control.add_region(fault.region)
             case "unreachable_config":
                 names = self._names(fault)
                 self.control.unreachable.update(names)

@@ -14,8 +14,7 @@ from contract.limits import (
     reduced_rate,
 )
 from contract.shares import in_proportion, split, units_of
-from data_plane.domain.regions.quotas import Quota, Schedule
-from data_plane.domain.regions.terms import NO_ID
+from data_plane.domain.regions.quotas import NO_ID, Quota, Schedule
 from data_plane.domain.regions.wire import StrictTerms, strict_terms
 
 
