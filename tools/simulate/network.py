@@ -3,15 +3,14 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from contract.counts import Counts, CountsAnswer, decode_counts
 from contract.rights import Asks, Gifts
-from data_plane.replicate.peer_session import UnreachablePeerError
-from data_plane.services.ports import StoreUnavailableError
+from data_plane.services.ports import StoreUnavailableError, UnreachablePeerError
 from tools.simulate.record import Record
 from tools.simulate.scenario import Fault, Network
 
@@ -91,7 +90,7 @@ class Peer(Protocol):
         """Answer questions. Raises ``StoreUnavailableError``."""
         ...
 
-    def spawn(self, work: Awaitable[None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that ends with the process."""
         ...
 

@@ -132,7 +132,7 @@ class SimulatedCheck(Check):
 
     def __init__(self, node: "SimulatedNode", cost: int) -> None:
         self.node = node
-        self.decider = node.decider
+        self.decider: Decider = node.decider
         self.request = CheckRequest(api_key=API_KEY, method="GET", path="/", cost=cost)
         self.asked_us = node.region.now_us()
         self.ran_us = self.store_us = self.window_us = 0
@@ -167,7 +167,7 @@ class SimulatedNode(SimulatedProcess):
         fallback = StoreFallback(
             counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
         )
-        self.decider = Decider(
+        self.decider: Decider = Decider(
             self.index, store, region, fallback, Tally(), Anonymous(), DenialMemory(MAX_DENIALS), SubjectBounds(),
             self._reader,
         )  # fmt: skip
@@ -199,7 +199,7 @@ class SimulatedAgent(SimulatedProcess):
             region.name, store, peers, region, self._index_in_force, lambda: self.revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
-        self.epochs = StoreEpochs(
+        self.epochs: StoreEpochs = StoreEpochs(
             self.epoch_store, region, self.state, self.desk.horizon_us, self._newest, self._in_force
         )
         counts = self._counts()

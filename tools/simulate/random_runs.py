@@ -22,6 +22,10 @@ _ALGORITHMS: tuple[Algorithm, ...] = (
     "leaky_bucket",
 )
 _MODES: tuple[Mode, ...] = ("strict", "strict", "strict", "shared", "shared", "regional")
+_FAULTS: tuple[FaultKind, ...] = (
+    "cut", "cut", "cut", "cut", "cut", "delay", "kill_node", "kill_node", "kill_agent", "kill_agent", "stop_node",
+    "stop_agent", "lose_power", "lose_store", "flush_store", "restore_store",
+)  # fmt: skip
 _QUIET_WINDOWS = 2
 """At a run's end nothing fails for this many windows, and one region wants more than everything; then nobody asks."""
 _STILL_S = 3.0
@@ -146,40 +150,28 @@ def _faults(chance: random.Random, names: list[str], faulty_s: float) -> tuple[F
     for _ in range(chance.choice((0, 1, 2, 4))):
         at_s = round(chance.uniform(0.5, faulty_s - 1), 3)
         until_s = round(min(faulty_s, at_s + chance.choice((0.5, 2.0, 6.0, 15.0))), 3)
-        region = chance.choice(names)
-        peer = chance.choice([name for name in names if name != region])
-        rest = tuple(name for name in names if name != region)
-        match chance.randrange(15):
-            case 0 | 1:
-                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), rest)))
-            case 2:
-                apart = tuple((name,) for name in names)
-                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=apart))
-            case 3:
-                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), (peer,))))
-            case 4:
-                found.append(Fault(kind="cut", at_s=at_s, until_s=until_s, groups=((region,), (peer,)), one_way=True))
-            case 5:
-                found.append(
-                    Fault(kind="delay", at_s=at_s, until_s=until_s, region=region, by_s=chance.uniform(0.5, 3))
-                )
-            case 6 | 7:
-                found.append(Fault(kind="kill_node", at_s=at_s, until_s=until_s, region=region))
-            case 8:
-                found.append(Fault(kind="lose_store", at_s=at_s, region=region))
-            case 9:
-                found.append(Fault(kind="flush_store", at_s=at_s, region=region))
-            case 10 | 11:
-                found.append(Fault(kind="kill_agent", at_s=at_s, until_s=until_s, region=region))
-            case 12:
-                kind: FaultKind = chance.choice(("stop_node", "stop_agent"))
-                found.append(Fault(kind=kind, at_s=at_s, until_s=until_s, region=region))
-            case 13:
-                found.append(Fault(kind="lose_power", at_s=at_s, until_s=until_s, region=region))
-            case _:
-                by_s = chance.uniform(0.3, 2.0)
-                found.append(Fault(kind="restore_store", at_s=at_s, region=region, by_s=by_s))
+        kind = chance.choice(_FAULTS)
+        if kind == "cut":
+            found.append(_cut(chance, names, at_s, until_s))
+            continue
+        by_s = chance.uniform(0.5, 3.0) if kind == "delay" else chance.uniform(0.3, 2.0)
+        found.append(Fault(kind=kind, at_s=at_s, until_s=until_s, region=chance.choice(names), by_s=by_s))
     return tuple(found)
+
+
+def _cut(chance: random.Random, names: list[str], at_s: float, until_s: float) -> Fault:
+    """One region from all others, all from all, or two of them, maybe one way."""
+    region = chance.choice(names)
+    rest = tuple(name for name in names if name != region)
+    one_way = False
+    match chance.choice(("one", "one", "all", "two", "one way")):
+        case "one":
+            groups: tuple[tuple[str, ...], ...] = ((region,), rest)
+        case "all":
+            groups = tuple((name,) for name in names)
+        case kind:
+            groups, one_way = ((region,), (chance.choice(rest),)), kind == "one way"
+    return Fault(kind="cut", at_s=at_s, until_s=until_s, groups=groups, one_way=one_way)
 
 
 def _rare_faults(

@@ -50,7 +50,9 @@ class SimulatedRegion:
         self.stepped_forward_us = 0
         policy = "allkeys-lru" if name in scenario.evicting else "noeviction"
         self.server = SimulatedServer(world.host, self.now_us, name, policy)
-        self.names = [(f"{name}-n{number}", SimulatedNode) for number in range(scenario.nodes)]
+        self.names: list[tuple[str, type[SimulatedProcess]]] = [
+            (f"{name}-n{number}", SimulatedNode) for number in range(scenario.nodes)
+        ]
         self.names += [(f"{name}-a{number}", SimulatedAgent) for number in range(scenario.agents)]
         self.processes: dict[str, SimulatedProcess] = {}
         self.disks: dict[str, tuple[int, ConfigSet]] = {}

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import structlog
 
@@ -13,6 +13,7 @@ from data_plane.store.script_host import ScriptHost
 from tools.simulate.control import ControlPlane
 from tools.simulate.loop import VirtualLoop
 from tools.simulate.network import Links, SimulatedPeers
+from tools.simulate.processes import SimulatedAgent
 from tools.simulate.record import Record
 from tools.simulate.region import SimulatedRegion, counter_key, known_cells
 from tools.simulate.scenario import Demand, Fault, Scenario
@@ -127,7 +128,7 @@ class World:
             if behind is not None:
                 self.record.most_stale_us = max(self.record.most_stale_us, now_us - behind)
 
-    def _any_agent(self, region: str) -> "Sequence[object] | object | None":
+    def _any_agent(self, region: str) -> SimulatedAgent | None:
         agents = self.regions[region].agents()
         return self.chance.choice(agents) if agents else None
 
