@@ -12,9 +12,11 @@ RIGHTS_VERSION = 1
 MAX_ASKS = 500
 MAX_KEY_BYTES = 1_024
 MAX_UNITS = 2**47
-"""No figure of a message is larger: what a region can own of one limit is far below."""
+"""Every count of units in a message is below: what a region can own of one limit is far less."""
 MAX_QUANTA = 2**53
-"""Up to here doubles are exact: nobody gives more tokens than that to one peer in an epoch."""
+"""All tokens ever given to one peer in an epoch are fewer: up to here doubles are exact. Who gives keeps to it
+(``lua/transfers.lua``), and who receives takes all that keeps to it: what it refused the giver would have lost.
+"""
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +58,16 @@ class Gift(msgspec.Struct, frozen=True, array_like=True):
     quanta: int
     have: int
     is_empty: bool
+
+
+def is_sayable(gift: Gift) -> bool:
+    """Whether a gift keeps to what a message may say."""
+    return (
+        0 <= gift.units < MAX_UNITS
+        and 0 <= gift.quanta < MAX_QUANTA
+        and 0 <= gift.have < MAX_UNITS
+        and 0 < len(gift.key) <= MAX_KEY_BYTES
+    )
 
 
 class Gifts(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ class Agent:
         self._store = RedisCounterStore(settings.store_settings(), join=self._peering.join)
         self._membership = Membership(settings.node, RedisNodeRegister(self._store, AGENTS), clock)
         self._configuring = Configuring(
-            settings, "agent", clock, self._applied, lambda: Decided(0, 0, 0), self._peering.confirmed,
+            settings, "agent", self._store, clock, self._applied, lambda: Decided(0, 0, 0), self._peering.confirmed,
         )  # fmt: skip
         self._peering.connect(
             self._store, self._membership.live_nodes, self._configuring.in_force, self._configuring.newest

@@ -1,5 +1,6 @@
 """The configuration of a node or an agent, wired: the stream, the snapshot file, what both say of it."""
 
+import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import asdict
@@ -14,14 +15,17 @@ from contract.config import Ack
 from contract.status import Newest, Role
 from data_plane.adapters.control_plane import ControlPlaneStream, Decided
 from data_plane.adapters.peers import tls_of
+from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.adapters.snapshot_store import StoredSnapshot
 from data_plane.api.node_metrics import ConfigFigures, of_config
 from data_plane.domain.index import InvalidConfigError, RuleIndex
 from data_plane.services.config import ConfigService, Snapshot
-from data_plane.services.ports import Clock
+from data_plane.services.ports import Clock, StoreUnavailableError
 from data_plane.settings import RegionSettings
 
 log = structlog.get_logger()
+AGAIN_S = 1.0
 
 
 class Configuring:
@@ -31,13 +35,16 @@ class Configuring:
     """
 
     def __init__(
-        self, settings: RegionSettings, role: Role, clock: Clock, applied: Callable[[RuleIndex, Snapshot], None],
-        decided: Callable[[], Decided], confirmed: Callable[[Ack], Awaitable[Ack]],
+        self, settings: RegionSettings, role: Role, store: RedisCounterStore, clock: Clock,
+        applied: Callable[[RuleIndex, Snapshot], None], decided: Callable[[], Decided],
+        confirmed: Callable[[Ack], Awaitable[Ack]],
     ) -> None:  # fmt: skip
         self._clock = clock
         self._put_in_force = applied
         self._applied_at_us = 0
         self._snapshots = SnapshotFile(settings.snapshot_file)
+        self._stored = StoredSnapshot(store)
+        self._writes = role == "agent"
         public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
         self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
         self._stream = ControlPlaneStream(
@@ -61,7 +68,8 @@ class Configuring:
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on in the background."""
-        return [self._stream.run, self._stream.report, self._snapshots.run]
+        work = [self._stream.run, self._stream.report, self._snapshots.run, self._start_from_store]
+        return [*work, self._stored.run] if self._writes else work
 
     def restore(self) -> None:
         """Start from the snapshot file, if there is a good one."""
@@ -71,6 +79,23 @@ class Configuring:
                 self._config.restore(snapshot)
         except (UnreadableSnapshotError, InvalidConfigError) as error:
             log.error("snapshot_ignored", error=str(error))
+
+    async def _start_from_store(self) -> None:
+        """Put the region's snapshot in force, until the control plane says more; for who has none, or an older one."""
+        while True:
+            try:
+                snapshot = await self._stored.load(after=self._config.revision)
+                if snapshot is not None and snapshot.revision > self._config.revision:
+                    self._config.restore(snapshot)
+                    log.info("started_from_the_store", revision=snapshot.revision)
+            except (UnreadableSnapshotError, InvalidConfigError) as error:
+                log.error("stored_snapshot_ignored", error=str(error))
+            except StoreUnavailableError as error:
+                log.debug("no_snapshot_from_the_store", reason=error.reason)
+            else:
+                if self._config.revision:
+                    return  # from here on the stream says what is new
+            await asyncio.sleep(AGAIN_S)
 
     async def stop(self) -> None:
         """Write the newest snapshot, if that was not done yet."""
@@ -97,6 +122,8 @@ class Configuring:
             gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
         self._applied_at_us = self._clock.now_us()
         self._snapshots.save_soon(snapshot)
+        if self._writes:
+            self._stored.save_soon(snapshot)
         # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.
         gc.freeze()
         log.info("revision_applied", revision=snapshot.revision, digest=snapshot.config.digest)

@@ -88,7 +88,7 @@ class Node:
         self._decider.gates = self._protecting.gates
         self.load_door = self._protecting.door
         self._switches = SwitchKeeper(self._decider, clock)
-        self._configuring = Configuring(settings, "node", clock, self._applied, self._decided, _as_it_is)
+        self._configuring = Configuring(settings, "node", self._store, clock, self._applied, self._decided, _as_it_is)
         self.door = Door(
             self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,

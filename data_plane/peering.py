@@ -64,11 +64,11 @@ class Peering:
         )  # fmt: skip
         self.epochs = StoreEpochs(self._marker, clock, self.state, self.desk.horizon_us, newest, in_force)
         secret = epoch_secret(settings.region_credential.get_secret_value())
-        self._counts = CountStore(store, settings.node, secret)
+        counts = CountStore(store, settings.node, secret)
         self._tally = ReplicationTally()
-        self._receiver = Receiver(settings.region, self._counts, clock, index, self._tally, self.state.reach)
+        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.state.reach)
         self._sender = Sender(
-            settings.region, self._counts, self._wire, clock, index, live_agents, self._receiver, self._tally
+            settings.region, counts, self._wire, clock, index, live_agents, self._receiver, self._tally
         )
         self.door = PeerDoor(settings.region, key, index, self._receiver, self.desk, clock)
 
@@ -95,8 +95,9 @@ class Peering:
         """Give up what is under way, and leave the slices to other agents."""
         await self._sender.stop()
         await self.desk.stop()
-        with contextlib.suppress(StoreUnavailableError):
-            await self._counts.hold_slices(0)
+        if self._marker is not None:
+            with contextlib.suppress(StoreUnavailableError):
+                await self._marker.withdraw()
 
     async def stop(self) -> None:
         """Close the connections to peers."""

@@ -41,7 +41,7 @@ local function merge_cell(entries, window, taken, returned, is_bucket_rule)
   return taken - returned
 end
 
-local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
+local function merge_windows(key, raw, peers_key, said, algorithm, a, b, c, cells, from)
   local id, ends, length
   if algorithm == 0 then
     id = fixed_id(b, c, now)
@@ -49,7 +49,6 @@ local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
     length = algorithm == 1 and b * c or b
     id = floor(now / length)
   end
-  local raw = call('GET', key)
   local total, dirty, entries_at, seen = 0, 0, 0, 0
   local taken, before, returned, returned_before = 0, 0, 0, 0
   if raw and algorithm == 2 and is_log(raw) then
@@ -61,7 +60,7 @@ local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
   end
   id, taken, before, returned, returned_before = rolled(id, seen, taken, before, returned, returned_before, 0, 0, 0)
 
-  local entries = peer_entries(call('GET', peers_key), id - 1)
+  local entries = peer_entries(said, id - 1)
   local news, ahead = false, false
   while from <= #cells do
     local window, cell_taken, cell_returned
@@ -98,8 +97,8 @@ local function merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
   return ahead and '2' or news and '1' or '0'
 end
 
-local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from)
-  local entries = peer_entries(call('GET', peers_key), 0)
+local function merge_bucket(key, raw, peers_key, said, queue, rate, unit, size, cells, from)
+  local entries = peer_entries(said, 0)
   local growth
   while from <= #cells do
     local born, taken, returned
@@ -113,7 +112,6 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
     return '0'
   end
   local dirty, at, debt, taken, returned, born = 0, now, 0, 0, 0, now
-  local raw = call('GET', key)
   if raw and is_bucket(raw) then
     local old_born
     dirty, at, debt, taken, returned, old_born = bucket_at(raw, rate, unit, size, queue)
@@ -128,9 +126,14 @@ local function merge_bucket(key, peers_key, queue, rate, unit, size, cells, from
   return '1'
 end
 
-local reply = {}
+local counters, peers_keys = {}, {}
 for i = 1, #KEYS - 1 do
-  local key, peers_key = KEYS[1 + i], KEYS[1 + i] .. '!'
+  counters[i], peers_keys[i] = KEYS[1 + i], KEYS[1 + i] .. '!'
+end
+local stored, said = call('MGET', spread(counters)), call('MGET', spread(peers_keys))
+local reply = {}
+for i = 1, #counters do
+  local key, raw = counters[i], stored[i]
   local cells = ARGV[2 + i]
   local rule, a, b, c, from = unpack('<Bddd', cells)
   local algorithm = rule % 8
@@ -142,9 +145,9 @@ for i = 1, #KEYS - 1 do
     from = from + size
   end
   if algorithm < 3 then
-    reply[i] = merge_windows(key, peers_key, algorithm, a, b, c, cells, from)
+    reply[i] = merge_windows(key, raw, peers_keys[i], said[i], algorithm, a, b, c, cells, from)
   else
-    reply[i] = merge_bucket(key, peers_key, algorithm == 4, a, b, c, cells, from)
+    reply[i] = merge_bucket(key, raw, peers_keys[i], said[i], algorithm == 4, a, b, c, cells, from)
   end
 end
 return table.concat(reply) .. pack('<i8i8', over, most_over)

@@ -10,6 +10,7 @@
 -- next write.
 local BOOK = 72
 local GIVEN, RECEIVED = 1, 2
+-- As contract/rights.py has them.
 local MAX_UNITS, MAX_QUANTA = 140737488355328, 9007199254740992
 
 local function book_load(key, t)
@@ -88,7 +89,7 @@ local function rights_give(key, t, entries, ask)
     rights_save(key, t, s)
     book_save(key, t, s.id, entries, GIVEN, ask.name, ask.incarnation, ask.id, total + units, 0)
   end
-  return total + units, 0, math.max(0, left - units), total == ask.units and units == 0
+  return total + units, 0, math.max(0, left - units), total == ask.units and units == 0, total ~= ask.units
 end
 
 local function loan_give(key, t, entries, ask)
@@ -108,12 +109,12 @@ local function loan_give(key, t, entries, ask)
     loan_save(key, t, s)
     book_save(key, t, s.epoch, entries, GIVEN, ask.name, ask.incarnation, ask.id, total, quanta)
   end
-  return total, quanta, loan_capacity(t, s), knows_all and units == 0
+  return total, quanta, loan_capacity(t, s), knows_all and units == 0, not knows_all
 end
 
 -- Step 1, give. Arguments: asker's incarnation, id, the donor's incarnation as the asker knows it, units and quanta
--- known, have, rate (doubles), asker's name. Outcome: units ever given, what is kept x 2 + 1 if nothing was added,
--- quanta ever given.
+-- known, have, rate (doubles), asker's name. Outcome: units ever given, what is kept x 4 + 1 if there was nothing to add
+-- + 2 if nothing was added because the asker did not know all, quanta ever given.
 local function step_give(key, t, arguments)
   local ask = {}
   local to, from
@@ -123,8 +124,8 @@ local function step_give(key, t, arguments)
     ask.units, ask.quanta = 0, 0
   end
   local give = t.algorithm < 3 and rights_give or loan_give
-  local units, quanta, have, is_empty = give(key, t, book_load(key, t), ask)
-  return quanta, units, have * 2 + (is_empty and 1 or 0)
+  local units, quanta, have, is_empty, is_repeat = give(key, t, book_load(key, t), ask)
+  return quanta, units, have * 4 + (is_empty and 1 or 0) + (is_repeat and 2 or 0)
 end
 
 -- Step 2, receive. Arguments: giver's incarnation, the one it gave to, id, units and quanta ever given (doubles),

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import CountsAnswer, signed_counts
 from contract.credentials import is_signed_by
-from contract.rights import MAX_UNITS, RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
+from contract.rights import RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.services.ports import UnreachablePeerError
 
 TIMEOUT_S = 1.5
@@ -60,7 +60,7 @@ class HttpPeers:
         except (ValueError, zlib.error, msgspec.DecodeError) as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         wrong = gifts.region != to_region or gifts.to_incarnation != asks.incarnation
-        if wrong or gifts.version != RIGHTS_VERSION or not _plausible(gifts):
+        if wrong or gifts.version != RIGHTS_VERSION:
             raise UnreachablePeerError("an answer that does not fit the question")
         return gifts
 
@@ -114,9 +114,3 @@ def _unpacked(body: bytes) -> bytes:
     if unpacker.unconsumed_tail:
         raise ValueError(f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
     return found
-
-
-def _plausible(gifts: Gifts) -> bool:
-    return all(
-        0 <= gift.units < MAX_UNITS and 0 <= gift.quanta < 2**50 and 0 <= gift.have < MAX_UNITS for gift in gifts.gifts
-    )

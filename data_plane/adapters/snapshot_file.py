@@ -36,7 +36,7 @@ DOCUMENTS_A_PIECE = 500
 
 
 class UnreadableSnapshotError(Exception):
-    """The file is there but is no snapshot."""
+    """What is there is no snapshot."""
 
 
 class SnapshotFile:
@@ -61,12 +61,11 @@ class SnapshotFile:
         except OSError as error:
             raise UnreadableSnapshotError(str(error)) from error
         try:
-            file = msgspec.msgpack.decode(raw, type=_File)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            snapshot = decoded(raw)
+        except UnreadableSnapshotError as error:
             raise UnreadableSnapshotError(f"{self._path}: {error}") from error
-        self.saved_revision, self.saved_at_s = file.revision, self._path.stat().st_mtime
-        changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)
-        return Snapshot(file.revision, file.signature, ConfigSet.empty().with_changes(changes))
+        self.saved_revision, self.saved_at_s = snapshot.revision, self._path.stat().st_mtime
+        return snapshot
 
     def save_soon(self, snapshot: Snapshot) -> None:
         """Have this snapshot written; one that is overtaken before its turn is skipped."""
@@ -112,7 +111,7 @@ class SnapshotFile:
         handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=self._path.name)  # made with mode 0600
         try:
             with os.fdopen(handle, "wb") as file:
-                file.writelines(_pieces(snapshot))
+                file.writelines(encoded(snapshot))
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(self._path)
@@ -121,7 +120,17 @@ class SnapshotFile:
             raise
 
 
-def _pieces(snapshot: Snapshot) -> Iterator[bytes]:
+def decoded(raw: bytes) -> Snapshot:
+    """A snapshot, not yet verified. Raises ``UnreadableSnapshotError``."""
+    try:
+        file = msgspec.msgpack.decode(raw, type=_File)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableSnapshotError(str(error)) from error
+    changes = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in file.documents)
+    return Snapshot(file.revision, file.signature, ConfigSet.empty().with_changes(changes))
+
+
+def encoded(snapshot: Snapshot) -> Iterator[bytes]:
     """``_File`` as MessagePack, a bit at a time: encoded in one go, 100,000 clients would stop decisions for long."""
     encode = msgspec.msgpack.Encoder().encode
     yield b"\x83" + encode("revision") + encode(snapshot.revision)

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Counts, signed_counts
+from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Cell, Counts, signed_counts
 from contract.credentials import is_signed_by
 from contract.rights import (
     MAX_ASKS,
@@ -40,6 +40,8 @@ MAX_NAME = 64
 MAX_UNPACKED_BYTES = 1024 * 1024
 MAX_LIFE_BYTES = 100
 """Names of regions and of lives of their stores are shorter."""
+MAX_FIGURE = 2**53
+"""Scripts compute in doubles."""
 _counts = msgspec.msgpack.Decoder(Counts)
 _asks = msgspec.msgpack.Decoder(Asks)
 
@@ -72,8 +74,6 @@ class PeerDoor:
             self._fits(sender, counts.region, counts.version, PROTOCOL_VERSION, counts.sent_at)
             if len(counts.cells) > MAX_CELLS:
                 raise self._refused("too_large", 413, f"more than {MAX_CELLS} cells")
-            if any(not 0 <= cell.returned <= cell.taken for cell in counts.cells):
-                raise self._refused("implausible", 400, "a cell gave back more than was taken")
             if not _is_storable(counts):
                 raise self._refused("implausible", 400, "a name or a figure that no region has")
             return json_answer(await self._receiver.receive(counts))
@@ -166,11 +166,16 @@ def _is_storable(counts: Counts) -> bool:
         len(counts.incarnation.encode()) <= MAX_LIFE_BYTES
         and len(counts.of.encode()) <= 2 * MAX_LIFE_BYTES
         and len(counts.complete) <= SLICES
-        and all(0 <= as_of_us < 2**53 for _, as_of_us in counts.complete)
-        and all(
-            0 < len(cell.key) <= MAX_KEY_BYTES and 0 <= cell.window < 2**53 and cell.taken < 2**53
-            for cell in counts.cells
-        )
+        and all(0 <= as_of_us < MAX_FIGURE for _, as_of_us in counts.complete)
+        and all(map(_is_storable_cell, counts.cells))
+    )
+
+
+def _is_storable_cell(cell: Cell) -> bool:
+    return (
+        0 <= cell.returned <= cell.taken < MAX_FIGURE
+        and 0 <= cell.window < MAX_FIGURE
+        and 0 < len(cell.key) <= MAX_KEY_BYTES
     )
 
 

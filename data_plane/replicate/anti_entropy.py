@@ -75,6 +75,7 @@ class AntiEntropy:
         for name, session in self._sessions.items():
             if session.hears_of_epochs:
                 session.sweeping, session.complete_after_us = False, self._clock.now_us()
+                session.is_noted = True
                 await self._store.note_told(name, session.epoch)
 
     def _hand_out(self, epochs: Mapping[str, Sequence[Cell]]) -> None:

@@ -43,10 +43,10 @@ HEARD = b"tg:heard"
 PEERS_SUFFIX = b"!"
 """What the peers of a counter said is stored at its key with this at the end: the same hash tag, the same slot."""
 
-COLLECTED_A_CALL = 100
+COLLECTED_A_CALL = 80
 SETS_A_TURN, MOST_OF_SET = 10, 10
 """On a Cluster so many sets are read in a round trip, and of each at least so many counters."""
-MERGED_A_CALL = 40
+MERGED_A_CALL = 80
 MARKED_A_CALL = 200
 RETIRED_A_CALL = 25
 READ_A_CALL = 100

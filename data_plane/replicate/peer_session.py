@@ -54,6 +54,8 @@ class PeerSession:
         """That of its store, as it answered; ``None``: it was never sent everything, or is away."""
         self.sweeping = True
         """It has not been sent everything yet, as one that is new to this agent, or was away."""
+        self.is_noted = False
+        """The store says that this epoch was sent everything, for whoever sends next."""
         self.complete_after_us = 0
         """Once all news older than this was sent, it has."""
         self.hand_back: dict[str, list[Cell]] = {}
@@ -75,6 +77,11 @@ class PeerSession:
         """Whether it has not answered for so long that nothing waits for it."""
         since_us = self._failing_since_us
         return since_us is not None and self._clock.now_us() - since_us > DEFAULT_TIMING.stale_after_us
+
+    @property
+    def fills_a_message(self) -> bool:
+        """Whether as much waits as one message takes."""
+        return self._waiting >= MAX_CELLS
 
     @property
     def hears_of_epochs(self) -> bool:

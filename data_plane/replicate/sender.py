@@ -106,13 +106,15 @@ class Sender:
         await self._meet(urls)
         await self._hold_slices()
         await self._anti_entropy.turn(self._held)
+        await self._note_missing()
         await self._settle()
         for _ in range(COLLECTIONS_A_TICK if self._held else 0):
             collected = await self._store.collect(self._held)
             self._hand_on(collected)
-            self._go_on(urls)
             if collected.is_all:
                 break
+            if any(session.fills_a_message for session in self._sessions.values()):
+                self._go_on(urls)
         self._go_on(urls)
 
     def _hand_on(self, collected: Collected) -> None:
@@ -131,6 +133,13 @@ class Sender:
     def _go_on(self, urls: Mapping[str, str]) -> None:
         for name, session in self._sessions.items():
             session.go_on(urls[name], self._epoch)
+
+    async def _note_missing(self) -> None:
+        """Before anything is settled without a peer, let whoever sends next know that it is to be sent everything."""
+        for name, session in self._sessions.items():
+            if session.sweeping and session.is_noted:
+                session.is_noted = False
+                await self._store.note_told(name, None)
 
     async def _settle(self) -> None:
         """Forget the marks of what every peer has acknowledged."""
@@ -162,7 +171,7 @@ class Sender:
         for name in sorted(urls.keys() - self._sessions.keys()):
             known = await self._store.told_epoch(name)
             session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_back)
-            session.epoch, session.sweeping = known, known is None
+            session.epoch, session.sweeping, session.is_noted = known, known is None, known is not None
             self._sessions[name] = session
             self._anti_entropy.begin()
 

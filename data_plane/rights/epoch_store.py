@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from data_plane.adapters.redis.client import Argument
 from data_plane.adapters.redis.server import ServerFacts
 from data_plane.adapters.redis.topology import MARKER
+from data_plane.domain.regions.wire import decode_marker
 from data_plane.replicate.mark_sets import RegionStore
 from data_plane.rights.epochs import Epoch
 from data_plane.services.ports import StoreUnavailableError
@@ -100,16 +101,26 @@ class RedisEpochs:
         vouched = body is not None and _read(body).incarnation == int(incarnation)
         return Epoch(int(incarnation), int(held), int(horizon), int(now_us), bool(pending), vouched)
 
+    async def withdraw(self) -> None:
+        """Vouch no longer: who starts after this agent has ended is to ask for itself. Others vouch again at once."""
+        if self._store is not None:
+            try:
+                await self._store.execute("DEL", STATE)
+            except (RedisError, OSError) as error:
+                raise StoreUnavailableError(type(error).__name__) from error
+
     async def vouched(self) -> Vouch | None:
-        """Who vouches for the shares in the epoch that this process's connections have joined, if anybody does."""
-        if self._store is None or not self.incarnation:
+        """Who vouches for the shares in the epoch that the store is in, if anybody does."""
+        if self._store is None or not self._run_id:
             return None
         try:
-            body = await self._store.execute("GET", STATE)
+            raw, body = await self._store.execute("MGET", MARKER, STATE)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error
-        found = None if body is None else _read(body)
-        return found if found is not None and found.incarnation == self.incarnation else None
+        if raw is None or body is None:
+            return None
+        marker, found = decode_marker(raw), _read(body)
+        return found if (marker.incarnation, marker.run_id) == (found.incarnation, self._run_id) else None
 
 
 def _read(body: bytes) -> Vouch:

@@ -154,7 +154,8 @@ class RightsDesk:
         if ask.have > 0 and self._low.wake(ask.key):
             await self._inbox.wake(ask.key)
         self.tally.hold(ask.key, limit.rule.name, answer.have, self._clock.now_us())
-        self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units) if life else 0
+        if life and not answer.is_repeat:
+            self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units)
         return Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty), life
 
     async def _ask_for_low(self) -> None:

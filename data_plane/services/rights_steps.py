@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from contract.rights import Ask, Asks, Gift, Gifts
+from contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions.keys import StrictLimit
 from data_plane.domain.regions.limits import most_units, quanta_in_unit
@@ -103,4 +103,6 @@ def is_plausible(question: Question, gifts: Gifts, gift: Gift) -> bool:
     ask, limit = question.ask, question.limit
     known = Total(ask.units, ask.quanta) if gifts.incarnation == ask.to_incarnation else NOTHING
     units, quanta = gift.units - known.units, gift.quanta - known.quanta
-    return gift.id == ask.id and units <= most_units(limit.rule) and quanta <= units * quanta_in_unit(limit.rule)
+    is_new = units <= most_units(limit.rule) and 0 <= quanta <= max(0, units) * quanta_in_unit(limit.rule)
+    # What is older than what is known is a late answer: the store takes nothing of it.
+    return is_sayable(gift) and gift.id == ask.id and (is_new or units <= 0)

@@ -27,6 +27,12 @@ REGIONS = Dashboard(
             Panel("Silent peers", (
                 Query(f"max by (region, peer) (tidegate_peer_silent{{{IN}}})", "{{region}}: {{peer}}"),),
                 "1: a peer is not heard, and its share of shared limits is kept for it.", steps=(Step(1, "red"),)),
+            Panel("Live agents", (
+                Query(f"max by (region) (tidegate_region_agents{{{IN}}})", "{{region}}"),),
+                "0: the region neither tells nor hears, moves no rights, ships no usage.", steps=(Step(1, "green"),)),
+            Panel("Shares proven", (
+                Query(f"min by (region) (tidegate_shares_proven{{{IN}}})", "{{region}}"),),
+                "0: a node denies strict limits until an agent vouches for the shares.", steps=(Step(1, "green"),)),
         ),
         "Overshoot": (
             Panel("Counters over their limit", (Query(by("region", "rate_limit_overshoots_total"), "{{region}}"),),

@@ -17,7 +17,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("nodes", sa.Column("role", sa.Text(collation="C"), server_default="node", nullable=False))
-    op.create_check_constraint("ck_nodes_role", "nodes", "role IN ('node', 'agent')")
+    op.create_check_constraint("role", "nodes", "role IN ('node', 'agent')")
 
 
 def downgrade() -> None:

@@ -1,4 +1,4 @@
-"""docs/operating.md names every setting of both planes, and none that is not there."""
+"""docs/operating.md names every setting of nodes, agents and the control plane, and none that is not there."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 
 from control_plane.settings import Settings as ControlPlaneSettings
+from data_plane.settings import AgentSettings
 from data_plane.settings import Settings as NodeSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
-NODE, _, REST = PAGE.partition("## Control plane settings")
-PARTS = {"node": (NODE, NodeSettings), "control plane": (REST.partition("\n## ")[0], ControlPlaneSettings)}
+NODE, _, REST = PAGE.partition("## Agent settings")
+AGENT, _, REST = REST.partition("## Control plane settings")
+PARTS = {
+    "node": (NODE, NodeSettings),
+    "agent": (AGENT, AgentSettings),
+    "control plane": (REST.partition("\n## ")[0], ControlPlaneSettings),
+}
 
 
 @pytest.mark.parametrize("plane", PARTS)

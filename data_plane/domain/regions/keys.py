@@ -20,6 +20,7 @@ from data_plane.domain.subjects import limit_of_key
 _CLIENT = re.compile(rb"\{([^:{}]+)\}")
 _SITE = re.compile(rb"[{|]i:[0-9a-f:]+/48(?:[}|.]|$)")
 _MAX_KNOWN = 10_000
+_MAX_LASTING = 50_000
 IMPLAUSIBLE = 64
 """A cell of more than this many times what its limit admits is refused."""
 
@@ -85,18 +86,32 @@ class ToldLimits:
         self._book: Rulebook | None = None
         self._standing: Standing | None = None
         self._known: dict[tuple[object, ...], ToldLimit] = {}
+        self._seen: RuleIndex | None = None
+        self._lasting: dict[bytes, ToldLimit] = {}
+        """The limits of counters to which no override comes or goes while the index stays."""
 
     def of_key(self, key: bytes, now_s: float) -> ToldLimit | None:
         """The limit, or ``None`` where there is no such limit here (any more, or yet)."""
         index = self._index()
         book = index.book
         if book is not self._book or book.standing is not self._standing:
-            self._book, self._standing, self._known = book, book.standing, {}
+            self._book, self._standing, self._known, self._seen = book, book.standing, {}, None
+        if index is not self._seen or len(self._lasting) >= _MAX_LASTING:
+            self._seen, self._lasting = index, {}
+        known = self._lasting.get(key)
+        if known is not None:
+            return known
         id, client, of_site = _parts_of(key)
         rule = book.told_by_id.get(id)
         if rule is None:
             return None
-        rule = _of_client(rule, client, index.clients, now_s)
+        principal = None if client is None else index.clients.get(client)
+        if principal is None or not principal.client.overrides:
+            limit = self._lasting[key] = self._limit(book, rule, of_site=of_site)
+            return limit
+        return self._limit(book, of_client(rule, principal.client, now_s), of_site=of_site)
+
+    def _limit(self, book: Rulebook, rule: LimitRule, *, of_site: bool) -> ToldLimit:
         name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:

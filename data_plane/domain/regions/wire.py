@@ -101,11 +101,15 @@ def strict_terms(
 
 
 class Answered(NamedTuple):
-    """A donor's store on a question: all it ever gave, what it keeps, whether there was nothing to add."""
+    """A donor's store on a question: all it ever gave, what it keeps, whether there was nothing to add.
+
+    ``is_repeat``: the asker did not know all of it, so that nothing was added now.
+    """
 
     total: Gift
     have: int
     is_empty: bool
+    is_repeat: bool
 
 
 class Taken(NamedTuple):
@@ -128,8 +132,8 @@ class Need(NamedTuple):
 
 def given(outcome: Outcome) -> Answered:
     """The outcome of ``give``."""
-    have, is_empty = divmod(outcome.reset_us, 2)
-    return Answered(Gift(outcome.remaining, outcome.delay_us), have, bool(is_empty))
+    have, flags = divmod(outcome.reset_us, 4)
+    return Answered(Gift(outcome.remaining, outcome.delay_us), have, bool(flags & 1), bool(flags & 2))
 
 
 def received(outcome: Outcome) -> Taken:

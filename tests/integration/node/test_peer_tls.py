@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.counts import Counts, CountsAnswer
+from contract.counts import Counts, CountsAnswer, encode_counts
 from data_plane.adapters.peers import HttpPeers, tls_of
 from data_plane.services.ports import UnreachablePeerError
 from tests.integration.node.test_process import certificate
@@ -38,7 +38,7 @@ async def region(cert, key):
 
 async def test_a_peer_is_believed_by_ones_own_ca_and_shown_a_certificate(tmp_path):
     cert, key = certificate(tmp_path)
-    said = Counts(region="us-east", incarnation="e", sent_at=time.time())
+    said = encode_counts(Counts(region="us-east", incarnation="e", sent_at=time.time()))
     async with region(cert, key) as url, contextlib.AsyncExitStack() as stack:
 
         async def send(tls: ssl.SSLContext | None) -> CountsAnswer:

@@ -14,6 +14,7 @@ from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.wire import Marker, encode_marker
 from data_plane.domain.wire import encode_rule
+from data_plane.replicate import peer_session
 from data_plane.replicate.anti_entropy import EVERY_US as SWEEP_EVERY_US
 from data_plane.replicate.count_store import CountStore, PeerCounter
 from data_plane.replicate.receiver import Receiver
@@ -41,12 +42,15 @@ class Peers:
         self.away: set[str] = set()
         self.lives: dict[str, str] = {}
         self.unplaceable: set[bytes] = set()
+        self.slow: dict[str, asyncio.Event] = {}
         self.told: dict[str, list[Counts]] = {}
 
     async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:
         """Take a message."""
         if to_region in self.away:
             raise UnreachablePeerError("away")
+        if to_region in self.slow:
+            await self.slow[to_region].wait()
         counts = decode_counts(message)
         self.told.setdefault(to_region, []).append(counts)
         again = tuple({cell.key for cell in counts.cells} & self.unplaceable)
@@ -354,3 +358,91 @@ async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
         assert await east.take(0) == 99
     await east.receiver.receive(heartbeat(east, [drained], of=f"us-east/{east.counts.new_epoch_name()}"))
     assert await east.take(0) == 0
+
+
+async def test_what_an_agent_had_sent_and_not_settled_is_sent_by_the_next_one(east):
+    await east.take(30)
+    await east.tick_until(east.is_settled)
+    await east.take(7)
+    await east.counts.recall(EVERY_SLICE)
+    (news,) = (await east.counts.collect(EVERY_SLICE)).news
+    assert news.number == 1
+    await east.sender.stop()  # it never hears that anybody has it
+    east.peers.told.clear()
+    east.sender = Sender(
+        "us-east", CountStore(east.store, "next", b"of us-east"), east.peers, east, lambda: east.index, lambda: 1,
+        east.receiver, east.tally,
+    )  # fmt: skip
+
+    async def is_sent():
+        return any(cell.taken == 37 for counts in east.peers.told.get("eu-west", ()) for cell in counts.cells)
+
+    await east.tick_until(is_sent)
+    await east.tick_until(east.is_settled)
+
+
+async def test_nothing_is_said_to_be_known_that_waits(east):
+    await east.take(64)
+    await east.tick_until(east.is_settled)
+    slice = sum(b"{acme}1") % SLICES
+
+    async def is_quiet():
+        return all(not one.sweeping for one in east.sender._sessions.values()) and await east.is_settled()
+
+    await east.tick_until(is_quiet)
+    east.peers.told.clear()
+    await east.take(1)  # little news: it waits
+    taken_us = east.now_us()
+
+    async def is_sent():
+        return any(counts.cells for counts in east.peers.told.get("eu-west", ()))
+
+    await east.tick_until(is_sent)
+    before = [dict(counts.complete) for counts in east.peers.told["eu-west"] if not counts.cells]
+    assert before, "signs of life"
+    assert all(complete[slice] <= taken_us for complete in before)
+
+
+async def test_who_lets_too_much_come_together_is_sent_everything_once_it_answers(east, monkeypatch):
+    monkeypatch.setattr(peer_session, "MAX_WAITING", 3)
+    east.meet("eu-west", "ap-south")
+    await east.take(1)
+    await east.tick_until(east.is_settled)
+    answer = asyncio.Event()
+    east.peers.slow["ap-south"] = answer
+    keys = [b"{k%d}1" % number for number in range(10)]
+    for key in keys:
+        await east.take(20, key)
+        await east.sender.tick()
+        await asyncio.sleep(0.01)
+
+    async def knows_first(name="eu-west"):
+        told = {cell.key for counts in east.peers.told[name] for cell in counts.cells}
+        return told.issuperset(keys)
+
+    await east.tick_until(knows_first)
+    assert not await knows_first("ap-south")
+    await east.tick_until(east.is_settled)
+    del east.peers.slow["ap-south"]
+    answer.set()
+
+    async def knows_too():
+        return await knows_first("ap-south")
+
+    await east.tick_until(knows_too)
+
+
+async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_was_away(east):
+    async def is_noted():
+        return await east.counts.told_epoch("eu-west") == "first"
+
+    await east.tick_until(is_noted)
+    east.peers.away.add("eu-west")
+
+    async def is_away():
+        await east.take(1)
+        return east.sender._sessions["eu-west"].is_away
+
+    await east.tick_until(is_away)
+    await east.tick_until(east.is_settled)
+    assert await east.counts.told_epoch("eu-west") is None

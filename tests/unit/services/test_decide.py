@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from contract.config import Change, Client, Endpoint, Override, Plan, Region
 from contract.credentials import secret_sha256
 from contract.decision import CheckRequest
-from contract.limits import PARTS, LimitRule, Match, ShareStep
+from contract.limits import LimitRule, Match
 from data_plane.domain.check import Anonymous, Prepared, Refusal, UnknownNameError, prepare
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.subject_bounds import SubjectBounds
@@ -47,7 +47,6 @@ CONFIG = [
     Client(client="own", plan="one", overrides={"l10": Override(limit=99)}),
     Client(client="ending", plan="one", overrides={"l10": Override(limit=99, expires_at=2e9)}),
     Client(client="ended", plan="many", overrides={"l20": Override(limit=99, expires_at=1e9, then=Override(limit=5))}),
-    Client(client="divided", plan="many", shares={"l20": (ShareStep(limit=PARTS, shares={"us-east": PARTS}),)}),
     Client(client="told", plan="attributed", attributes={"tenant": "t1"}),
     Client(client="described", plan="many", attributes={"region": "eu"}, overrides={"l20": Override(limit=7)}),
     Client(client="suspended", plan="one", status="suspended"),

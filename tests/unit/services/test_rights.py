@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import struct
+from importlib.resources import files
 
 import pytest
 
 from contract.config import Plan, Region
-from contract.rights import Gift, Gifts
+from contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.outcome import Outcome
@@ -36,6 +37,7 @@ class Store:
     def __init__(self, known):
         self.known = known
         self.taken = []
+        self.given = Outcome(False, 0, 0, 0, 0)
 
     def submit(self, check):
         outcomes = [self._step(int(struct.unpack_from("<d", item, 9)[0]), item) for item in check.params]
@@ -44,6 +46,8 @@ class Store:
     def _step(self, step, item):
         if step == 3:  # basis: nothing there, low; the id is the epoch of now
             return Outcome(True, 1, 50, 0, NOW_US // 600_000_000)
+        if step == 1:
+            return self.given
         if step == 4:  # known
             return Outcome(True, *self.known, 0, OWN_LIFE)
         self.taken.append(item)
@@ -132,10 +136,31 @@ async def test_what_is_new_in_a_gift_is_taken_however_much_was_given_before(know
         ((0, 0), (101, 0)),
         ((80, 0), (181, 0)),
         ((80, 0), (90, 10 * UNIT + 1)),
+        ((0, 0), (10, -1)),
+        ((80, 80 * UNIT), (90, 79 * UNIT)),
+        ((0, MAX_QUANTA - UNIT), (10, MAX_QUANTA)),
+        ((MAX_UNITS - 1, 0), (MAX_UNITS, 0)),
     ],
 )
 async def test_what_nobody_can_have_had_to_give_is_refused(known, gift):
     assert await taken(known, gift) == (0, {"implausible_gift": 1})
+
+
+def test_donors_and_receivers_have_one_bound():
+    script = (files("lua") / "transfers.lua").read_text("utf-8")
+    assert f"local MAX_UNITS, MAX_QUANTA = {MAX_UNITS}, {MAX_QUANTA}\n" in script
+
+
+async def test_what_is_said_once_more_is_not_given_twice():
+    """A question that knows less than was given is answered with all of it: nothing is added."""
+    store = Store((0, 0))
+    async with desk_of(store, Transport(None), Clock()) as desk:
+        for flag, given in ((0, 40), (2, 40), (0, 80)):  # 2: the donor's store said it again
+            store.given = Outcome(True, 40, 50 * 4 + flag, 0, 0)
+            asks = Asks(region="eu-west", incarnation=LIFE, sent_at=0, asks=(Ask(b"{acme}1", 1, OWN_LIFE, 0, 0, 0, 0),))
+            (gift,) = (await desk.give(asks)).gifts
+            assert (gift.units, gift.have, gift.is_empty) == (40, 50, False)
+            assert desk.tally.units_given["eu-west"] == given
 
 
 async def test_a_node_asks_again_although_its_clock_was_set_back():

@@ -1,0 +1,57 @@
+"""The region's snapshot in its store: a pod without a file becomes ready while the control plane is away."""
+
+import asyncio
+
+import httpx
+import pytest
+import redis
+
+from contract.config import Client, Plan
+from data_plane.adapters.snapshot_store import KEY
+from data_plane.node import Node
+from tests.servers.agent import agent_beside
+from tests.servers.node import key_of, rule, serving, settings_for
+
+CONFIG = [
+    Plan(plan="p", limits=(rule(1, "hourly", 5),)), Client(client="acme", plan="p"), key_of("acme", "tg_acme"),
+    # more than a piece
+    *(Client(client=f"client-{number}", plan="p", attributes={"of": f"{number:040}"}) for number in range(2_000)),
+]  # fmt: skip
+
+
+async def until_stored(store):
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(store.exists, KEY):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_node_without_a_file_starts_from_the_regions_store(tmp_path, valkey_url):
+    with redis.Redis.from_url(valkey_url) as store:
+        async with agent_beside(tmp_path, valkey_url, CONFIG, revision=7):
+            await until_stored(store)
+        assert sum(1 for _ in store.scan_iter(f"{KEY}:*")) > 1
+    node = Node(settings_for(tmp_path / "no-such-file", valkey_url))
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client, asyncio.timeout(10):
+        while (await client.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
+        answer = (await client.post("/v1/check", json={"api_key": "tg_acme"})).json()
+    assert (answer["allowed"], answer["client"], answer["revision"]) == (True, "acme", 7)
+    assert (tmp_path / "no-such-file").exists(), "from then on it has a file as well"
+
+
+@pytest.mark.parametrize("what", ["piece", "contents"])
+async def test_what_was_tampered_with_in_the_store_is_not_put_in_force(tmp_path, valkey_url, what):
+    with redis.Redis.from_url(valkey_url) as store:
+        async with agent_beside(tmp_path, valkey_url, CONFIG, revision=7):
+            await until_stored(store)
+        if what == "piece":
+            store.set(next(iter(store.scan_iter(f"{KEY}:*"))), b"garbage")
+        else:
+            store.set(
+                KEY, store.get(KEY).replace(b'"revision":7', b'"revision":9').replace(b'"pieces":', b'"pieces":9')
+            )
+    node = Node(settings_for(tmp_path / "no-such-file", valkey_url))
+    async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        for _ in range(20):
+            assert (await client.get("/readyz")).json()["missing"] == ["config"]
+            await asyncio.sleep(0.05)
