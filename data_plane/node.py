@@ -28,7 +28,6 @@ from data_plane.configuring import Configuring
 from data_plane.domain.check import Anonymous
 from data_plane.domain.denials import DenialMemory
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.seals import Seals
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.observing import Observing
@@ -39,13 +38,15 @@ from data_plane.services.background import cancelled, kept_up
 from data_plane.services.config import Snapshot
 from data_plane.services.decide import Decider
 from data_plane.services.holds import Holds
-from data_plane.services.last_resort import LastResort
 from data_plane.services.membership import NodeMembership
-from data_plane.services.recovery import Recovery
 from data_plane.services.repeated_denials import RepeatedDenials
+from data_plane.services.settlement import Settlement
+from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.switches import SwitchKeeper, switches_and_blocks
 from data_plane.services.tally import Tally
 from data_plane.settings import Settings
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.script_host import ScriptHost
 
 MAX_LOCAL_KEYS = 100_000
 MAX_DENIALS = 50_000
@@ -68,16 +69,20 @@ class Node:
         self._membership = NodeMembership(
             settings.node, RedisNodeRegister(self._store), RedisNodeRegister(self._store, AGENTS), clock, bounds
         )
-        self._last_resort = LastResort(LocalCounters(MAX_LOCAL_KEYS), self._membership)
+        host = ScriptHost()
+        self._fallback = StoreFallback(
+            LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership,
+            asyncio.get_running_loop().call_soon, clock.now_us,
+        )  # fmt: skip
         accounts = RedisAccounts(self._store)
-        self._recovery = Recovery(
-            self._last_resort, accounts, clock, lambda: self._store.status().usable, secrets.token_bytes
+        self._settlement = Settlement(
+            self._fallback, accounts, clock, lambda: self._store.status().usable, secrets.token_bytes
         )
         # On a Cluster a decision's counts may be given back a moment later: a denial seen in between proves nothing.
         memory = None if settings.redis_shape == "cluster" else DenialMemory(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
         self._decider = Decider(
-            RuleIndex.empty(settings.region), self._store, clock, self._last_resort, self._tally,
+            RuleIndex.empty(settings.region), self._store, clock, self._fallback, self._tally,
             anonymous, memory, bounds, self._regarding.reader,
         )  # fmt: skip
         self._reporting = Reporting(settings, self._store, clock, self._decider, secrets.token_hex(8))
@@ -139,7 +144,7 @@ class Node:
         """Serve between enter and exit: the store is connected, the background work goes on."""
         self._configuring.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            *self._configuring.work(), self._membership.run, *self._regarding.work(), self._recovery.run,
+            *self._configuring.work(), self._membership.run, *self._regarding.work(), self._settlement.run,
             self._switches.run, *self._reporting.work(), *self._protecting.work(), *self._observing.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []

@@ -225,26 +225,6 @@ def top(
     sys.exit(run_top(url, admin_token(token_file), interval_s=interval_s, once=once, as_lines=as_json))
 
 
-@app.command()
-def simulate(
-    scenario: Annotated[
-        str | None, typer.Argument(help="A scenario file, or the name of a bundled one. Without it: worlds by chance.")
-    ] = None,
-    *,
-    seed: Annotated[int | None, typer.Option(help="The first seed; the scenario's own without it.")] = None,
-    runs: Annotated[int, typer.Option(min=1, help="How many seeds to run, one after the other.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Write a picture (SVG) of the first run into this folder.")] = None,
-    keep: Annotated[
-        Path | None, typer.Option(help="Keep each run's outcome in this file; those that are there are not run again.")
-    ] = None,
-    list_scenarios: Annotated[bool, typer.Option("--list", help="List the bundled scenarios.")] = False,
-) -> None:
-    """Run the protocol between regions in virtual time. Exits with 1 when a promise was broken, 2 on a bad file."""
-    from tidegate.simulate.command import simulate as run_simulation
-
-    run_simulation(scenario, seed=seed, runs=runs, out=out, keep=keep, list_scenarios=list_scenarios)
-
-
 register_file_commands(app)
 
 

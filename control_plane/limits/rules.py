@@ -19,10 +19,10 @@ from contract.limits import (
     capacity,
     violations,
 )
+from contract.shares import equal_shares, explicit_shares
 from control_plane.errors import FieldError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
-from control_plane.quotas.allocation import equal_shares, explicit_shares
 from control_plane.web.fields import microseconds
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,18 +11,17 @@ import msgspec
 from sqlalchemy import func
 
 from contract.config import DOCUMENT_TYPES, Plan
-from contract.limits import BUCKET_ALGORITHMS, LimitRule, ShareStep
+from contract.limits import LimitRule, ShareStep
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.quotas import repository
 from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
 from control_plane.quotas.moving import (
     Schedule,
-    Steps,
     has_windows,
     in_units,
-    limit_units,
     on_the_way,
     parts_of,
+    published,
     retargeted,
     same_shares,
     settled,
@@ -109,7 +108,7 @@ class QuotaGuard:
         of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
         if had is None or had.mode not in SPLIT_MODES:
             if own.move is None:
-                return _published(rule, units, parts, since_us)
+                return published(rule, units, parts, since_us)
             units = schedule_of(own.move)  # it was gone, and is back
         else:
             units, parts = settled(target_of(had)), settled(parts_of(had)) if had.parts else parts
@@ -120,7 +119,7 @@ class QuotaGuard:
             self._keep(write, own, units)
         else:
             units = await self._towards(write, own, units, target_of(rule))
-        return _published(rule, units, parts, since_us)
+        return published(rule, units, parts, since_us)
 
     async def _towards(self, write: ConfigWrite, own: _Shares, now: Schedule, target: ShareStep) -> Schedule:
         """The schedule to ``target``: on from where the move before stands, else from ``now``."""
@@ -159,22 +158,6 @@ def schedule_of(move: QuotaMove) -> Schedule:
 def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
     """Write the schedule into its row."""
     move.schedule, move.waiting = msgspec.to_builtins(schedule), schedule.waiting
-
-
-def _published(rule: LimitRule, units: Schedule, parts: Schedule, since_us: int) -> LimitRule:
-    shares = limit_units(rule, units.steps[-1])
-    of_clients = _steps(rule, parts) if rule.parts else ()
-    if rule.mode != "strict":
-        return msgspec.structs.replace(rule, shares=shares, steps=(), parts=of_clients)
-    # what nodes read out of `shares` alone is not repeated as a step
-    plain = len(units.steps) == 1 and rule.algorithm not in BUCKET_ALGORITHMS
-    steps: Steps = () if plain else units.steps
-    return msgspec.structs.replace(rule, shares=shares, steps=steps, parts=of_clients, since_us=since_us)
-
-
-def _steps(rule: LimitRule, schedule: Schedule) -> Steps:
-    """What nodes get of a schedule: regional limits know no steps."""
-    return schedule.steps if rule.mode == "strict" else (msgspec.structs.replace(schedule.steps[-1], from_us=0),)
 
 
 def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:

@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contract.calendar import SKEW_US, next_start_us
 from contract.limits import LimitRule, ShareStep
 from control_plane.database import Database
 from control_plane.errors import ConflictError
@@ -16,12 +17,11 @@ from control_plane.jobs.registry import Job
 from control_plane.quotas import repository
 from control_plane.quotas.guard import keep_schedule, schedule_of
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
-from control_plane.quotas.moving import SKEW_US, acknowledged, limit_units, raise_at_us
+from control_plane.quotas.moving import Situation, acknowledged, limit_units, raise_at_us
 from control_plane.quotas.repository import Whose
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
-from control_plane.quotas.waiting import Situation, look
-from control_plane.quotas.windows import next_start_us
+from control_plane.quotas.waiting import look
 from control_plane.rollout import nodes
 from control_plane.rollout.writer import ConfigWrite, ConfigWriter
 

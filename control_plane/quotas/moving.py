@@ -1,20 +1,21 @@
 """How shares move without a moment of too much: first who loses cuts, then who wins is raised. No I/O here.
 
-The same rules as ``data_plane/domain/regions/quotas.py``, which nodes and the simulator go by. A schedule is steps,
-oldest first; a step holds for every window that begins at its ``from_us`` or later, until the next one does.
+A schedule is steps, oldest first; a step holds for every window that begins at its ``from_us`` or later, until the next
+one does. The simulator of regions (``tools/simulate``) moves shares by these functions too.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
+from contract.calendar import SKEW_US, cycle_us, next_start_us
 from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from control_plane.quotas.allocation import units_of
-from control_plane.quotas.windows import cycle_us, next_start_us
+from contract.shares import units_of
 
 Steps = tuple[ShareStep, ...]
-SKEW_US = 1_000_000
-"""The largest difference of two regions' clocks."""
+MAX_NAMED = 20
+"""Nodes that a move waits for, named one by one."""
 LOOKS_BACK = frozenset({"sliding_window", "sliding_log"})
 """Algorithms in which the window before still weighs."""
 
@@ -30,6 +31,34 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     target: ShareStep
     waiting: bool = False
     most: dict[str, int] = {}
+
+
+class Confirming(Protocol):
+    """A connected node or agent, and the newest revision that it said it applied."""
+
+    @property
+    def region(self) -> str:
+        """Its region."""
+        ...
+
+    @property
+    def node(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def applied_revision(self) -> int:
+        """The revision."""
+        ...
+
+
+class Situation(NamedTuple):
+    """What a move waits for, in words; nothing where it can go on. ``effective_us`` is the latest that a node said."""
+
+    waiting_for: list[str]
+    effective_us: int | None
+    silent: list[str]
+    """Regions whose nodes applied the cut, but none said from when on it holds."""
 
 
 def whole_of(rule: LimitRule) -> int:
@@ -119,6 +148,55 @@ def then(steps: Steps, step: ShareStep) -> Steps:
     """What was before ``step.from_us``, then ``step``."""
     earlier = tuple(one for one in steps if one.from_us < step.from_us)
     return (*(earlier or (msgspec.structs.replace(steps[0], from_us=0),)), step)
+
+
+def situation(
+    rule: LimitRule,
+    schedule: Schedule,
+    cut_revision: int,
+    freed: Collection[str],
+    region_names: Collection[str],
+    connected: Sequence[Confirming],
+    effects: Mapping[str, int],
+) -> Situation:
+    """Whether every cut is acknowledged: by all connected nodes, and at least one of each region that loses.
+
+    ``effects`` are the latest instants that nodes of a region said for this cut. A region without a connected node
+    cannot acknowledge; where it loses, it holds up the raise until an operator frees its share.
+    """
+    asked = [node for node in connected if node.region not in freed]
+    waiting_for = [
+        f"{node.region}/{node.node} has revision {node.applied_revision}, not {cut_revision}"
+        for node in asked
+        if node.applied_revision < cut_revision
+    ]
+    alive = {node.region for node in asked}
+    losing = sorted(losers(schedule) & set(region_names) - set(freed))
+    waiting_for += [f"no node of {region} is connected" for region in losing if region not in alive]
+    silent = []
+    if rule.mode == "strict" and not waiting_for:
+        silent = [region for region in losing if region not in effects]
+        waiting_for += [f"no node of {region} said from when on its cut holds" for region in silent]
+    if len(waiting_for) > MAX_NAMED:
+        waiting_for[MAX_NAMED:] = [f"{len(waiting_for) - MAX_NAMED} more"]
+    return Situation(waiting_for, max(effects.values(), default=None), silent)
+
+
+def published(rule: LimitRule, units: Schedule, parts: Schedule, since_us: int) -> LimitRule:
+    """The rule as nodes get it, with the steps of its shares and of those of clients with figures of their own."""
+    shares = limit_units(rule, units.steps[-1])
+    of_clients = _client_steps(rule, parts) if rule.parts else ()
+    if rule.mode != "strict":
+        return msgspec.structs.replace(rule, shares=shares, steps=(), parts=of_clients)
+    # what nodes read out of `shares` alone is not repeated as a step
+    plain = len(units.steps) == 1 and rule.algorithm not in BUCKET_ALGORITHMS
+    steps: Steps = () if plain else units.steps
+    return msgspec.structs.replace(rule, shares=shares, steps=steps, parts=of_clients, since_us=since_us)
+
+
+def _client_steps(rule: LimitRule, schedule: Schedule) -> Steps:
+    """What nodes get of a schedule: regional limits know no steps."""
+    return schedule.steps if rule.mode == "strict" else (msgspec.structs.replace(schedule.steps[-1], from_us=0),)
 
 
 def losers(schedule: Schedule) -> set[str]:

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from contract.limits import LAST_ANCHOR_DAY, LimitRule, dimensions
+from contract.calendar import grid_of, id_at, start_us
+from contract.limits import LimitRule, dimensions
 
 HOUR_US = 3_600_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,47 +39,35 @@ def unfit(rule: LimitRule) -> str | None:
 
 
 def current(rule: LimitRule, now: datetime) -> Window:
-    """The window that ``now`` is in: a calendar's, one that is aligned to the epoch, or (sliding, buckets) the last.
+    """The window that ``now`` is in: of a calendar or aligned to the epoch, or (sliding, buckets) the last.
 
     Hours are whole: a window that begins within one takes all of it.
     """
-    if rule.calendar is not None:
-        return _calendar(rule, now)
-    length = timedelta(microseconds=rule.window_us or HOUR_US)
     if rule.algorithm == "fixed_window":
-        start = now - (now - _EPOCH) % length
-        return Window(_whole(start), start + length)
+        grid = grid_of(rule)
+        id = id_at(grid, _us(now))
+        return Window(_whole(_at(start_us(grid, id))), _whole_after(rule, _at(start_us(grid, id + 1))))
+    length = timedelta(microseconds=rule.window_us or HOUR_US)
     return Window(_whole(now - length) + (timedelta(hours=1) if length > timedelta(hours=1) else timedelta()), now)
 
 
 def period_start(rule: LimitRule, now: datetime) -> datetime:
     """What names the window that ``now`` is in; for those that slide the aligned one, so that it stays for a while."""
     if rule.calendar is not None:
-        return _calendar(rule, now).start
+        return current(rule, now).start
     return now - (now - _EPOCH) % timedelta(microseconds=rule.window_us or HOUR_US)
 
 
-def _calendar(rule: LimitRule, now: datetime) -> Window:
-    anchor = _EPOCH + timedelta(microseconds=rule.anchor_us)
-    if rule.calendar == "month":
-        return _month(anchor, now)
-    length = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}[rule.calendar or "day"]
-    if rule.calendar == "week" and not rule.anchor_us:
-        anchor = _EPOCH + timedelta(days=4)
-    start = now - (now - anchor) % length
-    return Window(_whole(start), start + length)
+def _us(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _month(anchor: datetime, now: datetime) -> Window:
-    anchor = anchor.replace(day=min(anchor.day, LAST_ANCHOR_DAY))
+def _at(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
 
-    def begin(year: int, month: int) -> datetime:
-        year, month = year + (month - 1) // 12, (month - 1) % 12 + 1
-        return anchor.replace(year=year, month=month)
 
-    number = 0 if begin(now.year, now.month) <= now else -1
-    start = begin(now.year, now.month + number)
-    return Window(_whole(start), begin(now.year, now.month + number + 1))
+def _whole_after(rule: LimitRule, end: datetime) -> datetime:
+    return _whole(end) if rule.calendar == "month" else end
 
 
 def _whole(at: datetime) -> datetime:

@@ -6,8 +6,8 @@ from redis.exceptions import RedisError
 
 from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.domain.wire import encode_charge
-from data_plane.services.last_resort import Charge
 from data_plane.services.ports import StoreUnavailableError
+from data_plane.services.store_fallback import Debt
 from lua import charge_script
 
 REMEMBERED_MS = 600_000
@@ -20,9 +20,9 @@ class RedisAccounts:
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
 
-    async def charge(self, charges: Sequence[Charge], name: bytes) -> None:
+    async def charge(self, charges: Sequence[Debt], name: bytes) -> None:
         """Consume without asking whether it fits; once, even when asked again by that name."""
-        groups: dict[bytes, list[Charge]] = {}
+        groups: dict[bytes, list[Debt]] = {}
         for charge in charges:
             groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
         try:

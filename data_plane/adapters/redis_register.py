@@ -2,7 +2,7 @@
 
 from redis.exceptions import RedisError
 
-from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.replicate.mark_sets import RegionStore
 from data_plane.services.ports import StoreUnavailableError
 
 NODES = "tg:nodes"
@@ -13,7 +13,7 @@ FORGET_AFTER_US = 3_600 * 1_000_000
 class RedisNodeRegister:
     """Port ``NodeRegister`` on the region's store; ``key`` names the set."""
 
-    def __init__(self, store: RedisCounterStore, key: str = NODES) -> None:
+    def __init__(self, store: RegionStore, key: str = NODES) -> None:
         self._store = store
         self._key = key
 

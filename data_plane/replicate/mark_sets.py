@@ -45,6 +45,10 @@ class RegionStore(Protocol):
         """A page of all keys; the cursor '' begins, and ends."""
         ...
 
+    async def info(self) -> Sequence[Mapping[str, Any]]:
+        """``INFO`` of every server that holds counters."""
+        ...
+
     def dirty_key_beside(self, key: bytes) -> bytes:
         """The dirty key that a script may name together with this key, and mark."""
         ...

@@ -13,9 +13,9 @@ from redis.exceptions import RedisError
 
 from data_plane.adapters.redis.client import Argument
 from data_plane.adapters.redis.server import ServerFacts
-from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis.topology import MARKER
 from data_plane.domain.regions.wire import decode_marker
+from data_plane.replicate.mark_sets import RegionStore
 from data_plane.rights.epochs import Epoch
 from data_plane.services.ports import StoreUnavailableError
 from lua import marker_script, raise_script
@@ -45,14 +45,14 @@ class RedisEpochs:
     def __init__(self, name: str, fresh: Callable[[], int]) -> None:
         self._name = name
         self._fresh = fresh
-        self._store: RedisCounterStore | None = None
+        self._store: RegionStore | None = None
         self._run_id = ""
         self.incarnation = 0
         """As of the last connection; 0 before the first, and where the store may not be joined."""
         self.new_epochs = 0
         """Epochs that began while this process watched, its first connection not counted."""
 
-    def watch(self, store: RedisCounterStore) -> None:
+    def watch(self, store: RegionStore) -> None:
         """The store whose connections join by this; it needs them to be made, so it comes later."""
         self._store = store
 

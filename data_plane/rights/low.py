@@ -11,7 +11,7 @@ import struct
 import structlog
 from redis.exceptions import RedisError
 
-from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.replicate.mark_sets import RegionStore
 from data_plane.services.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ _COST = struct.Struct("<q")
 class LowOutbox:
     """A node's part: says what is low, a few times a second for each counter at most."""
 
-    def __init__(self, store: RedisCounterStore, clock: Clock) -> None:
+    def __init__(self, store: RegionStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._waiting: dict[bytes, int] = {}
@@ -73,7 +73,7 @@ class LowOutbox:
 class LowInbox:
     """An agent's part: takes what is low, each counter once for all agents, and notes what nobody can be asked for."""
 
-    def __init__(self, store: RedisCounterStore) -> None:
+    def __init__(self, store: RegionStore) -> None:
         self._store = store
 
     async def take(self) -> dict[bytes, int]:

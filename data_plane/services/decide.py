@@ -27,11 +27,12 @@ from data_plane.domain.index import Principal, RuleIndex
 from data_plane.domain.load.gate import GatePass, retry_after_s
 from data_plane.domain.load.gates import Gates
 from data_plane.domain.load.wire import is_priced, params_in
+from data_plane.domain.outcome import Outcome
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import AddressBook, Named, is_ipv4
 from data_plane.domain.wire import encode_check, outcomes_of
-from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
+from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.tally import Tally
 
 
@@ -107,7 +108,7 @@ class Decider:
         index: RuleIndex,
         store: CounterStore,
         clock: Clock,
-        last_resort: LastResort,
+        fallback: StoreFallback,
         tally: Tally,
         anonymous: Anonymous,
         memory: DenialMemory | None,
@@ -127,7 +128,7 @@ class Decider:
         self.submit = store.submit
         """Asks the store about a check that ``make_ready`` has made ready."""
         self.submit_all = store.submit_all
-        self._last_resort = last_resort
+        self._fallback = fallback
         self._anonymous = anonymous
         self.remember_in(memory)
         self._bounds = bounds
@@ -232,7 +233,7 @@ class Decider:
         principal = check.principal
         client = self._addresses[check.request.ip].tag if principal is None else principal.json
         if not gate.admits(client, check.cost):
-            if self._last_resort.denies_unasked(gate_pass, check.bound.limits, check.keys, check.cost, check.asked_us):
+            if self._fallback.denies_unasked(gate_pass, check.bound.limits, check.keys, check.cost, check.asked_us):
                 gate.own += check.cost
             wait_s = retry_after_s(gate_pass, client, check.asked_us)
             verdict = Verdict(check.prepared, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
@@ -265,11 +266,13 @@ class Decider:
             self._memory.remember(verdict, check.keys, check.asked_us)
         self._conclude(check, verdict, now_us)
 
-    def unanswered(self, check: Check, error: StoreUnavailableError, now_us: int) -> None:
+    def unanswered(self, check: Check, error: StoreUnavailableError, _now_us: int) -> None:
         """The store has not: each limit by its own policy."""
         self.tally.store_unavailable(error.reason)
+        self._fallback.decide(check, self._decided_without_store)
+
+    def _decided_without_store(self, check: Check, outcomes: list[Outcome], now_us: int) -> None:
         prepared = check.prepared
-        outcomes = self._last_resort.outcomes(prepared, check.keys, now_us)
         verdict = conclude(prepared, outcomes, degraded=True)
         if not verdict.allowed and prepared.bound.gate is not None:
             prepared.bound.gate.denied(outcomes, prepared.cost)

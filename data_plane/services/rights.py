@@ -11,16 +11,15 @@ from typing import Protocol
 
 import structlog
 
+from contract.calendar import grid_of, id_at, start_us
 from contract.limits import nominal_window_us
 from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions import messages
 from data_plane.domain.regions.asking import Asker
-from data_plane.domain.regions.book import Gift as Total
-from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.keys import StrictLimit, StrictLimits
 from data_plane.domain.regions.limits import whole_shares
-from data_plane.domain.regions.rules import ALL_RULES, DEFAULT_TIMING
+from data_plane.domain.regions.messages import Gift as Total
 from data_plane.domain.regions.wire import basis_of, given, known_gift, received
 from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
 from data_plane.services.rights_low import LowCounters
@@ -63,7 +62,7 @@ class RightsDesk:
         self._clock = clock
         self._index = index
         self._limits = StrictLimits(region, index, revision)
-        self._asker = Asker((), ALL_RULES)
+        self._asker = Asker(())
         self._peers: Mapping[str, str] = {}
         self._lives: dict[str, int] = {}
         self._low = LowCounters()
@@ -185,7 +184,7 @@ class RightsDesk:
         limit = self._limits.of_key(key, now_us / 1e6)
         if limit is None:
             return None
-        frame = frame_of(limit.rule, DEFAULT_TIMING)
+        frame = grid_of(limit.rule)
         if self._asker.is_waiting(_name(key), id_at(frame, now_us), now_us):
             return None
         outcomes = await self._steps.take(key, [limit.terms.basis()], cost)

@@ -7,10 +7,10 @@ from typing import NamedTuple, Protocol
 
 from contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 from data_plane.domain.outcome import Outcome
-from data_plane.domain.regions.book import NOTHING
-from data_plane.domain.regions.book import Gift as Total
 from data_plane.domain.regions.keys import StrictLimit
 from data_plane.domain.regions.limits import most_units, quanta_in_unit
+from data_plane.domain.regions.messages import NOTHING
+from data_plane.domain.regions.messages import Gift as Total
 from data_plane.domain.regions.wire import is_refused
 from data_plane.services.ports import CallbackCheck, CounterStore, StoreUnavailableError
 

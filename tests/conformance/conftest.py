@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.conformance.drivers import Driver, LuaDriver, PureDriver
+from data_plane.store.script_host import ScriptHost
+from tests.conformance.drivers import Driver, LuaDriver, MemoryDriver, PureDriver
 from tests.conformance.http_driver import http_driver
 
-DRIVERS = ["pure", "valkey", "redis", "http"]
+DRIVERS = ["pure", "memory", "valkey", "redis", "http"]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -16,6 +17,9 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     """Every implementation of the rules, with untouched counters."""
     if request.param == "pure":
         yield PureDriver()
+        return
+    if request.param == "memory":
+        yield MemoryDriver(ScriptHost())
         return
     if request.param == "http":
         folder = request.getfixturevalue("tmp_path")

@@ -11,10 +11,12 @@ from typing import NamedTuple, Protocol
 import redis
 
 from contract.limits import LimitRule
-from data_plane.domain.algorithms import State, decide
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
+from data_plane.store.keyspace import Keyspace
+from data_plane.store.script_host import ScriptHost
 from lua import decide_script
+from tests.reference import State, decide
 
 VIRTUAL_CLOCK = Path(__file__).with_name("virtual_clock.lua")
 
@@ -62,6 +64,26 @@ class PureDriver:
         if state is not None and now_us // 1000 > expires_ms:
             return None
         return state
+
+
+class MemoryDriver:
+    """The scripts in this process, as nodes run them while their store is away."""
+
+    moves_clock = True
+
+    def __init__(self, host: ScriptHost) -> None:
+        self._now_us = 0
+        self._host = host
+        self._keyspace = Keyspace(lambda: self._now_us, 10_000)
+
+    def decide(self, checks: Sequence[Check], now_us: int) -> list[list[Outcome]]:
+        self._now_us = now_us
+        keys = [b"dirty", *(f"{{{check.subject}}}{rule.id}".encode() for check in checks for rule in check.rules)]
+        arguments = [encode_check(check.cost, [encode_rule(rule) for rule in check.rules]) for check in checks]
+        reply = self._host.run(self._keyspace, decide_script(), keys, arguments)
+        store_now_us, outcomes = decode_reply(reply, [len(check.rules) for check in checks])
+        assert store_now_us == now_us
+        return outcomes
 
 
 class LuaDriver:

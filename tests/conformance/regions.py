@@ -10,9 +10,8 @@ from contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from contract.limits import LimitRule
 from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions.limits import strict_terms_of
-from data_plane.domain.regions.marker import Marker
 from data_plane.domain.regions.standing import Standing, shared_params
-from data_plane.domain.regions.wire import encode_marker
+from data_plane.domain.regions.wire import Marker, encode_marker
 from data_plane.domain.subjects import give_back_key
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
 from lua import collect_script, decide_script, give_back_script, mark_script, merge_script, settle_script

@@ -7,10 +7,11 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 
-from data_plane.domain.algorithms import evaluate
 from data_plane.domain.outcome import NEVER
-from tests.conformance.drivers import LuaDriver, PureDriver
+from data_plane.store.script_host import ScriptHost
+from tests.conformance.drivers import LuaDriver, MemoryDriver, PureDriver
 from tests.conformance.histories import History, described, histories
+from tests.reference import evaluate
 
 THOROUGH = os.environ.get("TIDEGATE_HYPOTHESIS") == "thorough"
 EXAMPLES = 20_000 if THOROUGH else 400
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(3600 if THOROUGH else 120)
 FLUSH_EVERY = 1_000
 
 
+HOST = ScriptHost()
 _examples = itertools.count()
 
 
@@ -46,6 +48,14 @@ def test_scripts_agree_with_the_pure_rules(name: str, request: pytest.FixtureReq
 
         agree()
         client.flushall()
+
+
+@PROFILE
+@given(histories())
+def test_scripts_in_this_process_agree_with_the_pure_rules(history: History):
+    driver = MemoryDriver(HOST)
+    for (checks, now_us), expected in zip(history.batches, history.answers, strict=True):
+        assert driver.decide(checks, now_us) == expected, described(history)
 
 
 @PURE_PROFILE

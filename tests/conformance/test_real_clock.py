@@ -6,10 +6,10 @@ import pytest
 import redis
 import redis.asyncio
 
-from data_plane.domain.algorithms import decide
 from data_plane.domain.wire import decode_reply, encode_check, encode_rule
 from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
 from tests.conformance.rules import HOUR_US, MINUTE_US, rule
+from tests.reference import decide
 
 ALGORITHMS = ["fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket"]
 

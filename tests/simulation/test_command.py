@@ -1,4 +1,4 @@
-"""`tidegate simulate`: what it prints, what it draws, and how it exits."""
+"""`python -m tools.simulate`: what it prints, what it draws, and how it exits."""
 
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.simulation.test_directed import SCENARIOS
-from tidegate.cli import app
+from tools.simulate.__main__ import app
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["simulate", *arguments], env={"COLUMNS": "160"})
+    result = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "160"})
     return result.exit_code, result.output
 
 

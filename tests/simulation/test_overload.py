@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from tidegate.cli import app
-from tidegate.simulate.overload.command import BUNDLED, compare
-from tidegate.simulate.overload.day import healthy_day
-from tidegate.simulate.overload.scenario import Expectation, Reporters, load
+from tools.simulate.__main__ import app
+from tools.simulate.overload.command import BUNDLED, compare
+from tools.simulate.overload.day import healthy_day
+from tools.simulate.overload.scenario import Expectation, Reporters, load
 
 ADAPTIVE = ["adaptive", "adaptive, with capacity"]
 SCENARIOS = sorted(path.stem for path in BUNDLED.glob("*.toml"))
@@ -78,7 +78,7 @@ def test_a_healthy_day_is_never_cut_and_no_class_either(reporters: Reporters, wi
 
 
 def test_the_command_prints_a_table_and_draws(tmp_path: Path):
-    result = CliRunner().invoke(app, ["simulate", "brownout", "--out", str(tmp_path)], env={"COLUMNS": "160"})
+    result = CliRunner().invoke(app, ["brownout", "--out", str(tmp_path)], env={"COLUMNS": "160"})
     assert result.exit_code == 0, result.output
     assert "Gradient2" in result.output
     [picture] = tmp_path.iterdir()
@@ -89,7 +89,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path: Path):
 def test_a_broken_promise_is_an_exit_code(tmp_path: Path):
     path = tmp_path / "impossible.toml"
     path.write_text('[overload]\nname = "impossible"\nexpect = { most_excess = -1.0 }\nduration_s = 130\n', "utf-8")
-    result = CliRunner().invoke(app, ["simulate", str(path)], env={"COLUMNS": "160"})
+    result = CliRunner().invoke(app, [str(path)], env={"COLUMNS": "160"})
     assert result.exit_code == 1
     assert "BROKEN" in result.output
 
@@ -98,6 +98,6 @@ def test_a_broken_promise_is_an_exit_code(tmp_path: Path):
 def test_a_bad_scenario_is_named(tmp_path: Path, text: str):
     path = tmp_path / "bad.toml"
     path.write_text(f"[overload]\n{text}", "utf-8")
-    result = CliRunner().invoke(app, ["simulate", str(path)], env={"COLUMNS": "160"})
+    result = CliRunner().invoke(app, [str(path)], env={"COLUMNS": "160"})
     assert result.exit_code == 2
     assert "speed" in result.output or "target" in result.output

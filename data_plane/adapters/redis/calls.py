@@ -97,6 +97,11 @@ class Call:
         return self.times[self._expired :] if self._expired else self.times
 
     @property
+    def expired(self) -> list[CounterCheck]:
+        """The decisions that were given up."""
+        return self.checks[: self._expired]
+
+    @property
     def is_late(self) -> bool:
         """Whether any of its decisions has been given up."""
         return self._expired > 0

@@ -13,9 +13,10 @@ from data_plane.adapters.redis.link import Link, pack_command
 from data_plane.adapters.redis.probing import PROBE_KEY, Prober, Trouble, probe_check
 from data_plane.adapters.redis.reasons import Reason, classify, error_code
 from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.adapters.redis.split import GiveBack, consumed
 from data_plane.adapters.redis.stats import StoreStats
 from data_plane.adapters.redis.status import ShardStatus
-from data_plane.domain.wire import decode_figures
+from data_plane.domain.wire import FIGURES, decode_figures, outcomes_of
 from data_plane.services.ports import CounterCheck
 
 SWEEPS_PER_DEADLINE = 4
@@ -34,10 +35,12 @@ class Shard(CallOwner):
         stats: StoreStats,
         random: Callable[[], float],
         now_us: Callable[[], int],
+        give_back: GiveBack,
         dirty_key: bytes = b"",
         slots: Slots | None = None,
     ) -> None:
         self._script = script
+        self._give_back = give_back
         self._slots = slots
         self._stats = stats
         self._answers = Answers(stats, now_us)
@@ -228,18 +231,36 @@ class Shard(CallOwner):
     # Replies
 
     def _on_answer(self, call: Call, reply: bytes) -> None:
+        try:
+            figures = decode_figures(reply)
+        except struct.error:  # whatever is wrong with a reply, its decisions still need an answer
+            self._answers.refuse(call.give_up(), "script_error")
+            return
         if call.is_late:
             self._stats.late_replies += 1
+            self._undo(call, figures)
         else:
             self._succeeded()
             self.keeper.works()
         decided = len(call.unanswered)
         try:
-            call.deliver(self._answers, decode_figures(reply))
-        except (ValueError, struct.error):  # whatever is wrong with a reply, its decisions still need an answer
+            call.deliver(self._answers, figures)
+        except ValueError:
             self._answers.refuse(call.give_up(), "script_error")
             return
         self._stats.decisions += decided
+
+    def _undo(self, call: Call, figures: Sequence[int]) -> None:
+        """Give back what decisions took that had been given up: they were made without the store meanwhile."""
+        at = 1
+        for check in call.expired:
+            count = len(check.keys)
+            if len(figures) < at + FIGURES * count:
+                return  # no answer to this call at all
+            took = consumed(check, outcomes_of(figures, at, count))
+            if took is not None:
+                self._give_back(took, figures[0])
+            at += FIGURES * count
 
     def _on_error(self, call: Call, message: str) -> None:
         code = error_code(message)

@@ -73,8 +73,9 @@ class Split:
             return
         cost = self._whole.cost
         for number in range(len(self._parts)):
-            if passed[number] and cost:
-                self._give_back(self._consumed(number), self._now_us[number])
+            took = consumed(self._parts[number], self._outcomes(number)) if passed[number] else None
+            if took is not None:
+                self._give_back(took, self._now_us[number])
                 self._answer[number] = [_before(outcome, cost) for outcome in self._outcomes(number)]
         if error is None:
             self._answers.give([self._whole], figures_of(max(self._now_us), self._joined()))
@@ -94,12 +95,6 @@ class Split:
         params = self._parts[number].params
         return all(outcome.allowed or param[0] & SHADOW for outcome, param in zip(answer, params, strict=True))
 
-    def _consumed(self, number: int) -> CounterCheck:
-        """The group without the shadow limits that would have denied: they took nothing."""
-        part = self._parts[number]
-        took = [place for place, outcome in enumerate(self._outcomes(number)) if outcome.allowed]
-        return CallbackCheck([part.keys[i] for i in took], [part.params[i] for i in took], part.cost, _ignored)
-
     def _outcomes(self, number: int) -> Sequence[Outcome]:
         answer = self._answer[number]
         return () if answer is None or isinstance(answer, StoreUnavailableError) else answer
@@ -112,6 +107,17 @@ class Split:
             for place, outcome in zip(members, self._outcomes(number), strict=True)
         }
         return [placed[place] for place in range(len(placed))]
+
+
+def consumed(check: CounterCheck, outcomes: Sequence[Outcome]) -> CounterCheck | None:
+    """What a check took that had these outcomes: nothing of shadow limits that denied, ``None`` where it was denied."""
+    params = check.params
+    if not check.cost or not all(
+        outcome.allowed or param[0] & SHADOW for outcome, param in zip(outcomes, params, strict=True)
+    ):
+        return None
+    took = [place for place, outcome in enumerate(outcomes) if outcome.allowed]
+    return CallbackCheck([check.keys[at] for at in took], [params[at] for at in took], check.cost, _ignored)
 
 
 def _ignored(_answer: Answer, _now_us: int) -> None:

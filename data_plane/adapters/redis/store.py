@@ -177,6 +177,7 @@ class RedisCounterStore:
             stats=self.stats,
             random=self._random,
             now_us=self._now_us,
+            give_back=self._give_backs,
             dirty_key=DIRTY_KEY,
             slots=slots,
         )

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from data_plane.domain.regions.messages import Ask, Give
-from data_plane.domain.regions.rules import Rules
 
 FIRST_RTT_US = 200_000
 PATIENCE_US = 1_000_000
@@ -43,9 +42,8 @@ class _Quest:
 class Asker:
     """Questions of one node. Times are its clock."""
 
-    def __init__(self, peers: Iterable[str], rules: Rules) -> None:
+    def __init__(self, peers: Iterable[str]) -> None:
         self._peers = sorted(peers)
-        self._rules = rules
         self._quests: dict[Name, dict[int, _Quest]] = {}
         self._rtt_us: dict[str, int] = {}
 
@@ -77,10 +75,10 @@ class Asker:
         if not candidates:
             return None
         have = {peer: quest.have.get(peer, shares.get(peer, 0)) for peer in candidates}
-        in_vain = sum(have.values()) < missing and self._rules.seldom_in_vain
+        in_vain = sum(have.values()) < missing
         if in_vain and now_us < quest.asked_us + PATIENCE_US:
             return None
-        return max(candidates, key=have.__getitem__) if self._rules.richest_first else candidates[0]
+        return max(candidates, key=have.__getitem__)
 
     def is_waiting(self, name: Name, id: int, now_us: int) -> bool:
         """Whether a question on this counter is open."""
@@ -129,7 +127,7 @@ class Asker:
             quest.silent.discard(answer.sender)
             quest.passed_over_until_us.pop(answer.sender, None)
             quest.empty.pop(answer.sender, None)
-        elif answer.is_empty and self._rules.silence_after_empty:
+        elif answer.is_empty:
             if refill_us:
                 # What it has may grow without a word. Asked in vain, it is asked after twice as long the next time.
                 empty = quest.empty[answer.sender] = quest.empty.get(answer.sender, -1) + 1

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
 from contract.config import Override
 from contract.limits import (
     BUCKET_ALGORITHMS,
@@ -12,11 +13,8 @@ from contract.limits import (
     nominal_window_us,
     reduced_rate,
 )
-from contract.quotas import split
-from data_plane.domain.regions.frame import Frame, frame_of, id_at, start_us
-from data_plane.domain.regions.quotas import Quota, Schedule
-from data_plane.domain.regions.rules import DEFAULT_TIMING
-from data_plane.domain.regions.terms import NO_ID
+from contract.shares import in_proportion, split, units_of
+from data_plane.domain.regions.quotas import NO_ID, Quota, Schedule
 from data_plane.domain.regions.wire import StrictTerms, strict_terms
 
 
@@ -39,8 +37,8 @@ def schedule_of(rule: LimitRule, region: str) -> Schedule:
     if not rule.steps:
         whole = whole_shares(rule)
         return (Quota(NO_ID, whole.get(region, 0), rule.limit),)
-    frame = frame_of(rule, DEFAULT_TIMING)
-    return tuple(Quota(_first_id(frame, step.from_us), step.shares.get(region, 0), step.limit) for step in rule.steps)
+    grid = grid_of(rule)
+    return tuple(Quota(_first_id(grid, step.from_us), step.shares.get(region, 0), step.limit) for step in rule.steps)
 
 
 def whole_shares(rule: LimitRule) -> dict[str, int]:
@@ -58,10 +56,10 @@ def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
     return strict_terms(
         rule.algorithm,
         rule.limit,
-        frame_of(rule, DEFAULT_TIMING),
+        grid_of(rule),
         (rate, unit, capacity(rule)),
         schedule_of(rule, region),
-        skew_us=DEFAULT_TIMING.skew_us,
+        skew_us=SKEW_US,
         since_us=rule.since_us,
         revision=revision,
         shadow=rule.shadow,
@@ -74,10 +72,10 @@ def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms
     return strict_terms(
         rule.algorithm,
         part.limit,
-        frame_of(rule, DEFAULT_TIMING),
+        grid_of(rule),
         (rate, unit, 0),
         (Quota(NO_ID, capacity(part), part.limit),),
-        skew_us=DEFAULT_TIMING.skew_us,
+        skew_us=SKEW_US,
         since_us=rule.since_us,
         revision=revision,
         shadow=rule.shadow,
@@ -87,7 +85,7 @@ def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms
 def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
     """The rule with another limit, its shares in proportion: they sum to the new one where they sum to the old one."""
     whole = msgspec.structs.replace(rule, limit=limit, burst=burst)
-    shares = _in_proportion(rule.shares, rule.limit, limit)
+    shares = in_proportion(rule.shares, rule.limit, limit)
     return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
 
 
@@ -101,20 +99,19 @@ def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareSt
     if not parts or rule.mode == "shared":
         return scaled(rule, limit, burst)
     whole = msgspec.structs.replace(
-        rule, limit=limit, burst=burst, shares=_of_parts(limit, parts[-1]), steps=(), parts=()
+        rule, limit=limit, burst=burst, shares=units_of(parts[-1], limit), steps=(), parts=()
     )
     is_bucket = rule.algorithm in BUCKET_ALGORITHMS
     if rule.mode != "strict" or (len(parts) == 1 and not is_bucket):
         return whole
     units = capacity(whole) if is_bucket else limit
-    steps = tuple(ShareStep(from_us=one.from_us, limit=limit, shares=_of_parts(units, one)) for one in parts)
+    steps = tuple(ShareStep(from_us=one.from_us, limit=limit, shares=units_of(one, units)) for one in parts)
     return msgspec.structs.replace(whole, steps=steps)
 
 
 def effective_us(rule: LimitRule, now_us: int) -> int:
     """The instant from which on nothing was spent or given under older steps, by the store's clock now."""
-    frame = frame_of(rule, DEFAULT_TIMING)
-    return start_us(frame, id_at(frame, now_us + DEFAULT_TIMING.skew_us) + 1)
+    return next_start_us(rule, now_us + SKEW_US)
 
 
 def most_units(rule: LimitRule) -> int:
@@ -136,27 +133,12 @@ def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
         old, new = capacity(rule), capacity(whole)
     # A step of an older limit keeps its proportion to it.
     limit = step.limit * whole.limit // rule.limit if rule.limit else 0
-    return ShareStep(from_us=step.from_us, limit=limit, shares=_in_proportion(step.shares, old, new))
+    return ShareStep(from_us=step.from_us, limit=limit, shares=in_proportion(step.shares, old, new))
 
 
-def _of_parts(units: int, step: ShareStep) -> dict[str, int]:
-    return _in_proportion(step.shares, step.limit, units)
-
-
-def _in_proportion(shares: dict[str, int], old: int, new: int) -> dict[str, int]:
-    """Parts of ``new`` as ``shares`` are parts of ``old``, none left over.
-
-    Shares that sum to less are a cut, under way from one division to the next: rounded down, so that no region has more
-    than under either, whichever of the three another region goes by.
-    """
-    if old and sum(shares.values()) == old:
-        return split(new, shares)
-    return {name: units * new // old for name, units in shares.items()} if old else {}
-
-
-def _first_id(frame: Frame, from_us: int) -> int:
+def _first_id(grid: WindowGrid, from_us: int) -> int:
     """The first id that begins at ``from_us`` or later."""
     if from_us <= 0:
         return NO_ID
-    id = id_at(frame, from_us)
-    return id if start_us(frame, id) >= from_us else id + 1
+    id = id_at(grid, from_us)
+    return id if start_us(grid, id) >= from_us else id + 1

@@ -1,11 +1,19 @@
-"""What regions say to each other. Every message names its sender's incarnation and when it was sent (sender's clock).
+"""What an agent's rights client remembers of questions and answers about one counter.
 
 All figures are absolute: a message may be lost, doubled, late or overtaken without harm.
 """
 
 from typing import NamedTuple
 
-from data_plane.domain.regions.book import Cell, Gift, Life
+
+class Gift(NamedTuple):
+    """All that one region ever gave another under an id: units of rights or capacity; for buckets tokens in quanta."""
+
+    units: int = 0
+    quanta: int = 0
+
+
+NOTHING = Gift()
 
 
 class Ask(NamedTuple):
@@ -45,38 +53,3 @@ class Give(NamedTuple):
     is_empty: bool
     asked_us: int
     sent_us: int
-
-
-class Told(NamedTuple):
-    """One cell of the sender's own or, handing back, of an earlier life of the receiver's."""
-
-    key: str
-    generation: int
-    life: Life
-    cell: Cell
-
-
-class Tell(NamedTuple):
-    """A slice's news for one peer; without ``news`` a heartbeat.
-
-    ``complete_us``: every change up to then (sender's clock) is in here or was acknowledged before.
-    ``hands_back``: these are all cells of the receiver's earlier lives that the sender holds.
-    """
-
-    slice: int
-    sender: str
-    incarnation: int
-    complete_us: int
-    sent_us: int
-    news: tuple[Told, ...] = ()
-    hands_back: bool = False
-
-
-class Ack(NamedTuple):
-    """Answers a ``Tell`` by its ``sent_us``: merged and stored, but for ``waiting``: positions it cannot place yet."""
-
-    slice: int
-    sender: str
-    incarnation: int
-    told_us: int
-    waiting: tuple[int, ...] = ()

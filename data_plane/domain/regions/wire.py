@@ -9,11 +9,10 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from contract.calendar import WindowGrid
 from contract.limits import BUCKET_ALGORITHMS, Algorithm
 from data_plane.domain.outcome import Outcome
-from data_plane.domain.regions.book import Gift
-from data_plane.domain.regions.frame import Frame
-from data_plane.domain.regions.marker import Marker
+from data_plane.domain.regions.messages import Gift
 from data_plane.domain.regions.quotas import Schedule
 from data_plane.domain.wire import SHADOW, STRICT
 
@@ -34,6 +33,15 @@ _KEPT_QUOTAS = 8
 _DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP, _USED_STEP = range(6)
 _STEP = struct.Struct("<d")
 _STEP_AT = struct.calcsize("<Bd")
+
+
+class Marker(NamedTuple):
+    """The value of a store's epoch marker (``lua/marker.lua``)."""
+
+    incarnation: int
+    birth_us: int
+    revision: int
+    run_id: str
 
 
 class StrictTerms(NamedTuple):
@@ -77,7 +85,7 @@ class StrictTerms(NamedTuple):
 def strict_terms(
     algorithm: Algorithm,
     limit: int,
-    frame: Frame,
+    grid: WindowGrid,
     bucket: tuple[int, int, int],
     schedule: Schedule,
     *,
@@ -88,8 +96,8 @@ def strict_terms(
 ) -> StrictTerms:
     """Pack the terms. ``bucket`` is rate, unit and size; only the newest quotas travel."""
     quotas = schedule[-_KEPT_QUOTAS:]
-    figures = (frame.anchor_us, frame.ticks, frame.tick_us) if algorithm not in BUCKET_ALGORITHMS else bucket
-    head = _TERMS.pack(limit, frame.length_us, *figures, skew_us, since_us, revision, len(quotas))
+    figures = (grid.anchor_us, grid.ticks, grid.tick_us) if algorithm not in BUCKET_ALGORITHMS else bucket
+    head = _TERMS.pack(limit, grid.length_us, *figures, skew_us, since_us, revision, len(quotas))
     packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
     return StrictTerms(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
 

@@ -26,9 +26,9 @@ from control_plane.web.etags import Preconditions
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.limits import schedule_of
-from data_plane.domain.regions.quotas import quota_at
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
+from tests.reference.shares import quota_at
 from tidegate.stack.postgres import PostgresServer
 
 STRICT = {"name": "hourly", "limit": 1000, "window_s": 3600, "mode": "strict", "algorithm": "fixed_window"}

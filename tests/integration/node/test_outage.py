@@ -116,7 +116,7 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
 
         async def charged():
             await ask(client, "local", cost=0)  # the store is tried again by a decision
-            return node._recovery.charged == 4
+            return node._settlement.charged == 4
 
         await until(charged)
         answer = await ask(client, "local", cost=0, explain=True)
@@ -143,7 +143,7 @@ class Unreliable:
 async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(tmp_path, store):
     await write_snapshot(tmp_path / "snapshot", CONFIG)
     node = Node(settings_for(tmp_path / "snapshot", store.url))
-    node._recovery._accounts = accounts = Unreliable(node._recovery._accounts)
+    node._settlement._accounts = accounts = Unreliable(node._settlement._accounts)
     async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
 
         async def asked_until(is_so):
@@ -161,16 +161,16 @@ async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(
         assert not (await ask(client, "local", cost=5))["allowed"], "seven of ten were taken without the store"
         accounts.fails = "after"
         await bring_back(store)
-        await until(lambda: asked_until(lambda: node._recovery.charged))
+        await until(lambda: asked_until(lambda: node._settlement.charged))
         answer = await ask(client, "local", cost=0, explain=True)
-        assert (node._recovery.charged, answer["limits"][0]["remaining"]) == (14, 2), "of two limits"
+        assert (node._settlement.charged, answer["limits"][0]["remaining"]) == (14, 2), "of two limits"
         store.child.kill()
         await until(lambda: _is(client, degraded=True))
         assert not (await ask(client, "local", cost=5))["allowed"], "seven of ten were, in the outage before"
         assert (await ask(client, "local", cost=3))["allowed"]
         await bring_back(store)
-        await until(lambda: asked_until(lambda: node._recovery.charged > 14))
-        assert node._recovery.charged == 20
+        await until(lambda: asked_until(lambda: node._settlement.charged > 14))
+        assert node._settlement.charged == 20
 
 
 async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):

@@ -71,6 +71,27 @@ async def test_a_paused_server_opens_the_circuit_and_late_replies_answer_nobody_
         assert (await ask(store, (b"{in step}",), (rule(2),))).answers[0][0].remaining == expected
 
 
+async def test_what_a_late_decision_took_is_given_back(server: StoreServer, open_store: OpenStore) -> None:
+    """The caller was answered without the store meanwhile: were it counted too, it would count twice."""
+    store = await open_store(server.url, deadline_ms=DEADLINE_MS, stall_reconnect_ms=10_000)
+    ten, two = rule(10), rule(2)
+    assert (await ask(store, (b"{a}1", b"{a}2"), (ten, two))).verdict == "allowed"
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        late = await asyncio.gather(*(ask(store, (b"{a}1", b"{a}2"), (ten, two)) for _ in range(3)))
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    assert {one.verdict for one in late} == {"timeout"}
+    async with asyncio.timeout(10):
+        while store.stats.given_back < 1:  # the second limit had one left: one of the three passed
+            await asyncio.sleep(0.01)
+    await store.settled()
+    async with asyncio.timeout(10):
+        while (found := await ask(store, (b"{a}1", b"{a}2"), (ten, two), cost=0)).verdict != "allowed":
+            await asyncio.sleep(0.01)
+    assert [answer.remaining for answer in found.answers[0]] == [9, 1]
+
+
 async def test_a_server_that_stays_paused_is_left_and_found_again(server: StoreServer, open_store: OpenStore) -> None:
     store = await open_store(
         server.url, deadline_ms=DEADLINE_MS, backoff_cap_ms=100, stall_reconnect_ms=200, connect_timeout_ms=200

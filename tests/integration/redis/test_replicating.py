@@ -12,8 +12,7 @@ from data_plane.adapters.redis.store import RedisCounterStore
 from data_plane.adapters.redis.topology import MARKER
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.marker import Marker
-from data_plane.domain.regions.wire import encode_marker
+from data_plane.domain.regions.wire import Marker, encode_marker
 from data_plane.domain.wire import encode_rule
 from data_plane.replicate import peer_session
 from data_plane.replicate.anti_entropy import EVERY_US as SWEEP_EVERY_US

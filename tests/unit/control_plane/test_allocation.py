@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.limits import PARTS, LimitRule, ShareStep
-from contract.quotas import split
-from control_plane.quotas.allocation import equal_shares, explicit_shares, units_of
+from contract.shares import equal_shares, explicit_shares, split, units_of
 from data_plane.domain.regions.limits import divided
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)

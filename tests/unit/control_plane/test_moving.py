@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contract.calendar import SKEW_US, cycle_us, grid_of, id_at, next_start_us, start_us
 from contract.limits import PARTS, LimitRule, ShareStep
-from contract.quotas import split
-from control_plane.quotas.allocation import equal_shares
+from contract.shares import equal_shares, split
 from control_plane.quotas.moving import (
-    SKEW_US,
     Schedule,
     Steps,
     acknowledged,
@@ -26,11 +25,8 @@ from control_plane.quotas.moving import (
     same_shares,
     settled,
 )
-from control_plane.quotas.windows import cycle_us, next_start_us
-from data_plane.domain.regions.frame import frame_of, id_at, start_us
 from data_plane.domain.regions.limits import divided, schedule_of
-from data_plane.domain.regions.quotas import quota_at
-from data_plane.domain.regions.rules import DEFAULT_TIMING
+from tests.reference.shares import quota_at
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000
@@ -129,7 +125,7 @@ def test_steps_that_matter_no_more_are_dropped() -> None:
 @settings(max_examples=60, deadline=None)
 def test_windows_begin_where_nodes_say(changes: dict[str, Any], at_us: int) -> None:
     limit = rule(**changes)
-    frame = frame_of(limit, DEFAULT_TIMING)
+    frame = grid_of(limit)
     assert next_start_us(limit, at_us) == start_us(frame, id_at(frame, at_us) + 1)
     assert cycle_us(limit) in {frame.length_us, 31 * 24 * HOUR_US}
 
@@ -255,7 +251,7 @@ def test_no_window_ever_has_more_than_an_overrides_limit(moves: list[tuple[list[
         rules = [divided(rule(), limit, None, version) for version in seen[heard:]]
         for window in range(-2, 26):
             begins_us = next_start_us(rule(), NOW_US) + window * HOUR_US
-            id = id_at(frame_of(rule(), DEFAULT_TIMING), begins_us)
+            id = id_at(grid_of(rule()), begins_us)
             if begins_us > now_us:
                 shares = [[quota_at(schedule_of(one, name), id).share for one in rules] for name in names]
                 assert sum(map(max, shares)) <= limit, (window, shares, seen)

@@ -8,9 +8,9 @@ from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.regions.keys import StrictLimits
 from data_plane.domain.regions.limits import effective_us, most_units, moves_rights, scaled, schedule_of
-from data_plane.domain.regions.quotas import quota_at
 from data_plane.domain.regions.standing import Standing
 from data_plane.domain.wire import params_end
+from tests.reference.shares import quota_at
 from tests.servers.node import document_of, rule
 
 HOUR_US = 3_600_000_000

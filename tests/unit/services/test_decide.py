@@ -10,13 +10,14 @@ from contract.decision import CheckRequest
 from contract.limits import LimitRule, Match
 from data_plane.domain.check import Anonymous, Prepared, Refusal, UnknownNameError, prepare
 from data_plane.domain.index import RuleIndex
-from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.subjects import InvalidAddressError
 from data_plane.domain.wire import encode_check
 from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.last_resort import LastResort
+from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.tally import Tally
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.script_host import ScriptHost
 from tests.servers.node import document_of, key_of, rule
 
 NOW_US = 1_764_000_000_000_000
@@ -88,8 +89,9 @@ def decider(
 ) -> Decider:
     bounds = SubjectBounds()
     bounds.coarse = coarse
-    last_resort = LastResort(LocalCounters(10), None)
-    made = Decider(INDEX, store, StillClock(), last_resort, tally, anonymous or Anonymous(), None, bounds)
+    counters = LocalCounters(ScriptHost(), 10)
+    fallback = StoreFallback(counters, counters, None, lambda call: call(), lambda: NOW_US)
+    made = Decider(INDEX, store, StillClock(), fallback, tally, anonymous or Anonymous(), None, bounds)
     made.apply(INDEX, 3)
     return made
 

@@ -14,14 +14,14 @@ from data_plane.domain.index import RuleIndex
 from data_plane.domain.load.classes import ALL, FULL
 from data_plane.domain.load.controller import ControlState
 from data_plane.domain.load.shared import BackendFactors
-from data_plane.domain.load.wire import price_of
-from data_plane.domain.local_counters import LocalCounters
 from data_plane.domain.subject_bounds import SubjectBounds
 from data_plane.domain.wire import figures_of
 from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.last_resort import LastResort
 from data_plane.services.ports import StoreUnavailableError
+from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.tally import Tally
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.script_host import ScriptHost
 from tests.servers.node import document_of, key_of, rule
 
 NOW_US = 1_764_000_000_000_000
@@ -49,20 +49,18 @@ class Asked(Check):
 
 
 class Store:
-    """Decides by the pure rules, at the prices that a check has been given."""
+    """Decides in memory, at the prices that a check has been given."""
 
     def __init__(self) -> None:
         self.asked, self.away = 0, False
-        self._counters = LocalCounters(100)
+        self._counters = LocalCounters(ScriptHost(), 100)
 
     def submit(self, check: Check) -> None:
         self.asked += 1
         if self.away:
             check.failed(StoreUnavailableError("timeout"), NOW_US)
             return
-        rules = [limit.rule for limit in check.bound.limits]
-        cost = max((price_of(params, check.cost) for params in check.params), default=check.cost)
-        outcomes = self._counters.check(check.keys, rules, cost, NOW_US)
+        outcomes = self._counters.check(check.keys, check.params, check.cost, NOW_US)
         check.done(figures_of(NOW_US, outcomes)[1:], 0, NOW_US)
 
     def submit_all(self, checks: Sequence[Check]) -> None:
@@ -75,10 +73,11 @@ class World:
         self.store = Store()
         clock = SimpleNamespace(now_us=lambda: NOW_US)
         alone = SimpleNamespace(live_nodes=lambda: 1)
-        last_resort = LastResort(LocalCounters(100), alone)
+        counters, unasked = LocalCounters(ScriptHost(), 100), LocalCounters(ScriptHost(), 100)
+        fallback = StoreFallback(counters, unasked, alone, lambda call: call(), clock.now_us)
         index = RuleIndex.empty("us-east").with_changes(map(document_of, CONFIG))
         self.decider = Decider(
-            index, self.store, clock, last_resort, Tally(), Anonymous(), memory, SubjectBounds()
+            index, self.store, clock, fallback, Tally(), Anonymous(), memory, SubjectBounds()
         )  # fmt: skip
 
     def ask(self, who: str, times: int = 1, cost: int = 1) -> int:

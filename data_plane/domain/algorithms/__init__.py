@@ -1,9 +1,0 @@
-"""The rules of every algorithm in exact integers: oracle of the Lua scripts and limiter of last resort.
-
-States are immutable and ``None`` means untouched; time is an argument, in microseconds since the epoch.
-"""
-
-from data_plane.domain.algorithms.decide import State, decide, evaluate
-from data_plane.domain.algorithms.verdict import Stored, Verdict
-
-__all__ = ["State", "Stored", "Verdict", "decide", "evaluate"]

@@ -1,0 +1,211 @@
+"""Rules switched off one at a time, in the scripts and services that run: each must break a scenario."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from control_plane.quotas.moving import Situation
+from data_plane.domain.regions.asking import Asker
+from data_plane.store.script_host import ScriptHost
+
+
+class Edit(NamedTuple):
+    """Some lines of ``lua/`` are others; ``breaks`` is the scenario that must go red."""
+
+    breaks: str
+    lines: tuple[tuple[str, str], ...]
+
+
+class Switch(NamedTuple):
+    """Something in Python is another; ``target`` is a dotted name."""
+
+    breaks: str
+    target: str
+    instead: Any
+
+
+class EditedHost(ScriptHost):
+    """Runs scripts with other lines in them."""
+
+    def __init__(self, lines: tuple[tuple[str, str], ...]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def text_of(self, source: str) -> str:
+        for old, new in self._lines:
+            source = source.replace(old, new)
+        return source
+
+
+@contextlib.contextmanager
+def mutated(mutation: Edit | Switch) -> Iterator[ScriptHost]:
+    """The host to run a world on while the rule is off."""
+    if isinstance(mutation, Edit):
+        yield EditedHost(mutation.lines)
+        return
+    with patch(mutation.target, mutation.instead):
+        yield ScriptHost()
+
+
+def one(breaks: str, old: str, new: str) -> Edit:
+    return Edit(breaks, ((old, new),))
+
+
+_whom, _answered = Asker.whom, Asker.answered
+
+
+def _first_instead_of_richest(self, name, id, shares, missing, now_us):
+    self._quest(name, id).have.clear()
+    return _whom(self, name, id, dict.fromkeys(self._peers, 10**9), missing, now_us)
+
+
+def _never_in_vain(self, name, id, shares, missing, now_us):
+    return _whom(self, name, id, shares, 0, now_us)
+
+
+def _never_empty(self, name, answer, gained, now_us, *, refill_us=0):
+    _answered(
+        self, name, answer._replace(is_empty=False, have=max(1, answer.have)), gained, now_us, refill_us=refill_us
+    )
+
+
+async def _always(*_: object) -> bool:
+    return True
+
+
+MUTATIONS: dict[str, Edit | Switch] = {
+    # Shares
+    "a changed share applies from a window in which nothing was spent under the old one": one(
+        "shares-cut-below-use", "if t.quotas[i][1] <= id then", "if true then"
+    ),
+    "a share rises only once every cut is acknowledged": Switch(
+        "cut-not-acknowledged", "tools.simulate.control.situation", lambda *_: Situation([], None, [])
+    ),
+    "what was used beyond a lowered limit stays as a shortfall": one(
+        "limit-lowered",
+        "local own = rights_owned(t, s, 0)\n  if t.algorithm == 2",
+        "local own = math.max(rights_owned(t, s, 0), s.taken)\n  if t.algorithm == 2",
+    ),
+    "who has older shares than the marker is refused": one(
+        "node-from-an-old-snapshot", "if not life or life[2] > revision and not older_too then", "if not life then"
+    ),
+    # The store
+    "a store that started again is in a new epoch": one(
+        "old-copy-restored",
+        "if sub(stored, from) == ARGV[1] then\n    return { incarnation }",
+        "if true then\n    return { incarnation }",
+    ),
+    "a new epoch owns nothing in windows that may have been forgotten": one(
+        "lost-before-rollover",
+        "t.quiet = t.birth > 0 and id_of(t, t.birth + t.skew) or -1152921504606846976",
+        "t.quiet = -1152921504606846976",
+    ),
+    "no rights on a store that evicts": one("key-evicted", "if ARGV[2] ~= 'noeviction' then", "if false then"),
+    "window ids never go back": one("clock-steps-back", "if id <= stored then", "if id == stored then"),
+    "only proven shares begin an epoch": Switch(
+        "flushed-with-old-shares", "data_plane.rights.epochs.StoreEpochs._prove", _always
+    ),
+    "only proven shares begin an epoch, also after the newest died": Switch(
+        "died-with-its-store", "data_plane.rights.epochs.StoreEpochs._prove", _always
+    ),
+    "only proven shares begin an epoch, also after a power loss": Switch(
+        "power-lost-share-freed", "data_plane.rights.epochs.StoreEpochs._prove", _always
+    ),
+    # Rights in windows
+    "a gift says all that was ever given": one(
+        "everything-twice",
+        "local known, known_quanta = book_known(entries, RECEIVED, name, incarnation, id)",
+        "local known, known_quanta = 0, 0",
+    ),
+    "a donor gives only to who knows all that it was given": one(
+        "donor-keeps-half", "if total == ask.units and left > 0 then", "if left > 0 then"
+    ),
+    "a donor pays first": one("cut-after-95", "rights_moved(s, ask.id, -units)", "rights_moved(s, ask.id, 0)"),
+    "a donor keeps half": one("donor-keeps-half", "math.max(1, floor(left / 2))", "left"),
+    "a gift counts under its own id": Edit(
+        "gift-delayed",
+        (
+            (
+                "if to ~= t.incarnation or id < current - reach or id > current + reach then",
+                "if to ~= t.incarnation then",
+            ),
+            ("rights_moved(s, id, gained)", "rights_moved(s, s.id, gained)"),
+        ),
+    ),
+    "a sliding window keeps to both windows": one(
+        "fill-then-hammer",
+        "room = math.min(room, floor((left * before + (t.ticks - left) * own) / t.ticks) - s.taken)",
+        "",
+    ),
+    "a gift of a sliding window leaves its donor within both": one(
+        "give-after-rollover",
+        "return id == s.id and rights_spare(t, s) or 0",
+        "return id == s.id and (t.algorithm == 1 and rights_owned(t, s, 0) - s.taken or rights_spare(t, s)) or 0",
+    ),
+    "a log keeps to both windows": one(
+        "fill-then-hammer-log",
+        "math.min(own, rights_owned(t, s, -1)) - log_used(s, t.length)",
+        "own - log_used(s, t.length)",
+    ),
+    "rights of the next window are given near its beginning only": one(
+        "clock-far-ahead",
+        "now + t.skew >= fixed_start(t.length, t.anchor, id) and rights_owned(t, s, 1) or 0",
+        "rights_owned(t, s, 1)",
+    ),
+    # Asking
+    "ask while rights last for the way": one(
+        "no-false-denial", "return math.max(cost, floor(t.horizon * rights_demand(t, s) / 1000000))", "return cost"
+    ),
+    "ask the richest": Switch(
+        "richest-first", "data_plane.domain.regions.asking.Asker.whom", _first_instead_of_richest
+    ),
+    "leave in peace who had nothing": Switch(
+        "asked-in-vain", "data_plane.domain.regions.asking.Asker.answered", _never_empty
+    ),
+    "ask seldom where all together have too little": Switch(
+        "hot-and-cold-costly", "data_plane.domain.regions.asking.Asker.whom", _never_in_vain
+    ),
+    # Rights in buckets
+    "capacity that comes back brings no tokens": one(
+        "lender-drained",
+        "s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
+        "s.level = s.level + s.lent * quanta s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
+    ),
+    "a loan ends with its epoch": one(
+        "loans-end",
+        "s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
+        "s.epoch, s.lent, s.lent_before = s.epoch + 1, 0, s.lent",
+    ),
+    "capacity takes its part of the tokens along": one(
+        "tokens-lent", "s.lent, s.level = s.lent + units, s.level - moved", "s.lent = s.lent + units"
+    ),
+    # Counts
+    "of two reports the larger is the newer": one(
+        "shared-everything-twice",
+        "if window < entry.window or window == entry.window and taken + returned <= entry.taken + entry.returned then",
+        "if window < entry.window then",
+    ),
+    "an unreachable region keeps its share": Switch(
+        "shared-one-link-cut", "data_plane.rights.region_state.RegionState.reach", lambda *_: None
+    ),
+    "what an earlier epoch counted still counts": one(
+        "shared-lost-and-used-again",
+        "if entry.name == peer and (is_bucket_rule or entry.window == window) then",
+        "if entry.window == window and entry.name:match('^[^/]*') == peer:match('^[^/]*') then entry.name = peer",
+    ),
+    "counts of a lost store are handed back": Switch(
+        "shared-store-lost", "data_plane.replicate.anti_entropy.AntiEntropy._hand_out", lambda *_: None
+    ),
+    "a mark outlives sending": one(
+        "shared-last-touch-lost",
+        "call('ZADD', slice, spread(taken))",
+        "for i = 2, #taken, 2 do call('ZREM', slice, taken[i]) end",
+    ),
+    "large news leaves at once": one(
+        "shared-near-the-limit", "< cost then\n    return now, dirty", "< 0 then\n    return now, dirty"
+    ),
+    "heard means heard completely": one(
+        "shared-deaf-to-counts", "local as_of = now - tonumber(ARGV[7 + 2 * i])", "local as_of = now"
+    ),
+}

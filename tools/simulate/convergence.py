@@ -1,0 +1,116 @@
+"""Whether a healed world agrees: every count is known everywhere, and no right is lost.
+
+Look at a world that has ended with its links whole, its processes alive, and nobody asking for a few seconds. What is
+read is what the stores hold; the layouts are those of ``lua/prelude.lua`` and ``lua/rights.lua``.
+"""
+
+import struct
+from typing import NamedTuple
+
+from contract.calendar import grid_of, id_at
+from contract.limits import BUCKET_ALGORITHMS
+from data_plane.replicate.count_store import INCARNATION
+from tools.simulate.region import SimulatedRegion, counter_key, known_cells
+from tools.simulate.world import World
+
+_WINDOWS = {0x10: (4, 3), 0x12: (6, 3), 0x14: (4, 8), 0x16: (6, 8)}
+"""By first byte without the dirty bit: bytes and number of the figures."""
+_NET = struct.Struct("<xI6s6s6s6s6s6s")
+_LOAN = struct.Struct("<xI6s7s7s6s6s")
+
+
+class Own(NamedTuple):
+    """What a region counted: units and units returned in window ``id``, or, of a bucket, since its birth ``id``."""
+
+    id: int
+    taken: int
+    returned: int
+
+
+def disagreements(world: World) -> list[str]:
+    """What has not come together again, in words; empty where all has."""
+    generations = {process.generation for region in world.regions.values() for process in region.processes.values()}
+    if len(generations) > 1:
+        return [f"resets: processes stand at {sorted(generations)}"]
+    if world.scenario.mode == "shared":
+        return _unknown_counts(world)
+    return _lost_loans(world) if world.scenario.algorithm in BUCKET_ALGORITHMS else _lost_rights(world)
+
+
+def _unknown_counts(world: World) -> list[str]:
+    """Own counts of this window that some other region knows otherwise."""
+    found = []
+    key = counter_key(world.control.generation)
+    grid = grid_of(world.scenario.rule())
+    is_window = world.scenario.algorithm not in BUCKET_ALGORITHMS
+    for name, region in world.regions.items():
+        own = _own(region, key)
+        if own is None or (is_window and own.id < id_at(grid, region.now_us())):
+            continue
+        life = f"{name}/{_text(region, INCARNATION)}"
+        for peer, theirs in world.regions.items():
+            known = known_cells(theirs, key).get(life, {}).get(own.id, (0, 0))
+            if peer != name and known != (own.taken, own.returned):
+                found.append(f"{peer} knows {known[0]} units of {name}, which are {own.taken}")
+    return found
+
+
+def _own(region: SimulatedRegion, key: bytes) -> Own | None:
+    raw = _raw(region, key)
+    if raw is None:
+        return None
+    kind = raw[0] & 0xFE
+    if kind in _WINDOWS:
+        size, count = _WINDOWS[kind]
+        figures = [int.from_bytes(raw[1 + size * at : 1 + size * (at + 1)], "little") for at in range(count)]
+        return Own(figures[0], figures[1], figures[3] if count > 3 else 0)
+    if kind == 0x32:
+        figures = [int.from_bytes(raw[5 + 6 * at : 11 + 6 * at], "little") for at in range(8)]
+        return Own(figures[0], figures[1], figures[3])
+    if kind == 0x24:
+        taken, returned, born = (
+            int.from_bytes(raw[at : at + size], "little") for at, size in ((33, 6), (39, 6), (45, 7))
+        )
+        return Own(born, taken, returned)
+    return None
+
+
+def _lost_rights(world: World) -> list[str]:
+    """Rights that were given and never taken: what moved between regions sums to nothing, under every id."""
+    key = counter_key(world.control.generation)
+    nets: dict[int, int] = {}
+    for region in world.regions.values():
+        raw = _raw(region, key)
+        if raw is None or raw[0] & 0xFE not in {0x40, 0x42}:
+            continue
+        _, id, _, net, _, net_before, net_ahead = _NET.unpack_from(raw)
+        first = int.from_bytes(id, "little")
+        for number, figure in ((first, net), (first - 1, net_before), (first + 1, net_ahead)):
+            nets[number] = nets.get(number, 0) + int.from_bytes(figure, "little", signed=True)
+    last = id_at(grid_of(world.scenario.rule()), world.now_us())
+    lost = nets.get(last, 0)
+    return [f"{-lost} units of rights were given and never taken"] if lost else []
+
+
+def _lost_loans(world: World) -> list[str]:
+    """Capacity of this epoch: what is borrowed is what was lent."""
+    key = counter_key(world.control.generation)
+    open_loans, epochs = 0, set()
+    for region in world.regions.values():
+        raw = _raw(region, key)
+        if raw is None or raw[0] != 0x44:
+            continue
+        _, epoch, _, _, lent, borrowed = _LOAN.unpack_from(raw)
+        epochs.add(epoch)
+        open_loans += int.from_bytes(lent, "little") - int.from_bytes(borrowed, "little")
+    if len(epochs) > 1:
+        return []  # some clocks have passed the end of an epoch, others have not
+    return [f"{open_loans} units are lent and not borrowed"] if open_loans else []
+
+
+def _raw(region: SimulatedRegion, key: bytes) -> bytes | None:
+    return region.server.keyspace.peek(key)
+
+
+def _text(region: SimulatedRegion, key: bytes) -> str:
+    return (_raw(region, key) or b"").decode()

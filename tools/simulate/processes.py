@@ -1,0 +1,253 @@
+"""Nodes and agents in virtual time: the service's parts, wired as ``data_plane/node.py`` and ``agent.py`` wire them.
+
+What is left out has no part in counting: HTTP, gates, holds, usage, metrics.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from contract.config import Ack
+from contract.counts import Counts, CountsAnswer
+from contract.decision import CheckRequest
+from contract.rights import Asks, Gifts
+from contract.status import Newest
+from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
+from data_plane.domain.check import Anonymous, Refusal, Verdict
+from data_plane.domain.config_set import ConfigSet
+from data_plane.domain.denials import DenialMemory
+from data_plane.domain.index import RuleIndex
+from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.receiver import Receiver
+from data_plane.replicate.sender import Sender
+from data_plane.replicate.tally import ReplicationTally
+from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.epochs import StoreEpochs
+from data_plane.rights.low import LowInbox, LowOutbox
+from data_plane.rights.reader import StrictReader
+from data_plane.rights.region_state import RegionState
+from data_plane.rights.watch import RegionWatch
+from data_plane.services.background import kept_up
+from data_plane.services.decide import CHECK_SLOTS, Check, Decider
+from data_plane.services.membership import Membership
+from data_plane.services.rights import RightsDesk
+from data_plane.services.store_fallback import StoreFallback
+from data_plane.services.tally import Tally
+from data_plane.store.local_counters import LocalCounters
+from tools.simulate.server import StoreConnection
+
+if TYPE_CHECKING:
+    from tools.simulate.region import SimulatedRegion
+
+CLIENT = "simulated"
+API_KEY = f"tg_{CLIENT}"
+MAX_DENIALS = 1_000
+
+
+class SimulatedProcess:
+    """Runs until it is killed; stands still while it is stopped."""
+
+    def __init__(self, region: "SimulatedRegion", name: str) -> None:
+        self.region = region
+        self.name = name
+        self.is_alive = True
+        self.index = RuleIndex.empty(region.name)
+        self.revision = 0
+        self.epoch_store = RedisEpochs(name, region.world.fresh_number)
+        self.store = StoreConnection(region.server, self, self.epoch_store.join_connection, region.world.now_us)
+        self.epoch_store.watch(self.store)
+        self._running = asyncio.Event()
+        self._running.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is neither dead nor stopped."""
+        return self.is_alive and self._running.is_set()
+
+    async def awake(self) -> None:
+        """Return when it is neither dead nor stopped: of a dead one, never."""
+        if self.is_alive:
+            await self._running.wait()
+        if not self.is_alive:
+            await asyncio.get_running_loop().create_future()
+
+    def stop(self) -> None:
+        """SIGSTOP."""
+        self._running.clear()
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self._running.set()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of it does anything from now on."""
+        self.is_alive = False
+        for task in self._tasks:
+            task.cancel()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that ends with the process."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def work(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on in the background."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Start working."""
+        self.spawn(self.store.keep_connected())
+        for job in self.work():
+            self.spawn(kept_up(job))
+
+    def apply(self, config: ConfigSet, revision: int) -> None:
+        """Put a configuration in force."""
+        self.index, self.revision = RuleIndex.of(self.region.name, config), revision
+
+    @property
+    def generation(self) -> int:
+        """How often the client was reset, as this process knows."""
+        client = self.index.clients.get(CLIENT)
+        return 0 if client is None else client.client.generation
+
+    async def confirmed(self, ack: Ack) -> Ack:
+        """The ACK as it is said."""
+        return ack
+
+    def _counts(self) -> CountStore:
+        return CountStore(self.store, self.name, self.region.name.encode(), self.region.world.token_hex)
+
+    def _index_in_force(self) -> RuleIndex:
+        return self.index
+
+
+class SimulatedCheck(Check):
+    """A request, and what came of it."""
+
+    __slots__ = (*CHECK_SLOTS, "node", "ran_us", "store_us", "window_us")
+
+    def __init__(self, node: "SimulatedNode", cost: int) -> None:
+        self.node = node
+        self.decider: Decider = node.decider
+        self.request = CheckRequest(api_key=API_KEY, method="GET", path="/", cost=cost)
+        self.asked_us = node.region.now_us()
+        self.ran_us = self.store_us = self.window_us = 0
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided."""
+        self.ran_us, self.store_us, self.window_us = self.node.store.ran_us, figures[0], figures[at + 1]
+        super().done(figures, at, now_us)
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:  # noqa: ARG002 - the clock of the world says
+        """The answer."""
+        if isinstance(result, Verdict) and result.allowed:
+            self.node.region.admitted(self)
+        else:
+            self.node.region.denied(self)
+
+
+class SimulatedNode(SimulatedProcess):
+    """Decides."""
+
+    def __init__(self, region: "SimulatedRegion", name: str) -> None:
+        super().__init__(region, name)
+        store, epochs = self.store, self.epoch_store
+        self.state = RegionState(lambda: self.index.book, rights=True)
+        self._outbox = LowOutbox(store, region)
+        self._reader = StrictReader(self._outbox.add)
+        receiver = Receiver(
+            region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.reach
+        )
+        self._watch = RegionWatch(self.state, receiver, epochs, lambda: self._reader.refused)
+        counters = LocalCounters(region.world.host, 100)
+        fallback = StoreFallback(
+            counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
+        )
+        self.decider: Decider = Decider(
+            self.index, store, region, fallback, Tally(), Anonymous(), DenialMemory(MAX_DENIALS), SubjectBounds(),
+            self._reader,
+        )  # fmt: skip
+
+    def apply(self, config: ConfigSet, revision: int) -> None:
+        """Put a configuration in force."""
+        super().apply(config, revision)
+        self.state.applied(self.index, revision)
+        self.decider.apply(self.index, revision)
+
+    def work(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on in the background."""
+        return (self._watch.run, self._outbox.run)
+
+    def ask(self, cost: int) -> None:
+        """A request arrives."""
+        self.decider.decide(SimulatedCheck(self, cost))
+
+
+class SimulatedAgent(SimulatedProcess):
+    """Does what the region does as a whole."""
+
+    def __init__(self, region: "SimulatedRegion", name: str) -> None:
+        super().__init__(region, name)
+        store = self.store
+        self.state = RegionState(lambda: self.index.book, rights=True)
+        peers = region.world.peers_of(region.name)
+        self.desk = RightsDesk(
+            region.name, store, peers, region, self._index_in_force, lambda: self.revision, LowInbox(store),
+            lambda: self.epochs.is_proven,
+        )  # fmt: skip
+        self.epochs: StoreEpochs = StoreEpochs(
+            self.epoch_store, region, self.state, self.desk.horizon_us, self._newest, self._in_force
+        )
+        counts = self._counts()
+        tally = ReplicationTally()
+        self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.reach)
+        self._membership = Membership(name, RedisNodeRegister(store, AGENTS), region)
+        self.sender = Sender(
+            region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
+        )
+        self._digest = ""
+
+    def apply(self, config: ConfigSet, revision: int) -> None:
+        """Put a configuration in force."""
+        super().apply(config, revision)
+        self._digest = config.digest
+        self.epochs.applied(self.state.applied(self.index, revision), revision)
+
+    async def confirmed(self, ack: Ack) -> Ack:
+        """The ACK with the instants from which older shares cannot be used any more."""
+        return await self.epochs.confirmed(ack)
+
+    def work(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+        """What goes on in the background."""
+        found: list[Callable[[], Coroutine[Any, Any, None]]] = [self._membership.run, self._keep_epochs]
+        if self.region.world.scenario.mode == "shared":
+            found.append(self.sender.run)
+        else:
+            found += [self.desk.run, self.desk.hear]
+        return found
+
+    async def take_counts(self, counts: Counts) -> CountsAnswer:
+        """Merge what a region says."""
+        await self.awake()
+        return await self.receiver.receive(counts)
+
+    async def take_asks(self, asks: Asks) -> Gifts:
+        """Answer questions."""
+        await self.awake()
+        return await self.desk.give(asks)
+
+    async def _keep_epochs(self) -> None:
+        await self.epochs.run(self._say)
+
+    async def _say(self, ack: Ack) -> None:
+        await self.region.world.control.hear(self, ack)
+
+    async def _newest(self) -> Newest | None:
+        return await self.region.world.control.newest(self)
+
+    def _in_force(self) -> Newest:
+        return Newest(revision=self.revision, digest=self._digest)
