@@ -25,6 +25,7 @@ from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
 from data_plane.settings import Settings
 from http_front.front import Front
+from http_front.limits import use_all_descriptors
 from http_front.serving import config_of
 
 log = structlog.get_logger()
@@ -156,6 +157,7 @@ def run(settings: Settings) -> None:
     # A decision leaves no cycles behind. The collector's look at everything else is to be rare; Node keeps the
     # configuration out of its sight.
     gc.set_threshold(50_000, 50, 1_000)
+    use_all_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
