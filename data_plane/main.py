@@ -25,10 +25,12 @@ from data_plane.api.rls.mapping import RlsMapping
 from data_plane.node import Node
 from data_plane.settings import Settings
 from http_front.front import Front
-from http_front.limits import use_all_descriptors
+from http_front.limits import FrontLimits, use_all_descriptors
 from http_front.serving import config_of
 
 log = structlog.get_logger()
+LIMITS = FrontLimits(body_bytes=128 * 1024 * 1024)
+"""Routes have closer bounds of their own, and count what is beyond them; they read no further than that."""
 
 
 def build_app(node: Node) -> FastAPI:
@@ -164,7 +166,7 @@ def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
-    front = Front(DecisionFastPath(node.door))
+    front = Front(DecisionFastPath(node.door), LIMITS)
     config = config_of(
         build_app(node), front, host=settings.host, port=settings.port, lifespan="on", timeout_graceful_shutdown=5,
         ssl_certfile=settings.tls_cert_file, ssl_keyfile=settings.tls_key_file,

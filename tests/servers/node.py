@@ -17,7 +17,7 @@ from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.adapters.snapshot_file import SnapshotFile
 from data_plane.api.fast_path import DecisionFastPath
 from data_plane.domain.config_set import ConfigSet
-from data_plane.main import build_app
+from data_plane.main import LIMITS, build_app
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from data_plane.settings import Settings
@@ -94,7 +94,7 @@ def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:
 @contextlib.asynccontextmanager
 async def serving(node: Node, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
     """The node's base URL while it serves: through the lane, or through FastAPI alone."""
-    http = protocol_class(Front(DecisionFastPath(node.door))) if lane else "httptools"
+    http = protocol_class(Front(DecisionFastPath(node.door), LIMITS)) if lane else "httptools"
     config = uvicorn.Config(
         build_app(node), port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
         proxy_headers=False, timeout_graceful_shutdown=2,
