@@ -78,7 +78,7 @@ from control_plane.web.health import router as health_router
 from control_plane.web.measured import Measured
 from control_plane.web.request_ids import RequestIds
 from http_front.front import Front
-from http_front.limits import FrontLimits
+from http_front.limits import FrontLimits, use_all_descriptors
 from http_front.serving import config_of
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
@@ -277,6 +277,7 @@ def server(settings: Settings) -> ControlPlaneServer:
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
+    use_all_descriptors()
     server(settings).run()
 
 

@@ -28,9 +28,12 @@ from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import RateLimitService, handler_of
 from data_plane.settings import AgentSettings, RegionSettings, Settings
 from http_front.front import Front
+from http_front.limits import FrontLimits, use_all_descriptors
 from http_front.serving import config_of
 
 log = structlog.get_logger()
+LIMITS = FrontLimits(body_bytes=128 * 1024 * 1024)
+"""Routes have closer bounds of their own, and count what is beyond them; they read no further than that."""
 
 
 def build_app(node: Node) -> FastAPI:
@@ -169,6 +172,7 @@ def run(settings: Settings) -> None:
     # A decision leaves no cycles behind. The collector's look at everything else is to be rare; Node keeps the
     # configuration out of its sight.
     gc.set_threshold(50_000, 50, 1_000)
+    use_all_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
@@ -181,13 +185,13 @@ def run_agent(settings: AgentSettings) -> None:
 
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
-    front = Front(DecisionFastPath(node.door))
+    front = Front(DecisionFastPath(node.door), LIMITS)
     await RegionServer(_server_config(settings, settings.port, build_app(node), front), node, front).serve()
 
 
 async def _serve_agent(settings: AgentSettings) -> None:
     agent = Agent(settings)
-    front = Front()
+    front = Front(limits=LIMITS)
     await RegionServer(_server_config(settings, settings.port, build_agent_app(agent), front), agent, front).serve()
 
 

@@ -8,6 +8,15 @@ _KEPT_FOR_OTHERS = 192
 _MOST_CONNECTIONS = 16_384
 
 
+def use_all_descriptors() -> None:
+    """Raise this process's soft limit of descriptors as far as the hard one lets it; call before a front is made."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _KEPT_FOR_OTHERS
+    if soft not in {resource.RLIM_INFINITY, hard} and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def connections_that_fit() -> int:
     """How many connections this process can have open at once, by its limit of descriptors."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -19,7 +19,7 @@ from data_plane.adapters.snapshot_file import SnapshotFile
 from data_plane.agent import Agent
 from data_plane.api.fast_path import DecisionFastPath
 from data_plane.domain.config_set import ConfigSet
-from data_plane.main import build_agent_app, build_app
+from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.services.config import Snapshot
 from data_plane.settings import AgentSettings, Settings
@@ -104,7 +104,7 @@ def _known(snapshot: Path, redis_url: str) -> dict:
 async def serving(process: Node | Agent, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
     """A node's or an agent's base URL while it serves; a node through the fast path, or through FastAPI alone."""
     is_node = isinstance(process, Node)
-    front = Front(DecisionFastPath(process.door)) if is_node else Front()
+    front = Front(DecisionFastPath(process.door), LIMITS) if is_node else Front(limits=LIMITS)
     http = protocol_class(front) if lane else "httptools"
     app = build_app(process) if is_node else build_agent_app(process)
     config = uvicorn.Config(

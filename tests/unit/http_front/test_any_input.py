@@ -129,7 +129,7 @@ heads = st.builds(
 @given(heads)
 @settings(max_examples=1_000, deadline=None)
 @example(get())
-def test_what_the_lane_accepts_llhttp_reads_the_same_way(raw: bytes) -> None:
+def test_what_the_front_accepts_llhttp_reads_the_same_way(raw: bytes) -> None:
     end = raw.find(b"\r\n\r\n") + 4
     assert_as_strict_as_llhttp(raw[:end])
 
