@@ -2,6 +2,6 @@
 
 From the wire inwards: ``server`` and ``protocol`` (sockets); ``http2`` on ``bodies``, ``control`` and ``sending`` (a
 connection, without I/O), with ``headers`` and ``compression``; ``grpc`` (unary calls); ``service`` (what is answered).
-``mapping`` says what descriptors mean, ``deciding`` decides several of them together, ``answers`` and ``template`` write
-what Envoy reads. Protocol: envoyproxy/data-plane-api, envoy/service/ratelimit/v3.
+``mapping`` says what descriptors mean, ``deciding`` decides several of them together; ``answers`` and ``template``
+write what Envoy reads. Protocol: envoyproxy/data-plane-api, envoy/service/ratelimit/v3.
 """
