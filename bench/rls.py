@@ -1,7 +1,7 @@
 """`python -m bench.rls`: what a decision costs over Envoy's rate limit protocol (gRPC), beside HTTP, in one run.
 
-Run by hand. One node is asked by both protocols for the same clients, and nginx answers a constant as the floor; where
-`make go-tools` has installed them, envoyproxy/ratelimit answers too, and ghz asks the node beside our own generator.
+Run by hand. One node is asked by both protocols for the same clients, and nginx answers a constant as the floor; at the
+end ghz asks the node too, where `make go-tools` has installed it.
 
 Closed loop: 64 in flight (over gRPC on 8 connections); CPU time of the server's process a decision, which other work on
 the machine blurs less than rates. Open loop: 2,000 requests a second at fixed instants, by the same kind of generator
@@ -26,7 +26,7 @@ from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 from rich.console import Console
 from rich.table import Table
 
-from bench import rls_peers
+from bench import rls_ghz
 from bench.errors import BenchError
 from bench.machine import bound_to, process_cpu_s
 from bench.open_loop import compiled
@@ -77,7 +77,7 @@ def main() -> None:
             turns[target.title].append(_turn(target, directory, arguments.requests, place.cores.load))
         _print(turns)
         rls_port = targets[1].generator[1]
-        rls_peers.print_ghz(targets[1].pid, f"127.0.0.1:{rls_port}", directory, place.cores.load, _request)
+        rls_ghz.print_ghz(targets[1].pid, f"127.0.0.1:{rls_port}", directory, place.cores.load, _request)
 
 
 def _targets(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iterator[Target]:
@@ -104,9 +104,6 @@ def _targets(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iter
     yield Target("Tidegate, gRPC", node.pid, by_rls(rls_port))
     nginx = stack.enter_context(running(nginx_constant.VARIANT, place))
     yield Target("nginx answering a constant, HTTP", nginx.pid, by_http(nginx.port))
-    peer = stack.enter_context(rls_peers.envoy_ratelimit(place, directory))
-    if peer is not None:
-        yield Target("envoyproxy/ratelimit, gRPC", peer.pid, by_rls(peer.port))
 
 
 def _turn(target: Target, directory: Path, requests: int, core: int) -> Turn:

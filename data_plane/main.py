@@ -179,6 +179,7 @@ def run(settings: Settings) -> None:
 
 def run_agent(settings: AgentSettings) -> None:
     """Serve until SIGTERM or SIGINT; what is in flight is finished first, and leases are handed over."""
+    use_all_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve_agent(settings))
 

@@ -1,5 +1,7 @@
-"""Envoy's rate limit service protocol, version 3, over gRPC (extra ``rls``): its filter asks a node as it stands.
+"""Envoy's rate limit service protocol, version 3, over gRPC: its filter asks a node as it stands.
 
-``mapping`` says what descriptors mean, ``deciding`` decides those of a request together, ``answers`` writes what Envoy
-reads, ``service`` and ``server`` are the gRPC end. Protocol: envoyproxy/data-plane-api, envoy/service/ratelimit/v3.
+From the wire inwards: ``server`` and ``protocol`` (sockets); ``http2`` on ``bodies``, ``control`` and ``sending`` (a
+connection, without I/O), with ``headers`` and ``compression``; ``grpc`` (unary calls); ``service`` (what is answered).
+``mapping`` says what descriptors mean, ``deciding`` decides several of them together; ``answers`` and ``template``
+write what Envoy reads. Protocol: envoyproxy/data-plane-api, envoy/service/ratelimit/v3.
 """

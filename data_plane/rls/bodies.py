@@ -1,4 +1,4 @@
-"""Bodies of requests: DATA frames. Our windows are widened by what has come, as it comes: bodies are bounded instead."""
+"""Bodies of requests: DATA frames. Our windows are widened by what comes, as it comes; bodies are bounded instead."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol

@@ -146,6 +146,9 @@ class SendingConnection:
     def _reset(self, number: int, code: int) -> None:
         """Give a stream up. Raises ``Http2Error`` when there have been too many."""
         self._charge()
+        self._give_up(number, code)
+
+    def _give_up(self, number: int, code: int) -> None:
         self._forget(number)
         self._put(rst_stream(number, code))
         if self._is_last and not self.streams:
@@ -177,7 +180,7 @@ class SendingConnection:
         else:
             self._send_more(number)
         if self._buffered > self.limits.buffered_bytes and number in self._unsent:
-            self._reset(number, ENHANCE_YOUR_CALM)
+            self._give_up(number, ENHANCE_YOUR_CALM)  # who answers is never told off for what the peer does
 
     def _send_more(self, number: int) -> None:
         """Send what the windows let pass of a stream that waits."""

@@ -14,6 +14,7 @@ from data_plane.rls.service import SERVICE
 from tests.operate.load import Load
 from tests.operate.rolling import NODES, Region
 from tests.servers.node import key_of, rule, write_snapshot
+from tidegate.stack.child import wait_until_ready
 
 BIG, SMALL = 1_000_000, 500
 CONFIG = [
@@ -110,6 +111,8 @@ def test_a_rolling_restart_fails_no_request_and_miscounts_none(region, capsys):
             await asyncio.gather(*running)
 
     asyncio.run(under_load())
+    # on a busy machine a balancer may have found every node slow just now
+    wait_until_ready(region.balancers[0], region.all_serve, timeout_s=60)
     left = {
         size: httpx.post(
             f"http://127.0.0.1:{region.port}/v1/check", json={"api_key": key, "cost": 0}, trust_env=False

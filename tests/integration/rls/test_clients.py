@@ -94,7 +94,7 @@ def test_four_thousand_calls_at_once_are_all_answered(node):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             ask = ask_of(channel)
             answers = []
-            for _ in range(3):
+            for _ in range(2):
                 answers += await asyncio.gather(
                     *(ask(REQUEST, timeout=60) for _ in range(4_000)), return_exceptions=True
                 )
@@ -104,7 +104,7 @@ def test_four_thousand_calls_at_once_are_all_answered(node):
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     assert {answer.overall_code for answer in answers} == {RateLimitResponse.OK}
     left = [answer.statuses[0].limit_remaining for answer in answers]
-    assert len(set(left)) == 12_000, "each was counted once"
+    assert len(set(left)) == 8_000, "each was counted once"
 
 
 class RawClient:
@@ -144,13 +144,13 @@ def test_ten_thousand_calls_in_a_row_take_no_memory(node):
     port, process = node
     client = RawClient(port)
     sizes = []
-    for _ in range(3):  # the first is to warm up
-        for _ in range(500):
+    for calls in (5_000, 10_000):  # the first are to warm up
+        for _ in range(calls // 20):
             client.ask(20)
             client.read_answers(20)
         sizes.append(process.memory_full_info().uss)
     client.socket.close()
-    assert sizes[2] - sizes[1] < 512 * 1024, sizes
+    assert sizes[1] - sizes[0] < 512 * 1024, sizes
 
 
 def test_who_hangs_up_in_mid_flight_disturbs_no_other(node):
@@ -160,7 +160,7 @@ def test_who_hangs_up_in_mid_flight_disturbs_no_other(node):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             ask = ask_of(channel)
             answers = []
-            for _ in range(20):
+            for _ in range(8):
                 rude = [RawClient(port) for _ in range(5)]
                 running = [asyncio.ensure_future(ask(REQUEST, timeout=30)) for _ in range(50)]
                 given_up = [ask(REQUEST, timeout=30) for _ in range(10)]

@@ -274,3 +274,13 @@ def test_a_large_body_is_refused_once_and_the_rest_ignored():
     assert [one.kind for one in got if one.stream == 1][-2:] == [HEADERS, RST_STREAM]
     assert reset_codes(got) == {1: frames.NO_ERROR}
     assert peer.served == 0
+
+
+def test_an_answer_that_cannot_be_kept_is_no_trouble_of_who_answers():
+    """It is given from within the store's batch, where an exception would be everybody's."""
+    limits = dataclasses.replace(LIMITS, buffered_bytes=1_000)
+    peer = Peer(limits, answers=False, settings={frames.INITIAL_WINDOW_SIZE: 0})
+    peer.send(call(1, b"x" * 600), call(3, b"x" * 600), call(5))
+    peer.connection.patience = 0
+    assert reset_codes(peer.answer_all()) == {3: ENHANCE_YOUR_CALM}
+    assert not peer.connection.ended
