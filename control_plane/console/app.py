@@ -152,7 +152,8 @@ async def _events(request: Request) -> Response:
     try:
         visitor = await _visitor(request, console.sessions)
     except UnavailableError:
-        visitor = None
+        headers = {**HEADERS, "Retry-After": "5"}
+        return Response("Postgres is away.", 503, headers, media_type="text/plain")
     if visitor is None:
         return Response("Log in first.", 401, HEADERS, media_type="text/plain")
     if console.feed.full:

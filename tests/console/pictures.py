@@ -1,4 +1,4 @@
-"""Takes the pictures of every page in ``docs/pictures/``, of a stack with two minutes of traffic.
+"""Takes the pictures of every page in ``docs/pictures/``, of a stack with a minute of traffic.
 
 ``.venv/bin/python -m tests.console.pictures``
 """
@@ -30,7 +30,7 @@ WIDTHS = {"": 1280, "-narrow": 390}
 THEMES = ("light", "dark")
 LOADS = (0.4, 0.5, 1.4, 0.9, 0.6, 0.5)
 """How loaded the backend is, a part of the traffic each: it is cut once and recovers."""
-PART_S = 20.0
+PART_S = 12.0
 SETTLED_S = 0.4
 
 

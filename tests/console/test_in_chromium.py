@@ -212,6 +212,7 @@ def test_every_page_answers_soon_with_many_clients(scene: Scene, stack: Stack):
     imported = stack.admin.post(
         "/v1/clients/import", content=lines, headers={"Content-Type": "application/x-ndjson"}, timeout=60
     )
+    assert imported.is_success, imported.text
     assert imported.json()["made"] == MANY, imported.text
     base = str(stack.admin.base_url)
     pages = {**PAGES, "prefix": "/console/clients?prefix=many-99", "one": f"/console/client/{quote('many-777')}"}

@@ -9,11 +9,11 @@ const TONES = ["accent", "bad", "warn", "good", "dim", "text"];
 function draw(figure) {
   const table = figure.querySelector("details table");
   const place = figure.querySelector(".plot");
-  const heads = [...table.tHead.rows[0].cells].slice(1);
+  const heads = [...table.tHead.rows[0].cells].slice(1).filter((head) => !("undrawn" in head.dataset));
   const rows = [...table.tBodies[0].rows];
   const seconds = rows.map((row) => Date.parse(row.querySelector("time").dateTime) / 1000);
-  const values = heads.map((_, column) =>
-    rows.map(({ cells }) => (cells[column + 1].textContent === "" ? null : Number(cells[column + 1].textContent))));
+  const values = heads.map(({ cellIndex }) =>
+    rows.map(({ cells }) => (cells[cellIndex].textContent === "" ? null : Number(cells[cellIndex].textContent))));
   const names = heads.map((head) => head.textContent);
   const strokes = heads.map((head, index) => variable(head.dataset.tone || TONES[index % TONES.length]));
   // columns stand on each other: the whole is drawn first, and what is a part of it over it
@@ -29,8 +29,9 @@ function draw(figure) {
     ...(stacked ? { fill: strokes[index], paths: bars } : { width: 1.7 }),
   }));
   const data = [seconds, ...order.map((index) => tops[index])];
-  const days = seconds.length && seconds.at(-1) - seconds[0] > 2 * 86400;
-  const clock = (second) => new Date(second * 1000).toISOString().slice(...(days ? [5, 10] : [11, 16]));
+  const span = seconds.length ? seconds.at(-1) - seconds[0] : 0;
+  const days = span > 2 * 86400;
+  const clock = (second) => new Date(second * 1000).toISOString().slice(...(days ? [5, 10] : span < 600 ? [11, 19] : [11, 16]));
   const axis = { stroke: variable("dim"), grid: { stroke: variable("line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const most = Number(figure.dataset.max) || null;
   const options = {
