@@ -15,11 +15,12 @@ PEER = "elsewhere"
 
 
 class Peered(NamedTuple):
-    """The snapshot that both start from, its key, and the ports of the node under test and of its peer."""
+    """The snapshot that all start from, its key, and the ports of the node under test and of both regions' agents."""
 
     snapshot: Path
     public_key: str
     port: int
+    agent_port: int
     peer_port: int
 
 
@@ -30,7 +31,8 @@ def credential_of(region: str) -> str:
 
 def prepare(directory: Path) -> Peered:
     """Choose ports and write the snapshot."""
-    ports = dict(zip((REGION, PEER), free_ports(2), strict=True))
+    node_port, *agents = free_ports(3)
+    ports = dict(zip((REGION, PEER), agents, strict=True))
     regions = [
         Region(
             region=region, peer_url=f"http://{LOOPBACK}:{port}", public_key=region_public_key(credential_of(region))
@@ -39,4 +41,4 @@ def prepare(directory: Path) -> Peered:
     ]  # fmt: skip
     snapshot = directory / "peered-snapshot"
     public_key = asyncio.run(write_snapshot(snapshot, config_changes(regions)))
-    return Peered(snapshot, public_key, ports[REGION], ports[PEER])
+    return Peered(snapshot, public_key, node_port, ports[REGION], ports[PEER])

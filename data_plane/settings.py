@@ -98,6 +98,9 @@ class RegionSettings(BaseSettings):
     region_credential: SecretStr
     snapshot_file: Path = Path("tidegate-snapshot.msgpack")
 
+    def require_consistent(self) -> None:
+        """Raise ``ValueError`` where settings that only this kind of process has contradict each other."""
+
     def store_settings(self) -> RedisSettings:
         """The store's part, as its adapter takes it."""
         password = self.redis_sentinel_password
@@ -150,6 +153,7 @@ class RegionSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        self.require_consistent()
         for name, other in self.needs:
             if getattr(self, name) is not None and getattr(self, other) is None:
                 raise ValueError(f"TIDEGATE_{name.upper()} needs TIDEGATE_{other.upper()}")
@@ -214,11 +218,10 @@ class Settings(RegionSettings):
             RlsMapping.from_file(value)  # so that a mistake is told at the start, by name
         return value
 
-    @model_validator(mode="after")
-    def _rls_agrees(self) -> Self:
+    def require_consistent(self) -> None:
+        """Raise ``ValueError`` where the rate limit service lacks what it needs."""
         if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
             raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
-        return self
 
 
 class AgentSettings(RegionSettings):

@@ -34,7 +34,7 @@ async def cost_of(setting: Setting, seconds: int) -> Cost:
     names = NAMES[: setting.regions]
     with tempfile.TemporaryDirectory() as root:
         async with processes_running(
-            Path(root), names, [*_plan("regional", names), *_plan("shared", names)], nodes=NODES,
+            Path(root), names, [*_plan("regional", names), *_plan("shared", names)], nodes=NODES, agents=NODES,
             settings={"TIDEGATE_LOG_LEVEL": "error"},
         ) as regions:  # fmt: skip
             nodes = _Nodes(regions)
@@ -58,7 +58,7 @@ async def cost_of(setting: Setting, seconds: int) -> Cost:
 
 
 class _Measured(NamedTuple):
-    """``cpu`` is of the busiest node; ``regions`` how each region's figures grew in a second."""
+    """``cpu`` is of the busiest agent; ``regions`` how each region's figures grew in a second."""
 
     rate: float
     cpu: float
@@ -66,11 +66,12 @@ class _Measured(NamedTuple):
 
 
 class _Nodes:
-    """All nodes of all regions, those of a region beside each other."""
+    """All nodes and agents of all regions, those of a region beside each other."""
 
     def __init__(self, regions: RegionProcesses) -> None:
-        self._pids = [child.pid for name in regions.names for child in regions.processes[name]]
+        self._pids = [child.pid for name in regions.names for child in regions.agent_processes[name]]
         self._clients = [client for name in regions.names for client in regions.clients[name]]
+        self._agents = [client for name in regions.names for client in regions.agent_clients[name]]
 
     async def ask(self, number: int, client: str, keys: Iterable[int]) -> None:
         """A batch, at the nodes in turn."""
@@ -83,14 +84,14 @@ class _Nodes:
         async with asyncio.timeout(SETTLE_S):
             cells, quiet = -1.0, 0
             while quiet < 3:
-                now = sum([(await _figures(client))["cells"] for client in self._clients])
+                now = sum([(await _figures(client))["cells"] for client in self._agents])
                 quiet = quiet + 1 if now == cells else 0
                 cells = now
                 await asyncio.sleep(1)
 
     async def measure(self, mode: str, setting: Setting, seconds: int) -> _Measured:
         """Load for keys by chance, in batches at an even rate, for the client of this mode; none where it is empty."""
-        before = [process_cpu_s(pid) for pid in self._pids], [await _figures(client) for client in self._clients]
+        before = [process_cpu_s(pid) for pid in self._pids], [await _figures(client) for client in self._agents]
         begun = time.monotonic()
         chance, batches = random.Random(1), setting.rate * seconds // BATCH if mode else 0
         for number in range(batches):
@@ -98,7 +99,7 @@ class _Nodes:
             await self.ask(number, mode, [chance.randrange(setting.keys) for _ in range(BATCH)])
         await asyncio.sleep(max(0.0, begun + seconds - time.monotonic()))
         took = time.monotonic() - begun
-        after = [process_cpu_s(pid) for pid in self._pids], [await _figures(client) for client in self._clients]
+        after = [process_cpu_s(pid) for pid in self._pids], [await _figures(client) for client in self._agents]
         cpu = [(later - earlier) / took for earlier, later in zip(before[0], after[0], strict=True)]
         grown = [
             {name: (later[name] - earlier[name]) / took for name in METRICS}

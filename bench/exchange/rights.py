@@ -38,9 +38,9 @@ async def plentiful() -> Plentiful:
             assert sum(admitted) == REQUESTS
             messages, questions = 0, 0
             for name in TWO:
-                for node, client in enumerate(regions.clients[name]):
+                for agent, client in enumerate(regions.agent_clients[name]):
                     messages += await _messages(client)
-                    questions += sum((await regions.status(name, node=node))["rights"]["asked"].values())
+                    questions += sum((await regions.agent_status(name, agent=agent))["rights"]["asked"].values())
     return Plentiful(requests=REQUESTS, messages=messages, questions=questions)
 
 
@@ -70,7 +70,7 @@ async def _window(regions: RegionProcesses) -> Skewed:
             group.create_task(one(TWO[0] if chance.random() < 0.95 else TWO[1], asked % 2))
             asked += 1
             await asyncio.sleep(max(0.0, begun + asked / PER_SECOND - time.monotonic()))
-    told = [(await regions.status(name, node=node))["rights"]["asked"] for name in TWO for node in range(2)]
+    told = [(await regions.agent_status(name, agent=agent))["rights"]["asked"] for name in TWO for agent in range(2)]
     return Skewed(
         limit=LIMIT, window_s=WINDOW_S, delay_ms=DELAY_MS, asked=asked, admitted=admitted, degraded=degraded,
         questions=sum(sum(one.values()) for one in told),
@@ -89,7 +89,7 @@ def _config(limit: LimitRule) -> list[object]:
 
 
 async def _messages(client: httpx.AsyncClient) -> int:
-    """How many messages about rights a node has sent."""
+    """How many messages about rights an agent has sent."""
     text = (await client.get("/metrics")).text
     sent = re.findall(r"^tidegate_rights_messages_total\{.*\} (\S+)$", text, re.MULTILINE)
     return round(sum(float(count) for count in sent))

@@ -29,26 +29,32 @@ def _launch(place: Place, _port: int) -> Launch:
 
 
 @contextlib.contextmanager
-def _peer(place: Place) -> Iterator[None]:
-    """The other region: a Valkey and a node, on the core that makes the load."""
-    core, port = place.cores.load, place.peered.peer_port
-    with running_store(place.directory / "peer-valkey", core, "peer's Valkey", valkey_binary()) as store:
-        env = _env(place, port) | {
-            "TIDEGATE_NODE": f"{PEER}-1",
+def _agents(place: Place) -> Iterator[None]:
+    """The region's agent, and the other region's with a Valkey of its own, on the core that makes the load."""
+    peered = place.peered
+    with running_store(place.directory / "peer-valkey", place.cores.load, "peer's Valkey", valkey_binary()) as store:
+        of_peer = {
             "TIDEGATE_REGION": PEER,
             "TIDEGATE_REGION_CREDENTIAL": credential_of(PEER),
             "TIDEGATE_REDIS_URL": store.url,
         }
-        command = [*python_module("tidegate"), "data-plane"]
-        child = Child("peer", command, env=env, log_path=place.directory / "peer.log")
-        with bound_to(core):
-            child.start()
-            favour(child.pid)
-        try:
-            wait_until_ready(child, lambda: _is_ready(port), timeout_s=READY_TIMEOUT_S)
+        with _agent(place, "agent", peered.agent_port, {}), _agent(place, "peer", peered.peer_port, of_peer):
             yield
-        finally:
-            child.stop()
+
+
+@contextlib.contextmanager
+def _agent(place: Place, name: str, port: int, settings: dict[str, str]) -> Iterator[None]:
+    env = _env(place, port) | {"TIDEGATE_NODE": name} | settings
+    command = [*python_module("tidegate"), "region-agent"]
+    child = Child(name, command, env=env, log_path=place.directory / f"{name}.log")
+    with bound_to(place.cores.load):
+        child.start()
+        favour(child.pid)
+    try:
+        wait_until_ready(child, lambda: _is_ready(port), timeout_s=READY_TIMEOUT_S)
+        yield
+    finally:
+        child.stop()
 
 
 def _is_ready(port: int) -> bool:
@@ -60,5 +66,5 @@ def _is_ready(port: int) -> bool:
 
 VARIANT = Variant(
     "lane-shared", "Tidegate, decision lane, its limit shared with a region that is told every count", _launch,
-    path="/v1/check", is_tidegate=True, beside=_peer,
+    path="/v1/check", is_tidegate=True, beside=_agents,
 )  # fmt: skip

@@ -1,6 +1,8 @@
-"""What may happen to one region of ``RegionProcesses``: to a node, and to the store."""
+"""What may happen to one region of ``RegionProcesses``: to a node, to an agent, and to the store."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 import redis
@@ -9,6 +11,7 @@ from tests.servers.region_processes import RegionProcesses
 
 AWAY_S = 0.5
 COPY_AGE_S = 1.0
+FROZEN_S = 3.0
 
 
 async def node_killed(regions: RegionProcesses, region: str) -> None:
@@ -18,6 +21,28 @@ async def node_killed(regions: RegionProcesses, region: str) -> None:
     await asyncio.sleep(AWAY_S)
     child.start()
     await regions.ready(region, 0)
+
+
+async def agent_killed(regions: RegionProcesses, region: str) -> None:
+    """An agent is gone at once, whatever it was about to say, and comes back."""
+    child = regions.agent_processes[region][0]
+    child.kill()
+    await asyncio.sleep(AWAY_S)
+    child.start()
+    await regions.agent_ready(region, 0)
+
+
+async def node_and_agent_killed(regions: RegionProcesses, region: str) -> None:
+    """Both at once."""
+    await asyncio.gather(node_killed(regions, region), agent_killed(regions, region))
+
+
+async def agent_frozen(regions: RegionProcesses, region: str) -> None:
+    """An agent stands still for longer than its leases last, and goes on as if nothing had been."""
+    pid = regions.agent_processes[region][0].pid
+    os.kill(pid, signal.SIGSTOP)
+    await asyncio.sleep(FROZEN_S)
+    os.kill(pid, signal.SIGCONT)
 
 
 async def store_killed(regions: RegionProcesses, region: str) -> None:
@@ -49,6 +74,9 @@ def _command(regions: RegionProcesses, region: str, command: str) -> None:
 
 FAULTS: Mapping[str, Callable[[RegionProcesses, str], Awaitable[None]]] = {
     "node-killed": node_killed,
+    "agent-killed": agent_killed,
+    "node-and-agent-killed": node_and_agent_killed,
+    "agent-frozen": agent_frozen,
     "store-killed": store_killed,
     "store-flushed": store_flushed,
     "store-rolled-back": store_rolled_back,

@@ -31,8 +31,8 @@ async def test_a_cut_takes_no_limit_over_its_bound_and_counts_agree_after_it(reg
     check_cut(await cut(regions, SECONDS))
 
 
-async def test_a_killed_node_a_lost_and_a_rolled_back_store_take_no_limit_over_its_bound(
+async def test_a_killed_node_and_agent_a_lost_and_a_rolled_back_store_take_no_limit_over_its_bound(
     regions: RegionProcesses,
 ) -> None:
-    places = {"us-east": "store-killed", "eu-west": "node-killed", "ap-south": "store-rolled-back"}
+    places = {"us-east": "store-killed", "eu-west": "node-and-agent-killed", "ap-south": "store-rolled-back"}
     check_fault(await fault(regions, TOGETHER, places, SECONDS))

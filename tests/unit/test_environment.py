@@ -42,7 +42,6 @@ def said_of(command: str, settings: dict[str, str]) -> str:
         ({"TLS_KEY_FILE": "/dev/null"}, "TIDEGATE_TLS_KEY_FILE needs TIDEGATE_TLS_CERT_FILE"),
         ({"RLS_PORT": "0", "TLS_CERT_FILE": "/dev/null"}, "needs TIDEGATE_TLS_KEY_FILE"),
         ({"TLS_CERT_FILE": "/dev/null", "TLS_KEY_FILE": "/dev/null"}, "TIDEGATE_TLS_CERT_FILE: holds no certificate"),
-        ({"PEERS_CA_FILE": "/dev/null"}, "TIDEGATE_PEERS_CA_FILE: /dev/null holds no certificate"),
         ({"REGION_CREDENTIAL": "hush\u00e9"}, "TIDEGATE_REGION_CREDENTIAL: must be one line of ASCII"),
         ({"REDIS_SHAPE": "sentinel"}, "TIDEGATE_REDIS_SHAPE sentinel needs TIDEGATE_REDIS_SENTINELS"),
     ],
@@ -74,3 +73,18 @@ def test_a_control_plane_names_what_is_wrong(wrong: dict[str, str], named: str, 
 @pytest.mark.parametrize("url", ["hush", "postgresql+asyncpg://u:hush@h:port/d", "mysql://u:hush@h/d"])
 def test_a_migration_names_what_is_wrong(url: str) -> None:
     assert "TIDEGATE_DATABASE_URL" in said_of("migrate", {"TIDEGATE_DATABASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"PEERS_CA_FILE": "/dev/null"}, "TIDEGATE_PEERS_CA_FILE: /dev/null holds no certificate"),
+        ({"PEERS_KEY_FILE": "/dev/null"}, "TIDEGATE_PEERS_KEY_FILE needs TIDEGATE_PEERS_CERT_FILE"),
+        ({"LOAD_SERVERS": "main"}, "TIDEGATE_LOAD_SERVERS: a server is name="),
+        ({"REDIS_URL": "store:hush"}, "TIDEGATE_REDIS_URL: must be redis://"),
+    ],
+)
+def test_an_agent_names_what_is_wrong(wrong: dict[str, str], named: str) -> None:
+    said = said_of("region-agent", NODE | {f"TIDEGATE_{name}": value for name, value in wrong.items()})
+    assert named in said
+    assert "hush" not in said
