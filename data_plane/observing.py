@@ -88,6 +88,8 @@ def of_store(store: RedisCounterStore) -> Part:
         opened = sum(shard.circuit_opened for shard in status.shards)
         yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", opened)
         yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", stats.redirects)
-        yield counter("tidegate_store_given_back", "Checks given back after a denial in another slot", stats.given_back)
+        yield counter(
+            "tidegate_store_given_back", "Checks given back: denied in another slot, or late", stats.given_back
+        )
 
     return families

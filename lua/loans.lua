@@ -1,5 +1,5 @@
--- strict buckets: a region owns capacity, fills it at the rate of that capacity, and lends parts of it. The mirror, step
--- by step, of data_plane/domain/regions/loans.py. Wants rights in front.
+-- strict buckets: a region owns capacity, fills it at the rate of that capacity, and lends parts of it. Wants
+-- rights in front.
 --
 -- Tokens are counted in quanta of unit x size a unit, so that capacity C fills by rate x C quanta each microsecond.
 -- Hot key, kind 0x44: incarnation (4), epoch (6), at_us, level (7 each), lent, borrowed, lent before (6 each), pace as

@@ -1,5 +1,4 @@
--- strict windows and logs: a region spends only what it owns. The mirror, step by step, of rights.py and transfers.py in
--- data_plane/domain/regions. Wants windows and terms in front.
+-- strict windows and logs: a region spends only what it owns. Wants windows and terms in front.
 --
 -- Hot key, kind 0x40: incarnation (4), id, taken, net, taken before, net before, net of the next id (6 each, nets
 -- signed), pace: second (5), units, units in the second before (6 each). Kind 0x42, a log: the same, then entries of

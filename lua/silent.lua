@@ -1,6 +1,5 @@
 -- shared windows and logs while peers are silent: a peer that is not heard keeps its share of what was left when it fell
--- silent. Mirrors the reserves of data_plane/domain/regions/counts.py; where it rounds twice, on the safe side. Wants the
--- rules in front.
+-- silent. Where it rounds twice, on the safe side. Wants the rules in front.
 --
 -- Who is silent travels behind the rule (see decide.lua): the sum of all shares (8, double), then for each silent peer:
 -- length of its name (1), name, share, and since when it is silent, in microseconds (8 each, doubles).

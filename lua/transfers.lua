@@ -1,5 +1,5 @@
--- Rights that move between regions: what a donor's store does with a question, and a receiver's with the answer. Mirrors
--- transfers.py, and loans.py where buckets lend. Wants rights and loans in front.
+-- Rights that move between regions: what a donor's store does with a question, and a receiver's with the answer. Wants
+-- rights and loans in front.
 --
 -- Each step is one item of a decision call: its rule says 'strict' and which step it is, its terms are followed by
 -- the step's arguments, and three figures come back in the places of a limit's outcome. The call's cost is what the

@@ -84,8 +84,8 @@ MUTATIONS: dict[str, Edit | Switch] = {
     ),
     "what was used beyond a lowered limit stays as a shortfall": one(
         "limit-lowered",
-        "local own = rights_owned(t, s, 0)\n  if t.algorithm == 2",
-        "local own = math.max(rights_owned(t, s, 0), s.taken)\n  if t.algorithm == 2",
+        "      rights_moved(s, id, gained)",
+        "      s.taken = math.min(s.taken, math.max(0, rights_share(t, s.id) + s.net)) rights_moved(s, id, gained)",
     ),
     "who has older shares than the marker is refused": one(
         "node-from-an-old-snapshot", "if not life or life[2] > revision and not older_too then", "if not life then"

@@ -91,3 +91,18 @@ def test_bundled_scenarios_are_listed():
     code, output = invoke("--list")
     assert code == 0
     assert all(name in output for name in SCENARIOS)
+
+
+def test_a_place_that_cannot_be_used_is_named(tmp_path: Path):
+    ours = tmp_path / "notes.txt"
+    ours.write_text("not outcomes")
+    for option in ("--keep", "--out"):
+        for path in ("/dev/null/x", str(tmp_path) if option == "--keep" else str(ours)):
+            code, output = invoke("--seed", "1", option, path)
+            assert code == 2
+            assert path in output.replace("\n", "")
+    code, output = invoke("--keep", str(ours))
+    assert (code, "does not hold outcomes" in output) == (2, True)
+    assert ours.read_text() == "not outcomes"
+    ours.write_bytes(b"\xff")
+    assert invoke(str(ours))[0] == 2

@@ -54,18 +54,6 @@ def test_what_only_yaml_can_say_is_refused(tmp_path: Path, text: str) -> None:
     assert str(file) in said_of("diff", "-f", str(file), "--url", "http://127.0.0.1:1", code=1)
 
 
-def test_a_simulation_names_a_place_it_cannot_use(tmp_path: Path) -> None:
-    ours = tmp_path / "notes.txt"
-    ours.write_text("not outcomes")
-    for option in ("--keep", "--out"):
-        for path in ("/dev/null/x", str(tmp_path) if option == "--keep" else str(ours)):
-            assert path in said_of("simulate", "--seed", "1", option, path, code=2)
-    assert "does not hold outcomes" in said_of("simulate", "--keep", str(ours), code=2)
-    assert ours.read_text() == "not outcomes"
-    ours.write_bytes(b"\xff")
-    assert str(ours) in said_of("simulate", str(ours), code=2)
-
-
 def test_a_key_of_a_name_that_cannot_be_is_named() -> None:
     assert "File name too long" in said_of("signing-key", "a" * 300, code=1)
 

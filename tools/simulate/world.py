@@ -8,7 +8,7 @@ import structlog
 
 from contract.calendar import grid_of, id_at
 from contract.limits import BUCKET_ALGORITHMS
-from data_plane.replicate.count_store import INCARNATION
+from data_plane.replicate.count_store import INCARNATION, PEERS_SUFFIX
 from data_plane.store.script_host import ScriptHost
 from tools.simulate.control import ControlPlane
 from tools.simulate.loop import VirtualLoop
@@ -190,7 +190,8 @@ class World:
                 server.keyspace.execute("FLUSHALL")
             case "evict":
                 if server.policy != "noeviction":
-                    server.keyspace.execute("FLUSHALL")
+                    key = counter_key(self.control.generation)
+                    server.keyspace.execute("DEL", key, key + PEERS_SUFFIX)
             case "step_clock":
                 region.step_clock(round(fault.by_s * 1e6))
 
