@@ -1,7 +1,8 @@
 """Whom to ask for rights, how often in vain, and what is known of when nobody can be asked."""
 
-from data_plane.domain.regions.asking import PATIENCE_US, Asker
 from data_plane.domain.regions.book import Gift
+
+from data_plane.domain.regions.asking import PATIENCE_US, Asker
 from data_plane.domain.regions.messages import Ask, Give
 from data_plane.domain.regions.rules import ALL_RULES
 
