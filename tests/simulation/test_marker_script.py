@@ -1,52 +1,48 @@
-"""Joining a store, in Lua as in the pure step."""
+"""Joining a store and beginning its epoch, as the scripts do it."""
 
-import random
-from importlib.resources import files
 from typing import Any
 
+import pytest
 import redis
 
-from data_plane.domain.regions.marker import Marker, joined
-from data_plane.domain.regions.rules import ALL_RULES
 from data_plane.domain.regions.wire import decode_marker
+from lua import marker_script, raise_script
 
-SCRIPT = "\n".join((files("lua") / f"{part}.lua").read_text("utf-8") for part in ("prelude", "marker"))
+PENDING = 2**53
 
 
-def test_joining_agrees_with_the_pure_step(valkey_server: Any):
-    chance = random.Random(3)
+@pytest.fixture
+def scripts(valkey_server: Any):
     with redis.Redis.from_url(valkey_server.url) as client:
-        script = client.register_script(SCRIPT)
-        marker: Marker | None = None
-        lives = 0
-        for number in range(300):
-            if chance.random() < 0.05:
-                client.delete("{m}")
-                marker = None
-            run_id = chance.choice(["first", "first", "second"])
-            policy = chance.choice(["noeviction"] * 9 + ["allkeys-lru"])
-            revision, fresh, horizon = chance.randrange(50), chance.randrange(1, 2**32), chance.choice([0, 600_000])
-            reply = script(["{m}"], [run_id, policy, revision, fresh, horizon])
-            if policy != "noeviction":
-                assert reply == b"evicting_store"
-                continue
-            incarnation, held_revision, birth_us, now_us = reply
-            was = marker
-            expected = joined(
-                marker,
-                run_id=run_id,
-                policy=policy,
-                revision=revision,
-                now_us=now_us,
-                fresh=fresh,
-                first=False,
-                rules=ALL_RULES,
-            )
-            assert isinstance(expected, Marker), number
-            marker = expected
-            assert Marker(incarnation, birth_us, held_revision, run_id) == expected
-            assert decode_marker(client.get("{m}")) == expected
-            lives += was is None or was.incarnation != expected.incarnation
-            assert client.ttl("{m}") == -1
-        assert lives > 50
-        client.delete("{m}")
+        yield client, client.register_script(marker_script()), client.register_script(raise_script())
+        client.delete("{m}", "{m}s")
+
+
+def test_a_new_epoch_is_pending_until_it_is_proven_and_then_only_raised(scripts: Any):
+    client, join, renew = scripts
+    assert join(["{m}"], ["run", "allkeys-lru", 7]) == b"evicting_store"
+    assert join(["{m}"], ["run", "noeviction", 7]) == [7]
+    assert join(["{m}"], ["run", "noeviction", 8]) == [7], "it is kept"
+    pending = decode_marker(client.get("{m}"))
+    assert (pending.incarnation, pending.revision) == (7, PENDING)
+
+    def renewed(revision: int, proven_for: int, run_id: str = "run") -> Any:
+        return renew(["{m}", "{m}s"], [run_id, revision, 600_000, proven_for, b"me", 3_000])
+
+    assert renewed(30, 0)[4] == 1
+    assert renewed(30, 6)[4] == 1, "proven for another one"
+    assert client.get("{m}s") is None
+    incarnation, revision, horizon, now_us, is_pending, state = renewed(30, 7)
+    assert (incarnation, revision, horizon, is_pending, state) == (7, b"30", 600_000, 0, b"me")
+    begun = decode_marker(client.get("{m}"))
+    assert (begun.revision, begun.birth_us) == (30, now_us), "what was admitted before nobody knows"
+    assert 0 < client.pttl("{m}s") <= 3_000
+    assert renewed(17, 0)[1] == b"30", "an agent with older shares lowers nothing"
+    assert renewed(31, 0)[1] == b"31"
+    assert decode_marker(client.get("{m}")).birth_us == begun.birth_us
+    assert client.ttl("{m}") == -1
+    assert renewed(31, 7, "another run") is None
+    assert join(["{m}"], ["another run", "noeviction", 9]) == [9]
+    assert decode_marker(client.get("{m}")).revision == PENDING, "it may have forgotten something"
+    client.delete("{m}")
+    assert renewed(31, 9, "another run") is None, "nobody has joined it"
