@@ -57,13 +57,16 @@ class Upgrade(RegionProcesses):
         )  # fmt: skip
         child.start()
         client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
-        async with asyncio.timeout(START_S):
-            while True:
-                assert child.exit_code() is None, child.log_tail()
-                with contextlib.suppress(httpx.TransportError):
-                    if (await client.get("/readyz")).status_code == 200:
-                        break
-                await asyncio.sleep(0.05)
+        said = None
+        try:
+            async with asyncio.timeout(START_S):
+                while said is None or said.status_code != 200:
+                    assert child.exit_code() is None, child.log_tail()
+                    with contextlib.suppress(httpx.TransportError):
+                        said = await client.get("/readyz")
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError(f"{name}: {said and said.text}\n{child.log_tail()}") from None
         (self.agent_clients if command == "region-agent" else self.clients)[region].append(client)
         return child
 

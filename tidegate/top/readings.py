@@ -155,7 +155,7 @@ def compare(now: Reading, before: Reading | None) -> View:
 
 
 def _region_rates(region: str, now: Reading, before: Reading | None) -> RegionRates:
-    nodes = [node for node in now.nodes if node["region"] == region]
+    nodes = [node for node in now.nodes if node["region"] == region and node.get("role", "node") == "node"]
     connected = [node for node in nodes if node["connected"]]
     until = now.until.get(region)
     allowed, denied = _rates(

@@ -65,7 +65,7 @@ def _regions(view: View) -> Table:
 
 
 def _nodes(view: View) -> Table:
-    table = Table("node", "region", "state", "revision", "behind", "last refusal")
+    table = Table("node or agent", "region", "state", "revision", "behind", "last refusal")
     for node in view.nodes:
         state = Text("connected") if node["connected"] else Text("gone", style="red")
         table.add_row(

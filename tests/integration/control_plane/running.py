@@ -91,6 +91,7 @@ class FollowingNode:
         acks: bool = True,
         nacks: str | None = None,
         effective: Callable[["FollowingNode"], dict[int, int]] | None = None,
+        role: str = "node",
     ) -> None:
         self.documents: dict[tuple[str, str], bytes] = {}
         self.had: set[tuple[str, str, bytes]] = set()
@@ -107,6 +108,7 @@ class FollowingNode:
         self._effective = effective
         self._node = node
         self._region = region
+        self._role = role
         self._client = httpx.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {credential}"}, trust_env=False, timeout=WAIT_S
         )
@@ -134,6 +136,12 @@ class FollowingNode:
         async with self._changed:
             await self._changed.wait_for(lambda: self.heartbeats or self.begun)
 
+    async def newest(self) -> tuple[int, str]:
+        """What the control plane, asked now, says that this one should have."""
+        answer = await self._client.get("/internal/v1/newest", params={"node": self._node})
+        body = answer.raise_for_status().json()
+        return body["revision"], body["digest"]
+
     async def until(self, revision: int) -> None:
         """Wait until this revision, or a newer one, was applied."""
         async with asyncio.timeout(WAIT_S):
@@ -151,7 +159,10 @@ class FollowingNode:
             await self._changed.wait_for(lambda: bool(self.begun))
 
     async def _follow(self) -> None:
-        hello = {"node": self._node, "region": self._region, "revision": self.revision, "digest": self.digest}
+        hello = {
+            "node": self._node, "region": self._region, "role": self._role, "revision": self.revision,
+            "digest": self.digest,
+        }  # fmt: skip
         decoder = msgspec.json.Decoder(StreamMessage)
         pending: list[Documents] = []
         async with self._client.stream("GET", "/internal/v1/stream", params=hello | {"version": "test"}) as response:

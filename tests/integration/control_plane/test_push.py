@@ -65,6 +65,31 @@ async def test_a_node_that_comes_back_gets_what_it_missed_and_an_unknown_one_eve
             assert stranger.begun[0].base is None
 
 
+async def test_agents_are_listed_beside_nodes_and_asked_what_is_newest_hear_it_from_the_database(
+    served: RunningControlPlane,
+) -> None:
+    node, agent = served.node(), served.node("agent-1", role="agent")
+    async with node.following(), agent.following():
+        known = await served.nodes()
+        assert {name: one["role"] for name, one in known.items()} == {"node-1": "node", "agent-1": "agent"}
+        made = await served.admin.put("/v1/plans/free", json={"limits": [HOURLY]})
+        await agent.until(int(made.headers["x-tidegate-revision"]))
+        assert await agent.newest() == (agent.revision, agent.digest)
+    nobody = await served.admin.get("/internal/v1/newest", params={"node": "agent-1"})
+    assert nobody.status_code in {401, 403}, "a region's credential is needed"
+
+
+async def test_a_canary_is_a_node_never_an_agent(served: RunningControlPlane) -> None:
+    agent, node = served.node("a-first-by-name", role="agent"), served.node("node-1")
+    async with agent.following(), node.following():
+        await served.admin.put("/v1/rollouts/policy", json={"mode": "canary"})
+        made = await served.admin.put("/v1/plans/pro", json={"limits": [HOURLY]})
+        assert "x-tidegate-rollout" in made.headers
+        await node.until(int(made.headers["x-tidegate-revision"]))
+        assert ("plan", "pro") in node.documents
+        assert ("plan", "pro") not in agent.documents
+
+
 async def test_nodes_that_come_together_all_get_everything(served: RunningControlPlane) -> None:
     for number in range(10):
         (await served.admin.put(f"/v1/plans/p{number}", json={"limits": [HOURLY]})).raise_for_status()

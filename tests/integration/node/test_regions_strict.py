@@ -110,6 +110,29 @@ async def test_when_all_is_used_nobody_is_told_to_come_back_at_once(tmp_path, st
         assert (await regions.agent_status("us-east"))["rights"]["asked"] == questions, "nothing is left to ask for"
 
 
+async def test_a_used_up_bucket_says_when_the_next_token_comes_and_is_seldom_asked_for(tmp_path, start_store):
+    limits = [strict(1, "exact", 60, algorithm="token_bucket", burst=60)]
+    async with regions_running(tmp_path, start_store, limits) as regions:
+        async with asyncio.timeout(60):
+            while await regions.allowed("eu-west"):
+                pass
+
+            async def says_so():
+                return (await regions.check("us-east"))["retry_after_s"] or 0.0
+
+            while await says_so() < 20:  # a token of half of 60 an hour is 120 s away
+                await asyncio.sleep(0.02)
+        before = (await regions.agent_status("us-east"))["rights"]["asked"].get("eu-west", 0)
+        begun, told = time.monotonic(), []
+        while time.monotonic() < begun + 5:
+            told.append(await says_so())
+            await asyncio.sleep(0.02)
+        asked = (await regions.agent_status("us-east"))["rights"]["asked"].get("eu-west", 0) - before
+        # after 1, 2, 4, ... seconds; while a question is out, its answer is what the caller is told to wait for
+        assert asked <= 4
+        assert max(told) > 20
+
+
 async def test_a_cut_takes_what_a_region_may_ask_for_and_nothing_else(tmp_path, start_store):
     async with regions_running(
         tmp_path, start_store, [strict(1, "exact", 90, THREE, algorithm="fixed_window")], THREE
