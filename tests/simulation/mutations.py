@@ -25,6 +25,21 @@ class Switch(NamedTuple):
     instead: Any
 
 
+class Both(NamedTuple):
+    """Two rules that each keep the promise alone are off together."""
+
+    edit: Edit
+    switch: Switch
+
+    @property
+    def breaks(self) -> str:
+        return self.edit.breaks
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        return self.edit.lines
+
+
 class EditedHost(ScriptHost):
     """Runs scripts with other lines in them."""
 
@@ -39,13 +54,14 @@ class EditedHost(ScriptHost):
 
 
 @contextlib.contextmanager
-def mutated(mutation: Edit | Switch) -> Iterator[ScriptHost]:
+def mutated(mutation: Edit | Switch | Both) -> Iterator[ScriptHost]:
     """The host to run a world on while the rule is off."""
-    if isinstance(mutation, Edit):
-        yield EditedHost(mutation.lines)
-        return
-    with patch(mutation.target, mutation.instead):
-        yield ScriptHost()
+    lines = () if isinstance(mutation, Switch) else mutation.lines
+    switch = mutation.switch if isinstance(mutation, Both) else mutation
+    with contextlib.ExitStack() as stack:
+        if isinstance(switch, Switch):
+            stack.enter_context(patch(switch.target, switch.instead))
+        yield EditedHost(lines)
 
 
 def one(breaks: str, old: str, new: str) -> Edit:
@@ -74,7 +90,7 @@ async def _always(*_: object) -> bool:
     return True
 
 
-MUTATIONS: dict[str, Edit | Switch] = {
+MUTATIONS: dict[str, Edit | Switch | Both] = {
     # Shares
     "a changed share applies from a window in which nothing was spent under the old one": one(
         "shares-cut-below-use", "if t.quotas[i][1] <= id then", "if true then"
@@ -103,8 +119,13 @@ MUTATIONS: dict[str, Edit | Switch] = {
     ),
     "no rights on a store that evicts": one("key-evicted", "if ARGV[2] ~= 'noeviction' then", "if false then"),
     "window ids never go back": one("clock-steps-back", "if id <= stored then", "if id == stored then"),
-    "only proven shares begin an epoch": Switch(
-        "flushed-with-old-shares", "data_plane.rights.epochs.StoreEpochs._prove", _always
+    "only proven shares begin an epoch, or an agent with newer ones raises it": Both(
+        one(
+            "flushed-with-old-shares",
+            "revision, horizon = math.max(revision, tonumber(ARGV[2])), tonumber(ARGV[3])",
+            "horizon = tonumber(ARGV[3])",
+        ),
+        Switch("flushed-with-old-shares", "data_plane.rights.epochs.StoreEpochs._prove", _always),
     ),
     "only proven shares begin an epoch, also after the newest died": Switch(
         "died-with-its-store", "data_plane.rights.epochs.StoreEpochs._prove", _always
@@ -198,14 +219,11 @@ MUTATIONS: dict[str, Edit | Switch] = {
         "shared-store-lost", "data_plane.replicate.anti_entropy.AntiEntropy._hand_out", lambda *_: None
     ),
     "a mark outlives sending": one(
-        "shared-last-touch-lost",
+        "shared-lossy-owner-dies",
         "call('ZADD', slice, spread(taken))",
         "for i = 2, #taken, 2 do call('ZREM', slice, taken[i]) end",
     ),
     "large news leaves at once": one(
         "shared-near-the-limit", "< cost then\n    return now, dirty", "< 0 then\n    return now, dirty"
-    ),
-    "heard means heard completely": one(
-        "shared-deaf-to-counts", "local as_of = now - tonumber(ARGV[7 + 2 * i])", "local as_of = now"
     ),
 }

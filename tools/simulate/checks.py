@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from contract.calendar import WindowGrid, grid_of, id_at, start_us
 from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
+from contract.shares import split
 from data_plane.domain.regions.rules import DEFAULT_TIMING
 from tools.simulate.convergence import disagreements
 from tools.simulate.record import Admission, Record
@@ -148,8 +149,12 @@ def _bound(world: World) -> int:
     """Units beyond the limit that the mode allows."""
     scenario = world.scenario
     stepped = _time_that_never_was(world)
-    if scenario.mode != "shared":
+    if scenario.mode == "strict":
         return stepped
+    if scenario.mode == "regional":
+        # nothing but the region's store knows what was admitted there
+        shares = split(capacity(scenario.rule()), scenario.regions)
+        return stepped + sum(times * shares[region] for region, times in world.record.lost_stores.items())
     regions = len(scenario.regions)
     record = world.record
     age_us = DEFAULT_TIMING.stale_after_us + DEFAULT_TIMING.lazy_us + record.most_delay_us

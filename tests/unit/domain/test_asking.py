@@ -1,10 +1,7 @@
 """Whom to ask for rights, how often in vain, and what is known of when nobody can be asked."""
 
-from data_plane.domain.regions.book import Gift
-
 from data_plane.domain.regions.asking import PATIENCE_US, Asker
-from data_plane.domain.regions.messages import Ask, Give
-from data_plane.domain.regions.rules import ALL_RULES
+from data_plane.domain.regions.messages import Ask, Gift, Give
 
 NAME, ID, PEERS = ("{acme}1", 0), 7, ("eu-west", "ap-south")
 SHARES = dict.fromkeys(PEERS, 20)
@@ -36,7 +33,7 @@ def asked_in_vain(asker, from_us, for_us, every_us=50_000, refill_us=REFILL_US):
 
 
 def test_a_bucket_that_nobody_lends_to_is_asked_for_less_and_less_often():
-    asked, rests = asked_in_vain(Asker(PEERS, ALL_RULES), 1_000_000, 180_000_000)
+    asked, rests = asked_in_vain(Asker(PEERS), 1_000_000, 180_000_000)
     # each of two peers after 1, 2, 4, ... 60 s, where it was every second before
     assert len(asked) <= 2 * 9
     assert asked[-1] - asked[-3] >= 30_000_000
@@ -45,12 +42,12 @@ def test_a_bucket_that_nobody_lends_to_is_asked_for_less_and_less_often():
 
 
 def test_a_bucket_that_fills_quickly_is_asked_for_every_second():
-    asked, _ = asked_in_vain(Asker(PEERS, ALL_RULES), 1_000_000, 20_000_000, refill_us=100_000)
+    asked, _ = asked_in_vain(Asker(PEERS), 1_000_000, 20_000_000, refill_us=100_000)
     assert 2 * 18 <= len(asked) <= 2 * 21
 
 
 def test_a_peer_that_lends_again_is_asked_at_once_the_next_time():
-    asker = Asker(("eu-west",), ALL_RULES)
+    asker = Asker(("eu-west",))
     asked_in_vain(asker, 1_000_000, 30_000_000)
     asker.asked(NAME, ask_of(40_000_000), "eu-west", 40_000_000)
     asker.answered(NAME, answer_of("eu-west", 40_000_000, is_empty=False), 3, 40_005_000, refill_us=REFILL_US)
@@ -58,7 +55,7 @@ def test_a_peer_that_lends_again_is_asked_at_once_the_next_time():
 
 
 def test_in_a_window_nobody_is_asked_who_has_said_that_nothing_is_left():
-    asker = Asker(PEERS, ALL_RULES)
+    asker = Asker(PEERS)
     for peer, gained in (("eu-west", 4), ("ap-south", 0)):
         asker.asked(NAME, ask_of(1_000_000), peer, 1_000_000)
         asker.answered(NAME, answer_of(peer, 1_000_000, 0, is_empty=not gained), gained, 1_005_000)
@@ -67,7 +64,7 @@ def test_in_a_window_nobody_is_asked_who_has_said_that_nothing_is_left():
 
 
 def test_a_peer_that_was_only_slow_leaves_hope():
-    asker = Asker(("eu-west",), ALL_RULES)
+    asker = Asker(("eu-west",))
     asker.answered(NAME, answer_of("eu-west", 1_000_000), 0, 1_005_000)  # how long a round trip takes
     asker.asked(NAME, ask_of(2_000_000), "eu-west", 2_000_000)
     late_us = 2_000_000 + 3 * RTT_US

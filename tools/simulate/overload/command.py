@@ -1,4 +1,4 @@
-"""Overload scenarios for `tidegate simulate`: every way to protect the backend side by side."""
+"""Overload scenarios for `python -m tools.simulate`: every way to protect the backend side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
