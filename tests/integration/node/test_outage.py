@@ -60,7 +60,7 @@ async def test_each_limit_follows_its_own_policy_and_every_answer_says_so(tmp_pa
         assert [(await ask(client, "open"))["allowed"] for _ in range(15)] == [True] * 15
         closed = await ask(client, "closed")
         assert (closed["allowed"], closed["degraded"], closed["violated-policies"]) == (False, True, ["hourly"])
-        assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": True}
+        assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": True, "agents": 0}
         metrics = (await client.get("/metrics")).text
         assert "rate_limit_degraded_total" in metrics
         assert "tidegate_store_usable 0.0" in metrics
