@@ -10,24 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-Argument = bytes | str | int | float
+from data_plane.store.arguments import Argument, CommandError, bound_of, flat, text_of, ttl_of
+
 Value = bytes | dict[bytes, bytes] | dict[bytes, float] | list[bytes]
 NEVER_MS = 2**62
 FLAGS = frozenset({b"NX", b"XX", b"LT", b"GT", b"CH"})
 T = TypeVar("T", bytes, float)
-
-
-class CommandError(Exception):
-    """The key space refuses a command, as Redis would; the message begins with Redis's code."""
-
-
-def text_of(argument: Argument) -> bytes:
-    """An argument as Redis receives it: numbers as their shortest decimal text."""
-    if type(argument) is bytes:
-        return argument
-    if isinstance(argument, str):
-        return argument.encode()
-    return (b"%d" % argument) if argument == int(argument) else repr(argument).encode()
 
 
 class Keyspace:
@@ -42,12 +30,12 @@ class Keyspace:
         self._frozen_us: int | None = None
         self.commands: dict[bytes, Callable[..., object]] = {
             b"DEL": self._del, b"EXISTS": self._exists, b"FLUSHALL": self._flushall, b"GET": self._get,
-            b"HDEL": self._hdel, b"HGET": self._hget, b"HGETALL": self._hgetall, b"HSET": self._hset,
-            b"HSETNX": self._hsetnx, b"LLEN": self._llen, b"LPOP": self._lpop, b"LTRIM": self._ltrim,
+            b"HDEL": self._hdel, b"HGET": self._hget, b"HSET": self._hset,
+            b"HSETNX": self._hsetnx, b"LPOP": self._lpop, b"LTRIM": self._ltrim,
             b"MGET": self._mget, b"PEXPIRE": self._pexpire, b"PTTL": self._pttl, b"RPUSH": self._rpush,
-            b"SET": self._set, b"TIME": self._time, b"ZADD": self._zadd, b"ZCARD": self._zcard, b"ZCOUNT": self._zcount,
+            b"SET": self._set, b"TIME": self._time, b"ZADD": self._zadd, b"ZCOUNT": self._zcount,
             b"ZRANGE": self._zrange, b"ZRANGEBYSCORE": self._zrangebyscore, b"ZREM": self._zrem,
-            b"ZREMRANGEBYSCORE": self._zremrangebyscore, b"ZSCORE": self._zscore,
+            b"ZREMRANGEBYSCORE": self._zremrangebyscore,
         }  # fmt: skip
         """By name in capitals; a missing value is ``False``, as a script sees it."""
 
@@ -112,9 +100,9 @@ class Keyspace:
         for option in given:
             match text_of(option).upper():
                 case b"PX":
-                    expires_ms = self.now_us() // 1000 + _positive(next(given))
+                    expires_ms = self.now_us() // 1000 + ttl_of(next(given))
                 case b"EX":
-                    expires_ms = self.now_us() // 1000 + 1000 * _positive(next(given))
+                    expires_ms = self.now_us() // 1000 + 1000 * ttl_of(next(given))
                 case b"NX":
                     if self._found(key) is not None:
                         return False
@@ -166,9 +154,6 @@ class Keyspace:
     def _hget(self, key: bytes, field: Argument) -> bytes | bool:
         return self._hash(key).get(text_of(field), False)
 
-    def _hgetall(self, key: bytes) -> list[bytes]:
-        return [part for pair in self._hash(key).items() for part in pair]
-
     def _hset(self, key: bytes, *pairs: Argument) -> int:
         found = self._hash(key)
         before = len(found)
@@ -211,9 +196,6 @@ class Keyspace:
         self._keep(key, found[max(0, first) : last + 1])
         return b"OK"
 
-    def _llen(self, key: bytes) -> int:
-        return len(self._list(key))
-
     def _list(self, key: bytes) -> list[bytes]:
         found = self._found(key)
         if found is not None and not isinstance(found, list):
@@ -247,13 +229,6 @@ class Keyspace:
         self._keep(key, found)
         return gone
 
-    def _zscore(self, key: bytes, member: Argument) -> bytes | bool:
-        score = self._sorted_set(key).get(text_of(member))
-        return False if score is None else text_of(score)
-
-    def _zcard(self, key: bytes) -> int:
-        return len(self._sorted_set(key))
-
     def _zrange(self, key: bytes, start: Argument, stop: Argument, *options: Argument) -> list[bytes]:
         words = [text_of(option).upper() for option in options]
         if b"BYSCORE" in words:
@@ -261,14 +236,14 @@ class Keyspace:
         ordered = self._ordered(key)
         first, last = int(start), int(stop)
         last = last + len(ordered) if last < 0 else last
-        return _flat(ordered[first : last + 1], with_scores=b"WITHSCORES" in words)
+        return flat(ordered[first : last + 1], with_scores=b"WITHSCORES" in words)
 
     def _zrangebyscore(self, key: bytes, least: Argument, most: Argument, *options: Argument) -> list[bytes]:
         return self._by_score(key, least, most, options)
 
     def _by_score(self, key: bytes, least: Argument, most: Argument, options: Sequence[Argument]) -> list[bytes]:
         words = [text_of(option).upper() for option in options]
-        low, high = _bound(least), _bound(most)
+        low, high = bound_of(least), bound_of(most)
         found = [
             (name, score)
             for name, score in self._ordered(key)
@@ -278,7 +253,7 @@ class Keyspace:
             at = words.index(b"LIMIT")
             offset, count = int(options[at + 1]), int(options[at + 2])
             found = found[offset:] if count < 0 else found[offset : offset + count]
-        return _flat(found, with_scores=b"WITHSCORES" in words)
+        return flat(found, with_scores=b"WITHSCORES" in words)
 
     def _zcount(self, key: bytes, least: Argument, most: Argument) -> int:
         return len(self._by_score(key, least, most, ()))
@@ -327,22 +302,3 @@ def _of_kind(found: Value | None, kind: type[T]) -> dict[bytes, T]:
     if not isinstance(found, dict) or not isinstance(next(iter(found.values()), b"" if kind is bytes else 0.0), kind):
         raise CommandError("WRONGTYPE Operation against a key holding the wrong kind of value")
     return found  # type: ignore[return-value]
-
-
-def _positive(ttl: Argument) -> int:
-    found = int(ttl)
-    if found <= 0:
-        raise CommandError("ERR invalid expire time in 'set' command")
-    return found
-
-
-def _bound(limit: Argument) -> tuple[float, bool]:
-    """A bound of scores, and whether it is included."""
-    text = text_of(limit).decode()
-    return (float(text[1:]), False) if text.startswith("(") else (float(text), True)
-
-
-def _flat(members: Sequence[tuple[bytes, float]], *, with_scores: bool) -> list[bytes]:
-    if not with_scores:
-        return [name for name, _ in members]
-    return [part for name, score in members for part in (name, text_of(score))]

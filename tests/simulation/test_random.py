@@ -7,7 +7,7 @@ import pytest
 from data_plane.store.script_host import ScriptHost
 from tools.simulate.random_runs import random_scenario, run
 
-RUNS = int(os.environ.get("TIDEGATE_SIMULATION_RUNS", "120"))
+RUNS = int(os.environ.get("TIDEGATE_SIMULATION_RUNS", "60"))
 PARTS = 4
 pytestmark = pytest.mark.timeout(36_000 if RUNS > 1_000 else 300)
 HOST = ScriptHost()

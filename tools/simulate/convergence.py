@@ -38,14 +38,14 @@ def disagreements(world: World) -> list[str]:
 
 
 def _unknown_counts(world: World) -> list[str]:
-    """Own counts of this window that some other region knows otherwise."""
+    """Own counts of this window or the one before that some other region knows otherwise."""
     found = []
     key = counter_key(world.control.generation)
     grid = grid_of(world.scenario.rule())
     is_window = world.scenario.algorithm not in BUCKET_ALGORITHMS
     for name, region in world.regions.items():
         own = _own(region, key)
-        if own is None or (is_window and own.id < id_at(grid, region.now_us())):
+        if own is None or (is_window and own.id < id_at(grid, region.now_us()) - 1):
             continue
         life = f"{name}/{_text(region, INCARNATION)}"
         for peer, theirs in world.regions.items():
@@ -76,7 +76,7 @@ def _own(region: SimulatedRegion, key: bytes) -> Own | None:
 
 
 def _lost_rights(world: World) -> list[str]:
-    """Rights that were given and never taken: what moved between regions sums to nothing, under every id."""
+    """Rights of the last window with demand that were given and never taken: what moved sums to nothing."""
     key = counter_key(world.control.generation)
     nets: dict[int, int] = {}
     for region in world.regions.values():
@@ -87,7 +87,9 @@ def _lost_rights(world: World) -> list[str]:
         first = int.from_bytes(id, "little")
         for number, figure in ((first, net), (first - 1, net_before), (first + 1, net_ahead)):
             nets[number] = nets.get(number, 0) + int.from_bytes(figure, "little", signed=True)
-    last = id_at(grid_of(world.scenario.rule()), world.now_us())
+    scenario = world.scenario
+    asked_us = world.start_us + round((scenario.duration_s - scenario.still_s) * 1e6) - 1
+    last = id_at(grid_of(scenario.rule()), asked_us)
     lost = -nets.get(last, 0) - _on_the_way(world, key, last)
     return [f"{lost} units of rights were given and never taken"] if lost else []
 

@@ -96,6 +96,9 @@ def _expectation(scenario: Scenario) -> Expectation:
         return Expectation()
     if scenario.evicting:
         return Expectation()
+    if scenario.mode == "shared" and scenario.network.loss > 0.1:
+        # Each lost message costs 1.5 s: now and then a peer is unreachable, and its share is kept for it.
+        return Expectation()
     if scenario.mode == "strict":
         # Halves of what each peer has, one peer at a time: the window must be long enough for so many round trips.
         questions = (len(scenario.regions) - 1) * math.log2(scenario.limit)

@@ -65,7 +65,7 @@ async def test_each_limit_follows_its_own_policy_and_every_answer_says_so(tmp_pa
         headers = (await client.post("/v1/check", json={"api_key": "tg_closed"})).headers
         assert "retry-after" in headers
         assert not {"ratelimit", "x-ratelimit-remaining"} & set(headers), "nobody knows what is left"
-        assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": True}
+        assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": True, "agents": 0}
         metrics = (await client.get("/metrics")).text
         assert "rate_limit_degraded_total" in metrics
         assert "tidegate_store_usable 0.0" in metrics
