@@ -1,0 +1,99 @@
+"""How resources read in a terminal: lists as tables, one as its members, a write as a line on where it is in force."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidegate.terminal import Fitting
+
+_FRACTION = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+")
+
+
+def show_list(
+    console: Console, items: Sequence[Mapping[str, Any]], columns: Sequence[str], beside: Mapping[str, Any]
+) -> None:
+    """Print a table of the columns that have a value in some row, and the members that stand beside the rows."""
+    if items:
+        _show_table(console, items, columns)
+    else:
+        console.print("none")
+    _show_members(console, beside)
+
+
+def show_one(console: Console, content: Mapping[str, Any]) -> None:
+    """Print each member, and members that are lists of objects as tables of their own."""
+    tables = {name: value for name, value in content.items() if _is_rows(value)}
+    _show_members(console, {name: value for name, value in content.items() if name not in tables})
+    for name, rows in tables.items():
+        console.print(Text(f"{name}:", style="bold"))
+        _show_table(console, rows, list(dict.fromkeys(column for row in rows for column in row)))
+
+
+def show_difference(console: Console, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Print the members that a write changed: ``plan: free -> pro``."""
+    old = dict(_flat(before))
+    for name, value in _flat(after):
+        if old.get(name) != value:
+            console.print(Text(f"{name}: {cell(old.get(name))} -> {cell(value)}"))
+
+
+def outcome_line(revision: str, rollout: str | None, enforced_ms: str | None, wait_s: int) -> str:
+    """Where a write is in force, and after how long."""
+    written = f"revision {revision}"
+    if rollout is not None:
+        return f"{written}: roll-out {rollout} began, see `tidegate rollouts show {rollout}`"
+    if enforced_ms is not None:
+        return f"{written}: enforced by every connected node after {enforced_ms} ms"
+    if wait_s:
+        return f"{written}: written, but not enforced by every node within {wait_s} s: see `tidegate nodes list`"
+    return f"{written}: written"
+
+
+def cell(value: Any) -> str:
+    """A value in one line: ``-`` for none, instants to the second, lists by commas, anything deeper as JSON."""
+    if value is None or value == {} or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={cell(one)}" for name, one in _flat(value))
+    if isinstance(value, list):
+        if _is_rows(value):
+            return ", ".join(str(row.get("name") or json.dumps(row)) for row in value)
+        return ", ".join(map(cell, value))
+    text = _FRACTION.sub(r"\1", str(value))
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _show_table(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    shown = [name for name in columns if any(row.get(name) not in (None, [], {}) for row in rows)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in shown:
+        figures = all(type(row.get(name)) in (int, float, type(None)) for row in rows)
+        table.add_column(name, justify="right" if figures else "left")
+    for row in rows:
+        table.add_row(*(Text(cell(row.get(name))) for name in shown))
+    console.print(Fitting(table))
+
+
+def _show_members(console: Console, content: Mapping[str, Any]) -> None:
+    for name, value in _flat(content):
+        console.print(Text.assemble((f"{name}: ", "bold"), cell(value)))
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Members with those of nested objects under dotted names."""
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
