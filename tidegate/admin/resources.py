@@ -103,8 +103,8 @@ RESOURCES = (
     ), (
         Verb("list", "List a client's overrides.", "list", "/v1/clients/{client}/overrides", (PREFIX,)),
         Verb("set", "Give a client its own figures, in place of those before.", "replace",
-             "/v1/clients/{client}/overrides/{limit}", (*FIGURES, EXPIRES)),
-        Verb("delete", "Go back to the plan's figures.", "delete", "/v1/clients/{client}/overrides/{limit}"),
+             "/v1/clients/{client}/overrides/{limit_name}", (*FIGURES, EXPIRES)),
+        Verb("delete", "Go back to the plan's figures.", "delete", "/v1/clients/{client}/overrides/{limit_name}"),
     )),
     Resource("blocks", "Who is refused at once, everywhere.", (
         "block", "client", "key_id", "ip", "endpoint", "reason_class", "reason", "expires_at", "created_at",

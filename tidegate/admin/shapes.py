@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 Kind = Literal["text", "int", "float", "bool", "list", "pairs", "ahead", "ago"]
-"""``list``: separated by commas. ``pairs``: ``name=value``, repeatable. ``ahead``, ``ago``: an instant or a duration."""
+"""``list``: between commas. ``pairs``: ``name=value``, repeatable. ``ahead``, ``ago``: an instant, or a duration."""
 Action = Literal["list", "show", "create", "set", "replace", "post", "delete"]
 
 _DURATION = re.compile(r"^(\d{1,6})([smhdw])$")
@@ -95,6 +95,8 @@ def filled(path: str, given: Mapping[str, str | None]) -> str:
         path = _OPTIONAL.sub(kept, path)
     if unplaced := names.keys() - parameters(path).keys():
         raise PathError(f"--{min(unplaced)} needs another name with it: see --help")
+    if missing := parameters(path).keys() - names.keys():
+        raise PathError(f"{min(missing)}: is needed")
     return _PARAMETER.sub(lambda match: quote(names[match[1]], safe=""), path)
 
 

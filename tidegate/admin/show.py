@@ -56,7 +56,7 @@ def outcome_line(revision: str, rollout: str | None, enforced_ms: str | None, wa
 
 def cell(value: Any) -> str:
     """A value in one line: ``-`` for none, instants to the second, lists by commas, anything deeper as JSON."""
-    if value is None or value == {} or value == []:
+    if value in (None, {}, []):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

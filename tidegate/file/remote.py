@@ -13,7 +13,7 @@ NDJSON = "application/x-ndjson"
 
 
 class RefusedError(Exception):
-    """The control plane refused (with this HTTP status), or did not answer. ``errors`` are (field, message) it named."""
+    """The control plane refused, with ``status``, or did not answer. ``errors`` are (field, message) that it named."""
 
     def __init__(self, message: str, errors: list[tuple[str, str]] | None = None, status: int | None = None) -> None:
         super().__init__(message)
@@ -32,12 +32,12 @@ class Answer(NamedTuple):
 class ControlPlane:
     """Calls the admin API with a token: reads and writes ``/v1/config``, and calls any other path."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._url = url
         self._client = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             trust_env=False,
         )
 
