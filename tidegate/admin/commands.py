@@ -14,6 +14,7 @@ DONE, FAILED, NOT_EVERYWHERE, MISSING = 0, 1, 3, 4
 """2 is a wrong argument, as everywhere. ``NOT_EVERYWHERE``: written, and not enforced by every node in time."""
 ROWS_FOR_PEOPLE = 100
 MAX_PAGE = 1_000
+ACCEPTED = 202
 CREATED = frozenset({"create", "post"})
 
 
@@ -100,9 +101,12 @@ def _write(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], 
         case "delete":
             method = "DELETE"
     for field, value in values.items():
-        body = changed(body, field, value)
+        if not field.in_query:
+            body = changed(body, field, value)
     body |= dict.fromkeys(call.unset)
-    answer = control_plane.call(method, path, body=None if method == "DELETE" else body, headers=headers)
+    params = {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
+    sent = None if method == "DELETE" else body
+    answer = control_plane.call(method, path, params=params, body=sent, headers=headers)
     return _say(answer, before, call)
 
 
@@ -116,7 +120,8 @@ def _say(answer: Answer, before: dict[str, Any] | None, call: Call) -> int:
     revision, rollout, enforced_ms = (
         answer.headers.get(f"x-tidegate-{name}") for name in ("revision", "rollout", "enforced-ms")
     )
-    waited = answer.headers.get("preference-applied") == "wait"
+    to_wait_for = (revision is not None and rollout is None) or answer.status == ACCEPTED
+    late = call.wait_s > 0 and to_wait_for and answer.headers.get("preference-applied") != "wait"
     if call.as_json:
         _print_json({
             "result": answer.content or None,
@@ -132,9 +137,9 @@ def _say(answer: Answer, before: dict[str, Any] | None, call: Call) -> int:
             show_one(console, answer.content)
         if revision is not None:
             console.print(outcome_line(revision, rollout, enforced_ms, call.wait_s), markup=False)
-        elif call.wait_s and not waited:
+        elif late:
             console.print(f"asked for, and not over within {call.wait_s} s", markup=False)
-    return DONE if waited or rollout is not None or not call.wait_s else NOT_EVERYWHERE
+    return NOT_EVERYWHERE if late else DONE
 
 
 def _as_parameter(value: Any) -> str:

@@ -165,7 +165,10 @@ RESOURCES = (
              "/v1/revisions/{revision}/diff", (Field("to", "Another revision.", "int"),),
              ("kind", "id", "before", "after"), "changes"),
         Verb("rollback", "Make the configuration what it was at this revision.", "post",
-             "/v1/revisions/{revision}/rollback"),
+             "/v1/revisions/{revision}/rollback", (
+            Field("dry_run", "Only say what would change.", "bool", in_query=True),
+            Field("allow_deletes", "How many deletions are allowed, if more than 10.", "int", in_query=True),
+        )),
     )),
     Resource("audit", "Every write: who, what, why, when, from where.", (
         "id", "at", "author", "action", "resource", "name", "revision", "reason", "address",
@@ -228,10 +231,15 @@ RESOURCES = (
             Field("peer_url", "Where other regions reach it."),
         )),
         Verb("credential", "Issue a credential, shown once.", "post", "/v1/regions/{region}/credentials", (OVERLAP,)),
+        Verb("delete", "Remove a region.", "delete", "/v1/regions/{region}"),
     )),
     Resource("reporters", "Who reports the load of backends.", ("reporter", "backends", "prefix", "created_at"), (
         Verb("list", "List reporters.", "list", "/v1/reporters", (PREFIX,)),
         Verb("show", "Show a reporter.", "show", "/v1/reporters/{reporter}"),
+        Verb("create", "Add a reporter; its credential is shown once.", "post", "/v1/reporters", (
+            Field("reporter", "Its name.", option="name", required=True),
+            Field("backends", "Whose load it may report, separated by commas.", "list", required=True),
+        )),
         Verb("credential", "Issue a credential, shown once.", "post", "/v1/reporters/{reporter}/credentials", (
             OVERLAP,
         )),

@@ -33,6 +33,8 @@ class Field(NamedTuple):
     option: str = ""
     """Its name, where that is not the member's last part."""
     required: bool = False
+    in_query: bool = False
+    """Whether it goes into the query of a write, too."""
 
     @property
     def flag(self) -> str:
