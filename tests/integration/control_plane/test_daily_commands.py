@@ -4,11 +4,24 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane
 from tidegate.cli import app
+
+
+async def completed(served: RunningControlPlane, line: str, token: str = ADMIN_TOKEN) -> list[str]:
+    """What bash offers for the last word of the line."""
+    shell = {
+        "_TIDEGATE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"tidegate {line}",
+        "COMP_CWORD": str(line.count(" ") + 1),
+    }
+    env = {"TIDEGATE_URL": served.url, "TIDEGATE_ADMIN_TOKEN": token}
+    result = await asyncio.to_thread(CliRunner().invoke, app, [], prog_name="tidegate", env=env | shell)
+    return result.stdout.split()
 
 
 async def run(served: RunningControlPlane, line: str, *more: str, code: int = 0, token: str = ADMIN_TOKEN) -> Result:
@@ -78,7 +91,9 @@ async def test_the_switches_at_night(served: RunningControlPlane) -> None:
         newest = (await answer(served, "revisions list --rows 1"))["items"][0]["revision"]
         assert "node-1" in (await run(served, f"revisions show {newest}")).stdout
         assert "plan" in (await run(served, "revisions diff 3")).stdout
-        await run(served, "jobs list")
+        would = await answer(served, f"revisions rollback {newest - 1} --dry-run")
+        assert (would["revision"], [change["action"] for change in would["result"]["changes"]]) == (None, [])
+        assert "last_outcome: done" in (await run(served, "jobs run drift-check")).stdout
         assert "node-1" in (await run(served, "nodes list --connected")).stdout
 
 
@@ -111,17 +126,34 @@ async def test_exit_codes_and_words_of_refusals(served: RunningControlPlane) -> 
         await run(served, "plans set free --priority 2 --wait-s 0")
 
 
-async def test_a_token_shown_once_and_lists_longer_than_a_page(served: RunningControlPlane) -> None:
+async def test_a_token_shown_once_and_lists_longer_than_a_page(
+    served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.admin.commands.MAX_PAGE", 10)
     token = (await answer(served, "tokens create --name support --role viewer"))["result"]
     assert token["secret"] not in (await run(served, "tokens list")).stdout
     assert "refused (403)" in (await run(served, "plans create free", code=1, token=token["secret"])).output
     await run(served, "plans create free")
-    lines = "".join(json.dumps({"client": f"c{number:04}", "plan": "free"}) + "\n" for number in range(1_100))
+    lines = "".join(json.dumps({"client": f"c{number:04}", "plan": "free"}) + "\n" for number in range(25))
     imported = await served.admin.post("/v1/clients/import", content=lines)
     assert imported.status_code == 200, imported.text
-    assert len((await answer(served, "clients list"))["items"]) == 1_100
-    short = await run(served, "clients list --rows 5")
-    assert len(short.stdout.splitlines()) == 6
-    assert "there are more than these 5" in short.stderr
+    assert len((await answer(served, "clients list"))["items"]) == 25
+    short = await run(served, "clients list --rows 15")
+    assert len(short.stdout.splitlines()) == 16
+    assert "there are more than these 15" in short.stderr
     await run(served, "usage list --group-by day,client --from 7d")
     await run(served, "usage busiest --by denied")
+
+
+async def test_shells_complete_commands_choices_and_names(served: RunningControlPlane) -> None:
+    for name in ("free", "pro", "premium"):
+        await run(served, f"plans create {name}")
+    await run(served, "limits create hourly --plan pro --limit 1 --window-s 60")
+    assert set(await completed(served, "plans s")) >= {"show", "set"}
+    assert await completed(served, "enforcement set --mode sh") == ["shadow"]
+    assert await completed(served, "plans set pr") == ["premium", "pro"]
+    assert await completed(served, "limits set --plan pro ho") == ["hourly"]
+    assert await completed(served, "limits set ho") == []
+    assert await completed(served, "clients create acme --plan f") == ["free"]
+    assert await completed(served, "plans set pr", token="") == []
+    assert await completed(served, "plans set pr", token="tga_wrong") == []
