@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from tidegate.admin.shapes import Field, Resource, Verb, changed, filled, value_of
-from tidegate.admin.show import outcome_line, show_difference, show_list, show_one
+from tidegate.admin.show import outcome_line, show_difference, show_list, show_one, spread
 from tidegate.file.remote import Answer, ControlPlane, RefusedError
 from tidegate.terminal import errors, output
 
@@ -68,7 +68,8 @@ def _list(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], c
     if call.as_json:
         _print_json({call.verb.items: items, **page, "next_cursor": cursor})
     else:
-        show_list(output(), items, call.verb.columns or call.resource.columns, page)
+        rows = spread(items, call.verb.per) if call.verb.per else items
+        show_list(output(), rows, call.verb.columns or call.resource.columns, page)
     if cursor is not None:
         errors().print(f"there are more than these {len(items):,}: --rows 0 lists all", markup=False)
     return DONE

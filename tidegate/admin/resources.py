@@ -60,7 +60,8 @@ RESOURCES = (
         Verb("reset", "Forget what a client used, in every region.", "post", "/v1/clients/{client}/reset"),
         Verb("limits", "Show every limit in force, and what is left of it in each region now.", "list",
              "/v1/clients/{client}/limits",
-             (), ("name", "plan", "source", "limit", "window_s", "window", "mode", "shadow", "regions"), "limits"),
+             (), ("name", "plan", "source", "scope", "window_s", "window", "shadow", "region", "limit", "used",
+                  "remaining", "reset_s", "reason"), "limits", per="regions"),
     )),
     Resource("keys", "Clients' API keys. A secret is shown once, when it is made.", (
         "key_id", "client", "name", "prefix", "created_at", "expires_at", "last_used",

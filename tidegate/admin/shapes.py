@@ -54,6 +54,8 @@ class Verb(NamedTuple):
     """Of its table, where they are not the resource's."""
     items: str = "items"
     """The member of the answer that holds a list's rows."""
+    per: str = ""
+    """A member of each row, objects by name: people see a line for each of them."""
 
     @property
     def writes(self) -> bool:

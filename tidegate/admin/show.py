@@ -25,6 +25,12 @@ def show_list(
     _show_members(console, beside)
 
 
+def spread(items: Sequence[Mapping[str, Any]], member: str) -> list[Mapping[str, Any]]:
+    """A row for each object that an item's ``member`` holds by name, with the item's own members before it."""
+    name = member.removesuffix("s")
+    return [{**item, **one, name: key} for item in items for key, one in (item.get(member) or {None: {}}).items()]
+
+
 def show_one(console: Console, content: Mapping[str, Any]) -> None:
     """Print each member, and members that are lists of objects as tables of their own."""
     tables = {name: value for name, value in content.items() if _is_rows(value)}
@@ -35,11 +41,13 @@ def show_one(console: Console, content: Mapping[str, Any]) -> None:
 
 
 def show_difference(console: Console, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    """Print the members that a write changed: ``plan: free -> pro``."""
-    old = dict(_flat(before))
-    for name, value in _flat(after):
-        if old.get(name) != value:
-            console.print(Text(f"{name}: {cell(old.get(name))} -> {cell(value)}"))
+    """Print the members that a write changed, ``plan: free -> pro``, or that it changed none."""
+    old, new = dict(_flat(before)), dict(_flat(after))
+    names = [name for name in old | new if old.get(name) != new.get(name)]
+    for name in names:
+        console.print(Text(f"{name}: {cell(old.get(name))} -> {cell(new.get(name))}"))
+    if not names:
+        console.print("nothing changed")
 
 
 def outcome_line(revision: str, rollout: str | None, enforced_ms: str | None, wait_s: int) -> str:
@@ -55,19 +63,21 @@ def outcome_line(revision: str, rollout: str | None, enforced_ms: str | None, wa
 
 
 def cell(value: Any) -> str:
-    """A value in one line: ``-`` for none, instants to the second, lists by commas, anything deeper as JSON."""
-    if value in (None, {}, []):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={cell(one)}" for name, one in _flat(value))
-    if isinstance(value, list):
-        if _is_rows(value):
-            return ", ".join(str(row.get("name") or json.dumps(row)) for row in value)
-        return ", ".join(map(cell, value))
-    text = _FRACTION.sub(r"\1", str(value))
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """A value in one line: ``-`` for none, instants to the second, members as ``name=value``, lists by commas."""
+    match value:
+        case bool():
+            text = "yes" if value else "no"
+        case float():
+            text = f"{round(value, 3):.15g}"
+        case Mapping():
+            text = ", ".join(f"{name}={one}" for name, inner in _flat(value) if (one := cell(inner)) != "-")
+        case list() if _is_rows(value):
+            text = ", ".join(str(row.get("name") or json.dumps(row)) for row in value)
+        case list():
+            text = ", ".join(map(cell, value))
+        case _:
+            text = "" if value is None else _FRACTION.sub(r"\1", str(value))
+    return "".join(letter if letter.isprintable() else " " for letter in text) or "-"
 
 
 def _show_table(console: Console, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -92,7 +102,7 @@ def _flat(content: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, An
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{above}{name}.")
         else:
-            yield f"{above}{name}", value
+            yield f"{above}{name}", None if value == {} else value
 
 
 def _is_rows(value: Any) -> bool:
