@@ -14,7 +14,11 @@ DONE, FAILED, NOT_EVERYWHERE, MISSING = 0, 1, 3, 4
 """2 is a wrong argument, as everywhere. ``NOT_EVERYWHERE``: written, and not enforced by every node in time."""
 ROWS_FOR_PEOPLE = 100
 MAX_PAGE = 1_000
-ACCEPTED = 202
+ACCEPTED, CONFLICT = 202, 412
+CONFLICTS = {
+    "create": "refused (412): it exists already; `set` changes it",
+    "set": "refused (412): somebody changed it at the same moment; look at it and try again",
+}
 CREATED = frozenset({"create", "post"})
 
 
@@ -154,7 +158,9 @@ def _print_json(content: Any) -> None:
 def _show_refusal(error: RefusedError, verb: Verb) -> None:
     console = errors()
     options = {field.member: field.flag for field in verb.fields}
-    if not error.errors:
+    if error.status == CONFLICT:
+        console.print(CONFLICTS.get(verb.action, f"{error}"), style="red", markup=False)
+    elif not error.errors:
         console.print(f"{error}", style="red", markup=False)
     for field, message in error.errors:
         option = f" ({options[field]})" if field in options else ""

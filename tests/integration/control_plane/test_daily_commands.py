@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane
 from tidegate.cli import app
+from tidegate.file.remote import Answer, ControlPlane
 
 
 async def completed(served: RunningControlPlane, line: str, token: str = ADMIN_TOKEN) -> list[str]:
@@ -116,7 +117,7 @@ async def test_exit_codes_and_words_of_refusals(served: RunningControlPlane) -> 
     refused = (await run(served, "limits create x --limit 5 --window-s -1", code=1)).output
     assert "refused (422): window_s (--window-s): " in refused
     await run(served, "plans create free")
-    assert "exists" in (await run(served, "plans create free", code=1)).output
+    assert "it exists already" in (await run(served, "plans create free", code=1)).output
     assert "Invalid value" in (await run(served, "clients list --status asleep", code=2)).output
     assert "must not be '..'" in (await run(served, "limits delete .. --plan free", code=2)).output
     assert "refused (401)" in (await run(served, "plans list", code=1, token="tga_wrong")).output
@@ -157,3 +158,20 @@ async def test_shells_complete_commands_choices_and_names(served: RunningControl
     assert await completed(served, "clients create acme --plan f") == ["free"]
     assert await completed(served, "plans set pr", token="") == []
     assert await completed(served, "plans set pr", token="tga_wrong") == []
+
+
+async def test_nobody_overwrites_what_they_have_not_seen(
+    served: RunningControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run(served, "plans create free")
+    call = ControlPlane.call
+
+    def beaten(self: ControlPlane, method: str, path: str, **rest: Any) -> Answer:
+        if method == "PUT":
+            call(self, method, path, body={"priority": 7})
+        return call(self, method, path, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ControlPlane, "call", beaten)
+        assert "somebody changed it" in (await run(served, "plans set free --priority 1", code=1)).output
+    assert (await answer(served, "plans show free"))["priority"] == 7
