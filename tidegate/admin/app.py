@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from tidegate.admin.completion import SOURCES, names_like
 from tidegate.admin.resources import RESOURCES
-from tidegate.admin.shapes import Field, PathError, Resource, Verb, parameters
+from tidegate.admin.shapes import ArgumentError, Field, Resource, Verb, parameters
 from tidegate.arguments import admin_token, header_text, utf8_text
 from tidegate.file.app import DEFAULT_URL, AsJson, TokenFile, Url
 
@@ -29,7 +29,18 @@ Rows = Annotated[
 WaitS = Annotated[int, typer.Option(min=0, max=MAX_WAIT_S, help="Seconds to wait until every node enforces it.")]
 Immediate = Annotated[bool, typer.Option("--immediate", help="To every node at once, without a roll-out.")]
 Reason = Annotated[str | None, typer.Option(callback=header_text, help="Why, for the history and the audit log.")]
-Unset = Annotated[list[str] | None, typer.Option(metavar="MEMBER", help="Set a member to nothing; repeatable.")]
+
+
+def _utf8_texts(values: list[str] | None) -> list[str] | None:
+    for value in values or ():
+        utf8_text(value)
+    return values
+
+
+Unset = Annotated[
+    list[str] | None,
+    typer.Option(metavar="MEMBER", callback=_utf8_texts, help="Set a member to nothing; repeatable."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -76,7 +87,7 @@ def _command(resource: Resource, verb: Verb) -> Callable[..., None]:
         )
         try:
             sys.exit(run(call))
-        except PathError as error:
+        except ArgumentError as error:
             raise typer.BadParameter(str(error)) from None
 
     signature = [_name(name, optional=optional) for name, optional in names.items()]
@@ -124,7 +135,7 @@ def _option(at: str, field: Field) -> inspect.Parameter:
     text = kind is str
     option = typer.Option(
         declared,
-        callback=utf8_text if text else None,
+        callback=utf8_text if text else _utf8_texts if field.kind == "pairs" else None,
         autocompletion=_completion(field.member) if text else None,
         help=field.help,
         show_default=False,

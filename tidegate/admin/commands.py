@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
 
 def run(call: Call) -> int:
-    """Do it and print what came of it. Raises ``PathError`` for names that no path can hold."""
+    """Do it and print what came of it. Raises ``ArgumentError`` for what cannot be sent."""
     path = filled(call.verb.path, call.names)
     values = {field: value_of(field, given, datetime.now(UTC)) for field, given in call.fields.items()}
     try:
@@ -63,17 +63,17 @@ def _list(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], c
     items: list[dict[str, Any]] = []
     while True:
         left = MAX_PAGE if not wanted else min(MAX_PAGE, wanted - len(items))
-        page = control_plane.call("GET", path, params=params | {"limit": str(left)}).content
-        items += page.pop(call.verb.items, [])
-        cursor = page.pop("next_cursor", None)
+        rows, beside = control_plane.page(path, params | {"limit": str(left)}, call.verb.items)
+        items += rows
+        cursor = beside.pop("next_cursor", None)
         if cursor is None or (wanted and len(items) >= wanted):
             break
         params["cursor"] = cursor
     if call.as_json:
-        _print_json({call.verb.items: items, **page, "next_cursor": cursor})
+        _print_json({call.verb.items: items, **beside, "next_cursor": cursor})
     else:
-        rows = spread(items, call.verb.per) if call.verb.per else items
-        show_list(output(), rows, call.verb.columns or call.resource.columns, page)
+        shown = spread(items, call.verb.per) if call.verb.per else items
+        show_list(output(), shown, call.verb.columns or call.resource.columns, beside)
     if cursor is not None:
         errors().print(f"there are more than these {len(items):,}: --rows 0 lists all", markup=False)
     return DONE

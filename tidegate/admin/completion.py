@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tidegate.admin.shapes import PathError, filled, parameters
+from tidegate.admin.shapes import ArgumentError, filled, parameters
 
 ENOUGH = "100"
 TIMEOUT_S = 2.0
@@ -45,7 +45,8 @@ def names_like(name: str, begun: str, typed: Mapping[str, Any]) -> list[str]:
     try:
         path, token = filled(source.path, above), admin_token(typed.get("token_file"))
         with ControlPlane(typed["url"], token, timeout_s=TIMEOUT_S) as control_plane:
-            items = control_plane.call("GET", path, params=params).content.get("items", [])
-    except (RefusedError, PathError, typer.BadParameter):
+            rows, _ = control_plane.page(path, params)
+    except (RefusedError, ArgumentError, typer.BadParameter):
         return []
-    return [item[source.member] for item in items if item[source.member].startswith(begun)]
+    names = [str(row.get(source.member, "")) for row in rows]
+    return [one for one in names if one.startswith(begun)]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import isfinite
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
@@ -11,14 +12,14 @@ Kind = Literal["text", "int", "float", "bool", "list", "pairs", "ahead", "ago"]
 """``list``: between commas. ``pairs``: ``name=value``, repeatable. ``ahead``, ``ago``: an instant, or a duration."""
 Action = Literal["list", "show", "create", "set", "replace", "post", "delete"]
 
-_DURATION = re.compile(r"^(\d{1,6})([smhdw])$")
+_DURATION = re.compile(r"^(\d{1,5})([smhdw])$")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
 
 
-class PathError(ValueError):
-    """An argument that cannot stand in a path."""
+class ArgumentError(ValueError):
+    """An argument that cannot be sent."""
 
 
 class Field(NamedTuple):
@@ -85,12 +86,12 @@ def parameters(path: str) -> dict[str, bool]:
 def filled(path: str, given: Mapping[str, str | None]) -> str:
     """The path with names in their places; a part in brackets goes when one of its names is not given.
 
-    Raises ``PathError`` for a name that no path can hold, or that has no place in this one.
+    Raises ``ArgumentError`` for a name that no path can hold, or that has no place in this one.
     """
     names = {name: value for name, value in given.items() if value is not None}
     for name, value in names.items():
         if value in ("", ".", ".."):  # would lead to another resource
-            raise PathError(f"{name}: must not be {value!r}")
+            raise ArgumentError(f"{name}: must not be {value!r}")
 
     def kept(match: re.Match[str]) -> str:
         return match[1] if parameters(match[1]).keys() <= names.keys() else ""
@@ -98,17 +99,21 @@ def filled(path: str, given: Mapping[str, str | None]) -> str:
     while "[" in path:  # from the innermost
         path = _OPTIONAL.sub(kept, path)
     if unplaced := names.keys() - parameters(path).keys():
-        raise PathError(f"--{min(unplaced)} needs another name with it: see --help")
+        raise ArgumentError(f"--{min(unplaced)} needs another name with it: see --help")
     if missing := parameters(path).keys() - names.keys():
-        raise PathError(f"{min(missing)}: is needed")
+        raise ArgumentError(f"{min(missing)}: is needed")
     return _PARAMETER.sub(lambda match: quote(names[match[1]], safe=""), path)
 
 
 def value_of(field: Field, given: Any, now: datetime) -> Any:
-    """What is sent for what was typed; durations count from ``now``."""
+    """What is sent for what was typed; durations count from ``now``. Raises ``ArgumentError``."""
+    if field.kind == "float" and not isfinite(given):
+        raise ArgumentError(f"{field.flag}: must be a number")
     if field.kind == "list":
         return [item.strip() for item in given.split(",") if item.strip()]
     if field.kind == "pairs":
+        if wrong := [item for item in given if "=" not in item]:
+            raise ArgumentError(f"{field.flag}: {wrong[0]!r} is not NAME=VALUE")
         pairs = dict(item.partition("=")[::2] for item in given)
         return {name.strip(): value or None for name, value in pairs.items()}
     if field.kind in ("ahead", "ago") and (match := _DURATION.match(given)):

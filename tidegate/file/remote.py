@@ -79,6 +79,16 @@ class ControlPlane:
             raise self._stranger()
         return Answer(answer.status_code, _json(answer.content), answer.headers)
 
+    def page(
+        self, path: str, params: Mapping[str, str], member: str = "items"
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The rows of a list, and what stands beside them."""
+        content = self.call("GET", path, params=params).content
+        rows = content.pop(member, None)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._stranger()
+        return rows, content
+
     def write(
         self,
         body: bytes,

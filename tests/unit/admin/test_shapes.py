@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tidegate.admin.shapes import Field, PathError, changed, filled, parameters, value_of
+from tidegate.admin.shapes import ArgumentError, Field, changed, filled, parameters, value_of
 
 SWITCH = "/v1/enforcement[[/{plan}]/{limit}]"
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -26,12 +26,12 @@ def test_a_part_goes_with_its_name(plan: str | None, limit: str | None, expected
 
 def test_no_name_leads_to_another_resource() -> None:
     """A plan without its limit would be taken for a limit, and an empty limit for all of them."""
-    with pytest.raises(PathError, match="--plan needs another name"):
+    with pytest.raises(ArgumentError, match="--plan needs another name"):
         filled(SWITCH, {"plan": "free", "limit": None})
     for name in ("", ".", ".."):
-        with pytest.raises(PathError, match="limit: must not be"):
+        with pytest.raises(ArgumentError, match="limit: must not be"):
             filled(SWITCH, {"plan": "free", "limit": name})
-    with pytest.raises(PathError, match="client: is needed"):
+    with pytest.raises(ArgumentError, match="client: is needed"):
         filled("/v1/clients/{client}", {})
 
 
@@ -42,6 +42,23 @@ def test_durations_count_from_now_and_instants_stay() -> None:
     assert value_of(ago, "2026-01-01T00:00:00Z", NOW) == "2026-01-01T00:00:00Z"
     assert value_of(Field("match.methods", "", "list"), "GET, POST,", NOW) == ["GET", "POST"]
     assert value_of(Field("attributes", "", "pairs"), ["a=1=2", "b="], NOW) == {"a": "1=2", "b": None}
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "words"),
+    [
+        (Field("attributes", "", "pairs", option="attribute"), ["tier"], "--attribute: 'tier' is not NAME=VALUE"),
+        (Field("window_s", "", "float"), float("nan"), "--window-s: must be a number"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(field: Field, given: object, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        value_of(field, given, NOW)
+
+
+def test_the_longest_durations_are_instants() -> None:
+    assert value_of(Field("expires_at", "", "ahead"), "99999w", NOW).startswith("3943-")
+    assert value_of(Field("since", "", "ago"), "99999w", NOW).startswith("0110-")
 
 
 def test_a_change_keeps_what_it_does_not_name() -> None:
