@@ -19,7 +19,8 @@ PANEL = "Daily work"
 WAIT_S = 10
 MAX_WAIT_S = 30
 EXIT_CODES = (
-    "Exits with 0 when done, 1 when refused, 2 on wrong arguments, 3 when not every node had it in time, 4 on 404."
+    "Exits with 0 when done, 1 when refused, 2 on wrong arguments, 3 when not every node had it in time,"
+    " 4 when there is no such thing."
 )
 TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "pairs": list[str]}
 Rows = Annotated[

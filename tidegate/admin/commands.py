@@ -112,7 +112,7 @@ def _write(control_plane: ControlPlane, path: str, values: Mapping[Field, Any], 
     params = {field.member: _as_parameter(value) for field, value in values.items() if field.in_query}
     sent = None if method == "DELETE" else body
     answer = control_plane.call(method, path, params=params, body=sent, headers=headers)
-    return _say(answer, before, call)
+    return _print_outcome(answer, before, call)
 
 
 def _written(verb: Verb, before: Mapping[str, Any]) -> set[str]:
@@ -121,7 +121,7 @@ def _written(verb: Verb, before: Mapping[str, Any]) -> set[str]:
     return members | ({"limits"} & before.keys())
 
 
-def _say(answer: Answer, before: dict[str, Any] | None, call: Call) -> int:
+def _print_outcome(answer: Answer, before: dict[str, Any] | None, call: Call) -> int:
     revision, rollout, enforced_ms = (
         answer.headers.get(f"x-tidegate-{name}") for name in ("revision", "rollout", "enforced-ms")
     )
