@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tidegate.admin.app import register as register_resources
 from tidegate.arguments import admin_token, gateway_token, server_url, utf8_text
 from tidegate.file.app import register as register_file_commands
 
@@ -17,7 +18,6 @@ app = typer.Typer(
     name="tidegate",
     help="Multi-region rate limiting with a control plane.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # its tracebacks show local variables, and those hold secrets
 )
 
@@ -226,6 +226,7 @@ def top(
 
 
 register_file_commands(app)
+register_resources(app)
 
 
 def main() -> None:

@@ -40,6 +40,17 @@ def stranger() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.parametrize("command", ["clients list", "revisions diff 3"])
+def test_a_stranger_has_no_lists(command: str, stranger: str) -> None:
+    for path in ANSWERS:
+        result = CliRunner().invoke(
+            app, [*command.split(), "--url", stranger + path], env={"TIDEGATE_ADMIN_TOKEN": "x" * 20}
+        )
+        assert isinstance(result.exception, SystemExit), (path, result.exception)
+        assert (result.exit_code, result.stdout) == (1, ""), path
+        assert result.stderr.strip()
+
+
 @pytest.mark.parametrize("command", NO_ANSWER)
 def test_a_stranger_is_no_answer(command: str, stranger: str, tmp_path) -> None:
     file = tmp_path / "tidegate.yaml"

@@ -1,8 +1,8 @@
-"""The control plane as the file's commands use it."""
+"""The control plane as the commands use it: the configuration as one file, and any other call of the admin API."""
 
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
 
 import httpx
 
@@ -13,22 +13,31 @@ NDJSON = "application/x-ndjson"
 
 
 class RefusedError(Exception):
-    """The control plane refused, or did not answer. ``errors`` are (field, message) where it named them."""
+    """The control plane refused, with ``status``, or did not answer. ``errors`` are (field, message) that it named."""
 
-    def __init__(self, message: str, errors: list[tuple[str, str]] | None = None) -> None:
+    def __init__(self, message: str, errors: list[tuple[str, str]] | None = None, status: int | None = None) -> None:
         super().__init__(message)
         self.errors = errors or []
+        self.status = status
+
+
+class Answer(NamedTuple):
+    """What the control plane answered: status, JSON object (empty where there is no body), headers."""
+
+    status: int
+    content: dict[str, Any]
+    headers: Mapping[str, str]
 
 
 class ControlPlane:
-    """Reads and writes ``/v1/config``, the latter with the token of an operator."""
+    """Calls the admin API with a token: reads and writes ``/v1/config``, and calls any other path."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._url = url
         self._client = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             trust_env=False,
         )
 
@@ -40,16 +49,45 @@ class ControlPlane:
 
     def read(self) -> tuple[dict[str, Any], str]:
         """The configuration, and its tag."""
+        answer = self.call("GET", "/v1/config")
+        if "version" not in answer.content:
+            raise self._stranger()
+        return answer.content, answer.headers.get("etag", "")
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request and return the answer; a refusal, or an answer of another kind, is a ``RefusedError``."""
+        encoded = httpx.Headers(dict(headers or {}), encoding="utf-8")
         try:
-            answer = self._client.get("/v1/config")
+            answer = self._client.request(method, path, params=params, json=body, headers=encoded)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise _refused(answer.status_code, _json(answer.content))
-        content = _json(answer.content)
-        if "version" not in content:
+        if not answer.is_success:
             raise self._stranger()
-        return content, answer.headers.get("etag", "")
+        if not answer.content:
+            return Answer(answer.status_code, {}, answer.headers)
+        if not answer.headers.get("content-type", "").startswith("application/json"):
+            raise self._stranger()
+        return Answer(answer.status_code, _json(answer.content), answer.headers)
+
+    def page(
+        self, path: str, params: Mapping[str, str], member: str = "items"
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The rows of a list, and what stands beside them."""
+        content = self.call("GET", path, params=params).content
+        rows = content.pop(member, None)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._stranger()
+        return rows, content
 
     def write(
         self,
@@ -126,4 +164,4 @@ def _refused(status: int, problem: dict[str, Any]) -> RefusedError:
         for item in (named if isinstance(named, list) else [])
         if isinstance(item, dict)
     ]
-    return RefusedError(f"refused ({status}): {problem.get('detail') or problem.get('title') or ''}", errors)
+    return RefusedError(f"refused ({status}): {problem.get('detail') or problem.get('title') or ''}", errors, status)

@@ -1,0 +1,142 @@
+"""The table of resources says what the admin API has, and the documentation says what the table has."""
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from control_plane.main import create_app
+from control_plane.settings import Settings
+from tidegate.admin.completion import SOURCES
+from tidegate.admin.resources import RESOURCES
+from tidegate.admin.shapes import Resource, Verb, filled, parameters
+
+PAGE = Path(__file__).parents[3] / "docs" / "command-line.md"
+METHODS = {"list": "get", "show": "get", "post": "post", "delete": "delete"}
+VERBS = [pytest.param(verb, id=f"{resource.name} {verb.name}") for resource in RESOURCES for verb in resource.verbs]
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    key = tmp_path_factory.mktemp("keys") / "signing-key"
+    key.write_text(bytes(range(32)).hex())
+    nowhere = SecretStr("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    return create_app(Settings(database_url=nowhere, signing_key_file=key)).openapi()
+
+
+def resolved(schema: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """The schema without reference and without the alternative ``null``."""
+    for one in schema.get("anyOf", []):
+        if one.get("type") != "null":
+            schema = one
+    if "$ref" in schema:
+        return resolved(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    return schema
+
+
+def operations(verb: Verb, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the verb asks of the API: one operation for each way to leave names out."""
+    method = METHODS.get(verb.action, "put")
+    by_shape = {re.sub(r"\{\w+\}", "x", path): found for path, found in document["paths"].items()}
+    choices = [("x", None) if optional else ("x",) for optional in parameters(verb.path).values()]
+    found = []
+    for values in product(*choices):
+        given = dict(zip(parameters(verb.path), values, strict=True))
+        if given.get("plan") and "limit" in given and given["limit"] is None:
+            continue  # refused before anything is sent
+        found.append(by_shape[filled(verb.path, given)][method])
+    return found
+
+
+def members(verb: Verb, operation: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """By name the schemas of what the operation takes: of its query, or of its body."""
+    taken = {one["name"]: one["schema"] for one in operation.get("parameters", []) if one["in"] == "query"}
+    if verb.writes and "requestBody" in operation:
+        body = resolved(operation["requestBody"]["content"]["application/json"]["schema"], document)
+        taken |= body["properties"]
+        for name, schema in body["properties"].items():
+            inner = resolved(schema, document).get("properties", {})
+            taken |= {f"{name}.{one}": schema for one, schema in inner.items()}
+    return {name: resolved(schema, document) for name, schema in taken.items()}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_is_an_operation_that_takes_its_options(verb: Verb, document: dict[str, Any]) -> None:
+    for operation in operations(verb, document):
+        taken = members(verb, operation, document)
+        for field in verb.fields:
+            assert field.member in taken, field
+            schema = taken[field.member]
+            assert set(field.choices) <= set(schema.get("enum", field.choices)), field
+            if "enum" in schema:
+                assert field.choices, f"{field.member} has choices: {schema['enum']}"
+            expected = {"int": "integer", "float": "number", "bool": "boolean", "list": "array", "pairs": "object"}
+            assert schema["type"] == expected.get(field.kind, "string"), field
+
+
+def test_what_a_change_does_not_name_stays(document: dict[str, Any]) -> None:
+    """A PUT replaces: a member that the table lacks would go back to its default."""
+    for resource in RESOURCES:
+        for verb in resource.verbs:
+            if verb.action == "set":
+                (operation, *_) = operations(verb, document)
+                top = {name for name in members(verb, operation, document) if "." not in name}
+                named = {field.member.partition(".")[0] for field in verb.fields}
+                # its own name, what is kept besides, and what only an admin sets
+                besides = {*parameters(verb.path), "name", "limits", "credential"} - named
+                assert top - besides == named, (resource.name, verb.name)
+
+
+def test_names_are_completed_where_the_api_lists_them(document: dict[str, Any]) -> None:
+    for name, source in SOURCES.items():
+        listing = Verb("list", "", "list", source.path)
+        for operation in operations(listing, document):
+            schema = resolved(operation["responses"]["200"]["content"]["application/json"]["schema"], document)
+            assert source.member in resolved(schema["properties"]["items"]["items"], document)["properties"], name
+
+
+def row(resource: Resource) -> str:
+    commands = (" ".join([verb.name, *map(str.upper, required(verb))]) for verb in resource.verbs)
+    return f"| `{resource.name}` | {resource.help} | {', '.join(f'`{command}`' for command in commands)} |"
+
+
+def required(verb: Verb) -> list[str]:
+    return [name for name, optional in parameters(verb.path).items() if not optional]
+
+
+def test_the_page_lists_every_command() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert rows[: len(RESOURCES)] == [row(resource) for resource in RESOURCES]
+
+
+def commands_in(text: str) -> list[list[str]]:
+    return [line.split() for line in re.findall(r"`tidegate ([^`]+)`", text)]
+
+
+def test_runbooks_need_no_curl_and_name_commands_that_exist() -> None:
+    known = {resource.name: {verb.name: verb for verb in resource.verbs} for resource in RESOURCES}
+    used = 0
+    for page in (PAGE.parent / "runbooks").glob("*.md"):
+        text = page.read_text()
+        assert "curl" not in text, page
+        assert not re.search(r"`(GET|PUT|POST|DELETE) /v1/(?!load)", text), page
+        for name, *words in commands_in(text):
+            if name in known:
+                verb = known[name][words[0]]
+                options = {field.flag for field in verb.fields} | {f"--{one}" for one in parameters(verb.path)}
+                options |= {"--reason", "--immediate", "--wait-s", "--json", "--rows"}
+                assert {word for word in words if word.startswith("--")} <= options, (page, words)
+                used += 1
+    assert used > 10
+
+
+def test_options_of_a_command_differ() -> None:
+    for resource in RESOURCES:
+        for verb in resource.verbs:
+            flags = [field.flag for field in verb.fields]
+            flags += [f"--{name}" for name, optional in parameters(verb.path).items() if optional]
+            flags += ["--url", "--token-file", "--rows", "--wait-s", "--reason", "--immediate", "--unset", "--json"]
+            assert len(flags) == len(set(flags)), (resource.name, verb.name, flags)
