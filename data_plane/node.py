@@ -102,11 +102,12 @@ class Node:
             self._regarding.reader,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
+        self._observing = Observing(settings, clock, self._decider, self._store)
         self.hold_door = HoldDoor(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
+            denials=self._observing.denial_log,
         )  # fmt: skip
-        self._observing = Observing(settings, clock, self._decider, self._store)
         repeated = RepeatedDenials(
             self._index_in_force, lambda: self._decider.revision, anonymous, bounds, clock, self._reporting.tally,
             self._observing.denial_log,

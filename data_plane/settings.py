@@ -178,6 +178,9 @@ class Settings(RegionSettings):
         False, description="ready before the store was ever reached: decides by on_store_failure from the start"
     )
 
+    denials_max_mb: int = Field(
+        32, ge=0, le=4_096, description="what denials that can be found may take of the store's memory; 0 keeps none"
+    )
     log_denials_per_s: float = Field(10.0, ge=0, le=1_000, description="a sample of denials for the log; 0 logs none")
     traces_url: str | None = Field(None, pattern=r"^https?://", description="OTLP over HTTP: .../v1/traces")
     traces_share: float = Field(0.01, ge=0, le=1, description="of decisions that are traced")

@@ -1,4 +1,5 @@
-"""Answers to what the control plane asks: each limit of a client as the region's store has it now, or usage at once.
+"""Answers to what the control plane asks: each limit of a client as the region's store has it now, usage at once, or
+whom the region denied.
 
 Only limits whose counter a client alone names can be told: by client, and those that are global.
 """
@@ -9,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from contract.denials import DenialQuery
 from contract.limits import LimitRule, capacity, dimensions
 from contract.questions import MAX_FIGURES, LimitFigure, NodeAnswer, Question
 from data_plane.domain.bindings import BoundLimit, Peers, Subject
@@ -17,6 +19,7 @@ from data_plane.domain.outcome import Outcome
 from data_plane.domain.regions.wire import REFUSED, asking_used, is_strict
 from data_plane.domain.routes import UNMATCHED
 from data_plane.domain.subjects import generation_end, part
+from data_plane.services.denial_ring import DenialStore, Found
 from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
 from data_plane.services.usage_shipping import ControlPlaneAwayError
 
@@ -24,6 +27,7 @@ log = structlog.get_logger()
 WAIT_S = 20.0
 AGAIN_S = 1.0
 SHIP_WITHIN_S = 0.9
+FIND_WITHIN_S = 0.5
 """Who asks waits for a second."""
 _TELLABLE = frozenset({("client",), ("global",)})
 
@@ -46,8 +50,9 @@ class Answering:
     def __init__(
         self, node: str, line: QuestionLine, store: CounterStore, clock: Clock,
         index: Callable[[], RuleIndex], revision: Callable[[], int], is_mine: Callable[[], bool],
-        ship: Callable[[], Awaitable[None]],
+        ship: Callable[[], Awaitable[None]], denials: DenialStore | None = None,
     ) -> None:  # fmt: skip
+        self._denials = denials
         self._node = node
         self._line = line
         self._store = store
@@ -71,7 +76,9 @@ class Answering:
                 await asyncio.sleep(AGAIN_S)
 
     async def look(self, question: Question) -> NodeAnswer:
-        """What this region knows of a client at this moment, taking nothing; or that its usage was shipped."""
+        """What this region knows of a client now, taking nothing; or whom it denied; or that its usage was shipped."""
+        if question.denials is not None:
+            return await self._find(question.id, question.denials)
         if question.about == "usage":
             return NodeAnswer(
                 id=question.id, node=self._node, revision=self._revision(), error=await self._why_not_shipped()
@@ -93,6 +100,17 @@ class Answering:
         used = dict(zip(strict, outcomes[len(limits) :], strict=True))
         figures = tuple(_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits))
         return NodeAnswer(id=question.id, node=self._node, revision=revision, figures=figures)
+
+    async def _find(self, id: str, query: DenialQuery) -> NodeAnswer:
+        found = Found([], "no denials are kept here")
+        if self._denials is not None:
+            try:
+                found = await self._denials.find(query, FIND_WITHIN_S)
+            except StoreUnavailableError:
+                found = Found([], "the store does not answer")
+        return NodeAnswer(
+            id=id, node=self._node, revision=self._revision(), error=found.why_not_all, denials=tuple(found.denials)
+        )
 
     async def _why_not_shipped(self) -> str | None:
         try:
