@@ -190,6 +190,9 @@ class Settings(RegionSettings):
     dialect: DialectName = "envoy"
     trusted_hops: int = Field(1, ge=1, le=16)
     key_sources: Annotated[tuple[KeySource, ...], NoDecode] = ("x-api-key", "authorization")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="whose pages may read /v1/me/limits in a browser: https://app.example,... or *"
+    )
     missing_key: AnonymousOrRefuse = "anonymous"
     unknown_key: AnonymousOrRefuse = "anonymous"
     reset_format: ResetFormat = "epoch"
@@ -197,7 +200,15 @@ class Settings(RegionSettings):
     rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC")
     rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
 
-    @field_validator("key_sources", mode="before")
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#\s]+", origin):
+                raise ValueError(f"{origin!r} is not an origin: https://host, without a path")
+        return value
+
+    @field_validator("key_sources", "cors_origins", mode="before")
     @classmethod
     def _split_sources(cls, value: object) -> object:
         return _parts(value)
