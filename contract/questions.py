@@ -1,5 +1,5 @@
 """What the control plane asks a region's nodes: how much of its limits a client has used there, at this moment, or to
-ship at once the usage that waits in the region's stream.
+ship at once the usage that waits in the region's stream, or whom the region remembers to have denied.
 
 One node of a region holds a request open (``GET /internal/v1/questions``); it is answered when somebody asks, and the
 node tells what it found with a request of its own (``POST /internal/v1/answers``). Nothing dials in.
@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from contract.denials import MAX_FOUND, Denial, DenialQuery
+
 MAX_FIGURES = 250
 MAX_QUESTIONS = 100
 Units = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -17,12 +19,14 @@ Units = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 class Question(msgspec.Struct, frozen=True):
     """``limits``: what has ``client`` used? ``usage``: ship what the stream holds, and answer once it is taken.
 
-    Nodes that do not know ``about`` see a client without a name, and say that they do not know it.
+    ``denials``: which denials does the region remember? Then ``client`` is empty. Whoever does not know ``about`` or
+    ``denials`` sees a client without a name, and says that it does not know it.
     """
 
     id: str
     client: str
     about: Literal["limits", "usage"] = "limits"
+    denials: DenialQuery | None = None
 
 
 class Questions(msgspec.Struct, frozen=True):
@@ -49,3 +53,4 @@ class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     revision: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     figures: Annotated[tuple[LimitFigure, ...], msgspec.Meta(max_length=MAX_FIGURES)] = ()
     error: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[ -~]*$")] | None = None
+    denials: Annotated[tuple[Denial, ...], msgspec.Meta(max_length=MAX_FOUND)] = ()

@@ -44,7 +44,7 @@ def build_app(node: Node) -> FastAPI:
         async with node.running(), _serving_rls(node):
             yield
 
-    return create_app(node.door, node.hold_door, node.load_door, node.denial_reports, node, lifespan)
+    return create_app(node.door, node.hold_door, node.load_door, node.denial_reports, node.me, node, lifespan)
 
 
 def build_agent_app(agent: Agent) -> FastAPI:

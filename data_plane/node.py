@@ -21,6 +21,7 @@ from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
 from data_plane.api.denial_reports import DenialReports
 from data_plane.api.door import Door
 from data_plane.api.hold_door import HoldDoor
+from data_plane.api.me import MeHandler
 from data_plane.api.metrics import CONTENT_TYPE, gauge
 from data_plane.api.node_metrics import of_holds
 from data_plane.api.render import Renderer
@@ -102,16 +103,21 @@ class Node:
             self._regarding.reader,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
+        self._observing = Observing(settings, clock, self._decider, self._store)
         self.hold_door = HoldDoor(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
+            denials=self._observing.denial_log,
         )  # fmt: skip
-        self._observing = Observing(settings, clock, self._decider, self._store)
         repeated = RepeatedDenials(
             self._index_in_force, lambda: self._decider.revision, anonymous, bounds, clock, self._reporting.tally,
             self._observing.denial_log,
         )  # fmt: skip
         self.denial_reports = DenialReports(repeated, clock, settings.trust, self._index_in_force)
+        self.me = MeHandler(
+            self._index_in_force, self._store, clock, _id_prefix(settings.node),
+            trust=settings.trust, key_sources=settings.key_sources, origins=settings.cors_origins,
+        )  # fmt: skip
         self._observing.add(
             self._configuring.families, of_holds(self._holds.tally), self._regarding.families,
             self._reporting.families, self._protecting.families, self._of_agents,

@@ -1,4 +1,4 @@
-"""What watches a node, wired: its metrics, and as the settings say a sampled log of denials and traces."""
+"""What watches a node, wired: its metrics, and as the settings say its denials (a ring, a sampled log) and traces."""
 
 import random
 import secrets
@@ -9,11 +9,13 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_denials import RedisDenials
 from data_plane.adapters.tracing import Tracing
 from data_plane.api.metrics import NodeMetrics, Part, counter, counter_by, gauge, info
 from data_plane.api.node_metrics import of_decisions
 from data_plane.services.decide import Decider
 from data_plane.services.denial_log import DenialLog
+from data_plane.services.denial_ring import DenialRing
 from data_plane.services.ports import Clock
 from data_plane.settings import RegionSettings, Settings
 
@@ -23,12 +25,12 @@ class Observing:
 
     def __init__(self, settings: Settings, clock: Clock, decider: Decider, store: RedisCounterStore) -> None:
         self._settings = settings
-        self._denials = DenialLog(settings.log_denials_per_s)
-        self.denial_log = self._denials if settings.log_denials_per_s else None
-        """``None`` where denials are not logged."""
-        if settings.log_denials_per_s:
-            decider.on_concluded = (*decider.on_concluded, self._denials.concluded)
-            decider.on_refused = (*decider.on_refused, self._denials.refused)
+        ring_bytes = settings.denials_max_mb * 1024 * 1024
+        self._ring = DenialRing(settings.node, RedisDenials(store, ring_bytes)) if ring_bytes else None
+        self.denial_log = DenialLog(settings.log_denials_per_s, self._ring)
+        if settings.log_denials_per_s or self._ring is not None:
+            decider.on_concluded = (*decider.on_concluded, self.denial_log.concluded)
+            decider.on_refused = (*decider.on_refused, self.denial_log.refused)
         self._tracing: Tracing | None = None
         if settings.traces_url is not None:
             about = {
@@ -52,16 +54,22 @@ class Observing:
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
-        return [] if self._tracing is None else [self._tracing.run]
+        parts = (self._ring, self._tracing)
+        return [part.run for part in parts if part is not None]
 
     async def stop(self) -> None:
-        """Send what waits."""
+        """Write and send what waits."""
+        if self._ring is not None:
+            await self._ring.flush()
         if self._tracing is not None:
             await self._tracing.close()
 
     def _of_samples(self) -> Iterator[Metric]:
-        yield counter("tidegate_denials_logged", "Denials in the log", self._denials.logged)
-        yield counter("tidegate_denials_not_logged", "Denials left out: the log is a sample", self._denials.left_out)
+        yield counter("tidegate_denials_logged", "Denials in the log", self.denial_log.logged)
+        yield counter("tidegate_denials_not_logged", "Denials left out: the log is a sample", self.denial_log.left_out)
+        kept, not_kept = (0, 0) if self._ring is None else (self._ring.kept, self._ring.not_kept)
+        yield counter("tidegate_denials_kept", "Denials in the region's ring", kept)
+        yield counter("tidegate_denials_not_kept", "Denials for which the ring had no room, or no store", not_kept)
         sent, dropped = (0, 0) if self._tracing is None else (self._tracing.sent, self._tracing.dropped)
         yield counter("tidegate_spans_sent", "Spans that the collector took", sent)
         yield counter("tidegate_spans_dropped", "Spans that nobody took", dropped)

@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 from data_plane.adapters.control_plane_usage import HttpUsageSink
 from data_plane.adapters.peers import tls_of
 from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.adapters.redis_denials import RedisDenials
 from data_plane.adapters.redis_usage import RedisUsageStream
 from data_plane.api.metrics import counter, gauge
 from data_plane.domain.index import RuleIndex
@@ -78,6 +79,7 @@ class Shipping:
         self._answering = Answering(
             settings.node, self._sink, store, clock, index, revision, lambda: self._shipper.has_lease,
             self._shipper.ship_all_until_now,
+            RedisDenials(store),
         )  # fmt: skip
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:

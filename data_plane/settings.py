@@ -182,6 +182,9 @@ class Settings(RegionSettings):
         False, description="ready before the store was ever reached: decides by on_store_failure from the start"
     )
 
+    denials_max_mb: int = Field(
+        32, ge=0, le=4_096, description="what denials that can be found may take of the store's memory; 0 keeps none"
+    )
     log_denials_per_s: float = Field(10.0, ge=0, le=1_000, description="a sample of denials for the log; 0 logs none")
     traces_url: str | None = Field(None, pattern=r"^https?://", description="OTLP over HTTP: .../v1/traces")
     traces_share: float = Field(0.01, ge=0, le=1, description="of decisions that are traced")
@@ -191,6 +194,9 @@ class Settings(RegionSettings):
     dialect: DialectName = "envoy"
     trusted_hops: int = Field(1, ge=1, le=16)
     key_sources: Annotated[tuple[KeySource, ...], NoDecode] = ("x-api-key", "authorization")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="whose pages may read /v1/me/limits in a browser: https://app.example,... or *"
+    )
     missing_key: AnonymousOrRefuse = "anonymous"
     unknown_key: AnonymousOrRefuse = "anonymous"
     reset_format: ResetFormat = "epoch"
@@ -198,7 +204,15 @@ class Settings(RegionSettings):
     rls_port: int | None = Field(None, ge=0, le=65535, description="Envoy's rate limit service over gRPC")
     rls_mapping_file: Path | None = Field(None, description="what descriptors mean (TOML)")
 
-    @field_validator("key_sources", mode="before")
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#\s]+", origin):
+                raise ValueError(f"{origin!r} is not an origin: https://host, without a path")
+        return value
+
+    @field_validator("key_sources", "cors_origins", mode="before")
     @classmethod
     def _split_sources(cls, value: object) -> object:
         return _parts(value)

@@ -115,6 +115,12 @@ def load_publish_script() -> str:
     return _script("load_publish")
 
 
+@cache
+def denials_script() -> str:
+    """The script that keeps denials; its contract is in ``denials.lua``."""
+    return _script("denials")
+
+
 def _script(*parts: str) -> str:
     folder = files(__name__)
     return "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)

@@ -225,6 +225,45 @@ def top(
     sys.exit(run_top(url, admin_token(token_file), interval_s=interval_s, once=once, as_lines=as_json))
 
 
+@app.command()
+def why(
+    asked: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT", callback=utf8_text, help="A request id, a client, the beginning of a key, or an address."
+        ),
+    ],
+    *,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="About when: 10:42 (UTC), or 2026-11-30T10:42:00+01:00.")
+    ] = None,
+    url: Annotated[
+        str,
+        typer.Option(
+            envvar=["TIDEGATE_URL", "TIDEGATE_CONTROL_PLANE_URL"], callback=server_url, help="The control plane."
+        ),
+    ] = "http://127.0.0.1:8000",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEGATE_ADMIN_TOKEN_FILE", help="A file with a token; else TIDEGATE_ADMIN_TOKEN."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+) -> None:
+    """Say why a request was denied, and what can be done. A viewer's token is enough.
+
+    Exits with 0 when a denial was found, 1 when none is remembered, 2 without an answer.
+    """
+    from datetime import UTC, datetime
+
+    from tidegate.why import moment, run_why
+
+    try:
+        about = None if at is None else moment(at, datetime.now(UTC))
+    except ValueError:
+        raise typer.BadParameter("--at is a time like 10:42 or 2026-11-30T10:42:00Z") from None
+    sys.exit(run_why(url, admin_token(token_file), asked, about, as_json=as_json))
+
+
 register_file_commands(app)
 register_resources(app)
 

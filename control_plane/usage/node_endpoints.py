@@ -37,6 +37,7 @@ _QUESTIONS: dict[str, Any] = {
                     "id": {"type": "string"},
                     "client": {"type": "string"},
                     "about": {"type": "string", "enum": ["limits", "usage"]},
+                    "denials": {"type": ["object", "null"]},
                 },
             },
         }
@@ -54,6 +55,7 @@ _JSON_BODY: dict[str, Any] = {
                     "node": {"type": "string", "pattern": "^[A-Za-z0-9._:@-]{1,128}$"},
                     "revision": {"type": "integer", "minimum": 0, "maximum": 2**62},
                     "figures": {"type": "array", "maxItems": 250, "items": {"type": "array"}},
+                    "denials": {"type": "array", "maxItems": 100, "items": {"type": "array"}},
                     "error": {"type": ["string", "null"], "maxLength": 200, "pattern": "^[ -~]*$"},
                 },
             }

@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import ARRAY, Text, cast, func, select
 
 from contract.decoding import UNREADABLE
+from contract.denials import Denial, DenialQuery
 from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
@@ -26,15 +27,18 @@ LIVE_S = 1.0
 RECONNECT_S = 0.5
 FIGURES_A_NOTICE = 60
 """A notification holds 8,000 bytes at most."""
+DENIALS_BYTES_A_NOTICE = 4_000
+"""One denial more may go beyond it: the longest is 3,000 bytes."""
 _log = structlog.stdlib.get_logger("tidegate.questions")
 
 
 class RegionAnswer(NamedTuple):
-    """What a region's node said, or why there is nothing."""
+    """What a region's node said, or why there is nothing, or not all."""
 
     node: str | None
     figures: Mapping[int, LimitFigure]
     reason: str | None
+    denials: Sequence[Denial] = ()
 
 
 class _Notice(msgspec.Struct, frozen=True, array_like=True):
@@ -46,6 +50,7 @@ class _Notice(msgspec.Struct, frozen=True, array_like=True):
     error: str | None
     parts: int
     figures: tuple[LimitFigure, ...]
+    denials: tuple[Denial, ...] = ()
 
 
 class _Waiting:
@@ -63,7 +68,8 @@ class _Waiting:
         if notice.region not in self.missing or len(parts) < notice.parts:
             return
         figures = {figure.rule_id: figure for part in parts for figure in part.figures}
-        self.answers[notice.region] = RegionAnswer(notice.node, figures, notice.error)
+        denials = [denial for part in parts for denial in part.denials]
+        self.answers[notice.region] = RegionAnswer(notice.node, figures, notice.error, denials)
         self.missing.discard(notice.region)
         if not self.missing:
             self.done.set()
@@ -89,6 +95,10 @@ class NodeQuestions:
         """
         answers = await self._ask(Question(secrets.token_hex(16), "", "usage"), list(regions))
         return {region: answer.reason for region, answer in answers.items()}
+
+    async def denials(self, query: DenialQuery, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+        """Which denials each region remembers that fit, within a second."""
+        return await self._ask(Question(secrets.token_hex(16), "", denials=query), list(regions))
 
     async def _ask(self, question: Question, names: Sequence[str]) -> dict[str, RegionAnswer]:
         waiting = self._asked[question.id] = _Waiting(names)
@@ -128,11 +138,12 @@ class NodeQuestions:
 
     async def answered(self, region: str, answer: NodeAnswer) -> None:
         """Bring a node's answer to whoever asked."""
-        parts = max(1, -(-len(answer.figures) // FIGURES_A_NOTICE))
+        figures, denials = list(_by_number(answer.figures)), list(_by_size(answer.denials))
+        parts = max(1, len(figures), len(denials))
         notices = [
             _Notice(
                 answer.id, region, answer.node, answer.error, parts,
-                answer.figures[number * FIGURES_A_NOTICE : (number + 1) * FIGURES_A_NOTICE],
+                figures[number] if number < len(figures) else (), denials[number] if number < len(denials) else (),
             )
             for number in range(parts)
         ]  # fmt: skip
@@ -181,3 +192,21 @@ class NodeQuestions:
         payloads = [msgspec.json.encode(notice).decode() for notice in notices]
         async with self._database.transaction() as session:
             await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))
+
+
+def _by_number(figures: Sequence[LimitFigure]) -> Iterator[tuple[LimitFigure, ...]]:
+    for begin in range(0, len(figures), FIGURES_A_NOTICE):
+        yield tuple(figures[begin : begin + FIGURES_A_NOTICE])
+
+
+def _by_size(denials: Sequence[Denial]) -> Iterator[tuple[Denial, ...]]:
+    part: list[Denial] = []
+    size = 0
+    for denial in denials:
+        part.append(denial)
+        size += len(msgspec.json.encode(denial))
+        if size >= DENIALS_BYTES_A_NOTICE:
+            yield tuple(part)
+            part, size = [], 0
+    if part:
+        yield tuple(part)

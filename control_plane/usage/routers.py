@@ -1,8 +1,9 @@
 """Every route of usage, for the composition root."""
 
+from control_plane.usage.denial_endpoints import router as denials
 from control_plane.usage.endpoints import router as reading
 from control_plane.usage.node_endpoints import router as of_nodes
 from control_plane.usage.plan_endpoints import router as against_limits
 from control_plane.usage.webhooks.endpoints import router as webhooks
 
-USAGE_ROUTERS = (reading, against_limits, webhooks, of_nodes)
+USAGE_ROUTERS = (reading, denials, against_limits, webhooks, of_nodes)

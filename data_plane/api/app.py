@@ -17,6 +17,7 @@ from data_plane.api.hold_door import HoldDoor
 from data_plane.api.hold_routes import hold_routes
 from data_plane.api.load_door import LoadDoor
 from data_plane.api.load_routes import load_routes
+from data_plane.api.me import MeHandler, me_routes
 from data_plane.api.operation_routes import Operations, operation_routes
 from data_plane.api.peer_door import PeerDoor
 
@@ -47,6 +48,7 @@ def create_app(
     hold_door: HoldDoor,
     load_door: LoadDoor,
     denial_reports: DenialReports,
+    me: MeHandler,
     operations: Operations,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
@@ -56,6 +58,7 @@ def create_app(
     app.include_router(hold_routes(hold_door))
     app.include_router(load_routes(load_door))
     app.include_router(denial_routes(denial_reports))
+    app.include_router(me_routes(me))
     app.include_router(operation_routes(operations))
 
     _finish(app, operations)

@@ -84,7 +84,7 @@ def read(
     original_method = method if dialect.method is None else _single(values, dialect.method)
     told = _told_by_gateway(values) if by_token else _NOTHING_TOLD
     return CheckRequest(
-        api_key=None if told.client is not None else _api_key(values, key_sources),
+        api_key=None if told.client is not None else api_key_of(values, key_sources),
         client=told.client,
         ip=_address(values.get(dialect.address, ()), trusted_hops),
         method=original_method.upper() if original_method else None,
@@ -130,7 +130,8 @@ def _text(value: bytes) -> str:
         raise RefusedInputError(403, "malformed_request", "a header is not UTF-8") from None
 
 
-def _api_key(values: Said, sources: tuple[bytes, ...]) -> str | None:
+def api_key_of(values: Said, sources: tuple[bytes, ...]) -> str | None:
+    """The API key among the headers; ``None`` where there is none. Raises ``RefusedInputError``."""
     found: list[bytes] = []
     for source in sources:
         for value in values.get(source, ()):

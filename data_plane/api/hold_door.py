@@ -17,6 +17,7 @@ from data_plane.domain.check import Refusal, UnknownNameError
 from data_plane.domain.holds import InvalidHoldError
 from data_plane.domain.index import RuleIndex
 from data_plane.domain.subjects import InvalidAddressError
+from data_plane.services.denial_log import DenialLog
 from data_plane.services.holds import Grant, HoldEndedError, Holds
 from data_plane.services.ports import Clock, StoreUnavailableError
 
@@ -28,8 +29,9 @@ class HoldDoor:
 
     def __init__(
         self, holds: Holds, renderer: Renderer, clock: Clock, id_prefix: str, *, trust: Trust,
-        index: Callable[[], RuleIndex], revision: Callable[[], int],
+        index: Callable[[], RuleIndex], revision: Callable[[], int], denials: DenialLog,
     ) -> None:  # fmt: skip
+        self._denials = denials
         self._holds = holds
         self._renderer = renderer
         self._clock = clock
@@ -52,7 +54,7 @@ class HoldDoor:
                     "granted": grant.units, "lease": grant.hold, "expires_in_s": grant.expires_in_s,
                     "reason": grant.reason,
                 }  # fmt: skip
-            return self._granted(grant, members)
+            return self._granted(request, grant, members)
         except (InputError, UnknownNameError, InvalidAddressError, StoreUnavailableError) as error:
             return _wrong(error)
 
@@ -76,7 +78,7 @@ class HoldDoor:
             members: dict[str, object] = {"reserved": 0, "reservation": None, "expires_in_s": 0.0}
             if isinstance(grant, Grant):
                 members = {"reserved": grant.units, "reservation": grant.hold, "expires_in_s": grant.expires_in_s}
-            return self._granted(grant, members)
+            return self._granted(request, grant, members)
         except (InputError, UnknownNameError, InvalidAddressError, StoreUnavailableError) as error:
             return _wrong(error)
 
@@ -117,8 +119,17 @@ class HoldDoor:
         except InvalidHoldError as error:
             raise InputError(422, f"{field}: {error}", [FieldError(field, str(error))]) from error
 
-    def _granted(self, grant: Grant | Refusal, members: dict[str, object]) -> Answer:
+    def _granted(
+        self, request: LeaseRequest | ReservationRequest, grant: Grant | Refusal, members: dict[str, object]
+    ) -> Answer:
         request_id = f"{self._id_prefix}h{next(self._numbers):x}"
+        result = grant if isinstance(grant, Refusal) else grant.verdict
+        if isinstance(result, Refusal) or not result.allowed:
+            cost = request.cost if isinstance(request, ReservationRequest) else 1  # less of a lease would have done
+            asked = CheckRequest(
+                api_key=request.api_key, client=request.client, ip=request.ip, endpoint=request.endpoint, cost=cost
+            )
+            self._denials.not_held(asked, request_id, self._index(), self._revision(), result, self._clock.now_us())
         if isinstance(grant, Refusal):
             return refused(grant, request_id)
         answer = self._renderer.check(grant.verdict, CheckRequest(), self._revision(), request_id, self._clock.now_us())

@@ -170,6 +170,30 @@ DENIALS: dict[str, Any] = {
         422: _problem("a member is wrong; `errors` names it"),
     },
 }
+ME: dict[str, Any] = {
+    "tags": ["decisions"],
+    "responses": {
+        200: {
+            "description": "the limits, in this region",
+            "content": _json(
+                {
+                    "type": "object",
+                    "required": ["client", "plan", "region", "limits"],
+                    "properties": {
+                        "client": {"type": "string"},
+                        "plan": {"type": "string"},
+                        "region": {"type": "string"},
+                        "limits": {"type": "array", "items": {"type": "object"}},
+                    },
+                }
+            ),
+        },
+        401: _problem("no API key, or an unknown one"),
+        403: _problem("the client is suspended or blocked"),
+        429: _problem("asked too often"),
+        503: _problem("the region's store does not answer"),
+    },
+}
 _ANY_OBJECT = {"description": "as it is", "content": _json({"type": "object"})}
 HEALTH: dict[str, Any] = {"tags": ["operations"]}
 READY: dict[str, Any] = {"tags": ["operations"], "responses": {200: _ANY_OBJECT, 503: _ANY_OBJECT}}

@@ -1,6 +1,5 @@
-"""Answers to what the control plane asks: each limit of a client as the region's store has it now, or usage at once.
-
-Only limits whose counter a client alone names can be told: by client, and those that are global.
+"""Answers to what the control plane asks: each limit of a client as the region's store has it now, usage at once, or
+whom the region denied.
 """
 
 import asyncio
@@ -9,23 +8,20 @@ from typing import Protocol
 
 import structlog
 
-from contract.limits import LimitRule, capacity, dimensions
-from contract.questions import MAX_FIGURES, LimitFigure, NodeAnswer, Question
-from data_plane.domain.bindings import BoundLimit, Peers, Subject
-from data_plane.domain.index import Principal, RuleIndex
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.regions.wire import REFUSED, asking_used, is_strict
-from data_plane.domain.routes import UNMATCHED
-from data_plane.domain.subjects import generation_end, part
-from data_plane.services.ports import CallbackCheck, Clock, CounterStore, StoreUnavailableError
+from contract.denials import DenialQuery
+from contract.questions import MAX_FIGURES, NodeAnswer, Question
+from data_plane.domain.index import RuleIndex
+from data_plane.services.denial_ring import DenialStore, Found
+from data_plane.services.limits_now import is_tellable, limits_now
+from data_plane.services.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.services.usage_shipping import ControlPlaneAwayError
 
 log = structlog.get_logger()
 WAIT_S = 20.0
 AGAIN_S = 1.0
 SHIP_WITHIN_S = 0.9
+FIND_WITHIN_S = 0.5
 """Who asks waits for a second."""
-_TELLABLE = frozenset({("client",), ("global",)})
 
 
 class QuestionLine(Protocol):
@@ -46,8 +42,9 @@ class Answering:
     def __init__(
         self, node: str, line: QuestionLine, store: CounterStore, clock: Clock,
         index: Callable[[], RuleIndex], revision: Callable[[], int], is_mine: Callable[[], bool],
-        ship: Callable[[], Awaitable[None]],
+        ship: Callable[[], Awaitable[None]], denials: DenialStore | None = None,
     ) -> None:  # fmt: skip
+        self._denials = denials
         self._node = node
         self._line = line
         self._store = store
@@ -71,7 +68,9 @@ class Answering:
                 await asyncio.sleep(AGAIN_S)
 
     async def look(self, question: Question) -> NodeAnswer:
-        """What this region knows of a client at this moment, taking nothing; or that its usage was shipped."""
+        """What this region knows of a client now, taking nothing; or whom it denied; or that its usage was shipped."""
+        if question.denials is not None:
+            return await self._find(question.id, question.denials)
         if question.about == "usage":
             return NodeAnswer(
                 id=question.id, node=self._node, revision=self._revision(), error=await self._why_not_shipped()
@@ -80,19 +79,24 @@ class Answering:
         principal = index.clients.get(question.client)
         if principal is None:
             return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the client is not known here")
-        book = index.book
-        rules = [
-            rule for rule in book.all_limits(principal.client, self._clock.now_us() / 1_000_000) if _tellable(rule)
-        ]
-        peers = Peers(book.regions, book.standing)
-        limits = [BoundLimit(rule, UNMATCHED, book.region, peers) for rule in rules[:MAX_FIGURES]]
-        outcomes = await self._ask_store(limits, principal) if limits else []
-        if isinstance(outcomes, StoreUnavailableError):
+        known = index.book.all_limits(principal.client, self._clock.now_us() / 1_000_000)
+        rules = [rule for rule in known if is_tellable(rule)][:MAX_FIGURES]
+        try:
+            figures = tuple(await limits_now(self._store, index.book, principal, rules))
+        except StoreUnavailableError:
             return NodeAnswer(id=question.id, node=self._node, revision=revision, error="the store does not answer")
-        strict = [at for at, limit in enumerate(limits) if is_strict(limit.params)]
-        used = dict(zip(strict, outcomes[len(limits) :], strict=True))
-        figures = tuple(_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits))
         return NodeAnswer(id=question.id, node=self._node, revision=revision, figures=figures)
+
+    async def _find(self, id: str, query: DenialQuery) -> NodeAnswer:
+        found = Found([], "no denials are kept here")
+        if self._denials is not None:
+            try:
+                found = await self._denials.find(query, FIND_WITHIN_S)
+            except StoreUnavailableError:
+                found = Found([], "the store does not answer")
+        return NodeAnswer(
+            id=id, node=self._node, revision=self._revision(), error=found.why_not_all, denials=tuple(found.denials)
+        )
 
     async def _why_not_shipped(self) -> str | None:
         try:
@@ -103,37 +107,3 @@ class Answering:
         except StoreUnavailableError:
             return "the store does not answer"
         return None
-
-    async def _ask_store(
-        self, limits: Sequence[BoundLimit], principal: Principal
-    ) -> list[Outcome] | StoreUnavailableError:
-        client = principal.client
-        name = part("client", client.client)
-        end = generation_end(client.generation)
-        subject = Subject("{" + name + "}", name, end, "unknown", None, client.attributes)
-        answered: asyncio.Future[list[Outcome] | StoreUnavailableError] = asyncio.get_running_loop().create_future()
-
-        def done(answer: list[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
-            if not answered.done():
-                answered.set_result(answer)
-
-        keys = [limit.key_of(subject) for limit in limits]
-        items = [limit.params for limit in limits]
-        strict = [at for at, item in enumerate(items) if is_strict(item)]
-        keys += [keys[at] for at in strict]
-        items += [asking_used(items[at]) for at in strict]
-        self._store.submit(CallbackCheck(keys, items, 0, done))
-        return await answered
-
-
-def _tellable(rule: LimitRule) -> bool:
-    return dimensions(rule.scope) in _TELLABLE
-
-
-def _figure(rule: LimitRule, outcome: Outcome, used: Outcome | None) -> LimitFigure:
-    """What is left, and what was used: of a strict limit that is asked for by itself, since rights move."""
-    most = capacity(rule)
-    taken = max(0, most - outcome.remaining) if used is None or not used.allowed else used.remaining
-    # a strict limit on a store that this node has not joined: nothing is left, for how long nobody knows
-    reset_us = outcome.reset_us if outcome.reset_us < REFUSED else 0
-    return LimitFigure(rule.id, most, taken, outcome.remaining, reset_us / 1_000_000)

@@ -1,26 +1,34 @@
-"""A sample of denials for the log, so that the request id in an answer can be looked up: who, by which limit, where.
+"""Every denial of a node, seen in one place: all go to the region's ring, a sample to the log, so that the request id
+of an answer can be looked up: who, by which limit, where.
 
-No key, no path and no query is in it: a client is named by its name, an anonymous caller by its address.
+No key, no path and no query is in the log: a client is named by its name, an anonymous caller by its address.
 """
 
 from typing import Any
 
 import structlog
 
-from contract.causes import Cause
+from contract.causes import Cause, LimitCause
+from contract.decision import CheckRequest
 from contract.denials import RepeatedDenial
 from data_plane.domain.causes import cause_of_denial, cause_of_refusal
 from data_plane.domain.check import Prepared, Refusal, Verdict
+from data_plane.domain.index import Principal, RuleIndex
 from data_plane.services.decide import Check
+from data_plane.services.denial_ring import DenialRing, Noted
 
 log = structlog.get_logger("tidegate.denials")
 
 
 class DenialLog:
-    """Logs at most ``per_second`` denials a second; the next line says how many were left out in between."""
+    """Logs at most ``per_second`` denials a second; the next line says how many were left out in between.
 
-    def __init__(self, per_second: float) -> None:
+    ``ring`` takes every denial, but not what was only looked at: a check of cost 0 takes nothing that could be denied.
+    """
+
+    def __init__(self, per_second: float, ring: DenialRing | None = None) -> None:
         self._per_second = per_second
+        self._ring = ring
         self._room = per_second
         self._at_us = 0
         self.logged = 0
@@ -29,17 +37,42 @@ class DenialLog:
 
     def concluded(self, check: Check, verdict: Verdict, now_us: int) -> None:
         """A check was concluded that was not plainly allowed."""
-        if not verdict.allowed and self._has_room(now_us):
+        if verdict.allowed:
+            return
+        if self._ring is not None and check.request.cost:
+            request_id = getattr(check, "request_id", None)
+            self._ring.note(Noted(now_us, check.principal, check.request, request_id, check.revision, verdict))
+        if self._has_room(now_us):
             self._log(getattr(check, "request_id", None), cause_of_denial(verdict), _about(check, verdict))
 
     def refused(self, check: Check, refusal: Refusal) -> None:
         """A check was turned away before any limit was looked at: blocked, say."""
+        request = check.request
+        if self._ring is not None and request.cost:
+            principal, request_id = _principal(check.decider.index, request), getattr(check, "request_id", None)
+            self._ring.note(Noted(check.asked_us, principal, request, request_id, check.revision, refusal))
         if self._has_room(check.asked_us):
             cause = cause_of_refusal(refusal)
             self._log(getattr(check, "request_id", None), cause, _about_refused(check, refusal, cause))
 
+    def not_held(
+        self, request: CheckRequest, request_id: str, index: RuleIndex, revision: int, result: Verdict | Refusal,
+        now_us: int,
+    ) -> None:  # fmt: skip
+        """A lease or a reservation was denied: these are in the ring alone."""
+        if self._ring is not None:
+            principal = _principal(index, request)
+            self._ring.note(Noted(now_us, principal, request, request_id, revision, result))
+
     def repeated(self, prepared: Prepared, denial: RepeatedDenial, revision: int, now_us: int) -> None:
         """A client library denied these ``requests`` from memory."""
+        if self._ring is not None:
+            request = CheckRequest(
+                api_key=denial.api_key, ip=denial.ip, endpoint=denial.endpoint,
+                cost=max(1, denial.cost // denial.requests),
+            )  # fmt: skip
+            of: tuple[LimitCause, Prepared, str | None, int] = (denial.cause, prepared, denial.policy, denial.requests)
+            self._ring.note(Noted(now_us, prepared.principal, request, None, revision, *of))
         if not self._has_room(now_us):
             return
         principal = prepared.principal
@@ -55,6 +88,8 @@ class DenialLog:
         self._log(None, denial.cause, about)
 
     def _has_room(self, now_us: int) -> bool:
+        if not self._per_second:
+            return False
         passed_s = max(0, now_us - self._at_us) / 1_000_000
         self._at_us = now_us
         self._room = min(max(1.0, self._per_second), self._room + passed_s * self._per_second)
@@ -71,6 +106,11 @@ class DenialLog:
             about["left_out"] = self._left_out_since
             self._left_out_since = 0
         log.info("denied", request_id=request_id, cause=cause, **about)
+
+
+def _principal(index: RuleIndex, request: CheckRequest) -> Principal | None:
+    """Whose request it is, as far as a lookup tells: who was just asked about is known."""
+    return index.known.get(request.api_key) if request.client is None else index.named.get(request.client)
 
 
 def _about(check: Check, verdict: Verdict) -> dict[str, Any]:

@@ -18,7 +18,7 @@ class RepeatedDenials:
 
     def __init__(
         self, index: Callable[[], RuleIndex], revision: Callable[[], int], anonymous: Anonymous, bounds: SubjectBounds,
-        clock: Clock, usage: UsageTally, log: DenialLog | None,
+        clock: Clock, usage: UsageTally, log: DenialLog,
     ) -> None:  # fmt: skip
         self._index = index
         self._revision = revision
@@ -40,8 +40,7 @@ class RepeatedDenials:
             limits = prepared.bound.limits
             denied = tuple(at for at, limit in enumerate(limits) if limit.rule.name == denial.policy)
             self._usage.repeated(prepared, denied, denial.requests)
-            if self._log is not None:
-                self._log.repeated(prepared, denial, self._revision(), now_us)
+            self._log.repeated(prepared, denial, self._revision(), now_us)
         return taken
 
     def _prepared(self, denial: RepeatedDenial, now_s: float) -> Prepared | None:

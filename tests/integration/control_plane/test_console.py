@@ -402,10 +402,3 @@ async def test_with_postgres_away_it_says_so_and_shows_what_nodes_last_reported(
                 await proxy.heal()
                 await until_written(served.admin, "free")
                 assert (await page.get("/")).status_code == 200
-
-
-async def test_what_is_asked_of_denials_shows_nothing_where_no_such_log_is(api: httpx.AsyncClient) -> None:
-    page = await opened(api)
-    answer = await page.get("/why?q=some-request-id")
-    assert answer.status_code == 200
-    assert "Denials" not in answer.text

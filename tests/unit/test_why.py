@@ -1,0 +1,135 @@
+"""`tidegate why` finds what it is asked about, answers in one sentence, and shows no secret."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tidegate import why
+from tidegate.why import FOUND, NO_ANSWER, NOTHING, explain, moment, run_why
+
+NOW = datetime(2026, 11, 30, 10, 50, tzinfo=UTC)
+KEY = "tg_abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def denial(at: str, **members: Any) -> dict[str, Any]:
+    return {
+        "at": at, "region": "us-east", "node": "n1", "request_id": "find-me", "client": "acme", "ip": "203.0.113.9",
+        "endpoint": "reports", "limit_name": "hourly", "limit": 100, "used": 100, "cause": "used_up", "cost": 1,
+        "reason": "The limit hourly was used up.", "remedy": "Wait.", "revision": 7, "canary": False, "requests": 1,
+    } | members  # fmt: skip
+
+
+class ControlPlane:
+    """Answers as one does, and remembers what it was asked."""
+
+    def __init__(self, *items: dict[str, Any], silent: str | None = None) -> None:
+        self.asked: list[httpx.URL] = []
+        self._items = items
+        self._regions = {"us-east": None, "eu-west": silent}
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request.url)
+        match request.url.path:
+            case "/v1/denials":
+                return httpx.Response(200, json={"items": list(self._items), "regions": self._regions})
+            case "/v1/clients/acme":
+                return httpx.Response(200, json={"client": "acme"})
+            case "/v1/clients/acme/limits":
+                return httpx.Response(200, json={"client": "acme", "status": "suspended", "blocks": [], "limits": []})
+            case "/v1/blocks":
+                return httpx.Response(200, json={"items": [{"block": "bad-net"}]})
+        return httpx.Response(404, json={"detail": "none"})
+
+    def client(self, kind: type[httpx.Client] = httpx.Client) -> httpx.Client:
+        return kind(base_url="http://cp", transport=httpx.MockTransport(self.answer))
+
+    def query(self) -> dict[str, str]:
+        return dict(next(url for url in self.asked if url.path == "/v1/denials").params)
+
+
+@pytest.mark.parametrize(
+    ("asked", "query"),
+    [
+        ("acme", {"client": "acme"}),
+        ("n1-5e-17", {"request_id": "n1-5e-17"}),
+        ("203.0.113.9", {"ip": "203.0.113.9"}),
+        ("2001:db8::1", {"ip": "2001:db8::1"}),
+        (KEY, {"key": KEY[:8]}),
+    ],
+)
+def test_what_is_asked_is_looked_for_as_what_it_is(asked: str, query: dict[str, str]) -> None:
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z"))
+    with plane.client() as client:
+        found = explain(client, asked, None, NOW)
+    assert plane.query() == query
+    assert found.sentence == (
+        "acme was denied in us-east, 8 min ago (2026-11-30 10:42:00 UTC, revision 7): The limit hourly was used up."
+    )
+    assert found.remedy == "Wait."
+    assert KEY not in str(plane.asked) + repr(found), "a secret goes nowhere"
+    expected = "203.0.113.9 is blocked (bad-net)." if query.get("ip") == "203.0.113.9" else None
+    assert expected in (None, found.now)
+
+
+def test_a_time_picks_the_denial_that_is_nearest() -> None:
+    plane = ControlPlane(denial("2026-11-30T10:49:00Z"), denial("2026-11-30T10:41:30Z", reason="This one."))
+    with plane.client() as client:
+        found = explain(client, "acme", moment("10:42", NOW), NOW)
+    assert found.sentence.endswith("This one.")
+    assert found.now == "acme is suspended: every request is refused with 403."
+    query = plane.query()
+    assert (query["from"], query["to"]) == ("2026-11-30T10:12:00+00:00", "2026-11-30T11:12:00+00:00")
+
+
+def test_where_nothing_is_remembered_it_says_so() -> None:
+    with ControlPlane().client() as client:
+        found = explain(client, "acme", moment("11:00", NOW), NOW)
+    assert found.sentence == "No region remembers a denial of the client acme within 30 min of 2026-11-29 11:00:00 UTC."
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("10:42", datetime(2026, 11, 30, 10, 42, tzinfo=UTC)),
+        ("23:59:58", datetime(2026, 11, 29, 23, 59, 58, tzinfo=UTC)),
+        ("2026-11-30T10:42:00+01:00", datetime(2026, 11, 30, 9, 42, tzinfo=UTC)),
+    ],
+)
+def test_times_are_read_as_people_write_them(text: str, at: datetime) -> None:
+    assert moment(text, NOW) == at
+
+
+@pytest.mark.parametrize("text", ["yesterday", "25:00", "10:99"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        moment(text, NOW)
+
+
+def run(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, *, as_json: bool = False) -> int:
+    monkeypatch.setattr(why.httpx, "Client", lambda **_: plane.client())
+    return run_why("http://cp", "tga_secret", "acme", None, as_json=as_json)
+
+
+def test_people_get_a_sentence_and_the_evidence_and_machines_get_json(monkeypatch, capsys) -> None:
+    plane = ControlPlane(denial("2026-11-30T10:42:00Z", requests=9, canary=True, endpoint="[x]"), silent="is silent")
+    assert run(plane, monkeypatch) == FOUND
+    text = capsys.readouterr().out
+    for said in (
+        "9 times from a client library's memory", "first nodes", "What can be done: Wait.", "eu-west: is silent",
+        "find-me", "100 of 100", "[x]",
+    ):  # fmt: skip
+        assert said in text, said
+    assert run(plane, monkeypatch, as_json=True) == FOUND
+    told = json.loads(capsys.readouterr().out)
+    assert (told["kind"], told["remedy"], told["denials"][0]["request_id"]) == ("client", "Wait.", "find-me")
+    assert run(ControlPlane(), monkeypatch) == NOTHING
+
+
+def test_without_an_answer_it_says_so(monkeypatch, capsys) -> None:
+    plane = ControlPlane()
+    monkeypatch.setattr(plane, "answer", lambda _: httpx.Response(401, json={"detail": "the token is unknown"}))
+    assert run(plane, monkeypatch) == NO_ANSWER
+    assert "the token is unknown" in capsys.readouterr().err
