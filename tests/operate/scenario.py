@@ -100,7 +100,8 @@ class Scenario:
 
     def _misbehave(self) -> None:
         forged = {"x-tidegate-region": "eu-west", "x-tidegate-signature": "00" * 64}
-        us_east, eu_west = self.stack.node("us-east"), self.stack.node("eu-west")
+        us_east, eu_west = self.stack.agents[0], self.stack.node("eu-west")
+        assert us_east.region == "us-east"
         httpx.post(f"{us_east.url}/internal/v1/counts", content=b"junk", headers=forged, trust_env=False)
         httpx.get(f"{self.stack.admin.base_url}/v1/plans", headers={"Authorization": "Bearer wrong"}, trust_env=False)
         for job in self.stack.admin.get("/v1/jobs").json()["items"][:2]:
@@ -154,6 +155,6 @@ def paused(process: psutil.Process) -> None:
 def targets(stack: Stack) -> dict[str, list[str]]:
     """What Prometheus scrapes, by region; the control plane under the empty name."""
     found: dict[str, list[str]] = {"": [f"127.0.0.1:{stack.options.control_plane_port}"]}
-    for place in stack.nodes:
+    for place in (*stack.nodes, *stack.agents):
         found.setdefault(place.region, []).append(f"127.0.0.1:{place.port}")
     return found

@@ -54,8 +54,8 @@ def test_a_node_names_what_is_wrong(wrong: dict[str, str], named: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"DATABASE_URL": "hush"}, "TIDEGATE_DATABASE_URL: must be postgresql+asyncpg://"),
-        ({"DATABASE_URL": "postgresql://u:hush@h/d"}, "TIDEGATE_DATABASE_URL: must be postgresql+asyncpg://"),
+        ({"DATABASE_URL": "hush"}, "TIDEGATE_DATABASE_URL: must be postgresql://"),
+        ({"DATABASE_URL": "mysql://u:hush@h/d"}, "TIDEGATE_DATABASE_URL: must be postgresql://"),
         ({"LOG_LEVEL": "loud"}, "TIDEGATE_LOG_LEVEL: "),
         ({"SIGNING_KEY_FILE": "/nowhere"}, "TIDEGATE_SIGNING_KEY_FILE: cannot be read"),
         ({"ADMIN_TOKEN_FILE": "/bin/true"}, "TIDEGATE_ADMIN_TOKEN_FILE: holds no token"),
