@@ -101,6 +101,17 @@ class DenialRing:
         self.not_kept = 0
         """Denials beyond what one caller, or all of a second, may leave, and those that the store did not take."""
 
+    def is_full(self, principal: Principal | None, request: CheckRequest) -> bool:
+        """Whether this caller has left all that it may until the next flush; then one more is counted."""
+        if principal is None:
+            mine = self._addresses.get(request.ip or "unknown")
+        else:
+            mine = self._clients.get(principal.client.client)
+        if mine is None or len(mine.noted) < MOST_EACH:
+            return False
+        mine.left_out += 1
+        return True
+
     def note(self, noted: Noted) -> None:
         """Leave a denial here; on the decision path."""
         principal = noted.principal
