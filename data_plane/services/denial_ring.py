@@ -1,6 +1,6 @@
 """Denials that can be found: what a node denied, on its way to a bounded ring in the region's store.
 
-A decision only leaves its parts here, in about a microsecond (half of that once its caller left enough); the rest is made
+A decision leaves its parts here, in about a microsecond (half of that once its caller left enough); the rest is made
 and written once a second, in batches between which decisions go on. Each caller has room of its own, and addresses
 without a key never take that of clients: who is denied all the time pushes nobody else out.
 """
