@@ -39,7 +39,7 @@ class DenialLog:
         """A check was concluded that was not plainly allowed."""
         if verdict.allowed:
             return
-        if self._ring is not None and check.request.cost:
+        if self._ring is not None and check.request.cost and not self._ring.is_full(check.principal, check.request):
             request_id = getattr(check, "request_id", None)
             self._ring.note(Noted(now_us, check.principal, check.request, request_id, check.revision, verdict))
         if self._has_room(now_us):
