@@ -1,7 +1,7 @@
 -- Takes what is due of this region's own counts, in the form in which it travels. What was taken waits, until it is settled
 -- or until that instant; a counter that counts meanwhile is due again by itself.
 --
--- KEYS     slices
+-- KEYS[1] and on  slices
 -- ARGV[1]  at most so many counters
 -- ARGV[2]  after how many microseconds they are due again; no two calls within a second say the same
 -- Reply    { now_us, that instant, counters, cells, the cells, then for each slice when its next news is due, or -1 }

@@ -1,6 +1,6 @@
 -- Forgets the marks of what was collected at one time, once every peer has it. A counter that counted since then stays.
 --
--- KEYS     slices
+-- KEYS[1] and on  slices
 -- ARGV[1]  the instant that collect gave them
 -- ARGV[2]  in how many microseconds those are due again that a peer could not place yet; ARGV[3+] which these are
 -- Reply    how many are forgotten

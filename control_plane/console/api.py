@@ -4,6 +4,7 @@ So a page can do exactly what the API can: roles, preconditions, audit, idempote
 routes' own.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -147,7 +148,9 @@ async def _call(
     status, answered, parts = 500, {}, []
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": unread.pop() if unread else b"", "more_body": False}
+        if not unread:
+            await asyncio.Event().wait()  # whoever asks again waits for a client that leaves, and this one does not
+        return {"type": "http.request", "body": unread.pop(), "more_body": False}
 
     async def take(message: Message) -> None:
         nonlocal status, answered

@@ -214,6 +214,6 @@ class PeerSession:
             log.warning("peer_lost", peer=self.peer, error=str(error))
             self._failing_since_us = self._clock.now_us()
         if self.is_away:
-            self.drop()
+            self.begin_again()
             self.epoch = None
             self.hand_back.clear()  # read again when it is back

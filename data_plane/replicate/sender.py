@@ -109,18 +109,21 @@ class Sender:
         await self._note_missing()
         await self._settle()
         for _ in range(COLLECTIONS_A_TICK if self._held else 0):
+            asked_us = self._clock.now_us()
             collected = await self._store.collect(self._held)
-            self._hand_on(collected)
+            self._hand_on(collected, asked_us)
             if collected.is_all:
                 break
             if any(session.fills_a_message for session in self._sessions.values()):
                 self._go_on(urls)
         self._go_on(urls)
 
-    def _hand_on(self, collected: Collected) -> None:
-        """Put what was collected into every peer's queue, and how far it then knows everything."""
-        now_us = self._clock.now_us()
-        complete = {slice: now_us - waits_us for slice, waits_us in collected.waits_us.items()}
+    def _hand_on(self, collected: Collected, asked_us: int) -> None:
+        """Put what was collected into every peer's queue, and how far it then knows everything.
+
+        ``asked_us`` is from before the store was asked: what was counted while its reply came is not among it.
+        """
+        complete = {slice: asked_us - waits_us for slice, waits_us in collected.waits_us.items()}
         *others, last = collected.news or (News(),)
         for news in (*others, last):
             batch = Batch(news, complete if news is last else {}, set(self._sessions))

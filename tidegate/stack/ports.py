@@ -3,24 +3,28 @@
 import errno
 import secrets
 import socket
+import sys
+from collections import deque
 
 from tidegate.stack.errors import StackError
 
 LOOPBACK = "127.0.0.1"
 FIRST_FREE_PORT = 12_000
 FIRST_EPHEMERAL_PORT = 32_768
+RESERVATIONS = 100
 
 
 def free_ports(count: int) -> list[int]:
     """``count`` different ports that nothing listens on at this moment.
 
     They lie below the range from which Linux takes the ports of outgoing connections (32768 and up), so that no
-    connection takes one before the server that it is meant for.
+    connection takes one before the server that it is meant for. No other process that asks here gets the same ones
+    meanwhile.
     """
     free: list[int] = []
     while len(free) < count:
         port = FIRST_FREE_PORT + secrets.randbelow(FIRST_EPHEMERAL_PORT - FIRST_FREE_PORT)
-        if port not in free and _can_bind(port):
+        if port not in free and _can_bind(port) and _reserve(port):
             free.append(port)
     return free
 
@@ -31,6 +35,25 @@ def _can_bind(port: int) -> bool:
             probe.bind((LOOPBACK, port))
         except OSError:
             return False
+    return True
+
+
+_reservations: deque[socket.socket] = deque()
+
+
+def _reserve(port: int) -> bool:
+    """Hold a name of Linux' abstract namespace for the port, until a hundred others were reserved, or this ends."""
+    if sys.platform != "linux":
+        return True
+    held = socket.socket(socket.AF_UNIX)
+    try:
+        held.bind(f"\0tidegate-port-{port}")
+    except OSError:
+        held.close()
+        return False
+    _reservations.append(held)
+    if len(_reservations) > RESERVATIONS:
+        _reservations.popleft().close()
     return True
 
 

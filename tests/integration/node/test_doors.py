@@ -287,7 +287,7 @@ async def test_what_an_end_client_sends_wrong_is_a_refusal(client, headers, stat
 async def test_health_readiness_status_and_metrics(client):
     await client.post("/v1/check", json={"api_key": FREE})
     assert (await client.get("/healthz")).json() == {"status": "ok"}
-    assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": False}
+    assert (await client.get("/readyz")).json() == {"ready": True, "revision": 1, "degraded": False, "agents": 0}
     status = (await client.get("/v1/status")).json()
     assert (status["region"], status["revision"], status["store"]["usable"]) == ("us-east", 1, True)
     metrics = (await client.get("/metrics")).text

@@ -243,9 +243,8 @@ async def test_two_reporters_are_believed_and_the_factor_is_explained(tmp_path, 
                 await asyncio.sleep(0.05)
         (load,) = loads
         assert (load["reason"], load["signal"], load["reporters"]) == ("cut", "cpu", 2)
-        assert load["decided_by"] == "n1"
+        assert load["decided_by"] == "a1"
         assert 0 <= load["decided_at"] - load["since"] < 5
-        assert (await status_of(node))["deciding"] is True
         metrics = (await node.get("/metrics")).text
         assert 'tidegate_load_reason{backend="users",reason="cut",signal="cpu"} 1.0' in metrics
         (since,) = re.findall(r'tidegate_load_factor_since_timestamp_seconds{backend="users"} (\S+)', metrics)

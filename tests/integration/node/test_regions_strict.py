@@ -184,7 +184,8 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
             return node._regarding._epochs.incarnation != before
 
         await regions.until(is_new)
-        assert (await regions.remaining("eu-west"))["exact"] == 0
+        # nothing is left, or, until an agent has begun the store's new epoch, nobody knows what is
+        assert (await regions.remaining("eu-west"))["exact"] in {0, None}
         await regions.until(owns, 10)
 
 
@@ -250,6 +251,8 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
         for revision in (2, 1):
             snapshot = tmp_path / str(revision)
             await write_snapshot(snapshot, config, revision)
+            with redis.Redis.from_url(valkey_url) as store:
+                store.delete("tg:snapshot")  # else the node would start from the newer one that the agent left there
             node = Node(settings_for(snapshot, valkey_url, node=f"n{revision}"))
             url = await stack.enter_async_context(serving(node))
             client = await stack.enter_async_context(httpx.AsyncClient(base_url=url, trust_env=False))
