@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("token_sha256", sa.Text(collation="C"), nullable=False),
         sa.Column("created_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("last_seen_at", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint("kind IN ('session', 'link')", name="ck_console_sessions_kind"),
+        sa.CheckConstraint("kind IN ('session', 'link')", name="kind"),
         sa.ForeignKeyConstraint(
             ["token_id"], ["tokens.token_id"], name="fk_console_sessions_token_id_tokens", ondelete="CASCADE"
         ),

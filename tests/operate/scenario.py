@@ -108,6 +108,8 @@ class Scenario:
             self.stack.admin.post(f"/v1/jobs/{job['job']}/run")
         paused(self._store_of("us-east"))
         paused(self.stack.part("data-plane", eu_west.name))
+        (agent,) = (place for place in self.stack.agents if place.region == "eu-west")
+        paused(self.stack.part("region-agent", agent.name))
 
     def _report_load(self, cpu: float) -> None:
         """How busy a backend is, say two reporters and a forger, in every region."""

@@ -37,7 +37,7 @@ async def test_a_node_whose_store_was_never_reached_is_not_ready_and_says_why(tm
 
 async def test_a_node_that_may_is_ready_without_its_store(tmp_path, nowhere):
     async with node_client(tmp_path, nowhere, CONFIG, ready_without_store=True) as client:
-        assert await readiness(client) == (200, {"ready": True, "revision": 1, "degraded": True})
+        assert await readiness(client) == (200, {"ready": True, "revision": 1, "degraded": True, "agents": 0})
 
 
 async def test_a_node_without_a_configuration_is_not_ready(tmp_path, valkey_url):

@@ -163,7 +163,7 @@ def test_top_shows_regions_nodes_and_busy_clients(stack: Stack) -> None:
     view = json.loads(told.stdout)
     assert [region["region"] for region in view["regions"]] == ["eu-west", "us-east"]
     assert all(region["connected"] == 2 and region["lag_s"] < 10 for region in view["regions"])
-    assert {node["node"] for node in view["nodes"]} == {place.name for place in stack.nodes}
+    assert {node["node"] for node in view["nodes"]} == {place.name for place in (*stack.nodes, *stack.agents)}
     assert "watched" in {client["client"] for client in view["busiest"]}
     refused = env | {"TIDEGATE_ADMIN_TOKEN": "wrong"}
     wrong = subprocess.run(command, env=refused, capture_output=True, text=True, check=False)

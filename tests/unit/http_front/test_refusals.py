@@ -134,7 +134,8 @@ def test_parts_of_requests_are_bounded_over_all_connections() -> None:
     for client in clients:
         client.send(post(b"/v1/check", b"x" * 900)[:-1])
         assert first.front._unfinished_bytes <= 10_000
-    assert not clients[-1].transport.closing or not clients[0].transport.closing
+    left = [client for client in clients if not client.transport.closing]
+    assert len(left) >= 8, "nobody is dropped who fits"
     for client in clients:
         client.lose()
     assert first.front._unfinished_bytes == 0
