@@ -38,7 +38,7 @@ LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
 LEASE_MS = 3 * DEFAULT_TIMING.tick_us // 1_000
 INCARNATION = b"tg:incarnation"
 OF_MARKER = b"tg:incarnation:of"
-"""The incarnation in the marker (``redis_life``) that this epoch belongs to: with another one the store came back."""
+"""The incarnation in the marker (``epoch_store``) that this epoch belongs to: with another one the store came back."""
 HEARD = b"tg:heard"
 PEERS_SUFFIX = b"!"
 """What the peers of a counter said is stored at its key with this at the end: the same hash tag, the same slot."""
