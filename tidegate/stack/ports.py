@@ -1,6 +1,7 @@
 """TCP ports on the loopback: which are free, and whether a wanted one is taken."""
 
 import errno
+import os
 import secrets
 import socket
 import sys
@@ -38,7 +39,8 @@ def _can_bind(port: int) -> bool:
     return True
 
 
-_reservations: deque[socket.socket] = deque()
+_reservations: deque[int] = deque()
+"""File descriptors: the operating system closes them when this process ends."""
 
 
 def _reserve(port: int) -> bool:
@@ -51,9 +53,9 @@ def _reserve(port: int) -> bool:
     except OSError:
         held.close()
         return False
-    _reservations.append(held)
+    _reservations.append(held.detach())
     if len(_reservations) > RESERVATIONS:
-        _reservations.popleft().close()
+        os.close(_reservations.popleft())
     return True
 
 
