@@ -182,6 +182,7 @@ async def take_back(api: Api, values: Values) -> Proposal:
 
 
 async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -> Proposal:
+    # without If-Match: a roll-out goes on while somebody reads, and stepping in means the same at every step
     answer = await api.ask(f"/v1/rollouts/{values.get('revision', '')}")
     if not answer.ok:
         raise RefusedError(answer)
@@ -193,7 +194,6 @@ async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -
         {"reason": values.get("reason") or None},
         says,
         [Change(f"roll-out of revision {rollout['revision']}", f"{rollout['state']} {where}", after)],
-        if_match=answer.headers.get("etag"),
     )
 
 
