@@ -15,6 +15,9 @@ from data_plane.rls.frames import (
 from data_plane.rls.limits import Http2Limits
 from data_plane.rls.sending import SendingConnection
 
+_DRAIN_PING = b"draining"
+"""Its ACK says that the peer has read the GOAWAY before it: requests that it sent earlier have arrived."""
+
 
 class ControlledConnection(SendingConnection):
     """Adds what the peer may say of the connection and of its streams. Every such frame costs patience."""
@@ -22,6 +25,7 @@ class ControlledConnection(SendingConnection):
     def __init__(self, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(limits, wake)
         self.is_draining = False
+        self._knows_of_drain = self._wants_end = False
         self._has_settings = False
         self._last_id = -1
         """The newest stream that the peer has opened; the first is 1."""
@@ -32,15 +36,21 @@ class ControlledConnection(SendingConnection):
         }  # fmt: skip
 
     def drain(self) -> None:
-        """Ask the peer to send further requests elsewhere; those that come are answered."""
+        """Ask the peer to send further requests elsewhere; those that come are answered (RFC 9113, 6.8)."""
         if not self.is_draining and not self.ended:
             self.is_draining = True
-            self._put(frames.goaway(STREAM_MASK, frames.NO_ERROR))
+            self._put(frames.goaway(STREAM_MASK, frames.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN_PING))
 
     def finish(self) -> None:
-        """Take no more requests, and end when those in flight are answered."""
-        if not self._is_last and not self.ended:
-            self._is_last = self.is_draining = True
+        """Take no more requests once the peer knows of the drain, and end when those in flight are answered.
+
+        A second call ends a peer that never said that it knows.
+        """
+        self.drain()
+        if not self._knows_of_drain and not self._wants_end:
+            self._wants_end = True
+        elif not self._is_last and not self.ended:
+            self._is_last = True
             self._put(frames.goaway(max(self._last_id, 0), frames.NO_ERROR))
             self.ended = not self.streams
 
@@ -94,6 +104,10 @@ class ControlledConnection(SendingConnection):
         self._charge()
         if not flags & frames.ACK:
             self._put(frames.frame(frames.PING, frames.ACK, 0, payload))
+        elif payload == _DRAIN_PING and self.is_draining:
+            self._knows_of_drain = True
+            if self._wants_end:
+                self.finish()
 
     def _on_goaway(self, _flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:

@@ -16,6 +16,8 @@ from data_plane.rls.protocol import RlsProtocol
 log = structlog.get_logger()
 MAX_CONNECTIONS = 1_024
 STOP_S = 5.0
+KNOWS_S = 1.0
+"""How long a client has to say that it knows of the drain."""
 TICK_S = 0.25
 # What HTTP/2 does not forbid (RFC 9113, appendix A) of what everybody has; TLS 1.3 has no others.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -37,7 +39,6 @@ class RlsServer:
         self.limits = limits
         self.connections: set[RlsProtocol] = set()
         self._is_draining = is_draining
-        self._has_drained = False
         self._is_closing = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -65,11 +66,12 @@ class RlsServer:
     async def stop(self) -> None:
         """Answer what is in flight, and end every connection within ``STOP_S``."""
         self._is_closing = True
-        for connection in list(self.connections):
-            connection.finish()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_S):
-                await self._empty.wait()
+        for patience_s in (KNOWS_S, STOP_S - KNOWS_S):
+            for connection in list(self.connections):
+                connection.finish()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._empty.wait()
         if self._timer is not None:
             self._timer.cancel()
         for connection in list(self.connections):

@@ -175,15 +175,23 @@ def test_draining_asks_to_go_elsewhere_and_answers_on():
     peer.connection.drain()
     peer.connection.drain()
     asked_to_go = peer.take()
-    assert kinds(asked_to_go) == [GOAWAY]
+    assert kinds(asked_to_go) == [GOAWAY, PING]
     assert (frames.number(asked_to_go[0].payload[:4]), goaway_code(asked_to_go)) == (STREAM_MASK, NO_ERROR)
-    peer.send(call(3))
     peer.connection.finish()
-    last = peer.take()
+    assert peer.take() == [], "what the client sent before it read of the drain may be on its way"
+    last = peer.send(call(3), frame(PING, ACK, 0, asked_to_go[1].payload))
     assert (frames.number(last[0].payload[:4]), goaway_code(last)) == (3, NO_ERROR)
     assert peer.send(call(5)) == [], "what came after the last word is for others"
     assert not peer.connection.ended
     assert set(echoed(peer.answer_all())) == {1, 3}
+    assert peer.connection.ended
+
+
+def test_a_client_that_never_says_that_it_knows_of_the_drain_is_ended_all_the_same():
+    peer = Peer(answers=False)
+    for _ in range(2):
+        peer.connection.finish()
+    assert [frames.number(one.payload[:4]) for one in peer.take() if one.kind == GOAWAY] == [STREAM_MASK, 0]
     assert peer.connection.ended
 
 
@@ -194,7 +202,9 @@ def test_a_connection_without_calls_is_sent_away_in_two_steps():
     codes = []
     for _ in range(5):
         peer.connection.look()
-        codes.append(goaway_code(peer.take()))
+        got = peer.take()
+        codes.append(goaway_code(got))
+        peer.send(*(frame(PING, ACK, 0, one.payload) for one in got if one.kind == PING))
     assert codes == [None, None, NO_ERROR, NO_ERROR, None]
     assert peer.connection.ended
 

@@ -107,6 +107,7 @@ async def test_stopping_ends_idle_connections_at_once_and_others_when_they_are_a
     protocol, transport = connected(server)
     protocol.data_received(HELLO + call(1))
     protocol.finish()
+    protocol.finish()
     assert transport.done == []
     waiting[0].reply(b"late")
     protocol._flush()
