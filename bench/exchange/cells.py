@@ -1,5 +1,7 @@
 """What one cell costs who sends it, who receives it, and their stores: two regions, and changes by a script of our own.
 
+Every counter was told once before the measurement begins.
+
 ``python -m bench.exchange.cells``. What decides is measured on a store of its own, and taken off what the sender's
 store did; so is what everybody does without any load.
 """
@@ -17,6 +19,7 @@ import typer
 
 from bench.machine import process_cpu_s
 from contract.config import Client, Plan
+from contract.counts import SLICES
 from contract.limits import LimitRule
 from data_plane.domain.wire import encode_check, encode_rule
 from lua import decide_script
@@ -26,12 +29,15 @@ HERE, THERE = "us-east", "eu-west"
 SHARED = LimitRule(id=2, name="l", limit=10**6, window_us=3_600_000_000, mode="shared")
 A_CALL = 20
 EVERY_S = 0.05
+POLL_S = 0.5
+WARM_RATE = 4_000
 SLOW_US = 100
 
 
 class Seen(NamedTuple):
-    """What was used by one instant: microseconds of CPU of both processes, and cells."""
+    """What was used by one instant: microseconds of CPU of a region's processes, and cells."""
 
+    agent: float
     node: float
     store: float
     cells: float
@@ -77,18 +83,23 @@ async def _status(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def _seen(regions: RegionProcesses, region: str) -> Seen:
-    status = await _status(regions.clients[region][0])
-    node, store = (process_cpu_s(child.pid) * 1e6 for child in
-                   (regions.processes[region][0], regions.stores[region].child))  # fmt: skip
-    return Seen(node, store, status["exchange"]["cells_sent"])
+    status = await _status(regions.agent_clients[region][0])
+    children = (regions.agent_processes[region][0], regions.processes[region][0], regions.stores[region].child)
+    agent, node, store = (process_cpu_s(child.pid) * 1e6 for child in children)
+    return Seen(agent, node, store, status["exchange"]["cells_sent"])
+
+
+async def _all_sent(regions: RegionProcesses) -> bool:
+    with redis.Redis.from_url(regions.stores[HERE].url) as client:
+        return not any(client.zcard(f"tg:dirty{slice}") for slice in range(SLICES))
 
 
 async def _staleness(regions: RegionProcesses, until_s: float) -> list[float]:
     found = []
     while time.monotonic() < until_s:
-        peers = (await _status(regions.clients[THERE][0]))["peers"]
+        peers = (await _status(regions.agent_clients[THERE][0]))["peers"]
         found.append(float(peers[HERE]["staleness_s"]))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(POLL_S)
     return found
 
 
@@ -96,7 +107,7 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
     """The figures, by name."""
     plan = [Plan(plan="p", limits=(SHARED,)), Client(client="x", plan="p")]
     with tempfile.TemporaryDirectory() as root:
-        async with processes_running(Path(root), [HERE, THERE], plan, nodes=1,
+        async with processes_running(Path(root), [HERE, THERE], plan, nodes=1, agents=1,
                                      settings={"TIDEGATE_LOG_LEVEL": "error"}) as regions:  # fmt: skip
             await regions.heard()
             idle_before = {name: await _seen(regions, name) for name in (HERE, THERE)}
@@ -107,6 +118,8 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
                     client.config_set("slowlog-log-slower-than", SLOW_US)
                     client.config_set("slowlog-max-len", 10_000)
             load = Load(regions.stores[HERE].url, keys)
+            await load.run(WARM_RATE, keys / WARM_RATE)  # active clients are known to both agents
+            await regions.until(lambda: _all_sent(regions), 30)
             before = {name: await _seen(regions, name) for name in (HERE, THERE)}
             ends = time.monotonic() + seconds
             taken, stale = await asyncio.gather(load.run(rate, seconds), _staleness(regions, ends))
@@ -115,7 +128,8 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
             slow = {name: _slow(regions.stores[name].url) for name in (HERE, THERE)}
             with redis.Redis.from_url(regions.stores[THERE].url) as client:
                 client.flushall()
-            regions.processes[THERE][0].stop()
+            for child in (regions.processes[THERE][0], regions.agent_processes[THERE][0]):
+                child.stop()
             other = Load(regions.stores[THERE].url, keys)  # now a store like any other
             pid = regions.stores[THERE].child.pid
             decided_s = process_cpu_s(pid)
@@ -128,15 +142,20 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
         at_rest = (getattr(idle[region], member) - getattr(idle_before[region], member)) * whole_s
         return float(getattr(after[region], member) - getattr(before[region], member) - at_rest)
 
+    def idle_share(member: str) -> float:
+        return float(getattr(idle[HERE], member) - getattr(idle_before[HERE], member)) / (seconds / 2) / 1e4
+
     return {
         "changes": taken,
         "cells sent": cells,
-        "sender, us of CPU a cell": more(HERE, "node") / cells,
-        "receiver, us of CPU a cell": more(THERE, "node") / cells,
+        "sender, us of CPU a cell": more(HERE, "agent") / cells,
+        "receiver, us of CPU a cell": more(THERE, "agent") / cells,
         "sender's store, us a cell (without deciding)": (more(HERE, "store") - taken * a_check) / cells,
         "receiver's store, us a cell": more(THERE, "store") / cells,
         "a decision in the store, us": a_check,
-        "idle sender, % of a core": (idle[HERE].node - idle_before[HERE].node) / (seconds / 2) / 1e4,
+        "idle agent, % of a core": idle_share("agent"),
+        "idle node, % of a core": idle_share("node"),
+        "idle store, % of a core": idle_share("store"),
         "staleness, median s": statistics.median(stale),
         "staleness, most s": max(stale),
         f"calls over {SLOW_US} us at the sender's store": len(slow[HERE]),
@@ -148,7 +167,7 @@ async def measure(keys: int, rate: int, seconds: int) -> dict[str, float]:
 
 def main(
     *,
-    keys: Annotated[int, typer.Option(help="Counters in use.")] = 20_000,
+    keys: Annotated[int, typer.Option(help="Counters in use.")] = 10_000,
     rate: Annotated[int, typer.Option(help="Changes a second, each of another counter.")] = 2_000,
     seconds: Annotated[int, typer.Option(help="How long it is measured.")] = 10,
 ) -> None:
