@@ -95,6 +95,9 @@ class Keyspace:
         return found
 
     def _set(self, key: bytes, value: Argument, *options: Argument) -> object:
+        if len(options) == 2 and options[0] == b"PX":  # what the decide script sends
+            self._put(key, text_of(value), self.now_us() // 1000 + ttl_of(options[1]))
+            return b"OK"
         expires_ms = NEVER_MS
         given = iter(options)
         for option in given:
@@ -271,7 +274,10 @@ class Keyspace:
 
     def _found(self, key: bytes) -> Value | None:
         kept = self._values.get(key)
-        if kept is None or self.now_us() // 1000 > kept[1]:
+        if kept is None:
+            return None
+        now_us = self._now_us() if self._frozen_us is None else self._frozen_us
+        if now_us // 1000 > kept[1]:
             return None
         self._values.move_to_end(key)
         return kept[0]
