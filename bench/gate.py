@@ -10,15 +10,15 @@ from contract.config import Client, Endpoint, Plan
 from contract.decision import CheckRequest
 from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend
-from data_plane.domain.check import Anonymous
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.load.classes import FULL
-from data_plane.domain.load.controller import ControlState
-from data_plane.domain.load.gates import Gates
-from data_plane.domain.load.shared import BackendFactors
-from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.tally import Tally
+from data_plane.config.index import RuleIndex
+from data_plane.config.load_classes import FULL
+from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.preparing import Anonymous
+from data_plane.load.controller import ControlState
+from data_plane.load.gates import Gates
+from data_plane.load.shared import BackendFactors
+from data_plane.store.subject_bounds import SubjectBounds
 from tests.servers.node import document_of, key_of
 
 NOW_US = 1_900_000_000_000_000

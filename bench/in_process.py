@@ -33,8 +33,8 @@ from bench.workload import (
     special_cases,
 )
 from contract.credentials import make_credential
-from data_plane.api.fast_path import DecisionFastPath
-from data_plane.domain.denials import DenialMemory
+from data_plane.decide.denial_cache import DenialMemory
+from data_plane.http.fast_path import DecisionFastPath
 from data_plane.node import Node
 from data_plane.settings import Settings
 from http_front.front import Front

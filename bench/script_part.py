@@ -15,8 +15,8 @@ from bench.results import ScriptRun
 from bench.store_counts import empty, store_client
 from bench.store_rules import ALGORITHMS, bound_limit, counter_key
 from contract.limits import Algorithm
-from data_plane.adapters.redis.link import pack_command
-from data_plane.domain.wire import decode_reply, encode_check
+from data_plane.store.packing import decode_reply, encode_check
+from data_plane.store.redis.link import pack_command
 from lua import decide_script
 from tidegate.stack.store import StoreServer
 

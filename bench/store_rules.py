@@ -2,10 +2,10 @@
 
 from bench.workload import HOUR_US, REGION
 from contract.limits import Algorithm, LimitRule
-from data_plane.domain.bindings import BoundLimit, Peers, Subject
-from data_plane.domain.regions.standing import Standing
-from data_plane.domain.routes import UNMATCHED
-from data_plane.domain.subjects import part, tag
+from data_plane.config.limit_resolution import BoundLimit, Peers, Subject
+from data_plane.config.routes import UNMATCHED
+from data_plane.config.shared_packing import Standing
+from data_plane.store.subjects import part, tag
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     "fixed_window", "sliding_window", "token_bucket", "leaky_bucket", "sliding_log",

@@ -1,1 +1,1 @@
-"""The data plane: decision nodes. Pure rules in ``domain``, use cases in ``services``, technology in ``adapters``."""
+"""The data plane: decision nodes (``node``) and region agents (``agent``), made of rooms named by their flow."""

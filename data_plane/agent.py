@@ -12,24 +12,24 @@ from typing import Any
 
 from fastapi import Response
 
-from data_plane.adapters.clock import SystemClock
-from data_plane.adapters.control_plane import Decided
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
-from data_plane.adapters.redis_survey import RedisSurvey
-from data_plane.api.metrics import CONTENT_TYPE, NodeMetrics
-from data_plane.api.node_metrics import of_store_size
+from data_plane.background import cancelled, kept_up
+from data_plane.clock import SystemClock
+from data_plane.config.index import RuleIndex
+from data_plane.config.service import Snapshot
+from data_plane.config.stream import Decided
 from data_plane.configuring import Configuring
-from data_plane.domain.index import RuleIndex
+from data_plane.metrics.exposition import CONTENT_TYPE, NodeMetrics
+from data_plane.metrics.of_nodes import of_store_size
 from data_plane.observing import of_store, who
 from data_plane.peering import Peering
 from data_plane.protecting import LoadControl
 from data_plane.reporting import Shipping
-from data_plane.services.background import cancelled, kept_up
-from data_plane.services.census import Census
-from data_plane.services.config import Snapshot
-from data_plane.services.membership import Membership
 from data_plane.settings import AgentSettings
+from data_plane.store.membership import Membership
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.redis_register import AGENTS, RedisNodeRegister
+from data_plane.store.redis_statistics import RedisSurvey
+from data_plane.store.statistics import Census
 
 
 class Agent:

@@ -14,16 +14,16 @@ from prometheus_client.core import Metric
 
 from contract.config import Ack
 from contract.status import Newest, Role
-from data_plane.adapters.control_plane import ControlPlaneStream, Decided
-from data_plane.adapters.peers import tls_of
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
-from data_plane.adapters.snapshot_store import StoredSnapshot
-from data_plane.api.node_metrics import ConfigFigures, of_config
-from data_plane.domain.index import InvalidConfigError, RuleIndex
-from data_plane.services.config import ConfigService, Snapshot
-from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.config.index import InvalidConfigError, RuleIndex
+from data_plane.config.service import ConfigService, Snapshot
+from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.config.snapshot_store import StoredSnapshot
+from data_plane.config.stream import ControlPlaneStream, Decided
+from data_plane.metrics.of_nodes import ConfigFigures, of_config
+from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import RegionSettings
+from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.redis.store import RedisCounterStore
 
 log = structlog.get_logger()
 AGAIN_S = 1.0

@@ -18,10 +18,10 @@ import uvloop
 from fastapi import FastAPI
 
 from data_plane.agent import Agent
-from data_plane.api.app import create_agent_app, create_app
-from data_plane.api.fast_path import DecisionFastPath
-from data_plane.api.health import HealthServer
-from data_plane.api.render import Renderer
+from data_plane.http.app import create_agent_app, create_app
+from data_plane.http.fast_path import DecisionFastPath
+from data_plane.http.health import HealthServer
+from data_plane.http.render import Renderer
 from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls

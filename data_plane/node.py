@@ -12,42 +12,42 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from contract.config import Ack
-from data_plane.adapters.clock import SystemClock
-from data_plane.adapters.control_plane import Decided
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_accounts import RedisAccounts
-from data_plane.adapters.redis_holds import RedisHoldStore
-from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
-from data_plane.api.denial_reports import DenialReports
-from data_plane.api.door import Door
-from data_plane.api.hold_door import HoldDoor
-from data_plane.api.me import MeHandler
-from data_plane.api.metrics import CONTENT_TYPE, gauge
-from data_plane.api.node_metrics import of_holds
-from data_plane.api.render import Renderer
+from data_plane.background import cancelled, kept_up
+from data_plane.clock import SystemClock
+from data_plane.config.index import RuleIndex
+from data_plane.config.service import Snapshot
+from data_plane.config.stream import Decided
 from data_plane.configuring import Configuring
-from data_plane.domain.check import Anonymous
-from data_plane.domain.denials import DenialMemory
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.seals import Seals
-from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.decide.decider import Decider
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.enforcement_ends import SwitchKeeper, switches_and_blocks
+from data_plane.decide.preparing import Anonymous
+from data_plane.decide.redis_debts import RedisAccounts
+from data_plane.decide.settlement import Settlement
+from data_plane.decide.store_fallback import StoreFallback
+from data_plane.holds.redis_holds import RedisHoldStore
+from data_plane.holds.service import Holds
+from data_plane.holds.signatures import Seals
+from data_plane.http.decision_handler import Door
+from data_plane.http.denial_reports import DenialReports
+from data_plane.http.hold_handler import HoldDoor
+from data_plane.http.me import MeHandler
+from data_plane.http.render import Renderer
+from data_plane.metrics.exposition import CONTENT_TYPE, gauge
+from data_plane.metrics.of_nodes import of_holds
 from data_plane.observing import Observing
 from data_plane.protecting import Protecting
 from data_plane.regarding import Regarding
 from data_plane.reporting import Reporting
-from data_plane.services.background import cancelled, kept_up
-from data_plane.services.config import Snapshot
-from data_plane.services.decide import Decider
-from data_plane.services.holds import Holds
-from data_plane.services.membership import NodeMembership
-from data_plane.services.repeated_denials import RepeatedDenials
-from data_plane.services.settlement import Settlement
-from data_plane.services.store_fallback import StoreFallback
-from data_plane.services.switches import SwitchKeeper, switches_and_blocks
-from data_plane.services.tally import Tally
 from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
+from data_plane.store.membership import NodeMembership
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.redis_register import AGENTS, RedisNodeRegister
 from data_plane.store.script_host import ScriptHost
+from data_plane.store.subject_bounds import SubjectBounds
+from data_plane.usage.repeated_denials import RepeatedDenials
 
 MAX_LOCAL_KEYS = 100_000
 MAX_DENIALS = 50_000

@@ -8,16 +8,16 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_denials import RedisDenials
-from data_plane.adapters.tracing import Tracing
-from data_plane.api.metrics import NodeMetrics, Part, counter, counter_by, gauge, info
-from data_plane.api.node_metrics import of_decisions
-from data_plane.services.decide import Decider
-from data_plane.services.denial_log import DenialLog
-from data_plane.services.denial_ring import DenialRing
-from data_plane.services.ports import Clock
+from data_plane.decide.decider import Decider
+from data_plane.decide.denial_log import DenialLog
+from data_plane.decide.denial_ring import DenialRing
+from data_plane.decide.redis_denials import RedisDenials
+from data_plane.decide.tracing import Tracing
+from data_plane.metrics.exposition import NodeMetrics, Part, counter, counter_by, gauge, info
+from data_plane.metrics.of_nodes import of_decisions
 from data_plane.settings import RegionSettings, Settings
+from data_plane.store.ports import Clock
+from data_plane.store.redis.store import RedisCounterStore
 
 
 class Observing:

@@ -10,24 +10,24 @@ from prometheus_client.core import Metric
 from contract.config import Ack
 from contract.credentials import epoch_secret, region_private_key
 from contract.status import Newest
-from data_plane.adapters.peers import HttpPeers, tls_of
-from data_plane.adapters.redis.connect import Join
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.api.peer_door import PeerDoor
-from data_plane.api.peer_metrics import PeerFigures, of_peers, of_rights
-from data_plane.domain.index import RuleIndex
+from data_plane.config.index import RuleIndex
+from data_plane.http.peer_handler import PeerDoor
+from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
 from data_plane.regarding import fresh_epoch, public_keys
 from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.http_peers import HttpPeers, tls_of
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
+from data_plane.rights.exchange import RightsDesk
 from data_plane.rights.low import LowInbox
 from data_plane.rights.region_state import RegionState
-from data_plane.services.ports import Clock, StoreUnavailableError
-from data_plane.services.rights import RightsDesk
 from data_plane.settings import AgentSettings
+from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.redis.connect import Join
+from data_plane.store.redis.store import RedisCounterStore
 
 
 class Peering:

@@ -7,19 +7,19 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from contract.load import BackendLoad
-from data_plane.adapters.load_board import RedisLoadBoard
-from data_plane.adapters.load_reporting import HttpLoadReporting
-from data_plane.adapters.load_servers import PrometheusServers
-from data_plane.adapters.peers import tls_of
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.api.load_door import LoadDoor
-from data_plane.api.metrics import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
-from data_plane.domain.load.gates import Gates
-from data_plane.domain.rulebook import Rulebook
-from data_plane.services.load import LoadDecider, LoadFollower, loads_of
-from data_plane.services.load_reports import LoadReports
-from data_plane.services.ports import Clock
+from data_plane.config.rulebook import Rulebook
+from data_plane.http.load_handler import LoadDoor
+from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
+from data_plane.load.factor_store import RedisLoadBoard
+from data_plane.load.gates import Gates
+from data_plane.load.prometheus import PrometheusServers
+from data_plane.load.reporting import HttpLoadReporting
+from data_plane.load.reports import LoadReports
+from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
+from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import AgentSettings, Settings
+from data_plane.store.ports import Clock
+from data_plane.store.redis.store import RedisCounterStore
 
 
 class Protecting:

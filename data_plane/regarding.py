@@ -7,10 +7,8 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from contract.credentials import epoch_secret
-from data_plane.adapters.redis.connect import Join
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.api.metrics import counter_by, gauge, gauge_by
-from data_plane.domain.index import RuleIndex
+from data_plane.config.index import RuleIndex
+from data_plane.metrics.exposition import counter_by, gauge, gauge_by
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.tally import ReplicationTally
@@ -19,8 +17,10 @@ from data_plane.rights.low import LowOutbox
 from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
-from data_plane.services.ports import Clock
 from data_plane.settings import Settings
+from data_plane.store.ports import Clock
+from data_plane.store.redis.connect import Join
+from data_plane.store.redis.store import RedisCounterStore
 
 
 class Regarding:

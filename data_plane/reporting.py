@@ -8,20 +8,20 @@ from typing import Any
 import structlog
 from prometheus_client.core import Metric
 
-from data_plane.adapters.control_plane_usage import HttpUsageSink
-from data_plane.adapters.peers import tls_of
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_denials import RedisDenials
-from data_plane.adapters.redis_usage import RedisUsageStream
-from data_plane.api.metrics import counter, gauge
-from data_plane.domain.index import RuleIndex
-from data_plane.services.answering import Answering
-from data_plane.services.decide import Decider
-from data_plane.services.ports import Clock
-from data_plane.services.usage import UsageFlusher
-from data_plane.services.usage_shipping import UsageShipper
-from data_plane.services.usage_tally import UsageTally
+from data_plane.config.index import RuleIndex
+from data_plane.decide.decider import Decider
+from data_plane.decide.redis_denials import RedisDenials
+from data_plane.metrics.exposition import counter, gauge
+from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import RegionSettings
+from data_plane.store.ports import Clock
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.usage.answering import Answering
+from data_plane.usage.flusher import UsageFlusher
+from data_plane.usage.redis_stream import RedisUsageStream
+from data_plane.usage.shipper import UsageShipper
+from data_plane.usage.sink import HttpUsageSink
+from data_plane.usage.tally import UsageTally
 
 log = structlog.get_logger()
 STOP_WITHIN_S = 3.0

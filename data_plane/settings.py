@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.api.caller import Trust
-from data_plane.api.forward_auth import DialectName, KeySource
-from data_plane.api.rate_limit_headers import ResetFormat
+from data_plane.http.caller import Trust
+from data_plane.http.forward_auth import DialectName, KeySource
+from data_plane.http.rate_limit_headers import ResetFormat
 from data_plane.rls.mapping import RlsMapping
+from data_plane.store.redis.settings import RedisSettings
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
 AnonymousOrRefuse = Literal["anonymous", "refuse"]

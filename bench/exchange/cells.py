@@ -21,7 +21,7 @@ from bench.machine import process_cpu_s
 from contract.config import Client, Plan
 from contract.counts import SLICES
 from contract.limits import LimitRule
-from data_plane.domain.wire import encode_check, encode_rule
+from data_plane.store.packing import encode_check, encode_rule
 from lua import decide_script
 from tests.servers.region_processes import RegionProcesses, processes_running
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import data_plane.node  # noqa: F401  what a node has loaded counts
 from contract.config import Commit, StreamMessage
-from data_plane.services.config import ConfigService
+from data_plane.config.service import ConfigService
 
 
 def main() -> None:

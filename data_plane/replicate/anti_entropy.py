@@ -7,11 +7,11 @@ counted.
 from collections.abc import Callable, Mapping, Sequence
 
 from contract.counts import MAX_CELLS, Cell
-from data_plane.domain.regions.rules import DEFAULT_TIMING
+from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import PeerSession
 from data_plane.replicate.tally import ReplicationTally
-from data_plane.services.ports import Clock
+from data_plane.store.ports import Clock
 
 EVERY_US = DEFAULT_TIMING.sweep_us
 """At least this often everything is sent again, slowly."""

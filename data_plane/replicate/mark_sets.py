@@ -5,65 +5,13 @@ them read, so that the holder of a slice finds what another node marked.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from redis.crc import key_slot
 
 from contract.counts import SLICES
+from data_plane.store.ports import RegionStore
 from lua import unlist_script
-
-Argument = bytes | str | int | float
-Reply = Any
-"""What a command answers depends on the command."""
-
-
-class RegionStore(Protocol):
-    """What the exchange needs of the region's store: ``RedisCounterStore`` has it, and the host in memory."""
-
-    settings: Any
-    """``shape`` is ``cluster`` where a script may name keys of one slot only."""
-
-    async def execute(self, *args: Argument) -> Reply:
-        """One command."""
-        ...
-
-    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Many commands in one round trip."""
-        ...
-
-    async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
-        """One script; it must bear to run twice."""
-        ...
-
-    async def call_scripts(
-        self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]
-    ) -> list[Reply]:
-        """``call_script`` with many keys and arguments, in one round trip."""
-        ...
-
-    async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
-        """A page of all keys; the cursor '' begins, and ends."""
-        ...
-
-    async def info(self) -> Sequence[Mapping[str, Any]]:
-        """``INFO`` of every server that holds counters."""
-        ...
-
-    def dirty_key_beside(self, key: bytes) -> bytes:
-        """The dirty key that a script may name together with this key, and mark."""
-        ...
-
-    def slot_key_beside(self, key: bytes) -> bytes:
-        """The same, for scripts that mark nothing."""
-        ...
-
-    def dirty_key_of_slot(self, slot: int) -> bytes:
-        """The dirty key of a slot."""
-        ...
-
-    def take_touched(self) -> set[int]:
-        """The slots of a Cluster that this process may have marked since this was last asked."""
-        ...
 
 
 class MarkSet(NamedTuple):

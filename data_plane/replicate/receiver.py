@@ -1,17 +1,24 @@
 """What other regions send: who is reachable, and their counts, merged here."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from contract.counts import SLICES, Cell, Counts, CountsAnswer
 from contract.limits import BUCKET_ALGORITHMS, nominal_window_us
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.peers import PeerNews
-from data_plane.domain.regions.keys import IMPLAUSIBLE, ToldLimit, ToldLimits
+from data_plane.config.index import RuleIndex
+from data_plane.config.limits_of_keys import IMPLAUSIBLE, ToldLimit, ToldLimits
 from data_plane.replicate.count_store import CountStore, PeerCounter
 from data_plane.replicate.tally import ReplicationTally
-from data_plane.services.ports import Clock
+from data_plane.store.ports import Clock
 
 LARGEST_TAKEN = 2**47
+
+
+class PeerNews(NamedTuple):
+    """When a peer's last message was sent, by its clock, and received, by ours; epoch seconds."""
+
+    sent_at_s: float
+    received_at_s: float
 
 
 class Receiver:

@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from contract.counts import SLICES
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.rules import DEFAULT_TIMING
-from data_plane.domain.subjects import limit_of_key
+from data_plane.config.index import RuleIndex
+from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.replicate.anti_entropy import AntiEntropy
 from data_plane.replicate.count_store import Collected, CountStore, News
 from data_plane.replicate.peer_session import Batch, PeerSession, PeerTransport
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.tally import ReplicationTally
-from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.subjects import limit_of_key
 
 log = structlog.get_logger()
 

@@ -11,13 +11,12 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from data_plane.adapters.redis.client import Argument
-from data_plane.adapters.redis.server import ServerFacts
-from data_plane.adapters.redis.topology import MARKER
-from data_plane.domain.regions.wire import decode_marker
-from data_plane.replicate.mark_sets import RegionStore
 from data_plane.rights.epochs import Epoch
-from data_plane.services.ports import StoreUnavailableError
+from data_plane.store.ports import RegionStore, StoreUnavailableError
+from data_plane.store.redis.client import Argument
+from data_plane.store.redis.server import ServerFacts
+from data_plane.store.redis.topology import MARKER
+from data_plane.store.strict_packing import decode_marker
 from lua import marker_script, raise_script
 
 log = structlog.get_logger()

@@ -16,9 +16,9 @@ import structlog
 from contract.config import Ack
 from contract.limits import LimitRule
 from contract.status import Newest
-from data_plane.domain.regions.limits import effective_us
+from data_plane.config.strict_limits import effective_us
 from data_plane.rights.region_state import RegionState
-from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.store.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
 

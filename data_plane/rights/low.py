@@ -11,8 +11,7 @@ import struct
 import structlog
 from redis.exceptions import RedisError
 
-from data_plane.replicate.mark_sets import RegionStore
-from data_plane.services.ports import Clock, StoreUnavailableError
+from data_plane.store.ports import Clock, RegionStore, StoreUnavailableError
 
 log = structlog.get_logger()
 

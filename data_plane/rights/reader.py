@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from data_plane.domain.load.wire import price_of
-from data_plane.domain.outcome import UNKNOWN, Outcome
-from data_plane.domain.regions.wire import LOW, REFUSED
+from data_plane.store.outcome import UNKNOWN, Outcome
+from data_plane.store.price_packing import price_of
+from data_plane.store.strict_packing import LOW, REFUSED
 
 
 class StrictReader:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from contract.limits import LimitRule
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.standing import Standing
-from data_plane.domain.rulebook import Rulebook
+from data_plane.config.index import RuleIndex
+from data_plane.config.rulebook import Rulebook
+from data_plane.config.shared_packing import Standing
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ import structlog
 
 from data_plane.rights.epoch_store import Vouch
 from data_plane.rights.region_state import RegionState
-from data_plane.services.ports import StoreUnavailableError
+from data_plane.store.ports import StoreUnavailableError
 
 log = structlog.get_logger()
 

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_plane.api.answers import Answer, problem
-from data_plane.api.rate_limit_headers import ceil_s
-from data_plane.api.render import Renderer, not_understood
-from data_plane.domain.bindings import BoundLimit
-from data_plane.domain.check import Refusal, Verdict
-from data_plane.domain.outcome import NEVER
+from data_plane.config.limit_resolution import BoundLimit
+from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.http.answers import Answer, problem
+from data_plane.http.rate_limit_headers import ceil_s
+from data_plane.http.render import Renderer, not_understood
 from data_plane.rls.deciding import Result
 from data_plane.rls.messages import (
     DAY,
@@ -25,6 +24,7 @@ from data_plane.rls.messages import (
     RateLimit,
     RateLimitResponse,
 )
+from data_plane.store.outcome import NEVER
 
 MAX_UINT32 = 2**32 - 1
 UNITS: dict[float, int] = {1: SECOND, 60: MINUTE, 3600: HOUR, 86_400: DAY, 604_800: WEEK}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from contract.decision import CheckRequest
-from data_plane.api.caller import Headers
-from data_plane.domain.check import Refusal, UnknownNameError, Verdict
-from data_plane.domain.subjects import InvalidAddressError
-from data_plane.services.decide import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.http.caller import Headers
+from data_plane.store.subjects import InvalidAddressError
 
 Problem = UnknownNameError | InvalidAddressError
 

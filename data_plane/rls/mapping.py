@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from contract.decision import MAX_COST, CheckRequest
-from data_plane.domain.subjects import MAX_ATTRIBUTE_BYTES
+from data_plane.store.subjects import MAX_ATTRIBUTE_BYTES
 
 MEMBERS = ("api_key", "client", "ip", "endpoint", "method", "path")
 ATTRIBUTE = "attribute:"

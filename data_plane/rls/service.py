@@ -8,12 +8,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from data_plane.api.caller import TOKEN_HEADER, Headers, Trust, header, identify
-from data_plane.api.forms import Form
-from data_plane.api.render import Renderer
-from data_plane.domain.check import Refusal, UnknownNameError, Verdict
-from data_plane.domain.subjects import InvalidAddressError
-from data_plane.domain.wire import FIGURES
+from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
+from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.http.render import Renderer
+from data_plane.http.response_templates import Form
 from data_plane.rls.answers import malformed, response
 from data_plane.rls.deciding import Result, Together
 from data_plane.rls.grpc import (
@@ -27,8 +27,8 @@ from data_plane.rls.grpc import (
 from data_plane.rls.mapping import MalformedError, RlsMapping, UnmappedError
 from data_plane.rls.messages import NOT_SERVING, SERVING, HealthCheckRequest, HealthCheckResponse, RateLimitRequest
 from data_plane.rls.template import AllowedTemplate
-from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.tally import LATENCY_BUCKETS_US
+from data_plane.store.packing import FIGURES
+from data_plane.store.subjects import InvalidAddressError
 
 SERVICE = "envoy.service.ratelimit.v3.RateLimitService"
 HEALTH = "grpc.health.v1.Health"

@@ -7,8 +7,8 @@ Nearly every answer is of this kind, and building it as messages costs as much a
 from collections.abc import Sequence
 from typing import Final
 
-from data_plane.api.forms import Form
-from data_plane.domain.bound import Bound
+from data_plane.config.limit_set import Bound
+from data_plane.http.response_templates import Form
 from data_plane.rls.answers import MAX_UINT32, current_limit
 from data_plane.rls.messages import OK, HeaderValue, RateLimitResponse
 

@@ -1,1 +1,1 @@
-"""The region's store in this process: a key space in memory that runs the scripts of ``lua/`` as Redis would."""
+"""The region's store: its client, how scripts are packed, and the host that runs the same scripts in memory."""

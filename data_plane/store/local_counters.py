@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.wire import decode_reply, encode_check
 from data_plane.store.keyspace import Keyspace
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import decode_reply, encode_check
 from data_plane.store.script_host import ScriptHost
 from lua import decide_script
 

@@ -11,10 +11,10 @@ from contract.config import Gateway
 from contract.credentials import secret_sha256
 from contract.decision import CheckRequest
 from contract.denials import RepeatedDenial
-from data_plane.domain.check import Anonymous, prepare
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.services.denial_log import DenialLog
+from data_plane.config.index import RuleIndex
+from data_plane.decide.denial_log import DenialLog
+from data_plane.decide.preparing import Anonymous, prepare
+from data_plane.store.subject_bounds import SubjectBounds
 from tests.clients.conftest import config
 from tests.servers.node import document_of
 from tidegate_client import AsyncTidegate, Options, Tidegate
@@ -35,7 +35,7 @@ def usage(served) -> tuple[int, int]:
 @pytest.fixture
 def served(start_node, monkeypatch):
     # what is counted stays in the node's memory, to be looked at
-    monkeypatch.setattr("data_plane.services.usage.UsageFlusher.flush", _keep)
+    monkeypatch.setattr("data_plane.usage.flusher.UsageFlusher.flush", _keep)
     return start_node([*config(LIMIT), GATEWAY], trust="token")
 
 

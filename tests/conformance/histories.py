@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from contract.limits import LimitRule, capacity, nominal_window_us, violations
-from data_plane.domain.outcome import Outcome
+from data_plane.store.outcome import Outcome
 from tests.conformance.drivers import Check, PureDriver
 from tests.conformance.rules import DAY_US, HOUR_US, MINUTE_US, SECOND_US, START_US
 

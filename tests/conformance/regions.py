@@ -8,12 +8,12 @@ import redis
 
 from contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from contract.limits import LimitRule
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.regions.limits import strict_terms_of
-from data_plane.domain.regions.standing import Standing, shared_params
-from data_plane.domain.regions.wire import Marker, encode_marker
-from data_plane.domain.subjects import give_back_key
-from data_plane.domain.wire import decode_reply, encode_check, encode_rule
+from data_plane.config.shared_packing import Standing, shared_params
+from data_plane.config.strict_limits import strict_terms_of
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import decode_reply, encode_check, encode_rule
+from data_plane.store.strict_packing import Marker, encode_marker
+from data_plane.store.subjects import give_back_key
 from lua import collect_script, decide_script, give_back_script, mark_script, merge_script, settle_script
 from tests.conformance.drivers import VIRTUAL_CLOCK
 

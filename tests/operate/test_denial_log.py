@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 from contract.blocks import Block
 from contract.config import Client, Plan
 from contract.decision import CheckRequest
-from data_plane.domain.check import Refusal
-from data_plane.domain.index import RuleIndex
-from data_plane.services.denial_log import DenialLog
+from data_plane.config.index import RuleIndex
+from data_plane.decide.denial_log import DenialLog
+from data_plane.decide.preparing import Refusal
 from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, document_of, key_of, rule, write_snapshot
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports

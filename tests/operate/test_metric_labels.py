@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import get_args
 
 from contract.load import Reason as LoadReason
-from data_plane.adapters.redis.reasons import REASONS
-from data_plane.api.node_metrics import of_decisions
-from data_plane.api.peer_door import REFUSALS as PEER_REFUSALS
-from data_plane.domain.check import Refusal
-from data_plane.services.holds import HoldTally
-from data_plane.services.load_reports import REFUSALS as LOAD_REFUSALS
-from data_plane.services.tally import Tally
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.preparing import Refusal
+from data_plane.holds.service import HoldTally
+from data_plane.http.peer_handler import REFUSALS as PEER_REFUSALS
+from data_plane.load.reports import REFUSALS as LOAD_REFUSALS
+from data_plane.metrics.of_nodes import of_decisions
+from data_plane.store.redis.reasons import REASONS
 
 ROOT = Path(__file__).parents[2]
 CLOSED = ("result", "reason", "kind", "outcome")
@@ -59,15 +59,15 @@ def test_every_value_of_a_closed_label_is_documented_and_no_other():
         "rate_limit_redis_errors_total": set(REASONS),
         "tidegate_holds_denied_total": set(HoldTally().denied),
         "tidegate_peer_messages_refused_total": literals(
-            ("data_plane/api/peer_door.py", "_refused"), ("data_plane/api/peer_door.py", "refused_by_reason")
+            ("data_plane/http/peer_handler.py", "_refused"), ("data_plane/http/peer_handler.py", "refused_by_reason")
         ) | {"implausible_cell"},
         "tidegate_rights_refused_total": literals(
-            ("data_plane/services/rights.py", "refused"), ("data_plane/services/rights_steps.py", "refused")
+            ("data_plane/rights/exchange.py", "refused"), ("data_plane/rights/steps.py", "refused")
         ),
         "tidegate_load_reports_refused_total": literals(
-            ("data_plane/api/load_door.py", "_refused"), ("data_plane/services/load_reports.py", "refused")
+            ("data_plane/http/load_handler.py", "_refused"), ("data_plane/load/reports.py", "refused")
         ),
-        "tidegate_load_pull_failures_total": literals(("data_plane/adapters/load_servers.py", "PullError")),
+        "tidegate_load_pull_failures_total": literals(("data_plane/load/prometheus.py", "PullError")),
         "tidegate_load_reason": {*get_args(LoadReason), "none"},  # none: of its other label
         "tidegate_control_plane_frames_total": {"snapshot", "delta"},
         "tidegate_control_plane_job_runs_total": {"done", "failed"},

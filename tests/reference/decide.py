@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from contract.limits import LimitRule
-from data_plane.domain.outcome import Outcome
+from data_plane.store.outcome import Outcome
 from tests.reference.buckets import BucketState, bucket
 from tests.reference.log import LogState, sliding_log
 from tests.reference.verdict import Stored, Verdict

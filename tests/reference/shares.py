@@ -1,6 +1,6 @@
 """What a region owns under a window id, by its schedule: the oracle of tests of shares."""
 
-from data_plane.domain.regions.quotas import Quota, Schedule
+from data_plane.store.strict_packing import Quota, Schedule
 
 
 def quota_at(schedule: Schedule, id: int) -> Quota:

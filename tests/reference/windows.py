@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from contract.calendar import calendar_anchor_us, month_of, month_start_us
 from contract.limits import LimitRule, nominal_window_us, sliding_tick_us
-from data_plane.domain.outcome import Outcome
+from data_plane.store.outcome import Outcome
 from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
 
 

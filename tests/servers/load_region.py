@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 from contract.config import Endpoint, Plan
 from contract.load import AdaptivePolicy, Backend, LoadReport, Pull, RegionLoad
-from data_plane.adapters.load_board import RedisLoadBoard
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.load.gate import GatePass
-from data_plane.domain.load.gates import Gates
-from data_plane.services.load import LoadDecider, LoadFollower, loads_of
-from data_plane.services.load_ports import PullError
-from data_plane.services.load_reports import LoadReports
+from data_plane.config.index import RuleIndex
+from data_plane.config.load_gate import GatePass
+from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
+from data_plane.load.factor_store import RedisLoadBoard
+from data_plane.load.gates import Gates
+from data_plane.load.ports import PullError
+from data_plane.load.reports import LoadReports
+from data_plane.store.redis.settings import RedisSettings
+from data_plane.store.redis.store import RedisCounterStore
 from tests.servers.node import document_of
 
 START_US = 1_900_000_000_000_000

@@ -15,13 +15,13 @@ from contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Reg
 from contract.credentials import make_credential, secret_sha256
 from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
-from data_plane.adapters.snapshot_file import SnapshotFile
 from data_plane.agent import Agent
-from data_plane.api.fast_path import DecisionFastPath
-from data_plane.domain.config_set import ConfigSet
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.service import Snapshot
+from data_plane.config.snapshot_file import SnapshotFile
+from data_plane.http.fast_path import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
-from data_plane.services.config import Snapshot
 from data_plane.settings import AgentSettings, Settings
 from http_front.front import Front
 from http_front.serving import protocol_class

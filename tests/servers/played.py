@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head
 from contract.status import Newest
-from data_plane.domain.config_set import ConfigSet
-from data_plane.services.config import Snapshot
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.service import Snapshot
 from tests.servers.listening import stop_accepting
 from tests.servers.node import SIGNING_KEY, document_of
 

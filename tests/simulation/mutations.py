@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from control_plane.quotas.moving import Situation
-from data_plane.domain.regions.asking import Asker
+from data_plane.rights.asking import Asker
 from data_plane.store.script_host import ScriptHost
 
 
@@ -178,14 +178,10 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     "ask while rights last for the way": one(
         "no-false-denial", "return math.max(cost, floor(t.horizon * rights_demand(t, s) / 1000000))", "return cost"
     ),
-    "ask the richest": Switch(
-        "richest-first", "data_plane.domain.regions.asking.Asker.whom", _first_instead_of_richest
-    ),
-    "leave in peace who had nothing": Switch(
-        "asked-in-vain", "data_plane.domain.regions.asking.Asker.answered", _never_empty
-    ),
+    "ask the richest": Switch("richest-first", "data_plane.rights.asking.Asker.whom", _first_instead_of_richest),
+    "leave in peace who had nothing": Switch("asked-in-vain", "data_plane.rights.asking.Asker.answered", _never_empty),
     "ask seldom where all together have too little": Switch(
-        "hot-and-cold-costly", "data_plane.domain.regions.asking.Asker.whom", _never_in_vain
+        "hot-and-cold-costly", "data_plane.rights.asking.Asker.whom", _never_in_vain
     ),
     # Rights in buckets
     "capacity that comes back brings no tokens": one(

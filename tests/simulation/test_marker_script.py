@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from data_plane.domain.regions.wire import decode_marker
+from data_plane.store.strict_packing import decode_marker
 from lua import marker_script, raise_script
 
 PENDING = 2**53

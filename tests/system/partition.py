@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from contract.config import Client, Plan
 from contract.limits import LimitRule
-from data_plane.domain.regions.rules import DEFAULT_TIMING
+from data_plane.replicate.timing import DEFAULT_TIMING
 from tests.servers.node import key_of, rule
 from tests.servers.region_faults import FAULTS
 from tests.servers.region_load import Load

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from data_plane.adapters.snapshot_file import SnapshotFile
+from data_plane.config.snapshot_file import SnapshotFile
 from tests.servers.stack import ADMIN_TOKEN, Stack, arguments, kill, left_behind, stack_options, still_running, wait_for
 from tidegate.stack.child import Child
 from tidegate.stack.layout import StackOptions

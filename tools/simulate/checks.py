@@ -7,7 +7,7 @@ from typing import NamedTuple
 from contract.calendar import WindowGrid, grid_of, id_at, start_us
 from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
 from contract.shares import split
-from data_plane.domain.regions.rules import DEFAULT_TIMING
+from data_plane.replicate.timing import DEFAULT_TIMING
 from tools.simulate.convergence import disagreements
 from tools.simulate.record import Admission, Record
 from tools.simulate.scenario import Scenario

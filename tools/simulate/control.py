@@ -27,7 +27,7 @@ from control_plane.quotas.moving import (
     situation,
     target_of,
 )
-from data_plane.domain.config_set import ConfigSet
+from data_plane.config.config_set import ConfigSet
 from tools.simulate import scenario as scenarios
 from tools.simulate.processes import API_KEY, CLIENT, SimulatedProcess
 

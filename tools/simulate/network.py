@@ -10,12 +10,12 @@ import msgspec
 
 from contract.counts import Counts, CountsAnswer, decode_counts
 from contract.rights import Asks, Gifts
-from data_plane.services.ports import StoreUnavailableError, UnreachablePeerError
+from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
 from tools.simulate.record import Record
 from tools.simulate.scenario import Fault, Network
 
 TIMEOUT_S = 1.5
-"""How long nodes wait for a peer's answer (``data_plane/adapters/peers.py``)."""
+"""How long nodes wait for a peer's answer (``data_plane/replicate/http_peers.py``)."""
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 

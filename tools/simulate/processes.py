@@ -13,29 +13,29 @@ from contract.counts import Counts, CountsAnswer
 from contract.decision import CheckRequest
 from contract.rights import Asks, Gifts
 from contract.status import Newest
-from data_plane.adapters.redis_register import AGENTS, RedisNodeRegister
-from data_plane.domain.check import Anonymous, Refusal, Verdict
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.denials import DenialMemory
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.subject_bounds import SubjectBounds
+from data_plane.background import kept_up
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
+from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.preparing import Anonymous, Refusal, Verdict
+from data_plane.decide.store_fallback import StoreFallback
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
+from data_plane.rights.exchange import RightsDesk
 from data_plane.rights.low import LowInbox, LowOutbox
 from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
-from data_plane.services.background import kept_up
-from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.membership import Membership
-from data_plane.services.rights import RightsDesk
-from data_plane.services.store_fallback import StoreFallback
-from data_plane.services.tally import Tally
 from data_plane.store.local_counters import LocalCounters
+from data_plane.store.membership import Membership
+from data_plane.store.redis_register import AGENTS, RedisNodeRegister
+from data_plane.store.subject_bounds import SubjectBounds
 from tools.simulate.server import StoreConnection
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from contract.calendar import grid_of, id_at
 from contract.limits import BUCKET_ALGORITHMS
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.regions.wire import LOW, REFUSED
-from data_plane.domain.subjects import generation_end, limit_code
+from data_plane.config.config_set import ConfigSet
 from data_plane.replicate.count_store import PEERS_SUFFIX
+from data_plane.store.strict_packing import LOW, REFUSED
+from data_plane.store.subjects import generation_end, limit_code
 from tools.simulate.processes import CLIENT, SimulatedAgent, SimulatedCheck, SimulatedNode, SimulatedProcess
 from tools.simulate.record import Admission
 from tools.simulate.server import SimulatedServer

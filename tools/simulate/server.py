@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from data_plane.adapters.redis.server import ServerFacts
-from data_plane.adapters.redis.topology import DIRTY_KEY
-from data_plane.domain.wire import FIGURES, decode_figures
-from data_plane.services.ports import CounterCheck, StoreUnavailableError
 from data_plane.store.arguments import Argument, CommandError, text_of
 from data_plane.store.keyspace import Keyspace
+from data_plane.store.packing import FIGURES, decode_figures
+from data_plane.store.ports import CounterCheck, StoreUnavailableError
+from data_plane.store.redis.server import ServerFacts
+from data_plane.store.redis.topology import DIRTY_KEY
 from data_plane.store.script_host import ScriptError, ScriptHost
 from lua import decide_script
 

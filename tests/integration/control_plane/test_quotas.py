@@ -23,9 +23,9 @@ from control_plane.settings import Settings
 from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
 from control_plane.web.etags import Preconditions
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.limits import schedule_of
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
+from data_plane.config.strict_limits import schedule_of
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tests.reference.shares import quota_at

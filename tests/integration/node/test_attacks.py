@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from contract.config import Change, Client, Endpoint, Plan
-from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
-from data_plane.domain.index import InvalidConfigError, decode_document
+from data_plane.config.index import InvalidConfigError, decode_document
+from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from tests.servers.agent import node_with_agent
 from tests.servers.node import HOUR_US, key_of, node_client, rule
 

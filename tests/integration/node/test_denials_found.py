@@ -14,15 +14,15 @@ from contract.credentials import make_credential
 from contract.decision import CheckRequest
 from contract.denials import Denial, DenialQuery
 from contract.questions import Question
-from data_plane.adapters import redis_denials
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_denials import RedisDenials
-from data_plane.domain.check import Refusal
+from data_plane.decide import redis_denials
+from data_plane.decide.denial_log import DenialLog
+from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
+from data_plane.decide.preparing import Refusal
+from data_plane.decide.redis_denials import RedisDenials
 from data_plane.node import Node
-from data_plane.services.answering import Answering
-from data_plane.services.denial_log import DenialLog
-from data_plane.services.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
-from data_plane.services.ports import StoreUnavailableError
+from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.usage.answering import Answering
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 
 KEY = make_credential("client_key", bytes(range(32)))

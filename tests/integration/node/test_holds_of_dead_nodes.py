@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_holds import RedisHoldStore
-from data_plane.domain.holds import Hold
-from data_plane.domain.seals import Seals
+from data_plane.holds.redis_holds import RedisHoldStore
+from data_plane.holds.signatures import Seals
+from data_plane.holds.tokens import Hold
+from data_plane.store.redis.settings import RedisSettings
+from data_plane.store.redis.store import RedisCounterStore
 from tests.integration.node.test_holds import ALL, KEY, config, remaining
 from tests.servers.node import REGION_CREDENTIAL, node_client
 

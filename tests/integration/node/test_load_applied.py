@@ -10,13 +10,13 @@ from contract.config import Client, Endpoint, Plan
 from contract.credentials import make_credential, secret_sha256
 from contract.decision import CheckRequest
 from contract.load import AdaptivePolicy, Backend, Capacity, ManualFactor, Reporter
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.domain.check import Anonymous, conclude, prepare
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.load.classes import FULL, cohort_of, hour_seed, threshold_of
-from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.services.ports import CallbackCheck
+from data_plane.config.index import RuleIndex
+from data_plane.config.load_classes import FULL, cohort_of, hour_seed, threshold_of
+from data_plane.decide.preparing import Anonymous, conclude, prepare
+from data_plane.store.ports import CallbackCheck
+from data_plane.store.redis.settings import RedisSettings
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.subject_bounds import SubjectBounds
 from tests.servers.agent import node_with_agent
 from tests.servers.node import document_of, key_of, rule
 

@@ -4,8 +4,8 @@ import msgspec
 import pytest
 
 from contract.load import Backend, LoadReport, Pull
-from data_plane.domain.load.shared import SaidEntry
-from data_plane.services.ports import StoreUnavailableError
+from data_plane.load.shared import SaidEntry
+from data_plane.store.ports import StoreUnavailableError
 from tests.servers.load_region import POLICY, USERS, load_region
 from tests.servers.node import document_of
 

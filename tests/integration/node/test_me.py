@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from contract.blocks import Block
 from contract.config import Client, Gateway, Plan
 from contract.credentials import secret_sha256
-from data_plane.api.me import BURST, Pace
+from data_plane.http.me import BURST, Pace
 from data_plane.settings import Settings
 from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule, settings_for
 

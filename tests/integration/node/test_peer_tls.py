@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import Counts, CountsAnswer, encode_counts
-from data_plane.adapters.peers import HttpPeers, tls_of
-from data_plane.services.ports import UnreachablePeerError
+from data_plane.replicate.http_peers import HttpPeers, tls_of
+from data_plane.store.ports import UnreachablePeerError
 from tests.integration.node.test_process import certificate
 from tests.servers.node import node_client
 

@@ -9,10 +9,10 @@ import pytest
 import redis
 
 from contract.config import Ack, Client, Plan
-from data_plane.adapters.redis.topology import MARKER
-from data_plane.domain.regions.limits import moves_rights
+from data_plane.config.service import Snapshot
+from data_plane.config.strict_limits import moves_rights
 from data_plane.node import Node
-from data_plane.services.config import Snapshot
+from data_plane.store.redis.topology import MARKER
 from tests.servers.agent import agent_beside, proven
 from tests.servers.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running

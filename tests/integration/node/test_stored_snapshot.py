@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from contract.config import Client, Plan
-from data_plane.adapters.snapshot_store import KEY
+from data_plane.config.snapshot_store import KEY
 from data_plane.node import Node
 from tests.servers.agent import agent_beside
 from tests.servers.node import key_of, rule, serving, settings_for

@@ -14,23 +14,23 @@ from contract.config import Change, Client, Endpoint, Plan
 from contract.limits import LimitRule, Match
 from contract.questions import Question
 from contract.usage import MOST_UNITS, Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
-from data_plane.adapters.control_plane_usage import HttpUsageSink
-from data_plane.adapters.redis.settings import RedisSettings, Shape
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis_usage import LEASE, REFUSED, STREAM, RedisUsageStream
-from data_plane.domain.check import Prepared, conclude
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.routes import UNMATCHED
+from data_plane.config.index import RuleIndex
+from data_plane.config.routes import UNMATCHED
+from data_plane.decide.preparing import Prepared, conclude
 from data_plane.node import Node
-from data_plane.services import answering as answering_module
-from data_plane.services import usage as usage_module
-from data_plane.services import usage_shipping
-from data_plane.services.answering import Answering
-from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.usage import UsageFlusher
-from data_plane.services.usage_shipping import ControlPlaneAwayError, UsageShipper
-from data_plane.services.usage_tally import UsageTally
+from data_plane.store.outcome import Outcome
+from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.redis.settings import RedisSettings, Shape
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.usage import answering as answering_module
+from data_plane.usage import flusher as usage_module
+from data_plane.usage import shipper as usage_shipping
+from data_plane.usage.answering import Answering
+from data_plane.usage.flusher import UsageFlusher
+from data_plane.usage.redis_stream import LEASE, REFUSED, STREAM, RedisUsageStream
+from data_plane.usage.shipper import ControlPlaneAwayError, UsageShipper
+from data_plane.usage.sink import HttpUsageSink
+from data_plane.usage.tally import UsageTally
 from tests.integration.redis.clusters import start_cluster
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tidegate.stack.store import StoreServer

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.store.redis.settings import RedisSettings
+from data_plane.store.redis.store import RedisCounterStore
 
 OpenStore = Callable[..., Awaitable[RedisCounterStore]]
 

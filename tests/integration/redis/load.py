@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from contract.limits import LimitRule
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.wire import encode_rule
-from data_plane.services.ports import CallbackCheck, StoreUnavailableError
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import encode_rule
+from data_plane.store.ports import CallbackCheck, StoreUnavailableError
+from data_plane.store.redis.store import RedisCounterStore
 
 HOUR_US = 3_600_000_000
 Answer = Sequence[Outcome] | StoreUnavailableError

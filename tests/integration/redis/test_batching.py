@@ -2,7 +2,7 @@
 
 import asyncio
 
-from data_plane.services.ports import CallbackCheck
+from data_plane.store.ports import CallbackCheck
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, ask, rule
 

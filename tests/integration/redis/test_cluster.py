@@ -12,8 +12,8 @@ import pytest
 
 import redis
 from contract.config import Client, Plan
-from data_plane.adapters.redis_holds import RedisHoldStore
-from data_plane.domain.holds import Hold
+from data_plane.holds.redis_holds import RedisHoldStore
+from data_plane.holds.tokens import Hold
 from redis.crc import key_slot
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
 from tests.integration.redis.conftest import OpenStore

@@ -7,10 +7,10 @@ import pytest
 
 from contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from contract.limits import LimitRule
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.domain.subjects import limit_of_key
-from data_plane.domain.wire import encode_rule
 from data_plane.replicate.count_store import CountStore, Mark, PeerCounter
+from data_plane.store.packing import encode_rule
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.subjects import limit_of_key
 from tests.integration.redis.clusters import start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import HOUR_US, ask

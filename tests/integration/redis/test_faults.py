@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 import redis
-from data_plane.adapters.redis.probing import Prober
-from data_plane.adapters.redis.server import StoreMisconfiguredError
-from data_plane.adapters.redis.store import RedisCounterStore
+from data_plane.store.redis.probing import Prober
+from data_plane.store.redis.server import StoreMisconfiguredError
+from data_plane.store.redis.store import RedisCounterStore
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, Load, ask, rule
 from tests.servers.redis_debian import redis_binary

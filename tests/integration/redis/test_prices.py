@@ -7,11 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.limits import LimitRule
-from data_plane.adapters.redis.settings import RedisSettings
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.domain.load.wire import priced
-from data_plane.domain.wire import encode_rule
-from data_plane.services.ports import CallbackCheck
+from data_plane.store.packing import encode_rule
+from data_plane.store.ports import CallbackCheck
+from data_plane.store.price_packing import priced
+from data_plane.store.redis.settings import RedisSettings
+from data_plane.store.redis.store import RedisCounterStore
 
 YEAR_US = 365 * 86_400_000_000
 RULES = {

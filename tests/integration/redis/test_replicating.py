@@ -9,19 +9,19 @@ import pytest
 
 from contract.config import Plan, Region
 from contract.counts import SLICES, Cell, Counts, CountsAnswer, decode_counts
-from data_plane.adapters.redis.store import RedisCounterStore
-from data_plane.adapters.redis.topology import MARKER
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.wire import Marker, encode_marker
-from data_plane.domain.wire import encode_rule
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
 from data_plane.replicate import peer_session
 from data_plane.replicate.anti_entropy import EVERY_US as SWEEP_EVERY_US
 from data_plane.replicate.count_store import CountStore, PeerCounter
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
 from data_plane.replicate.tally import ReplicationTally
-from data_plane.services.ports import StoreUnavailableError, UnreachablePeerError
+from data_plane.store.packing import encode_rule
+from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.redis.topology import MARKER
+from data_plane.store.strict_packing import Marker, encode_marker
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
 from tests.servers.node import document_of, rule

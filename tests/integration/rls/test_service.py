@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from contract.config import Client, Endpoint, Gateway, Plan
 from contract.credentials import secret_sha256
-from data_plane.api.render import Renderer
+from data_plane.http.render import Renderer
 from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls

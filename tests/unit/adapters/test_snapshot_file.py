@@ -8,10 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from contract.config import Change
-from data_plane.adapters import snapshot_file
-from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
-from data_plane.domain.config_set import ConfigSet
-from data_plane.services.config import Snapshot
+from data_plane.config import snapshot_file
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.service import Snapshot
+from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
 
 
 def snapshot_of(count: int, revision: int = 7) -> Snapshot:

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 from contract.config import Client, Endpoint, Plan, Region
 from contract.decision import CheckRequest
 from contract.limits import LimitRule
-from data_plane.api.answers import Answer
-from data_plane.api.fast_path import FastAuthorizeQuestion, FastQuestion
-from data_plane.api.questions import (
+from data_plane.config.index import RuleIndex
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.preparing import conclude
+from data_plane.http.answers import Answer
+from data_plane.http.fast_path import FastAuthorizeQuestion, FastQuestion
+from data_plane.http.pending_checks import (
     AuthorizeQuestion,
     Batch,
     BatchQuestion,
@@ -18,11 +21,8 @@ from data_plane.api.questions import (
     RepliedAuthorizeQuestion,
     RepliedQuestion,
 )
-from data_plane.api.render import Renderer
-from data_plane.domain.check import conclude
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.wire import outcomes_of
-from data_plane.services.tally import Tally
+from data_plane.http.render import Renderer
+from data_plane.store.packing import outcomes_of
 from tests.servers.node import document_of
 
 HOUR_US = 3_600_000_000

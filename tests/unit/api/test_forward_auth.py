@@ -1,6 +1,6 @@
 import pytest
 
-from data_plane.api.forward_auth import DIALECTS, RefusedInputError, denies_as_403, read, what_is_said
+from data_plane.http.forward_auth import DIALECTS, RefusedInputError, denies_as_403, read, what_is_said
 
 KEYS = (b"x-api-key", b"authorization")
 

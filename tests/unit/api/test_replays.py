@@ -1,5 +1,5 @@
-from data_plane.api.answers import Answer
-from data_plane.api.replays import REMEMBER_US, Replays
+from data_plane.http.answers import Answer
+from data_plane.http.replays import REMEMBER_US, Replays
 
 NAME = ("edge", b"id", 1)
 

@@ -25,7 +25,7 @@ from control_plane.quotas.moving import (
     same_shares,
     settled,
 )
-from data_plane.domain.regions.limits import divided, schedule_of
+from data_plane.config.strict_limits import divided, schedule_of
 from tests.reference.shares import quota_at
 
 HOUR_US = 3_600_000_000

@@ -1,7 +1,7 @@
 """Whom to ask for rights, how often in vain, and what is known of when nobody can be asked."""
 
-from data_plane.domain.regions.asking import PATIENCE_US, Asker
-from data_plane.domain.regions.messages import Ask, Gift, Give
+from data_plane.rights.asking import PATIENCE_US, Asker
+from data_plane.store.rights_messages import Ask, Gift, Give
 
 NAME, ID, PEERS = ("{acme}1", 0), 7, ("eu-west", "ap-south")
 SHARES = dict.fromkeys(PEERS, 20)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from contract.blocks import Block, Switch
 from contract.config import Change, Client, Plan
 from contract.limits import LimitRule
-from data_plane.domain.blocks import Blocks
-from data_plane.domain.index import InvalidConfigError, RuleIndex
-from data_plane.domain.routes import UNMATCHED
+from data_plane.config.blocks import Blocks
+from data_plane.config.index import InvalidConfigError, RuleIndex
+from data_plane.config.routes import UNMATCHED
 
 NOW_S = 1_000.0
 

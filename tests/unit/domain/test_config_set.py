@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.config import Change
-from data_plane.domain.config_set import ConfigSet
+from data_plane.config.config_set import ConfigSet
 
 
 def change(kind, id, body):

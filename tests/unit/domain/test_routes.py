@@ -1,7 +1,7 @@
 import pytest
 
 from contract.config import Endpoint
-from data_plane.domain.routes import PREFLIGHT, UNMATCHED, RouteTable
+from data_plane.config.routes import PREFLIGHT, UNMATCHED, RouteTable
 
 TABLE = RouteTable(
     [

@@ -3,11 +3,11 @@
 import pytest
 
 from contract.config import Client, Endpoint, Override, Plan, Region
-from data_plane.domain.bindings import Subject
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.keys import ToldLimits
-from data_plane.domain.regions.standing import Standing
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
+from data_plane.config.limit_resolution import Subject
+from data_plane.config.limits_of_keys import ToldLimits
+from data_plane.config.shared_packing import Standing
 from tests.servers.node import document_of, rule
 
 NOW_S = 1_700_000_000.0

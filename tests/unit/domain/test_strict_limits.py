@@ -4,12 +4,12 @@ import pytest
 
 from contract.config import Client, Override, Plan, Region
 from contract.limits import LimitRule, ShareStep
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.regions.keys import StrictLimits
-from data_plane.domain.regions.limits import effective_us, most_units, moves_rights, scaled, schedule_of
-from data_plane.domain.regions.standing import Standing
-from data_plane.domain.wire import params_end
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
+from data_plane.config.limits_of_keys import StrictLimits
+from data_plane.config.shared_packing import Standing
+from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
+from data_plane.store.packing import params_end
 from tests.reference.shares import quota_at
 from tests.servers.node import document_of, rule
 

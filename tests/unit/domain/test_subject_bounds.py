@@ -1,4 +1,4 @@
-from data_plane.domain.subject_bounds import OVERFLOW, PERIOD_S, SubjectBounds
+from data_plane.store.subject_bounds import OVERFLOW, PERIOD_S, SubjectBounds
 
 
 def test_values_beyond_the_budget_share_one_subject_until_the_hour_is_over():

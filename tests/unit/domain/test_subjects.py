@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.domain.subjects import (
+from data_plane.store.subjects import (
     Address,
     InvalidAddressError,
     address_of,

@@ -7,7 +7,7 @@ import httptools
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from data_plane.api.fast_path import DecisionFastPath
+from data_plane.http.fast_path import DecisionFastPath
 from http_front.connection import Connection
 from http_front.exchange import Exchange, Route
 from http_front.front import Front

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.load import AdaptivePolicy, policy_violations
-from data_plane.domain.load.controller import ControlState, overridden, tick
-from data_plane.domain.load.signals import Reading
+from data_plane.load.controller import ControlState, overridden, tick
+from data_plane.load.signals import Reading
 
 POLICY = AdaptivePolicy(policy="p")
 STEPS = AdaptivePolicy(policy="s", type="steps", smoothing=1.0)

@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 
-from data_plane.domain.load.classes import FULL, hour_seed
-from data_plane.domain.load.controller import ControlState
-from data_plane.domain.load.gate import BY_CLASS, BY_WHOLE, MOST_COSTS, Charged, ClassGate, GatePass, open_factor
-from data_plane.domain.load.gates import Gates
-from data_plane.domain.load.shared import BackendFactors
-from data_plane.domain.load.wire import PRICED, is_priced, params_in
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.wire import encode_check
+from data_plane.config.load_classes import FULL, hour_seed
+from data_plane.config.load_gate import BY_CLASS, BY_WHOLE, MOST_COSTS, Charged, ClassGate, GatePass, open_factor
+from data_plane.load.controller import ControlState
+from data_plane.load.gates import Gates
+from data_plane.load.shared import BackendFactors
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import encode_check
+from data_plane.store.price_packing import PRICED, is_priced, params_in
 
 HALF = FULL // 2
 SEED = hour_seed(1_900_000_000_000_000)

@@ -1,6 +1,6 @@
 """The circuit opens by rate, not by one slow answer, and closes by one probe. Time is an argument: nothing sleeps."""
 
-from data_plane.adapters.redis.circuit import Backoff, Circuit
+from data_plane.store.redis.circuit import Backoff, Circuit
 
 
 def make_circuit(random: float = 1.0) -> Circuit:

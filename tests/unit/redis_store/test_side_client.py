@@ -3,8 +3,8 @@
 import pytest
 from redis.exceptions import RedisError
 
-from data_plane.adapters.redis.client import SideClient
-from data_plane.adapters.redis.settings import RedisSettings
+from data_plane.store.redis.client import SideClient
+from data_plane.store.redis.settings import RedisSettings
 
 
 @pytest.mark.parametrize("asked", ["execute", "call_script", "execute_all", "call_scripts", "scan", "info"])

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from contract.config import Client, Plan, Region
 from contract.decision import CheckRequest
 from contract.limits import LimitRule
-from data_plane.api.render import Renderer
-from data_plane.domain.check import conclude
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.wire import outcomes_of
+from data_plane.config.index import RuleIndex
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.preparing import conclude
+from data_plane.http.render import Renderer
 from data_plane.rls.answers import response
 from data_plane.rls.deciding import Result
 from data_plane.rls.grpc import Meaning
 from data_plane.rls.headers import Head
 from data_plane.rls.service import RateLimitService, RlsCall
 from data_plane.rls.template import varint
-from data_plane.services.tally import Tally
+from data_plane.store.packing import outcomes_of
 from tests.servers.node import document_of
 
 HOUR_US = 3_600_000_000

@@ -6,10 +6,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.config import Begin, Change, Client, Commit, Documents, Heartbeat, HeldBack, Plan, signed_head
 from contract.limits import LimitRule
-from data_plane.adapters.snapshot_file import SnapshotFile, UnreadableSnapshotError
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.index import InvalidConfigError
-from data_plane.services.config import ConfigService, OutOfStepError, Snapshot
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import InvalidConfigError
+from data_plane.config.service import ConfigService, OutOfStepError, Snapshot
+from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
 
 KEY = Ed25519PrivateKey.generate()
 

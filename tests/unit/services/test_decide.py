@@ -8,16 +8,16 @@ from contract.config import Change, Client, Endpoint, Override, Plan, Region
 from contract.credentials import secret_sha256
 from contract.decision import CheckRequest
 from contract.limits import LimitRule, Match
-from data_plane.domain.check import Anonymous, Prepared, Refusal, UnknownNameError, prepare
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.domain.subjects import InvalidAddressError
-from data_plane.domain.wire import encode_check
-from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.store_fallback import StoreFallback
-from data_plane.services.tally import Tally
+from data_plane.config.index import RuleIndex
+from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.preparing import Anonymous, Prepared, Refusal, UnknownNameError, prepare
+from data_plane.decide.store_fallback import StoreFallback
 from data_plane.store.local_counters import LocalCounters
+from data_plane.store.packing import encode_check
 from data_plane.store.script_host import ScriptHost
+from data_plane.store.subject_bounds import SubjectBounds
+from data_plane.store.subjects import InvalidAddressError
 from tests.servers.node import document_of, key_of, rule
 
 NOW_US = 1_764_000_000_000_000

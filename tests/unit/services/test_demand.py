@@ -8,20 +8,20 @@ import pytest
 from contract.config import Client, Endpoint, Plan
 from contract.decision import CheckRequest
 from contract.load import AdaptivePolicy, Backend, Capacity
-from data_plane.domain.check import Anonymous
-from data_plane.domain.denials import DenialMemory
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.load.classes import ALL, FULL
-from data_plane.domain.load.controller import ControlState
-from data_plane.domain.load.shared import BackendFactors
-from data_plane.domain.subject_bounds import SubjectBounds
-from data_plane.domain.wire import figures_of
-from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.ports import StoreUnavailableError
-from data_plane.services.store_fallback import StoreFallback
-from data_plane.services.tally import Tally
+from data_plane.config.index import RuleIndex
+from data_plane.config.load_classes import ALL, FULL
+from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.preparing import Anonymous
+from data_plane.decide.store_fallback import StoreFallback
+from data_plane.load.controller import ControlState
+from data_plane.load.shared import BackendFactors
 from data_plane.store.local_counters import LocalCounters
+from data_plane.store.packing import figures_of
+from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.script_host import ScriptHost
+from data_plane.store.subject_bounds import SubjectBounds
 from tests.servers.node import document_of, key_of, rule
 
 NOW_US = 1_764_000_000_000_000

@@ -9,12 +9,12 @@ import pytest
 
 from contract.config import Plan, Region
 from contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts
-from data_plane.domain.config_set import ConfigSet
-from data_plane.domain.index import RuleIndex
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.wire import figures_of
-from data_plane.services.ports import UnreachablePeerError
-from data_plane.services.rights import RightsDesk
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
+from data_plane.rights.exchange import RightsDesk
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import figures_of
+from data_plane.store.ports import UnreachablePeerError
 from tests.servers.node import document_of, rule
 
 NOW_US = 1_700_000_000_000_000

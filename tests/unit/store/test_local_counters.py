@@ -3,9 +3,9 @@
 import pytest
 
 from contract.limits import LimitRule
-from data_plane.domain.outcome import Outcome
-from data_plane.domain.wire import encode_rule
 from data_plane.store.local_counters import LocalCheck, LocalCounters
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
 
 NOW_US = 1_700_000_040_000_000

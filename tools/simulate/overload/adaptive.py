@@ -4,14 +4,14 @@ import random
 from collections import deque
 
 from contract.load import Backend, Capacity
-from data_plane.domain.load.capacity import capacity_rules, price_of
-from data_plane.domain.load.classes import FULL, hour_seed
-from data_plane.domain.load.controller import ControlState
-from data_plane.domain.load.decision import MILLI, Decided, decide
-from data_plane.domain.load.gate import ClassGate
-from data_plane.domain.load.signals import Said
-from data_plane.domain.wire import encode_rule
+from data_plane.config.load_capacity import capacity_rules, price_of
+from data_plane.config.load_classes import FULL, hour_seed
+from data_plane.config.load_gate import ClassGate
+from data_plane.load.controller import ControlState
+from data_plane.load.decision import MILLI, Decided, decide
+from data_plane.load.signals import Said
 from data_plane.store.local_counters import LocalCounters
+from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
 from tools.simulate.overload.backend import Request
 from tools.simulate.overload.limiters import Unprotected

@@ -1,1 +1,0 @@
-"""Ports made real: Redis, peers, control plane stream, snapshot file, clock."""

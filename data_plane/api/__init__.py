@@ -1,1 +1,0 @@
-"""The node's doors: FastAPI routes, the fast path, forward-auth, errors."""

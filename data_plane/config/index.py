@@ -1,0 +1,214 @@
+"""The rule index: one immutable value that answers which limits apply to a request. A new revision is a new index."""
+
+import re
+import sys
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from contract.blocks import Block, block_violations
+from contract.config import DOCUMENT_TYPES, Change, Client, Plan
+from contract.decoding import UNREADABLE
+from contract.limits import LimitRule, Violation, violations
+from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
+from data_plane.config.blocks import Blocks
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.rulebook import Rulebook, terms_of
+from data_plane.store.subjects import generation_end, tag
+
+_MAX_KNOWN = 65_536
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(document) for kind, document in DOCUMENT_TYPES.items()
+}
+_BY_THE_THOUSAND = frozenset({"client", "key"})
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+class InvalidConfigError(Exception):
+    """A document that this node cannot enforce; the last good index stays."""
+
+
+class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A client made ready for the hot path, by itself or as one of its keys; compared and hashed as an object."""
+
+    client: Client
+    plan: str
+    tag: bytes
+    """What its keys in the store begin with."""
+    end: bytes
+    """What they end with: its generation, empty for most."""
+    json: bytes
+    """Its name as JSON."""
+    terms: str | None
+    """What says which limits it meets on a route (``rulebook.Ways``); ``None`` where that takes a closer look."""
+    key_id: str = ""
+    """The API key that was shown; empty where a gateway named the client."""
+    until_us: int = sys.maxsize
+    """When that key ends, microseconds since the epoch."""
+
+
+class Clients:
+    """The clients of one configuration, made ready when they are first asked for: most never are."""
+
+    __slots__ = ("_config", "made")
+
+    def __init__(self, config: ConfigSet) -> None:
+        self._config = config
+        self.made: dict[str | None, Principal] = {}
+        """Those that are ready, by name; bounded."""
+
+    def get(self, name: str) -> Principal | None:
+        """The client called ``name``."""
+        made = self.made.get(name)
+        if made is not None:
+            return made
+        body = self._config.body("client", name)
+        if body is None:
+            return None
+        if len(self.made) >= _MAX_KNOWN:
+            self.made.clear()
+        made = self.made[name] = _principal(_DECODERS["client"].decode(body))
+        return made
+
+
+class RuleIndex:
+    """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys.
+
+    Clients and keys stay as they travelled, in ``config``: they are decoded to be checked when they come, and again
+    when they are first used.
+    """
+
+    __slots__ = ("blocks", "book", "clients", "config", "known", "named")
+
+    def __init__(self, book: Rulebook, config: ConfigSet, blocks: Blocks | None = None) -> None:
+        self.book = book
+        self.config = config
+        self.blocks = blocks
+        """Who is refused whatever limits say; ``None`` when nobody is."""
+        self.clients = Clients(config)
+        self.named = self.clients.made
+        """Clients that were asked for under this revision, by name; bounded."""
+        self.known: dict[str | None, Principal] = {}
+        """API keys that were used under this revision, and whose they are; bounded. Look at ``until_us``."""
+
+    def principal_of(self, api_key: str, now_us: int) -> Principal | None:
+        """The client of an API key; ``None`` when the key is unknown, expired or without a client."""
+        principal = self.known.get(api_key)
+        if principal is None:
+            principal = self._find(sha256(api_key.encode()).hexdigest())
+            if principal is None:
+                return None
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[api_key] = principal
+        return principal if now_us < principal.until_us else None
+
+    def _find(self, key_hash: str) -> Principal | None:
+        body = self.config.body("key", key_hash)
+        if body is None:
+            return None
+        key = _DECODERS["key"].decode(body)
+        principal = self.clients.get(key.client)
+        if principal is None:
+            return None
+        until_us = sys.maxsize if key.expires_at is None else int(key.expires_at * 1_000_000)
+        return msgspec.structs.replace(principal, key_id=key.key_id, until_us=until_us)
+
+    @classmethod
+    def empty(cls, region: str) -> "RuleIndex":
+        """The index of no configuration: nothing is limited."""
+        return cls(Rulebook(region, {}), ConfigSet.empty())
+
+    @classmethod
+    def of(cls, region: str, config: ConfigSet) -> "RuleIndex":
+        """The index of a whole configuration. Raises ``InvalidConfigError``."""
+        documents = (Change(kind, id, msgspec.Raw(body)) for kind, id, body in config.documents())
+        return cls.empty(region).with_changes(documents, config)
+
+    def with_changes(self, changes: Iterable[Change], config: ConfigSet | None = None) -> "RuleIndex":
+        """The index after ``changes``, which make ``config`` of what was (or it is made here).
+
+        Raises ``InvalidConfigError`` that names the document and what is wrong.
+        """
+        if config is None:
+            changes = tuple(changes)
+            config = self.config.with_changes(changes)
+        sections: dict[str, dict[str, msgspec.Struct]] = {}
+        blocks = None if self.blocks is None else dict(self.blocks.documents)
+        for change in changes:
+            document = decode_document(change)
+            if change.kind in _BY_THE_THOUSAND:
+                continue
+            if change.kind == "block":
+                blocks = blocks or {}
+                blocks.pop(change.id, None)
+                if isinstance(document, Block):
+                    blocks[change.id] = document
+            elif change.kind in DOCUMENT_TYPES:
+                section = sections.setdefault(change.kind, dict(self.book.sections.get(change.kind, {})))
+                if document is None:
+                    section.pop(change.id, None)
+                else:
+                    section[change.id] = document
+        # Clients and keys change all day: then the rulebook stays, its cache included.
+        book = Rulebook(self.book.region, {**self.book.sections, **sections}) if sections else self.book
+        changed = blocks is not None and (self.blocks is None or blocks != self.blocks.documents)
+        return RuleIndex(book, config, (Blocks(blocks) if blocks else None) if changed else self.blocks)
+
+    def without_ended(self, now_s: float) -> "RuleIndex":
+        """Without switches whose time is over at ``now_s`` (epoch seconds): itself, where there are none."""
+        book = self.book.without_ended(now_s)
+        return self if book is self.book else RuleIndex(book, self.config, self.blocks)
+
+
+def decode_document(change: Change) -> msgspec.Struct | None:
+    """The typed document of a change, checked; ``None`` when it is gone or of a kind we do not know."""
+    kind, body = change.kind, change.body
+    decoder = _DECODERS.get(kind)
+    if decoder is None or body is None:
+        return None
+    try:
+        document: msgspec.Struct = decoder.decode(body)
+    except UNREADABLE as error:
+        raise InvalidConfigError(f"{kind} {change.id!r}: {error}") from error
+    if kind in _BY_THE_THOUSAND:
+        _check_name(kind, change.id)
+        return document
+    for rule in _rules(document):
+        for field, message in violations(rule):
+            raise InvalidConfigError(f"{kind} {change.id!r}: limit {rule.name!r}: {field}: {message}")
+    for field, message in block_violations(document) if isinstance(document, Block) else ():
+        raise InvalidConfigError(f"{kind} {change.id!r}: {field}: {message}")
+    for field, message in _load_violations(document):
+        raise InvalidConfigError(f"{kind} {change.id!r}: {field}: {message}")
+    return document
+
+
+def _check_name(kind: str, id: str) -> None:
+    if kind == "key" and _SHA256.fullmatch(id) is None:
+        raise InvalidConfigError(f"key {id[:8]!r}...: the id is not a hex SHA-256")
+
+
+def _rules(document: msgspec.Struct) -> Iterable[LimitRule]:
+    if isinstance(document, Plan):
+        return document.limits
+    return (document,) if isinstance(document, LimitRule) else ()
+
+
+def _load_violations(document: msgspec.Struct) -> Iterable[Violation]:
+    if isinstance(document, AdaptivePolicy):
+        return policy_violations(document)
+    return backend_violations(document) if isinstance(document, Backend) else ()
+
+
+def _principal(client: Client) -> Principal:
+    return Principal(
+        client=client,
+        plan=client.plan,
+        tag=tag("client", client.client).encode(),
+        end=generation_end(client.generation).encode(),
+        json=msgspec.json.encode(client.client),
+        terms=terms_of(client) if client.status == "active" else None,
+    )

@@ -1,0 +1,219 @@
+"""Limits made ready for the hot path: which apply to a plan and a route, with their script arguments and key parts."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from contract.config import Endpoint
+from contract.limits import (
+    BUCKET_ALGORITHMS,
+    MAX_SLIDING_LOG_LIMIT,
+    LimitRule,
+    is_visible,
+    nominal_window_us,
+    violations,
+)
+from data_plane.config.shared_packing import Standing, shared_params
+from data_plane.config.strict_limits import moves_rights, own_terms_of, scaled, strict_terms_of
+from data_plane.store.packing import encode_rule
+from data_plane.store.subjects import limit_code, ordered_dimensions, part, tag
+
+SITE_FACTOR = 16
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
+
+_SAME = {"HEAD": ("HEAD", "GET")}
+"""A HEAD does what the GET would (RFC 9110, 9.3.2), and is routed like one: a limit of GETs is no limit without it."""
+
+
+class Subject(msgspec.Struct, frozen=True, gc=False):
+    """Whose request it is, ready to be put into keys. ``client_tag`` is the address's for anonymous requests."""
+
+    client_tag: str
+    client_part: str
+    generation: str
+    address: str
+    site: str | None
+    attributes: Mapping[str, str]
+
+
+class Peers(NamedTuple):
+    """The regions that the configuration names, and how this one stands to them."""
+
+    regions: Mapping[str, object]
+    standing: Standing
+
+
+class BoundLimit:
+    """One limit as a request on a given route meets it."""
+
+    __slots__ = (
+        "alone",
+        "attributes",
+        "denials_last",
+        "ending",
+        "has_rights",
+        "key_of",
+        "params",
+        "policy",
+        "rule",
+        "visible",
+        "window_s",
+    )
+
+    def __init__(
+        self, rule: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
+    ) -> None:
+        has_peers = len(peers.regions) > 1
+        moves = peers.standing.rights and moves_rights(rule)
+        self.alone = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
+        """The rule by which this region decides without a word from others, and without its store."""
+        keeps = peers.standing.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
+        self.has_rights = moves or keeps
+        """Whether what is left is this region's rights, in this life of its store; mostly more may be asked for."""
+        whole = rule
+        rule = of_whole_site(rule) if of_site and moves else rule if moves else self.alone
+        self.rule = rule
+        if keeps:
+            self.params = own_terms_of(whole, self.alone, peers.standing.revision).decide()
+        elif moves:
+            self.params = strict_terms_of(rule, region, peers.standing.revision).decide()
+        elif has_peers and rule.mode == "shared":
+            self.params = shared_params(rule, peers.standing, peers.regions)
+        else:
+            self.params = encode_rule(rule)
+        self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
+        maker = _key_maker(rule, endpoint)
+        self.key_of = _for_site(maker) if of_site else maker
+        self.ending = _ending(rule, endpoint, of_site=of_site)
+        self.visible = is_visible(rule)
+        window_us = nominal_window_us(rule)
+        self.window_s: float = window_us // 1_000_000 if window_us % 1_000_000 == 0 else window_us / 1_000_000
+        self.policy = f'"{rule.name}";q={rule.limit}' + (
+            f";w={self.window_s}" if isinstance(self.window_s, int) else ""
+        )
+        """The limit's item in the ``RateLimit-Policy`` header; ``w`` is whole seconds or absent."""
+        self.attributes = tuple(rule.match.attributes.items())
+
+
+def in_region(rule: LimitRule, region: str) -> LimitRule:
+    """The rule as this region enforces it: its own quota where the mode divides the limit between regions.
+
+    Without an exchange of rights a ``strict`` limit is what its region owns: the quotas sum to the limit.
+    While shares move, that is the least that it owns under any of their steps.
+    """
+    if rule.mode == "shared":
+        return rule
+    quota = rule.shares.get(region, 0)
+    if rule.mode == "strict" and rule.algorithm not in BUCKET_ALGORITHMS:
+        quota = min([quota, *(step.shares.get(region, 0) for step in rule.steps)])
+    burst = rule.burst if rule.burst is None or not rule.limit else rule.burst * quota // rule.limit
+    return msgspec.structs.replace(rule, limit=quota, burst=burst)
+
+
+def of_whole_site(rule: LimitRule) -> LimitRule:
+    """What a whole IPv6 site (/48, 65,536 times a /64) may use together: a multiple, never shown in headers."""
+    limit = rule.limit * SITE_FACTOR
+    if rule.algorithm == "sliding_log":
+        limit = min(limit, MAX_SLIDING_LOG_LIMIT)
+    burst = None if rule.burst is None else rule.burst * SITE_FACTOR
+    site = msgspec.structs.replace(scaled(rule, limit, burst), visible=False, headline=False)
+    return rule if any(violations(site)) else site
+
+
+def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
+    """Whether ``rule`` can apply on this route at all; attributes are looked at a request at a time."""
+    if rule.match.endpoints and endpoint.endpoint not in rule.match.endpoints:
+        return False
+    if rule.match.methods and not any(name in rule.match.methods for name in _SAME.get(method, (method,))):
+        return False
+    return endpoint.backend is not None or "backend" not in ordered_dimensions(rule.scope)
+
+
+def bind(
+    rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, peers: Peers, *, sites: bool
+) -> tuple[BoundLimit, ...]:
+    """The limits among ``rules`` that apply on a route, in their order; with ``sites``, then the limits of the site."""
+    wanted = [rule for rule in rules if binds(rule, endpoint, method)]
+    limits = [BoundLimit(rule, endpoint, region, peers) for rule in wanted]
+    if sites:
+        limits += [
+            BoundLimit(rule, endpoint, region, peers, of_site=True)
+            for rule in wanted
+            if "ip" in ordered_dimensions(rule.scope)
+        ]
+    return tuple(limits)
+
+
+def applies(limit: BoundLimit, attributes: Mapping[str, str]) -> bool:
+    """Whether the attributes that the limit asks for are there."""
+    return all(attributes.get(name) == value for name, value in limit.attributes)
+
+
+def headline_of(limits: Sequence[BoundLimit]) -> int:
+    """The position of the limit that headers show: the marked one, else the first visible one, else the first."""
+    marked = [at for at, limit in enumerate(limits) if limit.rule.headline]
+    shown = [at for at, limit in enumerate(limits) if limit.visible and not limit.rule.shadow]
+    return next(iter([*marked, *shown]), 0)
+
+
+def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes]:
+    """A function from subject to key, with everything that the route fixes already in place."""
+    first, *rest = ordered_dimensions(rule.scope)
+    static = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
+    tail = limit_code(rule.id)
+    if all(name in static for name in rest):
+        tail += "".join("|" + part(name, static[name]) for name in rest)
+        if first == "client":
+            return lambda subject: f"{subject.client_tag}{tail}{subject.generation}".encode()
+        if first == "ip":
+            return lambda subject: f"{{i:{subject.address}}}{tail}".encode()
+        if first in static:
+            fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
+            return lambda _subject: fixed
+    return lambda subject: _general_key(first, rest, static, limit_code(rule.id), subject)
+
+
+class Ending(NamedTuple):
+    """A key as far as the route fixes it: what goes in front (``OF_CLIENT`` ...), and the rest of it."""
+
+    of: int
+    rest: bytes
+
+
+OF_CLIENT, OF_ADDRESS, OF_SITE, OF_NOBODY = range(4)
+
+
+def _ending(rule: LimitRule, endpoint: Endpoint, *, of_site: bool) -> Ending | None:
+    """The same keys as ``_key_maker``'s for whoever has nothing special; ``None`` where attributes take part."""
+    first, *others = ordered_dimensions(rule.scope)
+    values = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
+    if any(name not in values for name in others):
+        return None
+    rest = (limit_code(rule.id) + "".join("|" + part(name, values[name]) for name in others)).encode()
+    if first == "client":
+        return Ending(OF_CLIENT, rest)
+    if first == "ip":
+        return Ending(OF_SITE if of_site else OF_ADDRESS, rest)
+    if first in values:
+        return Ending(OF_NOBODY, tag(first, values[first] or str(rule.id)).encode() + rest)
+    return None
+
+
+def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:
+    return lambda subject: maker(msgspec.structs.replace(subject, address=subject.site or subject.address))
+
+
+def _general_key(first: str, rest: Sequence[str], static: Mapping[str, str], limit_id: str, subject: Subject) -> bytes:
+    def value(name: str) -> str:
+        if name == "client":
+            return subject.client_part
+        if name == "ip":
+            return part("ip", subject.address)
+        if name in static:
+            return part(name, static[name])
+        return part(name, subject.attributes.get(name.partition(":")[2], ""))
+
+    tail = "".join("|" + value(name) for name in rest)
+    generation = subject.generation if "client" in (first, *rest) else ""
+    return f"{{{value(first)}}}{limit_id}{tail}{generation}".encode()

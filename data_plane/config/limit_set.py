@@ -1,0 +1,115 @@
+"""The limits of a plan on a route, as the hot path wants them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from contract.limits import dimensions
+from data_plane.config.limit_resolution import OF_CLIENT, BoundLimit, applies, headline_of
+from data_plane.config.load_guard import Guard
+from data_plane.store.packing import FIGURES, MOST_LIMITS, encode_check
+
+_MAX_MATCHING = 1_024
+
+
+class Bound:
+    """The limits of a plan on a route, and what the hot path wants to know of them at once."""
+
+    __slots__ = (
+        "_guard",
+        "_matching",
+        "client_ending",
+        "conditional",
+        "counted_attributes",
+        "denial_forms",
+        "endings",
+        "endpoint",
+        "form",
+        "gate",
+        "has_queue",
+        "headline",
+        "lasting",
+        "limits",
+        "makers",
+        "of_plan",
+        "packed",
+        "params",
+        "plan",
+        "policies",
+        "rights",
+        "rls_template",
+        "size",
+        "unit_cost",
+    )
+
+    def __init__(
+        self,
+        limits: tuple[BoundLimit, ...],
+        unit_cost: int = 1,
+        *,
+        plan: str = "",
+        endpoint: str = "",
+        of_plan: frozenset[int] = frozenset(),
+        guard: Guard | None = None,
+    ) -> None:
+        self.limits = limits
+        self.plan = plan
+        self.endpoint = endpoint
+        self.of_plan = of_plan
+        """Ids of the limits that are the plan's own; the others stand outside plans."""
+        self.unit_cost = unit_cost
+        """The endpoint's cost: what a request of cost 1 takes."""
+        self.size = FIGURES * len(limits)
+        """How many figures the store answers with."""
+        self.form: Any = None
+        """What the API keeps with it: the answer as far as it is known beforehand."""
+        self.denial_forms: dict[Any, Any] = {}
+        """The same for denials, by which limits deny."""
+        self.rls_template: Any = None
+        """The same as ``form`` for Envoy's rate limit protocol."""
+        self.params = tuple(limit.params for limit in limits)
+        self.gate = None if guard is None else guard.gate_pass(limits, self.params)
+        """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""
+        self._guard = guard
+        self.makers = tuple(limit.key_of for limit in limits)
+        self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
+        self._matching: dict[tuple[int, ...], Bound] = {}
+        self.headline = headline_of(limits)
+        self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
+        """Positions of the limits whose denials nothing can end early."""
+        self.rights = tuple(at for at, limit in enumerate(limits) if limit.has_rights)
+        """Positions of the limits whose outcomes say whether to ask other regions for more."""
+        self.counted_attributes = tuple(
+            {
+                name.partition(":")[2]
+                for limit in limits
+                for name in dimensions(limit.rule.scope)
+                if name.startswith("attribute:")
+            }
+        )
+        """Attributes whose values make subjects."""
+        self.has_queue = any(limit.rule.algorithm == "leaky_bucket" for limit in limits)
+        self.conditional = any(limit.attributes for limit in limits)
+        endings = tuple(limit.ending for limit in limits if limit.ending is not None)
+        self.endings = endings if len(endings) == len(limits) <= MOST_LIMITS and not self.conditional else ()
+        """What keys end with, where there is no more to them; else, and where nothing is limited, empty."""
+        self.client_ending = endings[0].rest if len(self.endings) == 1 and endings[0].of == OF_CLIENT else None
+        """The same for the commonest case: one limit, by client."""
+        self.packed = encode_check(unit_cost, self.params) if self.endings else b""
+        """A check of cost 1, as the store takes it."""
+
+    def matching(self, attributes: Mapping[str, str]) -> "Bound":
+        """Those whose wanted attributes are there: the same object for the same limits."""
+        places = tuple(at for at, limit in enumerate(self.limits) if applies(limit, attributes))
+        found = self._matching.get(places)
+        if found is None:
+            limits = tuple(self.limits[at] for at in places)
+            found = Bound(
+                limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan, guard=self._guard
+            )
+            if len(self._matching) >= _MAX_MATCHING:
+                self._matching.clear()
+            self._matching[places] = found
+        return found
+
+
+NO_LIMITS = Bound(())

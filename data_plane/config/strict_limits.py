@@ -1,0 +1,143 @@
+"""A strict limit as one region enforces it: its share under each window id, and the terms that scripts take."""
+
+import msgspec
+
+from contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
+from contract.config import Override
+from contract.limits import (
+    BUCKET_ALGORITHMS,
+    EXACT,
+    LimitRule,
+    ShareStep,
+    capacity,
+    nominal_window_us,
+    reduced_rate,
+)
+from contract.shares import in_proportion, split, units_of
+from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictTerms, strict_terms
+
+
+def moves_rights(rule: LimitRule) -> bool:
+    """Whether rights of this limit can move between regions.
+
+    Not where a bucket is so large and slow that its parts cannot be counted exactly in doubles: there each region keeps
+    to its own part.
+    """
+    if rule.mode != "strict" or rule.limit == 0:
+        return False
+    if rule.algorithm not in BUCKET_ALGORITHMS:
+        return True
+    _, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    return capacity(rule) ** 2 * unit < EXACT
+
+
+def schedule_of(rule: LimitRule, region: str) -> Schedule:
+    """What the region owns under each id, in units of the limit, for buckets of capacity."""
+    if not rule.steps:
+        whole = whole_shares(rule)
+        return (Quota(NO_ID, whole.get(region, 0), rule.limit),)
+    grid = grid_of(rule)
+    return tuple(Quota(_first_id(grid, step.from_us), step.shares.get(region, 0), step.limit) for step in rule.steps)
+
+
+def whole_shares(rule: LimitRule) -> dict[str, int]:
+    """Every region's newest share, in the same units."""
+    if rule.steps:
+        return rule.steps[-1].shares
+    if rule.algorithm not in BUCKET_ALGORITHMS or not sum(rule.shares.values()):
+        return rule.shares
+    return split(capacity(rule), rule.shares)
+
+
+def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
+    """The terms of a limit that ``moves_rights``. ``revision`` is the configuration that the limit stands in."""
+    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    return strict_terms(
+        rule.algorithm,
+        rule.limit,
+        grid_of(rule),
+        (rate, unit, capacity(rule)),
+        schedule_of(rule, region),
+        skew_us=SKEW_US,
+        since_us=rule.since_us,
+        revision=revision,
+        shadow=rule.shadow,
+    )
+
+
+def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms:
+    """The terms of a bucket whose rights do not move: the region's own ``part`` of it, in this life of the store."""
+    rate, unit = reduced_rate(part.limit, nominal_window_us(part))
+    return strict_terms(
+        rule.algorithm,
+        part.limit,
+        grid_of(rule),
+        (rate, unit, 0),
+        (Quota(NO_ID, capacity(part), part.limit),),
+        skew_us=SKEW_US,
+        since_us=rule.since_us,
+        revision=revision,
+        shadow=rule.shadow,
+    )
+
+
+def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
+    """The rule with another limit, its shares in proportion: they sum to the new one where they sum to the old one."""
+    whole = msgspec.structs.replace(rule, limit=limit, burst=burst)
+    shares = in_proportion(rule.shares, rule.limit, limit)
+    return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
+
+
+def for_client(rule: LimitRule, override: Override | None) -> LimitRule:
+    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as the rule is."""
+    return rule if override is None else divided(rule, override.limit, override.burst, rule.parts)
+
+
+def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareStep, ...]) -> LimitRule:
+    """The rule with another limit, of which each region owns what it owns of ``parts``; without any, in proportion."""
+    if not parts or rule.mode == "shared":
+        return scaled(rule, limit, burst)
+    whole = msgspec.structs.replace(
+        rule, limit=limit, burst=burst, shares=units_of(parts[-1], limit), steps=(), parts=()
+    )
+    is_bucket = rule.algorithm in BUCKET_ALGORITHMS
+    if rule.mode != "strict" or (len(parts) == 1 and not is_bucket):
+        return whole
+    units = capacity(whole) if is_bucket else limit
+    steps = tuple(ShareStep(from_us=one.from_us, limit=limit, shares=units_of(one, units)) for one in parts)
+    return msgspec.structs.replace(whole, steps=steps)
+
+
+def effective_us(rule: LimitRule, now_us: int) -> int:
+    """The instant from which on nothing was spent or given under older steps, by the store's clock now."""
+    return next_start_us(rule, now_us + SKEW_US)
+
+
+def most_units(rule: LimitRule) -> int:
+    """The most that one region can ever hold or have used under one id."""
+    whole = capacity(rule) if rule.algorithm in BUCKET_ALGORITHMS else rule.limit
+    return max([whole, *(sum(step.shares.values()) for step in rule.steps)])
+
+
+def quanta_in_unit(rule: LimitRule) -> int:
+    """Quanta of tokens in a unit of a bucket; 0 for windows, whose rights are units alone."""
+    if rule.algorithm not in BUCKET_ALGORITHMS:
+        return 0
+    return reduced_rate(rule.limit, nominal_window_us(rule))[1] * capacity(rule)
+
+
+def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
+    old, new = (rule.limit, whole.limit)
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        old, new = capacity(rule), capacity(whole)
+    # A step of an older limit keeps its proportion to it.
+    limit = step.limit * whole.limit // rule.limit if rule.limit else 0
+    return ShareStep(from_us=step.from_us, limit=limit, shares=in_proportion(step.shares, old, new))
+
+
+def _first_id(grid: WindowGrid, from_us: int) -> int:
+    """The first id that begins at ``from_us`` or later."""
+    if from_us <= 0:
+        return NO_ID
+    id = id_at(grid, from_us)
+    return id if start_us(grid, id) >= from_us else id + 1

@@ -1,0 +1,313 @@
+"""The decision: from a request to a verdict, by one call to the region's store or none at all.
+
+Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
+ways through: the plain one, a few lookups, for what nearly every request is; and the careful one (``domain/check.py``)
+for everything else, which knows all the rules.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from contract.decision import CheckRequest
+from data_plane.config.index import Principal, RuleIndex
+from data_plane.config.limit_set import Bound
+from data_plane.config.load_gate import GatePass, retry_after_s
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.preparing import (
+    ANONYMOUS_PLAN,
+    Anonymous,
+    Prepared,
+    Refusal,
+    Verdict,
+    blocked,
+    conclude,
+    denied_at_a_price,
+    prepare,
+)
+from data_plane.decide.store_fallback import StoreFallback
+from data_plane.load.gates import Gates
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import encode_check, outcomes_of
+from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
+from data_plane.store.price_packing import is_priced, params_in
+from data_plane.store.subject_bounds import SubjectBounds
+from data_plane.store.subjects import AddressBook, Named, is_ipv4
+
+
+class Check:
+    """One check on its way from a door to the store and back: the port's ``CounterCheck``.
+
+    A door makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
+    hold these in slots (this class has none, so that a door can merge it with a class of its own), say in ``decided``
+    what becomes of an answer, and may answer what is plainly allowed in a ``done`` of their own.
+    """
+
+    if not TYPE_CHECKING:  # mypy would have subclasses' slots be these
+        __slots__ = ()
+
+    decider: "Decider"
+    request: CheckRequest
+    asked_us: int
+    """The node's clock when it was asked, microseconds since the epoch."""
+    revision: int
+    principal: Principal | None
+    bound: Bound
+    keys: Sequence[bytes]
+    cost: int
+    packed: bytes
+
+    @property
+    def params(self) -> Sequence[bytes]:
+        """What each limit allows, packed, with its price where it has one."""
+        return self.bound.params if self.bound.gate is None else params_in(self.packed)
+
+    @property
+    def prepared(self) -> Prepared:
+        """The same as the careful code has it."""
+        plan = ANONYMOUS_PLAN if self.principal is None else self.principal.plan
+        return Prepared(self.principal, plan, self.bound, self.keys, self.cost)
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided."""
+        self.decider.answered(self, figures, at, now_us)
+
+    def failed(self, error: StoreUnavailableError, now_us: int) -> None:
+        """The store has not."""
+        self.decider.unanswered(self, error, now_us)
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The answer, given once; ``now_us`` is the node's clock. Must not raise."""
+        raise NotImplementedError
+
+
+class Observer(Protocol):
+    """Whoever counts or samples what is decided. Called for every decision: must be quick, and must not raise."""
+
+    def passed(self, check: Check) -> None:
+        """Every limit allowed it, and each took ``check.cost``."""
+        ...
+
+    def decided(self, check: Check, verdict: Verdict, now_us: int) -> None:
+        """Anything else: denied, allowed with a remark, without limits, or without the store."""
+        ...
+
+
+CHECK_SLOTS = (
+    "asked_us", "bound", "cost", "decider", "keys", "packed", "principal", "request", "revision",
+)  # fmt: skip
+"""What a subclass that is an object names in its ``__slots__``."""
+
+
+class Decider:
+    """Decides checks under the index in force; ``apply`` swaps it whole."""
+
+    def __init__(
+        self,
+        index: RuleIndex,
+        store: CounterStore,
+        clock: Clock,
+        fallback: StoreFallback,
+        tally: Tally,
+        anonymous: Anonymous,
+        memory: DenialMemory | None,
+        bounds: SubjectBounds,
+        rights: RightsReader | None = None,
+    ) -> None:
+        self.index = index
+        self._rights = rights
+        self.revision = 0
+        self.tally = tally
+        self.observers: tuple[Observer, ...] = ()
+        self.on_concluded: tuple[Callable[[Check, Verdict, int], None], ...] = ()
+        """Called with the check, its verdict and the time for everything that is not plainly allowed."""
+        self.on_refused: tuple[Callable[[Check, Refusal], None], ...] = ()
+        """Called with the check and why it was turned away before any limit was looked at."""
+        self.now_us = clock.now_us
+        self.submit = store.submit
+        """Asks the store about a check that ``make_ready`` has made ready."""
+        self.submit_all = store.submit_all
+        self._fallback = fallback
+        self._anonymous = anonymous
+        self.remember_in(memory)
+        self._bounds = bounds
+        self._addresses = AddressBook()
+        self.gates = Gates()
+        """Who passes at protected backends."""
+
+    @property
+    def _terms_of_nobody(self) -> str | None:
+        """The plan of who shows no key; ``None`` where that is refused, or told apart by whole networks just now."""
+        return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
+
+    def remember_in(self, memory: DenialMemory | None) -> None:
+        """Keep denials there from now on; ``None``: every check is the store's."""
+        self._memory = memory
+        self._denials = {} if memory is None else memory.denials
+
+    def apply(self, index: RuleIndex, revision: int) -> None:
+        """Put a revision in force: every decision from now on is made under it."""
+        self.index, self.revision = index, revision
+
+    def decide(self, check: Check) -> None:
+        """Call ``check.decided`` once, now or when the store has answered.
+
+        Raises ``UnknownNameError`` or ``InvalidAddressError`` at once where the request itself is wrong.
+        """
+        if self.make_ready(check):
+            self.submit(check)
+
+    def make_ready(self, check: Check) -> bool:
+        """Find who asks and what applies. True: the store is to be asked; else ``check.decided`` has been called.
+
+        Raises as ``decide``.
+        """
+        request = check.request
+        index = self.index
+        check.revision = self.revision
+        client = request.client
+        principal = index.known.get(request.api_key) if client is None else index.named.get(client)
+        asked_for, ways = request.endpoint, index.book.named_ways
+        if asked_for is None:
+            asked_for, ways = request.path, index.book.ways
+        if principal is not None:
+            terms = principal.terms if check.asked_us < principal.until_us else None
+        else:  # a key that was not used yet, an unknown one, or none
+            terms = self._terms_of_nobody if client is None and request.api_key is None else None
+        if terms is None or asked_for is None:
+            return self._make_ready_carefully(check)
+        ip = request.ip
+        named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
+        bound = ways[named is not None and named.has_site][terms, request.method, asked_for]
+        endings = bound.endings
+        if not endings:
+            return self._make_ready_carefully(check)
+        if index.blocks is not None:
+            refusal = blocked(index.blocks, principal, bound.endpoint, request.ip, check.asked_us / 1_000_000)
+            if refusal is not None:
+                return self._refuse(check, refusal)
+        check.principal = principal
+        check.bound = bound
+        if bound.client_ending is not None and principal is not None:
+            check.keys = (principal.tag + bound.client_ending + principal.end,)
+        else:
+            check.keys = _keys(principal, bound, ip, named)
+        cost = request.cost
+        if cost == 1:
+            check.cost = bound.unit_cost
+            check.packed = bound.packed
+        else:
+            check.cost = cost = cost * bound.unit_cost
+            check.packed = encode_check(cost, bound.params)
+        if self._denials and bound.lasting and self._recalled(check):
+            return False
+        return bound.gate is None or self._pass_gate(check, bound.gate)
+
+    def _make_ready_carefully(self, check: Check) -> bool:
+        now_us = check.asked_us
+        prepared = prepare(self.index, check.request, self._anonymous, self._bounds, now_us / 1_000_000)
+        if isinstance(prepared, Refusal):
+            return self._refuse(check, prepared)
+        check.principal = prepared.principal
+        check.bound = bound = prepared.bound
+        check.keys = prepared.keys
+        check.cost = prepared.cost
+        try:
+            check.packed = encode_check(prepared.cost, bound.params)
+        except struct.error:  # more limits than a call can name
+            self.unanswered(check, StoreUnavailableError("script_error"), now_us)
+            return False
+        if self._denials and bound.lasting and self._recalled(check):
+            return False
+        if bound.gate is not None and not self._pass_gate(check, bound.gate):
+            return False
+        if not bound.limits:
+            self._conclude(check, conclude(prepared, []), now_us)
+            return False
+        return True
+
+    def _pass_gate(self, check: Check, gate_pass: GatePass) -> bool:
+        """At a protected backend. False: shed, and answered. True: every limit that follows load has its price."""
+        gate = gate_pass.gate or self.gates.open(gate_pass)
+        principal = check.principal
+        client = self._addresses[check.request.ip].tag if principal is None else principal.json
+        if not gate.admits(client, check.cost):
+            if self._fallback.denies_unasked(gate_pass, check.bound.limits, check.keys, check.cost, check.asked_us):
+                gate.own += check.cost
+            wait_s = retry_after_s(gate_pass, client, check.asked_us)
+            verdict = Verdict(check.prepared, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
+            self._conclude(check, verdict, check.asked_us)
+            return False
+        packed = gate_pass.packed(gate, check.cost)
+        if packed is not None:
+            check.packed = packed
+        return True
+
+    def _refuse(self, check: Check, refusal: Refusal) -> bool:
+        self.tally.refused(refusal)
+        for refused in self.on_refused:
+            refused(check, refusal)
+        check.decided(refusal, check.asked_us)
+        return False
+
+    def answered(self, check: Check, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided."""
+        outcomes = outcomes_of(figures, at, len(check.keys))
+        if check.bound.rights and self._rights is not None:
+            outcomes = self._rights.understood(check.bound.rights, check.keys, check.params, check.cost, outcomes)
+        verdict = conclude(check.prepared, outcomes)
+        gate = check.bound.gate
+        if not verdict.allowed and gate is not None:
+            gate.denied(outcomes, check.cost)
+        if not verdict.allowed and gate is not None and is_priced(check.packed):
+            verdict = denied_at_a_price(verdict, gate, check.cost)  # never remembered: the price may fall at once
+        elif not verdict.allowed and self._memory is not None and check.cost:
+            self._memory.remember(verdict, check.keys, check.asked_us)
+        self._conclude(check, verdict, now_us)
+
+    def unanswered(self, check: Check, error: StoreUnavailableError, _now_us: int) -> None:
+        """The store has not: each limit by its own policy."""
+        self.tally.store_unavailable(error.reason)
+        self._fallback.decide(check, self._decided_without_store)
+
+    def _decided_without_store(self, check: Check, outcomes: list[Outcome], now_us: int) -> None:
+        prepared = check.prepared
+        verdict = conclude(prepared, outcomes, degraded=True)
+        if not verdict.allowed and prepared.bound.gate is not None:
+            prepared.bound.gate.denied(outcomes, prepared.cost)
+        self._conclude(check, verdict, now_us)
+
+    def _recalled(self, check: Check) -> bool:
+        """Whether the check was denied from memory."""
+        if self._memory is None or not check.cost:
+            return False
+        outcomes = self._memory.recall(check.bound, check.keys, check.cost, check.asked_us)
+        if outcomes is None:
+            return False
+        self.tally.remembered += 1
+        if check.bound.gate is not None:
+            check.bound.gate.denied_unasked(outcomes, check.cost)
+        self._conclude(check, conclude(check.prepared, outcomes), check.asked_us)
+        return True
+
+    def _conclude(self, check: Check, verdict: Verdict, now_us: int) -> None:
+        self.tally.decided(verdict, now_us - check.asked_us)
+        for observer in self.observers:
+            observer.decided(check, verdict, now_us)
+        for concluded in self.on_concluded:
+            concluded(check, verdict, now_us)
+        check.decided(verdict, now_us)
+
+
+def _keys(principal: Principal | None, bound: Bound, ip: str | None, named: Named | None) -> list[bytes]:
+    """The keys of a bound that has ``endings``; ``named`` is the address unless it is IPv4. Nobody is an address."""
+    address, site = (f"{{i:{ip}}}".encode(), b"") if named is None else (named.tag, named.site_tag)
+    if principal is None:
+        begin = (address, address, site, b"")
+        return [begin[of] + rest for of, rest in bound.endings]
+    begin = (principal.tag, address, site, b"")
+    if principal.end:
+        end = (principal.end, b"", b"", b"")
+        return [begin[of] + rest + end[of] for of, rest in bound.endings]
+    return [begin[of] + rest for of, rest in bound.endings]

@@ -1,0 +1,71 @@
+"""The over-limit memory: who was just denied is denied again without asking the store, for as long as that is certain.
+
+A denial of a request stays true for the same request until its ``retry_us`` has passed: meanwhile others can only
+take, not give. It is remembered for a second at most, so that what else the answer reports is never older than that.
+Where news could end a denial early (counts shared between regions, rights, give-backs of a Cluster) nothing is
+remembered. What a lease or a reservation gives back is such news too, and waits for that second.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from data_plane.config.limit_set import Bound
+from data_plane.decide.preparing import Verdict
+from data_plane.store.outcome import NEVER, Outcome
+
+LONGEST_US = 1_000_000
+
+
+class _Denial(NamedTuple):
+    bound: Bound
+    cost: int
+    at_us: int
+    until_us: int
+    outcomes: list[Outcome]
+
+
+class DenialMemory:
+    """At most ``max_entries`` denials; the oldest give way. Times are the node's clock in microseconds."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._max_entries = max_entries
+        self.denials: OrderedDict[tuple[bytes, ...], _Denial] = OrderedDict()
+        """By all counters of the check: the answer tells of each, also of those that did not deny."""
+
+    def __len__(self) -> int:
+        return len(self.denials)
+
+    def recall(self, bound: Bound, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
+        """The outcomes of the denial that still holds for this very check: the same counters, the same limits of the
+        same revision, and the same cost.
+        """
+        counters = tuple(keys)
+        denial = self.denials.get(counters)
+        if denial is None or denial.bound is not bound or denial.cost != cost:
+            return None
+        if denial.at_us <= now_us < denial.until_us:
+            passed_us = now_us - denial.at_us
+            return [_later(outcome, passed_us) for outcome in denial.outcomes]
+        del self.denials[counters]
+        return None
+
+    def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
+        """Note a denial by the store. ``asked_us`` is from before the store decided: the wait ends no later."""
+        if verdict.shown is None or verdict.shown not in verdict.prepared.bound.lasting:
+            return
+        retry_us = verdict.outcomes[verdict.shown].retry_us
+        if retry_us == NEVER:
+            return
+        until_us = asked_us + min(retry_us, LONGEST_US)
+        counters, prepared = tuple(keys), verdict.prepared
+        self.denials[counters] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
+        self.denials.move_to_end(counters)
+        if len(self.denials) > self._max_entries:
+            self.denials.popitem(last=False)
+
+
+def _later(outcome: Outcome, passed_us: int) -> Outcome:
+    retry_us = outcome.retry_us if outcome.retry_us <= 0 else max(1, outcome.retry_us - passed_us)
+    reset_us = max(0, outcome.reset_us - passed_us)
+    return Outcome(outcome.allowed, outcome.remaining, reset_us, retry_us, outcome.delay_us)

@@ -1,0 +1,217 @@
+"""Denials that can be found: what a node denied, on its way to a bounded ring in the region's store.
+
+A decision leaves its parts here, in about a microsecond (half of that once its caller left enough); the rest is made
+and written once a second, in batches between which decisions go on. Each caller has room of its own, and addresses
+without a key never take that of clients: who is denied all the time pushes nobody else out.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import structlog
+
+from contract.causes import Cause
+from contract.credentials import PREFIXES
+from contract.decision import CheckRequest
+from contract.denials import KEY_SHOWN, Denial, DenialQuery
+from contract.limits import capacity
+from data_plane.config.index import Principal
+from data_plane.decide.causes import cause_of_denial, cause_of_refusal
+from data_plane.decide.preparing import Prepared, Refusal, Verdict
+from data_plane.store.outcome import NEVER, UNKNOWN
+from data_plane.store.ports import StoreUnavailableError
+
+log = structlog.get_logger()
+FLUSH_EVERY_S = 1.0
+MOST_EACH = 8
+"""Denials of one caller that are kept in one flush; of the others there is a count."""
+MOST_CALLERS = 500
+"""Callers of one kind in one flush."""
+CALLERS_A_BATCH = 20
+REST_S = 0.001
+"""What decisions get between two batches."""
+_LONG_SECRET = 24
+"""Of a key that is shorter its beginning is not shown: it may be all that there is to guess."""
+
+
+class Caller(NamedTuple):
+    """Who was denied, and its denials as they are stored, oldest first."""
+
+    name: str
+    at_ms: int
+    packed: list[bytes]
+
+
+class Found(NamedTuple):
+    """Denials, newest first; ``why_not_all`` says why there may be more."""
+
+    denials: list[Denial]
+    why_not_all: str | None
+
+
+class DenialStore(Protocol):
+    """The region's ring. Every method raises ``StoreUnavailableError``."""
+
+    async def keep(self, callers: list[Caller], *, are_clients: bool) -> None:
+        """Remember denials of clients, or of addresses that showed no key; who was denied longest ago gives way."""
+        ...
+
+    async def find(self, query: DenialQuery, within_s: float) -> Found:
+        """What fits, as far as that can be looked through within ``within_s``."""
+        ...
+
+
+class Noted(NamedTuple):
+    """What a denial left behind on the decision path."""
+
+    at_us: int
+    principal: Principal | None
+    request: CheckRequest
+    request_id: str | None
+    revision: int
+    of: Verdict | Refusal | Cause
+    prepared: Prepared | None = None
+    policy: str | None = None
+    requests: int = 1
+
+
+class _Held:
+    """One caller's denials since the last flush."""
+
+    __slots__ = ("left_out", "noted")
+
+    def __init__(self, first: Noted) -> None:
+        self.noted = [first]
+        self.left_out = 0
+
+
+class DenialRing:
+    """Takes what was denied here, and writes it to the store."""
+
+    def __init__(self, node: str, store: DenialStore) -> None:
+        self._node = node
+        self._store = store
+        self._clients: dict[str, _Held] = {}
+        self._addresses: dict[str, _Held] = {}
+        self.kept = 0
+        """Denials in the region's ring."""
+        self.not_kept = 0
+        """Denials beyond what one caller, or all of a second, may leave, and those that the store did not take."""
+
+    def is_full(self, principal: Principal | None, request: CheckRequest) -> bool:
+        """Whether this caller has left all that it may until the next flush; then one more is counted."""
+        if principal is None:
+            mine = self._addresses.get(request.ip or "unknown")
+        else:
+            mine = self._clients.get(principal.client.client)
+        if mine is None or len(mine.noted) < MOST_EACH:
+            return False
+        mine.left_out += 1
+        return True
+
+    def note(self, noted: Noted) -> None:
+        """Leave a denial here; on the decision path."""
+        principal = noted.principal
+        if principal is None:
+            held, name = self._addresses, noted.request.ip or "unknown"
+        else:
+            held, name = self._clients, principal.client.client
+        mine = held.get(name)
+        if mine is None:
+            if len(held) < MOST_CALLERS:
+                held[name] = _Held(noted)
+            else:
+                self.not_kept += 1
+        elif len(mine.noted) < MOST_EACH:
+            mine.noted.append(noted)
+        else:
+            mine.left_out += 1
+
+    async def run(self) -> None:
+        """Write what was denied, once a second, for ever."""
+        while True:
+            await asyncio.sleep(FLUSH_EVERY_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write what is here. What the store does not take now is gone: it is away, and may be for long."""
+        clients, addresses = self._clients, self._addresses
+        self._clients, self._addresses = {}, {}
+        for held, are_clients in ((clients, True), (addresses, False)):
+            waiting = iter(held.items())
+            while batch := list(islice(waiting, CALLERS_A_BATCH)):
+                await self._write(batch, are_clients=are_clients)
+                await asyncio.sleep(REST_S)
+
+    async def _write(self, batch: list[tuple[str, _Held]], *, are_clients: bool) -> None:
+        kept = sum(len(one.noted) for _, one in batch)
+        self.not_kept += sum(one.left_out for _, one in batch)
+        try:
+            await self._store.keep(list(self._callers(batch)), are_clients=are_clients)
+            self.kept += kept
+        except StoreUnavailableError as error:
+            self.not_kept += kept
+            log.debug("denials_not_kept", reason=error.reason, denials=kept)
+
+    def _callers(self, batch: Iterable[tuple[str, _Held]]) -> Iterator[Caller]:
+        for name, held in batch:
+            denials = [_denial(self._node, noted) for noted in held.noted]
+            denials[-1] = msgspec.structs.replace(denials[-1], left_out=held.left_out)
+            yield Caller(name, denials[-1].at_ms, [msgspec.msgpack.encode(one) for one in denials])
+
+
+def _denial(node: str, noted: Noted) -> Denial:
+    request, of = noted.request, noted.of
+    about: dict[str, Any] = {
+        "at_ms": noted.at_us // 1_000,
+        "node": node,
+        "revision": noted.revision,
+        "request_id": noted.request_id,
+        "client": None if noted.principal is None else noted.principal.client.client,
+        "key": _shown(request.api_key),
+        "ip": request.ip,
+        "requests": noted.requests,
+        "cost": request.cost,
+    }
+    if isinstance(of, Refusal):
+        cause = cause_of_refusal(of)
+        reason_class = of.value.removeprefix("blocked_") if cause == "blocked" else None
+        return Denial(**about, cause=cause, endpoint=request.endpoint, reason_class=reason_class)
+    if isinstance(of, Verdict):
+        return Denial(**{**about, **_of_verdict(of)})
+    endpoint = request.endpoint if noted.prepared is None else noted.prepared.bound.endpoint
+    return Denial(**about, cause=of, endpoint=endpoint, policy=noted.policy)
+
+
+def _of_verdict(verdict: Verdict) -> dict[str, Any]:
+    bound = verdict.prepared.bound
+    about: dict[str, Any] = {
+        "cause": cause_of_denial(verdict),
+        "endpoint": bound.endpoint,
+        "cost": verdict.prepared.cost,
+        "degraded": verdict.degraded,
+    }
+    if verdict.shown is None:
+        policy = verdict.violated[0] if verdict.violated else None
+        return {**about, "policy": policy, "retry_after_s": float(verdict.shed_s) or None}
+    limit, outcome = bound.limits[verdict.shown], verdict.outcomes[verdict.shown]
+    most = capacity(limit.alone)
+    # what moved rights allow is more or less than the region's own share: what was used of it cannot be told from that
+    is_told = outcome.remaining != UNKNOWN and not limit.has_rights
+    return {
+        **about,
+        "policy": limit.rule.name,
+        "limit": most,
+        "used": max(0, most - outcome.remaining) if is_told else None,
+        "retry_after_s": None if outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
+    }
+
+
+def _shown(api_key: str | None) -> str | None:
+    """The beginning of one of our keys; anything else that was sent as a key may be another house's secret."""
+    if api_key is None or len(api_key) < _LONG_SECRET or not api_key.startswith(PREFIXES["client_key"]):
+        return None
+    return api_key[:KEY_SHOWN]

@@ -1,0 +1,54 @@
+"""Switches end by themselves: at their time the node takes them out of the index in force, whoever else is there."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from data_plane.config.index import RuleIndex
+from data_plane.decide.decider import Decider
+from data_plane.store.ports import Clock
+
+LOOK_EVERY_S = 1.0
+"""At least so often, because the clock may be set."""
+
+
+class SwitchKeeper:
+    """Keeps ended switches out of what the decider has."""
+
+    def __init__(self, decider: Decider, clock: Clock) -> None:
+        self._decider = decider
+        self._clock = clock
+        self._changed = asyncio.Event()
+
+    def without_ended(self, index: RuleIndex) -> RuleIndex:
+        """What of a new index is to be put in force now."""
+        self._changed.set()
+        return index.without_ended(self._clock.now_us() / 1_000_000)
+
+    async def run(self) -> None:
+        """End each switch at its time, for ever."""
+        while True:
+            self._changed.clear()
+            ends_s = [switch.expires_at for switch in self._decider.index.book.switches.values() if switch.expires_at]
+            timeout_s = None
+            if ends_s:
+                timeout_s = min(LOOK_EVERY_S, max(0.001, min(ends_s) - self._clock.now_us() / 1_000_000))
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                self.end_now()
+
+    def end_now(self) -> None:
+        """Take out what has ended."""
+        index = self._decider.index
+        left = index.without_ended(self._clock.now_us() / 1_000_000)
+        if left is not index:
+            self._decider.apply(left, self._decider.revision)
+
+
+def switches_and_blocks(index: RuleIndex, now_us: int) -> dict[str, Any]:
+    """What of an index's switches is in force, and how many blocks, for ``/v1/status``."""
+    blocks = 0 if index.blocks is None else index.blocks.in_force(now_us / 1_000_000)
+    return {"enforcement": [msgspec.to_builtins(switch) for switch in index.book.switches.values()], "blocks": blocks}

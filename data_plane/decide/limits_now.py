@@ -1,0 +1,71 @@
+"""A client's limits as the region's store has them at this moment, taking nothing.
+
+Only limits whose counter a client alone names can be told: by client, and those that are global.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from contract.limits import LimitRule, capacity, dimensions
+from contract.questions import LimitFigure
+from data_plane.config.index import Principal
+from data_plane.config.limit_resolution import BoundLimit, Peers, Subject
+from data_plane.config.routes import UNMATCHED
+from data_plane.config.rulebook import Rulebook
+from data_plane.store.outcome import Outcome
+from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
+from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
+from data_plane.store.subjects import generation_end, part
+
+_TELLABLE = frozenset({("client",), ("global",)})
+
+
+def is_tellable(rule: LimitRule) -> bool:
+    """Whether a client alone names its counter."""
+    return dimensions(rule.scope) in _TELLABLE
+
+
+async def limits_now(
+    store: CounterStore, book: Rulebook, principal: Principal, rules: Sequence[LimitRule]
+) -> list[LimitFigure]:
+    """What is left of each of these limits, all of them tellable. Raises ``StoreUnavailableError``."""
+    if not rules:
+        return []
+    peers = Peers(book.regions, book.standing)
+    limits = [BoundLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
+    client = principal.client
+    name = part("client", client.client)
+    end = generation_end(client.generation)
+    subject = Subject("{" + name + "}", name, end, "unknown", None, client.attributes)
+    keys = [limit.key_of(subject) for limit in limits]
+    items = [limit.params for limit in limits]
+    strict = [at for at, item in enumerate(items) if is_strict(item)]
+    keys += [keys[at] for at in strict]
+    items += [asking_used(items[at]) for at in strict]
+    outcomes = await _peek(store, keys, items)
+    used = dict(zip(strict, outcomes[len(limits) :], strict=True))
+    return [_figure(limit.alone, outcomes[at], used.get(at)) for at, limit in enumerate(limits)]
+
+
+async def _peek(store: CounterStore, keys: Sequence[bytes], items: Sequence[bytes]) -> list[Outcome]:
+    answered: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+
+    def done(answer: list[Outcome] | StoreUnavailableError, _store_now_us: int) -> None:
+        if answered.done():
+            return
+        if isinstance(answer, StoreUnavailableError):
+            answered.set_exception(answer)
+        else:
+            answered.set_result(answer)
+
+    store.submit(CallbackCheck(keys, items, 0, done))
+    return await answered
+
+
+def _figure(rule: LimitRule, outcome: Outcome, used: Outcome | None) -> LimitFigure:
+    """What is left, and what was used: of a strict limit that is asked for by itself, since rights move."""
+    most = capacity(rule)
+    taken = max(0, most - outcome.remaining) if used is None or not used.allowed else used.remaining
+    # a strict limit on a store that this node has not joined: nothing is left, for how long nobody knows
+    reset_us = outcome.reset_us if outcome.reset_us < REFUSED else 0
+    return LimitFigure(rule.id, most, taken, outcome.remaining, reset_us / 1_000_000)

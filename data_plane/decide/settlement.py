@@ -1,0 +1,75 @@
+"""When the store is back: what was admitted without it is charged to it, where it still counts."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from data_plane.decide.store_fallback import Debt, StoreFallback
+from data_plane.store.ports import Clock, StoreUnavailableError
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 0.1
+CHARGES_A_CALL = 100
+ID_BYTES = 12
+
+
+class Accounts(Protocol):
+    """The store's side of an outage."""
+
+    async def charge(self, debts: Sequence[Debt], name: bytes) -> None:
+        """Consume without asking whether it fits; once, even when asked again by that name.
+
+        Raises ``StoreUnavailableError``.
+        """
+        ...
+
+
+class Settlement:
+    """Watches for the store's return. ``usable`` says whether it decides at this moment."""
+
+    def __init__(
+        self, fallback: StoreFallback, accounts: Accounts, clock: Clock, usable: Callable[[], bool],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        self._fallback = fallback
+        self._accounts = accounts
+        self._clock = clock
+        self._usable = usable
+        self._random_bytes = random_bytes
+        self._unanswered: tuple[bytes, list[Debt]] | None = None
+        self.charged = 0
+        """Units charged since the start."""
+
+    async def run(self) -> None:
+        """Watch, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._usable() and self._fallback.owing():
+                await self.settle()
+
+    async def settle(self) -> None:
+        """Charge what is owed, a few counters a call so that decisions get their turn.
+
+        A call that fails may have been done: it is made again under the same name before anything else is charged.
+        """
+        try:
+            if self._unanswered is not None:
+                name, debts = self._unanswered
+                await self._charge(self._fallback.still_owed(debts, self._clock.now_us()), name)
+            owing = self._fallback.owing()
+            for first in range(0, len(owing), CHARGES_A_CALL):
+                debts = self._fallback.debts(owing[first : first + CHARGES_A_CALL], self._clock.now_us())
+                await self._charge(debts, self._random_bytes(ID_BYTES))
+        except StoreUnavailableError as error:
+            log.warning("outage_not_charged", reason=error.reason)
+
+    async def _charge(self, debts: list[Debt], name: bytes) -> None:
+        self._unanswered = name, debts
+        if debts:
+            await self._accounts.charge(debts, name)
+            self.charged += sum(debt.cost for debt in debts)
+            self._fallback.paid(debts)
+        self._unanswered = None

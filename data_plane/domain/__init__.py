@@ -1,1 +1,0 @@
-"""Pure: no await, no clock, no I/O."""

@@ -1,0 +1,1 @@
+"""Leases and reservations: units that are taken before they are used."""

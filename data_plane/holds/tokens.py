@@ -1,0 +1,95 @@
+"""Holds: what was taken for a lease or a reservation, as its owner keeps it (in a text: ``seals``). Pure.
+
+The text says which counters gave the units and when, so any node of the region can give them back; the store only
+remembers, for as long as it matters, that a hold has ended.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from contract.limits import WINDOW_ALGORITHMS
+from data_plane.config.limit_resolution import BoundLimit
+from data_plane.store.outcome import Outcome
+
+Kind = Literal["lease", "reservation"]
+
+LARGEST_PART = 10
+"""A lease takes at most this part of a limit (one tenth), so that no holder starves the others."""
+_PARAMETERS_ARE_OF_A_LOG = 2
+
+
+class InvalidHoldError(ValueError):
+    """Not a hold that a node of this region signed."""
+
+
+class Hold(msgspec.Struct, frozen=True, array_like=True):
+    """``units`` of ``unit_cost`` each, taken at ``charged_us`` (the store's clock) from ``keys`` under ``params``.
+
+    ``until_us`` is the node's clock when it ends: what comes back later is lost.
+    """
+
+    kind: Kind
+    id: bytes
+    units: int
+    unit_cost: int
+    charged_us: int
+    until_us: int
+    keys: tuple[bytes, ...]
+    params: tuple[bytes, ...]
+    client: str = ""
+    key_id: str = ""
+    endpoint: str = ""
+    """Who took it, with which key, and where: what comes back is taken off the same usage."""
+    clocks_us: tuple[int, ...] = ()
+    """What ``charged_us`` is for each key, where those are in several slots of a Cluster."""
+
+    def charged_at_us(self, place: int) -> int:
+        """When the key at ``place`` was charged."""
+        return self.clocks_us[place] if self.clocks_us else self.charged_us
+
+
+def why_not_leasable(limits: Sequence[BoundLimit]) -> str | None:
+    """Why units of these limits cannot be spent later than they were taken, or ``None``.
+
+    A log dates every admission and a queue gives every request its turn: spending later would break either's rule.
+    """
+    for limit in limits:
+        if limit.rule.algorithm == "sliding_log":
+            return f"limit {limit.rule.name}: a sliding log counts each request at its own time"
+        if limit.rule.algorithm == "leaky_bucket":
+            return f"limit {limit.rule.name}: a queue gives each request its own turn"
+    return None
+
+
+def first_ask(wanted: int, unit_cost: int, limits: Sequence[BoundLimit]) -> int:
+    """How many of the wanted units to try for. Limits in shadow have a say where there are no others."""
+    asked = [limit for limit in limits if not limit.rule.shadow] or limits
+    most = min(limit.rule.limit // LARGEST_PART // unit_cost for limit in asked)
+    return max(1, min(wanted, most))
+
+
+def next_ask(asked: int, unit_cost: int, limits: Sequence[BoundLimit], outcomes: Sequence[Outcome]) -> int:
+    """After a denial of ``asked`` units: half of what there still is, so that others get some; at least one."""
+    left = [
+        outcome.remaining
+        for limit, outcome in zip(limits, outcomes, strict=True)
+        if not outcome.allowed and not limit.rule.shadow
+    ]
+    return max(1, min([asked // 2, *(remaining // unit_cost // 2 for remaining in left)]))
+
+
+def spend_within_us(ttl_us: int, limits: Sequence[BoundLimit], outcomes: Sequence[Outcome]) -> int:
+    """How long units may be spent after they were taken: never beyond the window that they were counted in."""
+    ends = [
+        outcome.reset_us
+        for limit, outcome in zip(limits, outcomes, strict=True)
+        if limit.rule.algorithm in WINDOW_ALGORITHMS
+    ]
+    return min([ttl_us, *ends])
+
+
+def is_of_log(params: bytes) -> bool:
+    """Whether script parameters (``wire.encode_rule``) are a sliding log's."""
+    return params[0] % 8 == _PARAMETERS_ARE_OF_A_LOG

@@ -1,0 +1,104 @@
+"""The HTTP applications of nodes (decisions, operations) and agents (peers, operations), for any ASGI server."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from data_plane.http import openapi
+from data_plane.http.answers import TITLES, problem
+from data_plane.http.bodies import read_body, to_response
+from data_plane.http.decision_handler import Door
+from data_plane.http.decision_routes import decision_routes
+from data_plane.http.denial_reports import DenialReports, denial_routes
+from data_plane.http.hold_handler import HoldDoor
+from data_plane.http.hold_routes import hold_routes
+from data_plane.http.load_handler import LoadDoor
+from data_plane.http.load_routes import load_routes
+from data_plane.http.me import MeHandler, me_routes
+from data_plane.http.operation_routes import Operations, operation_routes
+from data_plane.http.peer_handler import PeerDoor
+
+MAX_PEER_BODY_BYTES = 1024 * 1024
+
+
+class ClosingWhileDraining:
+    """While the node drains, every answer is the last of its connection: whoever keeps one opens the next elsewhere."""
+
+    def __init__(self, app: ASGIApp, operations: Operations) -> None:
+        self._app = app
+        self._operations = operations
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass through, or say ``Connection: close``."""
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        is_last = self._operations.draining and scope["type"] == "http"
+        await self._app(scope, receive, send_last if is_last else send)
+
+
+def create_app(
+    door: Door,
+    hold_door: HoldDoor,
+    load_door: LoadDoor,
+    denial_reports: DenialReports,
+    me: MeHandler,
+    operations: Operations,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+) -> FastAPI:
+    """Build the application around a door that decides."""
+    app = FastAPI(title="Tidegate node", version="1", redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan)
+    app.include_router(decision_routes(door))
+    app.include_router(hold_routes(hold_door))
+    app.include_router(load_routes(load_door))
+    app.include_router(denial_routes(denial_reports))
+    app.include_router(me_routes(me))
+    app.include_router(operation_routes(operations))
+
+    _finish(app, operations)
+    return app
+
+
+def create_agent_app(
+    peer_door: PeerDoor, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    """Build the application in which agents of other regions arrive."""
+    app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.include_router(operation_routes(operations))
+
+    @app.post("/internal/v1/counts", include_in_schema=False)
+    async def peer_counts(request: Request) -> Response:
+        body = await read_body(request, MAX_PEER_BODY_BYTES)
+        if isinstance(body, Response):
+            peer_door.too_large()
+            return body
+        return to_response(await peer_door.counts(request.scope["headers"], body))
+
+    @app.post("/internal/v1/rights", include_in_schema=False)
+    async def peer_rights(request: Request) -> Response:
+        body = await read_body(request, MAX_PEER_BODY_BYTES)
+        if isinstance(body, Response):
+            peer_door.too_large()
+            return body
+        return to_response(await peer_door.rights(request.scope["headers"], body))
+
+    _finish(app, operations)
+    return app
+
+
+def _finish(app: FastAPI, operations: Operations) -> None:
+    """What every application of ours has: problems for errors, and an end of connections while it drains."""
+    app.add_middleware(ClosingWhileDraining, operations=operations)
+
+    @app.exception_handler(HTTPException)
+    async def as_problem(_request: Request, error: HTTPException) -> Response:
+        title = TITLES.get(error.status_code, "Error")
+        response = to_response(problem(error.status_code, error.detail or title))
+        response.headers.update(error.headers or {})
+        return response

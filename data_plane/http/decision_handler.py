@@ -1,0 +1,223 @@
+"""The decision endpoints apart from how bytes arrive: the FastAPI routes and the fast path both end here."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+import structlog
+
+from contract.decision import MAX_BODY_BYTES, CheckRequest
+from contract.decoding import UNREADABLE
+from data_plane.decide.decider import Decider
+from data_plane.decide.preparing import UnknownNameError
+from data_plane.http.answers import Answer, InputError, problem
+from data_plane.http.caller import NETWORK, REQUEST_ID_HEADER, TOKEN_HEADER, Caller, Headers, Trust, header, identify
+from data_plane.http.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, what_is_said
+from data_plane.http.forward_auth import read as read_forward_auth
+from data_plane.http.pending_checks import (
+    AuthorizeQuestion,
+    Batch,
+    BatchQuestion,
+    Question,
+    RepliedAuthorizeQuestion,
+    Reply,
+)
+from data_plane.http.reading import (
+    BATCH_BOUNDS,
+    ESCAPE,
+    decode_check,
+    from_stranger,
+    read_checks,
+    too_long_a_batch,
+    unreadable,
+    validate,
+    wrong_batch_size,
+)
+from data_plane.http.render import Renderer, batch_item_error, not_understood, refused_input
+from data_plane.http.replays import MAX_REQUEST_NAME_BYTES, Replays, request_name
+from data_plane.store.subjects import InvalidAddressError
+
+log = structlog.get_logger()
+PART_OF_BATCH = 50
+"""How many checks are decided in one go: about a millisecond of the event loop."""
+
+
+class Door:
+    """Reads requests, asks the decider, renders answers. Each method replies exactly once and never raises.
+
+    Request ids are ``id_prefix`` and a number, unique while the prefix is.
+    """
+
+    def __init__(
+        self, decider: Decider, renderer: Renderer, id_prefix: str, *,
+        trust: Trust, dialect: DialectName, key_sources: tuple[str, ...], trusted_hops: int,
+    ) -> None:  # fmt: skip
+        self._decider = decider
+        self._renderer = renderer
+        self._now_us = decider.now_us
+        self._id_prefix = id_prefix.encode()
+        self._id_number = 0
+        self._trust: Trust = trust
+        self._dialect = dialect
+        self._key_sources = tuple(source.encode() for source in key_sources)
+        self._trusted_hops = trusted_hops
+        self._replays = Replays()
+
+    def check(self, question: Question) -> None:
+        """``POST /v1/check``."""
+        try:
+            caller = NETWORK if self._trust == "network" else self._caller(header(question.headers, TOKEN_HEADER))
+            body = question.body
+            if len(body) > MAX_BODY_BYTES:
+                raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
+            try:
+                request = decode_check(body)
+            except UNREADABLE as error:
+                raise unreadable(error) from error
+            # What nearly every check is needs no closer look.
+            if (
+                request.client is not None
+                or request.endpoint is not None
+                or request.attributes
+                or not caller.trusted
+                or ESCAPE in body
+            ):
+                validate(request, caller, body)
+            question.request = request if caller.trusted else from_stranger(request, question.peer)
+            question.plain = request.request_id is None and not request.explain
+            decider = self._decider
+            question.decider = decider
+            question.renderer = self._renderer
+            question.asked_us = self._now_us()
+            question.id_prefix = self._id_prefix
+            self._id_number = question.id_number = self._id_number + 1
+            if decider.make_ready(question):
+                decider.submit(question)
+        except InputError as error:
+            question.reply(error.answer())
+        except (UnknownNameError, InvalidAddressError) as error:
+            question.reply(not_understood(error).answer())
+
+    def check_batch(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
+        """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
+        try:
+            caller = NETWORK if self._trust == "network" else self._caller(header(headers, TOKEN_HEADER))
+            most_bytes, most = BATCH_BOUNDS[caller.trusted]
+            if len(body) > most_bytes:
+                raise too_long_a_batch(len(body), most_bytes)
+            items = read_checks(body, caller)
+            if not 1 <= len(items) <= most:
+                raise wrong_batch_size(len(items), most)
+            if not caller.trusted:
+                items = [one if isinstance(one, InputError) else from_stranger(one, peer) for one in items]
+        except InputError as error:
+            reply(error.answer())
+            return
+        self._id_number += 1
+        ask_part = partial(self._ask_part, items, b"%b%d-" % (self._id_prefix, self._id_number))
+        ask_part(Batch(len(items), self._decider.tally, reply, ask_part))
+
+    def _ask_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
+        """The next checks of a batch in one go: one look at the clock, one index, one call of the store."""
+        try:
+            self._decide_part(items, id_prefix, batch)
+        except Exception:
+            log.exception("a batch failed")
+            batch.fail(problem(500, "The node failed to answer."))
+
+    def _decide_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
+        decider, renderer = self._decider, self._renderer
+        now_us = self._now_us()
+        ready: list[Question] = []
+        for position in batch.begin_part(PART_OF_BATCH, now_us):
+            request = items[position]
+            if isinstance(request, InputError):
+                batch.place(position, _in_its_place(request), now_us)
+                continue
+            question = BatchQuestion()
+            question.batch = batch
+            question.decider = decider
+            question.renderer = renderer
+            question.request = request
+            question.asked_us = now_us
+            question.id_prefix = id_prefix
+            question.id_number = position
+            question.plain = request.request_id is None and not request.explain
+            try:
+                if decider.make_ready(question):
+                    ready.append(question)
+            except (UnknownNameError, InvalidAddressError) as error:
+                batch.place(position, _in_its_place(not_understood(error)), now_us)
+        if ready:
+            decider.submit_all(ready)
+        batch.answered(now_us)
+
+    def authorize(self, method: str, target: str, question: AuthorizeQuestion) -> None:
+        """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
+        asked: Question = question
+        headers = question.headers
+        said = what_is_said(headers)
+        if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
+            asked = RepliedAuthorizeQuestion(headers, question.peer, _nginx_reply(question.reply))
+        try:
+            token = said.get(TOKEN_HEADER)
+            caller = (
+                NETWORK if token is None and self._trust == "network" else self._caller(token[0] if token else None)
+            )
+            gateway = caller.gateway
+            check = read_forward_auth(
+                method, target, said,
+                dialect=DIALECTS[(gateway.dialect if gateway is not None else None) or self._dialect],
+                by_token=gateway is not None, key_sources=self._key_sources, trusted_hops=self._trusted_hops,
+            )  # fmt: skip
+            named = said.get(REQUEST_ID_HEADER) if gateway is not None else None
+            if gateway is not None and named is not None and len(named[0]) <= MAX_REQUEST_NAME_BYTES:
+                name = request_name(gateway.gateway, named[0], check)
+                first = self._replays.first_time(name, asked.reply, self._now_us())
+                if first is None:
+                    return
+                asked = RepliedAuthorizeQuestion(headers, question.peer, first)
+            asked.request = check if caller.trusted else from_stranger(check, question.peer)
+            asked.plain = True
+            self._ask(asked)
+        except RefusedInputError as error:
+            asked.reply(refused_input(error))
+        except (UnknownNameError, InvalidAddressError) as error:
+            message = not_understood(error).detail
+            asked.reply(problem(403, message, error="malformed_request", message=message))
+        except InputError as error:  # the gateway's own credential is missing or wrong
+            asked.reply(error.answer())
+
+    def _ask(self, question: Question) -> None:
+        decider = self._decider
+        question.decider = decider
+        question.renderer = self._renderer
+        question.asked_us = self._now_us()
+        question.id_prefix = self._id_prefix
+        self._id_number = question.id_number = self._id_number + 1
+        if decider.make_ready(question):
+            decider.submit(question)
+
+    def _caller(self, token: bytes | None) -> Caller:
+        index = self._decider.index
+        caller = identify(token, self._trust, index.book.gateways.get, self._now_us() / 1_000_000)
+        if caller is None:
+            raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
+        return caller
+
+
+def _nginx_reply(reply: Reply) -> Reply:
+    """nginx's ``auth_request`` knows 2xx, 401 and 403 only: the true status and body travel in headers."""
+
+    def as_403(answer: Answer) -> None:
+        if answer.status == 200:
+            reply(answer)
+            return
+        told = f"x-rl-status: {answer.status}\r\nx-rl-body: ".encode() + answer.body + b"\r\n"
+        reply(Answer(403, answer.headers + told, answer.body))
+
+    return as_403
+
+
+def _in_its_place(error: InputError) -> bytes:
+    return msgspec.json.encode(batch_item_error(error))

@@ -1,0 +1,81 @@
+"""The decision endpoints as FastAPI routes: the slower door, which every ASGI server can open."""
+
+import asyncio
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
+
+from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
+from data_plane.http import openapi
+from data_plane.http.answers import Answer
+from data_plane.http.bodies import read_body, to_response
+from data_plane.http.caller import Headers
+from data_plane.http.decision_handler import Door
+from data_plane.http.pending_checks import RepliedAuthorizeQuestion, RepliedQuestion, Reply
+
+
+class AnyPath(PathConvertor):
+    """A path with an encoded end of line, too: Starlette's own stops there."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("any", AnyPath())
+
+
+def decision_routes(door: Door) -> APIRouter:
+    """``/v1/check``, ``/v1/check/batch`` and forward-auth."""
+    router = APIRouter()
+
+    @router.post("/v1/check", **openapi.CHECK)
+    async def check(request: Request) -> Response:
+        """May this request pass? 200 when allowed, 429 when denied; the body says by which limit."""
+        body = await read_body(request, MAX_BODY_BYTES)
+        if isinstance(body, Response):
+            return body
+        return await _ask(lambda reply: door.check(RepliedQuestion(_headers(request), body, _peer(request), reply)))
+
+    @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
+    async def check_batch(request: Request) -> Response:
+        """Up to 1,000 checks in one call, answered in order; a bad one gets its own error."""
+        body = await read_body(request, MAX_BATCH_BODY_BYTES)
+        if isinstance(body, Response):
+            return body
+        return await _ask(lambda reply: door.check_batch(_headers(request), body, _peer(request), reply))
+
+    async def authorize(request: Request) -> Response:
+        """Forward-auth for gateways: 200, 401, 403 or 429, whatever an end client sends."""
+        target = request.scope["raw_path"].decode("latin-1")
+        if query := request.scope["query_string"]:
+            target += "?" + query.decode("latin-1")
+        headers = _headers(request)
+        return await _ask(
+            lambda reply: door.authorize(
+                request.method, target, RepliedAuthorizeQuestion(headers, _peer(request), reply)
+            )
+        )
+
+    router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)
+    for path in ("/v1/authorize", "/v1/authorize/{path:any}"):
+        router.add_route(path, authorize, methods=[], include_in_schema=False)  # none named: any, made up ones too
+    return router
+
+
+def _headers(request: Request) -> Headers:
+    return request.scope["headers"]  # type: ignore[no-any-return]  # ASGI's own type is untyped
+
+
+def _peer(request: Request) -> str | None:
+    return request.client.host if request.client else None
+
+
+async def _ask(ask: Callable[[Reply], None]) -> Response:
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def reply(answer: Answer) -> None:
+        if not answered.done():  # the client may have gone, and this request with it
+            answered.set_result(answer)
+
+    ask(reply)
+    return to_response(await answered)

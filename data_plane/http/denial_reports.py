@@ -1,0 +1,61 @@
+"""``POST /v1/denials``: what client libraries denied from memory."""
+
+from collections.abc import Callable
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from contract.decision import MAX_BATCH_BODY_BYTES
+from contract.denials import RepeatedDenials as Report
+from data_plane.config.index import RuleIndex
+from data_plane.http import openapi
+from data_plane.http.answers import JSON_TYPE, Answer, InputError
+from data_plane.http.bodies import read_body, to_response
+from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.http.reading import unreadable, validate_attributes
+from data_plane.store.ports import Clock
+from data_plane.usage.repeated_denials import RepeatedDenials
+
+_decode = msgspec.json.Decoder(Report).decode
+
+
+class DenialReports:
+    """Reads reports of callers that may speak for clients: anybody else could invent somebody's usage."""
+
+    def __init__(self, denials: RepeatedDenials, clock: Clock, trust: Trust, index: Callable[[], RuleIndex]) -> None:
+        self._denials = denials
+        self._clock = clock
+        self._trust: Trust = trust
+        self._index = index
+
+    def take(self, headers: Headers, body: bytes) -> Answer:
+        """202 with how many were counted."""
+        try:
+            gateways = self._index().book.gateways.get
+            caller = identify(header(headers, TOKEN_HEADER), self._trust, gateways, self._clock.now_us() / 1_000_000)
+            if caller is None:
+                raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
+            if not caller.trusted:
+                raise InputError(403, "needs a gateway token (X-Tidegate-Token)")
+            try:
+                report = _decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise unreadable(error) from error
+            for denial in report.denials:
+                validate_attributes(denial.attributes)
+        except InputError as error:
+            return error.answer()
+        return Answer(202, JSON_TYPE, b'{"taken":%d}' % self._denials.take(report.denials))
+
+
+def denial_routes(reports: DenialReports) -> APIRouter:
+    """``/v1/denials``."""
+    router = APIRouter()
+
+    @router.post("/v1/denials", status_code=202, **openapi.DENIALS)
+    async def take(request: Request) -> Response:
+        """Tell what a client library denied from memory; needs a gateway token."""
+        body = await read_body(request, MAX_BATCH_BODY_BYTES)
+        return body if isinstance(body, Response) else to_response(reports.take(request.scope["headers"], body))
+
+    return router

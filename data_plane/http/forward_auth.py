@@ -1,0 +1,198 @@
+"""Forward-auth: a gateway's subrequest read as a check, trusting only what that gateway itself has written.
+
+Each gateway has a dialect, the one family of headers that it sets; all others can come from the end client.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from contract.decision import MAX_COST, MAX_KEY_LENGTH, CheckRequest
+from data_plane.http.caller import REQUEST_ID_HEADER, TOKEN_HEADER, Headers
+from data_plane.store.subjects import MAX_ATTRIBUTE_BYTES
+
+DialectName = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
+PREFIX = "/v1/authorize"
+
+
+class Dialect(NamedTuple):
+    """Where a gateway says what the original request was; ``None``: in the subrequest's own method or path."""
+
+    method: bytes | None
+    uri: bytes | None
+    address: bytes = b"x-forwarded-for"
+
+
+DIALECTS: dict[str, Dialect] = {
+    "envoy": Dialect(None, None),
+    "nginx": Dialect(b"x-original-method", b"x-original-uri"),
+    "traefik": Dialect(b"x-forwarded-method", b"x-forwarded-uri"),
+    "caddy": Dialect(b"x-forwarded-method", b"x-forwarded-uri"),
+    "haproxy": Dialect(b"x-forwarded-method", b"x-forwarded-uri"),
+}
+
+KeySource = Literal["x-api-key", "authorization"]
+_ATTRIBUTE = b"x-tidegate-attribute-"
+_BEARER = b"authorization"
+_MEANT = frozenset(
+    {TOKEN_HEADER, REQUEST_ID_HEADER, b"x-api-key", _BEARER}
+    | {b"x-tidegate-client", b"x-tidegate-endpoint", b"x-tidegate-cost"}
+    | {name for dialect in DIALECTS.values() for name in dialect if name is not None}
+)
+
+
+class RefusedInputError(Exception):
+    """The end client sent something malformed: refused, never mapped to an error that a gateway lets pass."""
+
+    def __init__(self, status: Literal[401, 403], error: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.message = message
+
+
+Said = Mapping[bytes, Sequence[bytes]]
+"""Values by lower-case header name, in the order sent."""
+
+
+def what_is_said(headers: Headers) -> Said:
+    """Of all that a gateway passes on, the headers that mean something here."""
+    said: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if name in _MEANT or name.startswith(_ATTRIBUTE):
+            if name in said:
+                said[name].append(value)
+            else:
+                said[name] = [value]
+    return said
+
+
+def read(
+    method: str, target: str, values: Said, *,
+    dialect: Dialect, by_token: bool, key_sources: tuple[bytes, ...], trusted_hops: int,
+) -> CheckRequest:  # fmt: skip
+    """The check that a subrequest stands for.
+
+    ``target`` is the request target as received, ``values`` is ``what_is_said``, ``key_sources`` are header names;
+    ``by_token``: a gateway token came with it.
+
+    Raises ``RefusedInputError`` for what an end client may have caused.
+    """
+    rest = target[len(PREFIX) :]
+    if rest.startswith("?") and _deny_status(target) not in ([], ["403"]):
+        raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
+    path = rest if dialect.uri is None and rest.startswith("/") else _origin_form(_single(values, dialect.uri))
+    original_method = method if dialect.method is None else _single(values, dialect.method)
+    told = _told_by_gateway(values) if by_token else _NOTHING_TOLD
+    return CheckRequest(
+        api_key=None if told.client is not None else api_key_of(values, key_sources),
+        client=told.client,
+        ip=_address(values.get(dialect.address, ()), trusted_hops),
+        method=original_method.upper() if original_method else None,
+        path=None if told.endpoint is not None else path,
+        endpoint=told.endpoint,
+        cost=told.cost,
+        attributes=told.attributes,
+    )
+
+
+def denies_as_403(target: str) -> bool:
+    """Whether every refusal is to be a 403 (``deny_status=403`` on ``/v1/authorize`` itself): nginx knows no other."""
+    return target.startswith(PREFIX + "?") and "403" in _deny_status(target)
+
+
+def _deny_status(target: str) -> list[str]:
+    items = [item.partition("=") for item in target.partition("?")[2].split("&")]
+    return [value for name, _, value in items if name == "deny_status"]
+
+
+def _single(values: Said, name: bytes | None) -> str | None:
+    found = values.get(name, ()) if name is not None else ()
+    if len(found) > 1:
+        raise RefusedInputError(403, "malformed_request", "the gateway's headers came twice")
+    return _text(found[0]) if found else None
+
+
+def _origin_form(target: str | None) -> str | None:
+    """``http://host/path`` as ``/path``: what upstreams get of it (RFC 9112, section 3.2.2)."""
+    if not target or target.startswith("/"):
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or not scheme.isalpha():
+        return target
+    path = rest[len(rest.partition("/")[0].partition("?")[0]) :]
+    return path if path.startswith("/") else "/" + path
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RefusedInputError(403, "malformed_request", "a header is not UTF-8") from None
+
+
+def api_key_of(values: Said, sources: tuple[bytes, ...]) -> str | None:
+    """The API key among the headers; ``None`` where there is none. Raises ``RefusedInputError``."""
+    found: list[bytes] = []
+    for source in sources:
+        for value in values.get(source, ()):
+            # Some gateways join lines of one name by commas (RFC 9110, section 5.3): no key has one.
+            for one in value.split(b",") if b"," in value else (value,):
+                key = one.strip()
+                if source == _BEARER:
+                    scheme, _, token = key.partition(b" ")
+                    key = token.strip() if scheme.lower() == b"bearer" else b""
+                if key:
+                    found.append(key)
+    if not found:
+        return None
+    key = found[0]
+    if len(found) > 1 and len(set(found)) > 1:
+        raise RefusedInputError(401, "ambiguous_api_key", "more than one API key was sent")
+    if len(key) > MAX_KEY_LENGTH:
+        raise RefusedInputError(401, "malformed_api_key", "the API key is too long")
+    return _text(key)
+
+
+def _address(values: Sequence[bytes], trusted_hops: int) -> str | None:
+    """The address that the outermost trusted hop saw: counted from the right, where clients cannot write."""
+    chain = values if len(values) == 1 and b"," not in values[0] else b",".join(values).split(b",")
+    seen = chain[-trusted_hops].strip() if len(chain) >= trusted_hops else b""
+    if not seen:
+        return None
+    address = _text(seen)
+    if address.startswith("["):  # [2001:db8::1]:1234
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
+class _Told(NamedTuple):
+    """What a gateway that authenticates by itself says of the request."""
+
+    client: str | None
+    endpoint: str | None
+    cost: int
+    attributes: dict[str, str]
+
+
+_NOTHING_TOLD = _Told(None, None, 1, {})
+
+
+def _told_by_gateway(values: Said) -> _Told:
+    cost = _single(values, b"x-tidegate-cost")
+    attributes = {
+        name[len(_ATTRIBUTE) :].decode(): _single(values, name) or "" for name in values if name.startswith(_ATTRIBUTE)
+    }
+    if any(len(value.encode()) > MAX_ATTRIBUTE_BYTES for value in attributes.values()):
+        raise RefusedInputError(403, "malformed_request", f"an attribute is over {MAX_ATTRIBUTE_BYTES} bytes")
+    return _Told(
+        client=_single(values, b"x-tidegate-client"),
+        endpoint=_single(values, b"x-tidegate-endpoint"),
+        cost=1 if cost is None else _cost(cost),
+        attributes=attributes,
+    )
+
+
+def _cost(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 13 and int(value) <= MAX_COST):
+        raise RefusedInputError(403, "malformed_request", "X-Tidegate-Cost is not a whole number")
+    return int(value)

@@ -1,0 +1,43 @@
+"""A port of its own for probes and scrapers, in plain HTTP: they have no client certificate where callers need one."""
+
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from data_plane.http.operation_routes import Operations, health_routes
+from http_front.front import Front
+from http_front.limits import FrontLimits
+from http_front.serving import config_of
+
+log = structlog.get_logger()
+LIMITS = FrontLimits(connections=64, body_bytes=64 * 1024, head_bytes=16 * 1024, unfinished_bytes=1024 * 1024)
+"""Few ask here, briefly: what they may hold is taken from nobody who wants decisions."""
+
+
+class HealthServer(uvicorn.Server):
+    """``/healthz``, ``/readyz`` and ``/metrics`` beside the node's own server, which takes the signals."""
+
+    def __init__(self, operations: Operations, host: str, port: int) -> None:
+        app = FastAPI(title="Tidegate node's health", openapi_url=None, docs_url=None, redoc_url=None)
+        app.include_router(health_routes(operations))
+        super().__init__(config_of(app, Front(limits=LIMITS), lifespan="off", timeout_graceful_shutdown=1))
+        self._address = (host, port)
+
+    def bind(self) -> socket.socket:
+        """The port, taken. Ends the process where that cannot be, as uvicorn does for the other port."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        try:
+            return socket.create_server(self._address, family=family, backlog=128)
+        except OSError as error:
+            log.error("health_port_not_taken", port=self._address[1], error=str(error))
+            sys.exit(1)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them to the node's server."""
+        yield

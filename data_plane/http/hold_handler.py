@@ -1,0 +1,146 @@
+"""Leases and reservations over HTTP: who may ask, what was asked, and the answer with its decision."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import TypeVar
+
+import msgspec
+
+from contract.decision import CheckRequest
+from contract.decoding import UNREADABLE
+from contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
+from data_plane.config.index import RuleIndex
+from data_plane.decide.denial_log import DenialLog
+from data_plane.decide.preparing import Refusal, UnknownNameError
+from data_plane.holds.service import Grant, HoldEndedError, Holds
+from data_plane.holds.tokens import InvalidHoldError
+from data_plane.http.answers import Answer, FieldError, InputError, json_answer, problem
+from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.http.reading import unreadable, validate_attributes
+from data_plane.http.render import Renderer, not_understood, refused
+from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.subjects import InvalidAddressError
+
+B = TypeVar("B")
+
+
+class HoldDoor:
+    """Reads requests, asks ``Holds``, renders answers. ``revision`` and ``index`` are those in force."""
+
+    def __init__(
+        self, holds: Holds, renderer: Renderer, clock: Clock, id_prefix: str, *, trust: Trust,
+        index: Callable[[], RuleIndex], revision: Callable[[], int], denials: DenialLog,
+    ) -> None:  # fmt: skip
+        self._denials = denials
+        self._holds = holds
+        self._renderer = renderer
+        self._clock = clock
+        self._id_prefix = id_prefix
+        self._numbers = count(1)
+        self._trust: Trust = trust
+        self._index = index
+        self._revision = revision
+
+    async def lease(self, headers: Headers, body: bytes) -> Answer:
+        """``POST /v1/leases``: 200 with what was granted, 429 when not even one unit was."""
+        try:
+            request = self._read(headers, body, LeaseRequest)
+            for position, given in enumerate(request.returns):
+                await self._give_back(given.lease, given.unused, f"returns[{position}].lease")
+            grant = await self._holds.lease(request)
+            members: dict[str, object] = {"granted": 0, "lease": None, "expires_in_s": 0.0, "reason": None}
+            if isinstance(grant, Grant):
+                members = {
+                    "granted": grant.units, "lease": grant.hold, "expires_in_s": grant.expires_in_s,
+                    "reason": grant.reason,
+                }  # fmt: skip
+            return self._granted(request, grant, members)
+        except (InputError, UnknownNameError, InvalidAddressError, StoreUnavailableError) as error:
+            return _wrong(error)
+
+    async def give_back(self, headers: Headers, body: bytes) -> Answer:
+        """``POST /v1/leases/return``."""
+        try:
+            request = self._read(headers, body, Returns)
+            returned = [
+                await self._give_back(given.lease, given.unused, f"returns[{position}].lease")
+                for position, given in enumerate(request.returns)
+            ]
+            return json_answer(Returned(returned=returned))
+        except (InputError, StoreUnavailableError) as error:
+            return _wrong(error)
+
+    async def reserve(self, headers: Headers, body: bytes) -> Answer:
+        """``POST /v1/reservations``: 200 with the reservation, 429 when the estimate does not fit."""
+        try:
+            request = self._read(headers, body, ReservationRequest)
+            grant = await self._holds.reserve(request)
+            members: dict[str, object] = {"reserved": 0, "reservation": None, "expires_in_s": 0.0}
+            if isinstance(grant, Grant):
+                members = {"reserved": grant.units, "reservation": grant.hold, "expires_in_s": grant.expires_in_s}
+            return self._granted(request, grant, members)
+        except (InputError, UnknownNameError, InvalidAddressError, StoreUnavailableError) as error:
+            return _wrong(error)
+
+    async def settle(self, headers: Headers, body: bytes) -> Answer:
+        """``POST /v1/reservations/settle``: 200, or 409 when its time is over or it was settled otherwise."""
+        try:
+            request = self._read(headers, body, Settlement)
+            returned, charged, repeated = await self._holds.settle(request.reservation, request.cost)
+            return json_answer(Settled(returned=returned, charged=charged, repeated=repeated))
+        except InvalidHoldError as error:
+            return _wrong(InputError(422, f"reservation: {error}", [FieldError("reservation", str(error))]))
+        except HoldEndedError as error:
+            return problem(409, str(error), error="reservation_ended")
+        except (InputError, StoreUnavailableError) as error:
+            return _wrong(error)
+
+    def _read(self, headers: Headers, body: bytes, kind: type[B]) -> B:
+        """The body, from a caller that may speak for clients. Raises ``InputError``."""
+        gateways = self._index().book.gateways.get
+        caller = identify(header(headers, TOKEN_HEADER), self._trust, gateways, self._clock.now_us() / 1_000_000)
+        if caller is None or not caller.trusted:
+            raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
+        try:
+            request = msgspec.json.decode(body, type=kind)
+        except UNREADABLE as error:
+            raise unreadable(error) from error
+        if isinstance(request, (LeaseRequest, ReservationRequest)):
+            if request.client is not None and request.api_key is not None:
+                raise InputError(422, "client: stands in for api_key", [FieldError("client", "stands in for api_key")])
+            if request.endpoint is not None and request.path is not None:
+                raise InputError(422, "endpoint: stands in for path", [FieldError("endpoint", "stands in for path")])
+            validate_attributes(request.attributes)
+        return request
+
+    async def _give_back(self, text: str, unused: int, field: str) -> int:
+        try:
+            return await self._holds.give_back(text, unused)
+        except InvalidHoldError as error:
+            raise InputError(422, f"{field}: {error}", [FieldError(field, str(error))]) from error
+
+    def _granted(
+        self, request: LeaseRequest | ReservationRequest, grant: Grant | Refusal, members: dict[str, object]
+    ) -> Answer:
+        request_id = f"{self._id_prefix}h{next(self._numbers):x}"
+        result = grant if isinstance(grant, Refusal) else grant.verdict
+        if isinstance(result, Refusal) or not result.allowed:
+            cost = request.cost if isinstance(request, ReservationRequest) else 1  # less of a lease would have done
+            asked = CheckRequest(
+                api_key=request.api_key, client=request.client, ip=request.ip, endpoint=request.endpoint, cost=cost
+            )
+            self._denials.not_held(asked, request_id, self._index(), self._revision(), result, self._clock.now_us())
+        if isinstance(grant, Refusal):
+            return refused(grant, request_id)
+        answer = self._renderer.check(grant.verdict, CheckRequest(), self._revision(), request_id, self._clock.now_us())
+        # One object: the decision's members, then those of the hold.
+        body = answer.body[:-1] + b"," + msgspec.json.encode(members)[1:]
+        return msgspec.structs.replace(answer, body=body)
+
+
+def _wrong(error: InputError | UnknownNameError | InvalidAddressError | StoreUnavailableError) -> Answer:
+    if isinstance(error, StoreUnavailableError):
+        return problem(503, "the region's store does not answer", error="store_unavailable", reason=error.reason)
+    if isinstance(error, InputError):
+        return error.answer()
+    return not_understood(error).answer()

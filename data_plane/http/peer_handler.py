@@ -1,0 +1,190 @@
+"""Where other regions' messages arrive: who speaks is proven by a signature before a byte is unpacked."""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Cell, Counts, signed_counts
+from contract.credentials import is_signed_by
+from contract.decoding import UNREADABLE
+from contract.rights import (
+    MAX_ASKS,
+    MAX_KEY_BYTES,
+    MAX_QUANTA,
+    MAX_UNITS,
+    RIGHTS_VERSION,
+    Ask,
+    Asks,
+    signed_asks,
+    signed_gifts,
+)
+from data_plane.config.index import RuleIndex
+from data_plane.http.answers import Answer, InputError, json_answer, problem
+from data_plane.http.caller import Headers, header
+from data_plane.replicate.receiver import Receiver
+from data_plane.rights.exchange import RightsDesk
+from data_plane.store.ports import Clock, StoreUnavailableError
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+REFUSALS = (
+    "unknown_region", "bad_signature", "wrong_region", "malformed", "version", "too_large", "too_old", "implausible",
+)  # fmt: skip
+SAY_EVERY_US = 10_000_000
+MAX_NAME = 64
+MAX_UNPACKED_BYTES = 1024 * 1024
+MAX_LIFE_BYTES = 100
+"""Names of regions and of lives of their stores are shorter."""
+MAX_FIGURE = 2**53
+"""Scripts compute in doubles."""
+_counts = msgspec.msgpack.Decoder(Counts)
+_asks = msgspec.msgpack.Decoder(Asks)
+
+
+class PeerDoor:
+    """``POST /internal/v1/counts`` and ``/internal/v1/rights``. A region's key speaks only for that region."""
+
+    def __init__(
+        self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], receiver: Receiver,
+        desk: RightsDesk, clock: Clock,
+    ) -> None:  # fmt: skip
+        self._region = region
+        self._key = key
+        self._index = index
+        self._receiver = receiver
+        self._desk = desk
+        self._clock = clock
+        # from 0: of a counter that appears with its first refusal Prometheus sees no increase, and nobody is told
+        self.refused_by_reason: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
+        self._say_from_us = 0
+        self._unsaid = 0
+        self.received_bytes = 0
+        self.received = 0
+
+    async def counts(self, headers: Headers, body: bytes) -> Answer:
+        """Verify, unpack within bounds, merge."""
+        try:
+            sender = self._sender(headers, body, signed_counts(self._region, body))
+            counts = self._read(_counts, body)
+            self._fits(sender, counts.region, counts.version, PROTOCOL_VERSION, counts.sent_at)
+            if len(counts.cells) > MAX_CELLS:
+                raise self._refused("too_large", 413, f"more than {MAX_CELLS} cells")
+            if not _is_storable(counts):
+                raise self._refused("implausible", 400, "a name or a figure that no region has")
+            return json_answer(await self._receiver.receive(counts))
+        except InputError as error:
+            self._say(headers, error)
+            return error.answer()
+        except StoreUnavailableError as error:
+            return problem(503, f"the store of this region is away: {error.reason}")
+
+    async def rights(self, headers: Headers, body: bytes) -> Answer:
+        """Verify, unpack within bounds, give; the answer is signed as well."""
+        try:
+            sender = self._sender(headers, body, signed_asks(self._region, body))
+            asks = self._read(_asks, body)
+            self._fits(sender, asks.region, asks.version, RIGHTS_VERSION, asks.sent_at)
+            if len(asks.asks) > MAX_ASKS:
+                raise self._refused("too_large", 413, f"more than {MAX_ASKS} questions")
+            if not 0 < asks.incarnation < 2**32 or not all(map(_is_plausible, asks.asks)):
+                raise self._refused("implausible", 400, "a question that no region has cause to ask")
+            gifts = zlib.compress(msgspec.msgpack.encode(await self._desk.give(asks)), level=1)
+        except InputError as error:
+            self._say(headers, error)
+            return error.answer()
+        except StoreUnavailableError as error:
+            return problem(503, f"the store of this region is away: {error.reason}")
+        signature = self._key.sign(signed_gifts(sender, body, gifts)).hex().encode()
+        lines = b"content-type: application/octet-stream\r\nx-tidegate-signature: " + signature + b"\r\n"
+        return Answer(200, lines, gifts)
+
+    def too_large(self) -> None:
+        """A body was refused before it was read to the end."""
+        self.refused_by_reason["too_large"] += 1
+
+    def _say(self, headers: Headers, error: InputError) -> None:
+        """Name in the log whom a message claimed to be from: a sample, for it may be anybody who sends them."""
+        now_us = self._clock.now_us()
+        if now_us < self._say_from_us:
+            self._unsaid += 1
+            return
+        claims = _claimed(headers)[:MAX_NAME]
+        log.warning("peer_message_refused", claims=claims, why=error.detail, left_out=self._unsaid)
+        self._say_from_us, self._unsaid = now_us + SAY_EVERY_US, 0
+
+    def _sender(self, headers: Headers, body: bytes, signed: bytes) -> str:
+        name = _claimed(headers)
+        region = self._index().book.regions.get(name)
+        keys = () if region is None or name == self._region else region.keys_at(self._clock.now_us() / 1e6)
+        if not keys:
+            raise self._refused("unknown_region", 401, "no such peer region")
+        try:
+            signature = bytes.fromhex((header(headers, b"x-tidegate-signature") or b"").decode("latin-1"))
+        except ValueError:
+            signature = b""
+        if not is_signed_by(keys, signature, signed):
+            raise self._refused("bad_signature", 401, "the signature does not hold")
+        self.received += 1
+        self.received_bytes += len(body)
+        return name
+
+    def _read(self, decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
+        unpacker = zlib.decompressobj()
+        try:
+            unpacked = unpacker.decompress(body, MAX_UNPACKED_BYTES)
+            if unpacker.unconsumed_tail:
+                raise self._refused("too_large", 413, f"more than {MAX_UNPACKED_BYTES} bytes unpacked")
+            return decoder.decode(unpacked)
+        except (zlib.error, *UNREADABLE) as error:
+            raise self._refused("malformed", 400, f"not a message between regions: {error}") from error
+
+    def _fits(self, sender: str, region: str, version: int, known_version: int, sent_at: float) -> None:
+        if region != sender:
+            raise self._refused("wrong_region", 403, "a region speaks only for itself")
+        if version != known_version:
+            raise self._refused("version", 400, f"protocol version {version} is not {known_version}")
+        if not abs(sent_at - self._clock.now_us() / 1e6) <= MAX_AGE_S:
+            raise self._refused("too_old", 400, "sent too long ago, or from the future")
+
+    def _refused(self, reason: str, status: int, detail: str) -> InputError:
+        self.refused_by_reason[reason] += 1
+        return InputError(status, detail)
+
+
+def _claimed(headers: Headers) -> str:
+    return (header(headers, b"x-tidegate-region") or b"").decode("latin-1")
+
+
+def _is_storable(counts: Counts) -> bool:
+    """Whether everything fits where the scripts put it."""
+    return (
+        len(counts.incarnation.encode()) <= MAX_LIFE_BYTES
+        and len(counts.of.encode()) <= 2 * MAX_LIFE_BYTES
+        and len(counts.complete) <= SLICES
+        and all(0 <= as_of_us < MAX_FIGURE for _, as_of_us in counts.complete)
+        and all(map(_is_storable_cell, counts.cells))
+    )
+
+
+def _is_storable_cell(cell: Cell) -> bool:
+    return (
+        0 <= cell.returned <= cell.taken < MAX_FIGURE
+        and 0 <= cell.window < MAX_FIGURE
+        and 0 < len(cell.key) <= MAX_KEY_BYTES
+    )
+
+
+def _is_plausible(ask: Ask) -> bool:
+    return (
+        0 < len(ask.key) <= MAX_KEY_BYTES
+        and 0 <= ask.id < 2**47
+        and 0 <= ask.to_incarnation < 2**32
+        and 0 <= ask.quanta < MAX_QUANTA
+        and all(0 <= figure < MAX_UNITS for figure in (ask.units, ask.have, ask.rate))
+    )

@@ -1,0 +1,276 @@
+"""Checks as the doors hold them: from understood bytes to the bytes of an answer, one object a check.
+
+What the store allows plainly is answered with a form, here; everything else goes to the careful code, which writes the
+same bytes (``tests/unit/api/test_forms.py``) and many others.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from data_plane.decide.decider import CHECK_SLOTS, Check
+from data_plane.decide.decision_tally import Tally
+from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.http.answers import JSON_TYPE, Answer
+from data_plane.http.caller import Headers
+from data_plane.http.response_templates import Form
+from data_plane.store.packing import FIGURES
+
+if TYPE_CHECKING:
+    from data_plane.http.render import Renderer
+
+Reply = Callable[[Answer], None]
+
+
+class Question(Check):
+    """A check that a door asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
+
+    ``plain`` says that the form will do if the store allows: nobody asked for more.
+    """
+
+    if not TYPE_CHECKING:  # as in Check
+        __slots__ = ()
+
+    body: bytes
+    renderer: "Renderer"
+    id_prefix: bytes
+    id_number: int
+    plain: bool
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        raise NotImplementedError
+
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end of its connection; ``None`` where that has none."""
+        raise NotImplementedError
+
+    @property
+    def request_id(self) -> str:
+        """What names this check in its answer."""
+        return self.request.request_id or f"{self.id_prefix.decode()}{self.id_number}"
+
+    @property
+    def client_json(self) -> bytes:
+        """The client's name as JSON."""
+        return b"null" if self.principal is None else self.principal.json
+
+    def form(self) -> Form:
+        """The form of this check's limits, made when it is first needed and kept with them."""
+        bound = self.bound
+        form: Form | None = bound.form
+        if form is None:
+            form = bound.form = self.renderer.form(bound, self.prepared.plan)
+        return form
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided."""
+        bound = self.bound
+        own = figures[at : at + bound.size]
+        form: Form | None = bound.form
+        if form is None:
+            form = self.form()
+        if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
+            self.decider.answered(self, figures, at, now_us)
+            return
+        decider = self.decider
+        decider.tally.passed(1, now_us - self.asked_us)
+        for observer in decider.observers:
+            observer.passed(self)
+        self.pass_plainly(form, own, now_us)
+
+    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+        """Answer: every limit allows, and ``form`` says all that there is to say."""
+        headers = form.json_headers % form.header_figures(own, now_us)
+        body = form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
+        self.reply(Answer(200, headers, body))
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The careful answer."""
+        self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
+
+    def reply(self, answer: Answer) -> None:
+        """Send the answer."""
+        raise NotImplementedError
+
+
+QUESTION_SLOTS = (*CHECK_SLOTS, "id_number", "id_prefix", "plain", "renderer")
+
+
+class AuthorizeQuestion(Question):
+    """A forward-auth subrequest: an empty answer with headers when it may pass."""
+
+    if not TYPE_CHECKING:  # as in Check
+        __slots__ = ()
+
+    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+        """Answer with headers alone."""
+        self.reply(Answer(200, form.headers % form.header_figures(own, now_us), b""))
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The careful answer, which may reach an end user."""
+        self.reply(self.renderer.authorize(result, self.request_id, now_us))
+
+
+class RepliedQuestion(Question):
+    """A check whose answer is handed to a callback."""
+
+    __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply", "body")
+
+    def __init__(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
+        self._headers = headers
+        self.body = body
+        self._peer = peer
+        self._reply = reply
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        return self._headers
+
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end."""
+        return self._peer
+
+    def reply(self, answer: Answer) -> None:
+        """Hand over the answer."""
+        self._reply(answer)
+
+
+class RepliedAuthorizeQuestion(AuthorizeQuestion):
+    """A subrequest whose answer is handed to a callback."""
+
+    __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply")
+
+    def __init__(self, headers: Headers, peer: str | None, reply: Reply) -> None:
+        self._headers = headers
+        self._peer = peer
+        self._reply = reply
+
+    @property
+    def headers(self) -> Headers:
+        """What came with it."""
+        return self._headers
+
+    @property
+    def peer(self) -> str | None:
+        """The address at the other end."""
+        return self._peer
+
+    def reply(self, answer: Answer) -> None:
+        """Hand over the answer."""
+        self._reply(answer)
+
+
+class Batch:
+    """The checks of one batch, decided part by part and answered in order when the last decision is there.
+
+    A part is asked once the one before it is answered, in a turn of the event loop of its own: others are answered in
+    between.
+    """
+
+    __slots__ = ("_ask_part", "_reply", "_tally", "asked_us", "begun", "bodies", "missing", "passed")
+
+    def __init__(self, size: int, tally: Tally, reply: Reply, ask_part: Callable[["Batch"], None]) -> None:
+        self._tally = tally
+        self._reply = reply
+        self._ask_part = ask_part
+        self.bodies: list[bytes] = [b""] * size
+        self.begun = 0
+        """How many checks were asked so far."""
+        self.asked_us = 0
+        """When the part under way was."""
+        self.missing = 0
+        """How many of that part have no answer yet, and one more while it is being asked."""
+        self.passed = 0
+        """Those of the part that were plainly allowed: they are counted together, at its end."""
+
+    def begin_part(self, most: int, now_us: int) -> range:
+        """The places of the next part, of ``most`` checks; ``answered`` is due once more when they are asked."""
+        part = range(self.begun, min(self.begun + most, len(self.bodies)))
+        self.begun = part.stop
+        self.missing = len(part) + 1
+        self.asked_us = now_us
+        return part
+
+    def place(self, position: int, body: bytes, now_us: int) -> None:
+        """An item's answer."""
+        self.bodies[position] = body
+        self.answered(now_us)
+
+    def answered(self, now_us: int) -> None:
+        """One more answer is there; the last one of a part begins the next, or sends them all."""
+        self.missing -= 1
+        if not self.missing:
+            self.end_part(now_us)
+
+    def end_part(self, now_us: int) -> None:
+        """Every check that was asked has its answer."""
+        if self.passed:
+            self._tally.passed(self.passed, now_us - self.asked_us)
+            self.passed = 0
+        if self.begun < len(self.bodies):
+            asyncio.get_running_loop().call_soon(self._ask_part, self)
+        else:
+            self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self.bodies) + b"]}"))
+
+    def fail(self, answer: Answer) -> None:
+        """Answer all of it otherwise."""
+        self.missing = 0
+        self._reply(answer)
+
+
+class BatchQuestion(Question):
+    """One item of a batch, at its place ``id_number``."""
+
+    __slots__ = (*QUESTION_SLOTS, "batch")
+
+    batch: Batch
+
+    @property
+    def headers(self) -> Headers:
+        """An item has none of its own."""
+        return ()
+
+    @property
+    def peer(self) -> str | None:
+        """An item has none of its own."""
+        return None
+
+    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
+        """The store has decided. As in ``Question``, written out: a batch is a thousand of these."""
+        form: Form | None = self.bound.form
+        if form is None:
+            form = self.form()
+        if not self.plain or not form.usable:
+            self.decider.answered(self, figures, at, now_us)
+            return
+        principal = self.principal
+        if form.single:
+            left, reset_us, wait = figures[at : at + FIGURES]
+        else:
+            own = figures[at : at + self.bound.size]
+            left, reset_us, wait = own[form.shown], own[form.shown + 1], min(own[2::FIGURES])
+        if wait < 0:
+            self.decider.answered(self, figures, at, now_us)
+            return
+        number = self.id_number
+        batch = self.batch
+        batch.bodies[number] = form.body % (
+            b"null" if principal is None else principal.json, left, reset_us // 1_000_000, reset_us % 1_000_000,
+            self.revision, self.id_prefix, number,
+        )  # fmt: skip
+        batch.passed += 1
+        for observer in self.decider.observers:
+            observer.passed(self)
+        batch.missing -= 1
+        if not batch.missing:
+            batch.end_part(now_us)
+
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
+        """The careful answer."""
+        body = self.renderer.batch_item(result, self.request, self.revision, self.request_id)
+        self.batch.place(self.id_number, body, now_us)

@@ -1,0 +1,79 @@
+"""What a node measures of its exchange with other regions: counts of shared limits, rights of strict ones."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from prometheus_client.core import Metric
+
+from data_plane.http.peer_handler import PeerDoor
+from data_plane.metrics.exposition import Part, counter, counter_by, gauge, gauge_by
+from data_plane.replicate.tally import ReplicationTally
+from data_plane.rights.steps import RightsTally
+
+
+class Wire(Protocol):
+    """Messages that this node put."""
+
+    sent_bytes: int
+    received_bytes: int
+    messages: int
+
+
+class PeerFigures(NamedTuple):
+    """The exchange as it stands; ``staleness_s`` is how old all that is known of a peer is."""
+
+    tally: ReplicationTally
+    wire: Wire
+    door: PeerDoor
+    staleness_s: Mapping[str, float]
+    silent: Sequence[str]
+    slices: int
+
+
+def of_peers(figures: Callable[[], PeerFigures]) -> Part:
+    """Counts told and heard, and what was seen when they met."""
+
+    def families() -> Iterator[Metric]:
+        now = figures()
+        tally, wire, door = now.tally, now.wire, now.door
+        yield counter("tidegate_peer_cells_sent", "Cells told to other regions", tally.sent_cells)
+        yield counter("tidegate_peer_cells_handed_back", "Cells that lost stores got back", tally.handed_back_cells)
+        yield counter("tidegate_peer_bytes_sent", "Bytes sent to other regions", wire.sent_bytes)
+        yield counter("tidegate_peer_bytes_received", "Bytes of other regions' messages and answers",
+                      door.received_bytes + wire.received_bytes)  # fmt: skip
+        yield counter("tidegate_peer_messages_sent", "Messages sent to other regions", wire.messages)
+        yield counter("tidegate_peer_messages_received", "Messages of other regions", door.received)
+        yield counter_by("tidegate_peer_failures", "Messages that a peer did not take", "peer", tally.failures)
+        yield counter_by(
+            "tidegate_peer_messages_refused", "Messages of peers refused", "reason",
+            {**door.refused_by_reason, "implausible_cell": tally.implausible},
+        )  # fmt: skip
+        yield counter("tidegate_peer_messages_repeated", "Messages of peers that were there before", tally.repeated)
+        yield gauge_by("tidegate_peer_staleness_seconds", "Age of what is known of a peer", "peer", now.staleness_s)
+        yield gauge_by(
+            "tidegate_peer_silent", "1 while a peer is not heard and its share is kept for it", "peer",
+            {name: float(name in now.silent) for name in now.staleness_s},
+        )  # fmt: skip
+        yield counter_by("tidegate_peer_silences", "Times that a peer fell silent", "peer", tally.silences)
+        yield gauge("tidegate_peer_slices", "Slices of counters that this node tells", now.slices)
+        yield counter("tidegate_peer_sweeps", "Times that everything was told again", tally.sweeps)
+        yield counter("rate_limit_overshoots", "Merges that found a counter over its limit", tally.over)
+        yield gauge("rate_limit_overshoot_most_units", "Most units over a limit seen when counts met", tally.most_over)
+
+    return families
+
+
+def of_rights(tally: RightsTally, held: Mapping[str, int]) -> Part:
+    """Rights asked for, received, given and held."""
+
+    def families() -> Iterator[Metric]:
+        yield counter_by("tidegate_rights_asked", "Questions put for rights", "peer", tally.asked)
+        yield counter_by("tidegate_rights_messages", "Messages that carried questions", "peer", tally.messages)
+        yield counter_by("tidegate_rights_questions", "Questions of peers answered", "peer", tally.questions)
+        yield counter_by("tidegate_rights_received_units", "Rights received", "peer", tally.units_received)
+        yield counter_by("tidegate_rights_given_units", "Rights given", "peer", tally.units_given)
+        yield gauge_by("tidegate_rights_held_units", "Rights of counters lately asked for, as last seen", "limit", held)
+        yield counter_by("tidegate_rights_failures", "Questions that a peer did not answer", "peer", tally.failures)
+        yield counter_by("tidegate_rights_refused", "Strict steps refused, by reason", "reason", tally.refused)
+
+    return families

@@ -1,1 +1,0 @@
-"""Use cases: decide, apply config, reconcile."""

@@ -1,0 +1,89 @@
+"""How many nodes, and how many agents, of the region are alive.
+
+By the nodes it is known what part of a limit one may admit alone when the store is gone; by the agents, over how many
+their work is divided, and whether there is one at all.
+"""
+
+import asyncio
+import contextlib
+from typing import Protocol
+
+from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.subject_bounds import SubjectBounds
+
+ANNOUNCE_EVERY_S = 2.0
+ALIVE_FOR_S = 6.0
+
+
+class NodeRegister(Protocol):
+    """Where processes of one kind in a region find each other. Every method raises ``StoreUnavailableError``."""
+
+    async def announce(self, node: str, now_us: int, since_us: int) -> int:
+        """Note that ``node`` is alive; answer how many were seen since ``since_us``."""
+        ...
+
+    async def count(self, since_us: int) -> int:
+        """How many were seen since ``since_us``."""
+        ...
+
+    async def leave(self, node: str) -> None:
+        """Note that ``node`` is about to end."""
+        ...
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes in use and the most the store may use (0: unbounded)."""
+        ...
+
+
+class Membership:
+    """Announces this process and keeps the last known number; while the store is gone the number stays."""
+
+    def __init__(self, name: str, register: NodeRegister, clock: Clock) -> None:
+        self._name = name
+        self._register = register
+        self._clock = clock
+        self._live = 1
+
+    def live_nodes(self) -> int:
+        """The number of live ones of its kind as last known, this one included; at least 1."""
+        return self._live
+
+    async def run(self) -> None:
+        """Announce, for ever."""
+        while True:
+            await self.announce()
+            await asyncio.sleep(ANNOUNCE_EVERY_S)
+
+    async def announce(self) -> None:
+        """Announce once."""
+        now_us = self._clock.now_us()
+        # where the store is away, the last known number is the best there is
+        with contextlib.suppress(StoreUnavailableError):
+            self._live = max(1, await self._register.announce(self._name, now_us, now_us - int(ALIVE_FOR_S * 1e6)))
+
+    async def leave(self) -> None:
+        """Let the others count without this one at once."""
+        with contextlib.suppress(StoreUnavailableError):
+            await self._register.leave(self._name)
+
+
+class NodeMembership(Membership):
+    """A node's: on the way it asks how full the store is, for the subject bounds, and for the region's agents."""
+
+    def __init__(
+        self, name: str, register: NodeRegister, agents: NodeRegister, clock: Clock, bounds: SubjectBounds
+    ) -> None:
+        super().__init__(name, register, clock)
+        self._agents = agents
+        self._bounds = bounds
+        self.live_agents = 0
+        """The region's live agents as last seen."""
+
+    async def announce(self) -> None:
+        """Announce once."""
+        await super().announce()
+        try:
+            self._bounds.store_memory(*await self._register.memory())
+            self.live_agents = await self._agents.count(self._clock.now_us() - int(ALIVE_FOR_S * 1e6))
+        except StoreUnavailableError:
+            return

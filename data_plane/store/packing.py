@@ -1,0 +1,111 @@
+"""The arguments and the reply of ``lua/decide.lua``: packed, because this is the hot path of both sides.
+
+A rule is packed once, when the config is applied; a check then costs one join. All numbers are little-endian.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from contract.calendar import calendar_anchor_us
+from contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
+from data_plane.store.outcome import NEVER, Outcome
+
+SHADOW = 8
+SHARED = 16
+STRICT = 32
+"""Rights: its terms follow the rule (``domain.regions.wire``)."""
+SILENT = 64
+"""Peers are silent: who is follows the rule (``domain.regions.standing``)."""
+
+_ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
+_RULE = struct.Struct("<Bddd")
+_COST = struct.Struct("<d")
+_CHECK = struct.Struct("<dB")
+
+MOST_LIMITS = 255
+FIGURES = 3
+"""Numbers in a reply for each limit."""
+
+
+def encode_rule(rule: LimitRule, *, shared: bool = False) -> bytes:
+    """One limit as the script reads it. ``shared`` makes its counts known to other regions.
+
+    ``rule.limit`` is what this region may admit: for ``regional`` limits put the region's share there first.
+    """
+    head = _ALGORITHMS[rule.algorithm] + (SHADOW if rule.shadow else 0) + (SHARED if shared else 0)
+    return _RULE.pack(head, *_parameters(rule))
+
+
+def encode_check(cost: int, params: Sequence[bytes]) -> bytes:
+    """One check of ``cost`` units against limits that ``encode_rule`` packed; at most ``MOST_LIMITS``."""
+    return _CHECK.pack(cost, len(params)) + b"".join(params)
+
+
+def params_end(packed: bytes, at: int) -> int:
+    """Where the argument of one limit ends, without a price, that begins at ``at`` of a packed check."""
+    end = at + _RULE.size
+    if packed[at] & SILENT:
+        return end + 2 + int.from_bytes(packed[end : end + 2], "little")
+    return end + int(_RULE.unpack_from(packed, at)[1]) if packed[at] & STRICT else end
+
+
+def without_rights(params: bytes) -> bytes:
+    """A limit that is no more, as ``encode_rule`` packed it: of a strict one nothing, which scripts leave alone."""
+    return _RULE.pack(params[0] % SHADOW, 0, 0, 0) if params[0] & STRICT else params
+
+
+def encode_charge(params: bytes, cost: int) -> bytes:
+    """One counter's argument of ``lua/charge.lua``: ``cost`` units under a rule that ``encode_rule`` packed."""
+    return _COST.pack(cost) + params
+
+
+def decode_figures(reply: bytes) -> tuple[int, ...]:
+    """A reply as it is: the store's clock in microseconds, then for each limit remaining, reset_us, wait."""
+    return struct.unpack(f"<{len(reply) // 8}q", reply)
+
+
+def outcomes_of(figures: Sequence[int], at: int, count: int) -> list[Outcome]:
+    """The outcomes of ``count`` limits whose figures begin at ``at``."""
+    outcomes = []
+    for place in range(at, at + FIGURES * count, FIGURES):
+        left, reset_us, wait = figures[place : place + FIGURES]
+        if wait >= 0:
+            outcomes.append(Outcome(True, left, reset_us, 0, wait))
+        else:
+            outcomes.append(Outcome(False, left, reset_us, -1 - wait if wait != -1 else NEVER, 0))
+    return outcomes
+
+
+def figures_of(now_us: int, outcomes: Sequence[Outcome]) -> list[int]:
+    """The reply to one check that these outcomes would have come in."""
+    figures = [now_us]
+    for outcome in outcomes:
+        wait = outcome.delay_us if outcome.allowed else -1 if outcome.retry_us == NEVER else -1 - outcome.retry_us
+        figures += (outcome.remaining, outcome.reset_us, wait)
+    return figures
+
+
+def decode_reply(reply: bytes, counts: Sequence[int]) -> tuple[int, list[list[Outcome]]]:
+    """The store's clock in microseconds, and for each check its outcomes; ``counts`` are the limits of each check."""
+    figures = decode_figures(reply)
+    checks = []
+    at = 1
+    for count in counts:
+        checks.append(outcomes_of(figures, at, count))
+        at += FIGURES * count
+    return figures[0], checks
+
+
+def _parameters(rule: LimitRule) -> tuple[int, int, int]:
+    window_us = nominal_window_us(rule)
+    if rule.algorithm == "fixed_window":
+        if rule.calendar is None:
+            return rule.limit, window_us, 0
+        return rule.limit, 0 if rule.calendar == "month" else window_us, calendar_anchor_us(rule)
+    if rule.algorithm == "sliding_window":
+        tick_us = sliding_tick_us(rule.limit, window_us)
+        return rule.limit, window_us // tick_us, tick_us
+    if rule.algorithm == "sliding_log":
+        return rule.limit, window_us, 0
+    rate, unit = reduced_rate(rule.limit, window_us)
+    return rate, unit, capacity(rule)

@@ -1,0 +1,198 @@
+"""The items of strict limits in a call of ``lua/decide.lua``, and the marker's value: packed, little-endian.
+
+An item is a rule of 25 bytes as every limit has (its flag ``STRICT`` is set; then the length of what follows and the
+step to take, as doubles) and the terms; for a step also its arguments. Outcomes come back in the places of a limit's
+``remaining``, ``reset_us`` and ``delay_us``.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from contract.calendar import WindowGrid
+from contract.limits import BUCKET_ALGORITHMS, Algorithm
+from data_plane.store.outcome import Outcome
+from data_plane.store.packing import SHADOW, STRICT
+from data_plane.store.rights_messages import Gift
+
+NO_ID = -(2**60)
+"""Before every id."""
+
+
+class Quota(NamedTuple):
+    """One region's share of a limit, in whole units, from ``from_id`` on; for buckets its share of the capacity."""
+
+    from_id: int
+    share: int
+    limit: int
+
+
+Schedule = tuple[Quota, ...]
+"""Quotas, oldest first; the first one holds for all earlier ids too."""
+
+LOW = 2**52
+"""Added to ``reset_us`` by a decision that leaves too little, or that was denied: ask for more."""
+REFUSED = 2**51
+"""Added to ``reset_us`` where the store's marker refuses this node: nothing was decided."""
+
+_ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
+_RULE = struct.Struct("<Bddd")
+_TERMS = struct.Struct("<ddddddddB")
+_QUOTA = struct.Struct("<dd")
+_GIVE = struct.Struct("<ddddddd")
+_RECEIVE = struct.Struct("<ddddd")
+_KNOWN = struct.Struct("<dd")
+_MARKER = struct.Struct("<dddd")
+_KEPT_QUOTAS = 8
+_DECIDE, _GIVE_STEP, _RECEIVE_STEP, _BASIS_STEP, _KNOWN_STEP, _USED_STEP = range(6)
+_STEP = struct.Struct("<d")
+_STEP_AT = struct.calcsize("<Bd")
+
+
+class Marker(NamedTuple):
+    """The value of a store's epoch marker (``lua/marker.lua``)."""
+
+    incarnation: int
+    birth_us: int
+    revision: int
+    run_id: str
+
+
+class StrictTerms(NamedTuple):
+    """A strict limit in one region, as its scripts take it: packed once, when the config is applied."""
+
+    head: int
+    packed: bytes
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether rights are capacity that is lent."""
+        return self.head % 8 >= 3
+
+    def decide(self) -> bytes:
+        """The item of a decision."""
+        return self._item(_DECIDE)
+
+    def give(self, name: str, incarnation: int, id: int, to: int, known: Gift, have: int, rate: int) -> bytes:
+        """Answer a question of ``name``; read the outcome with ``given``."""
+        arguments = _GIVE.pack(incarnation, id, to, known.units, known.quanta, have, rate)
+        return self._item(_GIVE_STEP, arguments + name.encode())
+
+    def receive(self, name: str, incarnation: int, to: int, id: int, total: Gift) -> bytes:
+        """Take what ``name`` gave; read the outcome with ``received``."""
+        arguments = _RECEIVE.pack(incarnation, to, id, total.units, total.quanta)
+        return self._item(_RECEIVE_STEP, arguments + name.encode())
+
+    def basis(self) -> bytes:
+        """What to ask with; read the outcome with ``basis_of``."""
+        return self._item(_BASIS_STEP)
+
+    def known(self, name: str, incarnation: int, id: int) -> bytes:
+        """What a peer's life gave under an id; read the outcome with ``known_gift``."""
+        return self._item(_KNOWN_STEP, _KNOWN.pack(incarnation, id) + name.encode())
+
+    def _item(self, step: int, arguments: bytes = b"") -> bytes:
+        size = len(self.packed) + len(arguments)
+        return _RULE.pack(self.head, size, step, 0) + self.packed + arguments
+
+
+def strict_terms(
+    algorithm: Algorithm,
+    limit: int,
+    grid: WindowGrid,
+    bucket: tuple[int, int, int],
+    schedule: Schedule,
+    *,
+    skew_us: int,
+    since_us: int,
+    revision: int,
+    shadow: bool = False,
+) -> StrictTerms:
+    """Pack the terms. ``bucket`` is rate, unit and size; only the newest quotas travel."""
+    quotas = schedule[-_KEPT_QUOTAS:]
+    figures = (grid.anchor_us, grid.ticks, grid.tick_us) if algorithm not in BUCKET_ALGORITHMS else bucket
+    head = _TERMS.pack(limit, grid.length_us, *figures, skew_us, since_us, revision, len(quotas))
+    packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
+    return StrictTerms(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
+
+
+def is_strict(item: bytes) -> bool:
+    """Whether an item of a call is a strict limit's."""
+    return bool(item[0] & STRICT)
+
+
+def asking_used(item: bytes) -> bytes:
+    """The item that asks how much requests took of a strict limit here, from that of a decision on it.
+
+    The outcome's ``remaining`` is the answer: what it owns less what is left would count rights that moved.
+    """
+    return item[:_STEP_AT] + _STEP.pack(_USED_STEP) + item[_STEP_AT + _STEP.size :]
+
+
+class Answered(NamedTuple):
+    """A donor's store on a question: all it ever gave, what it keeps, whether there was nothing to add.
+
+    ``is_repeat``: the asker did not know all of it, so that nothing was added now.
+    """
+
+    total: Gift
+    have: int
+    is_empty: bool
+    is_repeat: bool
+
+
+class Taken(NamedTuple):
+    """A receiver's store on an answer. ``taken`` is false for a bygone id or another life of the store."""
+
+    gained: int
+    have: int
+    low: bool
+    taken: bool
+
+
+class Need(NamedTuple):
+    """What to ask with, now."""
+
+    id: int
+    have: int
+    rate: int
+    low: bool
+
+
+def given(outcome: Outcome) -> Answered:
+    """The outcome of ``give``."""
+    have, flags = divmod(outcome.reset_us, 4)
+    return Answered(Gift(outcome.remaining, outcome.delay_us), have, bool(flags & 1), bool(flags & 2))
+
+
+def received(outcome: Outcome) -> Taken:
+    """The outcome of ``receive``."""
+    have, low = divmod(outcome.reset_us, 2)
+    return Taken(outcome.remaining, have, bool(low), bool(outcome.delay_us))
+
+
+def basis_of(outcome: Outcome) -> Need:
+    """The outcome of ``basis``."""
+    have, low = divmod(outcome.remaining, 2)
+    return Need(outcome.delay_us, have, outcome.reset_us, bool(low))
+
+
+def known_gift(outcome: Outcome) -> tuple[Gift, int]:
+    """The outcome of ``known``: the gift, and the incarnation of the store that was asked."""
+    return Gift(outcome.remaining, outcome.reset_us), outcome.delay_us
+
+
+def is_refused(outcomes: Sequence[Outcome]) -> bool:
+    """Whether the store's marker refused a step."""
+    return any(not outcome.allowed for outcome in outcomes)
+
+
+def encode_marker(marker: Marker, horizon_us: int = 0) -> bytes:
+    """The marker's value."""
+    return _MARKER.pack(marker.incarnation, marker.revision, marker.birth_us, horizon_us) + marker.run_id.encode()
+
+
+def decode_marker(value: bytes) -> Marker:
+    """The reverse of ``encode_marker``."""
+    incarnation, revision, birth_us, _ = _MARKER.unpack_from(value)
+    return Marker(int(incarnation), int(birth_us), int(revision), value[_MARKER.size :].decode())

@@ -1,0 +1,55 @@
+"""Denials that client libraries repeated from memory: counted in usage and logged as if they had been asked here."""
+
+from collections.abc import Callable, Sequence
+
+from contract.decision import CheckRequest
+from contract.denials import RepeatedDenial
+from data_plane.config.index import RuleIndex
+from data_plane.decide.denial_log import DenialLog
+from data_plane.decide.preparing import Anonymous, Prepared, UnknownNameError, prepare
+from data_plane.store.ports import Clock
+from data_plane.store.subject_bounds import SubjectBounds
+from data_plane.store.subjects import InvalidAddressError
+from data_plane.usage.tally import UsageTally
+
+
+class RepeatedDenials:
+    """Takes what a trusted caller says; nothing is asked of the store, and no counter changes."""
+
+    def __init__(
+        self, index: Callable[[], RuleIndex], revision: Callable[[], int], anonymous: Anonymous, bounds: SubjectBounds,
+        clock: Clock, usage: UsageTally, log: DenialLog,
+    ) -> None:  # fmt: skip
+        self._index = index
+        self._revision = revision
+        self._anonymous = anonymous
+        self._bounds = bounds
+        self._clock = clock
+        self._usage = usage
+        self._log = log
+
+    def take(self, denials: Sequence[RepeatedDenial]) -> int:
+        """Count and log; says how many of these checks still mean something: the configuration may have moved on."""
+        now_us = self._clock.now_us()
+        taken = 0
+        for denial in denials:
+            prepared = self._prepared(denial, now_us / 1_000_000)
+            if prepared is None or not prepared.cost:
+                continue
+            taken += 1
+            limits = prepared.bound.limits
+            denied = tuple(at for at, limit in enumerate(limits) if limit.rule.name == denial.policy)
+            self._usage.repeated(prepared, denied, denial.requests)
+            self._log.repeated(prepared, denial, self._revision(), now_us)
+        return taken
+
+    def _prepared(self, denial: RepeatedDenial, now_s: float) -> Prepared | None:
+        request = CheckRequest(
+            api_key=denial.api_key, client=denial.client, ip=denial.ip, method=denial.method, path=denial.path,
+            endpoint=denial.endpoint, attributes=denial.attributes, cost=denial.cost,
+        )  # fmt: skip
+        try:
+            prepared = prepare(self._index(), request, self._anonymous, self._bounds, now_s)
+        except (UnknownNameError, InvalidAddressError):
+            return None
+        return prepared if isinstance(prepared, Prepared) else None
