@@ -12,7 +12,7 @@ from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import FULL
-from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.preparing import Anonymous
 from data_plane.load.controller import ControlState
@@ -38,7 +38,7 @@ class _Clock:
         return NOW_US
 
 
-class _Asked(Check):
+class _Asked(PendingCheck):
     __slots__ = CHECK_SLOTS
 
     def decided(self, result: Any, now_us: int) -> None: ...

@@ -1,6 +1,6 @@
 """CPU of a decision inside one process: ``python -m bench.in_process``.
 
-Connections whose transports discard, the node's own door, decider and store adapter, and a link that answers
+Connections whose transports discard, the node's own handler, decider and store adapter, and a link that answers
 at once in the store's place: all but the kernel, uvloop's sockets and the store. It takes seconds, and the smallest of
 many short runs hardly depends on what else the machine does: what it is for is comparing one version with another.
 """
@@ -33,7 +33,7 @@ from bench.workload import (
     special_cases,
 )
 from contract.credentials import make_credential
-from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.denial_cache import DenialCache
 from data_plane.http.fast_path import DecisionFastPath
 from data_plane.node import Node
 from data_plane.settings import Settings
@@ -123,7 +123,7 @@ async def _node(directory: Path) -> tuple[Node, _Link]:
 
 
 def _connections(node: Node) -> list[Any]:
-    protocol: Any = protocol_class(Front(DecisionFastPath(node.door)))
+    protocol: Any = protocol_class(Front(DecisionFastPath(node.handler)))
     config, state, loop = Config(app="", loop="none"), ServerState(), asyncio.get_running_loop()
     made = [protocol(config, state, {}, loop) for _ in range(CONNECTIONS)]
     for connection in made:
@@ -169,7 +169,7 @@ async def _measure(kinds: list[str]) -> None:
         for kind in kinds:
             node.decider.apply(special if kind in {"own", "anonymous"} else plain, node.decider.revision)
             # who asks again within the second is denied from memory, unless there is no room to remember
-            node.decider.remember_in(DenialMemory(CLIENTS if "remembered" in kind else 1))
+            node.decider.remember_in(DenialCache(CLIENTS if "remembered" in kind else 1))
             took = await _runs(kind, connections, link)
             print(f"{kind:16} smallest {took[0]:6.2f}, median {took[len(took) // 2]:6.2f} µs of CPU a decision")
 

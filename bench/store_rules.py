@@ -2,7 +2,7 @@
 
 from bench.workload import HOUR_US, REGION
 from contract.limits import Algorithm, LimitRule
-from data_plane.config.limit_resolution import BoundLimit, Peers, Subject
+from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.shared_packing import Standing
 from data_plane.store.subjects import part, tag
@@ -16,16 +16,16 @@ USUAL_NAME_LENGTH = 16
 LASTING_COST = LIMIT // 2
 
 
-def bound_limit(algorithm: Algorithm) -> BoundLimit:
+def bound_limit(algorithm: Algorithm) -> ResolvedLimit:
     """A limit by client and hour, ready for the script."""
     rule = LimitRule(
         id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
         mode="shared",
     )  # fmt: skip
-    return BoundLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
+    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
 
 
-def counter_key(limit: BoundLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:
+def counter_key(limit: ResolvedLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:
     """The key of a client's counter; its name has ``name_length`` characters."""
     name = f"{number:0{name_length}}"
     subject = Subject(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import Response
 
-from data_plane.background import cancelled, kept_up
+from data_plane.background import cancelled, run_forever
 from data_plane.clock import SystemClock
 from data_plane.config.index import RuleIndex
 from data_plane.config.service import Snapshot
@@ -50,7 +50,7 @@ class Agent:
         self._peering.connect(
             self._store, self._membership.live_nodes, self._configuring.in_force, self._configuring.newest
         )
-        self.peer_door = self._peering.door
+        self.peer_handler = self._peering.handler
         self._shipping = Shipping(
             settings, self._store, clock, self._index_in_force, lambda: self._configuring.revision
         )
@@ -74,7 +74,7 @@ class Agent:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._store.start()
-            tasks += [asyncio.create_task(kept_up(job)) for job in work]
+            tasks += [asyncio.create_task(run_forever(job)) for job in work]
             yield
         finally:
             await cancelled(tasks)

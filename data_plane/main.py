@@ -44,7 +44,7 @@ def build_app(node: Node) -> FastAPI:
         async with node.running(), _serving_rls(node):
             yield
 
-    return create_app(node.door, node.hold_door, node.load_door, node.denial_reports, node.me, node, lifespan)
+    return create_app(node.handler, node.hold_handler, node.load_handler, node.denial_reports, node.me, node, lifespan)
 
 
 def build_agent_app(agent: Agent) -> FastAPI:
@@ -55,7 +55,7 @@ def build_agent_app(agent: Agent) -> FastAPI:
         async with agent.running():
             yield
 
-    return create_agent_app(agent.peer_door, agent, lifespan)
+    return create_agent_app(agent.peer_handler, agent, lifespan)
 
 
 @contextlib.asynccontextmanager
@@ -186,7 +186,7 @@ def run_agent(settings: AgentSettings) -> None:
 
 async def _serve(settings: Settings) -> None:
     node = Node(settings)
-    front = Front(DecisionFastPath(node.door), LIMITS)
+    front = Front(DecisionFastPath(node.handler), LIMITS)
     await RegionServer(_server_config(settings, settings.port, build_app(node), front), node, front).serve()
 
 

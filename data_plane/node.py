@@ -12,7 +12,7 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from contract.config import Ack
-from data_plane.background import cancelled, kept_up
+from data_plane.background import cancelled, run_forever
 from data_plane.clock import SystemClock
 from data_plane.config.index import RuleIndex
 from data_plane.config.service import Snapshot
@@ -20,7 +20,7 @@ from data_plane.config.stream import Decided
 from data_plane.configuring import Configuring
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.enforcement_ends import SwitchKeeper, switches_and_blocks
 from data_plane.decide.preparing import Anonymous
 from data_plane.decide.redis_debts import RedisAccounts
@@ -29,9 +29,9 @@ from data_plane.decide.store_fallback import StoreFallback
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.service import Holds
 from data_plane.holds.signatures import Seals
-from data_plane.http.decision_handler import Door
+from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.denial_reports import DenialReports
-from data_plane.http.hold_handler import HoldDoor
+from data_plane.http.hold_handler import HoldHandler
 from data_plane.http.me import MeHandler
 from data_plane.http.render import Renderer
 from data_plane.metrics.exposition import CONTENT_TYPE, gauge
@@ -80,7 +80,7 @@ class Node:
             self._fallback, accounts, clock, lambda: self._store.status().usable, secrets.token_bytes
         )
         # On a Cluster a decision's counts may be given back a moment later: a denial seen in between proves nothing.
-        memory = None if settings.redis_shape == "cluster" else DenialMemory(MAX_DENIALS)
+        memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
         self._decider = Decider(
             RuleIndex.empty(settings.region), self._store, clock, self._fallback, self._tally,
@@ -89,10 +89,10 @@ class Node:
         self._reporting = Reporting(settings, self._store, clock, self._decider, secrets.token_hex(8))
         self._protecting = Protecting(settings, self._store, clock, lambda: self._decider.index.book)
         self._decider.gates = self._protecting.gates
-        self.load_door = self._protecting.door
+        self.load_handler = self._protecting.handler
         self._switches = SwitchKeeper(self._decider, clock)
         self._configuring = Configuring(settings, "node", self._store, clock, self._applied, self._decided, _as_it_is)
-        self.door = Door(
+        self.handler = DecisionHandler(
             self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
             key_sources=settings.key_sources, trusted_hops=settings.trusted_hops,
@@ -104,7 +104,7 @@ class Node:
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
         self._observing = Observing(settings, clock, self._decider, self._store)
-        self.hold_door = HoldDoor(
+        self.hold_handler = HoldHandler(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
             denials=self._observing.denial_log,
@@ -125,7 +125,7 @@ class Node:
 
     @property
     def decider(self) -> Decider:
-        """What decides, for doors that are made outside."""
+        """What decides, for handlers that are made outside."""
         return self._decider
 
     def _decided(self) -> Decided:
@@ -156,7 +156,7 @@ class Node:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._store.start()
-            tasks += [asyncio.create_task(kept_up(job)) for job in work]
+            tasks += [asyncio.create_task(run_forever(job)) for job in work]
             yield
         finally:
             await cancelled(tasks)

@@ -11,7 +11,7 @@ from contract.config import Ack
 from contract.credentials import epoch_secret, region_private_key
 from contract.status import Newest
 from data_plane.config.index import RuleIndex
-from data_plane.http.peer_handler import PeerDoor
+from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
 from data_plane.regarding import fresh_epoch, public_keys
 from data_plane.replicate.count_store import CountStore
@@ -21,7 +21,7 @@ from data_plane.replicate.sender import Sender
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
-from data_plane.rights.exchange import RightsDesk
+from data_plane.rights.exchange import RightsExchange
 from data_plane.rights.low import LowInbox
 from data_plane.rights.region_state import RegionState
 from data_plane.settings import AgentSettings
@@ -58,7 +58,7 @@ class Peering:
             settings.region, key, self._public_keys,
             tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file),
         )  # fmt: skip
-        self.desk = RightsDesk(
+        self.desk = RightsExchange(
             settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
@@ -70,7 +70,7 @@ class Peering:
         self._sender = Sender(
             settings.region, counts, self._wire, clock, index, live_agents, self._receiver, self._tally
         )
-        self.door = PeerDoor(settings.region, key, index, self._receiver, self.desk, clock)
+        self.handler = PeerHandler(settings.region, key, index, self._receiver, self.desk, clock)
 
     def applied(self, index: RuleIndex, revision: int) -> None:
         """A configuration is about to be in force."""
@@ -122,7 +122,7 @@ class Peering:
 
     def _figures(self) -> PeerFigures:
         return PeerFigures(
-            self._tally, self._wire, self.door,
+            self._tally, self._wire, self.handler,
             {
                 name: math.inf if age_us is None else age_us / 1e6
                 for name, age_us in self._receiver.staleness_us.items()
@@ -143,17 +143,17 @@ class Peering:
         }
 
     def _exchange(self) -> dict[str, Any]:
-        tally, wire, door = self._tally, self._wire, self.door
+        tally, wire, handler = self._tally, self._wire, self.handler
         return {
             "messages_sent": wire.messages,
-            "messages_received": door.received,
+            "messages_received": handler.received,
             "messages_repeated": tally.repeated,
             "bytes_sent": wire.sent_bytes,
-            "bytes_received": door.received_bytes + wire.received_bytes,
+            "bytes_received": handler.received_bytes + wire.received_bytes,
             "cells_sent": tally.sent_cells,
             "cells_handed_back": tally.handed_back_cells,
             "failures": dict(tally.failures),
-            "refused": {**door.refused_by_reason, "implausible_cell": tally.implausible},
+            "refused": {**handler.refused_by_reason, "implausible_cell": tally.implausible},
             "silences": dict(tally.silences),
             "sweeps": tally.sweeps,
             "overshoots": tally.over,

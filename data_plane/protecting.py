@@ -8,9 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from contract.load import BackendLoad
 from data_plane.config.rulebook import Rulebook
-from data_plane.http.load_handler import LoadDoor
+from data_plane.http.load_handler import LoadHandler
 from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
-from data_plane.load.factor_store import RedisLoadBoard
+from data_plane.load.factor_store import RedisFactorStore
 from data_plane.load.gates import Gates
 from data_plane.load.prometheus import PrometheusServers
 from data_plane.load.reporting import HttpLoadReporting
@@ -23,15 +23,15 @@ from data_plane.store.redis.store import RedisCounterStore
 
 
 class Protecting:
-    """A node's part. ``gates`` is what the decider asks; ``door`` takes reports."""
+    """A node's part. ``gates`` is what the decider asks; ``handler`` takes reports."""
 
     def __init__(
         self, settings: Settings, store: RedisCounterStore, clock: Clock, book: Callable[[], Rulebook]
     ) -> None:
         self.gates = Gates()
         self._reports = LoadReports(settings.node)
-        self.door = LoadDoor(book, self._reports, clock, settings.trust)
-        board = RedisLoadBoard(store, settings.node)
+        self.handler = LoadHandler(book, self._reports, clock, settings.trust)
+        board = RedisFactorStore(store, settings.node)
         self._follower = LoadFollower(settings.node, board, self.gates, self._reports, clock, book)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
@@ -73,7 +73,7 @@ class LoadControl:
         tls = tls_of(settings.control_plane_ca_file, None, None)
         self._reporting = HttpLoadReporting(settings.control_plane_url, credential, tls)
         self._decider = LoadDecider(
-            settings.node, RedisLoadBoard(store, settings.node), LoadReports(settings.node), self._servers,
+            settings.node, RedisFactorStore(store, settings.node), LoadReports(settings.node), self._servers,
             self._reporting, clock, book,
         )  # fmt: skip
 

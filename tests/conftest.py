@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from hypothesis import settings
 
 from tests.servers.redis_debian import redis_binary
 from tests.servers.stack import Stack, stack_options
@@ -16,6 +17,9 @@ from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.store import StoreServer
+
+settings.register_profile("tidegate", deadline=None)  # a busy machine takes its time over an example
+settings.load_profile("tidegate")
 
 # gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -18,6 +18,6 @@ def _launch(place: Place, port: int) -> Launch:
 
 
 VARIANT = Variant(
-    "fastapi-door", "Tidegate, FastAPI routes", _launch, path="/v1/check", batch_path="/v1/check/batch",
+    "fastapi-handler", "Tidegate, FastAPI routes", _launch, path="/v1/check", batch_path="/v1/check/batch",
     plans=("one", "three"), is_tidegate=True,
 )  # fmt: skip

@@ -42,7 +42,7 @@ class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
     json: bytes
     """Its name as JSON."""
     terms: str | None
-    """What says which limits it meets on a route (``rulebook.Ways``); ``None`` where that takes a closer look."""
+    """The limit-set key (``rulebook.ResolutionCache``); ``None`` where limits take a closer look."""
     key_id: str = ""
     """The API key that was shown; empty where a gateway named the client."""
     until_us: int = sys.maxsize

@@ -44,7 +44,7 @@ class Peers(NamedTuple):
     standing: Standing
 
 
-class BoundLimit:
+class ResolvedLimit:
     """One limit as a request on a given route meets it."""
 
     __slots__ = (
@@ -132,25 +132,25 @@ def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
 
 def bind(
     rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, peers: Peers, *, sites: bool
-) -> tuple[BoundLimit, ...]:
+) -> tuple[ResolvedLimit, ...]:
     """The limits among ``rules`` that apply on a route, in their order; with ``sites``, then the limits of the site."""
     wanted = [rule for rule in rules if binds(rule, endpoint, method)]
-    limits = [BoundLimit(rule, endpoint, region, peers) for rule in wanted]
+    limits = [ResolvedLimit(rule, endpoint, region, peers) for rule in wanted]
     if sites:
         limits += [
-            BoundLimit(rule, endpoint, region, peers, of_site=True)
+            ResolvedLimit(rule, endpoint, region, peers, of_site=True)
             for rule in wanted
             if "ip" in ordered_dimensions(rule.scope)
         ]
     return tuple(limits)
 
 
-def applies(limit: BoundLimit, attributes: Mapping[str, str]) -> bool:
+def applies(limit: ResolvedLimit, attributes: Mapping[str, str]) -> bool:
     """Whether the attributes that the limit asks for are there."""
     return all(attributes.get(name) == value for name, value in limit.attributes)
 
 
-def headline_of(limits: Sequence[BoundLimit]) -> int:
+def headline_of(limits: Sequence[ResolvedLimit]) -> int:
     """The position of the limit that headers show: the marked one, else the first visible one, else the first."""
     marked = [at for at, limit in enumerate(limits) if limit.rule.headline]
     shown = [at for at, limit in enumerate(limits) if limit.visible and not limit.rule.shadow]

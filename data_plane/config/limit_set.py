@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from contract.limits import dimensions
-from data_plane.config.limit_resolution import OF_CLIENT, BoundLimit, applies, headline_of
+from data_plane.config.limit_resolution import OF_CLIENT, ResolvedLimit, applies, headline_of
 from data_plane.config.load_guard import Guard
 from data_plane.store.packing import FIGURES, MOST_LIMITS, encode_check
 
 _MAX_MATCHING = 1_024
 
 
-class Bound:
+class LimitSet:
     """The limits of a plan on a route, and what the hot path wants to know of them at once."""
 
     __slots__ = (
@@ -43,7 +43,7 @@ class Bound:
 
     def __init__(
         self,
-        limits: tuple[BoundLimit, ...],
+        limits: tuple[ResolvedLimit, ...],
         unit_cost: int = 1,
         *,
         plan: str = "",
@@ -72,7 +72,7 @@ class Bound:
         self._guard = guard
         self.makers = tuple(limit.key_of for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
-        self._matching: dict[tuple[int, ...], Bound] = {}
+        self._matching: dict[tuple[int, ...], LimitSet] = {}
         self.headline = headline_of(limits)
         self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
         """Positions of the limits whose denials nothing can end early."""
@@ -97,13 +97,13 @@ class Bound:
         self.packed = encode_check(unit_cost, self.params) if self.endings else b""
         """A check of cost 1, as the store takes it."""
 
-    def matching(self, attributes: Mapping[str, str]) -> "Bound":
+    def matching(self, attributes: Mapping[str, str]) -> "LimitSet":
         """Those whose wanted attributes are there: the same object for the same limits."""
         places = tuple(at for at, limit in enumerate(self.limits) if applies(limit, attributes))
         found = self._matching.get(places)
         if found is None:
             limits = tuple(self.limits[at] for at in places)
-            found = Bound(
+            found = LimitSet(
                 limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan, guard=self._guard
             )
             if len(self._matching) >= _MAX_MATCHING:
@@ -112,4 +112,4 @@ class Bound:
         return found
 
 
-NO_LIMITS = Bound(())
+NO_LIMITS = LimitSet(())

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from contract.config import Client
 from contract.limits import LimitRule, capacity
 from data_plane.config.index import Clients, RuleIndex
-from data_plane.config.limit_resolution import BoundLimit, Peers, of_whole_site
+from data_plane.config.limit_resolution import Peers, ResolvedLimit, of_whole_site
 from data_plane.config.routes import NO_ENDPOINT
 from data_plane.config.rulebook import Rulebook
 from data_plane.config.shared_packing import Standing, shared_params
@@ -67,7 +67,7 @@ class StrictLimits:
         return limit
 
 
-class ToldLimit(NamedTuple):
+class SharedLimit(NamedTuple):
     """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it.
 
     ``most``: of a cell of more units than that nobody can have taken so many, no change of a limit explains it.
@@ -78,19 +78,19 @@ class ToldLimit(NamedTuple):
     most: int
 
 
-class ToldLimits:
+class SharedLimits:
     """Finds the shared limit behind a key, under the index in force and as this region stands to its peers."""
 
     def __init__(self, index: Callable[[], RuleIndex]) -> None:
         self._index = index
         self._book: Rulebook | None = None
         self._standing: Standing | None = None
-        self._known: dict[tuple[object, ...], ToldLimit] = {}
+        self._known: dict[tuple[object, ...], SharedLimit] = {}
         self._seen: RuleIndex | None = None
-        self._lasting: dict[bytes, ToldLimit] = {}
+        self._lasting: dict[bytes, SharedLimit] = {}
         """The limits of counters to which no override comes or goes while the index stays."""
 
-    def of_key(self, key: bytes, now_s: float) -> ToldLimit | None:
+    def of_key(self, key: bytes, now_s: float) -> SharedLimit | None:
         """The limit, or ``None`` where there is no such limit here (any more, or yet)."""
         index = self._index()
         book = index.book
@@ -102,7 +102,7 @@ class ToldLimits:
         if known is not None:
             return known
         id, client, of_site = _parts_of(key)
-        rule = book.told_by_id.get(id)
+        rule = book.shared_by_id.get(id)
         if rule is None:
             return None
         principal = None if client is None else index.clients.get(client)
@@ -111,7 +111,7 @@ class ToldLimits:
             return limit
         return self._limit(book, of_client(rule, principal.client, now_s), of_site=of_site)
 
-    def _limit(self, book: Rulebook, rule: LimitRule, *, of_site: bool) -> ToldLimit:
+    def _limit(self, book: Rulebook, rule: LimitRule, *, of_site: bool) -> SharedLimit:
         name = (rule.id, of_site, rule.limit, rule.burst)
         limit = self._known.get(name)
         if limit is None:
@@ -119,7 +119,7 @@ class ToldLimits:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = self._known[name] = ToldLimit(
+            limit = self._known[name] = SharedLimit(
                 rule, shared_params(rule, book.standing, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
             )
         return limit
@@ -133,7 +133,7 @@ def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
     if rule is None:
         return None
     rule = _of_client(rule, client, index.clients, now_s)
-    return BoundLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.standing), of_site=of_site).params
+    return ResolvedLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.standing), of_site=of_site).params
 
 
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from contract.limits import capacity
 from contract.load import AdaptivePolicy, Backend, Reporter
-from data_plane.config.limit_resolution import BoundLimit
+from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.load_capacity import is_capacity, price_of
 from data_plane.config.load_gate import Charged, GatePass
 
@@ -17,7 +17,7 @@ class Guard(NamedTuple):
     policy: AdaptivePolicy
     priority: int
 
-    def gate_pass(self, limits: tuple[BoundLimit, ...], params: tuple[bytes, ...]) -> GatePass:
+    def gate_pass(self, limits: tuple[ResolvedLimit, ...], params: tuple[bytes, ...]) -> GatePass:
         """The pass of requests under ``limits``, of which some are priced by load."""
         charged, own, most = [], [], None
         for at, limit in enumerate(limits):

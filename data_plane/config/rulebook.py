@@ -12,7 +12,7 @@ from contract.limits import LimitRule
 from contract.load import AdaptivePolicy, Backend, Reporter
 from contract.usage import OUTSIDE_PLANS
 from data_plane.config.limit_resolution import KNOWN_METHODS, Peers, bind
-from data_plane.config.limit_set import NO_LIMITS, Bound
+from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_capacity import capacity_rules
 from data_plane.config.load_guard import Guard, protected, reporters_by_hash
 from data_plane.config.routes import NO_ENDPOINT, RouteTable
@@ -34,14 +34,14 @@ _MAX_OWN = 16_384
 _LONGEST_WAY = 256
 
 
-class Youngest(OrderedDict[K, Bound]):
+class Youngest(OrderedDict[K, LimitSet]):
     """The bounds that were made last. The oldest go one at a time: to drop them all would hold up decisions."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self._most = most
 
-    def add(self, key: K, bound: Bound) -> None:
+    def add(self, key: K, bound: LimitSet) -> None:
         """Keep one more."""
         if len(self) >= self._most:
             self.popitem(last=False)
@@ -65,7 +65,7 @@ def _terms(plan: str, overrides: Mapping[str, Override]) -> str:
     return msgspec.json.encode(Client(client="", plan=plan, overrides=dict(overrides))).decode()
 
 
-class Ways(dict[tuple[str, str | None, str], Bound]):
+class ResolutionCache(dict[tuple[str, str | None, str], LimitSet]):
     """The bound of a client's terms, a method and what is asked for: what was asked before is one lookup.
 
     ``find`` gives the endpoint of a method and a path, or of a method and a name. Bounded: when it is full it begins
@@ -79,7 +79,7 @@ class Ways(dict[tuple[str, str | None, str], Bound]):
         self._sites = sites
         self._own = Youngest[tuple[str, str | None, str]](_MAX_OWN)
 
-    def __missing__(self, way: tuple[str, str | None, str]) -> Bound:
+    def __missing__(self, way: tuple[str, str | None, str]) -> LimitSet:
         own = self._own.get(way)
         if own is not None:
             return own
@@ -123,9 +123,9 @@ class Rulebook:
         "reporters",
         "routes",
         "sections",
+        "shared_by_id",
         "standing",
         "switches",
-        "told_by_id",
         "ways",
     )
 
@@ -149,14 +149,14 @@ class Rulebook:
         self.standing = Standing()
         self.by_id = {rule.id: rule for rule in self.rules()}
         """Every limit, by what its counters are named by."""
-        self.told_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
+        self.shared_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
         """Every shared limit: what a peer's cell names."""
         self.switches = _of(Switch, sections.get("enforcement", {}))
         """What overrides ``shadow``, by target; those whose time is over are to be taken out (``without_ended``)."""
         match, named = self.routes.match, self._named
-        self.ways = (Ways(self, match, sites=False), Ways(self, match, sites=True))
+        self.ways = (ResolutionCache(self, match, sites=False), ResolutionCache(self, match, sites=True))
         """By whether the address is IPv6."""
-        self.named_ways = (Ways(self, named, sites=False), Ways(self, named, sites=True))
+        self.named_ways = (ResolutionCache(self, named, sites=False), ResolutionCache(self, named, sites=True))
         """The same by the endpoint's name; of an unknown one, no limits at all."""
         self._bindings = Youngest[Binding](_MAX_BINDINGS)
         self._own = Youngest[Binding](_MAX_OWN)
@@ -178,7 +178,7 @@ class Rulebook:
 
     def bound(
         self, plan_name: str, client: Client | None, endpoint: Endpoint, method: str, now_s: float, *, sites: bool
-    ) -> Bound:
+    ) -> LimitSet:
         """The limits that apply: the plan's in their order, then those outside plans.
 
         ``sites``: the address is IPv6, so limits by address count its site as well.
@@ -189,7 +189,7 @@ class Rulebook:
         terms = _terms(plan_name, overrides)
         return self.bound_by(terms, endpoint, method, sites=sites)
 
-    def bound_by(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> Bound:
+    def bound_by(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> LimitSet:
         """The same by ``terms_of`` a client. Cached, where clients have terms of their own apart from all others."""
         method = method.upper()
         name = (terms, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
@@ -200,7 +200,7 @@ class Rulebook:
             bindings.add(name, found)
         return found
 
-    def _bind(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> Bound:
+    def _bind(self, terms: str, endpoint: Endpoint, method: str, *, sites: bool) -> LimitSet:
         own = msgspec.json.decode(terms, type=Client) if _is_own(terms) else None
         plan_name = terms if own is None else own.plan
         plan = self.plans.get(plan_name)
@@ -216,7 +216,7 @@ class Rulebook:
             capacities = capacity_rules(self.backends[endpoint.backend], policy, priority, self.region)
             rules += [self._switched(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
         limits = bind(rules, endpoint, method, self.region, Peers(self.regions, self.standing), sites=sites)
-        return Bound(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
+        return LimitSet(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
 
     def _named(self, _method: str, name: str) -> Endpoint:
         return self.routes.by_name.get(name, NO_ENDPOINT)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from contract.decision import CheckRequest
 from data_plane.config.index import Principal, RuleIndex
-from data_plane.config.limit_set import Bound
+from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass, retry_after_s
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.preparing import (
     ANONYMOUS_PLAN,
     Anonymous,
@@ -36,11 +36,11 @@ from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import AddressBook, Named, is_ipv4
 
 
-class Check:
-    """One check on its way from a door to the store and back: the port's ``CounterCheck``.
+class PendingCheck:
+    """One check on its way from a handler to the store and back: the port's ``CounterCheck``.
 
-    A door makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
-    hold these in slots (this class has none, so that a door can merge it with a class of its own), say in ``decided``
+    A handler makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
+    hold these in slots (this class has none, so that a handler can merge it with its own class), say in ``decided``
     what becomes of an answer, and may answer what is plainly allowed in a ``done`` of their own.
     """
 
@@ -53,7 +53,7 @@ class Check:
     """The node's clock when it was asked, microseconds since the epoch."""
     revision: int
     principal: Principal | None
-    bound: Bound
+    bound: LimitSet
     keys: Sequence[bytes]
     cost: int
     packed: bytes
@@ -85,11 +85,11 @@ class Check:
 class Observer(Protocol):
     """Whoever counts or samples what is decided. Called for every decision: must be quick, and must not raise."""
 
-    def passed(self, check: Check) -> None:
+    def passed(self, check: PendingCheck) -> None:
         """Every limit allowed it, and each took ``check.cost``."""
         ...
 
-    def decided(self, check: Check, verdict: Verdict, now_us: int) -> None:
+    def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         """Anything else: denied, allowed with a remark, without limits, or without the store."""
         ...
 
@@ -111,7 +111,7 @@ class Decider:
         fallback: StoreFallback,
         tally: Tally,
         anonymous: Anonymous,
-        memory: DenialMemory | None,
+        memory: DenialCache | None,
         bounds: SubjectBounds,
         rights: RightsReader | None = None,
     ) -> None:
@@ -120,9 +120,9 @@ class Decider:
         self.revision = 0
         self.tally = tally
         self.observers: tuple[Observer, ...] = ()
-        self.on_concluded: tuple[Callable[[Check, Verdict, int], None], ...] = ()
+        self.on_concluded: tuple[Callable[[PendingCheck, Verdict, int], None], ...] = ()
         """Called with the check, its verdict and the time for everything that is not plainly allowed."""
-        self.on_refused: tuple[Callable[[Check, Refusal], None], ...] = ()
+        self.on_refused: tuple[Callable[[PendingCheck, Refusal], None], ...] = ()
         """Called with the check and why it was turned away before any limit was looked at."""
         self.now_us = clock.now_us
         self.submit = store.submit
@@ -141,7 +141,7 @@ class Decider:
         """The plan of who shows no key; ``None`` where that is refused, or told apart by whole networks just now."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
-    def remember_in(self, memory: DenialMemory | None) -> None:
+    def remember_in(self, memory: DenialCache | None) -> None:
         """Keep denials there from now on; ``None``: every check is the store's."""
         self._memory = memory
         self._denials = {} if memory is None else memory.denials
@@ -150,7 +150,7 @@ class Decider:
         """Put a revision in force: every decision from now on is made under it."""
         self.index, self.revision = index, revision
 
-    def decide(self, check: Check) -> None:
+    def decide(self, check: PendingCheck) -> None:
         """Call ``check.decided`` once, now or when the store has answered.
 
         Raises ``UnknownNameError`` or ``InvalidAddressError`` at once where the request itself is wrong.
@@ -158,7 +158,7 @@ class Decider:
         if self.make_ready(check):
             self.submit(check)
 
-    def make_ready(self, check: Check) -> bool:
+    def make_ready(self, check: PendingCheck) -> bool:
         """Find who asks and what applies. True: the store is to be asked; else ``check.decided`` has been called.
 
         Raises as ``decide``.
@@ -204,7 +204,7 @@ class Decider:
             return False
         return bound.gate is None or self._pass_gate(check, bound.gate)
 
-    def _make_ready_carefully(self, check: Check) -> bool:
+    def _make_ready_carefully(self, check: PendingCheck) -> bool:
         now_us = check.asked_us
         prepared = prepare(self.index, check.request, self._anonymous, self._bounds, now_us / 1_000_000)
         if isinstance(prepared, Refusal):
@@ -227,7 +227,7 @@ class Decider:
             return False
         return True
 
-    def _pass_gate(self, check: Check, gate_pass: GatePass) -> bool:
+    def _pass_gate(self, check: PendingCheck, gate_pass: GatePass) -> bool:
         """At a protected backend. False: shed, and answered. True: every limit that follows load has its price."""
         gate = gate_pass.gate or self.gates.open(gate_pass)
         principal = check.principal
@@ -244,14 +244,14 @@ class Decider:
             check.packed = packed
         return True
 
-    def _refuse(self, check: Check, refusal: Refusal) -> bool:
+    def _refuse(self, check: PendingCheck, refusal: Refusal) -> bool:
         self.tally.refused(refusal)
         for refused in self.on_refused:
             refused(check, refusal)
         check.decided(refusal, check.asked_us)
         return False
 
-    def answered(self, check: Check, figures: Sequence[int], at: int, now_us: int) -> None:
+    def answered(self, check: PendingCheck, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
         outcomes = outcomes_of(figures, at, len(check.keys))
         if check.bound.rights and self._rights is not None:
@@ -266,19 +266,19 @@ class Decider:
             self._memory.remember(verdict, check.keys, check.asked_us)
         self._conclude(check, verdict, now_us)
 
-    def unanswered(self, check: Check, error: StoreUnavailableError, _now_us: int) -> None:
+    def unanswered(self, check: PendingCheck, error: StoreUnavailableError, _now_us: int) -> None:
         """The store has not: each limit by its own policy."""
         self.tally.store_unavailable(error.reason)
         self._fallback.decide(check, self._decided_without_store)
 
-    def _decided_without_store(self, check: Check, outcomes: list[Outcome], now_us: int) -> None:
+    def _decided_without_store(self, check: PendingCheck, outcomes: list[Outcome], now_us: int) -> None:
         prepared = check.prepared
         verdict = conclude(prepared, outcomes, degraded=True)
         if not verdict.allowed and prepared.bound.gate is not None:
             prepared.bound.gate.denied(outcomes, prepared.cost)
         self._conclude(check, verdict, now_us)
 
-    def _recalled(self, check: Check) -> bool:
+    def _recalled(self, check: PendingCheck) -> bool:
         """Whether the check was denied from memory."""
         if self._memory is None or not check.cost:
             return False
@@ -291,7 +291,7 @@ class Decider:
         self._conclude(check, conclude(check.prepared, outcomes), check.asked_us)
         return True
 
-    def _conclude(self, check: Check, verdict: Verdict, now_us: int) -> None:
+    def _conclude(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         self.tally.decided(verdict, now_us - check.asked_us)
         for observer in self.observers:
             observer.decided(check, verdict, now_us)
@@ -300,7 +300,7 @@ class Decider:
         check.decided(verdict, now_us)
 
 
-def _keys(principal: Principal | None, bound: Bound, ip: str | None, named: Named | None) -> list[bytes]:
+def _keys(principal: Principal | None, bound: LimitSet, ip: str | None, named: Named | None) -> list[bytes]:
     """The keys of a bound that has ``endings``; ``named`` is the address unless it is IPv4. Nobody is an address."""
     address, site = (f"{{i:{ip}}}".encode(), b"") if named is None else (named.tag, named.site_tag)
     if principal is None:

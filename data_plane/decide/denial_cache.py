@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_plane.config.limit_set import Bound
+from data_plane.config.limit_set import LimitSet
 from data_plane.decide.preparing import Verdict
 from data_plane.store.outcome import NEVER, Outcome
 
@@ -18,14 +18,14 @@ LONGEST_US = 1_000_000
 
 
 class _Denial(NamedTuple):
-    bound: Bound
+    bound: LimitSet
     cost: int
     at_us: int
     until_us: int
     outcomes: list[Outcome]
 
 
-class DenialMemory:
+class DenialCache:
     """At most ``max_entries`` denials; the oldest give way. Times are the node's clock in microseconds."""
 
     def __init__(self, max_entries: int) -> None:
@@ -36,7 +36,7 @@ class DenialMemory:
     def __len__(self) -> int:
         return len(self.denials)
 
-    def recall(self, bound: Bound, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
+    def recall(self, bound: LimitSet, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
         """The outcomes of the denial that still holds for this very check: the same counters, the same limits of the
         same revision, and the same cost.
         """

@@ -13,7 +13,7 @@ from contract.decision import CheckRequest
 from contract.denials import RepeatedDenial
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.decide.causes import cause_of_denial, cause_of_refusal
-from data_plane.decide.decider import Check
+from data_plane.decide.decider import PendingCheck
 from data_plane.decide.denial_ring import DenialRing, Noted
 from data_plane.decide.preparing import Prepared, Refusal, Verdict
 
@@ -35,7 +35,7 @@ class DenialLog:
         self.left_out = 0
         self._left_out_since = 0
 
-    def concluded(self, check: Check, verdict: Verdict, now_us: int) -> None:
+    def concluded(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         """A check was concluded that was not plainly allowed."""
         if verdict.allowed:
             return
@@ -45,7 +45,7 @@ class DenialLog:
         if self._has_room(now_us):
             self._log(getattr(check, "request_id", None), cause_of_denial(verdict), _about(check, verdict))
 
-    def refused(self, check: Check, refusal: Refusal) -> None:
+    def refused(self, check: PendingCheck, refusal: Refusal) -> None:
         """A check was turned away before any limit was looked at: blocked, say."""
         request = check.request
         if self._ring is not None and request.cost:
@@ -113,7 +113,7 @@ def _principal(index: RuleIndex, request: CheckRequest) -> Principal | None:
     return index.known.get(request.api_key) if request.client is None else index.named.get(request.client)
 
 
-def _about(check: Check, verdict: Verdict) -> dict[str, Any]:
+def _about(check: PendingCheck, verdict: Verdict) -> dict[str, Any]:
     principal = check.principal
     shown = None if verdict.shown is None else verdict.outcomes[verdict.shown]
     about: dict[str, Any] = {
@@ -130,7 +130,7 @@ def _about(check: Check, verdict: Verdict) -> dict[str, Any]:
     return about
 
 
-def _about_refused(check: Check, refusal: Refusal, cause: Cause) -> dict[str, Any]:
+def _about_refused(check: PendingCheck, refusal: Refusal, cause: Cause) -> dict[str, Any]:
     request, index = check.request, check.decider.index
     if request.client is not None:
         principal = index.clients.get(request.client)

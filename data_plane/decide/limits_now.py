@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contract.limits import LimitRule, capacity, dimensions
 from contract.questions import LimitFigure
 from data_plane.config.index import Principal
-from data_plane.config.limit_resolution import BoundLimit, Peers, Subject
+from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
 from data_plane.store.outcome import Outcome
@@ -32,7 +32,7 @@ async def limits_now(
     if not rules:
         return []
     peers = Peers(book.regions, book.standing)
-    limits = [BoundLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
+    limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
     client = principal.client
     name = part("client", client.client)
     end = generation_end(client.generation)

@@ -11,7 +11,7 @@ from contract.decision import CheckRequest
 from data_plane.config.blocks import Blocks
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.config.limit_resolution import Subject
-from data_plane.config.limit_set import NO_LIMITS, Bound
+from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.config.routes import PREFLIGHT, UNMATCHED
 from data_plane.store.outcome import NEVER, Outcome
@@ -45,7 +45,7 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
 
     principal: Principal | None
     plan: str
-    bound: Bound
+    bound: LimitSet
     keys: Sequence[bytes]
     """The counters' keys, in the order of ``bound.limits``."""
     cost: int

@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from contract.limits import LimitRule, capacity
-from data_plane.config.limit_resolution import BoundLimit
-from data_plane.config.limit_set import Bound
+from data_plane.config.limit_resolution import ResolvedLimit
+from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.store.local_counters import LocalCheck, LocalCounters
 from data_plane.store.outcome import UNKNOWN, Outcome
@@ -41,7 +41,7 @@ class Membership(Protocol):
 class UnansweredCheck(Protocol):
     """A check that the store did not decide."""
 
-    bound: Bound
+    bound: LimitSet
     keys: Sequence[bytes]
     cost: int
 
@@ -63,11 +63,11 @@ class _Local(NamedTuple):
     params: bytes
     units: int
     """What an untouched counter has left."""
-    limit: BoundLimit
+    limit: ResolvedLimit
 
 
 class _Plan(NamedTuple):
-    """How checks of one ``Bound`` are decided without the store, by so many nodes."""
+    """How checks of one ``LimitSet`` are decided without the store, by so many nodes."""
 
     nodes: int
     places: tuple[int, ...]
@@ -76,7 +76,7 @@ class _Plan(NamedTuple):
     params: tuple[bytes, ...]
     closed: bool
     """A limit that fails closed denies: the local ones are only looked at."""
-    bound: Bound
+    bound: LimitSet
 
 
 class StoreFallback:
@@ -140,7 +140,7 @@ class StoreFallback:
                 self._note(plan, local.keys, outcomes)
             decided(check, _of_all_limits(plan, outcomes), now_us)
 
-    def _plan_of(self, bound: Bound) -> _Plan:
+    def _plan_of(self, bound: LimitSet) -> _Plan:
         nodes = self._membership.live_nodes()
         plan = self._plans.get(id(bound))
         if plan is None or plan.nodes != nodes:
@@ -150,7 +150,7 @@ class StoreFallback:
         return plan
 
     def denies_unasked(
-        self, gate: GatePass, limits: Sequence[BoundLimit], keys: Sequence[bytes], cost: int, now_us: int
+        self, gate: GatePass, limits: Sequence[ResolvedLimit], keys: Sequence[bytes], cost: int, now_us: int
     ) -> bool:
         """Whether its own limits would deny what was shed, as far as this node can tell by itself.
 
@@ -231,7 +231,7 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
 
 
-def _plan(bound: Bound, nodes: int) -> _Plan:
+def _plan(bound: LimitSet, nodes: int) -> _Plan:
     places = tuple(at for at, limit in enumerate(bound.limits) if limit.rule.on_store_failure == "local")
     found = []
     for at in places:

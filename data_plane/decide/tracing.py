@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import httpx
 import structlog
 
-from data_plane.decide.decider import Check
+from data_plane.decide.decider import PendingCheck
 from data_plane.decide.preparing import Verdict
 from data_plane.store.ports import Clock
 
@@ -25,7 +25,7 @@ _SPAN_KIND_SERVER = 2
 
 
 class _Asked(Protocol):
-    """What a door's checks have beside what deciding needs."""
+    """What a handler's checks have beside what deciding needs."""
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
@@ -59,13 +59,13 @@ class Tracing:
         self.sent = 0
         self.dropped = 0
 
-    def passed(self, check: Check) -> None:
+    def passed(self, check: PendingCheck) -> None:
         """Every limit allowed it."""
         parent = self._parent(check)
         if parent is not None:
             self._note(check, parent, self._clock.now_us(), {"tidegate.allowed": True})
 
-    def decided(self, check: Check, verdict: Verdict, now_us: int) -> None:
+    def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         """Anything else."""
         parent = self._parent(check)
         if parent is not None:
@@ -101,7 +101,7 @@ class Tracing:
         await self.send()
         await self._client.aclose()
 
-    def _parent(self, check: Check) -> tuple[str, str] | None:
+    def _parent(self, check: PendingCheck) -> tuple[str, str] | None:
         """Ids of the caller's trace and span, empty where a trace is to be begun; ``None`` where there is no span."""
         for name, value in cast("_Asked", check).headers:
             if name == b"traceparent":  # https://www.w3.org/TR/trace-context/: version-trace-span-flags
@@ -112,7 +112,7 @@ class Tracing:
         return ("", "") if self._random() < self._share else None
 
     def _note(
-        self, check: Check, parent: tuple[str, str], now_us: int, about: dict[str, Any], violated: str = ""
+        self, check: PendingCheck, parent: tuple[str, str], now_us: int, about: dict[str, Any], violated: str = ""
     ) -> None:
         if len(self._waiting) >= MOST_WAITING:
             self.dropped += 1

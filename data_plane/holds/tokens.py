@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from contract.limits import WINDOW_ALGORITHMS
-from data_plane.config.limit_resolution import BoundLimit
+from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.store.outcome import Outcome
 
 Kind = Literal["lease", "reservation"]
@@ -50,7 +50,7 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
         return self.clocks_us[place] if self.clocks_us else self.charged_us
 
 
-def why_not_leasable(limits: Sequence[BoundLimit]) -> str | None:
+def why_not_leasable(limits: Sequence[ResolvedLimit]) -> str | None:
     """Why units of these limits cannot be spent later than they were taken, or ``None``.
 
     A log dates every admission and a queue gives every request its turn: spending later would break either's rule.
@@ -63,14 +63,14 @@ def why_not_leasable(limits: Sequence[BoundLimit]) -> str | None:
     return None
 
 
-def first_ask(wanted: int, unit_cost: int, limits: Sequence[BoundLimit]) -> int:
+def first_ask(wanted: int, unit_cost: int, limits: Sequence[ResolvedLimit]) -> int:
     """How many of the wanted units to try for. Limits in shadow have a say where there are no others."""
     asked = [limit for limit in limits if not limit.rule.shadow] or limits
     most = min(limit.rule.limit // LARGEST_PART // unit_cost for limit in asked)
     return max(1, min(wanted, most))
 
 
-def next_ask(asked: int, unit_cost: int, limits: Sequence[BoundLimit], outcomes: Sequence[Outcome]) -> int:
+def next_ask(asked: int, unit_cost: int, limits: Sequence[ResolvedLimit], outcomes: Sequence[Outcome]) -> int:
     """After a denial of ``asked`` units: half of what there still is, so that others get some; at least one."""
     left = [
         outcome.remaining
@@ -80,7 +80,7 @@ def next_ask(asked: int, unit_cost: int, limits: Sequence[BoundLimit], outcomes:
     return max(1, min([asked // 2, *(remaining // unit_cost // 2 for remaining in left)]))
 
 
-def spend_within_us(ttl_us: int, limits: Sequence[BoundLimit], outcomes: Sequence[Outcome]) -> int:
+def spend_within_us(ttl_us: int, limits: Sequence[ResolvedLimit], outcomes: Sequence[Outcome]) -> int:
     """How long units may be spent after they were taken: never beyond the window that they were counted in."""
     ends = [
         outcome.reset_us

@@ -10,16 +10,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from data_plane.http import openapi
 from data_plane.http.answers import TITLES, problem
 from data_plane.http.bodies import read_body, to_response
-from data_plane.http.decision_handler import Door
+from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.decision_routes import decision_routes
 from data_plane.http.denial_reports import DenialReports, denial_routes
-from data_plane.http.hold_handler import HoldDoor
+from data_plane.http.hold_handler import HoldHandler
 from data_plane.http.hold_routes import hold_routes
-from data_plane.http.load_handler import LoadDoor
+from data_plane.http.load_handler import LoadHandler
 from data_plane.http.load_routes import load_routes
 from data_plane.http.me import MeHandler, me_routes
 from data_plane.http.operation_routes import Operations, operation_routes
-from data_plane.http.peer_handler import PeerDoor
+from data_plane.http.peer_handler import PeerHandler
 
 MAX_PEER_BODY_BYTES = 1024 * 1024
 
@@ -44,19 +44,19 @@ class ClosingWhileDraining:
 
 
 def create_app(
-    door: Door,
-    hold_door: HoldDoor,
-    load_door: LoadDoor,
+    handler: DecisionHandler,
+    hold_handler: HoldHandler,
+    load_handler: LoadHandler,
     denial_reports: DenialReports,
     me: MeHandler,
     operations: Operations,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
-    """Build the application around a door that decides."""
+    """Build the application around a handler that decides."""
     app = FastAPI(title="Tidegate node", version="1", redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan)
-    app.include_router(decision_routes(door))
-    app.include_router(hold_routes(hold_door))
-    app.include_router(load_routes(load_door))
+    app.include_router(decision_routes(handler))
+    app.include_router(hold_routes(hold_handler))
+    app.include_router(load_routes(load_handler))
     app.include_router(denial_routes(denial_reports))
     app.include_router(me_routes(me))
     app.include_router(operation_routes(operations))
@@ -66,7 +66,7 @@ def create_app(
 
 
 def create_agent_app(
-    peer_door: PeerDoor, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
+    peer_handler: PeerHandler, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
     """Build the application in which agents of other regions arrive."""
     app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -76,17 +76,17 @@ def create_agent_app(
     async def peer_counts(request: Request) -> Response:
         body = await read_body(request, MAX_PEER_BODY_BYTES)
         if isinstance(body, Response):
-            peer_door.too_large()
+            peer_handler.too_large()
             return body
-        return to_response(await peer_door.counts(request.scope["headers"], body))
+        return to_response(await peer_handler.counts(request.scope["headers"], body))
 
     @app.post("/internal/v1/rights", include_in_schema=False)
     async def peer_rights(request: Request) -> Response:
         body = await read_body(request, MAX_PEER_BODY_BYTES)
         if isinstance(body, Response):
-            peer_door.too_large()
+            peer_handler.too_large()
             return body
-        return to_response(await peer_door.rights(request.scope["headers"], body))
+        return to_response(await peer_handler.rights(request.scope["headers"], body))
 
     _finish(app, operations)
     return app

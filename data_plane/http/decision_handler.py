@@ -15,11 +15,11 @@ from data_plane.http.caller import NETWORK, REQUEST_ID_HEADER, TOKEN_HEADER, Cal
 from data_plane.http.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, what_is_said
 from data_plane.http.forward_auth import read as read_forward_auth
 from data_plane.http.pending_checks import (
-    AuthorizeQuestion,
+    AuthorizeCheck,
     Batch,
-    BatchQuestion,
-    Question,
-    RepliedAuthorizeQuestion,
+    BatchCheck,
+    HttpCheck,
+    RepliedAuthorizeCheck,
     Reply,
 )
 from data_plane.http.reading import (
@@ -42,7 +42,7 @@ PART_OF_BATCH = 50
 """How many checks are decided in one go: about a millisecond of the event loop."""
 
 
-class Door:
+class DecisionHandler:
     """Reads requests, asks the decider, renders answers. Each method replies exactly once and never raises.
 
     Request ids are ``id_prefix`` and a number, unique while the prefix is.
@@ -63,7 +63,7 @@ class Door:
         self._trusted_hops = trusted_hops
         self._replays = Replays()
 
-    def check(self, question: Question) -> None:
+    def check(self, question: HttpCheck) -> None:
         """``POST /v1/check``."""
         try:
             caller = NETWORK if self._trust == "network" else self._caller(header(question.headers, TOKEN_HEADER))
@@ -128,13 +128,13 @@ class Door:
     def _decide_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
         decider, renderer = self._decider, self._renderer
         now_us = self._now_us()
-        ready: list[Question] = []
+        ready: list[HttpCheck] = []
         for position in batch.begin_part(PART_OF_BATCH, now_us):
             request = items[position]
             if isinstance(request, InputError):
                 batch.place(position, _in_its_place(request), now_us)
                 continue
-            question = BatchQuestion()
+            question = BatchCheck()
             question.batch = batch
             question.decider = decider
             question.renderer = renderer
@@ -152,13 +152,13 @@ class Door:
             decider.submit_all(ready)
         batch.answered(now_us)
 
-    def authorize(self, method: str, target: str, question: AuthorizeQuestion) -> None:
+    def authorize(self, method: str, target: str, question: AuthorizeCheck) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
-        asked: Question = question
+        asked: HttpCheck = question
         headers = question.headers
         said = what_is_said(headers)
         if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
-            asked = RepliedAuthorizeQuestion(headers, question.peer, _nginx_reply(question.reply))
+            asked = RepliedAuthorizeCheck(headers, question.peer, _nginx_reply(question.reply))
         try:
             token = said.get(TOKEN_HEADER)
             caller = (
@@ -176,7 +176,7 @@ class Door:
                 first = self._replays.first_time(name, asked.reply, self._now_us())
                 if first is None:
                     return
-                asked = RepliedAuthorizeQuestion(headers, question.peer, first)
+                asked = RepliedAuthorizeCheck(headers, question.peer, first)
             asked.request = check if caller.trusted else from_stranger(check, question.peer)
             asked.plain = True
             self._ask(asked)
@@ -188,7 +188,7 @@ class Door:
         except InputError as error:  # the gateway's own credential is missing or wrong
             asked.reply(error.answer())
 
-    def _ask(self, question: Question) -> None:
+    def _ask(self, question: HttpCheck) -> None:
         decider = self._decider
         question.decider = decider
         question.renderer = self._renderer

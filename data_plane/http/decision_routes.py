@@ -1,4 +1,4 @@
-"""The decision endpoints as FastAPI routes: the slower door, which every ASGI server can open."""
+"""The decision endpoints as FastAPI routes: slower than the fast path, and open to every ASGI server."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from data_plane.http import openapi
 from data_plane.http.answers import Answer
 from data_plane.http.bodies import read_body, to_response
 from data_plane.http.caller import Headers
-from data_plane.http.decision_handler import Door
-from data_plane.http.pending_checks import RepliedAuthorizeQuestion, RepliedQuestion, Reply
+from data_plane.http.decision_handler import DecisionHandler
+from data_plane.http.pending_checks import RepliedAuthorizeCheck, RepliedCheck, Reply
 
 
 class AnyPath(PathConvertor):
@@ -24,7 +24,7 @@ class AnyPath(PathConvertor):
 register_url_convertor("any", AnyPath())
 
 
-def decision_routes(door: Door) -> APIRouter:
+def decision_routes(handler: DecisionHandler) -> APIRouter:
     """``/v1/check``, ``/v1/check/batch`` and forward-auth."""
     router = APIRouter()
 
@@ -34,7 +34,7 @@ def decision_routes(door: Door) -> APIRouter:
         body = await read_body(request, MAX_BODY_BYTES)
         if isinstance(body, Response):
             return body
-        return await _ask(lambda reply: door.check(RepliedQuestion(_headers(request), body, _peer(request), reply)))
+        return await _ask(lambda reply: handler.check(RepliedCheck(_headers(request), body, _peer(request), reply)))
 
     @router.post("/v1/check/batch", **openapi.CHECK_BATCH)
     async def check_batch(request: Request) -> Response:
@@ -42,7 +42,7 @@ def decision_routes(door: Door) -> APIRouter:
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
         if isinstance(body, Response):
             return body
-        return await _ask(lambda reply: door.check_batch(_headers(request), body, _peer(request), reply))
+        return await _ask(lambda reply: handler.check_batch(_headers(request), body, _peer(request), reply))
 
     async def authorize(request: Request) -> Response:
         """Forward-auth for gateways: 200, 401, 403 or 429, whatever an end client sends."""
@@ -51,8 +51,8 @@ def decision_routes(door: Door) -> APIRouter:
             target += "?" + query.decode("latin-1")
         headers = _headers(request)
         return await _ask(
-            lambda reply: door.authorize(
-                request.method, target, RepliedAuthorizeQuestion(headers, _peer(request), reply)
+            lambda reply: handler.authorize(
+                request.method, target, RepliedAuthorizeCheck(headers, _peer(request), reply)
             )
         )
 

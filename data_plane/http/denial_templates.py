@@ -36,7 +36,7 @@ class _Asked(NamedTuple):
     now_us: int
 
 
-class DenialForm:
+class DenialTemplate:
     """Headers and body of the denials by the same of a route's limits, of which it says everything but the figures,
     the client and the check's id.
     """
@@ -59,8 +59,8 @@ class DenialForm:
 
 
 def denial_form(
-    forms: dict[Any, DenialForm | None], kind: str, verdict: Verdict, careful: Careful, *, is_epoch: bool
-) -> DenialForm | None:
+    forms: dict[Any, DenialTemplate | None], kind: str, verdict: Verdict, careful: Careful, *, is_epoch: bool
+) -> DenialTemplate | None:
     """The form for a denial, out of those kept in ``forms`` or made now; ``None`` where there can be none.
 
     ``kind`` names the careful code, which must make the same of the same limits every time; ``is_epoch``:
@@ -82,9 +82,9 @@ def denial_form(
     return form
 
 
-def _made(verdict: Verdict, careful: Careful, *, is_epoch: bool) -> DenialForm | None:
+def _made(verdict: Verdict, careful: Careful, *, is_epoch: bool) -> DenialTemplate | None:
     one, other = _made_up(verdict, 0), _made_up(verdict, 1)
-    form = DenialForm(careful(*one), _places(one, is_epoch=is_epoch), is_epoch=is_epoch)
+    form = DenialTemplate(careful(*one), _places(one, is_epoch=is_epoch), is_epoch=is_epoch)
     return form if form.filled(*other) == careful(*other) else None
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
 from data_plane.http.answers import Answer
-from data_plane.http.decision_handler import Door
+from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.forward_auth import PREFIX
-from data_plane.http.pending_checks import QUESTION_SLOTS, AuthorizeQuestion, Question
-from data_plane.http.response_templates import Form
+from data_plane.http.pending_checks import QUESTION_SLOTS, AuthorizeCheck, HttpCheck
+from data_plane.http.response_templates import ResponseTemplate
 from data_plane.store.packing import FIGURES
 from http_front.exchange import ELSEWHERE, Exchange, Route
 
@@ -17,15 +17,15 @@ FORWARD_AUTH = PREFIX.encode()
 CHECK, CHECK_BATCH, AUTHORIZE = range(3)
 
 
-class FastQuestion(Exchange, Question):
+class FastCheck(Exchange, HttpCheck):
     """A check and its exchange, in one object."""
 
     __slots__ = QUESTION_SLOTS
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. As in ``Question``, written out: this is the hot path."""
+        """The store has decided. As in ``HttpCheck``, written out: this is the hot path."""
         bound = self.bound
-        form: Form | None = bound.form
+        form: ResponseTemplate | None = bound.form
         if form is None or not self.plain or not form.usable:
             super().done(figures, at, now_us)
             return
@@ -73,12 +73,12 @@ class FastQuestion(Exchange, Question):
         self.respond(answer.status, answer.headers, answer.body)
 
 
-class FastAuthorizeQuestion(Exchange, AuthorizeQuestion):
+class FastAuthorizeCheck(Exchange, AuthorizeCheck):
     """A forward-auth subrequest and its exchange, in one object."""
 
     __slots__ = QUESTION_SLOTS
 
-    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+    def pass_plainly(self, form: ResponseTemplate, own: Sequence[int], now_us: int) -> None:
         """Answer with headers alone."""
         self.respond_ok(form.headers % form.header_figures(own, now_us), b"")
 
@@ -100,12 +100,12 @@ class FastBatch(Exchange):
 class DecisionFastPath:
     """The routes of decisions. Bodies are bounded here, before anything is read."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, handler: DecisionHandler) -> None:
+        self._handler = handler
         self.routes: Sequence[Route] = (
-            Route("check", MAX_BODY_BYTES, FastQuestion, door.check),
+            Route("check", MAX_BODY_BYTES, FastCheck, handler.check),
             Route("check_batch", MAX_BATCH_BODY_BYTES, FastBatch, self._check_batch),
-            Route("authorize", MAX_BODY_BYTES, FastAuthorizeQuestion, self._authorize),
+            Route("authorize", MAX_BODY_BYTES, FastAuthorizeCheck, self._authorize),
         )
 
     def find(self, method: bytes, target: bytes) -> int:
@@ -124,8 +124,8 @@ class DecisionFastPath:
         return 403 if target.startswith(FORWARD_AUTH) else status
 
     def _check_batch(self, exchange: FastBatch) -> None:
-        self._door.check_batch(exchange.head.fields, exchange.body, exchange.peer, exchange.reply)
+        self._handler.check_batch(exchange.head.fields, exchange.body, exchange.peer, exchange.reply)
 
-    def _authorize(self, exchange: FastAuthorizeQuestion) -> None:
+    def _authorize(self, exchange: FastAuthorizeCheck) -> None:
         head = exchange.head
-        self._door.authorize(head.method.decode("latin-1"), head.target.decode("latin-1"), exchange)
+        self._handler.authorize(head.method.decode("latin-1"), head.target.decode("latin-1"), exchange)

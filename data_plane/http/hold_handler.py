@@ -24,7 +24,7 @@ from data_plane.store.subjects import InvalidAddressError
 B = TypeVar("B")
 
 
-class HoldDoor:
+class HoldHandler:
     """Reads requests, asks ``Holds``, renders answers. ``revision`` and ``index`` are those in force."""
 
     def __init__(

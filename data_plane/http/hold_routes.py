@@ -9,12 +9,12 @@ from data_plane.http import openapi
 from data_plane.http.answers import Answer
 from data_plane.http.bodies import read_body, to_response
 from data_plane.http.caller import Headers
-from data_plane.http.hold_handler import HoldDoor
+from data_plane.http.hold_handler import HoldHandler
 
 Serve = Callable[[Headers, bytes], Awaitable[Answer]]
 
 
-def hold_routes(door: HoldDoor) -> APIRouter:
+def hold_routes(handler: HoldHandler) -> APIRouter:
     """``/v1/leases`` and ``/v1/reservations``."""
     router = APIRouter()
 
@@ -27,21 +27,21 @@ def hold_routes(door: HoldDoor) -> APIRouter:
     @router.post("/v1/leases", **openapi.LEASE)
     async def lease(request: Request) -> Response:
         """Take units for a short time, to decide without asking; what is not spent is to be returned."""
-        return await serve(request, MAX_BATCH_BODY_BYTES, door.lease)
+        return await serve(request, MAX_BATCH_BODY_BYTES, handler.lease)
 
     @router.post("/v1/leases/return", **openapi.LEASE_RETURN)
     async def give_back(request: Request) -> Response:
         """Return what leases did not spend. Each lease is returned once."""
-        return await serve(request, MAX_BATCH_BODY_BYTES, door.give_back)
+        return await serve(request, MAX_BATCH_BODY_BYTES, handler.give_back)
 
     @router.post("/v1/reservations", **openapi.RESERVATION)
     async def reserve(request: Request) -> Response:
         """Take an estimate of a cost that is known only afterwards."""
-        return await serve(request, MAX_BODY_BYTES, door.reserve)
+        return await serve(request, MAX_BODY_BYTES, handler.reserve)
 
     @router.post("/v1/reservations/settle", **openapi.SETTLEMENT)
     async def settle(request: Request) -> Response:
         """Settle a reservation at its true cost; the same settlement may be sent again."""
-        return await serve(request, MAX_BODY_BYTES, door.settle)
+        return await serve(request, MAX_BODY_BYTES, handler.settle)
 
     return router

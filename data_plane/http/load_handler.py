@@ -34,7 +34,7 @@ _load_decoder = msgspec.json.Decoder(LoadReport)
 _served_decoder = msgspec.json.Decoder(ServedReport)
 
 
-class LoadDoor:
+class LoadHandler:
     """``POST /v1/load`` and ``POST /v1/report``."""
 
     def __init__(self, book: Callable[[], Rulebook], reports: LoadReports, clock: Clock, trust: Trust) -> None:

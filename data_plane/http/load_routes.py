@@ -5,10 +5,10 @@ from fastapi import APIRouter, Request, Response
 from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.http import openapi
 from data_plane.http.bodies import read_body, to_response
-from data_plane.http.load_handler import LoadDoor
+from data_plane.http.load_handler import LoadHandler
 
 
-def load_routes(door: LoadDoor) -> APIRouter:
+def load_routes(handler: LoadHandler) -> APIRouter:
     """``/v1/load`` and ``/v1/report``."""
     router = APIRouter()
 
@@ -16,12 +16,12 @@ def load_routes(door: LoadDoor) -> APIRouter:
     async def load(request: Request) -> Response:
         """How busy backends are; needs a reporter's credential, which is bound to them."""
         body = await read_body(request, MAX_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(door.load(request.scope["headers"], body))
+        return body if isinstance(body, Response) else to_response(handler.load(request.scope["headers"], body))
 
     @router.post("/v1/report", status_code=202, **openapi.REPORT)
     async def report(request: Request) -> Response:
         """What became of requests that a gateway forwarded; needs a gateway token."""
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(door.served(request.scope["headers"], body))
+        return body if isinstance(body, Response) else to_response(handler.served(request.scope["headers"], body))
 
     return router

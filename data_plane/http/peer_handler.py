@@ -27,7 +27,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.http.answers import Answer, InputError, json_answer, problem
 from data_plane.http.caller import Headers, header
 from data_plane.replicate.receiver import Receiver
-from data_plane.rights.exchange import RightsDesk
+from data_plane.rights.exchange import RightsExchange
 from data_plane.store.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -47,12 +47,12 @@ _counts = msgspec.msgpack.Decoder(Counts)
 _asks = msgspec.msgpack.Decoder(Asks)
 
 
-class PeerDoor:
+class PeerHandler:
     """``POST /internal/v1/counts`` and ``/internal/v1/rights``. A region's key speaks only for that region."""
 
     def __init__(
         self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], receiver: Receiver,
-        desk: RightsDesk, clock: Clock,
+        desk: RightsExchange, clock: Clock,
     ) -> None:  # fmt: skip
         self._region = region
         self._key = key

@@ -1,4 +1,4 @@
-"""Checks as the doors hold them: from understood bytes to the bytes of an answer, one object a check.
+"""Checks as the handlers hold them: from understood bytes to the bytes of an answer, one object a check.
 
 What the store allows plainly is answered with a form, here; everything else goes to the careful code, which writes the
 same bytes (``tests/unit/api/test_forms.py``) and many others.
@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from data_plane.decide.decider import CHECK_SLOTS, Check
+from data_plane.decide.decider import CHECK_SLOTS, PendingCheck
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.preparing import Refusal, Verdict
 from data_plane.http.answers import JSON_TYPE, Answer
 from data_plane.http.caller import Headers
-from data_plane.http.response_templates import Form
+from data_plane.http.response_templates import ResponseTemplate
 from data_plane.store.packing import FIGURES
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Reply = Callable[[Answer], None]
 
 
-class Question(Check):
-    """A check that a door asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
+class HttpCheck(PendingCheck):
+    """A check that a handler asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
 
     ``plain`` says that the form will do if the store allows: nobody asked for more.
     """
 
-    if not TYPE_CHECKING:  # as in Check
+    if not TYPE_CHECKING:  # as in PendingCheck
         __slots__ = ()
 
     body: bytes
@@ -57,10 +57,10 @@ class Question(Check):
         """The client's name as JSON."""
         return b"null" if self.principal is None else self.principal.json
 
-    def form(self) -> Form:
+    def form(self) -> ResponseTemplate:
         """The form of this check's limits, made when it is first needed and kept with them."""
         bound = self.bound
-        form: Form | None = bound.form
+        form: ResponseTemplate | None = bound.form
         if form is None:
             form = bound.form = self.renderer.form(bound, self.prepared.plan)
         return form
@@ -69,7 +69,7 @@ class Question(Check):
         """The store has decided."""
         bound = self.bound
         own = figures[at : at + bound.size]
-        form: Form | None = bound.form
+        form: ResponseTemplate | None = bound.form
         if form is None:
             form = self.form()
         if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
@@ -81,7 +81,7 @@ class Question(Check):
             observer.passed(self)
         self.pass_plainly(form, own, now_us)
 
-    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+    def pass_plainly(self, form: ResponseTemplate, own: Sequence[int], now_us: int) -> None:
         """Answer: every limit allows, and ``form`` says all that there is to say."""
         headers = form.json_headers % form.header_figures(own, now_us)
         body = form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
@@ -99,13 +99,13 @@ class Question(Check):
 QUESTION_SLOTS = (*CHECK_SLOTS, "id_number", "id_prefix", "plain", "renderer")
 
 
-class AuthorizeQuestion(Question):
+class AuthorizeCheck(HttpCheck):
     """A forward-auth subrequest: an empty answer with headers when it may pass."""
 
-    if not TYPE_CHECKING:  # as in Check
+    if not TYPE_CHECKING:  # as in PendingCheck
         __slots__ = ()
 
-    def pass_plainly(self, form: Form, own: Sequence[int], now_us: int) -> None:
+    def pass_plainly(self, form: ResponseTemplate, own: Sequence[int], now_us: int) -> None:
         """Answer with headers alone."""
         self.reply(Answer(200, form.headers % form.header_figures(own, now_us), b""))
 
@@ -114,7 +114,7 @@ class AuthorizeQuestion(Question):
         self.reply(self.renderer.authorize(result, self.request_id, now_us))
 
 
-class RepliedQuestion(Question):
+class RepliedCheck(HttpCheck):
     """A check whose answer is handed to a callback."""
 
     __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply", "body")
@@ -140,7 +140,7 @@ class RepliedQuestion(Question):
         self._reply(answer)
 
 
-class RepliedAuthorizeQuestion(AuthorizeQuestion):
+class RepliedAuthorizeCheck(AuthorizeCheck):
     """A subrequest whose answer is handed to a callback."""
 
     __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply")
@@ -223,7 +223,7 @@ class Batch:
         self._reply(answer)
 
 
-class BatchQuestion(Question):
+class BatchCheck(HttpCheck):
     """One item of a batch, at its place ``id_number``."""
 
     __slots__ = (*QUESTION_SLOTS, "batch")
@@ -241,8 +241,8 @@ class BatchQuestion(Question):
         return None
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. As in ``Question``, written out: a batch is a thousand of these."""
-        form: Form | None = self.bound.form
+        """The store has decided. As in ``HttpCheck``, written out: a batch is a thousand of these."""
+        form: ResponseTemplate | None = self.bound.form
         if form is None:
             form = self.form()
         if not self.plain or not form.usable:

@@ -5,7 +5,7 @@ The IETF fields follow draft-ietf-httpapi-ratelimit-headers-11.
 
 from typing import Literal
 
-from data_plane.config.limit_resolution import BoundLimit
+from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.decide.preparing import Verdict
 from data_plane.store.outcome import NEVER, UNKNOWN, Outcome
 
@@ -45,7 +45,7 @@ def ceil_s(us: int) -> int:
     return -(-us // 1_000_000)
 
 
-def _state(limit: BoundLimit, outcome: Outcome) -> str:
+def _state(limit: ResolvedLimit, outcome: Outcome) -> str:
     if outcome.allowed or limit.rule.shadow:
         return f'"{limit.rule.name}";r={outcome.remaining};t={ceil_s(outcome.reset_us)}'
     if outcome.retry_us == NEVER:

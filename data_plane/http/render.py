@@ -6,14 +6,14 @@ import msgspec
 
 from contract.causes import Cause, LimitCause
 from contract.decision import CheckRequest, Decision, LimitReport
-from data_plane.config.limit_set import Bound
+from data_plane.config.limit_set import LimitSet
 from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
 from data_plane.http.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
 from data_plane.http.denial_templates import Careful, denial_form
 from data_plane.http.forward_auth import RefusedInputError
 from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
-from data_plane.http.response_templates import Form
+from data_plane.http.response_templates import ResponseTemplate
 from data_plane.store.outcome import NEVER, UNKNOWN
 from data_plane.store.subjects import InvalidAddressError
 
@@ -67,9 +67,9 @@ class Renderer:
         self._region = region
         self._reset_format = reset_format
 
-    def form(self, bound: Bound, plan: str) -> Form:
+    def form(self, bound: LimitSet, plan: str) -> ResponseTemplate:
         """What is known of the answer before it is asked for."""
-        return Form(bound, plan, self._region, self._reset_format)
+        return ResponseTemplate(bound, plan, self._region, self._reset_format)
 
     def check(
         self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str, now_us: int

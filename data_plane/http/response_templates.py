@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from contract.decision import Decision
-from data_plane.config.limit_set import Bound
+from data_plane.config.limit_set import LimitSet
 from data_plane.http.answers import JSON_TYPE
 from data_plane.http.rate_limit_headers import ResetFormat
 from data_plane.store.packing import FIGURES
@@ -17,8 +17,8 @@ from data_plane.store.packing import FIGURES
 _encode = msgspec.json.Encoder().encode
 
 
-class Form:
-    """Headers and body for one ``Bound``, of which it says everything but the figures, the client and the check's id.
+class ResponseTemplate:
+    """Headers and body for one ``LimitSet``: it says everything but the figures, the client and the check's id.
 
     ``usable`` says whether it may be filled in at all; ``single`` that there is one limit. ``headers`` takes what
     ``header_figures`` gives; ``body`` takes the client as JSON, remaining, whole seconds and microseconds of
@@ -39,7 +39,7 @@ class Form:
         "usable",
     )
 
-    def __init__(self, bound: Bound, plan: str, region: str, reset_format: ResetFormat) -> None:
+    def __init__(self, bound: LimitSet, plan: str, region: str, reset_format: ResetFormat) -> None:
         self.usable = (
             bool(bound.limits) and not (bound.has_queue or bound.rights) and bound.limits[bound.headline].visible
         )
@@ -85,7 +85,7 @@ class Form:
         return self.body % (client, own[self.shown], seconds, us, revision, id_prefix, id_number)
 
 
-def _headers(bound: Bound) -> bytes:
+def _headers(bound: LimitSet) -> bytes:
     states = ", ".join(f'"{limit.rule.name}";r=%d;t=%d' for limit in bound.limits if limit.visible)
     return (
         f"x-ratelimit-limit: {bound.limits[bound.headline].rule.limit}\r\n"
@@ -94,7 +94,7 @@ def _headers(bound: Bound) -> bytes:
     ).encode("ascii")
 
 
-def _body(bound: Bound, plan: str, region: str) -> bytes:
+def _body(bound: LimitSet, plan: str, region: str) -> bytes:
     limit = bound.limits[bound.headline]
     encoded = _encode(
         Decision(

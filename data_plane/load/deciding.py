@@ -20,7 +20,7 @@ from data_plane.load.decision import MILLI, decide, is_manual
 from data_plane.load.gates import Gates
 from data_plane.load.ports import (
     ControlPlaneSilentError,
-    LoadBoard,
+    FactorStore,
     LoadReporting,
     LoadServers,
     PullError,
@@ -56,7 +56,7 @@ class LoadFollower:
     """Applies what was decided, tells what is asked for, and pins what was reported here."""
 
     def __init__(
-        self, node: str, board: LoadBoard, gates: Gates, reports: LoadReports, clock: Clock,
+        self, node: str, board: FactorStore, gates: Gates, reports: LoadReports, clock: Clock,
         book: Callable[[], Rulebook],
     ) -> None:  # fmt: skip
         self._node = node
@@ -138,7 +138,7 @@ class LoadDecider:
     """Decides for the region while it holds the lease; takes over within three seconds when who did is gone."""
 
     def __init__(
-        self, node: str, board: LoadBoard, reports: LoadReports, servers: LoadServers,
+        self, node: str, board: FactorStore, reports: LoadReports, servers: LoadServers,
         reporting: LoadReporting, clock: Clock, book: Callable[[], Rulebook],
     ) -> None:  # fmt: skip
         self._node = node

@@ -19,8 +19,8 @@ LEASE_MS = 3_000
 KEPT_MS = 3_600_000
 
 
-class RedisLoadBoard:
-    """Port ``LoadBoard`` on the region's store."""
+class RedisFactorStore:
+    """Port ``FactorStore`` on the region's store."""
 
     def __init__(self, store: RedisCounterStore, node: str) -> None:
         self._store = store

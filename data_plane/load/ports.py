@@ -26,7 +26,7 @@ class Pinned(NamedTuple):
     body: bytes
 
 
-class LoadBoard(Protocol):
+class FactorStore(Protocol):
     """Where the nodes of a region share reports, demand and factors. Every method raises ``StoreUnavailableError``."""
 
     async def pin(self, reports: Sequence[Pinned]) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 
-from data_plane.http.peer_handler import PeerDoor
+from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.exposition import Part, counter, counter_by, gauge, gauge_by
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.steps import RightsTally
@@ -24,7 +24,7 @@ class PeerFigures(NamedTuple):
 
     tally: ReplicationTally
     wire: Wire
-    door: PeerDoor
+    handler: PeerHandler
     staleness_s: Mapping[str, float]
     silent: Sequence[str]
     slices: int
@@ -35,18 +35,18 @@ def of_peers(figures: Callable[[], PeerFigures]) -> Part:
 
     def families() -> Iterator[Metric]:
         now = figures()
-        tally, wire, door = now.tally, now.wire, now.door
+        tally, wire, handler = now.tally, now.wire, now.handler
         yield counter("tidegate_peer_cells_sent", "Cells told to other regions", tally.sent_cells)
         yield counter("tidegate_peer_cells_handed_back", "Cells that lost stores got back", tally.handed_back_cells)
         yield counter("tidegate_peer_bytes_sent", "Bytes sent to other regions", wire.sent_bytes)
         yield counter("tidegate_peer_bytes_received", "Bytes of other regions' messages and answers",
-                      door.received_bytes + wire.received_bytes)  # fmt: skip
+                      handler.received_bytes + wire.received_bytes)  # fmt: skip
         yield counter("tidegate_peer_messages_sent", "Messages sent to other regions", wire.messages)
-        yield counter("tidegate_peer_messages_received", "Messages of other regions", door.received)
+        yield counter("tidegate_peer_messages_received", "Messages of other regions", handler.received)
         yield counter_by("tidegate_peer_failures", "Messages that a peer did not take", "peer", tally.failures)
         yield counter_by(
             "tidegate_peer_messages_refused", "Messages of peers refused", "reason",
-            {**door.refused_by_reason, "implausible_cell": tally.implausible},
+            {**handler.refused_by_reason, "implausible_cell": tally.implausible},
         )  # fmt: skip
         yield counter("tidegate_peer_messages_repeated", "Messages of peers that were there before", tally.repeated)
         yield gauge_by("tidegate_peer_staleness_seconds", "Age of what is known of a peer", "peer", now.staleness_s)

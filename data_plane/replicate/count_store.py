@@ -15,8 +15,8 @@ import structlog
 from redis.exceptions import RedisError
 
 from contract.counts import MAX_CELLS, SLICES, Cell
-from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.replicate.mark_sets import MarkSet, mark_sets
+from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Argument, RegionStore, StoreUnavailableError
 from data_plane.store.strict_packing import decode_marker
 from lua import (

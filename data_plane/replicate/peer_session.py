@@ -9,9 +9,9 @@ from typing import Protocol
 import structlog
 
 from contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer, encode_counts
-from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.replicate.count_store import News
 from data_plane.replicate.tally import ReplicationTally
+from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Clock, UnreachablePeerError
 
 log = structlog.get_logger()

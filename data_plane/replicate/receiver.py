@@ -6,7 +6,7 @@ from typing import NamedTuple
 from contract.counts import SLICES, Cell, Counts, CountsAnswer
 from contract.limits import BUCKET_ALGORITHMS, nominal_window_us
 from data_plane.config.index import RuleIndex
-from data_plane.config.limits_of_keys import IMPLAUSIBLE, ToldLimit, ToldLimits
+from data_plane.config.limits_of_keys import IMPLAUSIBLE, SharedLimit, SharedLimits
 from data_plane.replicate.count_store import CountStore, PeerCounter
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.store.ports import Clock
@@ -32,7 +32,7 @@ class Receiver:
         self._store = store
         self._clock = clock
         self._index = index
-        self._limits = ToldLimits(index)
+        self._limits = SharedLimits(index)
         self._tally = tally
         self._on_unreachable = on_unreachable
         self._unreachable: set[str] = set()
@@ -138,7 +138,7 @@ class Receiver:
         return repeated
 
 
-def _most(limit: ToldLimit, cell: Cell, now_us: int) -> int:
+def _most(limit: SharedLimit, cell: Cell, now_us: int) -> int:
     """More than this no region can have taken, whatever the limit was. A bucket's cell counts since its birth."""
     rule = limit.rule
     if rule.algorithm not in BUCKET_ALGORITHMS:

@@ -13,12 +13,12 @@ import structlog
 
 from contract.counts import SLICES
 from data_plane.config.index import RuleIndex
-from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.replicate.anti_entropy import AntiEntropy
 from data_plane.replicate.count_store import Collected, CountStore, News
 from data_plane.replicate.peer_session import Batch, PeerSession, PeerTransport
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.tally import ReplicationTally
+from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import limit_of_key
 
@@ -207,4 +207,4 @@ class Sender:
                 session.clock_set_back(self._ticked_us)
 
     def _is_shared(self, key: bytes) -> bool:
-        return limit_of_key(key) in self._index().book.told_by_id
+        return limit_of_key(key) in self._index().book.shared_by_id

@@ -47,7 +47,7 @@ class LowCountersOfNodes(Protocol):
         ...
 
 
-class RightsDesk:
+class RightsExchange:
     """Asks peers for rights, and answers theirs; neither before ``is_proven()`` says that its shares are the newest."""
 
     def __init__(

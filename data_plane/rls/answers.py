@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from data_plane.config.limit_resolution import BoundLimit
+from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.decide.preparing import Refusal, Verdict
 from data_plane.http.answers import Answer, problem
 from data_plane.http.rate_limit_headers import ceil_s
@@ -53,7 +53,7 @@ def malformed(message: str, descriptors: int) -> bytes:
     return _bytes(told)
 
 
-def current_limit(limit: BoundLimit) -> Any:
+def current_limit(limit: ResolvedLimit) -> Any:
     """A limit as Envoy has it: so many in a unit of time."""
     rule = limit.rule
     unit = CALENDAR.get(rule.calendar or "", UNITS.get(limit.window_s, UNKNOWN_UNIT))

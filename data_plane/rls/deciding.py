@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from contract.decision import CheckRequest
-from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
 from data_plane.http.caller import Headers
 from data_plane.store.subjects import InvalidAddressError
@@ -32,7 +32,7 @@ class Result(NamedTuple):
         return isinstance(self.answer, Verdict) and self.answer.allowed
 
 
-class _DescriptorCheck(Check):
+class _DescriptorCheck(PendingCheck):
     """One of several descriptors, in one of the two turns."""
 
     __slots__ = (*CHECK_SLOTS, "at", "together")
@@ -116,7 +116,7 @@ class Together:
         self._missing = len(costs)
         self._then = then
         decider = self._decider
-        ready: list[Check] = []
+        ready: list[PendingCheck] = []
         wrong: list[tuple[int, Result]] = []
         for at, cost in costs.items():
             check = _DescriptorCheck()

@@ -8,12 +8,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
 from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.render import Renderer
-from data_plane.http.response_templates import Form
+from data_plane.http.response_templates import ResponseTemplate
 from data_plane.rls.answers import malformed, response
 from data_plane.rls.deciding import Result, Together
 from data_plane.rls.grpc import (
@@ -36,7 +36,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 64
 
 
-class RlsCall(Call, Check):
+class RlsCall(Call, PendingCheck):
     """A call and, where it has one descriptor, its check, in one object."""
 
     __slots__ = (*CHECK_SLOTS, "number", "service")
@@ -136,7 +136,7 @@ class RateLimitService:
     def template(self, call: RlsCall) -> AllowedTemplate | None:
         """What answers such a call when it is plainly allowed; ``None``: only the careful code can."""
         bound = call.bound
-        form: Form | None = bound.form
+        form: ResponseTemplate | None = bound.form
         if form is None:
             form = bound.form = self.renderer.form(bound, call.prepared.plan)
         if not form.usable:

@@ -7,8 +7,8 @@ Nearly every answer is of this kind, and building it as messages costs as much a
 from collections.abc import Sequence
 from typing import Final
 
-from data_plane.config.limit_set import Bound
-from data_plane.http.response_templates import Form
+from data_plane.config.limit_set import LimitSet
+from data_plane.http.response_templates import ResponseTemplate
 from data_plane.rls.answers import MAX_UINT32, current_limit
 from data_plane.rls.messages import OK, HeaderValue, RateLimitResponse
 
@@ -16,11 +16,11 @@ _SMALL: Final = [bytes((value,)) for value in range(128)]
 
 
 class AllowedTemplate:
-    """For one ``Bound`` whose ``form`` is usable."""
+    """For one ``LimitSet`` whose ``form`` is usable."""
 
     __slots__ = ("_form", "_shown", "_states", "_status", "_whole")
 
-    def __init__(self, bound: Bound, form: Form) -> None:
+    def __init__(self, bound: LimitSet, form: ResponseTemplate) -> None:
         self._form = form
         self._shown = form.shown
         lines = dict(line.split(b": ", 1) for line in form.headers.split(b"\r\n") if line)

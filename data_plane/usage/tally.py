@@ -1,13 +1,13 @@
 """Usage as it is counted: two lookups and two additions a decision, everything else when it is collected.
 
-Counts are kept by the limits that applied (``Bound``) and by who called; taking them starts with empty dictionaries,
+Counts are kept by the limits that applied (``LimitSet``) and by who called; taking them starts with empty dictionaries,
 so nothing that was decided once is held on to.
 """
 
 from contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
 from data_plane.config.index import Principal
-from data_plane.config.limit_set import Bound
-from data_plane.decide.decider import Check
+from data_plane.config.limit_set import LimitSet
+from data_plane.decide.decider import PendingCheck
 from data_plane.decide.preparing import Prepared, Verdict
 
 Objections = tuple[tuple[int, ...], tuple[int, ...]]
@@ -61,7 +61,7 @@ class Counts:
 
 
 Callers = dict[Principal | None, Counts]
-Open = dict[Bound, Callers]
+Open = dict[LimitSet, Callers]
 """By the limits that applied, and by who called (``None``: nobody that is known)."""
 
 
@@ -76,7 +76,7 @@ class UsageTally:
     def __init__(self) -> None:
         self._open: Open = {}
 
-    def passed(self, check: Check) -> None:
+    def passed(self, check: PendingCheck) -> None:
         """Count what was plainly allowed."""
         cost = check.cost
         if not cost:
@@ -88,7 +88,7 @@ class UsageTally:
         counts.allowed += 1
         counts.cost += cost
 
-    def decided(self, check: Check, verdict: Verdict, now_us: int) -> None:  # noqa: ARG002  an observer's shape
+    def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:  # noqa: ARG002  an observer's shape
         """Count everything else."""
         cost = check.cost
         if not cost:
@@ -125,7 +125,7 @@ class UsageTally:
         taken, self._open = self._open, {}
         return taken
 
-    def _begin(self, bound: Bound, principal: Principal | None) -> Counts:
+    def _begin(self, bound: LimitSet, principal: Principal | None) -> Counts:
         return self._open.setdefault(bound, {}).setdefault(principal, Counts())
 
 
@@ -139,7 +139,7 @@ def _objections(verdict: Verdict) -> Objections:
     return denied, tuple(at for at in denying if limits[at].rule.shadow)
 
 
-def place_of(bound: Bound) -> Place:
+def place_of(bound: LimitSet) -> Place:
     """The limits of ``bound`` by their names, for those who were not there."""
     names = tuple(
         LimitName(bound.plan if limit.rule.id in bound.of_plan else OUTSIDE_PLANS, limit.rule.name)

@@ -38,8 +38,8 @@ CONTRAST = ("color-contrast", "link-in-text-block")
 NARROW = ("scrollable-region-focusable", "target-size")
 """What a narrow window can break."""
 MANY = 10_000
-SOON_MS = 200
-MOST_TRIES = 20
+MOST_TIMES_SLOWER = 3
+TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -209,29 +209,31 @@ def test_a_call_can_be_tried_and_takes_nothing(browser: Browser, scene: Scene, s
     assert browser.complaints() == []
 
 
-def test_every_page_answers_soon_with_many_clients(scene: Scene, stack: Stack):
-    lines = "\n".join(json.dumps({"client": f"many-{n}", "plan": "free"}) for n in range(MANY))
-    imported = stack.admin.post(
-        "/v1/clients/import", content=lines, headers={"Content-Type": "application/x-ndjson"}, timeout=60
-    )
-    assert imported.is_success, imported.text
-    assert imported.json()["made"] == MANY, imported.text
+def test_no_page_is_much_slower_with_many_clients(scene: Scene, stack: Stack):
     base = str(stack.admin.base_url)
-    pages = {**PAGES, "prefix": "/console/clients?prefix=many-99", "one": f"/console/client/{quote('many-777')}"}
+    pages = {**PAGES, "prefix": "/console/clients?prefix=many-99"}
     with httpx.Client(base_url=base, trust_env=False, timeout=20, headers={"Sec-Fetch-Site": "same-origin"}) as client:
         client.post("/console/login", data={"token": scene.tokens["operator"]}).raise_for_status()
-        took = {name: _quickest_ms(client, path) for name, path in pages.items()}
-    assert {name: ms for name, ms in took.items() if ms > SOON_MS} == {}
+        few = {name: _quickest_ms(client, path) for name, path in pages.items()}
+        lines = "\n".join(json.dumps({"client": f"many-{n}", "plan": "free"}) for n in range(MANY))
+        imported = stack.admin.post(
+            "/v1/clients/import", content=lines, headers={"Content-Type": "application/x-ndjson"}, timeout=60
+        )
+        assert imported.is_success, imported.text
+        assert imported.json()["made"] == MANY, imported.text
+        many = {name: _quickest_ms(client, path) for name, path in pages.items()}
+        many["one"] = _quickest_ms(client, f"/console/client/{quote('many-777')}")
+    slowest = max(few.values())
+    print({name: f"{ms:.0f} ms" for name, ms in many.items()})
+    assert {name: ms for name, ms in many.items() if ms > MOST_TIMES_SLOWER * slowest} == {}
 
 
 def _quickest_ms(client: httpx.Client, path: str) -> float:
     """The quickest of a few: what the page costs, and not what else the machine does."""
     quickest = float("inf")
-    for _ in range(MOST_TRIES):
+    for _ in range(TRIES):
         began = time.perf_counter()
         answer = client.get(path)
         quickest = min(quickest, 1000 * (time.perf_counter() - began))
         assert answer.status_code == 200, (path, answer.text)
-        if quickest <= SOON_MS:
-            break
     return quickest

@@ -18,7 +18,7 @@ LIMIT = 100
 WAVE = 10
 
 
-class Door(NamedTuple):
+class DecisionHandler(NamedTuple):
     """A region's gateway and what stands behind it."""
 
     region: str
@@ -27,7 +27,7 @@ class Door(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def doors(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Door]]:
+def handlers(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[DecisionHandler]]:
     with contextlib.ExitStack() as running:
         made = []
         for region in REGIONS:
@@ -37,18 +37,18 @@ def doors(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[li
             running.callback(envoy.child.stop)
             envoy.start()
             http = running.enter_context(httpx.Client(base_url=envoy.url, trust_env=False, timeout=10))
-            made.append(Door(region, http, upstream))
+            made.append(DecisionHandler(region, http, upstream))
         yield made
 
 
-def test_one_limit_holds_over_both_regions(stack: Stack, doors: list[Door]) -> None:
+def test_one_limit_holds_over_both_regions(stack: Stack, handlers: list[DecisionHandler]) -> None:
     key = stack.client_with_limit("envoy-acme", LIMIT)
     other = stack.client_with_limit("envoy-globex", LIMIT)
-    reached_before = sum(door.upstream.requests for door in doors)
+    reached_before = sum(handler.upstream.requests for handler in handlers)
     lags_s = []
 
     for wave in range(LIMIT // WAVE):
-        here, there = doors[wave % 2], doors[(wave + 1) % 2]
+        here, there = handlers[wave % 2], handlers[(wave + 1) % 2]
         for nth in range(WAVE):
             answer = here.http.get("/api/users/1", headers={"X-API-Key": key})
             left = LIMIT - wave * WAVE - nth - 1
@@ -57,12 +57,12 @@ def test_one_limit_holds_over_both_regions(stack: Stack, doors: list[Door]) -> N
             assert answer.json()["headers"]["x-ratelimit-remaining"] == str(left), "upstream is told as well"
         lags_s.append(stack.settle(stack.node(there.region), key, LIMIT - (wave + 1) * WAVE))
 
-    for door in doors:
-        denied = door.http.get("/api/users/1", headers={"X-API-Key": key})
+    for handler in handlers:
+        denied = handler.http.get("/api/users/1", headers={"X-API-Key": key})
         _assert_denied(denied)
-        spared = door.http.get("/api/users/1", headers={"X-API-Key": other})
+        spared = handler.http.get("/api/users/1", headers={"X-API-Key": other})
         assert spared.status_code == 200, spared.text
-    assert sum(door.upstream.requests for door in doors) - reached_before == LIMIT + len(doors)
+    assert sum(handler.upstream.requests for handler in handlers) - reached_before == LIMIT + len(handlers)
 
     print(f"counts crossed regions in {statistics.median(lags_s):.2f} s (median), {max(lags_s):.2f} s (most)")  # noqa: T201
     assert statistics.median(lags_s) < 1.0, f"a region's counts reach the other within a second: {lags_s}"
@@ -86,10 +86,10 @@ def _assert_denied(answer: httpx.Response) -> None:
     assert {"client", "plan", "revision"}.isdisjoint(problem), "the body reaches end users"
 
 
-def test_unknown_key_falls_back_to_the_limit_of_its_address(stack: Stack, doors: list[Door]) -> None:
+def test_unknown_key_falls_back_to_the_limit_of_its_address(stack: Stack, handlers: list[DecisionHandler]) -> None:
     """Nor does a forged X-Forwarded-For give a fresh address."""
     stack.put("/v1/plans/anonymous", {"limits": [{"name": "per-ip", "scope": "ip", "limit": 5, "window_s": 3600}]})
-    here = doors[0].http
+    here = handlers[0].http
     answers = [here.get("/api/users/1", headers={"X-API-Key": f"tg_not-a-key-{nth}"}) for nth in range(6)]
     assert [answer.status_code for answer in answers] == [200] * 5 + [429]
     assert answers[-1].json()["violated-policies"] == ["per-ip"]
@@ -98,12 +98,12 @@ def test_unknown_key_falls_back_to_the_limit_of_its_address(stack: Stack, doors:
     assert forged.status_code == 429, forged.text
 
 
-def test_two_different_keys_are_refused(doors: list[Door]) -> None:
-    answer = doors[0].http.get("/api/users/1", headers={"X-API-Key": "tg_one", "Authorization": "Bearer tg_two"})
+def test_two_different_keys_are_refused(handlers: list[DecisionHandler]) -> None:
+    answer = handlers[0].http.get("/api/users/1", headers={"X-API-Key": "tg_one", "Authorization": "Bearer tg_two"})
     assert answer.status_code == 401, answer.text
 
 
-def test_client_cannot_turn_a_denial_around_by_its_query(stack: Stack, doors: list[Door]) -> None:
+def test_client_cannot_turn_a_denial_around_by_its_query(stack: Stack, handlers: list[DecisionHandler]) -> None:
     key = stack.client_with_limit("envoy-nothing", 0)
-    answer = doors[0].http.get("/api/users/1?deny_status=200", headers={"X-API-Key": key})
+    answer = handlers[0].http.get("/api/users/1?deny_status=200", headers={"X-API-Key": key})
     assert answer.status_code == 429, answer.text

@@ -1,4 +1,4 @@
-"""A region's nodes restarted one after the other under load by every door: nothing fails, nothing is miscounted."""
+"""A region's nodes restarted one after the other under load by every handler: nothing fails, nothing is miscounted."""
 
 import asyncio
 import sys
@@ -76,7 +76,7 @@ def region(tmp_path, valkey_url):
 
 
 def questions() -> dict[str, object]:
-    """Every door that HTTP has for decisions, for a client that has plenty and for one that runs out."""
+    """Every handler that HTTP has for decisions, for a client that has plenty and for one that runs out."""
     asked: dict[str, object] = {}
     for size, key in KEYS.items():
         asked[f"{size}, check"] = {"api_key": key}
@@ -120,16 +120,16 @@ def test_a_rolling_restart_fails_no_request_and_miscounts_none(region, capsys):
         ).json()["remaining"]
         for size, key in KEYS.items()
     }
-    doors = {door: [0, 0] for door in ("check", "batch", "authorize", "gRPC")}
+    handlers = {handler: [0, 0] for handler in ("check", "batch", "authorize", "gRPC")}
     allowed = {size: by_grpc.allowed[size] for size in KEYS}
     for size in KEYS:
-        doors["gRPC"][0] += by_grpc.allowed[size]
-        doors["gRPC"][1] += by_grpc.denied[size]
-        for door in ("check", "batch", "authorize"):
-            allowed[size] += http.allowed[f"{size}, {door}"]
-            doors[door][0] += http.allowed[f"{size}, {door}"]
-            doors[door][1] += http.denied[f"{size}, {door}"]
-    told = "; ".join(f"{door} {yes} allowed, {no} denied" for door, (yes, no) in doors.items())
+        handlers["gRPC"][0] += by_grpc.allowed[size]
+        handlers["gRPC"][1] += by_grpc.denied[size]
+        for handler in ("check", "batch", "authorize"):
+            allowed[size] += http.allowed[f"{size}, {handler}"]
+            handlers[handler][0] += http.allowed[f"{size}, {handler}"]
+            handlers[handler][1] += http.denied[f"{size}, {handler}"]
+    told = "; ".join(f"{handler} {yes} allowed, {no} denied" for handler, (yes, no) in handlers.items())
     with capsys.disabled():
         sys.stdout.write(
             f"\n{NODES} nodes restarted: {http.answered + by_grpc.allowed.total() + by_grpc.denied.total()} decisions,"
@@ -141,7 +141,7 @@ def test_a_rolling_restart_fails_no_request_and_miscounts_none(region, capsys):
     assert http.degraded == 0
     assert (allowed["small"], left["small"]) == (SMALL, 0)
     assert BIG - left["big"] == allowed["big"]
-    # who has plenty is never denied, and who runs out is denied at every door
+    # who has plenty is never denied, and who runs out is denied at every handler
     assert {name for name in http.denied if name.startswith("big")} == set()
     assert by_grpc.denied["big"] == 0
-    assert all(denied > 0 for _, denied in doors.values())
+    assert all(denied > 0 for _, denied in handlers.values())

@@ -8,7 +8,7 @@ from contract.load import AdaptivePolicy, Backend, LoadReport, Pull, RegionLoad
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_gate import GatePass
 from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
-from data_plane.load.factor_store import RedisLoadBoard
+from data_plane.load.factor_store import RedisFactorStore
 from data_plane.load.gates import Gates
 from data_plane.load.ports import PullError
 from data_plane.load.reports import LoadReports
@@ -51,7 +51,7 @@ class Member:
     """One node's part, on a connection of its own."""
 
     def __init__(self, name, store, clock, book):
-        self.board = RedisLoadBoard(store, name)
+        self.board = RedisFactorStore(store, name)
         self.gates, self.reports = Gates(), LoadReports(name)
         self.low, self.high = (GatePass("users", "protect", priority, 5) for priority in (0, 50))
         for one in (self.low, self.high):

@@ -104,7 +104,7 @@ def _known(snapshot: Path, redis_url: str) -> dict:
 async def serving(process: Node | Agent, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
     """A node's or an agent's base URL while it serves; a node through the fast path, or through FastAPI alone."""
     is_node = isinstance(process, Node)
-    front = Front(DecisionFastPath(process.door), LIMITS) if is_node else Front(limits=LIMITS)
+    front = Front(DecisionFastPath(process.handler), LIMITS) if is_node else Front(limits=LIMITS)
     http = protocol_class(front) if lane else "httptools"
     app = build_app(process) if is_node else build_agent_app(process)
     config = uvicorn.Config(

@@ -13,12 +13,12 @@ from contract.counts import Counts, CountsAnswer
 from contract.decision import CheckRequest
 from contract.rights import Asks, Gifts
 from contract.status import Newest
-from data_plane.background import kept_up
+from data_plane.background import run_forever
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
-from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.preparing import Anonymous, Refusal, Verdict
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.replicate.count_store import CountStore
@@ -27,7 +27,7 @@ from data_plane.replicate.sender import Sender
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
-from data_plane.rights.exchange import RightsDesk
+from data_plane.rights.exchange import RightsExchange
 from data_plane.rights.low import LowInbox, LowOutbox
 from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
@@ -102,7 +102,7 @@ class SimulatedProcess:
         """Start working."""
         self.spawn(self.store.keep_connected())
         for job in self.work():
-            self.spawn(kept_up(job))
+            self.spawn(run_forever(job))
 
     def apply(self, config: ConfigSet, revision: int) -> None:
         """Put a configuration in force."""
@@ -125,7 +125,7 @@ class SimulatedProcess:
         return self.index
 
 
-class SimulatedCheck(Check):
+class SimulatedCheck(PendingCheck):
     """A request, and what came of it."""
 
     __slots__ = (*CHECK_SLOTS, "node", "ran_us", "store_us", "window_us")
@@ -168,7 +168,7 @@ class SimulatedNode(SimulatedProcess):
             counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
         )
         self.decider: Decider = Decider(
-            self.index, store, region, fallback, Tally(), Anonymous(), DenialMemory(MAX_DENIALS), SubjectBounds(),
+            self.index, store, region, fallback, Tally(), Anonymous(), DenialCache(MAX_DENIALS), SubjectBounds(),
             self._reader,
         )  # fmt: skip
 
@@ -195,7 +195,7 @@ class SimulatedAgent(SimulatedProcess):
         store = self.store
         self.state = RegionState(lambda: self.index.book, rights=True)
         peers = region.world.peers_of(region.name)
-        self.desk = RightsDesk(
+        self.desk = RightsExchange(
             region.name, store, peers, region, self._index_in_force, lambda: self.revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The store's second door: redis-py's own client, for what is not a decision and may be slow."""
+"""The store's side client: redis-py, for what is not a decision and may be slow."""
 
 import functools
 import hashlib

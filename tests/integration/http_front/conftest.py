@@ -18,7 +18,7 @@ from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from http_front.front import Front
 from http_front.limits import FrontLimits
 from http_front.serving import config_of
-from tests.unit.http_front.harness import Door, DoorPath
+from tests.unit.http_front.harness import DecisionHandler, DoorPath
 
 PATIENCE_S = 10.0
 
@@ -76,16 +76,16 @@ def run_front(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> Iterator
     with contextlib.ExitStack() as stack:
 
         def start(
-            door: Door, limits: FrontLimits | None = None, *, certificate: tuple[Path, Path] | None = None
+            handler: DecisionHandler, limits: FrontLimits | None = None, *, certificate: tuple[Path, Path] | None = None
         ) -> RunningFront:
-            return stack.enter_context(_running(door, limits or FrontLimits(), loop_factory, certificate))
+            return stack.enter_context(_running(handler, limits or FrontLimits(), loop_factory, certificate))
 
         yield start
 
 
 @contextlib.contextmanager
 def _running(
-    door: Door,
+    handler: DecisionHandler,
     limits: FrontLimits,
     loop_factory: Callable[[], asyncio.AbstractEventLoop],
     certificate: tuple[Path, Path] | None,
@@ -94,7 +94,7 @@ def _running(
     bodies = (MAX_BODY_BYTES, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES)
     config = config_of(
         application,
-        Front(DoorPath(door, bodies), limits),
+        Front(DoorPath(handler, bodies), limits),
         lifespan="off",
         ssl_certfile=certificate and str(certificate[0]),
         ssl_keyfile=certificate and str(certificate[1]),

@@ -106,8 +106,8 @@ STREAM = [
 
 
 def test_pipelined_requests_are_answered_in_order_though_decided_in_reverse(start: Callable[..., RunningFront]) -> None:
-    door = ReversingDoor()
-    front = start(door)
+    handler = ReversingDoor()
+    front = start(handler)
     with front.connect() as connection:
         connection.sendall(b"".join(STREAM) + LAST)
         responses = parse_responses(read_to_end(connection))
@@ -116,7 +116,7 @@ def test_pipelined_requests_are_answered_in_order_though_decided_in_reverse(star
     expected = [b'POST /v1/check {"cost": 1}', b"POST /v1/check/batch [" + b"1," * 2000 + b"1]"]
     expected += [b"GET /v1/authorize?deny_status=403 ", b"POST /v1/check {}"]
     assert bodies == expected * 8 + [b"GET /v1/authorize/last "]
-    assert door.most_waiting > 1
+    assert handler.most_waiting > 1
 
 
 def test_requests_that_arrive_byte_by_byte(start: Callable[..., RunningFront]) -> None:
@@ -235,17 +235,17 @@ def test_a_long_pipeline_of_big_answers_arrives_whole(run_front: FrontFactory) -
 
 
 def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(start: Callable[..., RunningFront]) -> None:
-    door = SavingDoor()
-    front = start(door)
+    handler = SavingDoor()
+    front = start(handler)
     with front.connect() as idle, front.connect() as busy:
         idle.sendall(get(b"/healthz"))
         read_until(idle, b"elsewhere /healthz")
         busy.sendall(post() + post())
-        wait_until(lambda: len(door.exchanges) == 2)
+        wait_until(lambda: len(handler.exchanges) == 2)
         front.stop()
         assert read_to_end(idle) == b""
         assert front.thread.is_alive()
-        front.call(lambda: [exchange.respond(200, b"", b"done") for exchange in reversed(door.exchanges)])
+        front.call(lambda: [exchange.respond(200, b"", b"done") for exchange in reversed(handler.exchanges)])
         first, second = parse_responses(read_to_end(busy))
         assert (first.status, second.status) == (200, 200)
         assert second.headers["connection"] == "close"
@@ -254,30 +254,30 @@ def test_stopping_finishes_what_is_in_flight_and_closes_the_idle(start: Callable
 
 
 def test_a_client_that_hangs_up_disturbs_nobody(start: Callable[..., RunningFront]) -> None:
-    door = SavingDoor()
-    front = start(door)
+    handler = SavingDoor()
+    front = start(handler)
     with front.connect() as staying:
         leaving = front.connect()
         leaving.sendall(post() * 2)
-        wait_until(lambda: len(door.exchanges) == 2)
+        wait_until(lambda: len(handler.exchanges) == 2)
         staying.sendall(post())
-        wait_until(lambda: len(door.exchanges) == 3)
+        wait_until(lambda: len(handler.exchanges) == 3)
         # A reset, not a farewell: the answer meets a dead socket.
         leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         leaving.close()
-        front.call(lambda: [exchange.respond(200, b"", b"done") for exchange in door.exchanges])
+        front.call(lambda: [exchange.respond(200, b"", b"done") for exchange in handler.exchanges])
         assert read_until(staying, b"done").startswith(b"HTTP/1.1 200 OK")
         wait_until(lambda: len(front.call(lambda: set(front.server.server_state.connections))) == 1)
 
 
 def test_a_client_that_closes_its_half_gets_its_answer(run_front: FrontFactory) -> None:
-    door = SavingDoor()
-    front = run_front(door)
+    handler = SavingDoor()
+    front = run_front(handler)
     with front.connect() as connection:
         connection.sendall(post())
         connection.shutdown(socket.SHUT_WR)
-        wait_until(lambda: len(door.exchanges) == 1)
-        front.call(lambda: door.exchanges[0].respond(200, b"", b"done"))
+        wait_until(lambda: len(handler.exchanges) == 1)
+        front.call(lambda: handler.exchanges[0].respond(200, b"", b"done"))
         assert read_to_end(connection).endswith(b"done")
 
 

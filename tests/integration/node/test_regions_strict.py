@@ -212,7 +212,11 @@ async def test_a_bucket_too_large_and_slow_to_lend_of_begins_empty_in_a_store_th
         async def is_new():
             return agent._peering._marker.new_epochs == 1
 
+        async def is_served():
+            return (await regions.remaining("eu-west"))["exact"] is not None
+
         await regions.until(is_new)
+        await regions.until(is_served)
         assert (await regions.remaining("eu-west"))["exact"] < 100
 
 

@@ -253,7 +253,7 @@ async def test_says_until_when_every_living_node_has_flushed(valkey_url: str) ->
 
 @dataclass
 class ControlPlane:
-    """A control plane's door: keeps what is shipped, answers as told."""
+    """A control plane's handler: keeps what is shipped, answers as told."""
 
     status: int = 200
     refuse: tuple[RefusedBatch, ...] = ()

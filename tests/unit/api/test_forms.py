@@ -12,14 +12,14 @@ from data_plane.config.index import RuleIndex
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.preparing import conclude
 from data_plane.http.answers import Answer
-from data_plane.http.fast_path import FastAuthorizeQuestion, FastQuestion
+from data_plane.http.fast_path import FastAuthorizeCheck, FastCheck
 from data_plane.http.pending_checks import (
-    AuthorizeQuestion,
+    AuthorizeCheck,
     Batch,
-    BatchQuestion,
-    Question,
-    RepliedAuthorizeQuestion,
-    RepliedQuestion,
+    BatchCheck,
+    HttpCheck,
+    RepliedAuthorizeCheck,
+    RepliedCheck,
 )
 from data_plane.http.render import Renderer
 from data_plane.store.packing import outcomes_of
@@ -52,13 +52,13 @@ class CarefulDecider:
         self.observers = ()
         self.verdicts = []
 
-    def answered(self, check: Question, figures, at: int, now_us: int) -> None:
+    def answered(self, check: HttpCheck, figures, at: int, now_us: int) -> None:
         verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
         self.verdicts.append(verdict)
         check.decided(verdict, now_us)
 
 
-def asked(kind: type[Question], names, client: str, reset_format: str, *arguments) -> Question:
+def asked(kind: type[HttpCheck], names, client: str, reset_format: str, *arguments) -> HttpCheck:
     plan = Plan(plan='a "plan" of %d', limits=tuple(LIMITS[name] for name in names))
     values = [plan, Client(client=client, plan=plan.plan), Region(region="us-east")]
     index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in values])
@@ -90,7 +90,7 @@ def flat(own) -> list[int]:
 def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str) -> None:
     names, own = limits
     answers: list[Answer] = []
-    question = asked(RepliedQuestion, names, client, reset_format, (), b"", None, answers.append)
+    question = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
     question.done(flat(own), 1, NOW_US)
     question.plain = False
     question.done(flat(own), 1, NOW_US)
@@ -123,10 +123,10 @@ def test_the_lane_answers_as_other_doors_do(limits, client: str, reset_format: s
     names, own = limits
     asker, answers = Asker(), []
     if route == "check":
-        lane, other = FastQuestion, asked(RepliedQuestion, names, client, reset_format, (), b"", None, answers.append)
+        lane, other = FastCheck, asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
     else:
-        lane = FastAuthorizeQuestion
-        other = asked(RepliedAuthorizeQuestion, names, client, reset_format, (), None, answers.append)
+        lane = FastAuthorizeCheck
+        other = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
     for _ in range(2):  # the first one finds no form yet
         question = asked(lane, names, client, reset_format)
         question.bound, question.asker = other.bound, asker
@@ -138,7 +138,7 @@ def test_the_lane_answers_as_other_doors_do(limits, client: str, reset_format: s
 
 
 def test_a_client_that_left_is_counted_and_not_answered() -> None:
-    question = asked(FastQuestion, ["hourly"], "acme", "epoch")
+    question = asked(FastCheck, ["hourly"], "acme", "epoch")
     question.form()
     question.asker = None
     question.done([NOW_US, 5, 1, 0], 1, NOW_US + 300)
@@ -150,7 +150,7 @@ def test_a_client_that_left_is_counted_and_not_answered() -> None:
 def test_the_answer_of_forward_auth_is_the_careful_one(limits, client: str, reset_format: str) -> None:
     names, own = limits
     answers: list[Answer] = []
-    question: AuthorizeQuestion = asked(RepliedAuthorizeQuestion, names, client, reset_format, (), None, answers.append)
+    question: AuthorizeCheck = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
     question.done(flat(own), 1, NOW_US)
     question.plain = False
     question.done(flat(own), 1, NOW_US)
@@ -166,7 +166,7 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
     batch.begin_part(2, NOW_US)
     batch.answered(NOW_US)
     for number, plain in enumerate((True, False)):
-        question = asked(BatchQuestion, names, client, "epoch")
+        question = asked(BatchCheck, names, client, "epoch")
         question.batch, question.id_number, question.plain = batch, number, plain
         question.done(flat(own), 1, NOW_US)
     first, second = msgspec.json.decode(answers[0].body)["decisions"]
@@ -181,11 +181,11 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
     [(["hourly"], True), (["hidden", "burst"], True), (["hidden"], False), (["hourly", "queue"], False)],
 )
 def test_an_answer_is_formed_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
-    assert asked(RepliedQuestion, names, "acme", "epoch", (), b"", None, print).form().usable == usable
+    assert asked(RepliedCheck, names, "acme", "epoch", (), b"", None, print).form().usable == usable
 
 
 def test_a_books_bounds_keep_their_forms() -> None:
-    question = asked(RepliedQuestion, ["hourly"], "acme", "epoch", (), b"", None, print)
+    question = asked(RepliedCheck, ["hourly"], "acme", "epoch", (), b"", None, print)
     assert question.form() is question.form()
 
 
@@ -195,7 +195,7 @@ def test_a_denial_by_its_form_is_the_careful_code_s(asked_for, client, identifie
     """Twice with the same limits denying: the first makes the form, the second fills it with other figures."""
     names, first = asked_for
     again = data.draw(st.tuples(*[waits_likewise(one) for one in first]))
-    question = asked(RepliedQuestion, names, client, reset_format, (), b"", None, [].append)
+    question = asked(RepliedCheck, names, client, reset_format, (), b"", None, [].append)
     if not identified:
         question.principal = None
     renderer = question.renderer
@@ -220,7 +220,7 @@ def waits_likewise(figures_of_one):
 
 def test_plain_denials_have_forms():
     """Else the test above would hold for nothing."""
-    question = asked(RepliedQuestion, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", None, [].append)
+    question = asked(RepliedCheck, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", None, [].append)
     own = [(1, 2_000_000, 0), (0, 5, -6_000_001), (0, 7, -9_000_001)]
     verdict = conclude(question.prepared, outcomes_of(flat(own), 1, 3))
     question.renderer.check(verdict, question.request, 42, "n1-7", NOW_US)

@@ -79,41 +79,41 @@ async def _nothing() -> Message:
 
 
 async def test_a_credential_whose_checksum_is_wrong_is_refused_unseen() -> None:
-    door = Door()
-    assert await door.status(RIGHT) == 200
-    assert door.database.asked == 1
+    handler = Door()
+    assert await handler.status(RIGHT) == 200
+    assert handler.database.asked == 1
     for kind in ("admin", "region", "gateway"):
         mistyped = make_credential(kind, bytes(32))[:-1] + "!"
-        assert await door.status(mistyped) == 401
-    assert door.database.asked == 1
+        assert await handler.status(mistyped) == 401
+    assert handler.database.asked == 1
     # the first admin token may be any text
-    assert await door.status(HAND_MADE) == 200
-    assert await door.status(make_credential("admin", bytes(32))) == 401
-    assert door.database.asked == 3
+    assert await handler.status(HAND_MADE) == 200
+    assert await handler.status(make_credential("admin", bytes(32))) == 401
+    assert handler.database.asked == 3
 
 
 async def test_who_varies_the_beginning_is_counted_by_address() -> None:
-    door = Door()
-    statuses = [await door.status(f"{number:08} and more") for number in range(MAX_FAILURES * ADDRESS_FACTOR + 2)]
+    handler = Door()
+    statuses = [await handler.status(f"{number:08} and more") for number in range(MAX_FAILURES * ADDRESS_FACTOR + 2)]
     assert statuses == [401] * (MAX_FAILURES * ADDRESS_FACTOR) + [429] * 2
     # from elsewhere nothing was guessed; and a right one is let in, known before or not
-    assert await door.status("one more guess", address="203.0.113.8") == 401
-    assert await door.status(RIGHT) == 200
-    assert await door.status(HAND_MADE) == 200
+    assert await handler.status("one more guess", address="203.0.113.8") == 401
+    assert await handler.status(RIGHT) == 200
+    assert await handler.status(HAND_MADE) == 200
 
 
 async def test_a_credential_in_force_passes_however_many_wrong_ones_wait() -> None:
-    door = Door()
-    database = cast("Database", door.database)
-    await door.live.load(database)
+    handler = Door()
+    database = cast("Database", handler.database)
+    await handler.live.load(database)
     for number in range(MAX_FAILURES * ADDRESS_FACTOR):
-        assert await door.status(f"{number:08} and more") == 401
-    door.database.slow.clear()
-    guesses = [asyncio.create_task(door.status(f"guess {number:08}")) for number in range(MAX_WAITING + 30)]
+        assert await handler.status(f"{number:08} and more") == 401
+    handler.database.slow.clear()
+    guesses = [asyncio.create_task(handler.status(f"guess {number:08}")) for number in range(MAX_WAITING + 30)]
     while sum(task.done() for task in guesses) < 30:  # refused at once: the gate is full
         await asyncio.sleep(0)
-    door.database.slow.set()
+    handler.database.slow.set()
     # it was never sent before
-    assert await door.status(RIGHT) == 200
+    assert await handler.status(RIGHT) == 200
     assert sum(not task.done() for task in guesses) > MAX_WAITING // 2
     await asyncio.gather(*guesses)

@@ -6,7 +6,7 @@ from contract.config import Client, Endpoint, Override, Plan, Region
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.config.limit_resolution import Subject
-from data_plane.config.limits_of_keys import ToldLimits
+from data_plane.config.limits_of_keys import SharedLimits
 from data_plane.config.shared_packing import Standing
 from tests.servers.node import document_of, rule
 
@@ -38,7 +38,7 @@ def index() -> RuleIndex:
 @pytest.mark.parametrize("now_s", [NOW_S, NOW_S + 61])
 @pytest.mark.parametrize("silent", [(), (("eu-west", 5),)])
 def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, client, now_s, silent):
-    limits = ToldLimits(lambda: index)
+    limits = SharedLimits(lambda: index)
     assert limits.of_key(b"{c}1", now_s) is not None, "what is known of one standing is not that of the next"
     index.book.stand(Standing(silent=silent))
     principal = index.clients.get(client)
@@ -52,5 +52,5 @@ def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, cl
 
 
 def test_what_is_no_shared_limit_here_leads_nowhere(index):
-    limits = ToldLimits(lambda: index)
+    limits = SharedLimits(lambda: index)
     assert [limits.of_key(key, NOW_S) for key in (b"{c}4", b"{c}1000", b"no key", b"")] == [None] * 4

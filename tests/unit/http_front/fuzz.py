@@ -52,7 +52,7 @@ class FickleDoor:
         elif choice < 0.5:
             exchange.respond_ok(b"", exchange.body)
         elif choice < 0.52:
-            raise LookupError("the door failed")
+            raise LookupError("the handler failed")
         else:
             self._kept.append(exchange)
 
@@ -100,26 +100,26 @@ def split(rng: random.Random, stream: bytes) -> list[bytes]:
     return [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a < b]
 
 
-def feed(front: Front, door: FickleDoor, rng: random.Random, stream: bytes) -> Client:
+def feed(front: Front, handler: FickleDoor, rng: random.Random, stream: bytes) -> Client:
     """One connection from beginning to end. Raises if it breaks, hangs, hoards, or sends what is not HTTP."""
-    client = Client(door, front=front)
+    client = Client(handler, front=front)
     for part in split(rng, stream):
         client.send(part)
         hoard = client.connection
         assert len(hoard._unread) <= MOST_UNREAD_BYTES
         assert len(hoard._queue) <= SMALL.pipeline_depth + 1
         if rng.random() < 0.3:
-            door.answer_some(0.5)
+            handler.answer_some(0.5)
         if rng.random() < 0.02:
             client.front.on_tick()
         if rng.random() < 0.02 and not client.transport.closing:
             client.connection.pause_writing()
-            door.answer_some(0.5)
+            handler.answer_some(0.5)
             client.connection.resume_writing()
         if rng.random() < 0.005:
             client.lose()
             break
-    door.answer_all()
+    handler.answer_all()
     ending = rng.random()
     if not client.transport.closing:
         if ending < 0.2 and not client.connection.eof_received():
@@ -145,18 +145,18 @@ def check_responses(client: Client) -> list[Response]:
 def run(inputs: int, seed: int) -> collections.Counter[int]:
     """Feed ``inputs`` streams, each followed by a good request on a fresh connection; counts the statuses."""
     rng = random.Random(seed)
-    door = FickleDoor(rng)
-    front = Front(DoorPath(door), SMALL, wall_s=lambda: 1_700_000_000.0)
+    handler = FickleDoor(rng)
+    front = Front(DoorPath(handler), SMALL, wall_s=lambda: 1_700_000_000.0)
     statuses: collections.Counter[int] = collections.Counter()
     for number in range(inputs):
         stream = mutate(rng)
         try:
-            client = feed(front, door, rng, stream)
+            client = feed(front, handler, rng, stream)
             if b"HEAD" not in stream:
                 for response in check_responses(client):
                     statuses[response.status] += 1
-            fresh = Client(door, front=front).send(post())
-            door.answer_all()
+            fresh = Client(handler, front=front).send(post())
+            handler.answer_all()
             assert fresh.statuses() in ([200], [500]), "a fresh connection is not served"
             fresh.lose()
         except BaseException:

@@ -1,4 +1,4 @@
-"""A front without sockets: a transport that records, a loop that runs things at once, doors that answer when told."""
+"""A front without sockets: a transport that records, a loop that runs things at once, answers when told."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ SMALL = FrontLimits(
 SMALL_BODIES = (1000, 5000, 1000)
 
 
-class Door(Protocol):
+class DecisionHandler(Protocol):
     """Stands for what decides."""
 
     def check(self, exchange: Any, /) -> None: ...
@@ -44,13 +44,13 @@ class Door(Protocol):
 
 
 class DoorPath:
-    """A node's fast path, in front of whatever door the test has put there."""
+    """A node's fast path, in front of whatever handler the test has put there."""
 
-    def __init__(self, door: Door, bodies: Sequence[int] = SMALL_BODIES) -> None:
+    def __init__(self, handler: DecisionHandler, bodies: Sequence[int] = SMALL_BODIES) -> None:
         self.routes: Sequence[Route] = (
-            Route("check", bodies[0], Exchange, door.check),
-            Route("check_batch", bodies[1], Exchange, door.check_batch),
-            Route("authorize", bodies[2], Exchange, door.authorize),
+            Route("check", bodies[0], Exchange, handler.check),
+            Route("check_batch", bodies[1], Exchange, handler.check_batch),
+            Route("authorize", bodies[2], Exchange, handler.authorize),
         )
 
     find = DecisionFastPath.find
@@ -164,8 +164,8 @@ async def elsewhere(scope: Any, receive: Any, send: Any) -> None:
 class Client:
     """One connection to a front. ``responses()`` parses what was sent, which proves that it is HTTP."""
 
-    def __init__(self, door: Door, limits: FrontLimits = SMALL, *, front: Front | None = None) -> None:
-        self.front = front or Front(DoorPath(door), limits, wall_s=lambda: 1_700_000_000.0)
+    def __init__(self, handler: DecisionHandler, limits: FrontLimits = SMALL, *, front: Front | None = None) -> None:
+        self.front = front or Front(DoorPath(handler), limits, wall_s=lambda: 1_700_000_000.0)
         self.state = ServerState()
         config = Config(elsewhere, log_config=None, lifespan="off", ws="none")
         config.load()

@@ -11,12 +11,12 @@ from tests.unit.http_front.harness import SMALL, Client, SavingDoor, get, post
 
 def begun(body: bytes = b"{}") -> tuple[Client, SavingDoor, Exchange]:
     """A connection whose second check is under way, with a head that was seen before."""
-    door = SavingDoor()
-    client = Client(door).send(post(body=body))
-    door.exchanges.pop().respond(200, b"", b"first")
+    handler = SavingDoor()
+    client = Client(handler).send(post(body=body))
+    handler.exchanges.pop().respond(200, b"", b"first")
     client.send(post(body=body))
-    assert client.connection._alone is door.exchanges[0]
-    return client, door, door.exchanges.pop()
+    assert client.connection._alone is handler.exchanges[0]
+    return client, handler, handler.exchanges.pop()
 
 
 def bodies(client: Client) -> list[bytes]:
@@ -61,9 +61,9 @@ def test_a_second_answer_is_ignored(answer) -> None:
 
 
 def test_requests_that_come_meanwhile_are_answered_in_order(answer) -> None:
-    client, door, exchange = begun()
+    client, handler, exchange = begun()
     client.send(post(body=b"[]"), get(b"/v1/authorize/x"))
-    for later, body in zip(door.exchanges, (b"third", b"fourth"), strict=True):
+    for later, body in zip(handler.exchanges, (b"third", b"fourth"), strict=True):
         later.respond_ok(b"", body)
     assert bodies(client) == [b"first"]
     answer(exchange)
@@ -71,11 +71,11 @@ def test_requests_that_come_meanwhile_are_answered_in_order(answer) -> None:
 
 
 def test_half_a_request_that_comes_meanwhile_goes_on_afterwards(answer) -> None:
-    client, door, exchange = begun()
+    client, handler, exchange = begun()
     client.send(post()[:20])
     answer(exchange)
     client.send(post()[20:])
-    door.exchanges.pop().respond_ok(b"", b"third")
+    handler.exchanges.pop().respond_ok(b"", b"third")
     assert bodies(client) == [b"first", b"second", b"third"]
 
 
@@ -133,17 +133,17 @@ def test_it_has_all_the_time_that_the_door_needs_and_then_the_connection_is_idle
 
 
 def test_a_door_that_fails_costs_one_request(caplog: pytest.LogCaptureFixture) -> None:
-    client, door, exchange = begun()
+    client, handler, exchange = begun()
     exchange.respond_ok(b"", b"second")
 
     def fail(_: Exchange) -> None:
-        raise LookupError("the door failed")
+        raise LookupError("the handler failed")
 
     client.connection._first_handle = fail
     with caplog.at_level(logging.CRITICAL, "tidegate.front"):
         client.send(post())
     assert client.statuses() == [200, 200, 500]
-    client.connection._first_handle = door.check
+    client.connection._first_handle = handler.check
     client.send(post())
-    door.exchanges.pop().respond_ok(b"", b"fourth")
+    handler.exchanges.pop().respond_ok(b"", b"fourth")
     assert bodies(client)[3] == b"fourth"

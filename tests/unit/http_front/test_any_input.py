@@ -36,11 +36,11 @@ def test_splits_change_nothing(requests: list[bytes], data: st.DataObject) -> No
 )
 @settings(max_examples=200, deadline=None)
 def test_the_order_of_decisions_changes_nothing(requests: list[bytes], data: st.DataObject) -> None:
-    door = SavingDoor()
-    client = Client(door).send(b"".join(requests))
+    handler = SavingDoor()
+    client = Client(handler).send(b"".join(requests))
     answered = 0
-    while door.exchanges:
-        exchange = door.exchanges.pop(data.draw(st.integers(0, len(door.exchanges) - 1)))
+    while handler.exchanges:
+        exchange = handler.exchanges.pop(data.draw(st.integers(0, len(handler.exchanges) - 1)))
         exchange.respond(200, b"", exchange.method + exchange.path + exchange.body)
         answered += 1
     assert answered == len(requests)
@@ -104,7 +104,7 @@ def assert_as_strict_as_llhttp(raw: bytes) -> bool:
         return True  # llhttp knows a list of methods; any token is a method (RFC 9110, section 9.1)
     except httptools.HttpParserInvalidURLError:
         assert head.target.translate(None, bytes(range(0x21, 0x7F))) or b"#" in head.target or b"://" in head.target
-        return True  # targets that a careless client sends: the door refuses them, uvicorn never sees them accepted
+        return True  # targets that a careless client sends: the handler refuses them, uvicorn never sees them accepted
     assert theirs.ended
     assert (theirs.method, theirs.target, tuple(theirs.fields)) == (head.method, head.target, head.fields)
     assert theirs.version == ("1.0" if head.old else "1.1")

@@ -34,12 +34,12 @@ def test_a_connection_that_comes_later_gets_one_answer_too() -> None:
 
 
 def test_what_is_in_flight_is_answered_first() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post())
+    handler = SavingDoor()
+    client = Client(handler).send(post())
     drain(client)
     client.send(post())
-    door.exchanges[1].respond(200, b"", b"second")
+    handler.exchanges[1].respond(200, b"", b"second")
     assert client.transport.sent == b""
-    door.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[0].respond(200, b"", b"first")
     assert [response.body for response in client.responses()] == [b"first", b"second"]
     assert client.transport.closing

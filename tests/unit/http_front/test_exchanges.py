@@ -1,4 +1,4 @@
-"""Whole requests reach the door as they were sent; answers leave in order, framed for the client that asked."""
+"""Whole requests reach the handler as they were sent; answers leave in order, framed for the client that asked."""
 
 import logging
 
@@ -43,46 +43,46 @@ def test_a_request_is_served_however_it_is_split(request_bytes: bytes, answer: b
 
 
 def test_headers_are_lower_case_and_trimmed_and_in_order() -> None:
-    door = SavingDoor()
-    Client(door).send(get(b"/v1/authorize", b"X-B: \t two words \t", b"x-a:1", b"X-B:", b"X-C: \xff"))
-    assert door.exchanges[0].headers == (
+    handler = SavingDoor()
+    Client(handler).send(get(b"/v1/authorize", b"X-B: \t two words \t", b"x-a:1", b"X-B:", b"X-C: \xff"))
+    assert handler.exchanges[0].headers == (
         (b"host", b"node"),
         (b"x-b", b"two words"),
         (b"x-a", b"1"),
         (b"x-b", b""),
         (b"x-c", b"\xff"),
     )
-    assert door.exchanges[0].peer == "192.0.2.7"
+    assert handler.exchanges[0].peer == "192.0.2.7"
 
 
 def test_a_repeated_head_is_the_same_object_and_another_one_is_not() -> None:
-    door = SavingDoor()
-    Client(door).send(post(body=b"ab") + post(body=b"cd") + post(body=b"e") + post(body=b"fg"))
-    first, second, third, fourth = door.exchanges
+    handler = SavingDoor()
+    Client(handler).send(post(body=b"ab") + post(body=b"cd") + post(body=b"e") + post(body=b"fg"))
+    first, second, third, fourth = handler.exchanges
     assert first.head is second.head
     assert third.head.length == 1
     assert fourth.head == first.head
-    assert [exchange.body for exchange in door.exchanges] == [b"ab", b"cd", b"e", b"fg"]
+    assert [exchange.body for exchange in handler.exchanges] == [b"ab", b"cd", b"e", b"fg"]
 
 
 def test_answers_leave_in_the_order_of_their_requests() -> None:
-    door = SavingDoor()
-    client = Client(door).send(get(b"/v1/authorize/0") + get(b"/v1/authorize/1"), get(b"/v1/authorize/2"))
-    answer(door.exchanges[2])
-    answer(door.exchanges[1])
+    handler = SavingDoor()
+    client = Client(handler).send(get(b"/v1/authorize/0") + get(b"/v1/authorize/1"), get(b"/v1/authorize/2"))
+    answer(handler.exchanges[2])
+    answer(handler.exchanges[1])
     assert client.transport.sent == b""
-    answer(door.exchanges[0])
+    answer(handler.exchanges[0])
     assert [response.body[-2:] for response in client.responses()] == [b"/0", b"/1", b"/2"]
 
 
 def test_the_depth_of_a_pipeline_is_bounded_and_all_of_it_is_served() -> None:
-    door = SavingDoor()
-    client = Client(door).send(b"".join(get(b"/v1/authorize/%d" % number) for number in range(10)))
+    handler = SavingDoor()
+    client = Client(handler).send(b"".join(get(b"/v1/authorize/%d" % number) for number in range(10)))
     served = 0
     for waiting in (4, 4, 2):
-        assert len(door.exchanges) - served == waiting
+        assert len(handler.exchanges) - served == waiting
         assert client.transport.reading == (waiting < SMALL.pipeline_depth)
-        for exchange in reversed(door.exchanges[served:]):
+        for exchange in reversed(handler.exchanges[served:]):
             answer(exchange)
         served += waiting
     assert [response.body for response in client.responses()] == [b"/v1/authorize/%d" % n for n in range(10)]
@@ -90,13 +90,13 @@ def test_the_depth_of_a_pipeline_is_bounded_and_all_of_it_is_served() -> None:
 
 
 def test_bodies_that_wait_are_bounded() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post(body=b"x" * 1000) * 4)
-    assert len(door.exchanges) == 3
+    handler = SavingDoor()
+    client = Client(handler).send(post(body=b"x" * 1000) * 4)
+    assert len(handler.exchanges) == 3
     assert not client.transport.reading
-    for exchange in list(door.exchanges):
+    for exchange in list(handler.exchanges):
         answer(exchange)
-    assert len(door.exchanges) == 4
+    assert len(handler.exchanges) == 4
     assert client.transport.reading
 
 
@@ -154,13 +154,13 @@ def test_a_client_that_does_not_wait_is_not() -> None:
 
 
 def test_continue_comes_after_the_answers_before_it() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() + EXPECTING[:-2])
+    handler = SavingDoor()
+    client = Client(handler).send(post() + EXPECTING[:-2])
     assert client.transport.sent == b""
-    door.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[0].respond(200, b"", b"first")
     assert client.transport.sent.endswith(b"first" + CONTINUE)
     client.send(b"{}")
-    answer(door.exchanges[1])
+    answer(handler.exchanges[1])
     assert client.transport.sent.endswith(b"/v1/check")
 
 
@@ -170,13 +170,13 @@ def test_a_body_that_is_too_long_is_not_continued() -> None:
 
 
 def test_a_client_that_left_is_not_answered_and_disturbs_nobody() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() * 3)
-    answer(door.exchanges[1])
+    handler = SavingDoor()
+    client = Client(handler).send(post() * 3)
+    answer(handler.exchanges[1])
     client.transport.closing = True
-    answer(door.exchanges[0])  # the transport closes, and the front doesn't know yet
+    answer(handler.exchanges[0])  # the transport closes, and the front doesn't know yet
     client.lose()
-    for exchange in door.exchanges:
+    for exchange in handler.exchanges:
         answer(exchange)
         assert exchange.peer is None
     assert client.transport.sent == b""
@@ -184,10 +184,10 @@ def test_a_client_that_left_is_not_answered_and_disturbs_nobody() -> None:
 
 
 def test_a_second_answer_is_ignored() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post())
-    door.exchanges[0].respond(200, b"", b"first")
-    door.exchanges[0].respond(200, b"", b"second")
+    handler = SavingDoor()
+    client = Client(handler).send(post())
+    handler.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[0].respond(200, b"", b"second")
     assert [response.body for response in client.responses()] == [b"first"]
 
 

@@ -26,13 +26,13 @@ def test_other_requests_are_the_applications_and_the_connection_goes_on(request_
 
 
 def test_the_application_waits_for_the_answers_before_its_own() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() * 2 + get(b"/healthz") + get(b"/metrics"))
+    handler = SavingDoor()
+    client = Client(handler).send(post() * 2 + get(b"/healthz") + get(b"/metrics"))
     assert not client.transport.reading
-    door.exchanges[1].respond(200, b"", b"second")
+    handler.exchanges[1].respond(200, b"", b"second")
     client.send(get(b"/late"))
     assert client.transport.sent == b""
-    door.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[0].respond(200, b"", b"first")
     bodies = [response.body for response in client.responses()]
     assert bodies == [b"first", b"second", b"elsewhere /healthz", b"elsewhere /metrics", b"elsewhere /late"]
     assert client.transport.reading
@@ -70,46 +70,46 @@ def test_a_steady_sender_whose_reads_never_end_with_a_request_is_not_slow() -> N
 
 def test_a_slow_decision_is_waited_for() -> None:
     for request_bytes in (post(), post() * 9, post() + get(b"/healthz"), get(b"/v1/authorize", b"Connection: close")):
-        door = SavingDoor()
-        client = Client(door).send(request_bytes)
+        handler = SavingDoor()
+        client = Client(handler).send(request_bytes)
         client.pass_s(100)
         assert not client.transport.closing
         assert client.transport.sent == b""
-        door.exchanges[0].respond(200, b"", b"late")
+        handler.exchanges[0].respond(200, b"", b"late")
         assert client.responses()[0].body == b"late"
 
 
 def test_a_client_that_takes_no_answers_gets_no_more_and_is_dropped() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() * 2)
+    handler = SavingDoor()
+    client = Client(handler).send(post() * 2)
     client.connection.pause_writing()
     client.send(post())
-    assert len(door.exchanges) == 2
+    assert len(handler.exchanges) == 2
     assert not client.transport.reading
     client.pass_s(SMALL.write_s)
     assert client.transport.aborted
 
 
 def test_a_client_that_catches_up_goes_on() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() * 2)
+    handler = SavingDoor()
+    client = Client(handler).send(post() * 2)
     client.connection.pause_writing()
     client.send(post())
-    for exchange in door.exchanges:
+    for exchange in handler.exchanges:
         exchange.respond(200, b"", b"")
     client.connection.resume_writing()
-    assert len(door.exchanges) == 3
+    assert len(handler.exchanges) == 3
     assert client.transport.reading
     client.pass_s(SMALL.write_s + SMALL.keep_alive_s)
     assert not client.transport.closing
 
 
 def test_a_slow_sender_is_not_forgotten_while_its_answers_are_held_back() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() + post()[:-1])
+    handler = SavingDoor()
+    client = Client(handler).send(post() + post()[:-1])
     client.connection.pause_writing()
     client.connection.resume_writing()
-    door.exchanges[0].respond(200, b"", b"")
+    handler.exchanges[0].respond(200, b"", b"")
     client.pass_s(SMALL.request_s)
     assert client.statuses() == [200, 408]
 
@@ -131,15 +131,15 @@ def test_backpressure_in_the_middle_of_a_read() -> None:
 
 
 def test_stopping_closes_idle_connections_and_finishes_what_is_in_flight() -> None:
-    idle, partial, door = Client(EchoDoor()), Client(EchoDoor()).send(post()[:-1]), SavingDoor()
-    busy = Client(door).send(post() * 2 + post()[:-1])
+    idle, partial, handler = Client(EchoDoor()), Client(EchoDoor()).send(post()[:-1]), SavingDoor()
+    busy = Client(handler).send(post() * 2 + post()[:-1])
     for client in (idle, partial, busy):
         client.connection.shutdown()
     assert idle.transport.closing
     assert partial.transport.closing
     assert not busy.transport.closing
-    door.exchanges[1].respond(200, b"", b"second")
-    door.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[1].respond(200, b"", b"second")
+    handler.exchanges[0].respond(200, b"", b"first")
     first, second = busy.responses()
     assert "connection" not in first.headers
     assert second.headers["connection"] == "close"
@@ -151,21 +151,21 @@ def test_stopping_closes_idle_connections_and_finishes_what_is_in_flight() -> No
 
 
 def test_stopping_while_a_request_waits_for_the_application() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() + get(b"/healthz"))
+    handler = SavingDoor()
+    client = Client(handler).send(post() + get(b"/healthz"))
     client.connection.shutdown()
-    door.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[0].respond(200, b"", b"first")
     (response,) = client.responses()
     assert response.headers["connection"] == "close"
     assert client.transport.closing
 
 
 def test_a_client_that_closed_its_half_still_gets_its_answers() -> None:
-    door = SavingDoor()
-    client = Client(door).send(post() * 6 + get()[:-2])
+    handler = SavingDoor()
+    client = Client(handler).send(post() * 6 + get()[:-2])
     assert client.connection.eof_received() is True
-    for batch in (door.exchanges[:4], door.exchanges[4:]):
-        for exchange in batch or door.exchanges[4:]:
+    for batch in (handler.exchanges[:4], handler.exchanges[4:]):
+        for exchange in batch or handler.exchanges[4:]:
             exchange.respond(200, b"", b"")
     assert client.statuses() == [200] * 6
     assert client.transport.closing

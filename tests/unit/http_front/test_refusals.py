@@ -47,10 +47,10 @@ def test_is_refused_when_it_was_meant_for_another_route(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_is_refused_after_a_good_request_and_in_its_turn(name: str) -> None:
     status, request = REFUSED[name]
-    door = SavingDoor()
-    client = Client(door).send(post() + request)
+    handler = SavingDoor()
+    client = Client(handler).send(post() + request)
     assert client.transport.sent == b""
-    door.exchanges[0].respond(200, b"", b"first")
+    handler.exchanges[0].respond(200, b"", b"first")
     assert client.statuses() == [200, status]
 
 
@@ -109,12 +109,12 @@ def test_a_refused_head_request_gets_no_body() -> None:
 
 
 def test_too_many_connections_are_refused_while_all_are_being_answered() -> None:
-    door = SavingDoor()
-    first = Client(door, FEW).send(post())
-    second = Client(door, front=first.front).send(post())
-    crowded = Client(door, front=first.front)
+    handler = SavingDoor()
+    first = Client(handler, FEW).send(post())
+    second = Client(handler, front=first.front).send(post())
+    crowded = Client(handler, front=first.front)
     assert_refused(crowded, 503)
-    for exchange in door.exchanges:
+    for exchange in handler.exchanges:
         exchange.respond(200, b"", b"")
     assert first.statuses() == second.statuses() == [200]
 

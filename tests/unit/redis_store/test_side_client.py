@@ -1,4 +1,4 @@
-"""The store's second door raises ``RedisError``, whatever redis-py calls what went wrong."""
+"""The store's second handler raises ``RedisError``, whatever redis-py calls what went wrong."""
 
 import pytest
 from redis.exceptions import RedisError

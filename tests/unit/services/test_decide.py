@@ -9,7 +9,7 @@ from contract.credentials import secret_sha256
 from contract.decision import CheckRequest
 from contract.limits import LimitRule, Match
 from data_plane.config.index import RuleIndex
-from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.preparing import Anonymous, Prepared, Refusal, UnknownNameError, prepare
 from data_plane.decide.store_fallback import StoreFallback
@@ -63,9 +63,9 @@ INDEX = RuleIndex.empty("us-east").with_changes([document_of(value) for value in
 
 class RecordingStore:
     def __init__(self) -> None:
-        self.submitted: list[Check] = []
+        self.submitted: list[PendingCheck] = []
 
-    def submit(self, check: Check) -> None:
+    def submit(self, check: PendingCheck) -> None:
         self.submitted.append(check)
 
     def submit_all(self, checks) -> None:
@@ -77,7 +77,7 @@ class StillClock:
         return NOW_US
 
 
-class AnsweredCheck(Check):
+class AnsweredCheck(PendingCheck):
     __slots__ = (*CHECK_SLOTS, "result")
 
     def decided(self, result, now_us: int) -> None:
@@ -170,7 +170,7 @@ def test_what_is_submitted_is_what_the_careful_code_prepares(
         assert_same(check, expected)
 
 
-def assert_same(check: Check, expected: Prepared) -> None:
+def assert_same(check: PendingCheck, expected: Prepared) -> None:
     assert check.bound is expected.bound
     assert list(check.keys) == list(expected.keys)
     assert check.cost == expected.cost

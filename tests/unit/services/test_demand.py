@@ -10,9 +10,9 @@ from contract.decision import CheckRequest
 from contract.load import AdaptivePolicy, Backend, Capacity
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import ALL, FULL
-from data_plane.decide.decider import CHECK_SLOTS, Check, Decider
+from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.denial_cache import DenialMemory
+from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.preparing import Anonymous
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.load.controller import ControlState
@@ -41,7 +41,7 @@ CONFIG = [
 ]
 
 
-class Asked(Check):
+class Asked(PendingCheck):
     __slots__ = (*CHECK_SLOTS, "result")
 
     def decided(self, result, now_us: int) -> None:
@@ -55,7 +55,7 @@ class Store:
         self.asked, self.away = 0, False
         self._counters = LocalCounters(ScriptHost(), 100)
 
-    def submit(self, check: Check) -> None:
+    def submit(self, check: PendingCheck) -> None:
         self.asked += 1
         if self.away:
             check.failed(StoreUnavailableError("timeout"), NOW_US)
@@ -63,13 +63,13 @@ class Store:
         outcomes = self._counters.check(check.keys, check.params, check.cost, NOW_US)
         check.done(figures_of(NOW_US, outcomes)[1:], 0, NOW_US)
 
-    def submit_all(self, checks: Sequence[Check]) -> None:
+    def submit_all(self, checks: Sequence[PendingCheck]) -> None:
         for check in checks:
             self.submit(check)
 
 
 class World:
-    def __init__(self, memory: DenialMemory | None = None) -> None:
+    def __init__(self, memory: DenialCache | None = None) -> None:
         self.store = Store()
         clock = SimpleNamespace(now_us=lambda: NOW_US)
         alone = SimpleNamespace(live_nodes=lambda: 1)
@@ -106,8 +106,8 @@ class World:
         return gates.offered()["users", 0] - gates.own()["users", 0]
 
 
-@pytest.mark.parametrize("memory", [None, DenialMemory(10)], ids=["asked each time", "remembered"])
-def test_what_a_clients_own_limit_denies_is_no_demand(memory: DenialMemory | None) -> None:
+@pytest.mark.parametrize("memory", [None, DenialCache(10)], ids=["asked each time", "remembered"])
+def test_what_a_clients_own_limit_denies_is_no_demand(memory: DenialCache | None) -> None:
     world = World(memory)
     assert world.ask("low", times=40) == LIMIT
     assert world.demand == LIMIT
@@ -115,7 +115,7 @@ def test_what_a_clients_own_limit_denies_is_no_demand(memory: DenialMemory | Non
 
 
 def test_what_the_capacity_denies_is_demand() -> None:
-    world = World(DenialMemory(10))
+    world = World(DenialCache(10))
     assert world.ask("free", times=80) == CAPACITY.limit
     assert world.demand == 80
 

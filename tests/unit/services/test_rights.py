@@ -11,7 +11,7 @@ from contract.config import Plan, Region
 from contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
-from data_plane.rights.exchange import RightsDesk
+from data_plane.rights.exchange import RightsExchange
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import figures_of
 from data_plane.store.ports import UnreachablePeerError
@@ -95,7 +95,7 @@ async def desk_of(store, transport, clock):
     regions = [Region(region="us-east"), Region(region="eu-west", peer_url="http://west")]
     config = ConfigSet.empty().with_changes(map(document_of, [Plan(plan="p", limits=(strict,)), *regions]))
     index = RuleIndex.of("us-east", config)
-    desk = RightsDesk("us-east", store, transport, clock, lambda: index, lambda: 1, Inbox(), lambda: True)
+    desk = RightsExchange("us-east", store, transport, clock, lambda: index, lambda: 1, Inbox(), lambda: True)
     desk._lives["eu-west"] = LIFE
     work = asyncio.create_task(desk.run())
     try:
