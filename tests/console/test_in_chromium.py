@@ -224,7 +224,6 @@ def test_no_page_is_much_slower_with_many_clients(scene: Scene, stack: Stack):
         many = {name: _quickest_ms(client, path) for name, path in pages.items()}
         many["one"] = _quickest_ms(client, f"/console/client/{quote('many-777')}")
     slowest = max(few.values())
-    print({name: f"{ms:.0f} ms" for name, ms in many.items()})
     assert {name: ms for name, ms in many.items() if ms > MOST_TIMES_SLOWER * slowest} == {}
 
 
