@@ -90,8 +90,8 @@ def _targets(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iter
     http_pacer, rls_pacer = compiled(HTTP_PACER, directory), compiled(RLS_PACER, directory)
     http, rls = directory / "http", directory / "rls"
     asked = list(itertools.islice(callers("one"), CALLERS))
-    http.write_bytes(b"".join(_record(_http_request(caller)) for caller in asked))
-    rls.write_bytes(_record(_header_block()) + b"".join(_record(_request(one).SerializeToString()) for one in asked))
+    http.write_bytes(b"".join(record(http_request(caller)) for caller in asked))
+    rls.write_bytes(record(_header_block()) + b"".join(record(_request(one).SerializeToString()) for one in asked))
 
     def by_http(port: int) -> Sequence[str | Path]:
         return (http_pacer, str(port), str(IN_FLIGHT), http)
@@ -108,15 +108,16 @@ def _targets(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iter
 
 def _turn(target: Target, directory: Path, requests: int, core: int) -> Turn:
     cpu_s, began = process_cpu_s(target.pid), time.monotonic()
-    _drive(target, directory, array.array("q", bytes(8 * requests)), core)  # all are due at once
+    drive(target, directory, array.array("q", bytes(8 * requests)), core)  # all are due at once
     cpu_us, took_s = (process_cpu_s(target.pid) - cpu_s) / requests * 1e6, time.monotonic() - began
     instants = array.array("q", (int(nth * 1e9 / RATE) for nth in range(int(RATE * OPEN_S))))
-    latencies = sorted(_drive(target, directory, instants, core)[::2])
+    latencies = sorted(drive(target, directory, instants, core)[::2])
     p50, p99 = (latencies[int(share * len(latencies))] / 1_000 for share in (0.5, 0.99))
     return Turn(cpu_us, requests / took_s, p50, p99)
 
 
-def _drive(target: Target, directory: Path, instants: "array.array[int]", core: int) -> "array.array[int]":
+def drive(target: Target, directory: Path, instants: "array.array[int]", core: int) -> "array.array[int]":
+    """Have requests sent at these instants (ns); each one's latency and lateness (ns). Raises ``BenchError``."""
     due, result = directory / "instants", directory / "result"
     due.write_bytes(instants.tobytes())
     with bound_to(core):
@@ -146,7 +147,8 @@ def _print(turns: dict[str, list[Turn]]) -> None:
         console.print(f"gRPC / HTTP, {name}: {median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
-def _http_request(caller: Caller) -> bytes:
+def http_request(caller: Caller) -> bytes:
+    """A check as it stands on the wire."""
     body = request_body(caller)
     head = b"POST /v1/check HTTP/1.1\r\nHost: n\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     return head % len(body) + body
@@ -168,7 +170,8 @@ def _header_block() -> bytes:
     return b"\x83\x86" + b"".join(written)  # POST, http
 
 
-def _record(data: bytes) -> bytes:
+def record(data: bytes) -> bytes:
+    """One request of the file that a generator reads."""
     return len(data).to_bytes(4, sys.byteorder) + data
 
 

@@ -43,6 +43,8 @@ class Variant:
     is_tidegate: bool = False
     subrequests: bool = False
     denies: bool = False
+    decides_alone: bool = False
+    """Its store is away."""
     beside: Callable[[Place], AbstractContextManager[None]] | None = None
     """What else has to run while it does, on the other core."""
 
@@ -109,4 +111,4 @@ def _answers(server: Server, body: bytes) -> bool:
     except httpx.HTTPError:
         return False
     # A node that is not connected to its store yet answers too, but by itself.
-    return response.status_code == 200 and not response.json().get("degraded", False)
+    return response.status_code == 200 and response.json().get("degraded", False) == server.variant.decides_alone
