@@ -27,7 +27,8 @@ end
 -- Puts a cell among the peers' entries. Returns the growth of what that peer holds, nil where it was known.
 -- A bucket that was born again replaces its older life.
 local function merge_cell(entries, window, taken, returned, is_bucket_rule)
-  for _, entry in ipairs(entries) do
+  for i = 1, #entries do
+    local entry = entries[i]
     if entry.name == peer and (is_bucket_rule or entry.window == window) then
       if window < entry.window or window == entry.window and taken + returned <= entry.taken + entry.returned then
         return nil
@@ -77,7 +78,7 @@ local function merge_windows(key, raw, peers_key, said, algorithm, a, b, c, cell
     else
       ends = (id + 2) * length - now
     end
-    local remote, remote_before, remote_next = held_in(entries, id), held_in(entries, id - 1), held_in(entries, id + 1)
+    local remote, remote_before, remote_next = held_around(entries, id)
     met(taken - returned + remote, a)
     local value
     if algorithm == 2 then
@@ -90,9 +91,8 @@ local function merge_windows(key, raw, peers_key, said, algorithm, a, b, c, cell
       end
       value = window_value(dirty, id, taken, before, returned, returned_before, remote, remote_before, remote_next)
     end
-    local ttl = ttl_ms(ends + SLACK_US)
-    call('SET', key, value, 'PX', ttl)
-    write_peers(peers_key, entries, ttl)
+    call('SET', key, value, 'PX', window_ttl(ends + SLACK_US))
+    write_peers(peers_key, entries, ttl_ms(ends + SLACK_US))
   end
   return ahead and '2' or news and '1' or '0'
 end

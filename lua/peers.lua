@@ -8,30 +8,38 @@ local function peer_entries(raw, oldest)
   local entries = {}
   local from = 2
   while raw and byte(raw) == 80 and from <= #raw do
-    local length, window, taken, returned, name
+    local length, window, taken, returned
     length, window, taken, returned, from = unpack('<BI7I6I6', raw, from)
-    name, from = sub(raw, from, from + length - 1), from + length
     if window >= oldest then
-      entries[#entries + 1] = { name = name, window = window, taken = taken, returned = returned }
+      entries[#entries + 1] = { name = sub(raw, from, from + length - 1), window = window, taken = taken, returned = returned }
     end
+    from = from + length
   end
   return entries
 end
 
 local function write_peers(key, entries, ttl)
-  local parts = { string.char(80) }
-  for _, entry in ipairs(entries) do
-    parts[#parts + 1] = pack('<BI7I6I6', #entry.name, entry.window, entry.taken, entry.returned) .. entry.name
+  local value = 'P'
+  for i = 1, #entries do
+    local entry = entries[i]
+    value = value .. pack('<BI7I6I6', #entry.name, entry.window, entry.taken, entry.returned) .. entry.name
   end
-  call('SET', key, table.concat(parts), 'PX', ttl + PEER_SLACK_MS)
+  call('SET', key, value, 'PX', window_ttl(1000 * (ttl + PEER_SLACK_MS)))
 end
 
-local function held_in(entries, window)
-  local total = 0
-  for _, entry in ipairs(entries) do
-    if entry.window == window then
-      total = total + entry.taken - entry.returned
+-- What all peers together hold under window id, the one before it and the one after it.
+local function held_around(entries, id)
+  local now_held, before, next = 0, 0, 0
+  for i = 1, #entries do
+    local entry = entries[i]
+    local held = entry.taken - entry.returned
+    if entry.window == id then
+      now_held = now_held + held
+    elseif entry.window < id then
+      before = entry.window == id - 1 and before + held or before
+    elseif entry.window == id + 1 then
+      next = next + held
     end
   end
-  return total > 0 and total or 0
+  return math.max(0, now_held), math.max(0, before), math.max(0, next)
 end

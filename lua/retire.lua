@@ -62,7 +62,7 @@ local function retire(key, peers_key)
     if before > 0 then
       add(entries, id - 1, before, returned_before, false)
     end
-    local remote, remote_before, remote_next = held_in(entries, id), held_in(entries, id - 1), held_in(entries, id + 1)
+    local remote, remote_before, remote_next = held_around(entries, id)
     if is_window(raw) then
       value = window_value(dirty, id, 0, 0, 0, 0, remote, remote_before, remote_next)
     else
