@@ -169,7 +169,7 @@ class ControlPlaneStream:
         try:
             response = await self._client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
             return _newest.decode(response.content) if response.status_code == 200 else None
-        except (httpx.HTTPError, msgspec.DecodeError):
+        except (httpx.HTTPError, *UNREADABLE):
             return None
 
     async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:

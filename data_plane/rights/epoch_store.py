@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
+from contract.decoding import UNREADABLE
 from data_plane.adapters.redis.client import Argument
 from data_plane.adapters.redis.server import ServerFacts
 from data_plane.adapters.redis.topology import MARKER
@@ -126,5 +127,5 @@ class RedisEpochs:
 def _read(body: bytes) -> Vouch:
     try:
         return _vouch.decode(body)
-    except msgspec.DecodeError:  # of another version: as if nobody had said anything
+    except UNREADABLE:  # of another version: as if nobody had said anything
         return Vouch("", 0)
