@@ -31,7 +31,7 @@ from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
 from data_plane.services.background import kept_up
 from data_plane.services.decide import CHECK_SLOTS, Check, Decider
-from data_plane.services.membership import Membership
+from data_plane.services.membership import AgentMembership
 from data_plane.services.rights import RightsDesk
 from data_plane.services.store_fallback import StoreFallback
 from data_plane.services.tally import Tally
@@ -205,7 +205,7 @@ class SimulatedAgent(SimulatedProcess):
         counts = self._counts()
         tally = ReplicationTally()
         self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.reach)
-        self._membership = Membership(name, RedisNodeRegister(store, AGENTS), region)
+        self._membership = AgentMembership(name, RedisNodeRegister(store, AGENTS), region)
         self.sender = Sender(
             region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
         )
