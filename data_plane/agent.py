@@ -25,7 +25,7 @@ from data_plane.peering import Peering
 from data_plane.protecting import LoadControl
 from data_plane.reporting import Shipping
 from data_plane.settings import AgentSettings
-from data_plane.store.membership import Membership
+from data_plane.store.membership import AgentMembership
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.redis_register import AGENTS, RedisNodeRegister
 from data_plane.store.redis_statistics import RedisSurvey
@@ -43,7 +43,7 @@ class Agent:
         self._index = RuleIndex.empty(settings.region)
         self._peering = Peering(settings, clock, self._index_in_force)
         self._store = RedisCounterStore(settings.store_settings(), join=self._peering.join)
-        self._membership = Membership(settings.node, RedisNodeRegister(self._store, AGENTS), clock)
+        self._membership = AgentMembership(settings.node, RedisNodeRegister(self._store, AGENTS), clock)
         self._configuring = Configuring(
             settings, "agent", self._store, clock, self._applied, lambda: Decided(0, 0, 0), self._peering.confirmed,
         )  # fmt: skip

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
+from contract.decoding import UNREADABLE
 from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import (
     MAX_PAUSE_S,
@@ -107,7 +108,7 @@ class StoredSnapshot:
         body = await self._execute("GET", KEY)
         try:
             return None if body is None else _contents.decode(body)
-        except msgspec.DecodeError:  # of another version
+        except UNREADABLE:  # of another version
             return None
 
     async def _execute(self, *command: str | bytes) -> bytes | None:

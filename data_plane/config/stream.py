@@ -26,6 +26,8 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 SILENCE_S = 20.0
 """Heartbeats come every few seconds; a stream that is silent for longer is dead."""
 REPORT_S = 10.0
+SAY_AGAIN_S = 60.0
+"""Trouble that stays the same is logged so often."""
 ASK_S = 2.0
 _BACKOFF_S = (0.5, 10.0)
 
@@ -78,6 +80,8 @@ class ControlPlaneStream:
             verify=True if tls is None else tls,
         )
         self.link = Link()
+        self._said_s = 0.0
+        """When the log was last told of trouble."""
         self._unsaid: dict[int, Ack] = {}
         """By revision, those with instants of cuts that did not arrive: raises wait, and nothing else says them."""
 
@@ -123,8 +127,10 @@ class ControlPlaneStream:
                 await self._post("/internal/v1/reports", since)
 
     def _failed(self, error: str) -> None:
-        if error != self.link.last_error:
-            log.warning("control_plane_stream_ended", error=error)
+        now_s = time.monotonic()
+        if error != self.link.last_error or now_s >= self._said_s + SAY_AGAIN_S:
+            log.warning("control_plane_stream_ended", error=error, reconnects=self.link.reconnects)
+            self._said_s = now_s
         self.link.last_error = error
 
     async def _follow(self, *, from_nothing: bool) -> None:
@@ -169,7 +175,7 @@ class ControlPlaneStream:
         try:
             response = await self._client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
             return _newest.decode(response.content) if response.status_code == 200 else None
-        except (httpx.HTTPError, msgspec.DecodeError):
+        except (httpx.HTTPError, *UNREADABLE):
             return None
 
     async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:

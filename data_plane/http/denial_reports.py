@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from contract.decision import MAX_BATCH_BODY_BYTES
+from contract.decoding import UNREADABLE
 from contract.denials import RepeatedDenials as Report
 from data_plane.config.index import RuleIndex
 from data_plane.http import openapi
@@ -39,7 +40,7 @@ class DenialReports:
                 raise InputError(403, "needs a gateway token (X-Tidegate-Token)")
             try:
                 report = _decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise unreadable(error) from error
             for denial in report.denials:
                 validate_attributes(denial.attributes)

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
+from contract.decoding import UNREADABLE
 from data_plane.rights.epochs import Epoch
 from data_plane.store.ports import RegionStore, StoreUnavailableError
 from data_plane.store.redis.client import Argument
@@ -125,5 +126,5 @@ class RedisEpochs:
 def _read(body: bytes) -> Vouch:
     try:
         return _vouch.decode(body)
-    except msgspec.DecodeError:  # of another version: as if nobody had said anything
+    except UNREADABLE:  # of another version: as if nobody had said anything
         return Vouch("", 0)

@@ -93,7 +93,10 @@ def _overshoot(world: World, grid: WindowGrid) -> int:
 
 
 def _sliding_overshoot(world: World, grid: WindowGrid) -> int:
-    """f U(w-1) + U(w) beyond f L(w-1) + (1-f) L(w), by the clock that is farthest ahead."""
+    """f U(w-1) + U(w) beyond f L(w-1) + (1-f) L(w), by the clock that is farthest ahead.
+
+    A limit that rises counts at once and for all that is weighed: L(w-1) is then the risen one.
+    """
     ahead_us = max(region.most_ahead_us for region in world.regions.values())
     totals: dict[tuple[int, int], int] = {}
     worst = 0
@@ -106,7 +109,7 @@ def _sliding_overshoot(world: World, grid: WindowGrid) -> int:
         id = id_at(grid, now_us)
         left_us = length_us - (now_us - start_us(grid, id))
         used = totals.get((one.generation, id - 1), 0) * left_us + totals.get((one.generation, id), 0) * length_us
-        allowed = in_force(id - 1) * left_us + in_force(id) * (length_us - left_us)
+        allowed = max(in_force(id - 1), in_force(id)) * left_us + in_force(id) * (length_us - left_us)
         worst = max(worst, -(-(used - allowed) // length_us))
     return worst
 

@@ -238,8 +238,8 @@ class ControlPlane:
         self._freed, self._raise_at_us = set(), None
         if not self._units.waiting:
             self._note_limit(now_us)
-        elif rule.limit > before.limit:
-            self.limit_steps.append((id_at(grid_of(rule), now_us), rule.limit))
+        elif rule.limit > self.limit_in_force(id := id_at(grid_of(rule), now_us)):
+            self.limit_steps.append((id, rule.limit))
         self._cut()
 
     def _towards(self, schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:

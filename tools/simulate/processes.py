@@ -33,7 +33,7 @@ from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.membership import Membership
+from data_plane.store.membership import AgentMembership
 from data_plane.store.redis_register import AGENTS, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
 from tools.simulate.server import StoreConnection
@@ -205,7 +205,7 @@ class SimulatedAgent(SimulatedProcess):
         counts = self._counts()
         tally = ReplicationTally()
         self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.reach)
-        self._membership = Membership(name, RedisNodeRegister(store, AGENTS), region)
+        self._membership = AgentMembership(name, RedisNodeRegister(store, AGENTS), region)
         self.sender = Sender(
             region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
         )

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from math import ceil
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -186,6 +186,8 @@ class _Batch(msgspec.Struct, frozen=True):
     decisions: list[_Item]
 
 
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what they should be; the last where they are nested too deeply."""
 _batch_decoder = msgspec.json.Decoder(_Batch)
 _item_decoder = msgspec.json.Decoder(_Item)
 _lease_decoder = msgspec.json.Decoder(LeaseAnswer)
@@ -219,7 +221,7 @@ def read_batch(body: bytes, size: int) -> list[Decision | InvalidCheckError]:
     """The decisions of a batch in order. Raises ``GarbledAnswerError``."""
     try:
         items = _batch_decoder.decode(body).decisions
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise GarbledAnswerError(str(error)) from error
     if len(items) != size:
         raise GarbledAnswerError(f"{len(items)} decisions for {size} checks")
@@ -230,7 +232,7 @@ def read_decision(body: bytes) -> Decision | InvalidCheckError:
     """One decision. Raises ``GarbledAnswerError``."""
     try:
         return _decision(_item_decoder.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise GarbledAnswerError(str(error)) from error
 
 
@@ -238,7 +240,7 @@ def read_lease(body: bytes) -> LeaseAnswer:
     """What was granted. Raises ``GarbledAnswerError``."""
     try:
         return _lease_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise GarbledAnswerError(str(error)) from error
 
 
@@ -246,7 +248,7 @@ def read_reservation(body: bytes) -> ReservationAnswer:
     """What was reserved. Raises ``GarbledAnswerError``."""
     try:
         return _reservation_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise GarbledAnswerError(str(error)) from error
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tidegate_client.http import BrokenError, NotSentError, Origin
+from tidegate_client.messages import UNREADABLE
 from tidegate_client.options import Options
 
 CHECK_BATCH = "/v1/check/batch"
@@ -147,5 +148,5 @@ def _refuses_token(answer: bytes) -> bool:
 def _read(answer: bytes) -> _Error:
     try:
         return _error_decoder.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return _Error()

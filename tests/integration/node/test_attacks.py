@@ -93,9 +93,12 @@ async def test_deep_nesting_is_a_bad_request_like_any_other(tmp_path, valkey_url
             "/v1/report": b'{"backend": %s}' % body,
             "/v1/leases": b'{"units": %s}' % body,
             "/v1/reservations": b'{"cost": %s}' % body,
+            "/v1/reservations/settle": b'{"cost": %s}' % body,
+            "/v1/leases/return": b'{"units": %s}' % body,
+            "/v1/denials": b'{"denials": [{"attributes": {"a": 1}, "nobody_knows_it": %s}]}' % body,
         }
         for path, content in asked.items():
-            for sent in (content, body):
+            for sent in (content, body, b'{"nobody_knows_it": %s}' % body):
                 answer = await node.post(path, content=sent)
                 assert answer.status_code in {400, 422}, (path, answer.status_code)
 

@@ -1,4 +1,4 @@
-"""Agents of a region restarted one after the other: no other region takes it for unreachable, nor it the others."""
+"""Agents of a region restarted one after the other, or killed: no other region takes it for unreachable for long."""
 
 import asyncio
 import contextlib
@@ -65,3 +65,21 @@ async def test_a_rolling_restart_of_a_regions_agents_makes_nobody_unreachable(tm
             await asyncio.gather(watching, return_exceptions=True)
         assert watch.looks > 20
         assert watch.seen == []
+
+
+async def test_an_agent_that_is_killed_is_replaced_before_peers_miss_it_for_long(tmp_path):
+    """It cannot hand anything over: peers take the region for unreachable after 2 s, and for a moment only."""
+    async with processes_running(tmp_path, TWO, CONFIG, nodes=1, agents=2) as regions:
+        await regions.heard()
+        watch = Watch(regions)
+        watching = asyncio.create_task(watch.run())
+        try:
+            for (to, _), link in regions.links.items():
+                if to == "us-east":
+                    link.target = ("127.0.0.1", regions.agent_clients[to][1].base_url.port)
+            await asyncio.to_thread(regions.agent_processes["us-east"][0].kill)
+            await asyncio.sleep(7)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        assert len(watch.seen) < watch.looks / 5, "for less than 1.5 of 7 s"
