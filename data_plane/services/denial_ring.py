@@ -1,7 +1,7 @@
 """Denials that can be found: what a node denied, on its way to a bounded ring in the region's store.
 
-A decision leaves its parts here, in about a microsecond (half of that once its caller left enough); the rest is made
-and written once a second, in batches between which decisions go on. Each caller has room of its own, and addresses
+A decision leaves its parts here, in less than a microsecond; the record is made of them and written once a second, in
+batches between which decisions go on. Each caller has room of its own, and addresses
 without a key never take that of clients: who is denied all the time pushes nobody else out.
 """
 
@@ -65,7 +65,7 @@ class DenialStore(Protocol):
 
 
 class Noted(NamedTuple):
-    """What a denial left behind on the decision path."""
+    """What a denial left behind on the decision path, as :meth:`DenialRing.note` takes it."""
 
     at_us: int
     principal: Principal | None
@@ -83,8 +83,9 @@ class _Held:
 
     __slots__ = ("left_out", "noted")
 
-    def __init__(self, first: Noted) -> None:
-        self.noted = [first]
+    def __init__(self) -> None:
+        self.noted: list[tuple[Any, ...]] = []
+        """Members of :class:`Noted`; as a bare tuple one costs the decision a third."""
         self.left_out = 0
 
 
@@ -101,32 +102,23 @@ class DenialRing:
         self.not_kept = 0
         """Denials beyond what one caller, or all of a second, may leave, and those that the store did not take."""
 
-    def is_full(self, principal: Principal | None, request: CheckRequest) -> bool:
-        """Whether this caller has left all that it may until the next flush; then one more is counted."""
-        if principal is None:
-            mine = self._addresses.get(request.ip or "unknown")
-        else:
-            mine = self._clients.get(principal.client.client)
-        if mine is None or len(mine.noted) < MOST_EACH:
-            return False
-        mine.left_out += 1
-        return True
-
-    def note(self, noted: Noted) -> None:
+    def note(
+        self, at_us: int, principal: Principal | None, request: CheckRequest, request_id: str | None, revision: int,
+        of: Verdict | Refusal | Cause, prepared: Prepared | None = None, policy: str | None = None, requests: int = 1,
+    ) -> None:  # fmt: skip
         """Leave a denial here; on the decision path."""
-        principal = noted.principal
         if principal is None:
-            held, name = self._addresses, noted.request.ip or "unknown"
+            held, name = self._addresses, request.ip or "unknown"
         else:
             held, name = self._clients, principal.client.client
         mine = held.get(name)
         if mine is None:
-            if len(held) < MOST_CALLERS:
-                held[name] = _Held(noted)
-            else:
+            if len(held) >= MOST_CALLERS:
                 self.not_kept += 1
-        elif len(mine.noted) < MOST_EACH:
-            mine.noted.append(noted)
+                return
+            mine = held[name] = _Held()
+        if len(mine.noted) < MOST_EACH:
+            mine.noted.append((at_us, principal, request, request_id, revision, of, prepared, policy, requests))
         else:
             mine.left_out += 1
 
@@ -158,7 +150,7 @@ class DenialRing:
 
     def _callers(self, batch: Iterable[tuple[str, _Held]]) -> Iterator[Caller]:
         for name, held in batch:
-            denials = [_denial(self._node, noted) for noted in held.noted]
+            denials = [_denial(self._node, Noted._make(parts)) for parts in held.noted]
             denials[-1] = msgspec.structs.replace(denials[-1], left_out=held.left_out)
             yield Caller(name, denials[-1].at_ms, [msgspec.msgpack.encode(one) for one in denials])
 
