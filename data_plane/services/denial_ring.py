@@ -1,12 +1,12 @@
 """Denials that can be found: what a node denied, on its way to a bounded ring in the region's store.
 
 A decision leaves its parts here, in less than a microsecond; the record is made of them and written once a second, in
-batches between which decisions go on. Each caller has room of its own, and addresses
-without a key never take that of clients: who is denied all the time pushes nobody else out.
+batches between which decisions go on; while the store is away it waits here. Each caller has room of its own, and
+addresses without a key never take that of clients: who is denied all the time pushes nobody else out.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -100,7 +100,7 @@ class DenialRing:
         self.kept = 0
         """Denials in the region's ring."""
         self.not_kept = 0
-        """Denials beyond what one caller, or all of a second, may leave, and those that the store did not take."""
+        """Denials beyond what one caller, or all of a second (or of the time that the store was away), may leave."""
 
     def note(
         self, at_us: int, principal: Principal | None, request: CheckRequest, request_id: str | None, revision: int,
@@ -129,27 +129,38 @@ class DenialRing:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is here. What the store does not take now is gone: it is away, and may be for long."""
-        clients, addresses = self._clients, self._addresses
-        self._clients, self._addresses = {}, {}
-        for held, are_clients in ((clients, True), (addresses, False)):
-            waiting = iter(held.items())
-            while batch := list(islice(waiting, CALLERS_A_BATCH)):
-                await self._write(batch, are_clients=are_clients)
+        """Write what is here. While the store is away, what each caller left first waits for it."""
+        for held, are_clients in ((self._clients, True), (self._addresses, False)):
+            waiting = iter(list(held))
+            while names := list(islice(waiting, CALLERS_A_BATCH)):
+                batch = {name: held.pop(name) for name in names}
+                if not await self._write(batch, are_clients=are_clients):
+                    self._put_back(held, batch)
+                    return
                 await asyncio.sleep(REST_S)
 
-    async def _write(self, batch: list[tuple[str, _Held]], *, are_clients: bool) -> None:
-        kept = sum(len(one.noted) for _, one in batch)
-        self.not_kept += sum(one.left_out for _, one in batch)
+    async def _write(self, batch: Mapping[str, _Held], *, are_clients: bool) -> bool:
         try:
             await self._store.keep(list(self._callers(batch)), are_clients=are_clients)
-            self.kept += kept
         except StoreUnavailableError as error:
-            self.not_kept += kept
-            log.debug("denials_not_kept", reason=error.reason, denials=kept)
+            log.debug("denials_wait", reason=error.reason, callers=len(batch))
+            return False
+        self.kept += sum(len(one.noted) for one in batch.values())
+        self.not_kept += sum(one.left_out for one in batch.values())
+        return True
 
-    def _callers(self, batch: Iterable[tuple[str, _Held]]) -> Iterator[Caller]:
-        for name, held in batch:
+    @staticmethod
+    def _put_back(held: dict[str, _Held], batch: Mapping[str, _Held]) -> None:
+        for name, before in batch.items():
+            since = held.get(name)
+            if since is not None:
+                noted = before.noted + since.noted
+                before.left_out += since.left_out + len(noted[MOST_EACH:])
+                before.noted = noted[:MOST_EACH]
+            held[name] = before
+
+    def _callers(self, batch: Mapping[str, _Held]) -> Iterator[Caller]:
+        for name, held in batch.items():
             denials = [_denial(self._node, Noted._make(parts)) for parts in held.noted]
             denials[-1] = msgspec.structs.replace(denials[-1], left_out=held.left_out)
             yield Caller(name, denials[-1].at_ms, [msgspec.msgpack.encode(one) for one in denials])

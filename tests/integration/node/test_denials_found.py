@@ -1,11 +1,14 @@
 """Denials that can be found: what a node denied, in the region's ring, by client, key, address and request id."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import pytest
 
 from contract.blocks import Block
@@ -24,6 +27,7 @@ from data_plane.services.denial_log import DenialLog
 from data_plane.services.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
 from data_plane.services.ports import StoreUnavailableError
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from tests.servers.proxy import Proxy
 
 KEY = make_credential("client_key", bytes(range(32)))
 OTHER = make_credential("client_key", bytes(range(1, 33)))
@@ -55,7 +59,7 @@ class Served(NamedTuple):
 @contextlib.asynccontextmanager
 async def served_by(tmp_path, url: str, values=CONFIG, **settings) -> AsyncIterator[Served]:
     await write_snapshot(tmp_path / "snapshot", values, 7)
-    node = Node(settings_for(tmp_path / "snapshot", url, redis_deadline_ms=10_000, **settings))
+    node = Node(settings_for(tmp_path / "snapshot", url, **{"redis_deadline_ms": 10_000, **settings}))
     async with serving(node) as base, httpx.AsyncClient(base_url=base, trust_env=False, timeout=20) as client:
         yield Served(node, client)
 
@@ -127,12 +131,53 @@ async def test_what_client_libraries_denied_from_memory_is_found(tmp_path, valke
     assert (one.requests, one.policy, one.endpoint, one.request_id) == (9, "hourly", "reports", None)
 
 
-async def test_without_the_store_a_denial_waits_for_nobody_and_is_counted_as_lost(tmp_path) -> None:
-    async with served_by(tmp_path, "redis://127.0.0.1:9", ready_without_store=True) as served:
+async def test_a_denial_without_the_store_waits_for_nobody_and_is_written_when_it_is_back(tmp_path, valkey_url) -> None:
+    closed = Plan(plan="closed", limits=(rule(3, "closed", 9, algorithm="fixed_window", on_store_failure="closed"),))
+    values = [*CONFIG, closed, Client(client="strict", plan="closed")]
+    port = urlsplit(valkey_url).port
+    async with (
+        Proxy(port).running() as proxy,
+        served_by(
+            tmp_path, valkey_url.replace(f":{port}/", f":{proxy.port}/"), values, redis_deadline_ms=200
+        ) as served,
+    ):
+        assert (await check(served, client="strict")).status_code == 200
+        await proxy.cut()
+        async with asyncio.timeout(20):
+            while (denied := await check(served, client="strict")).status_code == 200:
+                pass
+        assert (await check(served, api_key=OTHER, request_id="blocked-meanwhile")).status_code == 403
         ring = served.node._observing._ring
-        await check(served, api_key=OTHER)
         await ring.flush()
-        assert (ring.kept, ring.not_kept) == (0, 1)
+        assert ring.kept == 0
+        await proxy.heal()
+        async with asyncio.timeout(20):
+            while not ring.kept:
+                await asyncio.sleep(0.05)
+        (one,) = await served.found(request_id=denied.json()["request_id"])
+        assert (one.cause, one.policy, one.client) == ("cannot_decide", "closed", "strict")
+        assert len(await served.found(request_id="blocked-meanwhile")) == 1
+
+
+async def test_what_waits_for_the_store_is_bounded_and_what_does_not_fit_is_counted() -> None:
+    store = Kept()
+    store.away, ring = True, DenialRing("n1", store)
+    for at in range(5):
+        ring.note(*noted("acme", at, f"r{at}"))
+        await ring.flush()
+    for at in range(5, 5 + MOST_EACH):
+        ring.note(*noted("acme", at, f"r{at}"))
+    for number in range(MOST_CALLERS):
+        ring.note(*noted(f"other-{number}", 9, "r"))
+    await ring.flush()
+    assert (store.callers, ring.kept, ring.not_kept) == ([], 0, 1), "one caller found no room"
+    store.away = False
+    await ring.flush()
+    (acme,) = (one for one in store.callers if one.name == "acme")
+    denials = [msgspec.msgpack.decode(one, type=Denial) for one in acme.packed]
+    assert [one.request_id for one in denials] == [f"r{at}" for at in range(MOST_EACH)]
+    assert denials[-1].left_out == 5
+    assert (ring.kept, ring.not_kept) == (MOST_EACH + MOST_CALLERS - 1, 1 + 5)
 
 
 async def test_0_mb_keeps_none(tmp_path, valkey_url) -> None:
