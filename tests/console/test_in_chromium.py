@@ -115,6 +115,16 @@ def test_a_change_is_shown_without_a_reload(browser: Browser, scene: Scene, stac
     assert browser.complaints() == []
 
 
+def test_regions_say_what_they_know_of_each_other(browser: Browser, scene: Scene):
+    browser.log_in(scene.tokens["viewer"])
+    browser.open("/console/regions")
+    for region, other in (("us-east", "eu-west"), ("eu-west", "us-east")):
+        browser.wait_for("#exchange tr", holding=f"{region} {region}-agent served")
+        (row,) = [row.text for row in browser.find("#exchange tbody tr") if row.text.startswith(region)]
+        assert re.search(rf"{other} \d+ (ms|s) ", row), row
+    assert browser.complaints() == []
+
+
 def test_shadow_for_all_and_back(browser: Browser, scene: Scene, stack: Stack):
     key, node = stack.client_with_limit("spent", 1), stack.nodes[1]
     assert [scene.ask(node, api_key=key).status_code for _ in range(2)] == [200, 429]

@@ -118,11 +118,11 @@ def _verdicts(limits: Mapping[str, Any], usage: Sequence[Mapping[str, Any]]) -> 
     if spent:
         limit, _, use = spent[0]
         healing = "" if use["reset_s"] is None else f" It is whole again in {duration(use['reset_s'])}."
-        places = [one_region for other, one_region, _ in spent if other is limit]
+        where = " and ".join(region for other, region, _ in spent if other is limit)
         others = sorted({other["name"] for other, _, _ in spent} - {limit["name"]})
         more = f" {' and '.join(others)} {'are' if len(others) > 1 else 'is'} spent too." if others else ""
         used = f"{use['used']:,} of {use['limit']:,} are used"
-        yield Verdict("bad", f"{limit['name']} is spent in {' and '.join(places)}: {used}.{healing}{more}")
+        yield Verdict("bad", f"{limit['name']} is spent in {where}: {used}.{healing}{more}")
     denied = [item for item in usage if item["limit"] and item["denied"]]
     if denied:
         worst = max(denied, key=lambda item: int(item["denied"]))
