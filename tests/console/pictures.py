@@ -42,6 +42,10 @@ def take(browser: Browser, directory: Path) -> None:
             browser.size(width)
             for name, path in PAGES.items():
                 browser.open(path)
+                if name == "plan":
+                    browser.driver.execute_script("document.getElementById('limit').value = '400'")
+                    browser.click("form[action$='what-if'] button")
+                    browser.wait_for(".banner", holding="would have been denied")
                 time.sleep(SETTLED_S)  # what is drawn moves for a moment
                 browser.picture(directory / f"console-{name}-{theme}{suffix}.webp")
 
@@ -59,6 +63,7 @@ def main() -> None:
                 browser.open(PAGES["backends"])  # an open tab: from now on factors are read
                 for load in LOADS:
                     scene.busy(PART_S, load=load)
+                scene.change_by_steps()
                 take(browser, PICTURES)
         finally:
             stack.stop()

@@ -381,7 +381,7 @@ async def test_with_postgres_away_it_says_so_and_shows_what_nodes_last_reported(
 ) -> None:
     async with Proxy(postgres_server.port).running() as proxy:
         url = through(proxy, make_settings(), postgres_server)
-        settings = make_settings(database_url=url, database_connect_timeout_s=1.0, database_command_timeout_s=1.0)
+        settings = make_settings(database_url=url, database_connect_timeout_s=5.0, database_command_timeout_s=5.0)
         async with running(settings, ADMIN_TOKEN) as served:
             await served.add_region("us-east")
             async with (
