@@ -172,7 +172,7 @@ def test_a_customer_who_was_denied_is_helped_in_four_steps_with_the_keyboard(
     browser.wait_for(".answer", holding="wronged was denied in us-east")
     assert "1 of 1 were used, 1 asked" in browser.text(".answer")
     # 2: what can be done; 3: how; 4: yes
-    browser.follow("Override")
+    browser.follow("Override hourly")
     browser.driver.find_element("id", "limit").clear()
     browser.driver.find_element("id", "limit").send_keys("50", Keys.ENTER)
     browser.wait_for(".confirm .diff", holding="50")
