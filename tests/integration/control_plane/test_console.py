@@ -376,6 +376,20 @@ async def test_a_stream_is_for_sessions_and_ends_with_them(
         await until_line(lines, "event: ended")
 
 
+async def test_a_tab_that_is_left_open_keeps_no_session_alive(
+    served: RunningControlPlane, postgres_server: PostgresServer
+) -> None:
+    page = await served_page(served)
+    postgres_server.execute("UPDATE console_sessions SET last_seen_at = now() - interval '29 min'", database=DATABASE)
+    async with live(served, page.cookie, "revisions") as lines:  # as it connects again and again through a proxy
+        await until_line(lines, "event: revisions")
+    postgres_server.execute(
+        "UPDATE console_sessions SET last_seen_at = last_seen_at - interval '2 min'", database=DATABASE
+    )
+    answer = await served.admin.get("/console/why", headers={"Cookie": page.cookie})
+    assert answer.status_code == 303
+
+
 async def test_with_postgres_away_it_says_so_and_shows_what_nodes_last_reported(
     make_settings: Callable[..., Settings], postgres_server: PostgresServer
 ) -> None:
