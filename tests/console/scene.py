@@ -86,7 +86,8 @@ class Scene:
 
     def change_by_steps(self) -> None:
         """A change of a plan that is under way: one node has it."""
-        self._put("/v1/rollouts/policy", {"mode": "canary", "node_pause_s": 600, "region_pause_s": 600})
+        slow = {"mode": "canary", "node_pause_s": 600, "region_pause_s": 600, "max_denial_rise": 1.0}
+        self._put("/v1/rollouts/policy", slow)
         self._put("/v1/plans/free/limits/hourly", {"limit": 1200, **HOURLY}, "free customers ask for more")
 
     def ask(self, place: NodePlace, **check: Any) -> httpx.Response:
