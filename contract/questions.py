@@ -1,5 +1,6 @@
 """What the control plane asks a region's nodes: how much of its limits a client has used there, at this moment, or to
-ship at once the usage that waits in the region's stream, or whom the region remembers to have denied.
+ship at once the usage that waits in the region's stream, whom the region remembers to have denied, or how it stands to
+other regions.
 
 One node of a region holds a request open (``GET /internal/v1/questions``); it is answered when somebody asks, and the
 node tells what it found with a request of its own (``POST /internal/v1/answers``). Nothing dials in.
@@ -13,20 +14,23 @@ from contract.denials import MAX_FOUND, Denial, DenialQuery
 
 MAX_FIGURES = 250
 MAX_QUESTIONS = 100
+MAX_PEERS = 50
 Units = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Question(msgspec.Struct, frozen=True):
     """``limits``: what has ``client`` used? ``usage``: ship what the stream holds, and answer once it is taken.
 
-    ``denials``: which denials does the region remember? Then ``client`` is empty. Whoever does not know ``about`` or
-    ``denials`` sees a client without a name, and says that it does not know it.
+    ``denials``: which denials does the region remember? ``exchange``: how does it stand to other regions? Then
+    ``client`` is empty. Whoever does not know ``about``, ``denials`` or ``exchange`` sees a client without a name, and
+    says that it does not know it.
     """
 
     id: str
     client: str
     about: Literal["limits", "usage"] = "limits"
     denials: DenialQuery | None = None
+    exchange: bool = False
 
 
 class Questions(msgspec.Struct, frozen=True):
@@ -45,6 +49,31 @@ class LimitFigure(msgspec.Struct, frozen=True, array_like=True):
     reset_s: Annotated[float, msgspec.Meta(ge=0, le=1e10)]
 
 
+class PeerExchange(msgspec.Struct, frozen=True, array_like=True):
+    """Another region as this one has it. ``staleness_s``: how old its counts are here, at most; null: none came yet.
+
+    Units of strict limits moved since this agent began.
+    """
+
+    region: Annotated[str, msgspec.Meta(max_length=64)]
+    staleness_s: Annotated[float, msgspec.Meta(ge=0, le=1e10)] | None
+    unreachable: bool
+    units_given: Units = 0
+    units_received: Units = 0
+
+
+class RegionExchange(msgspec.Struct, frozen=True):
+    """How a region stands to others, by one of its agents since that began. ``shares_proven``: it serves strict limits.
+
+    ``overshoots``: merges that found a counter over its limit, by ``most_over_units`` at the most.
+    """
+
+    peers: Annotated[tuple[PeerExchange, ...], msgspec.Meta(max_length=MAX_PEERS)] = ()
+    shares_proven: bool = False
+    overshoots: Units = 0
+    most_over_units: Units = 0
+
+
 class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a node found. ``error``: why there are no figures."""
 
@@ -54,3 +83,4 @@ class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     figures: Annotated[tuple[LimitFigure, ...], msgspec.Meta(max_length=MAX_FIGURES)] = ()
     error: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[ -~]*$")] | None = None
     denials: Annotated[tuple[Denial, ...], msgspec.Meta(max_length=MAX_FOUND)] = ()
+    exchange: RegionExchange | None = None

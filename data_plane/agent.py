@@ -52,7 +52,12 @@ class Agent:
         )
         self.peer_handler = self._peering.handler
         self._shipping = Shipping(
-            settings, self._store, clock, self._index_in_force, lambda: self._configuring.revision
+            settings,
+            self._store,
+            clock,
+            self._index_in_force,
+            lambda: self._configuring.revision,
+            self._peering.exchange,
         )
         self._load = LoadControl(settings, self._store, clock, lambda: self._index.book)
         self._census = Census(RedisSurvey(self._store))

@@ -69,7 +69,7 @@ class Observing:
         yield counter("tidegate_denials_not_logged", "Denials left out: the log is a sample", self.denial_log.left_out)
         kept, not_kept = (0, 0) if self._ring is None else (self._ring.kept, self._ring.not_kept)
         yield counter("tidegate_denials_kept", "Denials in the region's ring", kept)
-        yield counter("tidegate_denials_not_kept", "Denials for which the ring had no room, or no store", not_kept)
+        yield counter("tidegate_denials_not_kept", "Denials for which the ring had no room", not_kept)
         sent, dropped = (0, 0) if self._tracing is None else (self._tracing.sent, self._tracing.dropped)
         yield counter("tidegate_spans_sent", "Spans that the collector took", sent)
         yield counter("tidegate_spans_dropped", "Spans that nobody took", dropped)

@@ -3,12 +3,14 @@
 import contextlib
 import math
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from prometheus_client.core import Metric
 
 from contract.config import Ack
 from contract.credentials import epoch_secret, region_private_key
+from contract.questions import MAX_PEERS, PeerExchange, RegionExchange
 from contract.status import Newest
 from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
@@ -111,6 +113,19 @@ class Peering:
             "exchange": self._exchange(),
             "rights": self._rights(),
         }
+
+    def exchange(self) -> RegionExchange:
+        """How the region stands to others, as the control plane asks it."""
+        tally, rights = self._tally, self.desk.tally
+        unreachable = dict(self.state.unreachable)
+        peers = (
+            PeerExchange(
+                name, None if age_us is None else max(0.0, age_us / 1e6), name in unreachable,
+                rights.units_given[name], rights.units_received[name],
+            )
+            for name, age_us in self._receiver.staleness_us.items()
+        )  # fmt: skip
+        return RegionExchange(tuple(islice(peers, MAX_PEERS)), self.epochs.is_proven, tally.over, tally.most_over)
 
     def families(self) -> Iterator[Metric]:
         """What ``/metrics`` says of them."""

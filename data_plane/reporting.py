@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from prometheus_client.core import Metric
 
+from contract.questions import RegionExchange
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decider import Decider
 from data_plane.decide.redis_denials import RedisDenials
@@ -64,11 +65,11 @@ class Reporting:
 
 
 class Shipping:
-    """An agent's part. ``index`` and ``revision`` are what is in force."""
+    """An agent's part. ``index`` and ``revision`` are what is in force, ``exchange`` is how it stands to its peers."""
 
     def __init__(
         self, settings: RegionSettings, store: RedisCounterStore, clock: Clock,
-        index: Callable[[], RuleIndex], revision: Callable[[], int],
+        index: Callable[[], RuleIndex], revision: Callable[[], int], exchange: Callable[[], RegionExchange],
     ) -> None:  # fmt: skip
         stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._sink = HttpUsageSink(
@@ -78,8 +79,7 @@ class Shipping:
         self._shipper = UsageShipper(settings.node, stream, self._sink, clock, random.random)
         self._answering = Answering(
             settings.node, self._sink, store, clock, index, revision, lambda: self._shipper.has_lease,
-            self._shipper.ship_all_until_now,
-            RedisDenials(store),
+            self._shipper.ship_all_until_now, RedisDenials(store), exchange,
         )  # fmt: skip
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:

@@ -255,7 +255,8 @@ def why(
     """
     from datetime import UTC, datetime
 
-    from tidegate.why import moment, run_why
+    from control_plane.console.pages.verdict import moment
+    from tidegate.why import run_why
 
     try:
         about = None if at is None else moment(at, datetime.now(UTC))

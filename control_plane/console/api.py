@@ -83,6 +83,13 @@ class Api:
             raise RefusedError(answer)
         return answer.body
 
+    async def existing(self, path: str) -> Answer:
+        """The answer to ``GET`` of something that is there, with its ETag. Raises :class:`RefusedError`."""
+        answer = await self.ask(path)
+        if not answer.ok:
+            raise RefusedError(answer)
+        return answer
+
     async def find(self, path: str, **query: object) -> Any:
         """The same, or ``None`` where there is no such thing or the name cannot be one."""
         answer = await self.ask(path, **query)

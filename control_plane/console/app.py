@@ -132,9 +132,9 @@ async def _answered(handler: Handler, visit: Visit) -> Response:
     return response
 
 
-async def _visitor(request: Request, sessions: Sessions) -> Visitor | None:
+async def _visitor(request: Request, sessions: Sessions, *, acts: bool = True) -> Visitor | None:
     secret = cookies.secret_in(request)
-    return None if secret is None else await sessions.visitor(secret)
+    return None if secret is None else await sessions.visitor(secret, acts=acts)
 
 
 def _to_login(request: Request) -> Response:
@@ -150,7 +150,7 @@ def _to_login(request: Request) -> Response:
 async def _events(request: Request) -> Response:
     console: Console = request.state.console
     try:
-        visitor = await _visitor(request, console.sessions)
+        visitor = await _visitor(request, console.sessions, acts=False)
     except UnavailableError:
         headers = {**HEADERS, "Retry-After": "5"}
         return Response("Postgres is away.", 503, headers, media_type="text/plain")

@@ -46,8 +46,8 @@ class Sessions:
         self._database = database
         self._remembered: OrderedDict[str, tuple[datetime, Principal]] = OrderedDict()
 
-    async def visitor(self, secret: str) -> Visitor | None:
-        """Who holds this session, if it is in force.
+    async def visitor(self, secret: str, *, acts: bool = True) -> Visitor | None:
+        """Who holds this session, if it is in force; a person who ``acts`` keeps it so, an open tab does not.
 
         With Postgres away, who was seen here within the idle time. Raises :class:`UnavailableError` for others.
         """
@@ -59,7 +59,7 @@ class Sessions:
                 self.forget(secret)
                 return None
             principal, last_seen_at = row
-            if now - last_seen_at > NOTED_EVERY:
+            if acts and now - last_seen_at > NOTED_EVERY:
                 async with self._database.transaction() as session:
                     await _note_seen(session, sha256)
         except UnavailableError:
@@ -67,7 +67,7 @@ class Sessions:
             if seen is None or now - seen[0] > IDLE:
                 raise
             return Visitor(seen[1], secret, stale=True)
-        self._remembered[sha256] = (now, principal)
+        self._remembered[sha256] = (now if acts else last_seen_at, principal)
         self._remembered.move_to_end(sha256)
         while len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)

@@ -28,24 +28,28 @@ def reason(denial: Denial) -> str:
 
 
 def remedy(denial: Denial) -> str:
-    """What can be done, by which command or route."""
-    client = f"/v1/clients/{denial.client}" if denial.client else "the plan `anonymous`"
-    override = (
-        f"raise it for this client (PUT {client}/overrides/{denial.policy})"
-        if denial.client
-        else f"raise it in {client}"
+    """What can be done, by which command."""
+    client, limit = denial.client, denial.policy or "LIMIT"
+    more = (
+        f"raise it for this client (tidegate overrides set {client} {limit} --limit N)"
+        if client
+        else f"raise it for everybody without a key (tidegate limits set {limit} --plan anonymous --limit N)"
     )
     remedies = {
-        "used_up": f"Wait, {override}, or give back what was counted (POST {client}/reset)."
-        if denial.client
-        else f"Wait, {override}, or let the caller send its API key.",
-        "too_few_left": f"Ask for less at once, wait, or {override}.",
-        "cost_above_limit": f"Ask for less at once, or {override}: waiting does not help.",
+        "used_up": f"Wait, {more}, or give back what was counted (tidegate clients reset {client})."
+        if client
+        else f"Wait, {more}, or let the caller send its API key.",
+        "too_few_left": f"Ask for less at once, wait, or {more}.",
+        "cost_above_limit": f"Ask for less at once, or {more}: waiting does not help.",
         "cannot_decide": "See docs/runbooks/store-errors.md; the limit's on_store_failure says what happens meanwhile.",
-        "reduced_capacity": "Look at the backend (GET /v1/backends); its factor can be set by hand for a while.",
+        "reduced_capacity": "Look at the backend (tidegate backends list); its factor can be set by hand for a while"
+        " (tidegate backends set-factor BACKEND --factor 1 --expires-at 15m).",
         "missing_api_key": "The caller has to send its key; or set TIDEGATE_MISSING_KEY=anonymous.",
-        "unknown_api_key": "Compare the key's beginning with GET /v1/keys?prefix=; issue a new one if it has ended.",
-        "client_suspended": f"Make it active (PATCH {client} with status active), if that is meant.",
-        "blocked": "Find the block (GET /v1/blocks), and lift it (DELETE /v1/blocks/{block}) if it is not meant.",
+        "unknown_api_key": f"Compare the key's beginning (tidegate keys find --prefix {denial.key or 'tg_'}); issue a"
+        " new one (tidegate keys create CLIENT) if it has ended.",
+        "client_suspended": f"Make it active (tidegate clients set {client or 'CLIENT'} --status active), if that is"
+        " meant.",
+        "blocked": f"Find the block (tidegate blocks list{f' --client {client}' if client else ''}), and lift it"
+        " (tidegate blocks delete BLOCK) if it is not meant.",
     }
     return remedies[denial.cause]

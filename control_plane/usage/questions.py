@@ -16,7 +16,7 @@ from sqlalchemy import ARRAY, Text, cast, func, select
 
 from contract.decoding import UNREADABLE
 from contract.denials import Denial, DenialQuery
-from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question
+from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question, RegionExchange
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
 
@@ -39,6 +39,7 @@ class RegionAnswer(NamedTuple):
     figures: Mapping[int, LimitFigure]
     reason: str | None
     denials: Sequence[Denial] = ()
+    exchange: RegionExchange | None = None
 
 
 class _Notice(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +52,7 @@ class _Notice(msgspec.Struct, frozen=True, array_like=True):
     parts: int
     figures: tuple[LimitFigure, ...]
     denials: tuple[Denial, ...] = ()
+    exchange: RegionExchange | None = None
 
 
 class _Waiting:
@@ -69,7 +71,7 @@ class _Waiting:
             return
         figures = {figure.rule_id: figure for part in parts for figure in part.figures}
         denials = [denial for part in parts for denial in part.denials]
-        self.answers[notice.region] = RegionAnswer(notice.node, figures, notice.error, denials)
+        self.answers[notice.region] = RegionAnswer(notice.node, figures, notice.error, denials, notice.exchange)
         self.missing.discard(notice.region)
         if not self.missing:
             self.done.set()
@@ -99,6 +101,10 @@ class NodeQuestions:
     async def denials(self, query: DenialQuery, regions: Iterable[str]) -> dict[str, RegionAnswer]:
         """Which denials each region remembers that fit, within a second."""
         return await self._ask(Question(secrets.token_hex(16), "", denials=query), list(regions))
+
+    async def exchange(self, regions: Iterable[str]) -> dict[str, RegionAnswer]:
+        """How each region stands to the others, within a second."""
+        return await self._ask(Question(secrets.token_hex(16), "", exchange=True), list(regions))
 
     async def _ask(self, question: Question, names: Sequence[str]) -> dict[str, RegionAnswer]:
         waiting = self._asked[question.id] = _Waiting(names)
@@ -144,6 +150,7 @@ class NodeQuestions:
             _Notice(
                 answer.id, region, answer.node, answer.error, parts,
                 figures[number] if number < len(figures) else (), denials[number] if number < len(denials) else (),
+                answer.exchange,
             )
             for number in range(parts)
         ]  # fmt: skip

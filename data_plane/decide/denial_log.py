@@ -8,13 +8,13 @@ from typing import Any
 
 import structlog
 
-from contract.causes import Cause, LimitCause
+from contract.causes import Cause
 from contract.decision import CheckRequest
 from contract.denials import RepeatedDenial
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.decider import PendingCheck
-from data_plane.decide.denial_ring import DenialRing, Noted
+from data_plane.decide.denial_ring import DenialRing
 from data_plane.decide.preparing import Prepared, Refusal, Verdict
 
 log = structlog.get_logger("tidegate.denials")
@@ -39,9 +39,10 @@ class DenialLog:
         """A check was concluded that was not plainly allowed."""
         if verdict.allowed:
             return
-        if self._ring is not None and check.request.cost and not self._ring.is_full(check.principal, check.request):
+        request = check.request
+        if self._ring is not None and request.cost:
             request_id = getattr(check, "request_id", None)
-            self._ring.note(Noted(now_us, check.principal, check.request, request_id, check.revision, verdict))
+            self._ring.note(now_us, check.principal, request, request_id, check.revision, verdict)
         if self._has_room(now_us):
             self._log(getattr(check, "request_id", None), cause_of_denial(verdict), _about(check, verdict))
 
@@ -50,7 +51,7 @@ class DenialLog:
         request = check.request
         if self._ring is not None and request.cost:
             principal, request_id = _principal(check.decider.index, request), getattr(check, "request_id", None)
-            self._ring.note(Noted(check.asked_us, principal, request, request_id, check.revision, refusal))
+            self._ring.note(check.asked_us, principal, request, request_id, check.revision, refusal)
         if self._has_room(check.asked_us):
             cause = cause_of_refusal(refusal)
             self._log(getattr(check, "request_id", None), cause, _about_refused(check, refusal, cause))
@@ -62,7 +63,7 @@ class DenialLog:
         """A lease or a reservation was denied: these are in the ring alone."""
         if self._ring is not None:
             principal = _principal(index, request)
-            self._ring.note(Noted(now_us, principal, request, request_id, revision, result))
+            self._ring.note(now_us, principal, request, request_id, revision, result)
 
     def repeated(self, prepared: Prepared, denial: RepeatedDenial, revision: int, now_us: int) -> None:
         """A client library denied these ``requests`` from memory."""
@@ -71,8 +72,10 @@ class DenialLog:
                 api_key=denial.api_key, ip=denial.ip, endpoint=denial.endpoint,
                 cost=max(1, denial.cost // denial.requests),
             )  # fmt: skip
-            of: tuple[LimitCause, Prepared, str | None, int] = (denial.cause, prepared, denial.policy, denial.requests)
-            self._ring.note(Noted(now_us, prepared.principal, request, None, revision, *of))
+            self._ring.note(
+                now_us, prepared.principal, request, None, revision, denial.cause, prepared, denial.policy,
+                denial.requests,
+            )  # fmt: skip
         if not self._has_room(now_us):
             return
         principal = prepared.principal

@@ -1,12 +1,12 @@
 """Denials that can be found: what a node denied, on its way to a bounded ring in the region's store.
 
-A decision leaves its parts here, in about a microsecond (half of that once its caller left enough); the rest is made
-and written once a second, in batches between which decisions go on. Each caller has room of its own, and addresses
-without a key never take that of clients: who is denied all the time pushes nobody else out.
+A decision leaves its parts here, in less than a microsecond; the record is made of them and written once a second, in
+batches between which decisions go on; while the store is away it waits here. Each caller has room of its own, and
+addresses without a key never take that of clients: who is denied all the time pushes nobody else out.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
@@ -65,7 +65,7 @@ class DenialStore(Protocol):
 
 
 class Noted(NamedTuple):
-    """What a denial left behind on the decision path."""
+    """What a denial left behind on the decision path, as :meth:`DenialRing.note` takes it."""
 
     at_us: int
     principal: Principal | None
@@ -83,8 +83,9 @@ class _Held:
 
     __slots__ = ("left_out", "noted")
 
-    def __init__(self, first: Noted) -> None:
-        self.noted = [first]
+    def __init__(self) -> None:
+        self.noted: list[tuple[Any, ...]] = []
+        """Members of :class:`Noted`; as a bare tuple one costs the decision a third."""
         self.left_out = 0
 
 
@@ -99,34 +100,25 @@ class DenialRing:
         self.kept = 0
         """Denials in the region's ring."""
         self.not_kept = 0
-        """Denials beyond what one caller, or all of a second, may leave, and those that the store did not take."""
+        """Denials beyond what one caller, or all of a second (or of the time that the store was away), may leave."""
 
-    def is_full(self, principal: Principal | None, request: CheckRequest) -> bool:
-        """Whether this caller has left all that it may until the next flush; then one more is counted."""
-        if principal is None:
-            mine = self._addresses.get(request.ip or "unknown")
-        else:
-            mine = self._clients.get(principal.client.client)
-        if mine is None or len(mine.noted) < MOST_EACH:
-            return False
-        mine.left_out += 1
-        return True
-
-    def note(self, noted: Noted) -> None:
+    def note(
+        self, at_us: int, principal: Principal | None, request: CheckRequest, request_id: str | None, revision: int,
+        of: Verdict | Refusal | Cause, prepared: Prepared | None = None, policy: str | None = None, requests: int = 1,
+    ) -> None:  # fmt: skip
         """Leave a denial here; on the decision path."""
-        principal = noted.principal
         if principal is None:
-            held, name = self._addresses, noted.request.ip or "unknown"
+            held, name = self._addresses, request.ip or "unknown"
         else:
             held, name = self._clients, principal.client.client
         mine = held.get(name)
         if mine is None:
-            if len(held) < MOST_CALLERS:
-                held[name] = _Held(noted)
-            else:
+            if len(held) >= MOST_CALLERS:
                 self.not_kept += 1
-        elif len(mine.noted) < MOST_EACH:
-            mine.noted.append(noted)
+                return
+            mine = held[name] = _Held()
+        if len(mine.noted) < MOST_EACH:
+            mine.noted.append((at_us, principal, request, request_id, revision, of, prepared, policy, requests))
         else:
             mine.left_out += 1
 
@@ -137,28 +129,39 @@ class DenialRing:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is here. What the store does not take now is gone: it is away, and may be for long."""
-        clients, addresses = self._clients, self._addresses
-        self._clients, self._addresses = {}, {}
-        for held, are_clients in ((clients, True), (addresses, False)):
-            waiting = iter(held.items())
-            while batch := list(islice(waiting, CALLERS_A_BATCH)):
-                await self._write(batch, are_clients=are_clients)
+        """Write what is here. While the store is away, what each caller left first waits for it."""
+        for held, are_clients in ((self._clients, True), (self._addresses, False)):
+            waiting = iter(list(held))
+            while names := list(islice(waiting, CALLERS_A_BATCH)):
+                batch = {name: held.pop(name) for name in names}
+                if not await self._write(batch, are_clients=are_clients):
+                    self._put_back(held, batch)
+                    return
                 await asyncio.sleep(REST_S)
 
-    async def _write(self, batch: list[tuple[str, _Held]], *, are_clients: bool) -> None:
-        kept = sum(len(one.noted) for _, one in batch)
-        self.not_kept += sum(one.left_out for _, one in batch)
+    async def _write(self, batch: Mapping[str, _Held], *, are_clients: bool) -> bool:
         try:
             await self._store.keep(list(self._callers(batch)), are_clients=are_clients)
-            self.kept += kept
         except StoreUnavailableError as error:
-            self.not_kept += kept
-            log.debug("denials_not_kept", reason=error.reason, denials=kept)
+            log.debug("denials_wait", reason=error.reason, callers=len(batch))
+            return False
+        self.kept += sum(len(one.noted) for one in batch.values())
+        self.not_kept += sum(one.left_out for one in batch.values())
+        return True
 
-    def _callers(self, batch: Iterable[tuple[str, _Held]]) -> Iterator[Caller]:
-        for name, held in batch:
-            denials = [_denial(self._node, noted) for noted in held.noted]
+    @staticmethod
+    def _put_back(held: dict[str, _Held], batch: Mapping[str, _Held]) -> None:
+        for name, before in batch.items():
+            since = held.get(name)
+            if since is not None:
+                noted = before.noted + since.noted
+                before.left_out += since.left_out + len(noted[MOST_EACH:])
+                before.noted = noted[:MOST_EACH]
+            held[name] = before
+
+    def _callers(self, batch: Mapping[str, _Held]) -> Iterator[Caller]:
+        for name, held in batch.items():
+            denials = [_denial(self._node, Noted._make(parts)) for parts in held.noted]
             denials[-1] = msgspec.structs.replace(denials[-1], left_out=held.left_out)
             yield Caller(name, denials[-1].at_ms, [msgspec.msgpack.encode(one) for one in denials])
 

@@ -1,7 +1,7 @@
 """The region's ring of denials in Redis: by caller, and of one slot, so that a batch is one script call."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 
@@ -56,7 +56,7 @@ class RedisDenials:
     async def find(self, query: DenialQuery, within_s: float) -> Found:
         """Who was denied last is looked at first."""
         ends_s = self._elapsed_s() + within_s
-        found: dict[bytes, Denial] = {}
+        found: dict[Denial, Denial] = {}
         looked = 0
         with _translated():
             rings = await self._to_look_at(query)
@@ -68,7 +68,8 @@ class RedisDenials:
                 for packed in chain.from_iterable(await self._store.execute_all(commands)):
                     denial = _fitting(packed, query)
                     if denial is not None:
-                        found[packed] = denial
+                        # in both rings, or written twice by a node that had no answer the first time
+                        found.setdefault(msgspec.structs.replace(denial, left_out=0), denial)
                 looked += len(commands)
                 if found and query.request_id is not None:
                     break
@@ -101,7 +102,7 @@ def _fitting(packed: bytes, query: DenialQuery) -> Denial | None:
     return denial if query.fits(denial) else None
 
 
-def _newest(found: dict[bytes, Denial], query: DenialQuery) -> list[Denial]:
+def _newest(found: Mapping[Denial, Denial], query: DenialQuery) -> list[Denial]:
     return sorted(found.values(), key=lambda denial: denial.at_ms, reverse=True)[: query.most]
 
 

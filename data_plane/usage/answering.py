@@ -1,5 +1,5 @@
-"""Answers to what the control plane asks: each limit of a client as the region's store has it now, usage at once, or
-whom the region denied.
+"""Answers to what the control plane asks: each limit of a client as the region's store has it now, usage at once, whom
+the region denied, or how it stands to other regions.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from contract.denials import DenialQuery
-from contract.questions import MAX_FIGURES, NodeAnswer, Question
+from contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_ring import DenialStore, Found
 from data_plane.decide.limits_now import is_tellable, limits_now
@@ -43,7 +43,9 @@ class Answering:
         self, node: str, line: QuestionLine, store: CounterStore, clock: Clock,
         index: Callable[[], RuleIndex], revision: Callable[[], int], is_mine: Callable[[], bool],
         ship: Callable[[], Awaitable[None]], denials: DenialStore | None = None,
+        exchange: Callable[[], RegionExchange] | None = None,
     ) -> None:  # fmt: skip
+        self._exchange = exchange
         self._denials = denials
         self._node = node
         self._line = line
@@ -68,7 +70,9 @@ class Answering:
                 await asyncio.sleep(AGAIN_S)
 
     async def look(self, question: Question) -> NodeAnswer:
-        """What this region knows of a client now, taking nothing; or whom it denied; or that its usage was shipped."""
+        """What this region knows of a client now, taking nothing; or whom it denied; how it stands; usage shipped."""
+        if question.exchange and self._exchange is not None:
+            return NodeAnswer(id=question.id, node=self._node, revision=self._revision(), exchange=self._exchange())
         if question.denials is not None:
             return await self._find(question.id, question.denials)
         if question.about == "usage":

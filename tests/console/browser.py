@@ -12,7 +12,10 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
@@ -61,6 +64,30 @@ class Browser:
     def click(self, selector: str) -> None:
         """Click what the selector finds first."""
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def follow(self, words: str) -> None:
+        """Go where a link with these words leads, by the keyboard."""
+        self.driver.find_element(By.LINK_TEXT, words).send_keys(Keys.ENTER)
+
+    def focus(self, selector: str) -> WebElement:
+        """Put the focus where the selector finds something first."""
+        found = self.driver.find_element(By.CSS_SELECTOR, selector)
+        self.driver.execute_script("arguments[0].focus()", found)
+        return found
+
+    def press(self, *keys: str) -> None:
+        """Type, wherever the focus is."""
+        for text in keys:
+            ActionChains(self.driver).send_keys(text).perform()
+
+    @contextmanager
+    def without_scripts(self) -> Iterator[None]:
+        """Let no script of any page run."""
+        self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
     def text(self, selector: str = "body") -> str:
         """What is to be read there."""

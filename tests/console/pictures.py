@@ -17,10 +17,12 @@ PAGES = {
     "why": "/console/why?q=acme",
     "client": "/console/client/globex",
     "clients": "/console/clients",
+    "plans": "/console/plans",
     "plan": "/console/plan/pro",
     "regions": "/console/regions",
     "backends": "/console/backends",
     "changes": "/console/changes",
+    "revision": "/console/revision/40",
     "developer": "/console/developer?client=wonka",
     "access": "/console/access",
     "confirm": "/console/do/shadow?look=1",
@@ -42,6 +44,10 @@ def take(browser: Browser, directory: Path) -> None:
             browser.size(width)
             for name, path in PAGES.items():
                 browser.open(path)
+                if name == "plan":
+                    browser.driver.execute_script("document.getElementById('limit').value = '400'")
+                    browser.click("form[action$='what-if'] button")
+                    browser.wait_for(".banner", holding="would have been denied")
                 time.sleep(SETTLED_S)  # what is drawn moves for a moment
                 browser.picture(directory / f"console-{name}-{theme}{suffix}.webp")
 
@@ -59,6 +65,7 @@ def main() -> None:
                 browser.open(PAGES["backends"])  # an open tab: from now on factors are read
                 for load in LOADS:
                     scene.busy(PART_S, load=load)
+                scene.change_by_steps()
                 take(browser, PICTURES)
         finally:
             stack.stop()

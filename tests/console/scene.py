@@ -84,6 +84,12 @@ class Scene:
                     self._report(client, region, load)
                 time.sleep(0.2)
 
+    def change_by_steps(self) -> None:
+        """A change of a plan that is under way: one node has it."""
+        slow = {"mode": "canary", "node_pause_s": 600, "region_pause_s": 600, "max_denial_rise": 1.0}
+        self._put("/v1/rollouts/policy", slow)
+        self._put("/v1/plans/free/limits/hourly", {"limit": 1200, **HOURLY}, "free customers ask for more")
+
     def ask(self, place: NodePlace, **check: Any) -> httpx.Response:
         """One decision of a node."""
         body = {"method": "GET", "path": "/api/users/1", **check}
@@ -94,7 +100,9 @@ class Scene:
             return {"ip": f"203.0.113.{self._random.randint(1, 9)}", "method": "GET", "path": "/api/users/1"}
         path = self._random.choice(["/api/users/7", "/api/users/42", "/api/users/42", "/api/exports"])
         method = "POST" if path == "/api/exports" else "GET"
-        return {"client": self._random.choice(names), "method": method, "path": path}
+        name = self._random.choice(names)
+        who = {"api_key": self.keys[name]} if self._random.random() < 0.5 else {"client": name}
+        return {**who, "method": method, "path": path}
 
     def _report(self, client: httpx.Client, place: NodePlace, load: float) -> None:
         noise = self._random.uniform(0.9, 1.1)

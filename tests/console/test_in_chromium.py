@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from tests.console.browser import Browser, chromium, require_chromium
 from tests.console.scene import Scene
@@ -115,6 +116,16 @@ def test_a_change_is_shown_without_a_reload(browser: Browser, scene: Scene, stac
     assert browser.complaints() == []
 
 
+def test_regions_say_what_they_know_of_each_other(browser: Browser, scene: Scene):
+    browser.log_in(scene.tokens["viewer"])
+    browser.open("/console/regions")
+    for region, other in (("us-east", "eu-west"), ("eu-west", "us-east")):
+        browser.wait_for("#exchange tr", holding=f"{region} {region}-agent served")
+        (row,) = [row.text for row in browser.find("#exchange tbody tr") if row.text.startswith(region)]
+        assert re.search(rf"{other} \d+ (ms|s) ", row), row
+    assert browser.complaints() == []
+
+
 def test_shadow_for_all_and_back(browser: Browser, scene: Scene, stack: Stack):
     key, node = stack.client_with_limit("spent", 1), stack.nodes[1]
     assert [scene.ask(node, api_key=key).status_code for _ in range(2)] == [200, 429]
@@ -144,6 +155,54 @@ def test_a_block_and_its_end(browser: Browser, scene: Scene, stack: Stack):
     browser.click("#confirm")
     browser.wait_for("#enforced", holding="enforced it within")
     assert scene.ask(node, api_key=scene.keys["umbrella"]).status_code == 200
+    assert browser.complaints() == []
+
+
+def test_a_customer_who_was_denied_is_helped_in_four_steps_with_the_keyboard(
+    browser: Browser, scene: Scene, stack: Stack
+):
+    key, node = stack.client_with_limit("wronged", 1), stack.nodes[0]
+    assert scene.ask(node, api_key=key).status_code == 200
+    denied = scene.ask(node, api_key=key)
+    assert denied.status_code == 429
+    browser.log_in(scene.tokens["operator"])
+    wait_for(lambda: stack.admin.get("/v1/denials", params={"client": "wronged"}).json()["items"] != [], 15, "the ring")
+    # 1: ask
+    browser.press("/", denied.json()["request_id"], Keys.ENTER)
+    browser.wait_for(".answer", holding="wronged was denied in us-east")
+    assert "1 of 1 were used, 1 asked" in browser.text(".answer")
+    # 2: what can be done; 3: how; 4: yes
+    browser.follow("Override hourly")
+    browser.driver.find_element("id", "limit").clear()
+    browser.driver.find_element("id", "limit").send_keys("50", Keys.ENTER)
+    browser.wait_for(".confirm .diff", holding="50")
+    browser.focus("#confirm").send_keys(Keys.ENTER)
+    browser.wait_for("#enforced", holding="enforced it within")
+    assert scene.ask(node, api_key=key).status_code == 200
+    assert browser.complaints() == []
+
+
+def test_the_keyboard_reaches_the_page_past_its_navigation(browser: Browser, scene: Scene):
+    browser.log_in(scene.tokens["viewer"])
+    browser.press(Keys.TAB)
+    assert browser.driver.switch_to.active_element.text == "Skip to the page"
+    browser.press(Keys.ENTER)
+    assert browser.driver.switch_to.active_element.get_attribute("id") == "main"
+
+
+def test_without_javascript_pages_read_and_actions_work(browser: Browser, scene: Scene, stack: Stack):
+    with browser.without_scripts():
+        browser.log_in(scene.tokens["operator"])
+        for name, path in PAGES.items():
+            browser.open(path)
+            assert browser.text("#main h1") != "", name
+            assert browser.find(".plot canvas") == [], "no script ran"
+        browser.open("/console/client/globex")
+        browser.click("#table-usage summary")
+        assert "allowed" in browser.text("#table-usage table"), "the chart's figures are there"
+        assert confirm(browser, "/console/do/override?client=hooli&name=hourly&limit=3000&minutes=60&look=1") > 0
+    found = stack.admin.get("/v1/clients/hooli/overrides/hourly").json()
+    assert found["limit"] == 3000
     assert browser.complaints() == []
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from control_plane.console.pages.verdict import moment
 from tidegate import why
-from tidegate.why import FOUND, NO_ANSWER, NOTHING, explain, moment, run_why
+from tidegate.why import FOUND, NO_ANSWER, NOTHING, explain, run_why
 
 NOW = datetime(2026, 11, 30, 10, 50, tzinfo=UTC)
 KEY = "tg_abcdefghijklmnopqrstuvwxyz0123456789"
@@ -27,6 +28,7 @@ class ControlPlane:
 
     def __init__(self, *items: dict[str, Any], silent: str | None = None) -> None:
         self.asked: list[httpx.URL] = []
+        self.status = "suspended"
         self._items = items
         self._regions = {"us-east": None, "eu-west": silent}
 
@@ -34,11 +36,16 @@ class ControlPlane:
         self.asked.append(request.url)
         match request.url.path:
             case "/v1/denials":
-                return httpx.Response(200, json={"items": list(self._items), "regions": self._regions})
+                since, until = (request.url.params.get(name, at) for name, at in (("from", "2000"), ("to", "3000")))
+                items = [one for one in self._items if since[:19] <= one["at"][:19] < until[:19]]
+                return httpx.Response(200, json={"items": items, "regions": self._regions})
             case "/v1/clients/acme":
                 return httpx.Response(200, json={"client": "acme"})
             case "/v1/clients/acme/limits":
-                return httpx.Response(200, json={"client": "acme", "status": "suspended", "blocks": [], "limits": []})
+                return httpx.Response(200, json={"client": "acme", "status": self.status, "blocks": [], "limits": []})
+            case "/v1/clients/acme/usage":
+                denied = {"limit": "hourly", "endpoint": "reports", "region": "us-east", "denied": 7}
+                return httpx.Response(200, json={"items": [denied]})
             case "/v1/blocks":
                 return httpx.Response(200, json={"items": [{"block": "bad-net"}]})
         return httpx.Response(404, json={"detail": "none"})
@@ -81,7 +88,22 @@ def test_a_time_picks_the_denial_that_is_nearest() -> None:
     assert found.sentence.endswith("This one.")
     assert found.now == "acme is suspended: every request is refused with 403."
     query = plane.query()
-    assert (query["from"], query["to"]) == ("2026-11-30T10:12:00+00:00", "2026-11-30T11:12:00+00:00")
+    assert (query["from"], query["to"]) == ("2026-11-30T10:37:00+00:00", "2026-11-30T10:47:00+00:00")
+
+
+def test_where_there_is_none_about_then_it_looks_further() -> None:
+    with ControlPlane(denial("2026-11-30T10:20:00Z", reason="This one.")).client() as client:
+        found = explain(client, "acme", moment("10:42", NOW), NOW)
+    assert found.sentence.endswith("This one.")
+
+
+def test_what_was_denied_lately_is_not_forgotten_once_nothing_is_in_the_way() -> None:
+    plane = ControlPlane(denial("2026-11-30T10:49:00Z"))
+    plane.status = "active"
+    with plane.client() as client:
+        found = explain(client, "acme", None, NOW)
+    assert found.now is not None
+    assert found.now.startswith("Nothing stands in the way of acme now. Limits denied 7 requests within the last day")
 
 
 def test_where_nothing_is_remembered_it_says_so() -> None:

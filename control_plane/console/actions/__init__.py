@@ -54,6 +54,7 @@ async def do(visit: Visit) -> Response:
         rollout=answer.headers.get("x-tidegate-rollout"),
         secret=(answer.body or {}).get("secret"),
         back=_back(action, values),
+        path=_back(action, values),
         wait_s=WAIT_S,
     )
 
@@ -126,6 +127,7 @@ def _page(
         proposal=proposal,
         trouble=trouble,
         back=_back(action, values),
+        path=_back(action, values),
         once=secrets.token_hex(16),
     )
 

@@ -2,6 +2,7 @@
 
 from control_plane.console.actions.proposal import (
     MINUTES,
+    OVERLAP,
     UNTIL_ENDED,
     Action,
     Change,
@@ -10,27 +11,20 @@ from control_plane.console.actions.proposal import (
     Values,
     WrongFieldsError,
     expiry_of,
-    kept_expiry,
+    rotation,
     until,
     whole,
 )
-from control_plane.console.api import Answer, Api, RefusedError
+from control_plane.console.api import Api
 from control_plane.console.figures import DASH
 
 BACK = "/console/client/{client}"
 
 
-async def _existing(api: Api, path: str) -> Answer:
-    answer = await api.ask(path)
-    if not answer.ok:
-        raise RefusedError(answer)
-    return answer
-
-
 async def change(api: Api, values: Values) -> Proposal:
     """Another plan or status."""
     name = values.get("client", "")
-    answer = await _existing(api, f"/v1/clients/{name}")
+    answer = await api.existing(f"/v1/clients/{name}")
     now = answer.body
     plan, status = values.get("plan") or now["plan"], values.get("status") or now["status"]
     body = {
@@ -71,7 +65,7 @@ async def override(api: Api, values: Values) -> Proposal:
     """The client's own figures for a limit."""
     name, limit = values.get("client", ""), values.get("name", "")
     path = f"/v1/clients/{name}/overrides/{limit}"
-    client = (await _existing(api, f"/v1/clients/{name}")).body
+    client = (await api.existing(f"/v1/clients/{name}")).body
     there = await api.ask(path)
     of_plan = await api.find(f"/v1/plans/{client['plan']}/limits/{limit}")
     if of_plan is None:
@@ -89,7 +83,6 @@ async def override(api: Api, values: Values) -> Proposal:
         f"{name} has its own {limit} {until(expires_at)}.",
         [Change(f"{limit} of {name}", f"{before:,}", f"{figure:,}")],
         if_match=there.headers.get("etag") if there.ok else None,
-        keep=kept_expiry(expires_at),
     )
 
 
@@ -97,7 +90,7 @@ async def end_override(api: Api, values: Values) -> Proposal:
     """Back to the plan's figures."""
     name, limit = values.get("client", ""), values.get("name", "")
     path = f"/v1/clients/{name}/overrides/{limit}"
-    answer = await _existing(api, path)
+    answer = await api.existing(path)
     change = Change(f"{limit} of {name}", f"{answer.body['limit']:,}", "as the plan says")
     return Proposal(
         "DELETE", path, None, "The plan's figures hold again.", [change], if_match=answer.headers.get("etag")
@@ -107,7 +100,7 @@ async def end_override(api: Api, values: Values) -> Proposal:
 async def reset(api: Api, values: Values) -> Proposal:
     """Start the counts afresh."""
     name = values.get("client", "")
-    answer = await _existing(api, f"/v1/clients/{name}")
+    answer = await api.existing(f"/v1/clients/{name}")
     return Proposal(
         "POST",
         f"/v1/clients/{name}/reset",
@@ -121,7 +114,7 @@ async def reset(api: Api, values: Values) -> Proposal:
 async def add_key(api: Api, values: Values) -> Proposal:
     """A new key."""
     name = values.get("client", "")
-    await _existing(api, f"/v1/clients/{name}")
+    await api.existing(f"/v1/clients/{name}")
     body = {"name": values.get("key_name") or None}
     return Proposal(
         "POST", f"/v1/clients/{name}/keys", body, "The secret is shown once, on the next page.",
@@ -132,22 +125,13 @@ async def add_key(api: Api, values: Values) -> Proposal:
 async def rotate_key(api: Api, values: Values) -> Proposal:
     """A new key in place of one."""
     path = f"/v1/clients/{values.get('client', '')}/keys/{values.get('key_id', '')}"
-    answer = await _existing(api, path)
-    overlap_s = whole(values, "overlap_s") or 0
-    return Proposal(
-        "POST",
-        f"{path}/rotate",
-        {"overlap_s": overlap_s},
-        "The new secret is shown once, on the next page.",
-        [Change(f"key {answer.body['key_id']}", "works", f"works for {overlap_s:,} s more, beside the new one")],
-        if_match=answer.headers.get("etag"),
-    )
+    return await rotation(api, path, "key", values)
 
 
 async def revoke_key(api: Api, values: Values) -> Proposal:
     """End a key."""
     path = f"/v1/clients/{values.get('client', '')}/keys/{values.get('key_id', '')}"
-    answer = await _existing(api, path)
+    answer = await api.existing(path)
     return Proposal(
         "DELETE", path, None, "Requests with this key are refused, or count as anonymous. It cannot be undone.",
         [Change(f"key {answer.body['key_id']} ({answer.body['name'] or 'no name'})", "works", "revoked")],
@@ -200,7 +184,7 @@ ACTIONS = {
         "Rotate a key",
         "Rotate the key",
         rotate_key,
-        [Field("overlap_s", "The old one works for (seconds)", "86400")],
+        [OVERLAP],
         hidden=("client", "key_id"),
         back=BACK,
     ),

@@ -14,10 +14,9 @@ from control_plane.console.actions.proposal import (
     WrongFieldsError,
     expiry_of,
     fraction,
-    kept_expiry,
     until,
 )
-from control_plane.console.api import Api, RefusedError
+from control_plane.console.api import Api
 
 CLASSES: tuple[str, ...] = get_args(ReasonClass)
 MAX_SHOWN = 50
@@ -34,12 +33,16 @@ def _switch_path(target: str) -> str:
     return f"/v1/enforcement{path}"
 
 
+def _limits(target: str) -> str:
+    return "all limits" if target == EVERY_LIMIT else f"the limit {target}"
+
+
 async def shadow(api: Api, values: Values) -> Proposal:
     """Let limits count and stop nobody."""
     target = values.get("target") or EVERY_LIMIT
     expires_at = expiry_of(values)
     body: dict[str, Any] = {"mode": "shadow", "expires_at": expires_at, "reason": values.get("reason") or None}
-    what = "all limits" if target == EVERY_LIMIT else f"the limit {target}"
+    what = _limits(target)
     return Proposal(
         "PUT",
         _switch_path(target),
@@ -47,14 +50,13 @@ async def shadow(api: Api, values: Values) -> Proposal:
         f"{what[0].upper()}{what[1:]} will count and report, and deny nobody, {until(expires_at)}.",
         [Change(what, await _switch(api, target), "shadow")],
         warning="Blocks and adaptive shedding stay in force.",
-        keep=kept_expiry(expires_at),
     )
 
 
 async def enforce(api: Api, values: Values) -> Proposal:
     """End a switch."""
     target = values.get("target") or EVERY_LIMIT
-    what = "all limits" if target == EVERY_LIMIT else f"the limit {target}"
+    what = _limits(target)
     change = Change(what, await _switch(api, target), "as each limit says")
     return Proposal("DELETE", _switch_path(target), None, f"The switch of {what} ends: they deny again.", [change])
 
@@ -82,15 +84,12 @@ async def block(api: Api, values: Values) -> Proposal:
         body,
         f"Every request of {name} {of} is refused with 403 in every region {until(expires_at)}.",
         [Change(f"{name} {of}", before, "blocked")],
-        keep=kept_expiry(expires_at),
     )
 
 
 async def unblock(api: Api, values: Values) -> Proposal:
     """Lift a block."""
-    answer = await api.ask(f"/v1/blocks/{values.get('block', '')}")
-    if not answer.ok:
-        raise RefusedError(answer)
+    answer = await api.existing(f"/v1/blocks/{values.get('block', '')}")
     of = next(f"{kind} {answer.body[kind]}" for kind in ("client", "key_id", "ip", "endpoint") if answer.body[kind])
     return Proposal(
         "DELETE",
@@ -115,16 +114,13 @@ async def factor(api: Api, values: Values) -> Proposal:
         {"factor": share, "expires_at": expires_at, "reason": values.get("reason") or None},
         f"Every region admits {share:.0%} of what limits allow to the backend {name}, {until(expires_at)}.",
         [Change(f"factor of {name}", before, f"{share:.2f} by hand")],
-        keep=kept_expiry(expires_at),
     )
 
 
 async def unfactor(api: Api, values: Values) -> Proposal:
     """Let load decide again."""
     name = values.get("backend", "")
-    answer = await api.ask(f"/v1/backends/{name}/factor")
-    if not answer.ok:
-        raise RefusedError(answer)
+    answer = await api.existing(f"/v1/backends/{name}/factor")
     change = Change(f"factor of {name}", f"{answer.body['factor']:.2f} by hand", "by load")
     return Proposal(
         "DELETE", f"/v1/backends/{name}/factor", None, "Load decides again in every region.", [change],
@@ -183,9 +179,7 @@ async def take_back(api: Api, values: Values) -> Proposal:
 
 async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -> Proposal:
     # without If-Match: a roll-out goes on while somebody reads, and stepping in means the same at every step
-    answer = await api.ask(f"/v1/rollouts/{values.get('revision', '')}")
-    if not answer.ok:
-        raise RefusedError(answer)
+    answer = await api.existing(f"/v1/rollouts/{values.get('revision', '')}")
     rollout = answer.body
     where = rollout["region"] + (f"/{rollout['node']}" if rollout["node"] else "")
     return Proposal(

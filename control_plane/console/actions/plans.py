@@ -3,7 +3,7 @@
 from typing import Any
 
 from control_plane.console.actions.proposal import Action, Change, Field, Proposal, Values, WrongFieldsError, whole
-from control_plane.console.api import Api, RefusedError
+from control_plane.console.api import Api
 from control_plane.console.figures import DASH
 
 BACK = "/console/plan/{plan}"
@@ -21,9 +21,7 @@ async def change(api: Api, values: Values) -> Proposal:
     """Other figures for a limit."""
     plan, name = values.get("plan", ""), values.get("name", "")
     path = f"/v1/plans/{plan}/limits/{name}"
-    answer = await api.ask(path)
-    if not answer.ok:
-        raise RefusedError(answer)
+    answer = await api.existing(path)
     now: dict[str, Any] = answer.body
     wanted = {**now, "limit": whole(values, "limit")}
     if now["burst"] is not None:
@@ -77,9 +75,7 @@ async def remove(api: Api, values: Values) -> Proposal:
     """Take a limit out of a plan."""
     plan, name = values.get("plan", ""), values.get("name", "")
     path = f"/v1/plans/{plan}/limits/{name}"
-    answer = await api.ask(path)
-    if not answer.ok:
-        raise RefusedError(answer)
+    answer = await api.existing(path)
     before = f"{answer.body['limit']:,}" + (" in shadow" if answer.body["shadow"] else "")
     return Proposal(
         "DELETE", path, None, f"Clients of the plan {plan} are no longer held by {name}. Their overrides of it end.",

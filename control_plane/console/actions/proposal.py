@@ -33,7 +33,7 @@ class Change(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A call of the API that was not made yet. ``keep``: fields that were worked out, for the second step."""
+    """A call of the API that was not made yet."""
 
     method: str
     path: str
@@ -44,7 +44,12 @@ class Proposal(NamedTuple):
     warning: str = ""
     immediate: bool = True
     """To every node at once, whatever the roll-out policy says."""
-    keep: Mapping[str, str] = {}
+
+    @property
+    def keep(self) -> dict[str, str]:
+        """Fields that the first step worked out, for the second."""
+        expires_at = (self.body or {}).get("expires_at")
+        return {} if expires_at is None else {"expires_at": expires_at}
 
 
 class Action(NamedTuple):
@@ -85,11 +90,6 @@ def expiry_of(values: Values, *, required: bool = False) -> str | None:
     return at.isoformat().replace("+00:00", "Z")
 
 
-def kept_expiry(expires_at: str | None) -> dict[str, str]:
-    """The expiry as the second step is to take it."""
-    return {} if expires_at is None else {"expires_at": expires_at}
-
-
 def whole(values: Values, name: str, *, required: bool = True) -> int | None:
     """A field that holds a whole number; separators of thousands are taken."""
     text = values.get(name, "").replace(",", "").replace("_", "").replace(" ", "")
@@ -109,6 +109,24 @@ def fraction(values: Values, name: str) -> float:
     if not 0 <= value <= 1:
         raise WrongFieldsError(**{name: "must be a number from 0 to 1"})
     return value
+
+
+async def rotation(api: Api, path: str, kind: str, values: Values) -> Proposal:
+    """A new secret in place of that of the key or token at ``path``, which works on for ``overlap_s``."""
+    answer = await api.existing(path)
+    name = answer.body["name"] or path.rpartition("/")[2]
+    overlap_s = whole(values, "overlap_s") or 0
+    return Proposal(
+        "POST",
+        f"{path}/rotate",
+        {"overlap_s": overlap_s},
+        "The new secret is shown once, on the next page.",
+        [Change(f"{kind} {name}", "works", f"works for {overlap_s:,} s more, beside the new one")],
+        if_match=answer.headers.get("etag"),
+    )
+
+
+OVERLAP = Field("overlap_s", "The old one works for (seconds)", "86400")
 
 
 def until(expires_at: str | None) -> str:

@@ -1,6 +1,7 @@
 """What is done about tokens, and to jobs."""
 
 from control_plane.console.actions.proposal import (
+    OVERLAP,
     Action,
     Change,
     Field,
@@ -8,10 +9,10 @@ from control_plane.console.actions.proposal import (
     Values,
     WrongFieldsError,
     expiry_of,
-    kept_expiry,
+    rotation,
     until,
 )
-from control_plane.console.api import Api, RefusedError
+from control_plane.console.api import Api
 
 _FOR = (("10080", "7 days"), ("43200", "30 days"), ("129600", "90 days"), ("", "without an end"))
 
@@ -29,15 +30,12 @@ async def add(api: Api, values: Values) -> Proposal:  # noqa: ARG001  every acti
         body,
         f"A token of the role {role} works {until(expires_at)}. It is shown once, on the next page.",
         [Change(f"token {name}", "not there", role)],
-        keep=kept_expiry(expires_at),
     )
 
 
 async def revoke(api: Api, values: Values) -> Proposal:
     """End a token."""
-    answer = await api.ask(f"/v1/tokens/{values.get('token_id', '')}")
-    if not answer.ok:
-        raise RefusedError(answer)
+    answer = await api.existing(f"/v1/tokens/{values.get('token_id', '')}")
     token = answer.body
     return Proposal(
         "DELETE",
@@ -47,6 +45,11 @@ async def revoke(api: Api, values: Values) -> Proposal:
         [Change(f"token {token['name']}", token["role"], "revoked")],
         if_match=answer.headers.get("etag"),
     )
+
+
+async def rotate(api: Api, values: Values) -> Proposal:
+    """A new secret for a token."""
+    return await rotation(api, f"/v1/tokens/{values.get('token_id', '')}", "token", values)
 
 
 async def run_job(api: Api, values: Values) -> Proposal:
@@ -67,6 +70,15 @@ ACTIONS = {
             Field("role", "Role", "viewer", tuple((one, one) for one in ("viewer", "operator", "admin", "gateway"))),
             Field("minutes", "For how long", "43200", _FOR, required=False),
         ],
+        role="admin",
+        back="/console/access",
+    ),
+    "rotate-token": Action(
+        "Rotate a token",
+        "Rotate the token",
+        rotate,
+        [OVERLAP],
+        hidden=("token_id",),
         role="admin",
         back="/console/access",
     ),

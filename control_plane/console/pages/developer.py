@@ -18,7 +18,6 @@ async def page(visit: Visit) -> Response:
 
     Nodes are asked over what they opened themselves: the control plane never connects to one.
     """
-    regions = (await visit.api.read("/v1/regions", limit=1000))["items"]
     endpoints = (await visit.api.read("/v1/endpoints", limit=20))["items"]
     path = endpoints[0]["path"].replace("{", "").replace("}", "") if endpoints else "/"
     asked = {"client": visit.asked("client"), "method": visit.asked("method") or "GET"}
@@ -26,11 +25,10 @@ async def page(visit: Visit) -> Response:
     limits = await visit.api.find(f"/v1/clients/{segment(asked['client'])}/limits") if asked["client"] else None
     return visit.page(
         "developer.html",
-        reached=regions,
         control_plane=_base(visit),
         asked=asked,
         limits=limits,
-        trials=[(one["region"], _trial(asked)) for one in regions] if limits else [],
+        trial=_trial(asked),
     )
 
 

@@ -21,11 +21,12 @@ async def page(visit: Visit) -> Response:
 
 async def read(api: Api, _: Feed) -> dict[str, Any]:
     """What is shown of regions, now and as it changes."""
-    regions, nodes, quotas, usage = await asyncio.gather(
+    regions, nodes, quotas, usage, exchange = await asyncio.gather(
         api.read("/v1/regions", limit=1000),
         api.read("/v1/nodes", limit=1000),
         api.read("/v1/quotas", limit=SHOWN),
         api.read("/v1/usage", group_by="region"),
+        api.read("/v1/exchange"),
     )
     now = datetime.now(UTC)
     shown = []
@@ -47,6 +48,7 @@ async def read(api: Api, _: Feed) -> dict[str, Any]:
     return {
         "regions": shown,
         "agree": len({revision for one in shown for revision in (one["oldest"], one["newest"]) if revision}) <= 1,
+        "exchange": exchange["items"],
         "quotas": quotas["items"],
         "more_quotas": quotas["next_cursor"] is not None,
     }

@@ -2,102 +2,115 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import RedirectResponse, Response
 
-from contract.credentials import PREFIXES
-from control_plane.console.api import Api, RefusedError
-from control_plane.console.pages.verdict import verdict
+from control_plane.console.api import Api
+from control_plane.console.pages.verdict import (
+    denied,
+    moment,
+    nearest,
+    recognised,
+    verdict,
+    verdict_on_address,
+    verdict_on_key,
+    windows_of,
+)
 from control_plane.console.render import HEADERS
 from control_plane.console.visit import Visit
 
-KEY_SHOWN = 12
-"""So much of a key is looked for; the rest of a secret never leaves the form."""
 MAX_ASKED = 128
+SHOWN = 10
+"""Denials that stand open; the others are folded."""
 _CLIENT = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
-_ADDRESS = re.compile(r"[0-9a-fA-F:.]{2,45}(/\d{1,3})?")
 
 
 async def ask(visit: Visit) -> Response:
     """Take the question out of the form: a whole key that somebody pasted is cut before it stands in an address."""
-    asked = visit.form.get("q", "")[:512]
-    shown = asked[:KEY_SHOWN] if asked.startswith(tuple(PREFIXES.values())) else asked[:MAX_ASKED]
-    return RedirectResponse("/console/why?" + urlencode({"q": shown}), 303, HEADERS)
+    asked = {"q": recognised(visit.form.get("q", "")[:512]).text[:MAX_ASKED], "at": visit.form.get("at", "")[:40]}
+    given = {name: text for name, text in asked.items() if text}
+    return RedirectResponse("/console/why?" + urlencode(given), 303, HEADERS)
 
 
 async def page(visit: Visit) -> Response:
     """The question, and all that is known of who it names."""
-    asked = visit.asked("q")[:MAX_ASKED]
-    found: dict[str, Any] = {"q": asked, "kind": None, "client": None, "clients": [], "denials": None, "audit": [],
-                             "blocks": [], "limits": None, "verdict": None}  # fmt: skip
+    asked, when, now = visit.asked("q")[:MAX_ASKED], visit.asked("at"), datetime.now(UTC)
+    found: dict[str, Any] = {"q": asked, "at": when, "error": "", "told": None, "client": None, "clients": [],
+                             "denials": [], "regions": {}, "audit": [], "blocks": [], "limits": None,
+                             "usage": [], "verdict": None, "shown": SHOWN}  # fmt: skip
+    try:
+        at = moment(when, now) if when else None
+    except ValueError:
+        return visit.page("why.html", 422, **found | {"error": "must be a time like 10:42 or 2026-11-30T10:42Z"})
     if asked:
-        found |= await _look(visit.api, asked)
+        found |= await _look(visit.api, asked, at, now)
     return visit.page("why.html", **found)
 
 
-async def _look(api: Api, asked: str) -> dict[str, Any]:
-    if asked.startswith(tuple(PREFIXES.values())):
-        return await _by_key(api, asked[:KEY_SHOWN])
-    if _CLIENT.fullmatch(asked) and await api.find(f"/v1/clients/{asked}") is not None:
-        return await _by_client(api, asked)
-    if _ADDRESS.fullmatch(asked) and ("." in asked or ":" in asked):
-        return await _by_address(api, asked)
-    return await _by_request(api, asked)
+async def _look(api: Api, asked: str, at: datetime | None, now: datetime) -> dict[str, Any]:
+    kind, text = recognised(asked)
+    if kind == "key":
+        return await _by_key(api, text, at, now)
+    if kind == "ip":
+        found = await _told(api, f"the address {text}", at, now, ip=text)
+        blocks = (await api.find("/v1/blocks", ip=text, limit=50) or {"items": []})["items"]
+        return {**found, "blocks": blocks, "verdict": verdict_on_address(text, blocks)}
+    if _CLIENT.fullmatch(text) and await api.find(f"/v1/clients/{text}") is not None:
+        found = await _told(api, f"the client {text}", at, now, client=text)
+        return {**found, **await _standing(api, text)}
+    return await _by_request(api, text, at, now)
 
 
-async def _by_client(api: Api, name: str) -> dict[str, Any]:
-    limits, usage, audit, denials = await asyncio.gather(
-        api.read(f"/v1/clients/{name}/limits"),
-        api.read(f"/v1/clients/{name}/usage", group_by="limit,endpoint,region", limit=200, **_last_day()),
+async def _by_key(api: Api, prefix: str, at: datetime | None, now: datetime) -> dict[str, Any]:
+    keys = (await api.find("/v1/keys", prefix=prefix, limit=20) or {"items": []})["items"]
+    clients = sorted({key["client"] for key in keys})
+    found = await _told(api, f"the key {prefix}", at, now, key=prefix)
+    if len(clients) == 1:
+        return {**found, **await _standing(api, clients[0])}
+    return {**found, "clients": clients, "verdict": None if clients else verdict_on_key(prefix)}
+
+
+async def _by_request(api: Api, id: str, at: datetime | None, now: datetime) -> dict[str, Any]:
+    found = await _told(api, f"the request {id}", at, now, request_id=id)
+    denials = found["denials"]
+    if denials and denials[0]["client"]:
+        return {**found, **await _standing(api, denials[0]["client"])}
+    audit = await api.find("/v1/audit", request_id=id, limit=20) or {"items": []}
+    clients = await api.find("/v1/clients", prefix=id, limit=10) or {"items": []}
+    return {**found, "audit": audit["items"], "clients": [client["client"] for client in clients["items"]]}
+
+
+async def _told(api: Api, who: str, at: datetime | None, now: datetime, **of: str) -> dict[str, Any]:
+    """What regions remember, and the first of it in a sentence."""
+    answer: dict[str, Any] = {"items": [], "regions": {}}
+    for query in windows_of(at):
+        answer = await api.find("/v1/denials", **query, **of) or answer
+        if answer["items"]:
+            break
+    denials = nearest(answer["items"], at)
+    silent = {region: why for region, why in answer["regions"].items() if why is not None}
+    return {"told": denied(who, denials, at, now), "denials": denials, "regions": silent}
+
+
+async def _standing(api: Api, name: str) -> dict[str, Any]:
+    """A client's limits at this moment, what stands in its way, and what was changed of it."""
+    limits = await api.find(f"/v1/clients/{name}/limits")
+    if limits is None:
+        return {}  # deleted since
+    since = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    usage, audit = await asyncio.gather(
+        api.read(f"/v1/clients/{name}/usage", group_by="limit,endpoint,region", limit=200, from_=since),
         api.read("/v1/audit", resource="client", name=name, limit=10),
-        _denials(api, client=name),
     )
     blocks = await asyncio.gather(*(api.find(f"/v1/blocks/{block}") for block in limits["blocks"]))
     return {
-        "kind": "client",
         "client": name,
         "limits": limits,
         "blocks": [block for block in blocks if block],
-        "usage": sorted(usage["items"], key=lambda item: -item["denied"])[:10],
+        "usage": sorted((item for item in usage["items"] if item["denied"]), key=lambda item: -item["denied"])[:10],
         "audit": audit["items"],
-        "denials": denials,
         "verdict": verdict(limits, usage["items"]),
     }
-
-
-async def _by_key(api: Api, prefix: str) -> dict[str, Any]:
-    keys = (await api.find("/v1/keys", prefix=prefix, limit=20) or {"items": []})["items"]
-    clients = sorted({key["client"] for key in keys})
-    if len(clients) == 1:
-        return {**await _by_client(api, clients[0]), "kind": "key", "keys": keys}
-    return {"kind": "key", "keys": keys, "clients": clients, "denials": await _denials(api, key=prefix)}
-
-
-async def _by_address(api: Api, address: str) -> dict[str, Any]:
-    blocks = (await api.find("/v1/blocks", ip=address, limit=50) or {"items": []})["items"]
-    return {"kind": "address", "blocks": blocks, "denials": await _denials(api, ip=address)}
-
-
-async def _by_request(api: Api, id: str) -> dict[str, Any]:
-    audit = await api.find("/v1/audit", request_id=id, limit=20) or {"items": []}
-    clients = await api.find("/v1/clients", prefix=id, limit=10) or {"items": []}
-    names = [client["client"] for client in clients["items"]]
-    return {"kind": "request", "audit": audit["items"], "clients": names, "denials": await _denials(api, request_id=id)}
-
-
-async def _denials(api: Api, **of: str) -> list[Mapping[str, Any]] | None:
-    """Single denials, of the regions' own log; ``None`` where this version has none."""
-    answer = await api.ask("/v1/denials", **of)
-    if answer.status == 404:
-        return None
-    if answer.status == 503:
-        raise RefusedError(answer)
-    return list(answer.body.get("items", ())) if answer.ok else []
-
-
-def _last_day() -> dict[str, str]:
-    return {"from_": (datetime.now(UTC) - timedelta(days=1)).isoformat()}

@@ -1,8 +1,11 @@
 """``GET /v1/denials`` asks every region, says why and what can be done; the console's Why? page shows the same."""
 
 import asyncio
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -88,20 +91,40 @@ async def test_what_cannot_be_asked_is_refused(served: RunningControlPlane) -> N
         assert (await stranger.get("/v1/denials")).status_code == 401
 
 
-async def test_the_console_shows_them(served: RunningControlPlane) -> None:
-    region = Region(SPENT, BLOCKED)
+async def test_the_console_answers_in_a_sentence_with_evidence_and_what_can_be_done(
+    served: RunningControlPlane,
+) -> None:
+    await served.add_region("eu-west")
+    earlier = msgspec.structs.replace(SPENT, at_ms=AT_MS - 60_000, request_id="a-minute-before", used=3, cost=99)
+    await served.admin.put("/v1/plans/free", json={"limits": [{"name": "hourly", "limit": 100, "window_s": 3600}]})
+    await served.admin.put("/v1/clients/acme", json={"plan": "free"})
     async with (
-        answering(served, served.credentials["us-east"], region.answer),
+        answering(served, served.credentials["us-east"], Region(SPENT, earlier).answer),
         httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=20) as client,
     ):
-        await asked_until_told(served.admin)
         page = await opened(client)
-        async with asyncio.timeout(PATIENCE_S):
-            while "hourly" not in (text := (await page.get("/why?q=find-me")).text):
-                pass
-        nothing = (await page.get("/why?q=some-other-id")).text
-    assert "100 of 100 were used" in text
-    assert "remember no denial" in nothing
+
+        async def told(query: str) -> str:
+            async with asyncio.timeout(PATIENCE_S):
+                while "us-east: no node" in (text := (await page.get(f"/why?{query}")).text):
+                    pass
+            return unescape(text)
+
+        by_request = await told("q=find-me")
+        by_time = await told(f"q=acme&at={quote((AT - timedelta(seconds=50)).isoformat())}")
+        by_another_time = await told(f"q=acme&at={quote((AT - timedelta(days=1)).isoformat())}")
+        nothing = await told("q=some-other-id")
+        wrong = await page.get("/why?q=acme&at=sometime")
+    assert "acme was denied in us-east" in by_request
+    assert "The limit hourly of 100 at reports was used up: 100 of 100 were used, 1 asked." in by_request
+    assert "tidegate overrides set acme hourly --limit N" in by_request
+    assert "/console/do/override?client=acme&name=hourly" in by_request, "what can be done stands beside the answer"
+    assert "eu-west: no node of this region answered within 1 s." in by_request, "there may be more"
+    assert "3 of 100 were used, 99 asked" in by_time, "the denial that is nearest to the time"
+    assert "No region remembers a denial of the client acme within 30 min of" in by_another_time
+    assert "No region remembers a denial of the request some-other-id." in nothing
+    assert wrong.status_code == 422
+    assert re.search(r'id="at" [^>]*value="sometime"[^>]*aria-invalid="true"', wrong.text)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +136,7 @@ async def test_the_console_shows_them(served: RunningControlPlane) -> None:
                 "The limit hourly of 100 at reports was used up: 100 of 100 were used, 1 asked. It would have passed"
                 " 30 s later."
             ),
-            "PUT /v1/clients/acme/overrides/hourly",
+            "tidegate overrides set acme hourly --limit N",
         ),
         (
             msgspec.structs.replace(SPENT, cause="too_few_left", used=99, cost=5, retry_after_s=None),
@@ -130,7 +153,11 @@ async def test_the_console_shows_them(served: RunningControlPlane) -> None:
             "The limit per-ip was used up: 1 asked, decided without the region's store.",
             "API key",
         ),
-        (BLOCKED, "A block (abuse) holds the client, its key, its address or the endpoint.", "GET /v1/blocks"),
+        (
+            BLOCKED,
+            "A block (abuse) holds the client, its key, its address or the endpoint.",
+            "tidegate blocks list --client acme",
+        ),
         (Denial(at_ms=0, node="n", cause="client_suspended", revision=1), "The client is suspended.", "active"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from contract.questions import LimitFigure, NodeAnswer, Question, Questions
+from contract.questions import LimitFigure, NodeAnswer, PeerExchange, Question, Questions, RegionExchange
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane, running
@@ -122,6 +122,38 @@ async def test_live_usage_has_what_waited_in_the_stream(served: RunningControlPl
         everybody = (await served.admin.get("/v1/usage", params=query)).json()
     assert [item["allowed"] for item in mine["items"]] == [7]
     assert [(item["client"], item["allowed"]) for item in everybody["items"]] == [("acme", 7), ("zeta", 10)]
+
+
+async def of_exchange(question: Question) -> NodeAnswer:
+    assert question.exchange
+    peers = (PeerExchange("eu-west", 0.25, False, 50, 7), PeerExchange("ap", None, True))
+    exchange = RegionExchange(peers, shares_proven=True, overshoots=2, most_over_units=9)
+    return NodeAnswer(id=question.id, node="us-east-agent", revision=3, exchange=exchange)
+
+
+async def of_an_agent_before(question: Question) -> NodeAnswer:
+    return NodeAnswer(id=question.id, node="us-east-agent", revision=3, error="the client is not known here")
+
+
+async def test_regions_say_how_they_stand_to_each_other(served: RunningControlPlane) -> None:
+    await served.add_region("eu-west")
+
+    async def told(answer: Answers) -> dict[str, Any]:
+        async with answering(served, served.credentials["us-east"], answer), asyncio.timeout(PATIENCE_S):
+            while True:
+                found = (await served.admin.get("/v1/exchange")).raise_for_status().json()["items"]
+                if found[1]["agent"] is not None:
+                    assert found[0]["reason"] == "no node of this region answered within 1 s"
+                    return dict(found[1])
+
+    found = await told(of_exchange)
+    assert (found["region"], found["agent"], found["reason"]) == ("us-east", "us-east-agent", None)
+    assert (found["shares_proven"], found["overshoots"], found["most_over_units"]) == (True, 2, 9)
+    heard, silent = found["peers"]
+    assert (heard["region"], heard["staleness_s"]) == ("eu-west", 0.25)
+    assert (heard["units_given"], heard["units_received"]) == (50, 7)
+    assert (silent["unreachable"], silent["staleness_s"]) == (True, None)
+    assert (await told(of_an_agent_before))["reason"] == "its agent is of a version that cannot say it"
 
 
 async def test_nothing_to_ask_is_an_empty_answer_and_what_no_node_says_is_refused(served: RunningControlPlane) -> None:

@@ -9,10 +9,12 @@ import pytest
 from contract.config import Client, Endpoint, Plan
 from contract.credentials import make_credential, secret_sha256
 from contract.decision import CheckRequest
+from contract.denials import DenialQuery
 from contract.load import AdaptivePolicy, Backend, Capacity, ManualFactor, Reporter
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import FULL, cohort_of, hour_seed, threshold_of
 from data_plane.decide.preparing import Anonymous, conclude, prepare
+from data_plane.decide.redis_denials import RedisDenials
 from data_plane.store.ports import CallbackCheck
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
@@ -83,6 +85,19 @@ async def test_while_all_is_well_nobody_notices(tmp_path, valkey_url, lane):
         assert (load["factor"], load["reason"], load["backend"], load["policy"]) == (1.0, "manual", "users", "protect")
 
 
+async def remembered(store_url, request_id):
+    """What the region's ring has of a denial, as soon as it has it."""
+    store = RedisCounterStore(RedisSettings(url=store_url))
+    await store.start()
+    try:
+        async with asyncio.timeout(15):
+            while not (found := (await RedisDenials(store).find(DenialQuery(request_id=request_id), 5)).denials):
+                await asyncio.sleep(0.05)
+    finally:
+        await store.close()
+    return found
+
+
 async def test_the_lowest_class_is_shed_and_told_why(tmp_path, valkey_url, lane):
     async with node_with_agent(tmp_path, valkey_url, config(manual(0.5)), lane=lane) as node:
         await until_decided(node)
@@ -108,6 +123,9 @@ async def test_the_lowest_class_is_shed_and_told_why(tmp_path, valkey_url, lane)
         assert 'tidegate_load_shed_units_total{backend="users",priority="0"}' in metrics
         gateway = await node.get("/v1/authorize/users/1", headers={"x-api-key": f"tg_low-{shed}"})
         assert gateway.status_code == 429
+        (denial,) = await remembered(valkey_url, body["request_id"])
+        assert (denial.cause, denial.policy, denial.client) == ("reduced_capacity", "protect", f"low-{shed}")
+        assert denial.retry_after_s == body["retry_after"]
         assert gateway.json()["type"] == REDUCED
         assert "plan" not in gateway.json(), "it reaches end users"
 

@@ -10,10 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.counts import Counts, CountsAnswer, encode_counts
+from data_plane.agent import Agent
 from data_plane.replicate.http_peers import HttpPeers, tls_of
 from data_plane.store.ports import UnreachablePeerError
 from tests.integration.node.test_process import certificate
-from tests.servers.node import node_client
+from tests.servers.node import agent_settings_for, node_client, serving, write_snapshot
 
 ANSWER = msgspec.json.encode(CountsAnswer(incarnation="w"))
 
@@ -59,22 +60,28 @@ def test_a_file_that_is_not_there_is_told_at_once(tmp_path):
         tls_of(tmp_path / "missing", None, None)
 
 
-@pytest.mark.parametrize("ours", [True, False])
-async def test_the_control_plane_is_believed_by_ones_own_ca(tmp_path, valkey_url, ours):
-    cert, key = certificate(tmp_path)
-    asked: list[bytes] = []
+@contextlib.asynccontextmanager
+async def control_plane(cert, key, asked: set[bytes]):
+    """Where a control plane is reached that is always away, and notes what it was asked for."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(cert, key)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"?")[0].split()[1])
-            writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n")
+            asked.add((await reader.readuntil(b"\r\n\r\n")).split(b"?")[0].split()[1])
+            writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             await writer.drain()
         writer.close()
 
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(cert, key)
     async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
-        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_the_control_plane_is_believed_by_ones_own_ca(tmp_path, valkey_url, ours):
+    cert, key = certificate(tmp_path)
+    asked: set[bytes] = set()
+    async with control_plane(cert, key, asked) as url:
         ca = {"control_plane_ca_file": cert} if ours else {}
         async with node_client(tmp_path, valkey_url, [], control_plane_url=url, **ca) as client, asyncio.timeout(10):
             while not (error := (await client.get("/v1/status")).json()["control_plane"]["last_error"]):
@@ -82,4 +89,20 @@ async def test_the_control_plane_is_believed_by_ones_own_ca(tmp_path, valkey_url
             while ours and b"/internal/v1/stream" not in asked:
                 await asyncio.sleep(0.02)
     assert ("CERTIFICATE_VERIFY_FAILED" in error) is not ours
+    assert bool(asked) is ours
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_usage_is_shipped_to_a_control_plane_that_is_believed_by_ones_own_ca(tmp_path, valkey_url, ours):
+    cert, key = certificate(tmp_path)
+    asked: set[bytes] = set()
+    await write_snapshot(tmp_path / "snapshot", [])
+    async with control_plane(cert, key, asked) as url:
+        ca = {"control_plane_ca_file": cert} if ours else {}
+        agent = Agent(agent_settings_for(tmp_path / "snapshot", valkey_url, control_plane_url=url, **ca))
+        async with serving(agent), asyncio.timeout(10):
+            while ours and not {b"/internal/v1/usage", b"/internal/v1/questions"} <= asked:
+                await asyncio.sleep(0.02)
+            while b"tidegate_usage_ship_failures_total 0.0" in agent.metrics().body:
+                await asyncio.sleep(0.02)
     assert bool(asked) is ours

@@ -13,6 +13,8 @@ from structlog.testing import capture_logs
 
 from contract.config import Client, Endpoint, Gateway, Plan
 from contract.credentials import secret_sha256
+from contract.denials import DenialQuery
+from data_plane.decide.redis_denials import RedisDenials
 from data_plane.http.render import Renderer
 from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
@@ -84,7 +86,7 @@ async def asker_of(tmp_path, redis_url, *, tls=None, channel_of=None, **settings
         channel = channel_of(address) if channel_of else grpc.aio.insecure_channel(address)
         async with channel:
             asker = Asker(channel)
-            asker.port = port
+            asker.port, asker.node = port, node
             yield asker
 
 
@@ -126,6 +128,19 @@ async def test_a_denial_is_a_problem_and_consumes_nothing(asker):
     assert problem["instance"] in [line.get("request_id") for line in lines], "it is found in the log"
     assert (await asker.ask(ACME)).statuses[0].limit_remaining == 0
     assert (await asker.ask(ACME, own_hits=[0])).overall_code == OK, "a hit of 0 is a look"
+
+
+async def test_a_denial_is_found_afterwards(tmp_path, valkey_url):
+    async with asker_of(tmp_path, valkey_url) as asker:
+        together = json.loads((await asker.ask(ACME, {"remote_address": "203.0.113.9"}, hits=3)).raw_body)["instance"]
+        refused = json.loads((await asker.ask({"key": "tg_gone"})).raw_body)["instance"]
+        await asker.node._observing._ring.flush()
+        ring = RedisDenials(asker.node._store)
+        found = {one: (await ring.find(DenialQuery(request_id=one), 30)).denials for one in (together, refused)}
+    assert [(one.cause, one.policy, one.ip) for one in found[together]] == [
+        ("cost_above_limit", "per-ip", "203.0.113.9")
+    ]
+    assert [(one.cause, one.client) for one in found[refused]] == [("client_suspended", "gone")]
 
 
 async def test_a_descriptor_is_one_check_of_all_its_entries(asker):

@@ -3,13 +3,16 @@
 import re
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import SecretStr
 
+from contract.causes import CallerCause, Cause, LimitCause
+from contract.denials import Denial
 from control_plane.main import create_app
 from control_plane.settings import Settings
+from control_plane.usage.denial_reasons import remedy
 from tidegate.admin.completion import SOURCES
 from tidegate.admin.resources import RESOURCES
 from tidegate.admin.shapes import Resource, Verb, filled, parameters
@@ -117,20 +120,33 @@ def commands_in(text: str) -> list[list[str]]:
 
 
 def test_runbooks_need_no_curl_and_name_commands_that_exist() -> None:
-    known = {resource.name: {verb.name: verb for verb in resource.verbs} for resource in RESOURCES}
     used = 0
     for page in (PAGE.parent / "runbooks").glob("*.md"):
         text = page.read_text()
         assert "curl" not in text, page
         assert not re.search(r"`(GET|PUT|POST|DELETE) /v1/(?!load)", text), page
-        for name, *words in commands_in(text):
-            if name in known:
-                verb = known[name][words[0]]
-                options = {field.flag for field in verb.fields} | {f"--{one}" for one in parameters(verb.path)}
-                options |= {"--reason", "--immediate", "--wait-s", "--json", "--rows"}
-                assert {word for word in words if word.startswith("--")} <= options, (page, words)
-                used += 1
+        used += sum(exists(words) for words in commands_in(text))
     assert used > 10
+
+
+def exists(command: list[str]) -> bool:
+    """Whether it is one of these commands; then it and its options must be there."""
+    verbs = {resource.name: {verb.name: verb for verb in resource.verbs} for resource in RESOURCES}.get(command[0])
+    if verbs is None:
+        return False
+    verb = verbs[command[1]]
+    options = {field.flag for field in verb.fields} | {f"--{one}" for one in parameters(verb.path)}
+    options |= {"--reason", "--immediate", "--wait-s", "--json", "--rows"}
+    assert {word for word in command if word.startswith("--")} <= options, command
+    return True
+
+
+@pytest.mark.parametrize("cause", [*get_args(LimitCause), *get_args(CallerCause)])
+@pytest.mark.parametrize("client", ["acme", None])
+def test_what_can_be_done_about_a_denial_names_commands_that_exist(cause: Cause, client: str | None) -> None:
+    words = remedy(Denial(at_ms=0, node="n", cause=cause, revision=1, client=client, policy="hourly"))
+    assert "/v1/" not in words
+    assert all(exists(command.split()) for command in re.findall(r"\(tidegate ([^)]+)\)", words))
 
 
 def test_options_of_a_command_differ() -> None:

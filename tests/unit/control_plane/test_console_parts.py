@@ -10,7 +10,7 @@ import pytest
 from control_plane.console import render
 from control_plane.console.app import PAGES, PARTS
 from control_plane.console.figures import clock, duration, number, percent, window
-from control_plane.console.pages.verdict import verdict
+from control_plane.console.pages.verdict import recognised, verdict
 
 VENDORED = {
     # npm: htmx.org 2.0.11, htmx-ext-sse 2.2.4, uplot 1.6.32; for tests axe-core 4.14.1
@@ -99,3 +99,19 @@ def test_the_verdict_is_the_weightiest_thing_that_can_be_said(found: dict, usage
     said = verdict(found, usage)
     assert said.tone == tone
     assert words in said.text
+
+
+def test_a_limit_is_named_once_with_all_its_regions():
+    found = limits(10)
+    found["limits"][0]["regions"]["eu-west"] = found["limits"][0]["regions"]["us-east"]
+    assert "hourly is spent in us-east and eu-west: 10 of 10 are used." in verdict(found, []).text
+    found["limits"].append({**found["limits"][0], "name": "daily"})
+    assert verdict(found, []).text.endswith(" daily is spent too.")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("acme", "name"), ("tg_abcdefghijkl", "key"), ("203.0.113.9", "ip"), ("203.0.113.0/24", "ip"), ("12", "name")],
+)
+def test_what_is_asked_with_is_recognised_and_a_key_is_cut(text: str, kind: str):
+    assert recognised(text) == (kind, "tg_abcde" if kind == "key" else text)
