@@ -32,8 +32,8 @@ from control_plane.console.app import Console, console_of
 from control_plane.console.app import pages as console_pages
 from control_plane.console.links import router as console_links_router
 from control_plane.database import Database, newest_migration
+from control_plane.derivation import derive
 from control_plane.enforcement.endpoints import router as enforcement_router
-from control_plane.enforcement.following import drop_what_limits_leave
 from control_plane.errors import UnavailableError
 from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.jobs.leadership import Leadership
@@ -43,11 +43,8 @@ from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.quotas.endpoints import router as quotas_router
-from control_plane.quotas.guard import QuotaGuard
-from control_plane.quotas.service import redistribute
-from control_plane.regions.endpoints import routes as regions_routes
+from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
-from control_plane.regions.service import Regions
 from control_plane.reporters.endpoints import router as reporters_router
 from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.changes import Rollout
@@ -63,7 +60,7 @@ from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.writer import ConfigWriter
 from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
-from control_plane.schedule import jobs_of, now_us
+from control_plane.schedule import jobs_of
 from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
 from control_plane.tokens.endpoints import router as tokens_router
@@ -133,13 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
         reports, acks = Reports(database), AckDesk(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
         app.state.watcher = watcher
-        writer = ConfigWriter(
-            database,
-            signer,
-            QuotaGuard(now_us),
-            followers=[drop_what_limits_leave],
-            heartbeat_s=settings.heartbeat_s,
-        )
+        writer = ConfigWriter(database, signer, derive, heartbeat_s=settings.heartbeat_s)
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
         registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
@@ -212,7 +203,7 @@ def create_app(settings: Settings) -> FastAPI:
         clients_router,
         keys_router,
         imports_router,
-        regions_routes(Regions(redistribute)),
+        regions_router,
         quotas_router,
         rollout_router,
         rollouts_router,

@@ -9,7 +9,7 @@ from control_plane.adaptive.schemas import PolicyFields, PolicyView
 from control_plane.errors import FieldError, InvalidError
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
 
 

@@ -12,7 +12,7 @@ from control_plane.clients.models import ClientRow, KeyRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.repository import existing_endpoints
 from control_plane.storage import NamedRows
 

@@ -20,7 +20,7 @@ from control_plane.limits.rules import to_rule
 from control_plane.orm import Base
 from control_plane.plans import repository as plans
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 
 AT_ONCE = 2_000
 Item = TypeVar("Item")

@@ -19,7 +19,7 @@ from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import ClientCreate, ImportResult, KeyImport, KeyView, LineError
 from control_plane.errors import FieldError, InvalidError
 from control_plane.rollout.changes import Change
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.web.problems import field_errors
 
 LINES_A_WRITE = 2_000

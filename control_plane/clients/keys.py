@@ -9,7 +9,7 @@ from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 SHOWN_CHARACTERS = 8

@@ -23,7 +23,7 @@ from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 MAX_OVERRIDES = 100

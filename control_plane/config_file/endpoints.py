@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import allows, by_method, principal_of, reading_only
 from control_plane.config_file import reading, writing
@@ -153,14 +154,15 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         runtime = await reading.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
-        if not wanted.dry_run:
-            await write.complete()
-            if write.stager.began is not None:
-                begun = await detail(write.session, write.stager.began)
-                applied = applied.model_copy(update={"rollout": begun})
+        begun = write.once_published(lambda session: _begun(session, write.stager.began))
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
-    return await change.answer(applied.model_copy(update={"revision": change.revision}), 200)
+    made = {"revision": change.revision, "rollout": await begun}
+    return await change.answer(applied.model_copy(update=made), 200)
+
+
+async def _begun(session: AsyncSession, number: int | None) -> RolloutDetail | None:
+    return None if number is None else await detail(session, number)
 
 
 async def _told(request: Request, wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:

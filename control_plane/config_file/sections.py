@@ -13,10 +13,9 @@ from control_plane.config_file.places import within
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.service import Plans
 from control_plane.quotas import service as quotas
-from control_plane.quotas.service import redistribute
 from control_plane.regions.service import Regions
 from control_plane.resources import Resource
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.repository import forget_shapes
 from control_plane.routes.service import Backends, Endpoints
 from control_plane.web.etags import Preconditions
@@ -80,7 +79,7 @@ async def _set_shares(write: ConfigWrite, plan: str, row: Any, shares: Any) -> N
         await quotas.replace(write, plan, row.name, shares, Preconditions())
 
 
-_regions, _policies, _backends = Regions(redistribute), AdaptivePolicies(), Backends()
+_regions, _policies, _backends = Regions(), AdaptivePolicies(), Backends()
 _endpoints, _plans, _limits = Endpoints(), Plans(), OutsideLimits()
 
 SECTIONS: tuple[Section, ...] = (

@@ -1,6 +1,6 @@
 """What follows when limits change or go, whoever does it: switches and overrides do not outlive what they are of."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +13,7 @@ from control_plane.clients import bulk
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.service import Switches
 from control_plane.rollout.documents import ChangedDocument
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 
 Rules = dict[str, LimitRule]
 _switches = Switches()
@@ -27,9 +27,9 @@ class _Owner(NamedTuple):
     after: Rules
 
 
-async def drop_what_limits_leave(write: ConfigWrite, changes: Collection[ChangedDocument]) -> None:
+async def drop_what_limits_leave(write: ConfigWrite) -> None:
     """End the switches of limits that are gone, and overrides of those that are gone or that they do not suit now."""
-    owners = list(_owners(changes))
+    owners = list(_owners(await write.documents()))
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
     if targets:
         query = select(SwitchRow).where(SwitchRow.target.in_(targets)).order_by(SwitchRow.target)

@@ -9,7 +9,7 @@ from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
 
 

@@ -14,7 +14,7 @@ from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitRecord, L
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.repository import existing_endpoints, next_rule_ids
 
 

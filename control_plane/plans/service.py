@@ -15,7 +15,7 @@ from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
 
 

@@ -4,7 +4,7 @@ Whatever changes a plan or a limit (an admin, a file, a rollback, a region that 
 wants. Here they are held against what nodes have, and what is published is the first part of the way there.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -29,8 +29,8 @@ from control_plane.quotas.moving import (
 )
 from control_plane.quotas.repository import Whose
 from control_plane.rollout import nodes
-from control_plane.rollout.documents import DocumentKey, canonical
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.documents import ChangedDocument, DocumentKey
+from control_plane.rollout.write import ConfigWrite
 
 
 class _Shares(NamedTuple):
@@ -42,59 +42,66 @@ class _Shares(NamedTuple):
     move: QuotaMove | None
 
 
-class QuotaGuard:
-    """What a ``ConfigWriter`` asks about every plan and limit before it becomes part of a revision."""
+async def schedule_shares(write: ConfigWrite, now_us: int) -> None:
+    """Put in place of each plan and limit of a write the first part of the way there, from what nodes have."""
+    scheduling = _Scheduling(write, now_us)
+    wanted = [change for change in await write.documents() if change.key.kind in {"plan", "limit"}]
+    for change in wanted:
+        await scheduling.keep_gone(change)
+    for change in wanted:
+        if change.after is not None:
+            write.publish(await scheduling.scheduled(change.key, change.before, change.after), change.key)
+    if write.stager.handed_on:
+        await scheduling.cut_again(write.stager.handed_on)
 
-    def __init__(self, now_us: Callable[[], int]) -> None:
+
+class _Scheduling:
+    """One write's limits and their schedules of shares."""
+
+    def __init__(self, write: ConfigWrite, now_us: int) -> None:
+        self._write = write
+        self._session = write.session
         self._now_us = now_us
 
-    async def foreseen(
-        self, write: ConfigWrite, before: Mapping[DocumentKey, str], after: Mapping[DocumentKey, str | None]
-    ) -> None:
+    async def keep_gone(self, change: ChangedDocument) -> None:
         """Keep the shares of limits that go: a rollback brings those back under the ids that they had."""
-        for key, wanted in after.items():
-            if key.kind in {"plan", "limit"} and key in before:
-                await self._keep_gone(write, key, _rules_in(key, before[key]), _rules_in(key, wanted))
+        has = _rules_in(change.key, change.after)
+        had = _rules_in(change.key, change.before)
+        gone = [rule for id, rule in had.items() if id not in has and rule.mode in SPLIT_MODES]
+        moves = await repository.moves(self._session, [rule.id for rule in gone]) if gone else {}
+        for rule in gone:
+            kept = {THE_LIMIT: target_of(rule)} | ({CLIENTS: parts_of(rule)} if rule.parts else {})
+            for whose, step in kept.items():
+                move = moves.get(Whose(rule.id, whose))
+                own = _Shares(rule, change.key.id if change.key.kind == "plan" else None, whose, move)
+                self._store(own, settled(step) if move is None else schedule_of(move)).waiting = False
 
-    async def shaped(self, write: ConfigWrite, key: DocumentKey, before: str | None, after: str) -> str:
+    async def scheduled(self, key: DocumentKey, before: str | None, after: str) -> Plan | LimitRule:
         """The document to publish in place of ``after``, where nodes have ``before``."""
         wanted = msgspec.json.decode(after, type=DOCUMENT_TYPES[key.kind])
         had = _rules_in(key, before)
         if isinstance(wanted, LimitRule) and not has_windows(wanted):
             wanted = msgspec.structs.replace(wanted, parts=())  # clients have no figures of their own outside plans
         rules = _rules(wanted)
-        moves = await repository.moves(write.session, rules)
+        moves = await repository.moves(self._session, rules)
         plan = key.id if key.kind == "plan" else None
-        shaped = {id: await self._moved(write, plan, had.get(id), rule, moves) for id, rule in rules.items()}
+        scheduled = {id: await self._rule(plan, had.get(id), rule, moves) for id, rule in rules.items()}
         afresh = {id for id, _ in moves if rules[id].mode not in SPLIT_MODES}
         if afresh:
-            await repository.forget_moves(write.session, afresh)
-        return canonical(_with_rules(wanted, shaped))
+            await repository.forget_moves(self._session, afresh)
+        return _with_rules(wanted, scheduled)
 
-    async def _keep_gone(
-        self, write: ConfigWrite, key: DocumentKey, had: Mapping[int, LimitRule], has: Mapping[int, LimitRule]
-    ) -> None:
-        gone = [rule for id, rule in had.items() if id not in has and rule.mode in SPLIT_MODES]
-        moves = await repository.moves(write.session, [rule.id for rule in gone]) if gone else {}
-        for rule in gone:
-            kept = {THE_LIMIT: target_of(rule)} | ({CLIENTS: parts_of(rule)} if rule.parts else {})
-            for whose, step in kept.items():
-                move = moves.get(Whose(rule.id, whose))
-                own = _Shares(rule, key.id if key.kind == "plan" else None, whose, move)
-                self._store(write, own, settled(step) if move is None else schedule_of(move)).waiting = False
-
-    async def restamped(self, write: ConfigWrite, keys: Collection[DocumentKey]) -> None:
+    async def cut_again(self, keys: Collection[DocumentKey]) -> None:
         """Cuts among documents that a roll-out held back: they wait for the nodes that get them now."""
         plans = {key.id for key in keys if key.kind == "plan"}
         limits = {key.id for key in keys if key.kind == "limit"}
-        for move in await repository.waiting(write.session):
+        for move in await repository.waiting(self._session):
             held = move.plan in plans or (move.plan is None and move.limit_name in limits)
             if held:
-                move.cut_revision, move.cut_at = write.next_revision, func.now()
+                move.cut_revision, move.cut_at = self._write.next_revision, func.now()
 
-    async def _moved(
+    async def _rule(
         self,
-        write: ConfigWrite,
         plan: str | None,
         had: LimitRule | None,
         rule: LimitRule,
@@ -102,7 +109,7 @@ class QuotaGuard:
     ) -> LimitRule:
         if rule.mode not in SPLIT_MODES:
             return rule
-        since_us = had.since_us if had is not None else self._now_us()
+        since_us = had.since_us if had is not None else self._now_us
         units, parts = settled(target_of(rule)), settled(parts_of(rule))
         own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
         of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
@@ -113,38 +120,38 @@ class QuotaGuard:
         else:
             units, parts = settled(target_of(had)), settled(parts_of(had)) if had.parts else parts
         before = units.target.limit if had is None else had.limit
-        parts = await self._towards(write, of_clients, parts, parts_of(rule))
-        if before != rule.limit and has_windows(rule) and on_the_way(rule, parts, self._now_us()):
-            units = in_units(rule, parts, self._now_us())
-            self._keep(write, own, units)
+        parts = await self._towards(of_clients, parts, parts_of(rule))
+        if before != rule.limit and has_windows(rule) and on_the_way(rule, parts, self._now_us):
+            units = in_units(rule, parts, self._now_us)
+            self._keep(own, units)
         else:
-            units = await self._towards(write, own, units, target_of(rule))
+            units = await self._towards(own, units, target_of(rule))
         return published(rule, units, parts, since_us)
 
-    async def _towards(self, write: ConfigWrite, own: _Shares, now: Schedule, target: ShareStep) -> Schedule:
+    async def _towards(self, own: _Shares, now: Schedule, target: ShareStep) -> Schedule:
         """The schedule to ``target``: on from where the move before stands, else from ``now``."""
         schedule = now if own.move is None else schedule_of(own.move)
         if same_shares(schedule.target, target):
             if own.move is None or schedule.waiting > own.move.waiting:
-                self._keep(write, own, schedule)
+                self._keep(own, schedule)
             return schedule
-        spenders = await nodes.regions_with_nodes(write.session)
-        schedule = retargeted(own.rule, schedule, target, self._now_us(), spenders)
-        self._keep(write, own, schedule)
+        spenders = await nodes.regions_with_nodes(self._session)
+        schedule = retargeted(own.rule, schedule, target, self._now_us, spenders)
+        self._keep(own, schedule)
         return schedule
 
-    def _keep(self, write: ConfigWrite, own: _Shares, schedule: Schedule) -> None:
+    def _keep(self, own: _Shares, schedule: Schedule) -> None:
         if own.move is not None or schedule.waiting or len(schedule.steps) > 1:
-            self._store(write, own, schedule)
+            self._store(own, schedule)
 
-    def _store(self, write: ConfigWrite, own: _Shares, schedule: Schedule) -> QuotaMove:
+    def _store(self, own: _Shares, schedule: Schedule) -> QuotaMove:
         move = own.move
         if move is None:
             move = QuotaMove(rule_id=own.rule.id, whose=own.whose)
-            write.session.add(move)
+            self._session.add(move)
         move.plan, move.limit_name = own.plan, own.rule.name
-        move.cut_revision, move.cut_at = write.next_revision, func.now()
-        move.author, move.reason = write.author, write.reason
+        move.cut_revision, move.cut_at = self._write.next_revision, func.now()
+        move.author, move.reason = self._write.author, self._write.reason
         move.freed, move.raise_at_us = [], None
         keep_schedule(move, schedule)
         return move

@@ -23,7 +23,8 @@ from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.quotas.waiting import look
 from control_plane.rollout import nodes
-from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+from control_plane.rollout.write import ConfigWrite
+from control_plane.rollout.writer import ConfigWriter
 
 EVERY_S = 1.0
 CUT_AGAIN_S = 20.0

@@ -23,7 +23,7 @@ from control_plane.quotas.repository import Whose
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
 from control_plane.quotas.waiting import look
 from control_plane.regions import repository as regions
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 from control_plane.web.pages import Listing, Page, listing
 
@@ -31,7 +31,10 @@ OUTSIDE_PLANS = "_"
 
 
 async def redistribute(write: ConfigWrite) -> None:
-    """Publish every limit anew with the regions that there are now; what does not differ makes no change."""
+    """Where a region comes or goes, publish every limit anew with the regions that there are now."""
+    documents = await write.documents()
+    if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
+        return
     names = await regions.names(write.session)
     for plan in await plans.all_plans(write.session):
         await publish(write, plan)

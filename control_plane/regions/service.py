@@ -1,6 +1,5 @@
 """What can be done with regions."""
 
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from contract.config import Region
@@ -9,22 +8,16 @@ from control_plane.regions.models import RegionRow
 from control_plane.regions.schemas import RegionCredential, RegionFields, RegionReplace, RegionView
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
 from control_plane.web.etags import Preconditions
 
-Redistribute = Callable[[ConfigWrite], Awaitable[None]]
-"""Give every limit its shares anew: what must follow when regions come or go."""
-
 
 class Regions(Resource[RegionRow, RegionFields, RegionView]):
-    """Regions, and after each coming or going a new distribution of quotas."""
+    """Regions. When one comes or goes, quotas are distributed anew (``control_plane.derivation``)."""
 
     noun = "region"
     rows = NamedRows(RegionRow, RegionRow.region)
-
-    def __init__(self, redistribute: Redistribute) -> None:
-        self._redistribute = redistribute
 
     def name_of(self, row: RegionRow) -> str:
         """The region's name."""
@@ -49,9 +42,6 @@ class Regions(Resource[RegionRow, RegionFields, RegionView]):
             _set_credential(row, body.credential, None)
         write.session.add(row)
         self._publish(write, row)
-        if current is None:
-            await write.session.flush()
-            await self._redistribute(write)
         return row
 
     async def remove(self, write: ConfigWrite, row: RegionRow) -> None:
@@ -59,7 +49,6 @@ class Regions(Resource[RegionRow, RegionFields, RegionView]):
         await write.session.delete(row)
         await write.session.flush()
         write.withdraw(DocumentKey("region", row.region))
-        await self._redistribute(write)
 
     async def issue_credential(
         self,

@@ -9,7 +9,7 @@ from control_plane.reporters.models import ReporterBackend, ReporterRow
 from control_plane.reporters.schemas import ReporterCreated, ReporterFields, ReporterView
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.repository import existing_backends
 from control_plane.storage import NamedRows
 from control_plane.web.etags import Preconditions

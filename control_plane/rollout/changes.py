@@ -15,7 +15,8 @@ from control_plane.errors import UnavailableError
 from control_plane.replays.service import Replay, replay_of
 from control_plane.rollout import nodes
 from control_plane.rollout.watcher import HeadWatcher
-from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+from control_plane.rollout.write import ConfigWrite
+from control_plane.rollout.writer import ConfigWriter
 from control_plane.web.etags import Preconditions, etag_of
 from control_plane.web.prefer import wanted_wait_s, wants_immediate
 

@@ -16,7 +16,8 @@ from control_plane.rollout.health import worsening
 from control_plane.rollout.models import RolloutRow
 from control_plane.rollout.nodes import ConnectedNode, MissingNode
 from control_plane.rollout.rollout_schemas import RolloutOutcome, State
-from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+from control_plane.rollout.write import ConfigWrite
+from control_plane.rollout.writer import ConfigWriter
 
 EVERY_S = 1.0
 BASELINE = timedelta(minutes=15)

@@ -76,10 +76,8 @@ async def release_rollout(
     async with change.begin() as write:
         change.preconditions.check(await detail(write.session, revision))
         await engine.release(write, revision, body.reason or write.reason or "released by hand")
-        # its end is written with the revision
-        await write.complete()
-        view = await detail(write.session, revision)
-    return await change.answer(view, 200)
+        view = write.once_published(lambda session: detail(session, revision))
+    return await change.answer(await view, 200)
 
 
 @router.post("/{revision}/rollback", response_model=RolloutDetail)
@@ -91,10 +89,8 @@ async def roll_back_rollout(
     async with change.begin() as write:
         change.preconditions.check(await detail(write.session, revision))
         await engine.take_back(write, revision, body.reason or write.reason or "rolled back by hand")
-        # its end is written with the revision
-        await write.complete()
-        view = await detail(write.session, revision)
-    return await change.answer(view, 200)
+        view = write.once_published(lambda session: detail(session, revision))
+    return await change.answer(await view, 200)
 
 
 async def detail(session: AsyncSession, number: int) -> RolloutDetail:

@@ -157,7 +157,6 @@ class Stager:
         self._under_way: RolloutRow | None = None
         self._move: tuple[str, str] | None = None
         self._end: tuple[str, str] | None = None
-        self.restamped: list[DocumentKey] = []
         self.began: int | None = None
         """The roll-out that this write began."""
 
@@ -174,18 +173,24 @@ class Stager:
         """From this revision on every node has the head: the roll-out is ``done`` or ``rolled_back``."""
         self._end = (state, outcome)
 
+    @property
+    def handed_on(self) -> list[DocumentKey]:
+        """Documents held back until now that more nodes get with this write's revision, whatever they said of them."""
+        return list(held_by(self._under_way)) if self._under_way is not None and self.has_step else []
+
+    async def look(self) -> None:
+        """Find the roll-out that is under way."""
+        if self._head.rollout is not None:
+            self._under_way = await rollouts.rollout(self._session, self._head.rollout, with_held=True)
+
     async def prepare(self, changes: Sequence[ChangedDocument], revision: int) -> None:
         """Before documents are stored: refuse what cannot be, and note what every delta must hold."""
-        if self._head.rollout is None:
-            return
-        self._under_way = await rollouts.rollout(self._session, self._head.rollout, with_held=True)
         if self._under_way is None:
             return
-        if not self.has_step:
+        if self.has_step:
+            await repository.restamp(self._session, self.handed_on, revision)
+        else:
             refuse_conflicts(self._under_way, changes, immediate=self._immediate)
-            return
-        self.restamped = list(held_by(self._under_way))
-        await repository.restamp(self._session, self.restamped, revision)
 
     async def step(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
         """After documents are stored: move the stable view. Answers its digest if it has this revision too."""

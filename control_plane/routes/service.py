@@ -6,7 +6,7 @@ from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.routes import repository
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (

@@ -9,7 +9,7 @@ from control_plane.access.models import Token
 from control_plane.access.principals import TokenRole
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.rollout.write import ConfigWrite
 from control_plane.tokens import repository
 from control_plane.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
 from control_plane.web.etags import Preconditions

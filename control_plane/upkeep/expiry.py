@@ -13,7 +13,8 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite, ConfigWriter
+from control_plane.rollout.write import ConfigWrite
+from control_plane.rollout.writer import ConfigWriter
 from control_plane.tokens.service import forget_previous
 from control_plane.tokens.service import view as token_view
 

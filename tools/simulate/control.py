@@ -223,7 +223,7 @@ class ControlPlane:
         self._publish()
 
     def _move(self, before: LimitRule) -> None:
-        """What ``QuotaGuard`` makes of a write that moves shares."""
+        """What ``schedule_shares`` makes of a write that moves shares."""
         rule = self._rule
         now_us = self._world.now_us()
         if rule.mode == "shared":

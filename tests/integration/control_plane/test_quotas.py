@@ -13,9 +13,9 @@ import pytest
 
 from contract.config import Change
 from control_plane.database import Database
+from control_plane.derivation import derive
 from control_plane.quotas import mover, service
 from control_plane.quotas.balancer import QuotaBalancer
-from control_plane.quotas.guard import QuotaGuard
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.rollout.signing import Signer
 from control_plane.rollout.writer import ConfigWriter
@@ -241,7 +241,7 @@ async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
     url = settings.database_url.get_secret_value()
     database = Database(url, connect_timeout_s=2.0, command_timeout_s=20.0, pool_size=2)
     try:
-        yield ConfigWriter(database, Signer(settings.signing_key()), QuotaGuard(lambda: time.time_ns() // 1000))
+        yield ConfigWriter(database, Signer(settings.signing_key()), derive)
     finally:
         await database.close()
 
@@ -267,7 +267,7 @@ async def test_auto_shares_follow_demand_and_say_why(
                 database=database_name,
             )
             signer = Signer(settings.signing_key())
-            writer = ConfigWriter(database, signer, QuotaGuard(lambda: time.time_ns() // 1000))
+            writer = ConfigWriter(database, signer, derive)
             balancer = QuotaBalancer(database, writer, demand, Balancing(), 60.0)
             assert await balancer.run() == "1 of 1 limits with auto shares moved."
             view = (await served.admin.get(QUOTA)).json()
