@@ -1,24 +1,24 @@
-"""Many clients at once, set-based: 100,000 take seconds. Each is written as the service writes one."""
+"""How clients are written, one or 100,000 (which takes seconds): rows, documents and the audit log together."""
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import ARRAY, Text, any_, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Client
 from contract.limits import LimitRule
-from control_plane.clients.figures import document_of, figures_of, suited
+from control_plane.clients.documents import client_document
 from control_plane.clients.figures import faults as figure_faults
+from control_plane.clients.figures import figures_of, suited
 from control_plane.clients.models import KeyRow
 from control_plane.clients.repository import generations_left
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
 from control_plane.orm import Base
-from control_plane.plans import repository as plans
+from control_plane.plans.service import Plans
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.write import ConfigWrite
 
@@ -110,7 +110,7 @@ async def put(
 
     ``at`` is their place in the body; ``progress`` hears how many are done. A generation stays as it is.
     """
-    rules = await rules_by_plan(write.session)
+    rules = await rules_of(write.session, (wish.body.plan for wish in wishes))
     errors = [error for wish in wishes for error in faults(wish, rules, f"{at}{wish.client}.")]
     if errors:
         raise InvalidError(errors[:100])
@@ -123,11 +123,10 @@ async def put(
         await asyncio.sleep(0)  # streams want their heartbeats meanwhile
 
 
-async def rules_by_plan(session: AsyncSession) -> Mapping[str, Mapping[str, LimitRule]]:
-    """Every plan's rules by the limit's name."""
-    return {
-        plan.plan: {limit.name: to_rule(limit, ()) for limit in plan.limits} for plan in await plans.all_plans(session)
-    }
+async def rules_of(session: AsyncSession, names: Iterable[str]) -> Mapping[str, Mapping[str, LimitRule]]:
+    """The rules of those plans that there are, by the limit's name."""
+    plans = await Plans.rows.find_all(session, set(names))
+    return {name: {limit.name: to_rule(limit, ()) for limit in plan.limits} for name, plan in plans.items()}
 
 
 def faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str) -> Iterator[FieldError]:
@@ -176,7 +175,7 @@ async def put_part(
             overrides=dict(sorted(wish.overrides.items())),
         )
         write.record("client", wish.client, before.get(wish.client), after)
-        write.publish(_document(after))
+        write.publish(client_document(after))
 
 
 async def _put_overrides(
@@ -204,18 +203,6 @@ async def _put_overrides(
         await session.execute(_PUT_OVERRIDES, values)
 
 
-def _document(client: ClientRecord) -> Client:
-    overrides = {name: document_of(figures) for name, figures in client.overrides.items()}
-    return Client(
-        client=client.client,
-        plan=client.plan,
-        status=client.status,
-        attributes=client.attributes,
-        overrides=overrides,
-        generation=client.generation,
-    )
-
-
 async def drop_overrides(
     write: ConfigWrite, plan: str, rules: Mapping[str, LimitRule], limits: Collection[str]
 ) -> None:
@@ -233,7 +220,7 @@ async def drop_overrides(
             if left != record.overrides:
                 after = record.model_copy(update={"overrides": left})
                 write.record("client", name, record, after)
-                write.publish(_document(after))
+                write.publish(client_document(after))
         await _drop(write.session, gone)
 
 

@@ -10,13 +10,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import text
 
-from contract.config import ApiKey
 from contract.credentials import secret_sha256
 from control_plane.clients import bulk
 from control_plane.clients.bulk import ClientWish
-from control_plane.clients.keys import looks_random
+from control_plane.clients.documents import key_document
+from control_plane.clients.keys import looks_random, view
 from control_plane.clients.models import KeyRow
-from control_plane.clients.schemas import ClientCreate, ImportResult, KeyImport, KeyView, LineError
+from control_plane.clients.schemas import ClientCreate, ImportResult, KeyImport, LineError
 from control_plane.errors import FieldError, InvalidError
 from control_plane.rollout.changes import Change
 from control_plane.rollout.write import ConfigWrite
@@ -121,7 +121,7 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
     """
     latest = {item.line.client: item for item in part}
     before = await bulk.records(write.session, list(latest))
-    rules = await bulk.rules_by_plan(write.session)
+    rules = await bulk.rules_of(write.session, (item.line.plan for item in latest.values()))
     tally.unchanged += len(part) - len(latest)
     wishes = []
     for name, (number, line) in latest.items():
@@ -201,15 +201,6 @@ async def _put_keys(write: ConfigWrite, rows: Sequence[KeyRow]) -> None:
     }
     created = {row.key_id: row.created_at for row in await write.session.execute(_PUT_KEYS, values)}
     for row in rows:
-        view = KeyView(
-            key_id=row.key_id,
-            client=row.client,
-            name=row.name,
-            prefix=row.prefix,
-            created_at=created[row.key_id],
-            expires_at=row.expires_at,
-            last_used=None,
-        )
-        write.record("key", f"{row.client}/{row.key_id}", None, view)
-        ends = None if row.expires_at is None else row.expires_at.timestamp()
-        write.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=ends))
+        row.created_at = created[row.key_id]
+        write.record("key", f"{row.client}/{row.key_id}", None, view(row))
+        write.publish(key_document(row))

@@ -2,9 +2,9 @@
 
 from datetime import datetime, timedelta
 
-from contract.config import ApiKey
 from contract.credentials import make_credential, secret_sha256
 from control_plane.clients import repository
+from control_plane.clients.documents import key_document
 from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
@@ -54,7 +54,7 @@ async def create(write: ConfigWrite, client: str, body: KeyCreate, *, key_id: st
     write.session.add(row)
     await write.session.flush()
     write.record("key", f"{client}/{key_id}", None, view(row))
-    _publish(write, row)
+    write.publish(key_document(row))
     return KeyCreated(
         key_id=key_id, secret=made, client=client, name=row.name, prefix=row.prefix, expires_at=row.expires_at
     )
@@ -83,19 +83,19 @@ async def rotate(
         random=random,
     )
     if body.overlap_s == 0:
-        await _revoke(write, row)
+        await take_away(write, row)
         return created
     before = view(row)
     until = now + timedelta(seconds=body.overlap_s)
     row.expires_at = until if row.expires_at is None else min(until, row.expires_at)
-    _publish(write, row)
+    write.publish(key_document(row))
     write.record("key", f"{client}/{key_id}", before, view(row), "rotate")
     return created
 
 
 async def revoke(write: ConfigWrite, client: str, key_id: str, preconditions: Preconditions) -> None:
     """Delete a key; nodes refuse it from this revision on."""
-    await _revoke(write, await _existing(write, client, key_id, preconditions))
+    await take_away(write, await _existing(write, client, key_id, preconditions))
 
 
 async def _existing(write: ConfigWrite, client: str, key_id: str, preconditions: Preconditions) -> KeyRow:
@@ -106,12 +106,8 @@ async def _existing(write: ConfigWrite, client: str, key_id: str, preconditions:
     return row
 
 
-def _publish(write: ConfigWrite, row: KeyRow) -> None:
-    expires_at = None if row.expires_at is None else row.expires_at.timestamp()
-    write.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=expires_at))
-
-
-async def _revoke(write: ConfigWrite, row: KeyRow) -> None:
+async def take_away(write: ConfigWrite, row: KeyRow) -> None:
+    """Delete a key; nodes refuse it from this revision on."""
     await write.session.delete(row)
     write.record("key", f"{row.client}/{row.key_id}", view(row), None, "revoke")
     write.withdraw(DocumentKey("key", row.sha256))

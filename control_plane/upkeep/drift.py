@@ -7,15 +7,16 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import ApiKey, Document, Plan
+from contract.config import Document, Plan
 from contract.limits import LimitRule
 from control_plane.access.models import Token
 from control_plane.adaptive import service as adaptive
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.blocks import service as blocks
 from control_plane.blocks.models import BlockRow
+from control_plane.clients.documents import client_document, key_document
 from control_plane.clients.models import ClientRow, KeyRow
-from control_plane.clients.service import publish as publish_client
+from control_plane.clients.service import to_record
 from control_plane.database import Database
 from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import SwitchRow
@@ -116,7 +117,7 @@ async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]
             break
         collected = _Collected(session)
         for client in clients:
-            publish_client(collected, client)  # type: ignore[arg-type]  # it only publishes
+            collected.publish(client_document(to_record(client)))
         after = clients[-1].client
         session.expunge_all()
         yield collected.documents
@@ -143,8 +144,7 @@ async def _keys(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
             return
         collected = _Collected(session)
         for row in rows:
-            ends = None if row.expires_at is None else row.expires_at.timestamp()
-            collected.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=ends))
+            collected.publish(key_document(row))
         after = rows[-1].key_id
         session.expunge_all()
         yield collected.documents

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, exists, func, or_, select
 
 from control_plane.access.models import Token
-from control_plane.clients.keys import view as key_view
+from control_plane.clients import keys
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
 from control_plane.clients.service import end_overrides, publish, to_record
 from control_plane.database import Database
@@ -77,9 +77,7 @@ async def _keys(write: ConfigWrite, now: datetime) -> int:
     due = select(KeyRow).where(KeyRow.expires_at <= now).order_by(KeyRow.key_id).limit(A_WRITE)
     rows = (await write.session.scalars(due)).all()
     for row in rows:
-        await write.session.delete(row)
-        write.record("key", f"{row.client}/{row.key_id}", key_view(row), None, "revoke")
-        write.withdraw(DocumentKey("key", row.sha256))
+        await keys.take_away(write, row)
     return len(rows)
 
 
