@@ -5,10 +5,11 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from control_plane.access.secret_columns import KnownBySecret, shown_prefix
 from control_plane.orm import Base
 
 
-class Token(Base):
+class Token(KnownBySecret, Base):
     """A token of an admin or a gateway; its secret exists only as a hash. Revoked ones stay as a record."""
 
     __tablename__ = "tokens"
@@ -22,7 +23,6 @@ class Token(Base):
     role: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
     previous_sha256: Mapped[str | None] = mapped_column(unique=True)
-    """After a rotation the secret before it works until ``previous_expires_at``."""
     previous_expires_at: Mapped[datetime | None]
     prefix: Mapped[str | None]
     dialect: Mapped[str | None]
@@ -30,3 +30,8 @@ class Token(Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+
+    def take_secret(self, secret: str, keep_until: datetime | None) -> None:
+        """As every row does, and keep how the secret begins."""
+        super().take_secret(secret, keep_until)
+        self.prefix = shown_prefix(secret)

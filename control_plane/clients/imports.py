@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import text
 
 from contract.credentials import secret_sha256
+from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients import bulk
 from control_plane.clients.bulk import ClientWish
 from control_plane.clients.documents import key_document
@@ -184,7 +185,7 @@ def _key_fault(line: KeyImport, owner: str | None, clients: set[str]) -> FieldEr
 
 
 def _row(line: KeyImport, sha256: str, key_id: str) -> KeyRow:
-    prefix = None if line.secret is None else line.secret[:8]
+    prefix = None if line.secret is None else shown_prefix(line.secret)
     return KeyRow(
         key_id=key_id, client=line.client, sha256=sha256, prefix=prefix, name=line.name, expires_at=line.expires_at
     )

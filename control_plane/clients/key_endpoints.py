@@ -1,7 +1,6 @@
 """``/v1/clients/{client}/keys`` and ``/v1/keys``."""
 
 import secrets
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -13,6 +12,7 @@ from control_plane.clients import keys, repository
 from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.clients.service import Clients
+from control_plane.credentials.rotation import Rotation
 from control_plane.reading import Reading, shown
 from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
@@ -99,7 +99,6 @@ async def rotate_key(client: ClientName, key_id: KeyId, body: KeyRotate, change:
             body,
             change.preconditions,
             new_key_id=new_key_id,
-            now=datetime.now(UTC),
-            random=secrets.token_bytes(RANDOM_BYTES),
+            rotation=Rotation.beginning_now(body.overlap_s),
         )
     return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{new_key_id}", secret=True)

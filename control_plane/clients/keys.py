@@ -1,18 +1,17 @@
 """What can be done with keys: made or taken in, shown without their secret, revoked."""
 
-from datetime import datetime, timedelta
-
 from contract.credentials import make_credential, secret_sha256
+from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients import repository
 from control_plane.clients.documents import key_document
 from control_plane.clients.models import KeyRow
 from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
+from control_plane.credentials.rotation import Rotation
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 
-SHOWN_CHARACTERS = 8
 MIN_DISTINCT_CHARACTERS = 8
 
 
@@ -47,7 +46,7 @@ async def create(write: ConfigWrite, client: str, body: KeyCreate, *, key_id: st
         key_id=key_id,
         client=client,
         sha256=sha256,
-        prefix=None if secret is None else secret[:SHOWN_CHARACTERS],
+        prefix=None if secret is None else shown_prefix(secret),
         name=body.name,
         expires_at=body.expires_at,
     )
@@ -68,10 +67,9 @@ async def rotate(
     preconditions: Preconditions,
     *,
     new_key_id: str,
-    now: datetime,
-    random: bytes,
+    rotation: Rotation,
 ) -> KeyCreated:
-    """Make a key in place of ``key_id``, which works for ``overlap_s`` more seconds; with 0 it is revoked at once."""
+    """Make a key in place of ``key_id``, which works as long as the rotation says or is revoked at once."""
     row = await _existing(write, client, key_id, preconditions)
     created = await create(
         write,
@@ -80,14 +78,13 @@ async def rotate(
             name=body.name or row.name, expires_at=body.expires_at, secret=None, secret_sha256=None
         ),
         key_id=new_key_id,
-        random=random,
+        random=rotation.random,
     )
-    if body.overlap_s == 0:
+    if rotation.keep_until is None:
         await take_away(write, row)
         return created
     before = view(row)
-    until = now + timedelta(seconds=body.overlap_s)
-    row.expires_at = until if row.expires_at is None else min(until, row.expires_at)
+    row.expires_at = rotation.keep_until if row.expires_at is None else min(rotation.keep_until, row.expires_at)
     write.publish(key_document(row))
     write.record("key", f"{client}/{key_id}", before, view(row), "rotate")
     return created

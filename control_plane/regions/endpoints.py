@@ -1,14 +1,12 @@
 """``/v1/regions``."""
 
-import secrets
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import Caller, admin_only, by_method, require
+from control_plane.credentials.rotation import Rotation
 from control_plane.reading import Reading, shown
 from control_plane.regions.schemas import CredentialRequest, RegionCreate, RegionCredential, RegionReplace, RegionView
 from control_plane.regions.service import Regions
@@ -69,12 +67,6 @@ async def delete_region(region: Name, change: Changing) -> Response:
 async def issue_region_credential(region: Name, change: Changing, body: CredentialRequest = NO_OVERLAP) -> Response:
     """Give the region's nodes a new credential, shown this once; the one before it works `overlap_s` longer."""
     async with change.begin(urgent=True) as write:
-        view = await _regions.issue_credential(
-            write,
-            region,
-            body.overlap_s,
-            change.preconditions,
-            now=datetime.now(UTC),
-            random=secrets.token_bytes(RANDOM_BYTES),
-        )
+        rotation = Rotation.beginning_now(body.overlap_s)
+        view = await _regions.rotate(write, region, rotation, change.preconditions)
     return await change.answer(view, 201, secret=True)

@@ -1,7 +1,6 @@
 """``/v1/reporters``: who may report the load of which backends."""
 
 import secrets
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -9,6 +8,7 @@ from fastapi.responses import Response
 
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import by_method
+from control_plane.credentials.rotation import Rotation
 from control_plane.reading import Reading, shown
 from control_plane.reporters.models import ReporterBackend, ReporterRow
 from control_plane.reporters.schemas import (
@@ -67,14 +67,8 @@ async def put_reporter(reporter: Name, body: ReporterReplace, change: Changing) 
 async def rotate_reporter_credential(reporter: Name, body: ReporterRotate, change: Changing) -> Response:
     """Give a reporter a new credential, shown this once; the one before works for `overlap_s` seconds more."""
     async with change.begin(urgent=True) as write:
-        view = await _reporters.rotate(
-            write,
-            reporter,
-            body.overlap_s,
-            change.preconditions,
-            now=datetime.now(UTC),
-            random=secrets.token_bytes(RANDOM_BYTES),
-        )
+        rotation = Rotation.beginning_now(body.overlap_s)
+        view = await _reporters.rotate(write, reporter, rotation, change.preconditions)
     return await change.answer(view, 201, secret=True)
 
 

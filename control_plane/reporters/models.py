@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
+from control_plane.access.secret_columns import KnownBySecret, shown_prefix
 from control_plane.orm import Base
 
 
@@ -19,11 +20,8 @@ class ReporterBackend(Base):
     )
 
 
-class ReporterRow(Base):
-    """A reporter; its credential exists only as a hash.
-
-    After a rotation the credential before it works until ``previous_expires_at``.
-    """
+class ReporterRow(KnownBySecret, Base):
+    """A reporter; its credential exists only as a hash."""
 
     __tablename__ = "reporters"
 
@@ -37,3 +35,8 @@ class ReporterRow(Base):
     backends: Mapped[list[ReporterBackend]] = relationship(
         cascade="all, delete-orphan", lazy="selectin", order_by=ReporterBackend.backend
     )
+
+    def take_secret(self, secret: str, keep_until: datetime | None) -> None:
+        """As every row does, and keep how the secret begins."""
+        super().take_secret(secret, keep_until)
+        self.prefix = shown_prefix(secret)

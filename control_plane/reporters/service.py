@@ -1,9 +1,8 @@
 """What can be done with reporters."""
 
-from datetime import datetime, timedelta
-
-from contract.credentials import make_credential, secret_sha256
+from contract.credentials import make_credential
 from contract.load import Reporter
+from control_plane.credentials.rotation import Rotation, rotate
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.reporters.models import ReporterBackend, ReporterRow
 from control_plane.reporters.schemas import ReporterCreated, ReporterFields, ReporterView
@@ -13,8 +12,6 @@ from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.repository import existing_backends
 from control_plane.storage import NamedRows
 from control_plane.web.etags import Preconditions
-
-SHOWN_CHARACTERS = 8
 
 
 class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
@@ -56,7 +53,8 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
         if await self.rows.find(write.session, name) is not None:
             raise ConflictError(f"There is a reporter named {name} already.")
         secret = make_credential("reporter", random)
-        row = ReporterRow(reporter=name, sha256=secret_sha256(secret), prefix=secret[:SHOWN_CHARACTERS], backends=[])
+        row = ReporterRow(reporter=name, backends=[])
+        row.take_secret(secret, None)
         await _set_backends(write, row, body.backends)
         write.session.add(row)
         await write.session.flush()
@@ -66,26 +64,26 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
         return _created(row, secret)
 
     async def rotate(
-        self,
-        write: ConfigWrite,
-        name: str,
-        overlap_s: int,
-        preconditions: Preconditions,
-        *,
-        now: datetime,
-        random: bytes,
+        self, write: ConfigWrite, name: str, rotation: Rotation, preconditions: Preconditions
     ) -> ReporterCreated:
-        """Give a reporter another credential; the one before works until ``overlap_s`` from now."""
+        """Give a reporter another credential; the one before it works as long as the rotation says."""
         row = await self.row(write.session, name)
-        before = self.view(row)
-        preconditions.check(before)
-        secret = make_credential("reporter", random)
-        row.previous_sha256 = row.sha256 if overlap_s else None
-        row.previous_expires_at = now + timedelta(seconds=overlap_s) if overlap_s else None
-        row.sha256, row.prefix = secret_sha256(secret), secret[:SHOWN_CHARACTERS]
-        write.publish(to_document(row))
-        write.record(self.noun, name, before, self.view(row))
+        secret = rotate(
+            write,
+            row,
+            "reporter",
+            rotation,
+            preconditions,
+            resource=self.noun,
+            name=name,
+            view=self.view,
+            publish=_publish,
+        )
         return _created(row, secret)
+
+
+def _publish(write: ConfigWrite, row: ReporterRow) -> None:
+    write.publish(to_document(row))
 
 
 async def _set_backends(write: ConfigWrite, row: ReporterRow, names: list[str]) -> None:

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.models import Token
 from control_plane.access.principals import TokenRole, admin_only
+from control_plane.credentials.rotation import Rotation
 from control_plane.reading import Reading, shown
 from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
@@ -62,12 +63,5 @@ async def revoke_token(token_id: TokenId, change: Changing) -> Response:
 async def rotate_token(token_id: TokenId, body: TokenRotate, change: Changing) -> Response:
     """Give a token a new secret, shown this once; the one before it works for `overlap_s` more seconds."""
     async with change.begin(urgent=True) as write:
-        view = await service.rotate(
-            write,
-            token_id,
-            body.overlap_s,
-            change.preconditions,
-            now=datetime.now(UTC),
-            random=secrets.token_bytes(RANDOM_BYTES),
-        )
+        view = await service.rotate(write, token_id, Rotation.beginning_now(body.overlap_s), change.preconditions)
     return await change.answer(view, 200, secret=True)

@@ -1,20 +1,20 @@
 """What can be done with tokens."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 
 from contract.config import Gateway
-from contract.credentials import make_credential, secret_sha256
+from contract.credentials import CredentialKind, make_credential
 from control_plane.access.models import Token
 from control_plane.access.principals import TokenRole
+from control_plane.credentials.rotation import Rotation
+from control_plane.credentials.rotation import rotate as rotate_secret
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.write import ConfigWrite
 from control_plane.tokens import repository
 from control_plane.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
 from control_plane.web.etags import Preconditions
-
-SHOWN_CHARACTERS = 8
 
 
 def view(row: Token) -> TokenView:
@@ -36,46 +36,43 @@ async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random
     """Issue a token from 32 random bytes; a gateway's goes to the nodes as its hash."""
     if await repository.live_by_name.find(write.session, body.name) is not None:
         raise ConflictError(f"There is a token named {body.name} already.")
-    secret = make_credential("gateway" if body.role == "gateway" else "admin", random)
-    sha256 = secret_sha256(secret)
-    row = Token(
-        token_id=token_id,
-        name=body.name,
-        role=body.role,
-        sha256=sha256,
-        prefix=secret[:SHOWN_CHARACTERS],
-        dialect=body.dialect,
-        expires_at=body.expires_at,
-    )
+    secret = make_credential(_kind(body.role), random)
+    row = Token(token_id=token_id, name=body.name, role=body.role, dialect=body.dialect, expires_at=body.expires_at)
+    row.take_secret(secret, None)
     write.session.add(row)
     await write.session.flush()
     write.record("token", token_id, None, view(row))
-    if body.role == "gateway":
-        _publish(write, row)
+    _publish(write, row)
     return _created(row, secret)
 
 
-async def rotate(
-    write: ConfigWrite, token_id: str, overlap_s: int, preconditions: Preconditions, *, now: datetime, random: bytes
-) -> TokenCreated:
-    """Give a token a new secret from 32 random bytes; the one before it works ``overlap_s`` longer, if not 0."""
+async def rotate(write: ConfigWrite, token_id: str, rotation: Rotation, preconditions: Preconditions) -> TokenCreated:
+    """Give a token another secret; the one before it works as long as the rotation says."""
     row = await repository.live.find(write.session, token_id)
     if row is None:
         raise missing(token_id)
-    before = view(row)
-    preconditions.check(before)
-    secret = make_credential("gateway" if row.role == "gateway" else "admin", random)
-    row.previous_sha256 = row.sha256 if overlap_s else None
-    row.previous_expires_at = now + timedelta(seconds=overlap_s) if overlap_s else None
-    row.sha256, row.prefix = secret_sha256(secret), secret[:SHOWN_CHARACTERS]
-    if row.role == "gateway":
-        _publish(write, row)
-    write.record("token", token_id, before, view(row), "rotate")
+    secret = rotate_secret(
+        write,
+        row,
+        _kind(row.role),
+        rotation,
+        preconditions,
+        resource="token",
+        name=token_id,
+        view=view,
+        publish=_publish,
+    )
     return _created(row, secret)
 
 
+def _kind(role: str) -> CredentialKind:
+    return "gateway" if role == "gateway" else "admin"
+
+
 def _publish(write: ConfigWrite, row: Token) -> None:
-    """Nodes get the hash of a gateway's secret, and for an overlap that of the one before it."""
+    """Nodes get the hash of a gateway's secret, and for an overlap that of the one before it; none of an admin's."""
+    if row.role != "gateway":
+        return
     ends = None if row.expires_at is None else row.expires_at.timestamp()
     write.publish(Gateway(sha256=row.sha256, gateway=row.name, dialect=row.dialect, expires_at=ends))
     key = _previous(row)
