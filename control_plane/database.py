@@ -37,6 +37,8 @@ _ANSWERED = "answered"
 GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg says where a connection is lost; the last, where that was in the middle of a message."""
 UNDEFINED_TABLE = "42P01"
+MIGRATES_ALONE = 0x71DE6A7F
+"""The advisory lock of whoever migrates: of two that come at once, the second finds the work done."""
 
 
 class Database:

@@ -136,7 +136,7 @@ def region_agent() -> None:
 @app.command()
 def migrate(
     wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database to take connections.")] = 0,
-    to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0006, or head.")] = "head",
+    to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0001, or head.")] = "head",
 ) -> None:
     """Bring the database at TIDEGATE_DATABASE_URL to the newest schema, or to that of another version, up or down."""
     from control_plane.postgres import libpq_url
