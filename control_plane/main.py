@@ -47,14 +47,15 @@ from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.reporters.endpoints import router as reporters_router
 from control_plane.rollout.ack_desk import AckDesk
-from control_plane.rollout.changes import Rollout
 from control_plane.rollout.endpoints import router as rollout_router
 from control_plane.rollout.engine import RolloutEngine
 from control_plane.rollout.frames import FrameSource
 from control_plane.rollout.node_endpoints import router as nodes_router
+from control_plane.rollout.reach import NodeReach
 from control_plane.rollout.reports import Reports
 from control_plane.rollout.rollout_endpoints import router as rollouts_router
 from control_plane.rollout.signing import Signer
+from control_plane.rollout.staging import CanaryPlacement
 from control_plane.rollout.stream import OpenStreams
 from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.writer import ConfigWriter
@@ -95,7 +96,7 @@ class State(TypedDict):
     watcher: HeadWatcher
     frames: FrameSource
     streams: OpenStreams
-    rollout: Rollout
+    reach: NodeReach
     reports: Reports
     acks: AckDesk
     rollouts: RolloutEngine
@@ -130,7 +131,8 @@ def create_app(settings: Settings) -> FastAPI:
         reports, acks = Reports(database), AckDesk(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
         app.state.watcher = watcher
-        writer = ConfigWriter(database, signer, derive, heartbeat_s=settings.heartbeat_s)
+        place = partial(CanaryPlacement, heartbeat_s=settings.heartbeat_s)
+        writer = ConfigWriter(database, signer, place, derive)
         partitions = Partitions(database)
         engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
         registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
@@ -156,7 +158,7 @@ def create_app(settings: Settings) -> FastAPI:
             watcher=watcher,
             frames=FrameSource(database, signer, metrics),
             streams=streams,
-            rollout=Rollout(database, watcher, settings.heartbeat_s),
+            reach=NodeReach(database, watcher, settings.heartbeat_s),
             reports=reports,
             acks=acks,
             rollouts=engine,

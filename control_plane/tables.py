@@ -16,7 +16,9 @@ from control_plane.quotas import models as _quotas
 from control_plane.regions import models as _regions
 from control_plane.replays import models as _replays
 from control_plane.reporters import models as _reporters
-from control_plane.rollout import models as _rollout
+from control_plane.rollout import canary_models as _canary
+from control_plane.rollout import models as _publishing
+from control_plane.rollout import node_models as _nodes
 from control_plane.routes import models as _routes
 from control_plane.usage import models as _usage
 
@@ -33,7 +35,9 @@ MODELS = (
     _regions,
     _replays,
     _reporters,
-    _rollout,
+    _canary,
+    _publishing,
+    _nodes,
     _schema_version,
     _routes,
     _blocks,

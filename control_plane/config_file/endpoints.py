@@ -154,7 +154,7 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         runtime = await reading.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
-        begun = write.once_published(lambda session: _begun(session, write.stager.began))
+        begun = write.once_published(lambda session: _begun(session, write.placement.began))
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     made = {"revision": change.revision, "rollout": await begun}

@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from control_plane.access.principals import Caller
 from control_plane.audit.trail import Origin, without_secrets
-from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.replays.service import Replay, replay_of
-from control_plane.rollout import nodes
-from control_plane.rollout.watcher import HeadWatcher
 from control_plane.rollout.write import ConfigWrite
 from control_plane.rollout.writer import ConfigWriter
 from control_plane.web.etags import Preconditions, etag_of
@@ -23,32 +20,12 @@ from control_plane.web.prefer import wanted_wait_s, wants_immediate
 MAX_REASON_LENGTH = 500
 
 
-class Rollout:
-    """Says when a revision has reached every connected node."""
-
-    def __init__(self, database: Database, watcher: HeadWatcher, heartbeat_s: float) -> None:
-        self._database = database
-        self._watcher = watcher
-        self._heartbeat_s = heartbeat_s
+class Reach(Protocol):
+    """Knows what nodes have applied."""
 
     async def reached(self, revision: int, wait_s: float) -> bool:
         """Wait until every connected node applied ``revision`` or a newer one; ``False`` after ``wait_s``."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while True:
-            # taken before the look, so that an ACK in between is not missed
-            acked = self._watcher.acked.ticket()
-            if await self._behind(revision) == 0:
-                return True
-            left_s = deadline - loop.time()
-            if left_s <= 0 or self._watcher.closing:
-                return False
-            # a node of a crashed replica ages out without a word: look again now and then
-            await acked.wait(min(left_s, self._heartbeat_s))
-
-    async def _behind(self, revision: int) -> int:
-        async with self._database.read() as session:
-            return await nodes.behind(session, revision, self._heartbeat_s)
+        ...
 
 
 class Change:
@@ -58,7 +35,7 @@ class Change:
         self,
         *,
         writer: ConfigWriter,
-        rollout: Rollout,
+        reach: Reach,
         author: str,
         reason: str | None,
         wait_s: float | None,
@@ -68,7 +45,7 @@ class Change:
     ) -> None:
         self.preconditions = Preconditions()
         self._writer = writer
-        self._rollout = rollout
+        self._reach = reach
         self._author = author
         self._reason = reason
         self._wait_s = wait_s
@@ -103,7 +80,7 @@ class Change:
                 await self._replay.claim(write.session)
             yield write
             self.preconditions.require_checked()
-        self._revision, self._rollout_began = write.revision, write.stager.began
+        self._revision, self._rollout_began = write.revision, write.placement.began
         self._committed_s = asyncio.get_running_loop().time()
 
     async def answer(
@@ -137,7 +114,7 @@ class Change:
 
     async def _reached(self, wait_s: float) -> bool:
         try:
-            return await self._rollout.reached(self._revision, wait_s)
+            return await self._reach.reached(self._revision, wait_s)
         except UnavailableError:
             # the write is committed: an error here would say otherwise
             return False
@@ -157,7 +134,7 @@ async def _creation(
 ) -> Change:
     return Change(
         writer=request.state.writer,
-        rollout=request.state.rollout,
+        reach=request.state.reach,
         author=caller.name,
         reason=None if reason is None else _as_text(reason),
         wait_s=wanted_wait_s(prefer),

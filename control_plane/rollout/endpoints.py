@@ -9,8 +9,10 @@ from sqlalchemy import not_
 from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading, shown
-from control_plane.rollout import documents, nodes, repository, rollouts, staging
-from control_plane.rollout.models import Node, Revision, RolloutRow
+from control_plane.rollout import documents, nodes, repository, rollouts, views
+from control_plane.rollout.canary_models import RolloutRow
+from control_plane.rollout.models import Revision
+from control_plane.rollout.node_models import Node
 from control_plane.rollout.rollout_schemas import RolloutView
 from control_plane.rollout.schemas import (
     DocumentChange,
@@ -95,7 +97,7 @@ async def list_nodes(
     session: Reading, request: Request, page: PageQuery, region: Name | None = None, connected: bool | None = None
 ) -> Listing[NodeView]:
     """Every node that ever opened a stream, by region and name; those of a region, or with an open stream or none."""
-    found = await staging.views(session)
+    found = await views.views(session)
     after = None
     if page.after is not None:
         after_region, _, node = page.after.partition("\n")

@@ -12,8 +12,8 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.jobs.registry import Job
 from control_plane.rollout import nodes, repository, rollouts
+from control_plane.rollout.canary_models import RolloutRow
 from control_plane.rollout.health import worsening
-from control_plane.rollout.models import RolloutRow
 from control_plane.rollout.nodes import ConnectedNode, MissingNode
 from control_plane.rollout.rollout_schemas import RolloutOutcome, State
 from control_plane.rollout.write import ConfigWrite
@@ -128,8 +128,8 @@ class RolloutEngine:
         return self._watched_since
 
     async def _worse(self, session: AsyncSession, row: RolloutRow, stage: Sequence[ConnectedNode]) -> str | None:
-        before = await rollouts.decided(session, stage, row.started_at - BASELINE, row.started_at)
-        return worsening(row, before, await rollouts.decided(session, stage, row.acked_at or row.stage_at))
+        before = await nodes.decided(session, stage, row.started_at - BASELINE, row.started_at)
+        return worsening(row, before, await nodes.decided(session, stage, row.acked_at or row.stage_at))
 
     async def _note_acked(self, row: RolloutRow) -> None:
         if row.acked_at is not None:
@@ -143,10 +143,10 @@ class RolloutEngine:
             if step.what == "replace":
                 connected = nodes.deciding(await nodes.connected(write.session, self._heartbeat_s))
                 here = [node for node in connected if node.region == row.region] or connected
-                write.stager.move(here[0].region, here[0].node)
+                write.placement.move(here[0].region, here[0].node)
                 where = f"{here[0].region}/{here[0].node}"
             elif row.state == "node" and len(await nodes.connected(write.session, self._heartbeat_s)) > 1:
-                write.stager.move(row.region, "")
+                write.placement.move(row.region, "")
                 where = f"all of {row.region}"
             else:
                 _finish(write, row, "done", step.why)
@@ -190,7 +190,7 @@ def _whole_since(row: RolloutRow, acked_at: datetime, stage: Sequence[ConnectedN
 def _finish(write: ConfigWrite, row: RolloutRow, state: State, outcome: str) -> None:
     before = RolloutOutcome(state=cast("State", row.state), outcome=None)
     write.record("rollout", str(row.number), before, RolloutOutcome(state=state, outcome=outcome))
-    write.stager.finish(state, outcome)
+    write.placement.finish(state, outcome)
 
 
 async def _under_way(session: AsyncSession, number: int) -> RolloutRow:

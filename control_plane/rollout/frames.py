@@ -13,7 +13,7 @@ from control_plane.metrics import Metrics
 from control_plane.rollout import repository, rollouts
 from control_plane.rollout.repository import Head
 from control_plane.rollout.signing import Signer
-from control_plane.rollout.staging import Held, held_by
+from control_plane.rollout.views import Held, held_by
 
 Key = TypeVar("Key")
 

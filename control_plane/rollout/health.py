@@ -1,7 +1,7 @@
 """Is a new revision worse than what was before? Pure: the figures come from nodes' reports."""
 
-from control_plane.rollout.models import RolloutRow
-from control_plane.rollout.rollouts import Decided
+from control_plane.rollout.canary_models import RolloutRow
+from control_plane.rollout.nodes import Decided
 
 
 def worsening(rollout: RolloutRow, before: Decided, now: Decided) -> str | None:

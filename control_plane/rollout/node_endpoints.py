@@ -17,8 +17,8 @@ from control_plane.access.principals import Caller, region_only
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.rollout.ack_desk import AckDesk
 from control_plane.rollout.repository import Head
-from control_plane.rollout.staging import views
 from control_plane.rollout.stream import NodeStream, OpenStreams, opening_for
+from control_plane.rollout.views import views
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 

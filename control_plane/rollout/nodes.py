@@ -1,8 +1,8 @@
-"""Queries on nodes: which are connected, what they applied, what they refused."""
+"""Queries on nodes: which are connected, what they applied, refused and decided."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, case, delete, func, not_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Ack
 from contract.status import Hello
-from control_plane.rollout.models import Node, NodeEffect
+from control_plane.rollout.node_models import Node, NodeEffect, NodeReportRow
 
 ACK_CHANNEL = "tidegate_acks"
 MISSED_HEARTBEATS = 3
@@ -211,3 +211,35 @@ async def page(
     if after is not None:
         query = query.where(tuple_(Node.region, Node.node) > tuple_(*after))
     return [(node, connected) for node, connected in await session.execute(query)]
+
+
+class Decided(NamedTuple):
+    """What nodes decided in some time."""
+
+    decisions: int
+    denied: int
+    degraded: int
+
+
+async def store_reports(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep what nodes reported."""
+    await session.execute(insert(NodeReportRow).on_conflict_do_nothing(), rows)
+
+
+async def decided(
+    session: AsyncSession, nodes: Iterable[ConnectedNode], since: datetime, until: datetime | None = None
+) -> Decided:
+    """What these nodes decided in reports that came after ``since``, up to ``until``."""
+    names = [(node.region, node.node) for node in nodes]
+    sums = [func.coalesce(func.sum(column), 0) for column in
+            (NodeReportRow.decisions, NodeReportRow.denied, NodeReportRow.degraded)]  # fmt: skip
+    query = select(*sums).where(tuple_(NodeReportRow.region, NodeReportRow.node).in_(names), NodeReportRow.at > since)
+    if until is not None:
+        query = query.where(NodeReportRow.at <= until)
+    return Decided(*(int(figure) for figure in (await session.execute(query)).one()))
+
+
+async def forget_reports(session: AsyncSession, before: datetime) -> int:
+    """Drop old reports; says how many."""
+    dropped = await session.scalars(delete(NodeReportRow).where(NodeReportRow.at < before).returning(NodeReportRow.at))
+    return len(dropped.all())

@@ -17,11 +17,11 @@ Derive = Callable[[ConfigWrite], Awaitable[None]]
 async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = None) -> None:
     """Derive documents, make the revision if anything differs, store the audit entries, read what is shown of it."""
     await write.session.flush()
-    await write.stager.look()
+    await write.placement.look()
     if derive is not None:
         await derive(write)
     changes = [change for change in await write.documents() if change.before != change.after]
-    if changes or write.events or write.stager.has_step:
+    if changes or write.events or write.placement.has_step:
         await _make_revision(write, signer, changes)
     events = write.events or [_event(change) for change in changes]
     await trail.store(
@@ -37,13 +37,13 @@ async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = No
 
 
 async def _make_revision(write: ConfigWrite, signer: Signer, changes: Sequence[ChangedDocument]) -> None:
-    session, stager, head = write.session, write.stager, write.head
+    session, placement, head = write.session, write.placement, write.head
     write.revision = write.next_revision
-    await stager.prepare(changes, write.revision)
+    await placement.prepare(changes, write.revision)
     if changes:
         await _store(write, changes)
     digest = root_digest(await repository.bucket_digests(session))
-    stable_digest = await stager.step(changes, repository.Head(write.revision, digest))
+    stable_digest = await placement.step(changes, repository.Head(write.revision, digest))
     head.revision, head.digest = write.revision, digest
     session.add(
         Revision(

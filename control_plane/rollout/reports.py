@@ -6,7 +6,7 @@ from typing import Any
 from contract.status import NodeReport
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
-from control_plane.rollout import rollouts
+from control_plane.rollout import nodes
 
 MAX_WAITING = 20_000
 KEPT = timedelta(hours=1)
@@ -40,7 +40,7 @@ class Reports:
             return
         try:
             async with self._database.transaction() as session:
-                await rollouts.store_reports(session, rows)
+                await nodes.store_reports(session, rows)
         except UnavailableError:
             self._waiting = rows + self._waiting
 
@@ -48,4 +48,4 @@ class Reports:
 async def forget_old(database: Database) -> int:
     """Drop reports that no roll-out looks at any more; says how many."""
     async with database.transaction() as session:
-        return await rollouts.forget_reports(session, datetime.now(UTC) - KEPT)
+        return await nodes.forget_reports(session, datetime.now(UTC) - KEPT)

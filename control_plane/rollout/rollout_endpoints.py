@@ -10,9 +10,9 @@ from control_plane.access.principals import by_method
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading, shown
 from control_plane.rollout import rollouts
+from control_plane.rollout.canary_models import RolloutRow
 from control_plane.rollout.changes import Changing
 from control_plane.rollout.engine import RolloutEngine
-from control_plane.rollout.models import RolloutRow
 from control_plane.rollout.rollout_schemas import (
     RolloutDetail,
     RolloutPolicyBody,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field
 
-from control_plane.rollout.models import RolloutPolicy, RolloutRow
+from control_plane.rollout.canary_models import RolloutPolicy, RolloutRow
 from control_plane.web.fields import Body, Name, Text, View
 
 Mode = Literal["immediate", "canary"]

@@ -1,16 +1,14 @@
-"""Queries on roll-outs, their policy, and what nodes report of their decisions."""
+"""Queries on roll-outs and their policy."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
-from control_plane.rollout.models import NodeReportRow, RolloutPolicy, RolloutRow
-from control_plane.rollout.nodes import ConnectedNode
+from control_plane.rollout.canary_models import RolloutPolicy, RolloutRow
 
 DEFAULT_POLICY = {
     "mode": "immediate",
@@ -22,14 +20,6 @@ DEFAULT_POLICY = {
     "max_degraded_rise": 0.05,
     "min_decisions": 100,
 }
-
-
-class Decided(NamedTuple):
-    """What nodes decided in some time."""
-
-    decisions: int
-    denied: int
-    degraded: int
 
 
 async def policy(session: AsyncSession) -> RolloutPolicy:
@@ -61,27 +51,3 @@ async def before(
     """The newest roll-outs for which ``where`` holds, below ``number`` if given."""
     query = select(RolloutRow).where(*where).order_by(RolloutRow.number.desc()).limit(count)
     return (await session.scalars(query if number is None else query.where(RolloutRow.number < number))).all()
-
-
-async def store_reports(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep what nodes reported."""
-    await session.execute(insert(NodeReportRow).on_conflict_do_nothing(), rows)
-
-
-async def decided(
-    session: AsyncSession, nodes: Iterable[ConnectedNode], since: datetime, until: datetime | None = None
-) -> Decided:
-    """What these nodes decided in reports that came after ``since``, up to ``until``."""
-    names = [(node.region, node.node) for node in nodes]
-    sums = [func.coalesce(func.sum(column), 0) for column in
-            (NodeReportRow.decisions, NodeReportRow.denied, NodeReportRow.degraded)]  # fmt: skip
-    query = select(*sums).where(tuple_(NodeReportRow.region, NodeReportRow.node).in_(names), NodeReportRow.at > since)
-    if until is not None:
-        query = query.where(NodeReportRow.at <= until)
-    return Decided(*(int(figure) for figure in (await session.execute(query)).one()))
-
-
-async def forget_reports(session: AsyncSession, before: datetime) -> int:
-    """Drop old reports; says how many."""
-    dropped = await session.scalars(delete(NodeReportRow).where(NodeReportRow.at < before).returning(NodeReportRow.at))
-    return len(dropped.all())

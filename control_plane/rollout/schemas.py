@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Any, cast
 
 from contract.status import Role
-from control_plane.rollout.models import Node, Revision
+from control_plane.rollout.models import Revision
+from control_plane.rollout.node_models import Node
 from control_plane.rollout.rollout_schemas import RolloutView
-from control_plane.rollout.staging import Views
+from control_plane.rollout.views import Views
 from control_plane.web.fields import View
 
 

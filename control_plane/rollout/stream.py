@@ -15,7 +15,7 @@ from control_plane.rollout import nodes, repository
 from control_plane.rollout.frames import Frames, FrameSource, encode_line
 from control_plane.rollout.reports import Reports
 from control_plane.rollout.repository import Head
-from control_plane.rollout.staging import Views, views
+from control_plane.rollout.views import Views, views
 from control_plane.rollout.watcher import HeadWatcher
 
 MIN_PAUSE_S = 0.02

@@ -10,7 +10,7 @@ from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
 from control_plane.rollout.nodes import ACK_CHANNEL
 from control_plane.rollout.repository import REVISION_CHANNEL, Head
-from control_plane.rollout.staging import Views, views
+from control_plane.rollout.views import Views, views
 
 RECONNECT_S = 0.5
 KEPT_REVISIONS = 64

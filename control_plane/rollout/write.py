@@ -13,7 +13,7 @@ from control_plane.audit.trail import Origin
 from control_plane.rollout import repository
 from control_plane.rollout.documents import ChangedDocument, DocumentKey, canonical, key_of
 from control_plane.rollout.models import ConfigHead
-from control_plane.rollout.staging import Stager
+from control_plane.rollout.placement import Placement
 
 Shown = TypeVar("Shown")
 
@@ -28,7 +28,7 @@ class ConfigWrite:
         self,
         session: AsyncSession,
         head: ConfigHead,
-        stager: Stager,
+        placement: Placement,
         *,
         author: str,
         reason: str | None,
@@ -36,7 +36,7 @@ class ConfigWrite:
     ) -> None:
         self.session = session
         self.head = head
-        self.stager = stager
+        self.placement = placement
         """Where this write's revision goes first."""
         self.revision = head.revision
         self.next_revision = head.revision + 1

@@ -13,9 +13,9 @@ from control_plane.errors import ConflictError, UnavailableError
 from control_plane.rollout import repository
 from control_plane.rollout.giving_way import giving_way_to_all, giving_way_to_urgent, say_urgent
 from control_plane.rollout.models import ConfigHead
+from control_plane.rollout.placement import Place
 from control_plane.rollout.publication import Derive, publish
 from control_plane.rollout.signing import Signer
-from control_plane.rollout.staging import Stager
 from control_plane.rollout.write import ConfigWrite
 
 TURN_WAIT_S = 10.0
@@ -32,14 +32,13 @@ class ConfigWriter:
         self,
         database: Database,
         signer: Signer,
+        place: Place,
         derive: Derive | None = None,
-        *,
-        heartbeat_s: float = 5.0,
     ) -> None:
         self._database = database
         self._signer = signer
+        self._place = place
         self._derive = derive
-        self._heartbeat_s = heartbeat_s
         self._turn, self._urgent_turn = asyncio.Semaphore(1), asyncio.Semaphore(1)
         self._trials = asyncio.Semaphore(TRIALS_AT_ONCE)
 
@@ -99,8 +98,8 @@ class ConfigWriter:
         *,
         immediate: bool,
     ) -> ConfigWrite:
-        stager = Stager(session, head, heartbeat_s=self._heartbeat_s, immediate=immediate)
-        return ConfigWrite(session, head, stager, author=author, reason=reason, origin=origin)
+        placement = self._place(session, head, immediate=immediate)
+        return ConfigWrite(session, head, placement, author=author, reason=reason, origin=origin)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ from sqlalchemy import delete, func, select, update
 
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
-from control_plane.rollout.models import Node, NodeEffect
+from control_plane.rollout.node_models import Node, NodeEffect
 from control_plane.rollout.nodes import is_connected
 
 EVERY_S = 15.0

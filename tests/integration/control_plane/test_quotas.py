@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from control_plane.quotas import mover, service
 from control_plane.quotas.balancer import QuotaBalancer
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.rollout.signing import Signer
+from control_plane.rollout.staging import CanaryPlacement
 from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
 from control_plane.usage.demand import demand
@@ -36,6 +38,7 @@ QUOTA = "/v1/quotas/free/hourly"
 REGIONS = ("eu", "us")
 WAIT_S = 15.0
 FAR_US = 4_000_000_000_000_000
+PLACE = partial(CanaryPlacement, heartbeat_s=5.0)
 HOUR_US = 3_600_000_000
 AHEAD = range(4)
 """Windows that are looked at, from the present one on."""
@@ -241,7 +244,7 @@ async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
     url = settings.database_url.get_secret_value()
     database = Database(url, connect_timeout_s=2.0, command_timeout_s=20.0, pool_size=2)
     try:
-        yield ConfigWriter(database, Signer(settings.signing_key()), derive)
+        yield ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
     finally:
         await database.close()
 
@@ -267,7 +270,7 @@ async def test_auto_shares_follow_demand_and_say_why(
                 database=database_name,
             )
             signer = Signer(settings.signing_key())
-            writer = ConfigWriter(database, signer, derive)
+            writer = ConfigWriter(database, signer, PLACE, derive)
             balancer = QuotaBalancer(database, writer, demand, Balancing(), 60.0)
             assert await balancer.run() == "1 of 1 limits with auto shares moved."
             view = (await served.admin.get(QUOTA)).json()
