@@ -25,6 +25,7 @@ from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.import_endpoints import router as imports_router
 from control_plane.clients.key_endpoints import router as keys_router
+from control_plane.clients.key_import_endpoints import router as key_imports_router
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
@@ -43,6 +44,7 @@ from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.quotas.endpoints import router as quotas_router
+from control_plane.regions.credential_endpoints import router as region_credentials_router
 from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.reporters.endpoints import router as reporters_router
@@ -205,7 +207,9 @@ def create_app(settings: Settings) -> FastAPI:
         clients_router,
         keys_router,
         imports_router,
+        key_imports_router,
         regions_router,
+        region_credentials_router,
         quotas_router,
         rollout_router,
         rollouts_router,

@@ -9,8 +9,8 @@ from fastapi.responses import Response
 from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import by_method
 from control_plane.clients import keys, repository
+from control_plane.clients.key_schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.clients.models import KeyRow
-from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.clients.service import Clients
 from control_plane.credentials.rotation import Rotation
 from control_plane.reading import Reading, shown

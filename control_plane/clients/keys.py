@@ -1,11 +1,11 @@
 """What can be done with keys: made or taken in, shown without their secret, revoked."""
 
+from contract.config import ApiKey
 from contract.credentials import make_credential, secret_sha256
 from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients import repository
-from control_plane.clients.documents import key_document
+from control_plane.clients.key_schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.clients.models import KeyRow
-from control_plane.clients.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.credentials.rotation import Rotation
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.rollout.documents import DocumentKey
@@ -26,6 +26,12 @@ def view(row: KeyRow) -> KeyView:
         expires_at=row.expires_at,
         last_used=row.last_used_at,
     )
+
+
+def key_document(row: KeyRow) -> ApiKey:
+    """The key by the hash of its secret."""
+    expires_at = None if row.expires_at is None else row.expires_at.timestamp()
+    return ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=expires_at)
 
 
 def looks_random(secret: str) -> bool:

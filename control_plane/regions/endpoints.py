@@ -5,10 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from control_plane.access.principals import Caller, admin_only, by_method, require
-from control_plane.credentials.rotation import Rotation
+from control_plane.access.principals import Caller, by_method, require
 from control_plane.reading import Reading, shown
-from control_plane.regions.schemas import CredentialRequest, RegionCreate, RegionCredential, RegionReplace, RegionView
+from control_plane.regions.schemas import RegionCreate, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
 from control_plane.rollout.changes import Changing, Creating
@@ -16,7 +15,6 @@ from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
 router = APIRouter(prefix="/v1/regions", tags=["regions"], dependencies=[Depends(by_method)])
-NO_OVERLAP = CredentialRequest()
 _regions = Regions()
 
 
@@ -59,14 +57,3 @@ async def delete_region(region: Name, change: Changing) -> Response:
     async with change.begin() as write:
         await _regions.delete(write, region, change.preconditions)
     return await change.answer(None, 204)
-
-
-@router.post(
-    "/{region}/credentials", status_code=201, response_model=RegionCredential, dependencies=[Depends(admin_only)]
-)
-async def issue_region_credential(region: Name, change: Changing, body: CredentialRequest = NO_OVERLAP) -> Response:
-    """Give the region's nodes a new credential, shown this once; the one before it works `overlap_s` longer."""
-    async with change.begin(urgent=True) as write:
-        rotation = Rotation.beginning_now(body.overlap_s)
-        view = await _regions.rotate(write, region, rotation, change.preconditions)
-    return await change.answer(view, 201, secret=True)

@@ -1,15 +1,12 @@
 """What can be done with regions."""
 
 from contract.config import Region
-from contract.credentials import region_public_key
-from control_plane.credentials.rotation import Rotation, rotate
 from control_plane.regions.models import RegionRow
-from control_plane.regions.schemas import RegionCredential, RegionFields, RegionReplace, RegionView
+from control_plane.regions.schemas import RegionFields, RegionReplace, RegionView
 from control_plane.resources import Resource
 from control_plane.rollout.documents import DocumentKey
 from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
-from control_plane.web.etags import Preconditions
 
 
 class Regions(Resource[RegionRow, RegionFields, RegionView]):
@@ -40,7 +37,7 @@ class Regions(Resource[RegionRow, RegionFields, RegionView]):
         if isinstance(body, RegionReplace) and body.credential is not None:
             row.take_secret(body.credential, None)
         write.session.add(row)
-        _publish(write, row)
+        publish(write, row)
         return row
 
     async def remove(self, write: ConfigWrite, row: RegionRow) -> None:
@@ -49,31 +46,9 @@ class Regions(Resource[RegionRow, RegionFields, RegionView]):
         await write.session.flush()
         write.withdraw(DocumentKey("region", row.region))
 
-    async def rotate(
-        self, write: ConfigWrite, name: str, rotation: Rotation, preconditions: Preconditions
-    ) -> RegionCredential:
-        """Give the region a credential; the one before it, if there was one, works as long as the rotation says."""
-        row = await self.row(write.session, name)
-        credential = rotate(
-            write,
-            row,
-            "region",
-            rotation,
-            preconditions,
-            resource=self.noun,
-            name=name,
-            view=self.view,
-            publish=_publish,
-        )
-        return RegionCredential(
-            region=name,
-            credential=credential,
-            public_key=region_public_key(credential),
-            previous_expires_at=row.previous_expires_at,
-        )
 
-
-def _publish(write: ConfigWrite, row: RegionRow) -> None:
+def publish(write: ConfigWrite, row: RegionRow) -> None:
+    """From this revision on, nodes have the region as its row is now."""
     earlier = {}
     if row.previous_public_key is not None and row.previous_expires_at is not None:
         earlier[row.previous_public_key] = row.previous_expires_at.timestamp()
