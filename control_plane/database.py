@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from control_plane.errors import UnavailableError
 from control_plane.postgres import ENGINE_URL, libpq_url
-from control_plane.pulse import Pulse
+from control_plane.watchdog import Pulse
 
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000

@@ -22,16 +22,23 @@ from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.background import kept_up
 from control_plane.blocks.endpoints import router as blocks_router
+from control_plane.canary.endpoints import router as rollouts_router
+from control_plane.canary.placement import CanaryPlacement
+from control_plane.canary.service import RolloutEngine
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.import_endpoints import router as imports_router
-from control_plane.clients.key_endpoints import router as keys_router
-from control_plane.clients.key_import_endpoints import router as key_imports_router
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.console.app import Console, console_of
 from control_plane.console.app import pages as console_pages
 from control_plane.console.links import router as console_links_router
+from control_plane.credentials.keys.endpoints import router as keys_router
+from control_plane.credentials.keys.import_endpoints import router as key_imports_router
+from control_plane.credentials.regions.endpoints import router as region_credentials_router
+from control_plane.credentials.reporters.endpoints import router as reporters_router
+from control_plane.credentials.tokens.endpoints import router as tokens_router
+from control_plane.credentials.tokens.first_token import ensure_first_admin
 from control_plane.database import Database, newest_migration
 from control_plane.derivation import derive
 from control_plane.enforcement.endpoints import router as enforcement_router
@@ -42,32 +49,25 @@ from control_plane.jobs.registry import Registry
 from control_plane.jobs.runner import JobRunner
 from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
+from control_plane.nodes.reports import Reports
 from control_plane.plans.endpoints import router as plans_router
+from control_plane.publishing.signing import Signer
+from control_plane.publishing.writer import ConfigWriter
+from control_plane.push.ack_batcher import AckDesk
+from control_plane.push.endpoints import router as rollout_router
+from control_plane.push.frames import FrameSource
+from control_plane.push.node_endpoints import router as nodes_router
+from control_plane.push.reach import NodeReach
+from control_plane.push.stream import OpenStreams
+from control_plane.push.watcher import HeadWatcher
 from control_plane.quotas.endpoints import router as quotas_router
-from control_plane.regions.credential_endpoints import router as region_credentials_router
 from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
-from control_plane.reporters.endpoints import router as reporters_router
-from control_plane.rollout.ack_desk import AckDesk
-from control_plane.rollout.endpoints import router as rollout_router
-from control_plane.rollout.engine import RolloutEngine
-from control_plane.rollout.frames import FrameSource
-from control_plane.rollout.node_endpoints import router as nodes_router
-from control_plane.rollout.reach import NodeReach
-from control_plane.rollout.reports import Reports
-from control_plane.rollout.rollout_endpoints import router as rollouts_router
-from control_plane.rollout.signing import Signer
-from control_plane.rollout.staging import CanaryPlacement
-from control_plane.rollout.stream import OpenStreams
-from control_plane.rollout.watcher import HeadWatcher
-from control_plane.rollout.writer import ConfigWriter
 from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
 from control_plane.schedule import jobs_of
 from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
-from control_plane.tokens.endpoints import router as tokens_router
-from control_plane.tokens.first_token import ensure_first_admin
 from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions

@@ -3,21 +3,21 @@
 import time
 
 from control_plane.database import Database
-from control_plane.enforcement.expiry import ended_blocks_job
+from control_plane.enforcement.jobs import ended_blocks_job
 from control_plane.jobs.registry import Job
-from control_plane.quotas.balancer import QuotaBalancer
-from control_plane.quotas.mover import QuotaMover
+from control_plane.nodes.jobs import liveness_job
+from control_plane.publishing.writer import ConfigWriter
+from control_plane.quotas.jobs import QuotaMover
+from control_plane.quotas.rebalance_job import QuotaBalancer
 from control_plane.quotas.rebalancing import Balancing
-from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
 from control_plane.upkeep.drift import drift_job
 from control_plane.upkeep.expiry import expiry_job
-from control_plane.upkeep.liveness import liveness_job
 from control_plane.upkeep.retention import Kept, retention_job
 from control_plane.usage.demand import demand
+from control_plane.usage.jobs import usage_jobs
 from control_plane.usage.partitions import Partitions
-from control_plane.usage.rollup import usage_jobs
-from control_plane.usage.webhooks.delivery import Deliverer
+from control_plane.usage.webhooks.jobs import Deliverer
 from control_plane.usage.webhooks.signing import WebhookKeys
 
 

@@ -9,12 +9,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from control_plane.clients import bulk
-from control_plane.clients.bulk import ClientWish
+from control_plane.clients import writes as bulk
 from control_plane.clients.schemas import ClientCreate, ImportResult, LineError
+from control_plane.clients.writes import ClientWish
 from control_plane.errors import FieldError, InvalidError
-from control_plane.rollout.changes import Change
-from control_plane.rollout.write import ConfigWrite
+from control_plane.publishing.change import Change
+from control_plane.publishing.write import ConfigWrite
 from control_plane.web.problems import field_errors
 
 LINES_A_WRITE = 2_000

@@ -5,7 +5,8 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from control_plane.clients import bulk, repository
+from control_plane.clients import repository
+from control_plane.clients import writes as bulk
 from control_plane.clients.documents import client_document
 from control_plane.clients.figures import faults, figures_of
 from control_plane.clients.models import ClientRow, OverrideRow
@@ -21,8 +22,8 @@ from control_plane.clients.schemas import (
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
+from control_plane.publishing.write import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 MAX_OVERRIDES = 100

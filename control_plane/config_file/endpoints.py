@@ -12,16 +12,16 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import allows, by_method, principal_of, reading_only
+from control_plane.canary.endpoints import detail
+from control_plane.canary.schemas import RolloutDetail
 from control_plane.config_file import reading, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
 from control_plane.config_file.sections import CLIENTS, NAMES
 from control_plane.errors import ControlPlaneError
+from control_plane.publishing import repository as rollout
+from control_plane.publishing.change import Change, Changing
 from control_plane.reading import Reading
-from control_plane.rollout import repository as rollout
-from control_plane.rollout.changes import Change, Changing
-from control_plane.rollout.rollout_endpoints import detail
-from control_plane.rollout.rollout_schemas import RolloutDetail
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
-from control_plane.clients import bulk
+from control_plane.clients import writes as bulk
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import ClientRecord
 from control_plane.config_file.entries import Normal, normal_client, normal_override

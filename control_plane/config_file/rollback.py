@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adaptive.schemas import PolicyView
-from control_plane.clients import bulk
+from control_plane.clients import writes as bulk
 from control_plane.clients.schemas import ClientRecord
 from control_plane.config_file import entries, reading, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
@@ -24,8 +24,8 @@ from control_plane.limits.schemas import LimitRecord
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.schemas import PlanRecord
 from control_plane.plans.service import Plans
+from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas.service import publish_limit
-from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.schemas import BackendView, EndpointView
 
 NEWEST = 2**62

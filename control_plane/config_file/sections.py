@@ -13,11 +13,11 @@ from control_plane.config_file.places import within
 from control_plane.limits.rules import shares_of
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.service import Plans
+from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas import service as quotas
 from control_plane.regions import repository as regions
 from control_plane.regions.service import Regions
 from control_plane.resources import Resource
-from control_plane.rollout.write import ConfigWrite
 from control_plane.routes.repository import forget_shapes
 from control_plane.routes.service import Backends, Endpoints
 from control_plane.web.fields import Body

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from control_plane.clients import bulk
-from control_plane.clients.bulk import ClientWish
+from control_plane.clients import writes as bulk
 from control_plane.clients.schemas import OverrideFigures
+from control_plane.clients.writes import ClientWish
 from control_plane.config_file import entries, reading
 from control_plane.config_file.differences import Difference, differences
 from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry, ConfigFile
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS
 from control_plane.errors import ConflictError, FieldError
-from control_plane.rollout.write import ConfigWrite
+from control_plane.publishing.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 Progress = Callable[[int], None]

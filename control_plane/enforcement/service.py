@@ -7,9 +7,9 @@ from sqlalchemy import delete, func
 from contract.blocks import Switch, SwitchMode
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.write import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
 
 

@@ -10,9 +10,9 @@ from control_plane.limits.filters import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
 from control_plane.plans.service import PlanLimits, Plans
+from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 

@@ -9,11 +9,11 @@ from fastapi.responses import Response
 from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
 from control_plane.limits.models import LimitRow
+from control_plane.publishing.change import Changing
+from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
 from control_plane.reading import Reading, shown
-from control_plane.rollout.changes import Changing
-from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery

@@ -15,15 +15,15 @@ from control_plane.limits.rules import to_record, to_rule, units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
+from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas import repository
-from control_plane.quotas.guard import schedule_of
+from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import QuotaBalance, QuotaMove
-from control_plane.quotas.moving import limit_units
 from control_plane.quotas.repository import Whose
+from control_plane.quotas.scheduling import schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
-from control_plane.quotas.waiting import look
+from control_plane.quotas.share_schedule import limit_units
 from control_plane.regions import repository as regions
-from control_plane.rollout.write import ConfigWrite
 from control_plane.web.etags import Preconditions
 from control_plane.web.pages import Listing, Page, listing
 

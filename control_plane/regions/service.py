@@ -1,11 +1,11 @@
 """What can be done with regions."""
 
 from contract.config import Region
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.write import ConfigWrite
 from control_plane.regions.models import RegionRow
 from control_plane.regions.schemas import RegionFields, RegionReplace, RegionView
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.write import ConfigWrite
 from control_plane.storage import NamedRows
 
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.routes import factors
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (

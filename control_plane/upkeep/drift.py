@@ -15,9 +15,11 @@ from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.blocks import service as blocks
 from control_plane.blocks.models import BlockRow
 from control_plane.clients.documents import client_document
-from control_plane.clients.keys import key_document
 from control_plane.clients.models import ClientRow, KeyRow
 from control_plane.clients.service import to_record
+from control_plane.credentials.keys.service import key_document
+from control_plane.credentials.reporters import service as reporters
+from control_plane.credentials.reporters.models import ReporterRow
 from control_plane.database import Database
 from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import SwitchRow
@@ -28,13 +30,11 @@ from control_plane.limits.rules import to_rule
 from control_plane.orm import Base
 from control_plane.plans import repository as plans
 from control_plane.plans.service import publish as publish_plan
+from control_plane.publishing import repository
+from control_plane.publishing.documents import DocumentKey, canonical, key_of
+from control_plane.publishing.integrity import sentence, stored_faults
 from control_plane.regions import repository as regions
 from control_plane.regions.models import RegionRow
-from control_plane.reporters import service as reporters
-from control_plane.reporters.models import ReporterRow
-from control_plane.rollout import repository
-from control_plane.rollout.documents import DocumentKey, canonical, key_of
-from control_plane.rollout.drift import sentence, stored_faults
 from control_plane.routes.models import BackendRow, EndpointRow
 
 EVERY_S = 3600.0

@@ -6,17 +6,17 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, exists, func, or_, select
 
 from control_plane.access.models import Token
-from control_plane.clients import keys
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
 from control_plane.clients.service import end_overrides, publish, to_record
+from control_plane.credentials.keys import service as keys
+from control_plane.credentials.tokens.service import forget_previous
+from control_plane.credentials.tokens.service import view as token_view
 from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.write import ConfigWrite
-from control_plane.rollout.writer import ConfigWriter
-from control_plane.tokens.service import forget_previous
-from control_plane.tokens.service import view as token_view
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWriter
 
 EVERY_S = 30.0
 A_WRITE = 500

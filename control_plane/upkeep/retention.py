@@ -8,11 +8,11 @@ from sqlalchemy import delete, func, select
 from control_plane.audit import repository as audit
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
+from control_plane.nodes.reports import forget_old
+from control_plane.publishing import repository
+from control_plane.publishing.models import ConfigDocument, Revision
 from control_plane.quotas import repository as quotas
 from control_plane.replays.models import ReplayRow
-from control_plane.rollout import repository
-from control_plane.rollout.models import ConfigDocument, Revision
-from control_plane.rollout.reports import forget_old
 
 EVERY_S = 3600.0
 MOST_A_RUN = 50_000

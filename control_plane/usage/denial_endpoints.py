@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contract.causes import Cause
 from contract.denials import MAX_FOUND, Denial, DenialQuery
 from control_plane.access.principals import by_method
+from control_plane.canary.models import RolloutRow
 from control_plane.regions import repository as regions
-from control_plane.rollout.canary_models import RolloutRow
 from control_plane.usage.denial_reasons import reason, remedy
 from control_plane.web.fields import Instant, View
 

@@ -10,7 +10,9 @@ from control_plane.access.principals import by_method, reading_only
 from control_plane.errors import FieldError, InvalidError
 from control_plane.plans.service import Plans
 from control_plane.reading import Reading
-from control_plane.usage import nearness, reading, what_if
+from control_plane.usage import near_limit as nearness
+from control_plane.usage import repository as reading
+from control_plane.usage import what_if
 from control_plane.usage.judging import Tried
 from control_plane.usage.schemas import (
     NearLimit,

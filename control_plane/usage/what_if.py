@@ -14,7 +14,7 @@ from control_plane.limits.rules import to_rule
 from control_plane.plans.models import PlanRow
 from control_plane.usage import windows
 from control_plane.usage.judging import Affected, Question, Tried
-from control_plane.usage.nearness import Skipped
+from control_plane.usage.near_limit import Skipped
 from control_plane.usage.schemas import WhatIfLimit
 
 _TOGETHER = (

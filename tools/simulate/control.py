@@ -12,7 +12,7 @@ from contract.credentials import secret_sha256
 from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
 from contract.shares import split
 from contract.status import Newest
-from control_plane.quotas.moving import (
+from control_plane.quotas.share_schedule import (
     Schedule,
     acknowledged,
     has_windows,

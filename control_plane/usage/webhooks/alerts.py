@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from contract.limits import LimitRule
 from control_plane.database import Database
 from control_plane.plans.repository import all_plans
-from control_plane.usage import nearness, windows
+from control_plane.usage import near_limit as nearness
+from control_plane.usage import windows
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
-from control_plane.usage.nearness import Near
+from control_plane.usage.near_limit import Near
 
 ALERTS_A_STATEMENT = 500
 MAX_CLIENTS = 100_000

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, shown
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks.schemas import (

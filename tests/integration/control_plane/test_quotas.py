@@ -13,14 +13,15 @@ import msgspec
 import pytest
 
 from contract.config import Change
+from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
 from control_plane.derivation import derive
-from control_plane.quotas import mover, service
-from control_plane.quotas.balancer import QuotaBalancer
+from control_plane.publishing.signing import Signer
+from control_plane.publishing.writer import ConfigWriter
+from control_plane.quotas import jobs as mover
+from control_plane.quotas import service
+from control_plane.quotas.rebalance_job import QuotaBalancer
 from control_plane.quotas.rebalancing import Balancing
-from control_plane.rollout.signing import Signer
-from control_plane.rollout.staging import CanaryPlacement
-from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
 from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
