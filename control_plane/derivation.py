@@ -1,6 +1,6 @@
 """What follows from the documents of a write, whoever made it: one function, read from top to bottom."""
 
-from control_plane.enforcement.cascade import drop_what_limits_leave
+from control_plane.enforcement.cascade import cascade
 from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas.scheduling import schedule_shares
 from control_plane.quotas.service import redistribute
@@ -11,4 +11,4 @@ async def derive(write: ConfigWrite) -> None:
     """Publish, withdraw and record what follows. Each step sees what the ones before it left, and runs once."""
     await redistribute(write)
     await schedule_shares(write, now_us())
-    await drop_what_limits_leave(write)
+    await cascade(write)

@@ -20,7 +20,7 @@ from control_plane.access.live import LiveCredentials
 from control_plane.access.repository import hashes_in_force, principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
-from control_plane.background import kept_up
+from control_plane.background import run_forever
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.canary.endpoints import router as rollouts_router
 from control_plane.canary.placement import CanaryPlacement
@@ -53,7 +53,7 @@ from control_plane.nodes.reports import Reports
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
-from control_plane.push.ack_batcher import AckDesk
+from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.frames import FrameSource
 from control_plane.push.node_endpoints import router as nodes_router
@@ -100,7 +100,7 @@ class State(TypedDict):
     streams: OpenStreams
     reach: NodeReach
     reports: Reports
-    acks: AckDesk
+    acks: AckBatcher
     rollouts: RolloutEngine
     jobs: Registry
     metrics: Metrics
@@ -130,7 +130,7 @@ def create_app(settings: Settings) -> FastAPI:
             pool_size=settings.database_pool_size,
         )
         watcher = HeadWatcher(database, settings.heartbeat_s)
-        reports, acks = Reports(database), AckDesk(database)
+        reports, acks = Reports(database), AckBatcher(database)
         streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
         app.state.watcher = watcher
         place = partial(CanaryPlacement, heartbeat_s=settings.heartbeat_s)
@@ -152,7 +152,7 @@ def create_app(settings: Settings) -> FastAPI:
             partial(last_used.run, database),
             partial(live.run, database, watcher.moved.ticket),
         )
-        tasks = [bootstrap, *(asyncio.create_task(kept_up(run)) for run in work)]
+        tasks = [bootstrap, *(asyncio.create_task(run_forever(run)) for run in work)]
         state = State(
             settings=settings,
             database=database,
@@ -174,7 +174,7 @@ def create_app(settings: Settings) -> FastAPI:
             console=console,
         )
         if settings.console:
-            tasks.append(asyncio.create_task(kept_up(partial(console.feed.run, state))))
+            tasks.append(asyncio.create_task(run_forever(partial(console.feed.run, state))))
         try:
             yield state
         finally:

@@ -7,8 +7,8 @@ from control_plane.enforcement.jobs import ended_blocks_job
 from control_plane.jobs.registry import Job
 from control_plane.nodes.jobs import liveness_job
 from control_plane.publishing.writer import ConfigWriter
-from control_plane.quotas.jobs import QuotaMover
-from control_plane.quotas.rebalance_job import QuotaBalancer
+from control_plane.quotas.jobs import AdvanceJob
+from control_plane.quotas.rebalance_job import RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.settings import Settings
 from control_plane.upkeep.drift import drift_job
@@ -31,8 +31,8 @@ def jobs_of(
         expiry_job(database, writer),
         liveness_job(database, settings.heartbeat_s, settings.forget_nodes_after_days),
         retention_job(database, Kept(settings.tombstone_days, settings.revision_days, settings.audit_days)),
-        QuotaMover(database, writer, settings.heartbeat_s, now_us).job(),
-        QuotaBalancer(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
+        AdvanceJob(database, writer, settings.heartbeat_s, now_us).job(),
+        RebalanceJob(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
         ended_blocks_job(database, writer),
         *usage_jobs(
             database,

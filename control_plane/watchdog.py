@@ -20,17 +20,17 @@ MISSES = 2
 _log = structlog.stdlib.get_logger("tidegate.database")
 
 
-class Pulse:
+class DatabaseWatchdog:
     """``silent`` once a question stayed unanswered (about 2.5 s after the last sign of life), until the next answer."""
 
     def __init__(self) -> None:
-        self.silent = False
+        self.unreachable = False
         self._waiting: set[asyncio.Timeout] = set()
 
     @asynccontextmanager
     async def guarding(self) -> AsyncIterator[None]:
         """Raise :class:`UnavailableError` while Postgres is silent: at once, or in the middle of the block."""
-        if self.silent:
+        if self.unreachable:
             raise UnavailableError("The database does not answer.")
         try:
             async with asyncio.timeout(None) as cut:
@@ -44,13 +44,13 @@ class Pulse:
                 raise UnavailableError("The database does not answer.") from error
             raise
 
-    async def feel(self, connection: asyncpg.Connection) -> None:
+    async def watch(self, connection: asyncpg.Connection) -> None:
         """Ask until the connection closes or says nothing more; it is terminated then."""
         try:
             while not connection.is_closed():
                 if not await self._answered(connection):
                     return
-                self.silent = False
+                self.unreachable = False
                 await asyncio.sleep(BEAT_S)
         finally:
             connection.terminate()
@@ -72,7 +72,7 @@ class Pulse:
 
     def _let_go(self) -> None:
         _log.warning("the database is silent", waiting=len(self._waiting))
-        self.silent = True
+        self.unreachable = True
         now = asyncio.get_running_loop().time()
         for cut in self._waiting:
             cut.reschedule(now)

@@ -20,7 +20,7 @@ from control_plane.canary.schemas import (
 from control_plane.canary.service import RolloutEngine
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.publishing.change import Changing
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.pages import Listing, PageQuery, listing
 
@@ -46,7 +46,7 @@ async def list_rollouts(session: Reading, page: PageQuery, state: State | None =
 @router.get("/policy", response_model=RolloutPolicyView)
 async def get_rollout_policy(session: Reading) -> Response:
     """How changes reach nodes."""
-    return shown(RolloutPolicyView.of(await rollouts.policy(session)))
+    return json_with_etag(RolloutPolicyView.of(await rollouts.policy(session)))
 
 
 @router.put("/policy", response_model=RolloutPolicyView)
@@ -64,7 +64,7 @@ async def put_rollout_policy(body: RolloutPolicyBody, change: Changing) -> Respo
 @router.get("/{revision}", response_model=RolloutDetail)
 async def get_rollout(session: Reading, revision: Number) -> Response:
     """One roll-out, with the documents that it holds back from other nodes."""
-    return shown(await detail(session, revision))
+    return json_with_etag(await detail(session, revision))
 
 
 @router.post("/{revision}/release", response_model=RolloutDetail)

@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from control_plane.clients import writes as bulk
+from control_plane.clients import writes
 from control_plane.clients.schemas import ClientCreate, ImportResult, LineError
 from control_plane.clients.writes import ClientWish
 from control_plane.errors import FieldError, InvalidError
@@ -105,14 +105,14 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
     counts.
     """
     latest = {item.line.client: item for item in part}
-    before = await bulk.records(write.session, list(latest))
-    rules = await bulk.rules_of(write.session, (item.line.plan for item in latest.values()))
+    before = await writes.records(write.session, list(latest))
+    rules = await writes.rules_of(write.session, (item.line.plan for item in latest.values()))
     tally.unchanged += len(part) - len(latest)
     wishes = []
     for name, (number, line) in latest.items():
         known = before.get(name)
         wish = ClientWish(name, line, {}, {} if known is None else known.overrides)
-        faults = list(bulk.faults(wish, rules, ""))
+        faults = list(writes.faults(wish, rules, ""))
         if faults:
             tally.refuse(number, faults)
         elif known is None:
@@ -129,4 +129,4 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
             tally.changed += 1
             wishes.append(wish)
     if wishes:
-        await bulk.put_part(write, wishes, rules)
+        await writes.put_part(write, wishes, rules)

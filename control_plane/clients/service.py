@@ -5,8 +5,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from control_plane.clients import repository
-from control_plane.clients import writes as bulk
+from control_plane.clients import repository, writes
 from control_plane.clients.documents import client_document
 from control_plane.clients.figures import faults, figures_of
 from control_plane.clients.models import ClientRow, OverrideRow
@@ -73,20 +72,20 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
     async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
         """Make or change a client; its plan must exist. Overrides that mean nothing on its plan go."""
-        overrides = {} if current is None else to_record(current).overrides
-        wish = bulk.ClientWish(name, body, {}, overrides)
-        rules = await bulk.rules_of(write.session, [body.plan])
-        wrong = list(bulk.faults(wish, rules, ""))
+        before = {} if current is None else {name: to_record(current)}
+        wish = writes.ClientWish(name, body, {}, before[name].overrides if before else {})
+        rules = await writes.rules_of(write.session, [body.plan])
+        wrong = list(writes.faults(wish, rules, ""))
         if wrong:
             raise InvalidError(wrong)
-        await bulk.put_part(write, [wish], rules)
+        made = await writes.put_part(write, [wish], rules, before)
         if current is not None:
             write.session.expire(current)
-        return await self.row(write.session, name)
+        return ClientRow(**made[name].model_dump(exclude={"overrides"}))
 
     async def remove(self, write: ConfigWrite, row: ClientRow) -> None:
         """Delete a client with its keys and overrides."""
-        await bulk.delete(write, [row.client])
+        await writes.delete(write, [row.client])
 
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: ClientRow | None) -> None:
         """Nothing: whoever writes clients, one or many, records them."""

@@ -75,7 +75,7 @@ class ClientWish(NamedTuple):
         return ClientWish(self.client, self.body, overrides)
 
 
-def parts_of(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[Item]]:
+def chunks(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[Item]]:
     """``items`` in parts."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
@@ -115,7 +115,7 @@ async def put(
     if errors:
         raise InvalidError(errors[:100])
     done = 0
-    for part in parts_of(wishes):
+    for part in chunks(wishes):
         await put_part(write, part, rules)
         done += len(part)
         if progress is not None:
@@ -145,11 +145,18 @@ def faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: s
 
 
 async def put_part(
-    write: ConfigWrite, part: Sequence[ClientWish], rules: Mapping[str, Mapping[str, LimitRule]]
-) -> None:
-    """Make or change clients in which no fault is, by the rules of every plan."""
+    write: ConfigWrite,
+    part: Sequence[ClientWish],
+    rules: Mapping[str, Mapping[str, LimitRule]],
+    before: Mapping[str, ClientRecord] | None = None,
+) -> dict[str, ClientRecord]:
+    """Make or change clients in which no fault is, by the rules of every plan; returns them as they are then.
+
+    ``before``: those that there are, where the caller has read them.
+    """
     wishes = [wish.on(rules[wish.body.plan]) for wish in part]
-    before = await records(write.session, [wish.client for wish in wishes])
+    if before is None:
+        before = await records(write.session, [wish.client for wish in wishes])
     bodies = [wish.body for wish in wishes]
     left = await generations_left(write.session, [wish.client for wish in wishes if wish.client not in before])
     values = {
@@ -162,9 +169,10 @@ async def put_part(
     }
     stored = {row.client: row for row in await write.session.execute(_PUT, values)}
     await _put_overrides(write.session, wishes, before)
+    made = {}
     for wish in wishes:
         row, body = stored[wish.client], wish.body
-        after = ClientRecord.model_construct(
+        after = made[wish.client] = ClientRecord.model_construct(
             client=wish.client,
             plan=body.plan,
             status=body.status,
@@ -176,6 +184,7 @@ async def put_part(
         )
         write.record("client", wish.client, before.get(wish.client), after)
         write.publish(client_document(after))
+    return made
 
 
 async def _put_overrides(
@@ -211,7 +220,7 @@ async def drop_overrides(
     wanted = bindparam("limits", list(limits), type_=ARRAY(Text(collation="C")))
     having = having.where(_CLIENTS.c.plan == plan, _OVERRIDES.c.limit_name == any_(wanted))
     names = (await write.session.scalars(having.order_by(_OVERRIDES.c.client))).all()
-    for part in parts_of(names):
+    for part in chunks(names):
         gone: list[tuple[str, str]] = []
         for name, record in (await records(write.session, part)).items():
             suiting = {limit: suited(rules, limit, one) for limit, one in record.overrides.items()}
@@ -232,7 +241,7 @@ async def _drop(session: AsyncSession, gone: Sequence[tuple[str, str]]) -> None:
 
 async def delete(write: ConfigWrite, names: Sequence[str]) -> None:
     """Delete these clients with their keys and overrides."""
-    for part in parts_of(names):
+    for part in chunks(names):
         before = await records(write.session, part)
         wanted = bindparam("names", list(part), type_=ARRAY(Text(collation="C")))
         for sha256 in await write.session.scalars(select(KeyRow.sha256).where(KeyRow.client == any_(wanted))):

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
-from control_plane.clients import writes as bulk
+from control_plane.clients import writes
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import ClientRecord
 from control_plane.config_file.entries import Normal, normal_client, normal_override
@@ -38,7 +38,7 @@ async def client_records(session: AsyncSession) -> AsyncIterator[dict[str, Clien
         names = (await session.scalars(query.limit(CLIENTS_A_QUERY))).all()
         if not names:
             return
-        found = await bulk.records(session, names)
+        found = await writes.records(session, names)
         yield {name: found[name] for name in names}
         after = names[-1]
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adaptive.schemas import PolicyView
-from control_plane.clients import writes as bulk
+from control_plane.clients import writes
 from control_plane.clients.schemas import ClientRecord
 from control_plane.config_file import entries, reading, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
@@ -115,8 +115,8 @@ async def _now(
     if CLIENTS in touched:
         names = [*wanted.get(CLIENTS, {}), *gone.get(CLIENTS, [])]
         found[CLIENTS] = {}
-        for part in bulk.parts_of(names):
-            records = await bulk.records(session, part)
+        for part in writes.chunks(names):
+            records = await writes.records(session, part)
             found[CLIENTS] |= {name: reading.client_of_record(record) for name, record in records.items()}
     return found
 

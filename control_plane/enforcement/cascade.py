@@ -9,7 +9,7 @@ from sqlalchemy import select
 from contract.config import Plan
 from contract.limits import LimitRule
 from contract.usage import OUTSIDE_PLANS
-from control_plane.clients import writes as bulk
+from control_plane.clients import writes
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.service import Switches
 from control_plane.publishing.documents import ChangedDocument
@@ -27,7 +27,7 @@ class _Owner(NamedTuple):
     after: Rules
 
 
-async def drop_what_limits_leave(write: ConfigWrite) -> None:
+async def cascade(write: ConfigWrite) -> None:
     """End the switches of limits that are gone, and overrides of those that are gone or that they do not suit now."""
     owners = list(_owners(await write.documents()))
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
@@ -39,7 +39,7 @@ async def drop_what_limits_leave(write: ConfigWrite) -> None:
     for owner in owners:
         changed = [name for name, rule in owner.before.items() if owner.after.get(name) != rule]
         if changed and owner.name != OUTSIDE_PLANS:
-            await bulk.drop_overrides(write, owner.name, owner.after, changed)
+            await writes.drop_overrides(write, owner.name, owner.after, changed)
 
 
 def _owners(changes: Iterable[ChangedDocument]) -> Iterator[_Owner]:

@@ -23,7 +23,7 @@ class _Waiting(NamedTuple):
     stored: asyncio.Future[None]
 
 
-class AckDesk:
+class AckBatcher:
     """Stores what nodes answer. ``run`` must be under way."""
 
     def __init__(self, database: Database) -> None:
@@ -31,7 +31,7 @@ class AckDesk:
         self._waiting: list[_Waiting] = []
         self._wake = asyncio.Event()
 
-    async def hand_in(self, region: str, ack: Ack) -> None:
+    async def submit(self, region: str, ack: Ack) -> None:
         """Return once the ACK is committed.
 
         Raises :class:`InvalidError` for a revision that never was, :class:`UnavailableError` when Postgres is away.

@@ -25,7 +25,7 @@ from control_plane.push.schemas import (
     RevisionDiff,
     RevisionView,
 )
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Instant, Name
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
@@ -70,7 +70,9 @@ async def get_revision(session: Reading, request: Request, number: Number) -> Re
             pending.append(name)
     view = RevisionView.of(row)
     way = None if rollout is None else RolloutView.of(rollout)
-    return shown(RevisionDetail(**view.model_dump(), acked=acked, pending=pending, refused=refused, rollout=way))
+    return json_with_etag(
+        RevisionDetail(**view.model_dump(), acked=acked, pending=pending, refused=refused, rollout=way)
+    )
 
 
 @router.get("/revisions/{number}/diff", response_model=RevisionDiff)
@@ -92,7 +94,7 @@ async def get_revision_diff(
         lambda record: f"{record['kind']}\n{record['id']}",
         lambda record: DocumentChange(**documents.shown(record)),
     )
-    return shown(RevisionDiff(revision=number, to=to, changes=part.items, next_cursor=part.next_cursor))
+    return json_with_etag(RevisionDiff(revision=number, to=to, changes=part.items, next_cursor=part.next_cursor))
 
 
 @router.get("/nodes")

@@ -17,7 +17,7 @@ from control_plane.access.principals import Caller, region_only
 from control_plane.canary.views import views
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.publishing.repository import Head
-from control_plane.push.ack_batcher import AckDesk
+from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.stream import NodeStream, OpenStreams, opening_for
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
@@ -125,8 +125,8 @@ async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pa
 async def acknowledge(request: Request, caller: Caller) -> Response:
     """A node applied a revision and enforces it, or refused it and says why."""
     ack = _ack(await request.body())
-    desk: AckDesk = request.state.acks
-    await desk.hand_in(caller.name, ack)
+    desk: AckBatcher = request.state.acks
+    await desk.submit(caller.name, ack)
     if ack.error is None:
         request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
     else:

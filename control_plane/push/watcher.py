@@ -107,7 +107,7 @@ class HeadWatcher:
                 await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
                 await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
             connection.add_termination_listener(lambda *_: self._look.set())
-            beat = asyncio.create_task(self._database.feel(connection))
+            beat = asyncio.create_task(self._database.watch(connection))
             while not connection.is_closed():
                 self._look.clear()
                 await self._refresh()

@@ -13,7 +13,7 @@ from control_plane.publishing.change import Changing
 from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
@@ -42,7 +42,7 @@ async def list_quotas(
 @router.get("/{plan}/{limit}", response_model=QuotaView)
 async def get_quota(plan: PlanOrNone, limit: Name, session: Reading, request: Request) -> Response:
     """How one limit is split, where a move of its shares stands, and what the rebalancer last thought."""
-    return shown(await service.get(session, plan, limit, request.state.settings.heartbeat_s))
+    return json_with_etag(await service.get(session, plan, limit, request.state.settings.heartbeat_s))
 
 
 @router.put("/{plan}/{limit}", response_model=QuotaView)

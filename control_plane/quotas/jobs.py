@@ -20,7 +20,7 @@ from control_plane.publishing.writer import ConfigWriter
 from control_plane.quotas import repository
 from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
-from control_plane.quotas.repository import Whose
+from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import keep_schedule, schedule_of
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
@@ -33,7 +33,7 @@ AUTHOR = "quotas"
 _log = structlog.stdlib.get_logger("tidegate.quotas")
 
 
-class QuotaMover:
+class AdvanceJob:
     """Takes every move that waits as far as it can go now."""
 
     def __init__(self, database: Database, writer: ConfigWriter, heartbeat_s: float, now_us: Callable[[], int]) -> None:
@@ -50,7 +50,7 @@ class QuotaMover:
         """One look at every move."""
         async with self._database.read() as session:
             ready = [
-                Whose(move.rule_id, move.whose)
+                ShareOwner(move.rule_id, move.whose)
                 for move in await repository.waiting(session)
                 if await self._can_go_on(session, move)
             ]

@@ -20,7 +20,7 @@ DemandSource = Callable[[AsyncSession], Awaitable[Mapping[int, Mapping[str, floa
 AUTHOR = "rebalancer"
 
 
-class QuotaBalancer:
+class RebalanceJob:
     """Looks at every limit with ``auto`` shares."""
 
     def __init__(

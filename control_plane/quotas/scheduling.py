@@ -18,7 +18,7 @@ from control_plane.publishing.documents import ChangedDocument, DocumentKey
 from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
-from control_plane.quotas.repository import Whose
+from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.share_schedule import (
     Schedule,
     has_windows,
@@ -72,7 +72,7 @@ class _Scheduling:
         for rule in gone:
             kept = {THE_LIMIT: target_of(rule)} | ({CLIENTS: parts_of(rule)} if rule.parts else {})
             for whose, step in kept.items():
-                move = moves.get(Whose(rule.id, whose))
+                move = moves.get(ShareOwner(rule.id, whose))
                 own = _Shares(rule, change.key.id if change.key.kind == "plan" else None, whose, move)
                 self._store(own, settled(step) if move is None else schedule_of(move)).waiting = False
 
@@ -105,14 +105,14 @@ class _Scheduling:
         plan: str | None,
         had: LimitRule | None,
         rule: LimitRule,
-        moves: Mapping[Whose, QuotaMove],
+        moves: Mapping[ShareOwner, QuotaMove],
     ) -> LimitRule:
         if rule.mode not in SPLIT_MODES:
             return rule
         since_us = had.since_us if had is not None else self._now_us
         units, parts = settled(target_of(rule)), settled(parts_of(rule))
-        own = _Shares(rule, plan, THE_LIMIT, moves.get(Whose(rule.id, THE_LIMIT)))
-        of_clients = _Shares(rule, plan, CLIENTS, moves.get(Whose(rule.id, CLIENTS)))
+        own = _Shares(rule, plan, THE_LIMIT, moves.get(ShareOwner(rule.id, THE_LIMIT)))
+        of_clients = _Shares(rule, plan, CLIENTS, moves.get(ShareOwner(rule.id, CLIENTS)))
         if had is None or had.mode not in SPLIT_MODES:
             if own.move is None:
                 return published(rule, units, parts, since_us)

@@ -19,7 +19,7 @@ from control_plane.publishing.write import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import QuotaBalance, QuotaMove
-from control_plane.quotas.repository import Whose
+from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.scheduling import schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
 from control_plane.quotas.share_schedule import limit_units
@@ -155,7 +155,7 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     for row in rows:
         view, balance = _view(row, names), balances.get(row.rule_id)
         status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
-        own, of_clients = (moves.get(Whose(row.rule_id, whose)) for whose in repository.OF_LIMITS)
+        own, of_clients = (moves.get(ShareOwner(row.rule_id, whose)) for whose in repository.OF_LIMITS)
         if own is not None and own.waiting:
             status |= {
                 "in_force": limit_units(to_rule(row, names), schedule_of(own).steps[-1]),

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from control_plane.access.principals import Caller, by_method, require
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.regions.schemas import RegionCreate, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
@@ -37,7 +37,7 @@ async def create_region(body: RegionCreate, change: Creating) -> Response:
 @router.get("/{region}", response_model=RegionView)
 async def get_region(region: Name, session: Reading) -> Response:
     """One region."""
-    return shown(await _regions.get(session, region))
+    return json_with_etag(await _regions.get(session, region))
 
 
 @router.put("/{region}", response_model=RegionView, responses={201: {"model": RegionView}})

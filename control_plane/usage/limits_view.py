@@ -22,7 +22,7 @@ from control_plane.limits.rules import SPLIT_MODES, units_by_region
 from control_plane.plans.models import PlanRow
 from control_plane.quotas import repository as quotas
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
-from control_plane.quotas.repository import Whose
+from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.schemas import MoveView
 from control_plane.quotas.service import move_view
 from control_plane.regions import repository as regions
@@ -111,7 +111,7 @@ class Found(NamedTuple):
     regions: Sequence[str]
     switches: Mapping[str, SwitchRow]
     blocks: Sequence[str]
-    moves: Mapping[Whose, MoveView]
+    moves: Mapping[ShareOwner, MoveView]
     """Moves of shares that wait."""
 
 
@@ -197,7 +197,7 @@ def _shares_from(row: LimitRow) -> SharesFrom | None:
 
 def _move(found: Found, row: LimitRow, *, own: bool) -> MoveView | None:
     """The move of the shares that the client goes by."""
-    return found.moves.get(Whose(row.rule_id, CLIENTS if own else THE_LIMIT))
+    return found.moves.get(ShareOwner(row.rule_id, CLIENTS if own else THE_LIMIT))
 
 
 def _use(row: LimitRow, answer: RegionAnswer) -> RegionUse:

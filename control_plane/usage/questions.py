@@ -164,7 +164,7 @@ class NodeQuestions:
             with translated():
                 await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._heard_question(str(notice[3])))
                 await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._heard_answer(str(notice[3])))
-            await self._database.feel(connection)
+            await self._database.watch(connection)
         finally:
             connection.terminate()
 

@@ -22,7 +22,7 @@ async def test_what_a_fault_ended_begins_anew_until_it_is_cancelled(plane):
         await asyncio.Event().wait()
 
     with capture_logs() as lines:
-        task = asyncio.create_task(plane.kept_up(work, again_after_s=0))
+        task = asyncio.create_task(plane.run_forever(work, again_after_s=0))
         await goes_on.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

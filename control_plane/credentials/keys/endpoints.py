@@ -15,7 +15,7 @@ from control_plane.credentials.keys import service as keys
 from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.credentials.rotation import Rotation
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Text
 from control_plane.web.pages import Listing, Page, listing, sorted_by
@@ -77,7 +77,7 @@ async def get_key(client: ClientName, key_id: KeyId, session: Reading) -> Respon
     row = await repository.keys_of(client).find(session, key_id)
     if row is None:
         raise keys.missing(client, key_id)
-    return shown(keys.view(row))
+    return json_with_etag(keys.view(row))
 
 
 @router.delete("/clients/{client}/keys/{key_id}", status_code=204)

@@ -19,7 +19,7 @@ from control_plane.credentials.reporters.schemas import (
 from control_plane.credentials.reporters.service import Reporters
 from control_plane.credentials.rotation import Rotation
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
@@ -51,7 +51,7 @@ async def create_reporter(body: ReporterCreate, change: Creating) -> Response:
 @router.get("/{reporter}", response_model=ReporterView)
 async def get_reporter(reporter: Name, session: Reading) -> Response:
     """One reporter."""
-    return shown(await _reporters.get(session, reporter))
+    return json_with_etag(await _reporters.get(session, reporter))
 
 
 @router.put("/{reporter}", response_model=ReporterView)

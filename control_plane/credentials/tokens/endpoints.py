@@ -14,7 +14,7 @@ from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.tokens import repository, service
 from control_plane.credentials.tokens.schemas import TokenCreate, TokenCreated, TokenRotate, TokenView
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.pages import Listing, Page, listing, sorted_by
 
@@ -48,7 +48,7 @@ async def get_token(token_id: TokenId, session: Reading) -> Response:
     row = await repository.live.find(session, token_id)
     if row is None:
         raise service.missing(token_id)
-    return shown(service.view(row))
+    return json_with_etag(service.view(row))
 
 
 @router.delete("/{token_id}", status_code=204)

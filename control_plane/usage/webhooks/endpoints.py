@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
 from control_plane.storage import equal
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
@@ -61,7 +61,7 @@ async def create_webhook(body: WebhookCreate, change: Creating, request: Request
 @router.get("/{webhook}", response_model=WebhookView)
 async def get_webhook(webhook: Name, session: Reading) -> Response:
     """One webhook."""
-    return shown(await _webhooks.get(session, webhook))
+    return json_with_etag(await _webhooks.get(session, webhook))
 
 
 @router.put("/{webhook}", response_model=WebhookView, responses={201: {"model": WebhookView}})

@@ -20,7 +20,7 @@ from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.quotas import jobs as mover
 from control_plane.quotas import service
-from control_plane.quotas.rebalance_job import QuotaBalancer
+from control_plane.quotas.rebalance_job import RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.settings import Settings
 from control_plane.usage.demand import demand
@@ -272,7 +272,7 @@ async def test_auto_shares_follow_demand_and_say_why(
             )
             signer = Signer(settings.signing_key())
             writer = ConfigWriter(database, signer, PLACE, derive)
-            balancer = QuotaBalancer(database, writer, demand, Balancing(), 60.0)
+            balancer = RebalanceJob(database, writer, demand, Balancing(), 60.0)
             assert await balancer.run() == "1 of 1 limits with auto shares moved."
             view = (await served.admin.get(QUOTA)).json()
             assert view["shares"] == "auto"
