@@ -15,9 +15,7 @@ from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
 from control_plane.access.body_limit import MAX_FILE_BYTES, BodyLimit
-from control_plane.access.last_used import LastUsed
 from control_plane.access.live import LiveCredentials
-from control_plane.access.repository import hashes_in_force, principal_by_secret
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.background import run_forever
@@ -39,6 +37,8 @@ from control_plane.credentials.regions.endpoints import router as region_credent
 from control_plane.credentials.reporters.endpoints import router as reporters_router
 from control_plane.credentials.tokens.endpoints import router as tokens_router
 from control_plane.credentials.tokens.first_token import ensure_first_admin
+from control_plane.credentials.tokens.last_used import LastUsed
+from control_plane.credentials.tokens.repository import hashes_in_force, principal_by_secret
 from control_plane.database import Database, newest_migration
 from control_plane.derivation import derive
 from control_plane.enforcement.endpoints import router as enforcement_router
@@ -236,7 +236,7 @@ def create_app(settings: Settings) -> FastAPI:
         lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
         live=live,
         max_failures=settings.max_failed_authentications,
-        last_used=last_used,
+        note_used=last_used.note,
         remember_s={"/internal/": NODES_REMEMBERED_S},
     )
     app.add_middleware(RequestIds)

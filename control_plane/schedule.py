@@ -7,8 +7,7 @@ from control_plane.enforcement.jobs import ended_blocks_job
 from control_plane.jobs.registry import Job
 from control_plane.nodes.jobs import liveness_job
 from control_plane.publishing.writer import ConfigWriter
-from control_plane.quotas.jobs import AdvanceJob
-from control_plane.quotas.rebalance_job import RebalanceJob
+from control_plane.quotas.jobs import AdvanceJob, RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.settings import Settings
 from control_plane.upkeep.drift import drift_job

@@ -1,7 +1,6 @@
 """Every table, gathered so that migrations can be held against them."""
 
 from control_plane import schema_version as _schema_version
-from control_plane.access import models as _access
 from control_plane.adaptive import models as _adaptive
 from control_plane.audit import models as _audit
 from control_plane.blocks import models as _blocks
@@ -9,6 +8,7 @@ from control_plane.canary import models as _canary
 from control_plane.clients import models as _clients
 from control_plane.console import models as _console
 from control_plane.credentials.reporters import models as _reporters
+from control_plane.credentials.tokens import models as _tokens
 from control_plane.enforcement import models as _enforcement
 from control_plane.jobs import models as _jobs
 from control_plane.limits import models as _limits
@@ -23,7 +23,7 @@ from control_plane.routes import models as _routes
 from control_plane.usage import models as _usage
 
 MODELS = (
-    _access,
+    _tokens,
     _adaptive,
     _audit,
     _clients,

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import select
 
 from contract.config import Plan
 from contract.limits import LimitRule
 from contract.usage import OUTSIDE_PLANS
 from control_plane.clients import writes
-from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement import repository
 from control_plane.enforcement.service import Switches
 from control_plane.publishing.documents import ChangedDocument
 from control_plane.publishing.write import ConfigWrite
@@ -32,8 +31,7 @@ async def cascade(write: ConfigWrite) -> None:
     owners = list(_owners(await write.documents()))
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
     if targets:
-        query = select(SwitchRow).where(SwitchRow.target.in_(targets)).order_by(SwitchRow.target)
-        for row in await write.session.scalars(query):
+        for row in await repository.of_targets(write.session, targets):
             write.record(_switches.noun, row.target, _switches.view(row), None)
             await _switches.remove(write, row)
     for owner in owners:

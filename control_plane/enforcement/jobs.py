@@ -1,12 +1,10 @@
 """The job that takes away what has ended: nodes have ended it by themselves, here it only stops being listed."""
 
-from sqlalchemy import exists, func, select
-
+from control_plane.blocks import repository as ended_blocks
 from control_plane.blocks import service as blocks
-from control_plane.blocks.models import BlockRow
 from control_plane.database import Database
+from control_plane.enforcement import repository as ended_switches
 from control_plane.enforcement import service as switches
-from control_plane.enforcement.models import SwitchRow
 from control_plane.jobs.registry import Job
 from control_plane.publishing.writer import ConfigWriter
 
@@ -18,9 +16,8 @@ def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
     """Forget blocks and switches whose time is over."""
 
     async def run() -> str:
-        ended = exists().where(BlockRow.expires_at <= func.now()) | exists().where(SwitchRow.expires_at <= func.now())
         async with database.read() as session:
-            if not await session.scalar(select(ended)):
+            if not (await ended_blocks.any_ended(session) or await ended_switches.any_ended(session)):
                 return "Nothing had ended."
         async with writer.begin(AUTHOR, "their time is over") as write:
             lifted = await blocks.forget_expired(write)

@@ -243,3 +243,26 @@ async def forget_reports(session: AsyncSession, before: datetime) -> int:
     """Drop old reports; says how many."""
     dropped = await session.scalars(delete(NodeReportRow).where(NodeReportRow.at < before).returning(NodeReportRow.at))
     return len(dropped.all())
+
+
+async def end_lost(session: AsyncSession, heartbeat_s: float) -> int:
+    """Note that nodes are not connected whose replica died; says how many."""
+    lost = update(Node).where(Node.stream.is_not(None), ~is_connected(heartbeat_s)).values(stream=None)
+    return len((await session.scalars(lost.returning(Node.node))).all())
+
+
+async def forget_unseen(session: AsyncSession, days: int) -> int:
+    """Forget nodes that were not seen for so long, but for the last of a region; says how many."""
+    last = select(Node.region, func.max(Node.last_seen).label("at")).group_by(Node.region).subquery()
+    old = Node.last_seen < func.now() - timedelta(days=days)
+    others = select(last.c.at).where(last.c.region == Node.region).scalar_subquery()
+    gone = delete(Node).where(old, Node.stream.is_(None), Node.last_seen < others)
+    forgotten = (await session.execute(gone.returning(Node.region, Node.node))).all()
+    for region, node in forgotten:
+        await session.execute(delete(NodeEffect).where(NodeEffect.region == region, NodeEffect.node == node))
+    return len(forgotten)
+
+
+async def count_connected(session: AsyncSession, heartbeat_s: float) -> int:
+    """How many nodes and agents are connected."""
+    return await session.scalar(select(func.count()).select_from(Node).where(is_connected(heartbeat_s))) or 0

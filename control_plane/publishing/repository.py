@@ -1,9 +1,10 @@
 """Queries on the head, revisions, documents and buckets."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Row, func, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Row, delete, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -205,3 +206,26 @@ async def revisions_before(
     if before is not None:
         query = query.where(Revision.number < before)
     return (await session.scalars(query)).all()
+
+
+async def forget_tombstones(session: AsyncSession, before: datetime) -> int:
+    """Forget which documents are gone since before then; says how many. A node that is older gets a snapshot."""
+    head = await lock_head(session)
+    newest = await session.scalar(select(func.max(Revision.number)).where(Revision.created_at < before))
+    if newest is None or newest <= head.deltas_from:
+        return 0
+    head.deltas_from = newest
+    gone = delete(ConfigDocument).where(ConfigDocument.body.is_(None), ConfigDocument.revision <= newest)
+    return len((await session.scalars(gone.returning(ConfigDocument.id))).all())
+
+
+async def forget_revisions(session: AsyncSession, before: datetime, count: int) -> int:
+    """Forget what revisions changed, at most ``count`` of them; the newest, and what nodes outside a roll-out have,
+    always stay.
+    """
+    head = await whole_head(session)
+    oldest = min(head.revision, head.stable_revision or head.revision)
+    due = select(Revision.number).where(Revision.created_at < before, Revision.number < oldest)
+    due = due.order_by(Revision.number).limit(count)
+    gone = delete(Revision).where(Revision.number.in_(due))
+    return len((await session.scalars(gone.returning(Revision.number))).all())

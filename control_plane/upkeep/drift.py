@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.config import Document, Plan
 from contract.limits import LimitRule
-from control_plane.access.models import Token
 from control_plane.adaptive import service as adaptive
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.blocks import service as blocks
@@ -20,6 +19,7 @@ from control_plane.clients.service import to_record
 from control_plane.credentials.keys.service import key_document
 from control_plane.credentials.reporters import service as reporters
 from control_plane.credentials.reporters.models import ReporterRow
+from control_plane.credentials.tokens.models import Token
 from control_plane.database import Database
 from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import SwitchRow

@@ -5,10 +5,10 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, exists, func, or_, select
 
-from control_plane.access.models import Token
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
 from control_plane.clients.service import end_overrides, publish, to_record
 from control_plane.credentials.keys import service as keys
+from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.service import forget_previous
 from control_plane.credentials.tokens.service import view as token_view
 from control_plane.database import Database

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 
 from contract.credentials import RANDOM_BYTES
-from control_plane.access.models import Token
 from control_plane.access.principals import TokenRole, admin_only
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.tokens import repository, service
+from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import TokenCreate, TokenCreated, TokenRotate, TokenView
 from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, json_with_etag

@@ -5,11 +5,11 @@ from typing import cast
 
 from contract.config import Gateway
 from contract.credentials import CredentialKind, make_credential
-from control_plane.access.models import Token
 from control_plane.access.principals import TokenRole
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.rotation import rotate as rotate_secret
 from control_plane.credentials.tokens import repository
+from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.publishing.documents import DocumentKey

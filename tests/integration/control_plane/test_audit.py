@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from control_plane.access.last_used import LastUsed
+from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
 from tidegate.stack.errors import StackError

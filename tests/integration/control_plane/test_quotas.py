@@ -20,7 +20,7 @@ from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.quotas import jobs as mover
 from control_plane.quotas import service
-from control_plane.quotas.rebalance_job import RebalanceJob
+from control_plane.quotas.jobs import RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.settings import Settings
 from control_plane.usage.demand import demand

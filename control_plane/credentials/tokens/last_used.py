@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from control_plane.access import repository
+from control_plane.credentials.tokens import repository
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
 
