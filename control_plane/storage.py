@@ -105,3 +105,8 @@ class NamedRows(Generic[Row]):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise foreign_cursor()
         return tuple_(value, name)
+
+
+async def present(session: AsyncSession) -> datetime:
+    """The time by the database's clock, as this transaction has it."""
+    return (await session.execute(select(func.now()))).scalar_one()

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, cast
 
 import structlog
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
@@ -20,6 +19,7 @@ from control_plane.nodes.repository import ConnectedNode, MissingNode
 from control_plane.publishing import repository
 from control_plane.publishing.write import ConfigWrite
 from control_plane.publishing.writer import ConfigWriter
+from control_plane.storage import present
 
 EVERY_S = 1.0
 BASELINE = timedelta(minutes=15)
@@ -89,7 +89,7 @@ class RolloutEngine:
 
     async def _next(self, session: AsyncSession, number: int) -> Step:
         row = await _under_way(session, number)
-        now = (await session.execute(select(func.now()))).scalar_one()
+        now = await present(session)
         watched_since = self._watch(now)
         connected = nodes.deciding(await nodes.connected(session, self._heartbeat_s))
         stage = [node for node in connected if node.region == row.region and row.node in ("", node.node)]

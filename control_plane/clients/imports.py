@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from control_plane.clients import repository as client_rows
 from control_plane.clients import writes
 from control_plane.clients.schemas import ClientCreate, ImportResult, LineError
 from control_plane.clients.writes import ClientWish
@@ -105,7 +106,7 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
     counts.
     """
     latest = {item.line.client: item for item in part}
-    before = await writes.records(write.session, list(latest))
+    before = await client_rows.records(write.session, list(latest))
     rules = await writes.rules_of(write.session, (item.line.plan for item in latest.values()))
     tally.unchanged += len(part) - len(latest)
     wishes = []

@@ -1,54 +1,25 @@
 """How clients are written, one or 100,000 (which takes seconds): rows, documents and the audit log together."""
 
 import asyncio
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import LimitRule
+from control_plane.clients import repository
 from control_plane.clients.documents import client_document
 from control_plane.clients.figures import faults as figure_faults
-from control_plane.clients.figures import figures_of, suited
-from control_plane.clients.models import KeyRow
-from control_plane.clients.repository import generations_left
+from control_plane.clients.figures import suited
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
-from control_plane.orm import Base
 from control_plane.plans.service import Plans
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.write import ConfigWrite
 
 AT_ONCE = 2_000
 Item = TypeVar("Item")
-_CLIENTS, _OVERRIDES = Base.metadata.tables["clients"], Base.metadata.tables["overrides"]
-_PUT = text("""
-INSERT INTO clients (client, plan, status, attributes, external_id, generation)
-SELECT wish.client, wish.plan, wish.status, wish.attributes::jsonb, wish.external_id, wish.generation
-FROM unnest(CAST(:clients AS text[]), CAST(:plans AS text[]), CAST(:statuses AS text[]), CAST(:attributes AS text[]),
-            CAST(:external_ids AS text[]), CAST(:generations AS bigint[]))
-    AS wish(client, plan, status, attributes, external_id, generation)
-ON CONFLICT (client) DO UPDATE SET plan = excluded.plan, status = excluded.status,
-    attributes = excluded.attributes, external_id = excluded.external_id
-RETURNING client, generation, created_at
-""")
-_PUT_OVERRIDES = text("""
-INSERT INTO overrides (client, limit_name, "limit", burst, expires_at, then_limit, then_burst)
-SELECT client, limit_name, "limit", burst, expires_at, then_limit, then_burst
-FROM unnest(CAST(:clients AS text[]), CAST(:names AS text[]), CAST(:limits AS bigint[]),
-            CAST(:bursts AS bigint[]), CAST(:ends AS timestamptz[]), CAST(:then_limits AS bigint[]),
-            CAST(:then_bursts AS bigint[]))
-    AS wish(client, limit_name, "limit", burst, expires_at, then_limit, then_burst)
-ON CONFLICT (client, limit_name) DO UPDATE SET "limit" = excluded."limit", burst = excluded.burst,
-    expires_at = excluded.expires_at, then_limit = excluded.then_limit, then_burst = excluded.then_burst
-""")
-_DROP_OVERRIDES = text("""
-DELETE FROM overrides USING unnest(CAST(:clients AS text[]), CAST(:names AS text[])) AS gone(client, limit_name)
-WHERE overrides.client = gone.client AND overrides.limit_name = gone.limit_name
-""")
 
 
 class ClientWish(NamedTuple):
@@ -79,28 +50,6 @@ def chunks(items: Sequence[Item], size: int = AT_ONCE) -> Iterator[Sequence[Item
     """``items`` in parts."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-async def records(session: AsyncSession, names: Sequence[str]) -> dict[str, ClientRecord]:
-    """Those clients of ``names`` that there are, with their overrides."""
-    wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
-    found = (await session.execute(select(_CLIENTS).where(_CLIENTS.c.client == any_(wanted)))).all()
-    overrides: dict[str, dict[str, OverrideFigures]] = {}
-    for row in await session.execute(select(_OVERRIDES).where(_OVERRIDES.c.client == any_(wanted))):
-        overrides.setdefault(row.client, {})[row.limit_name] = figures_of(row)
-    return {
-        row.client: ClientRecord.model_construct(
-            client=row.client,
-            plan=row.plan,
-            status=row.status,
-            attributes=row.attributes,
-            external_id=row.external_id,
-            generation=row.generation,
-            created_at=row.created_at,
-            overrides=dict(sorted(overrides.get(row.client, {}).items())),
-        )
-        for row in found
-    }
 
 
 async def put(
@@ -156,19 +105,20 @@ async def put_part(
     """
     wishes = [wish.on(rules[wish.body.plan]) for wish in part]
     if before is None:
-        before = await records(write.session, [wish.client for wish in wishes])
-    bodies = [wish.body for wish in wishes]
-    left = await generations_left(write.session, [wish.client for wish in wishes if wish.client not in before])
-    values = {
-        "clients": [wish.client for wish in wishes],
-        "plans": [body.plan for body in bodies],
-        "statuses": [body.status for body in bodies],
-        "attributes": [json.dumps(dict(sorted(body.attributes.items()))) for body in bodies],
-        "external_ids": [body.external_id for body in bodies],
-        "generations": [left.get(wish.client, 0) for wish in wishes],
-    }
-    stored = {row.client: row for row in await write.session.execute(_PUT, values)}
-    await _put_overrides(write.session, wishes, before)
+        before = await repository.records(write.session, [wish.client for wish in wishes])
+    session = write.session
+    left = await repository.generations_left(session, [wish.client for wish in wishes if wish.client not in before])
+    stored = await repository.put(session, {wish.client: wish.body for wish in wishes}, left)
+    gone = [
+        (wish.client, name)
+        for wish in wishes
+        if wish.client in before
+        for name in before[wish.client].overrides
+        if name not in wish.overrides
+    ]
+    await repository.drop_overrides(session, gone)
+    wanted = [(wish.client, name, figures) for wish in wishes for name, figures in wish.overrides.items()]
+    await repository.put_overrides(session, wanted)
     made = {}
     for wish in wishes:
         row, body = stored[wish.client], wish.body
@@ -187,42 +137,14 @@ async def put_part(
     return made
 
 
-async def _put_overrides(
-    session: AsyncSession, wishes: Sequence[ClientWish], before: Mapping[str, ClientRecord]
-) -> None:
-    wanted = [(wish.client, name, figures) for wish in wishes for name, figures in wish.overrides.items()]
-    gone = [
-        (wish.client, name)
-        for wish in wishes
-        if wish.client in before
-        for name in before[wish.client].overrides
-        if name not in wish.overrides
-    ]
-    await _drop(session, gone)
-    if wanted:
-        values: dict[str, list[Any]] = {
-            "clients": [client for client, _, _ in wanted],
-            "names": [name for _, name, _ in wanted],
-            "limits": [figures.limit for _, _, figures in wanted],
-            "bursts": [figures.burst for _, _, figures in wanted],
-            "ends": [figures.expires_at for _, _, figures in wanted],
-            "then_limits": [None if figures.then is None else figures.then.limit for _, _, figures in wanted],
-            "then_bursts": [None if figures.then is None else figures.then.burst for _, _, figures in wanted],
-        }
-        await session.execute(_PUT_OVERRIDES, values)
-
-
 async def drop_overrides(
     write: ConfigWrite, plan: str, rules: Mapping[str, LimitRule], limits: Collection[str]
 ) -> None:
     """Take away overrides of these limits that mean nothing any more on the plan with these rules."""
-    having = select(_OVERRIDES.c.client).join(_CLIENTS, _CLIENTS.c.client == _OVERRIDES.c.client).distinct()
-    wanted = bindparam("limits", list(limits), type_=ARRAY(Text(collation="C")))
-    having = having.where(_CLIENTS.c.plan == plan, _OVERRIDES.c.limit_name == any_(wanted))
-    names = (await write.session.scalars(having.order_by(_OVERRIDES.c.client))).all()
+    names = await repository.overriding(write.session, plan, limits)
     for part in chunks(names):
         gone: list[tuple[str, str]] = []
-        for name, record in (await records(write.session, part)).items():
+        for name, record in (await repository.records(write.session, part)).items():
             suiting = {limit: suited(rules, limit, one) for limit, one in record.overrides.items()}
             left = {limit: one for limit, one in suiting.items() if one is not None}
             gone += [(name, limit) for limit in record.overrides if limit not in left]
@@ -230,23 +152,15 @@ async def drop_overrides(
                 after = record.model_copy(update={"overrides": left})
                 write.record("client", name, record, after)
                 write.publish(client_document(after))
-        await _drop(write.session, gone)
-
-
-async def _drop(session: AsyncSession, gone: Sequence[tuple[str, str]]) -> None:
-    if gone:
-        values = {"clients": [client for client, _ in gone], "names": [name for _, name in gone]}
-        await session.execute(_DROP_OVERRIDES, values)
+        await repository.drop_overrides(write.session, gone)
 
 
 async def delete(write: ConfigWrite, names: Sequence[str]) -> None:
     """Delete these clients with their keys and overrides."""
     for part in chunks(names):
-        before = await records(write.session, part)
-        wanted = bindparam("names", list(part), type_=ARRAY(Text(collation="C")))
-        for sha256 in await write.session.scalars(select(KeyRow.sha256).where(KeyRow.client == any_(wanted))):
+        before = await repository.records(write.session, part)
+        for sha256 in await repository.delete_all(write.session, part):
             write.withdraw(DocumentKey("key", sha256))
-        await write.session.execute(text("DELETE FROM clients WHERE client = ANY(:names)"), {"names": list(part)})
         for name, record in before.items():
             write.record("client", name, record, None)
             write.withdraw(DocumentKey("client", name))

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.access.principals import allows, by_method, principal_of, reading_only
 from control_plane.canary.endpoints import detail
 from control_plane.canary.schemas import RolloutDetail
-from control_plane.config_file import reading, writing
+from control_plane.config_file import reading, repository, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
 from control_plane.config_file.sections import CLIENTS, NAMES
@@ -151,7 +151,7 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         change.preconditions.check_tag(revision_tag(write.revision))
         found = await writing.plan_of(write, wanted.file, prunes_clients=wanted.prunes)
         check_deletions(found, wanted.allow_deletes)
-        runtime = await reading.runtime_state(write.session)
+        runtime = await repository.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
         begun = write.once_published(lambda session: _begun(session, write.placement.began))

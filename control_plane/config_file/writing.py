@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from control_plane.clients import repository as client_rows
 from control_plane.clients import writes
 from control_plane.clients.schemas import OverrideFigures
 from control_plane.clients.writes import ClientWish
@@ -45,7 +46,7 @@ async def _client_differences(
 ) -> list[Difference]:
     found: list[Difference] = []
     for part in writes.chunks(list(wanted)):
-        records = await writes.records(write.session, part)
+        records = await client_rows.records(write.session, part)
         current = {name: reading.client_of_record(record) for name, record in records.items()}
         normal = {}
         for name in part:
@@ -103,7 +104,7 @@ async def put_clients(
     """Make or change clients. Overrides that expire stay as they are, before what the file says."""
     wishes = []
     for part in writes.chunks(changes):
-        before = await writes.records(write.session, [change.name for change in part])
+        before = await client_rows.records(write.session, [change.name for change in part])
         for change in part:
             overrides = {
                 name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None)

@@ -1,29 +1,17 @@
 """The import of keys: a part of its lines at a time, each key by its hash alone."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from sqlalchemy import text
 
 from contract.credentials import secret_sha256
 from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients.imports import Numbered, Store, Tally
 from control_plane.clients.models import KeyRow
+from control_plane.clients.repository import existing
+from control_plane.credentials.keys import repository
 from control_plane.credentials.keys.schemas import KeyImport
 from control_plane.credentials.keys.service import key_document, looks_random, view
 from control_plane.errors import FieldError
 from control_plane.publishing.write import ConfigWrite
-
-_KEYS = text("""
-SELECT sha256, client FROM keys WHERE sha256 = ANY(CAST(:hashes AS text[]))
-""")
-_CLIENTS = text("SELECT client FROM clients WHERE client = ANY(CAST(:names AS text[]))")
-_PUT_KEYS = text("""
-INSERT INTO keys (key_id, client, sha256, prefix, name, expires_at)
-SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:clients AS text[]), CAST(:hashes AS text[]),
-                     CAST(:prefixes AS text[]), CAST(:names AS text[]), CAST(:ends AS timestamptz[]))
-RETURNING key_id, created_at
-""")
 
 
 def store_keys(new_id: Callable[[], str]) -> Store:
@@ -31,10 +19,8 @@ def store_keys(new_id: Callable[[], str]) -> Store:
 
     async def store(write: ConfigWrite, part: Sequence[Numbered[KeyImport]], tally: Tally) -> None:
         hashes = [item.line.secret_sha256 or secret_sha256(item.line.secret or "") for item in part]
-        found = await write.session.execute(_KEYS, {"hashes": hashes})
-        owners = {row.sha256: row.client for row in found}
-        names = await write.session.scalars(_CLIENTS, {"names": sorted({item.line.client for item in part})})
-        clients = set(names)
+        owners = await repository.owners(write.session, hashes)
+        clients = await existing(write.session, sorted({item.line.client for item in part}))
         rows = []
         for (number, line), sha256 in zip(part, hashes, strict=True):
             fault = _key_fault(line, owners.get(sha256), clients)
@@ -70,15 +56,7 @@ def _row(line: KeyImport, sha256: str, key_id: str) -> KeyRow:
 
 
 async def _put_keys(write: ConfigWrite, rows: Sequence[KeyRow]) -> None:
-    values: dict[str, list[Any]] = {
-        "ids": [row.key_id for row in rows],
-        "clients": [row.client for row in rows],
-        "hashes": [row.sha256 for row in rows],
-        "prefixes": [row.prefix for row in rows],
-        "names": [row.name for row in rows],
-        "ends": [row.expires_at for row in rows],
-    }
-    created = {row.key_id: row.created_at for row in await write.session.execute(_PUT_KEYS, values)}
+    created = await repository.put(write.session, rows)
     for row in rows:
         row.created_at = created[row.key_id]
         write.record("key", f"{row.client}/{row.key_id}", None, view(row))

@@ -1,9 +1,9 @@
 """Queries on tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import case, func, or_, select, text, update
+from sqlalchemy import ColumnElement, case, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Principal
@@ -71,3 +71,17 @@ async def any_admin(session: AsyncSession) -> bool:
 async def one_at_a_time(session: AsyncSession) -> None:
     """Wait for other replicas that make the first token, until this transaction ends."""
     await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": FIRST_TOKEN_LOCK})
+
+
+def _ended(now: datetime) -> ColumnElement[bool]:
+    return Token.revoked_at.is_(None) & or_(Token.expires_at <= now, Token.previous_expires_at <= now)
+
+
+async def any_ended(session: AsyncSession, now: datetime) -> bool:
+    """Whether a token has ended at ``now``, or its secret before a rotation."""
+    return bool(await session.scalar(select(exists().where(_ended(now)))))
+
+
+async def ended(session: AsyncSession, now: datetime, count: int) -> Sequence[Token]:
+    """The first ``count`` tokens that have ended at ``now``, or their secret before a rotation."""
+    return (await session.scalars(select(Token).where(_ended(now)).order_by(Token.token_id).limit(count))).all()

@@ -12,6 +12,7 @@ from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
 from control_plane.storage import equal
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.schemas import (
     DeliveryView,
     WebhookCreate,
@@ -20,7 +21,7 @@ from control_plane.usage.webhooks.schemas import (
     WebhookSecret,
     WebhookView,
 )
-from control_plane.usage.webhooks.service import Webhooks, deliveries_of, delivery_view
+from control_plane.usage.webhooks.service import Webhooks, delivery_view
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, listing, sorted_by
@@ -108,6 +109,6 @@ async def list_deliveries(
     where = equal((UsageAlert.client, client))
     if delivered is not None:
         where.append(UsageAlert.delivered_at.is_not(None) if delivered else UsageAlert.delivered_at.is_(None))
-    rows = deliveries_of(webhook)
+    rows = repository.messages_of(webhook)
     found = await rows.page(session, page, where=where)
     return listing(found, page, lambda row: rows.key(row, page), delivery_view)
