@@ -17,8 +17,7 @@ from control_plane.jobs.registry import Job
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.repository import ConnectedNode, MissingNode
 from control_plane.publishing import repository
-from control_plane.publishing.write import ConfigWrite
-from control_plane.publishing.writer import ConfigWriter
+from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.storage import present
 
 EVERY_S = 1.0

@@ -16,7 +16,7 @@ from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
 from control_plane.publishing.documents import DocumentKey
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 
 AT_ONCE = 2_000
 Item = TypeVar("Item")

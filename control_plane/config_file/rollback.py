@@ -24,7 +24,7 @@ from control_plane.limits.schemas import LimitRecord
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.schemas import PlanRecord
 from control_plane.plans.service import Plans
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
 from control_plane.routes.schemas import BackendView, EndpointView
 

@@ -13,7 +13,7 @@ from control_plane.config_file.places import within
 from control_plane.limits.rules import shares_of
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.service import Plans
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service as quotas
 from control_plane.regions import repository as regions
 from control_plane.regions.service import Regions

@@ -13,7 +13,7 @@ from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry, ConfigFile
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS
 from control_plane.errors import ConflictError, FieldError
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 Progress = Callable[[int], None]

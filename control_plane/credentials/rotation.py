@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from contract.credentials import RANDOM_BYTES, CredentialKind, make_credential
 from control_plane.access.secret_columns import KnownBySecret
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 Row = TypeVar("Row", bound=KnownBySecret)

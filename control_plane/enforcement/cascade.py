@@ -12,7 +12,7 @@ from control_plane.clients import writes
 from control_plane.enforcement import repository
 from control_plane.enforcement.service import Switches
 from control_plane.publishing.documents import ChangedDocument
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 
 Rules = dict[str, LimitRule]
 _switches = Switches()

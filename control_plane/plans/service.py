@@ -13,7 +13,7 @@ from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitView
 from control_plane.plans.models import PlanRow
 from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
 from control_plane.publishing.documents import DocumentKey
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.storage import NamedRows

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 from control_plane.access.principals import Caller
 from control_plane.audit.trail import Origin, without_secrets
 from control_plane.errors import UnavailableError
-from control_plane.publishing.write import ConfigWrite
-from control_plane.publishing.writer import ConfigWriter
+from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.replays.service import Replay, replay_of
 from control_plane.web.etags import Preconditions, etag_of
 from control_plane.web.prefer import wanted_wait_s, wants_immediate

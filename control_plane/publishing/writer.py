@@ -1,26 +1,166 @@
-"""The one place that commits: a write changes tables and documents together, and makes at most one revision."""
+"""The one place that commits: a write changes tables and documents together, and makes at most one revision.
+
+Read from top to bottom: what services do with an open write, what follows from it, and how writes take turns.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from contract.config import Document
+from contract.digest import bucket_digest, root_digest
+from control_plane.audit import trail
 from control_plane.audit.trail import Origin
 from control_plane.database import Database
 from control_plane.errors import ConflictError, UnavailableError
 from control_plane.publishing import repository
+from control_plane.publishing.documents import ChangedDocument, DocumentKey, canonical, key_of, shown
 from control_plane.publishing.giving_way import giving_way_to_all, giving_way_to_urgent, say_urgent
-from control_plane.publishing.models import ConfigHead
-from control_plane.publishing.placement import Place
-from control_plane.publishing.publication import Derive, publish
+from control_plane.publishing.models import ConfigHead, Revision
+from control_plane.publishing.placement import Place, Placement
 from control_plane.publishing.signing import Signer
-from control_plane.publishing.write import ConfigWrite
 
 TURN_WAIT_S = 10.0
 TRIALS_AT_ONCE = 2
 NOWHERE = Origin()
+Shown = TypeVar("Shown")
+Derive = Callable[["ConfigWrite"], Awaitable[None]]
+"""Publishes, withdraws and records in a write what follows from the documents that services published."""
+
+
+class ConfigWrite:
+    """Services change tables through ``session`` and say which documents follow from that.
+
+    ``revision`` is the head's while the block runs, and afterwards the one that this write made (or left).
+    """
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        head: ConfigHead,
+        placement: Placement,
+        *,
+        author: str,
+        reason: str | None,
+        origin: Origin,
+    ) -> None:
+        self.session = session
+        self.head = head
+        self.placement = placement
+        """Where this write's revision goes first."""
+        self.revision = head.revision
+        self.next_revision = head.revision + 1
+        """The number that this write's revision has, if it makes one."""
+        self.author = author
+        self.reason = reason
+        self.origin = origin
+        self.events: list[trail.Event] = []
+        self.reads: list[tuple[Callable[[AsyncSession], Awaitable[Any]], asyncio.Future[Any]]] = []
+        self._wanted: dict[DocumentKey, str | None] = {}
+        self._before: dict[DocumentKey, str | None] = {}
+
+    def publish(self, document: Document, key: DocumentKey | None = None) -> None:
+        """From this revision on, nodes have ``document``, under its own name unless ``key`` says another."""
+        self._wanted[key or key_of(document)] = canonical(document)
+
+    def withdraw(self, key: DocumentKey) -> None:
+        """From this revision on, nodes no longer have the document."""
+        self._wanted[key] = None
+
+    async def documents(self) -> list[ChangedDocument]:
+        """Every document that this write speaks of, as nodes have it and as it shall be; some may not differ."""
+        await self.session.flush()
+        unread = [key for key in self._wanted if key not in self._before]
+        stored = await repository.bodies(self.session, unread)
+        self._before |= {key: stored.get(key) for key in unread}
+        return [ChangedDocument(key, self._before[key], after) for key, after in self._wanted.items()]
+
+    def record(
+        self,
+        resource: str,
+        name: str,
+        before: BaseModel | None,
+        after: BaseModel | None,
+        action: trail.Action | None = None,
+    ) -> None:
+        """Put into the audit log what became of a resource, by its views; nothing if they do not differ.
+
+        A write that records nothing is recorded by its documents: none goes unseen.
+        """
+        if before == after and action is None:
+            return
+        self.events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
+
+    def once_published(self, read: Callable[[AsyncSession], Awaitable[Shown]]) -> Awaitable[Shown]:
+        """What ``read`` finds in this write's transaction once its revision is made; to be awaited after the block."""
+        found: asyncio.Future[Shown] = asyncio.get_running_loop().create_future()
+        self.reads.append((read, found))
+        return found
+
+
+async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = None) -> None:
+    """Derive documents, make the revision if anything differs, store the audit entries, read what is shown of it."""
+    await write.session.flush()
+    await write.placement.look()
+    if derive is not None:
+        await derive(write)
+    changes = [change for change in await write.documents() if change.before != change.after]
+    if changes or write.events or write.placement.has_step:
+        await _make_revision(write, signer, changes)
+    events = write.events or [_event(change) for change in changes]
+    await trail.store(
+        write.session,
+        events,
+        author=write.author,
+        reason=write.reason,
+        origin=write.origin,
+        revision=write.revision,
+    )
+    for read, found in write.reads:
+        found.set_result(await read(write.session))
+
+
+async def _make_revision(write: ConfigWrite, signer: Signer, changes: Sequence[ChangedDocument]) -> None:
+    session, placement, head = write.session, write.placement, write.head
+    write.revision = write.next_revision
+    await placement.prepare(changes, write.revision)
+    if changes:
+        await _store(write, changes)
+    digest = root_digest(await repository.bucket_digests(session))
+    stable_digest = await placement.step(changes, repository.Head(write.revision, digest))
+    head.revision, head.digest = write.revision, digest
+    session.add(
+        Revision(
+            number=write.revision,
+            author=write.author,
+            reason=write.reason,
+            digest=digest,
+            stable_digest=stable_digest,
+            signature=signer.sign(write.revision, digest),
+            changes=[change.as_record() for change in changes],
+        )
+    )
+    await session.flush()
+    await repository.notify_revision(session, write.revision)
+
+
+async def _store(write: ConfigWrite, changes: Sequence[ChangedDocument]) -> None:
+    await repository.store_documents(write.session, changes, write.revision)
+    hashes = await repository.hashes_by_bucket(write.session, {change.key.bucket for change in changes})
+    touched = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
+    await repository.store_buckets(write.session, touched)
+
+
+def _event(change: ChangedDocument) -> trail.Event:
+    record = shown(change.as_record())
+    before, after = record["before"], record["after"]
+    # not a view: only written where no service said what the write means
+    return trail.Event(trail.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
 
 
 class ConfigWriter:

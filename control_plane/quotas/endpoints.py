@@ -10,7 +10,7 @@ from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
 from control_plane.limits.models import LimitRow
 from control_plane.publishing.change import Changing
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
 from control_plane.reading import Reading, json_with_etag

@@ -17,8 +17,7 @@ from control_plane.jobs.registry import Job
 from control_plane.limits.models import LimitRow
 from control_plane.limits.rules import fractions_of
 from control_plane.nodes import repository as nodes
-from control_plane.publishing.write import ConfigWrite
-from control_plane.publishing.writer import ConfigWriter
+from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.quotas import repository
 from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import THE_LIMIT, QuotaMove

@@ -15,7 +15,7 @@ from contract.limits import LimitRule, ShareStep
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.documents import ChangedDocument, DocumentKey
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
 from control_plane.quotas.repository import ShareOwner

@@ -15,7 +15,7 @@ from control_plane.limits.rules import to_record, to_rule, units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import QuotaBalance, QuotaMove

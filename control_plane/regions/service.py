@@ -2,7 +2,7 @@
 
 from contract.config import Region
 from control_plane.publishing.documents import DocumentKey
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions.models import RegionRow
 from control_plane.regions.schemas import RegionFields, RegionReplace, RegionView
 from control_plane.resources import Resource

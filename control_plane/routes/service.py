@@ -5,7 +5,7 @@ from contract.load import Backend, Capacity, ManualFactor, Pull, backend_violati
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.documents import DocumentKey
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.routes import repository
 from control_plane.routes.models import BackendRow, EndpointRow

@@ -13,8 +13,7 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.publishing.documents import DocumentKey
-from control_plane.publishing.write import ConfigWrite
-from control_plane.publishing.writer import ConfigWriter
+from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.storage import present
 
 EVERY_S = 30.0

@@ -11,7 +11,7 @@ from control_plane.credentials.keys import repository
 from control_plane.credentials.keys.schemas import KeyImport
 from control_plane.credentials.keys.service import key_document, looks_random, view
 from control_plane.errors import FieldError
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 
 
 def store_keys(new_id: Callable[[], str]) -> Store:

@@ -7,7 +7,7 @@ from control_plane.credentials.reporters.schemas import ReporterCreated, Reporte
 from control_plane.credentials.rotation import Rotation, rotate
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.documents import DocumentKey
-from control_plane.publishing.write import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.routes.repository import existing_backends
 from control_plane.storage import NamedRows
