@@ -13,9 +13,9 @@ from control_plane.settings import Settings
 from control_plane.upkeep.drift import drift_job
 from control_plane.upkeep.expiry import expiry_job
 from control_plane.upkeep.retention import Kept, retention_job
-from control_plane.usage.demand import demand
 from control_plane.usage.jobs import usage_jobs
 from control_plane.usage.partitions import Partitions
+from control_plane.usage.repository import demand
 from control_plane.usage.webhooks.jobs import Deliverer
 from control_plane.usage.webhooks.signing import WebhookKeys
 

@@ -1,9 +1,10 @@
 """Queries on roll-outs and their policy."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -51,3 +52,9 @@ async def before(
     """The newest roll-outs for which ``where`` holds, below ``number`` if given."""
     query = select(RolloutRow).where(*where).order_by(RolloutRow.number.desc()).limit(count)
     return (await session.scalars(query if number is None else query.where(RolloutRow.number < number))).all()
+
+
+async def under_way_since(session: AsyncSession, since: datetime) -> Sequence[RolloutRow]:
+    """Roll-outs that were under way at some moment since then."""
+    lasted = or_(RolloutRow.ended_at.is_(None), RolloutRow.ended_at >= since)
+    return (await session.scalars(select(RolloutRow).where(lasted))).all()

@@ -239,3 +239,15 @@ async def any_ended(session: AsyncSession, now: datetime) -> bool:
     """Whether a key or an override has ended at ``now``."""
     ended = or_(exists().where(OverrideRow.expires_at <= now), exists().where(KeyRow.expires_at <= now))
     return bool(await session.scalar(select(ended)))
+
+
+async def every_nth(session: AsyncSession, count: int) -> Sequence[str]:
+    """Every ``count``th client, by name."""
+    numbered = select(ClientRow.client, func.row_number().over(order_by=ClientRow.client).label("number")).subquery()
+    query = select(numbered.c.client).where(numbered.c.number % count == 0).order_by(numbered.c.client)
+    return (await session.scalars(query)).all()
+
+
+async def count_on(session: AsyncSession, plan: str) -> int:
+    """How many clients are on a plan."""
+    return await session.scalar(select(func.count()).where(ClientRow.plan == plan)) or 0

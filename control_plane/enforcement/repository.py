@@ -1,8 +1,9 @@
 """Queries on switches."""
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.enforcement.models import SwitchRow
@@ -28,3 +29,9 @@ async def delete_ended(session: AsyncSession) -> Sequence[str]:
     """Delete those whose time is over; their targets."""
     statement = delete(SwitchRow).where(SwitchRow.expires_at <= func.now()).returning(SwitchRow.target)
     return (await session.scalars(statement)).all()
+
+
+async def in_force(session: AsyncSession, now: datetime) -> Sequence[SwitchRow]:
+    """Those whose time is not over at ``now``."""
+    lasting = or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now)
+    return (await session.scalars(select(SwitchRow).where(lasting))).all()

@@ -6,25 +6,30 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     Date,
     FromClause,
     RowMapping,
     Select,
+    Text,
     case,
     cast,
     func,
     literal,
     literal_column,
     select,
+    text,
     tuple_,
     union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from contract.usage import OUTSIDE_PLANS
 from control_plane.errors import FieldError, InvalidError
+from control_plane.limits.models import LimitRow
 from control_plane.regions.models import RegionRow
 from control_plane.usage.models import LARGEST, WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
 from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
@@ -41,6 +46,8 @@ COLUMNS: dict[Dimension, str] = {
     "region": "region",
     "key": "key_id",
 }
+HOURS_BACK = 1
+"""Full hours that are looked at beside the present one: an hour that has just begun says little."""
 
 
 class UsageQuery(NamedTuple):
@@ -172,3 +179,26 @@ async def busiest(session: AsyncSession, since: datetime, by: str, count: int) -
     statement = statement.where(UsageHour.hour >= since, UsageHour.limit_name == WHOLE)
     statement = statement.group_by(UsageHour.client).order_by(sums[by].desc(), UsageHour.client).limit(count)
     return (await session.execute(statement)).mappings().all()
+
+
+async def demand(session: AsyncSession) -> dict[int, dict[str, float]]:
+    """Units asked for (admitted and denied) in this hour and the last, by rule id and region."""
+    since = func.date_trunc("hour", func.now()) - text(f"interval '{HOURS_BACK} hours'")
+    query = (
+        select(LimitRow.rule_id, UsageTotal.region, func.sum(UsageTotal.cost + UsageTotal.denied_cost))
+        .join(
+            UsageTotal,
+            (UsageTotal.plan == func.coalesce(LimitRow.plan, OUTSIDE_PLANS)) & (UsageTotal.limit_name == LimitRow.name),
+        )
+        .where(LimitRow.auto_shares, UsageTotal.hour >= since, UsageTotal.limit_name != WHOLE)
+        .group_by(LimitRow.rule_id, UsageTotal.region)
+    )
+    found: dict[int, dict[str, float]] = {}
+    for rule_id, region, units in await session.execute(query):
+        found.setdefault(rule_id, {})[region] = float(units)
+    return found
+
+
+async def notify(session: AsyncSession, channel: str, payloads: Sequence[str]) -> None:
+    """Send notifications to every replica, by one statement."""
+    await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))

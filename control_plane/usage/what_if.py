@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import exc, func, select, text
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import BUCKET_ALGORITHMS, LimitRule
-from control_plane.clients.models import ClientRow
+from control_plane.clients.repository import count_on
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.models import PlanRow
+from control_plane.storage import bound_statements
 from control_plane.usage import windows
 from control_plane.usage.judging import Affected, CandidateLimit, WhatIfQuery
 from control_plane.usage.near_limit import Skipped
@@ -93,9 +94,8 @@ async def estimate(
     """
     since = (now - timedelta(days=days)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     question = WhatIfQuery(plan, tried, since)
-    total = await session.scalar(select(func.count()).where(ClientRow.plan == plan)) or 0
-    bound = text("SELECT set_config('statement_timeout', :ms, true)")
-    await session.execute(bound, {"ms": str(int(most_s * 1_000))})
+    total = await count_on(session, plan)
+    await bound_statements(session, most_s)
     try:
         found = await question.judge(session)
     except exc.DBAPIError as error:

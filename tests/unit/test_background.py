@@ -5,12 +5,12 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-import control_plane.background
-import data_plane.services.background
+from control_plane.background import run_forever as control_run_forever
+from data_plane.services.background import kept_up as data_run_forever
 
 
-@pytest.mark.parametrize("plane", [control_plane.background, data_plane.services.background], ids=["control", "data"])
-async def test_what_a_fault_ended_begins_anew_until_it_is_cancelled(plane):
+@pytest.mark.parametrize("run_forever", [control_run_forever, data_run_forever], ids=["control", "data"])
+async def test_what_a_fault_ended_begins_anew_until_it_is_cancelled(run_forever):
     began, goes_on = 0, asyncio.Event()
 
     async def work() -> None:
@@ -22,7 +22,7 @@ async def test_what_a_fault_ended_begins_anew_until_it_is_cancelled(plane):
         await asyncio.Event().wait()
 
     with capture_logs() as lines:
-        task = asyncio.create_task(plane.run_forever(work, again_after_s=0))
+        task = asyncio.create_task(run_forever(work, again_after_s=0))
         await goes_on.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

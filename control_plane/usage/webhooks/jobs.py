@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import httpx
 import msgspec
-from sqlalchemy import func, select, update
+from sqlalchemy import func
 
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.addresses import all_public, host_of
 from control_plane.usage.webhooks.alerts import find_alerts
 from control_plane.usage.webhooks.signing import WebhookKeys, signature
@@ -112,27 +113,13 @@ class Deliverer:
 
     async def _due(self, without: Iterable[str]) -> list[str]:
         """Webhooks with messages that are due."""
-        waiting = select(UsageAlert).where(
-            UsageAlert.webhook == UsageWebhookRow.webhook, UsageAlert.due_at <= func.now()
-        )
-        query = select(UsageWebhookRow.webhook).where(
-            UsageWebhookRow.enabled, UsageWebhookRow.webhook.not_in(list(without)), waiting.exists()
-        )
         async with self._database.read() as session:
-            return list(await session.scalars(query))
+            return list(await repository.with_due_messages(session, without))
 
     async def _claim(self, webhook: str) -> Sequence[_Message]:
         """Some of what is due; nobody else takes it for a minute, so that one that dies here is tried again."""
-        query = (
-            select(UsageAlert, UsageWebhookRow)
-            .join(UsageWebhookRow, UsageWebhookRow.webhook == UsageAlert.webhook)
-            .where(UsageAlert.webhook == webhook, UsageAlert.due_at <= func.now(), UsageWebhookRow.enabled)
-            .order_by(UsageAlert.due_at)
-            .limit(A_TURN)
-            .with_for_update(of=UsageAlert, skip_locked=True)
-        )
         async with self._database.transaction() as session:
-            messages = [_Message(alert, webhook) for alert, webhook in await session.execute(query)]
+            messages = [_Message(alert, row) for alert, row in await repository.lock_due(session, webhook, A_TURN)]
             for message in messages:
                 message.alert.attempts += 1
                 message.alert.due_at = datetime.now(UTC) + CLAIMED_FOR
@@ -200,7 +187,7 @@ class Deliverer:
             pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (alert.attempts - 1))
             values["due_at"] = datetime.now(UTC) + timedelta(seconds=pause_s * random.uniform(0.8, 1.2))  # noqa: S311
         async with self._database.transaction() as session:
-            await session.execute(update(UsageAlert).where(UsageAlert.alert == alert.alert).values(**values))
+            await repository.note(session, alert.alert, values)
 
 
 def _body(alert: UsageAlert) -> bytes:

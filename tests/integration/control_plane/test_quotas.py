@@ -23,8 +23,8 @@ from control_plane.quotas import service
 from control_plane.quotas.jobs import RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
 from control_plane.settings import Settings
-from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
+from control_plane.usage.repository import demand
 from control_plane.web.etags import Preconditions
 from data_plane.domain.config_set import ConfigSet
 from data_plane.domain.index import RuleIndex
