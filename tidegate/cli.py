@@ -92,7 +92,7 @@ def up(
 @app.command("control-plane")
 def control_plane() -> None:
     """Run the control plane; its settings come from TIDEGATE_* environment variables."""
-    from control_plane.main import run
+    from control_plane.server import run
     from control_plane.settings import Settings, SettingsError
     from tidegate.environment import from_environment
     from tidegate.logs import configure_logs

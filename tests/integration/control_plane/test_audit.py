@@ -199,7 +199,7 @@ async def test_when_a_token_was_used_is_written_in_one_go(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[LastUsed] = []
-    monkeypatch.setattr("control_plane.main.LastUsed", lambda: noted.append(LastUsed()) or noted[-1])
+    monkeypatch.setattr("control_plane.app.LastUsed", lambda: noted.append(LastUsed()) or noted[-1])
     async with client_of(make_settings()) as api:
         (token,) = (await api.get("/v1/tokens")).json()["items"]
         assert token["last_used"] is None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from control_plane.main import create_app
+from control_plane.app import create_app
 from control_plane.settings import Settings
 from tidegate.admin.completion import SOURCES
 from tidegate.admin.resources import RESOURCES

@@ -1,4 +1,4 @@
-"""The composition root: builds the application from its settings, and runs it."""
+"""The composition root: builds the application from its settings."""
 
 import asyncio
 import os
@@ -10,11 +10,10 @@ from functools import partial
 from typing import TypedDict
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
-from control_plane.access.body_limit import MAX_FILE_BYTES, BodyLimit
+from control_plane.access.body_limit import BodyLimit
 from control_plane.access.live import LiveCredentials
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
@@ -77,14 +76,9 @@ from control_plane.web import openapi, problems
 from control_plane.web.health import router as health_router
 from control_plane.web.measured import Measured
 from control_plane.web.request_ids import RequestIds
-from http_front.front import Front
-from http_front.limits import FrontLimits, use_all_descriptors
-from http_front.serving import config_of
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
-LIMITS = FrontLimits(body_bytes=MAX_FILE_BYTES, unfinished_bytes=2 * MAX_FILE_BYTES, write_s=60.0)
-"""Whole files come in here, and a node that takes in a whole configuration may read nothing meanwhile."""
 NODES_REMEMBERED_S = 2.0
 """How long a region's credential is let in again without a look at the database."""
 
@@ -242,40 +236,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     app.add_middleware(Measured, metrics=metrics)
     return app
-
-
-class ControlPlaneServer(uvicorn.Server):
-    """uvicorn, but open streams end when it shuts down: it would wait for them otherwise."""
-
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell the streams, then close."""
-        watcher: HeadWatcher | None = getattr(self._app.state, "watcher", None)
-        if watcher is not None:
-            watcher.close()
-        await super().shutdown(sockets)
-
-
-def server(settings: Settings) -> ControlPlaneServer:
-    """A server that is ready to ``serve()`` or ``run()``."""
-    app = create_app(settings)
-    config = config_of(
-        app,
-        Front(limits=LIMITS),
-        host=settings.host,
-        port=settings.port,
-        timeout_graceful_shutdown=settings.shutdown_grace_s,
-    )
-    return ControlPlaneServer(config, app)
-
-
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    use_all_descriptors()
-    server(settings).run()
 
 
 def replica_name(settings: Settings) -> str:
