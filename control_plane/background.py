@@ -10,7 +10,7 @@ _log = structlog.stdlib.get_logger("tidegate.control_plane")
 AGAIN_AFTER_S = 1.0
 
 
-async def kept_up(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: float = AGAIN_AFTER_S) -> None:
+async def run_forever(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: float = AGAIN_AFTER_S) -> None:
     """Run ``work`` until it is cancelled. What ends it otherwise is a bug: it is loud, and the work begins anew."""
     await AsyncRetrying(wait=wait_fixed(again_after_s), before_sleep=_died)(work)
 

@@ -18,7 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from control_plane.errors import UnavailableError
 from control_plane.postgres import ENGINE_URL, libpq_url
-from control_plane.pulse import Pulse
+from control_plane.watchdog import DatabaseWatchdog
 
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
@@ -37,6 +37,8 @@ _ANSWERED = "answered"
 GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg says where a connection is lost; the last, where that was in the middle of a message."""
 UNDEFINED_TABLE = "42P01"
+MIGRATES_ALONE = 0x71DE6A7F
+"""The advisory lock of whoever migrates: of two that come at once, the second finds the work done."""
 
 
 class Database:
@@ -56,7 +58,7 @@ class Database:
         )
         event.listen(self._engine.sync_engine, "checkout", _ping)
         event.listen(self._engine.sync_engine, "invalidate", _terminate)
-        self._pulse = Pulse()
+        self._watchdog = DatabaseWatchdog()
         self._sessions = async_sessionmaker(self._engine, expire_on_commit=False)
         self._readers = asyncio.Semaphore(pool_size - min(RESERVED, pool_size // 2))
 
@@ -103,10 +105,10 @@ class Database:
     @asynccontextmanager
     async def _guarded(self, session: AsyncSession) -> AsyncIterator[None]:
         try:
-            async with self._pulse.guarding():
+            async with self._watchdog.guarding():
                 yield
         except UnavailableError:
-            if self._pulse.silent:  # a ROLLBACK would wait for an answer
+            if self._watchdog.unreachable:  # a ROLLBACK would wait for an answer
                 await session.invalidate()
             raise
 
@@ -122,7 +124,7 @@ class Database:
                 command_timeout=self._connect_timeout_s,
                 server_settings=server_settings,
             )
-        self._pulse.silent = False
+        self._watchdog.unreachable = False
         return connection
 
     async def _pooled_connection(self) -> asyncpg.Connection:
@@ -134,14 +136,14 @@ class Database:
             server_settings=settings,
         )
 
-    async def feel(self, connection: asyncpg.Connection) -> None:
+    async def watch(self, connection: asyncpg.Connection) -> None:
         """Watch over a :meth:`listen_connection` that has nothing to do until it is lost.
 
         When it says nothing more for about 2.5 s, all who wait for Postgres are told that it is away. The connection is
         terminated in the end.
         """
         with translated():
-            await self._pulse.feel(connection)
+            await self._watchdog.watch(connection)
 
     async def close(self) -> None:
         """Close every pooled connection."""

@@ -21,6 +21,6 @@ async def _reading(request: Request) -> AsyncIterator[AsyncSession]:
 Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
 
 
-def shown(view: BaseModel) -> Response:
+def json_with_etag(view: BaseModel) -> Response:
     """The answer to a read of one resource, with its tag."""
     return Response(view.model_dump_json(), 200, {"ETag": etag_of(view)}, media_type="application/json")

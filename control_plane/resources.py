@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.orm import Base
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.storage import NamedRows
 from control_plane.web.etags import Preconditions
 from control_plane.web.fields import Body, View

@@ -3,21 +3,20 @@
 import time
 
 from control_plane.database import Database
-from control_plane.enforcement.expiry import ended_blocks_job
+from control_plane.enforcement.jobs import ended_blocks_job
 from control_plane.jobs.registry import Job
-from control_plane.quotas.balancer import QuotaBalancer
-from control_plane.quotas.mover import QuotaMover
+from control_plane.nodes.jobs import liveness_job
+from control_plane.publishing.writer import ConfigWriter
+from control_plane.quotas.jobs import AdvanceJob, RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
-from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
 from control_plane.upkeep.drift import drift_job
 from control_plane.upkeep.expiry import expiry_job
-from control_plane.upkeep.liveness import liveness_job
 from control_plane.upkeep.retention import Kept, retention_job
-from control_plane.usage.demand import demand
+from control_plane.usage.jobs import usage_jobs
 from control_plane.usage.partitions import Partitions
-from control_plane.usage.rollup import usage_jobs
-from control_plane.usage.webhooks.delivery import Deliverer
+from control_plane.usage.repository import demand
+from control_plane.usage.webhooks.jobs import Deliverer
 from control_plane.usage.webhooks.signing import WebhookKeys
 
 
@@ -31,8 +30,8 @@ def jobs_of(
         expiry_job(database, writer),
         liveness_job(database, settings.heartbeat_s, settings.forget_nodes_after_days),
         retention_job(database, Kept(settings.tombstone_days, settings.revision_days, settings.audit_days)),
-        QuotaMover(database, writer, settings.heartbeat_s, now_us).job(),
-        QuotaBalancer(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
+        AdvanceJob(database, writer, settings.heartbeat_s, now_us).job(),
+        RebalanceJob(database, writer, demand, balancing, settings.quota_rebalancing_s).job(),
         ended_blocks_job(database, writer),
         *usage_jobs(
             database,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, func, select, true, tuple_
+from sqlalchemy import ColumnElement, func, select, text, true, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -105,3 +105,14 @@ class NamedRows(Generic[Row]):
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise foreign_cursor()
         return tuple_(value, name)
+
+
+async def present(session: AsyncSession) -> datetime:
+    """The time by the database's clock, as this transaction has it."""
+    return (await session.execute(select(func.now()))).scalar_one()
+
+
+async def bound_statements(session: AsyncSession, most_s: float) -> None:
+    """Let no statement of this transaction last longer."""
+    bound = text("SELECT set_config('statement_timeout', :ms, true)")
+    await session.execute(bound, {"ms": str(int(most_s * 1_000))})

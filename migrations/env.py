@@ -8,14 +8,19 @@ from alembic import context
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from control_plane.database import MIGRATES_ALONE
 from control_plane.postgres import ENGINE_URL, libpq_url
 from control_plane.tables import METADATA
 
+TURN_TIMEOUT = "300s"
 LOCK_TIMEOUT = "4s"
 STATEMENT_TIMEOUT = "60s"
 
 
 def _run(connection: Connection) -> None:
+    # it is held until the connection closes
+    connection.execute(text(f"SET lock_timeout = '{TURN_TIMEOUT}'"))
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATES_ALONE})
     # DDL that waits for a lock makes everybody else wait behind it
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.execute(text(f"SET statement_timeout = '{STATEMENT_TIMEOUT}'"))

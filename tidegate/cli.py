@@ -92,7 +92,7 @@ def up(
 @app.command("control-plane")
 def control_plane() -> None:
     """Run the control plane; its settings come from TIDEGATE_* environment variables."""
-    from control_plane.main import run
+    from control_plane.server import run
     from control_plane.settings import Settings, SettingsError
     from tidegate.environment import from_environment
     from tidegate.logs import configure_logs
@@ -136,7 +136,7 @@ def region_agent() -> None:
 @app.command()
 def migrate(
     wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for the database to take connections.")] = 0,
-    to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0006, or head.")] = "head",
+    to: Annotated[str, typer.Option("--to", metavar="REV", help="A revision like 0001, or head.")] = "head",
 ) -> None:
     """Bring the database at TIDEGATE_DATABASE_URL to the newest schema, or to that of another version, up or down."""
     from control_plane.postgres import libpq_url

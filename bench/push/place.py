@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from contract.config import ApiKey
 from contract.credentials import secret_sha256
+from control_plane.canary.placement import CanaryPlacement
 from control_plane.clients.models import KeyRow
 from control_plane.database import Database, migrate
-from control_plane.rollout.signing import Signer
-from control_plane.rollout.writer import ConfigWriter
+from control_plane.publishing.signing import Signer
+from control_plane.publishing.writer import ConfigWriter
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.local import TIDEGATE
 from tidegate.stack.ports import LOOPBACK, free_ports
@@ -105,7 +107,8 @@ def seed_keys(place: Place, count: int) -> None:
 async def _seed_keys(place: Place, count: int) -> None:
     database = Database(place.database_url, connect_timeout_s=5.0, command_timeout_s=300.0, pool_size=2)
     try:
-        async with ConfigWriter(database, Signer(place.signing_key)).begin("bench", "many keys") as write:
+        canary = partial(CanaryPlacement, heartbeat_s=5.0)
+        async with ConfigWriter(database, Signer(place.signing_key), canary).begin("bench", "many keys") as write:
             keys = []
             for number in range(count):
                 name, key_id = client_name(number), f"key_{number:012x}"

@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contract.credentials import is_mistyped, secret_sha256
-from control_plane.access.last_used import LastUsed
 from control_plane.access.live import LiveCredentials
 from control_plane.access.principals import Principal
 from control_plane.access.remembered import Remembered
@@ -36,7 +35,7 @@ class Authentication:
         lookups: Mapping[str, Lookup],
         live: LiveCredentials,
         max_failures: int,
-        last_used: LastUsed | None = None,
+        note_used: Callable[[str], None] | None = None,
         remember_s: Mapping[str, float] | None = None,
     ) -> None:
         self._app = app
@@ -44,7 +43,7 @@ class Authentication:
         self._throttles = {prefix: FailureThrottle(max_failures) for prefix in lookups}
         self._gates = {prefix: NarrowGate() for prefix in lookups}
         self._live = live
-        self._last_used = last_used
+        self._note_used = note_used
         self._remembered = {prefix: Remembered(keep_s) for prefix, keep_s in (remember_s or {}).items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,8 +55,8 @@ class Authentication:
             principal = scope["principal"] = await self._authenticate(scope, prefix)
         except ControlPlaneError as error:
             return await problems.of_error(error)(scope, receive, send)
-        if self._last_used is not None:
-            self._last_used.note(principal.id)
+        if self._note_used is not None:
+            self._note_used(principal.id)
         return await self._app(scope, receive, send)
 
     async def _authenticate(self, scope: Scope, prefix: str) -> Principal:

@@ -8,9 +8,9 @@ from fastapi.responses import Response
 from control_plane.access.principals import by_method
 from control_plane.adaptive.schemas import PolicyCreate, PolicyReplace, PolicyView
 from control_plane.adaptive.service import AdaptivePolicies
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
@@ -37,7 +37,7 @@ async def create_adaptive_policy(body: PolicyCreate, change: Creating) -> Respon
 @router.get("/{policy}", response_model=PolicyView)
 async def get_adaptive_policy(policy: Name, session: Reading) -> Response:
     """One adaptive policy."""
-    return shown(await _policies.get(session, policy))
+    return json_with_etag(await _policies.get(session, policy))
 
 
 @router.put("/{policy}", response_model=PolicyView, responses={201: {"model": PolicyView}})

@@ -7,9 +7,9 @@ from contract.load import AdaptivePolicy, policy_violations
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.adaptive.schemas import PolicyFields, PolicyView
 from control_plane.errors import FieldError, InvalidError
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.storage import NamedRows
 
 

@@ -11,7 +11,7 @@ from control_plane.audit import repository
 from control_plane.audit.models import AuditRow
 from control_plane.audit.schemas import AuditEntry
 from control_plane.errors import NotFoundError
-from control_plane.reading import Reading, shown
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Instant
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
@@ -57,7 +57,7 @@ async def get_audit_entry(session: Reading, caller: Caller, id: Annotated[int, P
     row = await repository.entry(session, id, _visible(caller))
     if row is None:
         raise NotFoundError(f"There is no entry {id} in the audit log.")
-    return shown(AuditEntry.of(row))
+    return json_with_etag(AuditEntry.of(row))
 
 
 def _visible(caller: Principal) -> list[ColumnElement[bool]]:

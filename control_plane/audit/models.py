@@ -1,4 +1,4 @@
-"""The table of the audit log. Triggers (migration 0002) keep it append-only."""
+"""The table of the audit log. Triggers keep it append-only."""
 
 from datetime import datetime
 from typing import Any

@@ -4,25 +4,14 @@ import json
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.audit import repository
 
 Action = Literal["create", "update", "delete", "rotate", "revoke", "reset", "run"]
 SECRETS = frozenset({"secret", "credential", "sha256", "secret_sha256", "previous_sha256"})
 """Members that never reach the log, whatever a caller hands over."""
-
-
 EVENTS_A_STATEMENT = 5_000
-_APPEND = text("""
-INSERT INTO audit_log
-    (author, role, reason, revision, request_id, address, action, resource, name, before, after)
-SELECT CAST(:author AS text), CAST(:role AS text), CAST(:reason AS text),
-       coalesce(CAST(:revision AS bigint), (SELECT revision FROM config_head)),
-       CAST(:request_id AS text), CAST(:address AS text), action, resource, name, before::jsonb, after::jsonb
-FROM unnest(CAST(:actions AS text[]), CAST(:resources AS text[]), CAST(:names AS text[]), CAST(:befores AS text[]),
-            CAST(:afters AS text[])) WITH ORDINALITY AS event(action, resource, name, before, after, place)
-ORDER BY place
-""")
 
 
 class Origin(NamedTuple):
@@ -87,7 +76,7 @@ async def store(
             "afters": [_json(item.after) for item in part],
         }
         shared = {"author": author, "reason": reason, "revision": revision, **origin._asdict()}
-        await session.execute(_APPEND, {**values, **shared})
+        await repository.append(session, {**values, **shared})
 
 
 def _json(members: dict[str, Any] | None) -> str | None:

@@ -13,9 +13,9 @@ from control_plane.access.principals import by_method
 from control_plane.blocks.models import BlockRow
 from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView, KeyId
 from control_plane.blocks.service import Blocks, network_at
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
@@ -62,7 +62,7 @@ async def create_block(body: BlockCreate, change: Creating) -> Response:
 @router.get("/{block}", response_model=BlockView)
 async def get_block(block: Name, session: Reading) -> Response:
     """One block."""
-    return shown(await _blocks.get(session, block))
+    return json_with_etag(await _blocks.get(session, block))
 
 
 @router.put("/{block}", response_model=BlockView, responses={201: {"model": BlockView}})

@@ -2,19 +2,18 @@
 
 from typing import cast
 
-from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.blocks import Block, ReasonClass, network_of
+from control_plane.blocks import repository
 from control_plane.blocks.models import BlockRow
 from control_plane.blocks.schemas import BlockFields, BlockView
 from control_plane.clients.models import ClientRow, KeyRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes.repository import existing_endpoints
-from control_plane.storage import NamedRows
 
 MAX_BLOCKS = 100_000
 
@@ -23,9 +22,7 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
     """Blocks by name."""
 
     noun = "block"
-    rows = NamedRows(
-        BlockRow, BlockRow.block, sortable={"created_at": BlockRow.created_at, "expires_at": BlockRow.expires_at}
-    )
+    rows = repository.blocks
 
     def name_of(self, row: BlockRow) -> str:
         """The block's name."""
@@ -51,10 +48,7 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
         wrong = await _missing(write.session, body)
         if wrong:
             raise InvalidError(wrong)
-        if (
-            current is None
-            and (await write.session.scalar(select(func.count()).select_from(BlockRow)) or 0) >= MAX_BLOCKS
-        ):
+        if current is None and await repository.count(write.session) >= MAX_BLOCKS:
             raise ConflictError(f"There are {MAX_BLOCKS} blocks already: block a network instead of addresses.")
         row = current or BlockRow(block=name)
         row.client, row.key_id, row.network, row.endpoint = body.client, body.key_id, network, body.endpoint
@@ -85,8 +79,7 @@ def to_document(row: BlockRow) -> Block:
 
 async def forget_expired(write: ConfigWrite) -> int:
     """Take away blocks whose time is over: nodes have ended them long since. How many there were."""
-    statement = delete(BlockRow).where(BlockRow.expires_at <= func.now()).returning(BlockRow.block)
-    names = (await write.session.scalars(statement)).all()
+    names = await repository.delete_ended(write.session)
     for name in names:
         write.withdraw(DocumentKey("block", name))
     return len(names)

@@ -17,9 +17,9 @@ from control_plane.clients.schemas import (
     Status,
 )
 from control_plane.clients.service import Clients, Overrides
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Name, Text
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
@@ -53,7 +53,7 @@ async def create_client(body: ClientCreate, change: Creating) -> Response:
 @router.get("/{client}", response_model=ClientView)
 async def get_client(client: ClientName, session: Reading) -> Response:
     """One client."""
-    return shown(await _clients.get(session, client))
+    return json_with_etag(await _clients.get(session, client))
 
 
 @router.put("/{client}", response_model=ClientView, responses={201: {"model": ClientView}})
@@ -95,7 +95,7 @@ async def list_overrides(
 @router.get("/{client}/overrides/{limit}", response_model=OverrideView)
 async def get_override(client: ClientName, limit: Name, session: Reading) -> Response:
     """One override."""
-    return shown(await Overrides(await _clients.row(session, client)).get(session, limit))
+    return json_with_etag(await Overrides(await _clients.row(session, client)).get(session, limit))
 
 
 @router.put("/{client}/overrides/{limit}", response_model=OverrideView, responses={201: {"model": OverrideView}})

@@ -8,34 +8,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy import text
 
-from contract.config import ApiKey
-from contract.credentials import secret_sha256
-from control_plane.clients import bulk
-from control_plane.clients.bulk import ClientWish
-from control_plane.clients.keys import looks_random
-from control_plane.clients.models import KeyRow
-from control_plane.clients.schemas import ClientCreate, ImportResult, KeyImport, KeyView, LineError
+from control_plane.clients import repository as client_rows
+from control_plane.clients import writes
+from control_plane.clients.schemas import ClientCreate, ImportResult, LineError
+from control_plane.clients.writes import ClientWish
 from control_plane.errors import FieldError, InvalidError
-from control_plane.rollout.changes import Change
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.publishing.change import Change
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.problems import field_errors
 
 LINES_A_WRITE = 2_000
 MAX_LINE_BYTES = 64 * 1024
 SHOWN_ERRORS = 100
 Line = TypeVar("Line", bound=BaseModel)
-_KEYS = text("""
-SELECT sha256, client FROM keys WHERE sha256 = ANY(CAST(:hashes AS text[]))
-""")
-_CLIENTS = text("SELECT client FROM clients WHERE client = ANY(CAST(:names AS text[]))")
-_PUT_KEYS = text("""
-INSERT INTO keys (key_id, client, sha256, prefix, name, expires_at)
-SELECT * FROM unnest(CAST(:ids AS text[]), CAST(:clients AS text[]), CAST(:hashes AS text[]),
-                     CAST(:prefixes AS text[]), CAST(:names AS text[]), CAST(:ends AS timestamptz[]))
-RETURNING key_id, created_at
-""")
 
 
 class Numbered(NamedTuple, Generic[Line]):
@@ -120,14 +106,14 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
     counts.
     """
     latest = {item.line.client: item for item in part}
-    before = await bulk.records(write.session, list(latest))
-    rules = await bulk.rules_by_plan(write.session)
+    before = await client_rows.records(write.session, list(latest))
+    rules = await writes.rules_of(write.session, (item.line.plan for item in latest.values()))
     tally.unchanged += len(part) - len(latest)
     wishes = []
     for name, (number, line) in latest.items():
         known = before.get(name)
         wish = ClientWish(name, line, {}, {} if known is None else known.overrides)
-        faults = list(bulk.faults(wish, rules, ""))
+        faults = list(writes.faults(wish, rules, ""))
         if faults:
             tally.refuse(number, faults)
         elif known is None:
@@ -144,72 +130,4 @@ async def store_clients(write: ConfigWrite, part: Sequence[Numbered[ClientCreate
             tally.changed += 1
             wishes.append(wish)
     if wishes:
-        await bulk.put_part(write, wishes, rules)
-
-
-def store_keys(new_id: Callable[[], str]) -> Store:
-    """How the keys of a part are taken in; ``new_id`` makes their ids."""
-
-    async def store(write: ConfigWrite, part: Sequence[Numbered[KeyImport]], tally: Tally) -> None:
-        hashes = [item.line.secret_sha256 or secret_sha256(item.line.secret or "") for item in part]
-        found = await write.session.execute(_KEYS, {"hashes": hashes})
-        owners = {row.sha256: row.client for row in found}
-        names = await write.session.scalars(_CLIENTS, {"names": sorted({item.line.client for item in part})})
-        clients = set(names)
-        rows = []
-        for (number, line), sha256 in zip(part, hashes, strict=True):
-            fault = _key_fault(line, owners.get(sha256), clients)
-            if fault is not None:
-                tally.refuse(number, [fault])
-            elif sha256 in owners:
-                tally.unchanged += 1
-            else:
-                owners[sha256] = line.client
-                tally.made += 1
-                rows.append(_row(line, sha256, new_id()))
-        if rows:
-            await _put_keys(write, rows)
-
-    return store
-
-
-def _key_fault(line: KeyImport, owner: str | None, clients: set[str]) -> FieldError | None:
-    if line.client not in clients:
-        return FieldError("client", f"there is no client named {line.client}")
-    if owner is not None and owner != line.client:
-        return FieldError("secret" if line.secret else "secret_sha256", "is a key of another client already")
-    if line.secret is not None and not looks_random(line.secret):
-        return FieldError("secret", "does not look random: it needs at least 128 random bits")
-    return None
-
-
-def _row(line: KeyImport, sha256: str, key_id: str) -> KeyRow:
-    prefix = None if line.secret is None else line.secret[:8]
-    return KeyRow(
-        key_id=key_id, client=line.client, sha256=sha256, prefix=prefix, name=line.name, expires_at=line.expires_at
-    )
-
-
-async def _put_keys(write: ConfigWrite, rows: Sequence[KeyRow]) -> None:
-    values: dict[str, list[Any]] = {
-        "ids": [row.key_id for row in rows],
-        "clients": [row.client for row in rows],
-        "hashes": [row.sha256 for row in rows],
-        "prefixes": [row.prefix for row in rows],
-        "names": [row.name for row in rows],
-        "ends": [row.expires_at for row in rows],
-    }
-    created = {row.key_id: row.created_at for row in await write.session.execute(_PUT_KEYS, values)}
-    for row in rows:
-        view = KeyView(
-            key_id=row.key_id,
-            client=row.client,
-            name=row.name,
-            prefix=row.prefix,
-            created_at=created[row.key_id],
-            expires_at=row.expires_at,
-            last_used=None,
-        )
-        write.record("key", f"{row.client}/{row.key_id}", None, view)
-        ends = None if row.expires_at is None else row.expires_at.timestamp()
-        write.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=ends))
+        await writes.put_part(write, wishes, rules)

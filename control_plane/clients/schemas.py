@@ -1,9 +1,9 @@
-"""The shapes of clients, keys and overrides."""
+"""The shapes of clients and overrides."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field
 
 from contract.limits import MAX_LIMIT
 from control_plane.web.fields import (
@@ -13,8 +13,6 @@ from control_plane.web.fields import (
     ClientName,
     Expiry,
     Name,
-    OverlapS,
-    Sha256,
     Text,
     View,
 )
@@ -93,42 +91,6 @@ class ResetRequest(Body):
     """Nothing needs to be said."""
 
 
-class KeyCreate(Body):
-    """A new key. With neither `secret` nor `secret_sha256` the secret is made here and shown once."""
-
-    name: Text | None = None
-    expires_at: Expiry | None = None
-    secret: (
-        Annotated[
-            str,
-            StringConstraints(min_length=22, max_length=256, pattern=r"^[!-+\--~]+$"),
-            Field(
-                description="An existing secret of at least 128 random bits, without commas (they separate headers)."
-            ),
-        ]
-        | None
-    ) = None
-    secret_sha256: Sha256 | None = None
-
-    @model_validator(mode="after")
-    def _one_secret(self) -> Self:
-        if self.secret is not None and self.secret_sha256 is not None:
-            raise ValueError("give secret or secret_sha256, not both")
-        return self
-
-
-class KeyImport(KeyCreate):
-    """An existing key, as a line of an import."""
-
-    client: ClientName
-
-    @model_validator(mode="after")
-    def _some_secret(self) -> Self:
-        if self.secret is None and self.secret_sha256 is None:
-            raise ValueError("give secret or secret_sha256")
-        return self
-
-
 class LineError(View):
     """What is wrong with one line of an import, counted from 1."""
 
@@ -147,41 +109,6 @@ class ImportResult(View):
     unchanged: int
     refused: int
     errors: list[LineError]
-
-
-class KeyCreated(View):
-    """A new key. ``secret`` is shown this once, and null when it was not made here."""
-
-    key_id: str
-    secret: str | None
-    client: str
-    name: str | None
-    prefix: str | None
-    expires_at: datetime | None
-
-
-class KeyView(View):
-    """A key as it is, without secret or hash; ``prefix`` is how its secret begins, if that was seen."""
-
-    UNTAGGED: ClassVar[set[str]] = {"last_used"}
-
-    key_id: str
-    client: str
-    name: str | None
-    prefix: str | None
-    created_at: datetime
-    expires_at: datetime | None
-    last_used: datetime | None
-    """As nodes reported it, a minute or so behind."""
-
-
-class KeyRotate(Body):
-    """A new key in place of one that goes on working for ``overlap_s`` seconds."""
-
-    overlap_s: OverlapS = 0
-    name: Text | None = None
-    """That of the key before it by default."""
-    expires_at: Expiry | None = None
 
 
 class OverrideReplace(Body):

@@ -5,9 +5,9 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from contract.config import Client
-from control_plane.clients import repository
-from control_plane.clients.figures import document_of, faults, figures_of, suited
+from control_plane.clients import repository, writes
+from control_plane.clients.documents import client_document
+from control_plane.clients.figures import faults, figures_of
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import (
     ClientFields,
@@ -21,9 +21,8 @@ from control_plane.clients.schemas import (
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 MAX_OVERRIDES = 100
@@ -31,17 +30,7 @@ MAX_OVERRIDES = 100
 
 def publish(write: ConfigWrite, row: ClientRow) -> None:
     """From this revision on, nodes have the client as its rows are now."""
-    figures = {override.limit_name: figures_of(override) for override in row.overrides}
-    write.publish(
-        Client(
-            client=row.client,
-            plan=row.plan,
-            status=cast("Status", row.status),
-            attributes=row.attributes,
-            overrides={name: document_of(one) for name, one in figures.items()},
-            generation=row.generation,
-        )
-    )
+    write.publish(client_document(to_record(row)))
 
 
 def to_view(row: ClientRow) -> ClientView:
@@ -68,7 +57,6 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
     noun = "client"
     rows = repository.clients
-    plans = Plans()
 
     def name_of(self, row: ClientRow) -> str:
         """The client's name."""
@@ -84,31 +72,23 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
     async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
         """Make or change a client; its plan must exist. Overrides that mean nothing on its plan go."""
-        plan = await self.plans.rows.find(write.session, body.plan)
-        if plan is None:
-            raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
-        row = current
-        if row is None:
-            # who returns goes on with what it used since it was last reset, and the next reset is a new one
-            generations = await repository.generations_left(write.session, [name])
-            row = ClientRow(client=name, generation=generations.get(name, 0), overrides=[])
-        rules = {limit.name: to_rule(limit, ()) for limit in plan.limits}
-        for override in list(row.overrides):
-            if suited(rules, override.limit_name, figures_of(override)) is None:
-                row.overrides.remove(override)
-        row.plan, row.status, row.external_id = body.plan, body.status, body.external_id
-        row.attributes = dict(sorted(body.attributes.items()))
-        write.session.add(row)
-        await write.session.flush()
-        publish(write, row)
-        return row
+        before = {} if current is None else {name: to_record(current)}
+        wish = writes.ClientWish(name, body, {}, before[name].overrides if before else {})
+        rules = await writes.rules_of(write.session, [body.plan])
+        wrong = list(writes.faults(wish, rules, ""))
+        if wrong:
+            raise InvalidError(wrong)
+        made = await writes.put_part(write, [wish], rules, before)
+        if current is not None:
+            write.session.expire(current)
+        return ClientRow(**made[name].model_dump(exclude={"overrides"}))
 
     async def remove(self, write: ConfigWrite, row: ClientRow) -> None:
         """Delete a client with its keys and overrides."""
-        for sha256 in await repository.key_hashes(write.session, row.client):
-            write.withdraw(DocumentKey("key", sha256))
-        await write.session.delete(row)
-        write.withdraw(DocumentKey("client", row.client))
+        await writes.delete(write, [row.client])
+
+    def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: ClientRow | None) -> None:
+        """Nothing: whoever writes clients, one or many, records them."""
 
     async def reset(self, write: ConfigWrite, name: str, preconditions: Preconditions) -> ClientView:
         """Raise the client's generation: every region abandons what it counted for it."""

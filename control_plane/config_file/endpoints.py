@@ -9,18 +9,19 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import allows, by_method, principal_of, reading_only
-from control_plane.config_file import reading, writing
+from control_plane.canary.endpoints import detail
+from control_plane.canary.schemas import RolloutDetail
+from control_plane.config_file import reading, repository, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.schemas import ConfigFile
 from control_plane.config_file.sections import CLIENTS, NAMES
 from control_plane.errors import ControlPlaneError
+from control_plane.publishing import repository as rollout
+from control_plane.publishing.change import Change, Changing
 from control_plane.reading import Reading
-from control_plane.rollout import repository as rollout
-from control_plane.rollout.changes import Change, Changing
-from control_plane.rollout.rollout_endpoints import detail
-from control_plane.rollout.rollout_schemas import RolloutDetail
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
@@ -150,17 +151,18 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         change.preconditions.check_tag(revision_tag(write.revision))
         found = await writing.plan_of(write, wanted.file, prunes_clients=wanted.prunes)
         check_deletions(found, wanted.allow_deletes)
-        runtime = await reading.runtime_state(write.session)
+        runtime = await repository.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
-        if not wanted.dry_run:
-            await write.complete()
-            if write.stager.began is not None:
-                begun = await detail(write.session, write.stager.began)
-                applied = applied.model_copy(update={"rollout": begun})
+        begun = write.once_published(lambda session: _begun(session, write.placement.began))
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
-    return await change.answer(applied.model_copy(update={"revision": change.revision}), 200)
+    made = {"revision": change.revision, "rollout": await begun}
+    return await change.answer(applied.model_copy(update=made), 200)
+
+
+async def _begun(session: AsyncSession, number: int | None) -> RolloutDetail | None:
+    return None if number is None else await detail(session, number)
 
 
 async def _told(request: Request, wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import IntegrityError
 
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.rollout.writer import conflict_of
+from control_plane.publishing.writer import conflict_of
 
 _PLACE = re.compile(r"^limits\[(\d+)\]")
 

@@ -7,13 +7,13 @@ tokens and credentials (what was revoked stays revoked), generations (a reset ne
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adaptive.schemas import PolicyView
-from control_plane.clients import bulk
+from control_plane.clients import repository as client_rows
+from control_plane.clients import writes
 from control_plane.clients.schemas import ClientRecord
-from control_plane.config_file import entries, reading, writing
+from control_plane.config_file import entries, reading, repository, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.schemas import ConfigFile
@@ -24,8 +24,8 @@ from control_plane.limits.schemas import LimitRecord
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.schemas import PlanRecord
 from control_plane.plans.service import Plans
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes.schemas import BackendView, EndpointView
 
 NEWEST = 2**62
@@ -40,22 +40,6 @@ _SECTIONS: dict[str, tuple[str, Callable[[Record], Normal]]] = {
     "limit": ("limits", lambda record: entries.limit_of_record(LimitRecord.model_validate(record))),
     "client": (CLIENTS, lambda record: reading.client_of_record(ClientRecord.model_validate(record))),
 }
-_FIRST_SINCE = text("""
-SELECT DISTINCT ON (resource, name) resource, name, before FROM audit_log
-WHERE revision > :number AND revision <= :until AND resource = ANY(:resources) ORDER BY resource, name, id
-""")
-_FORGOTTEN = text("""
-SELECT min(number) FROM revisions
-WHERE number > :number AND number <= :until AND jsonb_array_length(changes) > 0
-  AND NOT EXISTS (SELECT FROM audit_log WHERE audit_log.revision = revisions.number)
-""")
-_RULES_THEN = text("""
-SELECT DISTINCT ON (change->>'kind', change->>'id') change->>'kind' AS kind, change->>'id' AS id,
-       change->'before' AS before
-FROM revisions, jsonb_array_elements(changes) AS change
-WHERE number > :number AND number <= :until AND change->>'kind' IN ('plan', 'limit')
-ORDER BY change->>'kind', change->>'id', number
-""")
 
 
 async def undo(write: ConfigWrite, number: int) -> None:
@@ -75,7 +59,7 @@ async def roll_back(
     """
     if number >= write.revision:
         raise InvalidError([FieldError("number", f"is not older than the current revision, {write.revision}")])
-    forgotten = await write.session.scalar(_FORGOTTEN, {"number": number, "until": until})
+    forgotten = await repository.forgotten(write.session, number, until)
     if forgotten is not None:
         raise ConflictError(f"The audit log no longer says what revision {forgotten} changed.")
     wanted, gone = await _then(write.session, number, until)
@@ -97,7 +81,7 @@ async def _then(
     """What was changed since, as it was: entries by section and name, and the names that there were not."""
     wanted: dict[str, dict[str, Normal]] = {}
     gone: dict[str, list[str]] = {}
-    rows = await session.execute(_FIRST_SINCE, {"number": number, "until": until, "resources": list(_SECTIONS)})
+    rows = await repository.first_since(session, number, until, list(_SECTIONS))
     for resource, name, before in rows:
         section, normal = _SECTIONS[resource]
         if before is None:
@@ -115,8 +99,8 @@ async def _now(
     if CLIENTS in touched:
         names = [*wanted.get(CLIENTS, {}), *gone.get(CLIENTS, [])]
         found[CLIENTS] = {}
-        for part in bulk.parts_of(names):
-            records = await bulk.records(session, part)
+        for part in writes.chunks(names):
+            records = await client_rows.records(session, part)
             found[CLIENTS] |= {name: reading.client_of_record(record) for name, record in records.items()}
     return found
 
@@ -124,7 +108,7 @@ async def _now(
 async def _restore_rule_ids(write: ConfigWrite, number: int, until: int) -> None:
     """A limit that is again as it was goes on with what was counted for it then."""
     await write.session.flush()
-    for kind, id, before in await write.session.execute(_RULES_THEN, {"number": number, "until": until}):
+    for kind, id, before in await repository.rules_then(write.session, number, until):
         if before is None:
             continue
         if kind == "plan":

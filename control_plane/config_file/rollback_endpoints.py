@@ -9,8 +9,8 @@ from control_plane.access.principals import by_method
 from control_plane.config_file.endpoints import AllowDeletes, ConfigChange, DryRun, tried
 from control_plane.config_file.rollback import roll_back
 from control_plane.errors import NotFoundError
-from control_plane.rollout import repository
-from control_plane.rollout.changes import Change, Changing
+from control_plane.publishing import repository
+from control_plane.publishing.change import Change, Changing
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import Body, Text, View
 

@@ -10,16 +10,16 @@ from control_plane.config_file import entries
 from control_plane.config_file.differences import keeping_auto
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.places import within
+from control_plane.limits.rules import shares_of
 from control_plane.limits.service import OutsideLimits
 from control_plane.plans.service import Plans
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service as quotas
-from control_plane.quotas.service import redistribute
+from control_plane.regions import repository as regions
 from control_plane.regions.service import Regions
 from control_plane.resources import Resource
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes.repository import forget_shapes
 from control_plane.routes.service import Backends, Endpoints
-from control_plane.web.etags import Preconditions
 from control_plane.web.fields import Body
 
 Entry = Any
@@ -59,28 +59,28 @@ def _keeping_auto_in_plan(wanted: Normal, current: Normal | None) -> Normal:
 async def _shares_of_plan(write: ConfigWrite, plan: str, wanted: Normal) -> None:
     await write.session.flush()
     row = await Plans().row(write.session, plan)
+    names = await regions.names(write.session)
+    differing = {}
     for limit in row.limits:
-        with within(f"limits.{limit.name}"):
-            await _set_shares(write, plan, limit, wanted["limits"][limit.name].get("shares"))
+        shares = wanted["limits"][limit.name].get("shares")
+        if shares != shares_of(limit):
+            with within(f"limits.{limit.name}"):
+                quotas.require_regions(shares, names)
+            differing[limit] = shares
+    if differing:
+        await quotas.set_shares(write, differing)
 
 
 async def _shares_of_limit(write: ConfigWrite, name: str, wanted: Normal) -> None:
     await write.session.flush()
     row = await OutsideLimits().row(write.session, name)
-    await _set_shares(write, quotas.OUTSIDE_PLANS, row, wanted.get("shares"))
+    shares = wanted.get("shares")
+    if shares != shares_of(row):
+        quotas.require_regions(shares, await regions.names(write.session))
+        await quotas.set_shares(write, {row: shares})
 
 
-async def _set_shares(write: ConfigWrite, plan: str, row: Any, shares: Any) -> None:
-    explicit = {share.region: share.fraction for share in row.shares}
-    if shares == (explicit or ("auto" if row.auto_shares else None)):
-        return
-    if shares is None:
-        await quotas.reset(write, plan, row.name, Preconditions())
-    else:
-        await quotas.replace(write, plan, row.name, shares, Preconditions())
-
-
-_regions, _policies, _backends = Regions(redistribute), AdaptivePolicies(), Backends()
+_regions, _policies, _backends = Regions(), AdaptivePolicies(), Backends()
 _endpoints, _plans, _limits = Endpoints(), Plans(), OutsideLimits()
 
 SECTIONS: tuple[Section, ...] = (

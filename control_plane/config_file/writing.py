@@ -3,16 +3,17 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from control_plane.clients import bulk
-from control_plane.clients.bulk import ClientWish
+from control_plane.clients import repository as client_rows
+from control_plane.clients import writes
 from control_plane.clients.schemas import OverrideFigures
+from control_plane.clients.writes import ClientWish
 from control_plane.config_file import entries, reading
 from control_plane.config_file.differences import Difference, differences
 from control_plane.config_file.places import within
 from control_plane.config_file.schemas import ClientEntry, ConfigFile
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS
 from control_plane.errors import ConflictError, FieldError
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 
 Progress = Callable[[int], None]
@@ -44,8 +45,8 @@ async def _client_differences(
     write: ConfigWrite, wanted: Mapping[str, ClientEntry], *, prunes: bool
 ) -> list[Difference]:
     found: list[Difference] = []
-    for part in bulk.parts_of(list(wanted)):
-        records = await bulk.records(write.session, part)
+    for part in writes.chunks(list(wanted)):
+        records = await client_rows.records(write.session, part)
         current = {name: reading.client_of_record(record) for name, record in records.items()}
         normal = {}
         for name in part:
@@ -102,8 +103,8 @@ async def put_clients(
 ) -> None:
     """Make or change clients. Overrides that expire stay as they are, before what the file says."""
     wishes = []
-    for part in bulk.parts_of(changes):
-        before = await bulk.records(write.session, [change.name for change in part])
+    for part in writes.chunks(changes):
+        before = await client_rows.records(write.session, [change.name for change in part])
         for change in part:
             overrides = {
                 name: OverrideFigures(limit=item.limit, burst=item.burst, expires_at=None)
@@ -112,7 +113,7 @@ async def put_clients(
             lasting = ClientEntry.model_validate(change.after)
             kept = {} if change.name not in before else _kept(before[change.name].overrides, lasting.overrides)
             wishes.append(ClientWish(change.name, entries.client_body(lasting), overrides, kept))
-    await bulk.put(write, wishes, at="clients.", progress=progress)
+    await writes.put(write, wishes, at="clients.", progress=progress)
 
 
 def _kept(before: Mapping[str, OverrideFigures], lasting: Collection[str]) -> dict[str, OverrideFigures]:
@@ -129,7 +130,7 @@ async def delete(write: ConfigWrite, changes: Sequence[Difference]) -> None:
 
     Raises :class:`ConflictError` that names each thing that may not go, and why.
     """
-    await bulk.delete(write, [change.name for change in changes if change.section == CLIENTS])
+    await writes.delete(write, [change.name for change in changes if change.section == CLIENTS])
     stays: list[FieldError] = []
     for section in reversed(SECTIONS):
         for change in changes:

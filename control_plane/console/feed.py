@@ -16,7 +16,7 @@ from control_plane.console.render import render
 from control_plane.console.roles import May
 from control_plane.console.sessions import Sessions, Visitor
 from control_plane.errors import UnavailableError
-from control_plane.rollout.watcher import HeadWatcher
+from control_plane.push.watcher import HeadWatcher
 
 EVERY_S = 5.0
 SETTLE_S = 0.1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import BigInteger, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.rollout.models import NodeReportRow
+from control_plane.nodes.models import NodeReportRow
 
 SHOWN = timedelta(minutes=15)
 STEP_S = 30

@@ -14,8 +14,8 @@ from control_plane.enforcement.schemas import SwitchReplace, SwitchView
 from control_plane.enforcement.service import Switches
 from control_plane.errors import NotFoundError
 from control_plane.limits.repository import rows_of
-from control_plane.reading import Reading, shown
-from control_plane.rollout.changes import Change, Changing
+from control_plane.publishing.change import Change, Changing
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
@@ -50,7 +50,7 @@ async def delete_switch_of_all(change: Changing) -> Response:
 @router.get("/{limit}", response_model=SwitchView)
 async def get_switch_outside_plans(limit: Name, session: Reading) -> Response:
     """The switch of a limit outside plans."""
-    return shown(await _switches.get(session, f"{OUTSIDE_PLANS}/{limit}"))
+    return json_with_etag(await _switches.get(session, f"{OUTSIDE_PLANS}/{limit}"))
 
 
 @router.put("/{limit}", response_model=SwitchView, responses={201: {"model": SwitchView}})
@@ -68,7 +68,7 @@ async def delete_switch_outside_plans(limit: Name, change: Changing) -> Response
 @router.get("/{plan}/{limit}", response_model=SwitchView)
 async def get_switch_of_plan_limit(plan: Name, limit: Name, session: Reading) -> Response:
     """The switch of a plan's limit."""
-    return shown(await _switches.get(session, f"{plan}/{limit}"))
+    return json_with_etag(await _switches.get(session, f"{plan}/{limit}"))
 
 
 @router.put("/{plan}/{limit}", response_model=SwitchView, responses={201: {"model": SwitchView}})

@@ -2,24 +2,20 @@
 
 from typing import cast
 
-from sqlalchemy import delete, func
-
 from contract.blocks import Switch, SwitchMode
+from control_plane.enforcement import repository
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
-from control_plane.storage import NamedRows
 
 
 class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
     """Switches by their target."""
 
     noun = "switch"
-    rows = NamedRows(
-        SwitchRow, SwitchRow.target, sortable={"set_at": SwitchRow.set_at, "expires_at": SwitchRow.expires_at}
-    )
+    rows = repository.switches
 
     def name_of(self, row: SwitchRow) -> str:
         """The switch's target."""
@@ -58,8 +54,7 @@ def to_document(row: SwitchRow) -> Switch:
 
 async def forget_expired(write: ConfigWrite) -> int:
     """Take away switches whose time is over: nodes have ended them long since. How many there were."""
-    statement = delete(SwitchRow).where(SwitchRow.expires_at <= func.now()).returning(SwitchRow.target)
-    targets = (await write.session.scalars(statement)).all()
+    targets = await repository.delete_ended(write.session)
     for target in targets:
         write.withdraw(DocumentKey("enforcement", target))
     return len(targets)

@@ -7,9 +7,9 @@ from control_plane.access.principals import by_method
 from control_plane.limits.filters import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.limits.service import OutsideLimits
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Prefix
 
@@ -36,7 +36,7 @@ async def create_limit(body: LimitCreate, change: Creating) -> Response:
 @router.get("/{limit}", response_model=LimitView)
 async def get_limit(limit: Name, session: Reading) -> Response:
     """One limit outside plans."""
-    return shown(await _limits.get(session, limit))
+    return json_with_etag(await _limits.get(session, limit))
 
 
 @router.put("/{limit}", response_model=LimitView, responses={201: {"model": LimitView}})

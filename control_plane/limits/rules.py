@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -176,5 +176,10 @@ def to_view(row: LimitRow) -> LimitView:
 
 def to_record(row: LimitRow) -> LimitRecord:
     """What the audit log keeps of a limit."""
-    shares = {share.region: share.fraction for share in row.shares}
-    return LimitRecord(**to_view(row).model_dump(), shares=shares or ("auto" if row.auto_shares else None))
+    return LimitRecord(**to_view(row).model_dump(), shares=shares_of(row))
+
+
+def shares_of(row: LimitRow) -> dict[str, float] | Literal["auto"] | None:
+    """Fractions by region where they are explicit, what demand asks for, or (``None``) the same for each."""
+    explicit = {share.region: share.fraction for share in row.shares}
+    return explicit or ("auto" if row.auto_shares else None)

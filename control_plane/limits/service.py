@@ -11,10 +11,10 @@ from control_plane.limits import repository
 from control_plane.limits.models import LimitEndpoint, LimitRow
 from control_plane.limits.rules import faults, rule_fields, starts_afresh, to_record, to_rule, to_view
 from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitRecord, LimitView
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes.repository import existing_endpoints, next_rule_ids
 
 

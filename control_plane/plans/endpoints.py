@@ -10,9 +10,9 @@ from control_plane.limits.filters import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
 from control_plane.plans.service import PlanLimits, Plans
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
@@ -39,7 +39,7 @@ async def create_plan(body: PlanCreate, change: Creating) -> Response:
 @router.get("/{plan}", response_model=PlanView)
 async def get_plan(plan: Name, session: Reading) -> Response:
     """One plan with its limits."""
-    return shown(await _plans.get(session, plan))
+    return json_with_etag(await _plans.get(session, plan))
 
 
 @router.put("/{plan}", response_model=PlanView, responses={201: {"model": PlanView}})
@@ -80,7 +80,7 @@ async def create_plan_limit(plan: Name, body: LimitCreate, change: Creating) -> 
 @router.get("/{plan}/limits/{limit}", response_model=LimitView)
 async def get_plan_limit(plan: Name, limit: Name, session: Reading) -> Response:
     """One limit of a plan."""
-    return shown(await PlanLimits(await _plans.row(session, plan)).get(session, limit))
+    return json_with_etag(await PlanLimits(await _plans.row(session, plan)).get(session, limit))
 
 
 @router.put("/{plan}/limits/{limit}", response_model=LimitView, responses={201: {"model": LimitView}})

@@ -11,3 +11,8 @@ from control_plane.plans.models import PlanRow
 async def all_plans(session: AsyncSession) -> Sequence[PlanRow]:
     """Every plan with its limits."""
     return (await session.scalars(select(PlanRow))).all()
+
+
+async def plan(session: AsyncSession, name: str) -> PlanRow:
+    """A plan that there is."""
+    return (await session.scalars(select(PlanRow).where(PlanRow.plan == name))).one()

@@ -12,10 +12,10 @@ from control_plane.limits.rules import to_rule, to_view
 from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitView
 from control_plane.plans.models import PlanRow
 from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.storage import NamedRows
 
 

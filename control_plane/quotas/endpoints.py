@@ -1,5 +1,6 @@
 """``/v1/quotas``: regional shares of a plan's limit, or (plan ``_``) of one outside plans."""
 
+from collections.abc import Awaitable
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -8,11 +9,11 @@ from fastapi.responses import Response
 from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
 from control_plane.limits.models import LimitRow
+from control_plane.publishing.change import Changing
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
-from control_plane.reading import Reading, shown
-from control_plane.rollout.changes import Changing
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
@@ -41,7 +42,7 @@ async def list_quotas(
 @router.get("/{plan}/{limit}", response_model=QuotaView)
 async def get_quota(plan: PlanOrNone, limit: Name, session: Reading, request: Request) -> Response:
     """How one limit is split, where a move of its shares stands, and what the rebalancer last thought."""
-    return shown(await service.get(session, plan, limit, request.state.settings.heartbeat_s))
+    return json_with_etag(await service.get(session, plan, limit, request.state.settings.heartbeat_s))
 
 
 @router.put("/{plan}/{limit}", response_model=QuotaView)
@@ -52,8 +53,8 @@ async def put_quota(plan: PlanOrNone, limit: Name, body: QuotaReplace, request: 
     """
     async with change.begin() as write:
         await service.replace(write, plan, limit, body.shares, change.preconditions)
-        view = await _made(write, plan, limit, request)
-    return await change.answer(view, 200)
+        view = _made(write, plan, limit, request)
+    return await change.answer(await view, 200)
 
 
 @router.post("/{plan}/{limit}/free", response_model=QuotaView)
@@ -63,8 +64,8 @@ async def free_quota(plan: PlanOrNone, limit: Name, body: QuotaFree, request: Re
     """
     async with change.begin() as write:
         await service.free(write, plan, limit, body.region, change.preconditions)
-        view = await _made(write, plan, limit, request)
-    return await change.answer(view, 200)
+        view = _made(write, plan, limit, request)
+    return await change.answer(await view, 200)
 
 
 @router.delete("/{plan}/{limit}", status_code=204)
@@ -75,7 +76,7 @@ async def delete_quota(plan: PlanOrNone, limit: Name, change: Changing) -> Respo
     return await change.answer(None, 204)
 
 
-async def _made(write: ConfigWrite, plan: str, limit: str, request: Request) -> QuotaView:
+def _made(write: ConfigWrite, plan: str, limit: str, request: Request) -> Awaitable[QuotaView]:
     # whether a move began is known once the revision is made; after the commit it could be another writer's
-    await write.complete()
-    return await service.get(write.session, plan, limit, request.state.settings.heartbeat_s)
+    heartbeat_s = request.state.settings.heartbeat_s
+    return write.once_published(lambda session: service.get(session, plan, limit, heartbeat_s))

@@ -14,17 +14,17 @@ from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaBalance, QuotaM
 OF_LIMITS = (THE_LIMIT, CLIENTS)
 
 
-class Whose(NamedTuple):
+class ShareOwner(NamedTuple):
     """Whose shares a move is of: the limit with this rule id, and ``QuotaMove.whose``."""
 
     rule_id: int
     whose: str
 
 
-async def moves(session: AsyncSession, rule_ids: Iterable[int]) -> dict[Whose, QuotaMove]:
+async def moves(session: AsyncSession, rule_ids: Iterable[int]) -> dict[ShareOwner, QuotaMove]:
     """The moves of these limits' shares."""
     query = select(QuotaMove).where(QuotaMove.rule_id.in_(list(rule_ids)))
-    return {Whose(row.rule_id, row.whose): row for row in await session.scalars(query)}
+    return {ShareOwner(row.rule_id, row.whose): row for row in await session.scalars(query)}
 
 
 async def waiting(session: AsyncSession) -> Sequence[QuotaMove]:

@@ -1,6 +1,6 @@
 """Explicit shares, and the new distribution when regions come and go."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, cast
 
@@ -15,23 +15,28 @@ from control_plane.limits.rules import to_record, to_rule, units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
-from control_plane.quotas.guard import schedule_of
+from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import QuotaBalance, QuotaMove
-from control_plane.quotas.moving import limit_units
-from control_plane.quotas.repository import Whose
+from control_plane.quotas.repository import ShareOwner
+from control_plane.quotas.scheduling import schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
-from control_plane.quotas.waiting import look
+from control_plane.quotas.share_schedule import limit_units
 from control_plane.regions import repository as regions
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from control_plane.web.pages import Listing, Page, listing
 
 OUTSIDE_PLANS = "_"
+Shares = Mapping[str, float] | Literal["auto"] | None
+"""Fractions by region, what demand asks for, or (``None``) the same for each."""
 
 
 async def redistribute(write: ConfigWrite) -> None:
-    """Publish every limit anew with the regions that there are now; what does not differ makes no change."""
+    """Where a region comes or goes, publish every limit anew with the regions that there are now."""
+    documents = await write.documents()
+    if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
+        return
     names = await regions.names(write.session)
     for plan in await plans.all_plans(write.session):
         await publish(write, plan)
@@ -54,18 +59,13 @@ async def list_page(
     return listing(rows, page, limits.quota_key, lambda row: views[row.rule_id])
 
 
-async def replace(
-    write: ConfigWrite, plan: str, limit: str, shares: dict[str, float] | Literal["auto"], preconditions: Preconditions
-) -> None:
+async def replace(write: ConfigWrite, plan: str, limit: str, shares: Shares, preconditions: Preconditions) -> None:
     """Set a limit's shares; where one falls and another rises, nodes get the cut first."""
     row = await _row(write.session, plan, limit)
     names = await regions.names(write.session)
     preconditions.check(_view(row, names))
-    fractions = {} if shares == "auto" else shares
-    unknown = [FieldError(f"shares.{name}", "there is no such region") for name in fractions if name not in names]
-    if unknown:
-        raise InvalidError(unknown)
-    await _set_shares(write, row, fractions, auto=shares == "auto")
+    require_regions(shares, names)
+    await set_shares(write, {row: shares})
 
 
 async def free(write: ConfigWrite, plan: str, limit: str, region: str, preconditions: Preconditions) -> None:
@@ -89,29 +89,45 @@ async def reset(write: ConfigWrite, plan: str, limit: str, preconditions: Precon
     """Go back to equal shares."""
     row = await _row(write.session, plan, limit)
     preconditions.check(_view(row, await regions.names(write.session)))
-    await _set_shares(write, row, {}, auto=False)
+    await set_shares(write, {row: None})
 
 
-async def _set_shares(write: ConfigWrite, row: LimitRow, fractions: dict[str, float], *, auto: bool) -> None:
-    before = to_record(row)
-    shares_before = {share.region: share.fraction for share in row.shares}
-    kept = {share.region: share for share in row.shares}
-    row.shares = [kept.get(region) or LimitShare(region=region) for region in sorted(fractions)]
-    for share in row.shares:
-        share.fraction = fractions[share.region]
-    if auto and not row.auto_shares:
-        # the rebalancer goes on from what is, not from equal shares
-        row.auto_fractions = shares_before
-    row.auto_shares = auto
+async def set_shares(write: ConfigWrite, wanted: Mapping[LimitRow, Shares]) -> None:
+    """Set the shares of limits of one plan, or of one outside plans, and publish and record them once."""
+    names = await regions.names(write.session)
+    row = next(iter(wanted))
     if row.plan is None:
-        write.publish(to_rule(row, await regions.names(write.session)))
+        before = to_record(row)
+        _fill(row, wanted[row])
+        write.publish(to_rule(row, names))
         write.record("limit", row.name, before, to_record(row))
         return
     plan = await Plans().row(write.session, row.plan)
+    had = plan_record(plan)
+    for limit, shares in wanted.items():
+        _fill(limit, shares)
     await publish(write, plan)
-    after = plan_record(plan)
-    limits = [before if limit.name == row.name else limit for limit in after.limits]
-    write.record("plan", plan.plan, after.model_copy(update={"limits": limits}), after)
+    write.record("plan", plan.plan, had, plan_record(plan))
+
+
+def require_regions(shares: Shares, names: Collection[str]) -> None:
+    """Raise :class:`InvalidError` for shares of regions that are none of ``names``."""
+    fractions = shares if isinstance(shares, Mapping) else {}
+    unknown = [FieldError(f"shares.{name}", "there is no such region") for name in fractions if name not in names]
+    if unknown:
+        raise InvalidError(unknown)
+
+
+def _fill(row: LimitRow, shares: Shares) -> None:
+    fractions = shares if isinstance(shares, Mapping) else {}
+    had = {share.region: share for share in row.shares}
+    if shares == "auto" and not row.auto_shares:
+        # the rebalancer goes on from what is, not from equal shares
+        row.auto_fractions = {region: share.fraction for region, share in had.items()}
+    row.shares = [had.get(region) or LimitShare(region=region) for region in sorted(fractions)]
+    for share in row.shares:
+        share.fraction = fractions[share.region]
+    row.auto_shares = shares == "auto"
 
 
 async def publish_limit(write: ConfigWrite, row: LimitRow) -> None:
@@ -139,7 +155,7 @@ async def _views(session: AsyncSession, rows: Sequence[LimitRow], heartbeat_s: f
     for row in rows:
         view, balance = _view(row, names), balances.get(row.rule_id)
         status: dict[str, object] = {} if balance is None else {"balance": _balance_view(balance)}
-        own, of_clients = (moves.get(Whose(row.rule_id, whose)) for whose in repository.OF_LIMITS)
+        own, of_clients = (moves.get(ShareOwner(row.rule_id, whose)) for whose in repository.OF_LIMITS)
         if own is not None and own.waiting:
             status |= {
                 "in_force": limit_units(to_rule(row, names), schedule_of(own).steps[-1]),

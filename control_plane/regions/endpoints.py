@@ -1,79 +1,59 @@
 """``/v1/regions``."""
 
-import secrets
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from contract.credentials import RANDOM_BYTES
-from control_plane.access.principals import Caller, admin_only, by_method, require
-from control_plane.reading import Reading, shown
-from control_plane.regions.schemas import CredentialRequest, RegionCreate, RegionCredential, RegionReplace, RegionView
+from control_plane.access.principals import Caller, by_method, require
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
+from control_plane.regions.schemas import RegionCreate, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 
-NO_OVERLAP = CredentialRequest()
+router = APIRouter(prefix="/v1/regions", tags=["regions"], dependencies=[Depends(by_method)])
+_regions = Regions()
 
 
-def routes(regions: Regions) -> APIRouter:
-    """The routes of regions."""
-    router = APIRouter(prefix="/v1/regions", tags=["regions"], dependencies=[Depends(by_method)])
+@router.get("")
+async def list_regions(
+    session: Reading, page: Annotated[Page, sorted_by("region")], prefix: Prefix = None
+) -> Listing[RegionView]:
+    """Regions by name."""
+    return await _regions.list_page(session, page, prefix=prefix)
 
-    @router.get("")
-    async def list_regions(
-        session: Reading, page: Annotated[Page, sorted_by("region")], prefix: Prefix = None
-    ) -> Listing[RegionView]:
-        """Regions by name."""
-        return await regions.list_page(session, page, prefix=prefix)
 
-    @router.post("", status_code=201, response_model=RegionView)
-    async def create_region(body: RegionCreate, change: Creating) -> Response:
-        """Add a region; limits without explicit quotas are split anew."""
-        async with change.begin() as write:
-            view = await regions.create(write, body.region, body)
-        return await change.answer(view, 201, location=f"/v1/regions/{body.region}")
+@router.post("", status_code=201, response_model=RegionView)
+async def create_region(body: RegionCreate, change: Creating) -> Response:
+    """Add a region; limits without explicit quotas are split anew."""
+    async with change.begin() as write:
+        view = await _regions.create(write, body.region, body)
+    return await change.answer(view, 201, location=f"/v1/regions/{body.region}")
 
-    @router.get("/{region}", response_model=RegionView)
-    async def get_region(region: Name, session: Reading) -> Response:
-        """One region."""
-        return shown(await regions.get(session, region))
 
-    @router.put("/{region}", response_model=RegionView, responses={201: {"model": RegionView}})
-    async def put_region(region: Name, body: RegionReplace, caller: Caller, change: Changing) -> Response:
-        """Add or replace a region."""
-        same_name(region, body.region, "region")
-        if body.credential is not None:
-            require(caller, "admin")
-        async with change.begin() as write:
-            view, made = await regions.replace(write, region, body, change.preconditions)
-        return await change.answer(view, 201 if made else 200)
+@router.get("/{region}", response_model=RegionView)
+async def get_region(region: Name, session: Reading) -> Response:
+    """One region."""
+    return json_with_etag(await _regions.get(session, region))
 
-    @router.delete("/{region}", status_code=204)
-    async def delete_region(region: Name, change: Changing) -> Response:
-        """Remove a region that no explicit quota names."""
-        async with change.begin() as write:
-            await regions.delete(write, region, change.preconditions)
-        return await change.answer(None, 204)
 
-    @router.post(
-        "/{region}/credentials", status_code=201, response_model=RegionCredential, dependencies=[Depends(admin_only)]
-    )
-    async def issue_region_credential(region: Name, change: Changing, body: CredentialRequest = NO_OVERLAP) -> Response:
-        """Give the region's nodes a new credential, shown this once; the one before it works `overlap_s` longer."""
-        async with change.begin(urgent=True) as write:
-            view = await regions.issue_credential(
-                write,
-                region,
-                body.overlap_s,
-                change.preconditions,
-                now=datetime.now(UTC),
-                random=secrets.token_bytes(RANDOM_BYTES),
-            )
-        return await change.answer(view, 201, secret=True)
+@router.put("/{region}", response_model=RegionView, responses={201: {"model": RegionView}})
+async def put_region(region: Name, body: RegionReplace, caller: Caller, change: Changing) -> Response:
+    """Add or replace a region."""
+    same_name(region, body.region, "region")
+    if body.credential is not None:
+        require(caller, "admin")
+    async with change.begin() as write:
+        view, made = await _regions.replace(write, region, body, change.preconditions)
+    return await change.answer(view, 201 if made else 200)
 
-    return router
+
+@router.delete("/{region}", status_code=204)
+async def delete_region(region: Name, change: Changing) -> Response:
+    """Remove a region that no explicit quota names."""
+    async with change.begin() as write:
+        await _regions.delete(write, region, change.preconditions)
+    return await change.answer(None, 204)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, StringConstraints, field_validator
 
 from contract.credentials import credential_kind
-from control_plane.web.fields import Body, Name, OverlapS, View
+from control_plane.web.fields import Body, Name, View
 
 
 def _peer_url(value: str) -> str:
@@ -63,19 +63,3 @@ class RegionView(View):
     """Every key that its nodes may sign with now: two while a rotation overlaps."""
     previous_expires_at: datetime | None
     """Until when the credential before the last rotation works too."""
-
-
-class CredentialRequest(Body):
-    """A new credential; the one before it works for ``overlap_s`` more seconds."""
-
-    overlap_s: OverlapS = 0
-
-
-class RegionCredential(View):
-    """A region's credential, shown this once."""
-
-    region: str
-    credential: str
-    public_key: str
-    previous_expires_at: datetime | None
-    """Until when the credential before it works too."""

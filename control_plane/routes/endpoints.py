@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.routes import factors
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (
@@ -57,7 +57,7 @@ async def create_backend(body: BackendCreate, change: Creating) -> Response:
 async def get_backend(backend: Name, session: Reading) -> Response:
     """One backend: with its manual factor, and its factor in each region and why it is that."""
     row = await _backends.row(session, backend)
-    return shown(await factors.detail(session, row, _backends.view(row), datetime.now(UTC)))
+    return json_with_etag(await factors.detail(session, row, _backends.view(row), datetime.now(UTC)))
 
 
 @router.put("/backends/{backend}", response_model=BackendDetail, responses={201: {"model": BackendDetail}})
@@ -82,7 +82,7 @@ async def delete_backend(backend: Name, change: Changing) -> Response:
 @router.get("/backends/{backend}/factor", response_model=ManualFactorView)
 async def get_manual_factor(backend: Name, session: Reading) -> Response:
     """The manual factor of a backend; 404 when there is none, or when it expired."""
-    return shown(factors.require_manual(await _backends.row(session, backend), datetime.now(UTC)))
+    return json_with_etag(factors.require_manual(await _backends.row(session, backend), datetime.now(UTC)))
 
 
 @router.put("/backends/{backend}/factor", response_model=ManualFactorView)
@@ -129,7 +129,7 @@ async def create_endpoint(body: EndpointCreate, change: Creating) -> Response:
 @router.get("/endpoints/{endpoint}", response_model=EndpointView)
 async def get_endpoint(endpoint: Name, session: Reading) -> Response:
     """One endpoint."""
-    return shown(await _endpoints.get(session, endpoint))
+    return json_with_etag(await _endpoints.get(session, endpoint))
 
 
 @router.put("/endpoints/{endpoint}", response_model=EndpointView, responses={201: {"model": EndpointView}})

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.load import BackendLoad
 from control_plane.errors import ConflictError, NotFoundError
-from control_plane.rollout.writer import ConfigWrite
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.routes import repository
 from control_plane.routes.models import BackendLoadRow, BackendRow
 from control_plane.routes.schemas import (

@@ -4,9 +4,9 @@ from contract.config import Endpoint
 from contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite
 from control_plane.routes import repository
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (

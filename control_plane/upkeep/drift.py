@@ -7,15 +7,19 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import ApiKey, Document, Plan
+from contract.config import Document, Plan
 from contract.limits import LimitRule
-from control_plane.access.models import Token
 from control_plane.adaptive import service as adaptive
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.blocks import service as blocks
 from control_plane.blocks.models import BlockRow
+from control_plane.clients.documents import client_document
 from control_plane.clients.models import ClientRow, KeyRow
-from control_plane.clients.service import publish as publish_client
+from control_plane.clients.service import to_record
+from control_plane.credentials.keys.service import key_document
+from control_plane.credentials.reporters import service as reporters
+from control_plane.credentials.reporters.models import ReporterRow
+from control_plane.credentials.tokens.models import Token
 from control_plane.database import Database
 from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import SwitchRow
@@ -26,13 +30,11 @@ from control_plane.limits.rules import to_rule
 from control_plane.orm import Base
 from control_plane.plans import repository as plans
 from control_plane.plans.service import publish as publish_plan
+from control_plane.publishing import repository
+from control_plane.publishing.documents import DocumentKey, canonical, key_of
+from control_plane.publishing.integrity import sentence, stored_faults
 from control_plane.regions import repository as regions
 from control_plane.regions.models import RegionRow
-from control_plane.reporters import service as reporters
-from control_plane.reporters.models import ReporterRow
-from control_plane.rollout import repository
-from control_plane.rollout.documents import DocumentKey, canonical, key_of
-from control_plane.rollout.drift import sentence, stored_faults
 from control_plane.routes.models import BackendRow, EndpointRow
 
 EVERY_S = 3600.0
@@ -116,7 +118,7 @@ async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]
             break
         collected = _Collected(session)
         for client in clients:
-            publish_client(collected, client)  # type: ignore[arg-type]  # it only publishes
+            collected.publish(client_document(to_record(client)))
         after = clients[-1].client
         session.expunge_all()
         yield collected.documents
@@ -143,8 +145,7 @@ async def _keys(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
             return
         collected = _Collected(session)
         for row in rows:
-            ends = None if row.expires_at is None else row.expires_at.timestamp()
-            collected.publish(ApiKey(sha256=row.sha256, key_id=row.key_id, client=row.client, expires_at=ends))
+            collected.publish(key_document(row))
         after = rows[-1].key_id
         session.expunge_all()
         yield collected.documents

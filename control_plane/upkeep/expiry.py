@@ -3,19 +3,18 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
-
-from control_plane.access.models import Token
-from control_plane.clients.keys import view as key_view
-from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
+from control_plane.clients import repository as clients
 from control_plane.clients.service import end_overrides, publish, to_record
+from control_plane.credentials.keys import service as keys
+from control_plane.credentials.tokens import repository as tokens
+from control_plane.credentials.tokens.service import forget_previous
+from control_plane.credentials.tokens.service import view as token_view
 from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
-from control_plane.rollout.documents import DocumentKey
-from control_plane.rollout.writer import ConfigWrite, ConfigWriter
-from control_plane.tokens.service import forget_previous
-from control_plane.tokens.service import view as token_view
+from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.writer import ConfigWrite, ConfigWriter
+from control_plane.storage import present
 
 EVERY_S = 30.0
 A_WRITE = 500
@@ -28,8 +27,8 @@ def expiry_job(database: Database, writer: ConfigWriter) -> Job:
 
     async def run() -> str:
         async with database.read() as session:
-            now: datetime = (await session.execute(select(func.now()))).scalar_one()
-            if not await session.scalar(select(_anything_due(now))):
+            now = await present(session)
+            if not (await clients.any_ended(session, now) or await tokens.any_ended(session, now)):
                 return "Nothing had expired."
         said = []
         for what, expire in _EXPIRES.items():
@@ -40,13 +39,6 @@ def expiry_job(database: Database, writer: ConfigWriter) -> Job:
         return "Expired: " + ", ".join(said) + "."
 
     return Job("expiry", EVERY_S, run)
-
-
-def _anything_due(now: datetime) -> ColumnElement[bool]:
-    tokens = Token.revoked_at.is_(None) & or_(Token.expires_at <= now, Token.previous_expires_at <= now)
-    return or_(
-        exists().where(OverrideRow.expires_at <= now), exists().where(KeyRow.expires_at <= now), exists().where(tokens)
-    )
 
 
 async def _all(writer: ConfigWriter, expire: "Expire", now: datetime) -> int:
@@ -61,9 +53,7 @@ async def _all(writer: ConfigWriter, expire: "Expire", now: datetime) -> int:
 
 
 async def _overrides(write: ConfigWrite, now: datetime) -> int:
-    due = select(OverrideRow.client).where(OverrideRow.expires_at <= now).distinct().limit(A_WRITE)
-    clients = select(ClientRow).where(ClientRow.client.in_(due)).order_by(ClientRow.client)
-    rows = (await write.session.scalars(clients)).all()
+    rows = await clients.with_ended_overrides(write.session, now, A_WRITE)
     for row in rows:
         before = to_record(row)
         end_overrides(row, now)
@@ -73,19 +63,14 @@ async def _overrides(write: ConfigWrite, now: datetime) -> int:
 
 
 async def _keys(write: ConfigWrite, now: datetime) -> int:
-    due = select(KeyRow).where(KeyRow.expires_at <= now).order_by(KeyRow.key_id).limit(A_WRITE)
-    rows = (await write.session.scalars(due)).all()
+    rows = await clients.ended_keys(write.session, now, A_WRITE)
     for row in rows:
-        await write.session.delete(row)
-        write.record("key", f"{row.client}/{row.key_id}", key_view(row), None, "revoke")
-        write.withdraw(DocumentKey("key", row.sha256))
+        await keys.take_away(write, row)
     return len(rows)
 
 
 async def _tokens(write: ConfigWrite, now: datetime) -> int:
-    ended = or_(Token.expires_at <= now, Token.previous_expires_at <= now)
-    due = select(Token).where(Token.revoked_at.is_(None), ended).order_by(Token.token_id).limit(A_WRITE)
-    rows = (await write.session.scalars(due)).all()
+    rows = await tokens.ended(write.session, now, A_WRITE)
     for row in rows:
         before = token_view(row)
         forget_previous(write, row)

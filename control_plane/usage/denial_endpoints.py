@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.causes import Cause
 from contract.denials import MAX_FOUND, Denial, DenialQuery
 from control_plane.access.principals import by_method
+from control_plane.canary import repository as rollouts
+from control_plane.canary.models import RolloutRow
 from control_plane.regions import repository as regions
-from control_plane.rollout.models import RolloutRow
 from control_plane.usage.denial_reasons import reason, remedy
 from control_plane.web.fields import Instant, View
 
@@ -97,8 +97,7 @@ async def list_denials(request: Request, query: Annotated[DenialQuery, Depends(_
 
 async def _stages(session: AsyncSession, since_ms: int) -> Sequence[RolloutRow]:
     """Roll-outs that were under way at some moment since."""
-    lasted = or_(RolloutRow.ended_at.is_(None), RolloutRow.ended_at >= _instant(since_ms))
-    return (await session.scalars(select(RolloutRow).where(lasted))).all()
+    return await rollouts.under_way_since(session, _instant(since_ms))
 
 
 def _view(region: str, denial: Denial, stages: Sequence[RolloutRow]) -> DenialView:

@@ -12,9 +12,10 @@ from control_plane.clients.models import ClientRow
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.reading import Reading
 from control_plane.regions import repository as regions
-from control_plane.usage import exports, limits_view, reading
+from control_plane.usage import exports, limits_view
+from control_plane.usage import repository as reading
 from control_plane.usage.limits_view import ClientLimits
-from control_plane.usage.reading import FIGURES, UsageQuery
+from control_plane.usage.repository import FIGURES, UsageQuery
 from control_plane.usage.schemas import DIMENSIONS, BusiestClients, BusyClient, Dimension, Step, UsageItem, UsageListing
 from control_plane.web.fields import ClientName, Instant
 from control_plane.web.pages import Page, PageQuery, listing

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
-from control_plane.usage import reading
-from control_plane.usage.reading import COLUMNS, FIGURES, UsageQuery
+from control_plane.usage import repository as reading
+from control_plane.usage.repository import COLUMNS, FIGURES, UsageQuery
 
 AT_ONCE = 2
 """Each holds one of the pool's connections until its reader has everything."""

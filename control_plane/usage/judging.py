@@ -22,7 +22,7 @@ _BY_WINDOWS = (
 )
 
 
-class Tried(NamedTuple):
+class CandidateLimit(NamedTuple):
     """A limit by client as it would be: exactly one of ``window_s`` and ``window``; no ``endpoints``: all of them."""
 
     name: str
@@ -53,10 +53,10 @@ class Judged(NamedTuple):
     affected: list[Affected]
 
 
-class Question:
+class WhatIfQuery:
     """Limits for a plan's clients since ``since``."""
 
-    def __init__(self, plan: str, tried: Sequence[Tried], since: datetime) -> None:
+    def __init__(self, plan: str, tried: Sequence[CandidateLimit], since: datetime) -> None:
         terms = [_terms(limit) for limit in tried]
         self.words = [term.words for term in terms]
         self._values: dict[str, object] = {"plan": plan, "since": since, "endpoints": _endpoints(tried)}
@@ -89,7 +89,7 @@ class _Terms(NamedTuple):
     words: str
 
 
-def _terms(tried: Tried) -> _Terms:
+def _terms(tried: CandidateLimit) -> _Terms:
     window_s = 60.0 if tried.window == "minute" else tried.window_s
     if window_s is None:
         return _Terms(f"date_trunc('{tried.window}', hour, 'UTC')", float(tried.limit), _BY_WINDOWS)
@@ -99,7 +99,7 @@ def _terms(tried: Tried) -> _Terms:
     return _Terms(window, float(tried.limit + tried.burst), _BY_WINDOWS)
 
 
-def _endpoints(tried: Sequence[Tried]) -> list[str] | None:
+def _endpoints(tried: Sequence[CandidateLimit]) -> list[str] | None:
     """Those that any of the limits looks at; ``None``: all."""
     if not all(limit.endpoints for limit in tried):
         return None

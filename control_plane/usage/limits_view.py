@@ -4,25 +4,26 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, cast
 
-from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.blocks import EVERY_LIMIT
 from contract.limits import Algorithm, Calendar, Mode, dimensions
 from contract.usage import OUTSIDE_PLANS
-from control_plane.blocks.models import BlockRow
+from control_plane.blocks import repository as blocks
 from control_plane.clients.figures import ends_at, figures_of
 from control_plane.clients.models import ClientRow
 from control_plane.clients.schemas import LastingFigures
+from control_plane.enforcement import repository as switches
 from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import LimitRow
 from control_plane.limits.repository import all_outside_plans
 from control_plane.limits.rules import SPLIT_MODES, units_by_region
+from control_plane.plans import repository as plans
 from control_plane.plans.models import PlanRow
 from control_plane.quotas import repository as quotas
 from control_plane.quotas.models import CLIENTS, THE_LIMIT
-from control_plane.quotas.repository import Whose
+from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.schemas import MoveView
 from control_plane.quotas.service import move_view
 from control_plane.regions import repository as regions
@@ -111,7 +112,7 @@ class Found(NamedTuple):
     regions: Sequence[str]
     switches: Mapping[str, SwitchRow]
     blocks: Sequence[str]
-    moves: Mapping[Whose, MoveView]
+    moves: Mapping[ShareOwner, MoveView]
     """Moves of shares that wait."""
 
 
@@ -120,10 +121,7 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
     client = await session.get(ClientRow, name)
     if client is None:
         raise NotFoundError(f"There is no client named {name}.")
-    switches = select(SwitchRow).where(or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now))
-    in_force = or_(BlockRow.expires_at.is_(None), BlockRow.expires_at > now)
-    blocks = select(BlockRow.block).where(BlockRow.client == name, in_force).order_by(BlockRow.block)
-    plan = (await session.scalars(select(PlanRow).where(PlanRow.plan == client.plan))).one()
+    plan = await plans.plan(session, client.plan)
     outside = await all_outside_plans(session)
     ids = [row.rule_id for row in (*plan.limits, *outside)]
     moves = await quotas.moves(session, ids)
@@ -132,8 +130,8 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
         plan=plan,
         outside=outside,
         regions=await regions.names(session),
-        switches={row.target: row for row in await session.scalars(switches)},
-        blocks=(await session.scalars(blocks)).all(),
+        switches={row.target: row for row in await switches.in_force(session, now)},
+        blocks=await blocks.of_client(session, name, now),
         moves={whose: await move_view(session, move, heartbeat_s) for whose, move in moves.items() if move.waiting},
     )
 
@@ -197,7 +195,7 @@ def _shares_from(row: LimitRow) -> SharesFrom | None:
 
 def _move(found: Found, row: LimitRow, *, own: bool) -> MoveView | None:
     """The move of the shares that the client goes by."""
-    return found.moves.get(Whose(row.rule_id, CLIENTS if own else THE_LIMIT))
+    return found.moves.get(ShareOwner(row.rule_id, CLIENTS if own else THE_LIMIT))
 
 
 def _use(row: LimitRow, answer: RegionAnswer) -> RegionUse:

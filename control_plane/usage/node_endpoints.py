@@ -13,7 +13,7 @@ from contract.questions import NodeAnswer, Questions
 from contract.usage import PROTOCOL_VERSION, Shipment
 from control_plane.access.principals import Caller, region_only
 from control_plane.errors import FieldError, ForbiddenError, InvalidError
-from control_plane.usage.taking import take
+from control_plane.usage.intake import take
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 _decoder = msgspec.msgpack.Decoder(Shipment)

@@ -10,8 +10,10 @@ from control_plane.access.principals import by_method, reading_only
 from control_plane.errors import FieldError, InvalidError
 from control_plane.plans.service import Plans
 from control_plane.reading import Reading
-from control_plane.usage import nearness, reading, what_if
-from control_plane.usage.judging import Tried
+from control_plane.usage import near_limit as nearness
+from control_plane.usage import repository as reading
+from control_plane.usage import what_if
+from control_plane.usage.judging import CandidateLimit
 from control_plane.usage.schemas import (
     NearLimit,
     NearLimitView,
@@ -82,7 +84,7 @@ async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, requ
     )
 
 
-async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[Tried], list[nearness.Skipped]]:
+async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[nearness.Skipped]]:
     given = [name for name in ("limit", "limits", "plan") if getattr(body, name) is not None]
     if len(given) != 1:
         raise InvalidError([FieldError(given[-1] if given else "limit", "give exactly one of limit, limits and plan")])

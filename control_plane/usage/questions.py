@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import msgspec
 import structlog
-from sqlalchemy import ARRAY, Text, cast, func, select
 
 from contract.decoding import UNREADABLE
 from contract.denials import Denial, DenialQuery
 from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question, RegionExchange
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
+from control_plane.usage import repository
 
 QUESTIONS_CHANNEL = "tidegate_questions"
 ANSWERS_CHANNEL = "tidegate_answers"
@@ -171,7 +171,7 @@ class NodeQuestions:
             with translated():
                 await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._heard_question(str(notice[3])))
                 await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._heard_answer(str(notice[3])))
-            await self._database.feel(connection)
+            await self._database.watch(connection)
         finally:
             connection.terminate()
 
@@ -198,7 +198,7 @@ class NodeQuestions:
         """All of them by one statement: an asker waits for the last one."""
         payloads = [msgspec.json.encode(notice).decode() for notice in notices]
         async with self._database.transaction() as session:
-            await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))
+            await repository.notify(session, channel, payloads)
 
 
 def _by_number(figures: Sequence[LimitFigure]) -> Iterator[tuple[LimitFigure, ...]]:

@@ -3,10 +3,9 @@
 from itertools import pairwise
 from typing import NamedTuple
 
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.clients.models import ClientRow
+from control_plane.clients.repository import every_nth
 
 _BEHIND_ALL = "\U0010ffff"
 
@@ -20,7 +19,5 @@ class ClientRange(NamedTuple):
 
 async def client_ranges(session: AsyncSession, clients: int) -> list[ClientRange]:
     """Ranges with so many clients each, and with whoever else has usage: nobody (the empty name), and who is gone."""
-    numbered = select(ClientRow.client, func.row_number().over(order_by=ClientRow.client).label("number")).subquery()
-    every = select(numbered.c.client).where(numbered.c.number % clients == 0).order_by(numbered.c.client)
-    bounds = ["", *(await session.scalars(every)).all(), _BEHIND_ALL]
+    bounds = ["", *await every_nth(session, clients), _BEHIND_ALL]
     return [ClientRange(first, after) for first, after in pairwise(bounds)]

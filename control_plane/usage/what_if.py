@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import exc, func, select, text
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import BUCKET_ALGORITHMS, LimitRule
-from control_plane.clients.models import ClientRow
+from control_plane.clients.repository import count_on
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
 from control_plane.plans.models import PlanRow
+from control_plane.storage import bound_statements
 from control_plane.usage import windows
-from control_plane.usage.judging import Affected, Question, Tried
-from control_plane.usage.nearness import Skipped
+from control_plane.usage.judging import Affected, CandidateLimit, WhatIfQuery
+from control_plane.usage.near_limit import Skipped
 from control_plane.usage.schemas import WhatIfLimit
 
 _TOGETHER = (
@@ -54,18 +55,18 @@ class Outcome(NamedTuple):
     approximation: str
 
 
-def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[Tried]:
+def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
     """The limits of a question, by the fields that hold them. Raises ``InvalidError``."""
     wrong = [name for name, limit in limits.items() if (limit.window_s is None) == (limit.window is None)]
     if wrong:
         raise InvalidError(FieldError(f"{name}.window_s", "give exactly one of window_s and window") for name in wrong)
     return [
-        Tried(name, limit.limit, 0, limit.window_s, limit.window, tuple(limit.endpoints))
+        CandidateLimit(name, limit.limit, 0, limit.window_s, limit.window, tuple(limit.endpoints))
         for name, limit in limits.items()
     ]
 
 
-def tried_of_plan(plan: PlanRow) -> tuple[list[Tried], list[Skipped]]:
+def tried_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[Skipped]]:
     """The limits of a plan that usage can tell of, and the others with the reason."""
     tried, skipped = [], []
     for row in plan.limits:
@@ -78,24 +79,23 @@ def tried_of_plan(plan: PlanRow) -> tuple[list[Tried], list[Skipped]]:
     return tried, skipped
 
 
-def _tried(rule: LimitRule) -> Tried:
+def _tried(rule: LimitRule) -> CandidateLimit:
     window_s = None if rule.window_us is None else rule.window_us / 1_000_000
     burst = (rule.burst or rule.limit) if rule.algorithm in BUCKET_ALGORITHMS else 0
-    return Tried(rule.name, rule.limit, burst, window_s, rule.calendar, tuple(rule.match.endpoints))
+    return CandidateLimit(rule.name, rule.limit, burst, window_s, rule.calendar, tuple(rule.match.endpoints))
 
 
 async def estimate(
-    session: AsyncSession, plan: str, tried: Sequence[Tried], days: int, now: datetime, most_s: float
+    session: AsyncSession, plan: str, tried: Sequence[CandidateLimit], days: int, now: datetime, most_s: float
 ) -> Outcome:
     """How many requests of the plan's clients in the last ``days`` these limits, together, would have denied.
 
     Raises ``InvalidError`` when the database needs longer than ``most_s``.
     """
     since = (now - timedelta(days=days)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    question = Question(plan, tried, since)
-    total = await session.scalar(select(func.count()).where(ClientRow.plan == plan)) or 0
-    bound = text("SELECT set_config('statement_timeout', :ms, true)")
-    await session.execute(bound, {"ms": str(int(most_s * 1_000))})
+    question = WhatIfQuery(plan, tried, since)
+    total = await count_on(session, plan)
+    await bound_statements(session, most_s)
     try:
         found = await question.judge(session)
     except exc.DBAPIError as error:

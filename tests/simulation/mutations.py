@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from control_plane.quotas.moving import Situation
+from control_plane.quotas.share_schedule import Situation
 from data_plane.rights.asking import Asker
 from data_plane.store.script_host import ScriptHost
 

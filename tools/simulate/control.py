@@ -12,7 +12,7 @@ from contract.credentials import secret_sha256
 from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
 from contract.shares import split
 from contract.status import Newest
-from control_plane.quotas.moving import (
+from control_plane.quotas.share_schedule import (
     Schedule,
     acknowledged,
     has_windows,
@@ -223,7 +223,7 @@ class ControlPlane:
         self._publish()
 
     def _move(self, before: LimitRule) -> None:
-        """What ``QuotaGuard`` makes of a write that moves shares."""
+        """What ``schedule_shares`` makes of a write that moves shares."""
         rule = self._rule
         now_us = self._world.now_us()
         if rule.mode == "shared":

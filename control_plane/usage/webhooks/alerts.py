@@ -4,16 +4,16 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from contract.limits import LimitRule
 from control_plane.database import Database
 from control_plane.plans.repository import all_plans
-from control_plane.usage import nearness, windows
-from control_plane.usage.models import UsageAlert, UsageWebhookRow
-from control_plane.usage.nearness import Near
+from control_plane.usage import near_limit as nearness
+from control_plane.usage import windows
+from control_plane.usage.models import UsageWebhookRow
+from control_plane.usage.near_limit import Near
+from control_plane.usage.webhooks import repository
 
 ALERTS_A_STATEMENT = 500
 MAX_CLIENTS = 100_000
@@ -23,15 +23,12 @@ MAX_CLIENTS = 100_000
 async def find_alerts(database: Database, now: datetime) -> int:
     """Note what is to be told; what was told before is not noted again. How many are new."""
     async with database.read() as session:
-        query = select(UsageWebhookRow).where(UsageWebhookRow.enabled)
-        webhooks = (await session.scalars(query)).all()
+        webhooks = await repository.enabled(session)
         found = await _found(session, webhooks, now) if webhooks else []
     new = 0
     for start in range(0, len(found), ALERTS_A_STATEMENT):
         async with database.transaction() as session:
-            statement = insert(UsageAlert).on_conflict_do_nothing().returning(UsageAlert.alert)
-            part = found[start : start + ALERTS_A_STATEMENT]
-            new += len((await session.scalars(statement.values(part))).all())
+            new += await repository.add_messages(session, found[start : start + ALERTS_A_STATEMENT])
     return new
 
 

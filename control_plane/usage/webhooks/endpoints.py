@@ -7,11 +7,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
-from control_plane.reading import Reading, shown
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.rollout.changes import Changing, Creating
 from control_plane.storage import equal
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.schemas import (
     DeliveryView,
     WebhookCreate,
@@ -20,7 +21,7 @@ from control_plane.usage.webhooks.schemas import (
     WebhookSecret,
     WebhookView,
 )
-from control_plane.usage.webhooks.service import Webhooks, deliveries_of, delivery_view
+from control_plane.usage.webhooks.service import Webhooks, delivery_view
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, listing, sorted_by
@@ -61,7 +62,7 @@ async def create_webhook(body: WebhookCreate, change: Creating, request: Request
 @router.get("/{webhook}", response_model=WebhookView)
 async def get_webhook(webhook: Name, session: Reading) -> Response:
     """One webhook."""
-    return shown(await _webhooks.get(session, webhook))
+    return json_with_etag(await _webhooks.get(session, webhook))
 
 
 @router.put("/{webhook}", response_model=WebhookView, responses={201: {"model": WebhookView}})
@@ -108,6 +109,6 @@ async def list_deliveries(
     where = equal((UsageAlert.client, client))
     if delivered is not None:
         where.append(UsageAlert.delivered_at.is_not(None) if delivered else UsageAlert.delivered_at.is_(None))
-    rows = deliveries_of(webhook)
+    rows = repository.messages_of(webhook)
     found = await rows.page(session, page, where=where)
     return listing(found, page, lambda row: rows.key(row, page), delivery_view)

@@ -1,14 +1,12 @@
 """What can be done with webhooks."""
 
-from sqlalchemy import delete, func, select
-
 from control_plane.clients.models import ClientRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.plans.models import PlanRow
+from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from control_plane.rollout.writer import ConfigWrite
-from control_plane.storage import NamedRows
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
+from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.schemas import DeliveryView, WebhookFields, WebhookView
 
 MAX_WEBHOOKS = 1_000
@@ -18,7 +16,7 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
     """Webhooks by name. ``salt`` is what a new one's key is derived from."""
 
     noun = "usage webhook"
-    rows = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook, sortable={"created_at": UsageWebhookRow.created_at})
+    rows = repository.webhooks
 
     def __init__(self, salt: str = "") -> None:
         self._salt = salt
@@ -47,10 +45,8 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
             raise InvalidError([FieldError("plan", f"there is no plan named {body.plan}")])
         if body.client is not None and await write.session.get(ClientRow, body.client) is None:
             raise InvalidError([FieldError("client", f"there is no client named {body.client}")])
-        if current is None:
-            count = await write.session.scalar(select(func.count()).select_from(UsageWebhookRow)) or 0
-            if count >= MAX_WEBHOOKS:
-                raise ConflictError(f"There are {MAX_WEBHOOKS} usage webhooks already.")
+        if current is None and await repository.count(write.session) >= MAX_WEBHOOKS:
+            raise ConflictError(f"There are {MAX_WEBHOOKS} usage webhooks already.")
         row = current or UsageWebhookRow(webhook=name, salt=self._salt)
         row.url, row.plan, row.client = body.url, body.plan, body.client
         row.thresholds, row.enabled = list(body.thresholds), body.enabled
@@ -60,15 +56,8 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
 
     async def remove(self, write: ConfigWrite, row: UsageWebhookRow) -> None:
         """Delete a webhook with its messages."""
-        await write.session.execute(delete(UsageAlert).where(UsageAlert.webhook == row.webhook))
+        await repository.delete_messages(write.session, row.webhook)
         await write.session.delete(row)
-
-
-def deliveries_of(webhook: str) -> NamedRows[UsageAlert]:
-    """A webhook's messages by id, or by when they were made."""
-    return NamedRows(
-        UsageAlert, UsageAlert.alert, UsageAlert.webhook == webhook, sortable={"created_at": UsageAlert.created_at}
-    )
 
 
 def delivery_view(row: UsageAlert) -> DeliveryView:

@@ -11,9 +11,9 @@ from asgi_lifespan import LifespanManager
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import SecretStr
 
+from control_plane.app import create_app
 from control_plane.database import migrate
-from control_plane.main import create_app
-from control_plane.rollout.repository import NOTHING
+from control_plane.publishing.repository import NOTHING
 from control_plane.routes.models import RULE_IDS
 from control_plane.settings import Settings
 from control_plane.tables import METADATA

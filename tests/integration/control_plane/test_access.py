@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from contract.credentials import make_credential
-from control_plane.main import create_app
+from control_plane.app import create_app
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
 from tidegate.stack.postgres import PostgresServer

@@ -123,6 +123,8 @@ async def test_a_rotated_credential_overlaps(served: RunningControlPlane) -> Non
     assert document["sha256"] == secret_sha256(rotated.json()["secret"])
     assert document["previous_sha256"] == secret_sha256(old)
     assert 0 < document["previous_expires_at"] - time.time() <= 60
+    entries = (await served.admin.get("/v1/audit", params={"resource": "reporter"})).json()["items"]
+    assert [entry["action"] for entry in entries] == ["rotate", "create"]
 
 
 async def test_a_manual_factor_is_set_shown_and_ended(served: RunningControlPlane) -> None:

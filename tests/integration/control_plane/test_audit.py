@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from control_plane.access.last_used import LastUsed
+from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
 from tidegate.stack.errors import StackError
@@ -199,7 +199,7 @@ async def test_when_a_token_was_used_is_written_in_one_go(
     make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[LastUsed] = []
-    monkeypatch.setattr("control_plane.main.LastUsed", lambda: noted.append(LastUsed()) or noted[-1])
+    monkeypatch.setattr("control_plane.app.LastUsed", lambda: noted.append(LastUsed()) or noted[-1])
     async with client_of(make_settings()) as api:
         (token,) = (await api.get("/v1/tokens")).json()["items"]
         assert token["last_used"] is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from control_plane.main import create_app
+from control_plane.app import create_app
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import DATABASE
 from tidegate.stack.postgres import PostgresServer

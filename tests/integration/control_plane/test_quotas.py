@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -12,16 +13,18 @@ import msgspec
 import pytest
 
 from contract.config import Change
+from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
-from control_plane.quotas import mover, service
-from control_plane.quotas.balancer import QuotaBalancer
-from control_plane.quotas.guard import QuotaGuard
+from control_plane.derivation import derive
+from control_plane.publishing.signing import Signer
+from control_plane.publishing.writer import ConfigWriter
+from control_plane.quotas import jobs as mover
+from control_plane.quotas import service
+from control_plane.quotas.jobs import RebalanceJob
 from control_plane.quotas.rebalancing import Balancing
-from control_plane.rollout.signing import Signer
-from control_plane.rollout.writer import ConfigWriter
 from control_plane.settings import Settings
-from control_plane.usage.demand import demand
 from control_plane.usage.partitions import Partitions
+from control_plane.usage.repository import demand
 from control_plane.web.etags import Preconditions
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
@@ -36,6 +39,7 @@ QUOTA = "/v1/quotas/free/hourly"
 REGIONS = ("eu", "us")
 WAIT_S = 15.0
 FAR_US = 4_000_000_000_000_000
+PLACE = partial(CanaryPlacement, heartbeat_s=5.0)
 HOUR_US = 3_600_000_000
 AHEAD = range(4)
 """Windows that are looked at, from the present one on."""
@@ -241,7 +245,7 @@ async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
     url = settings.database_url.get_secret_value()
     database = Database(url, connect_timeout_s=2.0, command_timeout_s=20.0, pool_size=2)
     try:
-        yield ConfigWriter(database, Signer(settings.signing_key()), QuotaGuard(lambda: time.time_ns() // 1000))
+        yield ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
     finally:
         await database.close()
 
@@ -267,8 +271,8 @@ async def test_auto_shares_follow_demand_and_say_why(
                 database=database_name,
             )
             signer = Signer(settings.signing_key())
-            writer = ConfigWriter(database, signer, QuotaGuard(lambda: time.time_ns() // 1000))
-            balancer = QuotaBalancer(database, writer, demand, Balancing(), 60.0)
+            writer = ConfigWriter(database, signer, PLACE, derive)
+            balancer = RebalanceJob(database, writer, demand, Balancing(), 60.0)
             assert await balancer.run() == "1 of 1 limits with auto shares moved."
             view = (await served.admin.get(QUOTA)).json()
             assert view["shares"] == "auto"

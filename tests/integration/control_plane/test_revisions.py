@@ -8,8 +8,8 @@ import httpx
 from asgi_lifespan import LifespanManager
 from pydantic import SecretStr
 
+from control_plane.app import create_app
 from control_plane.database import migrate
-from control_plane.main import create_app
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
 from tests.integration.control_plane.running import running

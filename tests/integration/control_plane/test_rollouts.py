@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from contract.config import HeldBack
-from control_plane.rollout import engine
+from control_plane.canary import service as engine
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running

@@ -9,10 +9,11 @@ import pytest
 
 from control_plane.database import Database, migrate, revert
 from control_plane.errors import InvalidError
-from control_plane.usage import nearness, rollup
+from control_plane.usage import jobs as rollup
+from control_plane.usage import near_limit as nearness
+from control_plane.usage.jobs import roll_up, tidy
 from control_plane.usage.judging import Tried
 from control_plane.usage.partitions import Partitions, drop_before
-from control_plane.usage.rollup import roll_up, tidy
 from control_plane.usage.what_if import Outcome, estimate
 from tests.integration.control_plane.running import RunningControlPlane
 from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals

@@ -11,7 +11,7 @@ import pytest
 
 from control_plane.database import Database
 from control_plane.settings import Settings
-from control_plane.usage.webhooks import delivery
+from control_plane.usage.webhooks import jobs as delivery
 from control_plane.usage.webhooks.addresses import all_public, host_of, url_fault
 from control_plane.usage.webhooks.signing import WebhookKeys
 from tests.integration.control_plane.conftest import ADMIN_TOKEN

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from contract.causes import CallerCause, Cause, LimitCause
 from contract.denials import Denial
-from control_plane.main import create_app
+from control_plane.app import create_app
 from control_plane.settings import Settings
 from control_plane.usage.denial_reasons import remedy
 from tidegate.admin.completion import SOURCES

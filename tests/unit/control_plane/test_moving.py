@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from contract.calendar import SKEW_US, cycle_us, grid_of, id_at, next_start_us, start_us
 from contract.limits import PARTS, LimitRule, ShareStep
 from contract.shares import equal_shares, split
-from control_plane.quotas.moving import (
+from control_plane.quotas.share_schedule import (
     Schedule,
     Steps,
     acknowledged,

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
 
 from control_plane.adaptive.schemas import PolicyCreate
-from control_plane.main import create_app
+from control_plane.app import create_app
 from control_plane.settings import Settings
 
 

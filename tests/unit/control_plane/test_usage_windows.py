@@ -6,7 +6,7 @@ import pytest
 
 from contract.limits import LimitRule, Match
 from contract.usage import Denials, LimitName, Place, UsageBatch, UsageCell
-from control_plane.usage.ingest import Figures, rows_of, totals_of
+from control_plane.usage.shipments import Figures, rows_of, totals_of
 from control_plane.usage.windows import current, period_start, unfit
 
 NOW = datetime(2026, 11, 24, 13, 40, 20, tzinfo=UTC)  # a Tuesday

@@ -1,0 +1,279 @@
+"""The composition root: builds the application from its settings."""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import TypedDict
+
+import structlog
+from fastapi import FastAPI
+
+from control_plane.access.authentication import Authentication
+from control_plane.access.body_limit import BodyLimit
+from control_plane.access.live import LiveCredentials
+from control_plane.adaptive.endpoints import router as adaptive_router
+from control_plane.audit.endpoints import router as audit_router
+from control_plane.background import run_forever
+from control_plane.blocks.endpoints import router as blocks_router
+from control_plane.canary.endpoints import router as rollouts_router
+from control_plane.canary.placement import CanaryPlacement
+from control_plane.canary.service import RolloutEngine
+from control_plane.clients.endpoints import router as clients_router
+from control_plane.clients.import_endpoints import router as imports_router
+from control_plane.config_file.endpoints import router as config_file_router
+from control_plane.config_file.rollback import undo
+from control_plane.config_file.rollback_endpoints import router as rollback_router
+from control_plane.console.app import Console, console_of
+from control_plane.console.app import pages as console_pages
+from control_plane.console.links import router as console_links_router
+from control_plane.credentials.keys.endpoints import router as keys_router
+from control_plane.credentials.keys.import_endpoints import router as key_imports_router
+from control_plane.credentials.regions.endpoints import router as region_credentials_router
+from control_plane.credentials.reporters.endpoints import router as reporters_router
+from control_plane.credentials.tokens.endpoints import router as tokens_router
+from control_plane.credentials.tokens.first_token import ensure_first_admin
+from control_plane.credentials.tokens.last_used import LastUsed
+from control_plane.credentials.tokens.repository import hashes_in_force, principal_by_secret
+from control_plane.database import Database, newest_migration
+from control_plane.derivation import derive
+from control_plane.enforcement.endpoints import router as enforcement_router
+from control_plane.errors import UnavailableError
+from control_plane.jobs.endpoints import router as jobs_router
+from control_plane.jobs.leadership import Leadership
+from control_plane.jobs.registry import Registry
+from control_plane.jobs.runner import JobRunner
+from control_plane.limits.endpoints import router as limits_router
+from control_plane.metrics import Metrics
+from control_plane.nodes.reports import Reports
+from control_plane.plans.endpoints import router as plans_router
+from control_plane.publishing.signing import Signer
+from control_plane.publishing.writer import ConfigWriter
+from control_plane.push.ack_batcher import AckBatcher
+from control_plane.push.endpoints import router as rollout_router
+from control_plane.push.frames import FrameSource
+from control_plane.push.node_endpoints import router as nodes_router
+from control_plane.push.reach import NodeReach
+from control_plane.push.stream import OpenStreams
+from control_plane.push.watcher import HeadWatcher
+from control_plane.quotas.endpoints import router as quotas_router
+from control_plane.regions.endpoints import router as regions_router
+from control_plane.regions.repository import credentials_in_force, principal_by_credential
+from control_plane.routes.endpoints import router as routes_router
+from control_plane.routes.load_endpoints import router as load_router
+from control_plane.schedule import jobs_of
+from control_plane.schema_version import schema_fault
+from control_plane.settings import Settings
+from control_plane.usage.exports import Exports
+from control_plane.usage.partitions import Partitions
+from control_plane.usage.questions import NodeQuestions
+from control_plane.usage.routers import USAGE_ROUTERS
+from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.web import openapi, problems
+from control_plane.web.health import router as health_router
+from control_plane.web.measured import Measured
+from control_plane.web.request_ids import RequestIds
+
+_log = structlog.stdlib.get_logger("tidegate.control_plane")
+FIRST_TOKEN_RETRY_S = 1.0
+NODES_REMEMBERED_S = 2.0
+"""How long a region's credential is let in again without a look at the database."""
+
+
+class State(TypedDict):
+    """What lives as long as the application; requests find it as ``request.state``."""
+
+    settings: Settings
+    database: Database
+    writer: ConfigWriter
+    watcher: HeadWatcher
+    frames: FrameSource
+    streams: OpenStreams
+    reach: NodeReach
+    reports: Reports
+    acks: AckBatcher
+    rollouts: RolloutEngine
+    jobs: Registry
+    metrics: Metrics
+    usage_partitions: Partitions
+    webhook_keys: WebhookKeys
+    questions: NodeQuestions
+    exports: Exports
+    readiness: Callable[[], Awaitable[str | None]]
+    console: Console
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The control plane as an ASGI application. Raises ``SettingsError`` for a key or token it cannot use."""
+    signer = Signer(settings.signing_key())
+    webhook_keys = WebhookKeys(settings.signing_key())
+    first_token = settings.first_admin_token()
+    last_used = LastUsed()
+    live = LiveCredentials({"/v1/": hashes_in_force, "/internal/": credentials_in_force})
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[State]:
+        database = Database(
+            settings.database_url.get_secret_value(),
+            connect_timeout_s=settings.database_connect_timeout_s,
+            command_timeout_s=settings.database_command_timeout_s,
+            pool_size=settings.database_pool_size,
+        )
+        watcher = HeadWatcher(database, settings.heartbeat_s)
+        reports, acks = Reports(database), AckBatcher(database)
+        streams = OpenStreams(database, settings.heartbeat_s, reports, credentials_in_force)
+        app.state.watcher = watcher
+        place = partial(CanaryPlacement, heartbeat_s=settings.heartbeat_s)
+        writer = ConfigWriter(database, signer, place, derive)
+        partitions = Partitions(database)
+        engine = RolloutEngine(database, writer, undo, settings.heartbeat_s)
+        registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
+        leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
+        _watch(metrics, watcher, streams, leadership)
+        console = console_of(app, database, watcher)
+        bootstrap = asyncio.create_task(_bootstrap(database, first_token))
+        questions = NodeQuestions(database)
+        work = (
+            watcher.run,
+            streams.run,
+            leadership.run,
+            questions.run,
+            acks.run,
+            partial(last_used.run, database),
+            partial(live.run, database, watcher.moved.ticket),
+        )
+        tasks = [bootstrap, *(asyncio.create_task(run_forever(run)) for run in work)]
+        state = State(
+            settings=settings,
+            database=database,
+            writer=writer,
+            watcher=watcher,
+            frames=FrameSource(database, signer, metrics),
+            streams=streams,
+            reach=NodeReach(database, watcher, settings.heartbeat_s),
+            reports=reports,
+            acks=acks,
+            rollouts=engine,
+            jobs=registry,
+            metrics=metrics,
+            usage_partitions=partitions,
+            webhook_keys=webhook_keys,
+            questions=questions,
+            exports=Exports(database),
+            readiness=lambda: _fault(database, watcher, bootstrap, live),
+            console=console,
+        )
+        if settings.console:
+            tasks.append(asyncio.create_task(run_forever(partial(console.feed.run, state))))
+        try:
+            yield state
+        finally:
+            watcher.close()
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            await streams.record()
+            await last_used.write(database)
+            await database.close()
+
+    app = FastAPI(
+        title="Tidegate control plane",
+        version="0.1.0",
+        description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        separate_input_output_schemas=True,
+    )
+    for router in (
+        nodes_router,  # first: what 500 nodes call is to be found at once
+        health_router,
+        plans_router,
+        limits_router,
+        routes_router,
+        adaptive_router,
+        reporters_router,
+        clients_router,
+        keys_router,
+        imports_router,
+        key_imports_router,
+        regions_router,
+        region_credentials_router,
+        quotas_router,
+        rollout_router,
+        rollouts_router,
+        tokens_router,
+        audit_router,
+        config_file_router,
+        rollback_router,
+        jobs_router,
+        load_router,
+        blocks_router,
+        enforcement_router,
+        *USAGE_ROUTERS,
+    ):
+        app.include_router(router)
+    if settings.console:
+        app.include_router(console_links_router)
+        app.mount("/console", console_pages())
+    problems.install(app)
+    openapi.install(app)
+    # the last added is the outermost: authentication comes before any body is read
+    app.add_middleware(BodyLimit)
+    app.add_middleware(
+        Authentication,
+        lookups={"/v1/": principal_by_secret, "/internal/": principal_by_credential},
+        live=live,
+        max_failures=settings.max_failed_authentications,
+        note_used=last_used.note,
+        remember_s={"/internal/": NODES_REMEMBERED_S},
+    )
+    app.add_middleware(RequestIds)
+    app.add_middleware(Measured, metrics=metrics)
+    return app
+
+
+def replica_name(settings: Settings) -> str:
+    """How this process is called in the record of jobs: unique among replicas that live at the same time."""
+    return settings.replica or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+def _watch(metrics: Metrics, watcher: HeadWatcher, streams: OpenStreams, leadership: Leadership) -> None:
+    metrics.watch("leader", "1 while this replica runs the jobs", lambda: leadership.leads)
+    metrics.watch("connected_nodes", "Open streams of this replica", lambda: streams.count)
+    metrics.watch("revision", "Newest revision as this replica knows it", lambda: watcher.revision)
+
+
+async def _bootstrap(database: Database, first_token: str | None) -> None:
+    if first_token is None:
+        return
+    while True:
+        try:
+            if await ensure_first_admin(database, first_token):
+                _log.info("the first admin token was stored")
+        except UnavailableError as error:
+            _log.warning("the first admin token must wait for the database", cause=repr(error.__cause__))
+        else:
+            return
+        await asyncio.sleep(FIRST_TOKEN_RETRY_S)
+
+
+async def _fault(
+    database: Database, watcher: HeadWatcher, bootstrap: asyncio.Task[None], live: LiveCredentials
+) -> str | None:
+    if watcher.closing:
+        return "This replica is shutting down."
+    async with database.read() as session:
+        fault = await schema_fault(session, newest_migration())
+    if fault is not None:
+        return fault
+    if not bootstrap.done():
+        return "The first admin token is not stored yet."
+    if not live.complete:
+        return "Which credentials are in force is not known yet."
+    return None if watcher.head is not None else "The newest revision is not known yet."

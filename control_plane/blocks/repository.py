@@ -1,0 +1,37 @@
+"""Queries on blocks."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.blocks.models import BlockRow
+from control_plane.storage import NamedRows
+
+blocks = NamedRows(
+    BlockRow, BlockRow.block, sortable={"created_at": BlockRow.created_at, "expires_at": BlockRow.expires_at}
+)
+
+
+async def count(session: AsyncSession) -> int:
+    """How many blocks there are."""
+    return await session.scalar(select(func.count()).select_from(BlockRow)) or 0
+
+
+async def any_ended(session: AsyncSession) -> bool:
+    """Whether the time of one is over."""
+    return bool(await session.scalar(select(exists().where(BlockRow.expires_at <= func.now()))))
+
+
+async def delete_ended(session: AsyncSession) -> Sequence[str]:
+    """Delete those whose time is over; their names."""
+    statement = delete(BlockRow).where(BlockRow.expires_at <= func.now()).returning(BlockRow.block)
+    return (await session.scalars(statement)).all()
+
+
+async def of_client(session: AsyncSession, client: str, now: datetime) -> Sequence[str]:
+    """The blocks of a client whose time is not over at ``now``, by name."""
+    lasting = or_(BlockRow.expires_at.is_(None), BlockRow.expires_at > now)
+    query = select(BlockRow.block).where(BlockRow.client == client, lasting)
+    return (await session.scalars(query.order_by(BlockRow.block))).all()

@@ -1,0 +1,1 @@
+"""A revision on its way by steps: one node, its region, everybody; or back."""

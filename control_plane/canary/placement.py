@@ -1,0 +1,205 @@
+"""Revisions that not every node has yet: two views of one configuration.
+
+While a roll-out is under way there is the head, which nodes of its stage get, and the stable view, which all others
+get: the head with the documents that are held back as they were before. What changes other documents (a key, a block,
+a reset) is in both at once, under one revision number with a digest for each view. One roll-out at a time; who would
+change what is held back is refused until it is over.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import msgspec
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import Kind
+from contract.digest import bucket_digest, document_hash, root_digest
+from control_plane.canary import repository as rollouts
+from control_plane.canary.models import RolloutPolicy, RolloutRow
+from control_plane.canary.views import Held, held_by
+from control_plane.errors import ConflictError
+from control_plane.nodes import repository as nodes
+from control_plane.nodes.repository import ConnectedNode
+from control_plane.publishing import repository
+from control_plane.publishing.documents import ChangedDocument, DocumentKey
+from control_plane.publishing.models import ConfigHead
+
+STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_policy"})
+"""What a roll-out is for: documents that touch everybody. One client's key goes everywhere at once."""
+
+
+def to_hold(changes: Iterable[ChangedDocument]) -> list[dict[str, Any]]:
+    """What a roll-out of these changes holds back, as its row keeps it: bodies are canonical JSON, byte for byte."""
+    return [{"kind": change.key.kind, "id": change.key.id, "before": change.before} for change in changes]
+
+
+def refuse_conflicts(rollout: RolloutRow, changes: Sequence[ChangedDocument], *, immediate: bool) -> None:
+    """Raise :class:`ConflictError` for changes that cannot be in both views while ``rollout`` is under way, or that
+    would keep it from being rolled back.
+    """
+    held = held_by(rollout)
+    new = {key for key, before in held.items() if before is None}
+    wait = f"Wait until it is over, or POST /v1/rollouts/{rollout.number}/release or .../rollback."
+    for change in changes:
+        back = [change.key] if change.key in held else sorted(new & _named_by(change)) if new else []
+        if back:
+            what = f"holds back the {_what(back[0])}."
+        elif change.key.kind in STAGED_KINDS and not immediate:
+            wait += " With `Prefer: rollout=immediate` the change goes everywhere at once."
+            what = f"is under way, and the {_what(change.key)} would need one of its own."
+        else:
+            continue
+        raise ConflictError(f"The roll-out of revision {rollout.number} {what} {wait}", rollout=str(rollout.number))
+
+
+def _what(key: DocumentKey) -> str:
+    return key.kind if key.kind == "key" else f"{key.kind} {key.id}"
+
+
+def _named_by(change: ChangedDocument) -> set[DocumentKey]:
+    """What a document names, which then could not be taken back any more."""
+    body = {} if change.after is None else msgspec.json.decode(change.after)
+    match change.key.kind:
+        case "client":
+            named = {"plan": [body.get("plan")]}
+        case "plan" | "limit":
+            rules = body.get("limits", [body])
+            named = {
+                "endpoint": [name for rule in rules for name in rule.get("match", {}).get("endpoints", ())],
+                "adaptive_policy": [rule.get("adaptive") for rule in rules],
+            }
+        case "backend":
+            named = {"adaptive_policy": [body.get("adaptive")]}
+        case "endpoint":
+            named = {"backend": [body.get("backend")]}
+        case "reporter":
+            named = {"backend": body.get("backends", [])}
+        case _:
+            named = {}
+    return {DocumentKey(cast("Kind", kind), name) for kind, names in named.items() for name in names if name}
+
+
+async def stable_digest(session: AsyncSession, held: Held) -> str:
+    """The digest of the stable view, from the documents as they are in this session."""
+    buckets: dict[int, dict[DocumentKey, bytes]] = {key.bucket: {} for key in held}
+    for kind, id, hash, bucket in await repository.hashes_in(session, list(buckets)):
+        buckets[bucket][DocumentKey(cast("Kind", kind), id)] = hash or b""
+    for key, before in held.items():
+        if before is None:
+            buckets[key.bucket].pop(key, None)
+        else:
+            buckets[key.bucket][key] = document_hash(key.kind, key.id, before.encode())
+    digests = await repository.bucket_digests(session)
+    digests |= {bucket: bucket_digest(hashes.values()) for bucket, hashes in buckets.items()}
+    return root_digest(digests)
+
+
+class CanaryPlacement:
+    """The placement of one write's revision by the policy of roll-outs; keeps the head's two views true."""
+
+    def __init__(self, session: AsyncSession, head: ConfigHead, *, heartbeat_s: float, immediate: bool) -> None:
+        self._session = session
+        self._head = head
+        self._heartbeat_s = heartbeat_s
+        self._immediate = immediate
+        self._under_way: RolloutRow | None = None
+        self._move: tuple[str, str] | None = None
+        self._end: tuple[str, str] | None = None
+        self.began: int | None = None
+        """The roll-out that this write began."""
+
+    @property
+    def has_step(self) -> bool:
+        """Whether this write moves or ends a roll-out, and so needs a revision even if no document differs."""
+        return self._move is not None or self._end is not None
+
+    def move(self, region: str, node: str) -> None:
+        """From this revision on the stage is this node, or with an empty ``node`` the whole region."""
+        self._move = (region, node)
+
+    def finish(self, state: str, outcome: str) -> None:
+        """From this revision on every node has the head: the roll-out is ``done`` or ``rolled_back``."""
+        self._end = (state, outcome)
+
+    @property
+    def handed_on(self) -> list[DocumentKey]:
+        """Documents held back until now that more nodes get with this write's revision, whatever they said of them."""
+        return list(held_by(self._under_way)) if self._under_way is not None and self.has_step else []
+
+    async def look(self) -> None:
+        """Find the roll-out that is under way."""
+        if self._head.rollout is not None:
+            self._under_way = await rollouts.rollout(self._session, self._head.rollout, with_held=True)
+
+    async def prepare(self, changes: Sequence[ChangedDocument], revision: int) -> None:
+        """Before documents are stored: refuse what cannot be, and note what every delta must hold."""
+        if self._under_way is None:
+            return
+        if self.has_step:
+            await repository.restamp(self._session, self.handed_on, revision)
+        else:
+            refuse_conflicts(self._under_way, changes, immediate=self._immediate)
+
+    async def step(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
+        """After documents are stored: move the stable view. Answers its digest if it has this revision too."""
+        row = self._under_way
+        if row is None:
+            return await self._begin(changes, head)
+        if self._end is not None:
+            row.state, row.outcome = self._end
+            row.ended_at, row.released_revision = func.now(), head.revision
+            self._head.rollout = self._head.stable_revision = self._head.stable_digest = None
+            self._head.stage_region = self._head.stage_node = None
+            return None
+        if self._move is not None:
+            row.region, row.node = self._move
+            row.state = "node" if row.node else "region"
+            row.stage_at, row.stage_revision, row.acked_at = func.now(), head.revision, None
+            self._head.stage_region, self._head.stage_node = row.region, row.node or None
+            return None
+        self._head.stable_revision = head.revision
+        self._head.stable_digest = await stable_digest(self._session, held_by(row))
+        return self._head.stable_digest
+
+    async def _begin(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
+        if self._immediate or not any(change.key.kind in STAGED_KINDS for change in changes):
+            return None
+        policy = await rollouts.policy(self._session)
+        if policy.mode != "canary":
+            return None
+        first = _first(policy, nodes.deciding(await nodes.connected(self._session, self._heartbeat_s)))
+        if first is None:
+            return None  # no node is connected: there is nothing to try it on
+        self._head.rollout = self.began = head.revision
+        # the others have nothing new, but the number too: a store that has heard it refuses strict limits by older ones
+        self._head.stable_revision, self._head.stable_digest = head.revision, self._head.digest
+        self._head.stage_region, self._head.stage_node = first.region, first.node
+        self._session.add(
+            RolloutRow(
+                number=head.revision,
+                state="node",
+                region=first.region,
+                node=first.node,
+                base_revision=self._head.revision,
+                stage_revision=head.revision,
+                node_pause_s=policy.node_pause_s,
+                region_pause_s=policy.region_pause_s,
+                max_denial_rise=policy.max_denial_rise,
+                max_degraded_rise=policy.max_degraded_rise,
+                min_decisions=policy.min_decisions,
+                held=to_hold(changes),
+            )
+        )
+        return self._head.digest
+
+
+def _first(policy: RolloutPolicy, connected: Sequence[ConnectedNode]) -> ConnectedNode | None:
+    """The node to try a revision on: as the policy says, else one of the region that has fewest."""
+    sizes = Counter(node.region for node in connected)
+
+    def rank(node: ConnectedNode) -> tuple[bool, bool, int, str, str]:
+        return (node.region != policy.region, node.node != policy.node, sizes[node.region], node.region, node.node)
+
+    return min(connected, key=rank, default=None)

@@ -1,0 +1,1 @@
+"""Credentials, whoever holds them, and how each is rotated."""

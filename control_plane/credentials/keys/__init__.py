@@ -1,0 +1,1 @@
+"""Keys of clients: made or taken in, shown without their secret, rotated, revoked."""

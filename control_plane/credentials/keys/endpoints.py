@@ -1,0 +1,105 @@
+"""``/v1/clients/{client}/keys`` and ``/v1/keys``."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from fastapi.responses import Response
+
+from contract.credentials import RANDOM_BYTES
+from control_plane.access.principals import by_method
+from control_plane.clients import repository
+from control_plane.clients.models import KeyRow
+from control_plane.clients.service import Clients
+from control_plane.credentials.keys import service as keys
+from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
+from control_plane.credentials.rotation import Rotation
+from control_plane.publishing.change import Changing, Creating
+from control_plane.reading import Reading, json_with_etag
+from control_plane.storage import equal
+from control_plane.web.fields import ClientName, Text
+from control_plane.web.pages import Listing, Page, listing, sorted_by
+
+router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[Depends(by_method)])
+_clients = Clients()
+_Keys = Annotated[Page, sorted_by("key_id", "name", "created_at", "expires_at", "last_used")]
+KeyId = Annotated[str, Path(pattern=r"^key_[0-9a-f]{16}$")]
+
+
+@router.get("/keys")
+async def find_keys(
+    session: Reading,
+    page: _Keys,
+    prefix: Annotated[
+        str,
+        Query(min_length=3, max_length=16, pattern=r"^[!-~]+$", description="how the secret begins; never all of it"),
+    ],
+) -> Listing[KeyView]:
+    """Keys whose secret begins like this."""
+    rows = repository.keys_by_prefix(prefix)
+    return listing(await rows.page(session, page), page, lambda row: rows.key(row, page), keys.view)
+
+
+@router.get("/clients/{client}/keys")
+async def list_keys(
+    client: ClientName, session: Reading, page: _Keys, name: Annotated[Text | None, Query()] = None
+) -> Listing[KeyView]:
+    """A client's keys, all or those of a name."""
+    await _clients.row(session, client)
+    rows = repository.keys_of(client)
+    found = await rows.page(session, page, where=equal((KeyRow.name, name)))
+    return listing(found, page, lambda row: rows.key(row, page), keys.view)
+
+
+@router.post("/clients/{client}/keys", status_code=201, response_model=KeyCreated)
+async def create_key(
+    client: ClientName,
+    body: KeyCreate,
+    change: Creating,
+) -> Response:
+    """Give a client a key. The secret is shown in this answer and never again."""
+    key_id = f"key_{secrets.token_hex(8)}"
+    async with change.begin() as write:
+        await _clients.row(write.session, client)
+        view = await keys.create(
+            write,
+            client,
+            body,
+            key_id=key_id,
+            random=secrets.token_bytes(RANDOM_BYTES),
+        )
+    return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{key_id}", secret=True)
+
+
+@router.get("/clients/{client}/keys/{key_id}", response_model=KeyView)
+async def get_key(client: ClientName, key_id: KeyId, session: Reading) -> Response:
+    """One key."""
+    row = await repository.keys_of(client).find(session, key_id)
+    if row is None:
+        raise keys.missing(client, key_id)
+    return json_with_etag(keys.view(row))
+
+
+@router.delete("/clients/{client}/keys/{key_id}", status_code=204)
+async def revoke_key(client: ClientName, key_id: KeyId, change: Changing) -> Response:
+    """Revoke a key."""
+    async with change.begin(urgent=True) as write:
+        await keys.revoke(write, client, key_id, change.preconditions)
+    return await change.answer(None, 204)
+
+
+@router.post("/clients/{client}/keys/{key_id}/rotate", status_code=201, response_model=KeyCreated)
+async def rotate_key(client: ClientName, key_id: KeyId, body: KeyRotate, change: Changing) -> Response:
+    """Make a key in place of this one, which works for `overlap_s` more seconds. The secret is shown this once."""
+    new_key_id = f"key_{secrets.token_hex(8)}"
+    async with change.begin(urgent=True) as write:
+        view = await keys.rotate(
+            write,
+            client,
+            key_id,
+            body,
+            change.preconditions,
+            new_key_id=new_key_id,
+            rotation=Rotation.beginning_now(body.overlap_s),
+        )
+    return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{new_key_id}", secret=True)

@@ -1,0 +1,1 @@
+"""The credential by which a region's nodes and agents are known."""

@@ -1,0 +1,27 @@
+"""The job that takes away what has ended: nodes have ended it by themselves, here it only stops being listed."""
+
+from control_plane.blocks import repository as ended_blocks
+from control_plane.blocks import service as blocks
+from control_plane.database import Database
+from control_plane.enforcement import repository as ended_switches
+from control_plane.enforcement import service as switches
+from control_plane.jobs.registry import Job
+from control_plane.publishing.writer import ConfigWriter
+
+EVERY_S = 60.0
+AUTHOR = "job:ended-blocks"
+
+
+def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
+    """Forget blocks and switches whose time is over."""
+
+    async def run() -> str:
+        async with database.read() as session:
+            if not (await ended_blocks.any_ended(session) or await ended_switches.any_ended(session)):
+                return "Nothing had ended."
+        async with writer.begin(AUTHOR, "their time is over") as write:
+            lifted = await blocks.forget_expired(write)
+            turned = await switches.forget_expired(write)
+        return f"Forgot {lifted} blocks and {turned} switches."
+
+    return Job("ended-blocks", EVERY_S, run)

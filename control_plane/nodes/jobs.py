@@ -1,0 +1,23 @@
+"""The job that says which nodes are gone, and in the end forgets them."""
+
+from control_plane.database import Database
+from control_plane.jobs.registry import Job
+from control_plane.nodes import repository
+
+EVERY_S = 15.0
+
+
+def liveness_job(database: Database, heartbeat_s: float, forget_after_days: int) -> Job:
+    """Mark nodes whose replica died, and forget those that were not seen for long, but for the last of a region.
+
+    That one stays because it may still decide: what it owns of a ``strict`` limit is given to nobody without its word.
+    """
+
+    async def run() -> str:
+        async with database.transaction() as session:
+            lost = await repository.end_lost(session, heartbeat_s)
+            forgotten = await repository.forget_unseen(session, forget_after_days)
+            connected = await repository.count_connected(session, heartbeat_s)
+        return f"{connected} nodes are connected; {lost} were lost, {forgotten} forgotten."
+
+    return Job("node-liveness", EVERY_S, run)

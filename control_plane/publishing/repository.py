@@ -1,0 +1,231 @@
+"""Queries on the head, revisions, documents and buckets."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+
+from sqlalchemy import ColumnElement, Row, delete, func, or_, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import Kind
+from contract.digest import root_digest
+from control_plane.publishing.documents import ChangedDocument, DocumentKey
+from control_plane.publishing.models import ConfigBucket, ConfigDocument, ConfigHead, Revision
+
+DOCUMENTS_A_QUERY = 1_000
+DOCUMENTS_A_STATEMENT = 5_000
+_BODIES = text("""
+SELECT kind, id, body
+FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[])) AS wanted(kind, id) JOIN config_documents USING (kind, id)
+WHERE body IS NOT NULL
+""")
+_STORE = text("""
+INSERT INTO config_documents (kind, id, body, hash, bucket, revision)
+SELECT kind, id, body, hash, bucket, CAST(:revision AS bigint)
+FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[]), CAST(:bodies AS text[]), CAST(:hashes AS bytea[]),
+            CAST(:buckets AS smallint[])) AS given(kind, id, body, hash, bucket)
+ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, hash = excluded.hash, revision = excluded.revision
+""")
+# the database does it, which spills what does not fit: 100,000 clients may have come in one revision
+_DIFFERENCES = text("""
+WITH change AS (
+    SELECT number, kind COLLATE "C" AS kind, item->'before' AS before, item->'after' AS after,
+           CASE kind WHEN 'key' THEN coalesce(item->'after'->>'key_id', item->'before'->>'key_id', '')
+                     ELSE item->>'id' END COLLATE "C" AS id
+    FROM revisions, jsonb_array_elements(changes) AS item, LATERAL (SELECT item->>'kind' AS kind) AS named
+    WHERE number > :first AND number <= :last
+), wanted AS (SELECT * FROM change WHERE (kind, id) > (CAST(:kind AS text), CAST(:id AS text))),
+had AS (SELECT DISTINCT ON (kind, id) kind, id, before FROM wanted ORDER BY kind, id, number),
+has AS (SELECT DISTINCT ON (kind, id) kind, id, after FROM wanted ORDER BY kind, id, number DESC)
+SELECT kind, id, before, after FROM had JOIN has USING (kind, id)
+WHERE before IS DISTINCT FROM after ORDER BY kind, id LIMIT :count
+""").columns(before=JSONB(none_as_null=True), after=JSONB(none_as_null=True))
+REVISION_CHANNEL = "tidegate_revisions"
+NOTHING = root_digest({})
+"""The digest of no documents at all."""
+
+
+class Head(NamedTuple):
+    """The newest revision and its digest."""
+
+    revision: int
+    digest: str
+
+
+async def head(session: AsyncSession) -> Head:
+    """The head as this session sees it."""
+    row = (await session.execute(select(ConfigHead.revision, ConfigHead.digest))).one()
+    return Head(row.revision, row.digest)
+
+
+async def whole_head(session: AsyncSession) -> ConfigHead:
+    """The head with what it says of a roll-out."""
+    return (await session.execute(select(ConfigHead))).scalar_one()
+
+
+async def lock_head(session: AsyncSession) -> ConfigHead:
+    """The head, locked until the transaction ends: writers queue here."""
+    return (await session.execute(select(ConfigHead).with_for_update())).scalar_one()
+
+
+async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[DocumentKey, str]:
+    """The live documents among ``keys``."""
+    found: dict[DocumentKey, str] = {}
+    wanted = list(keys)
+    for start in range(0, len(wanted), DOCUMENTS_A_STATEMENT):
+        part = wanted[start : start + DOCUMENTS_A_STATEMENT]
+        values = {"kinds": [key.kind for key in part], "ids": [key.id for key in part]}
+        for kind, id, body in await session.execute(_BODIES, values):
+            found[DocumentKey(cast("Kind", kind), id)] = body
+    return found
+
+
+async def store_documents(session: AsyncSession, changes: Sequence[ChangedDocument], revision: int) -> None:
+    """Write the documents as they are after ``revision``; gone ones stay as tombstones for the deltas."""
+    for start in range(0, len(changes), DOCUMENTS_A_STATEMENT):
+        part = changes[start : start + DOCUMENTS_A_STATEMENT]
+        values: dict[str, Any] = {
+            "kinds": [change.key.kind for change in part],
+            "ids": [change.key.id for change in part],
+            "bodies": [change.after for change in part],
+            "hashes": [change.hash for change in part],
+            "buckets": [change.key.bucket for change in part],
+            "revision": revision,
+        }
+        await session.execute(_STORE, values)
+
+
+async def hashes_by_bucket(session: AsyncSession, buckets: Iterable[int]) -> dict[int, list[bytes]]:
+    """The hashes of the live documents in each of ``buckets``."""
+    found: dict[int, list[bytes]] = {bucket: [] for bucket in buckets}
+    query = select(ConfigDocument.bucket, ConfigDocument.hash)
+    query = query.where(ConfigDocument.bucket.in_(list(found)), ConfigDocument.hash.is_not(None))
+    for bucket, hash in await session.execute(query):
+        found[bucket].append(hash or b"")
+    return found
+
+
+async def hashes_in(session: AsyncSession, buckets: Sequence[int]) -> Sequence[Row[str, str, bytes | None, int]]:
+    """Kind, id, hash and bucket of every live document in ``buckets``."""
+    query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.hash, ConfigDocument.bucket)
+    query = query.where(ConfigDocument.bucket.in_(buckets), ConfigDocument.hash.is_not(None))
+    return (await session.execute(query)).all()
+
+
+async def restamp(session: AsyncSession, keys: Iterable[DocumentKey], revision: int) -> None:
+    """Let these documents count as changed by ``revision``, so that every delta to it holds them."""
+    wanted = list(keys)
+    columns = tuple_(ConfigDocument.kind, ConfigDocument.id)
+    for start in range(0, len(wanted), DOCUMENTS_A_QUERY):
+        part = wanted[start : start + DOCUMENTS_A_QUERY]
+        await session.execute(update(ConfigDocument).where(columns.in_(part)).values(revision=revision))
+
+
+async def store_buckets(session: AsyncSession, digests: dict[int, bytes]) -> None:
+    """Write the digests of the buckets that changed."""
+    statement = insert(ConfigBucket)
+    statement = statement.on_conflict_do_update(index_elements=["bucket"], set_={"digest": statement.excluded.digest})
+    await session.execute(statement, [{"bucket": bucket, "digest": digest} for bucket, digest in digests.items()])
+
+
+async def bucket_digests(session: AsyncSession) -> dict[int, bytes]:
+    """Every bucket's digest."""
+    rows = await session.execute(select(ConfigBucket.bucket, ConfigBucket.digest))
+    return {bucket: digest for bucket, digest in rows}  # noqa: C416  rows are no pairs to a type checker
+
+
+async def notify_revision(session: AsyncSession, revision: int) -> None:
+    """Wake every replica when this transaction commits."""
+    await session.execute(select(func.pg_notify(REVISION_CHANNEL, str(revision))))
+
+
+async def is_known(session: AsyncSession, revision: int, digest: str) -> bool:
+    """Whether ``revision`` exists and had this digest. Revision 0 is the empty configuration."""
+    if revision == 0:
+        return digest == NOTHING
+    either = or_(Revision.digest == digest, Revision.stable_digest == digest)
+    query = select(Revision.number).where(Revision.number == revision, either)
+    return (await session.scalar(query)) is not None
+
+
+async def documents_since(
+    session: AsyncSession, base: int | None
+) -> AsyncIterator[Sequence[Row[str, str, str | None]]]:
+    """Every live document, or after ``base`` every changed one with tombstones, in parts of at most 1,000 rows."""
+    query = select(ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body)
+    if base is None:
+        query = query.where(ConfigDocument.body.is_not(None))
+    else:
+        query = query.where(ConfigDocument.revision > base)
+    result = await session.stream(query.execution_options(yield_per=DOCUMENTS_A_QUERY))
+    async for part in result.partitions(DOCUMENTS_A_QUERY):
+        yield part
+
+
+async def stored_documents(
+    session: AsyncSession,
+) -> AsyncIterator[Sequence[Row[str, str, str | None, bytes | None, int]]]:
+    """Every live document with its hash and bucket as they are stored, in parts."""
+    query = select(
+        ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body, ConfigDocument.hash, ConfigDocument.bucket
+    )
+    query = query.where(ConfigDocument.body.is_not(None))
+    result = await session.stream(query.execution_options(yield_per=DOCUMENTS_A_QUERY))
+    async for part in result.partitions(DOCUMENTS_A_QUERY):
+        yield part
+
+
+async def revision(session: AsyncSession, number: int) -> Revision | None:
+    """One revision, without what it changed."""
+    return await session.scalar(select(Revision).where(Revision.number == number))
+
+
+async def changes_between(
+    session: AsyncSession, one: int, other: int, after: tuple[str, str], count: int
+) -> Sequence[dict[str, Any]]:
+    """What differs from the documents of revision ``one`` to those of ``other``, in whichever order they came.
+
+    By kind and id (keys by their ``key_id``), at most ``count`` of what comes after ``after``.
+    """
+    values = {"first": min(one, other), "last": max(one, other), "kind": after[0], "id": after[1], "count": count}
+    rows = (await session.execute(_DIFFERENCES, values)).all()
+    return [
+        {"kind": row.kind, "id": row.id, "before": row.before, "after": row.after}
+        if one <= other
+        else {"kind": row.kind, "id": row.id, "before": row.after, "after": row.before}
+        for row in rows
+    ]
+
+
+async def revisions_before(
+    session: AsyncSession, before: int | None, count: int, where: Sequence[ColumnElement[bool]] = ()
+) -> Sequence[Revision]:
+    """The newest ``count`` revisions for which ``where`` holds, below ``before`` if given."""
+    query = select(Revision).where(*where).order_by(Revision.number.desc()).limit(count)
+    if before is not None:
+        query = query.where(Revision.number < before)
+    return (await session.scalars(query)).all()
+
+
+async def forget_tombstones(session: AsyncSession, before: datetime) -> int:
+    """Forget which documents are gone since before then; says how many. A node that is older gets a snapshot."""
+    head = await lock_head(session)
+    newest = await session.scalar(select(func.max(Revision.number)).where(Revision.created_at < before))
+    if newest is None or newest <= head.deltas_from:
+        return 0
+    head.deltas_from = newest
+    gone = delete(ConfigDocument).where(ConfigDocument.body.is_(None), ConfigDocument.revision <= newest)
+    return len((await session.scalars(gone.returning(ConfigDocument.id))).all())
+
+
+async def forget_revisions(session: AsyncSession, before: datetime, count: int) -> int:
+    """Forget what revisions changed, at most ``count`` of them; the newest, and what nodes outside a roll-out have,
+    always stay.
+    """
+    head = await whole_head(session)
+    oldest = min(head.revision, head.stable_revision or head.revision)
+    due = select(Revision.number).where(Revision.created_at < before, Revision.number < oldest)
+    due = due.order_by(Revision.number).limit(count)
+    gone = delete(Revision).where(Revision.number.in_(due))
+    return len((await session.scalars(gone.returning(Revision.number))).all())

@@ -1,0 +1,264 @@
+"""The one place that commits: a write changes tables and documents together, and makes at most one revision.
+
+Read from top to bottom: what services do with an open write, what follows from it, and how writes take turns.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.config import Document
+from contract.digest import bucket_digest, root_digest
+from control_plane.audit import trail
+from control_plane.audit.trail import Origin
+from control_plane.database import Database
+from control_plane.errors import ConflictError, UnavailableError
+from control_plane.publishing import repository
+from control_plane.publishing.documents import ChangedDocument, DocumentKey, canonical, key_of, shown
+from control_plane.publishing.giving_way import giving_way_to_all, giving_way_to_urgent, say_urgent
+from control_plane.publishing.models import ConfigHead, Revision
+from control_plane.publishing.placement import Place, Placement
+from control_plane.publishing.signing import Signer
+
+TURN_WAIT_S = 10.0
+TRIALS_AT_ONCE = 2
+NOWHERE = Origin()
+Shown = TypeVar("Shown")
+Derive = Callable[["ConfigWrite"], Awaitable[None]]
+"""Publishes, withdraws and records in a write what follows from the documents that services published."""
+
+
+class ConfigWrite:
+    """Services change tables through ``session`` and say which documents follow from that.
+
+    ``revision`` is the head's while the block runs, and afterwards the one that this write made (or left).
+    """
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        head: ConfigHead,
+        placement: Placement,
+        *,
+        author: str,
+        reason: str | None,
+        origin: Origin,
+    ) -> None:
+        self.session = session
+        self.head = head
+        self.placement = placement
+        """Where this write's revision goes first."""
+        self.revision = head.revision
+        self.next_revision = head.revision + 1
+        """The number that this write's revision has, if it makes one."""
+        self.author = author
+        self.reason = reason
+        self.origin = origin
+        self.events: list[trail.Event] = []
+        self.reads: list[tuple[Callable[[AsyncSession], Awaitable[Any]], asyncio.Future[Any]]] = []
+        self._wanted: dict[DocumentKey, str | None] = {}
+        self._before: dict[DocumentKey, str | None] = {}
+
+    def publish(self, document: Document, key: DocumentKey | None = None) -> None:
+        """From this revision on, nodes have ``document``, under its own name unless ``key`` says another."""
+        self._wanted[key or key_of(document)] = canonical(document)
+
+    def withdraw(self, key: DocumentKey) -> None:
+        """From this revision on, nodes no longer have the document."""
+        self._wanted[key] = None
+
+    async def documents(self) -> list[ChangedDocument]:
+        """Every document that this write speaks of, as nodes have it and as it shall be; some may not differ."""
+        await self.session.flush()
+        unread = [key for key in self._wanted if key not in self._before]
+        stored = await repository.bodies(self.session, unread)
+        self._before |= {key: stored.get(key) for key in unread}
+        return [ChangedDocument(key, self._before[key], after) for key, after in self._wanted.items()]
+
+    def record(
+        self,
+        resource: str,
+        name: str,
+        before: BaseModel | None,
+        after: BaseModel | None,
+        action: trail.Action | None = None,
+    ) -> None:
+        """Put into the audit log what became of a resource, by its views; nothing if they do not differ.
+
+        A write that records nothing is recorded by its documents: none goes unseen.
+        """
+        if before == after and action is None:
+            return
+        self.events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
+
+    def once_published(self, read: Callable[[AsyncSession], Awaitable[Shown]]) -> Awaitable[Shown]:
+        """What ``read`` finds in this write's transaction once its revision is made; to be awaited after the block."""
+        found: asyncio.Future[Shown] = asyncio.get_running_loop().create_future()
+        self.reads.append((read, found))
+        return found
+
+
+async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = None) -> None:
+    """Derive documents, make the revision if anything differs, store the audit entries, read what is shown of it."""
+    await write.session.flush()
+    await write.placement.look()
+    if derive is not None:
+        await derive(write)
+    changes = [change for change in await write.documents() if change.before != change.after]
+    if changes or write.events or write.placement.has_step:
+        await _make_revision(write, signer, changes)
+    events = write.events or [_event(change) for change in changes]
+    await trail.store(
+        write.session,
+        events,
+        author=write.author,
+        reason=write.reason,
+        origin=write.origin,
+        revision=write.revision,
+    )
+    for read, found in write.reads:
+        found.set_result(await read(write.session))
+
+
+async def _make_revision(write: ConfigWrite, signer: Signer, changes: Sequence[ChangedDocument]) -> None:
+    session, placement, head = write.session, write.placement, write.head
+    write.revision = write.next_revision
+    await placement.prepare(changes, write.revision)
+    if changes:
+        await _store(write, changes)
+    digest = root_digest(await repository.bucket_digests(session))
+    stable_digest = await placement.step(changes, repository.Head(write.revision, digest))
+    head.revision, head.digest = write.revision, digest
+    session.add(
+        Revision(
+            number=write.revision,
+            author=write.author,
+            reason=write.reason,
+            digest=digest,
+            stable_digest=stable_digest,
+            signature=signer.sign(write.revision, digest),
+            changes=[change.as_record() for change in changes],
+        )
+    )
+    await session.flush()
+    await repository.notify_revision(session, write.revision)
+
+
+async def _store(write: ConfigWrite, changes: Sequence[ChangedDocument]) -> None:
+    await repository.store_documents(write.session, changes, write.revision)
+    hashes = await repository.hashes_by_bucket(write.session, {change.key.bucket for change in changes})
+    touched = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
+    await repository.store_buckets(write.session, touched)
+
+
+def _event(change: ChangedDocument) -> trail.Event:
+    record = shown(change.as_record())
+    before, after = record["before"], record["after"]
+    # not a view: only written where no service said what the write means
+    return trail.Event(trail.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
+
+
+class ConfigWriter:
+    """Opens writes, one after the other: by a lock in this process, so that waiting writers hold no connection, and
+    by the head's row across replicas.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        place: Place,
+        derive: Derive | None = None,
+    ) -> None:
+        self._database = database
+        self._signer = signer
+        self._place = place
+        self._derive = derive
+        self._turn, self._urgent_turn = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        self._trials = asyncio.Semaphore(TRIALS_AT_ONCE)
+
+    @asynccontextmanager
+    async def begin(
+        self,
+        author: str,
+        reason: str | None,
+        origin: Origin = NOWHERE,
+        *,
+        immediate: bool = False,
+        urgent: bool = False,
+    ) -> AsyncIterator[ConfigWrite]:
+        """A write that is committed, with its revision, when the block ends without an error.
+
+        ``immediate``: to every node at once, whatever the policy of roll-outs says. ``urgent``: past all that wait; a
+        write that has lasted a second ends with :class:`UnavailableError` for it.
+        """
+        turn = self._urgent_turn if urgent else self._turn
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_taken(turn, "Too many writes are waiting."))
+            session = await stack.enter_async_context(self._database.transaction())
+            if urgent:
+                await say_urgent(session)
+            head = await repository.lock_head(session)
+            if not urgent:
+                await stack.enter_async_context(giving_way_to_urgent(self._database))
+            write = self._write(session, head, author, reason, origin, immediate=immediate)
+            try:
+                yield write
+                await publish(write, self._signer, self._derive)
+            except IntegrityError as error:
+                raise conflict_of(error) from error
+
+    @asynccontextmanager
+    async def try_out(self, author: str) -> AsyncIterator[ConfigWrite]:
+        """A write of which nothing is kept: it reads one instant, holds no turn and gives way to whom it blocks."""
+        async with (
+            _taken(self._trials, "Too many dry runs are under way."),
+            self._database.trial() as session,
+            giving_way_to_all(self._database, session),
+        ):
+            write = self._write(session, await repository.whole_head(session), author, None, NOWHERE, immediate=False)
+            try:
+                yield write
+                await session.flush()
+            except IntegrityError as error:
+                raise conflict_of(error) from error
+
+    def _write(
+        self,
+        session: AsyncSession,
+        head: ConfigHead,
+        author: str,
+        reason: str | None,
+        origin: Origin,
+        *,
+        immediate: bool,
+    ) -> ConfigWrite:
+        placement = self._place(session, head, immediate=immediate)
+        return ConfigWrite(session, head, placement, author=author, reason=reason, origin=origin)
+
+
+@asynccontextmanager
+async def _taken(turn: asyncio.Semaphore, too_many: str) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(TURN_WAIT_S):
+            await turn.acquire()
+    except TimeoutError:
+        raise UnavailableError(too_many) from None
+    try:
+        yield
+    finally:
+        turn.release()
+
+
+def conflict_of(error: IntegrityError) -> ConflictError:
+    """What a constraint of the database says, in words for the caller."""
+    cause = error.orig.__cause__ if error.orig is not None else None
+    table = str(getattr(cause, "table_name", None) or "something else").replace("_", " ")
+    if getattr(cause, "sqlstate", None) in {"23503", "23001"}:  # RESTRICT has a code of its own since Postgres 18
+        return ConflictError(f"It is still used by: {table}.")
+    return ConflictError(f"It contradicts what exists in: {table}.")

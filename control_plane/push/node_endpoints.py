@@ -1,0 +1,198 @@
+"""``/internal/v1``: what nodes call, with their region's credential."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from contract.config import Ack
+from contract.decoding import UNREADABLE, what_is_wrong
+from contract.status import Hello, Newest, NodeReport, Role
+from control_plane.access.principals import Caller, region_only
+from control_plane.canary.views import views
+from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
+from control_plane.publishing.repository import Head
+from control_plane.push.ack_batcher import AckBatcher
+from control_plane.push.stream import NodeStream, OpenStreams, opening_for
+
+router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
+
+NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+MAX_REVISION = 2**53
+MAX_ERROR_LENGTH = 2_000
+MAX_EFFECTS = 10_000
+MAX_INSTANT_US = 2**53
+MAX_FIGURE = 10**12
+_ack_decoder = msgspec.json.Decoder(Ack)
+_report_decoder = msgspec.json.Decoder(NodeReport)
+
+
+def _hello(
+    node: Annotated[str, Query(pattern=NODE_PATTERN)],
+    region: Annotated[str, Query(max_length=64)],
+    revision: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    digest: Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$")] = "",
+    version: Annotated[str, Query(max_length=64, pattern=r"^[!-~]*$")] = "",
+    role: Role = "node",
+) -> Hello:
+    return Hello(node=node, region=region, revision=revision, digest=digest, version=version, role=role)
+
+
+@router.get(
+    "/stream",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}},
+)
+async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depends(_hello)]) -> StreamingResponse:
+    """The configuration as it changes: one ``StreamMessage`` of the contract a line, for as long as the node stays."""
+    if hello.region != caller.name:
+        raise ForbiddenError(f"This credential speaks for the region {caller.name}, not for {hello.region}.")
+    state = request.state
+    if state.watcher.closing:
+        raise UnavailableError("This replica is shutting down.")
+    opening = await opening_for(state.database, state.frames, hello)
+    name = secrets.token_hex(8)
+    lines = NodeStream(state.frames, state.watcher, state.streams, state.settings.heartbeat_s, hello, name)
+    body = _recorded(
+        lines.lines(opening, Head(hello.revision, hello.digest)),
+        state.streams,
+        hello,
+        name,
+        caller.credential,
+        applied=hello.revision if opening.known else 0,
+    )
+    return StreamingResponse(body, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
+
+
+async def _recorded(
+    lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, name: str, credential: str, *, applied: int
+) -> AsyncIterator[bytes]:
+    try:
+        # in here and not before: a generator that never starts would never run its `finally`
+        await streams.opened(hello, name, credential, applied=applied)
+        async for line in lines:
+            yield line
+    except UnavailableError:
+        return  # the node dials again
+    finally:
+        streams.closed(name)
+
+
+@router.get("/newest", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
+async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pattern=NODE_PATTERN)]) -> Response:
+    """The revision that this node or agent should have, as the database has it now: what proves shares the newest."""
+    async with request.state.database.read() as session:
+        head = (await views(session)).of(caller.name, node)
+    body = msgspec.json.encode(Newest(revision=head.revision, digest=head.digest))
+    return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.post(
+    "/acks",
+    status_code=204,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["node", "revision", "digest"],
+                        "properties": {
+                            "node": {"type": "string", "pattern": NODE_PATTERN},
+                            "revision": {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
+                            "digest": {"type": "string", "pattern": DIGEST_PATTERN},
+                            "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_LENGTH},
+                            "effective": {
+                                "type": "object",
+                                "maxProperties": MAX_EFFECTS,
+                                "propertyNames": {"pattern": "^[1-9][0-9]{0,17}$"},
+                                "additionalProperties": {"type": "integer", "minimum": 0, "maximum": MAX_INSTANT_US},
+                            },
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def acknowledge(request: Request, caller: Caller) -> Response:
+    """A node applied a revision and enforces it, or refused it and says why."""
+    ack = _ack(await request.body())
+    desk: AckBatcher = request.state.acks
+    await desk.submit(caller.name, ack)
+    if ack.error is None:
+        request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
+    else:
+        request.state.metrics.revision_refused()
+    return Response(status_code=204)
+
+
+@router.post(
+    "/reports",
+    status_code=204,
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["node", "decisions"],
+                        "properties": {
+                            "node": {"type": "string", "pattern": NODE_PATTERN},
+                            "decisions": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
+                            "denied": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
+                            "degraded": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
+                        },
+                    }
+                }
+            },
+        }
+    },
+)
+async def report(request: Request, caller: Caller) -> Response:
+    """A node says how it decided since its report before; roll-outs go by that."""
+    request.state.reports.take(caller.name, _report(await request.body()), datetime.now(UTC))
+    return Response(status_code=204)
+
+
+def _report(body: bytes) -> NodeReport:
+    try:
+        report = _report_decoder.decode(body)
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
+    if not re.fullmatch(NODE_PATTERN, report.node):
+        raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
+    for field in ("decisions", "denied", "degraded"):
+        if not 0 <= getattr(report, field) <= MAX_FIGURE:
+            raise InvalidError([FieldError(field, "is out of range")])
+    return report
+
+
+def _ack(body: bytes) -> Ack:
+    try:
+        ack = _ack_decoder.decode(body)
+    except UNREADABLE as error:
+        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
+    if not re.fullmatch(NODE_PATTERN, ack.node):
+        raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
+    if not re.fullmatch(DIGEST_PATTERN, ack.digest):
+        raise InvalidError([FieldError("digest", f"must match {DIGEST_PATTERN}")])
+    if not 0 <= ack.revision <= MAX_REVISION:
+        raise InvalidError([FieldError("revision", "is out of range")])
+    if len(ack.effective) > MAX_EFFECTS:
+        raise InvalidError([FieldError("effective", f"names more than {MAX_EFFECTS} limits")])
+    for rule_id, from_us in ack.effective.items():
+        if not (0 < rule_id < 10**18 and 0 <= from_us <= MAX_INSTANT_US):
+            raise InvalidError([FieldError(f"effective.{rule_id}", "is out of range")])
+    if ack.error is None:
+        return ack
+    reason = "".join(letter if letter.isprintable() else " " for letter in ack.error[:MAX_ERROR_LENGTH])
+    return msgspec.structs.replace(ack, error=reason)

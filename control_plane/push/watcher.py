@@ -1,0 +1,133 @@
+"""Knows the newest revision at once: one LISTEN connection a replica, shared by every stream and every waiter."""
+
+import asyncio
+import time
+from collections import OrderedDict
+
+import structlog
+
+from control_plane.canary.views import Views, views
+from control_plane.database import Database, translated
+from control_plane.errors import UnavailableError
+from control_plane.nodes.repository import ACK_CHANNEL
+from control_plane.publishing.repository import REVISION_CHANNEL, Head
+
+RECONNECT_S = 0.5
+KEPT_REVISIONS = 64
+_log = structlog.stdlib.get_logger("tidegate.watcher")
+
+
+class Ticket:
+    """Waits for the first fire after it was taken."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return once fired (at once if it already was), or after ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
+
+
+class Signal:
+    """Wakes all who wait, again and again. Take a ticket, look, then wait on it: nothing is missed in between."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ticket(self) -> Ticket:
+        """A ticket for the next fire."""
+        return Ticket(self._event)
+
+    def fire(self) -> None:
+        """Wake everyone who waits now."""
+        fired, self._event = self._event, asyncio.Event()
+        fired.set()
+
+
+class HeadWatcher:
+    """Follows the head by notification, and by a look every ``poll_s`` in case one was lost.
+
+    ``views`` is ``None`` until it was read once. While Postgres is away the last one known stays.
+    """
+
+    def __init__(self, database: Database, poll_s: float) -> None:
+        self._database = database
+        self._poll_s = poll_s
+        self._look = asyncio.Event()
+        self._closing = False
+        self.views: Views | None = None
+        self._learned: OrderedDict[int, float] = OrderedDict()
+        self.moved = Signal()
+        self.acked = Signal()
+
+    @property
+    def closing(self) -> bool:
+        """Whether this replica is shutting down, and streams should end."""
+        return self._closing
+
+    @property
+    def head(self) -> Head | None:
+        """The newest revision."""
+        return None if self.views is None else self.views.head
+
+    @property
+    def revision(self) -> int:
+        """The newest revision as far as it is known; 0 before that."""
+        return 0 if self.views is None else self.views.head.revision
+
+    def known_for_s(self, revision: int) -> float | None:
+        """How long ago this replica learned of ``revision``, if that is among the newest."""
+        learned = self._learned.get(revision)
+        return None if learned is None else time.monotonic() - learned
+
+    def close(self) -> None:
+        """End every stream and every wait now."""
+        self._closing = True
+        self.moved.fire()
+        self.acked.fire()
+
+    async def run(self) -> None:
+        """Follow until cancelled, reconnecting as long as it takes."""
+        while True:
+            try:
+                await self._follow()
+            except UnavailableError as error:
+                _log.warning("lost sight of revisions", cause=repr(error.__cause__))
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _follow(self) -> None:
+        connection = await self._database.listen_connection()
+        beat: asyncio.Task[None] | None = None
+        try:
+            with translated():
+                await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
+                await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
+            connection.add_termination_listener(lambda *_: self._look.set())
+            beat = asyncio.create_task(self._database.watch(connection))
+            while not connection.is_closed():
+                self._look.clear()
+                await self._refresh()
+                try:
+                    async with asyncio.timeout(self._poll_s):
+                        await self._look.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            if beat is not None:
+                beat.cancel()
+                await asyncio.gather(beat, return_exceptions=True)
+            connection.terminate()
+
+    async def _refresh(self) -> None:
+        async with self._database.read(reserved=True) as session:
+            found = await views(session)
+        if found != self.views:
+            self.views = found
+            self._learned[found.head.revision] = self._learned[found.stable.revision] = time.monotonic()
+            while len(self._learned) > KEPT_REVISIONS:
+                self._learned.popitem(last=False)
+            self.moved.fire()

@@ -1,0 +1,190 @@
+"""The two jobs of shares: the raise once each cut is acknowledged, and ``auto`` shares that follow demand."""
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.calendar import SKEW_US, next_start_us
+from contract.limits import LimitRule, ShareStep
+from control_plane.database import Database
+from control_plane.errors import ConflictError
+from control_plane.jobs.registry import Job
+from control_plane.limits.models import LimitRow
+from control_plane.limits.rules import fractions_of
+from control_plane.nodes import repository as nodes
+from control_plane.publishing.writer import ConfigWrite, ConfigWriter
+from control_plane.quotas import repository
+from control_plane.quotas.ack_status import look
+from control_plane.quotas.models import THE_LIMIT, QuotaMove
+from control_plane.quotas.rebalancing import Balance, Balancing, balance
+from control_plane.quotas.repository import ShareOwner
+from control_plane.quotas.scheduling import keep_schedule, schedule_of
+from control_plane.quotas.schemas import SharesRecord
+from control_plane.quotas.service import publish_limit
+from control_plane.quotas.share_schedule import Situation, acknowledged, limit_units, raise_at_us
+from control_plane.regions import repository as regions
+
+ADVANCE_EVERY_S = 1.0
+CUT_AGAIN_S = 20.0
+"""A node that died between applying a cut and saying so never says it: the cut is then made once more."""
+AUTHOR = "quotas"
+DemandSource = Callable[[AsyncSession], Awaitable[Mapping[int, Mapping[str, float]]]]
+"""What was lately asked of each limit, by rule id and region, in units: admitted and denied together."""
+REBALANCER = "rebalancer"
+_log = structlog.stdlib.get_logger("tidegate.quotas")
+
+
+class AdvanceJob:
+    """Takes every move that waits as far as it can go now."""
+
+    def __init__(self, database: Database, writer: ConfigWriter, heartbeat_s: float, now_us: Callable[[], int]) -> None:
+        self._database = database
+        self._writer = writer
+        self._heartbeat_s = heartbeat_s
+        self._now_us = now_us
+
+    def job(self) -> Job:
+        """The job that does it every second."""
+        return Job("quota-moves", ADVANCE_EVERY_S, self.run)
+
+    async def run(self) -> str:
+        """One look at every move."""
+        async with self._database.read() as session:
+            ready = [
+                ShareOwner(move.rule_id, move.whose)
+                for move in await repository.waiting(session)
+                if await self._can_go_on(session, move)
+            ]
+        for rule_id, those in itertools.groupby(ready, lambda one: one.rule_id):
+            try:
+                async with self._writer.begin(AUTHOR, None) as write:
+                    await self._go_on_together(write, rule_id, [one.whose for one in those])
+            except ConflictError as error:
+                _log.warning("a quota must wait", rule_id=rule_id, reason=str(error))
+        return f"{len(ready)} moves went on." if ready else "No move can go on."
+
+    async def _can_go_on(self, session: AsyncSession, move: QuotaMove) -> bool:
+        found = await look(session, move, self._heartbeat_s)
+        if found is None:
+            return False
+        rule, _, seen = found
+        return self._is_ready(rule, move, seen)
+
+    def _is_ready(self, rule: LimitRule, move: QuotaMove, seen: Situation) -> bool:
+        if seen.waiting_for:
+            return self._must_cut_again(move, seen)
+        return rule.mode == "strict" or move.raise_at_us is None or self._now_us() >= move.raise_at_us
+
+    def _must_cut_again(self, move: QuotaMove, seen: Situation) -> bool:
+        age_s = (datetime.now(UTC) - move.cut_at).total_seconds()
+        return len(seen.silent) == len(seen.waiting_for) and age_s > CUT_AGAIN_S
+
+    async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
+        """All that can go on of one limit: they were cut for one reason, and waited for the same nodes."""
+        moves = await repository.moves(write.session, [rule_id])
+        ready = [move for move in moves.values() if move.whose in whose and move.waiting]
+        if not any([await self._go_on(write, move) for move in ready]):
+            return
+        await write.session.flush()
+        if not any(move.rule_id == rule_id for move in await repository.waiting(write.session)):
+            await nodes.forget_effects(write.session, rule_id)
+        row = await repository.limit_of(write.session, rule_id)
+        if row is not None:
+            await publish_limit(write, row)
+
+    async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
+        """Take one move as far as it can go; says whether nodes must hear of it."""
+        found = await look(write.session, move, self._heartbeat_s)
+        # looked at again: while this write waited for its turn another one may have made a new cut
+        if found is None or not self._is_ready(found[0], move, found[2]):
+            return False
+        rule, schedule, seen = found
+        now_us = self._now_us()
+        if seen.silent:
+            again = msgspec.structs.replace(schedule.steps[-1], from_us=now_us if len(schedule.steps) > 1 else 0)
+            keep_schedule(move, msgspec.structs.replace(schedule, steps=(*schedule.steps[:-1], again)))
+            move.cut_revision, move.cut_at = write.next_revision, func.now()
+            write.reason = f"{rule.name}: cut again, since {', '.join(seen.silent)} did not say from when on it holds"
+        elif rule.mode != "strict" and move.raise_at_us is None:
+            move.raise_at_us = raise_at_us(rule, now_us)
+            return False
+        else:
+            # without a word from any node, nothing was spent under the old shares by who could have said it
+            free_us = next_start_us(rule, now_us + SKEW_US) if seen.effective_us is None else seen.effective_us
+            keep_schedule(move, acknowledged(schedule, free_us))
+            write.reason = f"{rule.name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
+        # said in so many words: the log's entry of the document would not be what a rollback can read
+        before, after = (_shares(rule, move, step) for step in (schedule.steps[-1], schedule_of(move).steps[-1]))
+        write.record("quota", f"{move.plan or '_'}/{rule.name}", before, after, "update")
+        return True
+
+
+def _shares(rule: LimitRule, move: QuotaMove, step: ShareStep) -> SharesRecord:
+    if move.whose == THE_LIMIT:
+        return SharesRecord(shares=limit_units(rule, step))
+    return SharesRecord(shares={region: part / step.limit for region, part in step.shares.items()})
+
+
+class RebalanceJob:
+    """Looks at every limit with ``auto`` shares."""
+
+    def __init__(
+        self, database: Database, writer: ConfigWriter, demand: DemandSource, rules: Balancing, every_s: float
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._demand = demand
+        self._rules = rules
+        self._every_s = every_s
+
+    def job(self) -> Job:
+        """The job that does it."""
+        return Job("quota-rebalancing", self._every_s, self.run)
+
+    async def run(self) -> str:
+        """Balance each limit once; one revision for each that moves."""
+        async with self._database.read() as session:
+            demand = await self._demand(session)
+            names = await regions.names(session)
+            rows = await repository.auto_limits(session)
+            moving = {row.rule_id for row in await repository.waiting(session) if row.whose in repository.OF_LIMITS}
+        moved = 0
+        for row in rows:
+            asked = demand.get(row.rule_id, {})
+            found = _decided(row, names, asked, self._rules, is_moving=row.rule_id in moving)
+            moved += await self._store(row.rule_id, found, asked)
+        return f"{moved} of {len(rows)} limits with auto shares moved."
+
+    async def _store(self, rule_id: int, found: Balance, asked: Mapping[str, float]) -> bool:
+        if found.shares is None:
+            async with self._database.transaction() as session:
+                await repository.store_balance(session, rule_id, moved=False, reason=found.reason, demand=asked)
+            return False
+        async with self._writer.begin(REBALANCER, found.reason) as write:
+            row = await repository.limit_of(write.session, rule_id)
+            if row is None or not row.auto_shares:
+                return False
+            before = SharesRecord(shares=row.auto_fractions)
+            row.auto_fractions = found.shares
+            write.record("quota", f"{row.plan or '_'}/{row.name}", before, SharesRecord(shares=found.shares), "update")
+            await repository.store_balance(write.session, rule_id, moved=True, reason=found.reason, demand=asked)
+            await write.session.flush()
+            await publish_limit(write, row)
+        return True
+
+
+def _decided(
+    row: LimitRow, names: Sequence[str], asked: Mapping[str, float], rules: Balancing, *, is_moving: bool
+) -> Balance:
+    if is_moving:
+        return Balance(None, "The move before is not complete.")
+    if not names:
+        return Balance(None, "There is no region.")
+    weights = fractions_of(row, names) or dict.fromkeys(names, 1.0)
+    total = sum(weights.values())
+    return balance({region: weight / total for region, weight in weights.items()}, asked, rules)

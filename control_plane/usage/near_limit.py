@@ -1,0 +1,131 @@
+"""Clients near their limits, from what was shipped: the same figures for the API and for webhooks."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Double, Select, Subquery, case, func, or_, select, union_all
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from contract.limits import LimitRule
+from control_plane.clients.models import ClientRow, OverrideRow
+from control_plane.limits.rules import to_rule
+from control_plane.plans.models import PlanRow
+from control_plane.usage import repository as reading
+from control_plane.usage import windows
+from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
+from control_plane.usage.ranges import ClientRange, client_ranges
+
+MAX_CLIENTS = 1_000
+CLIENTS_A_PART = 20_000
+"""A month of so many is far from the timeout of a command."""
+
+
+class Near(NamedTuple):
+    """A client that used ``used`` of ``of`` units in the window from ``start``."""
+
+    client: str
+    plan: str
+    limit: str
+    used: int
+    of: int
+    start: datetime
+
+
+class Skipped(NamedTuple):
+    """A limit that hourly usage cannot tell of."""
+
+    limit: str
+    reason: str
+
+
+def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
+    """The limits of a plan that hourly usage can tell of, and the others."""
+    fit, skipped = [], []
+    for row in plan.limits:
+        rule = to_rule(row, ())
+        reason = windows.unfit(rule)
+        if reason is None:
+            fit.append(rule)
+        else:
+            skipped.append(Skipped(rule.name, reason))
+    return fit, skipped
+
+
+async def near(
+    session: AsyncSession,
+    plan: str,
+    rules: Iterable[LimitRule],
+    threshold: float,
+    now: datetime,
+    most: int = MAX_CLIENTS,
+) -> Sequence[Near]:
+    """Clients of ``plan`` that used at least ``threshold`` of one of ``rules`` (0.8: four fifths), nearest first.
+
+    A client's override in force takes the place of the limit.
+    """
+    found: list[Near] = []
+    ranges = await client_ranges(session, CLIENTS_A_PART)
+    for rule in rules:
+        window = windows.current(rule, now)
+        usage = await _usage_since(session, plan, rule.name, window.start, now)
+        for clients in ranges:
+            rows = await session.execute(_nearest(usage, clients, plan, rule, threshold, now, most))
+            found += [Near(client, plan, rule.name, taken, of, window.start) for client, taken, of in rows]
+    found.sort(key=lambda one: one.used / one.of, reverse=True)
+    return found[:most]
+
+
+def _nearest(
+    usage: Subquery, clients: ClientRange, plan: str, rule: LimitRule, threshold: float, now: datetime, most: int
+) -> Select[Any]:
+    # added up before anything is joined: days of many clients are millions of rows
+    by_client = select(usage.c.client, sql_cast(func.sum(usage.c.cost), UsageHour.cost.type).label("used"))
+    within = by_client.where(usage.c.client >= clients.first, usage.c.client < clients.after)
+    total = within.group_by(usage.c.client).subquery()
+    in_force = or_(OverrideRow.expires_at.is_(None), OverrideRow.expires_at > now)
+    own = case((in_force, OverrideRow.limit), else_=OverrideRow.then_limit)
+    limit = func.coalesce(own, sql_cast(rule.limit, UsageHour.cost.type))
+    share = sql_cast(total.c.used, Double) / func.nullif(limit, 0)
+    return (
+        select(total.c.client, total.c.used, limit)
+        .join(ClientRow, (ClientRow.client == total.c.client) & (ClientRow.plan == plan))
+        .outerjoin(OverrideRow, (OverrideRow.client == total.c.client) & (OverrideRow.limit_name == rule.name))
+        .where(limit > 0, share >= threshold)
+        .order_by(share.desc())
+        .limit(most)
+    )
+
+
+async def _usage_since(session: AsyncSession, plan: str, limit: str, since: datetime, now: datetime) -> Subquery:
+    """``client`` and ``cost`` of a limit: by the day where days are rolled up, for a month of hours is 30 times as
+    many rows, and by the hour for the rest.
+    """
+    first = reading.first_whole_day(since)
+    query = select(UsageDayState.day).where(
+        ~UsageDayState.stale, UsageDayState.day >= first, UsageDayState.day < now.astimezone(UTC).date()
+    )
+    days = (await session.scalars(query.order_by(UsageDayState.day))).all()
+    by_hour = select(UsageHour.client, UsageHour.cost).where(
+        UsageHour.plan == plan, UsageHour.limit_name == limit, or_(*_hours_around(days, since))
+    )
+    if not days:
+        return by_hour.subquery()
+    by_day = select(UsageDay.client, UsageDay.cost).where(
+        UsageDay.plan == plan, UsageDay.limit_name == limit, UsageDay.day.in_(days)
+    )
+    return union_all(by_hour, by_day).subquery()
+
+
+def _hours_around(days: Sequence[date], since: datetime) -> Iterator[ColumnElement[bool]]:
+    """Conditions on the hours from ``since`` on that are in none of ``days``, in order: ranges, which leave whole
+    partitions alone.
+    """
+    begin = since
+    for day in days:
+        midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        if begin < midnight:
+            yield (UsageHour.hour >= begin) & (UsageHour.hour < midnight)
+        begin = midnight + timedelta(days=1)
+    yield UsageHour.hour >= begin

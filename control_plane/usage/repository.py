@@ -1,0 +1,204 @@
+"""Queries that read usage: by any of its dimensions, by the hour or the day, page by page."""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Date,
+    FromClause,
+    RowMapping,
+    Select,
+    Text,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from contract.usage import OUTSIDE_PLANS
+from control_plane.errors import FieldError, InvalidError
+from control_plane.limits.models import LimitRow
+from control_plane.regions.models import RegionRow
+from control_plane.usage.models import LARGEST, WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
+from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
+from control_plane.web.pages import Page, is_text
+
+FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
+LINES_AT_A_TIME = 1_000
+_Column = ColumnElement[Any] | InstrumentedAttribute[Any]
+COLUMNS: dict[Dimension, str] = {
+    "client": "client",
+    "plan": "plan",
+    "limit": "limit_name",
+    "endpoint": "endpoint",
+    "region": "region",
+    "key": "key_id",
+}
+HOURS_BACK = 1
+"""Full hours that are looked at beside the present one: an hour that has just begun says little."""
+
+
+class UsageQuery(NamedTuple):
+    """What is asked: ``since`` and ``until`` (not included) are whole hours; ``only`` filters by dimension."""
+
+    group_by: tuple[Dimension, ...]
+    step: Step
+    since: datetime
+    until: datetime
+    only: dict[Dimension, str]
+
+
+async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
+    """By region, up to when everything that was counted has arrived."""
+    query = select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region)
+    # of a region that was deleted nothing more will arrive
+    rows = await session.execute(query.join(RegionRow, RegionRow.region == UsageRegion.region))
+    return {region: until for region, until in rows}  # noqa: C416  rows are no pairs to a type checker
+
+
+async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequence[RowMapping]:
+    """The lines after the cursor in the order of time and then of dimensions, one more than asked if there is more."""
+    statement = _lines(query, page.after).limit(page.limit + 1)
+    return [row for row in (await session.execute(statement)).mappings() if row["allowed"] is not None]
+
+
+async def all_lines(session: AsyncSession, query: UsageQuery) -> AsyncIterator[Sequence[RowMapping]]:
+    """All lines in the same order, so many at a time as memory does not notice."""
+    result = await session.stream(_lines(query, None).execution_options(yield_per=LINES_AT_A_TIME))
+    async for rows in result.mappings().partitions():
+        yield [row for row in rows if row["allowed"] is not None]
+
+
+def _lines(query: UsageQuery, after: str | None) -> Select[Any]:
+    source = _source(query)
+    names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
+    columns = [source.c[name] for name in names]
+    statement = select(*columns, *(_sum(source.c[name]).label(name) for name in FIGURES)).select_from(source)
+    if not columns:
+        return statement
+    statement = statement.group_by(*columns).order_by(*columns)
+    if after is None:
+        return statement
+    values = _read_cursor(after, names, query.step)
+    return statement.where(tuple_(*columns) > tuple_(*(literal(one) for one in values)))
+
+
+def _sum(figures: _Column) -> ColumnElement[int]:
+    total = func.sum(figures)
+    most: ColumnElement[int] = literal_column(str(LARGEST))
+    least: ColumnElement[int] = literal_column(f"(-{LARGEST})")
+    return cast(case((total > most, most), (total < least, least), else_=total), BigInteger)
+
+
+def cursor_of(row: RowMapping, query: UsageQuery) -> str:
+    """Where the next page begins."""
+    names = [*(["at"] if query.step != "none" else []), *(COLUMNS[dimension] for dimension in query.group_by)]
+    return json.dumps([row[name].isoformat() if name == "at" else row[name] for name in names])
+
+
+def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:
+    try:
+        values = json.loads(text)
+        if not isinstance(values, list) or len(values) != len(names):
+            raise ValueError
+        if not all(is_text(value) for value in values):
+            raise ValueError
+        if names[:1] == ["at"]:
+            values[0] = date.fromisoformat(values[0]) if step == "day" else datetime.fromisoformat(values[0])
+            if step == "hour" and values[0].tzinfo is None:
+                raise ValueError
+            values[0] = values[0].astimezone(UTC) if step == "hour" else values[0]
+    except (ValueError, OverflowError, RecursionError):
+        raise InvalidError([FieldError("cursor", "is not a cursor that this list gave out")]) from None
+    return values
+
+
+def _source(query: UsageQuery) -> FromClause:
+    """The rows to add up: everybody's totals where no client and no key is asked for, else the clients' own."""
+    asked = {*query.group_by, *query.only}
+    of_limits = "limit" in asked
+    if asked.isdisjoint({"client", "key"}):
+        at: _Column = UsageTotal.hour if query.step != "day" else _day_of(UsageTotal.hour)
+        rows = _rows(UsageTotal, at, query, of_limits=of_limits)
+        return rows.where(UsageTotal.hour >= query.since, UsageTotal.hour < query.until).subquery()
+    hours = _rows(
+        UsageHour, UsageHour.hour if query.step != "day" else _day_of(UsageHour.hour), query, of_limits=of_limits
+    )
+    within = hours.where(UsageHour.hour >= query.since, UsageHour.hour < query.until)
+    if query.step != "day":
+        return within.subquery()
+    # days that are rolled up come from their own rows: their hours may be gone
+    rolled_up = select(UsageDayState.day).where(~UsageDayState.stale)
+    first = first_whole_day(query.since)
+    days = _rows(UsageDay, UsageDay.day, query, of_limits=of_limits).where(
+        UsageDay.day >= first, UsageDay.day < query.until.date(), UsageDay.day.in_(rolled_up)
+    )
+    in_days = _day_of(UsageHour.hour)
+    rest = within.where(~((in_days >= first) & (in_days < query.until.date()) & in_days.in_(rolled_up)))
+    return union_all(days, rest).subquery()
+
+
+def _rows(
+    table: type[UsageHour | UsageDay | UsageTotal], at: _Column, query: UsageQuery, *, of_limits: bool
+) -> Select[Any]:
+    names = [COLUMNS[dimension] for dimension in DIMENSIONS if hasattr(table, COLUMNS[dimension])]
+    columns = [getattr(table, name) for name in names]
+    statement = select(at.label("at"), *columns, *(getattr(table, name) for name in FIGURES))
+    statement = statement.where(table.limit_name != WHOLE if of_limits else table.limit_name == WHOLE)
+    for dimension, value in query.only.items():
+        statement = statement.where(getattr(table, COLUMNS[dimension]) == value)
+    return statement
+
+
+def _day_of(hour: _Column) -> ColumnElement[date]:
+    return cast(func.timezone(literal_column("'UTC'"), hour), Date)
+
+
+def first_whole_day(since: datetime) -> date:
+    """The first day (UTC) all of which lies behind ``since``."""
+    at = since.astimezone(UTC)
+    return at.date() if at == at.replace(hour=0, minute=0, second=0, microsecond=0) else at.date() + timedelta(days=1)
+
+
+async def busiest(session: AsyncSession, since: datetime, by: str, count: int) -> Sequence[RowMapping]:
+    """The clients that did most since ``since``, most first."""
+    sums = {name: _sum(getattr(UsageHour, name)).label(name) for name in FIGURES}
+    statement = select(UsageHour.client, *sums.values())
+    statement = statement.where(UsageHour.hour >= since, UsageHour.limit_name == WHOLE)
+    statement = statement.group_by(UsageHour.client).order_by(sums[by].desc(), UsageHour.client).limit(count)
+    return (await session.execute(statement)).mappings().all()
+
+
+async def demand(session: AsyncSession) -> dict[int, dict[str, float]]:
+    """Units asked for (admitted and denied) in this hour and the last, by rule id and region."""
+    since = func.date_trunc("hour", func.now()) - text(f"interval '{HOURS_BACK} hours'")
+    query = (
+        select(LimitRow.rule_id, UsageTotal.region, func.sum(UsageTotal.cost + UsageTotal.denied_cost))
+        .join(
+            UsageTotal,
+            (UsageTotal.plan == func.coalesce(LimitRow.plan, OUTSIDE_PLANS)) & (UsageTotal.limit_name == LimitRow.name),
+        )
+        .where(LimitRow.auto_shares, UsageTotal.hour >= since, UsageTotal.limit_name != WHOLE)
+        .group_by(LimitRow.rule_id, UsageTotal.region)
+    )
+    found: dict[int, dict[str, float]] = {}
+    for rule_id, region, units in await session.execute(query):
+        found.setdefault(rule_id, {})[region] = float(units)
+    return found
+
+
+async def notify(session: AsyncSession, channel: str, payloads: Sequence[str]) -> None:
+    """Send notifications to every replica, by one statement."""
+    await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))

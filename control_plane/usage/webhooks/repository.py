@@ -1,0 +1,68 @@
+"""Queries on webhooks and their messages."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.storage import NamedRows
+from control_plane.usage.models import UsageAlert, UsageWebhookRow
+
+webhooks = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook, sortable={"created_at": UsageWebhookRow.created_at})
+
+
+async def count(session: AsyncSession) -> int:
+    """How many webhooks there are."""
+    return await session.scalar(select(func.count()).select_from(UsageWebhookRow)) or 0
+
+
+async def delete_messages(session: AsyncSession, webhook: str) -> None:
+    """Delete a webhook's messages."""
+    await session.execute(delete(UsageAlert).where(UsageAlert.webhook == webhook))
+
+
+def messages_of(webhook: str) -> NamedRows[UsageAlert]:
+    """A webhook's messages by id, or by when they were made."""
+    return NamedRows(
+        UsageAlert, UsageAlert.alert, UsageAlert.webhook == webhook, sortable={"created_at": UsageAlert.created_at}
+    )
+
+
+async def enabled(session: AsyncSession) -> Sequence[UsageWebhookRow]:
+    """Webhooks that are to be told."""
+    return (await session.scalars(select(UsageWebhookRow).where(UsageWebhookRow.enabled))).all()
+
+
+async def add_messages(session: AsyncSession, messages: Sequence[dict[str, object]]) -> int:
+    """Note what is to be told; how many were not noted before."""
+    statement = insert(UsageAlert).on_conflict_do_nothing().returning(UsageAlert.alert)
+    return len((await session.scalars(statement.values(messages))).all())
+
+
+async def with_due_messages(session: AsyncSession, without: Iterable[str]) -> Sequence[str]:
+    """Webhooks with messages that are due, but for those ``without``."""
+    waiting = select(UsageAlert).where(UsageAlert.webhook == UsageWebhookRow.webhook, UsageAlert.due_at <= func.now())
+    query = select(UsageWebhookRow.webhook).where(
+        UsageWebhookRow.enabled, UsageWebhookRow.webhook.not_in(list(without)), waiting.exists()
+    )
+    return (await session.scalars(query)).all()
+
+
+async def lock_due(session: AsyncSession, webhook: str, count: int) -> Sequence[Row[UsageAlert, UsageWebhookRow]]:
+    """The first ``count`` messages of a webhook that are due and nobody else holds, with it."""
+    query = (
+        select(UsageAlert, UsageWebhookRow)
+        .join(UsageWebhookRow, UsageWebhookRow.webhook == UsageAlert.webhook)
+        .where(UsageAlert.webhook == webhook, UsageAlert.due_at <= func.now(), UsageWebhookRow.enabled)
+        .order_by(UsageAlert.due_at)
+        .limit(count)
+        .with_for_update(of=UsageAlert, skip_locked=True)
+    )
+    return (await session.execute(query)).all()
+
+
+async def note(session: AsyncSession, alert: str, values: Mapping[str, Any]) -> None:
+    """Note what became of a message."""
+    await session.execute(update(UsageAlert).where(UsageAlert.alert == alert).values(**values))
