@@ -12,7 +12,7 @@
 --          + 32 if strict with rights: the doubles are then the length of the terms that follow (see terms.lua), the
 --          step to take (see transfers.lua; 0: decide) and nothing
 --          + 64 if peers are silent: then the length (2 bytes) and the text of who is (see silent.lua)
---          + 128 if priced (see data_plane/domain/load): then two more doubles follow, what this limit costs whatever
+--          + 128 if priced (see data_plane/config/load_gate.py): then two more doubles follow, what this limit costs whatever
 --          the check does, and the share of what remains that the caller is told of when it is allowed
 -- Reply    one string of little-endian signed 8-byte integers: now_us, then for each limit remaining, reset_us, and
 --          the wait: >= 0 allowed, after that many us; -1 never; else denied, to retry after -1 - n us

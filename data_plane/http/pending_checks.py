@@ -1,7 +1,7 @@
 """Checks as the handlers hold them: from understood bytes to the bytes of an answer, one object a check.
 
 What the store allows plainly is answered with a form, here; everything else goes to the careful code, which writes the
-same bytes (``tests/unit/api/test_forms.py``) and many others.
+same bytes (``tests/unit/http/test_forms.py``) and many others.
 """
 
 import asyncio
