@@ -238,8 +238,8 @@ class ControlPlane:
         self._freed, self._raise_at_us = set(), None
         if not self._units.waiting:
             self._note_limit(now_us)
-        elif rule.limit > self.limit_in_force(id := id_at(grid_of(rule), now_us)):
-            self.limit_steps.append((id, rule.limit))
+        elif rule.limit > before.limit:
+            self._note_rise(id_at(grid_of(rule), now_us), rule.limit)
         self._cut()
 
     def _towards(self, schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
@@ -259,6 +259,11 @@ class ControlPlane:
         if self._rule.limit < self.limit_in_force(id):
             id += 1  # until it is over, the larger one was in force in this window too
         self.limit_steps.append((id, self._rule.limit))
+
+    def _note_rise(self, id: int, limit: int) -> None:
+        """From ``id`` on the limit is at least ``limit``: a larger one, that some region may still go by, stays."""
+        later = sorted(from_id for from_id, _ in self.limit_steps if from_id > id)
+        self.limit_steps += [(from_id, max(limit, self.limit_in_force(from_id))) for from_id in (id, *later)]
 
     def _publish(self) -> None:
         self.revision += 1
