@@ -3,13 +3,14 @@
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -62,8 +63,13 @@ class Browser:
         self.wait_for("#main")
 
     def click(self, selector: str) -> None:
-        """Click what the selector finds first."""
-        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+        """Click what the selector finds first, also if its part of the page is renewed at this moment."""
+
+        def clicked(_: object) -> bool:
+            self.driver.find_element(By.CSS_SELECTOR, selector).click()
+            return True
+
+        self._until(clicked, selector)
 
     def follow(self, words: str) -> None:
         """Go where a link with these words leads, by the keyboard."""
@@ -99,10 +105,11 @@ class Browser:
 
     def wait_for(self, selector: str, *, holding: str = "") -> None:
         """Wait until there is such an element, with this text."""
-        wait = WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05)
-        wait.until(
-            lambda _: any(holding in found.text for found in self.find(selector)), f"{selector} with {holding!r}"
-        )
+        self._until(lambda _: any(holding in one.text for one in self.find(selector)), f"{selector} with {holding!r}")
+
+    def _until(self, condition: Callable[[object], bool], what: str) -> None:
+        renewed = [StaleElementReferenceException]
+        WebDriverWait(self.driver, WAIT_S, poll_frequency=0.05, ignored_exceptions=renewed).until(condition, what)
 
     def theme(self, name: str) -> None:
         """Say that the person likes ``light`` or ``dark``."""
