@@ -196,7 +196,7 @@ class ControlPlane:
             self._go_on(now_s)
 
     def _go_on(self, now_s: float) -> None:
-        """What ``QuotaMover`` does once a second."""
+        """What ``AdvanceJob`` does once a second."""
         rule, now_us = self._rule, self._world.now_us()
         connected = [
             _Connected(region, name, revision)

@@ -260,6 +260,19 @@ async def documents_of(api: httpx.AsyncClient, revision: int) -> dict[tuple[str,
     return {name: body for name, body in found.items() if body is not None}
 
 
+async def test_all_shares_of_a_plan_are_one_entry_of_the_audit_log(api: httpx.AsyncClient) -> None:
+    split = {"limit": "100/s", "mode": "regional", "shares": {"us-east": 0.75, "eu-west": 0.25}}
+    plans = {"plans": {"free": {"limits": {"a": split, "b": split, "c": split}}}}
+    (await api.put("/v1/config", json={"version": 1, "regions": FILE["regions"], **plans})).raise_for_status()
+    entries = (await api.get("/v1/audit", params={"resource": "plan"})).json()["items"]
+    assert [entry["action"] for entry in entries] == ["update", "create"]
+    made, before = (
+        {limit["name"]: limit["shares"] for limit in entries[0][side]["limits"]} for side in ("after", "before")
+    )
+    assert made == dict.fromkeys("abc", split["shares"])
+    assert before == dict.fromkeys("abc")
+
+
 async def test_a_rollback_takes_shares_back_from_the_rebalancer(api: httpx.AsyncClient) -> None:
     await applied(api, FILE)
     then = (await api.get("/v1/config")).headers["etag"].strip('"')

@@ -148,5 +148,5 @@ async def test_replicas_stay_ready_on_a_newer_schema_that_still_serves_them(
         answer = await client.get("/readyz")
         assert answer.status_code == 503
         assert answer.json()["detail"] == "The database is migrated to a version that this one does not work with."
-        postgres_server.execute("UPDATE alembic_version SET version_num = '0001'", database=database)
+        postgres_server.execute("UPDATE alembic_version SET version_num = '0000'", database=database)
         assert "not migrated to this version" in (await client.get("/readyz")).json()["detail"]
