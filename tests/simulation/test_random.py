@@ -5,6 +5,7 @@ import os
 import pytest
 
 from data_plane.store.script_host import ScriptHost
+from tools.simulate.changing_runs import changing_scenario
 from tools.simulate.random_runs import random_scenario, run
 
 RUNS = int(os.environ.get("TIDEGATE_SIMULATION_RUNS", "60"))
@@ -21,3 +22,8 @@ def test_promises_hold(part: int):
         if outcome.violations:
             broken[seed] = outcome.violations
     assert broken == {}
+
+
+@pytest.mark.parametrize("seed", [3, 5102])
+def test_limit_and_shares_may_change_while_things_die(seed: int):
+    assert run(changing_scenario(seed), seed, HOST).violations == ()

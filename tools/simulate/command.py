@@ -1,5 +1,6 @@
 """`python -m tools.simulate`: a scenario file, or worlds by chance, judged; as a table, a picture and an exit code."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -8,6 +9,8 @@ from rich.table import Table
 
 from data_plane.store.script_host import ScriptHost
 from tidegate.terminal import Fitting, output
+from tools.simulate.changing_runs import NAME as CHANGING
+from tools.simulate.changing_runs import changing_scenario
 from tools.simulate.checks import Outcome
 from tools.simulate.draw import picture
 from tools.simulate.overload.command import BUNDLED as OVERLOAD
@@ -54,8 +57,9 @@ def _run(
 ) -> int:
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # now: not after a long run
-    if scenario is None:
-        return _by_chance(console, seed or 0, runs, out, keep)
+    if scenario in {None, CHANGING}:
+        world = random_scenario if scenario is None else changing_scenario
+        return _by_chance(console, world, seed or 0, runs, out, keep)
     path = _path_of(scenario)
     if is_overload(path):
         if keep is not None:
@@ -86,6 +90,9 @@ def _path_of(name: str) -> Path:
 
 def _list(console: Console) -> None:
     table = Table("scenario", "mode", "about", box=None)
+    table.add_row(
+        CHANGING, "strict sliding_window", "By chance: limit and shares change while processes die and stores restart."
+    )
     for path in sorted(_BUNDLED.glob("*.toml")):
         found = load(path)
         table.add_row(found.name, f"{found.mode} {found.algorithm}", found.about)
@@ -95,16 +102,18 @@ def _list(console: Console) -> None:
     console.print(Fitting(table))
 
 
-def _by_chance(console: Console, first: int, runs: int, out: Path | None, keep: Path | None) -> int:
+def _by_chance(
+    console: Console, world: Callable[[int], Scenario], first: int, runs: int, out: Path | None, keep: Path | None
+) -> int:
     host = ScriptHost()
-    outcomes = with_kept(keep, range(first, first + runs), lambda seed: run(random_scenario(seed), seed, host))
+    outcomes = with_kept(keep, range(first, first + runs), lambda seed: run(world(seed), seed, host))
     for outcome in outcomes:
         if outcome.violations:
             console.print(f"seed {outcome.seed}: {'; '.join(outcome.violations)}", style="red", markup=False)
     if runs == 1:
-        _show(console, random_scenario(first), outcomes[0])
+        _show(console, world(first), outcomes[0])
     if out is not None:
-        _draw(console, random_scenario(first), first, out)
+        _draw(console, world(first), first, out)
     show_many(console, outcomes)
     return 1 if any(outcome.violations for outcome in outcomes) else 0
 
