@@ -1,7 +1,7 @@
 """The decision: from a request to a verdict, by one call to the region's store or none at all.
 
 Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
-ways through: the plain one, a few lookups, for what nearly every request is; and the careful one (``domain/check.py``)
+ways through: the plain one, a few lookups, for what nearly every request is; and the careful one (``preparing.py``)
 for everything else, which knows all the rules.
 """
 

@@ -78,8 +78,11 @@ class FastAuthorizeCheck(Exchange, AuthorizeCheck):
 
     __slots__ = QUESTION_SLOTS
 
-    def pass_plainly(self, form: ResponseTemplate, own: Sequence[int], now_us: int) -> None:
-        """Answer with headers alone."""
+    def pass_plainly(
+        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+    ) -> None:  # fmt: skip
+        """Answer with headers alone, which say nothing of the store."""
+        del degraded
         self.respond_ok(form.headers % form.header_figures(own, now_us), b"")
 
     def reply(self, answer: Answer) -> None:

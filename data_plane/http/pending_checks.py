@@ -14,12 +14,14 @@ from data_plane.decide.preparing import Refusal, Verdict
 from data_plane.http.answers import JSON_TYPE, Answer
 from data_plane.http.caller import Headers
 from data_plane.http.response_templates import ResponseTemplate
-from data_plane.store.packing import FIGURES
+from data_plane.store.packing import FIGURES, figures_of
 
 if TYPE_CHECKING:
     from data_plane.http.render import Renderer
 
 Reply = Callable[[Answer], None]
+_WITH_STORE, _WITHOUT_STORE = b'"degraded":false', b'"degraded":true'
+"""In a body they are there once: within a name their quotes would be escaped."""
 
 
 class HttpCheck(PendingCheck):
@@ -81,14 +83,25 @@ class HttpCheck(PendingCheck):
             observer.passed(self)
         self.pass_plainly(form, own, now_us)
 
-    def pass_plainly(self, form: ResponseTemplate, own: Sequence[int], now_us: int) -> None:
+    def pass_plainly(
+        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+    ) -> None:  # fmt: skip
         """Answer: every limit allows, and ``form`` says all that there is to say."""
         headers = form.json_headers % form.header_figures(own, now_us)
         body = form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
-        self.reply(Answer(200, headers, body))
+        self.reply(Answer(200, headers, body.replace(_WITH_STORE, _WITHOUT_STORE) if degraded else body))
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The careful answer."""
+        """The careful answer, but for what is plainly allowed while the store is away."""
+        if isinstance(result, Verdict) and result.allowed and self.plain and not result.shadow_denied:
+            form = self.form()
+            if form.usable:
+                self.pass_plainly(form, figures_of(now_us, result.outcomes)[1:], now_us, degraded=result.degraded)
+                return
+        self.answer_carefully(result, now_us)
+
+    def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
+        """What no form has: a denial, a refusal, and whatever was asked for beyond the decision."""
         self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
 
     def reply(self, answer: Answer) -> None:
@@ -105,12 +118,15 @@ class AuthorizeCheck(HttpCheck):
     if not TYPE_CHECKING:  # as in PendingCheck
         __slots__ = ()
 
-    def pass_plainly(self, form: ResponseTemplate, own: Sequence[int], now_us: int) -> None:
-        """Answer with headers alone."""
+    def pass_plainly(
+        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+    ) -> None:  # fmt: skip
+        """Answer with headers alone, which say nothing of the store."""
+        del degraded
         self.reply(Answer(200, form.headers % form.header_figures(own, now_us), b""))
 
-    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The careful answer, which may reach an end user."""
+    def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
+        """What no form has; it may reach an end user."""
         self.reply(self.renderer.authorize(result, self.request_id, now_us))
 
 

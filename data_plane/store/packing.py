@@ -13,9 +13,9 @@ from data_plane.store.outcome import NEVER, Outcome
 SHADOW = 8
 SHARED = 16
 STRICT = 32
-"""Rights: its terms follow the rule (``domain.regions.wire``)."""
+"""Rights: its terms follow the rule (``strict_packing``)."""
 SILENT = 64
-"""Peers are silent: who is follows the rule (``domain.regions.standing``)."""
+"""Peers are silent: who is follows the rule (``config.shared_packing``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")

@@ -22,7 +22,7 @@ class StoreUnavailableError(Exception):
 class CounterCheck(Protocol):
     """One decision as the store sees it: the counters of every limit that applies, and what each allows.
 
-    ``keys[i]`` and ``params[i]`` belong together. ``domain.wire.encode_rule`` makes ``params``, and ``encode_check``
+    ``keys[i]`` and ``params[i]`` belong together. ``packing.encode_rule`` makes ``params``, and ``encode_check``
     makes ``packed`` of them and the cost.
     """
 
@@ -47,7 +47,7 @@ class CounterCheck(Protocol):
         """The store has decided; called on the event loop, once, unless ``failed`` is. Must not raise.
 
         ``figures[0]`` is the store's clock in microseconds; from ``at`` on there are three numbers for each key, in
-        order: remaining, reset_us and the wait, as in ``domain.wire``. ``now_us`` is the node's clock.
+        order: remaining, reset_us and the wait, as in ``packing``. ``now_us`` is the node's clock.
         """
         ...
 

@@ -12,7 +12,7 @@ _HEAD_BYTES = 9
 
 
 def priced(params: bytes, cost: int, share: float) -> bytes:
-    """``params`` as ``domain.wire.encode_rule`` packed them, charged ``cost`` units whatever the check costs.
+    """``params`` as ``packing.encode_rule`` packed them, charged ``cost`` units whatever the check costs.
 
     ``share`` is what of the remaining units a client can still use at the average price, which is what it is told.
     """
@@ -25,7 +25,7 @@ def price_of(params: bytes, cost: int) -> int:
 
 
 def is_priced(packed: bytes) -> bool:
-    """Whether any limit of a check that ``domain.wire.encode_check`` packed has a price."""
+    """Whether any limit of a check that ``packing.encode_check`` packed has a price."""
     return any(params[0] & PRICED for params in params_in(packed))
 
 

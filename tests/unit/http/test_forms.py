@@ -103,6 +103,25 @@ def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_for
     assert len(question.decider.verdicts) == 2 - formed
 
 
+@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]))
+def test_an_answer_without_the_store_is_the_careful_one(limits, client: str, reset_format: str, route: str) -> None:
+    names, own = limits
+    answers: list[Answer] = []
+    if route == "check":
+        question = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
+    else:
+        question = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
+    verdict = conclude(question.prepared, outcomes_of(flat(own), 1, len(names)), degraded=True)
+    question.decided(verdict, NOW_US)
+    question.plain = False
+    question.decided(verdict, NOW_US)
+    assert answers[0].headers == answers[1].headers
+    if answers[0].body:
+        assert msgspec.json.decode(answers[0].body) == msgspec.json.decode(answers[1].body)
+    if route == "check" and verdict.allowed:
+        assert msgspec.json.decode(answers[0].body)["degraded"] is True
+
+
 class Asker:
     """A connection that keeps what it was answered."""
 
