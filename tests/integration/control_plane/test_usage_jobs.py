@@ -12,7 +12,7 @@ from control_plane.errors import InvalidError
 from control_plane.usage import jobs as rollup
 from control_plane.usage import near_limit as nearness
 from control_plane.usage.jobs import roll_up, tidy
-from control_plane.usage.judging import Tried
+from control_plane.usage.judging import CandidateLimit
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.what_if import Outcome, estimate
 from tests.integration.control_plane.running import RunningControlPlane
@@ -277,9 +277,9 @@ async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_
         *(batch(number, *cells, cell("left", allowed=5), hour=hour) for number, hour in enumerate(hours, 1)),
     )
     tried = [
-        Tried("hourly", 100, 0, None, "hour", ()),
-        Tried("weekly", 300, 0, 7 * 86_400.0, None, ()),
-        Tried("elsewhere", 0, 0, None, "day", ("export",)),
+        CandidateLimit("hourly", 100, 0, None, "hour", ()),
+        CandidateLimit("weekly", 300, 0, 7 * 86_400.0, None, ()),
+        CandidateLimit("elsewhere", 0, 0, None, "day", ("export",)),
     ]
 
     async def estimated(most_s: float) -> Outcome:

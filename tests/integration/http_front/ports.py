@@ -38,6 +38,13 @@ class Port(NamedTuple):
         except httpx.HTTPError:
             return False
 
+    def is_ready(self) -> bool:
+        """Whether it has what it needs: a configuration, a database."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.number}/readyz", trust_env=False, timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
     def rss_mib(self) -> float:
         """The process's resident memory."""
         return float(psutil.Process(self.child.pid).memory_info().rss / 2**20)
@@ -83,7 +90,7 @@ def every_port(
         for child in (node_child, control_plane_child):
             child.start()
         for port in ports.values():
-            wait_until_ready(port.child, port.answers, timeout_s=30)
+            wait_until_ready(port.child, port.is_ready, timeout_s=30)
         yield ports
     finally:
         for child in (node_child, control_plane_child):
