@@ -167,8 +167,10 @@ async def _ask(port: int, key: str, critical: bool, began: float) -> Reply:
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     writer.write(f"GET {PATH} HTTP/1.1\r\nHost: a\r\nX-API-Key: {key}\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
+    took_s = time.monotonic() - sent
     writer.close()
-    return Reply(critical, sent - began, int(answer.split(b" ", 2)[1]), time.monotonic() - sent)
+    await writer.wait_closed()  # a loop that ends before that leaves the socket to the garbage collector
+    return Reply(critical, sent - began, int(answer.split(b" ", 2)[1]), took_s)
 
 
 def _p99_ms(replies: Sequence[Reply]) -> float:

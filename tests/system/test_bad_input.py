@@ -1,6 +1,7 @@
 """What a node was not asked properly it refuses, in words; and whoever hangs up disturbs nobody else."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections import Counter
@@ -69,6 +70,8 @@ async def test_client_that_hangs_up_disturbs_no_other(stack: Stack) -> None:
         writer.write(sent)
         await writer.drain()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     async with httpx.AsyncClient(trust_env=False, timeout=10, base_url=place.url) as http:
         # Cut in the head, in the body, and right after a whole request that is still being decided.

@@ -320,5 +320,5 @@ async def test_the_schema_can_be_taken_back_with_partitions_in_it(postgres_url: 
     database = Database(postgres_url, connect_timeout_s=5, command_timeout_s=10, pool_size=1)
     assert await Partitions(database).ensure({today()}) == 3
     await database.close()
-    await asyncio.to_thread(revert, postgres_url, "0003")
+    await asyncio.to_thread(revert, postgres_url, "base")
     await asyncio.to_thread(migrate, postgres_url)

@@ -102,6 +102,8 @@ def pipelined(count: int, size: int = 560_000, during_s: float = 8.0) -> Callabl
                     await asyncio.sleep(during_s)
         finally:
             writer.transport.abort()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def send_all(port: Port) -> None:
         until_s = asyncio.get_running_loop().time() + during_s
