@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import grpc
@@ -144,13 +145,14 @@ def test_ten_thousand_calls_in_a_row_take_no_memory(node):
     port, process = node
     client = RawClient(port)
     sizes = []
-    for calls in (5_000, 10_000):  # the first are to warm up
+    for calls in (5_000, 10_000, 10_000):  # the first are to warm up
         for _ in range(calls // 20):
             client.ask(20)
             client.read_answers(20)
         sizes.append(process.memory_full_info().uss)
     client.socket.close()
-    assert sizes[1] - sizes[0] < 512 * 1024, sizes
+    # what streams leave behind would be seen each time; what else the node does then is not
+    assert min(after - before for before, after in pairwise(sizes)) < 512 * 1024, sizes
 
 
 def test_who_hangs_up_in_mid_flight_disturbs_no_other(node):
