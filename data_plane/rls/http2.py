@@ -218,20 +218,25 @@ class Http2Connection(ReceivingConnection):
             self._on_block(flags, stream_id, block)
         else:
             self._charge()
-            self._block = bytearray(block)
             self._block_of, self._block_flags = stream_id, flags
             self._block_stuck = False
+            self._add_to_block(block)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block is None:
             raise Http2Error(PROTOCOL_ERROR, "CONTINUATION continues nothing")
         self._charge()
-        self._block += payload
-        if len(self._block) > self.limits.header_bytes:
-            raise Http2Error(ENHANCE_YOUR_CALM, f"a header block is over {self.limits.header_bytes} bytes")
+        block = self._add_to_block(payload)
         if flags & frames.END_HEADERS:
-            block, self._block = bytes(self._block), None
-            self._on_block(self._block_flags, stream_id, block)
+            self._block = None
+            self._on_block(self._block_flags, stream_id, bytes(block))
+
+    def _add_to_block(self, part: bytes) -> bytearray:
+        block = self._block = bytearray() if self._block is None else self._block
+        block += part
+        if len(block) > self.limits.header_bytes:
+            raise Http2Error(ENHANCE_YOUR_CALM, f"a header block is over {self.limits.header_bytes} bytes")
+        return block
 
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
         """A header block is whole. It is decoded whatever becomes of it: the table must stay in step."""

@@ -214,6 +214,14 @@ def test_continuation_flood():
     assert decoded == 0
 
 
+def test_a_first_part_of_a_block_is_bounded_too():
+    """A frame may be larger than a whole block may be (found by ``fuzz.py``)."""
+    peer = Peer(dataclasses.replace(LIMITS, header_bytes=2_000))
+    got = peer.send(frame(HEADERS, 0, 1, literal(("x-long", "y" * 100)) * 40))
+    assert goaway_code(got) == ENHANCE_YOUR_CALM
+    assert peer.connection.ended
+
+
 def test_hpack_bomb():
     """CVE-2016-6581: a short block that names the table's longest field over and over."""
     long_field = b"\x40\x01x\x7f\x80\x1e" + b"y" * 3_967  # enters the table
