@@ -8,7 +8,7 @@ from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
 from data_plane.http.answers import Answer
 from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.forward_auth import PREFIX
-from data_plane.http.pending_checks import QUESTION_SLOTS, AuthorizeCheck, HttpCheck
+from data_plane.http.pending_checks import HTTP_CHECK_SLOTS, AuthorizeCheck, HttpCheck
 from data_plane.http.response_templates import ResponseTemplate
 from data_plane.store.packing import FIGURES
 from http_front.exchange import ELSEWHERE, Exchange, Route
@@ -20,7 +20,7 @@ CHECK, CHECK_BATCH, AUTHORIZE = range(3)
 class FastCheck(Exchange, HttpCheck):
     """A check and its exchange, in one object."""
 
-    __slots__ = QUESTION_SLOTS
+    __slots__ = HTTP_CHECK_SLOTS
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``HttpCheck``, written out: this is the hot path."""
@@ -76,7 +76,7 @@ class FastCheck(Exchange, HttpCheck):
 class FastAuthorizeCheck(Exchange, AuthorizeCheck):
     """A forward-auth subrequest and its exchange, in one object."""
 
-    __slots__ = QUESTION_SLOTS
+    __slots__ = HTTP_CHECK_SLOTS
 
     def pass_plainly(
         self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False

@@ -109,7 +109,7 @@ class HttpCheck(PendingCheck):
         raise NotImplementedError
 
 
-QUESTION_SLOTS = (*CHECK_SLOTS, "id_number", "id_prefix", "plain", "renderer")
+HTTP_CHECK_SLOTS = (*CHECK_SLOTS, "id_number", "id_prefix", "plain", "renderer")
 
 
 class AuthorizeCheck(HttpCheck):
@@ -133,7 +133,7 @@ class AuthorizeCheck(HttpCheck):
 class RepliedCheck(HttpCheck):
     """A check whose answer is handed to a callback."""
 
-    __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply", "body")
+    __slots__ = (*HTTP_CHECK_SLOTS, "_headers", "_peer", "_reply", "body")
 
     def __init__(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
         self._headers = headers
@@ -159,7 +159,7 @@ class RepliedCheck(HttpCheck):
 class RepliedAuthorizeCheck(AuthorizeCheck):
     """A subrequest whose answer is handed to a callback."""
 
-    __slots__ = (*QUESTION_SLOTS, "_headers", "_peer", "_reply")
+    __slots__ = (*HTTP_CHECK_SLOTS, "_headers", "_peer", "_reply")
 
     def __init__(self, headers: Headers, peer: str | None, reply: Reply) -> None:
         self._headers = headers
@@ -242,7 +242,7 @@ class Batch:
 class BatchCheck(HttpCheck):
     """One item of a batch, at its place ``id_number``."""
 
-    __slots__ = (*QUESTION_SLOTS, "batch")
+    __slots__ = (*HTTP_CHECK_SLOTS, "batch")
 
     batch: Batch
 
