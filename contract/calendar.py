@@ -76,11 +76,6 @@ def next_start_us(rule: LimitRule, at_us: int) -> int:
     return start_us(grid, id_at(grid, at_us) + 1)
 
 
-def first_free_id(grid: WindowGrid, now_us: int) -> int:
-    """The first id under which nothing can have been spent or given yet, by a clock that is off by ``SKEW_US``."""
-    return id_at(grid, now_us + SKEW_US) + 1
-
-
 def calendar_anchor_us(rule: LimitRule) -> int:
     """Where the first window begins: for months, the time after 00:00 UTC of the 1st; else less than a window."""
     if rule.calendar == "month":

@@ -109,11 +109,6 @@ async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:
     return await session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256))
 
 
-async def key_hashes(session: AsyncSession, client: str) -> Sequence[str]:
-    """The hashes of a client's keys, which name their documents."""
-    return (await session.scalars(select(KeyRow.sha256).where(KeyRow.client == client))).all()
-
-
 async def note_keys_used(session: AsyncSession, used: Mapping[str, datetime]) -> None:
     """Record when keys (by ``key_id``) were last used; an earlier time than the known one changes nothing.
 

@@ -10,7 +10,6 @@ _UNIT_NAMES = {
 }  # fmt: skip
 _SUFFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _AMOUNT = r"(?P<digits>\d{1,13})(?:\.(?P<fraction>\d{1,9}))?(?P<suffix>[kKMG]?)"
-AMOUNT_PATTERN = r"^\d{1,13}(\.\d{1,9})?[kKMG]?$"
 RATE_PATTERN = r"^\d{1,13}(\.\d{1,9})?[kKMG]? ?/ ?\d{0,9}[a-z]{1,6}$"
 _AMOUNT_WORD = re.compile(_AMOUNT)
 _RATE = re.compile(_AMOUNT + r" ?/ ?(?P<count>\d{0,9})(?P<unit>[a-z]{1,6})")

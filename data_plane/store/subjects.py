@@ -13,7 +13,6 @@ import msgspec
 from contract.limits import dimensions
 
 MAX_ATTRIBUTE_BYTES = 128
-MAX_CLIENT_LENGTH = 128
 
 _MAX_ADDRESSES = 32_768
 _MAPPED_V4 = b"\0" * 10 + b"\xff\xff"
