@@ -6,10 +6,6 @@
 import time
 from typing import Any
 
-from contract.config import Client, Endpoint, Plan
-from contract.decision import CheckRequest
-from contract.limits import LimitRule
-from contract.load import AdaptivePolicy, Backend
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import FULL
 from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
@@ -20,6 +16,10 @@ from data_plane.load.gates import Gates
 from data_plane.load.shared import BackendFactors
 from data_plane.store.subject_bounds import SubjectBounds
 from tests.servers.node import document_of, key_of
+from tidegate.contract.config import Client, Endpoint, Plan
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import AdaptivePolicy, Backend
 
 NOW_US = 1_900_000_000_000_000
 PLENTY = 10**9

@@ -32,13 +32,13 @@ from bench.workload import (
     request_body,
     special_cases,
 )
-from contract.credentials import make_credential
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.http.fast_path import DecisionFastPath
 from data_plane.node import Node
 from data_plane.settings import Settings
-from http_front.front import Front
-from http_front.serving import protocol_class
+from tidegate.contract.credentials import make_credential
+from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
 
 CONNECTIONS = 64
 REQUESTS_A_TURN = 20

@@ -11,9 +11,9 @@ from bench.results import MemoryRun
 from bench.script_part import DIRTY_KEY
 from bench.store_counts import empty, store_client
 from bench.store_rules import ALGORITHMS, LASTING_COST, USUAL_NAME_LENGTH, bound_limit, counter_key
-from contract.limits import Algorithm
 from data_plane.store.packing import encode_check
-from lua import decide_script
+from data_plane.store.scripts import decide_script
+from tidegate.contract.limits import Algorithm
 from tidegate.stack.store import StoreServer
 
 KEYS = 1_000_000

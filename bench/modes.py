@@ -33,7 +33,7 @@ from bench.variant import Launch, Variant, python_module, running
 from bench.variants import nginx_constant, tidegate_lane, tidegate_shared
 from bench.variants.node_settings import node_env
 from bench.workload import callers, config_changes
-from contract.config import Change, Plan
+from tidegate.contract.config import Change, Plan
 from tidegate.stack.ports import free_ports
 
 RATES = (500, 2_000, 5_000)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from bench.snapshot import write_snapshot
 from bench.workload import REGION, config_changes
-from contract.config import Region
-from contract.credentials import make_credential, region_public_key
+from tidegate.contract.config import Region
+from tidegate.contract.credentials import make_credential, region_public_key
 from tidegate.stack.ports import LOOPBACK, free_ports
 
 PEER = "elsewhere"

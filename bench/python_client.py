@@ -30,8 +30,8 @@ from bench.snapshot import write_snapshot
 from bench.variant import Server, running
 from bench.variants import tidegate_lane
 from bench.workload import REGION
-from contract.config import Change, Client, Endpoint, Plan
-from contract.limits import LimitRule
+from tidegate.contract.config import Change, Client, Endpoint, Plan
+from tidegate.contract.limits import LimitRule
 from tidegate_client import AsyncTidegate, Check, Options, Tidegate
 from tidegate_client.asgi import TidegateMiddleware
 from tidegate_client.wsgi import TidegateFlask

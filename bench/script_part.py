@@ -14,10 +14,10 @@ from bench.place import Place
 from bench.results import ScriptRun
 from bench.store_counts import empty, store_client
 from bench.store_rules import ALGORITHMS, bound_limit, counter_key
-from contract.limits import Algorithm
 from data_plane.store.packing import decode_reply, encode_check
 from data_plane.store.redis.link import pack_command
-from lua import decide_script
+from data_plane.store.scripts import decide_script
+from tidegate.contract.limits import Algorithm
 from tidegate.stack.store import StoreServer
 
 LIMITS_A_CALL = (1, 8, 32, 128)

@@ -6,10 +6,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bench.workload import config_changes
-from contract.config import Change, signed_head
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import SnapshotFile
+from tidegate.contract.config import Change, signed_head
 
 REVISION = 1
 

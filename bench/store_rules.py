@@ -1,11 +1,11 @@
 """One limit of each algorithm, with the keys that a node makes for clients."""
 
 from bench.workload import HOUR_US, REGION
-from contract.limits import Algorithm, LimitRule
 from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.shared_packing import Standing
 from data_plane.store.subjects import part, tag
+from tidegate.contract.limits import Algorithm, LimitRule
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     "fixed_window", "sliding_window", "token_bucket", "leaky_bucket", "sliding_log",

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.config import ApiKey, Change, Client, Endpoint, Override, Plan, Region
-from contract.credentials import make_credential, secret_sha256
-from contract.limits import LimitRule
-from contract.load import Backend
+from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Override, Plan, Region
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import Backend
 
 CLIENTS = 10_000
 ROUTES = 50

@@ -2,10 +2,8 @@
 
 import asyncio
 import functools
-import importlib.util
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 
 import asyncpg
 from alembic import command
@@ -19,6 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from control_plane.errors import UnavailableError
 from control_plane.postgres import ENGINE_URL, libpq_url
 from control_plane.watchdog import DatabaseWatchdog
+from tidegate.bundled import directory
 
 POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
@@ -206,11 +205,8 @@ def revert(url: str, revision: str) -> None:
 
 def migration_config(url: str) -> Config:
     """Alembic's configuration, made here and nowhere else."""
-    spec = importlib.util.find_spec("migrations")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("the package `migrations` is not installed")
     config = Config()
-    config.set_main_option("script_location", str(Path(spec.origin).parent))
+    config.set_main_option("script_location", str(directory("migrations")))
     config.attributes["url"] = url
     return config
 

@@ -9,9 +9,9 @@ from control_plane.access.body_limit import MAX_FILE_BYTES
 from control_plane.app import create_app
 from control_plane.push.watcher import HeadWatcher
 from control_plane.settings import Settings
-from http_front.front import Front
-from http_front.limits import FrontLimits, use_all_descriptors
-from http_front.serving import config_of
+from tidegate.http_front.front import Front
+from tidegate.http_front.limits import FrontLimits, use_all_descriptors
+from tidegate.http_front.serving import config_of
 
 LIMITS = FrontLimits(body_bytes=MAX_FILE_BYTES, unfinished_bytes=2 * MAX_FILE_BYTES, write_s=60.0)
 """Whole files come in here, and a node that takes in a whole configuration may read nothing meanwhile."""

@@ -12,8 +12,6 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prometheus_client.core import Metric
 
-from contract.config import Ack
-from contract.status import Newest, Role
 from data_plane.config.index import InvalidConfigError, RuleIndex
 from data_plane.config.service import ConfigService, Snapshot
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
@@ -24,6 +22,8 @@ from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.config import Ack
+from tidegate.contract.status import Newest, Role
 
 log = structlog.get_logger()
 AGAIN_S = 1.0

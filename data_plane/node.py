@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import Response
 from prometheus_client.core import Metric
 
-from contract.config import Ack
 from data_plane.background import cancelled, run_forever
 from data_plane.clock import SystemClock
 from data_plane.config.index import RuleIndex
@@ -48,6 +47,7 @@ from data_plane.store.redis_register import AGENTS, RedisNodeRegister
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.usage.repeated_denials import RepeatedDenials
+from tidegate.contract.config import Ack
 
 MAX_LOCAL_KEYS = 100_000
 MAX_DENIALS = 50_000

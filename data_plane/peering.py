@@ -8,10 +8,6 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from contract.config import Ack
-from contract.credentials import epoch_secret, region_private_key
-from contract.questions import MAX_PEERS, PeerExchange, RegionExchange
-from contract.status import Newest
 from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
@@ -30,6 +26,10 @@ from data_plane.settings import AgentSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.connect import Join
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.config import Ack
+from tidegate.contract.credentials import epoch_secret, region_private_key
+from tidegate.contract.questions import MAX_PEERS, PeerExchange, RegionExchange
+from tidegate.contract.status import Newest
 
 
 class Peering:

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from contract.load import BackendLoad
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.load_handler import LoadHandler
 from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
@@ -20,6 +19,7 @@ from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import AgentSettings, Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.load import BackendLoad
 
 
 class Protecting:

@@ -6,7 +6,6 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from contract.credentials import epoch_secret
 from data_plane.config.index import RuleIndex
 from data_plane.metrics.exposition import counter_by, gauge, gauge_by
 from data_plane.replicate.count_store import CountStore
@@ -21,6 +20,7 @@ from data_plane.settings import Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.connect import Join
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.credentials import epoch_secret
 
 
 class Regarding:

@@ -8,7 +8,6 @@ from typing import Any
 import structlog
 from prometheus_client.core import Metric
 
-from contract.questions import RegionExchange
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decider import Decider
 from data_plane.decide.redis_denials import RedisDenials
@@ -23,6 +22,7 @@ from data_plane.usage.redis_stream import RedisUsageStream
 from data_plane.usage.shipper import UsageShipper
 from data_plane.usage.sink import HttpUsageSink
 from data_plane.usage.tally import UsageTally
+from tidegate.contract.questions import RegionExchange
 
 log = structlog.get_logger()
 STOP_WITHIN_S = 3.0

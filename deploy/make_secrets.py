@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.credentials import RANDOM_BYTES, make_credential
+from tidegate.contract.credentials import RANDOM_BYTES, make_credential
 
 
 def contents() -> dict[str, dict[str, str]]:

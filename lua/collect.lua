@@ -5,7 +5,7 @@
 -- ARGV[1]  at most so many counters
 -- ARGV[2]  after how many microseconds they are due again; no two calls within a second say the same
 -- Reply    { now_us, that instant, counters, cells, the cells, then for each slice when its next news is due, or -1 }
--- The cells are MessagePack, as contract/counts.py has them, one behind the other: [key, window id (a bucket's: born_us),
+-- The cells are MessagePack, as tidegate/contract/counts.py has them, one behind the other: [key, window id (a bucket's: born_us),
 -- taken, returned], of the current window and, where anything was taken there, the one before it.
 local most, again = tonumber(ARGV[1]), now + tonumber(ARGV[2])
 -- Marks beyond this were made by a clock that was set back since.

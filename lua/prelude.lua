@@ -1,6 +1,6 @@
 -- Every script begins with this part: short names for what is called often, and the layout of the stored state.
 --
--- Numbers are doubles; contract/limits.py keeps every product of a count and a time below 2^50, so all arithmetic here
+-- Numbers are doubles; tidegate/contract/limits.py keeps every product of a count and a time below 2^50, so all arithmetic here
 -- is on exact integers. For integers below 2^53, a % b and floor(a / b) are exact: the quotient's rounding error is
 -- smaller than the distance 1/b to the next multiple.
 --

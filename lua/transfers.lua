@@ -10,7 +10,7 @@
 -- next write.
 local BOOK = 72
 local GIVEN, RECEIVED = 1, 2
--- As contract/rights.py has them.
+-- As tidegate/contract/rights.py has them.
 local MAX_UNITS, MAX_QUANTA = 140737488355328, 9007199254740992
 
 local function book_load(key, t)

@@ -18,12 +18,12 @@ import redis
 import typer
 
 from bench.machine import process_cpu_s
-from contract.config import Client, Plan
-from contract.counts import SLICES
-from contract.limits import LimitRule
 from data_plane.store.packing import encode_check, encode_rule
-from lua import decide_script
+from data_plane.store.scripts import decide_script
 from tests.servers.region_processes import RegionProcesses, processes_running
+from tidegate.contract.config import Client, Plan
+from tidegate.contract.counts import SLICES
+from tidegate.contract.limits import LimitRule
 
 HERE, THERE = "us-east", "eu-west"
 SHARED = LimitRule(id=2, name="l", limit=10**6, window_us=3_600_000_000, mode="shared")

@@ -13,10 +13,10 @@ import httpx
 
 from bench.exchange.results import Cost, Setting
 from bench.machine import process_cpu_s
-from contract.config import Client, Plan
-from contract.limits import LimitRule
 from tests.servers.region_processes import RegionProcesses, processes_running
 from tests.servers.regions import NAMES, equal_shares
+from tidegate.contract.config import Client, Plan
+from tidegate.contract.limits import LimitRule
 
 BATCH = 100
 SETTLE_S = 120

@@ -10,11 +10,11 @@ from pathlib import Path
 import httpx
 
 from bench.exchange.results import Plentiful, Skewed
-from contract.config import Client, Plan
-from contract.limits import LimitRule
 from tests.servers.node import key_of, rule
 from tests.servers.region_processes import RegionProcesses, processes_running
 from tests.servers.regions import NAMES, YOUNG, equal_shares
+from tidegate.contract.config import Client, Plan
+from tidegate.contract.limits import LimitRule
 
 TWO = NAMES[:2]
 DELAY_MS = 50

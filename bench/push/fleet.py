@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from contract.config import Ack, Begin, Commit, Heartbeat, StreamMessage
+from tidegate.contract.config import Ack, Begin, Commit, Heartbeat, StreamMessage
 
 _decoder = msgspec.json.Decoder(StreamMessage)
 BACKOFF_S = (0.5, 10.0)

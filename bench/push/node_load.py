@@ -11,8 +11,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import data_plane.node  # noqa: F401  what a node has loaded counts
-from contract.config import Commit, StreamMessage
 from data_plane.config.service import ConfigService
+from tidegate.contract.config import Commit, StreamMessage
 
 
 def main() -> None:

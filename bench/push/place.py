@@ -12,13 +12,13 @@ import httpx
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.config import ApiKey
-from contract.credentials import secret_sha256
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.clients.models import KeyRow
 from control_plane.database import Database, migrate
 from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
+from tidegate.contract.config import ApiKey
+from tidegate.contract.credentials import secret_sha256
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.local import TIDEGATE
 from tidegate.stack.ports import LOOPBACK, free_ports

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from contract.credentials import is_mistyped, secret_sha256
 from control_plane.access.live import LiveCredentials
 from control_plane.access.principals import Principal
 from control_plane.access.remembered import Remembered
@@ -15,6 +14,7 @@ from control_plane.access.throttle import Attempter, FailureThrottle, NarrowGate
 from control_plane.database import Database
 from control_plane.errors import ControlPlaneError, TooManyFailuresError, UnauthenticatedError
 from control_plane.web import problems
+from tidegate.contract.credentials import is_mistyped, secret_sha256
 
 Lookup = Callable[[AsyncSession, str], Awaitable[Principal | None]]
 MAX_SECRET_LENGTH = 512

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped
 
-from contract.credentials import secret_sha256
+from tidegate.contract.credentials import secret_sha256
 
 SHOWN_CHARACTERS = 8
 

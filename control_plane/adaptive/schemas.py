@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contract.load import MAX_SIGNAL, Signal
 from control_plane.web.fields import Body, Name, Priority, View
+from tidegate.contract.load import MAX_SIGNAL, Signal
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 

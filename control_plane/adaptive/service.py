@@ -3,7 +3,6 @@
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.load import AdaptivePolicy, policy_violations
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.adaptive.schemas import PolicyFields, PolicyView
 from control_plane.errors import FieldError, InvalidError
@@ -11,6 +10,7 @@ from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.storage import NamedRows
+from tidegate.contract.load import AdaptivePolicy, policy_violations
 
 
 class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):

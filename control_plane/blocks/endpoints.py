@@ -8,7 +8,6 @@ from fastapi.responses import Response
 from sqlalchemy import cast
 from sqlalchemy.dialects.postgresql import INET
 
-from contract.blocks import ReasonClass
 from control_plane.access.principals import by_method
 from control_plane.blocks.models import BlockRow
 from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView, KeyId
@@ -19,6 +18,7 @@ from control_plane.resources import same_name
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
+from tidegate.contract.blocks import ReasonClass
 
 router = APIRouter(prefix="/v1/blocks", tags=["blocks"], dependencies=[Depends(by_method)])
 _blocks = Blocks()

@@ -5,8 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from contract.blocks import ReasonClass
 from control_plane.web.fields import Body, ClientName, Expiry, Name, Text, View
+from tidegate.contract.blocks import ReasonClass
 
 KeyId = Annotated[str, StringConstraints(pattern=r"^key_[0-9a-f]{16}$")]
 

@@ -4,7 +4,6 @@ from typing import cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.blocks import Block, ReasonClass, network_of
 from control_plane.blocks import repository
 from control_plane.blocks.models import BlockRow
 from control_plane.blocks.schemas import BlockFields, BlockView
@@ -14,6 +13,7 @@ from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.routes.repository import existing_endpoints
+from tidegate.contract.blocks import Block, ReasonClass, network_of
 
 MAX_BLOCKS = 100_000
 

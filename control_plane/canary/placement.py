@@ -14,8 +14,6 @@ import msgspec
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Kind
-from contract.digest import bucket_digest, document_hash, root_digest
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutPolicy, RolloutRow
 from control_plane.canary.views import Held, held_by
@@ -25,6 +23,8 @@ from control_plane.nodes.repository import ConnectedNode
 from control_plane.publishing import repository
 from control_plane.publishing.documents import ChangedDocument, DocumentKey
 from control_plane.publishing.models import ConfigHead
+from tidegate.contract.config import Kind
+from tidegate.contract.digest import bucket_digest, document_hash, root_digest
 
 STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_policy"})
 """What a roll-out is for: documents that touch everybody. One client's key goes everywhere at once."""

@@ -4,11 +4,11 @@ from typing import NamedTuple, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Kind
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
 from control_plane.publishing import repository
 from control_plane.publishing.documents import DocumentKey
+from tidegate.contract.config import Kind
 
 Held = dict[DocumentKey, str | None]
 """What is held back, each as it was before the roll-out (``None``: it did not exist)."""

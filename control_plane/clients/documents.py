@@ -1,8 +1,8 @@
 """What nodes get of clients."""
 
-from contract.config import Client
 from control_plane.clients.figures import document_of
 from control_plane.clients.schemas import ClientRecord
+from tidegate.contract.config import Client
 
 
 def client_document(client: ClientRecord) -> Client:

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 from sqlalchemy import Row
 
-from contract.config import Override
-from contract.limits import LimitRule, Violation, violations
 from control_plane.clients.models import OverrideRow
 from control_plane.clients.schemas import LastingFigures, OverrideFigures
+from tidegate.contract.config import Override
+from tidegate.contract.limits import LimitRule, Violation, violations
 
 
 def figures_of(row: OverrideRow | Row[Any]) -> OverrideFigures:

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from contract.limits import MAX_LIMIT
 from control_plane.web.fields import (
     AttributeName,
     AttributeValue,
@@ -16,6 +15,7 @@ from control_plane.web.fields import (
     Text,
     View,
 )
+from tidegate.contract.limits import MAX_LIMIT
 
 Status = Literal["active", "suspended"]
 

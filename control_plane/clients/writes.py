@@ -6,7 +6,6 @@ from typing import NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import LimitRule
 from control_plane.clients import repository
 from control_plane.clients.documents import client_document
 from control_plane.clients.figures import faults as figure_faults
@@ -17,6 +16,7 @@ from control_plane.limits.rules import to_rule
 from control_plane.plans.service import Plans
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
+from tidegate.contract.limits import LimitRule
 
 AT_ONCE = 2_000
 Item = TypeVar("Item")

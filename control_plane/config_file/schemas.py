@@ -14,8 +14,6 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from contract.decision import MAX_COST
-from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 from control_plane.adaptive.schemas import PolicyFields
 from control_plane.clients.schemas import Status
 from control_plane.config_file.amounts import RATE_PATTERN, parse_rate
@@ -34,6 +32,8 @@ from control_plane.web.fields import (
     Text,
     whole,
 )
+from tidegate.contract.decision import MAX_COST
+from tidegate.contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 
 MAX_CLIENTS = 1_000_000
 

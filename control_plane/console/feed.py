@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import structlog
 from starlette.types import ASGIApp
 
-from contract.credentials import secret_sha256
 from control_plane.access.principals import Principal
 from control_plane.console.api import Api, RefusedError
 from control_plane.console.render import render
@@ -17,6 +16,7 @@ from control_plane.console.roles import May
 from control_plane.console.sessions import Sessions, Visitor
 from control_plane.errors import UnavailableError
 from control_plane.push.watcher import HeadWatcher
+from tidegate.contract.credentials import secret_sha256
 
 EVERY_S = 5.0
 SETTLE_S = 0.1

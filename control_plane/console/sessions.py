@@ -11,12 +11,12 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.credentials import secret_sha256
 from control_plane.access.principals import Principal
 from control_plane.console.models import ConsoleSession
 from control_plane.credentials.tokens.models import Token
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
+from tidegate.contract.credentials import secret_sha256
 
 IDLE = timedelta(minutes=30)
 LONGEST = timedelta(hours=12)

@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.config import Plan
-from contract.limits import LimitRule
-from contract.usage import OUTSIDE_PLANS
 from control_plane.clients import writes
 from control_plane.enforcement import repository
 from control_plane.enforcement.service import Switches
 from control_plane.publishing.documents import ChangedDocument
 from control_plane.publishing.writer import ConfigWrite
+from tidegate.contract.config import Plan
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.usage import OUTSIDE_PLANS
 
 Rules = dict[str, LimitRule]
 _switches = Switches()

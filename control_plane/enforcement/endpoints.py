@@ -6,8 +6,6 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.blocks import EVERY_LIMIT
-from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
@@ -19,6 +17,8 @@ from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
+from tidegate.contract.blocks import EVERY_LIMIT
+from tidegate.contract.usage import OUTSIDE_PLANS
 
 router = APIRouter(prefix="/v1/enforcement", tags=["enforcement"], dependencies=[Depends(by_method)])
 _switches = Switches()

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from contract.blocks import SwitchMode
 from control_plane.web.fields import Body, Expiry, Text, View
+from tidegate.contract.blocks import SwitchMode
 
 
 class SwitchReplace(Body):

@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import Depends
 from sqlalchemy import ColumnElement
 
-from contract.limits import Algorithm, Mode
 from control_plane.limits.models import LimitRow
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Page, sorted_by
+from tidegate.contract.limits import Algorithm, Mode
 
 
 def _wanted(

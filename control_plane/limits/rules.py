@@ -6,7 +6,11 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from contract.limits import (
+from control_plane.errors import FieldError
+from control_plane.limits.models import LimitRow
+from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
+from control_plane.web.fields import microseconds
+from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     PARTS,
     Algorithm,
@@ -19,11 +23,7 @@ from contract.limits import (
     capacity,
     violations,
 )
-from contract.shares import equal_shares, explicit_shares
-from control_plane.errors import FieldError
-from control_plane.limits.models import LimitRow
-from control_plane.limits.schemas import LimitFields, LimitRecord, LimitView, MatchView
-from control_plane.web.fields import microseconds
+from tidegate.contract.shares import equal_shares, explicit_shares
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

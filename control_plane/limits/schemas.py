@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 from control_plane.web.fields import AttributeName, AttributeValue, Body, Instant, Method, Name, Priority, View
+from tidegate.contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
 
 SUM_TOLERANCE = 1e-6
 MAX_LIMITS = 100

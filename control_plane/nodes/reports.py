@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from contract.status import NodeReport
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.nodes import repository as nodes
+from tidegate.contract.status import NodeReport
 
 MAX_WAITING = 20_000
 KEPT = timedelta(hours=1)

@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, case, delete, func, not_, select, tuple_, 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Ack
-from contract.status import Hello
 from control_plane.nodes.models import Node, NodeEffect, NodeReportRow
+from tidegate.contract.config import Ack
+from tidegate.contract.status import Hello
 
 ACK_CHANNEL = "tidegate_acks"
 MISSED_HEARTBEATS = 3

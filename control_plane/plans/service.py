@@ -2,7 +2,6 @@
 
 from pydantic import BaseModel
 
-from contract.config import Plan
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limit_rows
 from control_plane.limits import service as limits
@@ -17,6 +16,7 @@ from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import Resource
 from control_plane.storage import NamedRows
+from tidegate.contract.config import Plan
 
 
 async def publish(write: ConfigWrite, row: PlanRow) -> None:

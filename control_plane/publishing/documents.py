@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from contract.blocks import Block, Switch
-from contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region
-from contract.digest import bucket_of, document_hash
-from contract.limits import LimitRule
-from contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region
+from tidegate.contract.digest import bucket_of, document_hash
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
 HIDDEN = frozenset({"sha256", "previous_sha256"})
 """Members of documents that the admin API never shows."""

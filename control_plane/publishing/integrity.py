@@ -2,9 +2,9 @@
 
 import structlog
 
-from contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 from control_plane.database import Database
 from control_plane.publishing import repository
+from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 
 MAX_NAMED = 5
 _log = structlog.stdlib.get_logger("tidegate.drift")

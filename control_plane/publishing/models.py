@@ -63,7 +63,7 @@ class ConfigDocument(Base):
 
 
 class ConfigBucket(Base):
-    """The digest of one bucket's documents (see ``contract/digest.py``)."""
+    """The digest of one bucket's documents (see ``tidegate/contract/digest.py``)."""
 
     __tablename__ = "config_buckets"
 

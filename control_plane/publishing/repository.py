@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Row, delete, func, or_, select, text, tupl
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Kind
-from contract.digest import root_digest
 from control_plane.publishing.documents import ChangedDocument, DocumentKey
 from control_plane.publishing.models import ConfigBucket, ConfigDocument, ConfigHead, Revision
+from tidegate.contract.config import Kind
+from tidegate.contract.digest import root_digest
 
 DOCUMENTS_A_QUERY = 1_000
 DOCUMENTS_A_STATEMENT = 5_000

@@ -2,7 +2,7 @@
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.config import signed_head
+from tidegate.contract.config import signed_head
 
 
 class Signer:

@@ -12,8 +12,6 @@ from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Document
-from contract.digest import bucket_digest, root_digest
 from control_plane.audit import trail
 from control_plane.audit.trail import Origin
 from control_plane.database import Database
@@ -24,6 +22,8 @@ from control_plane.publishing.giving_way import giving_way_to_all, giving_way_to
 from control_plane.publishing.models import ConfigHead, Revision
 from control_plane.publishing.placement import Place, Placement
 from control_plane.publishing.signing import Signer
+from tidegate.contract.config import Document
+from tidegate.contract.digest import bucket_digest, root_digest
 
 TURN_WAIT_S = 10.0
 TRIALS_AT_ONCE = 2

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import structlog
 
-from contract.config import Ack
 from control_plane.database import Database
 from control_plane.errors import FieldError, InvalidError, UnavailableError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.repository import RegionAck
 from control_plane.publishing import repository
+from tidegate.contract.config import Ack
 
 GATHER_S = 0.05
 """How long the first ACK of a batch waits for others."""

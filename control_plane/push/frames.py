@@ -7,7 +7,6 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from contract.config import Begin, Change, Commit, Documents, HeldBack, Kind, StreamMessage
 from control_plane.canary import repository as rollouts
 from control_plane.canary.views import Held, held_by
 from control_plane.database import Database
@@ -15,6 +14,7 @@ from control_plane.metrics import Metrics
 from control_plane.publishing import repository
 from control_plane.publishing.repository import Head
 from control_plane.publishing.signing import Signer
+from tidegate.contract.config import Begin, Change, Commit, Documents, HeldBack, Kind, StreamMessage
 
 Key = TypeVar("Key")
 

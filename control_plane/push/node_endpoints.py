@@ -10,15 +10,15 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from contract.config import Ack
-from contract.decoding import UNREADABLE, what_is_wrong
-from contract.status import Hello, Newest, NodeReport, Role
 from control_plane.access.principals import Caller, region_only
 from control_plane.canary.views import views
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.publishing.repository import Head
 from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.stream import NodeStream, OpenStreams, opening_for
+from tidegate.contract.config import Ack
+from tidegate.contract.decoding import UNREADABLE, what_is_wrong
+from tidegate.contract.status import Hello, Newest, NodeReport, Role
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Heartbeat
-from contract.status import Hello
 from control_plane.canary.views import Views, views
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
@@ -18,6 +16,8 @@ from control_plane.publishing import repository
 from control_plane.publishing.repository import Head
 from control_plane.push.frames import Frames, FrameSource, encode_line
 from control_plane.push.watcher import HeadWatcher
+from tidegate.contract.config import Heartbeat
+from tidegate.contract.status import Hello
 
 MIN_PAUSE_S = 0.02
 MAX_PAUSE_S = 0.6

@@ -2,7 +2,6 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import LimitRule
 from control_plane.limits.rules import to_rule
 from control_plane.nodes import repository as nodes
 from control_plane.quotas import repository
@@ -10,6 +9,7 @@ from control_plane.quotas.models import QuotaMove
 from control_plane.quotas.scheduling import schedule_of
 from control_plane.quotas.share_schedule import Schedule, Situation, situation
 from control_plane.regions import repository as regions
+from tidegate.contract.limits import LimitRule
 
 
 async def look(

@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
-from contract.usage import OUTSIDE_PLANS
 from control_plane.access.principals import by_method
 from control_plane.limits.models import LimitRow
 from control_plane.publishing.change import Changing
@@ -17,6 +16,7 @@ from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
+from tidegate.contract.usage import OUTSIDE_PLANS
 
 router = APIRouter(prefix="/v1/quotas", tags=["quotas"], dependencies=[Depends(by_method)])
 PlanOrNone = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,64}$", description="a plan, or `_` for limits outside plans")]

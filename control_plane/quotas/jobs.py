@@ -9,8 +9,6 @@ import structlog
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.calendar import SKEW_US, next_start_us
-from contract.limits import LimitRule, ShareStep
 from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
@@ -28,6 +26,8 @@ from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.quotas.share_schedule import Situation, acknowledged, limit_units, raise_at_us
 from control_plane.regions import repository as regions
+from tidegate.contract.calendar import SKEW_US, next_start_us
+from tidegate.contract.limits import LimitRule, ShareStep
 
 ADVANCE_EVERY_S = 1.0
 CUT_AGAIN_S = 20.0

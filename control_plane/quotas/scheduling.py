@@ -10,8 +10,6 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import func
 
-from contract.config import DOCUMENT_TYPES, Plan
-from contract.limits import LimitRule, ShareStep
 from control_plane.limits.rules import SPLIT_MODES
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.documents import ChangedDocument, DocumentKey
@@ -31,6 +29,8 @@ from control_plane.quotas.share_schedule import (
     settled,
     target_of,
 )
+from tidegate.contract.config import DOCUMENT_TYPES, Plan
+from tidegate.contract.limits import LimitRule, ShareStep
 
 
 class _Shares(NamedTuple):

@@ -5,9 +5,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from contract.limits import Mode
 from control_plane.limits.schemas import Shares
 from control_plane.web.fields import Body, Name, View
+from tidegate.contract.limits import Mode
 
 
 class QuotaReplace(Body):

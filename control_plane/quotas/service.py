@@ -7,7 +7,6 @@ from typing import Literal, cast
 from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import Mode
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
@@ -26,6 +25,7 @@ from control_plane.quotas.share_schedule import limit_units
 from control_plane.regions import repository as regions
 from control_plane.web.etags import Preconditions
 from control_plane.web.pages import Listing, Page, listing
+from tidegate.contract.limits import Mode
 
 OUTSIDE_PLANS = "_"
 Shares = Mapping[str, float] | Literal["auto"] | None

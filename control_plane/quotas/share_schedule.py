@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from contract.calendar import SKEW_US, cycle_us, next_start_us
-from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from contract.shares import units_of
+from tidegate.contract.calendar import SKEW_US, cycle_us, next_start_us
+from tidegate.contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
+from tidegate.contract.shares import units_of
 
 Steps = tuple[ShareStep, ...]
 MAX_NAMED = 20

@@ -4,9 +4,9 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from contract.credentials import region_public_key, secret_sha256
 from control_plane.access.secret_columns import KnownBySecret
 from control_plane.orm import Base
+from tidegate.contract.credentials import region_public_key, secret_sha256
 
 
 class RegionRow(KnownBySecret, Base):

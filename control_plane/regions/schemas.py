@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, StringConstraints, field_validator
 
-from contract.credentials import credential_kind
 from control_plane.web.fields import Body, Name, View
+from tidegate.contract.credentials import credential_kind
 
 
 def _peer_url(value: str) -> str:

@@ -1,12 +1,12 @@
 """What can be done with regions."""
 
-from contract.config import Region
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions.models import RegionRow
 from control_plane.regions.schemas import RegionFields, RegionReplace, RegionView
 from control_plane.resources import Resource
 from control_plane.storage import NamedRows
+from tidegate.contract.config import Region
 
 
 class Regions(Resource[RegionRow, RegionFields, RegionView]):

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.load import BackendLoad
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.routes import repository
@@ -20,6 +19,7 @@ from control_plane.routes.schemas import (
 )
 from control_plane.routes.service import to_document
 from control_plane.web.etags import Preconditions
+from tidegate.contract.load import BackendLoad
 
 NOUN = "manual factor"
 

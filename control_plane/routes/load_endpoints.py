@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from sqlalchemy.exc import IntegrityError
 
-from contract.decoding import UNREADABLE, what_is_wrong
-from contract.load import RegionLoad
 from control_plane.access.principals import Caller, region_only
 from control_plane.database import Database
 from control_plane.errors import FieldError, InvalidError
 from control_plane.routes import repository
+from tidegate.contract.decoding import UNREADABLE, what_is_wrong
+from tidegate.contract.load import RegionLoad
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 MAX_BACKENDS = 1_000

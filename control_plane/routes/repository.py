@@ -7,8 +7,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.load import RegionLoad
 from control_plane.routes.models import RULE_IDS, BackendLoadRow, BackendRow, EndpointRow
+from tidegate.contract.load import RegionLoad
 
 
 async def next_rule_id(session: AsyncSession) -> int:

@@ -5,11 +5,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from contract.decision import MAX_COST
-from contract.limits import MAX_LIMIT
-from contract.load import MAX_QUERY_LENGTH, Signal
 from control_plane.routes.templates import MAX_LENGTH, template_fault
 from control_plane.web.fields import Body, Expiry, Name, Text, View
+from tidegate.contract.decision import MAX_COST
+from tidegate.contract.limits import MAX_LIMIT
+from tidegate.contract.load import MAX_QUERY_LENGTH, Signal
 
 
 def _template(value: str) -> str:

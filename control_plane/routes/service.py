@@ -1,7 +1,5 @@
 """What can be done with the route table."""
 
-from contract.config import Endpoint
-from contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.documents import DocumentKey
@@ -20,6 +18,8 @@ from control_plane.routes.schemas import (
 from control_plane.routes.templates import route_shape
 from control_plane.storage import NamedRows
 from control_plane.web.fields import microseconds
+from tidegate.contract.config import Endpoint
+from tidegate.contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations
 
 
 class Backends(Resource[BackendRow, BackendFields, BackendView]):

@@ -7,8 +7,6 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.config import Document, Plan
-from contract.limits import LimitRule
 from control_plane.adaptive import service as adaptive
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.blocks import service as blocks
@@ -36,6 +34,8 @@ from control_plane.publishing.integrity import sentence, stored_faults
 from control_plane.regions import repository as regions
 from control_plane.regions.models import RegionRow
 from control_plane.routes.models import BackendRow, EndpointRow
+from tidegate.contract.config import Document, Plan
+from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0
 ROWS_A_QUERY = 500

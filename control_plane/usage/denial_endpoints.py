@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.causes import Cause
-from contract.denials import MAX_FOUND, Denial, DenialQuery
 from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
 from control_plane.regions import repository as regions
 from control_plane.usage.denial_reasons import reason, remedy
 from control_plane.web.fields import Instant, View
+from tidegate.contract.causes import Cause
+from tidegate.contract.denials import MAX_FOUND, Denial, DenialQuery
 
 router = APIRouter(prefix="/v1/denials", tags=["usage"], dependencies=[Depends(by_method)])
 

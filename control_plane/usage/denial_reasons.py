@@ -1,6 +1,6 @@
 """One denial in a sentence, and what can be done about it. Pure."""
 
-from contract.denials import Denial
+from tidegate.contract.denials import Denial
 
 
 def reason(denial: Denial) -> str:

@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Depends, Request
 
-from contract.questions import PeerExchange
 from control_plane.access.principals import by_method
 from control_plane.regions import repository as regions
 from control_plane.usage.questions import RegionAnswer
 from control_plane.web.fields import View
+from tidegate.contract.questions import PeerExchange
 
 router = APIRouter(prefix="/v1/exchange", tags=["regions"], dependencies=[Depends(by_method)])
 

@@ -9,7 +9,6 @@ from sqlalchemy import ARRAY, BigInteger, DateTime, Text, bindparam, func, selec
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.usage import Shipment, ShipmentAnswer, UsageBatch
 from control_plane.clients.repository import note_keys_used
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
@@ -17,6 +16,7 @@ from control_plane.usage import shipments as ingest
 from control_plane.usage.models import LARGEST, UsageDayState, UsageRegion, UsageSource
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.shipments import Figures, RowKey
+from tidegate.contract.usage import Shipment, ShipmentAnswer, UsageBatch
 
 _FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 _ROWS_A_STATEMENT = 20_000

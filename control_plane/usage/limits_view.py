@@ -6,9 +6,6 @@ from typing import Literal, NamedTuple, cast
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.blocks import EVERY_LIMIT
-from contract.limits import Algorithm, Calendar, Mode, dimensions
-from contract.usage import OUTSIDE_PLANS
 from control_plane.blocks import repository as blocks
 from control_plane.clients.figures import ends_at, figures_of
 from control_plane.clients.models import ClientRow
@@ -29,6 +26,9 @@ from control_plane.quotas.service import move_view
 from control_plane.regions import repository as regions
 from control_plane.usage.questions import NodeQuestions, RegionAnswer
 from control_plane.web.fields import View
+from tidegate.contract.blocks import EVERY_LIMIT
+from tidegate.contract.limits import Algorithm, Calendar, Mode, dimensions
+from tidegate.contract.usage import OUTSIDE_PLANS
 
 TELLABLE = frozenset({("client",), ("global",)})
 Source = Literal["plan", "override", "outside"]

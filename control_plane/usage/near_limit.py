@@ -8,7 +8,6 @@ from sqlalchemy import ColumnElement, Double, Select, Subquery, case, func, or_,
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import LimitRule
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.limits.rules import to_rule
 from control_plane.plans.models import PlanRow
@@ -16,6 +15,7 @@ from control_plane.usage import repository as reading
 from control_plane.usage import windows
 from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
 from control_plane.usage.ranges import ClientRange, client_ranges
+from tidegate.contract.limits import LimitRule
 
 MAX_CLIENTS = 1_000
 CLIENTS_A_PART = 20_000

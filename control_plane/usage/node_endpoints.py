@@ -8,12 +8,12 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from contract.decoding import UNREADABLE, what_is_wrong
-from contract.questions import NodeAnswer, Questions
-from contract.usage import PROTOCOL_VERSION, Shipment
 from control_plane.access.principals import Caller, region_only
 from control_plane.errors import FieldError, ForbiddenError, InvalidError
 from control_plane.usage.intake import take
+from tidegate.contract.decoding import UNREADABLE, what_is_wrong
+from tidegate.contract.questions import NodeAnswer, Questions
+from tidegate.contract.usage import PROTOCOL_VERSION, Shipment
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 _decoder = msgspec.msgpack.Decoder(Shipment)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from contract.decoding import UNREADABLE
-from contract.denials import Denial, DenialQuery
-from contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question, RegionExchange
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
 from control_plane.usage import repository
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.denials import Denial, DenialQuery
+from tidegate.contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, Question, RegionExchange
 
 QUESTIONS_CHANNEL = "tidegate_questions"
 ANSWERS_CHANNEL = "tidegate_answers"

@@ -27,13 +27,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from contract.usage import OUTSIDE_PLANS
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.models import LimitRow
 from control_plane.regions.models import RegionRow
 from control_plane.usage.models import LARGEST, WHOLE, UsageDay, UsageDayState, UsageHour, UsageRegion, UsageTotal
 from control_plane.usage.schemas import DIMENSIONS, Dimension, Step
 from control_plane.web.pages import Page, is_text
+from tidegate.contract.usage import OUTSIDE_PLANS
 
 FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 LINES_AT_A_TIME = 1_000

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from contract.usage import OUTSIDE_PLANS, RefusedBatch, UnreadableBatchError, UsageBatch, UsageCell, unpack
 from control_plane.usage.models import WHOLE
+from tidegate.contract.usage import OUTSIDE_PLANS, RefusedBatch, UnreadableBatchError, UsageBatch, UsageCell, unpack
 
 OLDEST = timedelta(days=30)
 """Usage of hours longer ago is refused: no stream holds so much, and its partition may be gone (from 32 days on)."""

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import BUCKET_ALGORITHMS, LimitRule
 from control_plane.clients.repository import count_on
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
@@ -17,6 +16,7 @@ from control_plane.usage import windows
 from control_plane.usage.judging import Affected, CandidateLimit, WhatIfQuery
 from control_plane.usage.near_limit import Skipped
 from control_plane.usage.schemas import WhatIfLimit
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule
 
 _TOGETHER = (
     "Estimates of several limits from hourly sums, each as `limits` says. A request that two of them deny is denied "

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from contract.calendar import grid_of, id_at, start_us
-from contract.limits import LimitRule, dimensions
+from tidegate.contract.calendar import grid_of, id_at, start_us
+from tidegate.contract.limits import LimitRule, dimensions
 
 HOUR_US = 3_600_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

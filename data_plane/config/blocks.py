@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import NamedTuple, TypeVar
 
-from contract.blocks import Block, ReasonClass, network_of
+from tidegate.contract.blocks import Block, ReasonClass, network_of
 
 _MAPPED_V4 = b"\0" * 10 + b"\xff\xff"
 _NEVER = float("inf")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from contract.config import Change
-from contract.digest import BUCKETS, EMPTY_BUCKET, bucket_digest, bucket_of, document_hash, root_digest
+from tidegate.contract.config import Change
+from tidegate.contract.digest import BUCKETS, EMPTY_BUCKET, bucket_digest, bucket_of, document_hash, root_digest
 
 Bucket = dict[str, dict[str, bytes]]
 """Bodies as they travelled, by kind and id. Nothing in it is of interest to the garbage collector."""

@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 
-from contract.blocks import Block, block_violations
-from contract.config import DOCUMENT_TYPES, Change, Client, Plan
-from contract.decoding import UNREADABLE
-from contract.limits import LimitRule, Violation, violations
-from contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 from data_plane.config.blocks import Blocks
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.rulebook import Rulebook, terms_of
 from data_plane.store.subjects import generation_end, tag
+from tidegate.contract.blocks import Block, block_violations
+from tidegate.contract.config import DOCUMENT_TYPES, Change, Client, Plan
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.limits import LimitRule, Violation, violations
+from tidegate.contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 
 _MAX_KNOWN = 65_536
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {

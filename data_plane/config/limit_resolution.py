@@ -5,8 +5,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.config import Endpoint
-from contract.limits import (
+from data_plane.config.shared_packing import Standing, shared_params
+from data_plane.config.strict_limits import moves_rights, own_terms_of, scaled, strict_terms_of
+from data_plane.store.packing import encode_rule
+from data_plane.store.subjects import limit_code, ordered_dimensions, part, tag
+from tidegate.contract.config import Endpoint
+from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     MAX_SLIDING_LOG_LIMIT,
     LimitRule,
@@ -14,10 +18,6 @@ from contract.limits import (
     nominal_window_us,
     violations,
 )
-from data_plane.config.shared_packing import Standing, shared_params
-from data_plane.config.strict_limits import moves_rights, own_terms_of, scaled, strict_terms_of
-from data_plane.store.packing import encode_rule
-from data_plane.store.subjects import limit_code, ordered_dimensions, part, tag
 
 SITE_FACTOR = 16
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})

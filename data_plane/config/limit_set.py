@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from contract.limits import dimensions
 from data_plane.config.limit_resolution import OF_CLIENT, ResolvedLimit, applies, headline_of
 from data_plane.config.load_guard import Guard
 from data_plane.store.packing import FIGURES, MOST_LIMITS, encode_check
+from tidegate.contract.limits import dimensions
 
 _MAX_MATCHING = 1_024
 

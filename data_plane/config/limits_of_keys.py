@@ -6,8 +6,6 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from contract.config import Client
-from contract.limits import LimitRule, capacity
 from data_plane.config.index import Clients, RuleIndex
 from data_plane.config.limit_resolution import Peers, ResolvedLimit, of_whole_site
 from data_plane.config.routes import NO_ENDPOINT
@@ -16,6 +14,8 @@ from data_plane.config.shared_packing import Standing, shared_params
 from data_plane.config.strict_limits import for_client, moves_rights, strict_terms_of
 from data_plane.store.strict_packing import StrictTerms
 from data_plane.store.subjects import limit_of_key
+from tidegate.contract.config import Client
+from tidegate.contract.limits import LimitRule, capacity
 
 _CLIENT = re.compile(rb"\{([^:{}]+)\}")
 _SITE = re.compile(rb"[{|]i:[0-9a-f:]+/48(?:[}|.]|$)")

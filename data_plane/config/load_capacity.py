@@ -2,9 +2,9 @@
 
 import msgspec
 
-from contract.limits import LimitRule
-from contract.load import CAPACITY, OPEN, AdaptivePolicy, Backend, Capacity, capacity_rule
 from data_plane.config.load_gate import BY_CLASS, BY_OPEN, BY_WHOLE
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import CAPACITY, OPEN, AdaptivePolicy, Backend, Capacity, capacity_rule
 
 
 def capacity_rules(backend: Backend, policy: AdaptivePolicy | None, priority: int, region: str) -> list[LimitRule]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from contract.limits import capacity
-from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.load_capacity import is_capacity, price_of
 from data_plane.config.load_gate import Charged, GatePass
+from tidegate.contract.limits import capacity
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
 
 class Guard(NamedTuple):

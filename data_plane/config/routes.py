@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote
 
-from contract.config import Endpoint
+from tidegate.contract.config import Endpoint
 
 UNMATCHED: Final = Endpoint(endpoint="_unmatched", method="*", path="*")
 PREFLIGHT: Final = Endpoint(endpoint="_preflight", method="OPTIONS", path="*", exempt=True)

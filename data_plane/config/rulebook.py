@@ -6,11 +6,6 @@ from typing import TypeVar
 
 import msgspec
 
-from contract.blocks import EVERY_LIMIT, Switch
-from contract.config import Client, Endpoint, Gateway, Override, Plan, Region
-from contract.limits import LimitRule
-from contract.load import AdaptivePolicy, Backend, Reporter
-from contract.usage import OUTSIDE_PLANS
 from data_plane.config.limit_resolution import KNOWN_METHODS, Peers, bind
 from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_capacity import capacity_rules
@@ -18,6 +13,11 @@ from data_plane.config.load_guard import Guard, protected, reporters_by_hash
 from data_plane.config.routes import NO_ENDPOINT, RouteTable
 from data_plane.config.shared_packing import Standing
 from data_plane.config.strict_limits import for_client
+from tidegate.contract.blocks import EVERY_LIMIT, Switch
+from tidegate.contract.config import Client, Endpoint, Gateway, Override, Plan, Region
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.contract.usage import OUTSIDE_PLANS
 
 D = TypeVar("D", bound=msgspec.Struct)
 K = TypeVar("K")

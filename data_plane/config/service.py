@@ -6,9 +6,19 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, HeldBack, StreamMessage, signed_head
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import InvalidConfigError, RuleIndex
+from tidegate.contract.config import (
+    Ack,
+    Begin,
+    Change,
+    Commit,
+    Documents,
+    Heartbeat,
+    HeldBack,
+    StreamMessage,
+    signed_head,
+)
 
 MAX_DOCUMENTS = 5_000_000
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
-from contract.limits import BUCKET_ALGORITHMS, EXACT, LimitRule, capacity, nominal_window_us, reduced_rate
 from data_plane.store.packing import SILENT, encode_rule
+from tidegate.contract.limits import BUCKET_ALGORITHMS, EXACT, LimitRule, capacity, nominal_window_us, reduced_rate
 
 _RULE = struct.Struct("<Bddd")
 _SIZE = struct.Struct("<H")

@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from contract.config import Change, HeldBack
-from contract.decoding import UNREADABLE
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
+from tidegate.contract.config import Change, HeldBack
+from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 

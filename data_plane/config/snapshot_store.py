@@ -13,7 +13,6 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from contract.decoding import UNREADABLE
 from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import (
     MAX_PAUSE_S,
@@ -24,6 +23,7 @@ from data_plane.config.snapshot_file import (
 )
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 

@@ -13,10 +13,10 @@ import httpx
 import msgspec
 import structlog
 
-from contract.config import Ack, StreamMessage
-from contract.decoding import UNREADABLE
-from contract.status import Hello, Newest, NodeReport, Role
 from data_plane.config.service import ConfigService, OutOfStepError
+from tidegate.contract.config import Ack, StreamMessage
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.status import Hello, Newest, NodeReport, Role
 
 log = structlog.get_logger()
 _decoder = msgspec.json.Decoder(StreamMessage)

@@ -2,9 +2,10 @@
 
 import msgspec
 
-from contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
-from contract.config import Override
-from contract.limits import (
+from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictTerms, strict_terms
+from tidegate.contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
+from tidegate.contract.config import Override
+from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     EXACT,
     LimitRule,
@@ -13,8 +14,7 @@ from contract.limits import (
     nominal_window_us,
     reduced_rate,
 )
-from contract.shares import in_proportion, split, units_of
-from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictTerms, strict_terms
+from tidegate.contract.shares import in_proportion, split, units_of
 
 
 def moves_rights(rule: LimitRule) -> bool:

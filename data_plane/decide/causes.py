@@ -1,8 +1,8 @@
 """What a denial was caused by, read off its verdict. Pure."""
 
-from contract.causes import Cause, LimitCause
 from data_plane.decide.preparing import Refusal, Verdict
 from data_plane.store.outcome import NEVER, UNKNOWN, Outcome
+from tidegate.contract.causes import Cause, LimitCause
 
 _OF_CALLERS: dict[Refusal, Cause] = {
     Refusal.MISSING_KEY: "missing_api_key",

@@ -9,7 +9,6 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from contract.decision import CheckRequest
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass, retry_after_s
@@ -34,6 +33,7 @@ from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnava
 from data_plane.store.price_packing import is_priced, params_in
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import AddressBook, Named, is_ipv4
+from tidegate.contract.decision import CheckRequest
 
 
 class PendingCheck:

@@ -8,14 +8,14 @@ from typing import Any
 
 import structlog
 
-from contract.causes import Cause
-from contract.decision import CheckRequest
-from contract.denials import RepeatedDenial
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.decider import PendingCheck
 from data_plane.decide.denial_ring import DenialRing
 from data_plane.decide.preparing import Prepared, Refusal, Verdict
+from tidegate.contract.causes import Cause
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.denials import RepeatedDenial
 
 log = structlog.get_logger("tidegate.denials")
 

@@ -13,16 +13,16 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import structlog
 
-from contract.causes import Cause
-from contract.credentials import PREFIXES
-from contract.decision import CheckRequest
-from contract.denials import KEY_SHOWN, Denial, DenialQuery
-from contract.limits import capacity
 from data_plane.config.index import Principal
 from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.preparing import Prepared, Refusal, Verdict
 from data_plane.store.outcome import NEVER, UNKNOWN
 from data_plane.store.ports import StoreUnavailableError
+from tidegate.contract.causes import Cause
+from tidegate.contract.credentials import PREFIXES
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.denials import KEY_SHOWN, Denial, DenialQuery
+from tidegate.contract.limits import capacity
 
 log = structlog.get_logger()
 FLUSH_EVERY_S = 1.0

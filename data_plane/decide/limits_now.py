@@ -6,8 +6,6 @@ Only limits whose counter a client alone names can be told: by client, and those
 import asyncio
 from collections.abc import Sequence
 
-from contract.limits import LimitRule, capacity, dimensions
-from contract.questions import LimitFigure
 from data_plane.config.index import Principal
 from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
 from data_plane.config.routes import UNMATCHED
@@ -16,6 +14,8 @@ from data_plane.store.outcome import Outcome
 from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
 from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
 from data_plane.store.subjects import generation_end, part
+from tidegate.contract.limits import LimitRule, capacity, dimensions
+from tidegate.contract.questions import LimitFigure
 
 _TELLABLE = frozenset({("client",), ("global",)})
 

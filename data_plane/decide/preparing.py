@@ -6,8 +6,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.config import Client, Endpoint
-from contract.decision import CheckRequest
 from data_plane.config.blocks import Blocks
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.config.limit_resolution import Subject
@@ -18,6 +16,8 @@ from data_plane.store.outcome import NEVER, Outcome
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import UNKNOWN_ADDRESS, address_of, generation_end
 from data_plane.store.subjects import part as part_of
+from tidegate.contract.config import Client, Endpoint
+from tidegate.contract.decision import CheckRequest
 
 
 class Refusal(Enum):

@@ -8,7 +8,7 @@ from data_plane.decide.store_fallback import Debt
 from data_plane.store.packing import encode_charge
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
-from lua import charge_script
+from data_plane.store.scripts import charge_script
 
 REMEMBERED_MS = 600_000
 """For how long a call that was not answered may be made again without being done twice."""

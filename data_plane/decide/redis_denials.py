@@ -8,13 +8,13 @@ from itertools import chain, zip_longest
 import msgspec
 from redis.exceptions import RedisError
 
-from contract.decoding import UNREADABLE
-from contract.denials import KEY_SHOWN, Denial, DenialQuery
 from data_plane.decide.denial_ring import Caller, Found
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.client import Argument
 from data_plane.store.redis.store import RedisCounterStore
-from lua import denials_script
+from data_plane.store.scripts import denials_script
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.denials import KEY_SHOWN, Denial, DenialQuery
 
 CLIENTS, ADDRESSES = b"{tg:denials}:c", b"{tg:denials}:a"
 LATEST, BY_MINUTE = b":l", b":m"

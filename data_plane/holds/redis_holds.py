@@ -14,8 +14,8 @@ from data_plane.holds.tokens import Hold, is_of_log
 from data_plane.store.packing import encode_charge, encode_check
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.scripts import charge_script, give_back_script
 from data_plane.store.subjects import give_back_key
-from lua import charge_script, give_back_script
 
 _SLACK_MS = 60_000
 """A hold's end is remembered a little longer than the hold may live: nodes' clocks differ, and calls are retried."""

@@ -6,8 +6,6 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from contract.decision import CheckRequest
-from contract.holds import Asker, LeaseRequest, ReservationRequest
 from data_plane.config.index import RuleIndex
 from data_plane.config.limit_set import NO_LIMITS
 from data_plane.config.limits_of_keys import params_in_force
@@ -26,6 +24,8 @@ from data_plane.store.packing import without_rights
 from data_plane.store.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.usage.tally import UsageTally
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.holds import Asker, LeaseRequest, ReservationRequest
 
 ID_BYTES = 12
 MOST_ATTEMPTS = 4

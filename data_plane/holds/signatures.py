@@ -12,9 +12,9 @@ from hashlib import sha256
 
 import msgspec
 
-from contract.credentials import is_signed_by, region_private_key, region_public_key
-from contract.decoding import UNREADABLE
 from data_plane.holds.tokens import Hold, InvalidHoldError, Kind
+from tidegate.contract.credentials import is_signed_by, region_private_key, region_public_key
+from tidegate.contract.decoding import UNREADABLE
 
 _BY_MAC, _BY_SIGNATURE = b"m", b"s"
 _MAC_BYTES, _SIGNATURE_BYTES = 16, 64

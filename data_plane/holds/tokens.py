@@ -9,9 +9,9 @@ from typing import Literal
 
 import msgspec
 
-from contract.limits import WINDOW_ALGORITHMS
 from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.store.outcome import Outcome
+from tidegate.contract.limits import WINDOW_ALGORITHMS
 
 Kind = Literal["lease", "reservation"]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
-from contract.config import Gateway
+from tidegate.contract.config import Gateway
 
 Trust = Literal["network", "token", "required"]
 """``network``: whoever reaches the node is a trusted gateway. ``token``: anyone may ask, a gateway token is needed to

@@ -6,8 +6,6 @@ from functools import partial
 import msgspec
 import structlog
 
-from contract.decision import MAX_BODY_BYTES, CheckRequest
-from contract.decoding import UNREADABLE
 from data_plane.decide.decider import Decider
 from data_plane.decide.preparing import UnknownNameError
 from data_plane.http.answers import Answer, InputError, problem
@@ -36,6 +34,8 @@ from data_plane.http.reading import (
 from data_plane.http.render import Renderer, batch_item_error, not_understood, refused_input
 from data_plane.http.replays import MAX_REQUEST_NAME_BYTES, Replays, request_name
 from data_plane.store.subjects import InvalidAddressError
+from tidegate.contract.decision import MAX_BODY_BYTES, CheckRequest
+from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 PART_OF_BATCH = 50

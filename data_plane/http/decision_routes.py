@@ -6,13 +6,13 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request, Response
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.http import openapi
 from data_plane.http.answers import Answer
 from data_plane.http.bodies import read_body, to_response
 from data_plane.http.caller import Headers
 from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.pending_checks import RepliedAuthorizeCheck, RepliedCheck, Reply
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 
 class AnyPath(PathConvertor):

@@ -5,9 +5,6 @@ from collections.abc import Callable
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from contract.decision import MAX_BATCH_BODY_BYTES
-from contract.decoding import UNREADABLE
-from contract.denials import RepeatedDenials as Report
 from data_plane.config.index import RuleIndex
 from data_plane.http import openapi
 from data_plane.http.answers import JSON_TYPE, Answer, InputError
@@ -16,6 +13,9 @@ from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identif
 from data_plane.http.reading import unreadable, validate_attributes
 from data_plane.store.ports import Clock
 from data_plane.usage.repeated_denials import RepeatedDenials
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.denials import RepeatedDenials as Report
 
 _decode = msgspec.json.Decoder(Report).decode
 

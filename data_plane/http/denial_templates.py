@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from contract.config import Client
 from data_plane.config.index import Principal
 from data_plane.decide.causes import cause_of_denial
 from data_plane.decide.preparing import Verdict
 from data_plane.http.answers import Answer
 from data_plane.store.outcome import NEVER, Outcome
+from tidegate.contract.config import Client
 
 Careful = Callable[[Verdict, int, str, int], Answer]
 """What the careful code makes of a verdict, the revision, the id and the node's clock."""

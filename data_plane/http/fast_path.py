@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
 from data_plane.http.answers import Answer
 from data_plane.http.decision_handler import DecisionHandler
@@ -11,7 +10,8 @@ from data_plane.http.forward_auth import PREFIX
 from data_plane.http.pending_checks import HTTP_CHECK_SLOTS, AuthorizeCheck, HttpCheck
 from data_plane.http.response_templates import ResponseTemplate
 from data_plane.store.packing import FIGURES
-from http_front.exchange import ELSEWHERE, Exchange, Route
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
+from tidegate.http_front.exchange import ELSEWHERE, Exchange, Route
 
 FORWARD_AUTH = PREFIX.encode()
 CHECK, CHECK_BATCH, AUTHORIZE = range(3)

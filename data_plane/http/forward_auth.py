@@ -6,9 +6,9 @@ Each gateway has a dialect, the one family of headers that it sets; all others c
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from contract.decision import MAX_COST, MAX_KEY_LENGTH, CheckRequest
 from data_plane.http.caller import REQUEST_ID_HEADER, TOKEN_HEADER, Headers
 from data_plane.store.subjects import MAX_ATTRIBUTE_BYTES
+from tidegate.contract.decision import MAX_COST, MAX_KEY_LENGTH, CheckRequest
 
 DialectName = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
 PREFIX = "/v1/authorize"

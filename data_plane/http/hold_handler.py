@@ -6,9 +6,6 @@ from typing import TypeVar
 
 import msgspec
 
-from contract.decision import CheckRequest
-from contract.decoding import UNREADABLE
-from contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.preparing import Refusal, UnknownNameError
@@ -20,6 +17,9 @@ from data_plane.http.reading import unreadable, validate_attributes
 from data_plane.http.render import Renderer, not_understood, refused
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import InvalidAddressError
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
 
 B = TypeVar("B")
 

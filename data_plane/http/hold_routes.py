@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
 
-from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.http import openapi
 from data_plane.http.answers import Answer
 from data_plane.http.bodies import read_body, to_response
 from data_plane.http.caller import Headers
 from data_plane.http.hold_handler import HoldHandler
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 Serve = Callable[[Headers, bytes], Awaitable[Answer]]
 

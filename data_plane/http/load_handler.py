@@ -9,8 +9,6 @@ from typing import TypeVar
 
 import msgspec
 
-from contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
-from contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.answers import JSON_TYPE, Answer, FieldError, InputError
@@ -18,6 +16,8 @@ from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identif
 from data_plane.load.reports import LoadReports
 from data_plane.load.signals import AHEAD_US
 from data_plane.store.ports import Clock
+from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
+from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
 
 Item = TypeVar("Item", LoadReport, ServedReport)
 NETWORK_GATEWAY = "network"

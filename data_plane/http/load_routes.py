@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Request, Response
 
-from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from data_plane.http import openapi
 from data_plane.http.bodies import read_body, to_response
 from data_plane.http.load_handler import LoadHandler
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 
 def load_routes(handler: LoadHandler) -> APIRouter:

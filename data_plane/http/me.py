@@ -6,8 +6,6 @@ from itertools import count
 import msgspec
 from fastapi import APIRouter, Request, Response
 
-from contract.limits import LimitRule, is_visible, nominal_window_us
-from contract.questions import LimitFigure
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.decide.limits_now import is_tellable, limits_now
 from data_plane.decide.preparing import Refusal, blocked
@@ -19,6 +17,8 @@ from data_plane.http.forward_auth import RefusedInputError, api_key_of, what_is_
 from data_plane.http.render import refused, refused_input
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.store.subjects import ordered_dimensions
+from tidegate.contract.limits import LimitRule, is_visible, nominal_window_us
+from tidegate.contract.questions import LimitFigure
 
 BURST, PER_S = 5, 1.0
 """How often one client may ask; it costs nothing of its limits, but a call of the store."""

@@ -4,11 +4,20 @@ from typing import Any
 
 import msgspec
 
-from contract.decision import CheckRequest, Decision
-from contract.denials import RepeatedDenials
-from contract.holds import Lease, LeaseRequest, Reservation, ReservationRequest, Returned, Returns, Settled, Settlement
-from contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, ServedReport
 from data_plane.http.render import Denial
+from tidegate.contract.decision import CheckRequest, Decision
+from tidegate.contract.denials import RepeatedDenials
+from tidegate.contract.holds import (
+    Lease,
+    LeaseRequest,
+    Reservation,
+    ReservationRequest,
+    Returned,
+    Returns,
+    Settled,
+    Settlement,
+)
+from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, ServedReport
 
 
 def _schema(of: Any) -> dict[str, Any]:

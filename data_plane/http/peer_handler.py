@@ -9,10 +9,16 @@ import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Cell, Counts, signed_counts
-from contract.credentials import is_signed_by
-from contract.decoding import UNREADABLE
-from contract.rights import (
+from data_plane.config.index import RuleIndex
+from data_plane.http.answers import Answer, InputError, json_answer, problem
+from data_plane.http.caller import Headers, header
+from data_plane.replicate.receiver import Receiver
+from data_plane.rights.exchange import RightsExchange
+from data_plane.store.ports import Clock, StoreUnavailableError
+from tidegate.contract.counts import MAX_AGE_S, MAX_CELLS, PROTOCOL_VERSION, SLICES, Cell, Counts, signed_counts
+from tidegate.contract.credentials import is_signed_by
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.rights import (
     MAX_ASKS,
     MAX_KEY_BYTES,
     MAX_QUANTA,
@@ -23,12 +29,6 @@ from contract.rights import (
     signed_asks,
     signed_gifts,
 )
-from data_plane.config.index import RuleIndex
-from data_plane.http.answers import Answer, InputError, json_answer, problem
-from data_plane.http.caller import Headers, header
-from data_plane.replicate.receiver import Receiver
-from data_plane.rights.exchange import RightsExchange
-from data_plane.store.ports import Clock, StoreUnavailableError
 
 log = structlog.get_logger()
 T = TypeVar("T")

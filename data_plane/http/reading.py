@@ -4,11 +4,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from contract.decision import MAX_BATCH, MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, MAX_STRANGERS_BATCH, CheckRequest
-from contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 from data_plane.http.answers import FieldError, InputError
 from data_plane.http.caller import Caller
 from data_plane.store.subjects import MAX_ATTRIBUTE_BYTES
+from tidegate.contract.decision import (
+    MAX_BATCH,
+    MAX_BATCH_BODY_BYTES,
+    MAX_BODY_BYTES,
+    MAX_STRANGERS_BATCH,
+    CheckRequest,
+)
+from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 
 ESCAPE = b"\\"
 _MAX_ATTRIBUTES = 16

@@ -4,8 +4,6 @@ from typing import Any
 
 import msgspec
 
-from contract.causes import Cause, LimitCause
-from contract.decision import CheckRequest, Decision, LimitReport
 from data_plane.config.limit_set import LimitSet
 from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
@@ -16,6 +14,8 @@ from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.http.response_templates import ResponseTemplate
 from data_plane.store.outcome import NEVER, UNKNOWN
 from data_plane.store.subjects import InvalidAddressError
+from tidegate.contract.causes import Cause, LimitCause
+from tidegate.contract.decision import CheckRequest, Decision, LimitReport
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-from contract.decision import CheckRequest
 from data_plane.http.answers import Answer
+from tidegate.contract.decision import CheckRequest
 
 REMEMBER_US = 10_000_000
 MAX_REMEMBERED = 20_000

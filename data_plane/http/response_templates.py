@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from contract.decision import Decision
 from data_plane.config.limit_set import LimitSet
 from data_plane.http.answers import JSON_TYPE
 from data_plane.http.rate_limit_headers import ResetFormat
 from data_plane.store.packing import FIGURES
+from tidegate.contract.decision import Decision
 
 _encode = msgspec.json.Encoder().encode
 

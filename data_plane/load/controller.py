@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import msgspec
 
-from contract.load import AdaptivePolicy
 from data_plane.load.signals import AHEAD_US, Reading
+from tidegate.contract.load import AdaptivePolicy
 
 TICK_S = 1.0
 SEEN_AFTER_US = 1_000_000

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import structlog
 
-from contract.decoding import UNREADABLE
-from contract.load import AdaptivePolicy, Backend, BackendLoad, RegionLoad
 from data_plane.config.load_classes import FULL
 from data_plane.config.rulebook import Rulebook
 from data_plane.load.controller import ControlState
@@ -29,6 +27,8 @@ from data_plane.load.reports import LoadReports
 from data_plane.load.shared import BackendFactors, NodeDemand, SaidEntry, SharedFactors, entry_of, explained
 from data_plane.load.signals import Said
 from data_plane.store.ports import Clock, StoreUnavailableError
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.load import AdaptivePolicy, Backend, BackendLoad, RegionLoad
 
 log = structlog.get_logger()
 FOLLOW_EVERY_S = 0.25

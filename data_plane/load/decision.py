@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from contract.load import AdaptivePolicy, Backend
 from data_plane.config.load_classes import FULL, basis_of, share_out
 from data_plane.load.controller import ControlState, overridden, tick
 from data_plane.load.signals import Said, reading
+from tidegate.contract.load import AdaptivePolicy, Backend
 
 MILLI = 1_000
 """Demand is counted in thousandths of a unit a second."""

@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 from data_plane.load.ports import Pinned
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
-from lua import load_publish_script
+from data_plane.store.scripts import load_publish_script
 
 LEASE = "tg:{load}:lease"
 FACTORS = "tg:{load}:factors"

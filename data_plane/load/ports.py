@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from contract.load import RegionLoad
+from tidegate.contract.load import RegionLoad
 
 
 class PullError(Exception):

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import httpx
 import msgspec
 
-from contract.decoding import UNREADABLE
 from data_plane.load.ports import PullError
 from data_plane.load.signals import lower_median
+from tidegate.contract.decoding import UNREADABLE
 
 MAX_BYTES = 1024 * 1024
 TIMEOUT_S = 2.0

@@ -5,8 +5,8 @@ import ssl
 import httpx
 import msgspec
 
-from contract.load import RegionLoad
 from data_plane.load.ports import ControlPlaneSilentError
+from tidegate.contract.load import RegionLoad
 
 TIMEOUT_S = 3.0
 

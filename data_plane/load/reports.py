@@ -5,9 +5,9 @@ from collections import Counter
 
 import msgspec
 
-from contract.load import LoadReport
 from data_plane.load.ports import Pinned
 from data_plane.load.shared import SaidEntry
+from tidegate.contract.load import LoadReport
 
 MOST_PENDING = 10_000
 REFUSALS = ("unauthenticated", "forged", "malformed", "stale", "unknown", "implausible", "too_many")

@@ -2,11 +2,11 @@
 
 import msgspec
 
-from contract.load import BackendLoad, ClassLoad
 from data_plane.config.load_classes import FULL
 from data_plane.load.controller import ControlState
 from data_plane.load.decision import MILLI, Decided
 from data_plane.load.signals import Said
+from tidegate.contract.load import BackendLoad, ClassLoad
 
 
 class BackendFactors(msgspec.Struct, frozen=True, kw_only=True):

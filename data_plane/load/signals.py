@@ -6,7 +6,7 @@ A load of 1.0 is a full backend. Times are microseconds since the epoch.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from contract.load import AdaptivePolicy
+from tidegate.contract.load import AdaptivePolicy
 
 AHEAD_US = 5_000_000
 """A report may come from this far in the future: clocks differ."""

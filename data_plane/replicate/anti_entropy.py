@@ -6,12 +6,12 @@ counted.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from contract.counts import MAX_CELLS, Cell
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import PeerSession
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Clock
+from tidegate.contract.counts import MAX_CELLS, Cell
 
 EVERY_US = DEFAULT_TIMING.sweep_us
 """At least this often everything is sent again, slowly."""

@@ -14,12 +14,10 @@ from typing import NamedTuple, TypeVar
 import structlog
 from redis.exceptions import RedisError
 
-from contract.counts import MAX_CELLS, SLICES, Cell
 from data_plane.replicate.mark_sets import MarkSet, mark_sets
 from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Argument, RegionStore, StoreUnavailableError
-from data_plane.store.strict_packing import decode_marker
-from lua import (
+from data_plane.store.scripts import (
     collect_script,
     heard_script,
     mark_script,
@@ -29,6 +27,8 @@ from lua import (
     settle_script,
     slices_script,
 )
+from data_plane.store.strict_packing import decode_marker
+from tidegate.contract.counts import MAX_CELLS, SLICES, Cell
 
 log = structlog.get_logger()
 

@@ -9,11 +9,11 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.counts import CountsAnswer, signed_counts
-from contract.credentials import is_signed_by
-from contract.decoding import UNREADABLE
-from contract.rights import RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.store.ports import UnreachablePeerError
+from tidegate.contract.counts import CountsAnswer, signed_counts
+from tidegate.contract.credentials import is_signed_by
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.rights import RIGHTS_VERSION, Asks, Gifts, signed_asks, signed_gifts
 
 TIMEOUT_S = 1.5
 MAX_ANSWER_BYTES = 1024 * 1024

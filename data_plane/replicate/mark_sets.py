@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 
 from redis.crc import key_slot
 
-from contract.counts import SLICES
 from data_plane.store.ports import RegionStore
-from lua import unlist_script
+from data_plane.store.scripts import unlist_script
+from tidegate.contract.counts import SLICES
 
 
 class MarkSet(NamedTuple):

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import structlog
 
-from contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer, encode_counts
 from data_plane.replicate.count_store import News
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Clock, UnreachablePeerError
+from tidegate.contract.counts import MAX_CELLS, Cell, Counts, CountsAnswer, encode_counts
 
 log = structlog.get_logger()
 
@@ -24,7 +24,7 @@ class PeerTransport(Protocol):
     """The way to another region's agents."""
 
     async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:
-        """Deliver one message (``contract.counts.encode_counts``). Raises ``UnreachablePeerError``."""
+        """Deliver one message (``tidegate.contract.counts.encode_counts``). Raises ``UnreachablePeerError``."""
         ...
 
 

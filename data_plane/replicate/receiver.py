@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from contract.counts import SLICES, Cell, Counts, CountsAnswer
-from contract.limits import BUCKET_ALGORITHMS, nominal_window_us
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import IMPLAUSIBLE, SharedLimit, SharedLimits
 from data_plane.replicate.count_store import CountStore, PeerCounter
 from data_plane.replicate.tally import ReplicationTally
 from data_plane.store.ports import Clock
+from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer
+from tidegate.contract.limits import BUCKET_ALGORITHMS, nominal_window_us
 
 LARGEST_TAKEN = 2**47
 

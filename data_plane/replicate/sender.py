@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from contract.counts import SLICES
 from data_plane.config.index import RuleIndex
 from data_plane.replicate.anti_entropy import AntiEntropy
 from data_plane.replicate.count_store import Collected, CountStore, News
@@ -21,6 +20,7 @@ from data_plane.replicate.tally import ReplicationTally
 from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import limit_of_key
+from tidegate.contract.counts import SLICES
 
 log = structlog.get_logger()
 

@@ -11,14 +11,14 @@ import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from contract.decoding import UNREADABLE
 from data_plane.rights.epochs import Epoch
 from data_plane.store.ports import RegionStore, StoreUnavailableError
 from data_plane.store.redis.client import Argument
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import MARKER
+from data_plane.store.scripts import marker_script, raise_script
 from data_plane.store.strict_packing import decode_marker
-from lua import marker_script, raise_script
+from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 

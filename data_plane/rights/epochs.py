@@ -13,12 +13,12 @@ from typing import NamedTuple, Protocol
 import msgspec
 import structlog
 
-from contract.config import Ack
-from contract.limits import LimitRule
-from contract.status import Newest
 from data_plane.config.strict_limits import effective_us
 from data_plane.rights.region_state import RegionState
 from data_plane.store.ports import Clock, StoreUnavailableError
+from tidegate.contract.config import Ack
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.status import Newest
 
 log = structlog.get_logger()
 

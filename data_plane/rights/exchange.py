@@ -11,9 +11,6 @@ from typing import Protocol
 
 import structlog
 
-from contract.calendar import grid_of, id_at, start_us
-from contract.limits import nominal_window_us
-from contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import StrictLimit, StrictLimits
 from data_plane.config.strict_limits import whole_shares
@@ -24,6 +21,9 @@ from data_plane.store import rights_messages as messages
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
 from data_plane.store.rights_messages import Gift as Total
 from data_plane.store.strict_packing import basis_of, given, known_gift, received
+from tidegate.contract.calendar import grid_of, id_at, start_us
+from tidegate.contract.limits import nominal_window_us
+from tidegate.contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
 
 log = structlog.get_logger()
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
-from contract.limits import LimitRule
 from data_plane.config.index import RuleIndex
 from data_plane.config.rulebook import Rulebook
 from data_plane.config.shared_packing import Standing
+from tidegate.contract.limits import LimitRule
 
 log = structlog.get_logger()
 

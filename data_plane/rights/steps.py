@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 from data_plane.config.limits_of_keys import StrictLimit
 from data_plane.config.strict_limits import most_units, quanta_in_unit
 from data_plane.store.outcome import Outcome
@@ -13,6 +12,7 @@ from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailable
 from data_plane.store.rights_messages import NOTHING
 from data_plane.store.rights_messages import Gift as Total
 from data_plane.store.strict_packing import is_refused
+from tidegate.contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 
 
 class Question(NamedTuple):

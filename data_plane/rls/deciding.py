@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from contract.decision import CheckRequest
 from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
 from data_plane.http.caller import Headers
 from data_plane.store.subjects import InvalidAddressError
+from tidegate.contract.decision import CheckRequest
 
 Problem = UnknownNameError | InvalidAddressError
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from contract.decision import MAX_COST, CheckRequest
 from data_plane.store.subjects import MAX_ATTRIBUTE_BYTES
+from tidegate.contract.decision import MAX_COST, CheckRequest
 
 MEMBERS = ("api_key", "client", "ip", "endpoint", "method", "path")
 ATTRIBUTE = "attribute:"

@@ -7,7 +7,7 @@ from data_plane.store.keyspace import Keyspace
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import decode_reply, encode_check
 from data_plane.store.script_host import ScriptHost
-from lua import decide_script
+from data_plane.store.scripts import decide_script
 
 _DIRTY = b"dirty"
 """Named to the script, which adds nothing: no counter here is shared."""

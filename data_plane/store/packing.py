@@ -6,9 +6,9 @@ A rule is packed once, when the config is applied; a check then costs one join. 
 import struct
 from collections.abc import Sequence
 
-from contract.calendar import calendar_anchor_us
-from contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
 from data_plane.store.outcome import NEVER, Outcome
+from tidegate.contract.calendar import calendar_anchor_us
+from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
 
 SHADOW = 8
 SHARED = 16

@@ -9,11 +9,11 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from contract.calendar import WindowGrid
-from contract.limits import BUCKET_ALGORITHMS, Algorithm
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import SHADOW, STRICT
 from data_plane.store.rights_messages import Gift
+from tidegate.contract.calendar import WindowGrid
+from tidegate.contract.limits import BUCKET_ALGORITHMS, Algorithm
 
 NO_ID = -(2**60)
 """Before every id."""

@@ -10,7 +10,7 @@ import socket
 
 import msgspec
 
-from contract.limits import dimensions
+from tidegate.contract.limits import dimensions
 
 MAX_ATTRIBUTE_BYTES = 128
 

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import structlog
 
-from contract.denials import DenialQuery
-from contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_ring import DenialStore, Found
 from data_plane.decide.limits_now import is_tellable, limits_now
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.usage.shipper import ControlPlaneAwayError
+from tidegate.contract.denials import DenialQuery
+from tidegate.contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 
 log = structlog.get_logger()
 WAIT_S = 20.0

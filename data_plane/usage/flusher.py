@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from contract.usage import MOST_UNITS, Place, UsageBatch, UsageCell, pack
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.usage.tally import Callers, Open, UsageTally, place_of
+from tidegate.contract.usage import MOST_UNITS, Place, UsageBatch, UsageCell, pack
 
 log = structlog.get_logger()
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from contract.decision import CheckRequest
-from contract.denials import RepeatedDenial
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.preparing import Anonymous, Prepared, UnknownNameError, prepare
@@ -11,6 +9,8 @@ from data_plane.store.ports import Clock
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import InvalidAddressError
 from data_plane.usage.tally import UsageTally
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.denials import RepeatedDenial
 
 
 class RepeatedDenials:

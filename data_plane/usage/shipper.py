@@ -7,9 +7,9 @@ from typing import Protocol
 
 import structlog
 
-from contract.usage import MAX_BATCHES, MAX_SHIPMENT_BYTES, ShipmentAnswer
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.usage.flusher import StreamEntry, UsageStream
+from tidegate.contract.usage import MAX_BATCHES, MAX_SHIPMENT_BYTES, ShipmentAnswer
 
 log = structlog.get_logger()
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
-from contract.decoding import UNREADABLE
-from contract.questions import NodeAnswer, Question, Questions
-from contract.usage import Shipment, ShipmentAnswer
 from data_plane.usage.shipper import ControlPlaneAwayError
+from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.questions import NodeAnswer, Question, Questions
+from tidegate.contract.usage import Shipment, ShipmentAnswer
 
 PATH = "/internal/v1/usage"
 TIMEOUT_S = 15.0

@@ -4,11 +4,11 @@ Counts are kept by the limits that applied (``LimitSet``) and by who called; tak
 so nothing that was decided once is held on to.
 """
 
-from contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
 from data_plane.config.index import Principal
 from data_plane.config.limit_set import LimitSet
 from data_plane.decide.decider import PendingCheck
 from data_plane.decide.preparing import Prepared, Verdict
+from tidegate.contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
 
 Objections = tuple[tuple[int, ...], tuple[int, ...]]
 """Positions of the limits that denied, and of those that would have (shadow)."""

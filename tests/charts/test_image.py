@@ -12,10 +12,10 @@ import pytest
 import typer.testing
 from ruamel.yaml import YAML
 
-from contract.credentials import credential_kind
 from control_plane.settings import Settings as ControlPlaneSettings
 from data_plane.settings import Settings as NodeSettings
 from tidegate.cli import app
+from tidegate.contract.credentials import credential_kind
 
 ROOT = Path(__file__).parents[2]
 CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text()

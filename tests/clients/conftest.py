@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from contract.config import Client, Endpoint, Plan
 from data_plane.node import Node
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from tidegate.contract.config import Client, Endpoint, Plan
 
 
 class ServedNode:

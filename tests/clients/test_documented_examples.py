@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 
-from contract.config import Client, Endpoint, Plan
 from tests.servers.node import rule
+from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.stack.demo import CLIENTS, ENDPOINTS, PLANS
 
 README = Path(__file__).parents[2] / "clients" / "python" / "README.md"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from contract.config import Client, Endpoint, Gateway, Plan
-from contract.credentials import secret_sha256
 from data_plane.node import Node
 from tests.gateways.test_forged import FORGED_ADDRESSES, FORGED_METHODS, FORGED_URIS, QUERIES, TOLD_BY_GATEWAYS
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
+from tidegate.contract.config import Client, Endpoint, Gateway, Plan
+from tidegate.contract.credentials import secret_sha256
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "clients" / "express"

@@ -7,16 +7,16 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from contract.config import Gateway
-from contract.credentials import secret_sha256
-from contract.decision import CheckRequest
-from contract.denials import RepeatedDenial
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.preparing import Anonymous, prepare
 from data_plane.store.subject_bounds import SubjectBounds
 from tests.clients.conftest import config
 from tests.servers.node import document_of
+from tidegate.contract.config import Gateway
+from tidegate.contract.credentials import secret_sha256
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.denials import RepeatedDenial
 from tidegate_client import AsyncTidegate, Options, Tidegate
 
 TOKEN = "tgg_of-the-gateway"

@@ -10,13 +10,13 @@ from typing import NamedTuple, Protocol
 
 import redis
 
-from contract.limits import LimitRule
 from data_plane.store.keyspace import Keyspace
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import decode_reply, encode_check, encode_rule
 from data_plane.store.script_host import ScriptHost
-from lua import decide_script
+from data_plane.store.scripts import decide_script
 from tests.reference import State, decide
+from tidegate.contract.limits import LimitRule
 
 VIRTUAL_CLOCK = Path(__file__).with_name("virtual_clock.lua")
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from contract.limits import LimitRule, capacity, nominal_window_us, violations
 from data_plane.store.outcome import Outcome
 from tests.conformance.drivers import Check, PureDriver
 from tests.conformance.rules import DAY_US, HOUR_US, MINUTE_US, SECOND_US, START_US
+from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, violations
 
 LIMITS = [0, 1, 2, 3, 7, 10, 100, 999, 1000, 86_400, 1_000_000, 10**9 + 7, 10**12]
 BURSTS = [None, 0, 1, 2, 5, 50, 1_001, 10**6]

@@ -6,16 +6,23 @@ from secrets import token_bytes
 
 import redis
 
-from contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
-from contract.limits import LimitRule
 from data_plane.config.shared_packing import Standing, shared_params
 from data_plane.config.strict_limits import strict_terms_of
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import decode_reply, encode_check, encode_rule
+from data_plane.store.scripts import (
+    collect_script,
+    decide_script,
+    give_back_script,
+    mark_script,
+    merge_script,
+    settle_script,
+)
 from data_plane.store.strict_packing import Marker, encode_marker
 from data_plane.store.subjects import give_back_key
-from lua import collect_script, decide_script, give_back_script, mark_script, merge_script, settle_script
 from tests.conformance.drivers import VIRTUAL_CLOCK
+from tidegate.contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
+from tidegate.contract.limits import LimitRule
 
 RESEND_US = 3_000_000
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from contract.limits import LimitRule, violations
+from tidegate.contract.limits import LimitRule, violations
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US

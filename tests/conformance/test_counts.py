@@ -6,9 +6,9 @@ import msgspec
 import pytest
 import redis
 
-from contract.counts import Cell
 from tests.conformance.regions import RESEND_US, Region
 from tests.conformance.rules import HOUR_US, MINUTE_US, SECOND_US, START_US, rule
+from tidegate.contract.counts import Cell
 
 WINDOWS = ["fixed_window", "sliding_window", "sliding_log"]
 ALL = [*WINDOWS, "token_bucket"]

@@ -7,7 +7,7 @@ import redis
 import redis.asyncio
 
 from data_plane.store.packing import decode_reply, encode_check, encode_rule
-from lua import collect_script, decide_script, give_back_script, merge_script, settle_script
+from data_plane.store.scripts import collect_script, decide_script, give_back_script, merge_script, settle_script
 from tests.conformance.rules import HOUR_US, MINUTE_US, rule
 from tests.reference import decide
 

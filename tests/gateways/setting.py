@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from contract.config import Client, Endpoint, Gateway, Plan
-from contract.credentials import secret_sha256
 from data_plane.node import Node
 from tests.servers.gateway import GatewayServer
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.proxy import Proxy
 from tests.servers.upstream import Upstream
+from tidegate.contract.config import Client, Endpoint, Gateway, Plan
+from tidegate.contract.credentials import secret_sha256
 from tidegate.stack.ports import LOOPBACK, free_ports
 
 T = TypeVar("T")

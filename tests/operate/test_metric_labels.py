@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from contract.load import Reason as LoadReason
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.preparing import Refusal
 from data_plane.holds.service import HoldTally
@@ -13,6 +12,7 @@ from data_plane.http.peer_handler import REFUSALS as PEER_REFUSALS
 from data_plane.load.reports import REFUSALS as LOAD_REFUSALS
 from data_plane.metrics.of_nodes import of_decisions
 from data_plane.store.redis.reasons import REASONS
+from tidegate.contract.load import Reason as LoadReason
 
 ROOT = Path(__file__).parents[2]
 CLOSED = ("result", "reason", "kind", "outcome")

@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
-from contract.config import Client, Plan
 from data_plane.node import Node
 from tests.servers.node import key_of, node_client, rule, serving, settings_for
+from tidegate.contract.config import Client, Plan
 from tidegate.stack.ports import free_ports
 
 CONFIG = [

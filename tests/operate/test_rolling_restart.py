@@ -9,11 +9,11 @@ import httpx
 import pytest
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
-from contract.config import Client, Plan
 from data_plane.rls.service import SERVICE
 from tests.operate.load import Load
 from tests.operate.rolling import NODES, Region
 from tests.servers.node import key_of, rule, write_snapshot
+from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import wait_until_ready
 
 BIG, SMALL = 1_000_000, 500

@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from contract.config import Client, Plan
 from data_plane.node import Node
 from tests.servers.node import key_of, node_client, rule, settings_for
+from tidegate.contract.config import Client, Plan
 
 CONFIG = [
     Plan(plan="p", limits=(rule(1, "hourly", 1, algorithm="fixed_window"),)),

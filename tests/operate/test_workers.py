@@ -6,8 +6,8 @@ import sys
 
 import httpx
 
-from contract.config import Client, Plan
 from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import cast
 
-from contract.limits import LimitRule
 from data_plane.store.outcome import Outcome
 from tests.reference.buckets import BucketState, bucket
 from tests.reference.log import LogState, sliding_log
 from tests.reference.verdict import Stored, Verdict
 from tests.reference.windows import WindowState, fixed_window, sliding_window
+from tidegate.contract.limits import LimitRule
 
 State = WindowState | LogState | BucketState
 

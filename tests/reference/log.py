@@ -3,9 +3,9 @@
 from itertools import dropwhile
 from typing import NamedTuple
 
-from contract.limits import LimitRule, nominal_window_us
 from data_plane.store.outcome import Outcome
 from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
+from tidegate.contract.limits import LimitRule, nominal_window_us
 
 
 class Entry(NamedTuple):

@@ -3,8 +3,6 @@
 import contextlib
 from types import SimpleNamespace
 
-from contract.config import Endpoint, Plan
-from contract.load import AdaptivePolicy, Backend, LoadReport, Pull, RegionLoad
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_gate import GatePass
 from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
@@ -15,6 +13,8 @@ from data_plane.load.reports import LoadReports
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from tests.servers.node import document_of
+from tidegate.contract.config import Endpoint, Plan
+from tidegate.contract.load import AdaptivePolicy, Backend, LoadReport, Pull, RegionLoad
 
 START_US = 1_900_000_000_000_000
 POLICY = AdaptivePolicy(policy="protect", critical=50, signals={"cpu": 1.0, "latency_ms": 100.0})

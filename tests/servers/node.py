@@ -10,11 +10,6 @@ import msgspec
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.blocks import Block
-from contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
-from contract.credentials import make_credential, secret_sha256
-from contract.limits import LimitRule
-from contract.load import AdaptivePolicy, Backend, Reporter
 from data_plane.agent import Agent
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
@@ -23,9 +18,14 @@ from data_plane.http.fast_path import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings
-from http_front.front import Front
-from http_front.serving import protocol_class
 from tests.servers.listening import stop_accepting
+from tidegate.contract.blocks import Block
+from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw().hex()

@@ -9,12 +9,12 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head
-from contract.status import Newest
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
 from tests.servers.listening import stop_accepting
 from tests.servers.node import SIGNING_KEY, document_of
+from tidegate.contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head
+from tidegate.contract.status import Newest
 
 BEAT_S = 0.5
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import redis
 
+from data_plane.store.scripts import marker_script, raise_script
 from data_plane.store.strict_packing import decode_marker
-from lua import marker_script, raise_script
 
 PENDING = 2**53
 

@@ -1,15 +1,14 @@
 """Each rule is needed: with it switched off something breaks."""
 
-from importlib.resources import files
-
 import pytest
 
 from tests.simulation.mutations import MUTATIONS, Switch, mutated
 from tests.simulation.test_directed import scenario
+from tidegate.bundled import directory
 from tools.simulate.random_runs import run
 
 WORLDS = 3
-SCRIPTS = "\n".join(path.read_text("utf-8") for path in files("lua").iterdir() if path.name.endswith(".lua"))
+SCRIPTS = "\n".join(path.read_text("utf-8") for path in directory("lua").glob("*.lua"))
 
 
 @pytest.mark.parametrize("rule", MUTATIONS)

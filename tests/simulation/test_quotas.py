@@ -3,9 +3,9 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from contract.shares import split
 from data_plane.rights.asking import Asker
 from data_plane.store.rights_messages import NOTHING, Ask
+from tidegate.contract.shares import split
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 50), min_size=1).filter(lambda w: sum(w.values()))
 

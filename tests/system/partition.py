@@ -13,14 +13,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from contract.config import Client, Plan
-from contract.limits import LimitRule
 from data_plane.replicate.timing import DEFAULT_TIMING
 from tests.servers.node import key_of, rule
 from tests.servers.region_faults import FAULTS
 from tests.servers.region_load import Load
 from tests.servers.region_processes import RegionProcesses, processes_running
 from tests.servers.regions import NAMES, YOUNG, equal_shares
+from tidegate.contract.config import Client, Plan
+from tidegate.contract.limits import LimitRule
 
 THREE = NAMES[:3]
 DELAY_S = 0.05

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from contract.config import Endpoint, Plan
-from contract.credentials import make_credential, secret_sha256
-from contract.load import AdaptivePolicy, Backend, Reporter
 from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
+from tidegate.contract.config import Endpoint, Plan
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 from tidegate.stack.child import Child
 from tidegate.stack.ports import free_ports
 

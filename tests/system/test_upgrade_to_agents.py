@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from contract.config import Client, Plan
 from tests.servers.node import key_of, rule, write_snapshot
 from tests.servers.region_processes import START_S, RegionProcesses, _environment, _store
 from tests.servers.regions import NAMES, YOUNG, equal_shares
+from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child
 from tidegate.stack.ports import free_ports
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.calendar import calendar_anchor_us, month_of, month_start_us
-from contract.limits import LimitRule
+from tidegate.contract.calendar import calendar_anchor_us, month_of, month_start_us
+from tidegate.contract.limits import LimitRule
 
 DAY_US = 86_400_000_000
 

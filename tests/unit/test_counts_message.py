@@ -2,7 +2,7 @@
 
 import msgspec
 
-from contract.counts import MAX_CELLS, Cell, Counts, decode_counts, encode_counts
+from tidegate.contract.counts import MAX_CELLS, Cell, Counts, decode_counts, encode_counts
 
 HEAD = Counts(region="us-east", incarnation="e", sent_at=5.5, complete=((3, 7),), of="us-east/before", to="w")
 CELLS = (Cell(b"{a}1", 0, 1), Cell(b"{b}" + b"x" * 300, 2**52, 2**46, 128), Cell(b"{c}1", 4_000_000_000, 127, 1))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.credentials import credential_kind
+from tidegate.contract.credentials import credential_kind
 from tidegate.stack.errors import StackError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, node_places, require_sound

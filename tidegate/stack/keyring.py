@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.credentials import RANDOM_BYTES, make_credential
-from contract.decoding import UNREADABLE
+from tidegate.contract.credentials import RANDOM_BYTES, make_credential
+from tidegate.contract.decoding import UNREADABLE
 from tidegate.stack.errors import StackError
 from tidegate.stack.layout import DataDir
 

@@ -4,10 +4,10 @@ from bisect import bisect_left
 from collections import Counter
 from typing import NamedTuple
 
-from contract.calendar import WindowGrid, grid_of, id_at, start_us
-from contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
-from contract.shares import split
 from data_plane.replicate.timing import DEFAULT_TIMING
+from tidegate.contract.calendar import WindowGrid, grid_of, id_at, start_us
+from tidegate.contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
+from tidegate.contract.shares import split
 from tools.simulate.convergence import disagreements
 from tools.simulate.record import Admission, Record
 from tools.simulate.scenario import Scenario

@@ -6,12 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from contract.calendar import SKEW_US, grid_of, id_at, next_start_us
-from contract.config import Ack, ApiKey, Change, Client, Plan, Region
-from contract.credentials import secret_sha256
-from contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
-from contract.shares import split
-from contract.status import Newest
 from control_plane.quotas.share_schedule import (
     Schedule,
     acknowledged,
@@ -28,6 +22,12 @@ from control_plane.quotas.share_schedule import (
     target_of,
 )
 from data_plane.config.config_set import ConfigSet
+from tidegate.contract.calendar import SKEW_US, grid_of, id_at, next_start_us
+from tidegate.contract.config import Ack, ApiKey, Change, Client, Plan, Region
+from tidegate.contract.credentials import secret_sha256
+from tidegate.contract.limits import BUCKET_ALGORITHMS, PARTS, LimitRule, ShareStep, capacity
+from tidegate.contract.shares import split
+from tidegate.contract.status import Newest
 from tools.simulate import scenario as scenarios
 from tools.simulate.processes import API_KEY, CLIENT, SimulatedProcess
 

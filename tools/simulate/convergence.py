@@ -7,9 +7,9 @@ read is what the stores hold; the layouts are those of ``lua/prelude.lua`` and `
 import struct
 from typing import NamedTuple
 
-from contract.calendar import grid_of, id_at
-from contract.limits import BUCKET_ALGORITHMS
 from data_plane.replicate.count_store import INCARNATION, PEERS_SUFFIX
+from tidegate.contract.calendar import grid_of, id_at
+from tidegate.contract.limits import BUCKET_ALGORITHMS
 from tools.simulate.region import SimulatedRegion, counter_key, known_cells
 from tools.simulate.world import World
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from contract.counts import Counts, CountsAnswer, decode_counts
-from contract.rights import Asks, Gifts
 from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
+from tidegate.contract.counts import Counts, CountsAnswer, decode_counts
+from tidegate.contract.rights import Asks, Gifts
 from tools.simulate.record import Record
 from tools.simulate.scenario import Fault, Network
 

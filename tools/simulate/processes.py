@@ -8,11 +8,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from contract.config import Ack
-from contract.counts import Counts, CountsAnswer
-from contract.decision import CheckRequest
-from contract.rights import Asks, Gifts
-from contract.status import Newest
 from data_plane.background import run_forever
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
@@ -36,6 +31,11 @@ from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AgentMembership
 from data_plane.store.redis_register import AGENTS, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
+from tidegate.contract.config import Ack
+from tidegate.contract.counts import Counts, CountsAnswer
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.rights import Asks, Gifts
+from tidegate.contract.status import Newest
 from tools.simulate.server import StoreConnection
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ import random
 
 import msgspec
 
-from contract.limits import BUCKET_ALGORITHMS, Algorithm, Mode
 from data_plane.store.script_host import ScriptHost
+from tidegate.contract.limits import BUCKET_ALGORITHMS, Algorithm, Mode
 from tools.simulate.checks import Outcome, judge
 from tools.simulate.loop import RunawayError
 from tools.simulate.scenario import Change, Demand, Expectation, Fault, FaultKind, Network, Scenario

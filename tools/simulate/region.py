@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from contract.calendar import grid_of, id_at
-from contract.limits import BUCKET_ALGORITHMS
 from data_plane.config.config_set import ConfigSet
 from data_plane.replicate.count_store import PEERS_SUFFIX
 from data_plane.store.strict_packing import LOW, REFUSED
 from data_plane.store.subjects import generation_end, limit_code
+from tidegate.contract.calendar import grid_of, id_at
+from tidegate.contract.limits import BUCKET_ALGORITHMS
 from tools.simulate.processes import CLIENT, SimulatedAgent, SimulatedCheck, SimulatedNode, SimulatedProcess
 from tools.simulate.record import Admission
 from tools.simulate.server import SimulatedServer

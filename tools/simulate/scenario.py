@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from contract.limits import Algorithm, LimitRule, Mode
+from tidegate.contract.limits import Algorithm, LimitRule, Mode
 
 FaultKind = Literal[
     "cut",  # `groups` of regions hear only their own; with `one_way`, the first group does not hear the second

@@ -19,7 +19,7 @@ from data_plane.store.ports import CounterCheck, StoreUnavailableError
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import DIRTY_KEY
 from data_plane.store.script_host import ScriptError, ScriptHost
-from lua import decide_script
+from data_plane.store.scripts import decide_script
 
 MAX_KEYS = 1_000_000
 WAY_S = 0.000_2

@@ -8,7 +8,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from contract.decoding import UNREADABLE
+from tidegate.contract.decoding import UNREADABLE
 from tidegate.terminal import Fitting
 from tools.simulate.checks import Outcome
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import structlog
 
-from contract.calendar import grid_of, id_at
-from contract.limits import BUCKET_ALGORITHMS
 from data_plane.replicate.count_store import INCARNATION, PEERS_SUFFIX
 from data_plane.store.script_host import ScriptHost
+from tidegate.contract.calendar import grid_of, id_at
+from tidegate.contract.limits import BUCKET_ALGORITHMS
 from tools.simulate.control import ControlPlane
 from tools.simulate.loop import VirtualLoop
 from tools.simulate.network import Links, SimulatedPeers

@@ -2,7 +2,6 @@
 
 from typing import Any, get_args
 
-from contract.blocks import EVERY_LIMIT, ReasonClass
 from control_plane.console.actions.proposal import (
     MINUTES,
     UNTIL_ENDED,
@@ -17,6 +16,7 @@ from control_plane.console.actions.proposal import (
     until,
 )
 from control_plane.console.api import Api
+from tidegate.contract.blocks import EVERY_LIMIT, ReasonClass
 
 CLASSES: tuple[str, ...] = get_args(ReasonClass)
 MAX_SHOWN = 50

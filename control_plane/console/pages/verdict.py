@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
-from contract.credentials import PREFIXES
-from contract.denials import KEY_SHOWN, MAX_FOUND
 from control_plane.console.figures import clock, duration, instant
+from tidegate.contract.credentials import PREFIXES
+from tidegate.contract.denials import KEY_SHOWN, MAX_FOUND
 
 NEAR = 0.9
 AROUND = (timedelta(minutes=5), timedelta(minutes=30))

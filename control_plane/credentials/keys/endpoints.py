@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
-from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import by_method
 from control_plane.clients import repository
 from control_plane.clients.models import KeyRow
@@ -19,6 +18,7 @@ from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.fields import ClientName, Text
 from control_plane.web.pages import Listing, Page, listing, sorted_by
+from tidegate.contract.credentials import RANDOM_BYTES
 
 router = APIRouter(prefix="/v1", tags=["keys"], dependencies=[Depends(by_method)])
 _clients = Clients()

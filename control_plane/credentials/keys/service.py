@@ -1,7 +1,5 @@
 """What can be done with keys: made or taken in, shown without their secret, revoked."""
 
-from contract.config import ApiKey
-from contract.credentials import make_credential, secret_sha256
 from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients import repository
 from control_plane.clients.models import KeyRow
@@ -11,6 +9,8 @@ from control_plane.errors import ConflictError, FieldError, InvalidError, NotFou
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
+from tidegate.contract.config import ApiKey
+from tidegate.contract.credentials import make_credential, secret_sha256
 
 MIN_DISTINCT_CHARACTERS = 8
 

@@ -1,11 +1,11 @@
 """The credential of a region, which its nodes and agents share."""
 
-from contract.credentials import region_public_key
 from control_plane.credentials.regions.schemas import RegionCredential
 from control_plane.credentials.rotation import Rotation, rotate
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions.service import Regions, publish
 from control_plane.web.etags import Preconditions
+from tidegate.contract.credentials import region_public_key
 
 _regions = Regions()
 

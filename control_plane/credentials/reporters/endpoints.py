@@ -6,7 +6,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
-from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import by_method
 from control_plane.credentials.reporters.models import ReporterBackend, ReporterRow
 from control_plane.credentials.reporters.schemas import (
@@ -23,6 +22,7 @@ from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
+from tidegate.contract.credentials import RANDOM_BYTES
 
 router = APIRouter(prefix="/v1/reporters", tags=["adaptive limits"], dependencies=[Depends(by_method)])
 _reporters = Reporters()

@@ -1,7 +1,5 @@
 """What can be done with reporters."""
 
-from contract.credentials import make_credential
-from contract.load import Reporter
 from control_plane.credentials.reporters.models import ReporterBackend, ReporterRow
 from control_plane.credentials.reporters.schemas import ReporterCreated, ReporterFields, ReporterView
 from control_plane.credentials.rotation import Rotation, rotate
@@ -12,6 +10,8 @@ from control_plane.resources import Resource
 from control_plane.routes.repository import existing_backends
 from control_plane.storage import NamedRows
 from control_plane.web.etags import Preconditions
+from tidegate.contract.credentials import make_credential
+from tidegate.contract.load import Reporter
 
 
 class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from fastapi.responses import Response
 
-from contract.credentials import RANDOM_BYTES
 from control_plane.access.principals import TokenRole, admin_only
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.tokens import repository, service
@@ -17,6 +16,7 @@ from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, json_with_etag
 from control_plane.storage import equal
 from control_plane.web.pages import Listing, Page, listing, sorted_by
+from tidegate.contract.credentials import RANDOM_BYTES
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], dependencies=[Depends(admin_only)])
 TokenId = Annotated[str, Path(pattern=r"^tok_[0-9a-z]{1,32}$")]

@@ -1,11 +1,11 @@
 """The first admin token: from the settings, and only while none exists."""
 
-from contract.credentials import secret_sha256
 from control_plane.audit import trail
 from control_plane.audit.trail import Origin
 from control_plane.credentials.tokens import repository
 from control_plane.credentials.tokens.models import Token
 from control_plane.database import Database
+from tidegate.contract.credentials import secret_sha256
 
 FIRST_TOKEN_ID = "tok_first"  # noqa: S105  an id, not a secret
 FIRST_NAME = "first-admin"

@@ -3,8 +3,6 @@
 from datetime import datetime
 from typing import cast
 
-from contract.config import Gateway
-from contract.credentials import CredentialKind, make_credential
 from control_plane.access.principals import TokenRole
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.rotation import rotate as rotate_secret
@@ -15,6 +13,8 @@ from control_plane.errors import ConflictError, NotFoundError
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
+from tidegate.contract.config import Gateway
+from tidegate.contract.credentials import CredentialKind, make_credential
 
 
 def view(row: Token) -> TokenView:

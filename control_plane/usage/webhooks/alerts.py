@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from contract.limits import LimitRule
 from control_plane.database import Database
 from control_plane.plans.repository import all_plans
 from control_plane.usage import near_limit as nearness
@@ -14,6 +13,7 @@ from control_plane.usage import windows
 from control_plane.usage.models import UsageWebhookRow
 from control_plane.usage.near_limit import Near
 from control_plane.usage.webhooks import repository
+from tidegate.contract.limits import LimitRule
 
 ALERTS_A_STATEMENT = 500
 MAX_CLIENTS = 100_000

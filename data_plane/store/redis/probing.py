@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from contract.limits import LimitRule
 from data_plane.store.packing import encode_rule
 from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
 from data_plane.store.redis.circuit import Circuit
 from data_plane.store.redis.reasons import Reason
+from tidegate.contract.limits import LimitRule
 
 log = logging.getLogger(__name__)
 

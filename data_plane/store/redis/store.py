@@ -27,7 +27,7 @@ from data_plane.store.redis.topology import (
     make_sentinel,
     master_of,
 )
-from lua import decide_script, give_back_script
+from data_plane.store.scripts import decide_script, give_back_script
 
 
 class RedisCounterStore:

@@ -9,10 +9,10 @@ import httpx
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from contract.config import Begin, Commit, Documents, Heartbeat, StreamMessage, signed_head
-from contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 from control_plane.server import ControlPlaneServer, server
 from control_plane.settings import Settings
+from tidegate.contract.config import Begin, Commit, Documents, Heartbeat, StreamMessage, signed_head
+from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 
 WAIT_S = 15.0
 

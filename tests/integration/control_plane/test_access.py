@@ -7,10 +7,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from contract.credentials import make_credential
 from control_plane.app import create_app
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
+from tidegate.contract.credentials import make_credential
 from tidegate.stack.postgres import PostgresServer
 
 PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"}

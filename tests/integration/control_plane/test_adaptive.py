@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.credentials import credential_kind, secret_sha256
 from tests.integration.control_plane.running import RunningControlPlane
+from tidegate.contract.credentials import credential_kind, secret_sha256
 
 IN_FUTURE = "2100-01-01T00:00:00Z"
 

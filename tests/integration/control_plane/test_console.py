@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from contract.credentials import secret_sha256
 from control_plane.console.actions import ACTIONS
 from control_plane.console.feed import MAX_TABS
 from control_plane.settings import Settings
@@ -18,6 +17,7 @@ from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.test_access import token_of
 from tests.integration.control_plane.test_revisions import through, until_written
 from tests.servers.proxy import Proxy
+from tidegate.contract.credentials import secret_sha256
 from tidegate.stack.postgres import PostgresServer
 
 FROM_HERE = {"Sec-Fetch-Site": "same-origin"}

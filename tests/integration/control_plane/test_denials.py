@@ -11,12 +11,12 @@ import httpx
 import msgspec
 import pytest
 
-from contract.denials import MAX_FOUND, Denial
-from contract.questions import NodeAnswer, Question
 from control_plane.usage.denial_reasons import reason, remedy
 from tests.integration.control_plane.running import RunningControlPlane
 from tests.integration.control_plane.test_console import opened
 from tests.integration.control_plane.test_usage_questions import PATIENCE_S, answering
+from tidegate.contract.denials import MAX_FOUND, Denial
+from tidegate.contract.questions import NodeAnswer, Question
 
 AT_MS = 1_764_499_320_000
 AT = datetime.fromtimestamp(AT_MS / 1_000, UTC)

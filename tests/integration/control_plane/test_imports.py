@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.credentials import secret_sha256
+from tidegate.contract.credentials import secret_sha256
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 SECRET = "existing-0123456789-abcdefgh"

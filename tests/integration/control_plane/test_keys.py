@@ -11,9 +11,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from contract.credentials import credential_kind, make_credential, secret_sha256
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
+from tidegate.contract.credentials import credential_kind, make_credential, secret_sha256
 from tidegate.stack.postgres import PostgresServer, _binary
 
 SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()

@@ -12,7 +12,6 @@ import httpx
 import msgspec
 import pytest
 
-from contract.config import Change
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
 from control_plane.derivation import derive
@@ -32,6 +31,7 @@ from data_plane.config.strict_limits import schedule_of
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tests.reference.shares import quota_at
+from tidegate.contract.config import Change
 from tidegate.stack.postgres import PostgresServer
 
 STRICT = {"name": "hourly", "limit": 1000, "window_s": 3600, "mode": "strict", "algorithm": "fixed_window"}

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import msgspec
 
-from contract.questions import LimitFigure, NodeAnswer, PeerExchange, Question, Questions, RegionExchange
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.usage_batches import batch, cell, ship
+from tidegate.contract.questions import LimitFigure, NodeAnswer, PeerExchange, Question, Questions, RegionExchange
 
 PATIENCE_S = 120
 LIMITS = [{"name": f"limit-{number}", "limit": 1000, "window_s": 3600} for number in range(90)]

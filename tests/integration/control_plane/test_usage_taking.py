@@ -5,10 +5,10 @@ import time
 import zlib
 from datetime import UTC, datetime, timedelta
 
-from contract.usage import MAX_CELLS, Denials, LimitName, Place, pack
 from control_plane.usage.models import LARGEST
 from tests.integration.control_plane.running import RunningControlPlane
 from tests.integration.control_plane.usage_batches import FREE, batch, cell, ship, this_hour, totals
+from tidegate.contract.usage import MAX_CELLS, Denials, LimitName, Place, pack
 from tidegate.stack.postgres import PostgresServer
 
 NOTHING = {"allowed": 0, "denied": 0, "shadow_denied": 0, "cost": 0, "denied_cost": 0}

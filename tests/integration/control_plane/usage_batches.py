@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from contract.usage import Denials, LimitName, Place, Shipment, UsageBatch, UsageCell, pack
 from tests.integration.control_plane.running import RunningControlPlane
+from tidegate.contract.usage import Denials, LimitName, Place, Shipment, UsageBatch, UsageCell, pack
 
 FREE = Place("free", "get-user", (LimitName("free", "hourly"), LimitName("_", "per-ip")))
 

@@ -14,11 +14,11 @@ import pytest
 import uvicorn
 import uvloop
 
-from contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
-from http_front.front import Front
-from http_front.limits import FrontLimits
-from http_front.serving import config_of
 from tests.unit.http_front.harness import DecisionHandler, DoorPath
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
+from tidegate.http_front.front import Front
+from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.serving import config_of
 
 PATIENCE_S = 10.0
 

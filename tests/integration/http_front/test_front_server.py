@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from http_front.exchange import Exchange
-from http_front.limits import FrontLimits
 from tests.integration.http_front.conftest import PATIENCE_S, FrontFactory, RunningFront
 from tests.unit.http_front.harness import EchoDoor, SavingDoor, get, parse_responses, post
 from tests.unit.http_front.requests_table import REFUSED
+from tidegate.http_front.exchange import Exchange
+from tidegate.http_front.limits import FrontLimits
 
 QUICK = FrontLimits(keep_alive_s=0.4, request_s=0.4, write_s=0.4, linger_s=0.1, tick_s=0.05)
 

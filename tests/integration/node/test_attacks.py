@@ -5,11 +5,11 @@ import asyncio
 import msgspec
 import pytest
 
-from contract.config import Change, Client, Endpoint, Plan
 from data_plane.config.index import InvalidConfigError, decode_document
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from tests.servers.agent import node_with_agent
 from tests.servers.node import HOUR_US, key_of, node_client, rule
+from tidegate.contract.config import Change, Client, Endpoint, Plan
 
 KEY = "tg_acme"
 

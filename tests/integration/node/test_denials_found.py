@@ -11,12 +11,6 @@ import httpx
 import msgspec
 import pytest
 
-from contract.blocks import Block
-from contract.config import Client, Endpoint, Plan
-from contract.credentials import make_credential
-from contract.decision import CheckRequest
-from contract.denials import Denial, DenialQuery
-from contract.questions import Question
 from data_plane.decide import redis_denials
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
@@ -28,6 +22,12 @@ from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage.answering import Answering
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.proxy import Proxy
+from tidegate.contract.blocks import Block
+from tidegate.contract.config import Client, Endpoint, Plan
+from tidegate.contract.credentials import make_credential
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.denials import Denial, DenialQuery
+from tidegate.contract.questions import Question
 
 KEY = make_credential("client_key", bytes(range(32)))
 OTHER = make_credential("client_key", bytes(range(1, 33)))

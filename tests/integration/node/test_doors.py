@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from contract.config import Client, Endpoint, Gateway, Plan
-from contract.credentials import secret_sha256
 from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
+from tidegate.contract.config import Client, Endpoint, Gateway, Plan
+from tidegate.contract.credentials import secret_sha256
 
 PAID, FREE, SUSPENDED = "tg_paid", "tg_free", "tg_suspended"
 CONFIG = [

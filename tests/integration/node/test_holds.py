@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from contract.config import Client, Endpoint, Gateway, Plan, Region
-from contract.credentials import make_credential, region_public_key, secret_sha256
 from tests.servers.agent import node_with_agent
 from tests.servers.node import GATEWAY_TOKEN, REGION_CREDENTIAL, key_of, node_client, rule
+from tidegate.contract.config import Client, Endpoint, Gateway, Plan, Region
+from tidegate.contract.credentials import make_credential, region_public_key, secret_sha256
 
 WINDOWS = ("fixed_window", "sliding_window")
 ALL = (*WINDOWS, "sliding_log", "token_bucket", "leaky_bucket")

@@ -6,11 +6,6 @@ import time
 
 import pytest
 
-from contract.config import Client, Endpoint, Plan
-from contract.credentials import make_credential, secret_sha256
-from contract.decision import CheckRequest
-from contract.denials import DenialQuery
-from contract.load import AdaptivePolicy, Backend, Capacity, ManualFactor, Reporter
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import FULL, cohort_of, hour_seed, threshold_of
 from data_plane.decide.preparing import Anonymous, conclude, prepare
@@ -21,6 +16,11 @@ from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.subject_bounds import SubjectBounds
 from tests.servers.agent import node_with_agent
 from tests.servers.node import document_of, key_of, rule
+from tidegate.contract.config import Client, Endpoint, Plan
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.denials import DenialQuery
+from tidegate.contract.load import AdaptivePolicy, Backend, Capacity, ManualFactor, Reporter
 
 REDUCED = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"
 QUOTA = "https://iana.org/assignments/http-problem-types#quota-exceeded"

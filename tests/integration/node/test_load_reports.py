@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from contract.config import Endpoint, Gateway
-from contract.credentials import make_credential, secret_sha256
-from contract.load import AdaptivePolicy, Backend, Reporter
 from tests.servers.node import GATEWAY_TOKEN, node_client
+from tidegate.contract.config import Endpoint, Gateway
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
 SECRET = make_credential("reporter", bytes(range(2, 34)))
 OLD_SECRET = make_credential("reporter", bytes(range(3, 35)))

@@ -3,11 +3,11 @@
 import msgspec
 import pytest
 
-from contract.load import Backend, LoadReport, Pull
 from data_plane.load.shared import SaidEntry
 from data_plane.store.ports import StoreUnavailableError
 from tests.servers.load_region import POLICY, USERS, load_region
 from tests.servers.node import document_of
+from tidegate.contract.load import Backend, LoadReport, Pull
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from contract.blocks import Block
-from contract.config import Client, Gateway, Plan
-from contract.credentials import secret_sha256
 from data_plane.http.me import BURST, Pace
 from data_plane.settings import Settings
 from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule, settings_for
+from tidegate.contract.blocks import Block
+from tidegate.contract.config import Client, Gateway, Plan
+from tidegate.contract.credentials import secret_sha256
 
 PAGE = "https://app.example"
 CONFIG = [

@@ -10,10 +10,6 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from contract.config import Client, Override, Plan, Region
-from contract.counts import MAX_CELLS, Cell, Counts, signed_counts
-from contract.credentials import is_signed_by, make_credential, region_private_key, region_public_key
-from contract.rights import Ask, Asks, Gifts, signed_asks, signed_gifts
 from data_plane.agent import Agent
 from data_plane.node import Node
 from tests.servers.agent import agent_beside
@@ -29,6 +25,10 @@ from tests.servers.node import (
 )
 from tests.servers.played import PlayedControlPlane
 from tests.servers.proxy import Proxy
+from tidegate.contract.config import Client, Override, Plan, Region
+from tidegate.contract.counts import MAX_CELLS, Cell, Counts, signed_counts
+from tidegate.contract.credentials import is_signed_by, make_credential, region_private_key, region_public_key
+from tidegate.contract.rights import Ask, Asks, Gifts, signed_asks, signed_gifts
 from tidegate.stack.ports import free_ports
 
 CREDENTIALS = {"us-east": make_credential("region", b"e" * 32), "eu-west": make_credential("region", b"w" * 32)}

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from contract.counts import SLICES
 from tests.servers.node import rule
 from tests.servers.regions import NAMES, YOUNG, Regions, equal_shares, regions_running
+from tidegate.contract.counts import SLICES
 
 THREE = NAMES[:3]
 LIMIT = 900

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 
-from contract.config import Client, Plan
 from tests.servers.node import key_of, rule
 from tests.servers.region_processes import processes_running
 from tests.servers.regions import NAMES
+from tidegate.contract.config import Client, Plan
 
 TWO = NAMES[:2]
 CONFIG = [

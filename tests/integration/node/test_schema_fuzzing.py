@@ -2,11 +2,11 @@
 
 import pytest
 
-from contract.config import Client, Endpoint, Gateway, Plan
-from contract.credentials import make_credential, secret_sha256
-from contract.load import AdaptivePolicy, Backend, Reporter
 from tests.servers.fuzzer import fuzzed
 from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
+from tidegate.contract.config import Client, Endpoint, Gateway, Plan
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
 SECRET = make_credential("reporter", bytes(range(2, 34)))
 CONFIG = [

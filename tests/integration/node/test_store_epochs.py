@@ -7,12 +7,12 @@ import httpx
 import pytest
 import redis
 
-from contract.config import Client, Plan
 from data_plane.agent import Agent
 from data_plane.node import Node
 from tests.servers.agent import proven
 from tests.servers.node import agent_settings_for, key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.played import PlayedControlPlane
+from tidegate.contract.config import Client, Plan
 
 BEFORE, AFTER = {"us-east": 60, "eu-west": 40}, {"us-east": 20, "eu-west": 80}
 

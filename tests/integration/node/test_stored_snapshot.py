@@ -6,11 +6,11 @@ import httpx
 import pytest
 import redis
 
-from contract.config import Client, Plan
 from data_plane.config.snapshot_store import KEY
 from data_plane.node import Node
 from tests.servers.agent import agent_beside
 from tests.servers.node import key_of, rule, serving, settings_for
+from tidegate.contract.config import Client, Plan
 
 CONFIG = [
     Plan(plan="p", limits=(rule(1, "hourly", 5),)), Client(client="acme", plan="p"), key_of("acme", "tg_acme"),

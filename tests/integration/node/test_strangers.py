@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from contract.config import Client, Gateway, Plan
-from contract.credentials import secret_sha256
 from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
 from tidegate.check import ask
+from tidegate.contract.config import Client, Gateway, Plan
+from tidegate.contract.credentials import secret_sha256
 from tidegate_client import AsyncTidegate, Options
 
 ANYBODY = Plan(plan="anonymous", limits=(rule(1, "anybody", 100, scope="ip"),))

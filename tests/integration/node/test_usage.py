@@ -10,10 +10,6 @@ import httpx
 import msgspec
 import pytest
 
-from contract.config import Change, Client, Endpoint, Plan
-from contract.limits import LimitRule, Match
-from contract.questions import Question
-from contract.usage import MOST_UNITS, Denials, LimitName, RefusedBatch, Shipment, ShipmentAnswer, UsageBatch, unpack
 from data_plane.config.index import RuleIndex
 from data_plane.config.routes import UNMATCHED
 from data_plane.decide.preparing import Prepared, conclude
@@ -33,6 +29,19 @@ from data_plane.usage.sink import HttpUsageSink
 from data_plane.usage.tally import UsageTally
 from tests.integration.redis.clusters import start_cluster
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from tidegate.contract.config import Change, Client, Endpoint, Plan
+from tidegate.contract.limits import LimitRule, Match
+from tidegate.contract.questions import Question
+from tidegate.contract.usage import (
+    MOST_UNITS,
+    Denials,
+    LimitName,
+    RefusedBatch,
+    Shipment,
+    ShipmentAnswer,
+    UsageBatch,
+    unpack,
+)
 from tidegate.stack.store import StoreServer
 
 HOUR_US = 3_600_000_000

@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from contract.limits import LimitRule
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import encode_rule
 from data_plane.store.ports import CallbackCheck, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.limits import LimitRule
 
 HOUR_US = 3_600_000_000
 Answer = Sequence[Outcome] | StoreUnavailableError

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 import redis
-from contract.config import Client, Plan
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.tokens import Hold
 from redis.crc import key_slot
@@ -21,6 +20,7 @@ from tests.integration.redis.load import Ask, ask, rule
 from tests.servers.node import node_client
 from tests.servers.node import rule as node_rule
 from tests.servers.redis_debian import redis_binary
+from tidegate.contract.config import Client, Plan
 from tidegate.stack.store import StoreServer
 
 Masters = list[StoreServer]

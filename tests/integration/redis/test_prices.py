@@ -6,12 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.limits import LimitRule
 from data_plane.store.packing import encode_rule
 from data_plane.store.ports import CallbackCheck
 from data_plane.store.price_packing import priced
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.limits import LimitRule
 
 YEAR_US = 365 * 86_400_000_000
 RULES = {

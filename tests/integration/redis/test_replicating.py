@@ -7,8 +7,6 @@ from itertools import takewhile
 
 import pytest
 
-from contract.config import Plan, Region
-from contract.counts import SLICES, Cell, Counts, CountsAnswer, decode_counts
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.replicate import peer_session
@@ -25,6 +23,8 @@ from data_plane.store.strict_packing import Marker, encode_marker
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
 from tests.servers.node import document_of, rule
+from tidegate.contract.config import Plan, Region
+from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer, decode_counts
 
 ALGORITHMS = ("fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket")
 YEAR_US = 366 * 86_400_000_000

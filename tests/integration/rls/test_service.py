@@ -11,9 +11,6 @@ from envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescript
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 from structlog.testing import capture_logs
 
-from contract.config import Client, Endpoint, Gateway, Plan
-from contract.credentials import secret_sha256
-from contract.denials import DenialQuery
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.http.render import Renderer
 from data_plane.node import Node
@@ -22,6 +19,9 @@ from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import SERVICE, RateLimitService, handler_of
 from tests.integration.rls.certificates import make_certificate
 from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
+from tidegate.contract.config import Client, Endpoint, Gateway, Plan
+from tidegate.contract.credentials import secret_sha256
+from tidegate.contract.denials import DenialQuery
 from tidegate.stack.ports import free_ports
 
 OK, OVER = RateLimitResponse.OK, RateLimitResponse.OVER_LIMIT

@@ -8,14 +8,14 @@ from typing import Any, get_args
 import pytest
 from pydantic import SecretStr
 
-from contract.causes import CallerCause, Cause, LimitCause
-from contract.denials import Denial
 from control_plane.app import create_app
 from control_plane.settings import Settings
 from control_plane.usage.denial_reasons import remedy
 from tidegate.admin.completion import SOURCES
 from tidegate.admin.resources import RESOURCES
 from tidegate.admin.shapes import Resource, Verb, filled, parameters
+from tidegate.contract.causes import CallerCause, Cause, LimitCause
+from tidegate.contract.denials import Denial
 
 PAGE = Path(__file__).parents[3] / "docs" / "command-line.md"
 METHODS = {"list": "get", "show": "get", "post": "post", "delete": "delete"}

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.blocks import Block, Switch
-from contract.config import Change, Client, Plan
-from contract.limits import LimitRule
 from data_plane.config.blocks import Blocks
 from data_plane.config.index import InvalidConfigError, RuleIndex
 from data_plane.config.routes import UNMATCHED
+from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.config import Change, Client, Plan
+from tidegate.contract.limits import LimitRule
 
 NOW_S = 1_000.0
 

@@ -2,8 +2,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.config import Change
 from data_plane.config.config_set import ConfigSet
+from tidegate.contract.config import Change
 
 
 def change(kind, id, body):

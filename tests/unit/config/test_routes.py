@@ -1,7 +1,7 @@
 import pytest
 
-from contract.config import Endpoint
 from data_plane.config.routes import PREFLIGHT, UNMATCHED, RouteTable
+from tidegate.contract.config import Endpoint
 
 TABLE = RouteTable(
     [

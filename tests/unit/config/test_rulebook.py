@@ -1,11 +1,11 @@
 import msgspec
 import pytest
 
-from contract.config import Client, Endpoint, Override, Plan
-from contract.limits import PARTS, LimitRule, Match, ShareStep
 from data_plane.config import rulebook
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook, terms_of
+from tidegate.contract.config import Client, Endpoint, Override, Plan
+from tidegate.contract.limits import PARTS, LimitRule, Match, ShareStep
 
 HOUR_US = 3_600_000_000
 SHARED = LimitRule(id=1, name="hourly", limit=100, window_us=HOUR_US)

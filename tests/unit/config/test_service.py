@@ -4,12 +4,12 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.config import Begin, Change, Client, Commit, Documents, Heartbeat, HeldBack, Plan, signed_head
-from contract.limits import LimitRule
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import InvalidConfigError
 from data_plane.config.service import ConfigService, OutOfStepError, Snapshot
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from tidegate.contract.config import Begin, Change, Client, Commit, Documents, Heartbeat, HeldBack, Plan, signed_head
+from tidegate.contract.limits import LimitRule
 
 KEY = Ed25519PrivateKey.generate()
 

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from contract.config import Change
 from data_plane.config import snapshot_file
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from tidegate.contract.config import Change
 
 
 def snapshot_of(count: int, revision: int = 7) -> Snapshot:

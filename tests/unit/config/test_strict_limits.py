@@ -2,8 +2,6 @@
 
 import pytest
 
-from contract.config import Client, Override, Plan, Region
-from contract.limits import LimitRule, ShareStep
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import StrictLimits
@@ -12,6 +10,8 @@ from data_plane.config.strict_limits import effective_us, most_units, moves_righ
 from data_plane.store.packing import params_end
 from tests.reference.shares import quota_at
 from tests.servers.node import document_of, rule
+from tidegate.contract.config import Client, Override, Plan, Region
+from tidegate.contract.limits import LimitRule, ShareStep
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000

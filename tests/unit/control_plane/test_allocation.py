@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.limits import PARTS, LimitRule, ShareStep
-from contract.shares import equal_shares, explicit_shares, split, units_of
 from data_plane.config.strict_limits import divided
+from tidegate.contract.limits import PARTS, LimitRule, ShareStep
+from tidegate.contract.shares import equal_shares, explicit_shares, split, units_of
 
 NAMES = st.text("abcdefgh", min_size=1, max_size=4)
 

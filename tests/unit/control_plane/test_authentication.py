@@ -8,12 +8,12 @@ from typing import cast
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive, Scope, Send
 
-from contract.credentials import make_credential, secret_sha256
 from control_plane.access.authentication import Authentication
 from control_plane.access.live import LiveCredentials
 from control_plane.access.principals import Principal
 from control_plane.access.throttle import ADDRESS_FACTOR, MAX_WAITING
 from control_plane.database import Database
+from tidegate.contract.credentials import make_credential, secret_sha256
 
 RIGHT = make_credential("admin", bytes(range(32)))
 HAND_MADE = "tga_written-by-hand"

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from contract.config import Documents
 from control_plane.push.frames import MAX_FRAME_BYTES, document_changes, document_lines
+from tidegate.contract.config import Documents
 
 
 def test_lines_hold_every_document_once_in_order_and_are_bounded() -> None:

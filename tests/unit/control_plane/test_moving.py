@@ -8,9 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.calendar import SKEW_US, cycle_us, grid_of, id_at, next_start_us, start_us
-from contract.limits import PARTS, LimitRule, ShareStep
-from contract.shares import equal_shares, split
 from control_plane.quotas.share_schedule import (
     Schedule,
     Steps,
@@ -27,6 +24,9 @@ from control_plane.quotas.share_schedule import (
 )
 from data_plane.config.strict_limits import divided, schedule_of
 from tests.reference.shares import quota_at
+from tidegate.contract.calendar import SKEW_US, cycle_us, grid_of, id_at, next_start_us, start_us
+from tidegate.contract.limits import PARTS, LimitRule, ShareStep
+from tidegate.contract.shares import equal_shares, split
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_700_000_000_000_000

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from contract.limits import LimitRule, Match
-from contract.usage import Denials, LimitName, Place, UsageBatch, UsageCell
 from control_plane.usage.shipments import Figures, rows_of, totals_of
 from control_plane.usage.windows import current, period_start, unfit
+from tidegate.contract.limits import LimitRule, Match
+from tidegate.contract.usage import Denials, LimitName, Place, UsageBatch, UsageCell
 
 NOW = datetime(2026, 11, 24, 13, 40, 20, tzinfo=UTC)  # a Tuesday
 HOUR_US = 3_600_000_000

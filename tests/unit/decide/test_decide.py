@@ -4,10 +4,6 @@ import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contract.config import Change, Client, Endpoint, Override, Plan, Region
-from contract.credentials import secret_sha256
-from contract.decision import CheckRequest
-from contract.limits import LimitRule, Match
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
 from data_plane.decide.decision_tally import Tally
@@ -19,6 +15,10 @@ from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import InvalidAddressError
 from tests.servers.node import document_of, key_of, rule
+from tidegate.contract.config import Change, Client, Endpoint, Override, Plan, Region
+from tidegate.contract.credentials import secret_sha256
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.limits import LimitRule, Match
 
 NOW_US = 1_764_000_000_000_000
 

@@ -5,9 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.config import Client, Endpoint, Plan, Region
-from contract.decision import CheckRequest
-from contract.limits import LimitRule
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.preparing import conclude
@@ -24,6 +21,9 @@ from data_plane.http.pending_checks import (
 from data_plane.http.render import Renderer
 from data_plane.store.packing import outcomes_of
 from tests.servers.node import document_of
+from tidegate.contract.config import Client, Endpoint, Plan, Region
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.limits import LimitRule
 
 HOUR_US = 3_600_000_000
 NOW_US = 1_764_000_000_000_001

@@ -9,10 +9,10 @@ import logging
 import random
 import time
 
-from http_front.exchange import Exchange
-from http_front.front import Front
 from tests.unit.http_front.harness import SMALL, Client, DoorPath, Response, get, parse_responses, post
 from tests.unit.http_front.requests_table import REFUSED
+from tidegate.http_front.exchange import Exchange
+from tidegate.http_front.front import Front
 
 CHUNKED = b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n"
 GOOD = [

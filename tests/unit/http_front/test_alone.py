@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from http_front.exchange import Exchange
 from tests.unit.http_front.harness import SMALL, Client, SavingDoor, get, post
+from tidegate.http_front.exchange import Exchange
 
 
 def begun(body: bytes = b"{}") -> tuple[Client, SavingDoor, Exchange]:

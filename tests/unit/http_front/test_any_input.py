@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from http_front.head import HeadParser
-from http_front.limits import FrontLimits
-from http_front.responses import Refusal
 from tests.unit.http_front import fuzz
 from tests.unit.http_front.harness import SMALL, Client, DoorPath, EchoDoor, SavingDoor, get, post
 from tests.unit.http_front.requests_table import REFUSED
+from tidegate.http_front.head import HeadParser
+from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.responses import Refusal
 
 INPUTS_IN_CI = 2_000
 

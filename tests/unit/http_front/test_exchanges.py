@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from http_front.exchange import Exchange
 from tests.unit.http_front.harness import SMALL, Client, EchoDoor, SavingDoor, get, post
+from tidegate.http_front.exchange import Exchange
 
 CHUNKED = b"POST /v1/check HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\n"
 

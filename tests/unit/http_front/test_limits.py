@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from http_front import limits
+from tidegate.http_front import limits
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.load import AdaptivePolicy, policy_violations
 from data_plane.load.controller import ControlState, overridden, tick
 from data_plane.load.signals import Reading
+from tidegate.contract.load import AdaptivePolicy, policy_violations
 
 POLICY = AdaptivePolicy(policy="p")
 STEPS = AdaptivePolicy(policy="s", type="steps", smoothing=1.0)

@@ -5,9 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from contract.config import Client, Endpoint, Plan
-from contract.decision import CheckRequest
-from contract.load import AdaptivePolicy, Backend, Capacity
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import ALL, FULL
 from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
@@ -23,6 +20,9 @@ from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from tests.servers.node import document_of, key_of, rule
+from tidegate.contract.config import Client, Endpoint, Plan
+from tidegate.contract.decision import CheckRequest
+from tidegate.contract.load import AdaptivePolicy, Backend, Capacity
 
 NOW_US = 1_764_000_000_000_000
 LIMIT = 3

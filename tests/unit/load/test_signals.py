@@ -1,7 +1,7 @@
 """From reports to one load: the median, and who counts as fresh."""
 
-from contract.load import AdaptivePolicy
 from data_plane.load.signals import Said, lower_median, reading
+from tidegate.contract.load import AdaptivePolicy
 
 POLICY = AdaptivePolicy(policy="p", signals={"cpu": 1.0, "queue_delay_ms": 100.0})
 NOW = 1_000_000_000

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts, signed_gifts
 from data_plane.replicate.http_peers import HttpPeers
+from tidegate.contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts, signed_gifts
 
 WEST = Ed25519PrivateKey.generate()
 ASKED = tuple(Ask(key, 1, 0, 0, 0, 0, 0) for key in (b"{a}1", b"{b}1"))

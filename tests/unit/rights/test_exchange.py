@@ -3,12 +3,9 @@
 import asyncio
 import contextlib
 import struct
-from importlib.resources import files
 
 import pytest
 
-from contract.config import Plan, Region
-from contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.rights.exchange import RightsExchange
@@ -16,6 +13,9 @@ from data_plane.store.outcome import Outcome
 from data_plane.store.packing import figures_of
 from data_plane.store.ports import UnreachablePeerError
 from tests.servers.node import document_of, rule
+from tidegate.bundled import directory
+from tidegate.contract.config import Plan, Region
+from tidegate.contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts
 
 NOW_US = 1_700_000_000_000_000
 OWN_LIFE, LIFE = 5, 7
@@ -147,7 +147,7 @@ async def test_what_nobody_can_have_had_to_give_is_refused(known, gift):
 
 
 def test_donors_and_receivers_have_one_bound():
-    script = (files("lua") / "transfers.lua").read_text("utf-8")
+    script = (directory("lua") / "transfers.lua").read_text("utf-8")
     assert f"local MAX_UNITS, MAX_QUANTA = {MAX_UNITS}, {MAX_QUANTA}\n" in script
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from contract.limits import LimitRule
 from data_plane.store.local_counters import LocalCheck, LocalCounters
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
+from tidegate.contract.limits import LimitRule
 
 NOW_US = 1_700_000_040_000_000
 MINUTE_US = 60_000_000

@@ -3,7 +3,6 @@
 import random
 from collections import deque
 
-from contract.load import Backend, Capacity
 from data_plane.config.load_capacity import capacity_rules, price_of
 from data_plane.config.load_classes import FULL, hour_seed
 from data_plane.config.load_gate import ClassGate
@@ -13,6 +12,7 @@ from data_plane.load.signals import Said
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
+from tidegate.contract.load import Backend, Capacity
 from tools.simulate.overload.backend import Request
 from tools.simulate.overload.limiters import Unprotected
 from tools.simulate.overload.scenario import Scenario

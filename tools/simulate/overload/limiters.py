@@ -6,10 +6,10 @@ concurrency-limits ("Performance Under Load", 2018, and the library's documentat
 
 from typing import Protocol
 
-from contract.limits import LimitRule
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
+from tidegate.contract.limits import LimitRule
 from tools.simulate.overload.backend import Done, Request
 
 

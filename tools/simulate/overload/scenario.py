@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from contract.load import AdaptivePolicy, policy_violations
+from tidegate.contract.load import AdaptivePolicy, policy_violations
 from tools.simulate.scenario import ScenarioError
 
 

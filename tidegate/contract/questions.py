@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contract.denials import MAX_FOUND, Denial, DenialQuery
+from tidegate.contract.denials import MAX_FOUND, Denial, DenialQuery
 
 MAX_FIGURES = 250
 MAX_QUESTIONS = 100

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from contract.blocks import Block, Switch
-from contract.limits import LimitRule
-from contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
 Kind = Literal[
     "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter",

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import msgspec
 
-from contract.causes import Cause, LimitCause
-from contract.holds import Asker
+from tidegate.contract.causes import Cause, LimitCause
+from tidegate.contract.holds import Asker
 
 MAX_DENIALS = 100
 """The most of one report."""

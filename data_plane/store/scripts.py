@@ -1,10 +1,11 @@
-"""The scripts that count in Redis and Valkey, one file an algorithm family; each opens with its contract.
+"""The scripts that count in Redis and Valkey. Each file in ``lua`` opens with its contract.
 
 A script is files put together: Lua in Redis has no modules, and what scripts share should be written once.
 """
 
 from functools import cache
-from importlib.resources import files
+
+from tidegate.bundled import directory
 
 RULES = ("prelude", "marks", "windows", "log", "buckets")
 STRICT = ("terms", "rights", "loans", "transfers")
@@ -122,5 +123,5 @@ def denials_script() -> str:
 
 
 def _script(*parts: str) -> str:
-    folder = files(__name__)
+    folder = directory("lua")
     return "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)

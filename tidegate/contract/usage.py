@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from contract.decoding import UNREADABLE
+from tidegate.contract.decoding import UNREADABLE
 
 PROTOCOL_VERSION = 1
 MAX_CELLS = 2_000

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from contract.decision import MAX_BODY_BYTES, Cost, Decision, Key
+from tidegate.contract.decision import MAX_BODY_BYTES, Cost, Decision, Key
 
 MAX_LEASE_UNITS = 10_000_000
 MAX_LEASE_TTL_S = 10.0

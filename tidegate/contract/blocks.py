@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from contract.limits import Violation
+from tidegate.contract.limits import Violation
 
 ReasonClass = Literal["abuse", "security", "billing", "legal", "other"]
 """What a blocked caller is told; the reason in words stays with the admins."""

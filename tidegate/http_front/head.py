@@ -8,9 +8,9 @@ body. Two parties that read a head differently are what request smuggling is mad
 import re
 from typing import NamedTuple
 
-from http_front.exchange import ELSEWHERE, FastPath, Field, Fields, Head
-from http_front.limits import FrontLimits
-from http_front.responses import Refusal
+from tidegate.http_front.exchange import ELSEWHERE, FastPath, Field, Fields, Head
+from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.responses import Refusal
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]++) HTTP/([0-9]\.[0-9])")

@@ -6,11 +6,11 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from http_front.app_request import AppRequest, scope_of
-from http_front.exchange import Head
-from http_front.front import NEVER
-from http_front.responses import Refusal
-from http_front.sending import SendingConnection
+from tidegate.http_front.app_request import AppRequest, scope_of
+from tidegate.http_front.exchange import Head
+from tidegate.http_front.front import NEVER
+from tidegate.http_front.responses import Refusal
+from tidegate.http_front.sending import SendingConnection
 
 
 class AppConnection(SendingConnection):

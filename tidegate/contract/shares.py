@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from contract.limits import ShareStep
+from tidegate.contract.limits import ShareStep
 
 
 def split(units: int, weights: Mapping[str, int] | Mapping[str, Fraction]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from contract.limits import LIMIT_NAME, LimitRule, Violation, violations
+from tidegate.contract.limits import LIMIT_NAME, LimitRule, Violation, violations
 
 Signal = Literal["cpu", "queue_delay_ms", "latency_ms", "error_rate", "in_flight"]
 SIGNALS: tuple[Signal, ...] = ("cpu", "queue_delay_ms", "latency_ms", "error_rate", "in_flight")

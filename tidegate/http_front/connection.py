@@ -6,11 +6,11 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from http_front.app_connection import AppConnection
-from http_front.chunked import ChunkedBody
-from http_front.exchange import ELSEWHERE, NO_HEAD, Head, new_exchange
-from http_front.front import NEVER
-from http_front.responses import Refusal
+from tidegate.http_front.app_connection import AppConnection
+from tidegate.http_front.chunked import ChunkedBody
+from tidegate.http_front.exchange import ELSEWHERE, NO_HEAD, Head, new_exchange
+from tidegate.http_front.front import NEVER
+from tidegate.http_front.responses import Refusal
 
 _REMEMBERED_BYTES = 2048
 

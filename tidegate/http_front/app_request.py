@@ -13,10 +13,10 @@ from urllib.parse import unquote
 from starlette.requests import ClientDisconnect
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from http_front.chunked import ChunkedBody
-from http_front.exchange import Asker, Exchange, Head
-from http_front.limits import FrontLimits
-from http_front.responses import PROBLEM_HEADERS, ResponseBuilder, persistence, problem
+from tidegate.http_front.chunked import ChunkedBody
+from tidegate.http_front.exchange import Asker, Exchange, Head
+from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.responses import PROBLEM_HEADERS, ResponseBuilder, persistence, problem
 
 Message = Any
 Scope = dict[str, Any]

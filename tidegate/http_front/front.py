@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from http_front.exchange import NO_FAST_PATH, FastPath
-from http_front.head import HeadParser
-from http_front.limits import FrontLimits, connections_that_fit
-from http_front.responses import Outbox, ResponseBuilder
+from tidegate.http_front.exchange import NO_FAST_PATH, FastPath
+from tidegate.http_front.head import HeadParser
+from tidegate.http_front.limits import FrontLimits, connections_that_fit
+from tidegate.http_front.responses import Outbox, ResponseBuilder
 
 NEVER: Final = sys.maxsize
 

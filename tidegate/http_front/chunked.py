@@ -2,7 +2,7 @@
 
 import re
 
-from http_front.responses import Refusal
+from tidegate.http_front.responses import Refusal
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})((?:[ \t]*+;[\t\x20-\x7e\x80-\xff]*+)?)")
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+")

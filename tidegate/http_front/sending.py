@@ -10,9 +10,9 @@ import msgspec
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from http_front.exchange import NO_HEAD, Exchange, Head, new_exchange
-from http_front.front import NEVER, Front
-from http_front.responses import PROBLEM_HEADERS, Refusal, problem
+from tidegate.http_front.exchange import NO_HEAD, Exchange, Head, new_exchange
+from tidegate.http_front.front import NEVER, Front
+from tidegate.http_front.responses import PROBLEM_HEADERS, Refusal, problem
 
 log = logging.getLogger("tidegate.front")
 

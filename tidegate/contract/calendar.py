@@ -6,7 +6,7 @@ that of the proleptic Gregorian calendar with years counted from March, so that 
 
 from typing import NamedTuple
 
-from contract.limits import (
+from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     LAST_ANCHOR_DAY,
     MONDAY_US,

@@ -5,8 +5,8 @@ from typing import Any
 
 import uvicorn
 
-from http_front.connection import Connection
-from http_front.front import Front
+from tidegate.http_front.connection import Connection
+from tidegate.http_front.front import Front
 
 
 def protocol_class(front: Front) -> type[asyncio.Protocol]:

@@ -1,1 +1,0 @@
-"""The migrations of the control plane's database (Alembic); run by ``control_plane.database.migrate``."""
