@@ -5,7 +5,7 @@
 #   make dev              install what the tests need: Envoy, Traefik and Caddy among it
 #   make test             all tests; ARGS are handed to pytest
 #   make check            format, lint, types, layers
-#   make bench-peers      Envoy's rate limit service in Go, for `python -m bench.rls` (needs Go)
+#   make bench-peers      Envoy's rate limit service in Go, for `python -m tools.bench.rls` (needs Go)
 #   make go-tools         h2spec and ghz into .cache/bin (needs Go): tests and benchmarks of HTTP/2 use them
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -56,7 +56,7 @@ format: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMPS)/dev
-	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m tools.bench $(ARGS)
 
 # Go programs by their module paths, pinned: a conformance suite of HTTP/2, and a load generator of gRPC.
 GO_TOOLS := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible github.com/bojand/ghz/cmd/ghz@v0.93.0
@@ -65,7 +65,7 @@ go-tools:
 	@command -v go >/dev/null || { echo "go is missing"; exit 1; }
 	@for tool in $(GO_TOOLS); do echo "installing $$tool" && GOBIN=$(CACHE)/bin go install "$$tool" || exit 1; done
 
-# The service that `python -m bench.rls` compares with, where it is there.
+# The service that `python -m tools.bench.rls` compares with, where it is there.
 bench-peers:
 	@GOBIN=$(CACHE)/bin go install github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36
 

@@ -1,6 +1,6 @@
 'use strict';
 
-// What the middleware adds to a request, with leases and asking the node each time: `python -m bench.express` starts a node and
+// What the middleware adds to a request, with leases and asking the node each time: `python -m tools.bench.express` starts a node and
 // runs this. One request after the other (the median's difference is what a waiting user sees), then 64 at once (CPU time of this
 // process, which is server and client in one: the difference is the middleware's). The applications take turns.
 const express = require('express');

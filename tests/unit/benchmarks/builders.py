@@ -1,8 +1,8 @@
 """Results of a benchmark that never ran."""
 
-from bench.machine import Machine
-from bench.results import Cell, HttpRun, Results
-from bench.seen import Seen
+from tools.bench.machine import Machine
+from tools.bench.results import Cell, HttpRun, Results
+from tools.bench.seen import Seen
 
 SEEN = Seen(requests=10, all_requests=10, seconds=1.0, p50_us=100, p99_us=900, p999_us=1_900)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.capacity import DOCS, Figures, MissingFigureError, Need, example, plan, read
+from tools.bench.capacity import DOCS, Figures, MissingFigureError, Need, example, plan, read
 
 FIGURES = Figures(node_us={1: 20.0, 3: 30.0}, node_batch_us={1: 5.0, 3: 10.0}, store_limit_us=4.0, bytes_a_limit=100.0)
 

@@ -1,10 +1,10 @@
 """The document holds what was measured, and says what was not."""
 
-from bench.plan import LANE, cells_of
-from bench.render import document
-from bench.results import MemoryRun, ScriptRun
-from bench.targets import lane_cell
 from tests.unit.benchmarks.builders import baseline_cell, make_results, make_run
+from tools.bench.plan import LANE, cells_of
+from tools.bench.render import document
+from tools.bench.results import MemoryRun, ScriptRun
+from tools.bench.targets import lane_cell
 
 
 def test_every_figure_of_a_run_is_in_its_row():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import open_loop
-from bench.errors import BenchError
+from tools.bench import open_loop
+from tools.bench.errors import BenchError
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 STALL_S = 0.3

@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.results import middle, paired_ratio
-from bench.targets import Target, lane_cell, targets
 from tests.unit.benchmarks.builders import baseline_cell, make_results, make_run
+from tools.bench.results import middle, paired_ratio
+from tools.bench.targets import Target, lane_cell, targets
 
 
 def test_middle_of_nothing_is_nothing():

@@ -1,6 +1,6 @@
 """Passing a gate costs a decision little: measured as CPU, beside the same path without."""
 
-from bench.gate import measure
+from tools.bench.gate import measure
 
 
 def test_a_gate_costs_less_than_a_microsecond(record_property):

@@ -1,0 +1,35 @@
+"""One limit of each algorithm, with the keys that a node makes for clients."""
+
+from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
+from data_plane.config.routes import UNMATCHED
+from data_plane.config.shared_packing import Standing
+from data_plane.store.subjects import part, tag
+from tidegate.contract.limits import Algorithm, LimitRule
+from tools.bench.workload import HOUR_US, REGION
+
+ALGORITHMS: tuple[Algorithm, ...] = (
+    "fixed_window", "sliding_window", "token_bucket", "leaky_bucket", "sliding_log",
+)  # fmt: skip
+LIMIT = 1_000
+USUAL_NAME_LENGTH = 16
+# Of a bucket's units, so many that its state lasts: one that is full again is forgotten.
+LASTING_COST = LIMIT // 2
+
+
+def bound_limit(algorithm: Algorithm) -> ResolvedLimit:
+    """A limit by client and hour, ready for the script."""
+    rule = LimitRule(
+        id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
+        mode="shared",
+    )  # fmt: skip
+    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
+
+
+def counter_key(limit: ResolvedLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:
+    """The key of a client's counter; its name has ``name_length`` characters."""
+    name = f"{number:0{name_length}}"
+    subject = Subject(
+        client_tag=tag("client", name), client_part=part("client", name), generation="", address="unknown", site=None,
+        attributes={},
+    )  # fmt: skip
+    return limit.key_of(subject)
