@@ -17,11 +17,11 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.service import Snapshot
 from data_plane.config.stream import Decided
 from data_plane.configuring import Configuring
+from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.enforcement_ends import SwitchKeeper, switches_and_blocks
-from data_plane.decide.preparing import Anonymous
 from data_plane.decide.redis_debts import RedisAccounts
 from data_plane.decide.settlement import Settlement
 from data_plane.decide.store_fallback import StoreFallback

@@ -1,6 +1,6 @@
 """What a denial was caused by, read off its verdict. Pure."""
 
-from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.decide.pending_check import Refusal, Verdict
 from data_plane.store.outcome import NEVER, UNKNOWN, Outcome
 from tidegate.contract.causes import Cause, LimitCause
 

@@ -6,8 +6,8 @@ from functools import partial
 import msgspec
 import structlog
 
+from data_plane.decide.check_resolution import UnknownNameError
 from data_plane.decide.decider import Decider
-from data_plane.decide.preparing import UnknownNameError
 from data_plane.http.answers import Answer, InputError, problem
 from data_plane.http.caller import NETWORK, REQUEST_ID_HEADER, TOKEN_HEADER, Caller, Headers, Trust, header, identify
 from data_plane.http.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, what_is_said

@@ -13,7 +13,7 @@ import msgspec
 
 from data_plane.config.index import Principal
 from data_plane.decide.causes import cause_of_denial
-from data_plane.decide.preparing import Verdict
+from data_plane.decide.pending_check import ResolvedCheck, Verdict
 from data_plane.http.answers import Answer
 from data_plane.store.outcome import NEVER, Outcome
 from tidegate.contract.config import Client
@@ -73,7 +73,7 @@ def denial_form(
     waits = [one.retry_us for one in verdict.outcomes]
     if NEVER in waits:
         return None
-    key = kind, verdict.prepared.principal is None, verdict.shown, *map(bool, waits)
+    key = kind, verdict.check.principal is None, verdict.shown, *map(bool, waits)
     if key in forms:
         return forms[key]
     if len(forms) >= _MOST_FORMS:
@@ -90,13 +90,12 @@ def _made(verdict: Verdict, careful: Careful, *, is_epoch: bool) -> DenialTempla
 
 def _made_up(verdict: Verdict, number: int) -> _Asked:
     """A denial by the same limits with figures that are found again wherever they are written."""
-    prepared = verdict.prepared
-    plan = prepared.plan
+    check = verdict.check
     name = f"<client {number}>"
-    client = Client(client=name, plan=plan)
-    principal = Principal(client, plan, b"", b"", msgspec.json.encode(name), plan)
-    if prepared.principal is not None:
-        prepared = msgspec.structs.replace(prepared, principal=principal)
+    client = Client(client=name, plan=check.plan)
+    principal = Principal(client, check.plan, b"", b"", msgspec.json.encode(name), check.plan)
+    who = None if check.principal is None else principal
+    made_up_check = ResolvedCheck(check.request, who, check.bound, check.keys, check.cost)
     outcomes = []
     for at, one in enumerate(verdict.outcomes):
         # whole seconds differ from one figure to the next, and each has microseconds that are written in full
@@ -106,7 +105,7 @@ def _made_up(verdict: Verdict, number: int) -> _Asked:
         )
         left = 0 if at == verdict.shown else 611_000_000_000_000 + 3 * at + number
         outcomes.append(Outcome(one.allowed, left, reset_us, 0 if one.allowed else retry_us, 0))
-    made_up = msgspec.structs.replace(verdict, prepared=prepared, outcomes=outcomes)
+    made_up = msgspec.structs.replace(verdict, check=made_up_check, outcomes=outcomes)
     return _Asked(made_up, 411_000_000_000 + number, f"<id {number}>", (52_000_000 + 7 * number) * _S)
 
 
@@ -118,7 +117,7 @@ def _values(verdict: Verdict, revision: int, request_id: str, begin_us: int) -> 
     outcomes = verdict.outcomes
     shown = outcomes[verdict.shown or 0]
     values: list[Any] = [
-        verdict.prepared.client_json, revision, request_id.encode(), -(-(begin_us + shown.retry_us) // _S),
+        verdict.check.client_json, revision, request_id.encode(), -(-(begin_us + shown.retry_us) // _S),
         *divmod(shown.reset_us, _S), *divmod(shown.retry_us, _S),
     ]  # fmt: skip
     for one in outcomes:
@@ -133,7 +132,7 @@ def _places(asked: _Asked, *, is_epoch: bool) -> Places:
     places: Places = {b"%d" % values[at]: (b"%d", (at,)) for at in figures if values[at]}
     places |= {b"%d.%06d" % (values[at], values[at + 1]): (b"%d.%06d", (at, at + 1)) for at in (_RESET_S, _RETRY_S)}
     places[values[_ID]] = b"%b", (_ID,)
-    if asked.verdict.prepared.principal is not None:
+    if asked.verdict.check.principal is not None:
         places[values[_CLIENT]] = b"%b", (_CLIENT,)
     return places
 

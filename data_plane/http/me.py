@@ -7,8 +7,9 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from data_plane.config.index import Principal, RuleIndex
+from data_plane.decide.check_resolution import blocked
 from data_plane.decide.limits_now import is_tellable, limits_now
-from data_plane.decide.preparing import Refusal, blocked
+from data_plane.decide.pending_check import Refusal
 from data_plane.http import openapi
 from data_plane.http.answers import Answer, InputError, json_answer, problem
 from data_plane.http.bodies import to_response

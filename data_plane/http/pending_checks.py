@@ -8,9 +8,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from data_plane.decide.decider import CHECK_SLOTS, PendingCheck
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.answers import JSON_TYPE, Answer
 from data_plane.http.caller import Headers
 from data_plane.http.response_templates import ResponseTemplate
@@ -64,7 +63,7 @@ class HttpCheck(PendingCheck):
         bound = self.bound
         form: ResponseTemplate | None = bound.form
         if form is None:
-            form = bound.form = self.renderer.form(bound, self.prepared.plan)
+            form = bound.form = self.renderer.form(bound, self.plan)
         return form
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:

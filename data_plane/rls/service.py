@@ -8,9 +8,10 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.render import Renderer
 from data_plane.http.response_templates import ResponseTemplate
@@ -138,7 +139,7 @@ class RateLimitService:
         bound = call.bound
         form: ResponseTemplate | None = bound.form
         if form is None:
-            form = bound.form = self.renderer.form(bound, call.prepared.plan)
+            form = bound.form = self.renderer.form(bound, call.plan)
         if not form.usable:
             return None
         template = bound.rls_template = AllowedTemplate(bound, form)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import conclude
+from data_plane.decide.pending_check import conclude
 from data_plane.http.answers import Answer
 from data_plane.http.fast_path import FastAuthorizeCheck, FastCheck
 from data_plane.http.pending_checks import (
@@ -53,7 +53,7 @@ class CarefulDecider:
         self.verdicts = []
 
     def answered(self, check: HttpCheck, figures, at: int, now_us: int) -> None:
-        verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
+        verdict = conclude(check, outcomes_of(figures, at, len(check.keys)))
         self.verdicts.append(verdict)
         check.decided(verdict, now_us)
 
@@ -111,7 +111,7 @@ def test_an_answer_without_the_store_is_the_careful_one(limits, client: str, res
         question = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
     else:
         question = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
-    verdict = conclude(question.prepared, outcomes_of(flat(own), 1, len(names)), degraded=True)
+    verdict = conclude(question, outcomes_of(flat(own), 1, len(names)), degraded=True)
     question.decided(verdict, NOW_US)
     question.plain = False
     question.decided(verdict, NOW_US)
@@ -220,7 +220,7 @@ def test_a_denial_by_its_form_is_the_careful_code_s(asked_for, client, identifie
     renderer = question.renderer
     for number, drawn in enumerate((first, again)):
         now_us = NOW_US + number * 1_234_567
-        verdict = conclude(question.prepared, outcomes_of(flat(drawn), 1, len(names)))
+        verdict = conclude(question, outcomes_of(flat(drawn), 1, len(names)))
         for got, careful in (
             (renderer.check(verdict, question.request, 42 + number, "n1-7", now_us), renderer._check),
             (renderer.authorize(verdict, "n1-7", now_us), renderer._authorize),
@@ -241,7 +241,7 @@ def test_plain_denials_have_forms():
     """Else the test above would hold for nothing."""
     question = asked(RepliedCheck, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", None, [].append)
     own = [(1, 2_000_000, 0), (0, 5, -6_000_001), (0, 7, -9_000_001)]
-    verdict = conclude(question.prepared, outcomes_of(flat(own), 1, 3))
+    verdict = conclude(question, outcomes_of(flat(own), 1, 3))
     question.renderer.check(verdict, question.request, 42, "n1-7", NOW_US)
     question.renderer.authorize(verdict, "n1-7", NOW_US)
     assert len(question.bound.denial_forms) == 2
