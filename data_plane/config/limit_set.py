@@ -21,9 +21,8 @@ class LimitSet:
         "client_key_rest",
         "conditional",
         "counted_attributes",
-        "denial_forms",
+        "denial_templates",
         "endpoint",
-        "form",
         "gate",
         "has_queue",
         "headline",
@@ -39,6 +38,7 @@ class LimitSet:
         "rights",
         "rls_template",
         "size",
+        "template",
         "unit_cost",
     )
 
@@ -61,12 +61,12 @@ class LimitSet:
         """The endpoint's cost: what a request of cost 1 takes."""
         self.size = FIGURES * len(limits)
         """How many figures the store answers with."""
-        self.form: Any = None
+        self.template: Any = None
         """What the API keeps with it: the answer as far as it is known beforehand."""
-        self.denial_forms: dict[Any, Any] = {}
+        self.denial_templates: dict[Any, Any] = {}
         """The same for denials, by which limits deny."""
         self.rls_template: Any = None
-        """The same as ``form`` for Envoy's rate limit protocol."""
+        """The same as ``template`` for Envoy's rate limit protocol."""
         self.params = tuple(limit.params for limit in limits)
         self.gate = None if guard is None else guard.gate_pass(limits, self.params)
         """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""

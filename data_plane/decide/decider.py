@@ -25,10 +25,8 @@ from data_plane.decide.pending_check import (
 )
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.load.gates import Gates
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_check, outcomes_of
+from data_plane.store.packing import Outcome, encode_check, is_priced, outcomes_of
 from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
-from data_plane.store.price_packing import is_priced
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import AddressBook, Named, is_ipv4
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from data_plane.config.limit_set import LimitSet
 from data_plane.decide.pending_check import Verdict
-from data_plane.store.outcome import NEVER, Outcome
+from data_plane.store.packing import NEVER, Outcome
 
 LONGEST_US = 1_000_000
 

@@ -9,9 +9,8 @@ from typing import Any
 import structlog
 
 from data_plane.config.index import Principal, RuleIndex
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.denial_ring import DenialRing
-from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict
+from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
 from tidegate.contract.causes import Cause
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.denials import RepeatedDenial

@@ -14,9 +14,8 @@ import msgspec
 import structlog
 
 from data_plane.config.index import Principal
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
-from data_plane.decide.pending_check import Refusal, Verdict
-from data_plane.store.outcome import NEVER, UNKNOWN
+from data_plane.decide.pending_check import Refusal, Verdict, cause_of_denial, cause_of_refusal
+from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.ports import StoreUnavailableError
 from tidegate.contract.causes import Cause
 from tidegate.contract.credentials import PREFIXES

@@ -11,7 +11,7 @@ from data_plane.config.index import Principal
 from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
 from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
 from data_plane.store.subjects import UNKNOWN_ADDRESS

@@ -9,13 +9,14 @@ import msgspec
 from data_plane.config.index import Principal
 from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_gate import GatePass
-from data_plane.store.outcome import NEVER, Outcome
+from data_plane.store.packing import NEVER, UNKNOWN, Outcome, params_in
 from data_plane.store.ports import StoreUnavailableError
-from data_plane.store.price_packing import params_in
+from tidegate.contract.causes import Cause, LimitCause
 from tidegate.contract.decision import CheckRequest
 
 if TYPE_CHECKING:
     from data_plane.decide.decider import Decider
+
 
 ANONYMOUS_PLAN = "anonymous"
 
@@ -157,3 +158,32 @@ def denied_at_a_price(verdict: Verdict, gate_pass: GatePass, cost: int) -> Verdi
         return verdict
     by_load = gate_pass.denied_by_price(verdict.outcomes, shown, cost)
     return msgspec.structs.replace(verdict, outcomes=gate_pass.told(gate, verdict.outcomes), by_load=by_load)
+
+
+_OF_CALLERS: dict[Refusal, Cause] = {
+    Refusal.MISSING_KEY: "missing_api_key",
+    Refusal.UNKNOWN_KEY: "unknown_api_key",
+    Refusal.SUSPENDED: "client_suspended",
+}
+
+
+def cause_of_refusal(refusal: Refusal) -> Cause:
+    """Why no limit was looked at."""
+    return _OF_CALLERS.get(refusal, "blocked")
+
+
+def cause_of_denial(verdict: Verdict) -> LimitCause:
+    """Why the limit that a denial shows denies."""
+    if verdict.shed_s or verdict.shown is None:
+        return "reduced_capacity"
+    cause = cause_of(verdict.outcomes[verdict.shown])
+    return "reduced_capacity" if verdict.by_load and cause != "cost_above_limit" else cause
+
+
+def cause_of(outcome: Outcome) -> LimitCause:
+    """Why one limit denies, whatever a backend's load."""
+    if outcome.retry_us == NEVER:
+        return "cost_above_limit"
+    if outcome.remaining == UNKNOWN:
+        return "cannot_decide"
+    return "too_few_left" if outcome.remaining else "used_up"

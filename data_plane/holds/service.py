@@ -20,8 +20,7 @@ from data_plane.holds.tokens import (
     spend_within_us,
     why_not_leasable,
 )
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import without_rights
+from data_plane.store.packing import Outcome, without_rights
 from data_plane.store.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.usage.tally import UsageTally

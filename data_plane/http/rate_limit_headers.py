@@ -7,7 +7,7 @@ from typing import Literal
 
 from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.decide.pending_check import Verdict
-from data_plane.store.outcome import NEVER, UNKNOWN, Outcome
+from data_plane.store.packing import NEVER, UNKNOWN, Outcome
 
 ResetFormat = Literal["epoch", "delta"]
 

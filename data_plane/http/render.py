@@ -4,16 +4,13 @@ from typing import Any
 
 import msgspec
 
-from data_plane.config.limit_set import LimitSet
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
 from data_plane.decide.check_resolution import UnknownNameError
-from data_plane.decide.pending_check import Refusal, Verdict
+from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
 from data_plane.http.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
-from data_plane.http.denial_templates import Careful, denial_form
 from data_plane.http.forward_auth import RefusedInputError
 from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
-from data_plane.http.response_templates import ResponseTemplate
-from data_plane.store.outcome import NEVER, UNKNOWN
+from data_plane.http.response_templates import Careful, ResponseTemplate, denial_template
+from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.causes import Cause, LimitCause
 from tidegate.contract.decision import CheckRequest, Decision, LimitReport
@@ -68,9 +65,12 @@ class Renderer:
         self._region = region
         self._reset_format = reset_format
 
-    def form(self, bound: LimitSet, plan: str) -> ResponseTemplate:
-        """What is known of the answer before it is asked for."""
-        return ResponseTemplate(bound, plan, self._region, self._reset_format)
+    def template(self, check: PendingCheck) -> ResponseTemplate:
+        """What answers checks of these limits that are plainly allowed; made once, and kept with the limits."""
+        template: ResponseTemplate | None = check.bound.template
+        if template is None:
+            template = check.bound.template = ResponseTemplate(check, self._check, self._reset_format)
+        return template
 
     def check(
         self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str, now_us: int
@@ -93,10 +93,10 @@ class Renderer:
     def _denied(
         self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
     ) -> Answer:
-        """A denial by its form, or, where there is none, carefully."""
-        forms = verdict.check.bound.denial_forms
-        form = denial_form(forms, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
-        return (careful if form is None else form.filled)(verdict, revision, request_id, now_us)
+        """A denial by its template, or, where there is none, carefully."""
+        templates = verdict.check.bound.denial_templates
+        template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
+        return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
 
     def _check(self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False) -> Answer:
         headers = header_block(verdict, now_us, self._reset_format)

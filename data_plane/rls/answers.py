@@ -24,7 +24,7 @@ from data_plane.rls.messages import (
     RateLimit,
     RateLimitResponse,
 )
-from data_plane.store.outcome import NEVER
+from data_plane.store.packing import NEVER
 
 MAX_UINT32 = 2**32 - 1
 UNITS: dict[float, int] = {1: SECOND, 60: MINUTE, 3600: HOUR, 86_400: DAY, 604_800: WEEK}

@@ -14,7 +14,6 @@ from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.render import Renderer
-from data_plane.http.response_templates import ResponseTemplate
 from data_plane.rls.answers import malformed, response
 from data_plane.rls.deciding import Result, Together
 from data_plane.rls.grpc import (
@@ -137,12 +136,10 @@ class RateLimitService:
     def template(self, call: RlsCall) -> AllowedTemplate | None:
         """What answers such a call when it is plainly allowed; ``None``: only the careful code can."""
         bound = call.bound
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = bound.form = self.renderer.form(bound, call.plan)
-        if not form.usable:
+        of_http = self.renderer.template(call)
+        if not of_http.usable:
             return None
-        template = bound.rls_template = AllowedTemplate(bound, form)
+        template = bound.rls_template = AllowedTemplate(bound, of_http)
         return template
 
     def _check(self, request: Any, descriptor: Any) -> Any:

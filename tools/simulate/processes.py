@@ -29,8 +29,7 @@ from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.membership import AgentMembership
-from data_plane.store.redis_register import AGENTS, RedisNodeRegister
+from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
 from tidegate.contract.config import Ack
 from tidegate.contract.counts import Counts, CountsAnswer

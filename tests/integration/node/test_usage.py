@@ -14,7 +14,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.routes import UNMATCHED
 from data_plane.decide.pending_check import ResolvedCheck, conclude
 from data_plane.node import Node
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.settings import RedisSettings, Shape
 from data_plane.store.redis.store import RedisCounterStore
