@@ -30,7 +30,7 @@ def decide_script() -> str:
 
 @cache
 def collect_script() -> str:
-    """The script that takes what is due of this region's own counts; its contract is in ``collect.lua``."""
+    """The script that collects this region's own counts that are due to be sent; its contract is in ``collect.lua``."""
     return _script(*RULES, "collect")
 
 
@@ -54,19 +54,19 @@ def merge_script() -> str:
 
 @cache
 def retire_script() -> str:
-    """The script that ends a life of the store; its contract is in ``retire.lua``."""
+    """The script that ends a store epoch; its contract is in ``retire.lua``."""
     return _script(*RULES, "peers", "retire")
 
 
 @cache
 def slices_script() -> str:
-    """The script that divides telling over nodes; its contract is in ``slices.lua``."""
+    """The script that divides sending over the region's agents; its contract is in ``slices.lua``."""
     return _script("slices")
 
 
 @cache
 def heard_script() -> str:
-    """The script that notes when peers were heard; its contract is in ``heard.lua``."""
+    """The script that notes when a peer's messages arrived; its contract is in ``heard.lua``."""
     return _script("prelude", "heard")
 
 
