@@ -19,13 +19,13 @@ from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Argument, RegionStore, StoreUnavailableError
 from data_plane.store.scripts import (
     collect_script,
-    heard_script,
+    end_epoch_script,
+    hold_slices_script,
+    make_due_script,
     mark_script,
     merge_script,
-    recall_script,
-    retire_script,
+    received_script,
     settle_script,
-    slices_script,
 )
 from data_plane.store.strict_packing import decode_marker
 from tidegate.contract.counts import MAX_CELLS, SLICES, Cell
@@ -144,7 +144,7 @@ class CountStore:
         """Take and keep leases on at most that many slices; those held now. Two holders for a moment do no harm."""
         with _store_errors():
             await self._marks.note()
-            held = await self._store.call_script(slices_script(), LEASES, [self._owner, LEASE_MS, most])
+            held = await self._store.call_script(hold_slices_script(), LEASES, [self._owner, LEASE_MS, most])
         return [int(number) for number in held]
 
     async def epoch(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> str:
@@ -206,10 +206,10 @@ class CountStore:
             ours = [key for key in keys if key[-1:] not in {b"!", b"?"} and is_shared(key)]
             for _, part in self._parts(ours, lambda key: key, RETIRED_A_CALL):
                 both = [one for key in part for one in (key, key + PEERS_SUFFIX)]
-                await self._store.call_script(retire_script(), [*names, *both], [*heads, "", ""])
+                await self._store.call_script(end_epoch_script(), [*names, *both], [*heads, "", ""])
             if not cursor:
                 break
-        await self._store.call_script(retire_script(), names, [*heads, self.new_epoch_name(), marker])
+        await self._store.call_script(end_epoch_script(), names, [*heads, self.new_epoch_name(), marker])
         return await self._store.execute("GET", INCARNATION) or b""
 
     async def recall(self, slices: Sequence[int]) -> None:
@@ -217,7 +217,7 @@ class CountStore:
         with _store_errors():
             for sets in _by_call(await self._marks.sets(slices)):
                 keys = [one.key for one in sets]
-                while await self._store.call_script(recall_script(), keys, [COLLECTED_A_CALL]):
+                while await self._store.call_script(make_due_script(), keys, [COLLECTED_A_CALL]):
                     pass
 
     async def collect(self, slices: Sequence[int]) -> Collected:
@@ -322,7 +322,7 @@ class CountStore:
         ages = [figure for pair in ages_us.items() for figure in pair]
         arguments: list[Argument] = [SLICES, DEFAULT_TIMING.stale_after_us, peer, sent_us, len(ages_us), *ages, *peers]
         with _store_errors():
-            repeated, *flat = await self._store.call_script(heard_script(), [HEARD], arguments)
+            repeated, *flat = await self._store.call_script(received_script(), [HEARD], arguments)
         triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         states = {name.decode(): Heard(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
         return HeardPeers(int(repeated), states)
@@ -356,7 +356,7 @@ def _by_call(sets: Sequence[MarkSet]) -> Iterator[Sequence[MarkSet]]:
 
 
 def _said(raw: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """What a counter's peers said (see ``lua/peers.lua``): window, taken and returned, with ``region/incarnation``."""
+    """What a counter's peers said (see ``lua/peer_counts.lua``): window, taken and returned, with ``region/incarnation``."""
     at = 1
     while raw[:1] == b"P" and at < len(raw):
         length = raw[at]

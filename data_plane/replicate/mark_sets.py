@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from redis.crc import key_slot
 
 from data_plane.store.ports import RegionStore
-from data_plane.store.scripts import unlist_script
+from data_plane.store.scripts import unlist_slots_script
 from tidegate.contract.counts import SLICES
 
 
@@ -100,7 +100,7 @@ class SlotMarks:
         """They leave the list, unless somebody marked there meanwhile."""
         for one in sets:
             number = self._listed[one.slice].get(one.key, b"")
-            await self._store.call_script(unlist_script(), [_list_of(one.slice)], [one.key, number])
+            await self._store.call_script(unlist_slots_script(), [_list_of(one.slice)], [one.key, number])
 
 
 def _list_of(slice: int) -> bytes:

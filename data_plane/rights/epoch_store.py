@@ -1,7 +1,7 @@
 """The epoch marker of a store of one server: every connection joins it before it carries a decision.
 
 A server that started again, or another one in its place, may have forgotten what strict limits admitted. Its run id
-says so, and whoever connects first makes the epoch pending (``lua/marker.lua``) before anything else is sent. An agent
+says so, and whoever connects first makes the epoch pending (``lua/epoch_marker.lua``) before anything else is sent. An agent
 does the same where the marker is gone while connections go on (``FLUSHALL``).
 """
 
@@ -16,7 +16,7 @@ from data_plane.store.ports import RegionStore, StoreUnavailableError
 from data_plane.store.redis.client import Argument
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import MARKER
-from data_plane.store.scripts import marker_script, raise_script
+from data_plane.store.scripts import epoch_marker_script, raise_epoch_marker_script
 from data_plane.store.strict_packing import decode_marker
 from tidegate.contract.decoding import UNREADABLE
 
@@ -63,7 +63,7 @@ class RedisEpochs:
             self.incarnation = 0
             return
         policy = facts.maxmemory_policy or "noeviction"
-        reply = await ask("EVAL", marker_script(), 1, MARKER, facts.run_id, policy, self._fresh())
+        reply = await ask("EVAL", epoch_marker_script(), 1, MARKER, facts.run_id, policy, self._fresh())
         if not isinstance(reply, list):
             log.warning("strict_refused", reason=str(reply))
             self.incarnation = 0
@@ -86,13 +86,13 @@ class RedisEpochs:
             raise StoreUnavailableError(type(error).__name__) from error
 
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
-        """Raise the marker, begin what is proven, vouch: ``lua/raise.lua``."""
+        """Raise the marker, begin what is proven, vouch: ``lua/raise_epoch_marker.lua``."""
         if self._store is None or not self._run_id:
             return None
         vouch = msgspec.json.encode(Vouch(self._name, proven_for))
         arguments: list[Argument] = [self._run_id, revision, horizon_us, proven_for, vouch, STATE_MS]
         try:
-            reply = await self._store.call_script(raise_script(), [MARKER, STATE], arguments)
+            reply = await self._store.call_script(raise_epoch_marker_script(), [MARKER, STATE], arguments)
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error
         if reply is None:

@@ -50,7 +50,7 @@ _STEP_AT = struct.calcsize("<Bd")
 
 
 class Marker(NamedTuple):
-    """The value of a store's epoch marker (``lua/marker.lua``)."""
+    """The value of a store's epoch marker (``lua/epoch_marker.lua``)."""
 
     incarnation: int
     birth_us: int

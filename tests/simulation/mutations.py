@@ -93,18 +93,21 @@ async def _always(*_: object) -> bool:
 MUTATIONS: dict[str, Edit | Switch | Both] = {
     # Shares
     "a changed share applies from a window in which nothing was spent under the old one": one(
-        "shares-cut-below-use", "if t.quotas[i][1] <= id then", "if true then"
+        "shares-cut-below-use", "if params.quotas[i][1] <= id then", "if true then"
     ),
     "a share rises only once every cut is acknowledged": Switch(
         "cut-not-acknowledged", "tools.simulate.control.situation", lambda *_: Situation([], None, [])
     ),
     "what was used beyond a lowered limit stays as a shortfall": one(
         "limit-lowered",
-        "      rights_moved(s, id, gained)",
-        "      s.taken = math.min(s.taken, math.max(0, rights_share(t, s.id) + s.net)) rights_moved(s, id, gained)",
+        "      add_rights(state, id, gained)",
+        "      state.taken = math.min(state.taken, math.max(0, rights_share(params, state.id) + state.net))"
+        " add_rights(state, id, gained)",
     ),
     "who has older shares than the marker is refused": one(
-        "node-from-an-old-snapshot", "if not life or life[2] > revision and not older_too then", "if not life then"
+        "node-from-an-old-snapshot",
+        "if not current or current[2] > revision and not older_too then",
+        "if not current then",
     ),
     # The store
     "a store that started again is in a new epoch": one(
@@ -114,8 +117,8 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     ),
     "a new epoch owns nothing in windows that may have been forgotten": one(
         "lost-before-rollover",
-        "t.quiet = t.birth > 0 and id_of(t, t.birth + t.skew) or -1152921504606846976",
-        "t.quiet = -1152921504606846976",
+        "params.quiet = params.birth > 0 and id_of(params, params.birth + params.skew) or -1152921504606846976",
+        "params.quiet = -1152921504606846976",
     ),
     "no rights on a store that evicts": one("key-evicted", "if ARGV[2] ~= 'noeviction' then", "if false then"),
     "window ids never go back": one("clock-steps-back", "if id <= stored then", "if id == stored then"),
@@ -136,47 +139,50 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     # Rights in windows
     "a gift says all that was ever given": one(
         "everything-twice",
-        "local known, known_quanta = book_known(entries, RECEIVED, name, incarnation, id)",
+        "local known, known_quanta = ledger_entry(entries, RECEIVED, name, incarnation, id)",
         "local known, known_quanta = 0, 0",
     ),
     "a donor gives only to who knows all that it was given": one(
         "donor-keeps-half", "if total == ask.units and left > 0 then", "if left > 0 then"
     ),
-    "a donor pays first": one("cut-after-95", "rights_moved(s, ask.id, -units)", "rights_moved(s, ask.id, 0)"),
+    "a donor pays first": one("cut-after-95", "add_rights(state, ask.id, -units)", "add_rights(state, ask.id, 0)"),
     "a donor keeps half": one("donor-keeps-half", "math.max(1, floor(left / 2))", "left"),
     "a gift counts under its own id": Edit(
         "gift-delayed",
         (
             (
-                "if to ~= t.incarnation or id < current - reach or id > current + reach then",
-                "if to ~= t.incarnation then",
+                "if to ~= params.incarnation or id < current - reach or id > current + reach then",
+                "if to ~= params.incarnation then",
             ),
-            ("rights_moved(s, id, gained)", "rights_moved(s, s.id, gained)"),
+            ("add_rights(state, id, gained)", "add_rights(state, state.id, gained)"),
         ),
     ),
     "a sliding window keeps to both windows": one(
         "fill-then-hammer",
-        "room = math.min(room, floor((left * before + (t.ticks - left) * own) / t.ticks) - s.taken)",
+        "room = math.min(room, floor((left * before + (params.ticks - left) * own) / params.ticks) - state.taken)",
         "",
     ),
     "a gift of a sliding window leaves its donor within both": one(
         "give-after-rollover",
-        "return id == s.id and rights_spare(t, s) or 0",
-        "return id == s.id and (t.algorithm == 1 and rights_owned(t, s, 0) - s.taken or rights_spare(t, s)) or 0",
+        "return id == state.id and rights_left(params, state) or 0",
+        "local spare = params.algorithm == 1 and rights_owned(params, state, 0) - state.taken or rights_left(params, state)"
+        " return id == state.id and spare or 0",
     ),
     "a log keeps to both windows": one(
         "fill-then-hammer-log",
-        "math.min(own, rights_owned(t, s, -1)) - log_used(s, t.length)",
-        "own - log_used(s, t.length)",
+        "math.min(own, rights_owned(params, state, -1)) - log_used(state, params.length)",
+        "own - log_used(state, params.length)",
     ),
     "rights of the next window are given near its beginning only": one(
         "clock-far-ahead",
-        "now + t.skew >= fixed_start(t.length, t.anchor, id) and rights_owned(t, s, 1) or 0",
-        "rights_owned(t, s, 1)",
+        "now + params.skew >= fixed_start(params.length, params.anchor, id) and rights_owned(params, state, 1) or 0",
+        "rights_owned(params, state, 1)",
     ),
     # Asking
     "ask while rights last for the way": one(
-        "no-false-denial", "return math.max(cost, floor(t.horizon * rights_demand(t, s) / 1000000))", "return cost"
+        "no-false-denial",
+        "return math.max(cost, floor(params.horizon * rights_demand(params, state) / 1000000))",
+        "return cost",
     ),
     "ask the richest": Switch("richest-first", "data_plane.rights.asking.Asker.whom", _first_instead_of_richest),
     "leave in peace who had nothing": Switch("asked-in-vain", "data_plane.rights.asking.Asker.answered", _never_empty),
@@ -186,16 +192,19 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     # Rights in buckets
     "capacity that comes back brings no tokens": one(
         "lender-drained",
-        "s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
-        "s.level = s.level + s.lent * quanta s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
+        "state.epoch, state.borrowed, state.lent, state.lent_before = state.epoch + 1, 0, 0, state.lent",
+        "state.level = state.level + state.lent * quanta"
+        " state.epoch, state.borrowed, state.lent, state.lent_before = state.epoch + 1, 0, 0, state.lent",
     ),
     "a loan ends with its epoch": one(
         "loans-end",
-        "s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
-        "s.epoch, s.lent, s.lent_before = s.epoch + 1, 0, s.lent",
+        "state.epoch, state.borrowed, state.lent, state.lent_before = state.epoch + 1, 0, 0, state.lent",
+        "state.epoch, state.lent, state.lent_before = state.epoch + 1, 0, state.lent",
     ),
     "capacity takes its part of the tokens along": one(
-        "tokens-lent", "s.lent, s.level = s.lent + units, s.level - moved", "s.lent = s.lent + units"
+        "tokens-lent",
+        "state.lent, state.level = state.lent + units, state.level - moved",
+        "state.lent = state.lent + units",
     ),
     # Counts
     "of two reports the larger is the newer": one(

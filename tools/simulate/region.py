@@ -24,7 +24,7 @@ def counter_key(generation: int) -> bytes:
 
 
 def known_cells(region: "SimulatedRegion", key: bytes) -> dict[str, dict[int, tuple[int, int]]]:
-    """What a region's store holds of others' counts (``lua/peers.lua``): by epoch and window, taken and returned."""
+    """What a region's store holds of others' counts (``lua/peer_counts.lua``): by epoch and window, taken and returned."""
     raw = region.server.keyspace.peek(key + PEERS_SUFFIX) or b""
     found: dict[str, dict[int, tuple[int, int]]] = {}
     at = 1

@@ -1,7 +1,6 @@
--- What the peers of a counter said, kept beside it (the counter's key + '!').
+-- Counts received from a counter's peers, stored beside it at the counter's key + '!'.
 --
--- First byte 0x50, then entries: name length (1), window id or a bucket's born_us (7), taken (6),
--- returned (6), name.
+-- First byte 0x50, then entries: name length (1), window id or a bucket's born_us (7), taken (6), returned (6), name.
 local PEER_SLACK_MS = 60000
 
 local function peer_entries(raw, oldest)
@@ -11,7 +10,8 @@ local function peer_entries(raw, oldest)
     local length, window, taken, returned
     length, window, taken, returned, from = unpack('<BI7I6I6', raw, from)
     if window >= oldest then
-      entries[#entries + 1] = { name = sub(raw, from, from + length - 1), window = window, taken = taken, returned = returned }
+      local name = sub(raw, from, from + length - 1)
+      entries[#entries + 1] = { name = name, window = window, taken = taken, returned = returned }
     end
     from = from + length
   end
@@ -27,7 +27,7 @@ local function write_peers(key, entries, ttl)
   call('SET', key, value, 'PX', window_ttl(1000 * (ttl + PEER_SLACK_MS)))
 end
 
--- What all peers together hold under window id, the one before it and the one after it.
+-- Returns the units of all peers in window `id`, in the one before and in the one after.
 local function held_around(entries, id)
   local now_held, before, next = 0, 0, 0
   for i = 1, #entries do

@@ -1,33 +1,32 @@
--- A store that was put back to an older state, or began again with what it had saved, is a new life, as peers know more of
--- the old one than it does: what its counters hold as their own becomes what the old life said, among what peers said.
--- There it meets what peers hand back, and the newer wins.
+-- Ends a store's epoch. After a restart or restore a store may lack counts that its peers know. So its own counts move to
+-- the entry of the ended epoch among the peers' counts, where they are merged with what peers hand back.
 --
--- KEYS[1]  the name of the life; KEYS[2] the marker's incarnation that it belongs to; KEYS[3] who was heard
--- KEYS[4]  and so on in pairs: a shared counter, and the key of what its peers said
--- ARGV[1]  this region; ARGV[2] the name of the life that is over; ARGV[3] the number of regions
--- ARGV[4]  '', or the new name, once all counters are done; ARGV[5] the incarnation that it belongs to
--- Reply    how many counters changed; nothing where another node has begun the new life already
+-- KEYS[1]  the epoch's name; KEYS[2] the incarnation in the marker that it belongs to; KEYS[3] the hash of received.lua
+-- KEYS[4+] pairs: a shared counter, and the key of its peers' counts
+-- ARGV[1]  this region; ARGV[2] name of the epoch to end; ARGV[3] number of regions
+-- ARGV[4]  '', or the new epoch's name once all counters are done; ARGV[5] the incarnation that it belongs to
+-- Reply    number of counters changed; false if another agent has begun the new epoch already
 if call('GET', KEYS[1]) ~= ARGV[2] then
   return false
 end
-local old = ARGV[1] .. '/' .. ARGV[2]
+local ended = ARGV[1] .. '/' .. ARGV[2]
 local regions = tonumber(ARGV[3])
 
--- Twice for one counter only where a node died half way: then both parts are of the old life.
+-- Adds own counts to the ended epoch's entry. An entry exists only if an agent died half way: then both parts add up.
 local function add(entries, window, taken, returned, is_bucket_rule)
   for _, entry in ipairs(entries) do
-    if entry.name == old and entry.window == window then
+    if entry.name == ended and entry.window == window then
       entry.taken, entry.returned = entry.taken + taken, entry.returned + returned
       return
-    elseif entry.name == old and is_bucket_rule then
+    elseif entry.name == ended and is_bucket_rule then
       entry.window, entry.taken, entry.returned = window, taken, returned
       return
     end
   end
-  entries[#entries + 1] = { name = old, window = window, taken = taken, returned = returned }
+  entries[#entries + 1] = { name = ended, window = window, taken = taken, returned = returned }
 end
 
-local function retire(key, peers_key)
+local function end_counter(key, peers_key)
   local raw = call('GET', key)
   if not raw then
     return 0
@@ -78,9 +77,9 @@ end
 
 local changed = 0
 for i = 4, #KEYS, 2 do
-  changed = changed + retire(KEYS[i], KEYS[i + 1])
+  changed = changed + end_counter(KEYS[i], KEYS[i + 1])
 end
--- Until peers told everything to the new life nothing of them counts as heard.
+-- In the new epoch no peer counts as received until it has sent everything.
 call('DEL', KEYS[3])
 if ARGV[4] ~= '' then
   call('SET', KEYS[1], ARGV[4])

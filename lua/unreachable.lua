@@ -1,12 +1,12 @@
--- shared windows and logs while peers are silent: a peer that is not heard keeps its share of what was left when it fell
--- silent. Where it rounds twice, on the safe side. Wants the rules in front.
+-- shared windows and logs while peers are unreachable: an unreachable peer keeps its share of what was left when it
+-- became unreachable. Rounding reserves too much rather than too little. Needs the rules in front.
 --
--- Who is silent travels behind the rule (see decide.lua): the sum of all shares (8, double), then for each silent peer:
--- length of its name (1), name, share, and since when it is silent, in microseconds (8 each, doubles).
+-- The peers travel behind the rule (see decide.lua): the sum of all shares (8, double), then for each unreachable peer:
+-- length of its name (1), name, share, and since when it is unreachable, in microseconds (8 each, doubles).
 --
--- What is kept for them (the counter's key + '?'): first byte 0x52, then entries: length of the name (1), name, since when
--- (7), window id (7), units (6). An entry is made when the counter is first met in a window under a silence, from what is
--- left then, and holds as long as both.
+-- Reserves are stored at the counter's key + '?': first byte 0x52, then entries: length of the name (1), name, since when
+-- (7), window id (7), units (6). An entry is made when the counter is first used in a window with an unreachable peer,
+-- from what is left then, and holds for that window while the peer stays unreachable.
 local RESERVES = 82
 
 local function reserve_entries(raw, oldest)
@@ -23,7 +23,7 @@ local function reserve_entries(raw, oldest)
   return entries
 end
 
-local function reserved_for(entries, name, since, id)
+local function reserved_units(entries, name, since, id)
   for _, e in ipairs(entries) do
     if e[1] == name and e[2] == since and e[3] == id then
       return e[4]
@@ -31,25 +31,25 @@ local function reserved_for(entries, name, since, id)
   end
 end
 
--- Units kept for silent peers under window id and the one before; `left` and `left_before` are what nobody took there as
--- known. What is not yet fixed is fixed now.
-local function reserves(key, packed, id, left, left_before, ttl)
+-- Returns the units reserved for unreachable peers in window `id` and in the one before. `left` and `left_before` are
+-- the units known to be untaken there; reserves that do not exist yet are computed from them and stored.
+local function reserved_in_windows(key, packed, id, left, left_before, ttl)
   local raw = call('GET', key .. '?')
   local entries = reserve_entries(raw, id - 1)
-  local fixed_now = false
+  local added = false
   local total, total_before = 0, 0
-  local whole, from = unpack('<d', packed)
+  local all_shares, from = unpack('<d', packed)
   while from <= #packed do
     local length, name, share, since
     length, from = unpack('<B', packed, from)
     name, from = sub(packed, from, from + length - 1), from + length
     share, since, from = unpack('<dd', packed, from)
     for step = 0, 1 do
-      local units = reserved_for(entries, name, since, id - step)
+      local units = reserved_units(entries, name, since, id - step)
       if not units then
-        units = ceil(math.max(0, step == 0 and left or left_before) * share / whole)
+        units = ceil(math.max(0, step == 0 and left or left_before) * share / all_shares)
         entries[#entries + 1] = { name, since, id - step, units }
-        fixed_now = true
+        added = true
       end
       if step == 0 then
         total = total + units
@@ -58,7 +58,7 @@ local function reserves(key, packed, id, left, left_before, ttl)
       end
     end
   end
-  if fixed_now then
+  if added then
     local parts = { string.char(RESERVES) }
     for _, e in ipairs(entries) do
       parts[#parts + 1] = pack('<B', #e[1]) .. e[1] .. pack('<I7I7I6', e[2], e[3], e[4])
@@ -68,9 +68,9 @@ local function reserves(key, packed, id, left, left_before, ttl)
   return total, total_before
 end
 
--- Fixes, where they are not yet, the reserves of one counter. Answers them, the part of the window before that still
--- weighs (two figures, whose quotient is from 0 to 1), and what was taken in that window.
-local function silent_reserves(algorithm, key, limit, b, c, packed)
+-- Returns a counter's reserves of this window and of the one before, the weight of the window before (two figures, whose
+-- quotient is from 0 to 1), and the units taken in that window.
+local function unreachable_reserves(algorithm, key, limit, b, c, packed)
   local length = algorithm == 1 and b * c or b
   local anchor = algorithm == 0 and c or 0
   local id = fixed_id(length, anchor, now)
@@ -85,16 +85,16 @@ local function silent_reserves(algorithm, key, limit, b, c, packed)
   id, taken, before, returned, returned_before, remote, remote_before = rolled(id, seen, taken, before, returned,
     returned_before, remote, remote_before, remote_next)
   local ttl = math.max(1, ttl_ms(fixed_start(length, anchor, id + 2) - now + SLACK_US))
-  local kept, kept_before = reserves(key, packed, id, limit - (taken - returned + remote),
+  local kept, kept_before = reserved_in_windows(key, packed, id, limit - (taken - returned + remote),
     limit - (before - returned_before + remote_before), ttl)
   local ends = fixed_start(length, anchor, id + 1) - now
   return kept, kept_before, math.max(0, math.min(ends, length)), length, before - returned_before + remote_before
 end
 
--- A shared window or log under a silence. What is kept counts as taken, of the window before by its weight. A sliding
--- window keeps to both: what is kept of this window in full, and of the two by their weights, as rights do.
-local function silent(algorithm, key, limit, b, c, cost, packed)
-  local kept, kept_before, weighs, length, before = silent_reserves(algorithm, key, limit, b, c, packed)
+-- Decides a shared window or log while peers are unreachable. Reserves count as taken; those of the window before by
+-- its weight. A sliding window respects both bounds: this window's full reserve, and both reserves by their weights.
+local function decide_unreachable(algorithm, key, limit, b, c, cost, packed)
+  local kept, kept_before, weighs, length, before = unreachable_reserves(algorithm, key, limit, b, c, packed)
   local within = limit - kept
   if algorithm == 1 then
     within = math.min(limit - ceil((weighs * kept_before + (length - weighs) * kept) / length),
