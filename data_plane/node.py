@@ -27,7 +27,7 @@ from data_plane.decide.settlement import Settlement
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.service import Holds
-from data_plane.holds.signatures import Seals
+from data_plane.holds.signatures import HoldSigner
 from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.denial_reports import DenialReports
 from data_plane.http.hold_handler import HoldHandler
@@ -99,8 +99,8 @@ class Node:
         )  # fmt: skip
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
-            Seals(settings.region_credential.get_secret_value(), self._regarding.own_public_keys), secrets.token_bytes,
-            self._regarding.reader,
+            HoldSigner(settings.region_credential.get_secret_value(), self._regarding.own_public_keys),
+            secrets.token_bytes, self._regarding.reader,
         )  # fmt: skip
         self._holds.usage = self._reporting.tally
         self._observing = Observing(settings, clock, self._decider, self._store)
@@ -136,7 +136,7 @@ class Node:
         return self._decider.index
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
-        self._regarding.state.applied(index, snapshot.revision)
+        self._regarding.state.apply(index, snapshot.revision)
         self._decider.apply(self._switches.without_ended(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:

@@ -14,13 +14,13 @@ from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
 from data_plane.regarding import fresh_epoch, public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.http_peers import HttpPeers, tls_of
+from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.exchange import RightsExchange
-from data_plane.rights.low import LowInbox
+from data_plane.rights.low_water import LowInbox
 from data_plane.rights.region_state import RegionState
 from data_plane.settings import AgentSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
@@ -60,23 +60,23 @@ class Peering:
             settings.region, key, self._public_keys,
             tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file),
         )  # fmt: skip
-        self.desk = RightsExchange(
+        self.rights = RightsExchange(
             settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
-        self.epochs = StoreEpochs(self._marker, clock, self.state, self.desk.horizon_us, newest, in_force)
+        self.epochs = StoreEpochs(self._marker, clock, self.state, self.rights.horizon_us, newest, in_force)
         secret = epoch_secret(settings.region_credential.get_secret_value())
         counts = CountStore(store, settings.node, secret)
         self._tally = ReplicationTally()
-        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.state.reach)
+        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.state.set_unreachable)
         self._sender = Sender(
             settings.region, counts, self._wire, clock, index, live_agents, self._receiver, self._tally
         )
-        self.handler = PeerHandler(settings.region, key, index, self._receiver, self.desk, clock)
+        self.handler = PeerHandler(settings.region, key, index, self._receiver, self.rights, clock)
 
     def applied(self, index: RuleIndex, revision: int) -> None:
         """A configuration is about to be in force."""
-        self.epochs.applied(self.state.applied(index, revision), revision)
+        self.epochs.apply(self.state.apply(index, revision), revision)
 
     async def confirmed(self, ack: Ack) -> Ack:
         """The ACK with what the store says of the shares in it."""
@@ -90,13 +90,13 @@ class Peering:
         async def keep_epochs() -> None:
             await self.epochs.run(say)
 
-        moves = () if self._marker is None else (self.desk.run, self.desk.hear, keep_epochs)
+        moves = () if self._marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
         return (self._sender.run, *moves)
 
     async def hand_over(self) -> None:
         """Give up what is under way, and leave the slices to other agents."""
         await self._sender.stop()
-        await self.desk.stop()
+        await self.rights.stop()
         if self._marker is not None:
             with contextlib.suppress(StoreUnavailableError):
                 await self._marker.withdraw()
@@ -116,7 +116,7 @@ class Peering:
 
     def exchange(self) -> RegionExchange:
         """How the region stands to others, as the control plane asks it."""
-        tally, rights = self._tally, self.desk.tally
+        tally, rights = self._tally, self.rights.tally
         unreachable = dict(self.state.unreachable)
         peers = (
             PeerExchange(
@@ -130,7 +130,7 @@ class Peering:
     def families(self) -> Iterator[Metric]:
         """What ``/metrics`` says of them."""
         yield from of_peers(self._figures)()
-        yield from of_rights(self.desk.tally, self.desk.tally.held(self._clock.now_us()))()
+        yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))()
 
     def _public_keys(self, region: str) -> tuple[str, ...]:
         return public_keys(self._index, self._clock, region)
@@ -147,10 +147,10 @@ class Peering:
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, heard = dict(self.state.unreachable), self._receiver.heard
+        silent, last_messages = dict(self.state.unreachable), self._receiver.last_messages
         return {
             region: {
-                "last_heard_s": now_s - heard[region].received_at_s if region in heard else None,
+                "last_heard_s": now_s - last_messages[region].received_at_s if region in last_messages else None,
                 "staleness_s": None if age_us is None else age_us / 1e6,
                 "silent": region in silent,
             }
@@ -176,7 +176,7 @@ class Peering:
         }
 
     def _rights(self) -> dict[str, Any]:
-        tally = self.desk.tally
+        tally = self.rights.tally
         return {
             "proven": self.epochs.is_proven,
             "incarnation": None if self._marker is None else self._marker.incarnation,

@@ -8,12 +8,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.load_handler import LoadHandler
-from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
+from data_plane.load.deciding import LoadDecider
 from data_plane.load.factor_store import RedisFactorStore
-from data_plane.load.gates import Gates
-from data_plane.load.prometheus import PrometheusServers
-from data_plane.load.reporting import HttpLoadReporting
+from data_plane.load.following import Gates, LoadFollower
+from data_plane.load.http_clients import HttpLoadReporting, PrometheusServers
 from data_plane.load.reports import LoadReports
+from data_plane.load.shared import explain_all
 from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
 from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import AgentSettings, Settings
@@ -31,8 +31,8 @@ class Protecting:
         self.gates = Gates()
         self._reports = LoadReports(settings.node)
         self.handler = LoadHandler(book, self._reports, clock, settings.trust)
-        board = RedisFactorStore(store, settings.node)
-        self._follower = LoadFollower(settings.node, board, self.gates, self._reports, clock, book)
+        factor_store = RedisFactorStore(store, settings.node)
+        self._follower = LoadFollower(settings.node, factor_store, self.gates, self._reports, clock, book)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the node serves."""
@@ -40,11 +40,11 @@ class Protecting:
 
     def status(self) -> Mapping[str, Any]:
         """Why every factor is what it is, for ``/v1/status``."""
-        return {"adaptive": {"backends": [msgspec.to_builtins(one) for one in loads_of(self._follower.shared)]}}
+        return {"adaptive": {"backends": [msgspec.to_builtins(one) for one in explain_all(self._follower.shared)]}}
 
     def families(self) -> Iterator[Metric]:
         """What there is to measure of it."""
-        yield from _factors(loads_of(self._follower.shared))
+        yield from _factors(explain_all(self._follower.shared))
         yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
         yield from self._units(
             "tidegate_load_own_units", "Of these: units that clients' own limits deny", self.gates.own()

@@ -9,13 +9,12 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.metrics.exposition import counter_by, gauge, gauge_by
 from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
-from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
-from data_plane.rights.low import LowOutbox
-from data_plane.rights.reader import StrictReader
+from data_plane.rights.low_water import LowOutbox
 from data_plane.rights.region_state import RegionState
-from data_plane.rights.watch import RegionWatch
+from data_plane.rights.watch import RegionWatch, StrictReader
 from data_plane.settings import Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.connect import Join
@@ -44,7 +43,7 @@ class Regarding:
         secret = epoch_secret(self._settings.region_credential.get_secret_value())
         self._peers = Receiver(
             self._settings.region, CountStore(store, self._settings.node, secret), self._clock, self._index,
-            ReplicationTally(), self.state.reach,
+            ReplicationTally(), self.state.set_unreachable,
         )  # fmt: skip
         self._watch = RegionWatch(self.state, self._peers, self._epochs, lambda: self.reader.refused)
 

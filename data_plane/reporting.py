@@ -16,7 +16,7 @@ from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.usage.answering import Answering
+from data_plane.usage.answering import QuestionAnswerer
 from data_plane.usage.flusher import UsageFlusher
 from data_plane.usage.redis_stream import RedisUsageStream
 from data_plane.usage.shipper import UsageShipper
@@ -77,14 +77,14 @@ class Shipping:
             tls_of(settings.control_plane_ca_file, None, None),
         )  # fmt: skip
         self._shipper = UsageShipper(settings.node, stream, self._sink, clock, random.random)
-        self._answering = Answering(
+        self._answerer = QuestionAnswerer(
             settings.node, self._sink, store, clock, index, revision, lambda: self._shipper.has_lease,
             self._shipper.ship_all_until_now, RedisDenials(store), exchange,
         )  # fmt: skip
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on for as long as the agent serves."""
-        return [self._shipper.run, self._answering.run]
+        return [self._shipper.run, self._answerer.run]
 
     async def hand_over(self) -> None:
         """Let another agent ship at once."""

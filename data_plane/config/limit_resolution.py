@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from data_plane.config.shared_packing import Standing, shared_params
-from data_plane.config.strict_limits import moves_rights, own_terms_of, scaled, strict_terms_of
+from data_plane.config.shared_packing import RegionFacts, shared_params
+from data_plane.config.strict_limits import moves_rights, own_params_of, scaled, strict_params_of
 from data_plane.store.packing import encode_rule
 from data_plane.store.subjects import limit_code, ordered_dimensions, part, tag
 from tidegate.contract.config import Endpoint
@@ -41,7 +41,7 @@ class Peers(NamedTuple):
     """The regions that the configuration names, and how this one stands to them."""
 
     regions: Mapping[str, object]
-    standing: Standing
+    region_facts: RegionFacts
 
 
 class ResolvedLimit:
@@ -65,21 +65,21 @@ class ResolvedLimit:
         self, rule: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
     ) -> None:
         has_peers = len(peers.regions) > 1
-        moves = peers.standing.rights and moves_rights(rule)
+        moves = peers.region_facts.rights and moves_rights(rule)
         self.alone = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
         """The rule by which this region decides without a word from others, and without its store."""
-        keeps = peers.standing.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
+        keeps = peers.region_facts.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
         self.has_rights = moves or keeps
         """Whether what is left is this region's rights, in this life of its store; mostly more may be asked for."""
         whole = rule
         rule = of_whole_site(rule) if of_site and moves else rule if moves else self.alone
         self.rule = rule
         if keeps:
-            self.params = own_terms_of(whole, self.alone, peers.standing.revision).decide()
+            self.params = own_params_of(whole, self.alone, peers.region_facts.revision).decide()
         elif moves:
-            self.params = strict_terms_of(rule, region, peers.standing.revision).decide()
+            self.params = strict_params_of(rule, region, peers.region_facts.revision).decide()
         elif has_peers and rule.mode == "shared":
-            self.params = shared_params(rule, peers.standing, peers.regions)
+            self.params = shared_params(rule, peers.region_facts, peers.regions)
         else:
             self.params = encode_rule(rule)
         self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))

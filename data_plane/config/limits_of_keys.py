@@ -10,9 +10,9 @@ from data_plane.config.index import Clients, RuleIndex
 from data_plane.config.limit_resolution import Peers, ResolvedLimit, of_whole_site
 from data_plane.config.routes import NO_ENDPOINT
 from data_plane.config.rulebook import Rulebook
-from data_plane.config.shared_packing import Standing, shared_params
-from data_plane.config.strict_limits import for_client, moves_rights, strict_terms_of
-from data_plane.store.strict_packing import StrictTerms
+from data_plane.config.shared_packing import RegionFacts, shared_params
+from data_plane.config.strict_limits import for_client, moves_rights, strict_params_of
+from data_plane.store.strict_packing import StrictParams
 from data_plane.store.subjects import limit_of_key
 from tidegate.contract.config import Client
 from tidegate.contract.limits import LimitRule, capacity
@@ -29,7 +29,7 @@ class StrictLimit(NamedTuple):
     """A strict limit as the subject of a key meets it."""
 
     rule: LimitRule
-    terms: StrictTerms
+    params: StrictParams
 
 
 class StrictLimits:
@@ -62,7 +62,7 @@ class StrictLimits:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = StrictLimit(rule, strict_terms_of(rule, self._region, revision))
+            limit = StrictLimit(rule, strict_params_of(rule, self._region, revision))
             self._known[name] = limit
         return limit
 
@@ -84,7 +84,7 @@ class SharedLimits:
     def __init__(self, index: Callable[[], RuleIndex]) -> None:
         self._index = index
         self._book: Rulebook | None = None
-        self._standing: Standing | None = None
+        self._region_facts: RegionFacts | None = None
         self._known: dict[tuple[object, ...], SharedLimit] = {}
         self._seen: RuleIndex | None = None
         self._lasting: dict[bytes, SharedLimit] = {}
@@ -94,8 +94,8 @@ class SharedLimits:
         """The limit, or ``None`` where there is no such limit here (any more, or yet)."""
         index = self._index()
         book = index.book
-        if book is not self._book or book.standing is not self._standing:
-            self._book, self._standing, self._known, self._seen = book, book.standing, {}, None
+        if book is not self._book or book.region_facts is not self._region_facts:
+            self._book, self._region_facts, self._known, self._seen = book, book.region_facts, {}, None
         if index is not self._seen or len(self._lasting) >= _MAX_LASTING:
             self._seen, self._lasting = index, {}
         known = self._lasting.get(key)
@@ -120,7 +120,7 @@ class SharedLimits:
             if of_site:
                 rule = of_whole_site(rule)
             limit = self._known[name] = SharedLimit(
-                rule, shared_params(rule, book.standing, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
+                rule, shared_params(rule, book.region_facts, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
             )
         return limit
 
@@ -133,7 +133,7 @@ def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
     if rule is None:
         return None
     rule = _of_client(rule, client, index.clients, now_s)
-    return ResolvedLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.standing), of_site=of_site).params
+    return ResolvedLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.region_facts), of_site=of_site).params
 
 
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:

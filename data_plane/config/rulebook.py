@@ -8,10 +8,9 @@ import msgspec
 
 from data_plane.config.limit_resolution import KNOWN_METHODS, Peers, bind
 from data_plane.config.limit_set import NO_LIMITS, LimitSet
-from data_plane.config.load_capacity import capacity_rules
-from data_plane.config.load_guard import Guard, protected, reporters_by_hash
+from data_plane.config.load_guard import Guard, capacity_rules, protected, reporters_by_hash
 from data_plane.config.routes import NO_ENDPOINT, RouteTable
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
 from data_plane.config.strict_limits import for_client
 from tidegate.contract.blocks import EVERY_LIMIT, Switch
 from tidegate.contract.config import Client, Endpoint, Gateway, Override, Plan, Region
@@ -119,12 +118,12 @@ class Rulebook:
         "priorities",
         "protected",
         "region",
+        "region_facts",
         "regions",
         "reporters",
         "routes",
         "sections",
         "shared_by_id",
-        "standing",
         "switches",
         "ways",
     )
@@ -146,7 +145,7 @@ class Rulebook:
         self.priorities = tuple(sorted({0, *(plan.priority for plan in self.plans.values())}))
         """The classes of clients: the priorities of their plans (0 for a plan that is not there)."""
         self.reporters = reporters_by_hash(_of(Reporter, sections.get("reporter", {})).values())
-        self.standing = Standing()
+        self.region_facts = RegionFacts()
         self.by_id = {rule.id: rule for rule in self.rules()}
         """Every limit, by what its counters are named by."""
         self.shared_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
@@ -160,11 +159,11 @@ class Rulebook:
         """The same by the endpoint's name; of an unknown one, no limits at all."""
         self._bindings = Youngest[Binding](_MAX_BINDINGS)
         self._own = Youngest[Binding](_MAX_OWN)
-        self.stand(self.standing)
+        self.resolve_by(self.region_facts)
 
-    def stand(self, standing: Standing) -> None:
+    def resolve_by(self, region_facts: RegionFacts) -> None:
         """How this region stands to its peers from now on: what was bound otherwise is bound anew."""
-        self.standing = standing
+        self.region_facts = region_facts
         self._bindings.clear()
         self._own.clear()
         for ways in (*self.ways, *self.named_ways):
@@ -215,7 +214,7 @@ class Rulebook:
             policy = None if guard is None else guard.policy
             capacities = capacity_rules(self.backends[endpoint.backend], policy, priority, self.region)
             rules += [self._switched(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
-        limits = bind(rules, endpoint, method, self.region, Peers(self.regions, self.standing), sites=sites)
+        limits = bind(rules, endpoint, method, self.region, Peers(self.regions, self.region_facts), sites=sites)
         return LimitSet(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
 
     def _named(self, _method: str, name: str) -> Endpoint:
@@ -255,7 +254,7 @@ class Rulebook:
             return self
         left = {id: switch for id, switch in self.switches.items() if id not in ended}
         book = Rulebook(self.region, {**self.sections, "enforcement": left})
-        book.stand(self.standing)
+        book.resolve_by(self.region_facts)
         return book
 
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictTerms, strict_terms
+from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictParams, strict_params
 from tidegate.contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
 from tidegate.contract.config import Override
 from tidegate.contract.limits import (
@@ -49,10 +49,10 @@ def whole_shares(rule: LimitRule) -> dict[str, int]:
     return split(capacity(rule), rule.shares)
 
 
-def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
+def strict_params_of(rule: LimitRule, region: str, revision: int) -> StrictParams:
     """The terms of a limit that ``moves_rights``. ``revision`` is the configuration that the limit stands in."""
     rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
-    return strict_terms(
+    return strict_params(
         rule.algorithm,
         rule.limit,
         grid_of(rule),
@@ -65,10 +65,10 @@ def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
     )
 
 
-def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms:
+def own_params_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictParams:
     """The terms of a bucket whose rights do not move: the region's own ``part`` of it, in this life of the store."""
     rate, unit = reduced_rate(part.limit, nominal_window_us(part))
-    return strict_terms(
+    return strict_params(
         rule.algorithm,
         part.limit,
         grid_of(rule),

@@ -26,7 +26,7 @@ from data_plane.decide.preparing import (
     prepare,
 )
 from data_plane.decide.store_fallback import StoreFallback
-from data_plane.load.gates import Gates
+from data_plane.load.following import Gates
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import encode_check, outcomes_of
 from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnavailableError

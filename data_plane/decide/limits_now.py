@@ -31,7 +31,7 @@ async def limits_now(
     """What is left of each of these limits, all of them tellable. Raises ``StoreUnavailableError``."""
     if not rules:
         return []
-    peers = Peers(book.regions, book.standing)
+    peers = Peers(book.regions, book.region_facts)
     limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
     client = principal.client
     name = part("client", client.client)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from control_plane.quotas.share_schedule import Situation
-from data_plane.rights.asking import Asker
+from data_plane.rights.client import RightsClient
 from data_plane.store.script_host import ScriptHost
 
 
@@ -68,21 +68,21 @@ def one(breaks: str, old: str, new: str) -> Edit:
     return Edit(breaks, ((old, new),))
 
 
-_whom, _answered = Asker.whom, Asker.answered
+_choose_peer, _note_answer = RightsClient.choose_peer, RightsClient.note_answer
 
 
-def _first_instead_of_richest(self, name, id, shares, missing, now_us):
-    self._quest(name, id).have.clear()
-    return _whom(self, name, id, dict.fromkeys(self._peers, 10**9), missing, now_us)
+def _first_instead_of_richest(self, key, id, shares, missing, now_us):
+    self._request(key, id).have.clear()
+    return _choose_peer(self, key, id, dict.fromkeys(self._peers, 10**9), missing, now_us)
 
 
-def _never_in_vain(self, name, id, shares, missing, now_us):
-    return _whom(self, name, id, shares, 0, now_us)
+def _never_in_vain(self, key, id, shares, missing, now_us):
+    return _choose_peer(self, key, id, shares, 0, now_us)
 
 
-def _never_empty(self, name, answer, gained, now_us, *, refill_us=0):
-    _answered(
-        self, name, answer._replace(is_empty=False, have=max(1, answer.have)), gained, now_us, refill_us=refill_us
+def _never_empty(self, key, answer, gained, now_us, *, refill_us=0):
+    _note_answer(
+        self, key, answer._replace(is_empty=False, have=max(1, answer.have)), gained, now_us, refill_us=refill_us
     )
 
 
@@ -165,8 +165,8 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     "a gift of a sliding window leaves its donor within both": one(
         "give-after-rollover",
         "return id == state.id and rights_left(params, state) or 0",
-        "local spare = params.algorithm == 1 and rights_owned(params, state, 0) - state.taken or rights_left(params, state)"
-        " return id == state.id and spare or 0",
+        "local own = rights_owned(params, state, 0) - state.taken"
+        " return id == state.id and (params.algorithm == 1 and own or rights_left(params, state)) or 0",
     ),
     "a log keeps to both windows": one(
         "fill-then-hammer-log",
@@ -184,10 +184,14 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
         "return math.max(cost, floor(params.horizon * rights_demand(params, state) / 1000000))",
         "return cost",
     ),
-    "ask the richest": Switch("richest-first", "data_plane.rights.asking.Asker.whom", _first_instead_of_richest),
-    "leave in peace who had nothing": Switch("asked-in-vain", "data_plane.rights.asking.Asker.answered", _never_empty),
+    "ask the richest": Switch(
+        "richest-first", "data_plane.rights.client.RightsClient.choose_peer", _first_instead_of_richest
+    ),
+    "leave in peace who had nothing": Switch(
+        "asked-in-vain", "data_plane.rights.client.RightsClient.note_answer", _never_empty
+    ),
     "ask seldom where all together have too little": Switch(
-        "hot-and-cold-costly", "data_plane.rights.asking.Asker.whom", _never_in_vain
+        "hot-and-cold-costly", "data_plane.rights.client.RightsClient.choose_peer", _never_in_vain
     ),
     # Rights in buckets
     "capacity that comes back brings no tokens": one(
@@ -213,7 +217,7 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
         "if window < entry.window then",
     ),
     "an unreachable region keeps its share": Switch(
-        "shared-one-link-cut", "data_plane.rights.region_state.RegionState.reach", lambda *_: None
+        "shared-one-link-cut", "data_plane.rights.region_state.RegionState.set_unreachable", lambda *_: None
     ),
     "what an earlier epoch counted still counts": one(
         "shared-lost-and-used-again",
@@ -221,7 +225,7 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
         "if entry.window == window and entry.name:match('^[^/]*') == peer:match('^[^/]*') then entry.name = peer",
     ),
     "counts of a lost store are handed back": Switch(
-        "shared-store-lost", "data_plane.replicate.anti_entropy.AntiEntropy._hand_out", lambda *_: None
+        "shared-store-lost", "data_plane.replicate.anti_entropy.AntiEntropy._queue_ended_epochs", lambda *_: None
     ),
     "a mark outlives sending": one(
         "shared-lossy-owner-dies",

@@ -2,7 +2,7 @@
 
 from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
 from data_plane.config.routes import UNMATCHED
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
 from data_plane.store.subjects import part, tag
 from tidegate.contract.limits import Algorithm, LimitRule
 from tools.bench.workload import HOUR_US, REGION
@@ -22,7 +22,7 @@ def bound_limit(algorithm: Algorithm) -> ResolvedLimit:
         id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
         mode="shared",
     )  # fmt: skip
-    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
+    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, RegionFacts()))
 
 
 def counter_key(limit: ResolvedLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:

@@ -19,7 +19,7 @@ from data_plane.decide.redis_denials import RedisDenials
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.usage.answering import Answering
+from data_plane.usage.answering import QuestionAnswerer
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.servers.proxy import Proxy
 from tidegate.contract.blocks import Block
@@ -274,13 +274,13 @@ async def test_the_agent_answers_what_the_control_plane_asks(store) -> None:
     ring = RedisDenials(store, 32 * MB)
     await keep(ring, "acme", 1_000)
 
-    def answering(denials) -> Answering:
-        return Answering("a1", None, store, None, None, lambda: 7, lambda: True, None, denials)
+    def answering(denials) -> QuestionAnswerer:
+        return QuestionAnswerer("a1", None, store, None, None, lambda: 7, lambda: True, None, denials)
 
     asked = Question("0" * 32, "", denials=DenialQuery(client="acme"))
-    answer = await answering(ring).look(asked)
+    answer = await answering(ring).answer(asked)
     assert (answer.error, [one.client for one in answer.denials]) == (None, ["acme"])
-    none = await answering(None).look(asked)
+    none = await answering(None).answer(asked)
     assert (none.error, none.denials) == ("no denials are kept here", ())
 
 

@@ -172,7 +172,7 @@ async def test_what_cannot_be_read_on_the_board_is_dropped(region):
     await region.stores[0].execute("HSET", "tg:{load}:said:users", "evil", "garbage")
     await region.stores[0].execute("HSET", "tg:{load}:demand", "evil", "\xff")
     await region.second(0.5)
-    assert set(await region.one.board.pinned("users")) == {"a", "b"}
+    assert set(await region.one.board.reports_on("users")) == {"a", "b"}
     assert set(await region.one.board.demands()) == {"n1", "n2"}
     await region.stores[0].execute("SET", "tg:{load}:factors", "garbage")
     await region.two.follower.follow()

@@ -75,8 +75,8 @@ async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_sto
         assert await regions.drain("us-east", 100) == 100
         for region in regions.names:
             for agent in regions.agents[region]:
-                assert not agent._peering.desk.tally.messages
-                assert not agent._peering.desk.tally.questions
+                assert not agent._peering.rights.tally.messages
+                assert not agent._peering.rights.tally.questions
         assert (await regions.remaining("us-east"))["exact"] == 499_900
         assert (await regions.agent_status("us-east"))["exchange"]["cells_sent"] == 0, "nor of what was taken"
 

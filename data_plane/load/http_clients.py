@@ -1,22 +1,25 @@
-"""Prometheus-compatible servers that the node's own settings name, asked within narrow bounds.
+"""HTTP clients of an agent: it pulls signals from Prometheus-compatible servers and reports loads to the control plane.
 
-Whoever writes the configuration can choose among these servers and write queries, and nothing else: no address, no
-redirect, no more than 1 MiB and two seconds.
+The agent's settings name the servers. The configuration chooses among them and writes queries; it sets no address. An
+answer may take two seconds and 1 MiB, without redirects.
 """
 
 import asyncio
 import math
+import ssl
 from collections.abc import Mapping
 
 import httpx
 import msgspec
 
-from data_plane.load.ports import PullError
-from data_plane.load.signals import lower_median
+from data_plane.load.controller import lower_median
+from data_plane.load.ports import ControlPlaneUnavailableError, PullError
 from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.load import RegionLoad
 
 MAX_BYTES = 1024 * 1024
 TIMEOUT_S = 2.0
+REPORT_TIMEOUT_S = 3.0
 
 
 class _Sample(msgspec.Struct, frozen=True):
@@ -34,14 +37,14 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 class PrometheusServers:
-    """Port ``LoadServers`` over HTTP. ``urls``: base URLs by name."""
+    """Implements ``LoadServers``. ``urls`` are base URLs by name."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = {name: url.rstrip("/") + "/api/v1/query" for name, url in urls.items()}
         self._client = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
 
     async def ask(self, server: str, query: str) -> float:
-        """An instant query's value; of several samples the lower median."""
+        """The value of an instant query; the lower median of several samples."""
         url = self._urls.get(server)
         if url is None:
             raise PullError("unknown_server")
@@ -58,7 +61,7 @@ class PrometheusServers:
         await self._client.aclose()
 
     async def _body(self, url: str, query: str) -> bytes:
-        # the URL is not logged and the answer is not shown: either may hold what is not for everybody
+        # the URL and the answer may hold secrets: neither is logged
         async with self._client.stream("GET", url, params={"query": query}) as response:
             if response.status_code != httpx.codes.OK:
                 raise PullError("redirect" if response.is_redirect else "refused")
@@ -76,7 +79,7 @@ def _value(body: bytes) -> float:
         if answer.data.result_type == "scalar":
             values = [float(msgspec.json.decode(answer.data.result, type=tuple[float, str])[1])]
         elif answer.data.result_type == "vector":
-            values = [float(one.value[1]) for one in msgspec.json.decode(answer.data.result, type=list[_Sample])]
+            values = [float(sample.value[1]) for sample in msgspec.json.decode(answer.data.result, type=list[_Sample])]
         else:
             raise PullError("malformed")
     except (*UNREADABLE, ValueError):
@@ -86,3 +89,28 @@ def _value(body: bytes) -> float:
     if not all(math.isfinite(value) and value >= 0 for value in values):
         raise PullError("implausible")
     return lower_median(values)
+
+
+class HttpLoadReporting:
+    """Implements ``LoadReporting``, with the region's credential."""
+
+    def __init__(self, url: str, credential: str, tls: ssl.SSLContext | None = None) -> None:
+        self._client = httpx.AsyncClient(
+            base_url=url, headers={"authorization": f"Bearer {credential}"}, timeout=REPORT_TIMEOUT_S, trust_env=False,
+            verify=True if tls is None else tls,
+        )  # fmt: skip
+
+    async def report(self, load: RegionLoad) -> None:
+        """Send once; the next report replaces a lost one."""
+        try:
+            response = await self._client.post(
+                "/internal/v1/load", content=msgspec.json.encode(load), headers={"content-type": "application/json"}
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
+        if not response.is_success:
+            raise ControlPlaneUnavailableError(f"answered {response.status_code}")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
