@@ -8,9 +8,8 @@ import structlog
 
 from data_plane.rights.epoch_store import Vouch
 from data_plane.rights.region_state import RegionState
-from data_plane.store.outcome import UNKNOWN, Outcome
+from data_plane.store.packing import UNKNOWN, Outcome, price_of
 from data_plane.store.ports import StoreUnavailableError
-from data_plane.store.price_packing import price_of
 from data_plane.store.strict_packing import LOW, REFUSED
 
 log = structlog.get_logger()

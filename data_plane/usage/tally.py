@@ -6,8 +6,7 @@ callers are released.
 
 from data_plane.config.index import Principal
 from data_plane.config.limit_set import LimitSet
-from data_plane.decide.decider import PendingCheck
-from data_plane.decide.preparing import Prepared, Verdict
+from data_plane.decide.pending_check import PendingCheck, Verdict
 from tidegate.contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
 
 DenyingLimits = tuple[tuple[int, ...], tuple[int, ...]]
@@ -105,20 +104,20 @@ class UsageTally:
         else:
             counts.deny(_denying_limits(verdict), 1, cost)
 
-    def held(self, prepared: Prepared, requests: int, cost: int) -> None:
+    def held(self, check: PendingCheck, requests: int, cost: int) -> None:
         """Count units of a lease or a reservation; negative figures are units that came back."""
-        counts = self._begin(prepared.bound, prepared.principal)
+        counts = self._begin(check.bound, check.principal)
         counts.allowed += requests
         counts.cost += cost
 
     def not_held(self, verdict: Verdict) -> None:
         """Count a lease or a reservation that was denied: one request."""
-        prepared = verdict.prepared
-        self._begin(prepared.bound, prepared.principal).deny(_denying_limits(verdict), 1, prepared.cost)
+        check = verdict.check
+        self._begin(check.bound, check.principal).deny(_denying_limits(verdict), 1, check.cost)
 
-    def repeated(self, prepared: Prepared, denied: tuple[int, ...], requests: int) -> None:
-        """Count requests that a client library denied, by these places of limits; ``prepared.cost`` is their sum."""
-        self._begin(prepared.bound, prepared.principal).deny((denied, ()), requests, prepared.cost)
+    def repeated(self, check: PendingCheck, denied: tuple[int, ...], requests: int) -> None:
+        """Count requests that a client library denied, by these places of limits; ``check.cost`` is their sum."""
+        self._begin(check.bound, check.principal).deny((denied, ()), requests, check.cost)
 
     def take(self) -> Open:
         """Take the counts since the last call."""
@@ -131,7 +130,7 @@ class UsageTally:
 
 def _denying_limits(verdict: Verdict) -> DenyingLimits:
     """The places of limits that denied, and of those that would have."""
-    limits = verdict.prepared.bound.limits
+    limits = verdict.check.bound.limits
     if len(verdict.outcomes) == 1:
         return _BY_THE_ONLY if verdict.violated else _BY_THE_ONLY[::-1] if verdict.shadow_denied else _BY_NONE
     denying = [place for place, outcome in enumerate(verdict.outcomes) if not outcome.allowed]
