@@ -1,4 +1,4 @@
-"""An agent's part in its region's talk with others, wired: counts sent and received, rights asked for and given."""
+"""An agent's exchange with other regions, wired: counts sent and received, rights asked for and given."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
-from data_plane.regarding import fresh_epoch, public_keys
+from data_plane.region_view import new_incarnation, public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.http_peers import HttpPeers, tls_of
 from data_plane.replicate.peer_session import ReplicationTally
@@ -33,17 +33,17 @@ from tidegate.contract.status import Newest
 
 
 class Peering:
-    """What talks to other regions. ``join`` is for the store's connections, so it is there before the store is.
+    """The exchange with other regions. ``join`` joins connections of the store, so it exists before the store.
 
-    ``index`` and ``in_force`` are what is in force; ``newest`` asks the control plane what is to be.
+    ``index`` and ``in_force`` return what is in force; ``newest`` asks the control plane what should be.
     """
 
     def __init__(self, settings: AgentSettings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
         self._settings = settings
         self._clock = clock
         self._index = index
-        # On a Cluster slots move between servers, each with epochs of its own: strict limits are quotas there.
-        self._marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, fresh_epoch)
+        # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
+        self._marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
         self.join: Join | None = None if self._marker is None else self._marker.join_connection
         self.state = RegionState(lambda: index().book, rights=self._marker is not None)
 
@@ -51,7 +51,7 @@ class Peering:
         self, store: RedisCounterStore, live_agents: Callable[[], int], in_force: Callable[[], Newest],
         newest: Callable[[], Coroutine[Any, Any, Newest | None]],
     ) -> None:  # fmt: skip
-        """Build the rest upon the store. ``live_agents`` are those of this region."""
+        """Build the parts that need the store. ``live_agents`` is the number of agents of this region."""
         settings, clock, index = self._settings, self._clock, self._index
         if self._marker is not None:
             self._marker.watch(store)
@@ -75,26 +75,26 @@ class Peering:
         self.handler = PeerHandler(settings.region, key, index, self._receiver, self.rights, clock)
 
     def applied(self, index: RuleIndex, revision: int) -> None:
-        """A configuration is about to be in force."""
+        """Take over a configuration that is about to be in force."""
         self.epochs.apply(self.state.apply(index, revision), revision)
 
     async def confirmed(self, ack: Ack) -> Ack:
-        """The ACK with what the store says of the shares in it."""
+        """The ACK with the instants from which older shares are out of use."""
         return await self.epochs.confirmed(ack)
 
     def work(
-        self, say: Callable[[Ack], Coroutine[Any, Any, None]]
+        self, send: Callable[[Ack], Coroutine[Any, Any, None]]
     ) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on in the background. ``say`` tells the control plane what could not be said with an ACK."""
+        """The background work. ``send`` sends an ACK that was confirmed later."""
 
         async def keep_epochs() -> None:
-            await self.epochs.run(say)
+            await self.epochs.run(send)
 
         moves = () if self._marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
         return (self._sender.run, *moves)
 
     async def hand_over(self) -> None:
-        """Give up what is under way, and leave the slices to other agents."""
+        """Cancel messages under way, and release the slices to other agents."""
         await self._sender.stop()
         await self.rights.stop()
         if self._marker is not None:
@@ -106,7 +106,7 @@ class Peering:
         await self._wire.close()
 
     def status(self) -> dict[str, Any]:
-        """What ``/v1/status`` says of peers and rights."""
+        """Peers and rights in ``/v1/status``."""
         return {
             "peers": self._peers(),
             "slices": self._sender.slices,
@@ -115,7 +115,7 @@ class Peering:
         }
 
     def exchange(self) -> RegionExchange:
-        """How the region stands to others, as the control plane asks it."""
+        """The state of the exchange, for questions of the control plane."""
         tally, rights = self._tally, self.rights.tally
         unreachable = dict(self.state.unreachable)
         peers = (
@@ -128,7 +128,7 @@ class Peering:
         return RegionExchange(tuple(islice(peers, MAX_PEERS)), self.epochs.is_proven, tally.over, tally.most_over)
 
     def families(self) -> Iterator[Metric]:
-        """What ``/metrics`` says of them."""
+        """The metrics of peers and rights."""
         yield from of_peers(self._figures)()
         yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))()
 
@@ -147,12 +147,12 @@ class Peering:
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, last_messages = dict(self.state.unreachable), self._receiver.last_messages
+        unreachable, last_messages = dict(self.state.unreachable), self._receiver.last_messages
         return {
             region: {
                 "last_heard_s": now_s - last_messages[region].received_at_s if region in last_messages else None,
                 "staleness_s": None if age_us is None else age_us / 1e6,
-                "silent": region in silent,
+                "silent": region in unreachable,
             }
             for region, age_us in self._receiver.staleness_us.items()
         }

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from data_plane.background import run_forever
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.decide.check_resolution import Anonymous
@@ -17,6 +16,7 @@ from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.decide.store_fallback import StoreFallback
+from data_plane.process import run_forever
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver

@@ -1,4 +1,4 @@
-"""The configuration of a node or an agent, wired: the stream, the snapshot file, what both say of it."""
+"""The configuration of a node or an agent, wired: the stream, the snapshots, status and metrics."""
 
 import asyncio
 import gc
@@ -29,10 +29,10 @@ log = structlog.get_logger()
 AGAIN_S = 1.0
 
 
-class Configuring:
-    """Keeps a process of the region up to date. ``applied`` puts an index in force.
+class Configuration:
+    """Keeps the configuration of a process up to date. ``applied`` puts an index in force.
 
-    ``decided`` is what was decided since the start; ``confirmed`` makes of an ACK what is said.
+    ``decided`` returns decisions since the start; ``confirmed`` adds to an ACK what the store confirms.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Configuring:
             tls_of(settings.control_plane_ca_file, None, None), role,
         )  # fmt: skip
         self.newest = self._stream.newest
-        """Asks the control plane what is to be in force here."""
-        self.say_soon = self._stream.say_soon
-        """Says an ACK, at the latest when the control plane is back."""
+        """Asks the control plane what should be in force here."""
+        self.send_eventually = self._stream.send_eventually
+        """Sends an ACK, at the latest when the control plane is reachable again."""
 
     @property
     def revision(self) -> int:
@@ -68,12 +68,12 @@ class Configuring:
         return Newest(revision=self._config.revision, digest=self._config.digest)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on in the background."""
+        """The background work."""
         work = [self._stream.run, self._stream.report, self._snapshots.run, self._start_from_store]
         return [*work, self._stored.run] if self._writes else work
 
     def restore(self) -> None:
-        """Start from the snapshot file, if there is a good one."""
+        """Start from the snapshot file, if it is valid."""
         try:
             snapshot = self._snapshots.load()
             if snapshot is not None:
@@ -82,7 +82,7 @@ class Configuring:
             log.error("snapshot_ignored", error=str(error))
 
     async def _start_from_store(self) -> None:
-        """Put the region's snapshot in force, until the control plane says more; for who has none, or an older one."""
+        """Put the region's stored snapshot in force, if it is newer than what this process has."""
         while True:
             try:
                 snapshot = await self._stored.load(after=self._config.revision)
@@ -95,15 +95,15 @@ class Configuring:
                 log.debug("no_snapshot_from_the_store", reason=error.reason)
             else:
                 if self._config.revision:
-                    return  # from here on the stream says what is new
+                    return  # the stream brings newer revisions
             await asyncio.sleep(AGAIN_S)
 
     async def stop(self) -> None:
-        """Write the newest snapshot, if that was not done yet."""
+        """Write the newest snapshot, if it is not written yet."""
         await self._snapshots.flush()
 
     def status(self) -> dict[str, Any]:
-        """What ``/v1/status`` says of it."""
+        """The configuration in ``/v1/status``."""
         refused, held_back = self._config.refused, self._config.held_back
         return {
             "revision": self._config.whole_revision,
@@ -116,18 +116,18 @@ class Configuring:
         }
 
     def families(self) -> Iterator[Metric]:
-        """What ``/metrics`` says of it."""
+        """The metrics of the configuration."""
         yield from of_config(self._figures)()
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._put_in_force(index, snapshot)
         if not self._applied_at_us:
-            gc.collect()  # before anybody waits for a decision: what is frozen with garbage in it stays
+            gc.collect()  # freeze keeps garbage, so collect it first, before any decision
         self._applied_at_us = self._clock.now_us()
         self._snapshots.save_soon(snapshot)
         if self._writes:
             self._stored.save_soon(snapshot)
-        # A configuration of 100,000 clients lives long: walking it would stop decisions for 0.1 s every now and then.
+        # Keep the collector off the configuration: walking 100,000 clients would stop decisions for 0.1 s.
         gc.freeze()
         log.info("revision_applied", revision=snapshot.revision, digest=snapshot.config.digest)
 

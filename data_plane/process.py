@@ -1,6 +1,7 @@
-"""Background work of a node or an agent, which a fault must not end for good."""
+"""What every process of a region has: the clock, and background work that restarts after a fault."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -11,8 +12,21 @@ log = structlog.get_logger()
 AGAIN_AFTER_S = 1.0
 
 
+def epoch_us() -> int:
+    """Microseconds since the epoch, by the wall clock of this machine."""
+    return time.time_ns() // 1_000
+
+
+class SystemClock:
+    """The wall clock of this machine."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        return time.time_ns() // 1_000
+
+
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: float = AGAIN_AFTER_S) -> None:
-    """Run ``work`` until it is cancelled. What ends it otherwise is a bug: it is loud, and the work begins anew."""
+    """Run ``work`` until it is cancelled. Restart it after any exception, which is a bug and logged as an error."""
     await AsyncRetrying(wait=wait_fixed(again_after_s), before_sleep=_died)(work)
 
 
@@ -22,7 +36,7 @@ def _died(state: RetryCallState) -> None:
 
 
 async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """End background work. Asked again until it ends: ``wait_for`` of Python 3.11 can swallow a cancellation."""
+    """Cancel tasks until they end, as ``wait_for`` of Python 3.11 can swallow a cancellation."""
     pending = set(tasks)
     while pending:
         for task in pending:

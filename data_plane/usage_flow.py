@@ -1,4 +1,4 @@
-"""Usage on its way, wired: a node writes it to the region's stream, an agent ships it and answers questions."""
+"""Usage, wired: a node writes it to the region's stream; an agent ships it and answers questions."""
 
 import asyncio
 import random
@@ -28,10 +28,10 @@ log = structlog.get_logger()
 STOP_WITHIN_S = 3.0
 
 
-class Reporting:
-    """A node's part. Counts through ``tally``, an observer of the decider.
+class NodeUsage:
+    """A node's side. ``tally`` counts as an observer of the decider.
 
-    ``incarnation``: hex digits that no other life of a process has.
+    ``incarnation`` names this run of the process: hex digits that no other run has.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Reporting:
         decider.observers = (*decider.observers, self.tally)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on for as long as the node serves."""
+        """The background work."""
         return [self._flusher.run]
 
     async def stop(self) -> None:
-        """Write what is left to the stream, where an agent finds it."""
+        """Flush the last counts to the stream, from which an agent ships them."""
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 await self._flusher.flush()
@@ -55,7 +55,7 @@ class Reporting:
             log.error("usage_not_flushed_at_the_end", cells=self._flusher.held_cells)
 
     def families(self) -> Iterator[Metric]:
-        """What there is to measure of it."""
+        """The metrics of usage."""
         flusher = self._flusher
         yield counter("tidegate_usage_requests", "Requests whose usage is in the stream", flusher.flushed_requests)
         yield counter("tidegate_usage_lost_requests", "Requests whose usage could not be held", flusher.lost_requests)
@@ -64,8 +64,8 @@ class Reporting:
         yield gauge("tidegate_usage_stream_bytes", "Size of the region's stream of usage", self._stream.bytes)
 
 
-class Shipping:
-    """An agent's part. ``index`` and ``revision`` are what is in force, ``exchange`` is how it stands to its peers."""
+class AgentUsage:
+    """An agent's side. ``index`` and ``revision`` are what is in force; ``exchange`` is the state towards peers."""
 
     def __init__(
         self, settings: RegionSettings, store: RedisCounterStore, clock: Clock,
@@ -83,11 +83,11 @@ class Shipping:
         )  # fmt: skip
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on for as long as the agent serves."""
+        """The background work."""
         return [self._shipper.run, self._answerer.run]
 
     async def hand_over(self) -> None:
-        """Let another agent ship at once."""
+        """Release the lease, so that another agent ships at once."""
         await self._shipper.hand_over()
 
     async def stop(self) -> None:
@@ -95,7 +95,7 @@ class Shipping:
         await self._sink.close()
 
     def families(self) -> Iterator[Metric]:
-        """What there is to measure of it."""
+        """The metrics of usage."""
         shipper = self._shipper
         yield gauge("tidegate_usage_lag_seconds", "Age of the oldest batch that waits to be shipped", shipper.lag_s)
         yield counter("tidegate_usage_batches_shipped", "Batches that the control plane has", shipper.shipped_batches)

@@ -1,4 +1,4 @@
-"""The protection of backends, wired: a node takes reports and applies factors, an agent decides them."""
+"""Adaptive limits, wired: a node takes reports and applies factors, an agent decides factors."""
 
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,8 +22,8 @@ from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.load import BackendLoad
 
 
-class Protecting:
-    """A node's part. ``gates`` is what the decider asks; ``handler`` takes reports."""
+class NodeLoadControl:
+    """A node's side. The decider uses ``gates``; ``handler`` takes reports."""
 
     def __init__(
         self, settings: Settings, store: RedisCounterStore, clock: Clock, book: Callable[[], Rulebook]
@@ -35,15 +35,15 @@ class Protecting:
         self._follower = LoadFollower(settings.node, factor_store, self.gates, self._reports, clock, book)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on for as long as the node serves."""
+        """The background work."""
         return [self._follower.run]
 
     def status(self) -> Mapping[str, Any]:
-        """Why every factor is what it is, for ``/v1/status``."""
-        return {"adaptive": {"backends": [msgspec.to_builtins(one) for one in explain_all(self._follower.shared)]}}
+        """Every backend's factor and its reason, for ``/v1/status``."""
+        return {"adaptive": {"backends": [msgspec.to_builtins(load) for load in explain_all(self._follower.shared)]}}
 
     def families(self) -> Iterator[Metric]:
-        """What there is to measure of it."""
+        """The metrics of adaptive limits."""
         yield from _factors(explain_all(self._follower.shared))
         yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
         yield from self._units(
@@ -62,8 +62,8 @@ class Protecting:
         yield family
 
 
-class LoadControl:
-    """An agent's part: decides while it holds the lease."""
+class AgentLoadControl:
+    """An agent's side: decides while it holds the lease."""
 
     def __init__(
         self, settings: AgentSettings, store: RedisCounterStore, clock: Clock, book: Callable[[], Rulebook]
@@ -71,32 +71,32 @@ class LoadControl:
         self._servers = PrometheusServers(settings.load_server_urls())
         credential = settings.region_credential.get_secret_value()
         tls = tls_of(settings.control_plane_ca_file, None, None)
-        self._reporting = HttpLoadReporting(settings.control_plane_url, credential, tls)
+        self._usage = HttpLoadReporting(settings.control_plane_url, credential, tls)
         self._decider = LoadDecider(
             settings.node, RedisFactorStore(store, settings.node), LoadReports(settings.node), self._servers,
-            self._reporting, clock, book,
+            self._usage, clock, book,
         )  # fmt: skip
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on for as long as the agent serves."""
+        """The background work."""
         return [self._decider.run, self._decider.run_pulls, self._decider.run_reports]
 
     async def hand_over(self) -> None:
-        """Let another agent decide at once."""
+        """Release the lease, so that another agent decides at once."""
         await self._decider.hand_over()
 
     async def stop(self) -> None:
         """Close connections."""
         await self._servers.close()
-        await self._reporting.close()
+        await self._usage.close()
 
     def status(self) -> Mapping[str, Any]:
-        """Why every factor is what it is, for ``/v1/status``; backends only while this agent decides."""
-        loads = [msgspec.to_builtins(one) for one in self._decider.loads()]
+        """Every backend's factor and its reason, for ``/v1/status``; empty while another agent decides."""
+        loads = [msgspec.to_builtins(load) for load in self._decider.loads()]
         return {"adaptive": {"deciding": self._decider.deciding, "backends": loads}}
 
     def families(self) -> Iterator[Metric]:
-        """What there is to measure of it."""
+        """The metrics of adaptive limits."""
         yield gauge("tidegate_load_deciding", "1 while this agent decides for its region", self._decider.deciding)
         yield counter_by(
             "tidegate_load_pull_failures", "Queries that gave no signal", "reason", self._decider.pull_failures
@@ -104,34 +104,34 @@ class LoadControl:
 
 
 def _factors(loads: Sequence[BackendLoad]) -> Iterator[Metric]:
-    """What is admitted at each backend, and why."""
+    """Each backend's factor and its reason."""
     yield gauge_by(
         "tidegate_load_factor", "Share that is admitted at a backend", "backend",
-        {one.backend: one.factor for one in loads},
+        {load.backend: load.factor for load in loads},
     )  # fmt: skip
     yield gauge_by(
         "tidegate_load", "Smoothed load of a backend; 1 is full", "backend",
-        {one.backend: one.load for one in loads if one.load is not None},
+        {load.backend: load.load for load in loads if load.load is not None},
     )  # fmt: skip
     yield gauge_by(
         "tidegate_load_reporters", "Reporters of a backend's load that are fresh", "backend",
-        {one.backend: one.reporters for one in loads},
+        {load.backend: load.reporters for load in loads},
     )  # fmt: skip
     yield gauge_by(
         "tidegate_load_factor_since_timestamp_seconds", "When the share that is admitted last changed", "backend",
-        {one.backend: one.since for one in loads if one.since},
+        {load.backend: load.since for load in loads if load.since},
     )  # fmt: skip
     reasons = GaugeMetricFamily(
         "tidegate_load_reason", "1: why the share is what it is, and by which signal",
         labels=["backend", "reason", "signal"],
     )  # fmt: skip
-    for one in loads[:MOST_LABEL_VALUES]:
-        reasons.add_metric([one.backend, one.reason, one.signal or "none"], 1)
+    for load in loads[:MOST_LABEL_VALUES]:
+        reasons.add_metric([load.backend, load.reason, load.signal or "none"], 1)
     yield reasons
     classes = GaugeMetricFamily(
         "tidegate_load_class_factor", "Share of a class that is admitted", labels=["backend", "priority"]
     )
-    for one in loads[:MOST_LABEL_VALUES]:
-        for of in one.classes:
-            classes.add_metric([one.backend, str(of.priority)], of.factor)
+    for load in loads[:MOST_LABEL_VALUES]:
+        for load_class in load.classes:
+            classes.add_metric([load.backend, str(load_class.priority)], load_class.factor)
     yield classes

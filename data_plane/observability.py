@@ -1,4 +1,4 @@
-"""What watches a node, wired: its metrics, and as the settings say its denials (a ring, a sampled log) and traces."""
+"""Observability of a node, wired: metrics, and by the settings denials (a ring, a sampled log) and traces."""
 
 import random
 import secrets
@@ -20,8 +20,8 @@ from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
 
 
-class Observing:
-    """``metrics`` takes further parts."""
+class Observability:
+    """A node's metrics, denials and traces."""
 
     def __init__(self, settings: Settings, clock: Clock, decider: Decider, store: RedisCounterStore) -> None:
         self._settings = settings
@@ -49,16 +49,16 @@ class Observing:
         )  # fmt: skip
 
     def add(self, *parts: Part) -> None:
-        """Have these parts scraped too."""
+        """Add parts to the metrics."""
         self.metrics.add(*parts)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on for as long as the node serves."""
+        """The background work."""
         parts = (self._ring, self._tracing)
         return [part.run for part in parts if part is not None]
 
     async def stop(self) -> None:
-        """Write and send what waits."""
+        """Write and send what is pending."""
         if self._ring is not None:
             await self._ring.flush()
         if self._tracing is not None:
@@ -76,13 +76,13 @@ class Observing:
 
 
 def who(name: str, help_text: str, settings: RegionSettings) -> Part:
-    """Which process this is, and of which version."""
+    """The name, region and version of this process."""
     labels = {"node": settings.node, "region": settings.region, "version": version("tidegate")}
     return lambda: iter((info(name, help_text, labels),))
 
 
 def of_store(store: RedisCounterStore) -> Part:
-    """The region's store: whether it decides, and at what cost."""
+    """Metrics of the region's store."""
 
     def families() -> Iterator[Metric]:
         stats, status = store.stats, store.status()

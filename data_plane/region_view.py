@@ -1,4 +1,4 @@
-"""A node's view of its region, wired: who is unreachable, whether shares are proven, what is low."""
+"""A node's view of its region, wired: unreachable peers, proven shares, low counters."""
 
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
@@ -22,20 +22,20 @@ from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.credentials import epoch_secret
 
 
-class Regarding:
-    """``join`` is for the store's connections, so it is there before the store is. ``index`` is what is in force."""
+class RegionView:
+    """A node's view of its region. ``join`` joins connections of the store, so it exists before the store."""
 
     def __init__(self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
         self._settings = settings
         self._clock = clock
         self._index = index
-        # On a Cluster slots move between servers, each with epochs of its own: strict limits are quotas there.
-        self._epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, fresh_epoch)
+        # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
+        self._epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
         self.join: Join | None = None if self._epochs is None else self._epochs.join_connection
         self.state = RegionState(lambda: index().book, rights=self._epochs is not None)
 
     def connect(self, store: RedisCounterStore) -> None:
-        """Build the rest upon the store."""
+        """Build the parts that need the store."""
         if self._epochs is not None:
             self._epochs.watch(store)
         self._outbox = LowOutbox(store, self._clock)
@@ -48,15 +48,15 @@ class Regarding:
         self._watch = RegionWatch(self.state, self._peers, self._epochs, lambda: self.reader.refused)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on in the background."""
+        """The background work."""
         return [self._watch.run, self._outbox.run]
 
     def own_public_keys(self) -> tuple[str, ...]:
-        """Keys of this region's nodes: more than one while its credential is rotated."""
+        """Public keys of this region: several while its credential is rotated."""
         return public_keys(self._index, self._clock, self._settings.region)
 
     def status(self) -> dict[str, Any]:
-        """What ``/v1/status`` says of peers and strict limits."""
+        """Peers and strict limits in ``/v1/status``."""
         unreachable = dict(self.state.unreachable)
         return {
             "peers": {
@@ -72,10 +72,10 @@ class Regarding:
         }
 
     def families(self) -> Iterator[Metric]:
-        """What ``/metrics`` says of them."""
+        """The metrics of peers and strict limits."""
         unreachable = dict(self.state.unreachable)
         yield gauge_by(
-            "tidegate_peer_silent", "1 while a peer is not heard and its share is kept for it", "peer",
+            "tidegate_peer_silent", "1 while a peer is unreachable and its share is reserved", "peer",
             {name: float(name in unreachable) for name in self._peers.staleness_us},
         )  # fmt: skip
         yield gauge("tidegate_shares_proven", "1 once strict limits are served by proven shares", self.state.proven)
@@ -85,11 +85,11 @@ class Regarding:
 
 
 def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tuple[str, ...]:
-    """A region's keys now."""
+    """A region's current public keys."""
     known = index().book.regions.get(region)
     return () if known is None else known.keys_at(clock.now_us() / 1e6)
 
 
-def fresh_epoch() -> int:
+def new_incarnation() -> int:
     """A name for a new epoch of the store."""
     return 1 + secrets.randbelow(2**32 - 1)
