@@ -56,9 +56,8 @@ from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.frames import FrameSource
 from control_plane.push.node_endpoints import router as nodes_router
-from control_plane.push.reach import NodeReach
 from control_plane.push.stream import OpenStreams
-from control_plane.push.watcher import HeadWatcher
+from control_plane.push.watcher import HeadWatcher, NodeReach
 from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
@@ -71,11 +70,10 @@ from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.routers import USAGE_ROUTERS
-from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.usage.webhooks.service import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.health import router as health_router
-from control_plane.web.measured import Measured
-from control_plane.web.request_ids import RequestIds
+from control_plane.web.middleware import Measured, RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0

@@ -8,14 +8,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
-from control_plane.canary.health import worsening
 from control_plane.canary.models import RolloutRow
 from control_plane.canary.schemas import RolloutOutcome, State
 from control_plane.database import Database
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.jobs.registry import Job
 from control_plane.nodes import repository as nodes
-from control_plane.nodes.repository import ConnectedNode, MissingNode
+from control_plane.nodes.repository import ConnectedNode, Decided, MissingNode
 from control_plane.publishing import repository
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.storage import present
@@ -205,3 +204,20 @@ async def _under_way(session: AsyncSession, number: int) -> RolloutRow:
 
 def _seconds(later: datetime, earlier: datetime) -> float:
     return (later - earlier).total_seconds()
+
+
+def worsening(rollout: RolloutRow, before: Decided, now: Decided) -> str | None:
+    """Why the roll-out must stop, by the rates of its stage's nodes before and during it; ``None`` if it may go on.
+
+    Too few decisions on either side are no evidence.
+    """
+    if now.decisions < rollout.min_decisions or before.decisions < rollout.min_decisions:
+        return None
+    for kind, count_before, count, max_rise in (
+        ("denials", before.denied, now.denied, rollout.max_denial_rise),
+        ("degraded decisions", before.degraded, now.degraded, rollout.max_degraded_rise),
+    ):
+        rate_before, rate = count_before / before.decisions, count / now.decisions
+        if rate - rate_before > max_rise:
+            return f"{kind} rose from {rate_before:.1%} to {rate:.1%} of {now.decisions} decisions"
+    return None

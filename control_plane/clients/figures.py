@@ -1,4 +1,4 @@
-"""An override's figures: as its row has them, as nodes get them, and whether they suit the limit."""
+"""Documents of clients for nodes, and the figures of overrides: rows, documents, and their validation."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -8,8 +8,8 @@ import msgspec
 from sqlalchemy import Row
 
 from control_plane.clients.models import OverrideRow
-from control_plane.clients.schemas import LastingFigures, OverrideFigures
-from tidegate.contract.config import Override
+from control_plane.clients.schemas import ClientRecord, LastingFigures, OverrideFigures
+from tidegate.contract.config import Client, Override
 from tidegate.contract.limits import LimitRule, Violation, violations
 
 
@@ -50,3 +50,15 @@ def suited(rules: Mapping[str, LimitRule], name: str, figures: OverrideFigures) 
     if rule is None or any(fault for one in both for fault in faults(rule, one)):
         return None
     return figures
+
+
+def client_document(client: ClientRecord) -> Client:
+    """The document of a client, with its overrides."""
+    return Client(
+        client=client.client,
+        plan=client.plan,
+        status=client.status,
+        attributes=client.attributes,
+        overrides={name: document_of(figures) for name, figures in client.overrides.items()},
+        generation=client.generation,
+    )

@@ -6,8 +6,7 @@ from typing import cast
 from pydantic import BaseModel
 
 from control_plane.clients import repository, writes
-from control_plane.clients.documents import client_document
-from control_plane.clients.figures import faults, figures_of
+from control_plane.clients.figures import client_document, faults, figures_of
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import (
     ClientFields,

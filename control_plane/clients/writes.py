@@ -7,9 +7,8 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients import repository
-from control_plane.clients.documents import client_document
+from control_plane.clients.figures import client_document, suited
 from control_plane.clients.figures import faults as figure_faults
-from control_plane.clients.figures import suited
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule

@@ -14,7 +14,7 @@ from control_plane.errors import UnavailableError
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.replays.service import Replay, replay_of
 from control_plane.web.etags import Preconditions, etag_of
-from control_plane.web.prefer import wanted_wait_s, wants_immediate
+from control_plane.web.waiting import wanted_wait_s, wants_immediate
 
 MAX_REASON_LENGTH = 500
 

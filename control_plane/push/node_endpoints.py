@@ -125,8 +125,8 @@ async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pa
 async def acknowledge(request: Request, caller: Caller) -> Response:
     """A node applied a revision and enforces it, or refused it and says why."""
     ack = _ack(await request.body())
-    desk: AckBatcher = request.state.acks
-    await desk.submit(caller.name, ack)
+    batcher: AckBatcher = request.state.acks
+    await batcher.submit(caller.name, ack)
     if ack.error is None:
         request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
     else:

@@ -8,7 +8,7 @@ from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.usage.models import LARGEST, UsageAlert, UsageDayState, UsageSource
 from control_plane.usage.partitions import Partitions, drop_before
-from control_plane.usage.ranges import ClientRange, client_ranges
+from control_plane.usage.repository import ClientRange, client_ranges
 
 ROLL_UP_EVERY_S = 900.0
 TIDY_EVERY_S = 3_600.0

@@ -14,7 +14,7 @@ from control_plane.plans.models import PlanRow
 from control_plane.usage import repository as reading
 from control_plane.usage import windows
 from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
-from control_plane.usage.ranges import ClientRange, client_ranges
+from control_plane.usage.repository import ClientRange, client_ranges
 from tidegate.contract.limits import LimitRule
 
 MAX_CLIENTS = 1_000

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -27,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from control_plane.clients.repository import every_nth
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.models import LimitRow
 from control_plane.regions.models import RegionRow
@@ -48,6 +50,7 @@ COLUMNS: dict[Dimension, str] = {
 }
 HOURS_BACK = 1
 """Full hours that are looked at beside the present one: an hour that has just begun says little."""
+_BEHIND_ALL = "\U0010ffff"
 
 
 class UsageQuery(NamedTuple):
@@ -202,3 +205,19 @@ async def demand(session: AsyncSession) -> dict[int, dict[str, float]]:
 async def notify(session: AsyncSession, channel: str, payloads: Sequence[str]) -> None:
     """Send notifications to every replica, by one statement."""
     await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))
+
+
+class ClientRange(NamedTuple):
+    """Names from ``first`` up to and not including ``after``."""
+
+    first: str
+    after: str
+
+
+async def client_ranges(session: AsyncSession, clients: int) -> list[ClientRange]:
+    """Ranges of all names with that many clients each, for queries that take too long at once.
+
+    Anonymous usage (the empty name) and removed clients are in them too.
+    """
+    bounds = ["", *await every_nth(session, clients), _BEHIND_ALL]
+    return [ClientRange(first, after) for first, after in pairwise(bounds)]
