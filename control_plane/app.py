@@ -78,11 +78,11 @@ from control_plane.web.middleware import Measured, RequestIds
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
 NODES_REMEMBERED_S = 2.0
-"""How long a region's credential is let in again without a look at the database."""
+"""How long a region's credential is accepted without a query."""
 
 
 class State(TypedDict):
-    """What lives as long as the application; requests find it as ``request.state``."""
+    """The application's lifespan state; requests find it as ``request.state``."""
 
     settings: Settings
     database: Database
@@ -237,7 +237,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def replica_name(settings: Settings) -> str:
-    """How this process is called in the record of jobs: unique among replicas that live at the same time."""
+    """The name of this process in the record of jobs, unique among running replicas."""
     return settings.replica or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 

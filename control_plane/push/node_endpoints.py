@@ -74,7 +74,7 @@ async def _recorded(
     lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, name: str, credential: str, *, applied: int
 ) -> AsyncIterator[bytes]:
     try:
-        # in here and not before: a generator that never starts would never run its `finally`
+        # opened in the generator, as a generator that never starts never runs its `finally`
         await streams.opened(hello, name, credential, applied=applied)
         async for line in lines:
             yield line

@@ -1,4 +1,4 @@
-"""Knows the newest revision at once: one LISTEN connection a replica, shared by every stream and every waiter."""
+"""Follows the newest revision by one LISTEN connection a replica, for all streams and waiters."""
 
 import asyncio
 import time
@@ -19,13 +19,13 @@ _log = structlog.stdlib.get_logger("tidegate.watcher")
 
 
 class Ticket:
-    """Waits for the first fire after it was taken."""
+    """Waits for the first signal after it was taken."""
 
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
 
     async def wait(self, timeout_s: float) -> None:
-        """Return once fired (at once if it already was), or after ``timeout_s``."""
+        """Return after the signal (at once if it came already), or after ``timeout_s``."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
@@ -34,13 +34,13 @@ class Ticket:
 
 
 class Signal:
-    """Wakes all who wait, again and again. Take a ticket, look, then wait on it: nothing is missed in between."""
+    """A repeated signal. Take a ticket, check, then wait on the ticket: no signal is missed."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def ticket(self) -> Ticket:
-        """A ticket for the next fire."""
+        """A ticket for the next signal."""
         return Ticket(self._event)
 
     def fire(self) -> None:
@@ -50,7 +50,7 @@ class Signal:
 
 
 class HeadWatcher:
-    """Follows the head by notification, and by a look every ``poll_s`` in case one was lost.
+    """Follows the head by notifications, and by a query every ``poll_s`` in case one was lost.
 
     ``views`` is ``None`` until it was read once. While Postgres is away the last one known stays.
     """
@@ -77,11 +77,11 @@ class HeadWatcher:
 
     @property
     def revision(self) -> int:
-        """The newest revision as far as it is known; 0 before that."""
+        """The newest known revision; 0 before the first."""
         return 0 if self.views is None else self.views.head.revision
 
     def known_for_s(self, revision: int) -> float | None:
-        """How long ago this replica learned of ``revision``, if that is among the newest."""
+        """How long ago this replica saw ``revision`` first; ``None`` if it is not among the newest."""
         learned = self._learned.get(revision)
         return None if learned is None else time.monotonic() - learned
 
