@@ -70,7 +70,7 @@ from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.routers import USAGE_ROUTERS
-from control_plane.usage.webhooks.service import WebhookKeys
+from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.health import router as health_router
 from control_plane.web.middleware import Measured, RequestIds

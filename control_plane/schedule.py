@@ -17,13 +17,13 @@ from control_plane.usage.jobs import usage_jobs
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.repository import demand
 from control_plane.usage.webhooks.jobs import Deliverer
-from control_plane.usage.webhooks.service import WebhookKeys
+from control_plane.usage.webhooks.signing import WebhookKeys
 
 
 def jobs_of(
     settings: Settings, database: Database, writer: ConfigWriter, partitions: Partitions, webhook_keys: WebhookKeys
 ) -> list[Job]:
-    """What the leader runs. To add a job, make it in its domain and name it here."""
+    """The job of the leader. To add a job, make it in its domain and name it here."""
     balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
     return [
         drift_job(database),

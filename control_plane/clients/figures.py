@@ -14,7 +14,7 @@ from tidegate.contract.limits import LimitRule, Violation, violations
 
 
 def figures_of(row: OverrideRow | Row[Any]) -> OverrideFigures:
-    """What a row of the table of overrides says, however it was read."""
+    """The figures of a row of overrides."""
     then = None
     if row.expires_at is not None and row.then_limit is not None:
         then = LastingFigures(limit=row.then_limit, burst=row.then_burst)
@@ -27,7 +27,7 @@ def ends_at(figures: LastingFigures) -> datetime | None:
 
 
 def document_of(figures: OverrideFigures) -> Override:
-    """The override as nodes get it."""
+    """The document of an override."""
     then = figures.then
     return Override(
         limit=figures.limit,

@@ -76,31 +76,37 @@ async def streams_closed(session: AsyncSession, streams: Iterable[str]) -> None:
 
 
 async def acknowledged(session: AsyncSession, acks: Sequence[RegionAck]) -> None:
-    """Record ACKs and wake those who wait for them. Of two ACKs of one node the later counts."""
-    applied = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is None}
+    """Record ACKs, and wake those who wait for them.
+
+    An ACK that comes late, or again for its instants of share cuts, undoes nothing of a newer one.
+    """
+    good = [one for one in acks if one.ack.error is None]
+    newest_last = sorted(good, key=lambda one: one.ack.revision)
+    applied = {(one.region, one.ack.node): one.ack.revision for one in newest_last}
     refused = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is not None}
     if applied:
         await _store_applied(session, applied)
-        await _store_effects(session, applied)
+        await _store_effects(session, newest_last)
     if refused:
         await _store_refused(session, refused)
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
-async def _store_applied(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+async def _store_applied(session: AsyncSession, revisions: Mapping[tuple[str, str], int]) -> None:
     rows = [
-        {"region": region, "node": node, "applied_revision": ack.revision, "applied_at": func.now(),
+        {"region": region, "node": node, "applied_revision": revision, "applied_at": func.now(),
          "last_seen": func.now()}
-        for (region, node), ack in sorted(acks.items())
+        for (region, node), revision in sorted(revisions.items())
     ]  # fmt: skip
     statement = insert(Node).values(rows)
     new = statement.excluded
     # a refusal ends once a revision at least as new is applied
     stale = Node.refused_revision <= new.applied_revision
     awaited = Node.staged_revision <= new.applied_revision
+    late = Node.applied_revision > new.applied_revision
     values = {
-        "applied_revision": new.applied_revision,
-        "applied_at": new.applied_at,
+        "applied_revision": func.greatest(Node.applied_revision, new.applied_revision),
+        "applied_at": case((late, Node.applied_at), else_=new.applied_at),
         "last_seen": new.last_seen,
         "refused_revision": case((stale, None), else_=Node.refused_revision),
         "refused_reason": case((stale, None), else_=Node.refused_reason),
@@ -121,12 +127,13 @@ async def _store_refused(session: AsyncSession, acks: Mapping[tuple[str, str], A
     await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
 
 
-async def _store_effects(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+async def _store_effects(session: AsyncSession, acks: Sequence[RegionAck]) -> None:
     rows = [
-        {"region": region, "node": node, "rule_id": rule_id, "revision": ack.revision, "from_us": from_us}
-        for (region, node), ack in sorted(acks.items())
-        for rule_id, from_us in sorted(ack.effective.items())
-    ]
+        {"region": one.region, "node": one.ack.node, "rule_id": rule_id, "revision": one.ack.revision,
+         "from_us": from_us}
+        for one in acks
+        for rule_id, from_us in sorted(one.ack.effective.items())
+    ]  # fmt: skip
     if not rows:
         return
     statement = insert(NodeEffect)

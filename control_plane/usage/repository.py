@@ -49,12 +49,12 @@ COLUMNS: dict[Dimension, str] = {
     "key": "key_id",
 }
 HOURS_BACK = 1
-"""Full hours that are looked at beside the present one: an hour that has just begun says little."""
+"""Full hours evaluated beside the current one, which may have just begun."""
 _BEHIND_ALL = "\U0010ffff"
 
 
 class UsageQuery(NamedTuple):
-    """What is asked: ``since`` and ``until`` (not included) are whole hours; ``only`` filters by dimension."""
+    """A query: ``since`` and ``until`` (not included) are whole hours; ``only`` filters by dimension."""
 
     group_by: tuple[Dimension, ...]
     step: Step
@@ -64,7 +64,7 @@ class UsageQuery(NamedTuple):
 
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
-    """By region, up to when everything that was counted has arrived."""
+    """By region, the instant up to which all usage has arrived."""
     query = select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region)
     # of a region that was deleted nothing more will arrive
     rows = await session.execute(query.join(RegionRow, RegionRow.region == UsageRegion.region))
@@ -78,7 +78,7 @@ async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequenc
 
 
 async def all_lines(session: AsyncSession, query: UsageQuery) -> AsyncIterator[Sequence[RowMapping]]:
-    """All lines in the same order, so many at a time as memory does not notice."""
+    """All lines in the same order, in parts that bound memory."""
     result = await session.stream(_lines(query, None).execution_options(yield_per=LINES_AT_A_TIME))
     async for rows in result.mappings().partitions():
         yield [row for row in rows if row["allowed"] is not None]
@@ -129,7 +129,7 @@ def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:
 
 
 def _source(query: UsageQuery) -> FromClause:
-    """The rows to add up: everybody's totals where no client and no key is asked for, else the clients' own."""
+    """The rows to add up: totals of all clients if the query needs no client and no key, else the clients' rows."""
     asked = {*query.group_by, *query.only}
     of_limits = "limit" in asked
     if asked.isdisjoint({"client", "key"}):
@@ -170,7 +170,7 @@ def _day_of(hour: _Column) -> ColumnElement[date]:
 
 
 def first_whole_day(since: datetime) -> date:
-    """The first day (UTC) all of which lies behind ``since``."""
+    """The first whole day (UTC) after ``since``."""
     at = since.astimezone(UTC)
     return at.date() if at == at.replace(hour=0, minute=0, second=0, microsecond=0) else at.date() + timedelta(days=1)
 

@@ -21,7 +21,8 @@ from control_plane.usage.webhooks.schemas import (
     WebhookSecret,
     WebhookView,
 )
-from control_plane.usage.webhooks.service import WebhookKeys, Webhooks, delivery_view
+from control_plane.usage.webhooks.service import Webhooks, delivery_view
+from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, listing, sorted_by
 

@@ -1,11 +1,4 @@
-"""What can be done with webhooks."""
-
-import hashlib
-import hmac
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+"""Service of webhooks."""
 
 from control_plane.clients.models import ClientRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
@@ -17,8 +10,6 @@ from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.schemas import DeliveryView, WebhookFields, WebhookView
 
 MAX_WEBHOOKS = 1_000
-
-SECRET_PREFIX = "tgw_"  # noqa: S105  the beginning of secrets
 
 
 class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
@@ -86,22 +77,3 @@ def delivery_view(row: UsageAlert) -> DeliveryView:
         delivered_at=row.delivered_at,
         error=row.error,
     )
-
-
-class WebhookKeys:
-    """Derives webhooks' secrets from the control plane's signing key and a salt (HKDF, RFC 5869); none is stored."""
-
-    def __init__(self, signing_key: Ed25519PrivateKey) -> None:
-        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"tidegate usage webhooks")
-        self._root = derived.derive(signing_key.private_bytes_raw())
-
-    def secret(self, webhook: str, salt: str) -> str:
-        """The secret of a webhook under its current salt."""
-        message = f"{webhook}\0{salt}".encode()
-        return SECRET_PREFIX + hmac.new(self._root, message, hashlib.sha256).hexdigest()
-
-
-def signature(secret: str, sent_at_s: int, body: bytes) -> str:
-    """The value of ``X-Tidegate-Signature``: ``t=<epoch seconds>,v1=<HMAC-SHA256 of "t.body", hex>``."""
-    signed = str(sent_at_s).encode() + b"." + body
-    return f"t={sent_at_s},v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"
