@@ -16,7 +16,7 @@ local REFUSED_WAIT = -1 - 1000000
 
 -- Returns whether a counter may ask for more rights, the agent's back-off note or nil, and whether there is a peer to
 -- ask. A counter may not ask without peers (the horizon is 0), without an agent, or during a back-off (see
--- data_plane/rights/low.py): the note is '1' if no peer has any rights, '0' if some may have.
+-- data_plane/rights/low_water.py): the note is '1' if no peer has any rights, '0' if some may have.
 local function may_ask(key, params)
   if params.horizon == 0 or call('EXISTS', 'tg:region:state') == 0 then
     return false, nil, false
@@ -86,7 +86,8 @@ end
 local function rights_value(params, state)
   local kind = params.algorithm == 2 and RIGHTS_LOG or RIGHTS
   return pack('<BI4I6I6i6I6i6i6I5I6I6', kind, params.incarnation, state.id, state.taken, state.net,
-    state.taken_before, state.net_before, state.net_ahead, state.second, state.units, state.units_before) .. state.entries
+    state.taken_before, state.net_before, state.net_ahead, state.second, state.units, state.units_before)
+    .. state.entries
 end
 
 -- The state lives for two windows and the skew from the start of its newest id.
