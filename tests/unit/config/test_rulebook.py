@@ -80,7 +80,7 @@ def test_an_override_is_divided_by_the_limits_parts_whatever_the_limit_is():
 
 
 def test_clients_with_the_same_figures_share_what_is_bound_and_push_out_nobody_elses(monkeypatch):
-    monkeypatch.setattr(rulebook, "_MAX_OWN", 3)
+    monkeypatch.setattr(rulebook, "_MAX_OWN_SETS", 3)
     book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
     clients = [Client(client=f"c{n}", plan="free", overrides={"hourly": Override(limit=n // 2)}) for n in range(20)]
     resolutions = book.resolutions[0]
