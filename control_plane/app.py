@@ -56,9 +56,8 @@ from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.frames import FrameSource
 from control_plane.push.node_endpoints import router as nodes_router
-from control_plane.push.reach import NodeReach
 from control_plane.push.stream import OpenStreams
-from control_plane.push.watcher import HeadWatcher
+from control_plane.push.watcher import HeadWatcher, NodeReach
 from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
@@ -74,17 +73,16 @@ from control_plane.usage.routers import USAGE_ROUTERS
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.health import router as health_router
-from control_plane.web.measured import Measured
-from control_plane.web.request_ids import RequestIds
+from control_plane.web.middleware import Measured, RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
 NODES_REMEMBERED_S = 2.0
-"""How long a region's credential is let in again without a look at the database."""
+"""How long a region's credential is accepted without a query."""
 
 
 class State(TypedDict):
-    """What lives as long as the application; requests find it as ``request.state``."""
+    """The application's lifespan state; requests find it as ``request.state``."""
 
     settings: Settings
     database: Database
@@ -239,7 +237,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def replica_name(settings: Settings) -> str:
-    """How this process is called in the record of jobs: unique among replicas that live at the same time."""
+    """The name of this process in the record of jobs, unique among running replicas."""
     return settings.replica or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 

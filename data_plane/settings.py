@@ -50,7 +50,7 @@ CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_a_ca)]
 
 
 class RegionSettings(BaseSettings):
-    """What a node and an agent of a region both need to know."""
+    """Settings that nodes and agents share."""
 
     model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, hide_input_in_errors=True)
 
@@ -59,7 +59,7 @@ class RegionSettings(BaseSettings):
         ("tls_client_ca_file", "tls_cert_file"),
         ("redis_key_file", "redis_cert_file"),
     )
-    """What is nothing without another setting: a process would go on without the TLS that it was told to ask for."""
+    """Settings that need another one; without it a process would run without the TLS that it should require."""
     certificates: ClassVar[tuple[str, ...]] = ("tls_cert_file", "redis_cert_file")
 
     node: Name = Field(default_factory=lambda: socket.gethostname().lower()[:64], description="this process's own name")
@@ -98,7 +98,7 @@ class RegionSettings(BaseSettings):
     snapshot_file: Path = Path("tidegate-snapshot.msgpack")
 
     def require_consistent(self) -> None:
-        """Raise ``ValueError`` where settings that only this kind of process has contradict each other."""
+        """Raise ``ValueError`` if settings of this kind of process contradict each other."""
 
     def store_settings(self) -> RedisSettings:
         """The store's part, as its adapter takes it."""
@@ -174,7 +174,7 @@ class RegionSettings(BaseSettings):
 
 
 class Settings(RegionSettings):
-    """What one decision node needs to know to serve."""
+    """Settings of a decision node."""
 
     port: int = Field(8101, ge=0, le=65535)
 
@@ -221,17 +221,17 @@ class Settings(RegionSettings):
     @classmethod
     def _is_readable(cls, value: Path | None) -> Path | None:
         if value is not None:
-            RlsMapping.from_file(value)  # so that a mistake is told at the start, by name
+            RlsMapping.from_file(value)  # so that a mistake is reported at the start
         return value
 
     def require_consistent(self) -> None:
-        """Raise ``ValueError`` where the rate limit service lacks what it needs."""
+        """Raise ``ValueError`` if the rate limit service lacks a setting."""
         if self.rls_port is not None and self.tls_cert_file is not None and self.tls_key_file is None:
             raise ValueError("TIDEGATE_RLS_PORT with TIDEGATE_TLS_CERT_FILE needs TIDEGATE_TLS_KEY_FILE")
 
 
 class AgentSettings(RegionSettings):
-    """What one agent of a region needs to know."""
+    """Settings of a region agent."""
 
     needs: ClassVar[tuple[tuple[str, str], ...]] = (*RegionSettings.needs, ("peers_key_file", "peers_cert_file"))
     certificates: ClassVar[tuple[str, ...]] = (*RegionSettings.certificates, "peers_cert_file")

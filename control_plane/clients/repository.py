@@ -105,7 +105,7 @@ async def generations_left(session: AsyncSession, names: Sequence[str]) -> dict[
 
 
 async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:
-    """The key with this hash, whosever it is."""
+    """The key with this hash, of any client."""
     return await session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256))
 
 
@@ -146,7 +146,7 @@ async def put(
 
 
 async def records(session: AsyncSession, names: Sequence[str]) -> dict[str, ClientRecord]:
-    """Those clients of ``names`` that there are, with their overrides."""
+    """The existing clients of ``names``, with their overrides."""
     wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
     found = (await session.execute(select(_CLIENTS).where(_CLIENTS.c.client == any_(wanted)))).all()
     overrides: dict[str, dict[str, OverrideFigures]] = {}
@@ -198,7 +198,7 @@ async def overriding(session: AsyncSession, plan: str, limits: Collection[str]) 
 
 
 async def delete_all(session: AsyncSession, names: Sequence[str]) -> Sequence[str]:
-    """Delete these clients with their overrides and keys; the hashes of those keys."""
+    """Delete these clients with their overrides and keys. Returns the hashes of those keys."""
     wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
     hashes = (await session.scalars(select(KeyRow.sha256).where(KeyRow.client == any_(wanted)))).all()
     await session.execute(text("DELETE FROM clients WHERE client = ANY(:names)"), {"names": list(names)})
@@ -212,7 +212,7 @@ async def names_after(session: AsyncSession, after: str, count: int) -> Sequence
 
 
 async def existing(session: AsyncSession, names: Sequence[str]) -> set[str]:
-    """Those of these clients that there are."""
+    """The existing ones of these clients."""
     return set(await session.scalars(_EXISTING, {"names": list(names)}))
 
 

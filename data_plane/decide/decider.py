@@ -1,7 +1,7 @@
 """The decision: from a request to a verdict, by one call to the region's store or none at all.
 
 Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
-ways through: the plain one, a few lookups, for what nearly every request is; and the careful one
+resolutions through: the plain one, a few lookups, for what nearly every request is; and the careful one
 (``check_resolution.py``) for everything else, which knows all the rules.
 """
 
@@ -24,7 +24,7 @@ from data_plane.decide.pending_check import (
     denied_at_a_price,
 )
 from data_plane.decide.store_fallback import StoreFallback
-from data_plane.load.gates import Gates
+from data_plane.load.following import Gates
 from data_plane.store.packing import Outcome, encode_check, is_priced, outcomes_of
 from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
@@ -80,7 +80,7 @@ class Decider:
         """The gates of protected backends."""
 
     @property
-    def _anonymous_terms(self) -> str | None:
+    def _anonymous_set_key(self) -> str | None:
         """The limit-set key of requests without an API key; ``None``: refused, or left to the careful way."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
@@ -111,18 +111,18 @@ class Decider:
         check.revision = self.revision
         client = request.client
         principal = index.known.get(request.api_key) if client is None else index.named.get(client)
-        asked_for, ways = request.endpoint, index.book.named_ways
+        asked_for, resolutions = request.endpoint, index.book.named_resolutions
         if asked_for is None:
-            asked_for, ways = request.path, index.book.ways
+            asked_for, resolutions = request.path, index.book.resolutions
         if principal is not None:
-            terms = principal.terms if check.asked_us < principal.until_us else None
+            limit_set_key = principal.limit_set_key if check.asked_us < principal.until_us else None
         else:  # a key that was not used yet, an unknown one, or none
-            terms = self._anonymous_terms if client is None and request.api_key is None else None
-        if terms is None or asked_for is None:
+            limit_set_key = self._anonymous_set_key if client is None and request.api_key is None else None
+        if limit_set_key is None or asked_for is None:
             return self._make_ready_carefully(check)
         ip = request.ip
         named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
-        bound = ways[named is not None and named.has_site][terms, request.method, asked_for]
+        bound = resolutions[named is not None and named.has_site][limit_set_key, request.method, asked_for]
         if not bound.key_parts:
             return self._make_ready_carefully(check)
         if index.blocks is not None:

@@ -21,10 +21,10 @@ class SwitchKeeper:
         self._clock = clock
         self._changed = asyncio.Event()
 
-    def without_ended(self, index: RuleIndex) -> RuleIndex:
+    def without_ended_overrides(self, index: RuleIndex) -> RuleIndex:
         """A new index without the overrides that have ended."""
         self._changed.set()
-        return index.without_ended(self._clock.now_us() / 1_000_000)
+        return index.without_ended_overrides(self._clock.now_us() / 1_000_000)
 
     async def run(self) -> None:
         """End each override at its time, for ever."""
@@ -43,7 +43,7 @@ class SwitchKeeper:
     def end_now(self) -> None:
         """Take out the overrides that have ended."""
         index = self._decider.index
-        left = index.without_ended(self._clock.now_us() / 1_000_000)
+        left = index.without_ended_overrides(self._clock.now_us() / 1_000_000)
         if left is not index:
             self._decider.apply(left, self._decider.revision)
 

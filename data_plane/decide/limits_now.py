@@ -32,7 +32,7 @@ async def limits_now(
     """What is left of each of these limits, all of them ``is_tellable``. Raises ``StoreUnavailableError``."""
     if not rules:
         return []
-    peers = Peers(book.regions, book.standing)
+    peers = Peers(book.regions, book.region_facts)
     limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
     subject = subject_of(principal.client, UNKNOWN_ADDRESS, principal.client.attributes)
     keys = [limit.key_builder.key(subject) for limit in limits]

@@ -157,7 +157,7 @@ def denied_at_a_price(verdict: Verdict, gate_pass: GatePass, cost: int) -> Verdi
     if gate is None or shown is None:
         return verdict
     by_load = gate_pass.denied_by_price(verdict.outcomes, shown, cost)
-    return msgspec.structs.replace(verdict, outcomes=gate_pass.told(gate, verdict.outcomes), by_load=by_load)
+    return msgspec.structs.replace(verdict, outcomes=gate_pass.shown(gate, verdict.outcomes), by_load=by_load)
 
 
 _OF_CALLERS: dict[Refusal, Cause] = {

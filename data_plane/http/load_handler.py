@@ -13,8 +13,8 @@ from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.answers import JSON_TYPE, Answer, FieldError, InputError
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.load.controller import MAX_AHEAD_US
 from data_plane.load.reports import LoadReports
-from data_plane.load.signals import AHEAD_US
 from data_plane.store.ports import Clock
 from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
@@ -116,7 +116,7 @@ class LoadHandler:
             return
         protected = self._book().protected.get(item.backend)
         stale_after_s = 60.0 if protected is None else protected[1].stale_after_s
-        if not now_us - stale_after_s * 1_000_000 <= item.at * 1_000_000 <= now_us + AHEAD_US:
+        if not now_us - stale_after_s * 1_000_000 <= item.at * 1_000_000 <= now_us + MAX_AHEAD_US:
             message = f"must be an instant within the last {stale_after_s:g} s"
             raise self._refused("stale", 422, f"at: {message}", [FieldError(at + "at", message)])
 

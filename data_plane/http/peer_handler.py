@@ -52,13 +52,13 @@ class PeerHandler:
 
     def __init__(
         self, region: str, key: Ed25519PrivateKey, index: Callable[[], RuleIndex], receiver: Receiver,
-        desk: RightsExchange, clock: Clock,
+        rights: RightsExchange, clock: Clock,
     ) -> None:  # fmt: skip
         self._region = region
         self._key = key
         self._index = index
         self._receiver = receiver
-        self._desk = desk
+        self._rights = rights
         self._clock = clock
         # from 0: Prometheus sees no increase in a counter that appears with its first refusal
         self.refused_by_reason: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
@@ -94,7 +94,7 @@ class PeerHandler:
                 raise self._refused("too_large", 413, f"more than {MAX_ASKS} questions")
             if not 0 < asks.incarnation < 2**32 or not all(map(_is_plausible, asks.asks)):
                 raise self._refused("implausible", 400, "a question that no region has cause to ask")
-            gifts = zlib.compress(msgspec.msgpack.encode(await self._desk.give(asks)), level=1)
+            gifts = zlib.compress(msgspec.msgpack.encode(await self._rights.give(asks)), level=1)
         except InputError as error:
             self._say(headers, error)
             return error.answer()

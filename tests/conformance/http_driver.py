@@ -54,7 +54,7 @@ class HttpDriver:
         signature = SIGNING_KEY.sign(signed_head(self._revision, config.digest)).hex()
 
         async def put_in_force() -> None:
-            self._node._configuring._config.restore(Snapshot(self._revision, signature, config))
+            self._node._configuration._config.restore(Snapshot(self._revision, signature, config))
 
         asyncio.run_coroutine_threadsafe(put_in_force(), self._loop).result(10)
 
