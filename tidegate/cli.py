@@ -10,6 +10,7 @@ import typer
 from tidegate.admin.app import register as register_resources
 from tidegate.arguments import admin_token, gateway_token, server_url, utf8_text
 from tidegate.file.app import register as register_file_commands
+from tidegate.importing.app import register as register_imports
 
 NOT_WRITTEN = os.EX_IOERR
 """Not 1 or 2: those mean something to who calls `check` or `diff`."""
@@ -284,6 +285,7 @@ def why(
 
 
 register_file_commands(app)
+register_imports(app)
 register_resources(app)
 
 
