@@ -45,25 +45,30 @@ def number() -> str:
 
 
 @pytest.fixture(scope="session")
-def demo(dist: Path, number: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """`tidegate up --demo` out of the wheel, in an environment that had nothing before."""
-    place = tmp_path_factory.mktemp("demo")
-    began = time.monotonic()
-    environment = Environment(place / "environment")
+def installed(dist: Path, number: str, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment that had nothing before, with the wheel and its extra `local`."""
+    environment = Environment(tmp_path_factory.mktemp("installed") / "environment")
     environment.install(f"{dist / f'tidegate-{number}-py3-none-any.whl'}[local]")
-    installed = time.monotonic()
+    return environment
+
+
+@pytest.fixture(scope="session")
+def demo(installed: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """`tidegate up --demo` out of the wheel."""
+    place = tmp_path_factory.mktemp("demo")
     (place / "tmp").mkdir()
     options = stack_options(demo=True)
     up = Child(
-        "tidegate up", [environment.program("tidegate"), "up", *arguments(options, None)],
+        "tidegate up", [installed.program("tidegate"), "up", *arguments(options, None)],
         log_path=place / "up.log", directory=place, env={"TMPDIR": str(place / "tmp"), "PYTHONPATH": ""},
     )  # fmt: skip
+    started = time.monotonic()
     up.start()
     try:
         wait_until_ready(up, lambda: "\nready: " in up.log_path.read_text(), timeout_s=READY_TIMEOUT_S)
         yield Demo(
-            environment=environment, output=up.log_path.read_text(),
-            node=f"http://{LOOPBACK}:{options.first_node_port}", began=began, installed=installed,
+            environment=installed, output=up.log_path.read_text(),
+            node=f"http://{LOOPBACK}:{options.first_node_port}", started=started,
         )  # fmt: skip
     finally:
         up.stop(timeout_s=40)

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ class Environment:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.install_s = 0.0
         self._by_pip = "TIDEGATE_RELEASE" in os.environ
         venv.create(directory, with_pip=self._by_pip)
 
@@ -29,7 +31,9 @@ class Environment:
         else:
             uv = Path(sys.executable).parent / "uv"
             command = [str(uv), "pip", "install", "--quiet", "--python", str(self.program("python")), "-c", str(PINS)]
+        began = time.monotonic()
         self.run(*command, *what)
+        self.install_s += time.monotonic() - began
 
     def run(self, *command: str | Path) -> str:
         """What a command says that is run outside the clone and that finds nothing of it."""
@@ -41,13 +45,12 @@ class Environment:
 
 
 class Demo(NamedTuple):
-    """A running `tidegate up --demo`; ``began`` and ``installed`` are monotonic seconds."""
+    """A running `tidegate up --demo`, ``started`` at this monotonic second."""
 
     environment: Environment
     output: str
     node: str
-    began: float
-    installed: float
+    started: float
 
     def key(self) -> str:
         """A client's key, as it was printed."""
