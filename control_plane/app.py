@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib.metadata import version as distribution_version
 from typing import TypedDict
 
 import structlog
@@ -182,7 +183,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Tidegate control plane",
-        version="0.1.0",
+        version=distribution_version("tidegate"),
         description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
         lifespan=lifespan,
         redirect_slashes=False,
