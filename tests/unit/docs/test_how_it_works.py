@@ -1,4 +1,4 @@
-"""``docs/how-it-works.md``, ``docs/glossary.md`` and ``CONTRIBUTING.md`` name files and functions that exist."""
+"""Pages for who changes the code name files and functions that exist; pictures and numbers of flows come from tables."""
 
 import ast
 import re
@@ -10,7 +10,9 @@ import pytest
 from tools.docs.flows import FLOWS, picture, steps_of
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "docs/how-it-works.md", ROOT / "docs/glossary.md"]
+PAGES = [ROOT / "docs/how-it-works.md", ROOT / "docs/glossary.md", ROOT / "CONTRIBUTING.md"]
+MADE_UP = {"lua/session.lua"}
+"""The example of a file that is new."""
 _FILE = re.compile(r"`([\w./-]+/[\w.-]+\.(?:py|lua|md|yaml|toml|sql|json|txt|in))`")
 _BESIDE = re.compile(r"`([\w./-]+/[\w.-]+\.(?:py|lua))`(?: \||:) `([\w.]+)`")
 _LUA_FUNCTION = re.compile(r"^\s*(?:local )?function ([\w.:]+)", re.MULTILINE)
@@ -50,7 +52,7 @@ def test_a_name_is_looked_for_in_its_own_class() -> None:
 def test_every_file_on_the_page_is_there(page: Path) -> None:
     named = set(_FILE.findall(page.read_text("utf-8")))
     assert named
-    assert not [file for file in sorted(named) if "*" not in file and not (ROOT / file).is_file()]
+    assert not [file for file in sorted(named) if file not in MADE_UP and not (ROOT / file).is_file()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
