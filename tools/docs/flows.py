@@ -46,7 +46,7 @@ def picture(flow: str) -> str:
     parts = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" '
-            f'aria-label="The {flow.lower()} flow" font-family="ui-monospace, Menlo, Consolas, monospace" font-size="12">'
+            f'aria-label="The {flow.lower()} flow" font-family="ui-monospace, monospace" font-size="12">'
         ),
         (
             f'<defs><marker id="a" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'

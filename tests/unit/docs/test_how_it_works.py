@@ -1,4 +1,4 @@
-"""Pages for who changes the code name files and functions that exist; pictures and numbers of flows come from tables."""
+"""Pages for who changes the code name what exists; numbers and pictures of flows come from their tables."""
 
 import ast
 import re
