@@ -104,7 +104,7 @@ lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra local -o requirements/local.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --extra pictures --extra docs --extra dev -o requirements/dev.txt
 	$(LOCK) $(ARGS) pyproject.toml -c requirements/local.txt -o requirements/image.txt
 	$(LOCK) $(ARGS) requirements/build.in -c requirements/local.txt -o requirements/build.txt
 
