@@ -25,11 +25,9 @@ from data_plane.peering import Peering
 from data_plane.protecting import LoadControl
 from data_plane.reporting import Shipping
 from data_plane.settings import AgentSettings
-from data_plane.store.membership import AgentMembership
+from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.redis_register import AGENTS, RedisNodeRegister
-from data_plane.store.redis_statistics import RedisSurvey
-from data_plane.store.statistics import Census
+from data_plane.store.statistics import Census, RedisSurvey
 
 
 class Agent:

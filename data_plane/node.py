@@ -17,13 +17,12 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.service import Snapshot
 from data_plane.config.stream import Decided
 from data_plane.configuring import Configuring
+from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.enforcement_ends import SwitchKeeper, switches_and_blocks
-from data_plane.decide.preparing import Anonymous
-from data_plane.decide.redis_debts import RedisAccounts
-from data_plane.decide.settlement import Settlement
+from data_plane.decide.settlement import RedisAccounts, Settlement
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.service import Holds
@@ -41,9 +40,8 @@ from data_plane.regarding import Regarding
 from data_plane.reporting import Reporting
 from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.membership import NodeMembership
+from data_plane.store.membership import AGENTS, NodeMembership, RedisNodeRegister
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.redis_register import AGENTS, RedisNodeRegister
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.usage.repeated_denials import RepeatedDenials

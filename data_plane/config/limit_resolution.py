@@ -1,14 +1,15 @@
 """Limits made ready for the hot path: which apply to a plan and a route, with their script arguments and key parts."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from data_plane.config.counter_keys import key_builder
 from data_plane.config.shared_packing import Standing, shared_params
 from data_plane.config.strict_limits import moves_rights, own_terms_of, scaled, strict_terms_of
 from data_plane.store.packing import encode_rule
-from data_plane.store.subjects import limit_code, ordered_dimensions, part, tag
+from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
@@ -26,17 +27,6 @@ _SAME = {"HEAD": ("HEAD", "GET")}
 """A HEAD does what the GET would (RFC 9110, 9.3.2), and is routed like one: a limit of GETs is no limit without it."""
 
 
-class Subject(msgspec.Struct, frozen=True, gc=False):
-    """Whose request it is, ready to be put into keys. ``client_tag`` is the address's for anonymous requests."""
-
-    client_tag: str
-    client_part: str
-    generation: str
-    address: str
-    site: str | None
-    attributes: Mapping[str, str]
-
-
 class Peers(NamedTuple):
     """The regions that the configuration names, and how this one stands to them."""
 
@@ -51,9 +41,8 @@ class ResolvedLimit:
         "alone",
         "attributes",
         "denials_last",
-        "ending",
         "has_rights",
-        "key_of",
+        "key_builder",
         "params",
         "policy",
         "rule",
@@ -83,9 +72,7 @@ class ResolvedLimit:
         else:
             self.params = encode_rule(rule)
         self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
-        maker = _key_maker(rule, endpoint)
-        self.key_of = _for_site(maker) if of_site else maker
-        self.ending = _ending(rule, endpoint, of_site=of_site)
+        self.key_builder = key_builder(rule, endpoint, of_site=of_site)
         self.visible = is_visible(rule)
         window_us = nominal_window_us(rule)
         self.window_s: float = window_us // 1_000_000 if window_us % 1_000_000 == 0 else window_us / 1_000_000
@@ -155,65 +142,3 @@ def headline_of(limits: Sequence[ResolvedLimit]) -> int:
     marked = [at for at, limit in enumerate(limits) if limit.rule.headline]
     shown = [at for at, limit in enumerate(limits) if limit.visible and not limit.rule.shadow]
     return next(iter([*marked, *shown]), 0)
-
-
-def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes]:
-    """A function from subject to key, with everything that the route fixes already in place."""
-    first, *rest = ordered_dimensions(rule.scope)
-    static = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
-    tail = limit_code(rule.id)
-    if all(name in static for name in rest):
-        tail += "".join("|" + part(name, static[name]) for name in rest)
-        if first == "client":
-            return lambda subject: f"{subject.client_tag}{tail}{subject.generation}".encode()
-        if first == "ip":
-            return lambda subject: f"{{i:{subject.address}}}{tail}".encode()
-        if first in static:
-            fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
-            return lambda _subject: fixed
-    return lambda subject: _general_key(first, rest, static, limit_code(rule.id), subject)
-
-
-class Ending(NamedTuple):
-    """A key as far as the route fixes it: what goes in front (``OF_CLIENT`` ...), and the rest of it."""
-
-    of: int
-    rest: bytes
-
-
-OF_CLIENT, OF_ADDRESS, OF_SITE, OF_NOBODY = range(4)
-
-
-def _ending(rule: LimitRule, endpoint: Endpoint, *, of_site: bool) -> Ending | None:
-    """The same keys as ``_key_maker``'s for whoever has nothing special; ``None`` where attributes take part."""
-    first, *others = ordered_dimensions(rule.scope)
-    values = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
-    if any(name not in values for name in others):
-        return None
-    rest = (limit_code(rule.id) + "".join("|" + part(name, values[name]) for name in others)).encode()
-    if first == "client":
-        return Ending(OF_CLIENT, rest)
-    if first == "ip":
-        return Ending(OF_SITE if of_site else OF_ADDRESS, rest)
-    if first in values:
-        return Ending(OF_NOBODY, tag(first, values[first] or str(rule.id)).encode() + rest)
-    return None
-
-
-def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:
-    return lambda subject: maker(msgspec.structs.replace(subject, address=subject.site or subject.address))
-
-
-def _general_key(first: str, rest: Sequence[str], static: Mapping[str, str], limit_id: str, subject: Subject) -> bytes:
-    def value(name: str) -> str:
-        if name == "client":
-            return subject.client_part
-        if name == "ip":
-            return part("ip", subject.address)
-        if name in static:
-            return part(name, static[name])
-        return part(name, subject.attributes.get(name.partition(":")[2], ""))
-
-    tail = "".join("|" + value(name) for name in rest)
-    generation = subject.generation if "client" in (first, *rest) else ""
-    return f"{{{value(first)}}}{limit_id}{tail}{generation}".encode()

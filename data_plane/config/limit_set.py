@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from data_plane.config.limit_resolution import OF_CLIENT, ResolvedLimit, applies, headline_of
+from data_plane.config.counter_keys import OF_CLIENT
+from data_plane.config.limit_resolution import ResolvedLimit, applies, headline_of
 from data_plane.config.load_guard import Guard
 from data_plane.store.packing import FIGURES, MOST_LIMITS, encode_check
 from tidegate.contract.limits import dimensions
@@ -17,19 +18,18 @@ class LimitSet:
     __slots__ = (
         "_guard",
         "_matching",
-        "client_ending",
+        "client_key_rest",
         "conditional",
         "counted_attributes",
-        "denial_forms",
-        "endings",
+        "denial_templates",
         "endpoint",
-        "form",
         "gate",
         "has_queue",
         "headline",
+        "key_builders",
+        "key_parts",
         "lasting",
         "limits",
-        "makers",
         "of_plan",
         "packed",
         "params",
@@ -38,6 +38,7 @@ class LimitSet:
         "rights",
         "rls_template",
         "size",
+        "template",
         "unit_cost",
     )
 
@@ -60,17 +61,17 @@ class LimitSet:
         """The endpoint's cost: what a request of cost 1 takes."""
         self.size = FIGURES * len(limits)
         """How many figures the store answers with."""
-        self.form: Any = None
+        self.template: Any = None
         """What the API keeps with it: the answer as far as it is known beforehand."""
-        self.denial_forms: dict[Any, Any] = {}
+        self.denial_templates: dict[Any, Any] = {}
         """The same for denials, by which limits deny."""
         self.rls_template: Any = None
-        """The same as ``form`` for Envoy's rate limit protocol."""
+        """The same as ``template`` for Envoy's rate limit protocol."""
         self.params = tuple(limit.params for limit in limits)
         self.gate = None if guard is None else guard.gate_pass(limits, self.params)
         """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""
         self._guard = guard
-        self.makers = tuple(limit.key_of for limit in limits)
+        self.key_builders = tuple(limit.key_builder for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
         self._matching: dict[tuple[int, ...], LimitSet] = {}
         self.headline = headline_of(limits)
@@ -89,12 +90,13 @@ class LimitSet:
         """Attributes whose values make subjects."""
         self.has_queue = any(limit.rule.algorithm == "leaky_bucket" for limit in limits)
         self.conditional = any(limit.attributes for limit in limits)
-        endings = tuple(limit.ending for limit in limits if limit.ending is not None)
-        self.endings = endings if len(endings) == len(limits) <= MOST_LIMITS and not self.conditional else ()
-        """What keys end with, where there is no more to them; else, and where nothing is limited, empty."""
-        self.client_ending = endings[0].rest if len(self.endings) == 1 and endings[0].of == OF_CLIENT else None
+        is_plain = len(limits) <= MOST_LIMITS and not self.conditional
+        fixed = tuple((builder.owner, builder.rest) for builder in self.key_builders if not builder.varying)
+        self.key_parts = fixed if is_plain and len(fixed) == len(limits) else ()
+        """Owner and rest of each key, where that is all there is to them; else, and where nothing is limited, empty."""
+        self.client_key_rest = fixed[0][1] if len(self.key_parts) == 1 and fixed[0][0] == OF_CLIENT else None
         """The same for the commonest case: one limit, by client."""
-        self.packed = encode_check(unit_cost, self.params) if self.endings else b""
+        self.packed = encode_check(unit_cost, self.params) if self.key_parts else b""
         """A check of cost 1, as the store takes it."""
 
     def matching(self, attributes: Mapping[str, str]) -> "LimitSet":

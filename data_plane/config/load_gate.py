@@ -10,9 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from data_plane.config.load_classes import ALL, FULL, charge_of, cohort_of, spread, threshold_of
-from data_plane.store.outcome import NEVER, Outcome
-from data_plane.store.packing import encode_check
-from data_plane.store.price_packing import priced
+from data_plane.store.packing import NEVER, Outcome, encode_check, priced
 
 SMALLEST = 10_000
 """A hundredth: whoever is admitted at all never pays more than a hundred times."""

@@ -6,7 +6,7 @@ Labels come from closed sets (policies of the config, reasons of the code), neve
 from bisect import bisect_left
 from collections import Counter
 
-from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.decide.pending_check import Refusal, Verdict
 
 LATENCY_BUCKETS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 

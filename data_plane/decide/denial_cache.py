@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_plane.config.limit_set import LimitSet
-from data_plane.decide.preparing import Verdict
-from data_plane.store.outcome import NEVER, Outcome
+from data_plane.decide.pending_check import Verdict
+from data_plane.store.packing import NEVER, Outcome
 
 LONGEST_US = 1_000_000
 
@@ -52,14 +52,14 @@ class DenialCache:
 
     def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
         """Note a denial by the store. ``asked_us`` is from before the store decided: the wait ends no later."""
-        if verdict.shown is None or verdict.shown not in verdict.prepared.bound.lasting:
+        if verdict.shown is None or verdict.shown not in verdict.check.bound.lasting:
             return
         retry_us = verdict.outcomes[verdict.shown].retry_us
         if retry_us == NEVER:
             return
         until_us = asked_us + min(retry_us, LONGEST_US)
-        counters, prepared = tuple(keys), verdict.prepared
-        self.denials[counters] = _Denial(prepared.bound, prepared.cost, asked_us, until_us, verdict.outcomes)
+        counters, check = tuple(keys), verdict.check
+        self.denials[counters] = _Denial(check.bound, check.cost, asked_us, until_us, verdict.outcomes)
         self.denials.move_to_end(counters)
         if len(self.denials) > self._max_entries:
             self.denials.popitem(last=False)

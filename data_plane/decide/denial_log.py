@@ -9,10 +9,8 @@ from typing import Any
 import structlog
 
 from data_plane.config.index import Principal, RuleIndex
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
-from data_plane.decide.decider import PendingCheck
 from data_plane.decide.denial_ring import DenialRing
-from data_plane.decide.preparing import Prepared, Refusal, Verdict
+from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
 from tidegate.contract.causes import Cause
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.denials import RepeatedDenial
@@ -65,7 +63,7 @@ class DenialLog:
             principal = _principal(index, request)
             self._ring.note(now_us, principal, request, request_id, revision, result)
 
-    def repeated(self, prepared: Prepared, denial: RepeatedDenial, revision: int, now_us: int) -> None:
+    def repeated(self, check: PendingCheck, denial: RepeatedDenial, revision: int, now_us: int) -> None:
         """A client library denied these ``requests`` from memory."""
         if self._ring is not None:
             request = CheckRequest(
@@ -73,16 +71,16 @@ class DenialLog:
                 cost=max(1, denial.cost // denial.requests),
             )  # fmt: skip
             self._ring.note(
-                now_us, prepared.principal, request, None, revision, denial.cause, prepared, denial.policy,
+                now_us, check.principal, request, None, revision, denial.cause, check.bound.endpoint, denial.policy,
                 denial.requests,
             )  # fmt: skip
         if not self._has_room(now_us):
             return
-        principal = prepared.principal
+        principal = check.principal
         about: dict[str, Any] = {
             "policies": () if denial.policy is None else (denial.policy,),
             "client": None if principal is None else principal.client.client,
-            "endpoint": prepared.bound.endpoint,
+            "endpoint": check.bound.endpoint,
             "revision": revision,
             "requests": denial.requests,
         }

@@ -14,9 +14,8 @@ import msgspec
 import structlog
 
 from data_plane.config.index import Principal
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
-from data_plane.decide.preparing import Prepared, Refusal, Verdict
-from data_plane.store.outcome import NEVER, UNKNOWN
+from data_plane.decide.pending_check import Refusal, Verdict, cause_of_denial, cause_of_refusal
+from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.ports import StoreUnavailableError
 from tidegate.contract.causes import Cause
 from tidegate.contract.credentials import PREFIXES
@@ -73,7 +72,7 @@ class Noted(NamedTuple):
     request_id: str | None
     revision: int
     of: Verdict | Refusal | Cause
-    prepared: Prepared | None = None
+    endpoint: str | None = None
     policy: str | None = None
     requests: int = 1
 
@@ -104,7 +103,7 @@ class DenialRing:
 
     def note(
         self, at_us: int, principal: Principal | None, request: CheckRequest, request_id: str | None, revision: int,
-        of: Verdict | Refusal | Cause, prepared: Prepared | None = None, policy: str | None = None, requests: int = 1,
+        of: Verdict | Refusal | Cause, endpoint: str | None = None, policy: str | None = None, requests: int = 1,
     ) -> None:  # fmt: skip
         """Leave a denial here; on the decision path."""
         if principal is None:
@@ -118,7 +117,7 @@ class DenialRing:
                 return
             mine = held[name] = _Held()
         if len(mine.noted) < MOST_EACH:
-            mine.noted.append((at_us, principal, request, request_id, revision, of, prepared, policy, requests))
+            mine.noted.append((at_us, principal, request, request_id, revision, of, endpoint, policy, requests))
         else:
             mine.left_out += 1
 
@@ -185,16 +184,15 @@ def _denial(node: str, noted: Noted) -> Denial:
         return Denial(**about, cause=cause, endpoint=request.endpoint, reason_class=reason_class)
     if isinstance(of, Verdict):
         return Denial(**{**about, **_of_verdict(of)})
-    endpoint = request.endpoint if noted.prepared is None else noted.prepared.bound.endpoint
-    return Denial(**about, cause=of, endpoint=endpoint, policy=noted.policy)
+    return Denial(**about, cause=of, endpoint=noted.endpoint or request.endpoint, policy=noted.policy)
 
 
 def _of_verdict(verdict: Verdict) -> dict[str, Any]:
-    bound = verdict.prepared.bound
+    bound = verdict.check.bound
     about: dict[str, Any] = {
         "cause": cause_of_denial(verdict),
         "endpoint": bound.endpoint,
-        "cost": verdict.prepared.cost,
+        "cost": verdict.check.cost,
         "degraded": verdict.degraded,
     }
     if verdict.shown is None:

@@ -6,14 +6,15 @@ Only limits whose counter a client alone names can be told: by client, and those
 import asyncio
 from collections.abc import Sequence
 
+from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import Principal
-from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
+from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
 from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
-from data_plane.store.subjects import generation_end, part
+from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.limits import LimitRule, capacity, dimensions
 from tidegate.contract.questions import LimitFigure
 
@@ -33,11 +34,8 @@ async def limits_now(
         return []
     peers = Peers(book.regions, book.standing)
     limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
-    client = principal.client
-    name = part("client", client.client)
-    end = generation_end(client.generation)
-    subject = Subject("{" + name + "}", name, end, "unknown", None, client.attributes)
-    keys = [limit.key_of(subject) for limit in limits]
+    subject = subject_of(principal.client, UNKNOWN_ADDRESS, principal.client.attributes)
+    keys = [limit.key_builder.key(subject) for limit in limits]
     items = [limit.params for limit in limits]
     strict = [at for at, item in enumerate(items) if is_strict(item)]
     keys += [keys[at] for at in strict]

@@ -15,8 +15,7 @@ from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.store.local_counters import LocalCheck, LocalCounters
-from data_plane.store.outcome import UNKNOWN, Outcome
-from data_plane.store.packing import encode_rule
+from data_plane.store.packing import UNKNOWN, Outcome, encode_rule
 from data_plane.store.script_host import ScriptError
 from tidegate.contract.limits import LimitRule, capacity
 

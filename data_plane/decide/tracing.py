@@ -11,8 +11,7 @@ from typing import Any, Protocol, cast
 import httpx
 import structlog
 
-from data_plane.decide.decider import PendingCheck
-from data_plane.decide.preparing import Verdict
+from data_plane.decide.pending_check import PendingCheck, Verdict
 from data_plane.store.ports import Clock
 
 log = structlog.get_logger()

@@ -9,7 +9,8 @@ import msgspec
 from data_plane.config.index import RuleIndex
 from data_plane.config.limit_set import NO_LIMITS
 from data_plane.config.limits_of_keys import params_in_force
-from data_plane.decide.preparing import Anonymous, Prepared, Refusal, Verdict, conclude, prepare
+from data_plane.decide.check_resolution import Anonymous, resolve
+from data_plane.decide.pending_check import PendingCheck, Refusal, ResolvedCheck, Verdict, conclude
 from data_plane.holds.signatures import Seals
 from data_plane.holds.tokens import (
     Hold,
@@ -19,8 +20,7 @@ from data_plane.holds.tokens import (
     spend_within_us,
     why_not_leasable,
 )
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import without_rights
+from data_plane.store.packing import Outcome, without_rights
 from data_plane.store.ports import CallbackCheck, Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.usage.tally import UsageTally
@@ -110,7 +110,7 @@ class Holds:
 
         Raises ``UnknownNameError``, ``InvalidAddressError``, ``StoreUnavailableError``.
         """
-        one = self._prepared(request, 1)
+        one = self._resolved(request, 1)
         if isinstance(one, Refusal):
             return one
         limits, unit_cost = one.bound.limits, one.cost
@@ -140,15 +140,15 @@ class Holds:
 
     async def reserve(self, request: ReservationRequest) -> Grant | Refusal:
         """Take the estimated cost; raises as ``lease`` does."""
-        prepared = self._prepared(request, request.cost)
-        if isinstance(prepared, Refusal):
-            return prepared
-        if prepared.bound is NO_LIMITS:  # an exempt endpoint
-            return Grant(conclude(prepared, []), None, request.cost, request.ttl_s)
-        verdict, clocks_us = await self._take(prepared, prepared.cost)
+        check = self._resolved(request, request.cost)
+        if isinstance(check, Refusal):
+            return check
+        if check.bound is NO_LIMITS:  # an exempt endpoint
+            return Grant(conclude(check, []), None, request.cost, request.ttl_s)
+        verdict, clocks_us = await self._take(check, check.cost)
         if not verdict.allowed:
             return self._denied("reservation", verdict)
-        unit_cost = prepared.bound.unit_cost
+        unit_cost = check.bound.unit_cost
         return self._granted("reservation", verdict, request.cost, unit_cost, clocks_us, request.ttl_s)
 
     async def give_back(self, text: str, unused: int) -> int:
@@ -188,17 +188,19 @@ class Holds:
             self._correct_usage(hold, 0, (cost - hold.units) * hold.unit_cost)
         return returned, charged, not ends
 
-    def _prepared(self, asker: Asker, cost: int) -> Prepared | Refusal:
+    def _resolved(self, asker: Asker, cost: int) -> ResolvedCheck | Refusal:
         request = CheckRequest(
             api_key=asker.api_key, client=asker.client, ip=asker.ip, method=asker.method, path=asker.path,
             endpoint=asker.endpoint, attributes=asker.attributes, cost=cost,
         )  # fmt: skip
-        return prepare(self._index(), request, self._anonymous, self._bounds, self._clock.now_us() / 1_000_000)
+        check = ResolvedCheck(request)
+        refusal = resolve(check, self._index(), self._anonymous, self._bounds, self._clock.now_us() / 1_000_000)
+        return check if refusal is None else refusal
 
-    async def _take(self, prepared: Prepared, cost: int) -> tuple[Verdict, Sequence[int]]:
+    async def _take(self, check: PendingCheck, cost: int) -> tuple[Verdict, Sequence[int]]:
         """Ask the store for ``cost``: the verdict, and the store's clock when it decided on each key."""
-        if not prepared.bound.limits:
-            return conclude(prepared, []), ()
+        if not check.bound.limits:
+            return conclude(check, []), ()
         answered: asyncio.Future[tuple[Sequence[Outcome], int]] = asyncio.get_running_loop().create_future()
 
         def done(answer: list[Outcome] | StoreUnavailableError, store_now_us: int) -> None:
@@ -209,14 +211,14 @@ class Holds:
             else:
                 answered.set_result((answer, store_now_us))
 
-        check = CallbackCheck(prepared.keys, prepared.bound.params, cost, done)
-        self._store.submit(check)
+        question = CallbackCheck(check.keys, check.bound.params, cost, done)
+        self._store.submit(question)
         told, store_now_us = await answered
         outcomes = list(told)
-        if prepared.bound.rights and self._rights is not None:
-            bound = prepared.bound
-            outcomes = self._rights.understood(bound.rights, prepared.keys, bound.params, cost, outcomes)
-        return conclude(prepared, outcomes), check.clocks_us or [store_now_us] * len(outcomes)
+        if check.bound.rights and self._rights is not None:
+            bound = check.bound
+            outcomes = self._rights.understood(bound.rights, check.keys, bound.params, cost, outcomes)
+        return conclude(check, outcomes), question.clocks_us or [store_now_us] * len(outcomes)
 
     def _as_configured_now(self, hold: Hold) -> Hold:
         """The hold by the limits in force: a store does nothing on strict ones by shares older than it knows."""
@@ -233,24 +235,23 @@ class Holds:
         endpoint = hold.endpoint if hold.endpoint in index.book.routes.by_name else None
         if hold.client and index.clients.get(hold.client) is None:
             return
-        prepared = self._prepared(Asker(client=hold.client or None, endpoint=endpoint), 1)
-        if isinstance(prepared, Refusal):
+        check = self._resolved(Asker(client=hold.client or None, endpoint=endpoint), 1)
+        if isinstance(check, Refusal):
             return
-        if prepared.principal is not None:
-            of_key = msgspec.structs.replace(prepared.principal, key_id=hold.key_id)
-            prepared = msgspec.structs.replace(prepared, principal=of_key)
-        self.usage.held(prepared, requests, cost)
+        if check.principal is not None:
+            check.principal = msgspec.structs.replace(check.principal, key_id=hold.key_id)
+        self.usage.held(check, requests, cost)
 
     def _denied(self, kind: Kind, verdict: Verdict) -> Grant:
         self.tally.denied[kind] += 1
-        if self.usage is not None and verdict.prepared.bound.unit_cost:
+        if self.usage is not None and verdict.check.bound.unit_cost:
             self.usage.not_held(verdict)
         return Grant(verdict, None, 0, 0.0)
 
     def _granted(
         self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, clocks_us: Sequence[int], ttl_s: float
     ) -> Grant:
-        limits = verdict.prepared.bound.limits
+        limits = verdict.check.bound.limits
         ttl_us = int(ttl_s * 1_000_000)
         if kind == "lease":
             ttl_us = spend_within_us(ttl_us, limits, verdict.outcomes)
@@ -258,12 +259,12 @@ class Holds:
         else:
             self.tally.reserved += units * unit_cost
         if self.usage is not None and unit_cost:
-            self.usage.held(verdict.prepared, units if kind == "lease" else 1, units * unit_cost)
+            self.usage.held(verdict.check, units if kind == "lease" else 1, units * unit_cost)
         # A limit that would have denied in shadow was not charged.
         charged = [at for at, outcome in enumerate(verdict.outcomes) if outcome.allowed]
-        keys = verdict.prepared.keys
+        keys = verdict.check.keys
         charged_us = tuple(clocks_us[at] for at in charged)
-        bound, principal = verdict.prepared.bound, verdict.prepared.principal
+        bound, principal = verdict.check.bound, verdict.check.principal
         hold = Hold(
             kind, self._random_bytes(ID_BYTES), units, unit_cost,
             max(clocks_us, default=0), self._clock.now_us() + ttl_us,

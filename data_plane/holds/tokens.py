@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from data_plane.config.limit_resolution import ResolvedLimit
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tidegate.contract.limits import WINDOW_ALGORITHMS
 
 Kind = Literal["lease", "reservation"]

@@ -9,17 +9,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data_plane.http import openapi
 from data_plane.http.answers import TITLES, problem
-from data_plane.http.bodies import read_body, to_response
 from data_plane.http.decision_handler import DecisionHandler
-from data_plane.http.decision_routes import decision_routes
 from data_plane.http.denial_reports import DenialReports, denial_routes
 from data_plane.http.hold_handler import HoldHandler
-from data_plane.http.hold_routes import hold_routes
 from data_plane.http.load_handler import LoadHandler
-from data_plane.http.load_routes import load_routes
 from data_plane.http.me import MeHandler, me_routes
-from data_plane.http.operation_routes import Operations, operation_routes
 from data_plane.http.peer_handler import PeerHandler
+from data_plane.http.routes import (
+    Operations,
+    decision_routes,
+    hold_routes,
+    load_routes,
+    operation_routes,
+    read_body,
+    to_response,
+)
 from tidegate import api_pages
 
 MAX_PEER_BODY_BYTES = 1024 * 1024

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request, Response
 from data_plane.config.index import RuleIndex
 from data_plane.http import openapi
 from data_plane.http.answers import JSON_TYPE, Answer, InputError
-from data_plane.http.bodies import read_body, to_response
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.reading import unreadable, validate_attributes
+from data_plane.http.routes import read_body, to_response
 from data_plane.store.ports import Clock
 from data_plane.usage.repeated_denials import RepeatedDenials
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES

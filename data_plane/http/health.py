@@ -9,7 +9,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from data_plane.http.operation_routes import Operations, health_routes
+from data_plane.http.routes import Operations, health_routes
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits
 from tidegate.http_front.serving import config_of

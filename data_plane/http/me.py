@@ -7,14 +7,15 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from data_plane.config.index import Principal, RuleIndex
+from data_plane.decide.check_resolution import blocked
 from data_plane.decide.limits_now import is_tellable, limits_now
-from data_plane.decide.preparing import Refusal, blocked
+from data_plane.decide.pending_check import Refusal
 from data_plane.http import openapi
 from data_plane.http.answers import Answer, InputError, json_answer, problem
-from data_plane.http.bodies import to_response
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
-from data_plane.http.forward_auth import RefusedInputError, api_key_of, what_is_said
+from data_plane.http.forward_auth import RefusedInputError, api_key_of, known_fields
 from data_plane.http.render import refused, refused_input
+from data_plane.http.routes import to_response
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.limits import LimitRule, is_visible, nominal_window_us
@@ -109,7 +110,7 @@ class MeHandler:
         index, now_us = self._index(), self._clock.now_us()
         if identify(header(headers, TOKEN_HEADER), self._trust, index.book.gateways.get, now_us / 1_000_000) is None:
             raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
-        key = api_key_of(what_is_said(headers), self._key_sources)
+        key = api_key_of(known_fields(headers), self._key_sources)
         if key is None:
             raise _RefusedError(Refusal.MISSING_KEY)
         principal = index.principal_of(key, now_us)

@@ -1,16 +1,15 @@
 """Checks as the handlers hold them: from understood bytes to the bytes of an answer, one object a check.
 
-What the store allows plainly is answered with a form, here; everything else goes to the careful code, which writes the
-same bytes (``tests/unit/http/test_forms.py``) and many others.
+What the store allows plainly is answered with a template, here; everything else goes to the careful code, which writes
+the same bytes (``tests/unit/http/test_templates.py``) and many others.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from data_plane.decide.decider import CHECK_SLOTS, PendingCheck
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.answers import JSON_TYPE, Answer
 from data_plane.http.caller import Headers
 from data_plane.http.response_templates import ResponseTemplate
@@ -27,7 +26,7 @@ _WITH_STORE, _WITHOUT_STORE = b'"degraded":false', b'"degraded":true'
 class HttpCheck(PendingCheck):
     """A check that a handler asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
 
-    ``plain`` says that the form will do if the store allows: nobody asked for more.
+    ``plain`` says that the template will do if the store allows: nobody asked for more.
     """
 
     if not TYPE_CHECKING:  # as in PendingCheck
@@ -54,54 +53,39 @@ class HttpCheck(PendingCheck):
         """What names this check in its answer."""
         return self.request.request_id or f"{self.id_prefix.decode()}{self.id_number}"
 
-    @property
-    def client_json(self) -> bytes:
-        """The client's name as JSON."""
-        return b"null" if self.principal is None else self.principal.json
-
-    def form(self) -> ResponseTemplate:
-        """The form of this check's limits, made when it is first needed and kept with them."""
-        bound = self.bound
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = bound.form = self.renderer.form(bound, self.prepared.plan)
-        return form
-
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
         bound = self.bound
         own = figures[at : at + bound.size]
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = self.form()
-        if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
+        template: ResponseTemplate = bound.template or self.renderer.template(self)
+        if not self.plain or not template.usable or min(own[2::FIGURES]) < 0:
             self.decider.answered(self, figures, at, now_us)
             return
         decider = self.decider
         decider.tally.passed(1, now_us - self.asked_us)
         for observer in decider.observers:
             observer.passed(self)
-        self.pass_plainly(form, own, now_us)
+        self.pass_plainly(template, own, now_us)
 
     def pass_plainly(
-        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer: every limit allows, and ``form`` says all that there is to say."""
-        headers = form.json_headers % form.header_figures(own, now_us)
-        body = form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
+        """Answer: every limit allows, and ``template`` says all that there is to say."""
+        headers = template.json_headers % template.header_figures(own, now_us)
+        body = template.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
         self.reply(Answer(200, headers, body.replace(_WITH_STORE, _WITHOUT_STORE) if degraded else body))
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
         """The careful answer, but for what is plainly allowed while the store is away."""
         if isinstance(result, Verdict) and result.allowed and self.plain and not result.shadow_denied:
-            form = self.form()
-            if form.usable:
-                self.pass_plainly(form, figures_of(now_us, result.outcomes)[1:], now_us, degraded=result.degraded)
+            template = self.renderer.template(self)
+            if template.usable:
+                self.pass_plainly(template, figures_of(now_us, result.outcomes)[1:], now_us, degraded=result.degraded)
                 return
         self.answer_carefully(result, now_us)
 
     def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
-        """What no form has: a denial, a refusal, and whatever was asked for beyond the decision."""
+        """What no template has: a denial, a refusal, and whatever was asked for beyond the decision."""
         self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
 
     def reply(self, answer: Answer) -> None:
@@ -119,14 +103,14 @@ class AuthorizeCheck(HttpCheck):
         __slots__ = ()
 
     def pass_plainly(
-        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
         """Answer with headers alone, which say nothing of the store."""
         del degraded
-        self.reply(Answer(200, form.headers % form.header_figures(own, now_us), b""))
+        self.reply(Answer(200, template.headers % template.header_figures(own, now_us), b""))
 
     def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
-        """What no form has; it may reach an end user."""
+        """What no template has; it may reach an end user."""
         self.reply(self.renderer.authorize(result, self.request_id, now_us))
 
 
@@ -258,24 +242,22 @@ class BatchCheck(HttpCheck):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``HttpCheck``, written out: a batch is a thousand of these."""
-        form: ResponseTemplate | None = self.bound.form
-        if form is None:
-            form = self.form()
-        if not self.plain or not form.usable:
+        template: ResponseTemplate = self.bound.template or self.renderer.template(self)
+        if not self.plain or not template.usable:
             self.decider.answered(self, figures, at, now_us)
             return
         principal = self.principal
-        if form.single:
+        if template.single:
             left, reset_us, wait = figures[at : at + FIGURES]
         else:
             own = figures[at : at + self.bound.size]
-            left, reset_us, wait = own[form.shown], own[form.shown + 1], min(own[2::FIGURES])
+            left, reset_us, wait = own[template.shown], own[template.shown + 1], min(own[2::FIGURES])
         if wait < 0:
             self.decider.answered(self, figures, at, now_us)
             return
         number = self.id_number
         batch = self.batch
-        batch.bodies[number] = form.body % (
+        batch.bodies[number] = template.body % (
             b"null" if principal is None else principal.json, left, reset_us // 1_000_000, reset_us % 1_000_000,
             self.revision, self.id_prefix, number,
         )  # fmt: skip

@@ -4,15 +4,13 @@ from typing import Any
 
 import msgspec
 
-from data_plane.config.limit_set import LimitSet
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
 from data_plane.http.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
-from data_plane.http.denial_templates import Careful, denial_form
 from data_plane.http.forward_auth import RefusedInputError
 from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
-from data_plane.http.response_templates import ResponseTemplate
-from data_plane.store.outcome import NEVER, UNKNOWN
+from data_plane.http.response_templates import Careful, ResponseTemplate, denial_template
+from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.causes import Cause, LimitCause
 from tidegate.contract.decision import CheckRequest, Decision, LimitReport
@@ -67,9 +65,12 @@ class Renderer:
         self._region = region
         self._reset_format = reset_format
 
-    def form(self, bound: LimitSet, plan: str) -> ResponseTemplate:
-        """What is known of the answer before it is asked for."""
-        return ResponseTemplate(bound, plan, self._region, self._reset_format)
+    def template(self, check: PendingCheck) -> ResponseTemplate:
+        """What answers checks of these limits that are plainly allowed; made once, and kept with the limits."""
+        template: ResponseTemplate | None = check.bound.template
+        if template is None:
+            template = check.bound.template = ResponseTemplate(check, self._check, self._reset_format)
+        return template
 
     def check(
         self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str, now_us: int
@@ -92,10 +93,10 @@ class Renderer:
     def _denied(
         self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
     ) -> Answer:
-        """A denial by its form, or, where there is none, carefully."""
-        forms = verdict.prepared.bound.denial_forms
-        form = denial_form(forms, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
-        return (careful if form is None else form.filled)(verdict, revision, request_id, now_us)
+        """A denial by its template, or, where there is none, carefully."""
+        templates = verdict.check.bound.denial_templates
+        template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
+        return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
 
     def _check(self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False) -> Answer:
         headers = header_block(verdict, now_us, self._reset_format)
@@ -117,12 +118,12 @@ class Renderer:
         return self._denied("check", self._check, result, revision, request_id, 0).body
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
-        principal = verdict.prepared.principal
+        principal = verdict.check.principal
         client = principal.client.client if principal is not None else None
         limits = _reports(verdict) if explain else msgspec.UNSET
         if verdict.shed_s:
             return Denial(
-                allowed=False, client=client, plan=verdict.prepared.plan, policy=verdict.violated[0], limit=None,
+                allowed=False, client=client, plan=verdict.check.plan, policy=verdict.violated[0], limit=None,
                 window_s=None, remaining=None, reset_after_s=None, retry_after_s=float(verdict.shed_s), delay_ms=0,
                 shadow_denied=(), degraded=False, region=self._region, revision=revision, request_id=request_id,
                 limits=limits, **_denial(verdict, request_id),
@@ -130,22 +131,22 @@ class Renderer:
         at = verdict.shown
         if at is None:
             return Decision(
-                allowed=True, client=client, plan=verdict.prepared.plan, policy=None, limit=None, window_s=None,
+                allowed=True, client=client, plan=verdict.check.plan, policy=None, limit=None, window_s=None,
                 remaining=None, reset_after_s=None, retry_after_s=None, delay_ms=0, shadow_denied=(),
                 degraded=verdict.degraded, region=self._region, revision=revision, request_id=request_id,
                 limits=limits,
             )  # fmt: skip
-        limit, outcome = verdict.prepared.bound.limits[at], verdict.outcomes[at]
+        limit, outcome = verdict.check.bound.limits[at], verdict.outcomes[at]
         if verdict.allowed:
             return Decision(
-                allowed=True, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+                allowed=True, client=client, plan=verdict.check.plan, policy=limit.rule.name,
                 limit=limit.rule.limit, window_s=limit.window_s, remaining=outcome.remaining,
                 reset_after_s=outcome.reset_us / 1_000_000, retry_after_s=None, delay_ms=_delay_ms(verdict),
                 shadow_denied=verdict.shadow_denied, degraded=verdict.degraded, region=self._region,
                 revision=revision, request_id=request_id, limits=limits,
             )  # fmt: skip
         return Denial(
-            allowed=False, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+            allowed=False, client=client, plan=verdict.check.plan, policy=limit.rule.name,
             limit=limit.rule.limit, window_s=limit.window_s, remaining=_known(outcome.remaining),
             reset_after_s=outcome.reset_us / 1_000_000,
             retry_after_s=None if outcome.retry_us == NEVER else outcome.retry_us / 1_000_000, delay_ms=0,
@@ -156,7 +157,7 @@ class Renderer:
 
 def _delay_ms(verdict: Verdict) -> float:
     """The longest turn among the queues that the request waits in."""
-    if not verdict.prepared.bound.has_queue:
+    if not verdict.check.bound.has_queue:
         return 0
     return max([outcome.delay_us for outcome in verdict.outcomes]) / 1_000
 
@@ -226,19 +227,19 @@ _OF_HIDDEN: dict[LimitCause, str] = {
 
 
 def _message(verdict: Verdict, cause: LimitCause) -> str:
-    prepared, at = verdict.prepared, verdict.shown
-    if cause == "reduced_capacity" or at is None or not prepared.bound.limits[at].visible:
+    check, at = verdict.check, verdict.shown
+    if cause == "reduced_capacity" or at is None or not check.bound.limits[at].visible:
         return _OF_HIDDEN[cause]
-    limit = prepared.bound.limits[at]
+    limit = check.bound.limits[at]
     window = limit.rule.calendar or f"{limit.window_s:g} s"
     name = f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window}"
     match cause:
         case "cost_above_limit":
-            return f"The cost of {prepared.cost} is above what limit {limit.rule.name!r} can ever hold."
+            return f"The cost of {check.cost} is above what limit {limit.rule.name!r} can ever hold."
         case "cannot_decide":
             return f"{name} cannot be decided now."
         case "too_few_left":
-            return f"{name} has {verdict.outcomes[at].remaining} left, {prepared.cost} asked."
+            return f"{name} has {verdict.outcomes[at].remaining} left, {check.cost} asked."
         case "used_up":
             return f"{name} is used up."
 
@@ -256,5 +257,5 @@ def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
             allowed=outcome.allowed, shadow=limit.rule.shadow,
         )
         # a shed request met no limit
-        for limit, outcome in zip(verdict.prepared.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
+        for limit, outcome in zip(verdict.check.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
     )  # fmt: skip

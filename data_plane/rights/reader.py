@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from data_plane.store.outcome import UNKNOWN, Outcome
-from data_plane.store.price_packing import price_of
+from data_plane.store.packing import UNKNOWN, Outcome, price_of
 from data_plane.store.strict_packing import LOW, REFUSED
 
 

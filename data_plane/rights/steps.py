@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from data_plane.config.limits_of_keys import StrictLimit
 from data_plane.config.strict_limits import most_units, quanta_in_unit
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
 from data_plane.store.rights_messages import NOTHING
 from data_plane.store.rights_messages import Gift as Total

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_plane.config.limit_resolution import ResolvedLimit
-from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.decide.pending_check import Refusal, Verdict
 from data_plane.http.answers import Answer, problem
 from data_plane.http.rate_limit_headers import ceil_s
 from data_plane.http.render import Renderer, not_understood
@@ -24,7 +24,7 @@ from data_plane.rls.messages import (
     RateLimit,
     RateLimitResponse,
 )
-from data_plane.store.outcome import NEVER
+from data_plane.store.packing import NEVER
 
 MAX_UINT32 = 2**32 - 1
 UNITS: dict[float, int] = {1: SECOND, 60: MINUTE, 3600: HOUR, 86_400: DAY, 604_800: WEEK}
@@ -97,7 +97,7 @@ def _status(result: Result) -> Any:
     status = DescriptorStatus(code=OK if result.allowed else OVER_LIMIT)
     if not isinstance(told, Verdict) or told.shown is None:
         return status
-    limit, outcome = told.prepared.bound.limits[told.shown], told.outcomes[told.shown]
+    limit, outcome = told.check.bound.limits[told.shown], told.outcomes[told.shown]
     if not limit.visible and told.allowed:
         return status
     status.current_limit.CopyFrom(current_limit(limit))

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.decider import Decider
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import Headers
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.decision import CheckRequest
@@ -52,7 +53,9 @@ class _DescriptorCheck(PendingCheck):
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
         """The answer of this turn."""
-        self.together.place(self.at, Result(result, now_us))
+        together = self.together
+        del self.together  # whose results hold this check
+        together.place(self.at, Result(result, now_us))
 
 
 class Together:
@@ -140,8 +143,8 @@ def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> C
     for at, request in enumerate(requests):
         answer = peeked[at].answer
         if isinstance(answer, Verdict):
-            prepared = answer.prepared
-            needed.update(dict.fromkeys(prepared.keys, request.cost * prepared.bound.unit_cost))
+            check = answer.check
+            needed.update(dict.fromkeys(check.keys, request.cost * check.bound.unit_cost))
     return needed
 
 
@@ -150,13 +153,12 @@ def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -
     answer = peeked.answer
     if not isinstance(answer, Verdict) or not answer.allowed:
         return request.cost
-    prepared = answer.prepared
-    bound = prepared.bound
+    bound = answer.check.bound
     if not request.cost * bound.unit_cost:
         return None
     short = [
         needed[key]
-        for key, limit, outcome in zip(prepared.keys, bound.limits, answer.outcomes, strict=True)
+        for key, limit, outcome in zip(answer.check.keys, bound.limits, answer.outcomes, strict=True)
         if needed[key] > outcome.remaining and not limit.rule.shadow
     ]
     return -(-max(short) // bound.unit_cost) if short else None

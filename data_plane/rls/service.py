@@ -8,12 +8,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.render import Renderer
-from data_plane.http.response_templates import ResponseTemplate
 from data_plane.rls.answers import malformed, response
 from data_plane.rls.deciding import Result, Together
 from data_plane.rls.grpc import (
@@ -136,12 +136,10 @@ class RateLimitService:
     def template(self, call: RlsCall) -> AllowedTemplate | None:
         """What answers such a call when it is plainly allowed; ``None``: only the careful code can."""
         bound = call.bound
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = bound.form = self.renderer.form(bound, call.prepared.plan)
-        if not form.usable:
+        of_http = self.renderer.template(call)
+        if not of_http.usable:
             return None
-        template = bound.rls_template = AllowedTemplate(bound, form)
+        template = bound.rls_template = AllowedTemplate(bound, of_http)
         return template
 
     def _check(self, request: Any, descriptor: Any) -> Any:

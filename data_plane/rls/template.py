@@ -16,14 +16,14 @@ _SMALL: Final = [bytes((value,)) for value in range(128)]
 
 
 class AllowedTemplate:
-    """For one ``LimitSet`` whose ``form`` is usable."""
+    """For one ``LimitSet`` whose ``template`` is usable."""
 
-    __slots__ = ("_form", "_shown", "_states", "_status", "_whole")
+    __slots__ = ("_of_http", "_shown", "_states", "_status", "_whole")
 
-    def __init__(self, bound: LimitSet, form: ResponseTemplate) -> None:
-        self._form = form
-        self._shown = form.shown
-        lines = dict(line.split(b": ", 1) for line in form.headers.split(b"\r\n") if line)
+    def __init__(self, bound: LimitSet, of_http: ResponseTemplate) -> None:
+        self._of_http = of_http
+        self._shown = of_http.shown
+        lines = dict(line.split(b": ", 1) for line in of_http.headers.split(b"\r\n") if line)
         self._states = lines[b"ratelimit"]
         limit = current_limit(bound.limits[bound.headline])
         whole_limit = limit.SerializeToString()
@@ -40,7 +40,7 @@ class AllowedTemplate:
 
     def filled(self, own: Sequence[int], now_us: int) -> bytes:
         """The message; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
-        figures = self._form.header_figures(own, now_us)
+        figures = self._of_http.header_figures(own, now_us)
         shown = self._shown
         left = own[shown]
         left = min(left, MAX_UINT32)

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from data_plane.store.keyspace import Keyspace
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import decode_reply, encode_check
+from data_plane.store.packing import Outcome, decode_reply, encode_check
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.scripts import decide_script
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_check, outcomes_of
+from data_plane.store.packing import Outcome, encode_check, outcomes_of
 
 
 class UnreachablePeerError(Exception):

@@ -9,8 +9,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import SHADOW, STRICT
+from data_plane.store.packing import SHADOW, STRICT, Outcome
 from data_plane.store.rights_messages import Gift
 from tidegate.contract.calendar import WindowGrid
 from tidegate.contract.limits import BUCKET_ALGORITHMS, Algorithm

@@ -6,8 +6,7 @@ so nothing that was decided once is held on to.
 
 from data_plane.config.index import Principal
 from data_plane.config.limit_set import LimitSet
-from data_plane.decide.decider import PendingCheck
-from data_plane.decide.preparing import Prepared, Verdict
+from data_plane.decide.pending_check import PendingCheck, Verdict
 from tidegate.contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
 
 Objections = tuple[tuple[int, ...], tuple[int, ...]]
@@ -105,20 +104,20 @@ class UsageTally:
         else:
             counts.object(_objections(verdict), 1, cost)
 
-    def held(self, prepared: Prepared, requests: int, cost: int) -> None:
+    def held(self, check: PendingCheck, requests: int, cost: int) -> None:
         """Count what was taken at once for later, a lease's units or a reservation; negative: what came back."""
-        counts = self._begin(prepared.bound, prepared.principal)
+        counts = self._begin(check.bound, check.principal)
         counts.allowed += requests
         counts.cost += cost
 
     def not_held(self, verdict: Verdict) -> None:
         """Count a lease or a reservation that was denied: one request."""
-        prepared = verdict.prepared
-        self._begin(prepared.bound, prepared.principal).object(_objections(verdict), 1, prepared.cost)
+        check = verdict.check
+        self._begin(check.bound, check.principal).object(_objections(verdict), 1, check.cost)
 
-    def repeated(self, prepared: Prepared, denied: tuple[int, ...], requests: int) -> None:
-        """Count requests that somebody else denied by the limits at these positions; ``prepared.cost`` is their sum."""
-        self._begin(prepared.bound, prepared.principal).object((denied, ()), requests, prepared.cost)
+    def repeated(self, check: PendingCheck, denied: tuple[int, ...], requests: int) -> None:
+        """Count requests that somebody else denied by the limits at these positions; ``check.cost`` is their sum."""
+        self._begin(check.bound, check.principal).object((denied, ()), requests, check.cost)
 
     def take(self) -> Open:
         """All that was counted since the last time."""
@@ -131,7 +130,7 @@ class UsageTally:
 
 def _objections(verdict: Verdict) -> Objections:
     """Which limits denied, and which would have, by their positions."""
-    limits = verdict.prepared.bound.limits
+    limits = verdict.check.bound.limits
     if len(verdict.outcomes) == 1:
         return _BY_THE_ONLY if verdict.violated else _BY_THE_ONLY[::-1] if verdict.shadow_denied else _BY_NONE
     denying = [at for at, outcome in enumerate(verdict.outcomes) if not outcome.allowed]

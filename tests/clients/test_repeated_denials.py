@@ -8,8 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from data_plane.config.index import RuleIndex
+from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.preparing import Anonymous, prepare
+from data_plane.decide.pending_check import ResolvedCheck
 from data_plane.store.subject_bounds import SubjectBounds
 from tests.clients.conftest import config
 from tests.servers.node import document_of
@@ -87,10 +88,11 @@ def test_a_stranger_tells_nothing(served) -> None:
 def test_it_is_in_the_denial_log() -> None:
     index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in config(LIMIT)])
     denial = RepeatedDenial(api_key="tg_acme", requests=9, cost=9, policy="hourly", cause="used_up")
-    prepared = prepare(index, CheckRequest(api_key=denial.api_key), Anonymous(), SubjectBounds(), 0.0)
+    check = ResolvedCheck(CheckRequest(api_key=denial.api_key))
+    assert resolve(check, index, Anonymous(), SubjectBounds(), 0.0) is None
     log = DenialLog(1.0)
     with capture_logs() as lines:
-        log.repeated(prepared, denial, 7, 1_000_000)
+        log.repeated(check, denial, 7, 1_000_000)
     (line,) = lines
     assert (line["event"], line["cause"], line["client"]) == ("denied", "used_up", "acme")
     assert (line["policies"], line["requests"], line["revision"]) == (("hourly",), 9, 7)

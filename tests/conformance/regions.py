@@ -8,8 +8,7 @@ import redis
 
 from data_plane.config.shared_packing import Standing, shared_params
 from data_plane.config.strict_limits import strict_terms_of
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import decode_reply, encode_check, encode_rule
+from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
 from data_plane.store.scripts import (
     collect_script,
     decide_script,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from data_plane.background import run_forever
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import Anonymous
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.decide.preparing import Anonymous, Refusal, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.receiver import Receiver
@@ -28,8 +29,7 @@ from data_plane.rights.reader import StrictReader
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.membership import AgentMembership
-from data_plane.store.redis_register import AGENTS, RedisNodeRegister
+from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
 from tidegate.contract.config import Ack
 from tidegate.contract.counts import Counts, CountsAnswer

@@ -22,7 +22,7 @@ from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.addresses import all_public, host_of
 from control_plane.usage.webhooks.alerts import find_alerts
-from control_plane.usage.webhooks.signing import WebhookKeys, signature
+from control_plane.usage.webhooks.signing import WebhookKeys, signed_headers
 
 TIMEOUT_S = 5.0
 AT_ONCE = 20
@@ -147,8 +147,7 @@ class Deliverer:
             "Host": url.netloc.decode(),
             "Content-Type": "application/json",
             "User-Agent": "tidegate",
-            "X-Tidegate-Event": message.alert.alert,
-            "X-Tidegate-Signature": signature(secret, int(datetime.now(UTC).timestamp()), body),
+            **signed_headers(secret, message.alert.alert, datetime.now(UTC), body),
         }
         # to the address that was looked at, not to what the name says a moment later
         request = client.build_request(

@@ -9,7 +9,7 @@ from data_plane.store.redis.connect import ConnectFailedError, Connector
 from data_plane.store.redis.link import Link, ReplyTaker
 from data_plane.store.redis.reasons import Reason
 from data_plane.store.redis.server import ServerFacts, StoreMisconfiguredError
-from data_plane.store.redis.stats import StoreStats
+from data_plane.store.redis.status import StoreStats
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from data_plane.store.redis.probing import PROBE_KEY, Prober, Trouble, probe_che
 from data_plane.store.redis.reasons import Reason, classify, error_code
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.split import GiveBack, consumed
-from data_plane.store.redis.stats import StoreStats
-from data_plane.store.redis.status import ShardStatus
+from data_plane.store.redis.status import ShardStatus, StoreStats
 
 SWEEPS_PER_DEADLINE = 4
 CLUSTER_CALLS_IN_FLIGHT = 256

@@ -10,8 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import SHADOW, figures_of
+from data_plane.store.packing import SHADOW, Outcome, figures_of
 from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
 from data_plane.store.redis.calls import Answers
 

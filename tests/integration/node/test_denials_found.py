@@ -14,7 +14,7 @@ import pytest
 from data_plane.decide import redis_denials
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
-from data_plane.decide.preparing import Refusal
+from data_plane.decide.pending_check import Refusal
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError

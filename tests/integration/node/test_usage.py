@@ -12,9 +12,9 @@ import pytest
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.routes import UNMATCHED
-from data_plane.decide.preparing import Prepared, conclude
+from data_plane.decide.pending_check import ResolvedCheck, conclude
 from data_plane.node import Node
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.settings import RedisSettings, Shape
 from data_plane.store.redis.store import RedisCounterStore
@@ -30,6 +30,7 @@ from data_plane.usage.tally import UsageTally
 from tests.integration.redis.clusters import start_cluster
 from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Change, Client, Endpoint, Plan
+from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule, Match
 from tidegate.contract.questions import Question
 from tidegate.contract.usage import (
@@ -84,7 +85,7 @@ class Decided:
         self.principal = None if self.client is None else INDEX.clients.get(f"c{self.client}")
 
     def verdict(self, *outcomes: Outcome):
-        return conclude(Prepared(self.principal, "free", BOUND, (), self.cost), list(outcomes))
+        return conclude(ResolvedCheck(CheckRequest(), self.principal, BOUND, (), self.cost), list(outcomes))
 
 
 @dataclass
@@ -402,7 +403,7 @@ async def test_works_on_a_cluster(start_store, control_plane: ControlPlane) -> N
 
 async def test_what_a_lease_takes_is_usage_when_it_is_taken(node: Parts) -> None:
     check = Decided(1)
-    node.tally.held(check.verdict(PASSES, PASSES, PASSES).prepared, requests=20, cost=40)
+    node.tally.held(check.verdict(PASSES, PASSES, PASSES).check, requests=20, cost=40)
     await node.flush()
     ((cell,),) = [batch.cells for batch in await node.batches()]
     assert (cell.client, cell.allowed, cell.cost) == ("c1", 20, 40)

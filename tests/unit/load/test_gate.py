@@ -10,9 +10,7 @@ from data_plane.config.load_gate import BY_CLASS, BY_WHOLE, MOST_COSTS, Charged,
 from data_plane.load.controller import ControlState
 from data_plane.load.gates import Gates
 from data_plane.load.shared import BackendFactors
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_check
-from data_plane.store.price_packing import PRICED, is_priced, params_in
+from data_plane.store.packing import PRICED, Outcome, encode_check, is_priced, params_in
 
 HALF = FULL // 2
 SEED = hour_seed(1_900_000_000_000_000)

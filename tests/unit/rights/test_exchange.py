@@ -9,8 +9,7 @@ import pytest
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.rights.exchange import RightsExchange
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import figures_of
+from data_plane.store.packing import Outcome, figures_of
 from data_plane.store.ports import UnreachablePeerError
 from tests.servers.node import document_of, rule
 from tidegate.bundled import directory
@@ -151,7 +150,7 @@ def test_donors_and_receivers_have_one_bound():
     assert f"local MAX_UNITS, MAX_QUANTA = {MAX_UNITS}, {MAX_QUANTA}\n" in script
 
 
-async def test_what_is_said_once_more_is_not_given_twice():
+async def test_known_fields_once_more_is_not_given_twice():
     """A question that knows less than was given is answered with all of it: nothing is added."""
     store = Store((0, 0))
     async with desk_of(store, Transport(None), Clock()) as desk:

@@ -1,4 +1,4 @@
-"""A form and the careful code write the same answer, whatever the figures, the limits and the client are."""
+"""A template and the careful code write the same answer, whatever the figures, the limits and the client are."""
 
 import msgspec
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import conclude
+from data_plane.decide.pending_check import conclude
 from data_plane.http.answers import Answer
 from data_plane.http.fast_path import FastAuthorizeCheck, FastCheck
 from data_plane.http.pending_checks import (
@@ -53,7 +53,7 @@ class CarefulDecider:
         self.verdicts = []
 
     def answered(self, check: HttpCheck, figures, at: int, now_us: int) -> None:
-        verdict = conclude(check.prepared, outcomes_of(figures, at, len(check.keys)))
+        verdict = conclude(check, outcomes_of(figures, at, len(check.keys)))
         self.verdicts.append(verdict)
         check.decided(verdict, now_us)
 
@@ -63,17 +63,17 @@ def asked(kind: type[HttpCheck], names, client: str, reset_format: str, *argumen
     values = [plan, Client(client=client, plan=plan.plan), Region(region="us-east")]
     index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in values])
     principal = index.clients.get(client)
-    question = kind(*arguments)
-    question.decider = CarefulDecider()
-    question.renderer = Renderer("us-east", reset_format)
-    question.request = CheckRequest(api_key="k", path="/x")
-    question.principal = principal
+    check = kind(*arguments)
+    check.decider = CarefulDecider()
+    check.renderer = Renderer("us-east", reset_format)
+    check.request = CheckRequest(api_key="k", path="/x")
+    check.principal = principal
     route = Endpoint(endpoint="x", method="GET", path="/x")
-    question.bound = index.book.bound(plan.plan, principal.client, route, "GET", 0.0, sites=False)
-    question.keys = [b"key"] * len(names)
-    question.cost, question.revision, question.asked_us = 1, 42, NOW_US
-    question.id_prefix, question.id_number, question.plain = b"n1-abcd-", 77, True
-    return question
+    check.bound = index.book.bound(plan.plan, principal.client, route, "GET", 0.0, sites=False)
+    check.keys = [b"key"] * len(names)
+    check.cost, check.revision, check.asked_us = 1, 42, NOW_US
+    check.id_prefix, check.id_number, check.plain = b"n1-abcd-", 77, True
+    return check
 
 
 names_and_figures = st.lists(st.sampled_from(sorted(LIMITS)), min_size=1, max_size=4, unique=True).flatmap(
@@ -90,17 +90,17 @@ def flat(own) -> list[int]:
 def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str) -> None:
     names, own = limits
     answers: list[Answer] = []
-    question = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
-    question.done(flat(own), 1, NOW_US)
-    question.plain = False
-    question.done(flat(own), 1, NOW_US)
+    check = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
+    check.done(flat(own), 1, NOW_US)
+    check.plain = False
+    check.done(flat(own), 1, NOW_US)
     plain, careful = answers
     assert (plain.status, plain.headers) == (careful.status, careful.headers)
     assert msgspec.json.decode(plain.body) == msgspec.json.decode(careful.body)
     assert list(msgspec.json.decode(plain.body)) == list(msgspec.json.decode(careful.body))
-    formed = min(figures[2] for figures in own) >= 0 and question.form().usable
-    assert question.decider.tally.allowed == formed
-    assert len(question.decider.verdicts) == 2 - formed
+    by_template = min(figures[2] for figures in own) >= 0 and check.renderer.template(check).usable
+    assert check.decider.tally.allowed == by_template
+    assert len(check.decider.verdicts) == 2 - by_template
 
 
 @given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]))
@@ -108,13 +108,13 @@ def test_an_answer_without_the_store_is_the_careful_one(limits, client: str, res
     names, own = limits
     answers: list[Answer] = []
     if route == "check":
-        question = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
+        check = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
     else:
-        question = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
-    verdict = conclude(question.prepared, outcomes_of(flat(own), 1, len(names)), degraded=True)
-    question.decided(verdict, NOW_US)
-    question.plain = False
-    question.decided(verdict, NOW_US)
+        check = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
+    verdict = conclude(check, outcomes_of(flat(own), 1, len(names)), degraded=True)
+    check.decided(verdict, NOW_US)
+    check.plain = False
+    check.decided(verdict, NOW_US)
     assert answers[0].headers == answers[1].headers
     if answers[0].body:
         assert msgspec.json.decode(answers[0].body) == msgspec.json.decode(answers[1].body)
@@ -138,41 +138,41 @@ class Asker:
 
 
 @given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]))
-def test_the_lane_answers_as_other_doors_do(limits, client: str, reset_format: str, route: str) -> None:
+def test_the_fast_path_answers_as_other_handlers_do(limits, client: str, reset_format: str, route: str) -> None:
     names, own = limits
     asker, answers = Asker(), []
     if route == "check":
-        lane, other = FastCheck, asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
+        fast, other = FastCheck, asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
     else:
-        lane = FastAuthorizeCheck
+        fast = FastAuthorizeCheck
         other = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
-    for _ in range(2):  # the first one finds no form yet
-        question = asked(lane, names, client, reset_format)
-        question.bound, question.asker = other.bound, asker
-        question.done(flat(own), 1, NOW_US)
-        assert question.asker is None
-        assert question.decider.tally.allowed == (not question.decider.verdicts)
+    for _ in range(2):  # the first one finds no template yet
+        check = asked(fast, names, client, reset_format)
+        check.bound, check.asker = other.bound, asker
+        check.done(flat(own), 1, NOW_US)
+        assert check.asker is None
+        assert check.decider.tally.allowed == (not check.decider.verdicts)
     other.done(flat(own), 1, NOW_US)
     assert asker.answers == answers * 2
 
 
 def test_a_client_that_left_is_counted_and_not_answered() -> None:
-    question = asked(FastCheck, ["hourly"], "acme", "epoch")
-    question.form()
-    question.asker = None
-    question.done([NOW_US, 5, 1, 0], 1, NOW_US + 300)
-    assert question.decider.tally.allowed == 1
-    assert question.decider.tally.latency_sum_us == 300
+    check = asked(FastCheck, ["hourly"], "acme", "epoch")
+    check.renderer.template(check)
+    check.asker = None
+    check.done([NOW_US, 5, 1, 0], 1, NOW_US + 300)
+    assert check.decider.tally.allowed == 1
+    assert check.decider.tally.latency_sum_us == 300
 
 
 @given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]))
 def test_the_answer_of_forward_auth_is_the_careful_one(limits, client: str, reset_format: str) -> None:
     names, own = limits
     answers: list[Answer] = []
-    question: AuthorizeCheck = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
-    question.done(flat(own), 1, NOW_US)
-    question.plain = False
-    question.done(flat(own), 1, NOW_US)
+    check: AuthorizeCheck = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
+    check.done(flat(own), 1, NOW_US)
+    check.plain = False
+    check.done(flat(own), 1, NOW_US)
     assert answers[0] == answers[1]
 
 
@@ -185,9 +185,9 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
     batch.begin_part(2, NOW_US)
     batch.answered(NOW_US)
     for number, plain in enumerate((True, False)):
-        question = asked(BatchCheck, names, client, "epoch")
-        question.batch, question.id_number, question.plain = batch, number, plain
-        question.done(flat(own), 1, NOW_US)
+        check = asked(BatchCheck, names, client, "epoch")
+        check.batch, check.id_number, check.plain = batch, number, plain
+        check.done(flat(own), 1, NOW_US)
     first, second = msgspec.json.decode(answers[0].body)["decisions"]
     for decision, number in ((first, 0), (second, 1)):
         assert decision.pop("request_id") == f"n1-abcd-{number}"
@@ -199,30 +199,31 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
     ("names", "usable"),
     [(["hourly"], True), (["hidden", "burst"], True), (["hidden"], False), (["hourly", "queue"], False)],
 )
-def test_an_answer_is_formed_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
-    assert asked(RepliedCheck, names, "acme", "epoch", (), b"", None, print).form().usable == usable
+def test_an_answer_has_a_template_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
+    check = asked(RepliedCheck, names, "acme", "epoch", (), b"", None, print)
+    assert check.renderer.template(check).usable == usable
 
 
-def test_a_books_bounds_keep_their_forms() -> None:
-    question = asked(RepliedCheck, ["hourly"], "acme", "epoch", (), b"", None, print)
-    assert question.form() is question.form()
+def test_limits_keep_their_template() -> None:
+    check = asked(RepliedCheck, ["hourly"], "acme", "epoch", (), b"", None, print)
+    assert check.renderer.template(check) is check.renderer.template(check)
 
 
 @pytest.mark.parametrize("reset_format", ["epoch", "delta"])
 @given(asked_for=names_and_figures, client=st.text(min_size=1, max_size=20), identified=st.booleans(), data=st.data())
-def test_a_denial_by_its_form_is_the_careful_code_s(asked_for, client, identified, data, reset_format):
-    """Twice with the same limits denying: the first makes the form, the second fills it with other figures."""
+def test_a_denial_by_its_template_is_the_careful_code_s(asked_for, client, identified, data, reset_format):
+    """Twice with the same limits denying: the first makes the template, the second fills it with other figures."""
     names, first = asked_for
     again = data.draw(st.tuples(*[waits_likewise(one) for one in first]))
-    question = asked(RepliedCheck, names, client, reset_format, (), b"", None, [].append)
+    check = asked(RepliedCheck, names, client, reset_format, (), b"", None, [].append)
     if not identified:
-        question.principal = None
-    renderer = question.renderer
+        check.principal = None
+    renderer = check.renderer
     for number, drawn in enumerate((first, again)):
         now_us = NOW_US + number * 1_234_567
-        verdict = conclude(question.prepared, outcomes_of(flat(drawn), 1, len(names)))
+        verdict = conclude(check, outcomes_of(flat(drawn), 1, len(names)))
         for got, careful in (
-            (renderer.check(verdict, question.request, 42 + number, "n1-7", now_us), renderer._check),
+            (renderer.check(verdict, check.request, 42 + number, "n1-7", now_us), renderer._check),
             (renderer.authorize(verdict, "n1-7", now_us), renderer._authorize),
         ):
             expected = careful(verdict, 42 + number, "n1-7", now_us)
@@ -237,12 +238,12 @@ def waits_likewise(figures_of_one):
     return st.tuples(st.integers(0, 10**12), st.integers(0, 40 * 24 * HOUR_US), others)
 
 
-def test_plain_denials_have_forms():
+def test_plain_denials_have_templates():
     """Else the test above would hold for nothing."""
-    question = asked(RepliedCheck, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", None, [].append)
+    check = asked(RepliedCheck, ["hourly", "hidden", "marked"], 'tg "x" %d', "epoch", (), b"", None, [].append)
     own = [(1, 2_000_000, 0), (0, 5, -6_000_001), (0, 7, -9_000_001)]
-    verdict = conclude(question.prepared, outcomes_of(flat(own), 1, 3))
-    question.renderer.check(verdict, question.request, 42, "n1-7", NOW_US)
-    question.renderer.authorize(verdict, "n1-7", NOW_US)
-    assert len(question.bound.denial_forms) == 2
-    assert all(question.bound.denial_forms.values())
+    verdict = conclude(check, outcomes_of(flat(own), 1, 3))
+    check.renderer.check(verdict, check.request, 42, "n1-7", NOW_US)
+    check.renderer.authorize(verdict, "n1-7", NOW_US)
+    assert len(check.bound.denial_templates) == 2
+    assert all(check.bound.denial_templates.values())
