@@ -72,3 +72,14 @@ def test_the_number_of_files_is_what_the_flow_names(flow: str) -> None:
 @pytest.mark.parametrize("flow", FLOWS)
 def test_the_picture_is_drawn_from_the_table(flow: str) -> None:
     assert (ROOT / f"docs/pictures/flow-{flow.lower()}.svg").read_text("utf-8") == picture(flow)
+
+
+def test_figures_of_the_readme_stand_in_the_benchmarks_that_it_names() -> None:
+    section = (ROOT / "README.md").read_text("utf-8").partition("## Figures\n")[2].partition("\n## ")[0]
+    rows = [row for row in section.splitlines() if "**" in row]
+    assert len(rows) >= 4
+    for row in rows:
+        (page,) = re.findall(r"\]\((docs/benchmarks[\w-]*\.md)\)", row)
+        measured = (ROOT / page).read_text("utf-8")
+        for figure in re.findall(r"\d[\d,.]*\d%?", row.split("|")[2]):
+            assert figure in measured, f"{figure} is not in {page}"
