@@ -6,6 +6,7 @@
 #   make test             all tests; ARGS are handed to pytest
 #   make check            format, lint, types, layers
 #   make release          all artefacts of this commit into dist/, checked, installed and run; nothing is uploaded
+#   make docs             the site of the documentation into site/, without network; open site/index.html
 #   make bench-peers      Envoy's rate limit service in Go, for `python -m tools.bench.rls` (needs Go)
 #   make go-tools         h2spec and ghz into .cache/bin (needs Go): tests and benchmarks of HTTP/2 use them
 
@@ -29,7 +30,7 @@ UV := $(BIN)/uv
 UV_PIP := $(UV) pip
 AT := --python $(BIN)/python --quiet
 
-.PHONY: up dev test check format lock release bench go-tools bench-peers clean help
+.PHONY: up dev test check format lock release docs bench go-tools bench-peers clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -62,6 +63,9 @@ check: $(STAMPS)/dev
 format: $(STAMPS)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMPS)/dev
+	@$(BIN)/python -m tools.docs.site $(ARGS)
 
 bench: $(STAMPS)/dev
 	@$(BIN)/python -m tools.bench $(ARGS)
@@ -112,10 +116,10 @@ lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) $(ARGS) pyproject.toml --extra local --group editable -o requirements/local.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local --group editable --group dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --group editable --group pictures --group docs --group dev -o requirements/dev.txt
 	$(LOCK) $(ARGS) pyproject.toml -c requirements/local.txt -o requirements/image.txt
 	$(LOCK) $(ARGS) requirements/build.in -c requirements/local.txt -o requirements/build.txt
 
 clean:
-	rm -rf $(VENV) $(CACHE) clients/express/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(CACHE) clients/express/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

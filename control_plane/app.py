@@ -187,6 +187,8 @@ def create_app(settings: Settings) -> FastAPI:
         description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         separate_input_output_schemas=True,
     )
     for router in (

@@ -24,6 +24,7 @@ from data_plane.http.routes import (
     read_body,
     to_response,
 )
+from tidegate import api_pages
 
 MAX_PEER_BODY_BYTES = 1024 * 1024
 
@@ -57,13 +58,16 @@ def create_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
     """Build the application around a handler that decides."""
-    app = FastAPI(title="Tidegate node", version="1", redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan)
+    app = FastAPI(
+        title="Tidegate node", version="1", docs_url=None, redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan
+    )
     app.include_router(decision_routes(handler))
     app.include_router(hold_routes(hold_handler))
     app.include_router(load_routes(load_handler))
     app.include_router(denial_routes(denial_reports))
     app.include_router(me_routes(me))
     app.include_router(operation_routes(operations))
+    api_pages.install(app)
 
     _finish(app, operations)
     return app
