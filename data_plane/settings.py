@@ -46,7 +46,8 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-PemFile = ReadableFile = Annotated[Path, AfterValidator(_readable)]
+PemFile = Annotated[Path, AfterValidator(_readable)]
+PasswordPath = Annotated[Path, AfterValidator(_readable)]
 CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_a_ca)]
 
 
@@ -77,7 +78,7 @@ class RegionSettings(BaseSettings):
     tls_client_ca_file: CaFile | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")
 
     redis_url: SecretStr
-    redis_password_file: ReadableFile | None = Field(None, description="the store's password, read again as it changes")
+    redis_password_file: PasswordPath | None = Field(None, description="the store's password, read again as it changes")
     redis_credentials: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",

@@ -55,6 +55,11 @@ def grants_of(stored: Mapping[str, Any] | None) -> tuple[Grant, ...]:
     return () if stored is None else (Grant.of(stored),)
 
 
+def of_role(role: str | None) -> list[ColumnElement[bool]]:
+    """The condition that a token has this role, everywhere or for some clients; none for any role."""
+    return [] if role is None else [or_(Token.role == role, Token.scoped_grant["role"].astext == role)]
+
+
 async def hashes_in_force(session: AsyncSession) -> set[str]:
     """The hashes of every token's secrets that work at this moment."""
     overlapping = case((Token.previous_expires_at > func.now(), Token.previous_sha256))

@@ -10,13 +10,16 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner, Result
 
 from control_plane.oidc import provider as provider_module
 from control_plane.settings import Settings
-from tests.integration.control_plane.conftest import client_of
+from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
+from tests.integration.control_plane.running import running
 from tests.integration.control_plane.test_access import bearer
 from tests.integration.control_plane.test_console import FROM_HERE, Page
 from tests.servers.oidc import AUDIENCE, CLIENT_SECRET, PUBLIC_URL, OidcProvider, oidc_provider, private_key, query_of
+from tidegate.cli import app as cli
 from tidegate.stack.postgres import PostgresServer
 
 GRANTS = (
@@ -258,6 +261,23 @@ async def test_ci_calls_the_admin_api_by_its_jwt(api: httpx.AsyncClient, provide
     answer = await api.get("/v1/clients", headers=elsewhere)
     assert (answer.status_code, answer.json()["detail"]) == (401, "The JWT is meant for another audience.")
     assert (await api.get("/internal/v1/newest", params={"node": "n"}, headers=ci)).status_code == 401
+
+
+async def test_the_commands_take_a_jwt(oidc_settings: Callable[..., Settings], provider: OidcProvider) -> None:
+    token = await asyncio.to_thread(provider.ci_token)
+    async with running(oidc_settings(), ADMIN_TOKEN) as served:
+        (await served.admin.put("/v1/plans/free", json={"limits": []})).raise_for_status()
+        env = {"TIDEGATE_URL": served.url, "TIDEGATE_ADMIN_TOKEN": token}
+
+        async def run(client: str) -> Result:
+            command = ["clients", "create", client, "--plan", "free", "--wait-s", "0"]
+            return await asyncio.to_thread(CliRunner().invoke, cli, command, env=env)
+
+        done, refused = await run("acme-1"), await run("globex-1")
+        assert done.exit_code == 0, done.output
+        assert refused.exit_code == 1
+        assert "You may see and change clients named acme-*" in refused.output
+        assert (await served.admin.get("/v1/clients/acme-1")).status_code == 200
 
 
 async def test_without_an_audience_no_jwt_is_taken(
