@@ -1,5 +1,6 @@
 """A JWT is believed only where everything about it holds; groups give roles, and nothing else does."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from control_plane.errors import ForbiddenError, UnauthenticatedError
 from control_plane.oidc.claims import ALGORITHMS, LEEWAY_S, verified
 from control_plane.oidc.people import People
-from control_plane.oidc.provider import _keys_of
+from control_plane.oidc.provider import COOLDOWN_S, Provider, _keys_of
 from control_plane.oidc_settings import GroupGrant, OidcSettings
 from control_plane.settings import Settings
 
@@ -146,6 +147,30 @@ def test_keys_of_other_uses_symmetric_and_short_ones_are_left_out() -> None:
     assert [key.kid for key in _keys_of({"keys": [*others, good]})] == ["rsa"]
 
 
+async def test_strangers_keys_make_the_providers_be_read_once_in_a_while() -> None:
+    """Whatever number of tokens name keys that nobody knows, and however many come at once."""
+    now_s, asked = [0.0], []
+
+    class Counted(Provider):
+        async def _ask(self, method: str, url: str, **how: Any) -> tuple[int, bytes]:
+            asked.append(url)
+            await asyncio.sleep(0)
+            found = {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"}
+            return 200, json.dumps(KEYS.as_dict() if url.endswith("/keys") else found).encode()
+
+    provider = Counted(OidcSettings(oidc_issuer=ISSUER, oidc_audience=AUDIENCE, oidc_grants=(SRE,)), lambda: now_s[0])  # type: ignore[arg-type]
+    strange = [signed(RSAKey.generate_key(2048), kid=f"unknown-{number}") for number in range(3)]
+    await asyncio.gather(*(provider.keys_for(token) for token in strange * 20))
+    assert len(asked) == 2  # the discovery document and the keys
+    now_s[0] += COOLDOWN_S - 0.1
+    await provider.keys_for(strange[0])
+    assert len(asked) == 2
+    now_s[0] += 0.2
+    for token in (*strange, signed()):
+        await provider.keys_for(token)
+    assert len(asked) == 4
+
+
 # --- people -------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +266,8 @@ WHOLE = {
         ({"public_url": None}, "needs TIDEGATE_PUBLIC_URL"),
         ({"public_url": "http://t.example"}, "needs TIDEGATE_PUBLIC_URL"),
         ({"oidc_grants": ({"group": "x", "role": "admin", "plans": ("free",)},)}, "viewer and operator"),
-        ({"oidc_grants": ({"group": "x", "role": "viewer", "client_prefixes": ("",)},)}, "an empty name covers"),
+        ({"oidc_grants": ({"group": "x", "role": "viewer", "client_prefixes": ("",)},)}, "pattern"),
+        ({"oidc_grants": ({"group": "x", "role": "viewer", "plans": ("_",)},)}, "pattern"),
         ({"oidc_grants": ({"group": "x", "role": "root"},)}, "viewer"),
         ({"oidc_scopes": "email"}, "pattern"),
     ],
