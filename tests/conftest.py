@@ -10,8 +10,8 @@ from typing import Any
 import certifi
 import pytest
 import redis
-from hypothesis import settings
 
+from testing.effort import load_hypothesis_profile
 from tests.servers.redis_debian import redis_binary
 from tests.servers.stack import Stack, stack_options
 from tidegate.stack.child import wait_until_ready
@@ -19,8 +19,7 @@ from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.store import StoreServer
 
-settings.register_profile("tidegate", deadline=None)  # a busy machine takes its time over an example
-settings.load_profile("tidegate")
+load_hypothesis_profile()
 
 # gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -14,6 +14,7 @@ from data_plane.store.packing import encode_check
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import InvalidAddressError
+from testing.effort import examples
 from tests.servers.node import document_of, key_of, rule
 from tidegate.contract.config import Change, Client, Endpoint, Override, Plan, Region
 from tidegate.contract.credentials import secret_sha256
@@ -124,7 +125,7 @@ def by_name(draw) -> CheckRequest:
 OPEN, CLOSED = Anonymous(), Anonymous(missing_key=False, unknown_key=False)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150))
 @given(request=requests | by_name(), anonymous=st.sampled_from([OPEN, CLOSED]), coarse=st.booleans())
 @example(request=CheckRequest(api_key="tg_of-one", path="/any", method="GET"), anonymous=OPEN, coarse=False)
 @example(
