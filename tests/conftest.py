@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from testing.effort import load_hypothesis_profile
+from tests.division import Division, rank_of
 from tests.servers.redis_debian import redis_binary
 from tests.servers.stack import Stack, stack_options
 from tidegate.stack.child import wait_until_ready
@@ -26,6 +27,18 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 START_TIMEOUT_S = 30.0
 HOUR_S = 3600
 ENDS_SOON_S = 20.0
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Division:
+    """Divide the tests among processes (see ``division.py``)."""
+    config.option.loadscopereorder = False
+    return Division(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, in a run of several processes."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank_of(item.nodeid))
 
 
 def pytest_runtest_setup() -> None:
