@@ -113,6 +113,8 @@ class RawClient:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        # what is asked after a widened window would wait 40 ms for the other side's acknowledgement
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(frames.PREFACE + frames.settings({}))
         self.stream = 1
         head = dict(harness.FIELDS) | {":path": METHOD}
