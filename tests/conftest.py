@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from testing.effort import load_hypothesis_profile
+from testing.redis_debian import redis_binary
+from testing.stack import Stack, stack_options
 from tests.division import Division, rank_of
-from tests.servers.redis_debian import redis_binary
-from tests.servers.stack import Stack, stack_options
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import PostgresServer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.node import rule
+from testing.node import rule
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.stack.demo import CLIENTS, ENDPOINTS, PLANS
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.servers.envoy import EnvoyServer
-from tests.servers.stack import Stack, wait_for
+from testing.envoy import EnvoyServer
+from testing.stack import Stack, wait_for
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
 
@@ -75,7 +75,7 @@ def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
     words = [str(port), str(WORKERS), str(SERVICE_MS), str(QUEUE), node.url, "busy", *credentials]
     root = Path(__file__).parents[2]
     backend = Child(
-        "backend", [sys.executable, "-m", "tests.servers.busy", *words], log_path=directory / "busy.log", directory=root
+        "backend", [sys.executable, "-m", "testing.busy", *words], log_path=directory / "busy.log", directory=root
     )
     backend.start()
     envoy = EnvoyServer(directory, node_port=node.port, upstream_port=port)

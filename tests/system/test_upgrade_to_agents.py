@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.node import key_of, rule, write_snapshot
-from tests.servers.region_processes import START_S, RegionProcesses, _environment, _store
-from tests.servers.regions import NAMES, YOUNG, equal_shares
+from testing.node import key_of, rule, write_snapshot
+from testing.region_processes import START_S, RegionProcesses, _environment, _store
+from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child
 from tidegate.stack.ports import free_ports

@@ -18,7 +18,7 @@ from control_plane.publishing.repository import NOTHING
 from control_plane.routes.models import RULE_IDS
 from control_plane.settings import Settings
 from control_plane.tables import METADATA
-from tests.integration.control_plane.running import RunningControlPlane, running, until_ready
+from testing.control_plane import RunningControlPlane, running, until_ready
 from tidegate.stack.postgres import PostgresServer
 
 DATABASE = "control_plane"

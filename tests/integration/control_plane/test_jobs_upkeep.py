@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from control_plane.settings import Settings
+from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import RunningControlPlane, running
 from tidegate.stack.postgres import PostgresServer
 
 HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}

@@ -28,8 +28,8 @@ from control_plane.web.etags import Preconditions
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.config.strict_limits import schedule_of
+from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tests.reference.shares import quota_at
 from tidegate.contract.config import Change
 from tidegate.stack.postgres import PostgresServer

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from control_plane.canary import service as engine
 from control_plane.settings import Settings
+from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
-from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tidegate.contract.config import HeldBack
 from tidegate.file.show import held_back
 from tidegate.stack.postgres import PostgresServer

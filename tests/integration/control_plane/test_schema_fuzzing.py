@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from control_plane.settings import Settings
+from testing.control_plane import running
 from testing.effort import share
+from testing.fuzzer import fuzzed
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import running
-from tests.servers.fuzzer import fuzzed
 
 LONG_S = share(ci=0, nightly=600)
 UNLINKED_PHASES = "--phases=examples,coverage,fuzzing"

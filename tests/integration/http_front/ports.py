@@ -10,7 +10,7 @@ from typing import NamedTuple
 import httpx
 import psutil
 
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 

@@ -9,8 +9,8 @@ import pytest
 from data_plane.config.service import Snapshot
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
-from tests.servers.agent import agent_beside, proven
-from tests.servers.node import document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
+from testing.agent import agent_beside, proven
+from testing.node import document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import wait_until_ready
 

@@ -19,8 +19,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from data_plane.rls import frames
 from data_plane.rls.service import SERVICE
-from tests.servers.go_tools import go_tool
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from testing.go_tools import go_tool
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tests.unit.rls import harness
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_ready

@@ -7,7 +7,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.limit_resolution import Subject
 from data_plane.config.limits_of_keys import SharedLimits
 from data_plane.config.shared_packing import Standing
-from tests.servers.node import document_of, rule
+from testing.node import document_of, rule
 from tidegate.contract.config import Client, Endpoint, Override, Plan, Region
 
 NOW_S = 1_700_000_000.0

@@ -15,7 +15,7 @@ from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import InvalidAddressError
 from testing.effort import examples
-from tests.servers.node import document_of, key_of, rule
+from testing.node import document_of, key_of, rule
 from tidegate.contract.config import Change, Client, Endpoint, Override, Plan, Region
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.decision import CheckRequest

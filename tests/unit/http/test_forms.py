@@ -20,7 +20,7 @@ from data_plane.http.pending_checks import (
 )
 from data_plane.http.render import Renderer
 from data_plane.store.packing import outcomes_of
-from tests.servers.node import document_of
+from testing.node import document_of
 from tidegate.contract.config import Client, Endpoint, Plan, Region
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule

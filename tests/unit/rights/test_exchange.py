@@ -12,7 +12,7 @@ from data_plane.rights.exchange import RightsExchange
 from data_plane.store.outcome import Outcome
 from data_plane.store.packing import figures_of
 from data_plane.store.ports import UnreachablePeerError
-from tests.servers.node import document_of, rule
+from testing.node import document_of, rule
 from tidegate.bundled import directory
 from tidegate.contract.config import Plan, Region
 from tidegate.contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts

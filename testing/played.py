@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
-from tests.servers.listening import stop_accepting
-from tests.servers.node import SIGNING_KEY, document_of
+from testing.listening import stop_accepting
+from testing.node import SIGNING_KEY, document_of
 from tidegate.contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head
 from tidegate.contract.status import Newest
 

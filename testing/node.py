@@ -18,7 +18,7 @@ from data_plane.http.fast_path import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings
-from tests.servers.listening import stop_accepting
+from testing.listening import stop_accepting
 from tidegate.contract.blocks import Block
 from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
 from tidegate.contract.credentials import make_credential, secret_sha256

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.node import PATIENT_MS, PUBLIC_KEY, write_snapshot
-from tests.servers.regions import CREDENTIALS, Regions
+from testing.node import PATIENT_MS, PUBLIC_KEY, write_snapshot
+from testing.regions import CREDENTIALS, Regions
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer
