@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from testing.node import key_of, rule, write_snapshot
-from testing.region_processes import START_S, RegionProcesses, _environment, _store
+from testing.region_processes import START_S, RegionProcesses, environment_of, started_store
 from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child
@@ -53,7 +53,7 @@ class Upgrade(RegionProcesses):
         await write_snapshot(snapshot, [*CONFIG, *self.seen_from(region)])
         child = Child(
             name, [sys.executable, "-m", "tidegate", command], log_path=self.root / f"{name}.log", directory=tree,
-            env=_environment(self, region, name, port, snapshot) | {"PYTHONPATH": str(tree)},
+            env=environment_of(self, region, name, port, snapshot) | {"PYTHONPATH": str(tree)},
         )  # fmt: skip
         child.start()
         client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
@@ -90,7 +90,7 @@ async def test_a_region_after_the_other_gets_agents_and_nobody_is_unreachable(tm
         await upgrade.link(stack, ports)
         old: dict[str, Child] = {}
         for name in TWO:
-            upgrade.stores[name] = _store(tmp_path, name)
+            upgrade.stores[name] = started_store(tmp_path, name)
             stack.callback(upgrade.stores[name].child.stop)
         for name in TWO:
             old[name] = await upgrade.start(name, f"{name}-old", "data-plane", ports[name][0], version_before)
