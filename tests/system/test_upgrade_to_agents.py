@@ -70,6 +70,12 @@ class Upgrade(RegionProcesses):
         (self.agent_clients if command == "region-agent" else self.clients)[region].append(client)
         return child
 
+    async def close(self) -> None:
+        """Close every client."""
+        for name in TWO:
+            for client in (*self.clients[name], *self.agent_clients[name]):
+                await client.aclose()
+
     async def watching(self) -> None:
         """Ask and look, for ever, at the last node of each region that was started."""
         while True:
@@ -85,6 +91,7 @@ class Upgrade(RegionProcesses):
 async def test_a_region_after_the_other_gets_agents_and_nobody_is_unreachable(tmp_path, version_before):
     upgrade = Upgrade(tmp_path)
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(upgrade.close)
         await stack.enter_async_context(upgrade.control_plane.running())
         ports = dict(zip(TWO, [(one,) for one in free_ports(2)], strict=True))
         await upgrade.link(stack, ports)
