@@ -53,7 +53,11 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[ -~]+$"},
 }
 _SECURITY = {
-    "token": {"type": "http", "scheme": "bearer", "description": "A token of an admin (`tga_...`)."},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of an admin (`tga_...`), or a JWT of the OpenID Connect provider.",
+    },
     "region": {"type": "http", "scheme": "bearer", "description": "A region's credential (`tgr_...`)."},
 }
 _READS = (400, 401, 403, 404, 422, 429, 503)

@@ -1,4 +1,4 @@
-"""Keys of counters: what a rule and a route fix of them is put together once, whose request it is with every check."""
+"""Keys of counters: a rule and a route fix a part once, and each check adds its subject."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ OF_CLIENT: Final = 0
 OF_ADDRESS: Final = 1
 OF_SITE: Final = 2
 OF_NOBODY: Final = 3
-"""Whose counter it is: the places in ``Subject.begins`` and ``Subject.ends``."""
+"""The owner of a counter: the places in ``Subject.begins`` and ``Subject.ends``."""
 
 Begins = tuple[bytes, bytes, bytes, bytes]
 _SITE = "site"
@@ -21,21 +21,21 @@ _SITE = "site"
 
 
 class Subject(msgspec.Struct, frozen=True, gc=False):
-    """Whose request it is, ready to be put into keys. Without a client the address stands for it."""
+    """The subject of a request, ready for keys. Without a client the address takes its place."""
 
     begins: Begins
-    """What keys begin with, by whose they are."""
+    """The beginning of keys, by owner."""
     ends: Begins
-    """What they end with: a client's generation, after it was reset."""
+    """The end of keys, by owner: a client's generation, after a reset."""
     client_part: str
     address: str
     site: str
-    """The address again where it is no IPv6 address."""
+    """The IPv6 site, or the address if it is IPv4."""
     attributes: Mapping[str, str]
 
 
 def subject_of(client: Client | None, address: Address, attributes: Mapping[str, str]) -> Subject:
-    """The subject of a request; ``client`` is ``None`` where none is known."""
+    """The subject of a request; ``client`` is ``None`` for anonymous requests."""
     site = address.site or address.subject
     address_part = part("ip", address.subject)
     client_part = address_part if client is None else part("client", client.client)
@@ -49,9 +49,9 @@ class KeyBuilder(NamedTuple):
 
     owner: int
     rest: bytes
-    """What follows the owner's tag."""
+    """The key after the owner's tag."""
     varying: tuple[tuple[str, str], ...] = ()
-    """Where addresses or attributes take part: each dimension, in order, and its part where the route fixes that."""
+    """If addresses or attributes are part of the key: each dimension, in order, with the part that the route fixes."""
 
     def key(self, subject: Subject) -> bytes:
         """The key of this subject's counter."""

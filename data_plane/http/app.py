@@ -30,7 +30,7 @@ MAX_PEER_BODY_BYTES = 1024 * 1024
 
 
 class ClosingWhileDraining:
-    """While the node drains, every answer is the last of its connection: whoever keeps one opens the next elsewhere."""
+    """Ends every connection with its next answer while the node drains, so that clients reconnect elsewhere."""
 
     def __init__(self, app: ASGIApp, operations: Operations) -> None:
         self._app = app
@@ -76,7 +76,7 @@ def create_app(
 def create_agent_app(
     peer_handler: PeerHandler, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
-    """Build the application in which agents of other regions arrive."""
+    """Build the application that agents of other regions call."""
     app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(operation_routes(operations))
 
@@ -101,7 +101,7 @@ def create_agent_app(
 
 
 def _finish(app: FastAPI, operations: Operations) -> None:
-    """What every application of ours has: problems for errors, and an end of connections while it drains."""
+    """Add what both applications have: problems for errors, and an end of connections while draining."""
     app.add_middleware(ClosingWhileDraining, operations=operations)
 
     @app.exception_handler(HTTPException)

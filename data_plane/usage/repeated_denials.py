@@ -1,4 +1,4 @@
-"""Denials that client libraries repeated from memory: counted in usage and logged as if they had been asked here."""
+"""Denials that client libraries repeated from memory, counted in usage and logged like denials of this node."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,7 +15,7 @@ from tidegate.contract.denials import RepeatedDenial
 
 
 class RepeatedDenials:
-    """Takes what a trusted caller says; nothing is asked of the store, and no counter changes."""
+    """Takes reports of trusted callers; no counter changes."""
 
     def __init__(
         self, index: Callable[[], RuleIndex], revision: Callable[[], int], anonymous: Anonymous, bounds: SubjectBounds,
@@ -30,7 +30,7 @@ class RepeatedDenials:
         self._log = log
 
     def take(self, denials: Sequence[RepeatedDenial]) -> int:
-        """Count and log; says how many of these checks still mean something: the configuration may have moved on."""
+        """Count and log denials. Returns how many of them the current configuration still knows."""
         now_us = self._clock.now_us()
         taken = 0
         for denial in denials:
@@ -39,7 +39,7 @@ class RepeatedDenials:
                 continue
             taken += 1
             limits = check.bound.limits
-            denied = tuple(at for at, limit in enumerate(limits) if limit.rule.name == denial.policy)
+            denied = tuple(place for place, limit in enumerate(limits) if limit.rule.name == denial.policy)
             self._usage.repeated(check, denied, denial.requests)
             self._log.repeated(check, denial, self._revision(), now_us)
         return taken

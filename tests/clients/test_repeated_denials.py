@@ -12,8 +12,8 @@ from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.pending_check import ResolvedCheck
 from data_plane.store.subject_bounds import SubjectBounds
+from testing.node import document_of
 from tests.clients.conftest import config
-from tests.servers.node import document_of
 from tidegate.contract.config import Gateway
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.decision import CheckRequest
@@ -28,7 +28,7 @@ LIMIT = 3
 
 def usage(served) -> tuple[int, int]:
     """Requests that the node has counted so far: allowed, and denied by the limit."""
-    counts = [one for callers in served.node._reporting.tally._open.values() for one in callers.values()]
+    counts = [one for callers in served.node._usage.tally._open.values() for one in callers.values()]
     objected = [entry for one in counts for (denied, _), entry in (one.objected or {}).items() if denied == (0,)]
     return sum(one.allowed for one in counts), sum(requests for requests, _ in objected)
 

@@ -13,19 +13,19 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_plane.replicate.timing import DEFAULT_TIMING
-from tests.servers.node import key_of, rule
-from tests.servers.region_faults import FAULTS
-from tests.servers.region_load import Load
-from tests.servers.region_processes import RegionProcesses, processes_running
-from tests.servers.regions import NAMES, YOUNG, equal_shares
+from data_plane.replicate.count_store import TIMING
+from testing.node import key_of, rule
+from testing.region_faults import FAULTS
+from testing.region_load import Load
+from testing.region_processes import RegionProcesses, processes_running
+from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.limits import LimitRule
 
 THREE = NAMES[:3]
 DELAY_S = 0.05
-TICK_S = DEFAULT_TIMING.tick_us / 1e6
-SIGMA_S = (DEFAULT_TIMING.stale_after_us + DEFAULT_TIMING.lazy_us) / 1e6 + DELAY_S
+TICK_S = TIMING.tick_us / 1e6
+SIGMA_S = (TIMING.stale_after_us + TIMING.lazy_us) / 1e6 + DELAY_S
 RATES = {"us-east": 30.0, "eu-west": 15.0, "ap-south": 15.0}
 """Questions a second at each of a region's two nodes."""
 RATE = 2 * sum(RATES.values())

@@ -182,12 +182,15 @@ RESOURCES = (
         Verb("show", "Show a write, with what was before and after.", "show", "/v1/audit/{id}"),
     )),
     Resource("tokens", "Tokens of admins and gateways. A secret is shown once, when it is made.", (
-        "token_id", "name", "role", "dialect", "prefix", "created_at", "expires_at", "last_used",
+        "token_id", "name", "role", "plans", "client_prefixes",
+        "dialect", "prefix", "created_at", "expires_at", "last_used",
     ), (
         Verb("list", "List tokens.", "list", "/v1/tokens", (Field("role", "Only these.", choices=ROLES),)),
         Verb("show", "Show a token.", "show", "/v1/tokens/{token_id}"),
         Verb("create", "Issue a token.", "post", "/v1/tokens", (
             Field("name", "Its name.", required=True), Field("role", "What it may.", choices=ROLES, required=True),
+            Field("plans", "Of a viewer or operator: for clients on these plans alone.", "list"),
+            Field("client_prefixes", "Of a viewer or operator: for clients whose names begin like this.", "list"),
             Field("dialect", "What a gateway speaks.", choices=("envoy", "nginx", "traefik", "caddy", "haproxy")),
             EXPIRES,
         )),

@@ -3,7 +3,7 @@
 from data_plane.config.counter_keys import subject_of
 from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
 from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.config import Client
 from tidegate.contract.limits import Algorithm, LimitRule
@@ -24,7 +24,7 @@ def bound_limit(algorithm: Algorithm) -> ResolvedLimit:
         id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
         mode="shared",
     )  # fmt: skip
-    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
+    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, RegionFacts()))
 
 
 def counter_key(limit: ResolvedLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:

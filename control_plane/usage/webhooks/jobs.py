@@ -43,7 +43,7 @@ DELIVER_EVERY_S = 5.0
 
 
 class UndeliverableError(Exception):
-    """The message did not arrive; the text says why."""
+    """The message was not delivered; the text gives the reason."""
 
 
 class _Message(NamedTuple):
@@ -60,7 +60,7 @@ class Deliverer:
         self._may_reach_private = may_reach_private
 
     def jobs(self) -> list[Job]:
-        """What the leader runs."""
+        """The job of the leader."""
         return [
             Job("usage-alerts", FIND_EVERY_S, self._find, share=FIND_SHARE),
             Job("usage-webhooks", DELIVER_EVERY_S, self._deliver, timeout_s=60.0),
@@ -107,7 +107,7 @@ class Deliverer:
                 await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _turn(self, client: httpx.AsyncClient, webhook: str) -> list[bool]:
-        """Whether each of a few messages of one webhook arrived."""
+        """Send a few messages of one webhook. Returns whether each was delivered."""
         messages = await self._claim(webhook)
         return await asyncio.gather(*(self._try(client, message) for message in messages))
 
@@ -117,7 +117,7 @@ class Deliverer:
             return list(await repository.with_due_messages(session, without))
 
     async def _claim(self, webhook: str) -> Sequence[_Message]:
-        """Some of what is due; nobody else takes it for a minute, so that one that dies here is tried again."""
+        """Claim some due messages for a minute; after a crash they are tried again."""
         async with self._database.transaction() as session:
             messages = [_Message(alert, row) for alert, row in await repository.lock_due(session, webhook, A_TURN)]
             for message in messages:

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from data_plane.clock import epoch_us
+from data_plane.process import epoch_us
 from data_plane.store.redis.batches import Slots
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.client import Argument, Reply, SideClient

@@ -17,8 +17,8 @@ from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import SERVICE, RateLimitService, handler_of
+from testing.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tests.integration.rls.certificates import make_certificate
-from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.denials import DenialQuery
@@ -134,7 +134,7 @@ async def test_a_denial_is_found_afterwards(tmp_path, valkey_url):
     async with asker_of(tmp_path, valkey_url) as asker:
         together = json.loads((await asker.ask(ACME, {"remote_address": "203.0.113.9"}, hits=3)).raw_body)["instance"]
         refused = json.loads((await asker.ask({"key": "tg_gone"})).raw_body)["instance"]
-        await asker.node._observing._ring.flush()
+        await asker.node._observability._ring.flush()
         ring = RedisDenials(asker.node._store)
         found = {one: (await ring.find(DenialQuery(request_id=one), 30)).denials for one in (together, refused)}
     assert [(one.cause, one.policy, one.ip) for one in found[together]] == [

@@ -6,9 +6,9 @@ from data_plane.config.config_set import ConfigSet
 from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import SharedLimits
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
 from data_plane.store.subjects import Address
-from tests.servers.node import document_of, rule
+from testing.node import document_of, rule
 from tidegate.contract.config import Client, Endpoint, Override, Plan, Region
 
 NOW_S = 1_700_000_000.0
@@ -37,11 +37,11 @@ def index() -> RuleIndex:
 
 @pytest.mark.parametrize("client", ["a b", "c"])
 @pytest.mark.parametrize("now_s", [NOW_S, NOW_S + 61])
-@pytest.mark.parametrize("silent", [(), (("eu-west", 5),)])
-def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, client, now_s, silent):
+@pytest.mark.parametrize("unreachable", [(), (("eu-west", 5),)])
+def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, client, now_s, unreachable):
     limits = SharedLimits(lambda: index)
-    assert limits.of_key(b"{c}1", now_s) is not None, "what is known of one standing is not that of the next"
-    index.book.stand(Standing(silent=silent))
+    assert limits.of_key(b"{c}1", now_s) is not None, "what is known of one state is not that of the next"
+    index.book.resolve_by(RegionFacts(unreachable=unreachable))
     principal = index.clients.get(client)
     bound = index.book.bound("p", principal.client, ENDPOINT, "GET", now_s, sites=True)
     subject = subject_of(principal.client, Address("2001:db8::/64", "2001:db8::/48"), {})

@@ -16,7 +16,7 @@ from data_plane.rls.headers import Head
 from data_plane.rls.service import RateLimitService, RlsCall
 from data_plane.rls.template import varint
 from data_plane.store.packing import outcomes_of
-from tests.servers.node import document_of
+from testing.node import document_of
 from tidegate.contract.config import Client, Plan, Region
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule
@@ -79,7 +79,7 @@ def test_what_a_template_writes_the_careful_code_writes(reset_format, names, dra
     call.number = 7
     call.decider = CarefulDecider()
     call.principal = index.clients.get(client)
-    call.bound = index.book.ways[False][call.principal.terms, "GET", "/x"]
+    call.bound = index.book.resolutions[False][call.principal.limit_set_key, "GET", "/x"]
     call.keys = [b"k"] * len(call.bound.limits)
     call.cost, call.asked_us = 1, NOW_US - 5
     call.request = CheckRequest(client=client)

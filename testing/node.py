@@ -1,0 +1,140 @@
+"""A decision node inside the test's process, on a real store, with a configuration of the test's own."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import httpx
+import msgspec
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from data_plane.agent import Agent
+from data_plane.config.config_set import ConfigSet
+from data_plane.config.service import Snapshot
+from data_plane.config.snapshot_file import SnapshotFile
+from data_plane.http.fast_path import DecisionFastPath
+from data_plane.main import LIMITS, build_agent_app, build_app
+from data_plane.node import Node
+from data_plane.settings import AgentSettings, Settings
+from testing.listening import ServerBesidePytest, stop_accepting
+from tidegate.contract.blocks import Block
+from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
+
+SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw().hex()
+REGION_CREDENTIAL = make_credential("region", bytes(range(32)))
+GATEWAY_TOKEN = make_credential("gateway", bytes(range(1, 33)))
+NOWHERE = "http://127.0.0.1:9"
+"""A control plane that never answers: the node serves from its snapshot."""
+
+PATIENT_MS = 250
+"""A deadline that a store keeps on a machine with much else to do: what a slow one answers is for tests of that."""
+HOUR_US = 3_600_000_000
+
+
+def rule(id, name, limit, **members):
+    """A limit of ``limit`` an hour, unless ``members`` say otherwise."""
+    members.setdefault("mode", "regional")
+    if members["mode"] != "shared":
+        members.setdefault("shares", {"us-east": limit})
+    if members["mode"] == "strict":
+        members.setdefault("since_us", 2**52)  # younger than any store: nothing can have been forgotten
+    if "calendar" not in members:
+        members.setdefault("window_us", HOUR_US)
+    return LimitRule(id=id, name=name, limit=limit, **members)
+
+
+def document_of(value) -> Change:
+    """A contract value as the document that carries it."""
+    kinds = {
+        Plan: "plan", Client: "client", Endpoint: "endpoint", Region: "region", LimitRule: "limit",
+        Backend: "backend", Reporter: "reporter", Block: "block",
+    }  # fmt: skip
+    if isinstance(value, AdaptivePolicy):
+        kind, id = "adaptive_policy", value.policy
+    elif isinstance(value, ApiKey):
+        kind, id = "key", value.sha256
+    elif isinstance(value, Gateway):
+        kind, id = "gateway", value.gateway
+    elif isinstance(value, LimitRule):
+        kind, id = "limit", value.name
+    else:
+        kind = kinds[type(value)]
+        id = getattr(value, kind)
+    return Change(kind, id, msgspec.Raw(msgspec.json.encode(value, order="sorted")))
+
+
+def key_of(client: str, secret: str, **members) -> ApiKey:
+    return ApiKey(sha256=secret_sha256(secret), key_id=f"{client}-key", client=client, **members)
+
+
+async def write_snapshot(path: Path, values: Iterable, revision: int = 1) -> None:
+    """What a node restores at start, signed as the control plane does."""
+    config = ConfigSet.empty().with_changes([document_of(value) for value in values])
+    signature = SIGNING_KEY.sign(signed_head(revision, config.digest)).hex()
+    file = SnapshotFile(path)
+    file.save_soon(Snapshot(revision, signature, config))
+    await file.flush()
+
+
+def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:
+    return Settings(**{**_known(snapshot, redis_url), "node": "n1", "trust": "network", **settings})
+
+
+def agent_settings_for(snapshot: Path, redis_url: str, **settings) -> AgentSettings:
+    return AgentSettings(**{**_known(snapshot, redis_url), "node": "a1", **settings})
+
+
+def _known(snapshot: Path, redis_url: str) -> dict:
+    return {
+        "region": "us-east", "port": 0, "redis_url": redis_url, "control_plane_url": NOWHERE,
+        "control_plane_public_key": PUBLIC_KEY, "region_credential": REGION_CREDENTIAL, "snapshot_file": snapshot,
+        "redis_deadline_ms": PATIENT_MS,
+    }  # fmt: skip
+
+
+@contextlib.asynccontextmanager
+async def serving(process: Node | Agent, *, lane: bool = True, port: int = 0) -> AsyncIterator[str]:
+    """A node's or an agent's base URL while it serves; a node through the fast path, or through FastAPI alone."""
+    is_node = isinstance(process, Node)
+    front = Front(DecisionFastPath(process.handler), LIMITS) if is_node else Front(limits=LIMITS)
+    http = protocol_class(front) if lane else "httptools"
+    app = build_app(process) if is_node else build_agent_app(process)
+    config = uvicorn.Config(
+        app, port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
+        proxy_headers=False, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = ServerBesidePytest(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        async with asyncio.timeout(10):
+            while not server.started:
+                if task.done():
+                    task.result()
+                await asyncio.sleep(0.005)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for listening in server.servers:
+            await stop_accepting(listening)
+        server.should_exit = True
+        await task
+
+
+@contextlib.asynccontextmanager
+async def node_client(
+    tmp_path: Path, redis_url: str, values: Iterable, *, lane: bool = True, revision: int = 1, **settings
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a node that enforces ``values``."""
+    snapshot = tmp_path / "snapshot"
+    await write_snapshot(snapshot, values, revision)
+    node = Node(settings_for(snapshot, redis_url, **settings))
+    async with serving(node, lane=lane) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        yield client
