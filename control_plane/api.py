@@ -2,14 +2,16 @@
 
 from functools import cache
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
+from control_plane.access.scope import ScopeGuard
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.canary.endpoints import router as rollouts_router
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.import_endpoints import router as imports_router
+from control_plane.clients.repository import plan_of
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.console.links import router as console_links_router
@@ -37,9 +39,9 @@ def api() -> APIRouter:
     """The routes in the order in which they are tried.
 
     FastAPI works out a route when it is first asked, for each router that includes it: half a second for all of
-    these. Applications that take the routes of this one router share what was worked out.
+    these. Applications share the routes of this one router, each with the guard of scopes.
     """
-    together = APIRouter()
+    together = APIRouter(dependencies=[Depends(ScopeGuard(plan_of))])
     for router in (
         nodes_router,  # first: what 500 nodes call is to be found at once
         health_router,

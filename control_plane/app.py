@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib.metadata import version as distribution_version
 from typing import TypedDict
 
 import structlog
@@ -22,6 +23,7 @@ from control_plane.canary.service import RolloutEngine
 from control_plane.config_file.rollback import undo
 from control_plane.console.app import Console, console_of
 from control_plane.console.app import pages as console_pages
+from control_plane.console.sessions import nobody
 from control_plane.credentials.tokens.first_token import ensure_first_admin
 from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.credentials.tokens.repository import hashes_in_force, principal_by_secret
@@ -33,13 +35,13 @@ from control_plane.jobs.registry import Registry
 from control_plane.jobs.runner import JobRunner
 from control_plane.metrics import Metrics
 from control_plane.nodes.reports import Reports
+from control_plane.oidc.sign_in import OpenIdConnect
 from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.frames import FrameSource
-from control_plane.push.reach import NodeReach
 from control_plane.push.stream import OpenStreams
-from control_plane.push.watcher import HeadWatcher
+from control_plane.push.watcher import HeadWatcher, NodeReach
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.schedule import jobs_of
 from control_plane.schema_version import schema_fault
@@ -49,17 +51,16 @@ from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
-from control_plane.web.measured import Measured
-from control_plane.web.request_ids import RequestIds
+from control_plane.web.middleware import Measured, RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
 NODES_REMEMBERED_S = 2.0
-"""How long a region's credential is let in again without a look at the database."""
+"""How long a region's credential is accepted without a query."""
 
 
 class State(TypedDict):
-    """What lives as long as the application; requests find it as ``request.state``."""
+    """The application's lifespan state; requests find it as ``request.state``."""
 
     settings: Settings
     database: Database
@@ -79,6 +80,7 @@ class State(TypedDict):
     exports: Exports
     readiness: Callable[[], Awaitable[str | None]]
     console: Console
+    oidc: OpenIdConnect | None
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -86,9 +88,9 @@ def create_app(settings: Settings) -> FastAPI:
     signer = Signer(settings.signing_key())
     webhook_keys = WebhookKeys(settings.signing_key())
     first_token = settings.first_admin_token()
-    last_used = LastUsed()
+    last_used, metrics = LastUsed(), Metrics()
     live = LiveCredentials({"/v1/": hashes_in_force, "/internal/": credentials_in_force})
-    metrics = Metrics()
+    oidc = OpenIdConnect(settings) if settings.oidc_issuer is not None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -109,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
-        console = console_of(app, database, watcher)
+        console = console_of(app, database, watcher, oidc.people.principal if oidc is not None else nobody)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
         questions = NodeQuestions(database)
         work = (
@@ -120,6 +122,7 @@ def create_app(settings: Settings) -> FastAPI:
             acks.run,
             partial(last_used.run, database),
             partial(live.run, database, watcher.moved.ticket),
+            *(() if oidc is None else (oidc.provider.run,)),
         )
         tasks = [bootstrap, *(asyncio.create_task(run_forever(run)) for run in work)]
         state = State(
@@ -141,6 +144,7 @@ def create_app(settings: Settings) -> FastAPI:
             exports=Exports(database),
             readiness=lambda: _fault(database, watcher, bootstrap, live),
             console=console,
+            oidc=oidc,
         )
         if settings.console:
             tasks.append(asyncio.create_task(run_forever(partial(console.feed.run, state))))
@@ -159,10 +163,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Tidegate control plane",
-        version="0.1.0",
+        version=distribution_version("tidegate"),
         description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         separate_input_output_schemas=True,
     )
     app.router.routes.extend(api().routes)
@@ -180,6 +186,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_failures=settings.max_failed_authentications,
         note_used=last_used.note,
         remember_s={"/internal/": NODES_REMEMBERED_S},
+        vouched_for={} if oidc is None else {"/v1/": oidc.bearer},
     )
     app.add_middleware(RequestIds)
     app.add_middleware(Measured, metrics=metrics)
@@ -187,7 +194,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def replica_name(settings: Settings) -> str:
-    """How this process is called in the record of jobs: unique among replicas that live at the same time."""
+    """The name of this process in the record of jobs, unique among running replicas."""
     return settings.replica or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
 
 

@@ -1,4 +1,4 @@
-"""Background work of the control plane, which a fault must not end for good."""
+"""Background work of the control plane that restarts after a fault."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,7 +11,7 @@ AGAIN_AFTER_S = 1.0
 
 
 async def run_forever(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: float = AGAIN_AFTER_S) -> None:
-    """Run ``work`` until it is cancelled. What ends it otherwise is a bug: it is loud, and the work begins anew."""
+    """Run ``work`` until it is cancelled. Restart it after any exception, which is a bug and logged as an error."""
     await AsyncRetrying(wait=wait_fixed(again_after_s), before_sleep=_died)(work)
 
 

@@ -1,4 +1,4 @@
-"""The way to Postgres: sessions with short timeouts, one translation of "it is away", and migrations."""
+"""Postgres: sessions with short timeouts, the translation of its errors, and migrations."""
 
 import asyncio
 import functools
@@ -23,25 +23,25 @@ POOL_WAIT_S = 5.0
 LOCK_WAIT_MS = 5_000
 PING_WAIT_S = 2.0
 RESERVED = 4
-"""Connections (half of them at most) that no ordinary reader takes: writes and authentication find one."""
+"""Connections (at most half of all) reserved for writes and authentication."""
 KEEP_ALIVE = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "2",
     "tcp_user_timeout": "9000",
 }
-"""Postgres gives up on a replica that vanished after 9 s, and lets go of what it had locked."""
+"""Postgres drops a vanished replica after 9 s and releases its locks."""
 _ANSWERED = "answered"
 """What is kept of a connection that is not new: it is forgotten when another one takes its place."""
 GONE = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg says where a connection is lost; the last, where that was in the middle of a message."""
+"""asyncpg's messages for a lost connection; the last one for a loss amid a message."""
 UNDEFINED_TABLE = "42P01"
 MIGRATES_ALONE = 0x71DE6A7F
-"""The advisory lock of whoever migrates: of two that come at once, the second finds the work done."""
+"""The advisory lock of migrations: of two processes, the second finds the work done."""
 
 
 class Database:
-    """One pool of connections. Reads and transactions raise :class:`UnavailableError` when Postgres is away."""
+    """One pool of connections. Reads and transactions raise :class:`UnavailableError` while Postgres is unreachable."""
 
     def __init__(self, url: str, *, connect_timeout_s: float, command_timeout_s: float, pool_size: int) -> None:
         self._url = libpq_url(url)
@@ -136,9 +136,9 @@ class Database:
         )
 
     async def watch(self, connection: asyncpg.Connection) -> None:
-        """Watch over a :meth:`listen_connection` that has nothing to do until it is lost.
+        """Watch a :meth:`listen_connection` until it is lost.
 
-        When it says nothing more for about 2.5 s, all who wait for Postgres are told that it is away. The connection is
+        If it does not answer for about 2.5 s, all who wait for Postgres get an error. The connection is
         terminated in the end.
         """
         with translated():
@@ -163,13 +163,13 @@ def _ping(connection: AdaptedConnection, record: ConnectionPoolEntry, _: object)
 
 
 def _terminate(connection: AdaptedConnection, *_: object) -> None:
-    # SQLAlchemy would say goodbye, and wait 2 s for an answer of what has just shown that it does not answer
+    # SQLAlchemy would close it politely, and wait 2 s for a server that does not answer
     connection.driver_connection.terminate()
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn every way in which Postgres can be away into :class:`UnavailableError`, and nothing else."""
+    """Translate every error of an unreachable Postgres into :class:`UnavailableError`, and no other error."""
     try:
         yield
     except (*GONE, exc.TimeoutError) as error:

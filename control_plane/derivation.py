@@ -1,4 +1,4 @@
-"""What follows from the documents of a write, whoever made it: one function, read from top to bottom."""
+"""Derives all further changes of a write: one function, read from top to bottom."""
 
 from control_plane.enforcement.cascade import cascade
 from control_plane.publishing.writer import ConfigWrite
@@ -8,7 +8,7 @@ from control_plane.schedule import now_us
 
 
 async def derive(write: ConfigWrite) -> None:
-    """Publish, withdraw and record what follows. Each step sees what the ones before it left, and runs once."""
+    """Publish, withdraw and record what follows from a write. Each step runs once and sees the steps before it."""
     await redistribute(write)
     await schedule_shares(write, now_us())
     await cascade(write)

@@ -1,4 +1,4 @@
-"""How every route reads: one session that sees one instant, and an answer with its tag."""
+"""Reads of routes: a session that sees one instant, and a JSON answer with its ETag."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -22,5 +22,5 @@ Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
 
 
 def json_with_etag(view: BaseModel) -> Response:
-    """The answer to a read of one resource, with its tag."""
+    """The JSON answer to a read of one resource, with its ETag."""
     return Response(view.model_dump_json(), 200, {"ETag": etag_of(view)}, media_type="application/json")

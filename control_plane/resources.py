@@ -1,4 +1,4 @@
-"""The one shape of a configurable resource: create, upsert, read, list, delete, the same for all of them."""
+"""The common service of configurable resources: create, upsert, read, list and delete."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ Shown = TypeVar("Shown", bound=View)
 
 
 class Resource(ABC, Generic[Row, Input, Shown]):
-    """A named resource: its rows, and what a subclass says of saving, removing and showing one.
+    """A named resource. Subclasses save, remove and show its rows.
 
     ``create``, ``replace`` and ``delete`` raise :class:`ConflictError`, :class:`NotFoundError`, or
     :class:`PreconditionFailedError`; ``save`` raises :class:`InvalidError` for what it cannot accept.
@@ -37,7 +37,7 @@ class Resource(ABC, Generic[Row, Input, Shown]):
 
     @abstractmethod
     def view(self, row: Row) -> Shown:
-        """What is shown of a row."""
+        """The view of a row."""
 
     @abstractmethod
     async def save(self, write: ConfigWrite, name: str, body: Input, current: Row | None) -> Row:
@@ -48,22 +48,22 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         """Delete the row and withdraw what followed from it."""
 
     async def row(self, session: AsyncSession, name: str) -> Row:
-        """The row called ``name``."""
+        """The row of that name."""
         found = await self.rows.find(session, name)
         if found is None:
             raise self.missing(name)
         return found
 
     def audited(self, row: Row) -> BaseModel:
-        """What the audit log keeps of a row: all that is needed to write it again."""
+        """A row in the audit log: all that is needed to write it again."""
         return self.view(row)
 
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: Row | None) -> None:
-        """Tell the audit log. What is part of something else records that as a whole."""
+        """Record a change in the audit log. A part of another resource records that resource."""
         write.record(self.noun, name, before, None if row is None else self.audited(row))
 
     def missing(self, name: str) -> NotFoundError:
-        """The error for a name that nothing has."""
+        """The error for an unknown name."""
         return NotFoundError(f"There is no {self.noun} named {name}.")
 
     async def get(self, session: AsyncSession, name: str) -> Shown:
@@ -78,12 +78,12 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         prefix: str | None = None,
         where: Sequence[ColumnElement[bool]] = (),
     ) -> Listing[Shown]:
-        """One page of those whose name begins with ``prefix`` and for which all of ``where`` holds."""
+        """One page of resources whose name begins with ``prefix`` and that meet all of ``where``."""
         rows = await self.rows.page(session, page, prefix=prefix, where=where)
         return listing(rows, page, lambda row: self.rows.key(row, page), self.view)
 
     async def create(self, write: ConfigWrite, name: str, body: Input) -> Shown:
-        """Make one whose name is free."""
+        """Create a resource whose name is free."""
         if await self.rows.find(write.session, name) is not None:
             raise ConflictError(f"There is a {self.noun} named {name} already.")
         row = await self.save(write, name, body, None)
@@ -93,7 +93,7 @@ class Resource(ABC, Generic[Row, Input, Shown]):
     async def replace(
         self, write: ConfigWrite, name: str, body: Input, preconditions: Preconditions
     ) -> tuple[Shown, bool]:
-        """Make one or replace it whole; says whether it was made."""
+        """Create or replace a resource. Returns whether it was created."""
         current = await self.rows.find(write.session, name)
         preconditions.check(None if current is None else self.view(current))
         before = None if current is None else self.audited(current)
@@ -102,7 +102,7 @@ class Resource(ABC, Generic[Row, Input, Shown]):
         return self.view(row), current is None
 
     async def delete(self, write: ConfigWrite, name: str, preconditions: Preconditions) -> None:
-        """Delete one."""
+        """Delete a resource."""
         row = await self.row(write.session, name)
         preconditions.check(self.view(row))
         before = self.audited(row)
@@ -112,6 +112,6 @@ class Resource(ABC, Generic[Row, Input, Shown]):
 
 
 def same_name(path: str, body: str | None, field: str) -> None:
-    """A body may repeat the name in the path, but not contradict it."""
+    """Require that a name in the body equals the name in the path."""
     if body is not None and body != path:
         raise InvalidError([FieldError(field, f"contradicts the path, which says {path}")])

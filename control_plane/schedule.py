@@ -23,7 +23,7 @@ from control_plane.usage.webhooks.signing import WebhookKeys
 def jobs_of(
     settings: Settings, database: Database, writer: ConfigWriter, partitions: Partitions, webhook_keys: WebhookKeys
 ) -> list[Job]:
-    """What the leader runs. To add a job, make it in its domain and name it here."""
+    """The job of the leader. To add a job, make it in its domain and name it here."""
     balancing = Balancing(settings.quota_floor, settings.quota_damping, settings.quota_min_change)
     return [
         drift_job(database),

@@ -1,4 +1,4 @@
-"""Runs the application: streams end when it is told to stop, and bodies are bounded before it sees them."""
+"""Runs the application: streams end at shutdown, and bodies are bounded before the application reads them."""
 
 import socket
 
@@ -14,18 +14,18 @@ from tidegate.http_front.limits import FrontLimits, use_all_descriptors
 from tidegate.http_front.serving import config_of
 
 LIMITS = FrontLimits(body_bytes=MAX_FILE_BYTES, unfinished_bytes=2 * MAX_FILE_BYTES, write_s=60.0)
-"""Whole files come in here, and a node that takes in a whole configuration may read nothing meanwhile."""
+"""Bounds that allow whole files, and nodes that read nothing while they apply a whole configuration."""
 
 
 class ControlPlaneServer(uvicorn.Server):
-    """uvicorn, but open streams end when it shuts down: it would wait for them otherwise."""
+    """uvicorn that ends open streams at shutdown instead of waiting for them."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tell the streams, then close."""
+        """End the streams, then close."""
         watcher: HeadWatcher | None = getattr(self._app.state, "watcher", None)
         if watcher is not None:
             watcher.close()
@@ -33,7 +33,7 @@ class ControlPlaneServer(uvicorn.Server):
 
 
 def server(settings: Settings) -> ControlPlaneServer:
-    """A server that is ready to ``serve()`` or ``run()``."""
+    """A server; call ``serve()`` or ``run()``."""
     app = create_app(settings)
     config = config_of(
         app,

@@ -1,4 +1,4 @@
-"""The queries that every named resource needs: find one, page through them."""
+"""Queries that every named resource needs: find one, list pages."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from control_plane.web.pages import Page, foreign_cursor, is_text
 Row = TypeVar("Row", bound=Base)
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _NOTHING: dict[type, Any] = {str: "", int: 0, float: 0.0, bool: False, datetime: _BEGINNING}
-"""What null sorts as."""
+"""The sort key of null."""
 
 
 def equal(*wanted: tuple[InstrumentedAttribute[Any], object | None]) -> list[ColumnElement[bool]]:
-    """The conditions that each column has its value, where one is wanted."""
+    """Conditions that each column equals its value, for values that are given."""
     return [column == value for column, value in wanted if value is not None]
 
 
@@ -41,11 +41,11 @@ class NamedRows(Generic[Row]):
         self._sortable = sortable or {}
 
     async def find(self, session: AsyncSession, name: str) -> Row | None:
-        """The row called ``name``."""
+        """The row of that name."""
         return (await session.scalars(self._query.where(self._name == name))).one_or_none()
 
     async def find_all(self, session: AsyncSession, names: Iterable[str]) -> dict[str, Row]:
-        """Those rows of ``names`` that there are, by name."""
+        """The existing rows of ``names``, by name."""
         rows = await session.scalars(self._query.where(self._name == func.any(list(names))))
         return {getattr(row, self._name.key): row for row in rows}
 
@@ -71,7 +71,7 @@ class NamedRows(Generic[Row]):
         return (await session.scalars(query.order_by(*ordered).limit(page.limit + 1))).all()
 
     def key(self, row: Row, page: Page) -> str:
-        """What a cursor says of the last row of a page."""
+        """A cursor of the last row of a page."""
         name: str = getattr(row, self._name.key)
         if page.sort is None:
             return name
@@ -108,11 +108,11 @@ class NamedRows(Generic[Row]):
 
 
 async def present(session: AsyncSession) -> datetime:
-    """The time by the database's clock, as this transaction has it."""
+    """The time of this transaction, by the database's clock."""
     return (await session.execute(select(func.now()))).scalar_one()
 
 
 async def bound_statements(session: AsyncSession, most_s: float) -> None:
-    """Let no statement of this transaction last longer."""
+    """Bound every statement of this transaction."""
     bound = text("SELECT set_config('statement_timeout', :ms, true)")
     await session.execute(bound, {"ms": str(int(most_s * 1_000))})

@@ -1,7 +1,7 @@
-"""Whether Postgres still answers. One that is closed says so at once; one that hangs says nothing.
+"""Finds out whether Postgres still answers: a closed server refuses at once, a hanging one does not answer.
 
-A command may well take ten seconds, so its own timeout tells too late. Instead a tiny question is asked again and again
-on a connection that does nothing long, and once it stays unanswered everybody who waits is let go.
+Commands may take ten seconds, so their timeouts are too long for that. A connection of its own asks a short query again
+and again; once that stays unanswered, all who wait for Postgres are released.
 """
 
 import asyncio
@@ -13,15 +13,15 @@ import structlog
 
 from control_plane.errors import UnavailableError
 
-BEAT_S = 0.5
+ASK_EVERY_S = 0.5
 MISS_S = 1.0
 MISSES = 2
-"""Two waits and not one of twice the length: a loop that was busy itself finds the answer at the second look."""
+"""Two waits instead of a long one: a loop that was busy itself finds the answer after the second."""
 _log = structlog.stdlib.get_logger("tidegate.database")
 
 
 class DatabaseWatchdog:
-    """``silent`` once a question stayed unanswered (about 2.5 s after the last sign of life), until the next answer."""
+    """``unreachable`` from about 2.5 s after Postgres' last answer until the next one."""
 
     def __init__(self) -> None:
         self.unreachable = False
@@ -29,7 +29,7 @@ class DatabaseWatchdog:
 
     @asynccontextmanager
     async def guarding(self) -> AsyncIterator[None]:
-        """Raise :class:`UnavailableError` while Postgres is silent: at once, or in the middle of the block."""
+        """Raise :class:`UnavailableError` while Postgres is unreachable: at once, or in the middle of the block."""
         if self.unreachable:
             raise UnavailableError("The database does not answer.")
         try:
@@ -45,13 +45,13 @@ class DatabaseWatchdog:
             raise
 
     async def watch(self, connection: asyncpg.Connection) -> None:
-        """Ask until the connection closes or says nothing more; it is terminated then."""
+        """Ask until the connection closes or stays unanswered; then terminate it."""
         try:
             while not connection.is_closed():
                 if not await self._answered(connection):
                     return
                 self.unreachable = False
-                await asyncio.sleep(BEAT_S)
+                await asyncio.sleep(ASK_EVERY_S)
         finally:
             connection.terminate()
 
@@ -63,15 +63,15 @@ class DatabaseWatchdog:
             if question.done():
                 await question
                 return True
-            self._let_go()
+            self._release()
             return False
         finally:
             if not question.done():
-                connection.terminate()  # else asyncpg would dial once more to have the question cancelled
+                connection.terminate()  # otherwise asyncpg would connect again to cancel the query
                 await asyncio.gather(question, return_exceptions=True)
 
-    def _let_go(self) -> None:
-        _log.warning("the database is silent", waiting=len(self._waiting))
+    def _release(self) -> None:
+        _log.warning("the database does not answer", waiting=len(self._waiting))
         self.unreachable = True
         now = asyncio.get_running_loop().time()
         for cut in self._waiting:

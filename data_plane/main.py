@@ -33,7 +33,7 @@ from tidegate.http_front.serving import config_of
 
 log = structlog.get_logger()
 LIMITS = FrontLimits(body_bytes=128 * 1024 * 1024)
-"""Routes have closer bounds of their own, and count what is beyond them; they read no further than that."""
+"""Bounds of the front; routes have narrower bounds of their own and count what exceeds them."""
 
 
 def build_app(node: Node) -> FastAPI:
@@ -78,7 +78,7 @@ async def _serving_rls(node: Node) -> AsyncIterator[None]:
 
 
 class SeveralWorkersError(Exception):
-    """An ASGI server was told to make several processes of one node."""
+    """An ASGI server started several processes for one node."""
 
 
 def app_from_environment() -> FastAPI:
@@ -109,7 +109,7 @@ def _hold_alone(snapshot_file: Path) -> IO[bytes]:
 
 
 class RegionServer(uvicorn.Server):
-    """uvicorn, but asked to stop it first drains: not ready any more, yet it answers for ``drain_s`` seconds.
+    """uvicorn with a drain: once asked to stop, it is no longer ready and still answers for ``drain_s`` seconds.
 
     Whoever sends requests here learns meanwhile to send them elsewhere: load balancers by ``/readyz``, those who keep
     connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
@@ -126,7 +126,7 @@ class RegionServer(uvicorn.Server):
         self._health_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Remember the loop, for signals arrive outside of it. Health is told once requests can come."""
+        """Start to serve. The loop is kept, as signals arrive outside of it; the health port opens last."""
         self._loop = asyncio.get_running_loop()
         taken = None if self._health is None else self._health.bind()
         if isinstance(self._process.settings, Settings):
@@ -136,14 +136,14 @@ class RegionServer(uvicorn.Server):
             self._health_task = asyncio.create_task(self._health.serve([taken]))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does; probes and scrapers are answered while requests are."""
+        """Shut down as uvicorn does; the health port closes last."""
         await super().shutdown(sockets)
         if self._health is not None and self._health_task is not None:
             self._health.should_exit = True
             await self._health_task
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT: drain; once more: stop."""
+        """Drain at the first SIGTERM or SIGINT; stop at the second."""
         if not self.started or self._process.draining or not self._drain_s:
             super().handle_exit(sig, frame)
         else:
@@ -157,7 +157,7 @@ class RegionServer(uvicorn.Server):
 
 
 def _require_free_rls_port(settings: Settings) -> None:
-    """End the process where that port is taken: amid the start it would be a traceback."""
+    """End the process with one line if that port is taken, instead of a traceback later."""
     if settings.rls_port:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         try:

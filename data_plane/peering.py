@@ -1,4 +1,4 @@
-"""An agent's part in its region's talk with others, wired: counts sent and received, rights asked for and given."""
+"""An agent's exchange with other regions, wired: counts sent and received, rights asked for and given."""
 
 import contextlib
 import math
@@ -11,16 +11,16 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
-from data_plane.regarding import fresh_epoch, public_keys
+from data_plane.region_view import new_incarnation, public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.http_peers import HttpPeers, tls_of
+from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.exchange import RightsExchange
-from data_plane.rights.low import LowInbox
+from data_plane.rights.low_water import LowInbox
 from data_plane.rights.region_state import RegionState
 from data_plane.settings import AgentSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
@@ -33,17 +33,17 @@ from tidegate.contract.status import Newest
 
 
 class Peering:
-    """What talks to other regions. ``join`` is for the store's connections, so it is there before the store is.
+    """The exchange with other regions. ``join`` joins connections of the store, so it exists before the store.
 
-    ``index`` and ``in_force`` are what is in force; ``newest`` asks the control plane what is to be.
+    ``index`` and ``in_force`` return what is in force; ``newest`` asks the control plane what should be.
     """
 
     def __init__(self, settings: AgentSettings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
         self._settings = settings
         self._clock = clock
         self._index = index
-        # On a Cluster slots move between servers, each with epochs of its own: strict limits are quotas there.
-        self._marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, fresh_epoch)
+        # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
+        self._marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
         self.join: Join | None = None if self._marker is None else self._marker.join_connection
         self.state = RegionState(lambda: index().book, rights=self._marker is not None)
 
@@ -51,7 +51,7 @@ class Peering:
         self, store: RedisCounterStore, live_agents: Callable[[], int], in_force: Callable[[], Newest],
         newest: Callable[[], Coroutine[Any, Any, Newest | None]],
     ) -> None:  # fmt: skip
-        """Build the rest upon the store. ``live_agents`` are those of this region."""
+        """Build the parts that need the store. ``live_agents`` is the number of agents of this region."""
         settings, clock, index = self._settings, self._clock, self._index
         if self._marker is not None:
             self._marker.watch(store)
@@ -60,43 +60,43 @@ class Peering:
             settings.region, key, self._public_keys,
             tls_of(settings.peers_ca_file, settings.peers_cert_file, settings.peers_key_file),
         )  # fmt: skip
-        self.desk = RightsExchange(
+        self.rights = RightsExchange(
             settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
-        self.epochs = StoreEpochs(self._marker, clock, self.state, self.desk.horizon_us, newest, in_force)
+        self.epochs = StoreEpochs(self._marker, clock, self.state, self.rights.horizon_us, newest, in_force)
         secret = epoch_secret(settings.region_credential.get_secret_value())
         counts = CountStore(store, settings.node, secret)
         self._tally = ReplicationTally()
-        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.state.reach)
+        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.state.set_unreachable)
         self._sender = Sender(
             settings.region, counts, self._wire, clock, index, live_agents, self._receiver, self._tally
         )
-        self.handler = PeerHandler(settings.region, key, index, self._receiver, self.desk, clock)
+        self.handler = PeerHandler(settings.region, key, index, self._receiver, self.rights, clock)
 
     def applied(self, index: RuleIndex, revision: int) -> None:
-        """A configuration is about to be in force."""
-        self.epochs.applied(self.state.applied(index, revision), revision)
+        """Take over a configuration that is about to be in force."""
+        self.epochs.apply(self.state.apply(index, revision), revision)
 
     async def confirmed(self, ack: Ack) -> Ack:
-        """The ACK with what the store says of the shares in it."""
+        """The ACK with the instants from which older shares are out of use."""
         return await self.epochs.confirmed(ack)
 
     def work(
-        self, say: Callable[[Ack], Coroutine[Any, Any, None]]
+        self, send: Callable[[Ack], Coroutine[Any, Any, None]]
     ) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
-        """What goes on in the background. ``say`` tells the control plane what could not be said with an ACK."""
+        """The background work. ``send`` sends an ACK that was confirmed later."""
 
         async def keep_epochs() -> None:
-            await self.epochs.run(say)
+            await self.epochs.run(send)
 
-        moves = () if self._marker is None else (self.desk.run, self.desk.hear, keep_epochs)
+        moves = () if self._marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
         return (self._sender.run, *moves)
 
     async def hand_over(self) -> None:
-        """Give up what is under way, and leave the slices to other agents."""
+        """Cancel messages under way, and release the slices to other agents."""
         await self._sender.stop()
-        await self.desk.stop()
+        await self.rights.stop()
         if self._marker is not None:
             with contextlib.suppress(StoreUnavailableError):
                 await self._marker.withdraw()
@@ -106,7 +106,7 @@ class Peering:
         await self._wire.close()
 
     def status(self) -> dict[str, Any]:
-        """What ``/v1/status`` says of peers and rights."""
+        """Peers and rights in ``/v1/status``."""
         return {
             "peers": self._peers(),
             "slices": self._sender.slices,
@@ -115,8 +115,8 @@ class Peering:
         }
 
     def exchange(self) -> RegionExchange:
-        """How the region stands to others, as the control plane asks it."""
-        tally, rights = self._tally, self.desk.tally
+        """The state of the exchange, for questions of the control plane."""
+        tally, rights = self._tally, self.rights.tally
         unreachable = dict(self.state.unreachable)
         peers = (
             PeerExchange(
@@ -128,9 +128,9 @@ class Peering:
         return RegionExchange(tuple(islice(peers, MAX_PEERS)), self.epochs.is_proven, tally.over, tally.most_over)
 
     def families(self) -> Iterator[Metric]:
-        """What ``/metrics`` says of them."""
+        """The metrics of peers and rights."""
         yield from of_peers(self._figures)()
-        yield from of_rights(self.desk.tally, self.desk.tally.held(self._clock.now_us()))()
+        yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))()
 
     def _public_keys(self, region: str) -> tuple[str, ...]:
         return public_keys(self._index, self._clock, region)
@@ -147,12 +147,12 @@ class Peering:
 
     def _peers(self) -> dict[str, Any]:
         now_s = self._clock.now_us() / 1e6
-        silent, heard = dict(self.state.unreachable), self._receiver.heard
+        unreachable, last_messages = dict(self.state.unreachable), self._receiver.last_messages
         return {
             region: {
-                "last_heard_s": now_s - heard[region].received_at_s if region in heard else None,
+                "last_heard_s": now_s - last_messages[region].received_at_s if region in last_messages else None,
                 "staleness_s": None if age_us is None else age_us / 1e6,
-                "silent": region in silent,
+                "silent": region in unreachable,
             }
             for region, age_us in self._receiver.staleness_us.items()
         }
@@ -176,7 +176,7 @@ class Peering:
         }
 
     def _rights(self) -> dict[str, Any]:
-        tally = self.desk.tally
+        tally = self.rights.tally
         return {
             "proven": self.epochs.is_proven,
             "incarnation": None if self._marker is None else self._marker.incarnation,

@@ -1,15 +1,15 @@
--- token_bucket and leaky_bucket: the generic cell rate algorithm on exact fractions. What was taken is a debt counted
--- in quanta: a unit of cost is `unit` quanta, and `rate` quanta drain each microsecond (limit / window in lowest terms
--- is rate / unit), so no fraction is ever lost. The bucket holds `size` units; no debt means full, which is no state.
--- The rule that the debt was counted under is stored with it: a changed rule carries over what the old one had left.
+-- token_bucket and leaky_bucket: the generic cell rate algorithm on exact fractions. Units taken become a debt in
+-- quanta: a unit of cost is `unit` quanta, and `rate` quanta drain each microsecond (limit / window in lowest terms is
+-- rate / unit), so every fraction is kept. The bucket holds `size` units; without debt it is full and needs no state.
+-- The stored debt carries the rule that it was counted under, so that a changed rule takes over what is left.
 
 local EXACT = 4503599627370496
--- Six bytes hold the microseconds from 2023 to 2031; a bucket that is full later is written at full length.
+-- Six bytes hold microseconds from 2023 to 2031; a bucket that is full after 2031 is written at full length.
 local BASE_US = 1672531200000000
 local SIX_BYTES = 281474976710656
 
--- The debt under a new rule: a token bucket keeps its tokens, a queue keeps who waits in it, neither beyond its size.
--- Where the unit differs too, at most a fraction of one unit is dropped, never won.
+-- Converts a debt to a new rule: a token bucket keeps its tokens, a queue keeps its waiting units, both up to the new
+-- size. Where the unit changes, at most a fraction of one unit is lost and none is gained.
 local function carried_debt(queue, debt, old_unit, old_size, unit, size)
   if old_unit == unit and old_size == size then
     return debt
@@ -31,7 +31,7 @@ local function is_bucket(raw)
   return kind >= 32 and kind < 44
 end
 
--- A bucket as a version before 2026-12 stored it (see prelude.lua), as it is written now: its next write does that.
+-- Converts a bucket written by a version before 2026-12 (see prelude.lua) to the layout that is written now.
 local function of_old_layout(raw)
   local kind = byte(raw)
   local full_at, unit, size
@@ -46,8 +46,8 @@ local function of_old_layout(raw)
   return pack('<BI7I7I6I6I6', 34, now, math.max(0, full_at - now), 1, unit, size)
 end
 
--- The stored bucket drained until now: dirty, at, debt, rate, unit, size, taken, returned, born. `at` is now, or later
--- if the clock stepped back; the debt at now is then rate x (at - now) more.
+-- Returns the stored bucket, drained until now: dirty, at, debt, rate, unit, size, taken, returned, born. `at` is now,
+-- or later if the clock stepped back; then the debt at now is larger by rate x (at - now).
 local function bucket_state(raw)
   local kind = byte(raw)
   local at, debt, rate, unit, size
@@ -84,13 +84,13 @@ local function bucket_value(dirty, at, debt, rate, unit, size, taken, returned, 
   return pack('<BI7I7I6I6I6', 34, at, debt, rate, unit, size)
 end
 
--- The bucket of a key under the rule of now: dirty, at, debt, taken, returned, born, whether its rule was another.
+-- Returns the bucket under the current rule: dirty, at, debt, taken, returned, born, and whether its rule changed.
 local function bucket_at(raw, rate, unit, size, queue)
   local dirty, at, debt, old_rate, old_unit, old_size, taken, returned, born = bucket_state(raw)
   local changed = (debt > 0 or at > now) and (old_rate ~= rate or old_unit ~= unit or old_size ~= size)
   if changed then
     if at > now or born == 0 then
-      -- A clock that stepped back makes a debt look larger than it can be.
+      -- After a clock step back the debt looks larger than the bucket.
       debt = math.min(debt + old_rate * (at - now), old_size * old_unit)
       at = now
     end
@@ -111,7 +111,7 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
       full_at, old_unit, old_size = unpack('<I6I4I2', raw, 2)
     end
     if old_unit == unit and old_size == size and rate == 1 then
-      -- The commonest layout under an unchanged rule, without a call.
+      -- Fast path: the commonest layout under an unchanged rule.
       debt = full_at + BASE_US - now
       if debt < 0 then
         debt = 0
@@ -128,7 +128,7 @@ local function bucket(key, shared, rate, unit, size, cost, queue)
   if cost > size then
     return NEVER, left, fills, left, fills
   end
-  -- From the first attempt under a changed rule on the debt drains by that rule, whatever becomes of the attempt.
+  -- Store a changed rule at the first attempt, also a denied one: from then on the debt drains by the new rule.
   if changed and cost > 0 then
     call('SET', key, bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born), 'PX',
       math.max(1, ttl_ms(fills + (born > 0 and SLACK_US or 0))))

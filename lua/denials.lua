@@ -1,11 +1,11 @@
--- Keeps denials, by caller: the latest ones, and the first of each minute, which go further back.
+-- Stores denials by caller: the latest ones, and the first of each minute for a longer history.
 --
--- KEYS[1]  callers of one kind, by when they were last denied; then two a caller: its latest denials, those by minute
--- ARGV[1]  at most so many callers; ARGV[2] latest denials a caller; ARGV[3] by minute; ARGV[4] kept for so many ms
--- ARGV[5]  what the keys of a caller begin with; what they end with is in ARGV[6] (latest) and ARGV[7] (by minute)
--- ARGV[8]  and on, a caller: its name, when it was denied (epoch ms), how many denials follow, those, oldest first
--- Reply    how many callers gave way: those whose last denial is longest ago
--- All keys are in one slot, also those of callers that give way.
+-- KEYS[1]  index of callers of one kind by their last denial; then two keys a caller: latest denials, denials by minute
+-- ARGV[1]  maximum callers; ARGV[2] maximum latest denials a caller; ARGV[3] maximum by minute; ARGV[4] TTL in ms
+-- ARGV[5]  prefix of a caller's keys; ARGV[6] suffix of its latest denials; ARGV[7] suffix of those by minute
+-- ARGV[8+] for each caller: its name, its last denial (epoch ms), number of denials, the denials, oldest first
+-- Reply    number of callers evicted: those whose last denial is longest ago
+-- All keys are in one slot, also those of evicted callers.
 local index, at, caller = KEYS[1], 8, 0
 while at <= #ARGV do
   local name, denied_ms, count = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -16,8 +16,8 @@ while at <= #ARGV do
     redis.call('LTRIM', by_minute, 0, ARGV[3] - 1)
     redis.call('PEXPIRE', by_minute, ARGV[4])
   end
-  for one = at + 3, at + 2 + count do
-    redis.call('LPUSH', latest, ARGV[one])
+  for denial = at + 3, at + 2 + count do
+    redis.call('LPUSH', latest, ARGV[denial])
   end
   redis.call('LTRIM', latest, 0, ARGV[2] - 1)
   redis.call('PEXPIRE', latest, ARGV[4])
@@ -25,13 +25,13 @@ while at <= #ARGV do
   at, caller = at + 3 + count, caller + 2
 end
 redis.call('PEXPIRE', index, ARGV[4])
-local too_many = redis.call('ZCARD', index) - ARGV[1]
-if too_many <= 0 then
+local surplus = redis.call('ZCARD', index) - ARGV[1]
+if surplus <= 0 then
   return 0
 end
-local gone = redis.call('ZPOPMIN', index, too_many)
-for number = 1, #gone, 2 do
-  local of = ARGV[5] .. gone[number]
-  redis.call('DEL', of .. ARGV[6], of .. ARGV[7])
+local evicted = redis.call('ZPOPMIN', index, surplus)
+for number = 1, #evicted, 2 do
+  local prefix = ARGV[5] .. evicted[number]
+  redis.call('DEL', prefix .. ARGV[6], prefix .. ARGV[7])
 end
-return #gone / 2
+return #evicted / 2

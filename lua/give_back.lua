@@ -1,16 +1,15 @@
--- Returns what a check consumed in this slot, because the same check was denied in another (Redis Cluster), or what a
--- caller hands back. What is no longer counted is left alone: the error is under-admission, never over-admission.
--- A give-back that comes again, because its answer was lost or its node died, credits nothing.
+-- Returns units that were consumed: by a check that was denied in another slot (Redis Cluster), or by a caller that hands
+-- units back. Units that count no longer are ignored: the error is under-admission, never over-admission.
+-- Each give-back is applied once, however often it is sent.
 --
--- KEYS[1]  the dirty set
--- KEYS[2]  the give-back's own key, in the same slot: there once it has been done
--- KEYS[3+] the counters that the check consumed (none that denied in shadow: it took nothing there)
--- ARGV[1]  now_us as decide.lua answered: when it was consumed, which says what window or entry was charged
+-- KEYS[1]  the dirty key
+-- KEYS[2]  the give-back's own key, in the same slot: present once the give-back is done
+-- KEYS[3+] the counters that the check consumed (without shadow limits that would have denied: they consumed nothing)
+-- ARGV[1]  now_us from the reply of decide.lua: it tells which window or log entry was charged
 -- ARGV[2]  the check, as decide.lua took it
 -- ARGV[3]  for how long the give-back is remembered, in milliseconds
--- Reply    how many counters were credited; -1 when it had been done before
--- Were the store's clock to step back across a window's end between two charges, the credit could go to the window
--- before the one charged; no other order of events credits what was not taken.
+-- Reply    number of counters credited; -1 if the give-back was done before
+-- If the store's clock steps back across a window's end between two charges, the credit can go to the window before.
 local function credit_window(raw, shared, id, cost)
   local stored, taken, before, returned, returned_before, remote, remote_before, remote_next = stored_window(raw)
   local is_current = stored == id
@@ -53,27 +52,28 @@ local function credit_log(raw, shared, entered, cost, window)
   return nil
 end
 
--- What a strict limit took under an id is its own again; of a log nothing is: its costs leave by age alone. Shares do not
--- matter to a window: there a node may not have heard of the newest.
+-- Credits a strict limit under the id that it was charged in. A log credits nothing: its costs leave by age alone.
+-- For windows, shares older than the marker's will do.
 local function credit_rights(key, algorithm, packed, at, cost)
-  local t = strict_terms(algorithm, packed, KEYS[1], algorithm < 2)
-  if not t or algorithm == 2 or not call('GET', key) then
+  local params = strict_params(algorithm, packed, KEYS[1], algorithm < 2)
+  if not params or algorithm == 2 or not call('GET', key) then
     return nil
   elseif algorithm < 3 then
-    local s = rights_load(key, t)
-    local id = id_of(t, at)
-    if id == s.id and s.taken >= cost then
-      s.taken = s.taken - cost
-    elseif id == s.id - 1 and s.taken_before >= cost then
-      s.taken_before = s.taken_before - cost
+    local state = rights_load(key, params)
+    local id = id_of(params, at)
+    if id == state.id and state.taken >= cost then
+      state.taken = state.taken - cost
+    elseif id == state.id - 1 and state.taken_before >= cost then
+      state.taken_before = state.taken_before - cost
     else
       return nil
     end
-    return rights_value(t, s)
+    return rights_value(params, state)
   end
-  local s = loan_load(key, t)
-  s.level = math.min(s.level + cost * loan_quanta(t), loan_capacity(t, s) * loan_quanta(t))
-  return loan_value(t, s)
+  local state = capacity_load(key, params)
+  local quanta = quanta_per_unit(params)
+  state.level = math.min(state.level + cost * quanta, capacity_of(params, state) * quanta)
+  return capacity_value(params, state)
 end
 
 if call('GET', KEYS[2]) then

@@ -1,8 +1,8 @@
--- Shares a region's load factors, if whoever does so still holds the right to decide.
+-- Publishes a region's load factors, if the caller still holds the lease.
 --
 -- KEYS[1] the lease; KEYS[2] the factors; both in one slot
--- ARGV[1] who decides; ARGV[2] the factors; ARGV[3] for how long they are kept, in milliseconds
--- Reply   1, or 0 when somebody else holds the lease: then nothing was done
+-- ARGV[1] the caller's name; ARGV[2] the factors; ARGV[3] their TTL in milliseconds
+-- Reply   1; 0 if another agent holds the lease, with nothing done
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end

@@ -1,13 +1,13 @@
--- sliding_log: every admitted (time, cost); an entry counts while now < time + window. At most 1,000 entries, because
--- the limit is at most 1,000 and each entry costs at least 1. A shared log also keeps counts by window, as
--- sliding_window does: what other regions admitted is known by window only, and weighs as it does there.
+-- sliding_log: stores every admitted (time, cost); an entry counts while now < time + window. There are at most 1,000
+-- entries, as the limit is at most 1,000 and each entry costs at least 1. A shared log also keeps counts by window: what
+-- other regions admitted is known by window only and is weighted as in sliding_window.
 
 local function is_log(raw)
   local kind = byte(raw) or 0
   return kind >= 48 and kind < 54
 end
 
--- total, where the entries begin, then (for a shared log) window id and counts in the order of window_value.
+-- Returns total, offset of the entries, then (of a shared log) window id and counts in the order of window_value.
 local function stored_log(raw)
   local kind = byte(raw)
   if kind >= 52 then
@@ -32,8 +32,8 @@ local function log_value(dirty, total, entries, id, taken, before, returned, ret
     remote_before, remote_next) .. entries
 end
 
--- Microseconds until own entries and remote weight leave room together: each entry that leaves (and none) with the time
--- at which the remote weight then fits; the best of these.
+-- Returns the microseconds until `spare` units fit: the earliest instant at which own entries have left and the remote
+-- counts weigh little enough, tried entry by entry.
 local function log_wait(raw, from, window, spare, id, remote, remote_before)
   local window_ends = (id + 1) * window - now
   local left_in = 0
@@ -75,7 +75,7 @@ local function sliding_log(key, shared, limit, window, _, cost)
     local size = #raw
     if from < size then
       local newest = unpack('<I7', raw, size - 8)
-      -- Entries stay in order even when the clock steps back.
+      -- If the clock stepped back, new entries take the newest entry's time, which keeps entries in order.
       if newest > now then
         at = newest
       end
@@ -109,7 +109,8 @@ local function sliding_log(key, shared, limit, window, _, cost)
     if cost > limit then
       return NEVER, left, empties, left, empties
     elseif remote + remote_before > 0 then
-      return -1 - log_wait(raw, from, window, limit - total - cost, id, remote, remote_before), left, empties, left, empties
+      return -1 - log_wait(raw, from, window, limit - total - cost, id, remote, remote_before), left, empties, left,
+        empties
     end
     local entered, entry_cost
     repeat
@@ -123,7 +124,7 @@ local function sliding_log(key, shared, limit, window, _, cost)
   end
   local lasts = at + window - now
   if not shared and total + cost < 65536 then
-    -- As log_value has it, put together at once: logs are long.
+    -- Fast path: the layout of log_value without a second copy, as logs are long.
     return 0, left, empties, room - cost, lasts,
       pack('<BI2', 52, total + cost) .. sub(raw, from) .. pack('<I7I2', at, cost), ttl_ms(lasts)
   end

@@ -1,17 +1,18 @@
--- Counters with news for other regions wait in one of SLICES sorted sets, by when their news is due. `dirty_key` is the
--- script's KEYS[1]; a slice's own key is that with its number behind. On a Cluster each slot has one sorted set, the dirty
--- key with the slot's tag at its end; there slices are made of slots.
+-- Marks: counters whose counts other regions lack wait in one of SLICES sorted sets, by when they are due. `dirty_key` is
+-- the script's KEYS[1]; a slice's key is the dirty key followed by the slice's number. On a Cluster each slot has one
+-- sorted set, the dirty key with the slot's tag at its end, and slices are made of slots.
 --
--- A counter's bit 0 ("dirty") says that it counted since it was last collected: from then on its mark says when it is due.
+-- Bit 0 of a counter ("dirty") is set when it counts and cleared when it is collected. While it is set, the mark tells
+-- when the counter is due.
 local SLICES = 8
--- News that matters little waits for more to come along. With the tick that finds it that is a second.
+-- Small changes are due after this time, so that one message carries many. With a tick it makes one second.
 local LAZY_US = 800000
 
--- When what a counter has to tell is due now that cost units more were taken, and whether it was marked before; nothing
--- where its mark stays as it is. `own` is what this region took, `room` what is left in the world, both by now.
+-- Returns when a counter is due after `cost` more units were taken, and whether it was marked before; nothing if its
+-- mark stays. `own` is what this region took, `room` what is left of the limit in all regions, both after this cost.
 --
--- News is due at once where own passes a multiple of a step: the power of two that is an eighth to a sixteenth of room.
--- Whatever was sent last, no more than a step is unsent then, and nothing has to remember what was.
+-- A counter is due at once when `own` passes a multiple of a step: the power of two between an eighth and a sixteenth of
+-- room. So at most one step is unsent at any time, and the last count that was sent need not be stored.
 local function due_after(dirty, own, room, cost)
   local _, exponent = math.frexp(room)
   if own % (exponent > 4 and math.ldexp(1, exponent - 4) or 1) < cost then
@@ -21,7 +22,7 @@ local function due_after(dirty, own, room, cost)
   end
 end
 
--- Marks a counter as due at an instant. One that was marked before is due at the earlier of the two.
+-- Marks a counter as due at an instant; if it was marked before, at the earlier of both.
 local function mark_dirty(dirty_key, key, due, was_dirty)
   local set = dirty_key
   if byte(dirty_key, -1) ~= 125 then

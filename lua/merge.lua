@@ -1,31 +1,32 @@
--- Merges what one peer counted: the newer of what is known and what it says (both figures of a cell only grow), so that
--- repeats, reordering and loss are harmless. Remote sums are then written into the counter, where decisions see them.
+-- Merges one peer's counts. Of the known and the received figures of a cell the larger are the newer, as both only grow:
+-- repeated, reordered and lost messages do no harm. The peers' sum is then written into the counter, where decisions
+-- see it.
 --
--- KEYS[1]    the dirty key, by which the call finds its server; nothing is read there
--- KEYS[2+]   counters, each once; beside each, at its key + '!', is what its peers said
+-- KEYS[1]    the dirty key: it only routes the call to its server
+-- KEYS[2+]   counters, each once; the counts of its peers are at the counter's key + '!'
 -- ARGV[1]    the peer: region and incarnation of its store, at most 255 bytes
--- ARGV[2]    the number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
--- ARGV[2+i]  for counter i: its rule as decide.lua takes it, then cells of three signed 8-byte integers: window id (a
+-- ARGV[2]    number of regions: remote growth drives a bucket down to -(regions - 1) x size at most
+-- ARGV[2+i]  for counter i: its rule in the form of decide.lua, then cells of three signed 8-byte integers: window id (a
 --            bucket's: born_us), taken, returned
--- Reply      a byte for each counter: '0' nothing new, '1' merged, '2' some window is too far ahead of this clock: send
---            that counter's cells again (what else there was, was merged); then how many of these counters turned out to
---            be over their limit, and by how many units at the most, as two signed 8-byte integers
+-- Reply      a byte for each counter: '0' known before, '1' merged, '2' a window is too far ahead of this clock, so the
+--            counter must be sent again (its other cells were merged); then two signed 8-byte integers: how many
+--            counters are over their limit, and the most units over
 --
--- Windows older than the previous one no longer count and are dropped. A window one ahead, from a region whose clock is
--- ahead, waits in the counter until this clock gets there. What peers said is kept as peers.lua has it.
+-- Windows older than the previous one are dropped. A window that is one ahead, sent by a region whose clock is ahead,
+-- waits in the counter. Counts of peers are stored by peer_counts.lua.
 local peer = ARGV[1]
 local regions = tonumber(ARGV[2])
 local over, most_over = 0, 0
 
--- What all regions together took, once they meet, beside the limit.
-local function met(known, limit)
+-- Notes by how much all regions together are over the limit, if they are.
+local function note_overshoot(known, limit)
   if known > limit then
     over, most_over = over + 1, math.max(most_over, known - limit)
   end
 end
 
--- Puts a cell among the peers' entries. Returns the growth of what that peer holds, nil where it was known.
--- A bucket that was born again replaces its older life.
+-- Puts a cell among the peers' entries. Returns by how much that peer's units grew, or nil for a cell known before.
+-- A bucket's newer birth replaces its entry.
 local function merge_cell(entries, window, taken, returned, is_bucket_rule)
   for i = 1, #entries do
     local entry = entries[i]
@@ -42,7 +43,7 @@ local function merge_cell(entries, window, taken, returned, is_bucket_rule)
   return taken - returned
 end
 
-local function merge_windows(key, raw, peers_key, said, algorithm, a, b, c, cells, from)
+local function merge_windows(key, raw, peers_key, stored_peers, algorithm, a, b, c, cells, from)
   local id, ends, length
   if algorithm == 0 then
     id = fixed_id(b, c, now)
@@ -61,25 +62,25 @@ local function merge_windows(key, raw, peers_key, said, algorithm, a, b, c, cell
   end
   id, taken, before, returned, returned_before = rolled(id, seen, taken, before, returned, returned_before, 0, 0, 0)
 
-  local entries = peer_entries(said, id - 1)
-  local news, ahead = false, false
+  local entries = peer_entries(stored_peers, id - 1)
+  local changed, ahead = false, false
   while from <= #cells do
     local window, cell_taken, cell_returned
     window, cell_taken, cell_returned, from = unpack('<i8i8i8', cells, from)
     if window > id + 1 then
       ahead = true
     elseif window >= id - 1 and merge_cell(entries, window, cell_taken, cell_returned, false) then
-      news = true
+      changed = true
     end
   end
-  if news then
+  if changed then
     if algorithm == 0 then
       ends = fixed_start(b, c, id + 2) - now
     else
       ends = (id + 2) * length - now
     end
     local remote, remote_before, remote_next = held_around(entries, id)
-    met(taken - returned + remote, a)
+    note_overshoot(taken - returned + remote, a)
     local value
     if algorithm == 2 then
       value = log_value(dirty, total, entries_at > 0 and sub(raw, entries_at) or '', id, taken, before, returned,
@@ -94,11 +95,11 @@ local function merge_windows(key, raw, peers_key, said, algorithm, a, b, c, cell
     call('SET', key, value, 'PX', window_ttl(ends + SLACK_US))
     write_peers(peers_key, entries, ttl_ms(ends + SLACK_US))
   end
-  return ahead and '2' or news and '1' or '0'
+  return ahead and '2' or changed and '1' or '0'
 end
 
-local function merge_bucket(key, raw, peers_key, said, queue, rate, unit, size, cells, from)
-  local entries = peer_entries(said, 0)
+local function merge_bucket(key, raw, peers_key, stored_peers, queue, rate, unit, size, cells, from)
+  local entries = peer_entries(stored_peers, 0)
   local growth
   while from <= #cells do
     local born, taken, returned
@@ -118,10 +119,10 @@ local function merge_bucket(key, raw, peers_key, said, queue, rate, unit, size, 
     born = old_born > 0 and old_born or now
   end
   debt = math.max(0, math.min(debt + growth * unit, math.max(debt, regions * size * unit), EXACT))
-  met(ceil(debt / unit), size)
+  note_overshoot(ceil(debt / unit), size)
   local fills = at - now + ceil(debt / rate)
   call('SET', key, bucket_value(dirty, at, debt, rate, unit, size, taken, returned, born), 'PX', ttl_ms(fills + SLACK_US))
-  -- A peer's bucket lives until it is full again: what it said must not be forgotten before.
+  -- Keep the peer's counts until its bucket can be full again.
   write_peers(peers_key, entries, ttl_ms(math.min(regions * size * unit, EXACT) / rate + SLACK_US))
   return '1'
 end
@@ -130,7 +131,7 @@ local counters, peers_keys = {}, {}
 for i = 1, #KEYS - 1 do
   counters[i], peers_keys[i] = KEYS[1 + i], KEYS[1 + i] .. '!'
 end
-local stored, said = call('MGET', spread(counters)), call('MGET', spread(peers_keys))
+local stored, stored_peers = call('MGET', spread(counters)), call('MGET', spread(peers_keys))
 local reply = {}
 for i = 1, #counters do
   local key, raw = counters[i], stored[i]
@@ -140,14 +141,14 @@ for i = 1, #counters do
   if rule >= 64 then
     local size
     size, from = unpack('<H', cells, from)
-    -- What is kept for silent peers is a part of what was left when they fell silent: fixed before news changes that.
-    silent_reserves(algorithm, key, a, b, c, sub(cells, from, from + size - 1))
+    -- Reserves are a share of what was left when a peer became unreachable: store them before counts change.
+    unreachable_reserves(algorithm, key, a, b, c, sub(cells, from, from + size - 1))
     from = from + size
   end
   if algorithm < 3 then
-    reply[i] = merge_windows(key, raw, peers_keys[i], said[i], algorithm, a, b, c, cells, from)
+    reply[i] = merge_windows(key, raw, peers_keys[i], stored_peers[i], algorithm, a, b, c, cells, from)
   else
-    reply[i] = merge_bucket(key, raw, peers_keys[i], said[i], algorithm == 4, a, b, c, cells, from)
+    reply[i] = merge_bucket(key, raw, peers_keys[i], stored_peers[i], algorithm == 4, a, b, c, cells, from)
   end
 end
 return table.concat(reply) .. pack('<i8i8', over, most_over)

@@ -3,7 +3,7 @@
 
 local NARROW = 4294967296
 
--- Times to live as text: those of one rule are the same for all its counters, and the server reads text faster.
+-- TTLs as text by microseconds: all counters of a rule share one, and the server reads text faster than numbers.
 local ttl_texts = {}
 
 local function window_ttl(us)
@@ -15,7 +15,7 @@ local function window_ttl(us)
   return text
 end
 
--- The packed state of a window counter. Remote and returned counts cost memory only once there are any.
+-- Packs a window counter, in the short layout while it has no remote and no returned counts.
 local function window_value(dirty, id, taken, taken_before, returned, returned_before, remote, remote_before, remote_next)
   if returned + returned_before + remote + remote_before + remote_next == 0 then
     if id < NARROW and taken < NARROW and taken_before < NARROW then
@@ -32,7 +32,7 @@ local function window_value(dirty, id, taken, taken_before, returned, returned_b
     remote, remote_before, remote_next)
 end
 
--- Counts stored under window `stored` as seen from window `id`: id (never older than the stored one), then the counts in
+-- Rolls counts stored under window `stored` forward to window `id`. Returns the newer of both ids, then the counts in
 -- the order of window_value.
 local function rolled(id, stored, taken, before, returned, returned_before, remote, remote_before, remote_next)
   if stored >= id then
@@ -45,12 +45,12 @@ local function rolled(id, stored, taken, before, returned, returned_before, remo
   return id, 0, 0, 0, 0, 0, 0, 0
 end
 
--- Whether a value holds window counts; and those counts as stored: id, then in the order of window_value.
 local function is_window(raw)
   local kind = byte(raw) or 0
   return kind >= 16 and kind < 24
 end
 
+-- Returns the counts as stored: id, then in the order of window_value.
 local function stored_window(raw)
   local kind = byte(raw)
   local id, taken, before
@@ -66,7 +66,7 @@ local function stored_window(raw)
   return id, taken, before, 0, 0, 0, 0, 0
 end
 
--- A counter's value as seen from window `id`: dirty, then as from rolled.
+-- Returns a counter rolled forward to window `id`: dirty, then what `rolled` returns.
 local function window_at(id, raw)
   if is_window(raw) then
     return byte(raw) % 2, rolled(id, stored_window(raw))
@@ -74,13 +74,14 @@ local function window_at(id, raw)
   return 0, id, 0, 0, 0, 0, 0, 0, 0
 end
 
--- Months since 1970-01 of an instant, and the instant at which such a month begins (proleptic Gregorian, UTC;
--- years are counted from March so that the leap day comes last).
+-- Months from 1970-01 to an instant, and below the instant at which a month begins (proleptic Gregorian, UTC; years are
+-- counted from March so that the leap day comes last).
 local function month_of(us)
   local days = floor(us / 86400000000) + 719468
   local era = floor(days / 146097)
   local day_of_era = days - era * 146097
-  local year = floor((day_of_era - floor(day_of_era / 1460) + floor(day_of_era / 36524) - floor(day_of_era / 146096)) / 365)
+  local leap_days = floor(day_of_era / 1460) - floor(day_of_era / 36524) + floor(day_of_era / 146096)
+  local year = floor((day_of_era - leap_days) / 365)
   local day_of_year = day_of_era - (365 * year + floor(year / 4) - floor(year / 100))
   return (era * 400 + year) * 12 + floor((5 * day_of_year + 2) / 153) + 2 - 23640
 end
@@ -95,7 +96,7 @@ local function month_start(month)
   return (era * 146097 + day_of_era - 719468) * 86400000000
 end
 
--- The id of a fixed window. `window` is microseconds, or 0 for calendar months; `anchor` is where the first one begins.
+-- Returns a fixed window's id. `window` is microseconds, or 0 for calendar months; window 0 begins at `anchor`.
 local function fixed_id(window, anchor, at)
   if window == 0 then
     return month_of(at - anchor)
@@ -110,8 +111,8 @@ local function fixed_start(window, anchor, id)
   return id * window + anchor
 end
 
--- Ticks from the current window's end (negative: before it) until counts of this and the previous window weigh no more
--- than `spare` units together. A count of n weighs n x k / ticks while k ticks of its weight are left.
+-- Returns the ticks from the current window's end (negative: before it) until counts of this and the previous window
+-- weigh at most `spare` units together. A count of n weighs n x k / ticks while k ticks of its weight are left.
 local function weight_wait(spare, count, count_before, ticks)
   if spare >= count then
     if count_before == 0 then
@@ -128,7 +129,7 @@ local function weight_wait(spare, count, count_before, ticks)
   return ticks - math.min(ticks, floor(spare * ticks / count))
 end
 
--- taken + cost <= limit; window and anchor as in fixed_id.
+-- Allows while taken + cost <= limit. `window` and `anchor` are as in fixed_id.
 local function fixed_window(key, shared, limit, window, anchor, cost)
   local id = fixed_id(window, anchor, now)
   local dirty, taken, before, returned, returned_before, remote, remote_before, remote_next = 0, 0, 0, 0, 0, 0, 0, 0
@@ -136,7 +137,7 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
   if raw then
     local kind = byte(raw)
     if kind == 16 or kind == 17 then
-      -- The commonest layout, without a call.
+      -- Fast path: the commonest layout.
       local stored
       dirty = kind - 16
       stored, taken, before = unpack('<I4I4I4', raw, 2)
@@ -165,16 +166,16 @@ local function fixed_window(key, shared, limit, window, anchor, cost)
     return 0, left, ends, room - cost, ends, window_value(dirty, id, taken + cost, 0, returned, 0, remote, 0, 0),
       window_ttl(ends)
   end
-  -- What others counted under the next id already must live as long as that.
+  -- Counts that peers sent for the next window must outlive that window.
   local lasts = remote_next > 0 and fixed_start(window, anchor, id + 2) - now or ends
   return 0, left, ends, room - cost, ends,
     window_value(1, id, taken + cost, before, returned, returned_before, remote, remote_before, remote_next),
     window_ttl(lasts + SLACK_US), due_after(dirty, taken + cost - returned, room - cost, cost)
 end
 
--- before x (ticks - elapsed) / ticks + taken + cost <= limit. The window has `ticks` steps of `tick` microseconds.
--- A count beyond the limit may carry a product past 2^53 and make it inexact, but then it is far above
--- limit x ticks < 2^50 and the comparison still certain.
+-- Allows while before x (ticks - elapsed) / ticks + taken + cost <= limit. A window has `ticks` steps of `tick`
+-- microseconds. Counts far beyond the limit may carry a product past 2^53 and make it inexact; it is then far above
+-- limit x ticks < 2^50, so the comparison is still right.
 local function sliding_window(key, shared, limit, ticks, tick, cost)
   local elapsed = floor(now / tick)
   local id = floor(elapsed / ticks)
@@ -184,7 +185,7 @@ local function sliding_window(key, shared, limit, ticks, tick, cost)
   if raw then
     local kind = byte(raw)
     if kind == 16 or kind == 17 then
-      -- The commonest layout, without a call.
+      -- Fast path: the commonest layout.
       local stored
       dirty = kind - 16
       stored, taken, before = unpack('<I4I4I4', raw, 2)

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_gate import GatePass
-from data_plane.load.deciding import LoadDecider, LoadFollower, loads_of
+from data_plane.load.deciding import LoadDecider
 from data_plane.load.factor_store import RedisFactorStore
-from data_plane.load.gates import Gates
+from data_plane.load.following import Gates, LoadFollower
 from data_plane.load.ports import PullError
 from data_plane.load.reports import LoadReports
+from data_plane.load.shared import explain_all
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from testing.node import document_of
@@ -51,21 +52,21 @@ class Member:
     """One node's part, on a connection of its own."""
 
     def __init__(self, name, store, clock, book):
-        self.board = RedisFactorStore(store, name)
+        self.factor_store = RedisFactorStore(store, name)
         self.gates, self.reports = Gates(), LoadReports(name)
         self.low, self.high = (GatePass("users", "protect", priority, 5) for priority in (0, 50))
         for one in (self.low, self.high):
             self.gates.open(one)
         self.servers, self.told = Servers(), []
-        self.follower = LoadFollower(name, self.board, self.gates, self.reports, clock, book)
-        self.decider = LoadDecider(name, self.board, self.reports, self.servers, self, clock, book)
+        self.follower = LoadFollower(name, self.factor_store, self.gates, self.reports, clock, book)
+        self.decider = LoadDecider(name, self.factor_store, self.reports, self.servers, self, clock, book)
 
     async def report(self, load: RegionLoad):
         self.told.append(load)
 
     def loads(self):
         """Why every factor is what it is, as this one applies it."""
-        return loads_of(self.follower.shared)
+        return explain_all(self.follower.shared)
 
     def factors(self):
         return self.low.gate.factor, self.high.gate.factor

@@ -1,4 +1,4 @@
-"""What can be done with adaptive policies."""
+"""Service of adaptive policies."""
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,7 +14,7 @@ from tidegate.contract.load import AdaptivePolicy, policy_violations
 
 
 class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):
-    """How admission follows load."""
+    """Adaptive policies by name."""
 
     noun = "adaptive policy"
     rows = NamedRows(AdaptivePolicyRow, AdaptivePolicyRow.policy)
@@ -42,18 +42,18 @@ class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):
         return row
 
     async def remove(self, write: ConfigWrite, row: AdaptivePolicyRow) -> None:
-        """Delete a policy that nothing names."""
+        """Delete an unused policy."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("adaptive_policy", row.policy))
 
 
 def to_document(row: AdaptivePolicyRow) -> AdaptivePolicy:
-    """What nodes get of a policy."""
+    """The document of a policy."""
     return msgspec.convert({"policy": row.policy, **row.settings}, AdaptivePolicy)
 
 
 async def unknown_policy(session: AsyncSession, name: str | None, *, at: str = "") -> list[FieldError]:
-    """What is wrong with naming this policy: nothing when it exists, or when none is named."""
+    """The faults of naming this policy; none if it exists, or no policy is named."""
     if name is None or await AdaptivePolicies.rows.find(session, name) is not None:
         return []
     return [FieldError(f"{at}adaptive", f"there is no adaptive policy named {name}")]

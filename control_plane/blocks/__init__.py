@@ -1,1 +1,1 @@
-"""Blocks: who is refused at once, everywhere, whatever limits say."""
+"""Blocks: clients, keys, networks and endpoints that are refused everywhere, before any limit."""

@@ -20,18 +20,18 @@ async def count(session: AsyncSession) -> int:
 
 
 async def any_ended(session: AsyncSession) -> bool:
-    """Whether the time of one is over."""
+    """Whether one has ended."""
     return bool(await session.scalar(select(exists().where(BlockRow.expires_at <= func.now()))))
 
 
 async def delete_ended(session: AsyncSession) -> Sequence[str]:
-    """Delete those whose time is over; their names."""
+    """Delete ended blocks. Returns their names."""
     statement = delete(BlockRow).where(BlockRow.expires_at <= func.now()).returning(BlockRow.block)
     return (await session.scalars(statement)).all()
 
 
 async def of_client(session: AsyncSession, client: str, now: datetime) -> Sequence[str]:
-    """The blocks of a client whose time is not over at ``now``, by name."""
+    """The blocks of a client that are in force at ``now``, by name."""
     lasting = or_(BlockRow.expires_at.is_(None), BlockRow.expires_at > now)
     query = select(BlockRow.block).where(BlockRow.client == client, lasting)
     return (await session.scalars(query.order_by(BlockRow.block))).all()

@@ -1,4 +1,4 @@
-"""What can be done with blocks."""
+"""Service of blocks."""
 
 from typing import cast
 
@@ -43,7 +43,7 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
         )
 
     async def save(self, write: ConfigWrite, name: str, body: BlockFields, current: BlockRow | None) -> BlockRow:
-        """Make or change a block. What it names must exist: a slip of the pen would block nobody."""
+        """Create or change a block. What it names must exist, as a block of a misspelled name has no effect."""
         network = network_at(body.ip)
         wrong = await _missing(write.session, body)
         if wrong:
@@ -65,7 +65,7 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
 
 
 def to_document(row: BlockRow) -> Block:
-    """What nodes get of a block."""
+    """The document of a block."""
     return Block(
         block=row.block,
         client=row.client,
@@ -78,7 +78,7 @@ def to_document(row: BlockRow) -> Block:
 
 
 async def forget_expired(write: ConfigWrite) -> int:
-    """Take away blocks whose time is over: nodes have ended them long since. How many there were."""
+    """Delete ended blocks, which nodes have ended themselves. Returns how many."""
     names = await repository.delete_ended(write.session)
     for name in names:
         write.withdraw(DocumentKey("block", name))

@@ -27,7 +27,7 @@ from tidegate.contract.config import Kind
 from tidegate.contract.digest import bucket_digest, document_hash, root_digest
 
 STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_policy"})
-"""What a roll-out is for: documents that touch everybody. One client's key goes everywhere at once."""
+"""Kinds of documents that roll-outs apply to; clients and keys are sent everywhere at once."""
 
 
 def to_hold(changes: Iterable[ChangedDocument]) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def _what(key: DocumentKey) -> str:
 
 
 def _named_by(change: ChangedDocument) -> set[DocumentKey]:
-    """What a document names, which then could not be taken back any more."""
+    """What a document refers to; those references block taking it back."""
     body = {} if change.after is None else msgspec.json.decode(change.after)
     match change.key.kind:
         case "client":
@@ -97,7 +97,7 @@ async def stable_digest(session: AsyncSession, held: Held) -> str:
 
 
 class CanaryPlacement:
-    """The placement of one write's revision by the policy of roll-outs; keeps the head's two views true."""
+    """The placement of one write's revision by the policy of roll-outs; maintains the head's two views."""
 
     def __init__(self, session: AsyncSession, head: ConfigHead, *, heartbeat_s: float, immediate: bool) -> None:
         self._session = session
@@ -116,16 +116,16 @@ class CanaryPlacement:
         return self._move is not None or self._end is not None
 
     def move(self, region: str, node: str) -> None:
-        """From this revision on the stage is this node, or with an empty ``node`` the whole region."""
+        """Make this node the stage from this revision on, or the whole region with an empty ``node``."""
         self._move = (region, node)
 
     def finish(self, state: str, outcome: str) -> None:
-        """From this revision on every node has the head: the roll-out is ``done`` or ``rolled_back``."""
+        """Give every node the head from this revision on; the roll-out is ``done`` or ``rolled_back``."""
         self._end = (state, outcome)
 
     @property
     def handed_on(self) -> list[DocumentKey]:
-        """Documents held back until now that more nodes get with this write's revision, whatever they said of them."""
+        """Held-back documents that more nodes get with this write's revision, whatever they acknowledged."""
         return list(held_by(self._under_way)) if self._under_way is not None and self.has_step else []
 
     async def look(self) -> None:
@@ -134,7 +134,7 @@ class CanaryPlacement:
             self._under_way = await rollouts.rollout(self._session, self._head.rollout, with_held=True)
 
     async def prepare(self, changes: Sequence[ChangedDocument], revision: int) -> None:
-        """Before documents are stored: refuse what cannot be, and note what every delta must hold."""
+        """Before documents are stored: refuse impossible changes, and note what every delta must contain."""
         if self._under_way is None:
             return
         if self.has_step:
@@ -143,7 +143,7 @@ class CanaryPlacement:
             refuse_conflicts(self._under_way, changes, immediate=self._immediate)
 
     async def step(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
-        """After documents are stored: move the stable view. Answers its digest if it has this revision too."""
+        """After documents are stored: move the stable view. Returns its digest if it has this revision too."""
         row = self._under_way
         if row is None:
             return await self._begin(changes, head)
@@ -173,7 +173,7 @@ class CanaryPlacement:
         if first is None:
             return None  # no node is connected: there is nothing to try it on
         self._head.rollout = self.began = head.revision
-        # the others have nothing new, but the number too: a store that has heard it refuses strict limits by older ones
+        # the other nodes get the number too, as a store that knows it refuses strict limits with older shares
         self._head.stable_revision, self._head.stable_digest = head.revision, self._head.digest
         self._head.stage_region, self._head.stage_node = first.region, first.node
         self._session.add(
@@ -196,7 +196,7 @@ class CanaryPlacement:
 
 
 def _first(policy: RolloutPolicy, connected: Sequence[ConnectedNode]) -> ConnectedNode | None:
-    """The node to try a revision on: as the policy says, else one of the region that has fewest."""
+    """The canary: the policy's node, else one of the region with the fewest nodes."""
     sizes = Counter(node.region for node in connected)
 
     def rank(node: ConnectedNode) -> tuple[bool, bool, int, str, str]:

@@ -41,7 +41,7 @@ async def rollout(session: AsyncSession, number: int, *, with_held: bool = False
 
 
 async def note_acked(session: AsyncSession, number: int) -> None:
-    """Every node of the stage has applied it, as of now."""
+    """Note that every node of the stage has applied it."""
     statement = update(RolloutRow).where(RolloutRow.number == number, RolloutRow.acked_at.is_(None))
     await session.execute(statement.values(acked_at=func.now()))
 

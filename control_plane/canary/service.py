@@ -1,4 +1,4 @@
-"""Takes a roll-out from one node to a region to all, or back: the job of the leader that looks every second."""
+"""Moves a roll-out from one node to a region to all nodes, or back; the leader checks it every second."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
@@ -8,25 +8,24 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
-from control_plane.canary.health import worsening
 from control_plane.canary.models import RolloutRow
 from control_plane.canary.schemas import RolloutOutcome, State
 from control_plane.database import Database
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.jobs.registry import Job
 from control_plane.nodes import repository as nodes
-from control_plane.nodes.repository import ConnectedNode, MissingNode
+from control_plane.nodes.repository import ConnectedNode, Decided, MissingNode
 from control_plane.publishing import repository
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.storage import present
 
 EVERY_S = 1.0
 BASELINE = timedelta(minutes=15)
-"""How long before a roll-out its nodes' rates are looked at."""
+"""The period before a roll-out whose rates are compared."""
 LOST_S = 30.0
-"""A node that does not answer to a revision, or is not connected, for so long is lost."""
+"""A node without an ACK, or without a connection, for this time is lost."""
 UNWATCHED_S = 10.0
-"""After a longer pause between two looks nobody knows who was there meanwhile: all have ``LOST_S`` to come back."""
+"""After a longer pause between two checks all nodes get ``LOST_S`` to come back."""
 SHOWN = 5
 AUTHOR = "roll-out"
 _log = structlog.stdlib.get_logger("tidegate.rollout")
@@ -36,14 +35,14 @@ Undo = Callable[[ConfigWrite, int], Awaitable[None]]
 
 
 class Step(NamedTuple):
-    """What is to be done now: ``go_on``, ``replace`` (the canary), ``roll_back`` or ``wait``; and why."""
+    """The next action: ``go_on``, ``replace`` (the canary), ``roll_back`` or ``wait``; and the reason."""
 
     what: str
     why: str
 
 
 class RolloutEngine:
-    """One roll-out at a time; whatever it needs is in Postgres, so that any leader goes on."""
+    """Advances one roll-out at a time; its state is in Postgres, so that any leader can continue."""
 
     def __init__(self, database: Database, writer: ConfigWriter, undo: Undo, heartbeat_s: float) -> None:
         self._database = database
@@ -54,11 +53,11 @@ class RolloutEngine:
         self._looked_at: datetime | None = None
 
     def job(self) -> Job:
-        """The job that does it every second."""
+        """The job that advances roll-outs every second."""
         return Job("roll-outs", EVERY_S, self.run)
 
     async def run(self) -> str:
-        """One look at the roll-out that is under way."""
+        """Check and advance the roll-out that is under way."""
         async with self._database.read() as session:
             head = await repository.whole_head(session)
             if head.rollout is None:
@@ -74,13 +73,13 @@ class RolloutEngine:
         return f"Revision {number}: {step.why}."
 
     async def release(self, write: ConfigWrite, number: int, reason: str) -> None:
-        """With this write's revision, to all nodes, whatever they report."""
+        """Send the head to all nodes with this write's revision, whatever they report."""
         row = await _under_way(write.session, number)
         write.reason = f"Roll-out of revision {number} to every node: {reason}"
         _finish(write, row, "done", reason)
 
     async def take_back(self, write: ConfigWrite, number: int, reason: str) -> None:
-        """Stop, and give every node with this write's revision what it had before."""
+        """Stop, and take back the roll-out on every node with this write's revision."""
         row = await _under_way(write.session, number)
         write.reason = f"Roll-out of revision {number} stopped: {reason}"
         await self._undo(write, number)
@@ -122,7 +121,7 @@ class RolloutEngine:
         return Step("go_on", f"{len(stage)} nodes had it for {seen_s:.0f} s without trouble")
 
     def _watch(self, now: datetime) -> datetime:
-        """Since when this engine has looked without a pause: it may be a new leader, or Postgres was away."""
+        """Since when this process has checked without a pause; it may be a new leader, or Postgres was unreachable."""
         if self._watched_since is None or self._looked_at is None or _seconds(now, self._looked_at) > UNWATCHED_S:
             self._watched_since = now
         self._looked_at = now
@@ -172,7 +171,7 @@ def _loss(row: RolloutRow, lost: Sequence[MissingNode], stage: Sequence[Connecte
 
 
 def _without_stage(row: RolloutRow, absent_s: float, *, had_it: bool, others: bool) -> Step:
-    """What to do while no node of the stage is connected. A canary that may have died of it has no successor."""
+    """The action while no node of the stage is connected. A canary that may have crashed by it is not replaced."""
     if had_it or absent_s <= LOST_S:
         return Step("wait", "no node of the stage is connected")
     if row.state == "region":
@@ -205,3 +204,20 @@ async def _under_way(session: AsyncSession, number: int) -> RolloutRow:
 
 def _seconds(later: datetime, earlier: datetime) -> float:
     return (later - earlier).total_seconds()
+
+
+def worsening(rollout: RolloutRow, before: Decided, now: Decided) -> str | None:
+    """Why the roll-out must stop, by the rates of its stage's nodes before and during it; ``None`` if it may go on.
+
+    Too few decisions on either side are no evidence.
+    """
+    if now.decisions < rollout.min_decisions or before.decisions < rollout.min_decisions:
+        return None
+    for kind, count_before, count, max_rise in (
+        ("denials", before.denied, now.denied, rollout.max_denial_rise),
+        ("degraded decisions", before.degraded, now.degraded, rollout.max_degraded_rise),
+    ):
+        rate_before, rate = count_before / before.decisions, count / now.decisions
+        if rate - rate_before > max_rise:
+            return f"{kind} rose from {rate_before:.1%} to {rate:.1%} of {now.decisions} decisions"
+    return None

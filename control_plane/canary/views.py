@@ -11,7 +11,7 @@ from control_plane.publishing.documents import DocumentKey
 from tidegate.contract.config import Kind
 
 Held = dict[DocumentKey, str | None]
-"""What is held back, each as it was before the roll-out (``None``: it did not exist)."""
+"""Held-back documents, each as it was before the roll-out (``None``: it did not exist)."""
 
 
 class Views(NamedTuple):
@@ -49,7 +49,7 @@ class Views(NamedTuple):
 
 
 async def views(session: AsyncSession) -> Views:
-    """Both views as this session sees them."""
+    """Both views in this session."""
     row = await repository.whole_head(session)
     head = repository.Head(row.revision, row.digest)
     if row.rollout is None:

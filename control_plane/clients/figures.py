@@ -1,4 +1,4 @@
-"""An override's figures: as its row has them, as nodes get them, and whether they suit the limit."""
+"""Documents of clients for nodes, and the figures of overrides: rows, documents, and their validation."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -8,13 +8,13 @@ import msgspec
 from sqlalchemy import Row
 
 from control_plane.clients.models import OverrideRow
-from control_plane.clients.schemas import LastingFigures, OverrideFigures
-from tidegate.contract.config import Override
+from control_plane.clients.schemas import ClientRecord, LastingFigures, OverrideFigures
+from tidegate.contract.config import Client, Override
 from tidegate.contract.limits import LimitRule, Violation, violations
 
 
 def figures_of(row: OverrideRow | Row[Any]) -> OverrideFigures:
-    """What a row of the table of overrides says, however it was read."""
+    """The figures of a row of overrides."""
     then = None
     if row.expires_at is not None and row.then_limit is not None:
         then = LastingFigures(limit=row.then_limit, burst=row.then_burst)
@@ -27,7 +27,7 @@ def ends_at(figures: LastingFigures) -> datetime | None:
 
 
 def document_of(figures: OverrideFigures) -> Override:
-    """The override as nodes get it."""
+    """The document of an override."""
     then = figures.then
     return Override(
         limit=figures.limit,
@@ -50,3 +50,15 @@ def suited(rules: Mapping[str, LimitRule], name: str, figures: OverrideFigures) 
     if rule is None or any(fault for one in both for fault in faults(rule, one)):
         return None
     return figures
+
+
+def client_document(client: ClientRecord) -> Client:
+    """The document of a client, with its overrides."""
+    return Client(
+        client=client.client,
+        plan=client.plan,
+        status=client.status,
+        attributes=client.attributes,
+        overrides={name: document_of(figures) for name, figures in client.overrides.items()},
+        generation=client.generation,
+    )

@@ -25,28 +25,28 @@ Line = TypeVar("Line", bound=BaseModel)
 
 
 class Numbered(NamedTuple, Generic[Line]):
-    """A line that could be read, and its number from 1."""
+    """A valid line, and its number from 1."""
 
     number: int
     line: Line
 
 
 class Tally:
-    """What became of the lines so far."""
+    """The results of the lines so far."""
 
     def __init__(self) -> None:
         self.lines = self.made = self.changed = self.unchanged = self.refused = 0
         self.errors: list[LineError] = []
 
     def refuse(self, number: int, faults: Sequence[FieldError]) -> None:
-        """Note a line that is not taken."""
+        """Note a refused line."""
         self.refused += 1
         for fault in faults:
             if len(self.errors) < SHOWN_ERRORS:
                 self.errors.append(LineError(line=number, field=fault.field, message=fault.message))
 
     def result(self, revision: int) -> ImportResult:
-        """The answer."""
+        """The response."""
         return ImportResult(
             revision=revision,
             lines=self.lines,

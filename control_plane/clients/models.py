@@ -23,7 +23,7 @@ class OverrideRow(Base):
 
 
 class KeyRow(Base):
-    """A client's key: only the hash of its secret, and a few first characters to know it by."""
+    """A client's key: the hash of its secret, and its first characters for recognition."""
 
     __tablename__ = "keys"
     key_id: Mapped[str] = mapped_column(primary_key=True)

@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     DateTime,
     Text,
+    and_,
     any_,
     bindparam,
     cast,
@@ -19,10 +21,12 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.access.grants import Grant
 from control_plane.audit.models import AuditRow
 from control_plane.clients.figures import figures_of
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
@@ -105,7 +109,7 @@ async def generations_left(session: AsyncSession, names: Sequence[str]) -> dict[
 
 
 async def key_by_secret(session: AsyncSession, sha256: str) -> KeyRow | None:
-    """The key with this hash, whosever it is."""
+    """The key with this hash, of any client."""
     return await session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256))
 
 
@@ -146,7 +150,7 @@ async def put(
 
 
 async def records(session: AsyncSession, names: Sequence[str]) -> dict[str, ClientRecord]:
-    """Those clients of ``names`` that there are, with their overrides."""
+    """The existing clients of ``names``, with their overrides."""
     wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
     found = (await session.execute(select(_CLIENTS).where(_CLIENTS.c.client == any_(wanted)))).all()
     overrides: dict[str, dict[str, OverrideFigures]] = {}
@@ -198,7 +202,7 @@ async def overriding(session: AsyncSession, plan: str, limits: Collection[str]) 
 
 
 async def delete_all(session: AsyncSession, names: Sequence[str]) -> Sequence[str]:
-    """Delete these clients with their overrides and keys; the hashes of those keys."""
+    """Delete these clients with their overrides and keys. Returns the hashes of those keys."""
     wanted = bindparam("names", list(names), type_=ARRAY(Text(collation="C")))
     hashes = (await session.scalars(select(KeyRow.sha256).where(KeyRow.client == any_(wanted)))).all()
     await session.execute(text("DELETE FROM clients WHERE client = ANY(:names)"), {"names": list(names)})
@@ -212,7 +216,7 @@ async def names_after(session: AsyncSession, after: str, count: int) -> Sequence
 
 
 async def existing(session: AsyncSession, names: Sequence[str]) -> set[str]:
-    """Those of these clients that there are."""
+    """The existing ones of these clients."""
     return set(await session.scalars(_EXISTING, {"names": list(names)}))
 
 
@@ -246,3 +250,19 @@ async def every_nth(session: AsyncSession, count: int) -> Sequence[str]:
 async def count_on(session: AsyncSession, plan: str) -> int:
     """How many clients are on a plan."""
     return await session.scalar(select(func.count()).where(ClientRow.plan == plan)) or 0
+
+
+async def plan_of(session: AsyncSession, client: str) -> str | None:
+    """The plan that a client is on, if there is such a client."""
+    return await session.scalar(select(ClientRow.plan).where(ClientRow.client == client))
+
+
+def covered_by(grants: Sequence[Grant]) -> list[ColumnElement[bool]]:
+    """The condition that a grant covers the client; none without grants."""
+    return [or_(*map(_covers, grants))] if grants else []
+
+
+def _covers(grant: Grant) -> ColumnElement[bool]:
+    prefixes = [ClientRow.client.startswith(prefix, autoescape=True) for prefix in grant.client_prefixes]
+    named = or_(*prefixes) if prefixes else true()
+    return and_(named, ClientRow.plan.in_(grant.plans) if grant.plans else true())

@@ -1,4 +1,4 @@
-"""What can be done with clients."""
+"""Service of clients."""
 
 from datetime import datetime
 from typing import cast
@@ -6,8 +6,7 @@ from typing import cast
 from pydantic import BaseModel
 
 from control_plane.clients import repository, writes
-from control_plane.clients.documents import client_document
-from control_plane.clients.figures import faults, figures_of
+from control_plane.clients.figures import client_document, faults, figures_of
 from control_plane.clients.models import ClientRow, OverrideRow
 from control_plane.clients.schemas import (
     ClientFields,
@@ -29,12 +28,12 @@ MAX_OVERRIDES = 100
 
 
 def publish(write: ConfigWrite, row: ClientRow) -> None:
-    """From this revision on, nodes have the client as its rows are now."""
+    """Publish the client as its rows are now."""
     write.publish(client_document(to_record(row)))
 
 
 def to_view(row: ClientRow) -> ClientView:
-    """What is shown of a client."""
+    """The view of a client."""
     return ClientView(
         client=row.client,
         plan=row.plan,
@@ -47,7 +46,7 @@ def to_view(row: ClientRow) -> ClientView:
 
 
 def to_record(row: ClientRow) -> ClientRecord:
-    """What the audit log keeps of a client."""
+    """A client in the audit log."""
     overrides = {override.limit_name: figures_of(override) for override in row.overrides}
     return ClientRecord(**to_view(row).model_dump(), overrides=overrides)
 
@@ -71,7 +70,7 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         return to_record(row)
 
     async def save(self, write: ConfigWrite, name: str, body: ClientFields, current: ClientRow | None) -> ClientRow:
-        """Make or change a client; its plan must exist. Overrides that mean nothing on its plan go."""
+        """Create or change a client; its plan must exist. Overrides that do not fit its plan are deleted."""
         before = {} if current is None else {name: to_record(current)}
         wish = writes.ClientWish(name, body, {}, before[name].overrides if before else {})
         rules = await writes.rules_of(write.session, [body.plan])
@@ -88,7 +87,7 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
         await writes.delete(write, [row.client])
 
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: ClientRow | None) -> None:
-        """Nothing: whoever writes clients, one or many, records them."""
+        """Does nothing, as the writer of clients records them."""
 
     async def reset(self, write: ConfigWrite, name: str, preconditions: Preconditions) -> ClientView:
         """Raise the client's generation: every region abandons what it counted for it."""
@@ -102,7 +101,7 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
 
 def end_overrides(row: ClientRow, now: datetime) -> None:
-    """Overrides whose time is over at ``now`` give way to what comes after them."""
+    """Replace overrides that ended by ``now`` by what follows them."""
     for override in [one for one in row.overrides if one.expires_at is not None and one.expires_at <= now]:
         then = figures_of(override).then
         if then is None:
@@ -143,7 +142,7 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
         )
 
     def missing(self, name: str) -> NotFoundError:
-        """The error for a limit that the client has no override of."""
+        """The error for a limit without an override."""
         return NotFoundError(f"The client {self._client.client} has no override of a limit named {name}.")
 
     async def save(
@@ -173,6 +172,6 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
         return row
 
     async def remove(self, write: ConfigWrite, row: OverrideRow) -> None:
-        """Go back to the plan's figures, now and for good."""
+        """Delete the override: the plan's figures apply."""
         self._client.overrides.remove(row)
         publish(write, self._client)

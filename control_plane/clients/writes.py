@@ -1,4 +1,4 @@
-"""How clients are written, one or 100,000 (which takes seconds): rows, documents and the audit log together."""
+"""Writes clients, one or 100,000 (which takes seconds): rows, documents and the audit log together."""
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -7,9 +7,8 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients import repository
-from control_plane.clients.documents import client_document
+from control_plane.clients.figures import client_document, suited
 from control_plane.clients.figures import faults as figure_faults
-from control_plane.clients.figures import suited
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.rules import to_rule
@@ -23,7 +22,7 @@ Item = TypeVar("Item")
 
 
 class ClientWish(NamedTuple):
-    """A client as it shall be. ``overrides`` must suit its plan; those ``kept`` stay beside them where they do."""
+    """A client to write. ``overrides`` must fit its plan; ``kept`` ones stay if they fit."""
 
     client: str
     body: ClientFields
@@ -79,7 +78,7 @@ async def rules_of(session: AsyncSession, names: Iterable[str]) -> Mapping[str, 
 
 
 def faults(wish: ClientWish, rules: Mapping[str, Mapping[str, LimitRule]], at: str) -> Iterator[FieldError]:
-    """What is wrong with a wish, by the rules of every plan. ``at`` is its place."""
+    """The faults of a client to write, by the rules of every plan. ``at`` is its place."""
     of_plan = rules.get(wish.body.plan)
     if of_plan is None:
         yield FieldError(f"{at}plan", f"there is no plan named {wish.body.plan}")
@@ -99,7 +98,7 @@ async def put_part(
     rules: Mapping[str, Mapping[str, LimitRule]],
     before: Mapping[str, ClientRecord] | None = None,
 ) -> dict[str, ClientRecord]:
-    """Make or change clients in which no fault is, by the rules of every plan; returns them as they are then.
+    """Create or change valid clients, by the rules of every plan. Returns them afterwards.
 
     ``before``: those that there are, where the caller has read them.
     """
@@ -140,7 +139,7 @@ async def put_part(
 async def drop_overrides(
     write: ConfigWrite, plan: str, rules: Mapping[str, LimitRule], limits: Collection[str]
 ) -> None:
-    """Take away overrides of these limits that mean nothing any more on the plan with these rules."""
+    """Delete overrides of these limits that no longer fit the plan with these rules."""
     names = await repository.overriding(write.session, plan, limits)
     for part in chunks(names):
         gone: list[tuple[str, str]] = []

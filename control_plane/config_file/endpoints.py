@@ -25,7 +25,7 @@ from control_plane.reading import Reading
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
-from control_plane.web.hang_ups import while_connected
+from control_plane.web.waiting import while_connected
 
 router = APIRouter(prefix="/v1/config", tags=["the file"])
 MAX_SHOWN = 1_000

@@ -1,1 +1,1 @@
-"""Enforcement: the switch that turns limits to shadow and back, for all of them or one, for a while."""
+"""Enforcement overrides: put all limits or one into shadow, or enforce them, for a while."""

@@ -1,4 +1,4 @@
-"""What follows when limits change or go, whoever does it: switches and overrides do not outlive what they are of."""
+"""The cascade of changed limits: enforcement overrides and clients' overrides end with their limit."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class _Owner(NamedTuple):
 
 
 async def cascade(write: ConfigWrite) -> None:
-    """End the switches of limits that are gone, and overrides of those that are gone or that they do not suit now."""
+    """Delete enforcement overrides of deleted limits, and clients' overrides that no longer fit."""
     owners = list(_owners(await write.documents()))
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
     if targets:

@@ -1,4 +1,4 @@
-"""The job that takes away what has ended: nodes have ended it by themselves, here it only stops being listed."""
+"""The job that deletes ended blocks and overrides; nodes end them by themselves."""
 
 from control_plane.blocks import repository as ended_blocks
 from control_plane.blocks import service as blocks
@@ -13,7 +13,7 @@ AUTHOR = "job:ended-blocks"
 
 
 def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
-    """Forget blocks and switches whose time is over."""
+    """Delete blocks and enforcement overrides that have ended."""
 
     async def run() -> str:
         async with database.read() as session:

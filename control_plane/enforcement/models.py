@@ -1,4 +1,4 @@
-"""The table of switches."""
+"""The table of enforcement overrides."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ from control_plane.orm import Base
 
 
 class SwitchRow(Base):
-    """A switch in force: ``target`` is ``*`` for all limits, else ``plan/limit`` or ``_/limit``."""
+    """An enforcement override in force: ``target`` is ``*`` for all limits, else ``plan/limit`` or ``_/limit``."""
 
     __tablename__ = "enforcement"
     __table_args__ = (CheckConstraint("mode IN ('enforce', 'shadow')", name="mode"),)

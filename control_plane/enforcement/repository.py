@@ -1,4 +1,4 @@
-"""Queries on switches."""
+"""Queries on enforcement overrides."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -15,23 +15,23 @@ switches = NamedRows(
 
 
 async def of_targets(session: AsyncSession, targets: Collection[str]) -> Sequence[SwitchRow]:
-    """The switches of these targets."""
+    """The enforcement overrides of these targets."""
     query = select(SwitchRow).where(SwitchRow.target.in_(targets)).order_by(SwitchRow.target)
     return (await session.scalars(query)).all()
 
 
 async def any_ended(session: AsyncSession) -> bool:
-    """Whether the time of one is over."""
+    """Whether one has ended."""
     return bool(await session.scalar(select(exists().where(SwitchRow.expires_at <= func.now()))))
 
 
 async def delete_ended(session: AsyncSession) -> Sequence[str]:
-    """Delete those whose time is over; their targets."""
+    """Delete ended overrides. Returns their targets."""
     statement = delete(SwitchRow).where(SwitchRow.expires_at <= func.now()).returning(SwitchRow.target)
     return (await session.scalars(statement)).all()
 
 
 async def in_force(session: AsyncSession, now: datetime) -> Sequence[SwitchRow]:
-    """Those whose time is not over at ``now``."""
+    """Overrides in force at ``now``."""
     lasting = or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now)
     return (await session.scalars(select(SwitchRow).where(lasting))).all()

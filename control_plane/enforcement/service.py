@@ -1,4 +1,4 @@
-"""What can be done with switches."""
+"""Service of enforcement overrides."""
 
 from typing import cast
 
@@ -12,17 +12,17 @@ from tidegate.contract.blocks import Switch, SwitchMode
 
 
 class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
-    """Switches by their target."""
+    """Enforcement overrides by target."""
 
     noun = "switch"
     rows = repository.switches
 
     def name_of(self, row: SwitchRow) -> str:
-        """The switch's target."""
+        """The override's target."""
         return row.target
 
     def view(self, row: SwitchRow) -> SwitchView:
-        """Show a switch."""
+        """The view of an override."""
         return SwitchView(
             target=row.target,
             mode=cast("SwitchMode", row.mode),
@@ -32,7 +32,7 @@ class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
         )
 
     async def save(self, write: ConfigWrite, name: str, body: SwitchReplace, current: SwitchRow | None) -> SwitchRow:
-        """Turn it."""
+        """Set the override."""
         row = current or SwitchRow(target=name)
         row.mode, row.reason, row.expires_at = body.mode, body.reason, body.expires_at
         write.session.add(row)
@@ -41,19 +41,19 @@ class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
         return row
 
     async def remove(self, write: ConfigWrite, row: SwitchRow) -> None:
-        """Turn it back."""
+        """Delete the override."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("enforcement", row.target))
 
 
 def to_document(row: SwitchRow) -> Switch:
-    """What nodes get of a switch."""
+    """The document of an enforcement override."""
     expires_at = None if row.expires_at is None else row.expires_at.timestamp()
     return Switch(target=row.target, mode=cast("SwitchMode", row.mode), expires_at=expires_at)
 
 
 async def forget_expired(write: ConfigWrite) -> int:
-    """Take away switches whose time is over: nodes have ended them long since. How many there were."""
+    """Delete ended overrides, which nodes have ended themselves. Returns how many."""
     targets = await repository.delete_ended(write.session)
     for target in targets:
         write.withdraw(DocumentKey("enforcement", target))

@@ -1,1 +1,1 @@
-"""Work that nobody asks for by a request: done on a schedule, by one replica at a time, and visible."""
+"""Jobs: scheduled work, done by one replica at a time, with a visible record."""

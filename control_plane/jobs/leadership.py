@@ -1,4 +1,4 @@
-"""One replica leads: the one that holds an advisory lock, on a connection of its own that does nothing else.
+"""Leadership: one replica leads, by an advisory lock on a connection of its own.
 
 The lock lives as long as the connection, so a killed leader loses it at once. Where the connection is cut without a
 word both sides find out: the leader by asking every ``CHECK_S``, and then it stops at once; Postgres by TCP keep-alive
@@ -16,15 +16,15 @@ from control_plane.errors import UnavailableError
 
 LOCK_ID = 0x71DE1EAD
 CHECK_S = 2.0
-"""How often the lock is tried, and the connection of who holds it checked."""
+"""How often replicas try the lock, and the leader checks its connection."""
 CHECK_TIMEOUT_S = 2.0
 _SETTINGS = {**KEEP_ALIVE, "idle_session_timeout": "0"}
-"""Postgres gives up on a silent leader later than the leader itself does (4 s)."""
+"""Postgres drops an unreachable leader later than the leader gives up itself (4 s)."""
 
 _log = structlog.stdlib.get_logger("tidegate.leader")
 
 Lead = Callable[[asyncpg.Connection], Awaitable[None]]
-"""What the leader does until it is cancelled; it may listen on the connection."""
+"""The leader's work until it is cancelled; it may listen on the connection."""
 
 
 class Leadership:
@@ -36,7 +36,7 @@ class Leadership:
         self.leads = False
 
     async def run(self) -> None:
-        """Stand for leader until cancelled."""
+        """Try to lead until cancelled."""
         while True:
             try:
                 await self._term()
@@ -53,7 +53,7 @@ class Leadership:
             connection.terminate()
 
     async def _until_won(self, connection: asyncpg.Connection) -> None:
-        # tried again and again, not waited for: a wait would be cut off by lock_timeout, and hold a snapshot
+        # polled, because a waiting statement would hit lock_timeout and hold a snapshot
         while True:
             if await _asked(connection, f"SELECT pg_try_advisory_lock({LOCK_ID})"):
                 return

@@ -1,4 +1,4 @@
-"""The tables of jobs and of who runs them."""
+"""The tables of jobs and their leader."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Which jobs there are. A domain makes its :class:`Job`; ``control_plane/schedule.py`` gathers them."""
+"""The registry of jobs. Each domain makes its :class:`Job`; ``control_plane/schedule.py`` gathers them."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Job:
             raise ValueError(f"job {self.name}: share must be more than 0 and at most 1")
 
     def rest_s(self, took_s: float) -> float:
-        """How long not to run it again by itself after a run of ``took_s``."""
+        """The pause after a run of ``took_s``."""
         return took_s * (1 / self.share - 1)
 
 
@@ -45,9 +45,9 @@ class Registry:
             self._jobs[job.name] = job
 
     def get(self, name: str) -> Job | None:
-        """The job called ``name``."""
+        """The job of that name."""
         return self._jobs.get(name)
 
     def __iter__(self) -> Iterator[Job]:
-        """All of them, by name."""
+        """All jobs, by name."""
         return iter(sorted(self._jobs.values(), key=lambda job: job.name))

@@ -54,7 +54,7 @@ async def request(session: AsyncSession, job: str, by: str) -> None:
 
 
 async def due_in_s(session: AsyncSession) -> dict[str, float]:
-    """How many seconds from now each job that ever ran is due; one that was asked for and not served: at once."""
+    """How many seconds from now each job that ever ran is due; a requested job that did not run: at once."""
     unserved = JobRow.requested_at > func.coalesce(JobRow.started_at, func.to_timestamp(0))
     left_s = func.extract("epoch", JobRow.next_run_at - func.now())
     found = await session.execute(select(JobRow.job, left_s, unserved))
@@ -62,12 +62,12 @@ async def due_in_s(session: AsyncSession) -> dict[str, float]:
 
 
 async def became_leader(session: AsyncSession, replica: str) -> None:
-    """Write down who leads."""
+    """Record the leader."""
     values = {"replica": replica, "since": func.now()}
     statement = insert(Leader).values(id=1, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
 
 
 async def leader(session: AsyncSession) -> Leader | None:
-    """Who last became the leader."""
+    """The newest leader."""
     return await session.get(Leader, 1)

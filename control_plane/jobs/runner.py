@@ -1,4 +1,4 @@
-"""What the leader does: runs each job when it is due or asked for, never twice at once, and records how it went."""
+"""The leader's work: runs each job when it is due or requested, never twice at once, and records the outcome."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class JobRunner:
         """Run the jobs until cancelled, from where the leader before stopped."""
         asked: asyncio.Queue[str] = asyncio.Queue()
         with translated():
-            # before the look at what is due, so that no request falls in between
+            # before reading what is due, so that no request is missed
             await connection.add_listener(repository.REQUEST_CHANNEL, lambda *call: asked.put_nowait(call[3]))
         async with self._database.transaction() as session:
             await repository.became_leader(session, self._replica)
@@ -88,7 +88,7 @@ class JobRunner:
 
 
 class _Term:
-    """One term of office: a scheduler, and what runs now."""
+    """One leadership: a scheduler and its running jobs."""
 
     def __init__(self, run: RunJob) -> None:
         self._run = run
@@ -99,21 +99,21 @@ class _Term:
         self._scheduler.start()
 
     def add(self, job: Job, first: datetime) -> None:
-        """Run ``job`` at ``first`` and then every ``every_s``; what was missed is made up for once."""
+        """Run ``job`` at ``first`` and then every ``every_s``; missed runs are made up by one."""
         self._scheduler.add_job(
             self._due, "interval", seconds=job.every_s, args=[job], id=job.name, next_run_time=first,
             coalesce=True, misfire_grace_time=None,
         )  # fmt: skip
 
     def run_now(self, job: Job) -> None:
-        """Run ``job`` at once, or once more when it runs now: what it looked at may have been older."""
+        """Run ``job`` at once, or once more if it is running, as that run may have read older data."""
         if job.name in self._running:
             self._again.add(job.name)
         else:
             self._begin(job)
 
     async def end(self) -> None:
-        """No run outlives the term."""
+        """Cancel all runs."""
         self._scheduler.remove_all_jobs()
         self._scheduler.shutdown(wait=False)
         self._again.clear()

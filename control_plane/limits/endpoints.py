@@ -1,17 +1,40 @@
 """``/v1/limits``: limits outside plans."""
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends
 from fastapi.responses import Response
+from sqlalchemy import ColumnElement
 
 from control_plane.access.principals import by_method
-from control_plane.limits.filters import LimitFilter, LimitPages
+from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.limits.service import OutsideLimits
 from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
+from control_plane.storage import equal
 from control_plane.web.fields import Name
-from control_plane.web.pages import Listing, Prefix
+from control_plane.web.pages import Listing, Page, Prefix, sorted_by
+from tidegate.contract.limits import Algorithm, Mode
+
+
+def _wanted(
+    algorithm: Algorithm | None = None,
+    mode: Mode | None = None,
+    shadow: bool | None = None,
+    adaptive: Name | None = None,
+) -> list[ColumnElement[bool]]:
+    return equal(
+        (LimitRow.algorithm, algorithm),
+        (LimitRow.mode, mode),
+        (LimitRow.shadow, shadow),
+        (LimitRow.adaptive, adaptive),
+    )
+
+
+LimitFilter = Annotated[list[ColumnElement[bool]], Depends(_wanted)]
+LimitPages = Annotated[Page, sorted_by("name", "limit", "priority", "algorithm")]
 
 router = APIRouter(prefix="/v1/limits", tags=["limits outside plans"], dependencies=[Depends(by_method)])
 _limits = OutsideLimits()

@@ -1,4 +1,4 @@
-"""The tables of limits: of plans, and of none."""
+"""The tables of limits, in plans and outside."""
 
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB

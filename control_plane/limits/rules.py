@@ -1,4 +1,4 @@
-"""A limit between its three forms: body, row, and the rule that nodes get. No queries here."""
+"""Converts limits between body, row and the rule for nodes. No queries here."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -85,7 +85,7 @@ def starts_afresh(row: LimitRow, fields: dict[str, Any]) -> bool:
 
 
 def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
-    """The rule that nodes get, with the shares of ``regions`` in whole units."""
+    """The rule for nodes, with the shares of ``regions`` in whole units."""
     rule = LimitRule(
         id=row.rule_id,
         name=row.name,
@@ -149,7 +149,7 @@ def _split(row: LimitRow, whole: int, regions: Sequence[str]) -> dict[str, int]:
 
 
 def to_view(row: LimitRow) -> LimitView:
-    """What is shown of a limit."""
+    """The view of a limit."""
     return LimitView(
         name=row.name,
         scope=row.scope,
@@ -175,7 +175,7 @@ def to_view(row: LimitRow) -> LimitView:
 
 
 def to_record(row: LimitRow) -> LimitRecord:
-    """What the audit log keeps of a limit."""
+    """A limit in the audit log."""
     return LimitRecord(**to_view(row).model_dump(), shares=shares_of(row))
 
 

@@ -1,4 +1,4 @@
-"""What can be done with limits: those of plans use ``write_rows``, those outside plans are a resource of their own."""
+"""Service of limits: plans use ``write_rows``; limits outside plans are a resource of their own."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from control_plane.routes.repository import existing_endpoints, next_rule_ids
 
 
 class LimitWish(NamedTuple):
-    """A limit as it shall be: its place in the body, its name, and its row where there is one already."""
+    """A limit to write: its place in the body, its name, and its row if it exists."""
 
     at: str
     name: str
@@ -28,7 +28,7 @@ class LimitWish(NamedTuple):
 
 
 async def check(write: ConfigWrite, wishes: Sequence[LimitWish]) -> list[FieldError]:
-    """What is wrong with these limits; the database is asked once for all of them."""
+    """The faults of these limits, by one query for all."""
     endpoints = {endpoint for wish in wishes for endpoint in wish.body.match.endpoints}
     policies = {wish.body.adaptive for wish in wishes if wish.body.adaptive is not None}
     known_endpoints = await existing_endpoints(write.session, endpoints) if endpoints else set()
@@ -95,7 +95,7 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
         return to_record(row)
 
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: LimitRow | None) -> None:
-        """Record it as a limit."""
+        """Record a change of the limit."""
         write.record("limit", name, before, None if row is None else to_record(row))
 
     async def save(self, write: ConfigWrite, name: str, body: LimitFields, current: LimitRow | None) -> LimitRow:

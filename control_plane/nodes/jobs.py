@@ -1,4 +1,4 @@
-"""The job that says which nodes are gone, and in the end forgets them."""
+"""The job that marks nodes as gone, and later forgets them."""
 
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
@@ -8,7 +8,7 @@ EVERY_S = 15.0
 
 
 def liveness_job(database: Database, heartbeat_s: float, forget_after_days: int) -> Job:
-    """Mark nodes whose replica died, and forget those that were not seen for long, but for the last of a region.
+    """Mark nodes of crashed replicas as disconnected, and forget nodes not seen for long, except a region's last one.
 
     That one stays because it may still decide: what it owns of a ``strict`` limit is given to nobody without its word.
     """

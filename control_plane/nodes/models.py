@@ -1,4 +1,4 @@
-"""The tables of nodes: who is connected, what they applied and decided."""
+"""The tables of nodes: connections, applied revisions, decisions."""
 
 from datetime import datetime
 
@@ -35,7 +35,7 @@ class Node(Base):
 
 
 class NodeEffect(Base):
-    """From when on (microseconds) a cut of a quota holds in a node's region, as the node said with its ACK."""
+    """The instant (microseconds) from which a share cut is in force in a node's region, from its ACK."""
 
     __tablename__ = "node_effects"
 
@@ -47,7 +47,7 @@ class NodeEffect(Base):
 
 
 class NodeReportRow(Base):
-    """What a node decided since its report before."""
+    """A node's decisions since its previous report."""
 
     __tablename__ = "node_reports"
 

@@ -1,4 +1,4 @@
-"""What nodes report of their decisions, kept in memory until the next beat: one statement for all of them."""
+"""Reports of nodes' decisions, collected in memory and written by one statement at each heartbeat."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,14 +13,14 @@ KEPT = timedelta(hours=1)
 
 
 class Reports:
-    """The reports that came to this replica."""
+    """Reports received by this replica."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: list[dict[str, Any]] = []
 
     def take(self, region: str, report: NodeReport, at: datetime) -> None:
-        """Keep a report; while Postgres is away for long the oldest go."""
+        """Keep a report; while Postgres is unreachable for long, the oldest are dropped."""
         self._waiting.append(
             {
                 "region": region,
@@ -34,7 +34,7 @@ class Reports:
         del self._waiting[:-MAX_WAITING]
 
     async def record(self) -> None:
-        """Write what came; what cannot be written now is tried again with the next beat."""
+        """Write received reports; those that cannot be written are tried again at the next heartbeat."""
         rows, self._waiting = self._waiting, []
         if not rows:
             return
@@ -46,6 +46,6 @@ class Reports:
 
 
 async def forget_old(database: Database) -> int:
-    """Drop reports that no roll-out looks at any more; says how many."""
+    """Delete reports that no roll-out needs. Returns how many."""
     async with database.transaction() as session:
         return await nodes.forget_reports(session, datetime.now(UTC) - KEPT)

@@ -17,7 +17,7 @@ MISSED_HEARTBEATS = 3
 
 
 class RegionAck(NamedTuple):
-    """A node's answer, and the region whose credential it came with."""
+    """A node's ACK, and the region of its credential."""
 
     region: str
     ack: Ack
@@ -35,7 +35,7 @@ class ConnectedNode(NamedTuple):
 
 
 class MissingNode(NamedTuple):
-    """A node that got a stage's revision: ``applied`` it and is gone, or has not answered; ``since`` then."""
+    """A node that got a stage's revision and is gone (``applied``) or has not answered, since ``since``."""
 
     region: str
     node: str
@@ -44,7 +44,7 @@ class MissingNode(NamedTuple):
 
 
 def is_connected(heartbeat_s: float) -> ColumnElement[bool]:
-    """True for a node whose stream is open; one of a crashed replica ages out."""
+    """A condition for connected nodes; those of a crashed replica age out."""
     return Node.stream.is_not(None) & (Node.last_seen > func.now() - timedelta(seconds=MISSED_HEARTBEATS * heartbeat_s))
 
 
@@ -58,7 +58,7 @@ async def stream_opened(session: AsyncSession, hello: Hello, stream: str, *, app
 
 
 async def stage_sent(session: AsyncSession, hello: Hello, stage_revision: int) -> None:
-    """The node is about to be sent this stage of a roll-out. A second time says nothing new."""
+    """Note that a node is about to be sent this stage of a roll-out; repeating it changes nothing."""
     new = Node.staged_revision.is_distinct_from(stage_revision)
     statement = update(Node).where(Node.region == hello.region, Node.node == hello.node, new)
     await session.execute(statement.values(staged_revision=stage_revision, staged_at=func.now()))
@@ -70,37 +70,43 @@ async def streams_alive(session: AsyncSession, streams: Iterable[str]) -> None:
 
 
 async def streams_closed(session: AsyncSession, streams: Iterable[str]) -> None:
-    """The nodes behind these streams are disconnected, unless they opened another since."""
+    """Mark the nodes of these streams as disconnected, unless they opened another stream since."""
     await session.execute(update(Node).where(Node.stream.in_(list(streams))).values(stream=None))
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
 async def acknowledged(session: AsyncSession, acks: Sequence[RegionAck]) -> None:
-    """Record what nodes say of revisions, and wake who waits for it. Of two by one node the later counts."""
-    applied = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is None}
+    """Record ACKs, and wake those who wait for them.
+
+    An ACK that comes late, or again for its instants of share cuts, undoes nothing of a newer one.
+    """
+    good = [one for one in acks if one.ack.error is None]
+    newest_last = sorted(good, key=lambda one: one.ack.revision)
+    applied = {(one.region, one.ack.node): one.ack.revision for one in newest_last}
     refused = {(one.region, one.ack.node): one.ack for one in acks if one.ack.error is not None}
     if applied:
         await _store_applied(session, applied)
-        await _store_effects(session, applied)
+        await _store_effects(session, newest_last)
     if refused:
         await _store_refused(session, refused)
     await session.execute(select(func.pg_notify(ACK_CHANNEL, "")))
 
 
-async def _store_applied(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+async def _store_applied(session: AsyncSession, revisions: Mapping[tuple[str, str], int]) -> None:
     rows = [
-        {"region": region, "node": node, "applied_revision": ack.revision, "applied_at": func.now(),
+        {"region": region, "node": node, "applied_revision": revision, "applied_at": func.now(),
          "last_seen": func.now()}
-        for (region, node), ack in sorted(acks.items())
+        for (region, node), revision in sorted(revisions.items())
     ]  # fmt: skip
     statement = insert(Node).values(rows)
     new = statement.excluded
-    # a refusal is history once something at least as new was applied
+    # a refusal ends once a revision at least as new is applied
     stale = Node.refused_revision <= new.applied_revision
     awaited = Node.staged_revision <= new.applied_revision
+    late = Node.applied_revision > new.applied_revision
     values = {
-        "applied_revision": new.applied_revision,
-        "applied_at": new.applied_at,
+        "applied_revision": func.greatest(Node.applied_revision, new.applied_revision),
+        "applied_at": case((late, Node.applied_at), else_=new.applied_at),
         "last_seen": new.last_seen,
         "refused_revision": case((stale, None), else_=Node.refused_revision),
         "refused_reason": case((stale, None), else_=Node.refused_reason),
@@ -121,12 +127,13 @@ async def _store_refused(session: AsyncSession, acks: Mapping[tuple[str, str], A
     await session.execute(statement.on_conflict_do_update(index_elements=["region", "node"], set_=values))
 
 
-async def _store_effects(session: AsyncSession, acks: Mapping[tuple[str, str], Ack]) -> None:
+async def _store_effects(session: AsyncSession, acks: Sequence[RegionAck]) -> None:
     rows = [
-        {"region": region, "node": node, "rule_id": rule_id, "revision": ack.revision, "from_us": from_us}
-        for (region, node), ack in sorted(acks.items())
-        for rule_id, from_us in sorted(ack.effective.items())
-    ]
+        {"region": one.region, "node": one.ack.node, "rule_id": rule_id, "revision": one.ack.revision,
+         "from_us": from_us}
+        for one in acks
+        for rule_id, from_us in sorted(one.ack.effective.items())
+    ]  # fmt: skip
     if not rows:
         return
     statement = insert(NodeEffect)
@@ -140,24 +147,24 @@ async def _store_effects(session: AsyncSession, acks: Mapping[tuple[str, str], A
 
 
 async def effects(session: AsyncSession, rule_id: int, since_revision: int) -> dict[str, int]:
-    """By region, the latest instant that its nodes said for this limit with a revision from ``since_revision`` on."""
+    """By region, the latest instant that its nodes confirmed for this limit, since revision ``since_revision``."""
     query = select(NodeEffect.region, func.max(NodeEffect.from_us)).group_by(NodeEffect.region)
     query = query.where(NodeEffect.rule_id == rule_id, NodeEffect.revision >= since_revision)
     return {region: from_us for region, from_us in await session.execute(query)}  # noqa: C416  rows are no pairs
 
 
 async def forget_effects(session: AsyncSession, rule_id: int) -> None:
-    """A move is complete: what nodes said of it is of no more use."""
+    """Delete what nodes confirmed of a completed move."""
     await session.execute(delete(NodeEffect).where(NodeEffect.rule_id == rule_id))
 
 
 async def regions_with_nodes(session: AsyncSession) -> set[str]:
-    """Regions of which any node is known, connected or not."""
+    """Regions with a known node, connected or not."""
     return set(await session.scalars(select(Node.region).distinct()))
 
 
 async def refusal_since(session: AsyncSession, revision: int, region: str, node: str) -> str | None:
-    """Which node of a stage refused ``revision`` or a newer one, and why; an empty ``node`` means the whole region."""
+    """The node of a stage that refused ``revision`` or a newer one, and why; empty ``node``: the whole region."""
     query = select(Node.node, Node.refused_revision, Node.refused_reason).where(
         Node.region == region, Node.refused_revision >= revision
     )
@@ -189,7 +196,7 @@ async def connected(session: AsyncSession, heartbeat_s: float) -> Sequence[Conne
 
 
 def deciding(connected: Sequence[ConnectedNode]) -> Sequence[ConnectedNode]:
-    """Those that decide: agents do not."""
+    """Connected nodes without agents."""
     return [node for node in connected if node.role == "node"]
 
 
@@ -214,7 +221,7 @@ async def page(
 
 
 class Decided(NamedTuple):
-    """What nodes decided in some time."""
+    """Decisions of nodes in a period."""
 
     decisions: int
     denied: int
@@ -222,14 +229,14 @@ class Decided(NamedTuple):
 
 
 async def store_reports(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep what nodes reported."""
+    """Store reports of nodes."""
     await session.execute(insert(NodeReportRow).on_conflict_do_nothing(), rows)
 
 
 async def decided(
     session: AsyncSession, nodes: Iterable[ConnectedNode], since: datetime, until: datetime | None = None
 ) -> Decided:
-    """What these nodes decided in reports that came after ``since``, up to ``until``."""
+    """Decisions of these nodes in reports received after ``since``, up to ``until``."""
     names = [(node.region, node.node) for node in nodes]
     sums = [func.coalesce(func.sum(column), 0) for column in
             (NodeReportRow.decisions, NodeReportRow.denied, NodeReportRow.degraded)]  # fmt: skip
@@ -240,19 +247,19 @@ async def decided(
 
 
 async def forget_reports(session: AsyncSession, before: datetime) -> int:
-    """Drop old reports; says how many."""
+    """Delete old reports. Returns how many."""
     dropped = await session.scalars(delete(NodeReportRow).where(NodeReportRow.at < before).returning(NodeReportRow.at))
     return len(dropped.all())
 
 
 async def end_lost(session: AsyncSession, heartbeat_s: float) -> int:
-    """Note that nodes are not connected whose replica died; says how many."""
+    """Mark nodes of crashed replicas as disconnected. Returns how many."""
     lost = update(Node).where(Node.stream.is_not(None), ~is_connected(heartbeat_s)).values(stream=None)
     return len((await session.scalars(lost.returning(Node.node))).all())
 
 
 async def forget_unseen(session: AsyncSession, days: int) -> int:
-    """Forget nodes that were not seen for so long, but for the last of a region; says how many."""
+    """Forget nodes not seen for that long, except a region's last one. Returns how many."""
     last = select(Node.region, func.max(Node.last_seen).label("at")).group_by(Node.region).subquery()
     old = Node.last_seen < func.now() - timedelta(days=days)
     others = select(last.c.at).where(last.c.region == Node.region).scalar_subquery()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
-from control_plane.limits.filters import LimitFilter, LimitPages
+from control_plane.limits.endpoints import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
 from control_plane.plans.service import PlanLimits, Plans

@@ -14,5 +14,5 @@ async def all_plans(session: AsyncSession) -> Sequence[PlanRow]:
 
 
 async def plan(session: AsyncSession, name: str) -> PlanRow:
-    """A plan that there is."""
+    """An existing plan, or an error."""
     return (await session.scalars(select(PlanRow).where(PlanRow.plan == name))).one()

@@ -1,4 +1,4 @@
-"""What can be done with plans, and with the limits of a plan one by one."""
+"""Service of plans, and of single limits of a plan."""
 
 from pydantic import BaseModel
 
@@ -20,14 +20,14 @@ from tidegate.contract.config import Plan
 
 
 async def publish(write: ConfigWrite, row: PlanRow) -> None:
-    """From this revision on, nodes have the plan as its rows are now."""
+    """Publish the plan as its rows are now."""
     names = await regions.names(write.session)
     rules = tuple(to_rule(limit, names) for limit in row.limits)
     write.publish(Plan(plan=row.plan, priority=row.priority, limits=rules))
 
 
 def to_record(row: PlanRow) -> PlanRecord:
-    """What the audit log keeps of a plan."""
+    """A plan in the audit log."""
     return PlanRecord(plan=row.plan, priority=row.priority, limits=[limit_record(limit) for limit in row.limits])
 
 
@@ -108,7 +108,7 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
         write.record("plan", self._plan.plan, self._before, to_record(self._plan))
 
     def missing(self, name: str) -> NotFoundError:
-        """The error for a name that no limit of the plan has."""
+        """The error for an unknown limit of the plan."""
         return NotFoundError(f"The plan {self._plan.plan} has no limit named {name}.")
 
     async def save(self, write: ConfigWrite, name: str, body: LimitFields, current: LimitRow | None) -> LimitRow:

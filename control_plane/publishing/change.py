@@ -1,4 +1,4 @@
-"""A write as it comes over HTTP: preconditions and reason in, revision out, and the wait for the nodes."""
+"""A write over HTTP: its preconditions and reason, its revision, and the wait for the nodes."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,13 +14,13 @@ from control_plane.errors import UnavailableError
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.replays.service import Replay, replay_of
 from control_plane.web.etags import Preconditions, etag_of
-from control_plane.web.prefer import wanted_wait_s, wants_immediate
+from control_plane.web.waiting import wanted_wait_s, wants_immediate
 
 MAX_REASON_LENGTH = 500
 
 
 class Reach(Protocol):
-    """Knows what nodes have applied."""
+    """Tells what nodes have applied."""
 
     async def reached(self, revision: int, wait_s: float) -> bool:
         """Wait until every connected node applied ``revision`` or a newer one; ``False`` after ``wait_s``."""
@@ -56,7 +56,7 @@ class Change:
         self._rollout_began: int | None = None
 
     def because(self, reason: str | None) -> None:
-        """Take the reason from the body, where it has one and the header says nothing."""
+        """Take the reason from the body, if the header has none."""
         self._reason = self._reason or reason
 
     @property
@@ -104,7 +104,7 @@ class Change:
         if self._replay is not None:
             made = without_secrets(view.model_dump(mode="json")) if secret and view is not None else None
             await self._replay.keep(status, headers, None if secret else body, made)
-        # a revision that begins a roll-out is not for every node yet: there is nothing to wait for
+        # a revision that begins a roll-out is not for every node, so there is nothing to wait for
         if self._wait_s is not None and self._rollout_began is None and await self._reached(self._wait_s):
             headers["Preference-Applied"] = "wait"
             took_s = asyncio.get_running_loop().time() - self._committed_s
@@ -115,7 +115,7 @@ class Change:
         try:
             return await self._reach.reached(self._revision, wait_s)
         except UnavailableError:
-            # the write is committed: an error here would say otherwise
+            # the write is committed: an error here would deny that
             return False
 
 

@@ -1,4 +1,4 @@
-"""Documents as the contract wants them: natural ids, canonical JSON, and what a revision may show of them."""
+"""Documents of the contract: natural ids, canonical JSON, and the members that a revision may show."""
 
 import functools
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ HIDDEN = frozenset({"sha256", "previous_sha256"})
 
 
 class DocumentKey(NamedTuple):
-    """What names a document."""
+    """The name of a document: kind and natural id."""
 
     kind: Kind
     id: str
 
     @property
     def bucket(self) -> int:
-        """The bucket of the digest that it belongs to."""
+        """The document's bucket in the digest."""
         return bucket_of(self.kind, self.id)
 
 
@@ -40,7 +40,7 @@ class ChangedDocument(NamedTuple):
         return None if self.after is None else document_hash(self.key.kind, self.key.id, self.after.encode())
 
     def as_record(self) -> dict[str, Any]:
-        """How a revision keeps it."""
+        """The change as a revision stores it."""
         before, after = (None if body is None else msgspec.json.decode(body) for body in (self.before, self.after))
         return {"kind": self.key.kind, "id": self.key.id, "before": before, "after": after}
 
@@ -68,7 +68,7 @@ def key_of(document: Document) -> DocumentKey:
 
 
 def canonical(document: Document) -> str:
-    """The one way to write a document as JSON: sorted members, none that equals its default.
+    """Canonical JSON of a document: sorted members, without those that equal their default.
 
     Not left to ``omit_defaults``: it compares by identity, so that equal documents could be written in two ways.
     """
@@ -91,7 +91,7 @@ def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, object], ...]:
 
 
 def shown(record: dict[str, Any]) -> dict[str, Any]:
-    """A revision's record without hashes of secrets: keys go by their ``key_id``."""
+    """A revision's record without hashes of secrets; keys are named by their ``key_id``."""
     before, after = record["before"], record["after"]
     body = after or before or {}
     id = body.get("key_id", "") if record["kind"] == "key" else record["id"]

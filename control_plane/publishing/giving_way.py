@@ -1,4 +1,4 @@
-"""Who gives way to whom: a trial to every write that it blocks, a long write to an urgent one."""
+"""Priorities of writes: a trial gives way to every write that it blocks, and a long write to an urgent one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,10 +11,10 @@ from control_plane.database import Database
 from control_plane.errors import UnavailableError
 
 LOOK_EVERY_S = 0.25
-"""Below Postgres' deadlock_timeout (1 s): a trial has given way before a write would be chosen to fail."""
+"""Below Postgres' deadlock_timeout (1 s), so that a trial gives way before Postgres ends a write."""
 LONG_WRITE_S = 1.0
 URGENT = "tidegate-urgent"
-"""What an urgent write calls itself in ``pg_stat_activity`` while it waits, so that other replicas see it."""
+"""The name of a waiting urgent write in ``pg_stat_activity``, where other replicas see it."""
 _MY_PID = text("SELECT pg_backend_pid()")
 _AM_URGENT = text("SELECT set_config('application_name', :name, true)")
 _BLOCKS_ANYBODY = text("""
@@ -28,13 +28,13 @@ SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND d
 
 
 async def say_urgent(session: AsyncSession) -> None:
-    """Let holders of the head's lock, in every replica, see that what waits here is urgent."""
+    """Show holders of the head's lock, in every replica, that an urgent write waits."""
     await session.execute(_AM_URGENT, {"name": URGENT})
 
 
 @asynccontextmanager
 async def giving_way_to_all(database: Database, session: AsyncSession) -> AsyncIterator[None]:
-    """End the block with :class:`UnavailableError` as soon as anybody waits for a lock of this session's."""
+    """End the block with :class:`UnavailableError` as soon as another session waits for a lock of this one."""
     pid = await session.scalar(_MY_PID)
     async with _ended_when(database, _BLOCKS_ANYBODY, {"pid": pid}, after_s=0.0):
         yield
@@ -76,4 +76,4 @@ async def _look(
                     cut.reschedule(asyncio.get_running_loop().time())
                     return
         except UnavailableError:
-            continue  # whoever holds the lock notices by itself that the database is away
+            continue  # the holder of the lock finds out itself that the database is unreachable

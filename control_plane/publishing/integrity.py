@@ -1,4 +1,4 @@
-"""Is what is stored still what was signed? Every document, bucket and the head, computed anew."""
+"""Integrity of stored documents: every hash, bucket digest and the head are computed anew and compared."""
 
 import structlog
 
@@ -11,7 +11,7 @@ _log = structlog.stdlib.get_logger("tidegate.drift")
 
 
 async def stored_faults(database: Database) -> tuple[int, list[str]]:
-    """How many documents there are, and every way in which documents, buckets and head contradict each other."""
+    """The number of documents, and every contradiction between documents, buckets and head."""
     faults: list[str] = []
     hashes: dict[int, list[bytes]] = {}
     documents = 0
@@ -24,7 +24,7 @@ async def stored_faults(database: Database) -> tuple[int, list[str]]:
                 computed = document_hash(kind, id, (body or "").encode())
                 hashes.setdefault(bucket, []).append(computed)
                 if computed != hash or bucket != bucket_of(kind, id):
-                    faults.append(f"{kind} {id[:64]} is not what its hash says")
+                    faults.append(f"{kind} {id[:64]} does not match its hash")
     digests = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
     known = {bucket: digest for bucket, digest in stored.items() if digest}
     faults += [f"bucket {bucket} has another digest" for bucket in sorted(set(digests) | set(known))
@@ -35,7 +35,7 @@ async def stored_faults(database: Database) -> tuple[int, list[str]]:
 
 
 def sentence(faults: list[str]) -> str:
-    """The first few faults and how many there are; all of them go to the log."""
+    """The first few faults and their number; all of them are logged."""
     for fault in faults[:1_000]:
         _log.error("drift", fault=fault)
     more = f" and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""

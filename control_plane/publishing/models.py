@@ -1,4 +1,4 @@
-"""The tables of the configuration as it travels: documents, the digest of their buckets, the head, revisions."""
+"""The tables of the published configuration: documents, bucket digests, the head, revisions."""
 
 from datetime import datetime
 from typing import Any
@@ -50,7 +50,7 @@ class Revision(Base):
 
 
 class ConfigDocument(Base):
-    """A document as nodes get it. ``body`` is canonical JSON; null means that it is gone since ``revision``."""
+    """A document for nodes. ``body`` is canonical JSON; null means that it was deleted in ``revision``."""
 
     __tablename__ = "config_documents"
 

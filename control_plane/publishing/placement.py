@@ -1,4 +1,4 @@
-"""Which nodes get a write's revision first: what publishing asks, and roll-outs by steps answer."""
+"""Which nodes get a write's revision first; roll-outs implement it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -27,11 +27,11 @@ class Placement(Protocol):
         ...
 
     def move(self, region: str, node: str) -> None:
-        """From this revision on the stage is this node, or with an empty ``node`` the whole region."""
+        """Make this node the stage from this revision on, or the whole region with an empty ``node``."""
         ...
 
     def finish(self, state: str, outcome: str) -> None:
-        """From this revision on every node has the head."""
+        """Give every node the head from this revision on."""
         ...
 
     async def look(self) -> None:
@@ -39,11 +39,11 @@ class Placement(Protocol):
         ...
 
     async def prepare(self, changes: Sequence[ChangedDocument], revision: int) -> None:
-        """Before documents are stored: raise :class:`ConflictError` for what cannot be while a roll-out goes on."""
+        """Before documents are stored: raise :class:`ConflictError` for changes impossible during a roll-out."""
         ...
 
     async def step(self, changes: Sequence[ChangedDocument], head: Head) -> str | None:
-        """After documents are stored: move the stable view. Answers its digest if it has this revision too."""
+        """After documents are stored: move the stable view. Returns its digest if it has this revision too."""
         ...
 
 
@@ -51,5 +51,5 @@ class Place(Protocol):
     """Makes the placement of a write."""
 
     def __call__(self, session: AsyncSession, head: ConfigHead, *, immediate: bool) -> Placement:
-        """``immediate``: to every node at once, whatever the policy of roll-outs says."""
+        """``immediate``: to every node at once, without a roll-out."""
         ...

@@ -27,7 +27,7 @@ FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS text[]), CAST(:bodies AS text[]
             CAST(:buckets AS smallint[])) AS given(kind, id, body, hash, bucket)
 ON CONFLICT (kind, id) DO UPDATE SET body = excluded.body, hash = excluded.hash, revision = excluded.revision
 """)
-# the database does it, which spills what does not fit: 100,000 clients may have come in one revision
+# computed in the database, which can spill to disk: one revision may have 100,000 clients
 _DIFFERENCES = text("""
 WITH change AS (
     SELECT number, kind COLLATE "C" AS kind, item->'before' AS before, item->'after' AS after,
@@ -54,13 +54,13 @@ class Head(NamedTuple):
 
 
 async def head(session: AsyncSession) -> Head:
-    """The head as this session sees it."""
+    """The head in this session."""
     row = (await session.execute(select(ConfigHead.revision, ConfigHead.digest))).one()
     return Head(row.revision, row.digest)
 
 
 async def whole_head(session: AsyncSession) -> ConfigHead:
-    """The head with what it says of a roll-out."""
+    """The head with its roll-out."""
     return (await session.execute(select(ConfigHead))).scalar_one()
 
 
@@ -82,7 +82,7 @@ async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[Doc
 
 
 async def store_documents(session: AsyncSession, changes: Sequence[ChangedDocument], revision: int) -> None:
-    """Write the documents as they are after ``revision``; gone ones stay as tombstones for the deltas."""
+    """Write documents after ``revision``; deleted ones stay as tombstones for deltas."""
     for start in range(0, len(changes), DOCUMENTS_A_STATEMENT):
         part = changes[start : start + DOCUMENTS_A_STATEMENT]
         values: dict[str, Any] = {
@@ -114,7 +114,7 @@ async def hashes_in(session: AsyncSession, buckets: Sequence[int]) -> Sequence[R
 
 
 async def restamp(session: AsyncSession, keys: Iterable[DocumentKey], revision: int) -> None:
-    """Let these documents count as changed by ``revision``, so that every delta to it holds them."""
+    """Mark these documents as changed by ``revision``, so that every delta to it has them."""
     wanted = list(keys)
     columns = tuple_(ConfigDocument.kind, ConfigDocument.id)
     for start in range(0, len(wanted), DOCUMENTS_A_QUERY):
@@ -166,7 +166,7 @@ async def documents_since(
 async def stored_documents(
     session: AsyncSession,
 ) -> AsyncIterator[Sequence[Row[str, str, str | None, bytes | None, int]]]:
-    """Every live document with its hash and bucket as they are stored, in parts."""
+    """Every live document with its stored hash and bucket, in parts."""
     query = select(
         ConfigDocument.kind, ConfigDocument.id, ConfigDocument.body, ConfigDocument.hash, ConfigDocument.bucket
     )
@@ -184,7 +184,7 @@ async def revision(session: AsyncSession, number: int) -> Revision | None:
 async def changes_between(
     session: AsyncSession, one: int, other: int, after: tuple[str, str], count: int
 ) -> Sequence[dict[str, Any]]:
-    """What differs from the documents of revision ``one`` to those of ``other``, in whichever order they came.
+    """The differences between the documents of two revisions, in either order.
 
     By kind and id (keys by their ``key_id``), at most ``count`` of what comes after ``after``.
     """
@@ -209,7 +209,7 @@ async def revisions_before(
 
 
 async def forget_tombstones(session: AsyncSession, before: datetime) -> int:
-    """Forget which documents are gone since before then; says how many. A node that is older gets a snapshot."""
+    """Delete tombstones from before then. Returns how many. Nodes that are older get a snapshot."""
     head = await lock_head(session)
     newest = await session.scalar(select(func.max(Revision.number)).where(Revision.created_at < before))
     if newest is None or newest <= head.deltas_from:
@@ -220,7 +220,7 @@ async def forget_tombstones(session: AsyncSession, before: datetime) -> int:
 
 
 async def forget_revisions(session: AsyncSession, before: datetime, count: int) -> int:
-    """Forget what revisions changed, at most ``count`` of them; the newest, and what nodes outside a roll-out have,
+    """Delete the changes of at most ``count`` old revisions; the newest, and what nodes outside a roll-out have,
     always stay.
     """
     head = await whole_head(session)

@@ -34,7 +34,7 @@ Derive = Callable[["ConfigWrite"], Awaitable[None]]
 
 
 class ConfigWrite:
-    """Services change tables through ``session`` and say which documents follow from that.
+    """One write. Services change tables through ``session`` and publish the documents that follow.
 
     ``revision`` is the head's while the block runs, and afterwards the one that this write made (or left).
     """
@@ -55,7 +55,7 @@ class ConfigWrite:
         """Where this write's revision goes first."""
         self.revision = head.revision
         self.next_revision = head.revision + 1
-        """The number that this write's revision has, if it makes one."""
+        """The number of this write's revision, if it makes one."""
         self.author = author
         self.reason = reason
         self.origin = origin
@@ -65,15 +65,15 @@ class ConfigWrite:
         self._before: dict[DocumentKey, str | None] = {}
 
     def publish(self, document: Document, key: DocumentKey | None = None) -> None:
-        """From this revision on, nodes have ``document``, under its own name unless ``key`` says another."""
+        """Publish ``document``, under its own name or under ``key``."""
         self._wanted[key or key_of(document)] = canonical(document)
 
     def withdraw(self, key: DocumentKey) -> None:
-        """From this revision on, nodes no longer have the document."""
+        """Withdraw a document from nodes."""
         self._wanted[key] = None
 
     async def documents(self) -> list[ChangedDocument]:
-        """Every document that this write speaks of, as nodes have it and as it shall be; some may not differ."""
+        """Every document of this write, as nodes have it and as it will be; some may be equal."""
         await self.session.flush()
         unread = [key for key in self._wanted if key not in self._before]
         stored = await repository.bodies(self.session, unread)
@@ -88,7 +88,7 @@ class ConfigWrite:
         after: BaseModel | None,
         action: trail.Action | None = None,
     ) -> None:
-        """Put into the audit log what became of a resource, by its views; nothing if they do not differ.
+        """Record a changed resource in the audit log, by its views; equal views are skipped.
 
         A write that records nothing is recorded by its documents: none goes unseen.
         """
@@ -97,7 +97,7 @@ class ConfigWrite:
         self.events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
 
     def once_published(self, read: Callable[[AsyncSession], Awaitable[Shown]]) -> Awaitable[Shown]:
-        """What ``read`` finds in this write's transaction once its revision is made; to be awaited after the block."""
+        """The result of ``read`` in this write's transaction, after its revision is made. Await it after the block."""
         found: asyncio.Future[Shown] = asyncio.get_running_loop().create_future()
         self.reads.append((read, found))
         return found
@@ -159,7 +159,7 @@ async def _store(write: ConfigWrite, changes: Sequence[ChangedDocument]) -> None
 def _event(change: ChangedDocument) -> trail.Event:
     record = shown(change.as_record())
     before, after = record["before"], record["after"]
-    # not a view: only written where no service said what the write means
+    # written only if no service recorded the write
     return trail.Event(trail.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
 
 
@@ -194,7 +194,7 @@ class ConfigWriter:
     ) -> AsyncIterator[ConfigWrite]:
         """A write that is committed, with its revision, when the block ends without an error.
 
-        ``immediate``: to every node at once, whatever the policy of roll-outs says. ``urgent``: past all that wait; a
+        ``immediate``: to every node at once, without a roll-out. ``urgent``: before all that wait; a
         write that has lasted a second ends with :class:`UnavailableError` for it.
         """
         turn = self._urgent_turn if urgent else self._turn
@@ -215,7 +215,7 @@ class ConfigWriter:
 
     @asynccontextmanager
     async def try_out(self, author: str) -> AsyncIterator[ConfigWrite]:
-        """A write of which nothing is kept: it reads one instant, holds no turn and gives way to whom it blocks."""
+        """A trial write that is rolled back: it reads one instant and gives way to writes that it blocks."""
         async with (
             _taken(self._trials, "Too many dry runs are under way."),
             self._database.trial() as session,
@@ -256,7 +256,7 @@ async def _taken(turn: asyncio.Semaphore, too_many: str) -> AsyncIterator[None]:
 
 
 def conflict_of(error: IntegrityError) -> ConflictError:
-    """What a constraint of the database says, in words for the caller."""
+    """The violated constraint of the database, in words for the caller."""
     cause = error.orig.__cause__ if error.orig is not None else None
     table = str(getattr(cause, "table_name", None) or "something else").replace("_", " ")
     if getattr(cause, "sqlstate", None) in {"23503", "23001"}:  # RESTRICT has a code of its own since Postgres 18

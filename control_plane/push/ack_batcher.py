@@ -1,4 +1,4 @@
-"""Where ACKs are gathered for a moment and stored together: 500 nodes that answer at once are a few statements."""
+"""Gathers ACKs for a moment and stores them together: 500 ACKs at once take a few statements."""
 
 import asyncio
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class _Waiting(NamedTuple):
 
 
 class AckBatcher:
-    """Stores what nodes answer. ``run`` must be under way."""
+    """Stores ACKs in batches. ``run`` must be running."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class AckBatcher:
         await stored
 
     async def run(self) -> None:
-        """Store what was handed in, batch by batch, until cancelled."""
+        """Store submitted ACKs, batch by batch, until cancelled."""
         try:
             while True:
                 await self._wake.wait()
@@ -68,7 +68,7 @@ class AckBatcher:
             for one in batch:
                 _fail(one, error)
             return
-        except Exception as error:  # noqa: BLE001  whoever waits must not wait for ever, and the next batch must come
+        except Exception as error:  # noqa: BLE001  callers must get an answer, and the next batch must be stored
             _log.error("ACKs were not stored", exc_info=error)
             for one in batch:
                 _fail(one, UnavailableError("The ACK could not be stored."))

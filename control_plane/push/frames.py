@@ -47,7 +47,7 @@ class FrameSource:
         self._snapshots: OrderedDict[tuple[Head, bool], asyncio.Task[Frames]] = OrderedDict()
 
     async def snapshot(self, head: Head, *, staged: bool) -> Frames:
-        """Everything, as of ``head`` or newer. ``staged``: with what a roll-out holds back from other nodes."""
+        """A snapshot of ``head`` or newer. ``staged`` includes what a roll-out holds back from other nodes."""
         task = self._snapshots.get((head, staged))
         if task is None or _failed(task):
             task = self._snapshots[head, staged] = asyncio.create_task(self._read(None, staged=staged))
@@ -55,7 +55,7 @@ class FrameSource:
         return await asyncio.shield(task)
 
     async def delta(self, base: int, head: Head, *, staged: bool) -> Frames:
-        """What changed after ``base``, as of ``head`` or newer. From a base that is too old it is a snapshot."""
+        """A delta from ``base`` to ``head`` or newer; a snapshot if ``base`` is too old."""
         key = (base, head, staged)
         task = self._deltas.get(key)
         if task is None or _failed(task):
@@ -93,7 +93,7 @@ def _without(rows: Iterable[Sequence[str | None]], held: Held) -> Iterable[Seque
 
 
 def document_changes(rows: Iterable[Sequence[str | None]]) -> list[Change]:
-    """Rows of kind, id and body as they cross the stream."""
+    """Rows of kind, id and body as changes for the stream."""
     return [
         Change(cast("Kind", kind), id or "", None if body is None else msgspec.Raw(body.encode()))
         for kind, id, body in rows

@@ -74,7 +74,7 @@ async def _recorded(
     lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, name: str, credential: str, *, applied: int
 ) -> AsyncIterator[bytes]:
     try:
-        # in here and not before: a generator that never starts would never run its `finally`
+        # opened in the generator, as a generator that never starts never runs its `finally`
         await streams.opened(hello, name, credential, applied=applied)
         async for line in lines:
             yield line
@@ -125,8 +125,8 @@ async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pa
 async def acknowledge(request: Request, caller: Caller) -> Response:
     """A node applied a revision and enforces it, or refused it and says why."""
     ack = _ack(await request.body())
-    desk: AckBatcher = request.state.acks
-    await desk.submit(caller.name, ack)
+    batcher: AckBatcher = request.state.acks
+    await batcher.submit(caller.name, ack)
     if ack.error is None:
         request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
     else:

@@ -1,4 +1,4 @@
-"""One node's stream: what it lacks, then each revision as it comes, and a heartbeat when nothing does."""
+"""One node's stream: first what the node lacks, then each new revision, and heartbeats in between."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,15 +22,15 @@ from tidegate.contract.status import Hello
 MIN_PAUSE_S = 0.02
 MAX_PAUSE_S = 0.6
 PAUSE_S_A_STREAM = 0.006
-"""A delta costs a replica about 1.5 ms with its ACK: with many writes at once most of its time is left for them."""
+"""Pause between deltas. A delta costs a replica about 1.5 ms with its ACK; the pause leaves time for writes."""
 _log = structlog.stdlib.get_logger("tidegate.stream")
 
 InForce = Callable[[AsyncSession], Awaitable[set[str]]]
-"""The hashes of the credentials that work at this moment."""
+"""Returns the hashes of the credentials in force."""
 
 
 class Opening(NamedTuple):
-    """What a node is sent first, if anything; whether what it has is known; the stage that it gets by that, if any."""
+    """What a node is sent first, whether its revision is known, and the stage that it gets, if any."""
 
     frames: Frames | None
     known: bool
@@ -38,7 +38,7 @@ class Opening(NamedTuple):
 
 
 class OpenStreams:
-    """The streams of this replica, each with the credential that opened it, and their traces in the table of nodes."""
+    """The open streams of this replica, each with its credential, and their rows in the table of nodes."""
 
     def __init__(self, database: Database, heartbeat_s: float, reports: Reports, in_force: InForce) -> None:
         self._database = database
@@ -51,16 +51,16 @@ class OpenStreams:
 
     @property
     def count(self) -> int:
-        """How many are open on this replica."""
+        """Number of open streams."""
         return len(self._open)
 
     @property
     def pause_s(self) -> float:
-        """How long a stream waits after a delta for the next: the more there are, the more each one costs."""
+        """How long a stream waits after a delta; longer with more streams."""
         return min(MAX_PAUSE_S, max(MIN_PAUSE_S, len(self._open) * PAUSE_S_A_STREAM))
 
     def is_open(self, stream: str) -> bool:
-        """Whether a stream may go on: not once its credential was replaced or its region deleted."""
+        """Whether a stream may continue: its credential and its region still exist."""
         return stream in self._open
 
     async def opened(self, hello: Hello, stream: str, credential: str, *, applied: int) -> None:
@@ -70,7 +70,7 @@ class OpenStreams:
         self._open[stream] = credential
 
     async def stage_sent(self, hello: Hello, stage_revision: int | None) -> None:
-        """Record, before it is sent, that a node gets a stage of a roll-out: it may not live to say so itself."""
+        """Record that a node gets a stage, before it is sent, as the node may crash before it can acknowledge."""
         if stage_revision is not None:
             async with self._database.transaction() as session:
                 await nodes.stage_sent(session, hello, stage_revision)
@@ -82,7 +82,7 @@ class OpenStreams:
         self._wake.set()
 
     async def run(self) -> None:
-        """Keep the table true until cancelled: refresh open streams, mark closed ones."""
+        """Keep the table up to date until cancelled: refresh open streams, mark closed ones."""
         while True:
             try:
                 async with asyncio.timeout(self._heartbeat_s):
@@ -93,7 +93,7 @@ class OpenStreams:
             await self.record()
 
     async def record(self) -> None:
-        """Write what changed; what cannot be written now is tried again with the next heartbeat.
+        """Write changes; those that cannot be written are tried again with the next heartbeat.
 
         Streams whose credential is no longer in force are closed with it.
         """
@@ -155,7 +155,7 @@ class NodeStream:
                         yield line
                     has = Head(frames.revision, frames.digest)
                     just_sent = True
-                    # the first change goes out at once; many one after the other go together
+                    # the first change is sent at once; further changes are sent together
                     await asyncio.sleep(self._streams.pause_s)
                     continue
             if not just_sent:
@@ -176,7 +176,7 @@ class NodeStream:
 
 
 def is_behind(has: Head, wanted: Head) -> bool:
-    """Whether a node that has ``has`` must be sent something. One that is ahead keeps it: it left the stage."""
+    """Whether a node at ``has`` must be sent a revision. A node that is ahead has left the stage and keeps it."""
     return wanted != has and wanted.revision >= has.revision
 
 

@@ -1,4 +1,4 @@
-"""Knows the newest revision at once: one LISTEN connection a replica, shared by every stream and every waiter."""
+"""Follows the newest revision by one LISTEN connection a replica, for all streams and waiters."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ import structlog
 from control_plane.canary.views import Views, views
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
+from control_plane.nodes import repository as nodes
 from control_plane.nodes.repository import ACK_CHANNEL
 from control_plane.publishing.repository import REVISION_CHANNEL, Head
 
@@ -18,13 +19,13 @@ _log = structlog.stdlib.get_logger("tidegate.watcher")
 
 
 class Ticket:
-    """Waits for the first fire after it was taken."""
+    """Waits for the first signal after it was taken."""
 
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
 
     async def wait(self, timeout_s: float) -> None:
-        """Return once fired (at once if it already was), or after ``timeout_s``."""
+        """Return after the signal (at once if it came already), or after ``timeout_s``."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
@@ -33,13 +34,13 @@ class Ticket:
 
 
 class Signal:
-    """Wakes all who wait, again and again. Take a ticket, look, then wait on it: nothing is missed in between."""
+    """A repeated signal. Take a ticket, check, then wait on the ticket: no signal is missed."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def ticket(self) -> Ticket:
-        """A ticket for the next fire."""
+        """A ticket for the next signal."""
         return Ticket(self._event)
 
     def fire(self) -> None:
@@ -49,7 +50,7 @@ class Signal:
 
 
 class HeadWatcher:
-    """Follows the head by notification, and by a look every ``poll_s`` in case one was lost.
+    """Follows the head by notifications, and by a query every ``poll_s`` in case one was lost.
 
     ``views`` is ``None`` until it was read once. While Postgres is away the last one known stays.
     """
@@ -76,11 +77,11 @@ class HeadWatcher:
 
     @property
     def revision(self) -> int:
-        """The newest revision as far as it is known; 0 before that."""
+        """The newest known revision; 0 before the first."""
         return 0 if self.views is None else self.views.head.revision
 
     def known_for_s(self, revision: int) -> float | None:
-        """How long ago this replica learned of ``revision``, if that is among the newest."""
+        """How long ago this replica saw ``revision`` first; ``None`` if it is not among the newest."""
         learned = self._learned.get(revision)
         return None if learned is None else time.monotonic() - learned
 
@@ -101,13 +102,13 @@ class HeadWatcher:
 
     async def _follow(self) -> None:
         connection = await self._database.listen_connection()
-        beat: asyncio.Task[None] | None = None
+        watchdog: asyncio.Task[None] | None = None
         try:
             with translated():
                 await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
                 await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
             connection.add_termination_listener(lambda *_: self._look.set())
-            beat = asyncio.create_task(self._database.watch(connection))
+            watchdog = asyncio.create_task(self._database.watch(connection))
             while not connection.is_closed():
                 self._look.clear()
                 await self._refresh()
@@ -117,9 +118,9 @@ class HeadWatcher:
                 except TimeoutError:
                     continue
         finally:
-            if beat is not None:
-                beat.cancel()
-                await asyncio.gather(beat, return_exceptions=True)
+            if watchdog is not None:
+                watchdog.cancel()
+                await asyncio.gather(watchdog, return_exceptions=True)
             connection.terminate()
 
     async def _refresh(self) -> None:
@@ -131,3 +132,31 @@ class HeadWatcher:
             while len(self._learned) > KEPT_REVISIONS:
                 self._learned.popitem(last=False)
             self.moved.fire()
+
+
+class NodeReach:
+    """Waits until a revision has reached every connected node."""
+
+    def __init__(self, database: Database, watcher: HeadWatcher, heartbeat_s: float) -> None:
+        self._database = database
+        self._watcher = watcher
+        self._heartbeat_s = heartbeat_s
+
+    async def reached(self, revision: int, wait_s: float) -> bool:
+        """Wait until every connected node applied ``revision`` or a newer one; ``False`` after ``wait_s``."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            # taken before the query, so that an ACK in between is not missed
+            acked = self._watcher.acked.ticket()
+            if await self._behind(revision) == 0:
+                return True
+            left_s = deadline - loop.time()
+            if left_s <= 0 or self._watcher.closing:
+                return False
+            # nodes of a crashed replica age out without an ACK: check again now and then
+            await acked.wait(min(left_s, self._heartbeat_s))
+
+    async def _behind(self, revision: int) -> int:
+        async with self._database.read() as session:
+            return await nodes.behind(session, revision, self._heartbeat_s)

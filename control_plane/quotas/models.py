@@ -13,7 +13,7 @@ THE_LIMIT, CLIENTS = "", "*"
 
 
 class QuotaMove(Base):
-    """How a limit's shares came to be where they are (``moving.Schedule``); kept while older steps still matter.
+    """How a limit's shares came to be where they are (``share_schedule.Schedule``); kept while older steps matter.
 
     It survives a crash between cut and raise: whoever leads next goes on from here. ``cut_revision`` is the revision
     that nodes must acknowledge; ``raise_at_us`` is when a ``regional`` share may rise, once they have; ``freed`` are

@@ -24,13 +24,15 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """Where a limit's shares stand: what nodes have, and what is wanted.
 
     While ``waiting``, a cut is not acknowledged everywhere, and ``most`` is what each region may still spend by a
-    version that it has not let go of.
+    version that it has not let go of. After that it is what each may have spent in windows that go on until
+    ``over_us``.
     """
 
     steps: Steps
     target: ShareStep
     waiting: bool = False
     most: dict[str, int] = {}
+    over_us: int = 0
 
 
 class Confirming(Protocol):
@@ -103,7 +105,8 @@ def retargeted(
     next window on. Only ``spenders``, regions that ever had a node, can have spent anything.
     """
     steps = needed(rule, schedule.steps, now_us)
-    most = {region: share for region, share in _most(steps, schedule.most).items() if region in spenders}
+    earlier = schedule.most if _weighs(schedule, now_us) else {}
+    most = {region: share for region, share in _most(steps, earlier).items() if region in spenders}
     if all(target.shares.get(region, 0) >= share for region, share in most.items()):
         return settled(target)
     shares = {
@@ -119,7 +122,7 @@ def retargeted(
 
 def on_the_way(rule: LimitRule, schedule: Schedule, now_us: int) -> bool:
     """Whether shares move, or did so late enough that windows which still weigh were divided otherwise."""
-    return schedule.waiting or len(needed(rule, schedule.steps, now_us)) > 1
+    return _weighs(schedule, now_us) or len(needed(rule, schedule.steps, now_us)) > 1
 
 
 def in_units(rule: LimitRule, parts: Schedule, now_us: int) -> Schedule:
@@ -129,7 +132,7 @@ def in_units(rule: LimitRule, parts: Schedule, now_us: int) -> Schedule:
     if same_shares(parts.steps[-1], parts.target):
         steps = (*steps[:-1], msgspec.structs.replace(target, from_us=steps[-1].from_us))
     most = {region: -(-rule.limit * part // PARTS) for region, part in parts.most.items()}
-    return Schedule(steps=steps, target=target, waiting=parts.waiting, most=most)
+    return Schedule(steps=steps, target=target, waiting=parts.waiting, most=most, over_us=parts.over_us)
 
 
 def _in_units(rule: LimitRule, step: ShareStep) -> ShareStep:
@@ -137,11 +140,14 @@ def _in_units(rule: LimitRule, step: ShareStep) -> ShareStep:
 
 
 def acknowledged(schedule: Schedule, from_us: int) -> Schedule:
-    """The second part, once every cut is acknowledged: the target's shares from ``from_us`` on."""
-    if same_shares(schedule.steps[-1], schedule.target):
-        return Schedule(steps=schedule.steps, target=schedule.target)
-    raised = msgspec.structs.replace(schedule.target, from_us=from_us)
-    return Schedule(steps=then(schedule.steps, raised), target=schedule.target)
+    """The second part, once every cut is acknowledged: the target's shares from ``from_us`` on.
+
+    A window that began before ``from_us`` may have been spent under the old shares, and goes on.
+    """
+    steps = schedule.steps
+    if not same_shares(steps[-1], schedule.target):
+        steps = then(steps, msgspec.structs.replace(schedule.target, from_us=from_us))
+    return Schedule(steps=steps, target=schedule.target, most=schedule.most, over_us=from_us + SKEW_US)
 
 
 def then(steps: Steps, step: ShareStep) -> Steps:
@@ -230,6 +236,11 @@ def needed(rule: LimitRule, steps: Steps, now_us: int) -> Steps:
         if following is None or next_start_us(rule, step.from_us - 1) <= following.from_us:
             kept.append(step)
     return tuple(kept)
+
+
+def _weighs(schedule: Schedule, now_us: int) -> bool:
+    """Whether ``most`` may still be spent, or was in a window that goes on."""
+    return schedule.waiting or now_us < schedule.over_us
 
 
 def _is_cut(rule: LimitRule, step: ShareStep) -> bool:

@@ -1,4 +1,4 @@
-"""Factors of backends: the operator's own, and what regions say of theirs."""
+"""Factors of backends: the operator's, and the reports of regions."""
 
 from datetime import UTC, datetime
 
@@ -25,14 +25,14 @@ NOUN = "manual factor"
 
 
 def manual_of(row: BackendRow, now: datetime) -> ManualFactorView | None:
-    """The manual factor, while it counts."""
+    """The manual factor while it is in force."""
     if row.manual_factor is None or row.manual_expires_at is None or row.manual_expires_at <= now:
         return None
     return ManualFactorView(factor=row.manual_factor, expires_at=row.manual_expires_at, reason=row.manual_reason)
 
 
 def require_manual(row: BackendRow, now: datetime) -> ManualFactorView:
-    """The manual factor; :class:`NotFoundError` where there is none."""
+    """The manual factor. Raises :class:`NotFoundError` without one."""
     found = manual_of(row, now)
     if found is None:
         raise NotFoundError(f"The backend {row.backend} has no manual factor.")
@@ -42,7 +42,7 @@ def require_manual(row: BackendRow, now: datetime) -> ManualFactorView:
 def set_manual(
     write: ConfigWrite, row: BackendRow, body: ManualFactorReplace, preconditions: Preconditions, now: datetime
 ) -> ManualFactorView:
-    """Put an operator's factor in force. Raises :class:`ConflictError` where nothing would follow it."""
+    """Put an operator's factor in force. Raises :class:`ConflictError` if the backend has no policy."""
     before = manual_of(row, now)
     preconditions.check(before)
     if row.adaptive is None:
@@ -58,7 +58,7 @@ def set_manual(
 
 
 def clear_manual(write: ConfigWrite, row: BackendRow, preconditions: Preconditions, now: datetime) -> None:
-    """End an operator's factor. Raises :class:`NotFoundError` where there is none."""
+    """End an operator's factor. Raises :class:`NotFoundError` without one."""
     before = require_manual(row, now)
     preconditions.check(before)
     row.manual_factor = row.manual_expires_at = row.manual_reason = None
@@ -73,7 +73,7 @@ async def detail(session: AsyncSession, row: BackendRow, view: BackendView, now:
 
 
 def region_view(row: BackendLoadRow) -> RegionFactorView:
-    """What a region said of a backend."""
+    """A region's report on a backend."""
     load = msgspec.convert(row.state, BackendLoad)
     return RegionFactorView(
         region=row.region,

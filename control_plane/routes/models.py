@@ -37,7 +37,7 @@ class BackendRow(Base):
 
 
 class BackendLoadRow(Base):
-    """What a region's deciding node last said of a backend; ``state`` is a ``tidegate.contract.load.BackendLoad``."""
+    """A region's newest report on a backend; ``state`` is a ``tidegate.contract.load.BackendLoad``."""
 
     __tablename__ = "backend_loads"
 

@@ -12,40 +12,40 @@ from tidegate.contract.load import RegionLoad
 
 
 async def next_rule_id(session: AsyncSession) -> int:
-    """A name for stored counts that was never used."""
+    """An unused rule id."""
     return int((await session.execute(select(RULE_IDS.next_value()))).scalar_one())
 
 
 async def next_rule_ids(session: AsyncSession, count: int) -> Sequence[int]:
-    """So many names for stored counts that were never used, in one query."""
+    """That many unused rule ids, by one query."""
     if count == 0:
         return []
     return (await session.scalars(select(RULE_IDS.next_value()).select_from(func.generate_series(1, count)))).all()
 
 
 async def endpoint_by_shape(session: AsyncSession, shape: str) -> str | None:
-    """The endpoint that has this shape already."""
+    """The endpoint with this shape, if there is one."""
     return await session.scalar(select(EndpointRow.endpoint).where(EndpointRow.shape == shape))
 
 
 async def existing_endpoints(session: AsyncSession, names: Iterable[str]) -> set[str]:
-    """Those of ``names`` that are endpoints."""
+    """The endpoints among ``names``."""
     return set(await session.scalars(select(EndpointRow.endpoint).where(EndpointRow.endpoint.in_(list(names)))))
 
 
 async def existing_backends(session: AsyncSession, names: Iterable[str]) -> set[str]:
-    """Those of ``names`` that are backends."""
+    """The backends among ``names``."""
     return set(await session.scalars(select(BackendRow.backend).where(BackendRow.backend.in_(list(names)))))
 
 
 async def loads_of(session: AsyncSession, backend: str) -> Sequence[BackendLoadRow]:
-    """What each region last said of a backend, by region."""
+    """Each region's newest report on a backend, by region."""
     query = select(BackendLoadRow).where(BackendLoadRow.backend == backend).order_by(BackendLoadRow.region)
     return (await session.scalars(query)).all()
 
 
 async def store_loads(session: AsyncSession, region: str, load: RegionLoad) -> None:
-    """Keep what a region says of its backends; what it says of others than ours is dropped."""
+    """Store a region's reports on known backends; others are dropped."""
     known = await existing_backends(session, [one.backend for one in load.backends])
     for one in sorted(load.backends, key=lambda one: one.backend):  # one order: two writers never wait for each other
         if one.backend not in known:

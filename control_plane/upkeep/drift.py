@@ -11,7 +11,7 @@ from control_plane.adaptive import service as adaptive
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.blocks import service as blocks
 from control_plane.blocks.models import BlockRow
-from control_plane.clients.documents import client_document
+from control_plane.clients.figures import client_document
 from control_plane.clients.models import ClientRow, KeyRow
 from control_plane.clients.service import to_record
 from control_plane.credentials.keys.service import key_document

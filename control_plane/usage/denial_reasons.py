@@ -1,10 +1,10 @@
-"""One denial in a sentence, and what can be done about it. Pure."""
+"""Explains one denial in a sentence, and tells what can be done about it. Pure."""
 
 from tidegate.contract.denials import Denial
 
 
 def reason(denial: Denial) -> str:
-    """Why, for somebody who has never seen a limit of this house."""
+    """The reason, for a reader who does not know Tidegate."""
     limit = f"the limit {denial.policy}" if denial.policy else "a limit"
     at = f" at {denial.endpoint}" if denial.endpoint else ""
     asked = f"{denial.cost:,} asked" if denial.cost != 1 else "1 asked"

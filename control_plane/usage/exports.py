@@ -1,4 +1,4 @@
-"""Usage as CSV: a page, or all of it a few lines at a time, for a month of every client's hours is gigabytes."""
+"""Usage as CSV: a page, or a stream of all lines, as a month of every client's hours takes gigabytes."""
 
 import asyncio
 import csv
@@ -17,9 +17,9 @@ from control_plane.usage import repository as reading
 from control_plane.usage.repository import COLUMNS, FIGURES, UsageQuery
 
 AT_ONCE = 2
-"""Each holds one of the pool's connections until its reader has everything."""
+"""Maximum number of exports at a time; each holds a connection of the pool until it ends."""
 LONGEST_S = 600.0
-"""A reader that takes longer finds the connection closed in the middle, and knows."""
+"""A slower reader finds the connection closed amid the body."""
 MEDIA_TYPE = "text/csv; charset=utf-8"
 FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a formula begins (OWASP, CSV injection), full-width signs too. What labels hold is the regions' to say."""
@@ -33,7 +33,7 @@ class Exports:
         self._free = AT_ONCE
 
     async def whole(self, query: UsageQuery) -> StreamingResponse:
-        """Everything that ``query`` asks for, from one instant. Raises ``UnavailableError``, ``InvalidError``."""
+        """All lines of ``query``, from one instant. Raises ``UnavailableError``, ``InvalidError``."""
         lines = self._lines(query)
         first = await anext(lines)  # what is wrong is to be said while there is still a status to say it with
         return _Export(first, lines)
@@ -64,7 +64,7 @@ def page(rows: Iterable[RowMapping], query: UsageQuery) -> str:
 
 
 class _Export(StreamingResponse):
-    """Closes what it reads from when its reader goes away, or has had its time."""
+    """Streams lines, and closes their source when its reader leaves or takes too long."""
 
     def __init__(self, first: str, rest: AsyncGenerator[str, None]) -> None:
         super().__init__(_both(first, rest), media_type=MEDIA_TYPE, headers={"Vary": "Accept"})
@@ -99,7 +99,7 @@ def _text(rows: Iterable[RowMapping], query: UsageQuery) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """What a row holds, as a cell: a label that a spreadsheet would take for a formula has an apostrophe in front."""
+    """A value as a cell; labels that a spreadsheet would take for a formula get an apostrophe in front."""
     if isinstance(value, str) and value.startswith(FORMULA_SIGNS):
         return f"'{value}"
     return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value

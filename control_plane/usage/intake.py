@@ -1,4 +1,4 @@
-"""Taking a shipment: its rows, and the names of its batches, in one transaction. What was taken before adds nothing."""
+"""Takes a shipment: its rows and the names of its batches, in one transaction, so that each batch counts once."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -20,18 +20,18 @@ from tidegate.contract.usage import Shipment, ShipmentAnswer, UsageBatch
 
 _FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 _ROWS_A_STATEMENT = 20_000
-"""Rows of one statement."""
+"""Rows a statement."""
 
 
 class _Source(NamedTuple):
-    """One life of one node."""
+    """One run of one node."""
 
     node: str
     incarnation: str
 
 
 async def take(database: Database, partitions: Partitions, shipment: Shipment, now: datetime) -> ShipmentAnswer:
-    """Take what is new in the shipment; when this returns it is committed."""
+    """Take the shipment's new batches; they are committed when this returns."""
     # after an outage shipments are large: streams and admins must not wait for the arithmetic
     readable = await asyncio.to_thread(ingest.read, shipment.batches, now)
     if readable.batches:
@@ -54,7 +54,7 @@ def _sums(batches: Sequence[UsageBatch]) -> tuple[Mapping[RowKey, Figures], Mapp
 
 
 async def _new_ones(session: AsyncSession, region: str, batches: Sequence[UsageBatch]) -> list[UsageBatch]:
-    """Those not taken before. A node's batches enter the stream in their order, so the last one taken tells."""
+    """The batches not taken before. A node's batches come in order, so the last one taken tells."""
     sources = sorted({_Source(batch.node, batch.incarnation) for batch in batches})
     if not sources:
         return []
@@ -111,7 +111,7 @@ def _bounded(figure: int) -> int:
 
 
 async def _note_keys(database: Database, used: Mapping[str, datetime]) -> None:
-    """Note when keys were last used. Apart from the usage itself: regions share keys, and would wait for each other."""
+    """Note when keys were last used, in a separate transaction, as regions share keys and would block each other."""
     try:
         async with database.transaction() as session:
             await note_keys_used(session, used)
@@ -133,7 +133,7 @@ async def _note_region(session: AsyncSession, shipment: Shipment) -> None:
 
 
 async def _mark_days(session: AsyncSession, hours: set[datetime]) -> None:
-    """Note that these days have more than their daily rows say. Last, because every region writes these rows."""
+    """Mark the daily rows of these days as stale. This comes last, because every region writes these rows."""
     days = sorted({hour.date() for hour in hours})
     if days:
         statement = insert(UsageDayState).values([{"day": day, "stale": True} for day in days])

@@ -1,4 +1,4 @@
-"""What the leader does with usage: rolls days up, makes partitions ahead, drops what is too old."""
+"""Jobs of usage: roll days up, make partitions ahead, drop old data."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -8,17 +8,17 @@ from control_plane.database import Database
 from control_plane.jobs.registry import Job
 from control_plane.usage.models import LARGEST, UsageAlert, UsageDayState, UsageSource
 from control_plane.usage.partitions import Partitions, drop_before
-from control_plane.usage.ranges import ClientRange, client_ranges
+from control_plane.usage.repository import ClientRange, client_ranges
 
 ROLL_UP_EVERY_S = 900.0
 TIDY_EVERY_S = 3_600.0
 AHEAD = timedelta(days=3)
 SOURCES_KEPT = timedelta(days=90)
-"""A node's life is remembered for longer than any stream can hold its batches."""
+"""A run of a node is remembered for longer than any stream can hold its batches."""
 ALERTS_KEPT = timedelta(days=400)
-"""Longer than the longest window: an alert that is forgotten would be told again."""
+"""Longer than the longest window, as a forgotten alert would be sent again."""
 CLIENTS_A_PART = 2_000
-"""A day of so many is far from the timeout of a command, however many there are in all."""
+"""Clients a query: a day of that many stays far below the timeout of a command."""
 _FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 
 
@@ -38,7 +38,7 @@ def usage_jobs(database: Database, partitions: Partitions, *, hourly_days: int, 
 
 
 async def roll_up(database: Database, partitions: Partitions, today: date) -> list[date]:
-    """Make the daily rows of every day before ``today`` whose hours have changed; the days.
+    """Make the daily rows of every day before ``today`` with changed hours. Returns these days.
 
     One whose hours changed again meanwhile is not among them: it is for the next time.
     """
@@ -87,7 +87,7 @@ async def _roll_up_part(database: Database, day: date, clients: ClientRange) -> 
 
 
 async def tidy(database: Database, partitions: Partitions, today: date, *, hourly_days: int, daily_months: int) -> str:
-    """Have partitions for the days to come, and none whose time is over. Hours go only once their day is rolled up."""
+    """Make partitions for coming days and drop old ones. Hours are dropped once their day is rolled up."""
     made = await partitions.ensure({today + timedelta(days=days) for days in range(AHEAD.days + 1)})
     oldest_hour = today - timedelta(days=hourly_days)
     async with database.read() as session:

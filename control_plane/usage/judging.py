@@ -1,4 +1,4 @@
-"""How the database judges a plan's clients by limits that were not there: one statement over their hours."""
+"""Evaluates candidate limits on the past hours of a plan's clients, by one SQL statement."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,7 +34,7 @@ class CandidateLimit(NamedTuple):
 
 
 class Affected(NamedTuple):
-    """A client that would have been denied."""
+    """A client that the limits would have denied."""
 
     client: str
     requests: int
@@ -42,7 +42,7 @@ class Affected(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What became of the clients: ``least`` and ``most`` as ``would_deny`` and ``would_deny_at_most``."""
+    """The result for all clients; ``least`` and ``most`` are ``would_deny`` and ``would_deny_at_most``."""
 
     requests: int
     denied: int
@@ -65,7 +65,7 @@ class WhatIfQuery:
         self._statement = text(_statement(terms))
 
     async def judge(self, session: AsyncSession) -> Judged:
-        """What the limits would have done to the clients that are on the plan now."""
+        """Evaluate the limits on the clients that are on the plan now."""
         rows = (await session.execute(self._statement, self._values)).all()
         if not rows:
             return Judged(0, 0, 0, 0, 0, (0,) * len(self.words), [])
@@ -82,7 +82,7 @@ class WhatIfQuery:
 
 
 class _Terms(NamedTuple):
-    """How the database sees a limit: an expression that names a row's window, and the units that one admits."""
+    """A limit in SQL: an expression for a row's window, and the units that a window admits."""
 
     window: str
     capacity: float

@@ -1,4 +1,4 @@
-"""Every limit in force for a client: where it comes from, and what each region has used of it at this moment."""
+"""Every limit in force for a client: its source, and its current use in each region."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -104,7 +104,7 @@ class ClientLimits(View):
 
 
 class Found(NamedTuple):
-    """What the database knows of a client's limits at one instant."""
+    """A client's limits in the database at one instant."""
 
     client: ClientRow
     plan: PlanRow
@@ -117,7 +117,7 @@ class Found(NamedTuple):
 
 
 async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: float) -> Found:
-    """Read it. Raises ``NotFoundError``."""
+    """Read them. Raises ``NotFoundError``."""
     client = await session.get(ClientRow, name)
     if client is None:
         raise NotFoundError(f"There is no client named {name}.")
@@ -137,7 +137,7 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
 
 
 async def ask(questions: NodeQuestions, found: Found) -> ClientLimits:
-    """Ask every region, and put it together."""
+    """Ask every region, and combine the answers."""
     answers = await questions.ask(found.client.client, found.regions)
     now = datetime.now(UTC)
     overrides = {row.limit_name: figures_of(row).at(now) for row in found.client.overrides}
@@ -194,7 +194,7 @@ def _shares_from(row: LimitRow) -> SharesFrom | None:
 
 
 def _move(found: Found, row: LimitRow, *, own: bool) -> MoveView | None:
-    """The move of the shares that the client goes by."""
+    """The move of the shares that apply to the client."""
     return found.moves.get(ShareOwner(row.rule_id, CLIENTS if own else THE_LIMIT))
 
 

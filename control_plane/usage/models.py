@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from control_plane.orm import Base
 
 PARTS_SCHEMA = "usage_parts"
-"""Partitions come and go with time; in a schema of their own no migration has to know them."""
+"""Partitions have a schema of their own, so that migrations can ignore them."""
 LARGEST = 2**61
 """What a figure stays at once it is there: a region that says nonsense must not stop the sums of others,
 and two figures together must be no more than a bigint holds."""
@@ -18,7 +18,7 @@ WHOLE = ""
 
 
 class _Figures:
-    """What is counted. ``denied_cost`` is what the denied requests asked for."""
+    """The figures of usage. ``denied_cost`` is the cost of denied requests."""
 
     allowed: Mapped[int]
     denied: Mapped[int]
@@ -46,7 +46,7 @@ class UsageHour(_Figures, Base):
 
 
 class UsageDay(_Figures, Base):
-    """One client's day, made of its hours by a job; what stays when the hours go."""
+    """One client's day, made of its hours by a job; it outlives the hours."""
 
     __tablename__ = "usage_daily"
     __table_args__ = (
@@ -64,7 +64,7 @@ class UsageDay(_Figures, Base):
 
 
 class UsageTotal(_Figures, Base):
-    """Everybody's hour together: kept beside the rows of clients, so that totals never add up millions of them."""
+    """The hour of all clients together, so that totals need not add up millions of rows."""
 
     __tablename__ = "usage_totals"
     __table_args__ = {"postgresql_partition_by": "RANGE (hour)"}  # noqa: RUF012  SQLAlchemy's own attribute
@@ -77,7 +77,7 @@ class UsageTotal(_Figures, Base):
 
 
 class UsageDayState(Base):
-    """A day that has usage. ``stale``: hours came that are not in its daily rows yet."""
+    """A day with usage. ``stale``: its daily rows lack some hours."""
 
     __tablename__ = "usage_days"
 
@@ -87,7 +87,7 @@ class UsageDayState(Base):
 
 
 class UsageSource(Base):
-    """One life of one node: the last batch taken from it. A gap in its sequence is a batch that was lost."""
+    """One run of one node: the last batch taken from it. A gap in its sequence is a lost batch."""
 
     __tablename__ = "usage_sources"
 
@@ -110,7 +110,7 @@ class UsageRegion(Base):
 
 
 class UsageWebhookRow(Base):
-    """Where to tell of clients near their limits. The key of its signatures follows from ``salt``; it is not kept."""
+    """A receiver of alerts about clients near their limits. Its signing key is derived from ``salt`` and not stored."""
 
     __tablename__ = "usage_webhooks"
 
@@ -125,7 +125,7 @@ class UsageWebhookRow(Base):
 
 
 class UsageAlert(Base):
-    """One message of a webhook: told once for a client, limit, window and threshold, and tried until it arrived."""
+    """One message of a webhook: one for a client, limit, window and threshold, retried until it is delivered."""
 
     __tablename__ = "usage_alerts"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Clients near their limits, from what was shipped: the same figures for the API and for webhooks."""
+"""Clients near their limits, by shipped usage: the same figures for the API and for webhooks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -14,12 +14,12 @@ from control_plane.plans.models import PlanRow
 from control_plane.usage import repository as reading
 from control_plane.usage import windows
 from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
-from control_plane.usage.ranges import ClientRange, client_ranges
+from control_plane.usage.repository import ClientRange, client_ranges
 from tidegate.contract.limits import LimitRule
 
 MAX_CLIENTS = 1_000
 CLIENTS_A_PART = 20_000
-"""A month of so many is far from the timeout of a command."""
+"""Clients a query: a month of that many stays far below the timeout of a command."""
 
 
 class Near(NamedTuple):
@@ -34,14 +34,14 @@ class Near(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A limit that hourly usage cannot tell of."""
+    """A limit that hourly usage cannot evaluate."""
 
     limit: str
     reason: str
 
 
 def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
-    """The limits of a plan that hourly usage can tell of, and the others."""
+    """The limits of a plan that hourly usage can evaluate, and the others."""
     fit, skipped = [], []
     for row in plan.limits:
         rule = to_rule(row, ())

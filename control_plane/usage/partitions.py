@@ -1,4 +1,4 @@
-"""Partitions of the tables of usage: made before they are needed, dropped when their time is over."""
+"""Partitions of the tables of usage: made ahead of time, dropped when they are old."""
 
 from datetime import date, datetime, timedelta
 from typing import Literal, NamedTuple
@@ -11,7 +11,7 @@ from control_plane.usage.models import PARTS_SCHEMA
 
 Span = Literal["day", "month"]
 SPANS: dict[str, Span] = {"usage_hourly": "day", "usage_totals": "month", "usage_daily": "month"}
-"""Hours of clients are many and go soon: a day each. The rest is small: a month each."""
+"""Hours of clients are many and short-lived, with a partition a day; the rest is small, with a partition a month."""
 _LOCK = 0x71DE6A8E
 _FILLFACTOR = 70
 """Rows of the current hour change every second: room beside them keeps the new version on the same page."""
@@ -36,14 +36,14 @@ def partition_of(table: str, day: date) -> Partition:
 
 
 class Partitions:
-    """Makes what is missing, and remembers what is there."""
+    """Makes missing partitions, and remembers existing ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._there: set[str] = set()
 
     async def ensure(self, days: set[date]) -> int:
-        """Have partitions for these days in all tables; says how many were made."""
+        """Make missing partitions for these days in all tables. Returns how many."""
         wanted = {partition_of(table, day) for day in days for table in SPANS}
         missing = [partition for partition in sorted(wanted) if partition.name not in self._there]
         if not missing:
@@ -58,7 +58,7 @@ class Partitions:
         return made
 
     def forget(self) -> None:
-        """Look again: partitions were dropped."""
+        """Forget known partitions after some were dropped."""
         self._there.clear()
 
 
@@ -80,7 +80,7 @@ def _bound(partition: Partition, day: date) -> str:
 
 
 async def drop_before(database: Database, table: str, day: date) -> list[str]:
-    """Drop the partitions of ``table`` all of whose days are before ``day``; their names."""
+    """Drop the partitions of ``table`` that end before ``day``. Returns their names."""
     query = text("SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
                  "WHERE i.inhparent = to_regclass(:table) ORDER BY c.relname")  # fmt: skip
     async with database.read() as session:

@@ -23,7 +23,7 @@ from tidegate.contract.questions import MAX_QUESTIONS, LimitFigure, NodeAnswer, 
 QUESTIONS_CHANNEL = "tidegate_questions"
 ANSWERS_CHANNEL = "tidegate_answers"
 LIVE_S = 1.0
-"""How long a region has to answer, and how long a question waits for a node to come for it."""
+"""How long a region has to answer, including the wait until an agent takes the question."""
 RECONNECT_S = 0.5
 FIGURES_A_NOTICE = 60
 """A notification holds 8,000 bytes at most."""
@@ -33,7 +33,7 @@ _log = structlog.stdlib.get_logger("tidegate.questions")
 
 
 class RegionAnswer(NamedTuple):
-    """What a region's node said, or why there is nothing, or not all."""
+    """A region's answer, or why it is missing or incomplete."""
 
     node: str | None
     figures: Mapping[int, LimitFigure]
@@ -56,7 +56,7 @@ class _Notice(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Waiting:
-    """An asker: what came so far, by region."""
+    """An asker with the answers so far, by region."""
 
     def __init__(self, regions: Iterable[str]) -> None:
         self.missing = set(regions)
@@ -78,7 +78,7 @@ class _Waiting:
 
 
 class NodeQuestions:
-    """The questions of this replica's askers, and those that its nodes are to be told."""
+    """Questions asked on this replica, and questions to hand to agents that wait here."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -88,7 +88,7 @@ class NodeQuestions:
         self._new = asyncio.Event()
 
     async def ask(self, client: str, regions: Iterable[str]) -> dict[str, RegionAnswer]:
-        """What each region knows of a client's limits, within a second; a region that is silent has a reason."""
+        """Each region's figures of a client's limits, within a second; a region without an answer has a reason."""
         return await self._ask(Question(secrets.token_hex(16), client), list(regions))
 
     async def ship_now(self, regions: Iterable[str]) -> dict[str, str | None]:
@@ -99,11 +99,11 @@ class NodeQuestions:
         return {region: answer.reason for region, answer in answers.items()}
 
     async def denials(self, query: DenialQuery, regions: Iterable[str]) -> dict[str, RegionAnswer]:
-        """Which denials each region remembers that fit, within a second."""
+        """Each region's stored denials that match, within a second."""
         return await self._ask(Question(secrets.token_hex(16), "", denials=query), list(regions))
 
     async def exchange(self, regions: Iterable[str]) -> dict[str, RegionAnswer]:
-        """How each region stands to the others, within a second."""
+        """Each region's exchange with the others, within a second."""
         return await self._ask(Question(secrets.token_hex(16), "", exchange=True), list(regions))
 
     async def _ask(self, question: Question, names: Sequence[str]) -> dict[str, RegionAnswer]:
@@ -122,7 +122,7 @@ class NodeQuestions:
         return {name: waiting.answers.get(name, silent) for name in names}
 
     async def next_for(self, region: str, wait_s: float) -> tuple[Question, ...]:
-        """What a node of ``region`` is to answer; each question once a region, empty after ``wait_s``."""
+        """Questions for an agent of ``region``, each handed out once a region; empty after ``wait_s``."""
         deadline = time.monotonic() + wait_s
         while True:
             new = self._new
@@ -143,7 +143,7 @@ class NodeQuestions:
                 return ()
 
     async def answered(self, region: str, answer: NodeAnswer) -> None:
-        """Bring a node's answer to whoever asked."""
+        """Pass an answer to the replica that asked."""
         figures, denials = list(_by_number(answer.figures)), list(_by_size(answer.denials))
         parts = max(1, len(figures), len(denials))
         notices = [
@@ -195,7 +195,7 @@ class NodeQuestions:
             waiting.take(notice)
 
     async def _notify(self, channel: str, notices: Sequence[msgspec.Struct]) -> None:
-        """All of them by one statement: an asker waits for the last one."""
+        """Send all notifications by one statement, as an asker waits for the last one."""
         payloads = [msgspec.json.encode(notice).decode() for notice in notices]
         async with self._database.transaction() as session:
             await repository.notify(session, channel, payloads)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -27,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from control_plane.clients.repository import every_nth
 from control_plane.errors import FieldError, InvalidError
 from control_plane.limits.models import LimitRow
 from control_plane.regions.models import RegionRow
@@ -47,11 +49,12 @@ COLUMNS: dict[Dimension, str] = {
     "key": "key_id",
 }
 HOURS_BACK = 1
-"""Full hours that are looked at beside the present one: an hour that has just begun says little."""
+"""Full hours evaluated beside the current one, which may have just begun."""
+_BEHIND_ALL = "\U0010ffff"
 
 
 class UsageQuery(NamedTuple):
-    """What is asked: ``since`` and ``until`` (not included) are whole hours; ``only`` filters by dimension."""
+    """A query: ``since`` and ``until`` (not included) are whole hours; ``only`` filters by dimension."""
 
     group_by: tuple[Dimension, ...]
     step: Step
@@ -61,7 +64,7 @@ class UsageQuery(NamedTuple):
 
 
 async def complete_until(session: AsyncSession) -> dict[str, datetime | None]:
-    """By region, up to when everything that was counted has arrived."""
+    """By region, the instant up to which all usage has arrived."""
     query = select(UsageRegion.region, UsageRegion.complete_until).order_by(UsageRegion.region)
     # of a region that was deleted nothing more will arrive
     rows = await session.execute(query.join(RegionRow, RegionRow.region == UsageRegion.region))
@@ -75,7 +78,7 @@ async def lines(session: AsyncSession, query: UsageQuery, page: Page) -> Sequenc
 
 
 async def all_lines(session: AsyncSession, query: UsageQuery) -> AsyncIterator[Sequence[RowMapping]]:
-    """All lines in the same order, so many at a time as memory does not notice."""
+    """All lines in the same order, in parts that bound memory."""
     result = await session.stream(_lines(query, None).execution_options(yield_per=LINES_AT_A_TIME))
     async for rows in result.mappings().partitions():
         yield [row for row in rows if row["allowed"] is not None]
@@ -126,7 +129,7 @@ def _read_cursor(text: str, names: Sequence[str], step: Step) -> list[Any]:
 
 
 def _source(query: UsageQuery) -> FromClause:
-    """The rows to add up: everybody's totals where no client and no key is asked for, else the clients' own."""
+    """The rows to add up: totals of all clients if the query needs no client and no key, else the clients' rows."""
     asked = {*query.group_by, *query.only}
     of_limits = "limit" in asked
     if asked.isdisjoint({"client", "key"}):
@@ -167,7 +170,7 @@ def _day_of(hour: _Column) -> ColumnElement[date]:
 
 
 def first_whole_day(since: datetime) -> date:
-    """The first day (UTC) all of which lies behind ``since``."""
+    """The first whole day (UTC) after ``since``."""
     at = since.astimezone(UTC)
     return at.date() if at == at.replace(hour=0, minute=0, second=0, microsecond=0) else at.date() + timedelta(days=1)
 
@@ -202,3 +205,19 @@ async def demand(session: AsyncSession) -> dict[int, dict[str, float]]:
 async def notify(session: AsyncSession, channel: str, payloads: Sequence[str]) -> None:
     """Send notifications to every replica, by one statement."""
     await session.execute(select(func.pg_notify(channel, func.unnest(cast(payloads, ARRAY(Text))))))
+
+
+class ClientRange(NamedTuple):
+    """Names from ``first`` up to and not including ``after``."""
+
+    first: str
+    after: str
+
+
+async def client_ranges(session: AsyncSession, clients: int) -> list[ClientRange]:
+    """Ranges of all names with that many clients each, for queries that take too long at once.
+
+    Anonymous usage (the empty name) and removed clients are in them too.
+    """
+    bounds = ["", *await every_nth(session, clients), _BEHIND_ALL]
+    return [ClientRange(first, after) for first, after in pairwise(bounds)]

@@ -1,4 +1,4 @@
-"""Every route of usage, for the composition root."""
+"""All routers of usage, for ``app``."""
 
 from control_plane.usage.denial_endpoints import router as denials
 from control_plane.usage.endpoints import router as reading

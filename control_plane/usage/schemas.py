@@ -86,7 +86,7 @@ class NearLimit(View):
 
 
 class SkippedLimit(View):
-    """A limit that hourly usage cannot tell of."""
+    """A limit that hourly usage cannot evaluate."""
 
     limit: str
     reason: str
@@ -126,7 +126,7 @@ class WhatIfRequest(Body):
 
 
 class WhatIfClient(View):
-    """A client that would have been denied."""
+    """A client that the limits would have denied."""
 
     client: str
     requests: int
@@ -134,7 +134,7 @@ class WhatIfClient(View):
 
 
 class WhatIfOfLimit(View):
-    """What one of the limits would have denied, alone."""
+    """What one of the limits would have denied by itself."""
 
     limit: str
     """Its name in the plan, or its field in the question."""

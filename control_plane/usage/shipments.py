@@ -9,14 +9,14 @@ from control_plane.usage.models import WHOLE
 from tidegate.contract.usage import OUTSIDE_PLANS, RefusedBatch, UnreadableBatchError, UsageBatch, UsageCell, unpack
 
 OLDEST = timedelta(days=30)
-"""Usage of hours longer ago is refused: no stream holds so much, and its partition may be gone (from 32 days on)."""
+"""Older usage is refused: no stream holds it, and its partition may be gone (from 32 days on)."""
 NEWEST = timedelta(hours=1)
-"""A node's clock may be ahead by so much."""
+"""How far a node's clock may be ahead."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RowKey(NamedTuple):
-    """Names a row of ``usage_hourly`` within a region."""
+    """The key of a row of ``usage_hourly`` within a region."""
 
     client: str
     hour: datetime
@@ -27,7 +27,7 @@ class RowKey(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What is added to a row."""
+    """The figures to add to a row."""
 
     allowed: int
     denied: int
@@ -37,7 +37,7 @@ class Figures(NamedTuple):
 
 
 class ReadShipment(NamedTuple):
-    """The batches that can be taken, by position, and those that never can."""
+    """Valid batches by position, and batches to refuse."""
 
     batches: Sequence[UsageBatch]
     refused: Sequence[RefusedBatch]
@@ -66,7 +66,7 @@ def hour_of(batch: UsageBatch) -> datetime:
 
 
 def rows_of(batches: Iterable[UsageBatch]) -> dict[RowKey, Figures]:
-    """What the batches add, row by row, in the order of the rows' names: two writers never lock crosswise."""
+    """The figures that batches add, in the order of the rows' keys, so that two writers never deadlock."""
     sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
     for batch in batches:
         hour = hour_of(batch)

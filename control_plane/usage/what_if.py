@@ -1,4 +1,4 @@
-"""What limits would have done, from hourly usage: an estimate, whose error has a direction that it states."""
+"""Estimates what limits would have denied, from hourly usage; each estimate states the direction of its error."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ _TOGETHER = (
     "once: `would_deny` takes for each client the limit that denies it most, `would_deny_at_most` adds them up."
 )
 MOST_S = 15.0
-"""For how long the database judges: what proxies and people wait for."""
+"""How long the database may evaluate, bounded by the patience of proxies and people."""
 _CANCELLED = "57014"
 
 
@@ -33,7 +33,7 @@ def most_s(command_timeout_s: float) -> float:
 
 
 class OfLimit(NamedTuple):
-    """What one of the limits would have denied, alone."""
+    """What one of the limits would have denied by itself."""
 
     limit: str
     would_deny: int
@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
-    """The limits of a question, by the fields that hold them. Raises ``InvalidError``."""
+    """The candidate limits of a query, by field. Raises ``InvalidError``."""
     wrong = [name for name, limit in limits.items() if (limit.window_s is None) == (limit.window is None)]
     if wrong:
         raise InvalidError(FieldError(f"{name}.window_s", "give exactly one of window_s and window") for name in wrong)
@@ -67,7 +67,7 @@ def tried_from(limits: Mapping[str, WhatIfLimit]) -> list[CandidateLimit]:
 
 
 def tried_of_plan(plan: PlanRow) -> tuple[list[CandidateLimit], list[Skipped]]:
-    """The limits of a plan that usage can tell of, and the others with the reason."""
+    """The limits of a plan that usage can evaluate, and the others with the reason."""
     tried, skipped = [], []
     for row in plan.limits:
         rule = to_rule(row, ())

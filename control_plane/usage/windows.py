@@ -1,4 +1,4 @@
-"""A limit's window on hourly usage: when the current one began, and whether hours can tell at all. Pure."""
+"""Windows of limits on hourly usage: when the current one began, and whether hours can show it. Pure."""
 
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def unknowable(rule: LimitRule) -> str | None:
 
 
 def unfit(rule: LimitRule) -> str | None:
-    """Why hourly usage by client cannot tell how near a client is to this limit, or ``None`` when it can."""
+    """Why hourly usage by client cannot show how near a client is to this limit, or ``None`` if it can."""
     reason = unknowable(rule)
     if reason is not None:
         return reason
@@ -52,7 +52,7 @@ def current(rule: LimitRule, now: datetime) -> Window:
 
 
 def period_start(rule: LimitRule, now: datetime) -> datetime:
-    """What names the window that ``now`` is in; for those that slide the aligned one, so that it stays for a while."""
+    """The name of the window of ``now``; sliding windows take the aligned one, which stays for a while."""
     if rule.calendar is not None:
         return current(rule, now).start
     return now - (now - _EPOCH) % timedelta(microseconds=rule.window_us or HOUR_US)

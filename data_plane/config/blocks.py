@@ -1,4 +1,4 @@
-"""Who is refused at once: looked up before any limit, in tables that grow with the blocks but not the look-ups."""
+"""Blocks: requests refused before any limit, found in tables by client, key, endpoint and network."""
 
 import socket
 from collections.abc import Mapping
@@ -12,27 +12,27 @@ _NEVER = float("inf")
 K = TypeVar("K", str, int)
 
 
-class Entry(NamedTuple):
-    """A block's end (epoch seconds, or infinity) and its reason."""
+class BlockEnd(NamedTuple):
+    """When a block ends (epoch seconds, or infinity), and its reason."""
 
     until_s: float
     reason_class: ReasonClass
 
 
 class _Networks:
-    """The networks of one family: for each prefix length that occurs, a table of networks; the longest first."""
+    """The networks of one address family: a table for each prefix length, the longest prefix first."""
 
     def __init__(self, bits: int) -> None:
         self._bits = bits
-        self._tables: dict[int, dict[int, Entry]] = {}
-        self._shifts: tuple[tuple[int, dict[int, Entry]], ...] = ()
+        self._tables: dict[int, dict[int, BlockEnd]] = {}
+        self._shifts: tuple[tuple[int, dict[int, BlockEnd]], ...] = ()
 
-    def add(self, network: IPv4Network | IPv6Network, entry: Entry) -> None:
+    def add(self, network: IPv4Network | IPv6Network, entry: BlockEnd) -> None:
         shift = self._bits - network.prefixlen
         _note(self._tables.setdefault(shift, {}), int(network.network_address) >> shift, entry)
         self._shifts = tuple(sorted(self._tables.items()))
 
-    def find(self, address: int, now_s: float) -> Entry | None:
+    def find(self, address: int, now_s: float) -> BlockEnd | None:
         for shift, table in self._shifts:
             entry = table.get(address >> shift)
             if entry is not None and entry.until_s > now_s:
@@ -41,30 +41,30 @@ class _Networks:
 
 
 class Blocks:
-    """Every block of one revision. Empty ones are ``None`` to the hot path."""
+    """Every block of one revision."""
 
     __slots__ = ("_clients", "_endpoints", "_keys", "_v4", "_v6", "documents")
 
     def __init__(self, documents: Mapping[str, Block]) -> None:
         self.documents = documents
-        self._clients: dict[str, Entry] = {}
-        self._keys: dict[str, Entry] = {}
-        self._endpoints: dict[str, Entry] = {}
+        self._clients: dict[str, BlockEnd] = {}
+        self._keys: dict[str, BlockEnd] = {}
+        self._endpoints: dict[str, BlockEnd] = {}
         self._v4: _Networks | None = None
         self._v6: _Networks | None = None
         for block in documents.values():
-            self._add(block, Entry(_NEVER if block.expires_at is None else block.expires_at, block.reason_class))
+            self._add(block, BlockEnd(_NEVER if block.expires_at is None else block.expires_at, block.reason_class))
 
-    def of_caller(self, client: str, key_id: str, now_s: float) -> Entry | None:
-        """The block of a client or its key, if one is in force at ``now_s`` (epoch seconds)."""
+    def of_caller(self, client: str, key_id: str, now_s: float) -> BlockEnd | None:
+        """The block of a client or its key that is in force at ``now_s`` (epoch seconds)."""
         return _in_force(self._clients.get(client), now_s) or _in_force(self._keys.get(key_id), now_s)
 
-    def of_endpoint(self, endpoint: str, now_s: float) -> Entry | None:
+    def of_endpoint(self, endpoint: str, now_s: float) -> BlockEnd | None:
         """The block of an endpoint."""
         return _in_force(self._endpoints.get(endpoint), now_s)
 
-    def of_address(self, ip: str, now_s: float) -> Entry | None:
-        """The block of the longest network that holds ``ip``; nothing for what is no address: others refuse that."""
+    def of_address(self, ip: str, now_s: float) -> BlockEnd | None:
+        """The block of the longest network that holds ``ip``; ``None`` for text that is no address."""
         if self._v4 is None and self._v6 is None:
             return None
         try:
@@ -77,10 +77,10 @@ class Blocks:
         return None if networks is None else networks.find(int.from_bytes(packed, "big"), now_s)
 
     def in_force(self, now_s: float) -> int:
-        """How many have not ended."""
+        """Number of blocks that have not ended."""
         return sum(1 for block in self.documents.values() if block.expires_at is None or block.expires_at > now_s)
 
-    def _add(self, block: Block, entry: Entry) -> None:
+    def _add(self, block: Block, entry: BlockEnd) -> None:
         if block.client is not None:
             _note(self._clients, block.client, entry)
         elif block.key_id is not None:
@@ -97,12 +97,12 @@ class Blocks:
                 self._v6.add(network, entry)
 
 
-def _note(table: dict[K, Entry], key: K, entry: Entry) -> None:
-    """Of several blocks on one subject the one that lasts longest counts."""
-    there = table.get(key)
-    if there is None or there.until_s < entry.until_s:
+def _note(table: dict[K, BlockEnd], key: K, entry: BlockEnd) -> None:
+    """Keep the block that lasts longest, of several on one subject."""
+    known = table.get(key)
+    if known is None or known.until_s < entry.until_s:
         table[key] = entry
 
 
-def _in_force(entry: Entry | None, now_s: float) -> Entry | None:
+def _in_force(entry: BlockEnd | None, now_s: float) -> BlockEnd | None:
     return entry if entry is not None and entry.until_s > now_s else None

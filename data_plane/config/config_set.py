@@ -1,4 +1,4 @@
-"""All documents of one revision, immutable: a delta makes a new set that shares what did not change."""
+"""All documents of one revision, immutable; a delta makes a new set that shares unchanged buckets."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -6,14 +6,14 @@ from tidegate.contract.config import Change
 from tidegate.contract.digest import BUCKETS, EMPTY_BUCKET, bucket_digest, bucket_of, document_hash, root_digest
 
 Bucket = dict[str, dict[str, bytes]]
-"""Bodies as they travelled, by kind and id. Nothing in it is of interest to the garbage collector."""
+"""Encoded documents by kind and id."""
 
 
 class ConfigSet:
-    """The documents, kept in the buckets of their digest: a change copies one bucket of 1,024, never the whole.
+    """Documents in the buckets of their digest: a change copies one bucket of 1,024.
 
-    It is all that a node keeps of most clients and keys. Hashes are not kept: those of one bucket are computed anew in
-    less than a millisecond.
+    Most clients and keys exist in a node in this form only. Hashes of documents are computed anew when their bucket
+    changes, in less than a millisecond.
     """
 
     __slots__ = ("_buckets", "_digests", "digest")
@@ -25,11 +25,11 @@ class ConfigSet:
 
     @classmethod
     def empty(cls) -> "ConfigSet":
-        """The set with no document."""
+        """The set without documents."""
         return cls([{}] * BUCKETS, [EMPTY_BUCKET] * BUCKETS)
 
     def with_changes(self, changes: Iterable[Change]) -> "ConfigSet":
-        """The set after ``changes``; kinds of a newer version than ours are kept too, so that digests agree."""
+        """The set after ``changes``. Unknown kinds of newer versions are kept too, so that digests agree."""
         touched: dict[int, Bucket] = {}
         for change in changes:
             kind, id, body = change.kind, change.id, change.body
@@ -53,12 +53,12 @@ class ConfigSet:
         return ConfigSet(buckets, digests)
 
     def body(self, kind: str, id: str) -> bytes | None:
-        """One document as it travelled."""
+        """One encoded document, or ``None``."""
         bodies = self._buckets[bucket_of(kind, id)].get(kind)
         return None if bodies is None else bodies.get(id)
 
     def changed(self, before: "ConfigSet", kind: str) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """Documents of a kind that differ from those of ``before``: what they were, what they are."""
+        """Documents of a kind that differ from those of ``before``, as pairs of old and new."""
         for number, digest in enumerate(self._digests):
             if before.has_bucket(number, digest):
                 continue
@@ -66,11 +66,11 @@ class ConfigSet:
             yield from ((old.get(id), new.get(id)) for id in old.keys() | new.keys() if old.get(id) != new.get(id))
 
     def has_bucket(self, number: int, digest: bytes) -> bool:
-        """Whether that is the digest of the bucket here."""
+        """Whether the bucket has that digest."""
         return self._digests[number] == digest
 
     def bodies(self, number: int, kind: str) -> Mapping[str, bytes]:
-        """A bucket's documents of a kind, by id."""
+        """A bucket's encoded documents of a kind, by id."""
         return self._buckets[number].get(kind, {})
 
     def documents(self) -> Iterator[tuple[str, str, bytes]]:

@@ -1,4 +1,4 @@
-"""The rule index: one immutable value that answers which limits apply to a request. A new revision is a new index."""
+"""The rule index: one immutable value a revision that finds the client and the limits of a request."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ import msgspec
 
 from data_plane.config.blocks import Blocks
 from data_plane.config.config_set import ConfigSet
-from data_plane.config.rulebook import Rulebook, terms_of
+from data_plane.config.rulebook import Rulebook, limit_set_key_of
 from data_plane.store.subjects import generation_end, tag
 from tidegate.contract.blocks import Block, block_violations
 from tidegate.contract.config import DOCUMENT_TYPES, Change, Client, Plan
@@ -22,45 +22,45 @@ _MAX_KNOWN = 65_536
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(document) for kind, document in DOCUMENT_TYPES.items()
 }
-_BY_THE_THOUSAND = frozenset({"client", "key"})
+_MANY = frozenset({"client", "key"})
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class InvalidConfigError(Exception):
-    """A document that this node cannot enforce; the last good index stays."""
+    """A document that this process cannot enforce; the last good index stays in force."""
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """A client made ready for the hot path, by itself or as one of its keys; compared and hashed as an object."""
+    """A client ready for the hot path, by name or by one of its keys; compared and hashed by identity."""
 
     client: Client
     plan: str
     tag: bytes
-    """What its keys in the store begin with."""
+    """The beginning of its counters' keys."""
     end: bytes
-    """What they end with: its generation, empty for most."""
+    """The end of its counters' keys: its generation, empty for most."""
     json: bytes
     """Its name as JSON."""
-    terms: str | None
-    """The limit-set key (``rulebook.ResolutionCache``); ``None`` where limits take a closer look."""
+    limit_set_key: str | None
+    """Its limit-set key (``rulebook.ResolutionCache``); ``None`` if its limits change with time or it is not active."""
     key_id: str = ""
-    """The API key that was shown; empty where a gateway named the client."""
+    """The API key of the request; empty if a gateway named the client."""
     until_us: int = sys.maxsize
-    """When that key ends, microseconds since the epoch."""
+    """When the key expires, microseconds since the epoch."""
 
 
 class Clients:
-    """The clients of one configuration, made ready when they are first asked for: most never are."""
+    """The clients of one configuration, decoded at first use, as most are never used."""
 
     __slots__ = ("_config", "made")
 
     def __init__(self, config: ConfigSet) -> None:
         self._config = config
         self.made: dict[str | None, Principal] = {}
-        """Those that are ready, by name; bounded."""
+        """Decoded clients by name; bounded."""
 
     def get(self, name: str) -> Principal | None:
-        """The client called ``name``."""
+        """The client of that name, or ``None``."""
         made = self.made.get(name)
         if made is not None:
             return made
@@ -74,10 +74,10 @@ class Clients:
 
 
 class RuleIndex:
-    """Everything a decision needs of one revision: the rulebook, and by the ten thousands clients and keys.
+    """All that a decision needs of one revision: the rulebook, blocks, clients and keys.
 
-    Clients and keys stay as they travelled, in ``config``: they are decoded to be checked when they come, and again
-    when they are first used.
+    Clients and keys, tens of thousands of them, stay encoded in ``config``: they are decoded once for validation and
+    again at first use.
     """
 
     __slots__ = ("blocks", "book", "clients", "config", "known", "named")
@@ -86,15 +86,15 @@ class RuleIndex:
         self.book = book
         self.config = config
         self.blocks = blocks
-        """Who is refused whatever limits say; ``None`` when nobody is."""
+        """Blocks; ``None`` without any."""
         self.clients = Clients(config)
         self.named = self.clients.made
-        """Clients that were asked for under this revision, by name; bounded."""
+        """Clients used under this revision, by name; bounded."""
         self.known: dict[str | None, Principal] = {}
-        """API keys that were used under this revision, and whose they are; bounded. Look at ``until_us``."""
+        """API keys used under this revision, with their clients; bounded. A reader must check ``until_us``."""
 
     def principal_of(self, api_key: str, now_us: int) -> Principal | None:
-        """The client of an API key; ``None`` when the key is unknown, expired or without a client."""
+        """The client of an API key; ``None`` if the key is unknown, expired or without a client."""
         principal = self.known.get(api_key)
         if principal is None:
             principal = self._find(sha256(api_key.encode()).hexdigest())
@@ -118,7 +118,7 @@ class RuleIndex:
 
     @classmethod
     def empty(cls, region: str) -> "RuleIndex":
-        """The index of no configuration: nothing is limited."""
+        """The index without a configuration: it limits nothing."""
         return cls(Rulebook(region, {}), ConfigSet.empty())
 
     @classmethod
@@ -128,7 +128,7 @@ class RuleIndex:
         return cls.empty(region).with_changes(documents, config)
 
     def with_changes(self, changes: Iterable[Change], config: ConfigSet | None = None) -> "RuleIndex":
-        """The index after ``changes``, which make ``config`` of what was (or it is made here).
+        """The index after ``changes``; ``config`` is the configuration after them, if the caller has it already.
 
         Raises ``InvalidConfigError`` that names the document and what is wrong.
         """
@@ -139,7 +139,7 @@ class RuleIndex:
         blocks = None if self.blocks is None else dict(self.blocks.documents)
         for change in changes:
             document = decode_document(change)
-            if change.kind in _BY_THE_THOUSAND:
+            if change.kind in _MANY:
                 continue
             if change.kind == "block":
                 blocks = blocks or {}
@@ -152,19 +152,19 @@ class RuleIndex:
                     section.pop(change.id, None)
                 else:
                     section[change.id] = document
-        # Clients and keys change all day: then the rulebook stays, its cache included.
+        # Clients and keys change all day; the rulebook then stays, with its caches.
         book = Rulebook(self.book.region, {**self.book.sections, **sections}) if sections else self.book
         changed = blocks is not None and (self.blocks is None or blocks != self.blocks.documents)
         return RuleIndex(book, config, (Blocks(blocks) if blocks else None) if changed else self.blocks)
 
-    def without_ended(self, now_s: float) -> "RuleIndex":
-        """Without switches whose time is over at ``now_s`` (epoch seconds): itself, where there are none."""
-        book = self.book.without_ended(now_s)
+    def without_ended_overrides(self, now_s: float) -> "RuleIndex":
+        """This index without enforcement overrides that ended by ``now_s`` (epoch seconds); itself if none did."""
+        book = self.book.without_ended_overrides(now_s)
         return self if book is self.book else RuleIndex(book, self.config, self.blocks)
 
 
 def decode_document(change: Change) -> msgspec.Struct | None:
-    """The typed document of a change, checked; ``None`` when it is gone or of a kind we do not know."""
+    """The validated document of a change; ``None`` for a deletion and for unknown kinds."""
     kind, body = change.kind, change.body
     decoder = _DECODERS.get(kind)
     if decoder is None or body is None:
@@ -173,7 +173,7 @@ def decode_document(change: Change) -> msgspec.Struct | None:
         document: msgspec.Struct = decoder.decode(body)
     except UNREADABLE as error:
         raise InvalidConfigError(f"{kind} {change.id!r}: {error}") from error
-    if kind in _BY_THE_THOUSAND:
+    if kind in _MANY:
         _check_name(kind, change.id)
         return document
     for rule in _rules(document):
@@ -210,5 +210,5 @@ def _principal(client: Client) -> Principal:
         tag=tag("client", client.client).encode(),
         end=generation_end(client.generation).encode(),
         json=msgspec.json.encode(client.client),
-        terms=terms_of(client) if client.status == "active" else None,
+        limit_set_key=limit_set_key_of(client) if client.status == "active" else None,
     )

@@ -1,14 +1,15 @@
-"""Limits made ready for the hot path: which apply to a plan and a route, with their script arguments and key parts."""
+"""Limit resolution: the limits that apply to a plan on a route, with their script parameters and key builders."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from data_plane.config.shared_packing import Standing, shared_params
-from data_plane.config.strict_limits import moves_rights, own_terms_of, scaled, strict_terms_of
+from data_plane.config.counter_keys import key_builder
+from data_plane.config.shared_packing import RegionFacts, shared_params
+from data_plane.config.strict_limits import moves_rights, own_params_of, scaled, strict_params_of
 from data_plane.store.packing import encode_rule
-from data_plane.store.subjects import limit_code, ordered_dimensions, part, tag
+from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
@@ -23,37 +24,25 @@ SITE_FACTOR = 16
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 
 _SAME = {"HEAD": ("HEAD", "GET")}
-"""A HEAD does what the GET would (RFC 9110, 9.3.2), and is routed like one: a limit of GETs is no limit without it."""
-
-
-class Subject(msgspec.Struct, frozen=True, gc=False):
-    """Whose request it is, ready to be put into keys. ``client_tag`` is the address's for anonymous requests."""
-
-    client_tag: str
-    client_part: str
-    generation: str
-    address: str
-    site: str | None
-    attributes: Mapping[str, str]
+"""A HEAD is routed and limited like a GET, as it does the same work (RFC 9110, 9.3.2)."""
 
 
 class Peers(NamedTuple):
-    """The regions that the configuration names, and how this one stands to them."""
+    """The regions of the configuration, and the state of this region."""
 
     regions: Mapping[str, object]
-    standing: Standing
+    region_facts: RegionFacts
 
 
 class ResolvedLimit:
-    """One limit as a request on a given route meets it."""
+    """One limit as it applies to requests on a route."""
 
     __slots__ = (
         "alone",
         "attributes",
         "denials_last",
-        "ending",
         "has_rights",
-        "key_of",
+        "key_builder",
         "params",
         "policy",
         "rule",
@@ -65,27 +54,25 @@ class ResolvedLimit:
         self, rule: LimitRule, endpoint: Endpoint, region: str, peers: Peers, *, of_site: bool = False
     ) -> None:
         has_peers = len(peers.regions) > 1
-        moves = peers.standing.rights and moves_rights(rule)
+        moves = peers.region_facts.rights and moves_rights(rule)
         self.alone = of_whole_site(in_region(rule, region)) if of_site else in_region(rule, region)
-        """The rule by which this region decides without a word from others, and without its store."""
-        keeps = peers.standing.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
+        """The rule by which this region decides without other regions, and without its store."""
+        keeps = peers.region_facts.rights and rule.mode == "strict" and not moves and self.alone.limit > 0
         self.has_rights = moves or keeps
-        """Whether what is left is this region's rights, in this life of its store; mostly more may be asked for."""
+        """Whether the remaining units are rights of this region, in the current epoch of its store."""
         whole = rule
         rule = of_whole_site(rule) if of_site and moves else rule if moves else self.alone
         self.rule = rule
         if keeps:
-            self.params = own_terms_of(whole, self.alone, peers.standing.revision).decide()
+            self.params = own_params_of(whole, self.alone, peers.region_facts.revision).decide()
         elif moves:
-            self.params = strict_terms_of(rule, region, peers.standing.revision).decide()
+            self.params = strict_params_of(rule, region, peers.region_facts.revision).decide()
         elif has_peers and rule.mode == "shared":
-            self.params = shared_params(rule, peers.standing, peers.regions)
+            self.params = shared_params(rule, peers.region_facts, peers.regions)
         else:
             self.params = encode_rule(rule)
         self.denials_last = not rule.shadow and not (rule.mode == "strict" or (has_peers and rule.mode == "shared"))
-        maker = _key_maker(rule, endpoint)
-        self.key_of = _for_site(maker) if of_site else maker
-        self.ending = _ending(rule, endpoint, of_site=of_site)
+        self.key_builder = key_builder(rule, endpoint, of_site=of_site)
         self.visible = is_visible(rule)
         window_us = nominal_window_us(rule)
         self.window_s: float = window_us // 1_000_000 if window_us % 1_000_000 == 0 else window_us / 1_000_000
@@ -97,10 +84,10 @@ class ResolvedLimit:
 
 
 def in_region(rule: LimitRule, region: str) -> LimitRule:
-    """The rule as this region enforces it: its own quota where the mode divides the limit between regions.
+    """The rule as this region enforces it alone: its own share, if the mode divides the limit between regions.
 
-    Without an exchange of rights a ``strict`` limit is what its region owns: the quotas sum to the limit.
-    While shares move, that is the least that it owns under any of their steps.
+    A ``strict`` limit without an exchange of rights is the region's share; all shares sum to the limit. While shares
+    change, it is the smallest share of any step.
     """
     if rule.mode == "shared":
         return rule
@@ -112,7 +99,7 @@ def in_region(rule: LimitRule, region: str) -> LimitRule:
 
 
 def of_whole_site(rule: LimitRule) -> LimitRule:
-    """What a whole IPv6 site (/48, 65,536 times a /64) may use together: a multiple, never shown in headers."""
+    """The limit of a whole IPv6 site (/48, which is 65,536 times a /64): a multiple, never shown in headers."""
     limit = rule.limit * SITE_FACTOR
     if rule.algorithm == "sliding_log":
         limit = min(limit, MAX_SLIDING_LOG_LIMIT)
@@ -121,8 +108,8 @@ def of_whole_site(rule: LimitRule) -> LimitRule:
     return rule if any(violations(site)) else site
 
 
-def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
-    """Whether ``rule`` can apply on this route at all; attributes are looked at a request at a time."""
+def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
+    """Whether a rule can apply on a route; attributes are checked with each request."""
     if rule.match.endpoints and endpoint.endpoint not in rule.match.endpoints:
         return False
     if rule.match.methods and not any(name in rule.match.methods for name in _SAME.get(method, (method,))):
@@ -130,11 +117,11 @@ def binds(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:
     return endpoint.backend is not None or "backend" not in ordered_dimensions(rule.scope)
 
 
-def bind(
+def resolve(
     rules: Iterable[LimitRule], endpoint: Endpoint, method: str, region: str, peers: Peers, *, sites: bool
 ) -> tuple[ResolvedLimit, ...]:
-    """The limits among ``rules`` that apply on a route, in their order; with ``sites``, then the limits of the site."""
-    wanted = [rule for rule in rules if binds(rule, endpoint, method)]
+    """The rules that can apply on a route, in their order; with ``sites``, followed by the limits of the IPv6 site."""
+    wanted = [rule for rule in rules if can_apply(rule, endpoint, method)]
     limits = [ResolvedLimit(rule, endpoint, region, peers) for rule in wanted]
     if sites:
         limits += [
@@ -146,74 +133,12 @@ def bind(
 
 
 def applies(limit: ResolvedLimit, attributes: Mapping[str, str]) -> bool:
-    """Whether the attributes that the limit asks for are there."""
+    """Whether the attributes match the limit."""
     return all(attributes.get(name) == value for name, value in limit.attributes)
 
 
 def headline_of(limits: Sequence[ResolvedLimit]) -> int:
-    """The position of the limit that headers show: the marked one, else the first visible one, else the first."""
-    marked = [at for at, limit in enumerate(limits) if limit.rule.headline]
-    shown = [at for at, limit in enumerate(limits) if limit.visible and not limit.rule.shadow]
+    """The place of the limit that headers show: the marked one, else the first visible one, else the first."""
+    marked = [place for place, limit in enumerate(limits) if limit.rule.headline]
+    shown = [place for place, limit in enumerate(limits) if limit.visible and not limit.rule.shadow]
     return next(iter([*marked, *shown]), 0)
-
-
-def _key_maker(rule: LimitRule, endpoint: Endpoint) -> Callable[[Subject], bytes]:
-    """A function from subject to key, with everything that the route fixes already in place."""
-    first, *rest = ordered_dimensions(rule.scope)
-    static = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
-    tail = limit_code(rule.id)
-    if all(name in static for name in rest):
-        tail += "".join("|" + part(name, static[name]) for name in rest)
-        if first == "client":
-            return lambda subject: f"{subject.client_tag}{tail}{subject.generation}".encode()
-        if first == "ip":
-            return lambda subject: f"{{i:{subject.address}}}{tail}".encode()
-        if first in static:
-            fixed = (tag(first, static[first] or str(rule.id)) + tail).encode()
-            return lambda _subject: fixed
-    return lambda subject: _general_key(first, rest, static, limit_code(rule.id), subject)
-
-
-class Ending(NamedTuple):
-    """A key as far as the route fixes it: what goes in front (``OF_CLIENT`` ...), and the rest of it."""
-
-    of: int
-    rest: bytes
-
-
-OF_CLIENT, OF_ADDRESS, OF_SITE, OF_NOBODY = range(4)
-
-
-def _ending(rule: LimitRule, endpoint: Endpoint, *, of_site: bool) -> Ending | None:
-    """The same keys as ``_key_maker``'s for whoever has nothing special; ``None`` where attributes take part."""
-    first, *others = ordered_dimensions(rule.scope)
-    values = {"endpoint": endpoint.endpoint, "backend": endpoint.backend or "", "global": ""}
-    if any(name not in values for name in others):
-        return None
-    rest = (limit_code(rule.id) + "".join("|" + part(name, values[name]) for name in others)).encode()
-    if first == "client":
-        return Ending(OF_CLIENT, rest)
-    if first == "ip":
-        return Ending(OF_SITE if of_site else OF_ADDRESS, rest)
-    if first in values:
-        return Ending(OF_NOBODY, tag(first, values[first] or str(rule.id)).encode() + rest)
-    return None
-
-
-def _for_site(maker: Callable[[Subject], bytes]) -> Callable[[Subject], bytes]:
-    return lambda subject: maker(msgspec.structs.replace(subject, address=subject.site or subject.address))
-
-
-def _general_key(first: str, rest: Sequence[str], static: Mapping[str, str], limit_id: str, subject: Subject) -> bytes:
-    def value(name: str) -> str:
-        if name == "client":
-            return subject.client_part
-        if name == "ip":
-            return part("ip", subject.address)
-        if name in static:
-            return part(name, static[name])
-        return part(name, subject.attributes.get(name.partition(":")[2], ""))
-
-    tail = "".join("|" + value(name) for name in rest)
-    generation = subject.generation if "client" in (first, *rest) else ""
-    return f"{{{value(first)}}}{limit_id}{tail}{generation}".encode()

@@ -1,9 +1,10 @@
-"""The limits of a plan on a route, as the hot path wants them."""
+"""Limit sets: the limits of a plan on a route, ready for the hot path."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from data_plane.config.limit_resolution import OF_CLIENT, ResolvedLimit, applies, headline_of
+from data_plane.config.counter_keys import OF_CLIENT
+from data_plane.config.limit_resolution import ResolvedLimit, applies, headline_of
 from data_plane.config.load_guard import Guard
 from data_plane.store.packing import FIGURES, MOST_LIMITS, encode_check
 from tidegate.contract.limits import dimensions
@@ -12,24 +13,23 @@ _MAX_MATCHING = 1_024
 
 
 class LimitSet:
-    """The limits of a plan on a route, and what the hot path wants to know of them at once."""
+    """The limits of a plan on a route, with all that the hot path derives from them."""
 
     __slots__ = (
         "_guard",
         "_matching",
-        "client_ending",
+        "client_key_rest",
         "conditional",
         "counted_attributes",
-        "denial_forms",
-        "endings",
+        "denial_templates",
         "endpoint",
-        "form",
         "gate",
         "has_queue",
         "headline",
+        "key_builders",
+        "key_parts",
         "lasting",
         "limits",
-        "makers",
         "of_plan",
         "packed",
         "params",
@@ -38,6 +38,7 @@ class LimitSet:
         "rights",
         "rls_template",
         "size",
+        "template",
         "unit_cost",
     )
 
@@ -55,29 +56,29 @@ class LimitSet:
         self.plan = plan
         self.endpoint = endpoint
         self.of_plan = of_plan
-        """Ids of the limits that are the plan's own; the others stand outside plans."""
+        """Ids of the plan's own limits; the others are outside plans."""
         self.unit_cost = unit_cost
-        """The endpoint's cost: what a request of cost 1 takes."""
+        """The endpoint's cost: the units that a request of cost 1 takes."""
         self.size = FIGURES * len(limits)
-        """How many figures the store answers with."""
-        self.form: Any = None
-        """What the API keeps with it: the answer as far as it is known beforehand."""
-        self.denial_forms: dict[Any, Any] = {}
-        """The same for denials, by which limits deny."""
+        """Number of figures in the store's answer."""
+        self.template: Any = None
+        """The API's response template for allowed checks; the API sets it."""
+        self.denial_templates: dict[Any, Any] = {}
+        """The API's response templates for denials, by the limits that deny."""
         self.rls_template: Any = None
-        """The same as ``form`` for Envoy's rate limit protocol."""
+        """The response template of Envoy's rate limit protocol."""
         self.params = tuple(limit.params for limit in limits)
         self.gate = None if guard is None else guard.gate_pass(limits, self.params)
-        """How its requests pass, where the route's backend is protected; made anew for what ``matching`` leaves."""
+        """The gate pass, if the route's backend is protected."""
         self._guard = guard
-        self.makers = tuple(limit.key_of for limit in limits)
+        self.key_builders = tuple(limit.key_builder for limit in limits)
         self.policies = ", ".join(limit.policy for limit in limits if limit.visible)
         self._matching: dict[tuple[int, ...], LimitSet] = {}
         self.headline = headline_of(limits)
-        self.lasting = tuple(at for at, limit in enumerate(limits) if limit.denials_last)
-        """Positions of the limits whose denials nothing can end early."""
-        self.rights = tuple(at for at, limit in enumerate(limits) if limit.has_rights)
-        """Positions of the limits whose outcomes say whether to ask other regions for more."""
+        self.lasting = tuple(place for place, limit in enumerate(limits) if limit.denials_last)
+        """Places of limits whose denials end at a known time."""
+        self.rights = tuple(place for place, limit in enumerate(limits) if limit.has_rights)
+        """Places of limits whose outcomes report low rights."""
         self.counted_attributes = tuple(
             {
                 name.partition(":")[2]
@@ -86,23 +87,24 @@ class LimitSet:
                 if name.startswith("attribute:")
             }
         )
-        """Attributes whose values make subjects."""
+        """Attributes that are part of counters' keys."""
         self.has_queue = any(limit.rule.algorithm == "leaky_bucket" for limit in limits)
         self.conditional = any(limit.attributes for limit in limits)
-        endings = tuple(limit.ending for limit in limits if limit.ending is not None)
-        self.endings = endings if len(endings) == len(limits) <= MOST_LIMITS and not self.conditional else ()
-        """What keys end with, where there is no more to them; else, and where nothing is limited, empty."""
-        self.client_ending = endings[0].rest if len(self.endings) == 1 and endings[0].of == OF_CLIENT else None
-        """The same for the commonest case: one limit, by client."""
-        self.packed = encode_check(unit_cost, self.params) if self.endings else b""
-        """A check of cost 1, as the store takes it."""
+        is_plain = len(limits) <= MOST_LIMITS and not self.conditional
+        fixed = tuple((builder.owner, builder.rest) for builder in self.key_builders if not builder.varying)
+        self.key_parts = fixed if is_plain and len(fixed) == len(limits) else ()
+        """Owner and rest of each key; empty if keys need more than that, and without limits."""
+        self.client_key_rest = fixed[0][1] if len(self.key_parts) == 1 and fixed[0][0] == OF_CLIENT else None
+        """The rest of the key in the commonest case: one limit, by client."""
+        self.packed = encode_check(unit_cost, self.params) if self.key_parts else b""
+        """A packed check of cost 1."""
 
     def matching(self, attributes: Mapping[str, str]) -> "LimitSet":
-        """Those whose wanted attributes are there: the same object for the same limits."""
-        places = tuple(at for at, limit in enumerate(self.limits) if applies(limit, attributes))
+        """The limits that apply to these attributes; equal limits give the same object."""
+        places = tuple(place for place, limit in enumerate(self.limits) if applies(limit, attributes))
         found = self._matching.get(places)
         if found is None:
-            limits = tuple(self.limits[at] for at in places)
+            limits = tuple(self.limits[place] for place in places)
             found = LimitSet(
                 limits, self.unit_cost, plan=self.plan, endpoint=self.endpoint, of_plan=self.of_plan, guard=self._guard
             )

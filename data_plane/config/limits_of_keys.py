@@ -1,4 +1,4 @@
-"""Whose limit a counter's key belongs to, from the key alone: what a peer names, this region must look up itself."""
+"""Finds the limit of a counter by its key alone, for keys that peers send."""
 
 import re
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from data_plane.config.index import Clients, RuleIndex
 from data_plane.config.limit_resolution import Peers, ResolvedLimit, of_whole_site
 from data_plane.config.routes import NO_ENDPOINT
 from data_plane.config.rulebook import Rulebook
-from data_plane.config.shared_packing import Standing, shared_params
-from data_plane.config.strict_limits import for_client, moves_rights, strict_terms_of
-from data_plane.store.strict_packing import StrictTerms
+from data_plane.config.shared_packing import RegionFacts, shared_params
+from data_plane.config.strict_limits import for_client, moves_rights, strict_params_of
+from data_plane.store.strict_packing import StrictParams
 from data_plane.store.subjects import limit_of_key
 from tidegate.contract.config import Client
 from tidegate.contract.limits import LimitRule, capacity
@@ -22,18 +22,18 @@ _SITE = re.compile(rb"[{|]i:[0-9a-f:]+/48(?:[}|.]|$)")
 _MAX_KNOWN = 10_000
 _MAX_LASTING = 50_000
 IMPLAUSIBLE = 64
-"""A cell of more than this many times what its limit admits is refused."""
+"""A cell with more than this many times its limit is refused as implausible."""
 
 
 class StrictLimit(NamedTuple):
-    """A strict limit as the subject of a key meets it."""
+    """A strict limit as it applies to the subject of a key."""
 
     rule: LimitRule
-    terms: StrictTerms
+    params: StrictParams
 
 
 class StrictLimits:
-    """Finds the strict limit behind a key, under the index in force and its revision."""
+    """Finds the strict limit of a key, under the index in force and its revision."""
 
     def __init__(self, region: str, index: Callable[[], RuleIndex], revision: Callable[[], int]) -> None:
         self._region = region
@@ -45,7 +45,7 @@ class StrictLimits:
         self._known: dict[tuple[object, ...], StrictLimit] = {}
 
     def of_key(self, key: bytes, now_s: float) -> StrictLimit | None:
-        """The limit, or ``None`` where there is no such strict limit here (any more, or yet)."""
+        """The limit, or ``None`` if this configuration has no such strict limit."""
         index, revision = self._index(), self._revision()
         if index.book is not self._book or revision != self._of_revision:
             self._book, self._of_revision, self._known = index.book, revision, {}
@@ -62,15 +62,15 @@ class StrictLimits:
                 self._known.clear()
             if of_site:
                 rule = of_whole_site(rule)
-            limit = StrictLimit(rule, strict_terms_of(rule, self._region, revision))
+            limit = StrictLimit(rule, strict_params_of(rule, self._region, revision))
             self._known[name] = limit
         return limit
 
 
 class SharedLimit(NamedTuple):
-    """A limit that peers tell each other the counts of, as the subject of a key meets it, and as scripts take it.
+    """A shared limit as it applies to the subject of a key, with its script parameters.
 
-    ``most``: of a cell of more units than that nobody can have taken so many, no change of a limit explains it.
+    ``most`` is the most units that a plausible cell can have.
     """
 
     rule: LimitRule
@@ -79,23 +79,23 @@ class SharedLimit(NamedTuple):
 
 
 class SharedLimits:
-    """Finds the shared limit behind a key, under the index in force and as this region stands to its peers."""
+    """Finds the shared limit of a key, under the index in force and the state of the region."""
 
     def __init__(self, index: Callable[[], RuleIndex]) -> None:
         self._index = index
         self._book: Rulebook | None = None
-        self._standing: Standing | None = None
+        self._region_facts: RegionFacts | None = None
         self._known: dict[tuple[object, ...], SharedLimit] = {}
         self._seen: RuleIndex | None = None
         self._lasting: dict[bytes, SharedLimit] = {}
-        """The limits of counters to which no override comes or goes while the index stays."""
+        """Limits of counters that cannot change while the index stays, as their client has no overrides."""
 
     def of_key(self, key: bytes, now_s: float) -> SharedLimit | None:
-        """The limit, or ``None`` where there is no such limit here (any more, or yet)."""
+        """The limit, or ``None`` if this configuration has no such limit."""
         index = self._index()
         book = index.book
-        if book is not self._book or book.standing is not self._standing:
-            self._book, self._standing, self._known, self._seen = book, book.standing, {}, None
+        if book is not self._book or book.region_facts is not self._region_facts:
+            self._book, self._region_facts, self._known, self._seen = book, book.region_facts, {}, None
         if index is not self._seen or len(self._lasting) >= _MAX_LASTING:
             self._seen, self._lasting = index, {}
         known = self._lasting.get(key)
@@ -120,30 +120,30 @@ class SharedLimits:
             if of_site:
                 rule = of_whole_site(rule)
             limit = self._known[name] = SharedLimit(
-                rule, shared_params(rule, book.standing, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
+                rule, shared_params(rule, book.region_facts, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
             )
         return limit
 
 
 def params_in_force(index: RuleIndex, key: bytes, now_s: float) -> bytes | None:
-    """The limit behind a key as scripts take it now, of any mode; ``None`` where there is no such limit any more."""
+    """The current script parameters of a key's limit, of any mode; ``None`` if the limit is gone."""
     id, client, of_site = _parts_of(key)
     book = index.book
     rule = book.by_id.get(id)
     if rule is None:
         return None
     rule = _of_client(rule, client, index.clients, now_s)
-    return ResolvedLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.standing), of_site=of_site).params
+    return ResolvedLimit(rule, NO_ENDPOINT, book.region, Peers(book.regions, book.region_facts), of_site=of_site).params
 
 
 def of_client(rule: LimitRule, client: Client, now_s: float) -> LimitRule:
-    """The rule as a client's override, if one is in force, has it."""
+    """The rule under a client's override, if one is in force."""
     override = client.overrides.get(rule.name)
     return for_client(rule, None if override is None else override.at(now_s))
 
 
 def _of_client(rule: LimitRule, client: str | None, clients: Clients, now_s: float) -> LimitRule:
-    """The rule as the client whose key this is meets it."""
+    """The rule under the overrides of the client in a key."""
     principal = None if client is None else clients.get(client)
     if principal is None or not principal.client.overrides:
         return rule
@@ -152,7 +152,7 @@ def _of_client(rule: LimitRule, client: str | None, clients: Clients, now_s: flo
 
 @lru_cache(_MAX_KNOWN)
 def _parts_of(key: bytes) -> tuple[int, str | None, bool]:
-    """A key's limit, client, and whether it is of a whole site: a counter with news is looked at in tick after tick."""
+    """A key's limit, its client, and whether it is of a whole site. Cached, as counters come again tick after tick."""
     found = _CLIENT.match(key)
     client = unquote(found[1].decode("utf-8", "replace")) if found else None
     return limit_of_key(key), client, b"/48" in key and _SITE.search(key) is not None

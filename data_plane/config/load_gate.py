@@ -1,6 +1,6 @@
-"""Who passes, on the hot path: a few comparisons of whole numbers, and nothing at all while a backend is well.
+"""Gates of protected backends, on the hot path: a few comparisons of integers, and none while a backend is well.
 
-A gate lives as long as the node and is told new factors; what a plan and a route fix is in a ``GatePass``, which is
+A ``ClassGate`` lives as long as the node and gets new factors. A ``GatePass`` holds what a plan and a route fix; it is
 made with the rulebook and finds its gate at its first request.
 """
 
@@ -10,25 +10,23 @@ from typing import NamedTuple
 import msgspec
 
 from data_plane.config.load_classes import ALL, FULL, charge_of, cohort_of, spread, threshold_of
-from data_plane.store.outcome import NEVER, Outcome
-from data_plane.store.packing import encode_check
-from data_plane.store.price_packing import priced
+from data_plane.store.packing import NEVER, Outcome, encode_check, priced
 
 SMALLEST = 10_000
-"""A hundredth: whoever is admitted at all never pays more than a hundred times."""
+"""A hundredth: no price is more than a hundred times the cost."""
 BY_CLASS, BY_WHOLE, BY_OPEN = 0, 1, 2
-"""Which factor prices a limit: the class's (limits that name the policy), the backend's (its capacity), or that of the
-part of the capacity that is open to all."""
-MOST_COSTS = 8
-"""Checks that a pass keeps ready at the present prices, by what they cost: clients choose it."""
+"""Which factor prices a limit: its class's (limits that name the policy), the backend's (its capacity), or that of the
+capacity's open part."""
+MAX_COSTS = 8
+"""Packed checks that a pass keeps at the present prices, by cost, which clients choose."""
 _PLAIN = (FULL, FULL, FULL)
 
 
 class Charged(NamedTuple):
-    """A limit whose price follows the load: its place among the bound limits, and the most it can ever hold."""
+    """A limit whose price follows the load: its place in the limit set, and the most units that it can hold."""
 
-    at: int
-    by: int
+    place: int
+    factor: int
     most: int
 
 
@@ -41,19 +39,19 @@ class ClassGate:
         self.offered = 0
         self.shed = 0
         self.own = 0
-        """What clients' own limits deny of what is offered, shed or not: it would never reach the backend."""
+        """Offered units, shed or not, that clients' own limits denied: they would never reach the backend."""
         self.factor = FULL
         """The share of this class that is admitted, in millionths."""
         self.factors = _PLAIN
-        """What prices limits, by ``BY_CLASS`` and so on: never so low that nothing could pass."""
+        """The factors that price limits, by ``BY_CLASS`` and so on; at least ``SMALLEST``."""
         self.threshold = ALL
         self.seed = 0
         self.version = 0
-        """Rises with every change of a price."""
+        """Rises with each change of a price."""
         self.numbered = 0
 
     def set(self, factor: int, whole: int, *, floor: int, reserve: int, seed: int) -> None:
-        """New factors, in millionths: the class's and the backend's. ``floor`` and ``reserve`` are the policy's."""
+        """Set the class's and the backend's factors, in millionths. ``floor`` and ``reserve`` are the policy's."""
         factors = (max(factor, floor, SMALLEST), max(whole, SMALLEST), max(open_factor(whole, reserve), SMALLEST))
         if factors != self.factors:
             self.factors = factors
@@ -63,7 +61,7 @@ class ClassGate:
         self.seed = seed
 
     def admits(self, client: bytes, cost: int) -> bool:
-        """Whether this client's class, and within it this client's cohort, is admitted."""
+        """Whether this client's cohort of the class is admitted."""
         self.offered += cost
         if self.threshold == ALL or cohort_of(client, self.seed) < self.threshold:
             return True
@@ -71,21 +69,21 @@ class ClassGate:
         return False
 
     def price(self, by: int, cost: int) -> int:
-        """What ``cost`` units of a limit cost this request."""
+        """The price of ``cost`` units of a limit for this request."""
         whole, part = charge_of(cost, self.factors[by])
         self.numbered += 1
         return whole + (spread(self.numbered) < part)
 
 
 def open_factor(whole: int, reserve: int) -> int:
-    """What is left of the open part of a capacity: the reserve is not cut before all of the rest is."""
+    """The factor of a capacity's open part: all of it is cut before the reserve is."""
     return FULL if whole == FULL else max(0, whole - reserve) * FULL // (FULL - reserve)
 
 
 class GatePass:
-    """How the requests of a plan on a route pass their backend's gate. ``policy`` is the backend's adaptive policy.
+    """How requests of a plan on a route pass their backend's gate. ``policy`` is the backend's adaptive policy.
 
-    ``own`` are the places of the enforced limits that are not the backend's capacity; ``most`` is what that can hold.
+    ``own`` are the places of enforced limits other than the backend's capacity; ``most`` is what that capacity holds.
     """
 
     __slots__ = (
@@ -107,90 +105,87 @@ class GatePass:
         self.own = tuple(own)
         self.most = most
         self.gate: ClassGate | None = None
-        """Found at the first request; then kept."""
+        """The gate, from the first request on."""
         self._packed_at = -1
         self._packed: dict[int, tuple[tuple[int, bytes], ...]] = {}
 
     def packed(self, gate: ClassGate, cost: int) -> bytes | None:
-        """The whole check with what this request costs each limit; ``None`` while all of them cost what they say."""
+        """The packed check with each limit's price for this request; ``None`` while every price is the cost."""
         if gate.factors == _PLAIN or not self.charged:
             return None
         if self._packed_at != gate.version:
             self._packed_at = gate.version
             self._packed.clear()
-        made = self._packed.get(cost)
-        if made is None:
-            if len(self._packed) >= MOST_COSTS:
+        checks = self._packed.get(cost)
+        if checks is None:
+            if len(self._packed) >= MAX_COSTS:
                 self._packed.clear()
-            made = self._packed[cost] = self._made(gate, cost)
+            checks = self._packed[cost] = self._pack(gate, cost)
         gate.numbered += 1
         place = spread(gate.numbered)
-        for bound, packed in made:
+        for bound, packed in checks:
             if place < bound:
                 return packed
         raise AssertionError("the last bound is above every place")
 
-    def told(self, gate: ClassGate, outcomes: list[Outcome]) -> list[Outcome]:
-        """The outcomes of a denied check as clients see them: what is left is what they can do at the present price.
+    def shown(self, gate: ClassGate, outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes of a denied check as clients see them: ``remaining`` at the present price.
 
-        (Of an allowed one the script says it so.)
+        For an allowed check the script computes it.
         """
-        told = list(outcomes)
+        shown = list(outcomes)
         for charged in self.charged:
-            factor = gate.factors[charged.by]
+            factor = gate.factors[charged.factor]
             if factor != FULL:
-                outcome = told[charged.at]
-                told[charged.at] = msgspec.structs.replace(outcome, remaining=outcome.remaining * factor // FULL)
-        return told
+                outcome = shown[charged.place]
+                shown[charged.place] = msgspec.structs.replace(outcome, remaining=outcome.remaining * factor // FULL)
+        return shown
 
-    def denied_by_price(self, outcomes: Sequence[Outcome], at: int, cost: int) -> bool:
-        """Whether the limit at ``at`` denied only because of load: at its plain cost there was enough left."""
+    def denied_by_price(self, outcomes: Sequence[Outcome], place: int, cost: int) -> bool:
+        """Whether the limit at ``place`` denied because of load only: at the plain cost enough was left."""
         for charged in self.charged:
-            if charged.at == at:
-                by_load = charged.by != BY_CLASS  # a capacity is the backend's, not the client's
-                return outcomes[at].retry_us != NEVER and (by_load or outcomes[at].remaining >= cost)
+            if charged.place == place:
+                by_load = charged.factor != BY_CLASS  # a capacity is the backend's, not the client's
+                return outcomes[place].retry_us != NEVER and (by_load or outcomes[place].remaining >= cost)
         return False
 
     def denied(self, outcomes: Sequence[Outcome], cost: int) -> None:
-        """A check that passed was denied: unless that is for want of capacity, it asked nothing of the backend."""
+        """Count a check that passed the gate and was denied, unless the backend's capacity denied it."""
         if self.gate is not None and self.is_own(outcomes, cost):
             self.gate.own += cost
 
     def denied_unasked(self, outcomes: Sequence[Outcome], cost: int) -> None:
-        """The same of one that is known to be denied before it comes to the gate."""
+        """Count a check that is denied before it comes to the gate."""
         if self.gate is not None:
             self.gate.offered += cost
             self.denied(outcomes, cost)
 
     def is_own(self, outcomes: Sequence[Outcome], cost: int) -> bool:
-        """Whether a denied check would have been denied however well the backend is: it asks nothing of it then.
-
-        By a limit that is not the backend's, at its plain cost; or as more than the backend can ever do.
+        """Whether a check would be denied at any load: by the client's own limit at its plain cost, or for a cost that
+        exceeds the backend's capacity.
         """
         if self.most is not None and cost > self.most:
             return True
-        denied = [at for at in self.own if not outcomes[at].allowed]
-        return bool(denied) and not all(self.denied_by_price(outcomes, at, cost) for at in denied)
+        denied = [place for place in self.own if not outcomes[place].allowed]
+        return bool(denied) and not all(self.denied_by_price(outcomes, place, cost) for place in denied)
 
-    def _made(self, gate: ClassGate, cost: int) -> tuple[tuple[int, bytes], ...]:
-        """For each part of the places (up to a bound) the check: who falls below a limit's part pays one more."""
-        prices = [(charged, *charge_of(cost, gate.factors[charged.by])) for charged in self.charged]
-        made = []
+    def _pack(self, gate: ClassGate, cost: int) -> tuple[tuple[int, bytes], ...]:
+        """The packed check of each range of places, by upper bound: places below a limit's part pay one unit more."""
+        prices = [(charged, *charge_of(cost, gate.factors[charged.factor])) for charged in self.charged]
+        checks = []
         for bound in sorted({part for _, _, part in prices if part} | {ALL}):
             params = list(self.params)
             for charged, whole, part in prices:
-                factor = gate.factors[charged.by]
+                factor = gate.factors[charged.factor]
                 if factor != FULL:
-                    # what could pass at its plain cost is never priced beyond what the limit can hold
+                    # a cost that fits the limit has a price that fits it too
                     price = max(cost, min(whole + (bound <= part), charged.most))
-                    params[charged.at] = priced(params[charged.at], price, factor / FULL)
-            made.append((bound, encode_check(cost, params)))
-        return tuple(made)
+                    params[charged.place] = priced(params[charged.place], price, factor / FULL)
+            checks.append((bound, encode_check(cost, params)))
+        return tuple(checks)
 
 
 def retry_after_s(gate_pass: GatePass, client: bytes, now_us: int) -> int:
-    """When a shed client may come again: its own time within once and twice the policy's, so that not all return
-    together.
-    """
+    """When a shed client may retry: at a time of its own, from once to twice the policy's, so that retries spread."""
     base = gate_pass.retry_after_s
     return base + cohort_of(client, now_us // 1_000_000) * (base + 1) // ALL

@@ -1,4 +1,4 @@
-"""The route table: which endpoint a method and path belong to. Unbounded paths never make unbounded subjects."""
+"""The route table: the endpoint of a method and a path. Unknown paths share one endpoint, so subjects stay bounded."""
 
 import re
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from tidegate.contract.config import Endpoint
 UNMATCHED: Final = Endpoint(endpoint="_unmatched", method="*", path="*")
 PREFLIGHT: Final = Endpoint(endpoint="_preflight", method="OPTIONS", path="*", exempt=True)
 NO_ENDPOINT: Final = Endpoint(endpoint="_unknown", method="*", path="*", exempt=True)
-"""Stands for a name that nobody has configured, where there is no telling the caller."""
+"""Stands for an unknown endpoint name where the caller cannot be told."""
 MAX_PATH_LENGTH: Final = 8_192
 _MAX_SEEN: Final = 8_192
 _LONGEST_SEEN: Final = 256
-"""What was matched is remembered: that many requests, of methods and paths up to that long together."""
+"""Matches are cached: at most this many, of methods and paths up to this length together."""
 _SUSPICIOUS: Final = re.compile(r"[%\\\0;]|//|/\.|/$")
-"""What makes a path worth a closer look: nearly all paths have none of it."""
+"""Characters that need decoding or a check for ambiguity; nearly all paths have none."""
 _AMBIGUOUS: Final = frozenset({"", ".", ".."})
 _RESOLVABLE: Final = frozenset("/\\\0")
 

@@ -1,4 +1,4 @@
-"""Config, from the stream to the index: collect a revision's documents, verify, swap, answer."""
+"""Applies revisions from the stream: collects documents, verifies them, swaps the index, answers with an ACK."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -24,9 +24,9 @@ MAX_DOCUMENTS = 5_000_000
 
 
 class Snapshot(NamedTuple):
-    """A configuration at rest, with the control plane's signature over revision and digest.
+    """A configuration with the control plane's signature over revision and digest.
 
-    ``held_back`` is what a roll-out keeps from it: nobody signs that, and nothing but what is said goes by it.
+    ``held_back`` is what a canary keeps from it; it is not signed, and only status reports use it.
     """
 
     revision: int
@@ -36,12 +36,12 @@ class Snapshot(NamedTuple):
 
     @property
     def whole_revision(self) -> int:
-        """The newest revision of which nothing is held back from this configuration."""
+        """The newest revision that this configuration contains as a whole."""
         return self.revision if self.held_back is None else self.held_back.whole
 
 
 class OutOfStepError(Exception):
-    """What came cannot follow what we have: connect again and ask from nothing."""
+    """A message does not follow the configuration in force: connect again and ask for everything."""
 
 
 class ConfigService:
@@ -58,11 +58,11 @@ class ConfigService:
         self._begun: Begin | None = None
         self._changes: list[Change] = []
         self.refused: Ack | None = None
-        """The last revision that was refused, until another one is applied."""
+        """The last refused revision, until another one is applied."""
         self.refusals = 0
         """Revisions refused since the start."""
         self.wanted_revision = 0
-        """What the control plane last said that this node should have: in a roll-out not every node the newest."""
+        """The revision that the control plane last named for this node."""
 
     @property
     def revision(self) -> int:
@@ -71,12 +71,12 @@ class ConfigService:
 
     @property
     def held_back(self) -> HeldBack | None:
-        """What a roll-out keeps from this node; ``None`` outside of one, and in its stage."""
+        """What a canary keeps from this node; ``None`` without a canary, and in its stage."""
         return self._snapshot.held_back
 
     @property
     def whole_revision(self) -> int:
-        """The newest revision of which nothing is held back here: what decisions say."""
+        """The newest revision that is in force as a whole; decisions report it."""
         return self._snapshot.whole_revision
 
     @property
@@ -85,14 +85,14 @@ class ConfigService:
         return self._snapshot.config.digest
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Put a snapshot from the file in force. Raises ``InvalidConfigError`` when it is not what was signed."""
+        """Put a stored snapshot in force. Raises ``InvalidConfigError`` if its signature is wrong."""
         self._verify(snapshot.revision, snapshot.config.digest, snapshot.signature)
         self._apply(RuleIndex.of(self._index.book.region, snapshot.config), snapshot)
 
     def receive(self, message: StreamMessage) -> Ack | None:
-        """Take one message of the stream; a commit is answered with an ACK or, with ``error`` set, a NACK.
+        """Take one message of the stream. Returns an ACK for a commit, or a NACK with ``error`` set.
 
-        Raises ``OutOfStepError`` when the stream must start again.
+        Raises ``OutOfStepError`` if the stream must start again.
         """
         if isinstance(message, Begin | Heartbeat):
             self.wanted_revision = message.revision

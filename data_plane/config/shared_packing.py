@@ -1,4 +1,4 @@
-"""How this region stands to the others, as far as limits are bound by it."""
+"""Packs shared limits for scripts, by the state of the region: unreachable peers keep their shares."""
 
 import struct
 from collections.abc import Mapping
@@ -10,40 +10,43 @@ from tidegate.contract.limits import BUCKET_ALGORITHMS, EXACT, LimitRule, capaci
 
 _RULE = struct.Struct("<Bddd")
 _SIZE = struct.Struct("<H")
-_WHOLE = struct.Struct("<d")
+_ALL_SHARES = struct.Struct("<d")
 _PEER = struct.Struct("<dd")
 
 
-class Standing(NamedTuple):
-    """``revision`` is that of the configuration; ``rights`` says that rights of strict limits move here.
+class RegionFacts(NamedTuple):
+    """The state of the region by which limits are resolved.
 
-    ``silent`` are the peers that are not heard, with the instant (microseconds) since when: the same on every node.
+    ``revision`` is that of the shares; ``rights`` says that rights of strict limits move here. ``unreachable`` peers
+    have the instant (microseconds) since when; it is the same on every node.
     """
 
     revision: int = 0
     rights: bool = False
-    silent: tuple[tuple[str, int], ...] = ()
+    unreachable: tuple[tuple[str, int], ...] = ()
 
 
-def shared_params(rule: LimitRule, standing: Standing, regions: Mapping[str, object]) -> bytes:
-    """A shared limit as the scripts read it. While peers are silent, their share of what is left is kept for them."""
+def shared_params(rule: LimitRule, region_facts: RegionFacts, regions: Mapping[str, object]) -> bytes:
+    """Pack a shared limit. Unreachable peers keep their share of what is left."""
     shares = rule.shares if sum(rule.shares.values()) else dict.fromkeys(regions, 1)
-    silent = [(name, shares.get(name, 0), since_us) for name, since_us in standing.silent if name in regions]
-    if not silent or not rule.limit:
+    unreachable = [
+        (name, shares.get(name, 0), since_us) for name, since_us in region_facts.unreachable if name in regions
+    ]
+    if not unreachable or not rule.limit:
         return encode_rule(rule, shared=True)
-    whole = sum(shares.values())
+    all_shares = sum(shares.values())
     if rule.algorithm in BUCKET_ALGORITHMS:
-        return _slower(rule, whole - sum(share for _, share, _ in silent), whole)
-    who = _WHOLE.pack(whole) + b"".join(
-        bytes([len(name)]) + name.encode() + _PEER.pack(share, since_us) for name, share, since_us in silent
+        return _slower_bucket(rule, all_shares - sum(share for _, share, _ in unreachable), all_shares)
+    peers = _ALL_SHARES.pack(all_shares) + b"".join(
+        bytes([len(name)]) + name.encode() + _PEER.pack(share, since_us) for name, share, since_us in unreachable
     )
     params = encode_rule(rule, shared=True)
-    return bytes([params[0] + SILENT]) + params[1:] + _SIZE.pack(len(who)) + who
+    return bytes([params[0] + SILENT]) + params[1:] + _SIZE.pack(len(peers)) + peers
 
 
-def _slower(rule: LimitRule, heard: int, whole: int) -> bytes:
-    """A bucket that fills at the part of the rate that belongs to who is heard; in thousandths, to stay exact."""
-    thousandths = max(1, 1_000 * heard // whole)
+def _slower_bucket(rule: LimitRule, reachable_shares: int, all_shares: int) -> bytes:
+    """Pack a bucket that fills at the rate of the reachable regions' shares; in thousandths, to stay exact."""
+    thousandths = max(1, 1_000 * reachable_shares // all_shares)
     rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
     slower = Fraction(rate * thousandths, unit * 1_000)
     if capacity(rule) * slower.denominator >= EXACT:

@@ -1,8 +1,7 @@
 """The last good configuration in a file, so that a node starts and serves with no control plane.
 
 MessagePack: ``{revision, signature, held_back, documents: [[kind, id, body], ...]}``. The signature covers revision and
-digest, and the digest is computed anew from the documents when the file is read: what was tampered with does not
-verify.
+digest; the digest is computed from the documents when the file is read, so that changes to the file are found.
 """
 
 import asyncio
@@ -34,29 +33,29 @@ class _File(msgspec.Struct):
 MAX_PAUSE_S = 30.0
 PAUSE_S_A_DOCUMENT = 0.0001
 AGAIN_S = 30.0
-"""After this a write that failed is tried again: a disk that was full may have room, and no further revision come."""
+"""A failed write is tried again after this time, as a full disk may have room again."""
 DOCUMENTS_A_PIECE = 500
 
 
 class UnreadableSnapshotError(Exception):
-    """What is there is no snapshot."""
+    """The bytes are no snapshot."""
 
 
 class SnapshotFile:
-    """Writes in the background, the newest snapshot only; reads once at start."""
+    """Writes the newest snapshot in the background; reads it once at start."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._newest: Snapshot | None = None
         self._wanted = asyncio.Event()
-        self._trouble: str | None = None
+        self._failure: str | None = None
         self.saved_revision = 0
-        """The revision in the file; 0 while there is none."""
+        """The revision in the file; 0 without a file."""
         self.saved_at_s: float | None = None
         """When the file was written, epoch seconds."""
 
     def load(self) -> Snapshot | None:
-        """The snapshot in the file, not yet verified; ``None`` when there is no file."""
+        """The snapshot in the file, not yet verified; ``None`` without a file."""
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
@@ -71,19 +70,19 @@ class SnapshotFile:
         return snapshot
 
     def save_soon(self, snapshot: Snapshot) -> None:
-        """Have this snapshot written; one that is overtaken before its turn is skipped."""
+        """Write this snapshot in the background, unless a newer one comes first."""
         self._newest = snapshot
         self._wanted.set()
 
     async def run(self) -> None:
-        """Write what ``save_soon`` was given, for ever. A write that fails is tried again, or with the next.
+        """Write snapshots of ``save_soon`` for ever; failed writes are tried again.
 
-        A large configuration that changes all the time is written only now and then: a node that starts from a file
-        that is some seconds old serves as well, and asks for what it missed.
+        A large configuration that changes often is written now and then only: a node that starts from an older file
+        asks for what it missed.
         """
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AGAIN_S if self._trouble else None):
+                async with asyncio.timeout(AGAIN_S if self._failure else None):
                     await self._wanted.wait()
             self._wanted.clear()
             documents = 0 if self._newest is None else len(self._newest.config)
@@ -91,7 +90,7 @@ class SnapshotFile:
             await asyncio.sleep(min(MAX_PAUSE_S, documents * PAUSE_S_A_DOCUMENT))
 
     async def flush(self) -> None:
-        """Write the newest snapshot now, if it is not yet written."""
+        """Write the newest snapshot now, if it is not written yet."""
         snapshot, self._newest = self._newest, None
         if snapshot is None:
             return
@@ -100,14 +99,14 @@ class SnapshotFile:
             self.saved_revision, self.saved_at_s = snapshot.revision, self._path.stat().st_mtime
         except OSError as error:
             self._newest = self._newest or snapshot
-            what = error.strerror or str(error)
-            if what != self._trouble:
-                log.error("snapshot_not_written", path=str(self._path), error=what)
-            self._trouble = what
+            failure = error.strerror or str(error)
+            if failure != self._failure:
+                log.error("snapshot_not_written", path=str(self._path), error=failure)
+            self._failure = failure
             return
-        if self._trouble is not None:
+        if self._failure is not None:
             log.info("snapshot_written_again", path=str(self._path))
-        self._trouble = None
+        self._failure = None
 
     def _write(self, snapshot: Snapshot) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +133,7 @@ def decoded(raw: bytes) -> Snapshot:
 
 
 def encoded(snapshot: Snapshot) -> Iterator[bytes]:
-    """``_File`` as MessagePack, a bit at a time: encoded in one go, 100,000 clients would stop decisions for long."""
+    """``_File`` as MessagePack, in pieces, as encoding 100,000 clients at once would delay decisions."""
     encode = msgspec.msgpack.Encoder().encode
     yield b"\x84" + encode("revision") + encode(snapshot.revision)
     yield encode("signature") + encode(snapshot.signature) + encode("held_back") + encode(snapshot.held_back)

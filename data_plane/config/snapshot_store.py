@@ -1,7 +1,7 @@
-"""The region's newest signed snapshot in its store: what a process starts from that has no file and no control plane.
+"""The region's newest signed snapshot in its store, for a process that starts without a file and a control plane.
 
-Deflated pieces, each small enough to hold the store for no time worth speaking of, and a key that names them once all
-are there. An agent writes, whoever starts reads; the signature is verified as the file's is.
+It is stored as small deflated pieces, and a key that names them once all are written. Agents write it; a process that
+starts reads it and verifies its signature.
 """
 
 import asyncio
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import msgspec
 import structlog
-from redis.exceptions import RedisError
 
 from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import (
@@ -22,6 +21,7 @@ from data_plane.config.snapshot_file import (
     encoded,
 )
 from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.decoding import UNREADABLE
 
@@ -30,8 +30,8 @@ log = structlog.get_logger()
 KEY = "tg:snapshot"
 PIECE_BYTES = 64 * 1024
 MAX_PIECES = 20_000
-LOOK_EVERY_S = 30.0
-"""A store that was emptied has the snapshot again by then."""
+CHECK_EVERY_S = 30.0
+"""An emptied store has the snapshot again after this time."""
 
 
 class _Contents(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ _contents = msgspec.json.Decoder(_Contents)
 
 
 class StoredSnapshot:
-    """Reads the snapshot, and on an agent writes it."""
+    """Reads the snapshot; agents also write it."""
 
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
@@ -52,15 +52,15 @@ class StoredSnapshot:
         self._wanted = asyncio.Event()
 
     def save_soon(self, snapshot: Snapshot) -> None:
-        """Have this snapshot written, unless a newer one is there."""
+        """Write this snapshot in the background, unless the store has a newer one."""
         self._newest = snapshot
         self._wanted.set()
 
     async def run(self) -> None:
-        """Write the newest, for ever: when it changes, and where the store has forgotten it."""
+        """Write the newest snapshot for ever: when it changes, and when the store has lost it."""
         while True:
             try:
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(CHECK_EVERY_S):
                     await self._wanted.wait()
             except TimeoutError:
                 pass
@@ -73,12 +73,12 @@ class StoredSnapshot:
                 await asyncio.sleep(min(MAX_PAUSE_S, len(self._newest.config) * PAUSE_S_A_DOCUMENT))
 
     async def save(self, snapshot: Snapshot) -> None:
-        """Write it, unless this one or a newer one is there. Raises ``StoreUnavailableError``."""
+        """Write a snapshot, unless the store has it or a newer one. Raises ``StoreUnavailableError``."""
         before = await self._read()
         if before is not None and before.revision >= snapshot.revision:
             return
         name, count = snapshot.config.digest[:16], 0
-        for piece in _parts(encoded(snapshot)):
+        for piece in _pieces(encoded(snapshot)):
             packed = await asyncio.to_thread(zlib.compress, piece, 1)
             await self._execute("SET", _piece(name, count), packed)
             count += 1
@@ -112,28 +112,26 @@ class StoredSnapshot:
             return None
 
     async def _execute(self, *command: str | bytes) -> bytes | None:
-        try:
+        with store_errors():
             reply: bytes | None = await self._store.execute(*command)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
-        return reply
+            return reply
 
 
 def _piece(name: str, number: int) -> str:
     return f"{KEY}:{name}:{number}"
 
 
-def _parts(bits: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in parts of about ``PIECE_BYTES``."""
+def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of at most ``PIECE_BYTES``."""
     waiting, size = [], 0
-    for bit in itertools.chain(bits, (b"",)):
-        waiting.append(bit)
-        size += len(bit)
-        if size >= PIECE_BYTES or not bit:
-            part = b"".join(waiting)
+    for chunk in itertools.chain(chunks, (b"",)):
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= PIECE_BYTES or not chunk:
+            joined = b"".join(waiting)
             waiting, size = [], 0
-            for start in range(0, len(part), PIECE_BYTES):
-                yield part[start : start + PIECE_BYTES]
+            for start in range(0, len(joined), PIECE_BYTES):
+                yield joined[start : start + PIECE_BYTES]
 
 
 def _unpacked(packed: bytes | None) -> bytes:

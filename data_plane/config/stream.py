@@ -1,4 +1,4 @@
-"""The line to the control plane: one stream down, ACKs up. Nodes and agents dial out; nothing dials in."""
+"""The connection to the control plane: one stream down, ACKs up. Nodes and agents connect; nothing connects to them."""
 
 import asyncio
 import contextlib
@@ -23,17 +23,17 @@ _decoder = msgspec.json.Decoder(StreamMessage)
 _newest = msgspec.json.Decoder(Newest)
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-SILENCE_S = 20.0
-"""Heartbeats come every few seconds; a stream that is silent for longer is dead."""
+READ_TIMEOUT_S = 20.0
+"""A stream without a message for this time is dead; heartbeats come every few seconds."""
 REPORT_S = 10.0
-SAY_AGAIN_S = 60.0
-"""Trouble that stays the same is logged so often."""
+LOG_AGAIN_S = 60.0
+"""A failure that persists is logged again after this time."""
 ASK_S = 2.0
 _BACKOFF_S = (0.5, 10.0)
 
 
 class Decided(NamedTuple):
-    """What a node decided since its start."""
+    """Number of decisions since the start of a node."""
 
     decisions: int
     denied: int
@@ -42,17 +42,17 @@ class Decided(NamedTuple):
 
 @dataclass
 class Link:
-    """The state of the line, for ``/v1/status`` and the metrics. ``heard_at_s`` is epoch seconds or ``None``."""
+    """The state of the connection, for ``/v1/status`` and the metrics."""
 
     connected: bool = False
     last_error: str | None = None
     reconnects: int = 0
     heard_at_s: float | None = None
-    """When the control plane last said anything."""
+    """When the last message came, epoch seconds."""
 
 
 class ControlPlaneStream:
-    """Keeps the configuration up to date, for ever; every trouble ends in another try, with backoff and full jitter."""
+    """Keeps the configuration up to date; retries after every failure, with backoff and full jitter."""
 
     def __init__(
         self,
@@ -71,34 +71,34 @@ class ControlPlaneStream:
         self._config = config
         self._decided = decided
         self._confirmed = confirmed
-        """What an ACK becomes once the region's store knows of it."""
+        """Adds to an ACK what the region's store confirms."""
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {credential}"},
-            timeout=httpx.Timeout(5.0, read=SILENCE_S),
+            timeout=httpx.Timeout(5.0, read=READ_TIMEOUT_S),
             trust_env=False,
             verify=True if tls is None else tls,
         )
         self.link = Link()
-        self._said_s = 0.0
-        """When the log was last told of trouble."""
-        self._unsaid: dict[int, Ack] = {}
-        """By revision, those with instants of cuts that did not arrive: raises wait, and nothing else says them."""
+        self._logged_s = 0.0
+        """When a failure was logged last."""
+        self._unsent: dict[int, Ack] = {}
+        """ACKs with instants of share cuts that did not arrive, by revision; raises of shares wait for them."""
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
         delay = _BACKOFF_S[0]
-        from_nothing = False
+        from_scratch = False
         try:
             while True:
                 try:
-                    await self._follow(from_nothing=from_nothing)
-                    from_nothing, delay = False, _BACKOFF_S[0]  # the control plane ended it in good order
+                    await self._follow(from_scratch=from_scratch)
+                    from_scratch, delay = False, _BACKOFF_S[0]  # the control plane closed the stream
                     self.link.last_error = None
                 except OutOfStepError as error:
-                    # Once more from nothing; when that fails too, no quicker than any other trouble.
-                    delay = _BACKOFF_S[0] if not from_nothing else min(delay * 2, _BACKOFF_S[1])
-                    from_nothing = True
+                    # Retry at once and ask for everything; if that fails too, back off.
+                    delay = _BACKOFF_S[0] if not from_scratch else min(delay * 2, _BACKOFF_S[1])
+                    from_scratch = True
                     self._failed(str(error))
                 except (httpx.HTTPError, *UNREADABLE) as error:
                     delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
@@ -110,33 +110,33 @@ class ControlPlaneStream:
             await self._client.aclose()
 
     async def report(self) -> None:
-        """Say every few seconds how this node decides, while it is connected: roll-outs go by that."""
-        told = self._decided()
+        """Report decisions every few seconds while connected; canaries are judged by them."""
+        reported = self._decided()
         while True:
             await asyncio.sleep(REPORT_S)
             now = self._decided()
-            if not self.link.connected or now.decisions == told.decisions:
+            if not self.link.connected or now.decisions == reported.decisions:
                 continue
             since = NodeReport(
-                node=self._node, decisions=now.decisions - told.decisions,
-                denied=now.denied - told.denied, degraded=now.degraded - told.degraded,
+                node=self._node, decisions=now.decisions - reported.decisions,
+                denied=now.denied - reported.denied, degraded=now.degraded - reported.degraded,
             )  # fmt: skip
-            told = now
+            reported = now
             # a report that is lost is not sent again
             with contextlib.suppress(httpx.HTTPError):
                 await self._post("/internal/v1/reports", since)
 
     def _failed(self, error: str) -> None:
         now_s = time.monotonic()
-        if error != self.link.last_error or now_s >= self._said_s + SAY_AGAIN_S:
+        if error != self.link.last_error or now_s >= self._logged_s + LOG_AGAIN_S:
             log.warning("control_plane_stream_ended", error=error, reconnects=self.link.reconnects)
-            self._said_s = now_s
+            self._logged_s = now_s
         self.link.last_error = error
 
-    async def _follow(self, *, from_nothing: bool) -> None:
+    async def _follow(self, *, from_scratch: bool) -> None:
         hello = Hello(
             node=self._node, region=self._region, version=self._version,
-            revision=0 if from_nothing else self._config.revision, digest="" if from_nothing else self._config.digest,
+            revision=0 if from_scratch else self._config.revision, digest="" if from_scratch else self._config.digest,
             role=self._role,
         )  # fmt: skip
         params = msgspec.to_builtins(hello)
@@ -150,28 +150,28 @@ class ControlPlaneStream:
                 self.link.heard_at_s = time.time()
                 answer = self._config.receive(_decoder.decode(line))
                 if answer is not None:
-                    await self.say(await self._confirmed(answer))
-                for unsaid in list(self._unsaid.values()):
-                    await self.say(unsaid)
+                    await self.send(await self._confirmed(answer))
+                for unsent in list(self._unsent.values()):
+                    await self.send(unsent)
 
-    async def say(self, ack: Ack) -> None:
-        """Tell the control plane what became of a revision. Raises ``httpx.HTTPError``."""
+    async def send(self, ack: Ack) -> None:
+        """Send an ACK. Raises ``httpx.HTTPError``."""
         if ack.error is not None:
             log.error("revision_refused", revision=ack.revision, error=ack.error)
         if ack.effective:
-            self._unsaid[ack.revision] = ack
+            self._unsent[ack.revision] = ack
         response = await self._post("/internal/v1/acks", ack)
         if not response.is_server_error:
-            self._unsaid.pop(ack.revision, None)
+            self._unsent.pop(ack.revision, None)
         response.raise_for_status()
 
-    async def say_soon(self, ack: Ack) -> None:
-        """The same, but who is away is told of cuts when it is back."""
+    async def send_eventually(self, ack: Ack) -> None:
+        """Send an ACK; instants of share cuts that do not arrive are sent again over the next stream."""
         with contextlib.suppress(httpx.HTTPError):
-            await self.say(ack)
+            await self.send(ack)
 
     async def newest(self) -> Newest | None:
-        """What the control plane, asked now, says should be in force here; ``None`` where it gives no answer."""
+        """Ask the control plane what should be in force here; ``None`` without an answer."""
         try:
             response = await self._client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
             return _newest.decode(response.content) if response.status_code == 200 else None
@@ -184,7 +184,7 @@ class ControlPlaneStream:
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The lines of NDJSON. Split at LF alone: httpx's own lines also end at characters that JSON strings may hold."""
+    """The lines of NDJSON, split at LF only: httpx also splits at characters that JSON strings may contain."""
     rest = b""
     async for chunk in response.aiter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")

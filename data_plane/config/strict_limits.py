@@ -1,8 +1,8 @@
-"""A strict limit as one region enforces it: its share under each window id, and the terms that scripts take."""
+"""Strict limits in one region: its share under each window id, and the packed parameters for scripts."""
 
 import msgspec
 
-from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictTerms, strict_terms
+from data_plane.store.strict_packing import NO_ID, Quota, Schedule, StrictParams, strict_params
 from tidegate.contract.calendar import SKEW_US, WindowGrid, grid_of, id_at, next_start_us, start_us
 from tidegate.contract.config import Override
 from tidegate.contract.limits import (
@@ -20,8 +20,8 @@ from tidegate.contract.shares import in_proportion, split, units_of
 def moves_rights(rule: LimitRule) -> bool:
     """Whether rights of this limit can move between regions.
 
-    Not where a bucket is so large and slow that its parts cannot be counted exactly in doubles: there each region keeps
-    to its own part.
+    They cannot for a bucket so large and slow that doubles cannot count its parts exactly; there each region keeps to
+    its own part.
     """
     if rule.mode != "strict" or rule.limit == 0:
         return False
@@ -32,7 +32,7 @@ def moves_rights(rule: LimitRule) -> bool:
 
 
 def schedule_of(rule: LimitRule, region: str) -> Schedule:
-    """What the region owns under each id, in units of the limit, for buckets of capacity."""
+    """The region's share under each id, in units of the limit, or of capacity for buckets."""
     if not rule.steps:
         whole = whole_shares(rule)
         return (Quota(NO_ID, whole.get(region, 0), rule.limit),)
@@ -41,7 +41,7 @@ def schedule_of(rule: LimitRule, region: str) -> Schedule:
 
 
 def whole_shares(rule: LimitRule) -> dict[str, int]:
-    """Every region's newest share, in the same units."""
+    """Every region's newest share, in the units of ``schedule_of``."""
     if rule.steps:
         return rule.steps[-1].shares
     if rule.algorithm not in BUCKET_ALGORITHMS or not sum(rule.shares.values()):
@@ -49,10 +49,10 @@ def whole_shares(rule: LimitRule) -> dict[str, int]:
     return split(capacity(rule), rule.shares)
 
 
-def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
-    """The terms of a limit that ``moves_rights``. ``revision`` is the configuration that the limit stands in."""
+def strict_params_of(rule: LimitRule, region: str, revision: int) -> StrictParams:
+    """The parameters of a limit that ``moves_rights``; ``revision`` is that of the configuration."""
     rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
-    return strict_terms(
+    return strict_params(
         rule.algorithm,
         rule.limit,
         grid_of(rule),
@@ -65,10 +65,10 @@ def strict_terms_of(rule: LimitRule, region: str, revision: int) -> StrictTerms:
     )
 
 
-def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms:
-    """The terms of a bucket whose rights do not move: the region's own ``part`` of it, in this life of the store."""
+def own_params_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictParams:
+    """The parameters of a bucket whose rights do not move: the region's own ``part`` of it."""
     rate, unit = reduced_rate(part.limit, nominal_window_us(part))
-    return strict_terms(
+    return strict_params(
         rule.algorithm,
         part.limit,
         grid_of(rule),
@@ -82,19 +82,19 @@ def own_terms_of(rule: LimitRule, part: LimitRule, revision: int) -> StrictTerms
 
 
 def scaled(rule: LimitRule, limit: int, burst: int | None) -> LimitRule:
-    """The rule with another limit, its shares in proportion: they sum to the new one where they sum to the old one."""
+    """The rule with another limit and its shares in proportion to it."""
     whole = msgspec.structs.replace(rule, limit=limit, burst=burst)
     shares = in_proportion(rule.shares, rule.limit, limit)
-    return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, one) for one in rule.steps))
+    return msgspec.structs.replace(whole, shares=shares, steps=tuple(_scaled(rule, whole, step) for step in rule.steps))
 
 
 def for_client(rule: LimitRule, override: Override | None) -> LimitRule:
-    """The rule as a client meets it whose ``override`` is in force: with its figures, divided as the rule is."""
+    """The rule under a client's ``override``: its figures, divided between regions as the rule is."""
     return rule if override is None else divided(rule, override.limit, override.burst, rule.parts)
 
 
 def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareStep, ...]) -> LimitRule:
-    """The rule with another limit, of which each region owns what it owns of ``parts``; without any, in proportion."""
+    """The rule with another limit, divided by ``parts``, or in proportion to the rule's shares without parts."""
     if not parts or rule.mode == "shared":
         return scaled(rule, limit, burst)
     whole = msgspec.structs.replace(
@@ -104,23 +104,23 @@ def divided(rule: LimitRule, limit: int, burst: int | None, parts: tuple[ShareSt
     if rule.mode != "strict" or (len(parts) == 1 and not is_bucket):
         return whole
     units = capacity(whole) if is_bucket else limit
-    steps = tuple(ShareStep(from_us=one.from_us, limit=limit, shares=units_of(one, units)) for one in parts)
+    steps = tuple(ShareStep(from_us=part.from_us, limit=limit, shares=units_of(part, units)) for part in parts)
     return msgspec.structs.replace(whole, steps=steps)
 
 
 def effective_us(rule: LimitRule, now_us: int) -> int:
-    """The instant from which on nothing was spent or given under older steps, by the store's clock now."""
+    """The instant from which units are spent and given under the newest steps only, by the store's clock."""
     return next_start_us(rule, now_us + SKEW_US)
 
 
 def most_units(rule: LimitRule) -> int:
-    """The most that one region can ever hold or have used under one id."""
+    """The most units that one region can hold, or have used, under one id."""
     whole = capacity(rule) if rule.algorithm in BUCKET_ALGORITHMS else rule.limit
     return max([whole, *(sum(step.shares.values()) for step in rule.steps)])
 
 
 def quanta_in_unit(rule: LimitRule) -> int:
-    """Quanta of tokens in a unit of a bucket; 0 for windows, whose rights are units alone."""
+    """Quanta of tokens in a unit of a bucket; 0 for windows."""
     if rule.algorithm not in BUCKET_ALGORITHMS:
         return 0
     return reduced_rate(rule.limit, nominal_window_us(rule))[1] * capacity(rule)
@@ -130,7 +130,7 @@ def _scaled(rule: LimitRule, whole: LimitRule, step: ShareStep) -> ShareStep:
     old, new = (rule.limit, whole.limit)
     if rule.algorithm in BUCKET_ALGORITHMS:
         old, new = capacity(rule), capacity(whole)
-    # A step of an older limit keeps its proportion to it.
+    # A step of an older limit keeps its proportion to that limit.
     limit = step.limit * whole.limit // rule.limit if rule.limit else 0
     return ShareStep(from_us=step.from_us, limit=limit, shares=in_proportion(step.shares, old, new))
 

@@ -1,103 +1,46 @@
 """The decision: from a request to a verdict, by one call to the region's store or none at all.
 
 Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
-ways through: the plain one, a few lookups, for what nearly every request is; and the careful one (``preparing.py``)
-for everything else, which knows all the rules.
+resolutions through: the plain one, a few lookups, for what nearly every request is; and the careful one
+(``check_resolution.py``) for everything else, which knows all the rules.
 """
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass, retry_after_s
+from data_plane.decide.check_resolution import Anonymous, blocked, resolve
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.decide.preparing import (
+from data_plane.decide.pending_check import (
     ANONYMOUS_PLAN,
-    Anonymous,
-    Prepared,
+    PendingCheck,
     Refusal,
     Verdict,
-    blocked,
     conclude,
     denied_at_a_price,
-    prepare,
 )
 from data_plane.decide.store_fallback import StoreFallback
-from data_plane.load.gates import Gates
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_check, outcomes_of
+from data_plane.load.following import Gates
+from data_plane.store.packing import Outcome, encode_check, is_priced, outcomes_of
 from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
-from data_plane.store.price_packing import is_priced, params_in
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import AddressBook, Named, is_ipv4
-from tidegate.contract.decision import CheckRequest
-
-
-class PendingCheck:
-    """One check on its way from a handler to the store and back: the port's ``CounterCheck``.
-
-    A handler makes it and fills in ``decider``, ``request`` and ``asked_us``; the decider fills in the rest. Subclasses
-    hold these in slots (this class has none, so that a handler can merge it with its own class), say in ``decided``
-    what becomes of an answer, and may answer what is plainly allowed in a ``done`` of their own.
-    """
-
-    if not TYPE_CHECKING:  # mypy would have subclasses' slots be these
-        __slots__ = ()
-
-    decider: "Decider"
-    request: CheckRequest
-    asked_us: int
-    """The node's clock when it was asked, microseconds since the epoch."""
-    revision: int
-    principal: Principal | None
-    bound: LimitSet
-    keys: Sequence[bytes]
-    cost: int
-    packed: bytes
-
-    @property
-    def params(self) -> Sequence[bytes]:
-        """What each limit allows, packed, with its price where it has one."""
-        return self.bound.params if self.bound.gate is None else params_in(self.packed)
-
-    @property
-    def prepared(self) -> Prepared:
-        """The same as the careful code has it."""
-        plan = ANONYMOUS_PLAN if self.principal is None else self.principal.plan
-        return Prepared(self.principal, plan, self.bound, self.keys, self.cost)
-
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided."""
-        self.decider.answered(self, figures, at, now_us)
-
-    def failed(self, error: StoreUnavailableError, now_us: int) -> None:
-        """The store has not."""
-        self.decider.unanswered(self, error, now_us)
-
-    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The answer, given once; ``now_us`` is the node's clock. Must not raise."""
-        raise NotImplementedError
 
 
 class Observer(Protocol):
-    """Whoever counts or samples what is decided. Called for every decision: must be quick, and must not raise."""
+    """Counts or samples decisions. It is called for every one: it must be quick and must not raise."""
 
     def passed(self, check: PendingCheck) -> None:
-        """Every limit allowed it, and each took ``check.cost``."""
+        """Every limit allowed the check, and each counted ``check.cost``."""
         ...
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
-        """Anything else: denied, allowed with a remark, without limits, or without the store."""
+        """The check ended otherwise: denied, denied in shadow, without limits, or without the store."""
         ...
-
-
-CHECK_SLOTS = (
-    "asked_us", "bound", "cost", "decider", "keys", "packed", "principal", "request", "revision",
-)  # fmt: skip
-"""What a subclass that is an object names in its ``__slots__``."""
 
 
 class Decider:
@@ -126,7 +69,7 @@ class Decider:
         """Called with the check and why it was turned away before any limit was looked at."""
         self.now_us = clock.now_us
         self.submit = store.submit
-        """Asks the store about a check that ``make_ready`` has made ready."""
+        """Asks the store about a check for which ``make_ready`` returned true."""
         self.submit_all = store.submit_all
         self._fallback = fallback
         self._anonymous = anonymous
@@ -134,15 +77,15 @@ class Decider:
         self._bounds = bounds
         self._addresses = AddressBook()
         self.gates = Gates()
-        """Who passes at protected backends."""
+        """The gates of protected backends."""
 
     @property
-    def _terms_of_nobody(self) -> str | None:
-        """The plan of who shows no key; ``None`` where that is refused, or told apart by whole networks just now."""
+    def _anonymous_set_key(self) -> str | None:
+        """The limit-set key of requests without an API key; ``None``: refused, or left to the careful way."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
     def remember_in(self, memory: DenialCache | None) -> None:
-        """Keep denials there from now on; ``None``: every check is the store's."""
+        """Keep denials in this cache from now on; with ``None`` the store decides every check."""
         self._memory = memory
         self._denials = {} if memory is None else memory.denials
 
@@ -159,7 +102,7 @@ class Decider:
             self.submit(check)
 
     def make_ready(self, check: PendingCheck) -> bool:
-        """Find who asks and what applies. True: the store is to be asked; else ``check.decided`` has been called.
+        """Find the client and the limits. True: the store must be asked; else ``check.decided`` was called.
 
         Raises as ``decide``.
         """
@@ -168,20 +111,19 @@ class Decider:
         check.revision = self.revision
         client = request.client
         principal = index.known.get(request.api_key) if client is None else index.named.get(client)
-        asked_for, ways = request.endpoint, index.book.named_ways
+        asked_for, resolutions = request.endpoint, index.book.named_resolutions
         if asked_for is None:
-            asked_for, ways = request.path, index.book.ways
+            asked_for, resolutions = request.path, index.book.resolutions
         if principal is not None:
-            terms = principal.terms if check.asked_us < principal.until_us else None
+            limit_set_key = principal.limit_set_key if check.asked_us < principal.until_us else None
         else:  # a key that was not used yet, an unknown one, or none
-            terms = self._terms_of_nobody if client is None and request.api_key is None else None
-        if terms is None or asked_for is None:
+            limit_set_key = self._anonymous_set_key if client is None and request.api_key is None else None
+        if limit_set_key is None or asked_for is None:
             return self._make_ready_carefully(check)
         ip = request.ip
         named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
-        bound = ways[named is not None and named.has_site][terms, request.method, asked_for]
-        endings = bound.endings
-        if not endings:
+        bound = resolutions[named is not None and named.has_site][limit_set_key, request.method, asked_for]
+        if not bound.key_parts:
             return self._make_ready_carefully(check)
         if index.blocks is not None:
             refusal = blocked(index.blocks, principal, bound.endpoint, request.ip, check.asked_us / 1_000_000)
@@ -189,8 +131,8 @@ class Decider:
                 return self._refuse(check, refusal)
         check.principal = principal
         check.bound = bound
-        if bound.client_ending is not None and principal is not None:
-            check.keys = (principal.tag + bound.client_ending + principal.end,)
+        if bound.client_key_rest is not None and principal is not None:
+            check.keys = (principal.tag + bound.client_key_rest + principal.end,)
         else:
             check.keys = _keys(principal, bound, ip, named)
         cost = request.cost
@@ -206,16 +148,13 @@ class Decider:
 
     def _make_ready_carefully(self, check: PendingCheck) -> bool:
         now_us = check.asked_us
-        prepared = prepare(self.index, check.request, self._anonymous, self._bounds, now_us / 1_000_000)
-        if isinstance(prepared, Refusal):
-            return self._refuse(check, prepared)
-        check.principal = prepared.principal
-        check.bound = bound = prepared.bound
-        check.keys = prepared.keys
-        check.cost = prepared.cost
+        refusal = resolve(check, self.index, self._anonymous, self._bounds, now_us / 1_000_000)
+        if refusal is not None:
+            return self._refuse(check, refusal)
+        bound = check.bound
         try:
-            check.packed = encode_check(prepared.cost, bound.params)
-        except struct.error:  # more limits than a call can name
+            check.packed = encode_check(check.cost, bound.params)
+        except struct.error:  # more limits than one call can carry
             self.unanswered(check, StoreUnavailableError("script_error"), now_us)
             return False
         if self._denials and bound.lasting and self._recalled(check):
@@ -223,12 +162,12 @@ class Decider:
         if bound.gate is not None and not self._pass_gate(check, bound.gate):
             return False
         if not bound.limits:
-            self._conclude(check, conclude(prepared, []), now_us)
+            self._conclude(check, conclude(check, []), now_us)
             return False
         return True
 
     def _pass_gate(self, check: PendingCheck, gate_pass: GatePass) -> bool:
-        """At a protected backend. False: shed, and answered. True: every limit that follows load has its price."""
+        """Ask the backend's gate. False: the check was shed and answered. True: its limits have their prices."""
         gate = gate_pass.gate or self.gates.open(gate_pass)
         principal = check.principal
         client = self._addresses[check.request.ip].tag if principal is None else principal.json
@@ -236,7 +175,7 @@ class Decider:
             if self._fallback.denies_unasked(gate_pass, check.bound.limits, check.keys, check.cost, check.asked_us):
                 gate.own += check.cost
             wait_s = retry_after_s(gate_pass, client, check.asked_us)
-            verdict = Verdict(check.prepared, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
+            verdict = Verdict(check, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
             self._conclude(check, verdict, check.asked_us)
             return False
         packed = gate_pass.packed(gate, check.cost)
@@ -256,30 +195,29 @@ class Decider:
         outcomes = outcomes_of(figures, at, len(check.keys))
         if check.bound.rights and self._rights is not None:
             outcomes = self._rights.understood(check.bound.rights, check.keys, check.params, check.cost, outcomes)
-        verdict = conclude(check.prepared, outcomes)
+        verdict = conclude(check, outcomes)
         gate = check.bound.gate
         if not verdict.allowed and gate is not None:
             gate.denied(outcomes, check.cost)
         if not verdict.allowed and gate is not None and is_priced(check.packed):
-            verdict = denied_at_a_price(verdict, gate, check.cost)  # never remembered: the price may fall at once
+            verdict = denied_at_a_price(verdict, gate, check.cost)  # not cached: the price may fall at any moment
         elif not verdict.allowed and self._memory is not None and check.cost:
             self._memory.remember(verdict, check.keys, check.asked_us)
         self._conclude(check, verdict, now_us)
 
     def unanswered(self, check: PendingCheck, error: StoreUnavailableError, _now_us: int) -> None:
-        """The store has not: each limit by its own policy."""
+        """The store gave no answer: each limit follows its own ``on_store_failure``."""
         self.tally.store_unavailable(error.reason)
         self._fallback.decide(check, self._decided_without_store)
 
     def _decided_without_store(self, check: PendingCheck, outcomes: list[Outcome], now_us: int) -> None:
-        prepared = check.prepared
-        verdict = conclude(prepared, outcomes, degraded=True)
-        if not verdict.allowed and prepared.bound.gate is not None:
-            prepared.bound.gate.denied(outcomes, prepared.cost)
+        verdict = conclude(check, outcomes, degraded=True)
+        if not verdict.allowed and check.bound.gate is not None:
+            check.bound.gate.denied(outcomes, check.cost)
         self._conclude(check, verdict, now_us)
 
     def _recalled(self, check: PendingCheck) -> bool:
-        """Whether the check was denied from memory."""
+        """Whether the denial cache denied the check."""
         if self._memory is None or not check.cost:
             return False
         outcomes = self._memory.recall(check.bound, check.keys, check.cost, check.asked_us)
@@ -288,7 +226,7 @@ class Decider:
         self.tally.remembered += 1
         if check.bound.gate is not None:
             check.bound.gate.denied_unasked(outcomes, check.cost)
-        self._conclude(check, conclude(check.prepared, outcomes), check.asked_us)
+        self._conclude(check, conclude(check, outcomes), check.asked_us)
         return True
 
     def _conclude(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
@@ -301,13 +239,13 @@ class Decider:
 
 
 def _keys(principal: Principal | None, bound: LimitSet, ip: str | None, named: Named | None) -> list[bytes]:
-    """The keys of a bound that has ``endings``; ``named`` is the address unless it is IPv4. Nobody is an address."""
+    """The keys of limits with ``key_parts``; ``named`` is the address unless it is IPv4."""
     address, site = (f"{{i:{ip}}}".encode(), b"") if named is None else (named.tag, named.site_tag)
     if principal is None:
-        begin = (address, address, site, b"")
-        return [begin[of] + rest for of, rest in bound.endings]
-    begin = (principal.tag, address, site, b"")
+        begins = (address, address, site, b"")
+        return [begins[owner] + rest for owner, rest in bound.key_parts]
+    begins = (principal.tag, address, site, b"")
     if principal.end:
-        end = (principal.end, b"", b"", b"")
-        return [begin[of] + rest + end[of] for of, rest in bound.endings]
-    return [begin[of] + rest for of, rest in bound.endings]
+        ends = (principal.end, b"", b"", b"")
+        return [begins[owner] + rest + ends[owner] for owner, rest in bound.key_parts]
+    return [begins[owner] + rest for owner, rest in bound.key_parts]

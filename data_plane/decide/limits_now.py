@@ -1,19 +1,20 @@
-"""A client's limits as the region's store has them at this moment, taking nothing.
+"""A client's limits as the region's store has them at this moment; looking consumes nothing.
 
-Only limits whose counter a client alone names can be told: by client, and those that are global.
+Only limits whose counter a client alone names can be shown: those by client, and the global ones.
 """
 
 import asyncio
 from collections.abc import Sequence
 
+from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import Principal
-from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
+from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
 from data_plane.store.strict_packing import REFUSED, asking_used, is_strict
-from data_plane.store.subjects import generation_end, part
+from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.limits import LimitRule, capacity, dimensions
 from tidegate.contract.questions import LimitFigure
 
@@ -28,16 +29,13 @@ def is_tellable(rule: LimitRule) -> bool:
 async def limits_now(
     store: CounterStore, book: Rulebook, principal: Principal, rules: Sequence[LimitRule]
 ) -> list[LimitFigure]:
-    """What is left of each of these limits, all of them tellable. Raises ``StoreUnavailableError``."""
+    """What is left of each of these limits, all of them ``is_tellable``. Raises ``StoreUnavailableError``."""
     if not rules:
         return []
-    peers = Peers(book.regions, book.standing)
+    peers = Peers(book.regions, book.region_facts)
     limits = [ResolvedLimit(rule, UNMATCHED, book.region, peers) for rule in rules]
-    client = principal.client
-    name = part("client", client.client)
-    end = generation_end(client.generation)
-    subject = Subject("{" + name + "}", name, end, "unknown", None, client.attributes)
-    keys = [limit.key_of(subject) for limit in limits]
+    subject = subject_of(principal.client, UNKNOWN_ADDRESS, principal.client.attributes)
+    keys = [limit.key_builder.key(subject) for limit in limits]
     items = [limit.params for limit in limits]
     strict = [at for at, item in enumerate(items) if is_strict(item)]
     keys += [keys[at] for at in strict]
@@ -63,9 +61,9 @@ async def _peek(store: CounterStore, keys: Sequence[bytes], items: Sequence[byte
 
 
 def _figure(rule: LimitRule, outcome: Outcome, used: Outcome | None) -> LimitFigure:
-    """What is left, and what was used: of a strict limit that is asked for by itself, since rights move."""
+    """What is left and what was used. A strict limit's use is asked for separately, because its rights move."""
     most = capacity(rule)
     taken = max(0, most - outcome.remaining) if used is None or not used.allowed else used.remaining
-    # a strict limit on a store that this node has not joined: nothing is left, for how long nobody knows
+    # a strict limit on a store that this node has not joined: nothing is left, for an unknown time
     reset_us = outcome.reset_us if outcome.reset_us < REFUSED else 0
     return LimitFigure(rule.id, most, taken, outcome.remaining, reset_us / 1_000_000)

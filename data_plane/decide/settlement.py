@@ -1,13 +1,17 @@
-"""When the store is back: what was admitted without it is charged to it, where it still counts."""
+"""Settlement: once the store is back, units that were admitted without it are charged to it, where they still count."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
+from redis.exceptions import RedisError
 
 from data_plane.decide.store_fallback import Debt, StoreFallback
+from data_plane.store.packing import encode_charge
 from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.scripts import charge_script
 
 log = structlog.get_logger()
 
@@ -20,7 +24,7 @@ class Accounts(Protocol):
     """The store's side of an outage."""
 
     async def charge(self, debts: Sequence[Debt], name: bytes) -> None:
-        """Consume without asking whether it fits; once, even when asked again by that name.
+        """Consume without a check of limits; once, even when called again with the same name.
 
         Raises ``StoreUnavailableError``.
         """
@@ -44,16 +48,16 @@ class Settlement:
         """Units charged since the start."""
 
     async def run(self) -> None:
-        """Watch, for ever."""
+        """Settle whenever the store is back, for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             if self._usable() and self._fallback.owing():
                 await self.settle()
 
     async def settle(self) -> None:
-        """Charge what is owed, a few counters a call so that decisions get their turn.
+        """Charge all debts, a few counters a call, so that decisions get their turn.
 
-        A call that fails may have been done: it is made again under the same name before anything else is charged.
+        A call that failed may have been executed: it is repeated under the same name before anything else is charged.
         """
         try:
             if self._unanswered is not None:
@@ -73,3 +77,30 @@ class Settlement:
             self.charged += sum(debt.cost for debt in debts)
             self._fallback.paid(debts)
         self._unanswered = None
+
+
+REMEMBERED_MS = 600_000
+"""For how long an unanswered call may be repeated without being executed twice."""
+
+
+class RedisAccounts:
+    """Port ``Accounts``. One call a slot, so it works on a Cluster as well."""
+
+    def __init__(self, store: RedisCounterStore) -> None:
+        self._store = store
+
+    async def charge(self, charges: Sequence[Debt], name: bytes) -> None:
+        """Consume without a check of limits; once, even when called again with the same name."""
+        groups: dict[bytes, list[Debt]] = {}
+        for charge in charges:
+            groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
+        try:
+            for dirty, group in groups.items():
+                keys = [dirty, dirty + b"!" + name.hex().encode(), *(charge.key for charge in group)]
+                arguments: list[bytes | int] = [
+                    -REMEMBERED_MS,
+                    *(encode_charge(charge.params, charge.cost) for charge in group),
+                ]
+                await self._store.call_script(charge_script(), keys, arguments)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error

@@ -1,7 +1,7 @@
-"""How the nodes of a region know each other's holds: by a MAC, or while its credential is rotated by a signature. Pure.
+"""Signs holds, so that any node of the region can verify them: by a MAC, or by a signature during rotations. Pure.
 
-Nodes with the same credential have the same secret, and a MAC costs microseconds. One that runs with another credential
-of the region knows only the public key of the first: for it a signature is needed, at a hundred times the cost.
+Nodes with the same credential share a secret, and a MAC costs microseconds. A node with another credential of the
+region knows the first one's public key only, and needs a signature, which costs a hundred times as much.
 """
 
 import hmac
@@ -22,8 +22,8 @@ _SIGNED_AS = b"tidegate hold\0"
 _decoder = msgspec.msgpack.Decoder(Hold)
 
 
-class Seals:
-    """Seals holds with the region's ``credential``; ``public_keys`` are those the region has just now."""
+class HoldSigner:
+    """Signs holds with the region's ``credential``; ``public_keys`` returns the region's current keys."""
 
     def __init__(self, credential: str, public_keys: Callable[[], Sequence[str]]) -> None:
         self._secret = hmac.digest(credential.encode(), b"tidegate holds", sha256)
@@ -31,15 +31,15 @@ class Seals:
         self._own = region_public_key(credential)
         self._public_keys = public_keys
 
-    def seal(self, hold: Hold) -> str:
-        """The text that names the hold."""
+    def sign(self, hold: Hold) -> str:
+        """The signed text of a hold."""
         body = msgspec.msgpack.encode(hold)
         if self._others():
             return urlsafe_b64encode(_BY_SIGNATURE + self._key.sign(_SIGNED_AS + body) + body).decode()
         return urlsafe_b64encode(_BY_MAC + self._mac(body) + body).decode()
 
-    def unseal(self, text: str, kind: Kind) -> Hold:
-        """The hold that a text names. Raises ``InvalidHoldError``."""
+    def verify(self, text: str, kind: Kind) -> Hold:
+        """The hold of a signed text. Raises ``InvalidHoldError``."""
         try:
             raw = urlsafe_b64decode(text.encode("ascii"))
         except (Base64Error, ValueError):
@@ -61,7 +61,7 @@ class Seals:
         return hold
 
     def _others(self) -> list[str]:
-        """Keys of credentials that other nodes of the region may run with."""
+        """Public keys of other credentials that nodes of the region may use."""
         return [key for key in self._public_keys() if key and key != self._own]
 
     def _mac(self, body: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Holds: what was taken for a lease or a reservation, as its owner keeps it (in a text: ``seals``). Pure.
+"""Holds: the units of a lease or a reservation, in the form that its owner keeps (signed by ``signatures``). Pure.
 
-The text says which counters gave the units and when, so any node of the region can give them back; the store only
-remembers, for as long as it matters, that a hold has ended.
+A hold names the counters that gave the units and when, so that any node of the region can give them back. The store
+remembers only that a hold has ended.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from data_plane.config.limit_resolution import ResolvedLimit
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tidegate.contract.limits import WINDOW_ALGORITHMS
 
 Kind = Literal["lease", "reservation"]
@@ -27,7 +27,7 @@ class InvalidHoldError(ValueError):
 class Hold(msgspec.Struct, frozen=True, array_like=True):
     """``units`` of ``unit_cost`` each, taken at ``charged_us`` (the store's clock) from ``keys`` under ``params``.
 
-    ``until_us`` is the node's clock when it ends: what comes back later is lost.
+    It ends at ``until_us`` (the node's clock); units that come back later are lost.
     """
 
     kind: Kind
@@ -41,9 +41,9 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
     client: str = ""
     key_id: str = ""
     endpoint: str = ""
-    """Who took it, with which key, and where: what comes back is taken off the same usage."""
+    """Client, key and endpoint: units that come back are taken off their usage."""
     clocks_us: tuple[int, ...] = ()
-    """What ``charged_us`` is for each key, where those are in several slots of a Cluster."""
+    """``charged_us`` of each key, if the keys are in several slots of a Cluster."""
 
     def charged_at_us(self, place: int) -> int:
         """When the key at ``place`` was charged."""
@@ -53,7 +53,7 @@ class Hold(msgspec.Struct, frozen=True, array_like=True):
 def why_not_leasable(limits: Sequence[ResolvedLimit]) -> str | None:
     """Why units of these limits cannot be spent later than they were taken, or ``None``.
 
-    A log dates every admission and a queue gives every request its turn: spending later would break either's rule.
+    A log dates each admission and a queue gives each request its turn; spending later would break both rules.
     """
     for limit in limits:
         if limit.rule.algorithm == "sliding_log":
@@ -63,15 +63,15 @@ def why_not_leasable(limits: Sequence[ResolvedLimit]) -> str | None:
     return None
 
 
-def first_ask(wanted: int, unit_cost: int, limits: Sequence[ResolvedLimit]) -> int:
-    """How many of the wanted units to try for. Limits in shadow have a say where there are no others."""
+def first_attempt(wanted: int, unit_cost: int, limits: Sequence[ResolvedLimit]) -> int:
+    """How many of the wanted units to try first. Shadow limits matter only without other limits."""
     asked = [limit for limit in limits if not limit.rule.shadow] or limits
-    most = min(limit.rule.limit // LARGEST_PART // unit_cost for limit in asked)
-    return max(1, min(wanted, most))
+    max_units = min(limit.rule.limit // LARGEST_PART // unit_cost for limit in asked)
+    return max(1, min(wanted, max_units))
 
 
-def next_ask(asked: int, unit_cost: int, limits: Sequence[ResolvedLimit], outcomes: Sequence[Outcome]) -> int:
-    """After a denial of ``asked`` units: half of what there still is, so that others get some; at least one."""
+def next_attempt(asked: int, unit_cost: int, limits: Sequence[ResolvedLimit], outcomes: Sequence[Outcome]) -> int:
+    """How many units to try after a denial of ``asked``: at most half of what is left, so that others get some."""
     left = [
         outcome.remaining
         for limit, outcome in zip(limits, outcomes, strict=True)
@@ -81,7 +81,7 @@ def next_ask(asked: int, unit_cost: int, limits: Sequence[ResolvedLimit], outcom
 
 
 def spend_within_us(ttl_us: int, limits: Sequence[ResolvedLimit], outcomes: Sequence[Outcome]) -> int:
-    """How long units may be spent after they were taken: never beyond the window that they were counted in."""
+    """How long units may be spent: until the end of the window that they were counted in at most."""
     ends = [
         outcome.reset_us
         for limit, outcome in zip(limits, outcomes, strict=True)
@@ -91,5 +91,5 @@ def spend_within_us(ttl_us: int, limits: Sequence[ResolvedLimit], outcomes: Sequ
 
 
 def is_of_log(params: bytes) -> bool:
-    """Whether script parameters (``wire.encode_rule``) are a sliding log's."""
+    """Whether script parameters (``packing.encode_rule``) are a sliding log's."""
     return params[0] % 8 == _PARAMETERS_ARE_OF_A_LOG

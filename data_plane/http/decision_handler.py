@@ -1,4 +1,4 @@
-"""The decision endpoints apart from how bytes arrive: the FastAPI routes and the fast path both end here."""
+"""The decision endpoints, independent of transport: the FastAPI routes and the fast path both call this handler."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -6,11 +6,11 @@ from functools import partial
 import msgspec
 import structlog
 
+from data_plane.decide.check_resolution import UnknownNameError
 from data_plane.decide.decider import Decider
-from data_plane.decide.preparing import UnknownNameError
 from data_plane.http.answers import Answer, InputError, problem
 from data_plane.http.caller import NETWORK, REQUEST_ID_HEADER, TOKEN_HEADER, Caller, Headers, Trust, header, identify
-from data_plane.http.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, what_is_said
+from data_plane.http.forward_auth import DIALECTS, DialectName, RefusedInputError, denies_as_403, known_fields
 from data_plane.http.forward_auth import read as read_forward_auth
 from data_plane.http.pending_checks import (
     AuthorizeCheck,
@@ -39,7 +39,7 @@ from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 PART_OF_BATCH = 50
-"""How many checks are decided in one go: about a millisecond of the event loop."""
+"""Checks that are decided in one turn: about a millisecond of the event loop."""
 
 
 class DecisionHandler:
@@ -63,18 +63,18 @@ class DecisionHandler:
         self._trusted_hops = trusted_hops
         self._replays = Replays()
 
-    def check(self, question: HttpCheck) -> None:
+    def check(self, check: HttpCheck) -> None:
         """``POST /v1/check``."""
         try:
-            caller = NETWORK if self._trust == "network" else self._caller(header(question.headers, TOKEN_HEADER))
-            body = question.body
+            caller = NETWORK if self._trust == "network" else self._caller(header(check.headers, TOKEN_HEADER))
+            body = check.body
             if len(body) > MAX_BODY_BYTES:
                 raise InputError(413, f"the body is over {MAX_BODY_BYTES} bytes")
             try:
                 request = decode_check(body)
             except UNREADABLE as error:
                 raise unreadable(error) from error
-            # What nearly every check is needs no closer look.
+            # nearly every check passes these conditions and needs no validation
             if (
                 request.client is not None
                 or request.endpoint is not None
@@ -83,33 +83,33 @@ class DecisionHandler:
                 or ESCAPE in body
             ):
                 validate(request, caller, body)
-            question.request = request if caller.trusted else from_stranger(request, question.peer)
-            question.plain = request.request_id is None and not request.explain
+            check.request = request if caller.trusted else from_stranger(request, check.peer)
+            check.plain = request.request_id is None and not request.explain
             decider = self._decider
-            question.decider = decider
-            question.renderer = self._renderer
-            question.asked_us = self._now_us()
-            question.id_prefix = self._id_prefix
-            self._id_number = question.id_number = self._id_number + 1
-            if decider.make_ready(question):
-                decider.submit(question)
+            check.decider = decider
+            check.renderer = self._renderer
+            check.asked_us = self._now_us()
+            check.id_prefix = self._id_prefix
+            self._id_number = check.id_number = self._id_number + 1
+            if decider.make_ready(check):
+                decider.submit(check)
         except InputError as error:
-            question.reply(error.answer())
+            check.reply(error.answer())
         except (UnknownNameError, InvalidAddressError) as error:
-            question.reply(not_understood(error).answer())
+            check.reply(not_understood(error).answer())
 
     def check_batch(self, headers: Headers, body: bytes, peer: str | None, reply: Reply) -> None:
         """``POST /v1/check/batch``: answered when the last of its decisions is there, in order."""
         try:
             caller = NETWORK if self._trust == "network" else self._caller(header(headers, TOKEN_HEADER))
-            most_bytes, most = BATCH_BOUNDS[caller.trusted]
-            if len(body) > most_bytes:
-                raise too_long_a_batch(len(body), most_bytes)
+            max_bytes, max_items = BATCH_BOUNDS[caller.trusted]
+            if len(body) > max_bytes:
+                raise too_long_a_batch(len(body), max_bytes)
             items = read_checks(body, caller)
-            if not 1 <= len(items) <= most:
-                raise wrong_batch_size(len(items), most)
+            if not 1 <= len(items) <= max_items:
+                raise wrong_batch_size(len(items), max_items)
             if not caller.trusted:
-                items = [one if isinstance(one, InputError) else from_stranger(one, peer) for one in items]
+                items = [item if isinstance(item, InputError) else from_stranger(item, peer) for item in items]
         except InputError as error:
             reply(error.answer())
             return
@@ -118,7 +118,7 @@ class DecisionHandler:
         ask_part(Batch(len(items), self._decider.tally, reply, ask_part))
 
     def _ask_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
-        """The next checks of a batch in one go: one look at the clock, one index, one call of the store."""
+        """Ask about the next part of a batch: one reading of the clock, one index, one call of the store."""
         try:
             self._decide_part(items, id_prefix, batch)
         except Exception:
@@ -134,69 +134,69 @@ class DecisionHandler:
             if isinstance(request, InputError):
                 batch.place(position, _in_its_place(request), now_us)
                 continue
-            question = BatchCheck()
-            question.batch = batch
-            question.decider = decider
-            question.renderer = renderer
-            question.request = request
-            question.asked_us = now_us
-            question.id_prefix = id_prefix
-            question.id_number = position
-            question.plain = request.request_id is None and not request.explain
+            check = BatchCheck()
+            check.batch = batch
+            check.decider = decider
+            check.renderer = renderer
+            check.request = request
+            check.asked_us = now_us
+            check.id_prefix = id_prefix
+            check.id_number = position
+            check.plain = request.request_id is None and not request.explain
             try:
-                if decider.make_ready(question):
-                    ready.append(question)
+                if decider.make_ready(check):
+                    ready.append(check)
             except (UnknownNameError, InvalidAddressError) as error:
                 batch.place(position, _in_its_place(not_understood(error)), now_us)
         if ready:
             decider.submit_all(ready)
         batch.answered(now_us)
 
-    def authorize(self, method: str, target: str, question: AuthorizeCheck) -> None:
+    def authorize(self, method: str, target: str, check: AuthorizeCheck) -> None:
         """``/v1/authorize`` and below: 200, 401, 403 or 429, whatever an end client sends."""
-        asked: HttpCheck = question
-        headers = question.headers
-        said = what_is_said(headers)
-        if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
-            asked = RepliedAuthorizeCheck(headers, question.peer, _nginx_reply(question.reply))
+        pending: HttpCheck = check
+        headers = check.headers
+        fields = known_fields(headers)
+        if denies_as_403(target):  # before anything may be refused: nginx accepts no other refusal than 403
+            pending = RepliedAuthorizeCheck(headers, check.peer, _nginx_reply(check.reply))
         try:
-            token = said.get(TOKEN_HEADER)
+            token = fields.get(TOKEN_HEADER)
             caller = (
                 NETWORK if token is None and self._trust == "network" else self._caller(token[0] if token else None)
             )
             gateway = caller.gateway
-            check = read_forward_auth(
-                method, target, said,
+            request = read_forward_auth(
+                method, target, fields,
                 dialect=DIALECTS[(gateway.dialect if gateway is not None else None) or self._dialect],
                 by_token=gateway is not None, key_sources=self._key_sources, trusted_hops=self._trusted_hops,
             )  # fmt: skip
-            named = said.get(REQUEST_ID_HEADER) if gateway is not None else None
-            if gateway is not None and named is not None and len(named[0]) <= MAX_REQUEST_NAME_BYTES:
-                name = request_name(gateway.gateway, named[0], check)
-                first = self._replays.first_time(name, asked.reply, self._now_us())
+            request_id = fields.get(REQUEST_ID_HEADER)
+            if gateway is not None and request_id is not None and len(request_id[0]) <= MAX_REQUEST_NAME_BYTES:
+                name = request_name(gateway.gateway, request_id[0], request)
+                first = self._replays.first_time(name, pending.reply, self._now_us())
                 if first is None:
                     return
-                asked = RepliedAuthorizeCheck(headers, question.peer, first)
-            asked.request = check if caller.trusted else from_stranger(check, question.peer)
-            asked.plain = True
-            self._ask(asked)
+                pending = RepliedAuthorizeCheck(headers, check.peer, first)
+            pending.request = request if caller.trusted else from_stranger(request, check.peer)
+            pending.plain = True
+            self._ask(pending)
         except RefusedInputError as error:
-            asked.reply(refused_input(error))
+            pending.reply(refused_input(error))
         except (UnknownNameError, InvalidAddressError) as error:
             message = not_understood(error).detail
-            asked.reply(problem(403, message, error="malformed_request", message=message))
+            pending.reply(problem(403, message, error="malformed_request", message=message))
         except InputError as error:  # the gateway's own credential is missing or wrong
-            asked.reply(error.answer())
+            pending.reply(error.answer())
 
-    def _ask(self, question: HttpCheck) -> None:
+    def _ask(self, check: HttpCheck) -> None:
         decider = self._decider
-        question.decider = decider
-        question.renderer = self._renderer
-        question.asked_us = self._now_us()
-        question.id_prefix = self._id_prefix
-        self._id_number = question.id_number = self._id_number + 1
-        if decider.make_ready(question):
-            decider.submit(question)
+        check.decider = decider
+        check.renderer = self._renderer
+        check.asked_us = self._now_us()
+        check.id_prefix = self._id_prefix
+        self._id_number = check.id_number = self._id_number + 1
+        if decider.make_ready(check):
+            decider.submit(check)
 
     def _caller(self, token: bytes | None) -> Caller:
         index = self._decider.index
@@ -213,8 +213,8 @@ def _nginx_reply(reply: Reply) -> Reply:
         if answer.status == 200:
             reply(answer)
             return
-        told = f"x-rl-status: {answer.status}\r\nx-rl-body: ".encode() + answer.body + b"\r\n"
-        reply(Answer(403, answer.headers + told, answer.body))
+        lines = f"x-rl-status: {answer.status}\r\nx-rl-body: ".encode() + answer.body + b"\r\n"
+        reply(Answer(403, answer.headers + lines, answer.body))
 
     return as_403
 

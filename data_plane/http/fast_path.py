@@ -25,12 +25,12 @@ class FastCheck(Exchange, HttpCheck):
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``HttpCheck``, written out: this is the hot path."""
         bound = self.bound
-        form: ResponseTemplate | None = bound.form
-        if form is None or not self.plain or not form.usable:
+        template: ResponseTemplate | None = bound.template
+        if template is None or not self.plain or not template.usable:
             super().done(figures, at, now_us)
             return
-        begin_us = now_us + 999_999 if form.begins_now else 999_999
-        if form.single:
+        begin_us = now_us + 999_999 if template.begins_now else 999_999
+        if template.single:
             left = figures[at]
             reset_us = figures[at + 1]
             seconds, us = divmod(reset_us, 1_000_000)
@@ -40,10 +40,10 @@ class FastCheck(Exchange, HttpCheck):
             wait = figures[at + 2]
         else:
             own = figures[at : at + bound.size]
-            left = own[form.shown]
-            reset_us = own[form.shown + 1]
+            left = own[template.shown]
+            reset_us = own[template.shown + 1]
             seconds, us = divmod(reset_us, 1_000_000)
-            shown = form.header_figures(own, now_us)
+            shown = template.header_figures(own, now_us)
             wait = min(own[2::FIGURES])
         if wait < 0:
             super().done(figures, at, now_us)
@@ -64,8 +64,8 @@ class FastCheck(Exchange, HttpCheck):
         client = b"null" if principal is None else principal.json
         asker.answer_ok(
             self,
-            form.json_headers % shown,
-            form.body % (client, left, seconds, us, self.revision, self.id_prefix, self.id_number),
+            template.json_headers % shown,
+            template.body % (client, left, seconds, us, self.revision, self.id_prefix, self.id_number),
         )
 
     def reply(self, answer: Answer) -> None:
@@ -79,11 +79,11 @@ class FastAuthorizeCheck(Exchange, AuthorizeCheck):
     __slots__ = HTTP_CHECK_SLOTS
 
     def pass_plainly(
-        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer with headers alone, which say nothing of the store."""
+        """Answer with headers alone; they do not show whether the store decided."""
         del degraded
-        self.respond_ok(form.headers % form.header_figures(own, now_us), b"")
+        self.respond_ok(template.headers % template.header_figures(own, now_us), b"")
 
     def reply(self, answer: Answer) -> None:
         """Send the answer."""
@@ -101,7 +101,7 @@ class FastBatch(Exchange):
 
 
 class DecisionFastPath:
-    """The routes of decisions. Bodies are bounded here, before anything is read."""
+    """The routes of decisions, with the bounds of their bodies."""
 
     def __init__(self, handler: DecisionHandler) -> None:
         self._handler = handler
@@ -123,7 +123,7 @@ class DecisionFastPath:
         return ELSEWHERE
 
     def too_much_status(self, status: int, target: bytes) -> int:
-        """Forward-auth says 403, because a gateway may let another error pass."""
+        """The status of a request that is too large: forward-auth uses 403, as gateways may let others pass."""
         return 403 if target.startswith(FORWARD_AUTH) else status
 
     def _check_batch(self, exchange: FastBatch) -> None:

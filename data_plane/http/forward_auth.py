@@ -1,6 +1,6 @@
-"""Forward-auth: a gateway's subrequest read as a check, trusting only what that gateway itself has written.
+"""Forward-auth: reads a gateway's subrequest as a check. Only headers that the gateway itself sets are trusted.
 
-Each gateway has a dialect, the one family of headers that it sets; all others can come from the end client.
+Each gateway has a dialect, the family of headers that it sets; all others may come from the end client.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ PREFIX = "/v1/authorize"
 
 
 class Dialect(NamedTuple):
-    """Where a gateway says what the original request was; ``None``: in the subrequest's own method or path."""
+    """The headers with the original request; ``None``: the subrequest's own method or path has it."""
 
     method: bytes | None
     uri: bytes | None
@@ -33,7 +33,7 @@ DIALECTS: dict[str, Dialect] = {
 KeySource = Literal["x-api-key", "authorization"]
 _ATTRIBUTE = b"x-tidegate-attribute-"
 _BEARER = b"authorization"
-_MEANT = frozenset(
+_KNOWN = frozenset(
     {TOKEN_HEADER, REQUEST_ID_HEADER, b"x-api-key", _BEARER}
     | {b"x-tidegate-client", b"x-tidegate-endpoint", b"x-tidegate-cost"}
     | {name for dialect in DIALECTS.values() for name in dialect if name is not None}
@@ -41,7 +41,7 @@ _MEANT = frozenset(
 
 
 class RefusedInputError(Exception):
-    """The end client sent something malformed: refused, never mapped to an error that a gateway lets pass."""
+    """The end client sent something malformed: a 401 or 403, because a gateway may let other errors pass."""
 
     def __init__(self, status: Literal[401, 403], error: str, message: str) -> None:
         super().__init__(message)
@@ -50,29 +50,29 @@ class RefusedInputError(Exception):
         self.message = message
 
 
-Said = Mapping[bytes, Sequence[bytes]]
+Fields = Mapping[bytes, Sequence[bytes]]
 """Values by lower-case header name, in the order sent."""
 
 
-def what_is_said(headers: Headers) -> Said:
-    """Of all that a gateway passes on, the headers that mean something here."""
-    said: dict[bytes, list[bytes]] = {}
+def known_fields(headers: Headers) -> Fields:
+    """The headers that forward-auth reads, out of all that a gateway passes on."""
+    found: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        if name in _MEANT or name.startswith(_ATTRIBUTE):
-            if name in said:
-                said[name].append(value)
+        if name in _KNOWN or name.startswith(_ATTRIBUTE):
+            if name in found:
+                found[name].append(value)
             else:
-                said[name] = [value]
-    return said
+                found[name] = [value]
+    return found
 
 
 def read(
-    method: str, target: str, values: Said, *,
+    method: str, target: str, values: Fields, *,
     dialect: Dialect, by_token: bool, key_sources: tuple[bytes, ...], trusted_hops: int,
 ) -> CheckRequest:  # fmt: skip
     """The check that a subrequest stands for.
 
-    ``target`` is the request target as received, ``values`` is ``what_is_said``, ``key_sources`` are header names;
+    ``target`` is the request target as received, ``values`` is ``known_fields``, ``key_sources`` are header names;
     ``by_token``: a gateway token came with it.
 
     Raises ``RefusedInputError`` for what an end client may have caused.
@@ -82,16 +82,16 @@ def read(
         raise RefusedInputError(403, "invalid_deny_status", "deny_status accepts only 403")
     path = rest if dialect.uri is None and rest.startswith("/") else _origin_form(_single(values, dialect.uri))
     original_method = method if dialect.method is None else _single(values, dialect.method)
-    told = _told_by_gateway(values) if by_token else _NOTHING_TOLD
+    of_gateway = _gateway_fields(values) if by_token else _NO_FIELDS
     return CheckRequest(
-        api_key=None if told.client is not None else api_key_of(values, key_sources),
-        client=told.client,
+        api_key=None if of_gateway.client is not None else api_key_of(values, key_sources),
+        client=of_gateway.client,
         ip=_address(values.get(dialect.address, ()), trusted_hops),
         method=original_method.upper() if original_method else None,
-        path=None if told.endpoint is not None else path,
-        endpoint=told.endpoint,
-        cost=told.cost,
-        attributes=told.attributes,
+        path=None if of_gateway.endpoint is not None else path,
+        endpoint=of_gateway.endpoint,
+        cost=of_gateway.cost,
+        attributes=of_gateway.attributes,
     )
 
 
@@ -105,7 +105,7 @@ def _deny_status(target: str) -> list[str]:
     return [value for name, _, value in items if name == "deny_status"]
 
 
-def _single(values: Said, name: bytes | None) -> str | None:
+def _single(values: Fields, name: bytes | None) -> str | None:
     found = values.get(name, ()) if name is not None else ()
     if len(found) > 1:
         raise RefusedInputError(403, "malformed_request", "the gateway's headers came twice")
@@ -130,14 +130,14 @@ def _text(value: bytes) -> str:
         raise RefusedInputError(403, "malformed_request", "a header is not UTF-8") from None
 
 
-def api_key_of(values: Said, sources: tuple[bytes, ...]) -> str | None:
+def api_key_of(values: Fields, sources: tuple[bytes, ...]) -> str | None:
     """The API key among the headers; ``None`` where there is none. Raises ``RefusedInputError``."""
     found: list[bytes] = []
     for source in sources:
         for value in values.get(source, ()):
             # Some gateways join lines of one name by commas (RFC 9110, section 5.3): no key has one.
-            for one in value.split(b",") if b"," in value else (value,):
-                key = one.strip()
+            for item in value.split(b",") if b"," in value else (value,):
+                key = item.strip()
                 if source == _BEARER:
                     scheme, _, token = key.partition(b" ")
                     key = token.strip() if scheme.lower() == b"bearer" else b""
@@ -165,8 +165,8 @@ def _address(values: Sequence[bytes], trusted_hops: int) -> str | None:
     return address.partition(":")[0] if address.count(":") == 1 else address
 
 
-class _Told(NamedTuple):
-    """What a gateway that authenticates by itself says of the request."""
+class _GatewayFields(NamedTuple):
+    """What a gateway that authenticates its clients itself adds to the request."""
 
     client: str | None
     endpoint: str | None
@@ -174,17 +174,17 @@ class _Told(NamedTuple):
     attributes: dict[str, str]
 
 
-_NOTHING_TOLD = _Told(None, None, 1, {})
+_NO_FIELDS = _GatewayFields(None, None, 1, {})
 
 
-def _told_by_gateway(values: Said) -> _Told:
+def _gateway_fields(values: Fields) -> _GatewayFields:
     cost = _single(values, b"x-tidegate-cost")
     attributes = {
         name[len(_ATTRIBUTE) :].decode(): _single(values, name) or "" for name in values if name.startswith(_ATTRIBUTE)
     }
     if any(len(value.encode()) > MAX_ATTRIBUTE_BYTES for value in attributes.values()):
         raise RefusedInputError(403, "malformed_request", f"an attribute is over {MAX_ATTRIBUTE_BYTES} bytes")
-    return _Told(
+    return _GatewayFields(
         client=_single(values, b"x-tidegate-client"),
         endpoint=_single(values, b"x-tidegate-endpoint"),
         cost=1 if cost is None else _cost(cost),

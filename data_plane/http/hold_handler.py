@@ -7,8 +7,9 @@ from typing import TypeVar
 import msgspec
 
 from data_plane.config.index import RuleIndex
+from data_plane.decide.check_resolution import UnknownNameError
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.preparing import Refusal, UnknownNameError
+from data_plane.decide.pending_check import Refusal
 from data_plane.holds.service import Grant, HoldEndedError, Holds
 from data_plane.holds.tokens import InvalidHoldError
 from data_plane.http.answers import Answer, FieldError, InputError, json_answer, problem

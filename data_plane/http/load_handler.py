@@ -1,6 +1,6 @@
 """Where load is reported: by reporters for the backends they are bound to, by gateways for what they forwarded.
 
-A batch is taken whole or refused whole; what is refused changes nothing and is counted by reason.
+A batch is accepted or refused as a whole; a refused one changes nothing and is counted by its reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,15 +13,15 @@ from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.answers import JSON_TYPE, Answer, FieldError, InputError
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.load.controller import MAX_AHEAD_US
 from data_plane.load.reports import LoadReports
-from data_plane.load.signals import AHEAD_US
 from data_plane.store.ports import Clock
 from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
 
 Item = TypeVar("Item", LoadReport, ServedReport)
 NETWORK_GATEWAY = "network"
-"""The name of a gateway that is trusted because it reaches the node at all."""
+"""The gateway's name where the network is trusted."""
 
 
 class _Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,12 +116,12 @@ class LoadHandler:
             return
         protected = self._book().protected.get(item.backend)
         stale_after_s = 60.0 if protected is None else protected[1].stale_after_s
-        if not now_us - stale_after_s * 1_000_000 <= item.at * 1_000_000 <= now_us + AHEAD_US:
+        if not now_us - stale_after_s * 1_000_000 <= item.at * 1_000_000 <= now_us + MAX_AHEAD_US:
             message = f"must be an instant within the last {stale_after_s:g} s"
             raise self._refused("stale", 422, f"at: {message}", [FieldError(at + "at", message)])
 
     def _backend_of(self, item: ServedReport, at: str) -> str | None:
-        """The backend that a request went to; ``None`` when it is of no interest."""
+        """The backend that a request went to; ``None`` for routes without one."""
         book = self._book()
         if item.backend is not None:
             if item.backend not in book.backends:

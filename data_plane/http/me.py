@@ -1,4 +1,4 @@
-"""``GET /v1/me/limits``: a client's own limits, by its own key: what is left of each, and when it is whole."""
+"""``GET /v1/me/limits``: shows a client, by its own key, what is left of its limits and when they are full again."""
 
 from collections.abc import Callable
 from itertools import count
@@ -7,21 +7,22 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from data_plane.config.index import Principal, RuleIndex
+from data_plane.decide.check_resolution import blocked
 from data_plane.decide.limits_now import is_tellable, limits_now
-from data_plane.decide.preparing import Refusal, blocked
+from data_plane.decide.pending_check import Refusal
 from data_plane.http import openapi
 from data_plane.http.answers import Answer, InputError, json_answer, problem
-from data_plane.http.bodies import to_response
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
-from data_plane.http.forward_auth import RefusedInputError, api_key_of, what_is_said
+from data_plane.http.forward_auth import RefusedInputError, api_key_of, known_fields
 from data_plane.http.render import refused, refused_input
+from data_plane.http.routes import to_response
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.limits import LimitRule, is_visible, nominal_window_us
 from tidegate.contract.questions import LimitFigure
 
 BURST, PER_S = 5, 1.0
-"""How often one client may ask; it costs nothing of its limits, but a call of the store."""
+"""Requests a second of one client: they consume none of its limits, but cost a call of the store."""
 MAX_LIMITS = 100
 _MAX_CLIENTS = 10_000
 
@@ -51,13 +52,13 @@ class MyLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pace:
-    """A token bucket a client, in this node's memory; bounded: when too many ask, all begin anew."""
+    """A token bucket for each client in this node's memory. At its bound of clients all buckets begin anew."""
 
     def __init__(self) -> None:
         self._full_at_us: dict[str, int] = {}
 
     def wait_s(self, name: str, now_us: int) -> float:
-        """0 when the client may ask now, which is noted; else for how long it has to wait."""
+        """Take a token: 0 where there was one, else the seconds to wait."""
         each_us = int(1_000_000 / PER_S)
         full_at_us = max(now_us, self._full_at_us.get(name, 0)) + each_us
         over_us = full_at_us - now_us - BURST * each_us
@@ -70,7 +71,7 @@ class Pace:
 
 
 class MeHandler:
-    """Reads the key, asks the store. ``origins``: whose pages may read the answer; ``*`` is anybody's."""
+    """Reads the key and asks the store. ``origins``: web origins whose pages may read the answer; ``*`` allows all."""
 
     def __init__(
         self, index: Callable[[], RuleIndex], store: CounterStore, clock: Clock, id_prefix: str, *,
@@ -101,7 +102,7 @@ class MeHandler:
         return self._with_headers(headers, answer, b"")
 
     def preflight(self, headers: Headers) -> Answer:
-        """What a browser asks before it sends a key along."""
+        """The answer to a CORS preflight request."""
         allow = b"access-control-allow-methods: GET\r\naccess-control-allow-headers: authorization, x-api-key\r\n"
         return self._with_headers(headers, Answer(204, b"", b""), allow + b"access-control-max-age: 600\r\n")
 
@@ -109,7 +110,7 @@ class MeHandler:
         index, now_us = self._index(), self._clock.now_us()
         if identify(header(headers, TOKEN_HEADER), self._trust, index.book.gateways.get, now_us / 1_000_000) is None:
             raise InputError(401, "a valid gateway token is needed in X-Tidegate-Token")
-        key = api_key_of(what_is_said(headers), self._key_sources)
+        key = api_key_of(known_fields(headers), self._key_sources)
         if key is None:
             raise _RefusedError(Refusal.MISSING_KEY)
         principal = index.principal_of(key, now_us)

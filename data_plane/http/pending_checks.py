@@ -1,16 +1,15 @@
-"""Checks as the handlers hold them: from understood bytes to the bytes of an answer, one object a check.
+"""Checks as the HTTP handlers hold them: one object from the request to the bytes of its answer.
 
-What the store allows plainly is answered with a form, here; everything else goes to the careful code, which writes the
-same bytes (``tests/unit/http/test_forms.py``) and many others.
+A template answers what the store plainly allows. The careful code (``render.py``) answers everything else; both write
+the same bytes (``tests/unit/http/test_templates.py``).
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from data_plane.decide.decider import CHECK_SLOTS, PendingCheck
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import Refusal, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.answers import JSON_TYPE, Answer
 from data_plane.http.caller import Headers
 from data_plane.http.response_templates import ResponseTemplate
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 
 Reply = Callable[[Answer], None]
 _WITH_STORE, _WITHOUT_STORE = b'"degraded":false', b'"degraded":true'
-"""In a body they are there once: within a name their quotes would be escaped."""
+"""Each occurs once in a body, because quotes within a name are escaped."""
 
 
 class HttpCheck(PendingCheck):
     """A check that a handler asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
 
-    ``plain`` says that the form will do if the store allows: nobody asked for more.
+    ``plain``: the request asks for nothing that a template cannot answer.
     """
 
     if not TYPE_CHECKING:  # as in PendingCheck
@@ -54,54 +53,39 @@ class HttpCheck(PendingCheck):
         """What names this check in its answer."""
         return self.request.request_id or f"{self.id_prefix.decode()}{self.id_number}"
 
-    @property
-    def client_json(self) -> bytes:
-        """The client's name as JSON."""
-        return b"null" if self.principal is None else self.principal.json
-
-    def form(self) -> ResponseTemplate:
-        """The form of this check's limits, made when it is first needed and kept with them."""
-        bound = self.bound
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = bound.form = self.renderer.form(bound, self.prepared.plan)
-        return form
-
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
         bound = self.bound
         own = figures[at : at + bound.size]
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = self.form()
-        if not self.plain or not form.usable or min(own[2::FIGURES]) < 0:
+        template: ResponseTemplate = bound.template or self.renderer.template(self)
+        if not self.plain or not template.usable or min(own[2::FIGURES]) < 0:
             self.decider.answered(self, figures, at, now_us)
             return
         decider = self.decider
         decider.tally.passed(1, now_us - self.asked_us)
         for observer in decider.observers:
             observer.passed(self)
-        self.pass_plainly(form, own, now_us)
+        self.pass_plainly(template, own, now_us)
 
     def pass_plainly(
-        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer: every limit allows, and ``form`` says all that there is to say."""
-        headers = form.json_headers % form.header_figures(own, now_us)
-        body = form.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
+        """Answer by ``template``: every limit allows."""
+        headers = template.json_headers % template.header_figures(own, now_us)
+        body = template.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
         self.reply(Answer(200, headers, body.replace(_WITH_STORE, _WITHOUT_STORE) if degraded else body))
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The careful answer, but for what is plainly allowed while the store is away."""
+        """Answer a verdict: by a template where it plainly allows (the store fallback does), else carefully."""
         if isinstance(result, Verdict) and result.allowed and self.plain and not result.shadow_denied:
-            form = self.form()
-            if form.usable:
-                self.pass_plainly(form, figures_of(now_us, result.outcomes)[1:], now_us, degraded=result.degraded)
+            template = self.renderer.template(self)
+            if template.usable:
+                self.pass_plainly(template, figures_of(now_us, result.outcomes)[1:], now_us, degraded=result.degraded)
                 return
         self.answer_carefully(result, now_us)
 
     def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
-        """What no form has: a denial, a refusal, and whatever was asked for beyond the decision."""
+        """Answer what no template covers: a denial, a refusal, an explanation."""
         self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
 
     def reply(self, answer: Answer) -> None:
@@ -119,14 +103,14 @@ class AuthorizeCheck(HttpCheck):
         __slots__ = ()
 
     def pass_plainly(
-        self, form: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
+        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer with headers alone, which say nothing of the store."""
+        """Answer with headers alone; they do not show whether the store decided."""
         del degraded
-        self.reply(Answer(200, form.headers % form.header_figures(own, now_us), b""))
+        self.reply(Answer(200, template.headers % template.header_figures(own, now_us), b""))
 
     def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
-        """What no form has; it may reach an end user."""
+        """Answer what no template covers, for an end user."""
         self.reply(self.renderer.authorize(result, self.request_id, now_us))
 
 
@@ -184,8 +168,8 @@ class RepliedAuthorizeCheck(AuthorizeCheck):
 class Batch:
     """The checks of one batch, decided part by part and answered in order when the last decision is there.
 
-    A part is asked once the one before it is answered, in a turn of the event loop of its own: others are answered in
-    between.
+    Each part waits for the answer to the one before and takes a turn of the event loop, so that other requests are
+    answered in between.
     """
 
     __slots__ = ("_ask_part", "_reply", "_tally", "asked_us", "begun", "bodies", "missing", "passed")
@@ -196,16 +180,16 @@ class Batch:
         self._ask_part = ask_part
         self.bodies: list[bytes] = [b""] * size
         self.begun = 0
-        """How many checks were asked so far."""
+        """The number of checks asked so far."""
         self.asked_us = 0
-        """When the part under way was."""
+        """When the present part was asked."""
         self.missing = 0
-        """How many of that part have no answer yet, and one more while it is being asked."""
+        """Checks of that part without an answer, and one more while the part is being asked."""
         self.passed = 0
-        """Those of the part that were plainly allowed: they are counted together, at its end."""
+        """Plainly allowed checks of the part; they are counted together at its end."""
 
     def begin_part(self, most: int, now_us: int) -> range:
-        """The places of the next part, of ``most`` checks; ``answered`` is due once more when they are asked."""
+        """The places of the next part, of ``most`` checks. The caller ends it by ``answered`` once all are asked."""
         part = range(self.begun, min(self.begun + most, len(self.bodies)))
         self.begun = part.stop
         self.missing = len(part) + 1
@@ -213,18 +197,18 @@ class Batch:
         return part
 
     def place(self, position: int, body: bytes, now_us: int) -> None:
-        """An item's answer."""
+        """Take an item's answer."""
         self.bodies[position] = body
         self.answered(now_us)
 
     def answered(self, now_us: int) -> None:
-        """One more answer is there; the last one of a part begins the next, or sends them all."""
+        """Count an answer; the last one of a part begins the next part, or sends all answers."""
         self.missing -= 1
         if not self.missing:
             self.end_part(now_us)
 
     def end_part(self, now_us: int) -> None:
-        """Every check that was asked has its answer."""
+        """Begin the next part, or send all answers."""
         if self.passed:
             self._tally.passed(self.passed, now_us - self.asked_us)
             self.passed = 0
@@ -234,7 +218,7 @@ class Batch:
             self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self.bodies) + b"]}"))
 
     def fail(self, answer: Answer) -> None:
-        """Answer all of it otherwise."""
+        """Answer the whole batch with an error."""
         self.missing = 0
         self._reply(answer)
 
@@ -258,24 +242,22 @@ class BatchCheck(HttpCheck):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``HttpCheck``, written out: a batch is a thousand of these."""
-        form: ResponseTemplate | None = self.bound.form
-        if form is None:
-            form = self.form()
-        if not self.plain or not form.usable:
+        template: ResponseTemplate = self.bound.template or self.renderer.template(self)
+        if not self.plain or not template.usable:
             self.decider.answered(self, figures, at, now_us)
             return
         principal = self.principal
-        if form.single:
+        if template.single:
             left, reset_us, wait = figures[at : at + FIGURES]
         else:
             own = figures[at : at + self.bound.size]
-            left, reset_us, wait = own[form.shown], own[form.shown + 1], min(own[2::FIGURES])
+            left, reset_us, wait = own[template.shown], own[template.shown + 1], min(own[2::FIGURES])
         if wait < 0:
             self.decider.answered(self, figures, at, now_us)
             return
         number = self.id_number
         batch = self.batch
-        batch.bodies[number] = form.body % (
+        batch.bodies[number] = template.body % (
             b"null" if principal is None else principal.json, left, reset_us // 1_000_000, reset_us % 1_000_000,
             self.revision, self.id_prefix, number,
         )  # fmt: skip

@@ -6,8 +6,8 @@ The IETF fields follow draft-ietf-httpapi-ratelimit-headers-11.
 from typing import Literal
 
 from data_plane.config.limit_resolution import ResolvedLimit
-from data_plane.decide.preparing import Verdict
-from data_plane.store.outcome import NEVER, UNKNOWN, Outcome
+from data_plane.decide.pending_check import Verdict
+from data_plane.store.packing import NEVER, UNKNOWN, Outcome
 
 ResetFormat = Literal["epoch", "delta"]
 
@@ -22,7 +22,7 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
     if verdict.shown is None:
         return b""
     begin_us = now_us if reset_format == "epoch" else 0
-    bound, outcome = verdict.prepared.bound, verdict.outcomes[verdict.shown]
+    bound, outcome = verdict.check.bound, verdict.outcomes[verdict.shown]
     shown = bound.limits[verdict.shown]
     lines = ""
     if outcome.remaining != UNKNOWN and (shown.visible or not verdict.allowed):

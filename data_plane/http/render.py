@@ -1,18 +1,16 @@
-"""Verdicts and refusals as answers, for the JSON doors and for forward-auth."""
+"""The careful code: renders verdicts and refusals as answers, for the JSON endpoints and for forward-auth."""
 
 from typing import Any
 
 import msgspec
 
-from data_plane.config.limit_set import LimitSet
-from data_plane.decide.causes import cause_of_denial, cause_of_refusal
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
 from data_plane.http.answers import JSON_TYPE, PROBLEM_TYPE, Answer, FieldError, InputError, problem, problem_body
-from data_plane.http.denial_templates import Careful, denial_form
 from data_plane.http.forward_auth import RefusedInputError
 from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
-from data_plane.http.response_templates import ResponseTemplate
-from data_plane.store.outcome import NEVER, UNKNOWN
+from data_plane.http.response_templates import Careful, ResponseTemplate, denial_template
+from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.causes import Cause, LimitCause
 from tidegate.contract.decision import CheckRequest, Decision, LimitReport
@@ -46,7 +44,7 @@ class Denial(Decision, frozen=True, kw_only=True, rename={"violated_policies": "
 
 
 class EndUserDenial(msgspec.Struct, frozen=True, kw_only=True, rename={"violated_policies": "violated-policies"}):
-    """What of a denial may reach an end user."""
+    """The members of a denial that may reach an end user."""
 
     type: str
     title: str
@@ -67,9 +65,12 @@ class Renderer:
         self._region = region
         self._reset_format = reset_format
 
-    def form(self, bound: LimitSet, plan: str) -> ResponseTemplate:
-        """What is known of the answer before it is asked for."""
-        return ResponseTemplate(bound, plan, self._region, self._reset_format)
+    def template(self, check: PendingCheck) -> ResponseTemplate:
+        """What answers checks of these limits that are plainly allowed; made once, and kept with the limits."""
+        template: ResponseTemplate | None = check.bound.template
+        if template is None:
+            template = check.bound.template = ResponseTemplate(check, self.careful_check, self._reset_format)
+        return template
 
     def check(
         self, result: Verdict | Refusal, request: CheckRequest, revision: int, request_id: str, now_us: int
@@ -78,31 +79,35 @@ class Renderer:
         if isinstance(result, Refusal):
             return refused(result, request_id)
         if result.allowed or request.explain or request.request_id is not None:
-            return self._check(result, revision, request_id, now_us, explain=request.explain)
-        return self._denied("check", self._check, result, revision, request_id, now_us)
+            return self.careful_check(result, revision, request_id, now_us, explain=request.explain)
+        return self._denied("check", self.careful_check, result, revision, request_id, now_us)
 
     def authorize(self, result: Verdict | Refusal, request_id: str, now_us: int) -> Answer:
-        """The answer of forward-auth: an empty 200, or what the end user shall read."""
+        """The answer of forward-auth: an empty 200, or a problem for the end user."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
         if result.allowed:
-            return self._authorize(result, 0, request_id, now_us)
-        return self._denied("authorize", self._authorize, result, 0, request_id, now_us)
+            return self.careful_authorize(result, 0, request_id, now_us)
+        return self._denied("authorize", self.careful_authorize, result, 0, request_id, now_us)
 
     def _denied(
         self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
     ) -> Answer:
-        """A denial by its form, or, where there is none, carefully."""
-        forms = verdict.prepared.bound.denial_forms
-        form = denial_form(forms, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
-        return (careful if form is None else form.filled)(verdict, revision, request_id, now_us)
+        """A denial, by its template where there is one."""
+        templates = verdict.check.bound.denial_templates
+        template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
+        return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
 
-    def _check(self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False) -> Answer:
+    def careful_check(
+        self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False
+    ) -> Answer:
+        """As ``check`` answers a verdict, without a template."""
         headers = header_block(verdict, now_us, self._reset_format)
         body = _encode(self._decision(verdict, revision, request_id, explain=explain))
         return Answer(200, JSON_TYPE + headers, body) if verdict.allowed else Answer(429, PROBLEM_TYPE + headers, body)
 
-    def _authorize(self, verdict: Verdict, _revision: int, request_id: str, now_us: int) -> Answer:
+    def careful_authorize(self, verdict: Verdict, _revision: int, request_id: str, now_us: int) -> Answer:
+        """As ``authorize`` answers a verdict, without a template."""
         headers = header_block(verdict, now_us, self._reset_format)
         if verdict.allowed:
             return Answer(200, headers, b"")
@@ -114,15 +119,15 @@ class Renderer:
             return refused(result, request_id).body
         if result.allowed or request.explain or request.request_id is not None:
             return _encode(self._decision(result, revision, request_id, explain=request.explain))
-        return self._denied("check", self._check, result, revision, request_id, 0).body
+        return self._denied("check", self.careful_check, result, revision, request_id, 0).body
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
-        principal = verdict.prepared.principal
+        principal = verdict.check.principal
         client = principal.client.client if principal is not None else None
         limits = _reports(verdict) if explain else msgspec.UNSET
         if verdict.shed_s:
             return Denial(
-                allowed=False, client=client, plan=verdict.prepared.plan, policy=verdict.violated[0], limit=None,
+                allowed=False, client=client, plan=verdict.check.plan, policy=verdict.violated[0], limit=None,
                 window_s=None, remaining=None, reset_after_s=None, retry_after_s=float(verdict.shed_s), delay_ms=0,
                 shadow_denied=(), degraded=False, region=self._region, revision=revision, request_id=request_id,
                 limits=limits, **_denial(verdict, request_id),
@@ -130,22 +135,22 @@ class Renderer:
         at = verdict.shown
         if at is None:
             return Decision(
-                allowed=True, client=client, plan=verdict.prepared.plan, policy=None, limit=None, window_s=None,
+                allowed=True, client=client, plan=verdict.check.plan, policy=None, limit=None, window_s=None,
                 remaining=None, reset_after_s=None, retry_after_s=None, delay_ms=0, shadow_denied=(),
                 degraded=verdict.degraded, region=self._region, revision=revision, request_id=request_id,
                 limits=limits,
             )  # fmt: skip
-        limit, outcome = verdict.prepared.bound.limits[at], verdict.outcomes[at]
+        limit, outcome = verdict.check.bound.limits[at], verdict.outcomes[at]
         if verdict.allowed:
             return Decision(
-                allowed=True, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+                allowed=True, client=client, plan=verdict.check.plan, policy=limit.rule.name,
                 limit=limit.rule.limit, window_s=limit.window_s, remaining=outcome.remaining,
                 reset_after_s=outcome.reset_us / 1_000_000, retry_after_s=None, delay_ms=_delay_ms(verdict),
                 shadow_denied=verdict.shadow_denied, degraded=verdict.degraded, region=self._region,
                 revision=revision, request_id=request_id, limits=limits,
             )  # fmt: skip
         return Denial(
-            allowed=False, client=client, plan=verdict.prepared.plan, policy=limit.rule.name,
+            allowed=False, client=client, plan=verdict.check.plan, policy=limit.rule.name,
             limit=limit.rule.limit, window_s=limit.window_s, remaining=_known(outcome.remaining),
             reset_after_s=outcome.reset_us / 1_000_000,
             retry_after_s=None if outcome.retry_us == NEVER else outcome.retry_us / 1_000_000, delay_ms=0,
@@ -156,7 +161,7 @@ class Renderer:
 
 def _delay_ms(verdict: Verdict) -> float:
     """The longest turn among the queues that the request waits in."""
-    if not verdict.prepared.bound.has_queue:
+    if not verdict.check.bound.has_queue:
         return 0
     return max([outcome.delay_us for outcome in verdict.outcomes]) / 1_000
 
@@ -176,7 +181,7 @@ def refused(refusal: Refusal, request_id: str) -> Answer:
 
 
 def refused_input(error: RefusedInputError) -> Answer:
-    """401 or 403 for what an end client has sent and nobody can decide on."""
+    """401 or 403 for malformed input of an end client."""
     return _refusal(error.status, error.message, error=error.error)
 
 
@@ -188,7 +193,7 @@ def _refusal(status: int, message: str, **members: Any) -> Answer:
 
 
 def not_understood(error: UnknownNameError | InvalidAddressError) -> InputError:
-    """The 422 for a name or an address that means nothing here."""
+    """The 422 for an unknown name or an invalid address."""
     if isinstance(error, UnknownNameError):
         return InputError(422, str(error), [FieldError(error.field, str(error))])
     return InputError(422, "ip is not an IP address", [FieldError("ip", "must be an IPv4 or IPv6 address, no zone")])
@@ -200,7 +205,7 @@ def batch_item_error(error: InputError) -> dict[str, Any]:
 
 
 def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
-    """What happened, in the members of a problem."""
+    """A denial as the members of a problem."""
     cause = cause_of_denial(verdict)
     retry_us = verdict.shed_s * 1_000_000 or verdict.outcomes[verdict.shown or 0].retry_us
     retry_after = None if retry_us == NEVER else ceil_s(retry_us)
@@ -222,23 +227,23 @@ _OF_HIDDEN: dict[LimitCause, str] = {
     "cannot_decide": "This cannot be decided now.",
     "reduced_capacity": "The service takes fewer requests for the moment.",
 }
-"""What may be said of limits that are no caller's own."""
+"""Messages about limits that are hidden from callers."""
 
 
 def _message(verdict: Verdict, cause: LimitCause) -> str:
-    prepared, at = verdict.prepared, verdict.shown
-    if cause == "reduced_capacity" or at is None or not prepared.bound.limits[at].visible:
+    check, at = verdict.check, verdict.shown
+    if cause == "reduced_capacity" or at is None or not check.bound.limits[at].visible:
         return _OF_HIDDEN[cause]
-    limit = prepared.bound.limits[at]
+    limit = check.bound.limits[at]
     window = limit.rule.calendar or f"{limit.window_s:g} s"
     name = f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window}"
     match cause:
         case "cost_above_limit":
-            return f"The cost of {prepared.cost} is above what limit {limit.rule.name!r} can ever hold."
+            return f"The cost of {check.cost} is above what limit {limit.rule.name!r} can ever hold."
         case "cannot_decide":
             return f"{name} cannot be decided now."
         case "too_few_left":
-            return f"{name} has {verdict.outcomes[at].remaining} left, {prepared.cost} asked."
+            return f"{name} has {verdict.outcomes[at].remaining} left, {check.cost} asked."
         case "used_up":
             return f"{name} is used up."
 
@@ -255,6 +260,6 @@ def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
             retry_after_s=None if outcome.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
             allowed=outcome.allowed, shadow=limit.rule.shadow,
         )
-        # a shed request met no limit
-        for limit, outcome in zip(verdict.prepared.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
+        # a shed request has no outcomes
+        for limit, outcome in zip(verdict.check.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
     )  # fmt: skip

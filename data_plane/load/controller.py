@@ -1,22 +1,86 @@
-"""The factor of a backend, one tick (a second) after the other: cut quickly, come back step by step, never flap.
+"""The factor of a backend, decided once a tick (a second) from reports: cut quickly, raise step by step, never flap.
 
-Rules of ``docs/adaptive.md``. ``tick`` is pure: the same state, reading and time give the same next state.
+Rules of ``docs/adaptive.md``. A load of 1.0 is a full backend; it is a median, so that no single reporter moves it. All
+functions are pure. Times are microseconds since the epoch.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import msgspec
 
-from data_plane.load.signals import AHEAD_US, Reading
-from tidegate.contract.load import AdaptivePolicy
+from data_plane.config.load_classes import FULL, basis_of, share_out
+from tidegate.contract.load import AdaptivePolicy, Backend
 
 TICK_S = 1.0
 SEEN_AFTER_US = 1_000_000
-"""A report says what was in the second before it: one this long after a change is the first that saw it."""
+"""A report covers the second before it, so only a report this long after a change shows the change."""
+MAX_AHEAD_US = 5_000_000
+"""A report may be this far ahead of this clock."""
+MILLI = 1_000
+"""Demand is in thousandths of a unit a second."""
+
+
+class Report(NamedTuple):
+    """A reporter's newest report on a backend, by one node; ``weight`` is how many requests it covers."""
+
+    reporter: str
+    at_us: int
+    signals: Mapping[str, float]
+    weight: int = 1
+
+
+class Signal(NamedTuple):
+    """The load of a backend by one signal. ``load`` is ``None`` with too few fresh reporters.
+
+    ``at_us`` is the time of the middle report.
+    """
+
+    load: float | None
+    name: str | None
+    reporters: int
+    at_us: int = 0
+
+
+def signal_of(reports: Iterable[Report], policy: AdaptivePolicy, now_us: int) -> Signal:
+    """The signal with the highest load, among signals with enough fresh reporters."""
+    fresh_us = int(policy.stale_after_s * 1_000_000)
+    fresh = [report for report in reports if now_us - fresh_us <= report.at_us <= now_us + MAX_AHEAD_US]
+    found, max_reporters = Signal(None, None, 0), 0
+    for signal, full in policy.signals.items():
+        values = _by_reporter(fresh, signal)
+        max_reporters = max(max_reporters, len(values))
+        if len(values) < policy.min_reporters:
+            continue
+        load = lower_median(values) / full
+        if found.load is None or load > found.load:
+            at_us = lower_median([report.at_us for report in fresh if signal in report.signals])
+            found = Signal(load, signal, len(values), int(at_us))
+    return found if found.load is not None else Signal(None, None, max_reporters)
+
+
+def lower_median(values: Sequence[float]) -> float:
+    """The middle value, or the lower of two middle values: of two reporters both must report a load."""
+    return sorted(values)[(len(values) - 1) // 2]
+
+
+def _by_reporter(reports: Iterable[Report], signal: str) -> list[float]:
+    """One value a reporter: the mean by weight, if several nodes received its reports."""
+    totals: dict[str, tuple[float, int]] = {}
+    for report in reports:
+        value = report.signals.get(signal)
+        if value is not None:
+            total, weight = totals.get(report.reporter, (0.0, 0))
+            totals[report.reporter] = total + value * report.weight, weight + report.weight
+    return [total / weight for total, weight in totals.values() if weight > 0]
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a backend stands. ``since_us`` is when the factor took its value; counters are ticks with news in a row."""
+    """The state of a backend's controller. ``since_us`` is when the factor last changed.
+
+    ``above``, ``calm`` and ``unseen`` count ticks in a row.
+    """
 
     factor: float = 1.0
     since_us: int = 0
@@ -28,58 +92,58 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     calm: int = 0
     unseen: int = 0
     seen_us: int = 0
-    """When the newest report that was counted was made."""
+    """When the newest report that was used was made."""
 
 
-def tick(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int) -> ControlState:
+def tick(state: ControlState, policy: AdaptivePolicy, signal: Signal, now_us: int) -> ControlState:
     """The state a tick later."""
-    if now.load is None:
-        return _unseen(state, policy, now, now_us)
+    if signal.load is None:
+        return _without_reports(state, policy, signal, now_us)
     state = msgspec.structs.replace(
-        state, signal=now.signal, reporters=now.reporters, unseen=0,
-        # a clock was set back, or another node's runs ahead: until those times come again nothing would be news
-        since_us=min(state.since_us, now_us), seen_us=min(state.seen_us, now_us + AHEAD_US),
+        state, signal=signal.name, reporters=signal.reporters, unseen=0,
+        # a clock that was set back, or is ahead on another node, must not make all reports look old
+        since_us=min(state.since_us, now_us), seen_us=min(state.seen_us, now_us + MAX_AHEAD_US),
     )  # fmt: skip
-    if now.at_us <= state.seen_us or (state.since_us and now.at_us < state.since_us + SEEN_AFTER_US):
-        # no news, or of before the last change could show: counted, it would call for the same change again
+    if signal.at_us <= state.seen_us or (state.since_us and signal.at_us < state.since_us + SEEN_AFTER_US):
+        # used before, or from before the last change shows: it would cause the same change again
         return state
-    # far beyond the deepest cut is as good as at it: a queue of ten seconds would be remembered for as long
-    load = min(now.load, 2 * policy.target / policy.deepest_cut)
+    # a load beyond the deepest cut adds nothing but a long memory in the average
+    load = min(signal.load, 2 * policy.target / policy.deepest_cut)
     before = load if state.smoothed is None else state.smoothed
     smoothed = before + policy.smoothing * (load - before)
-    state = msgspec.structs.replace(state, smoothed=smoothed, seen_us=now.at_us)
+    state = msgspec.structs.replace(state, smoothed=smoothed, seen_us=signal.at_us)
     lowest = policy.floor if policy.type == "controller" else max(policy.floor, policy.steps[0].factor)
     if state.factor < lowest:
-        return _lifted(state, min(lowest, state.factor + policy.raise_by), now_us)
+        return _raise_to_lowest(state, min(lowest, state.factor + policy.raise_by), now_us)
     if policy.type == "steps":
         return _steps(state, policy, load, smoothed, now_us)
     return _controller(state, policy, load, smoothed, now_us)
 
 
-def overridden(state: ControlState, factor: float, now_us: int) -> ControlState:
-    """The state while an operator's factor is in force; what follows afterwards starts from that factor."""
+def override(state: ControlState, factor: float, now_us: int) -> ControlState:
+    """The state under an operator's factor; later ticks start from that factor."""
     kept = msgspec.structs.replace(state, above=0, calm=0, unseen=0, smoothed=None)
-    return _moved(kept, factor, "manual", now_us)
+    return _set_factor(kept, factor, "manual", now_us)
 
 
 def _controller(state: ControlState, policy: AdaptivePolicy, newest: float, load: float, now_us: int) -> ControlState:
     if load > policy.target:
-        # where only the average is above, it remembers what is over
+        # if only the average is above the target, the overload has ended
         above = state.above + 1 if newest > policy.target else 0
         if above < policy.cut_after or state.factor <= policy.floor:
-            return _stayed(state, "held", above=above)
+            return _stay(state, "held", above=above)
         cut = max(policy.deepest_cut, policy.target / load)
         return _cut(state, max(policy.floor, state.factor * cut), "cut", now_us)
     if state.factor >= 1.0:
-        return _stayed(state, "full")
+        return _stay(state, "full")
     higher, bound = min(1.0, state.factor + policy.raise_by), policy.target - policy.hysteresis
     if not _fits(load, state.factor, higher, bound):
-        # from near nothing that may be many times as much, and what a backend does at rest would never fit
+        # from a factor near 0 a whole step multiplies the load, and not even an idle backend's would fit
         higher = min(higher, 2 * state.factor)
     calm = state.calm + 1 if _fits(load, state.factor, higher, bound) else 0
     if calm < policy.raise_after:
-        return _stayed(state, "held", calm=calm)
-    return _raised(state, higher, "raised", now_us, calm=calm)
+        return _stay(state, "held", calm=calm)
+    return _raise(state, higher, "raised", now_us, calm=calm)
 
 
 def _steps(state: ControlState, policy: AdaptivePolicy, newest: float, load: float, now_us: int) -> ControlState:
@@ -87,70 +151,115 @@ def _steps(state: ControlState, policy: AdaptivePolicy, newest: float, load: flo
     if wanted < state.factor:
         above = state.above + 1
         if above < policy.cut_after or state.factor <= policy.floor:
-            return _stayed(state, "held", above=above)
+            return _stay(state, "held", above=above)
         return _cut(state, max(policy.floor, wanted), "stepped", now_us)
     if state.factor >= 1.0:
-        return _stayed(state, "full")
+        return _stay(state, "full")
     higher, bound = _next_step_up(state.factor, policy)
     if not _fits(load, state.factor, higher, bound - policy.hysteresis):
-        return _stayed(state, "held")
+        return _stay(state, "held")
     calm = state.calm + 1
     if calm < policy.raise_after:
-        return _stayed(state, "held", calm=calm)
-    return _raised(state, higher, "stepped", now_us)
+        return _stay(state, "held", calm=calm)
+    return _raise(state, higher, "stepped", now_us)
 
 
 def _next_step_up(factor: float, policy: AdaptivePolicy) -> tuple[float, float]:
-    """The next higher factor, and the load beyond which it would be too much."""
+    """The next higher factor, and the load above which it would be cut again."""
     for tighter, step in pairwise(policy.steps):
         if step.factor > factor:
             return step.factor, tighter.above
     return 1.0, policy.steps[-1].above
 
 
-def _unseen(state: ControlState, policy: AdaptivePolicy, now: Reading, now_us: int) -> ControlState:
-    """Too few speak. That is no overload: hold, then recover step by step."""
+def _without_reports(state: ControlState, policy: AdaptivePolicy, signal: Signal, now_us: int) -> ControlState:
+    """Too few reporters are no overload: hold the factor, then raise it step by step."""
     unseen = state.unseen + 1
     state = msgspec.structs.replace(
-        state, smoothed=None, signal=None, reporters=now.reporters, above=0, calm=0, unseen=unseen
+        state, smoothed=None, signal=None, reporters=signal.reporters, above=0, calm=0, unseen=unseen
     )
     if state.factor >= 1.0:
-        return _stayed(state, "no_reports")
+        return _stay(state, "no_reports")
     if unseen * TICK_S <= policy.hold_s:
-        return _stayed(state, "reporters_missing")
-    return _moved(state, min(1.0, state.factor + policy.raise_by), "recovering_unseen", now_us)
+        return _stay(state, "reporters_missing")
+    return _set_factor(state, min(1.0, state.factor + policy.raise_by), "recovering_unseen", now_us)
 
 
 def _fits(load: float, factor: float, higher: float, bound: float) -> bool:
-    """Whether the load will stay within ``bound`` once more is admitted: raising may not call for the next cut."""
+    """Whether the load stays within ``bound`` at the higher factor, so that a raise does not cause the next cut."""
     return load * higher / max(factor, 1e-6) <= bound
 
 
-def _stayed(state: ControlState, reason: str, *, above: int = 0, calm: int = 0) -> ControlState:
+def _stay(state: ControlState, reason: str, *, above: int = 0, calm: int = 0) -> ControlState:
     return msgspec.structs.replace(state, reason=reason, above=above, calm=calm)
 
 
 def _cut(state: ControlState, factor: float, reason: str, now_us: int) -> ControlState:
-    """Less from now on; the average begins afresh, or the past would call for the same cut again."""
-    return _moved(msgspec.structs.replace(state, smoothed=None, above=0, calm=0), factor, reason, now_us)
+    """Cut the factor and restart the average, or past load would cause the same cut again."""
+    return _set_factor(msgspec.structs.replace(state, smoothed=None, above=0, calm=0), factor, reason, now_us)
 
 
-def _raised(state: ControlState, factor: float, reason: str, now_us: int, *, calm: int = 0) -> ControlState:
-    """More from now on; the average expects what follows."""
+def _raise(state: ControlState, factor: float, reason: str, now_us: int, *, calm: int = 0) -> ControlState:
+    """Raise the factor, and scale the average to the load that this will cause."""
     smoothed = None if state.smoothed is None else state.smoothed * factor / max(state.factor, 1e-6)
-    return _moved(msgspec.structs.replace(state, smoothed=smoothed, above=0, calm=calm), factor, reason, now_us)
+    return _set_factor(msgspec.structs.replace(state, smoothed=smoothed, above=0, calm=calm), factor, reason, now_us)
 
 
-def _lifted(state: ControlState, factor: float, now_us: int) -> ControlState:
-    """Up again from where load alone never leads, as an operator does: whatever the load, for it holds nothing there.
-
-    (What an idle backend reports would be too much to expect after any raise from nothing.)
-    """
-    return _moved(msgspec.structs.replace(state, smoothed=None, above=0, calm=0), factor, "raised", now_us)
+def _raise_to_lowest(state: ControlState, factor: float, now_us: int) -> ControlState:
+    """Raise a factor that an operator left below the floor, whatever the load."""
+    return _set_factor(msgspec.structs.replace(state, smoothed=None, above=0, calm=0), factor, "raised", now_us)
 
 
-def _moved(state: ControlState, factor: float, reason: str, now_us: int) -> ControlState:
-    # six digits: what is shared is exact, and a float's tail makes no news
+def _set_factor(state: ControlState, factor: float, reason: str, now_us: int) -> ControlState:
+    # six digits are exact in what is shared, and rounding errors are no change
     factor = round(factor, 6)
     since_us = state.since_us if factor == state.factor else now_us
     return msgspec.structs.replace(state, factor=factor, reason=reason, since_us=since_us)
+
+
+class BackendDecision(NamedTuple):
+    """A tick's result: the backend's factor ``whole`` and each priority's, in millionths; ``demand`` is smoothed."""
+
+    state: ControlState
+    demand: dict[int, int]
+    whole: int
+    classes: dict[int, int]
+
+
+def is_manual(backend: Backend, now_us: int) -> bool:
+    """Whether an operator's factor is in force."""
+    return backend.manual is not None and backend.manual.expires_at * 1_000_000 > now_us
+
+
+def decide(
+    backend: Backend, policy: AdaptivePolicy, state: ControlState, reports: Iterable[Report],
+    demand_before: Mapping[int, int], demand: Mapping[int, int], now_us: int,
+) -> BackendDecision:  # fmt: skip
+    """Decide a backend's next tick. ``demand`` is by priority, of the last second, in ``MILLI``."""
+    signal = signal_of(reports, policy, now_us)
+    if backend.manual is not None and is_manual(backend, now_us):
+        state = override(state, backend.manual.factor, now_us)
+    else:
+        state = tick(state, policy, signal, now_us)
+    smoothed = smoothed_demand(demand_before, demand)
+    whole = round(state.factor * FULL)
+    capacity = capacity_milli(backend)
+    if whole == FULL and signal.load is None:
+        capacity = None  # demand above capacity is no sign of overload without reports
+    allowed = basis_of(sum(smoothed.values()), capacity) * whole // FULL
+    if capacity is not None:  # the reserve of the critical class is never cut
+        allowed = max(allowed, round(capacity * policy.reserve))
+    # at factor 0 a class without demand counts as 1, or its first request after a pause would pass
+    asked = smoothed if whole else {priority: max(1, units) for priority, units in smoothed.items()}
+    return BackendDecision(state, smoothed, whole, share_out(allowed, asked, round(policy.class_floor * FULL)))
+
+
+def smoothed_demand(before: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
+    """Smooth demand: it rises at once and halves each second, so that a burst is never underestimated."""
+    return {priority: max(asked, (asked + before.get(priority, asked)) // 2) for priority, asked in now.items()}
+
+
+def capacity_milli(backend: Backend) -> int | None:
+    """The backend's capacity in thousandths of a unit a second, or ``None``."""
+    capacity = backend.capacity
+    return None if capacity is None else capacity.limit * MILLI * 1_000_000 // capacity.window_us

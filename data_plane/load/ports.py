@@ -1,4 +1,4 @@
-"""What following the load needs from the outside world, named by role."""
+"""What the load room needs of the store, of servers and of the control plane."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -7,19 +7,19 @@ from tidegate.contract.load import RegionLoad
 
 
 class PullError(Exception):
-    """A server that was asked for a signal gave none; ``reason`` is from a closed set."""
+    """A server gave no signal; ``reason`` is from a closed set."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-class ControlPlaneSilentError(Exception):
+class ControlPlaneUnavailableError(Exception):
     """The control plane did not take a report."""
 
 
-class Pinned(NamedTuple):
-    """A report to keep: under which backend and whose name, as bytes."""
+class NamedReport(NamedTuple):
+    """An encoded report on a backend, and the name that it is stored under."""
 
     backend: str
     name: str
@@ -27,60 +27,60 @@ class Pinned(NamedTuple):
 
 
 class FactorStore(Protocol):
-    """Where the nodes of a region share reports, demand and factors. Every method raises ``StoreUnavailableError``."""
+    """Reports, demand and factors that a region shares. Every method raises ``StoreUnavailableError``."""
 
-    async def pin(self, reports: Sequence[Pinned]) -> None:
-        """Keep reports, each in place of the one before by the same name."""
+    async def store_reports(self, reports: Sequence[NamedReport]) -> None:
+        """Store reports; each replaces the one before of the same name."""
         ...
 
-    async def pinned(self, backend: str) -> Mapping[str, bytes]:
+    async def reports_on(self, backend: str) -> Mapping[str, bytes]:
         """The reports on a backend, by name."""
         ...
 
-    async def unpin(self, backend: str, names: Sequence[str]) -> None:
+    async def drop_reports(self, backend: str, names: Sequence[str]) -> None:
         """Drop reports."""
         ...
 
-    async def tell_demand(self, node: str, body: bytes) -> None:
-        """What this node was asked for."""
+    async def write_demand(self, node: str, body: bytes) -> None:
+        """Write a node's demand."""
         ...
 
     async def demands(self) -> Mapping[str, bytes]:
-        """What each node was asked for."""
+        """The demand of each node."""
         ...
 
     async def drop_demands(self, nodes: Sequence[str]) -> None:
-        """Forget nodes that are gone."""
+        """Drop the demand of nodes that are gone."""
         ...
 
     async def hold_lease(self) -> bool:
-        """Take or keep the right to decide; it is lost when it is not kept for three seconds."""
+        """Take or renew the lease, which lasts three seconds. Returns whether this agent holds it."""
         ...
 
     async def release_lease(self) -> None:
-        """Give the right to decide up, if it is ours."""
+        """Release the lease, if this agent holds it."""
         ...
 
     async def publish(self, body: bytes) -> bool:
-        """Share the factors; ``False``, and nothing done, when somebody else decides by now."""
+        """Publish factors. Returns whether this agent still holds the lease; else nothing is done."""
         ...
 
     async def read(self) -> bytes | None:
-        """The factors as last shared."""
+        """The factors published last."""
         ...
 
 
 class LoadServers(Protocol):
-    """The servers of the node's own settings, by name."""
+    """The servers of the agent's settings, by name."""
 
     async def ask(self, server: str, query: str) -> float:
-        """A query's value now; of several samples the lower median. Raises ``PullError``."""
+        """The value of a query; the lower median of several samples. Raises ``PullError``."""
         ...
 
 
 class LoadReporting(Protocol):
-    """The way to the control plane. Raises ``ControlPlaneSilentError``."""
+    """The way to the control plane. Raises ``ControlPlaneUnavailableError``."""
 
     async def report(self, load: RegionLoad) -> None:
-        """What this region makes of its backends."""
+        """Send the loads of this region's backends."""
         ...

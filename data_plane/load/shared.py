@@ -1,16 +1,16 @@
-"""What the deciding node of a region shares with the others through the store, and what nodes tell it."""
+"""What agents and nodes of a region share through the store: factors, demand and reports, in JSON."""
+
+from collections.abc import Sequence
 
 import msgspec
 
 from data_plane.config.load_classes import FULL
-from data_plane.load.controller import ControlState
-from data_plane.load.decision import MILLI, Decided
-from data_plane.load.signals import Said
+from data_plane.load.controller import MILLI, BackendDecision, ControlState, Report
 from tidegate.contract.load import BackendLoad, ClassLoad
 
 
 class BackendFactors(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend: what nodes apply (millionths), and where its controller stands for whoever decides next."""
+    """A backend's factors (millionths), and its controller's state for the agent that decides next."""
 
     backend: str
     policy: str
@@ -23,7 +23,7 @@ class BackendFactors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SharedFactors(msgspec.Struct, frozen=True, kw_only=True):
-    """All backends of a region, as ``node`` decided at ``at_us``."""
+    """The factors of all backends of a region, decided by ``node`` at ``at_us``."""
 
     at_us: int
     node: str
@@ -31,27 +31,27 @@ class SharedFactors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeDemand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node was asked for by backend and priority, in thousandths of a unit a second."""
+    """A node's demand by backend and priority, in thousandths of a unit a second."""
 
     at_us: int
     backends: dict[str, dict[int, int]] = {}
 
 
-class SaidEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A report as it rests in the store."""
+class StoredReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A report in the store."""
 
     reporter: str
     at_us: int
     signals: dict[str, float]
     weight: int = 1
 
-    def said(self) -> Said:
-        """The same for the controller."""
-        return Said(self.reporter, self.at_us, self.signals, self.weight)
+    def report(self) -> Report:
+        """The report as the controller takes it."""
+        return Report(self.reporter, self.at_us, self.signals, self.weight)
 
 
-def explained(entry: BackendFactors, at_us: int, node: str) -> BackendLoad:
-    """A backend's factor and why, for people."""
+def explain(entry: BackendFactors, at_us: int, node: str) -> BackendLoad:
+    """A backend's factor and its reason, for people."""
     state = entry.state
     return BackendLoad(
         backend=entry.backend,
@@ -75,8 +75,8 @@ def explained(entry: BackendFactors, at_us: int, node: str) -> BackendLoad:
     )
 
 
-def entry_of(backend: str, policy: str, floor: float, reserve: float, decided: Decided) -> BackendFactors:
-    """What is shared of a decision."""
+def factors_of(backend: str, policy: str, floor: float, reserve: float, decided: BackendDecision) -> BackendFactors:
+    """The factors to publish of a decision."""
     return BackendFactors(
         backend=backend,
         policy=policy,
@@ -87,3 +87,8 @@ def entry_of(backend: str, policy: str, floor: float, reserve: float, decided: D
         demand=decided.demand,
         state=decided.state,
     )
+
+
+def explain_all(shared: SharedFactors) -> Sequence[BackendLoad]:
+    """Every backend's factor and its reason, for people."""
+    return [explain(factors, shared.at_us, shared.node) for factors in shared.backends]

@@ -1,1 +1,1 @@
-"""What Prometheus reads, and how it is written."""
+"""Metrics for Prometheus."""

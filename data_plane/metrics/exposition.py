@@ -1,4 +1,4 @@
-"""How a node's Prometheus metrics are named and laid out: families made from plain integers when they are scraped.
+"""Prometheus metrics of a process: families made from plain integers at each scrape.
 
 Each part of the node contributes a function that yields its families; ``data_plane/node.py`` adds them. Label values
 come from closed sets (reasons of the code, names of limits, regions, backends), never from clients, keys, addresses or
@@ -17,15 +17,15 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_LABEL_VALUES = 500
-"""Values of one label beyond these are counted together as ``_other``: a scrape is bounded whatever is configured."""
+"""Further values of a label are summed up as ``_other``, so that a scrape stays bounded."""
 OTHER = "_other"
 
 Part = Callable[[], Iterable[Metric]]
-"""Yields a part's families as they stand; called at every scrape."""
+"""Yields the current families of a part; called at each scrape."""
 
 
 class NodeMetrics(Collector):
-    """All parts of one node, in the order in which they were added."""
+    """All parts of one process, in the order added."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
@@ -34,11 +34,11 @@ class NodeMetrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def add(self, *parts: Part) -> None:
-        """Have these parts scraped too."""
+        """Add parts."""
         self._parts.extend(parts)
 
     def collect(self) -> Iterator[Metric]:
-        """One family after the other."""
+        """All families."""
         for part in self._parts:
             yield from part()
 
@@ -66,7 +66,7 @@ def gauge(name: str, help_text: str, value: float) -> Metric:
 
 
 def gauge_by(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
-    """A gauge by one label; beyond the bound the rest is left out: a sum of gauges means nothing."""
+    """A gauge by one label; values beyond the bound are left out, as a sum of gauges is meaningless."""
     family = GaugeMetricFamily(name, help_text, labels=[label])
     for value, level in islice(values.items(), MOST_LABEL_VALUES):
         family.add_metric([value], level)
@@ -74,14 +74,14 @@ def gauge_by(name: str, help_text: str, label: str, values: Mapping[str, float])
 
 
 def info(name: str, help_text: str, labels: Mapping[str, str]) -> Metric:
-    """A gauge that is always 1 and says something in its labels."""
+    """A gauge that is always 1, with information in its labels."""
     family = GaugeMetricFamily(name, help_text, labels=list(labels))
     family.add_metric(list(labels.values()), 1)
     return family
 
 
 def _bounded(values: Mapping[str, float]) -> Mapping[str, float]:
-    """The first names keep their own series, so that no counter ever falls; what came later is summed up."""
+    """The first names keep their own series, so that no counter falls; later names are summed up."""
     if len(values) <= MOST_LABEL_VALUES:
         return values
     kept = dict(islice(values.items(), MOST_LABEL_VALUES))

@@ -1,4 +1,4 @@
-"""What a node or an agent measures of itself: decisions, configuration, the size of the store."""
+"""Metrics of a node or an agent: decisions, holds, configuration, the size of the store."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from data_plane.store.statistics import Census
 
 
 class ConfigFigures(NamedTuple):
-    """The configuration in force and the line that it comes by. Ages are seconds; ``None`` before the first."""
+    """The configuration in force, and the control plane's stream. Ages are seconds; ``None`` before the first."""
 
     revision: int
     wanted_revision: int
@@ -27,7 +27,7 @@ class ConfigFigures(NamedTuple):
 
 
 def of_decisions(tally: Tally) -> Part:
-    """Decisions and how long they took."""
+    """Metrics of decisions and their latency."""
 
     def families() -> Iterator[Metric]:
         checks = CounterMetricFamily("rate_limit_checks", "Decisions by result", labels=["result"])
@@ -50,7 +50,7 @@ def of_decisions(tally: Tally) -> Part:
 
 
 def of_holds(tally: HoldTally) -> Part:
-    """Leases and reservations, in units of cost."""
+    """Metrics of leases and reservations, in units of cost."""
 
     def families() -> Iterator[Metric]:
         yield counter("tidegate_leased_units", "Units taken by leases", tally.leased)
@@ -64,7 +64,7 @@ def of_holds(tally: HoldTally) -> Part:
 
 
 def of_config(figures: Callable[[], ConfigFigures]) -> Part:
-    """The configuration: what is in force, how old it is, what was refused."""
+    """Metrics of the configuration: its revision, age and refusals."""
 
     def families() -> Iterator[Metric]:
         now = figures()
@@ -97,7 +97,7 @@ def of_config(figures: Callable[[], ConfigFigures]) -> Part:
 
 
 def of_store_size(census: Census) -> Part:
-    """How full and how busy the store is."""
+    """Metrics of the store's size and load."""
 
     def families() -> Iterator[Metric]:
         size = census.size

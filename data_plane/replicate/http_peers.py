@@ -23,9 +23,9 @@ _gifts = msgspec.msgpack.Decoder(Gifts)
 
 
 class HttpPeers:
-    """Ports ``PeerTransport`` and ``RightsTransport`` over one pooled client. Each send is one try: the caller's next
-    turn is the retry. ``public_keys`` are a region's keys (hex) as the configuration has them now. ``tls`` is how
-    HTTPS is spoken; without, servers' certificates must come from a public CA.
+    """Implements ``PeerTransport`` and ``RightsTransport`` over one pooled client. Each call is one try; callers retry.
+
+    ``public_keys`` returns a region's current keys (hex). Without ``tls`` servers need certificates of a public CA.
     """
 
     def __init__(
@@ -50,19 +50,19 @@ class HttpPeers:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
-        """Put questions, and read an answer that only that region can have given."""
+        """Ask for rights. Returns the region's answer, its signature verified."""
         body = _packed(asks)
         answer, headers = await self._post(url, "/internal/v1/rights", body, signed_asks(to_region, body))
         try:
             signature = bytes.fromhex(headers.get("x-tidegate-signature", ""))
             if not is_signed_by(self._public_keys(to_region), signature, signed_gifts(self._region, body, answer)):
-                raise UnreachablePeerError("the signature of an answer does not hold")
+                raise UnreachablePeerError("an answer's signature is wrong")
             gifts = _gifts.decode(_unpacked(answer))
         except (ValueError, zlib.error, *UNREADABLE) as error:
             raise UnreachablePeerError(f"{type(error).__name__}: {error}") from error
         wrong = gifts.region != to_region or gifts.to_incarnation != asks.incarnation
         if wrong or gifts.version != RIGHTS_VERSION:
-            raise UnreachablePeerError("an answer that does not fit the question")
+            raise UnreachablePeerError("an answer does not match the request")
         return gifts
 
     async def close(self) -> None:
@@ -93,9 +93,9 @@ class HttpPeers:
 
 
 def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """HTTPS with a CA of one's own, and a certificate to show (PEM; without ``key`` it holds the key as well).
+    """A TLS context with a private CA, and a client certificate (PEM; without ``key`` it holds the key too).
 
-    ``None`` where neither is given. Raises ``OSError`` (``ssl.SSLError`` is one) for a file that is missing or no PEM.
+    Returns ``None`` if neither is given. Raises ``OSError`` for a file that is missing or no PEM.
     """
     if ca is None and certificate is None:
         return None

@@ -1,21 +1,23 @@
-"""Where the marks of counters with news lie: on one server in a sorted set a slice, on a Cluster in one for each slot.
+"""Where marks of changed counters are stored: one sorted set a slice on one server, one a slot on a Cluster.
 
-A Cluster has thousands of slots, and few of them have marks at a time. Which, every node notes in a list that all of
-them read, so that the holder of a slice finds what another node marked.
+A Cluster has thousands of slots, and few have marks at a time. Every node notes these in a shared list, where the
+holder of a slice finds what other nodes marked.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 from redis.crc import key_slot
 
 from data_plane.store.ports import RegionStore
-from data_plane.store.scripts import unlist_script
+from data_plane.store.scripts import unlist_slots_script
 from tidegate.contract.counts import SLICES
+
+T = TypeVar("T")
 
 
 class MarkSet(NamedTuple):
-    """One sorted set of marks, the slice that it is of; ``call``: equal where one script may name both."""
+    """A sorted set of marks and its slice. One script may name sets with the same ``call``."""
 
     key: bytes
     slice: int
@@ -30,20 +32,20 @@ class MarkSets(Protocol):
         ...
 
     async def note(self) -> None:
-        """Let others know what this process may have marked since the last time."""
+        """List the sets in which this process may have marked since the last call."""
         ...
 
     async def sets(self, slices: Sequence[int]) -> Sequence[MarkSet]:
-        """Those of these slices that may hold marks."""
+        """The sets of these slices that may hold marks."""
         ...
 
-    async def are_empty(self, sets: Sequence[MarkSet]) -> None:
-        """These, of the last ``sets``, were found without marks."""
+    async def drop_empty(self, sets: Sequence[MarkSet]) -> None:
+        """Take sets that were found without marks off the list."""
         ...
 
 
 def mark_sets(store: RegionStore) -> MarkSets:
-    """Those of this store."""
+    """The mark sets of this store."""
     return SlotMarks(store) if store.settings.shape == "cluster" else SliceMarks(store.dirty_key_of_slot(0))
 
 
@@ -58,14 +60,14 @@ class SliceMarks:
         return sum(key) % SLICES
 
     async def note(self) -> None:
-        """Everybody knows where marks are."""
+        """Nothing to list: the sets are fixed."""
 
     async def sets(self, slices: Sequence[int]) -> Sequence[MarkSet]:
         """The one set of each."""
         return [MarkSet(self._dirty_key + b"%d" % slice, slice, 0) for slice in slices]
 
-    async def are_empty(self, sets: Sequence[MarkSet]) -> None:
-        """They are looked at all the same."""
+    async def drop_empty(self, sets: Sequence[MarkSet]) -> None:
+        """Nothing to do: the sets are fixed."""
 
 
 class SlotMarks:
@@ -73,7 +75,7 @@ class SlotMarks:
 
     def __init__(self, store: RegionStore) -> None:
         self._store = store
-        self._lately: set[int] = set()
+        self._last_touched: set[int] = set()
         self._listed: dict[int, Mapping[bytes, bytes]] = {}
 
     def slice_of(self, key: bytes) -> int:
@@ -81,28 +83,40 @@ class SlotMarks:
         return key_slot(key) % SLICES
 
     async def note(self) -> None:
-        """List the slots with marks of ours: twice, because a script may run later than it was sent."""
+        """List the slots that this process touched, twice each, as a script may run later than it was sent."""
         touched = self._store.take_touched()
-        noted, self._lately = touched | self._lately, touched
+        noted, self._last_touched = touched | self._last_touched, touched
         await self._store.execute_all(
             [("HINCRBY", _list_of(slot % SLICES), self._store.dirty_key_of_slot(slot), 1) for slot in sorted(noted)]
         )
 
     async def sets(self, slices: Sequence[int]) -> Sequence[MarkSet]:
-        """The listed ones."""
+        """The listed sets."""
         found: list[MarkSet] = []
         for slice in slices:
             self._listed[slice] = await self._store.execute("HGETALL", _list_of(slice))
             found += [MarkSet(name, slice, key_slot(name)) for name in self._listed[slice]]
         return found
 
-    async def are_empty(self, sets: Sequence[MarkSet]) -> None:
-        """They leave the list, unless somebody marked there meanwhile."""
-        for one in sets:
-            number = self._listed[one.slice].get(one.key, b"")
-            await self._store.call_script(unlist_script(), [_list_of(one.slice)], [one.key, number])
+    async def drop_empty(self, sets: Sequence[MarkSet]) -> None:
+        """Take sets off the list, unless a process marked there meanwhile."""
+        for mark_set in sets:
+            number = self._listed[mark_set.slice].get(mark_set.key, b"")
+            await self._store.call_script(unlist_slots_script(), [_list_of(mark_set.slice)], [mark_set.key, number])
 
 
 def _list_of(slice: int) -> bytes:
     """The hash that lists a slice's sets, each with how often it was noted."""
     return b"tg:marked:%d" % slice
+
+
+def parts_by_slot(
+    store: RegionStore, items: Sequence[T], key_of: Callable[[T], bytes], max_items: int
+) -> Iterator[tuple[bytes, Sequence[T]]]:
+    """Split items into parts that one script call may name: keys of one slot, with the dirty key in that slot."""
+    groups: dict[bytes, list[T]] = {}
+    for item in items:
+        groups.setdefault(store.slot_key_beside(key_of(item)), []).append(item)
+    for dirty, group in groups.items():
+        for start in range(0, len(group), max_items):
+            yield dirty, group[start : start + max_items]

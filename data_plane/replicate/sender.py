@@ -1,8 +1,8 @@
-"""Sends peers what was counted here, and settles what all of them have.
+"""Sends peers the counts of this region, and settles what all peers have acknowledged.
 
-The counters of a region are divided into slices; who holds a slice's lease sends it. What is not settled stays marked
-in the store, where the next holder finds it. A peer that does not answer is not waited for: when it is back it is sent
-everything once, and what an earlier epoch of its store had counted.
+Counters are divided into slices; the holder of a slice's lease sends it. Unsettled counters stay marked in the store,
+where the next holder finds them. The sender does not wait for a peer that is away: once the peer answers, it is sent
+everything, counts of ended epochs included.
 """
 
 import asyncio
@@ -13,24 +13,22 @@ import structlog
 
 from data_plane.config.index import RuleIndex
 from data_plane.replicate.anti_entropy import AntiEntropy
-from data_plane.replicate.count_store import Collected, CountStore, News
-from data_plane.replicate.peer_session import Batch, PeerSession, PeerTransport
+from data_plane.replicate.count_store import TIMING, Collected, CountStore, PackedCells
+from data_plane.replicate.peer_session import Batch, PeerSession, PeerTransport, ReplicationTally
 from data_plane.replicate.receiver import Receiver
-from data_plane.replicate.tally import ReplicationTally
-from data_plane.replicate.timing import DEFAULT_TIMING
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import limit_of_key
 from tidegate.contract.counts import SLICES
 
 log = structlog.get_logger()
 
-TICK_S = DEFAULT_TIMING.tick_us / 1e6
+TICK_S = TIMING.tick_us / 1e6
 COLLECTIONS_A_TICK = 50
 MAX_UNPLACED = 10_000
 
 
 class Sender:
-    """Sends to peers. ``live_nodes`` says over how many holders of leases the slices of the region are divided."""
+    """Sends to all peers. ``live_nodes`` is the number of agents that share the region's slices."""
 
     def __init__(
         self, region: str, store: CountStore, transport: PeerTransport, clock: Clock, index: Callable[[], RuleIndex],
@@ -46,16 +44,16 @@ class Sender:
         self._sessions: dict[str, PeerSession] = {}
         self._held: Sequence[int] = ()
         self._batches: list[Batch] = []
-        """Those that some peer has not acknowledged."""
+        """Batches that some peer has not acknowledged."""
         self._unplaced: dict[bytes, int] = {}
-        """Since when (microseconds) a peer cannot place a counter: it knows no such limit, or its clock is behind."""
+        """Since when (microseconds) a peer cannot place a counter: it lacks the limit, or its clock is behind."""
         self._epoch = ""
-        self._ticked_us = 0
+        self._last_tick_us = 0
         self._wake = asyncio.Event()
-        """Set when a peer is back: it need not wait for the next tick."""
+        """Set when a peer answers again: it need not wait for the next tick."""
         self.tally = tally
         self._anti_entropy = AntiEntropy(region, store, clock, self._is_shared, self._sessions, tally)
-        receiver.on_own_past = self._anti_entropy.pass_on
+        receiver.on_returned_counts = self._anti_entropy.forward
 
     @property
     def slices(self) -> int:
@@ -63,17 +61,17 @@ class Sender:
         return len(self._held)
 
     async def run(self) -> None:
-        """Tick, for ever. A store that is away ends a tick, not the loop."""
-        trouble: str | None = None
+        """Tick for ever. An unavailable store ends a tick, not the loop."""
+        reason: str | None = None
         while True:
             started_us = self._clock.now_us()
             try:
                 await self.tick()
-                trouble = None
+                reason = None
             except StoreUnavailableError as error:
-                if error.reason != trouble:
+                if error.reason != reason:
                     log.warning("reconcile_tick_failed", reason=error.reason)
-                trouble = error.reason
+                reason = error.reason
             took_s = (self._clock.now_us() - started_us) / 1e6
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.02, TICK_S - took_s)):
@@ -81,7 +79,7 @@ class Sender:
             self._wake.clear()
 
     async def stop(self) -> None:
-        """Give up what is being sent, and let others have the slices at once."""
+        """Cancel messages under way, and release the slices so that other agents get them at once."""
         await asyncio.gather(*(session.stop() for session in self._sessions.values()))
         if self._held:
             self._held = ()
@@ -90,121 +88,121 @@ class Sender:
                     await self._store.hold_slices(0)
 
     async def tick(self) -> None:
-        """Look who is reachable, settle what every peer has, then give each what is due."""
+        """Find unreachable peers, settle what every peer has, then send each what is due."""
         urls, regions = self._receiver.peer_urls(), len(self._index().book.regions)
-        if regions > 1:  # also where no peer can be reached: then marks go at once
-            epoch = await self._store.epoch(self._region, regions, self._is_shared)
-        await self._receiver.look()
+        if regions > 1:  # also if no peer can be reached: then marks are settled at once
+            epoch = await self._store.epochs.current(self._region, regions, self._is_shared)
+        await self._receiver.check_peers()
         if regions < 2:
             self._sessions.clear()
             self._held = ()
             return
         if self._epoch not in {"", epoch}:
-            self._begin_again()
+            self._resend_everything()
         self._epoch = epoch
-        self._look_at_clock()
-        await self._meet(urls)
+        self._check_clock()
+        await self._update_sessions(urls)
         await self._hold_slices()
-        await self._anti_entropy.turn(self._held)
-        await self._note_missing()
+        await self._anti_entropy.mark_pages(self._held)
+        await self._note_resends()
         await self._settle()
         for _ in range(COLLECTIONS_A_TICK if self._held else 0):
             asked_us = self._clock.now_us()
             collected = await self._store.collect(self._held)
-            self._hand_on(collected, asked_us)
+            self._queue_cells(collected, asked_us)
             if collected.is_all:
                 break
-            if any(session.fills_a_message for session in self._sessions.values()):
-                self._go_on(urls)
-        self._go_on(urls)
+            if any(session.has_full_message for session in self._sessions.values()):
+                self._send_queues(urls)
+        self._send_queues(urls)
 
-    def _hand_on(self, collected: Collected, asked_us: int) -> None:
-        """Put what was collected into every peer's queue, and how far it then knows everything.
+    def _queue_cells(self, collected: Collected, asked_us: int) -> None:
+        """Queue collected cells for every peer, with the instant up to which it then has each slice.
 
-        ``asked_us`` is from before the store was asked: what was counted while its reply came is not among it.
+        ``asked_us`` is from before the store was asked, as later counts may be missing from its reply.
         """
         complete = {slice: asked_us - waits_us for slice, waits_us in collected.waits_us.items()}
-        *others, last = collected.news or (News(),)
-        for news in (*others, last):
-            batch = Batch(news, complete if news is last else {}, set(self._sessions))
-            if news.number:
+        *others, last = collected.cells or (PackedCells(),)
+        for cells in (*others, last):
+            batch = Batch(cells, complete if cells is last else {}, set(self._sessions))
+            if cells.number:
                 self._batches.append(batch)
             for session in self._sessions.values():
-                if news.number or session.is_heartbeat_due:
+                if cells.number or session.is_heartbeat_due:
                     session.add(batch)
 
-    def _go_on(self, urls: Mapping[str, str]) -> None:
+    def _send_queues(self, urls: Mapping[str, str]) -> None:
         for name, session in self._sessions.items():
-            session.go_on(urls[name], self._epoch)
+            session.send_queue(urls[name], self._epoch)
 
-    async def _note_missing(self) -> None:
-        """Before anything is settled without a peer, let whoever sends next know that it is to be sent everything."""
+    async def _note_resends(self) -> None:
+        """Note peers that must be sent everything, before marks are settled without them, for the next sender."""
         for name, session in self._sessions.items():
-            if session.sweeping and session.is_noted:
-                session.is_noted = False
-                await self._store.note_told(name, None)
+            if session.sweeping and session.is_noted_as_sent:
+                session.is_noted_as_sent = False
+                await self._store.epochs.note_sent_everything(name, None)
 
     async def _settle(self) -> None:
-        """Forget the marks of what every peer has acknowledged."""
+        """Remove the marks of batches that every peer has acknowledged."""
         done = [batch for batch in self._batches if not batch.waiting]
         self._batches = [batch for batch in self._batches if batch.waiting]
         for batch in done:
-            await self._store.settle(batch.news.marks, self._still_unplaced(batch.unplaced))
+            await self._store.settle(batch.cells.marks, self._retried(batch.unplaced))
 
-    def _still_unplaced(self, keys: set[bytes]) -> Sequence[bytes]:
-        """Those that may be placed yet. Who has long had no such limit is sent them with the next change, or sweep."""
+    def _retried(self, keys: set[bytes]) -> Sequence[bytes]:
+        """Unplaced counters to send again. After a while they wait for their next change, or the next sweep."""
         if not keys:
             return ()
         now_us = self._clock.now_us()
         if len(self._unplaced) > MAX_UNPLACED:
             self._unplaced.clear()
         since_us = {key: min(now_us, self._unplaced.setdefault(key, now_us)) for key in keys}
-        given_up = [key for key, at_us in since_us.items() if now_us - at_us > DEFAULT_TIMING.stale_after_us]
+        given_up = [key for key, key_since_us in since_us.items() if now_us - key_since_us > TIMING.stale_after_us]
         for key in given_up:
             del self._unplaced[key]
         return [key for key in keys if key not in given_up]
 
-    async def _meet(self, urls: Mapping[str, str]) -> None:
-        """Peers that came get a session; what is sent to those that went need not be sent any more."""
+    async def _update_sessions(self, urls: Mapping[str, str]) -> None:
+        """Open a session for every new peer, and close those of peers that left."""
         for gone in self._sessions.keys() - urls.keys():
-            await self._store.note_told(gone, None)  # nothing is sent to it from now on
+            await self._store.epochs.note_sent_everything(gone, None)  # from now on it misses counts
             session = self._sessions.pop(gone)
             await session.stop()
-            session.drop()
+            session.drop_queue()
         for name in sorted(urls.keys() - self._sessions.keys()):
-            known = await self._store.told_epoch(name)
-            session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_back)
-            session.epoch, session.sweeping, session.is_noted = known, known is None, known is not None
+            known = await self._store.epochs.sent_everything(name)
+            session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_connected)
+            session.epoch, session.sweeping, session.is_noted_as_sent = known, known is None, known is not None
             self._sessions[name] = session
             self._anti_entropy.begin()
 
     async def _hold_slices(self) -> None:
-        """Hold our part of the slices. Of one that is new to us, all that waits is due: its holder may have died."""
+        """Hold this agent's part of the slices; in slices that are new to it, make waiting marks due."""
         before = self._held
         self._held = await self._store.hold_slices(-(-SLICES // max(1, self._live_nodes())))
-        came = [slice for slice in self._held if slice not in before]
-        if came:
-            await self._store.recall(came)
+        added = [slice for slice in self._held if slice not in before]
+        if added:
+            await self._store.make_due(added)
 
-    def _begin_again(self) -> None:
-        """The store came back as another epoch: everybody is sent everything, what the one before had counted too."""
+    def _resend_everything(self) -> None:
+        """The store began a new epoch: send every peer everything, counts of the ended epoch included."""
         self._batches.clear()
         for session in self._sessions.values():
-            session.begin_again()
+            session.resend_everything()
         self._anti_entropy.begin()
 
-    def _on_back(self) -> None:
+    def _on_connected(self) -> None:
         self._anti_entropy.begin()
         self._wake.set()
 
-    def _look_at_clock(self) -> None:
-        """If the clock moved backwards, wait for nothing that was to come by the clock before."""
-        before_us, self._ticked_us = self._ticked_us, self._clock.now_us()
-        if self._ticked_us < before_us:
-            self._anti_entropy.no_later(self._ticked_us)
+    def _check_clock(self) -> None:
+        """If the clock moved backwards, bring every instant forward that waits for the time before."""
+        before_us, self._last_tick_us = self._last_tick_us, self._clock.now_us()
+        if self._last_tick_us < before_us:
+            self._anti_entropy.clock_set_back(self._last_tick_us)
             self._unplaced.clear()
             for session in self._sessions.values():
-                session.clock_set_back(self._ticked_us)
+                session.clock_set_back(self._last_tick_us)
 
     def _is_shared(self, key: bytes) -> bool:
         return limit_of_key(key) in self._index().book.shared_by_id

@@ -1,5 +1,6 @@
-"""Strict limits between processes of a region: store epochs, proven shares, what is low. Agents act, nodes read.
+"""Rights of strict limits: store epochs, proven shares, and transfers between regions. Agents act, nodes read.
 
-The agent (``epochs``) keeps the epoch marker of the store true and says in the region's state that shares are proven;
-a node (``watch``) reads who is unreachable and whether it may serve strict limits, and hands on what is low (``low``).
+An agent keeps the epoch marker (``epochs``, ``epoch_store``) and asks other regions for rights of low counters
+(``exchange``; ``client`` chooses the peer, ``steps`` acts on counters). A node reads the region's state (``watch``,
+``region_state``) and reports low counters (``low_water``).
 """

@@ -1,9 +1,9 @@
-"""Store epochs, kept by the region's agents: who begins one, and from when on a cut of shares holds.
+"""Store epochs, kept by the region's agents: when an epoch begins, and from when on older shares are out of use.
 
-A store that may have forgotten what strict limits admitted is in a pending epoch, in which strict limits are denied.
-An agent begins the epoch once its shares are proven: the control plane, asked after the epoch was seen pending, named
-the revision that the agent has. A node never begins one. While an agent with proven shares lives it says so in the
-region's state; nodes that start serve strict limits only once they have read that.
+A store that may have lost what strict limits admitted is in a pending epoch, in which strict limits are denied. An
+agent begins the epoch once its shares are proven: it sees the epoch pending, asks the control plane for the newest
+revision, and has that revision. Agents with proven shares vouch in the region's state; a node that starts serves strict
+limits once it has read a vouch.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ log = structlog.get_logger()
 
 RENEW_EVERY_S = 0.5
 HORIZON_STEP = 1.25
-"""A horizon that differs by less is left as it is."""
+"""The marker's horizon stays while the measured one differs by less than this factor."""
 
 
 class Epoch(NamedTuple):
-    """What the marker says after a renewal, and the store's clock then (microseconds).
+    """The epoch marker after a renewal, with the store's clock (microseconds).
 
-    ``vouched``: an agent with proven shares lives in this epoch.
+    ``vouched``: an agent with proven shares vouches for this epoch.
     """
 
     incarnation: int
@@ -45,21 +45,22 @@ class EpochStore(Protocol):
     """The epoch marker in the region's store. Every method raises ``StoreUnavailableError``."""
 
     async def join(self) -> None:
-        """Look which epoch this is; where the store may have forgotten something, make it pending."""
+        """Join the store; makes its epoch pending if it may have lost data."""
         ...
 
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
-        """Let the store refuse older shares than ``revision``, begin a pending epoch that is ``proven_for``, and vouch
-        for that. ``None`` where this is another store by now, or nobody has joined it.
+        """Make the store refuse shares older than ``revision``, begin a pending epoch ``proven_for``, and vouch for it.
+
+        Returns ``None`` if this is another store by now, or nobody has joined it.
         """
         ...
 
 
 class StoreEpochs:
-    """Keeps the marker true, and answers from when on a cut holds.
+    """Keeps the epoch marker up to date, and confirms from when on older shares are out of use.
 
-    ``store`` is ``None`` where rights do not move (a Cluster): there strict limits are quotas. ``newest`` asks the
-    control plane which revision is to be in force here (``None``: no answer); ``in_force`` is the one that is.
+    ``store`` is ``None`` if rights do not move (a Cluster), where strict limits are quotas. ``newest`` asks the control
+    plane for the revision that should be in force (``None``: no answer); ``in_force`` returns the one that is.
     """
 
     def __init__(
@@ -74,55 +75,55 @@ class StoreEpochs:
         self._in_force = in_force
         self._shares_revision = 0
         self._unconfirmed: dict[int, LimitRule] = {}
-        self._owed: Ack | None = None
+        self._unconfirmed_ack: Ack | None = None
         self._horizon = 0
         self._proven_for = 0
         self.epoch: Epoch | None = None
-        """The store's as last seen; ``None`` before, and where the store was away or another one."""
+        """The store's epoch at the last renewal; ``None`` before, and if the store was unavailable or another one."""
 
     @property
     def is_proven(self) -> bool:
-        """Whether this agent's shares are the newest for all that can be known, in the epoch that the store is in."""
+        """Whether this agent's shares are proven for the store's current epoch."""
         if self._store is None:
             return True
         epoch = self.epoch
         return epoch is not None and not epoch.pending and self._is_vouched(epoch)
 
-    def applied(self, changed: Mapping[int, LimitRule], revision: int) -> None:
-        """A configuration is about to be in force that divides these strict limits otherwise than the one before."""
+    def apply(self, changed: Mapping[int, LimitRule], revision: int) -> None:
+        """Take over a configuration that is about to be in force, with the strict limits whose shares changed."""
         if changed or not self._shares_revision:
             self._shares_revision = revision
         strict = self._state.strict
         self._unconfirmed = {id: rule for id, rule in self._unconfirmed.items() if id in strict} | dict(changed)
 
     async def confirmed(self, ack: Ack) -> Ack:
-        """The ACK with the instants from which on older shares cannot be used any more."""
+        """The ACK with the instants from which older shares are out of use."""
         if ack.error is not None or not self._unconfirmed:
             return ack
         now_us = await self._confirm()
         if now_us is None:
-            self._owed = ack
+            self._unconfirmed_ack = ack
             return ack
-        confirmed, self._unconfirmed, self._owed = self._unconfirmed, {}, None
+        confirmed, self._unconfirmed, self._unconfirmed_ack = self._unconfirmed, {}, None
         effective = {id: effective_us(rule, now_us) for id, rule in confirmed.items()}
         return msgspec.structs.replace(ack, effective=effective)
 
-    async def run(self, say: Callable[[Ack], Awaitable[None]]) -> None:
-        """Renew, and say what could not be said with an ACK; for ever."""
+    async def run(self, send: Callable[[Ack], Awaitable[None]]) -> None:
+        """Renew for ever; ``send`` an ACK again once it can be confirmed."""
         while True:
             try:
                 await self.renew()
             except StoreUnavailableError as error:
                 self.epoch = None
                 log.debug("epoch_not_renewed", reason=error.reason)
-            if self._owed is not None:
-                ack = await self.confirmed(self._owed)
+            if self._unconfirmed_ack is not None:
+                ack = await self.confirmed(self._unconfirmed_ack)
                 if ack.effective:
-                    await say(ack)
+                    await send(ack)
             await asyncio.sleep(RENEW_EVERY_S)
 
     async def renew(self) -> None:
-        """Keep the marker true once; begin an epoch that waits for proven shares. Raises ``StoreUnavailableError``."""
+        """Renew the marker; begin a pending epoch if shares are proven for it. Raises ``StoreUnavailableError``."""
         if self._store is None or not self._shares_revision:
             return
         epoch = await self._renewed()

@@ -1,7 +1,7 @@
-"""Rights of ``strict`` limits on their way between regions: this agent asks for what its region lacks, and gives.
+"""Transfers of rights of ``strict`` limits between regions: this agent asks for what its region lacks, and gives.
 
-A decision that leaves too little says so (``low``); while rights are plentiful nobody says anything. Steps on counters
-go over connections that have joined the store: none can act on another epoch of it.
+A decision that leaves too few rights reports its counter as low; while rights are plentiful nothing is sent. Steps use
+connections that have joined the store, so they act on its current epoch only.
 """
 
 import asyncio
@@ -14,13 +14,11 @@ import structlog
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import StrictLimit, StrictLimits
 from data_plane.config.strict_limits import whole_shares
-from data_plane.rights.asking import Asker
-from data_plane.rights.steps import Question, RightsSteps, RightsTally, RightsTransport, is_plausible
-from data_plane.rights.waiting import LowCounters
-from data_plane.store import rights_messages as messages
+from data_plane.rights.client import Answer, RightsClient
+from data_plane.rights.low_water import LowCounters
+from data_plane.rights.steps import RightsRequest, RightsSteps, RightsTally, RightsTransport, is_plausible
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError, UnreachablePeerError
-from data_plane.store.rights_messages import Gift as Total
-from data_plane.store.strict_packing import basis_of, given, known_gift, received
+from data_plane.store.strict_packing import Total, basis_of, given, known_total, received
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import nominal_window_us
 from tidegate.contract.rights import MAX_ASKS, Ask, Asks, Gift, Gifts
@@ -32,23 +30,23 @@ AGAIN_S = 0.5
 
 
 class LowCountersOfNodes(Protocol):
-    """Counters of the region that are low. Every method raises ``StoreUnavailableError``."""
+    """Low counters of the region, reported by its nodes. Every method raises ``StoreUnavailableError``."""
 
     async def take(self) -> Mapping[bytes, int]:
-        """Those that nodes named since this was last asked, with what requests cost; waits a while for some."""
+        """Take low counters, each with the cost of a request; waits a while for some."""
         ...
 
-    async def rest(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
-        """Let nodes know that nobody is asked for this one for so long; ``hopeless``: nobody has any."""
+    async def back_off(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
+        """Tell nodes that nobody is asked about a counter for that time; ``hopeless``: no peer has any rights."""
         ...
 
-    async def wake(self, key: bytes) -> None:
-        """Let them know that somebody can."""
+    async def end_back_off(self, key: bytes) -> None:
+        """Tell nodes that a peer can be asked again."""
         ...
 
 
 class RightsExchange:
-    """Asks peers for rights, and answers theirs; neither before ``is_proven()`` says that its shares are the newest."""
+    """Asks peers for rights and answers their requests, once ``is_proven()`` says that its shares are the newest."""
 
     def __init__(
         self, region: str, store: CounterStore, transport: RightsTransport, clock: Clock,
@@ -62,66 +60,65 @@ class RightsExchange:
         self._clock = clock
         self._index = index
         self._limits = StrictLimits(region, index, revision)
-        self._asker = Asker(())
+        self._client = RightsClient(())
         self._peers: Mapping[str, str] = {}
-        self._lives: dict[str, int] = {}
+        self._incarnations: dict[str, int] = {}
+        """The newest known epoch of each region's store, this region's included."""
         self._low = LowCounters()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._looked_us = self._swept_us = 0
+        self._last_run_us = self._forgot_us = 0
         self.tally = RightsTally()
         self._steps = RightsSteps(store, self.tally)
 
     def horizon_us(self) -> int:
-        """How long rights should last before more are asked for, as measured; 0 where there is nobody to ask."""
+        """For how long rights should last before more are asked for, as measured; 0 without peers."""
         self._refresh_peers()
-        return self._asker.horizon_us() if self._peers else 0
+        return self._client.horizon_us() if self._peers else 0
 
-    def low(self, key: bytes, cost: int) -> None:
-        """A counter has little left for requests of ``cost``: ask for more soon.
-
-        Returns at once; may be called for every decision.
-        """
+    def note_low(self, key: bytes, cost: int) -> None:
+        """Ask soon for rights of a counter that is low for requests of ``cost``. Returns at once."""
         self._low.add(key, cost, self._clock.now_us())
 
     async def run(self) -> None:
-        """Ask, for ever."""
+        """Ask for rights of low counters, for ever."""
         while True:
-            await self._low.told.wait()
-            self._low.told.clear()
+            await self._low.added.wait()
+            self._low.added.clear()
             try:
                 await self._ask_for_low()
             except StoreUnavailableError as error:
                 log.warning("rights_not_asked", reason=error.reason)
 
-    async def hear(self) -> None:
-        """Take what nodes say is low, for ever."""
+    async def receive_low(self) -> None:
+        """Take low counters that nodes report, for ever."""
         while True:
             try:
                 for key, cost in (await self._inbox.take()).items():
-                    self.low(key, cost)
+                    self.note_low(key, cost)
             except StoreUnavailableError as error:
-                log.debug("low_not_heard", reason=error.reason)
+                log.debug("low_not_received", reason=error.reason)
                 await asyncio.sleep(AGAIN_S)
 
     async def stop(self) -> None:
-        """Give up questions that are under way."""
+        """Cancel requests that are under way."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def give(self, asks: Asks) -> Gifts:
-        """Answer a verified peer's questions. Raises ``StoreUnavailableError`` when the store answers none, or shares
-        are not proven.
+        """Answer a verified peer's requests.
+
+        Raises ``StoreUnavailableError`` if the store answers none of them, or shares are not proven.
         """
         if not self._is_proven():
             raise StoreUnavailableError("shares_not_proven")
-        self._learn(asks.region, asks.incarnation)
+        self._note_incarnation(asks.region, asks.incarnation)
         self.tally.questions[asks.region] += len(asks.asks)
         now_s = self._clock.now_us() / 1e6
         known = [(ask, limit) for ask in asks.asks if (limit := self._limits.of_key(ask.key, now_s)) is not None]
-        answers = await asyncio.gather(*(self._given(asks, ask, limit) for ask, limit in known), return_exceptions=True)
+        answers = await asyncio.gather(*(self._give(asks, ask, limit) for ask, limit in known), return_exceptions=True)
         gifts: list[Gift] = []
-        life = 0
+        incarnation = 0
         failed: StoreUnavailableError | None = None
         for answer in answers:
             if isinstance(answer, StoreUnavailableError):
@@ -129,148 +126,146 @@ class RightsExchange:
             elif isinstance(answer, BaseException):
                 raise answer
             elif answer is not None:
-                gift, life = answer
+                gift, incarnation = answer
                 gifts.append(gift)
         if failed is not None and not gifts:
             raise failed
         return Gifts(
-            region=self._region, incarnation=life, to_incarnation=asks.incarnation,
+            region=self._region, incarnation=incarnation, to_incarnation=asks.incarnation,
             sent_at=self._clock.now_us() / 1e6, gifts=tuple(gifts),
         )  # fmt: skip
 
-    async def _given(self, asks: Asks, ask: Ask, limit: StrictLimit) -> tuple[Gift, int] | None:
-        terms = limit.terms
+    async def _give(self, asks: Asks, ask: Ask, limit: StrictLimit) -> tuple[Gift, int] | None:
+        """Give rights of one counter. Returns the gift and the epoch of this region's store."""
+        params = limit.params
         known = Total(ask.units, ask.quanta)
-        give = terms.give(asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate)
-        outcomes = await self._steps.take(ask.key, [give, terms.known(asks.region, 0, 0)])
+        give = params.give(asks.region, asks.incarnation, ask.id, ask.to_incarnation, known, ask.have, ask.rate)
+        outcomes = await self._steps.take(ask.key, [give, params.known(asks.region, 0, 0)])
         if outcomes is None:
             return None
-        answer, (_, life) = given(outcomes[0]), known_gift(outcomes[1])
-        # Its own question says what a peer has: that is news for ours.
-        heard = messages.Ask(
-            _name(ask.key)[0], 0, 0, ask.id, asks.region, asks.incarnation, 0, known, ask.have, ask.rate, 0
-        )
-        self._asker.heard(_name(ask.key), heard)
-        if ask.have > 0 and self._low.wake(ask.key):
-            await self._inbox.wake(ask.key)
-        self.tally.hold(ask.key, limit.rule.name, answer.have, self._clock.now_us())
-        if life and not answer.is_repeat:
+        answer, (_, incarnation) = given(outcomes[0]), known_total(outcomes[1])
+        self._client.note_request_of(asks.region, ask.key, ask.id, ask.have)
+        if ask.have > 0:
+            await self._end_back_off(ask.key)
+        self.tally.note_held(ask.key, limit.rule.name, answer.have, self._clock.now_us())
+        if incarnation and not answer.is_repeat:
             self.tally.units_given[asks.region] += max(0, answer.total.units - ask.units)
-        return Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty), life
+        gift = Gift(ask.key, ask.id, answer.total.units, answer.total.quanta, answer.have, answer.is_empty)
+        return gift, incarnation
 
     async def _ask_for_low(self) -> None:
         self._refresh_peers()
         low = self._low.take()
-        self._sweep()
+        self._forget_idle()
         if not self._peers or not self._is_proven():
             return
-        questions = await asyncio.gather(*(self._question(*one) for one in low.items()), return_exceptions=True)
-        by_peer: dict[str, list[Question]] = {}
-        for found in questions:
-            if isinstance(found, BaseException) and not isinstance(found, StoreUnavailableError):
-                raise found
-            if isinstance(found, tuple) and not isinstance(found, StoreUnavailableError):
-                peer, question = found
-                by_peer.setdefault(peer, []).append(question)
-        for peer, group in by_peer.items():
-            for start in range(0, len(group), MAX_ASKS):
-                task = asyncio.create_task(self._put(peer, group[start : start + MAX_ASKS]))
+        found = await asyncio.gather(
+            *(self._request_for(key, cost) for key, cost in low.items()), return_exceptions=True
+        )
+        by_peer: dict[str, list[RightsRequest]] = {}
+        for choice in found:
+            if isinstance(choice, BaseException) and not isinstance(choice, StoreUnavailableError):
+                raise choice
+            if isinstance(choice, tuple) and not isinstance(choice, StoreUnavailableError):
+                peer, request = choice
+                by_peer.setdefault(peer, []).append(request)
+        for peer, requests in by_peer.items():
+            for start in range(0, len(requests), MAX_ASKS):
+                task = asyncio.create_task(self._send(peer, requests[start : start + MAX_ASKS]))
                 self._under_way.add(task)
                 task.add_done_callback(self._under_way.discard)
 
-    async def _question(self, key: bytes, cost: int) -> tuple[str, Question] | None:
-        """Whom to ask for rights of this counter, and what; ``None`` where nobody is to be asked now."""
+    async def _request_for(self, key: bytes, cost: int) -> tuple[str, RightsRequest] | None:
+        """The peer to ask for rights of a counter, and the request; ``None`` if nobody is to be asked now."""
         now_us = self._clock.now_us()
         limit = self._limits.of_key(key, now_us / 1e6)
         if limit is None:
             return None
-        frame = grid_of(limit.rule)
-        if self._asker.is_waiting(_name(key), id_at(frame, now_us), now_us):
+        grid = grid_of(limit.rule)
+        if self._client.is_waiting(key, id_at(grid, now_us), now_us):
             return None
-        outcomes = await self._steps.take(key, [limit.terms.basis()], cost)
+        outcomes = await self._steps.take(key, [limit.params.basis()], cost)
         need = None if outcomes is None else basis_of(outcomes[0])
         if need is not None:
-            self.tally.hold(key, limit.rule.name, need.have, now_us)
+            self.tally.note_held(key, limit.rule.name, need.have, now_us)
         if need is None or not need.low:
             return None
-        peer = self._asker.whom(_name(key), need.id, whole_shares(limit.rule), cost - need.have, now_us)
+        peer = self._client.choose_peer(key, need.id, whole_shares(limit.rule), cost - need.have, now_us)
         if peer is None or peer not in self._peers:
-            rest = self._asker.rest(_name(key), need.id, start_us(frame, need.id + 1), now_us)
-            self._low.rest(key, rest.until_us, now_us)
-            if rest.until_us > now_us:
-                await self._inbox.rest(key, rest.until_us - now_us, hopeless=rest.hopeless)
+            await self._back_off(key, need.id, start_us(grid, need.id + 1), now_us)
             return None
-        life = self._lives.get(peer, 0)
-        outcomes = await self._steps.take(key, [limit.terms.known(peer, life, need.id)])
+        incarnation = self._incarnations.get(peer, 0)
+        outcomes = await self._steps.take(key, [limit.params.known(peer, incarnation, need.id)])
         if outcomes is None:
             return None
-        known, own_life = known_gift(outcomes[0])
-        if self._low.wake(key):
-            await self._inbox.wake(key)
-        question = Question(key, limit, Ask(key, need.id, life, known.units, known.quanta, need.have, need.rate), cost)
-        self._note_asked(question, peer, own_life, now_us)
-        return peer, question
+        known, self._incarnations[self._region] = known_total(outcomes[0])
+        await self._end_back_off(key)
+        ask = Ask(key, need.id, incarnation, known.units, known.quanta, need.have, need.rate)
+        self._retry_later(key, need.id, cost, peer, now_us)
+        return peer, RightsRequest(key, limit, ask, cost)
 
-    def _note_asked(self, question: Question, peer: str, own_life: int, now_us: int) -> None:
-        self._lives[self._region] = own_life
-        key, id = question.key, question.ask.id
-        asked = messages.Ask(_name(key)[0], 0, 0, id, self._region, own_life, 0, Total(), 0, 0, now_us)
-        look_again_us = self._asker.asked(_name(key), asked, peer, now_us)
-        loop = asyncio.get_running_loop()
-        loop.call_later((look_again_us - now_us) / 1e6, self.low, key, question.cost)
+    def _retry_later(self, key: bytes, id: int, cost: int, peer: str, now_us: int) -> None:
+        retry_us = self._client.note_asked(key, id, peer, now_us)
+        asyncio.get_running_loop().call_later((retry_us - now_us) / 1e6, self.note_low, key, cost)
 
-    async def _put(self, peer: str, questions: Sequence[Question]) -> None:
-        """Put questions to one peer and take its answers."""
+    async def _send(self, peer: str, requests: Sequence[RightsRequest]) -> None:
+        """Send requests to one peer and take its gifts."""
         asked_us = self._clock.now_us()
-        own_life = self._lives.get(self._region, 0)
         asks = Asks(
-            region=self._region, incarnation=own_life, sent_at=asked_us / 1e6,
-            asks=tuple(question.ask for question in questions),
+            region=self._region, incarnation=self._incarnations.get(self._region, 0), sent_at=asked_us / 1e6,
+            asks=tuple(request.ask for request in requests),
         )  # fmt: skip
         self.tally.messages[peer] += 1
-        self.tally.asked[peer] += len(questions)
+        self.tally.asked[peer] += len(requests)
         try:
             gifts = await self._transport.ask(peer, self._peers[peer], asks)
         except (UnreachablePeerError, KeyError):
             self.tally.failures[peer] += 1
             return
-        self._learn(peer, gifts.incarnation)
+        self._note_incarnation(peer, gifts.incarnation)
         by_key = {gift.key: gift for gift in gifts.gifts}
         taken = (
-            self._take(question, gifts, by_key[question.key], asked_us)
-            for question in questions
-            if question.key in by_key
+            self._take_gift(request, gifts, by_key[request.key], asked_us)
+            for request in requests
+            if request.key in by_key
         )
         for outcome in await asyncio.gather(*taken, return_exceptions=True):
             if isinstance(outcome, BaseException) and not isinstance(outcome, StoreUnavailableError):
                 raise outcome
 
-    async def _take(self, question: Question, gifts: Gifts, gift: Gift, asked_us: int) -> None:
-        if not is_plausible(question, gifts, gift):
+    async def _take_gift(self, request: RightsRequest, gifts: Gifts, gift: Gift, asked_us: int) -> None:
+        if not is_plausible(request, gifts, gift):
             self.tally.refused["implausible_gift"] += 1
             return
-        total = Total(gift.units, gift.quanta)
-        receive = question.limit.terms.receive(gifts.region, gifts.incarnation, gifts.to_incarnation, gift.id, total)
-        outcomes = await self._steps.take(question.key, [receive], question.cost)
+        key, total = request.key, Total(gift.units, gift.quanta)
+        receive = request.limit.params.receive(gifts.region, gifts.incarnation, gifts.to_incarnation, gift.id, total)
+        outcomes = await self._steps.take(key, [receive], request.cost)
         if outcomes is None:
             return
         taken = received(outcomes[0])
         now_us = self._clock.now_us()
-        answer = messages.Give(
-            _name(question.key)[0], 0, gift.id, gifts.region, gifts.incarnation, gifts.to_incarnation, total,
-            gift.have, gift.is_empty, asked_us, now_us,
-        )  # fmt: skip
-        self._asker.answered(_name(question.key), answer, taken.gained, now_us, refill_us=_refill_us(question))
-        if taken.gained and self._low.wake(question.key):
-            await self._inbox.wake(question.key)
+        answer = Answer(gifts.region, gift.id, gift.have, gift.is_empty, asked_us)
+        self._client.note_answer(key, answer, taken.gained, now_us, refill_us=_refill_us(request))
+        if taken.gained:
+            await self._end_back_off(key)
         self.tally.units_received[gifts.region] += taken.gained
-        self.tally.hold(question.key, question.limit.rule.name, question.ask.have + taken.gained, now_us)
+        self.tally.note_held(key, request.limit.rule.name, request.ask.have + taken.gained, now_us)
         if taken.low:
-            self.low(question.key, question.cost)
+            self.note_low(key, request.cost)
 
-    def _learn(self, peer: str, life: int) -> None:
-        if life:
-            self._lives[peer] = life
+    async def _back_off(self, key: bytes, id: int, ends_us: int, now_us: int) -> None:
+        back_off = self._client.back_off(key, id, ends_us, now_us)
+        self._low.back_off(key, back_off.until_us, now_us)
+        if back_off.until_us > now_us:
+            await self._inbox.back_off(key, back_off.until_us - now_us, hopeless=back_off.hopeless)
+
+    async def _end_back_off(self, key: bytes) -> None:
+        if self._low.end_back_off(key):
+            await self._inbox.end_back_off(key)
+
+    def _note_incarnation(self, peer: str, incarnation: int) -> None:
+        if incarnation:
+            self._incarnations[peer] = incarnation
 
     def _refresh_peers(self) -> None:
         regions = self._index().book.regions
@@ -280,28 +275,23 @@ class RightsExchange:
             if name != self._region and region.peer_url is not None
         }
         if peers.keys() != self._peers.keys():
-            self._asker.meet(peers)
+            self._client.set_peers(peers)
         self._peers = peers
 
-    def _sweep(self) -> None:
-        """Forget, now and then, what was not asked for lately; where the clock was set back, whatever was."""
-        before_us, self._looked_us = self._looked_us, self._clock.now_us()
-        now_us, set_back = self._looked_us, self._looked_us < before_us
-        if set_back or now_us - self._swept_us > FORGET_AFTER_US:
-            self._swept_us = now_us
-            self._asker.forget_idle(sys.maxsize if set_back else now_us - FORGET_AFTER_US)
+    def _forget_idle(self) -> None:
+        """Forget idle counters now and then; forget all of them if the clock was set back."""
+        before_us, self._last_run_us = self._last_run_us, self._clock.now_us()
+        now_us, set_back = self._last_run_us, self._last_run_us < before_us
+        if set_back or now_us - self._forgot_us > FORGET_AFTER_US:
+            self._forgot_us = now_us
+            self._client.forget_idle(sys.maxsize if set_back else now_us - FORGET_AFTER_US)
             self._low.forget(now_us)
 
 
-def _name(key: bytes) -> tuple[str, int]:
-    """A counter as the asker knows it; its generation is part of the key."""
-    return key.decode("latin-1"), 0
-
-
-def _refill_us(question: Question) -> int:
-    """How long the whole bucket takes to fill by what was missing here; 0 for windows, which do not fill."""
-    if not question.limit.terms.is_bucket:
+def _refill_us(request: RightsRequest) -> int:
+    """How long the whole bucket takes to fill by the missing units; 0 for windows, which do not fill."""
+    if not request.limit.params.is_bucket:
         return 0
-    rule = question.limit.rule
-    missing = max(1, question.cost - question.ask.have)
+    rule = request.limit.rule
+    missing = max(1, request.cost - request.ask.have)
     return max(1, missing * nominal_window_us(rule) // rule.limit)

@@ -1,4 +1,4 @@
-"""What moving rights needs: steps on counters in the region's store, and the way to other regions."""
+"""Steps of a transfer on counters in the region's store (``lua/transfers.lua``), and the transport to other regions."""
 
 import asyncio
 from collections import Counter
@@ -7,36 +7,33 @@ from typing import NamedTuple, Protocol
 
 from data_plane.config.limits_of_keys import StrictLimit
 from data_plane.config.strict_limits import most_units, quanta_in_unit
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import CallbackCheck, CounterStore, StoreUnavailableError
-from data_plane.store.rights_messages import NOTHING
-from data_plane.store.rights_messages import Gift as Total
-from data_plane.store.strict_packing import is_refused
+from data_plane.store.strict_packing import NOTHING, Total, is_refused
 from tidegate.contract.rights import Ask, Asks, Gift, Gifts, is_sayable
 
 
-class Question(NamedTuple):
-    """What a node asks of a peer about one counter."""
+class RightsRequest(NamedTuple):
+    """A request to a peer for rights of one counter; ``cost`` is that of the decision that has too few."""
 
     key: bytes
     limit: StrictLimit
     ask: Ask
     cost: int
-    """What the request wants that there was too little for."""
 
 
 class RightsTransport(Protocol):
-    """The way to another region's nodes."""
+    """The way to another region's agents."""
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:
-        """Put questions. Raises ``UnreachablePeerError``."""
+        """Send requests. Raises ``UnreachablePeerError``."""
         ...
 
 
 MAX_HELD = 10_000
-"""Counters whose rights a node remembers for its figures."""
+"""Counters whose rights an agent remembers for its metrics."""
 HELD_US = 60_000_000
-"""Rights that were seen longer ago are no figure any more."""
+"""Rights seen longer ago are left out of the metrics."""
 
 
 class RightsTally:
@@ -50,17 +47,17 @@ class RightsTally:
         self.questions: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
-        """Steps that the store's marker refused, and gifts that nobody can have had to give."""
+        """By reason: steps that the epoch marker refused, and implausible gifts."""
         self._held: dict[bytes, tuple[str, int, int]] = {}
 
-    def hold(self, key: bytes, limit: str, units: int, now_us: int) -> None:
-        """A counter of this limit holds ``units`` of rights (buckets: of capacity), as seen on moving some."""
+    def note_held(self, key: bytes, limit: str, units: int, now_us: int) -> None:
+        """Note the units of rights (buckets: of capacity) that a counter of this limit has."""
         if key not in self._held and len(self._held) >= MAX_HELD:
             self._held.clear()
         self._held[key] = (limit, units, now_us)
 
     def held(self, now_us: int) -> Counter[str]:
-        """Units by limit, of counters that were asked for in the last minute (here, or by a peer), as last seen."""
+        """Units by limit, of counters for which rights were asked in the last minute, here or by a peer."""
         total: Counter[str] = Counter()
         for limit, units, seen_us in self._held.values():
             if seen_us > now_us - HELD_US:
@@ -69,16 +66,16 @@ class RightsTally:
 
 
 class RightsSteps:
-    """Steps ride in the same calls as decisions."""
+    """Takes steps in the same store calls as decisions."""
 
     def __init__(self, store: CounterStore, tally: RightsTally) -> None:
         self._store = store
         self._tally = tally
 
     async def take(self, key: bytes, items: Sequence[bytes], cost: int = 0) -> list[Outcome] | None:
-        """Do steps on one counter, all in one script; ``None`` where the store's marker refuses this node.
+        """Take steps on one counter in one script call. Returns ``None`` if the epoch marker refuses this process.
 
-        ``cost`` is what the request wants that rights are moved for.
+        ``cost`` is that of the request that has too few rights.
         """
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
 
@@ -98,11 +95,11 @@ class RightsSteps:
         return outcomes
 
 
-def is_plausible(question: Question, gifts: Gifts, gift: Gift) -> bool:
-    """Whether anybody can have had what is new in a gift: all that was ever given may be more, rights come and go."""
-    ask, limit = question.ask, question.limit
+def is_plausible(request: RightsRequest, gifts: Gifts, gift: Gift) -> bool:
+    """Whether a peer can have had the units that are new in a gift. Totals may be larger, as rights go to and fro."""
+    ask, rule = request.ask, request.limit.rule
     known = Total(ask.units, ask.quanta) if gifts.incarnation == ask.to_incarnation else NOTHING
     units, quanta = gift.units - known.units, gift.quanta - known.quanta
-    is_new = units <= most_units(limit.rule) and 0 <= quanta <= max(0, units) * quanta_in_unit(limit.rule)
-    # What is older than what is known is a late answer: the store takes nothing of it.
+    is_new = units <= most_units(rule) and 0 <= quanta <= max(0, units) * quanta_in_unit(rule)
+    # A gift with fewer units than known is a late answer: the store takes nothing of it.
     return is_sayable(gift) and gift.id == ask.id and (is_new or units <= 0)

@@ -1,67 +1,96 @@
-"""What a node reads of its region: which peers are unreachable, and whether its shares are proven."""
+"""What a node reads of its region: unreachable peers, whether its shares are proven, and which counters are low."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import structlog
 
 from data_plane.rights.epoch_store import Vouch
 from data_plane.rights.region_state import RegionState
+from data_plane.store.packing import UNKNOWN, Outcome, price_of
 from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.strict_packing import LOW, REFUSED
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 0.25
+CHECK_EVERY_S = 0.25
 
 
-class Reachable(Protocol):
-    """Who keeps which peers are heard."""
+class StrictReader:
+    """Implements ``RightsReader``: reports low counters to ``low``."""
 
-    async def look(self) -> None:
-        """Look who is unreachable by now, and say so. Raises ``StoreUnavailableError``."""
+    def __init__(self, low: Callable[[bytes, int], None]) -> None:
+        self._low = low
+        self.refused = 0
+        """Decisions that the store refused: its epoch is pending, or this node's shares are old or unproven."""
+
+    def understood(
+        self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
+    ) -> list[Outcome]:
+        """Outcomes with the marks of strict limits, low and refused, taken out of their reset times."""
+        for place in places:
+            outcome = outcomes[place]
+            if outcome.reset_us < REFUSED:
+                continue
+            if outcome.reset_us < LOW:
+                self.refused += 1
+                outcomes[place] = Outcome(False, UNKNOWN, outcome.retry_us, outcome.retry_us, 0)
+                continue
+            self._low(keys[place], price_of(params[place], cost))
+            outcomes[place] = Outcome(
+                outcome.allowed, outcome.remaining, outcome.reset_us - LOW, outcome.retry_us, outcome.delay_us
+            )
+        return outcomes
+
+
+class PeerCheck(Protocol):
+    """Finds unreachable peers."""
+
+    async def check_peers(self) -> None:
+        """Find the peers that are unreachable now. Raises ``StoreUnavailableError``."""
         ...
 
 
 class Vouches(Protocol):
-    """Where agents say that shares are proven."""
+    """Where agents vouch for shares."""
 
     async def vouched(self) -> Vouch | None:
-        """Who vouches in the store's epoch, if anybody. Raises ``StoreUnavailableError``."""
+        """The vouch for the store's epoch, if there is one. Raises ``StoreUnavailableError``."""
         ...
 
 
 class RegionWatch:
-    """Looks a few times a second. ``refusals`` counts how often the store refused a strict limit."""
+    """Keeps a node's region state up to date. ``refusals`` is how often the store refused a strict limit."""
 
     def __init__(
-        self, state: RegionState, peers: Reachable, vouches: Vouches | None, refusals: Callable[[], int]
+        self, state: RegionState, peers: PeerCheck, vouches: Vouches | None, refusals: Callable[[], int]
     ) -> None:
         self._state = state
         self._peers = peers
         self._vouches = vouches
         self._refusals = refusals
-        self._refused = 0
+        self._seen_refusals = 0
 
     async def run(self) -> None:
-        """Look, for ever."""
-        trouble: str | None = None
+        """Check a few times a second, for ever."""
+        reason: str | None = None
         while True:
             try:
-                await self.look()
-                trouble = None
+                await self.check()
+                reason = None
             except StoreUnavailableError as error:
-                if error.reason != trouble:
+                if error.reason != reason:
                     log.warning("region_not_seen", reason=error.reason)
-                trouble = error.reason
-            await asyncio.sleep(LOOK_EVERY_S)
+                reason = error.reason
+            await asyncio.sleep(CHECK_EVERY_S)
 
-    async def look(self) -> None:
-        """Look once. Raises ``StoreUnavailableError``."""
-        await self._peers.look()
+    async def check(self) -> None:
+        """Check once. Raises ``StoreUnavailableError``."""
+        await self._peers.check_peers()
         if not self._state.proven and (self._vouches is None or await self._vouches.vouched() is not None):
             self._state.prove()
-        refused = self._refusals()
-        if refused != self._refused:
-            self._refused = refused
-            self._state.renew()
+        refusals = self._refusals()
+        if refusals != self._seen_refusals:
+            self._seen_refusals = refusals
+            self._state.use_newest_revision()

@@ -1,4 +1,4 @@
-"""Bodies of requests: DATA frames. Our windows are widened by what comes, as it comes; bodies are bounded instead."""
+"""Bodies of requests: DATA frames. Windows grow with what arrives; the size of bodies is bounded instead."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -10,10 +10,10 @@ from data_plane.rls.frames import (
     END_STREAM,
     PROTOCOL_ERROR,
     STREAM_CLOSED,
+    Http2Limits,
     StreamError,
 )
 from data_plane.rls.headers import Head
-from data_plane.rls.limits import Http2Limits
 from data_plane.rls.sending import Stream
 
 
@@ -23,30 +23,30 @@ class Handler(Protocol):
     stream_type: type[Stream]
 
     def understand(self, head: Head) -> None:
-        """A head that was not seen before: fill in ``meaning`` and ``answered_early``."""
+        """Fill in ``meaning`` and ``answered_early`` of a new head."""
         ...
 
     def serve(self, streams: Sequence[Any], /) -> None:
-        """Answer requests that came together, now or later. One that is answered early may have no body."""
+        """Answer requests that arrived together, now or later. A request that is answered early may have no body."""
         ...
 
     def refuse_large(self, stream: Any, /) -> None:
-        """Answer a request whose body is more than is kept of it."""
+        """Answer a request whose body is too large."""
         ...
 
 
 class ReceivingConnection(ControlledConnection):
-    """Adds bodies that come in several frames; ``_ready`` are the requests that are whole."""
+    """Assembles bodies of several frames; ``_ready`` are the complete requests."""
 
     def __init__(self, handler: Handler, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(limits, wake)
         self._handler = handler
         self._ready: list[Stream] = []
         self._taken = 0
-        """Bytes of DATA since the connection's window was last widened."""
+        """Bytes of DATA since the connection's last WINDOW_UPDATE."""
         self._bodies: dict[int, bytearray] = {}
         self._taken_of: dict[int, int] = {}
-        """The same of the streams of ``_bodies``."""
+        """Bytes of DATA by stream since its last WINDOW_UPDATE."""
         self._takers[frames.DATA] = self._on_data
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -79,13 +79,13 @@ class ReceivingConnection(ControlledConnection):
             self._taken_of[stream_id] = taken
 
     def _end_request(self, stream: Stream) -> None:
-        """The request is whole."""
+        """The request is complete."""
         body = bytes(self._bodies.get(stream.id, b""))
         self._drop_body(stream.id)
         if stream.head.content_length not in (None, len(body)):
             raise StreamError(stream.id, PROTOCOL_ERROR)
         stream.body = body
-        if not stream.head.answered_early:  # else it is served already
+        if not stream.head.answered_early:  # otherwise it is served already
             self._ready.append(stream)
 
     def _drop_body(self, stream_id: int) -> None:
@@ -99,6 +99,6 @@ class ReceivingConnection(ControlledConnection):
         super()._drop(number)
 
     def _refill(self) -> None:
-        """Let the peer send as much again as the connection's window has when it is whole."""
+        """Restore the connection's window to its full size."""
         self._put(frames.window_update(0, self._taken))
         self._taken = 0

@@ -15,18 +15,18 @@ from hpack.table import HeaderTable
 Field = tuple[bytes, bytes]
 STATIC: Final[tuple[Field, ...]] = tuple((bytes(name), bytes(value)) for name, value in HeaderTable.STATIC_TABLE)
 TABLE_BYTES: Final = 4_096
-"""What the protocol allows clients until we say otherwise, and we do not."""
+"""The table size that the protocol allows clients by default."""
 OVERHEAD: Final = 32
-"""What a field counts beside its name and value, in the table and in a list."""
+"""What a field adds to the size of a table or a list, beside its name and value."""
 _MAX_INTEGER_BYTES: Final = 4
 
 
 class CompressionError(Exception):
-    """The block cannot be read; from here on the table is out of step."""
+    """The block cannot be read, and the table is lost."""
 
 
 class ListTooLongError(CompressionError):
-    """The fields are more than is taken."""
+    """The fields are too large."""
 
 
 class FieldDecoder:
@@ -34,12 +34,12 @@ class FieldDecoder:
 
     def __init__(self, max_list_bytes: int) -> None:
         self.has_changed = False
-        """Whether the last block changed the table, or its size."""
+        """Whether the last block changed the table or its size."""
         self._max_list_bytes = max_list_bytes
         self._max_bytes = TABLE_BYTES
         self._bytes = 0
         self._entries: deque[Field] = deque()
-        """The newest first."""
+        """Entries, the newest first."""
 
     def decode(self, block: bytes) -> list[Field]:
         """The fields of a block. Raises ``CompressionError``."""
@@ -76,7 +76,7 @@ class FieldDecoder:
         return fields
 
     def _literal(self, block: bytes, at: int, first: int) -> tuple[Field, int]:
-        """A field that is written out, or its value is; and where it ends."""
+        """A literal field, and where it ends."""
         enters = first & 0x40
         mask = 0x3F if enters else 0x0F
         index = first & mask
@@ -125,7 +125,7 @@ class FieldDecoder:
 
 
 def _integer(block: bytes, at: int, value: int) -> tuple[int, int]:
-    """A number that did not fit into its prefix, which was full: the number, and where it ends."""
+    """A number that exceeds its prefix, and where it ends."""
     for nth in range(_MAX_INTEGER_BYTES):
         byte = block[at + nth]
         value += (byte & 0x7F) << (7 * nth)

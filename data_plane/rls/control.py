@@ -1,4 +1,4 @@
-"""The frames of HTTP/2 that carry no request: settings, windows, pings, resets, and the way to an end."""
+"""HTTP/2 frames that carry no request: settings, windows, pings, resets, and GOAWAY."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ from data_plane.rls.frames import (
     PROTOCOL_ERROR,
     STREAM_MASK,
     Http2Error,
+    Http2Limits,
     StreamError,
 )
-from data_plane.rls.limits import Http2Limits
 from data_plane.rls.sending import SendingConnection
 
 _DRAIN_PING = b"draining"
-"""Its ACK says that the peer has read the GOAWAY before it: requests that it sent earlier have arrived."""
+"""Its ACK shows that the peer has read the GOAWAY before it, and that its earlier requests have arrived."""
 
 
 class ControlledConnection(SendingConnection):
-    """Adds what the peer may say of the connection and of its streams. Every such frame costs patience."""
+    """Handles control frames of the peer. Each costs patience."""
 
     def __init__(self, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(limits, wake)
@@ -36,13 +36,13 @@ class ControlledConnection(SendingConnection):
         }  # fmt: skip
 
     def drain(self) -> None:
-        """Ask the peer to send further requests elsewhere; those that come are answered (RFC 9113, 6.8)."""
+        """Ask the peer to send further requests elsewhere; requests that still arrive are answered (RFC 9113, 6.8)."""
         if not self.is_draining and not self.ended:
             self.is_draining = True
             self._put(frames.goaway(STREAM_MASK, frames.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN_PING))
 
     def finish(self) -> None:
-        """Take no more requests once the peer knows of the drain, and end when those in flight are answered.
+        """Refuse requests once the peer knows of the drain, and end once all in flight are answered.
 
         A second call ends a peer that never said that it knows.
         """

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.decider import Decider
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import Headers
 from data_plane.store.subjects import InvalidAddressError
 from tidegate.contract.decision import CheckRequest
@@ -21,19 +22,19 @@ Problem = UnknownNameError | InvalidAddressError
 
 
 class Result(NamedTuple):
-    """What became of a descriptor: a verdict, a refusal, or what was wrong with a value in it."""
+    """A descriptor's result: a verdict, a refusal, or the error of a value in it."""
 
     answer: Verdict | Refusal | Problem
     now_us: int
 
     @property
     def allowed(self) -> bool:
-        """Whether it may pass."""
+        """Whether the descriptor may pass."""
         return isinstance(self.answer, Verdict) and self.answer.allowed
 
 
 class _DescriptorCheck(PendingCheck):
-    """One of several descriptors, in one of the two turns."""
+    """The check of one of several descriptors, in one of two turns."""
 
     __slots__ = (*CHECK_SLOTS, "at", "together")
 
@@ -42,17 +43,19 @@ class _DescriptorCheck(PendingCheck):
 
     @property
     def request_id(self) -> str:
-        """What names the request, with all its descriptors, in its answer and in the log."""
+        """The id of the whole request, in its answer and in the log."""
         return self.together.request_id
 
     @property
     def headers(self) -> Headers:
-        """What came with the request."""
+        """The headers of the request."""
         return self.together.headers
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The answer of this turn."""
-        self.together.place(self.at, Result(result, now_us))
+        """The result of this turn."""
+        together = self.together
+        del self.together  # breaks a reference cycle
+        together.place(self.at, Result(result, now_us))
 
 
 class Together:
@@ -79,18 +82,18 @@ class Together:
         self._then: Callable[[], None] = self._take
 
     def decide(self) -> None:
-        """Peek at all, take all or none, and say so."""
+        """Peek at all descriptors, then take all or none."""
         self._ask(dict.fromkeys(range(len(self._requests)), 0), self._take)
 
     def place(self, at: int, result: Result) -> None:
-        """A descriptor's result; the last one ends the turn."""
+        """Note a descriptor's result; the last one ends the turn."""
         self._results[at] = result
         self._missing -= 1
         if not self._missing:
             self._then()
 
     def _take(self) -> None:
-        """All were peeked at. Ask first for those that would not pass: it costs nothing, and says how long to wait."""
+        """All were peeked at. First ask for those that would be denied, as that takes nothing and tells their wait."""
         requests = self._requests
         needed = _needed(self._results, requests)
         refused_at = {at: _refused_at(self._results[at], request, needed) for at, request in enumerate(requests)}
@@ -112,7 +115,7 @@ class Together:
         self._done([self._results[at] for at in range(len(self._requests))])
 
     def _ask(self, costs: Mapping[int, int], then: Callable[[], None]) -> None:
-        """One turn: the checks of these descriptors, at these costs; ``then`` when all are answered."""
+        """Check these descriptors at these costs; call ``then`` once all are answered."""
         self._missing = len(costs)
         self._then = then
         decider = self._decider
@@ -135,28 +138,27 @@ class Together:
 
 
 def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> Counter[bytes]:
-    """What all descriptors together would take, by counter: they may meet the same limits."""
+    """What all descriptors together would take, by counter, as they may share limits."""
     needed: Counter[bytes] = Counter()
     for at, request in enumerate(requests):
         answer = peeked[at].answer
         if isinstance(answer, Verdict):
-            prepared = answer.prepared
-            needed.update(dict.fromkeys(prepared.keys, request.cost * prepared.bound.unit_cost))
+            check = answer.check
+            needed.update(dict.fromkeys(check.keys, request.cost * check.bound.unit_cost))
     return needed
 
 
 def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -> int | None:
-    """The cost to ask for to be refused as all together would be; ``None``: it would pass."""
+    """A cost at which the descriptor is denied as all together would be; ``None`` if all would pass."""
     answer = peeked.answer
     if not isinstance(answer, Verdict) or not answer.allowed:
         return request.cost
-    prepared = answer.prepared
-    bound = prepared.bound
+    bound = answer.check.bound
     if not request.cost * bound.unit_cost:
         return None
     short = [
         needed[key]
-        for key, limit, outcome in zip(prepared.keys, bound.limits, answer.outcomes, strict=True)
+        for key, limit, outcome in zip(answer.check.keys, bound.limits, answer.outcomes, strict=True)
         if needed[key] > outcome.remaining and not limit.rule.shadow
     ]
     return -(-max(short) // bound.unit_cost) if short else None

@@ -1,6 +1,7 @@
-"""HTTP/2 frames as bytes (RFC 9113, sections 4, 6 and 7): numbers of the protocol, and what writes a frame."""
+"""HTTP/2 frames as bytes (RFC 9113, sections 4, 6 and 7), and the bounds of a connection."""
 
 import struct
+from dataclasses import dataclass
 from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -8,7 +9,7 @@ HEADER_BYTES: Final = 9
 FRAME_HEADER: Final = struct.Struct(">BHBBL")
 """Length (in two parts: 8 bits, 16 bits), type, flags, stream."""
 MAX_FRAME_BYTES: Final = 16_384
-"""What we accept, and what we send at most: the smallest that the protocol allows."""
+"""The largest frame that is accepted and sent: the smallest maximum that the protocol allows."""
 MAX_WINDOW: Final = 2**31 - 1
 DEFAULT_WINDOW: Final = 65_535
 STREAM_MASK: Final = 2**31 - 1
@@ -28,7 +29,7 @@ _NUMBER: Final = struct.Struct(">L")
 
 
 class Http2Error(Exception):
-    """The peer broke the protocol, or asks too much: GOAWAY with ``code``, and the connection ends."""
+    """The peer violated the protocol or exceeded a bound: end the connection by GOAWAY with ``code``."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -36,7 +37,7 @@ class Http2Error(Exception):
 
 
 class StreamError(Exception):
-    """The same for one stream: RST_STREAM with ``code``; the others go on."""
+    """The peer violated the protocol on one stream: end it by RST_STREAM with ``code``."""
 
     def __init__(self, stream_id: int, code: int) -> None:
         super().__init__(stream_id)
@@ -45,12 +46,12 @@ class StreamError(Exception):
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    """A whole frame; ``payload`` has at most ``MAX_FRAME_BYTES``."""
+    """A frame; ``payload`` has at most ``MAX_FRAME_BYTES``."""
     return FRAME_HEADER.pack(0, len(payload), kind, flags, stream_id) + payload
 
 
 def settings(values: dict[int, int]) -> bytes:
-    """A SETTINGS frame that says ``values``."""
+    """A SETTINGS frame with ``values``."""
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*pair) for pair in values.items()))
 
 
@@ -70,7 +71,7 @@ def rst_stream(stream_id: int, code: int) -> bytes:
 
 
 def goaway(last_id: int, code: int, reason: str = "") -> bytes:
-    """A GOAWAY frame; ``reason`` is for whoever reads the peer's log."""
+    """A GOAWAY frame; ``reason`` appears in the peer's log."""
     return frame(GOAWAY, 0, 0, _PAIR.pack(last_id, code) + reason.encode())
 
 
@@ -81,9 +82,44 @@ def number(payload: bytes) -> int:
 
 
 def unpadded(flags: int, payload: bytes) -> bytes:
-    """What a padded frame holds. Raises ``Http2Error``."""
+    """The content of a padded frame. Raises ``Http2Error``."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
         raise Http2Error(PROTOCOL_ERROR, "padding is longer than its frame")
     return payload[1 : len(payload) - payload[0]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Http2Limits:
+    """Bounds of one connection, in bytes and seconds. Its memory stays below ``buffered_bytes``, a header block, and
+    two reads (256 KiB).
+    """
+
+    streams: int = 1_000
+    """Requests in flight; beyond it REFUSED_STREAM, after which clients retry."""
+    header_bytes: int = 16 * 1024
+    """A decoded header list (with 32 bytes more a field), and an encoded header block."""
+    body_bytes: int = 64 * 1024 + 5
+    """A request's body: a gRPC message with its frame."""
+    buffered_bytes: int = 1024 * 1024
+    """Incomplete bodies, and answers that wait for the peer's window."""
+    window: int = 1024 * 1024
+    """Flow-control window for bodies; larger than the protocol's 65,535."""
+    patience: int = 2_000
+    """Control frames in a row without progress of a request: PING, SETTINGS, RST_STREAM, WINDOW_UPDATE, empty frames
+    and resets by this side. Beyond it ENHANCE_YOUR_CALM.
+    """
+    patience_per_s: int = 200
+    """By how much patience recovers a second."""
+    patience_per_answer: int = 4
+    """By how much patience recovers with an answered request."""
+    remembered_blocks: int = 64
+    """Cached header blocks, of at most ``remembered_bytes`` each."""
+    remembered_bytes: int = 1_024
+    stall_s: float = 5.0
+    """How often a connection is checked. What makes no progress between two checks is ended: the preface, a frame, a
+    header block, a body, or an answer that waits for the peer's window.
+    """
+    idle_s: float = 300.0
+    """A connection without requests ends after this time; gRPC clients connect again for the next request."""

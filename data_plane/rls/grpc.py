@@ -18,7 +18,7 @@ log = structlog.get_logger()
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND = 3, 4, 5
 RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAUTHENTICATED = 8, 12, 13, 16
 PREFIX_BYTES: Final = 5
-"""Of a message: whether it is compressed, and its length in 4 bytes."""
+"""The prefix of a message: whether it is compressed, and its length."""
 _CONTENT_TYPE: Final = re.compile(rb"application/grpc(\Z|[+;])")
 _TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_US: Final = {b"H": 3_600_000_000, b"M": 60_000_000, b"S": 1_000_000, b"m": 1_000, b"u": 1, b"n": 0.001}
@@ -30,7 +30,7 @@ _ONE_MESSAGE: Final = "one message is wanted, in one frame of its own"
 
 
 def _field(name: bytes, value: bytes) -> bytes:
-    """A header field that changes no table: clients need not be remembered."""
+    """A header field that changes no compression table."""
     return b"\0%b%b%b%b" % (bytes(encode_integer(len(name), 7)), name, bytes(encode_integer(len(value), 7)), value)
 
 
@@ -40,12 +40,12 @@ CLOSING: Final = HeaderFrame.of(_field(b"grpc-status", b"0"), ends=True)
 
 
 class Call(Stream):
-    """One call; its method answers it by ``reply`` or ``fail``, once."""
+    """One call; its method answers once, by ``reply`` or ``fail``."""
 
     __slots__ = ()
 
     def reply(self, message: bytes) -> None:
-        """Answer with a message. Ignored when the client is gone."""
+        """Answer with a message; ignored if the client is gone."""
         self.connection.respond(self, OPENING, b"\0%b%b" % (len(message).to_bytes(4), message), CLOSING)
 
     def fail(self, status: int, message: str) -> None:
@@ -58,7 +58,7 @@ Method = Callable[[Any, bytes], None]
 
 
 class Meaning(NamedTuple):
-    """What a head asks for: a method, or what to answer instead."""
+    """The meaning of a head: a method, or the answer to send instead."""
 
     method: Method | None
     refuse: Callable[[Call], None] | None
@@ -66,7 +66,7 @@ class Meaning(NamedTuple):
 
 
 class GrpcHandler:
-    """Hands calls to ``methods``, by path. What they raise costs one call."""
+    """Passes calls to ``methods`` by path. An exception costs one call."""
 
     def __init__(self, methods: Mapping[bytes, Method], call_type: type[Call], max_message_bytes: int) -> None:
         self.stream_type: type[Stream] = call_type
@@ -74,7 +74,7 @@ class GrpcHandler:
         self._max_message_bytes = max_message_bytes
 
     def understand(self, head: Head) -> None:
-        """Find out what a head asks for."""
+        """Find the method of a head."""
         fields = dict(head.fields)
         method = self._methods.get(head.path)
         is_grpc = _CONTENT_TYPE.match(fields.get(b"content-type", b"")) is not None
@@ -93,7 +93,7 @@ class GrpcHandler:
         elif timeout_us == _MALFORMED:
             refuse = _by_status(INTERNAL, "malformed grpc-timeout")
         head.meaning = Meaning(method, refuse, timeout_us)
-        # who speaks gRPC may wait for an answer before the end of the request; others are heard out first
+        # gRPC clients may read an answer before their request ends; others send their whole request first
         head.answered_early = refuse is not None and is_grpc
 
     def serve(self, calls: Sequence[Call]) -> None:
@@ -113,17 +113,17 @@ class GrpcHandler:
                     call.fail(INTERNAL, "a message is compressed, and grpc-encoding does not say how")
                 else:
                     meaning.method(call, body[PREFIX_BYTES:])
-            except Exception:  # a boundary: a mistake costs one call, not its neighbours
+            except Exception:  # a boundary: a bug costs one call, not its neighbours
                 log.exception("call_failed", path=call.head.path.decode("latin-1"))
                 call.fail(INTERNAL, "the node failed to answer")
 
     def refuse_large(self, call: Call) -> None:
-        """Answer a call whose message is more than is kept of it."""
+        """Answer a call whose message is too large."""
         call.fail(RESOURCE_EXHAUSTED, f"a message may have {self._max_message_bytes} bytes")
 
 
 def _by_http(status: bytes, text: bytes) -> Callable[[Call], None]:
-    """To whom does not speak gRPC: an HTTP status and a line of text."""
+    """The answer to a client without gRPC: an HTTP status and a line of text."""
     head = b"\x08\x03" + status + _field(b"content-type", b"text/plain") + _field(b"content-length", b"%d" % len(text))
     opening, closing = HeaderFrame.of(head, ends=False), HeaderFrame.of(_field(b"grpc-status", b"2"), ends=True)
     return lambda call: call.connection.respond(call, opening, text, closing)

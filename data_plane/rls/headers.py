@@ -1,4 +1,4 @@
-"""Heads of requests: what HTTP/2 asks of their fields (RFC 9113, section 8), and blocks that are known by their bytes.
+"""Heads of requests: validation of their fields (RFC 9113, section 8), and a cache of header blocks.
 
 Most clients send the same few header blocks over and over, as bytes that mean the same until the table changes.
 """
@@ -7,8 +7,7 @@ import re
 from typing import Any, Final
 
 from data_plane.rls.compression import OVERHEAD, CompressionError, Field, FieldDecoder, ListTooLongError
-from data_plane.rls.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error
-from data_plane.rls.limits import Http2Limits
+from data_plane.rls.frames import COMPRESSION_ERROR, ENHANCE_YOUR_CALM, Http2Error, Http2Limits
 
 _NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _NOT_IN_VALUES: Final = re.compile(rb"[\0\r\n]|^[ \t]|[ \t]\Z")
@@ -19,11 +18,11 @@ _SOUND_FIELDS: Final = 256
 
 
 class MalformedError(Exception):
-    """The fields are not those of a request: an error of its stream."""
+    """The fields are not a request's: a stream error."""
 
 
 class Head:
-    """A request's head. The same object for the same bytes, so a handler may keep what it makes of it in ``meaning``.
+    """A request's head. Equal bytes give the same object, so that a handler can keep what it derives in ``meaning``.
 
     ``answered_early`` is the handler's too: such a request is served before its body has come.
     """
@@ -34,7 +33,7 @@ class Head:
         self.method = method
         self.path = path
         self.fields = fields
-        """Without pseudo-header fields: pairs in the order sent, lower-case names."""
+        """Pairs in the order sent, with lower-case names, without pseudo-header fields."""
         self.content_length = content_length
         self.meaning: Any = None
         self.answered_early = False
@@ -45,14 +44,14 @@ class HeaderReader:
 
     def __init__(self, limits: Http2Limits) -> None:
         self.known: dict[bytes, Head] = {}
-        """Heads of blocks that need no decoder: they do not change the table, nor has it changed since."""
+        """Heads by block, for blocks that leave the table unchanged; cleared when the table changes."""
         self._limits = limits
         self._decoder = FieldDecoder(limits.header_bytes)
         self._sound: set[Field] = set()
-        """Fields that were looked at, and may be in a request."""
+        """Fields that passed validation."""
 
     def read(self, block: bytes) -> Head:
-        """The head that a block stands for. Raises ``MalformedError`` and ``Http2Error``."""
+        """The head of a block. Raises ``MalformedError`` and ``Http2Error``."""
         head = self.known.get(block)
         if head is None:
             fields = self.decode(block)
@@ -61,7 +60,7 @@ class HeaderReader:
         return head
 
     def decode(self, block: bytes) -> list[Field]:
-        """The fields of a block, whatever they are. Raises ``Http2Error``: the table is out of step then."""
+        """The decoded fields of a block. Raises ``Http2Error`` if the table is lost."""
         try:
             fields = self._decoder.decode(block)
         except ListTooLongError as error:

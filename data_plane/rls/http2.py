@@ -22,10 +22,10 @@ from data_plane.rls.frames import (
     STREAM_CLOSED,
     STREAM_MASK,
     Http2Error,
+    Http2Limits,
     StreamError,
 )
 from data_plane.rls.headers import HeaderReader, MalformedError
-from data_plane.rls.limits import Http2Limits
 from data_plane.rls.sending import Stream
 
 _REMEMBERED_GAPS: Final = 16
@@ -33,7 +33,7 @@ _PREFACE_LOOKS: Final = 2
 
 
 class Http2Connection(ReceivingConnection):
-    """``receive`` takes bytes as they come; ``look`` is to be called every ``limits.stall_s`` seconds."""
+    """Call ``receive`` with bytes as they arrive, and ``end_stalled`` every ``limits.stall_s`` seconds."""
 
     def __init__(self, handler: Handler, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(handler, limits, wake)
@@ -42,10 +42,10 @@ class Http2Connection(ReceivingConnection):
         self._has_preface = False
         self._reader = HeaderReader(limits)
         self._block: bytearray | None = None
-        """A header block that goes on in a CONTINUATION frame; its stream and flags."""
+        """A header block that continues in the next frame, with its stream and flags."""
         self._block_of = self._block_flags = 0
         self._gaps: list[range] = []
-        """Streams that the peer has left out lately: nothing may come for them."""
+        """Streams that the peer skipped lately; frames for them are errors."""
         self._has_moved = False
         self._looks = self._idle_looks = self._mark = 0
         self._stuck: set[int] = set()
@@ -61,7 +61,7 @@ class Http2Connection(ReceivingConnection):
         self._put(frames.window_update(0, limits.window - frames.DEFAULT_WINDOW))
 
     def receive(self, data: bytes) -> None:
-        """Take what has come, and have the requests answered that are whole with it."""
+        """Take bytes, and answer the requests that they complete."""
         if self.ended:
             return
         if self._unread:
@@ -77,19 +77,19 @@ class Http2Connection(ReceivingConnection):
         if ready:
             self._ready = []
             streams = self.streams
-            # One that the same read has taken back is not worth a decision.
+            # The same read may have reset some of them.
             self._handler.serve([stream for stream in ready if streams.get(stream.id) is stream])
 
     def lost(self) -> None:
-        """The peer is gone: answers that come late are ignored."""
+        """The peer is gone; late answers are ignored."""
         self.ended = True
         self._unread, self._block = b"", None
         self._ready.clear()
         for number in list(self.streams):
             self._drop(number)
 
-    def look(self) -> None:
-        """End what has come no further since the last look; let patience grow."""
+    def end_stalled(self) -> None:
+        """End what made no progress since the last call; let patience recover."""
         if self.ended:
             return
         limits = self.limits
@@ -129,7 +129,7 @@ class Http2Connection(ReceivingConnection):
     # Frames
 
     def _begins(self, data: bytes) -> bool:
-        """Whether the preface is whole; what follows it is in ``_unread`` then no more than a read."""
+        """Whether the preface is complete."""
         if not PREFACE.startswith(data[: len(PREFACE)]):
             raise Http2Error(PROTOCOL_ERROR, "only HTTP/2 with prior knowledge is spoken here")
         if len(data) < len(PREFACE):
@@ -157,7 +157,7 @@ class Http2Connection(ReceivingConnection):
                 break
             at = stop
             payload = data[begin:stop]
-            # The commonest frames, in a straight line: a request with a head that is known, and its body in one piece.
+            # Fast path: a request with a cached head, and its body in one frame.
             if kind == 0:
                 stream = streams.get(stream_id)
                 if (
@@ -239,7 +239,7 @@ class Http2Connection(ReceivingConnection):
         return block
 
     def _on_block(self, flags: int, stream_id: int, block: bytes) -> None:
-        """A header block is whole. It is decoded whatever becomes of it: the table must stay in step."""
+        """A header block is complete. It is decoded in any case, to keep the table in step."""
         stream = self.streams.get(stream_id)
         if stream is not None or stream_id <= self._last_id:
             fields = self._reader.decode(block)

@@ -1,4 +1,4 @@
-"""What the entries of a rate limit descriptor mean: members of a check, by domain, as the operator's file says."""
+"""Maps entries of rate limit descriptors to members of a check, by domain, as the operator's file says."""
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ PLAIN: Mapping[str, str] = {
     AUTHORIZATION: AUTHORIZATION,
     **{member: member for member in MEMBERS},
 }
-"""Without a file, of every domain: entries are called what they mean."""
+"""Without a file, in every domain: entry keys are the names of their meaning."""
 MAX_VALUE_BYTES = 8_192
 
 
@@ -29,11 +29,11 @@ class InvalidMappingError(ValueError):
 
 
 class UnmappedError(Exception):
-    """Whoever configured the gateway asked for what the mapping does not know: the call fails."""
+    """The gateway sent what the mapping does not know: the call fails."""
 
 
 class MalformedError(Exception):
-    """A value that an end client may have caused: refused, never an error that a gateway lets pass."""
+    """A malformed value, which an end client may have sent: it is refused, as gateways let errors pass."""
 
 
 class Entry(Protocol):
@@ -41,17 +41,17 @@ class Entry(Protocol):
 
     @property
     def key(self) -> str:
-        """What it is called."""
+        """The entry's key."""
         ...
 
     @property
     def value(self) -> str:
-        """What the gateway found there."""
+        """The entry's value."""
         ...
 
 
 class RlsMapping:
-    """``domains`` maps a domain to what its entry keys mean; ``None``: ``PLAIN``, for every domain."""
+    """``domains`` maps a domain to the meanings of its entry keys; ``None`` is ``PLAIN`` for every domain."""
 
     def __init__(self, domains: Mapping[str, Mapping[str, str]] | None = None) -> None:
         self._domains = domains
@@ -73,7 +73,7 @@ class RlsMapping:
         return cls({domain: _meanings(path, domain, entries) for domain, entries in domains.items()})
 
     def check(self, domain: str, entries: Iterable[Entry], cost: int) -> CheckRequest:
-        """The check that a descriptor stands for. Raises ``UnmappedError`` and ``MalformedError``."""
+        """The check of a descriptor. Raises ``UnmappedError`` and ``MalformedError``."""
         meanings = PLAIN if self._domains is None else self._domains.get(domain)
         if meanings is None:
             raise UnmappedError(f"domain {domain[:64]!r} is not mapped")
@@ -110,7 +110,7 @@ class RlsMapping:
 
 
 def _only_key(plain: str, authorization: str) -> str | None:
-    """The key, from its own header or after ``Bearer``. Raises ``MalformedError`` when there are two."""
+    """The key, from its own header or after ``Bearer``. Raises ``MalformedError`` if there are two."""
     if not authorization and "," not in plain:
         return plain.strip() or None
     keys = {*_keys_in(plain, bearer=False), *_keys_in(authorization, bearer=True)}

@@ -1,4 +1,4 @@
-"""One connection as the event loop sees it: bytes of a transport to ``Http2Connection`` and back, once a turn."""
+"""An asyncio protocol: passes bytes between a transport and ``Http2Connection``, with one write a loop turn."""
 
 import asyncio
 from typing import TYPE_CHECKING, cast
@@ -18,10 +18,10 @@ class RlsProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_paused = self._was_paused = self._was_ended = False
         self.connection = Http2Connection(server.handler, server.limits, self._wake)
-        self.data_received = self.connection.receive  # type: ignore[method-assign]  # one call less a read
+        self.data_received = self.connection.receive  # type: ignore[method-assign]  # saves a call for each read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many."""
+        """Begin, unless there are too many connections."""
         self._transport = cast("asyncio.Transport", transport)
         if not self._server.admits(self):
             self.connection.lost()
@@ -30,31 +30,31 @@ class RlsProtocol(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone: answers that come late are ignored."""
+        """The client is gone; late answers are ignored."""
         del exc
         self.connection.lost()
         self._server.left(self)
 
     def pause_writing(self) -> None:
-        """The client takes its answers too slowly: take no more requests from it."""
+        """The client reads too slowly: stop reading its requests."""
         self._is_paused = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """The client has caught up."""
         self._is_paused = self._was_paused = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    def look(self) -> None:
-        """End what has come no further since the last look."""
+    def end_stalled(self) -> None:
+        """End what made no progress since the last call."""
         if self._was_ended or self._was_paused:
             self.abort()
             return
         self._was_paused = self._is_paused
         self._was_ended = self.connection.ended
-        self.connection.look()
+        self.connection.end_stalled()
 
     def drain(self) -> None:
         """Ask the client to send further requests elsewhere."""
@@ -82,7 +82,7 @@ class RlsProtocol(asyncio.Protocol):
         if data:
             transport.write(data)
         if self.connection.ended:
-            # What the client still sends would be answered by a reset, which may overtake our last frames.
+            # If the client still sends, the kernel answers by a reset, which may overtake the last frames.
             if not transport.can_write_eof():
                 transport.close()
                 return

@@ -16,33 +16,33 @@ from data_plane.rls.frames import (
     MAX_WINDOW,
     NO_ERROR,
     Http2Error,
+    Http2Limits,
     StreamError,
     frame,
     rst_stream,
 )
 from data_plane.rls.headers import Head
-from data_plane.rls.limits import Http2Limits
 
 _START: Final = 5
 _REMEMBERED_RESETS: Final = 256
 _WIDENED_FOR_ONE: Final = 4
-"""Two to the power of it are the streams that a new initial window may concern for the patience of one frame."""
+"""Log2 of the number of streams that a new initial window may affect at the patience of one frame."""
 
 
 class Stream:
-    """One request in flight. Handlers subclass it, with room for what they have to remember meanwhile."""
+    """One request in flight. Handlers subclass it and add their own slots."""
 
     __slots__ = ("body", "connection", "head", "id")
 
     connection: "SendingConnection"
     head: Head
     body: bytes | None
-    """``None`` until it is whole."""
+    """``None`` until it is complete."""
     id: int
 
 
 class HeaderFrame(NamedTuple):
-    """A HEADERS frame that is the same on every stream; ``start`` goes before the stream's number."""
+    """A HEADERS frame that is the same on every stream; ``start`` precedes the stream's number."""
 
     start: bytes
     block: bytes
@@ -61,7 +61,7 @@ class _Unsent(NamedTuple):
 
 
 class SendingConnection:
-    """Collects what is to be sent; ``wake`` is called when there is something after there was nothing.
+    """Collects frames to send; ``wake`` is called when the first one is added.
 
     ``ended`` says that nothing follows: send what is left and close.
     """
@@ -69,7 +69,7 @@ class SendingConnection:
     def __init__(self, limits: Http2Limits, wake: Callable[[], object]) -> None:
         self.limits = limits
         self.streams: dict[int, Stream] = {}
-        """Requests that are not answered in full yet."""
+        """Requests that are not fully answered."""
         self.patience = limits.patience
         self.ended = False
         self._wake = wake
@@ -77,23 +77,23 @@ class SendingConnection:
         self._send_window = DEFAULT_WINDOW
         self._initial_window = DEFAULT_WINDOW
         self._credit: dict[int, int] = {}
-        """What a stream's window has more than the initial one; unless it is there, what was used of it is nothing."""
+        """By stream, the difference of its window from the initial one; absent for an unused window."""
         self._unsent: dict[int, _Unsent] = {}
         self._in_line: dict[int, None] = {}
-        """Those of ``_unsent`` that the connection's window holds back; their own holds the others back."""
+        """Streams of ``_unsent`` that wait for the connection's window; the others wait for their own."""
         self._buffered = 0
         self._resets: dict[int, None] = {}
-        """Streams that we have reset lately: frames that still come for them are ignored."""
+        """Streams reset lately by this side; frames for them are ignored."""
         self._is_last = False
 
     def take(self) -> bytes:
-        """Everything that is to be sent now."""
+        """Take all bytes to send now."""
         data = b"".join(self._out)
         self._out.clear()
         return data
 
     def respond(self, stream: Stream, opening: HeaderFrame, data: bytes, closing: HeaderFrame) -> None:
-        """Answer a request, once. Ignored when it is gone meanwhile."""
+        """Answer a request, once; ignored if it is gone."""
         number = stream.id
         if self.streams.get(number) is not stream or number in self._unsent:
             return
@@ -114,7 +114,7 @@ class SendingConnection:
         self._answered(stream)
 
     def respond_empty(self, stream: Stream, closing: HeaderFrame) -> None:
-        """The same, by header fields alone."""
+        """Answer a request by header fields alone."""
         if self.streams.get(stream.id) is stream and stream.id not in self._unsent:
             self._put(closing.start + stream.id.to_bytes(4) + closing.block)
             self._answered(stream)
@@ -138,13 +138,13 @@ class SendingConnection:
             self.ended = True
 
     def _charge(self) -> None:
-        """Take note of a frame that brings no request further. Raises ``Http2Error``."""
+        """Count a frame without progress. Raises ``Http2Error`` once patience is exhausted."""
         self.patience -= 1
         if self.patience < 0:
             raise Http2Error(ENHANCE_YOUR_CALM, "too many frames that bring no request further")
 
     def _reset(self, number: int, code: int) -> None:
-        """Give a stream up. Raises ``Http2Error`` when there have been too many."""
+        """Reset a stream. Raises ``Http2Error`` after too many resets."""
         self._charge()
         self._give_up(number, code)
 
@@ -161,7 +161,7 @@ class SendingConnection:
             del self._resets[next(iter(self._resets))]
 
     def _drop(self, number: int) -> None:
-        """The stream is over; what was to be sent on it is not."""
+        """The stream is over; drop its unsent bytes."""
         self.streams.pop(number, None)
         self._credit.pop(number, None)
         self._in_line.pop(number, None)
@@ -180,10 +180,10 @@ class SendingConnection:
         else:
             self._send_more(number)
         if self._buffered > self.limits.buffered_bytes and number in self._unsent:
-            self._give_up(number, ENHANCE_YOUR_CALM)  # who answers is never told off for what the peer does
+            self._give_up(number, ENHANCE_YOUR_CALM)  # no patience is charged
 
     def _send_more(self, number: int) -> None:
-        """Send what the windows let pass of a stream that waits."""
+        """Send as much of a waiting stream as the windows allow."""
         unsent = self._unsent.get(number)
         if unsent is None:
             return
@@ -213,7 +213,7 @@ class SendingConnection:
         self._answered(unsent.stream)
 
     def _widen(self, increment: int) -> None:
-        """The peer takes more bytes on the connection."""
+        """The peer widened the connection's window."""
         self._send_window += increment
         if self._send_window > MAX_WINDOW:
             raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is too wide")
@@ -221,7 +221,7 @@ class SendingConnection:
             self._send_more(next(iter(self._in_line)))
 
     def _widen_stream(self, number: int, increment: int) -> None:
-        """The peer takes more bytes on a stream that is in flight."""
+        """The peer widened a stream's window."""
         credit = self._credit.get(number, 0) + increment
         if self._initial_window + credit > MAX_WINDOW:
             raise StreamError(number, FLOW_CONTROL_ERROR)

@@ -10,21 +10,21 @@ from typing import NamedTuple
 import structlog
 
 from data_plane.rls.bodies import Handler
-from data_plane.rls.limits import Http2Limits
+from data_plane.rls.frames import Http2Limits
 from data_plane.rls.protocol import RlsProtocol
 
 log = structlog.get_logger()
 MAX_CONNECTIONS = 1_024
 STOP_S = 5.0
 KNOWS_S = 1.0
-"""How long a client has to say that it knows of the drain."""
+"""How long a client has to acknowledge the drain."""
 TICK_S = 0.25
-# What HTTP/2 does not forbid (RFC 9113, appendix A) of what everybody has; TLS 1.3 has no others.
+# Common ciphers that HTTP/2 allows (RFC 9113, appendix A); all of TLS 1.3 are allowed.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class Tls(NamedTuple):
-    """PEM files: the server's certificate and key, and the CA of the clients that it wants certificates of."""
+    """PEM files: the server's certificate and key, and the CA of client certificates."""
 
     cert_file: Path
     key_file: Path | None
@@ -32,7 +32,7 @@ class Tls(NamedTuple):
 
 
 class RlsServer:
-    """The connections of one port. ``is_draining`` says when clients are to go elsewhere."""
+    """The connections of one port. ``is_draining`` tells when clients should go elsewhere."""
 
     def __init__(self, handler: Handler, limits: Http2Limits, is_draining: Callable[[], bool]) -> None:
         self.handler = handler
@@ -46,7 +46,7 @@ class RlsServer:
         self._timer: asyncio.TimerHandle | None = None
 
     def admits(self, connection: RlsProtocol) -> bool:
-        """Whether there is room for one more connection, which counts from now on then."""
+        """Whether there is room for a connection; if so, it is counted."""
         if self._is_closing or len(self.connections) >= MAX_CONNECTIONS:
             return False
         self.connections.add(connection)
@@ -60,7 +60,7 @@ class RlsServer:
             self._empty.set()
 
     def start(self) -> None:
-        """Look after connections from now on."""
+        """Start the timer that checks connections."""
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     async def stop(self) -> None:
@@ -80,13 +80,13 @@ class RlsServer:
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
         self._ticks += 1
-        if self._is_draining():  # those that came meanwhile too
+        if self._is_draining():  # also connections opened meanwhile
             for connection in list(self.connections):
                 connection.drain()
         if self._ticks * TICK_S >= self.limits.stall_s:
             self._ticks = 0
             for connection in list(self.connections):
-                connection.look()
+                connection.end_stalled()
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +99,7 @@ async def serving_rls(
     is_draining: Callable[[], bool] = lambda: False,
     limits: Http2Limits | None = None,
 ) -> AsyncIterator[int]:
-    """Serve until the block ends, what is in flight finished; the value is the port (0 takes a free one)."""
+    """Serve until the block ends and requests in flight are answered. Yields the port (0 takes a free one)."""
     server = RlsServer(handler, limits or Http2Limits(), is_draining)
     listening = await asyncio.get_running_loop().create_server(
         lambda: RlsProtocol(server), host, port, backlog=2_048, ssl=None if tls is None else _context(tls)

@@ -1,4 +1,4 @@
-"""What a node answers over gRPC: ``ShouldRateLimit`` of Envoy's rate limit service, and ``Check`` of gRPC's health."""
+"""gRPC methods of a node: ``ShouldRateLimit`` of Envoy's rate limit service, and ``Check`` of gRPC's health service."""
 
 import itertools
 import secrets
@@ -8,12 +8,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import UnknownNameError
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import LATENCY_BUCKETS_US
-from data_plane.decide.preparing import Refusal, UnknownNameError, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.render import Renderer
-from data_plane.http.response_templates import ResponseTemplate
 from data_plane.rls.answers import malformed, response
 from data_plane.rls.deciding import Result, Together
 from data_plane.rls.grpc import (
@@ -37,7 +37,7 @@ MAX_DESCRIPTORS = 64
 
 
 class RlsCall(Call, PendingCheck):
-    """A call and, where it has one descriptor, its check, in one object."""
+    """A call and, if it has one descriptor, its check, in one object."""
 
     __slots__ = (*CHECK_SLOTS, "number", "service")
 
@@ -46,16 +46,16 @@ class RlsCall(Call, PendingCheck):
 
     @property
     def request_id(self) -> str:
-        """What names the call in its answer and in the log."""
+        """The id of the call, in its answer and in the log."""
         return f"{self.service.id_prefix}{self.number:x}"
 
     @property
     def headers(self) -> Headers:
-        """What came with it."""
+        """The headers of the call."""
         return self.head.fields
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. What it allows plainly is answered by a template."""
+        """The store has decided. A template answers plainly allowed checks."""
         bound = self.bound
         own = figures[at : at + bound.size]
         template: AllowedTemplate | None = bound.rls_template
@@ -75,11 +75,11 @@ class RlsCall(Call, PendingCheck):
         self.answer(template.filled(own, now_us), now_us)
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The careful answer."""
+        """Answer without a template."""
         self.answer(response(self.service.renderer, [Result(result, now_us)], self.request_id), now_us)
 
     def answer(self, message: bytes, now_us: int) -> None:
-        """Send the message, unless the caller waits no longer."""
+        """Send the message, unless the deadline has passed."""
         timeout_us = self.head.meaning.timeout_us
         if timeout_us is not None and now_us - self.asked_us > timeout_us:
             self.fail(DEADLINE_EXCEEDED, "the deadline has passed")
@@ -88,7 +88,7 @@ class RlsCall(Call, PendingCheck):
 
 
 class RateLimitService:
-    """Answers ``ShouldRateLimit``. Callers speak for clients: they need a token unless the network is trusted."""
+    """Answers ``ShouldRateLimit``. Callers act for clients, so they need a token unless the network is trusted."""
 
     def __init__(self, decider: Decider, renderer: Renderer, mapping: RlsMapping, trust: Trust, node: str) -> None:
         self.renderer = renderer
@@ -99,7 +99,7 @@ class RateLimitService:
         self._next_number = itertools.count(1).__next__
 
     def should_rate_limit(self, call: RlsCall, message: bytes) -> None:
-        """One call's decision. Fails only for what the gateway's operator got wrong, never for end clients."""
+        """Decide one call. It fails for errors of the gateway's operator only, never for those of end clients."""
         decider = self._decider
         if self._trust != "network" and not self._may_ask(call.head.fields):
             call.fail(UNAUTHENTICATED, "a valid gateway token is needed in x-tidegate-token")
@@ -110,7 +110,7 @@ class RateLimitService:
         call.asked_us = decider.now_us()
         try:
             request = RateLimitRequest.FromString(message)
-        except DecodeError:  # Envoy sends header values as they came, and text in protobuf is UTF-8
+        except DecodeError:  # Envoy passes header values on unchanged, and protobuf strings are UTF-8
             call.reply(malformed("a header is not UTF-8", 0))
             return
         descriptors = request.descriptors
@@ -134,14 +134,12 @@ class RateLimitService:
             call.answer(response(self.renderer, [result], call.request_id), call.asked_us)
 
     def template(self, call: RlsCall) -> AllowedTemplate | None:
-        """What answers such a call when it is plainly allowed; ``None``: only the careful code can."""
+        """The template for a plainly allowed call; ``None`` if there cannot be one."""
         bound = call.bound
-        form: ResponseTemplate | None = bound.form
-        if form is None:
-            form = bound.form = self.renderer.form(bound, call.prepared.plan)
-        if not form.usable:
+        of_http = self.renderer.template(call)
+        if not of_http.usable:
             return None
-        template = bound.rls_template = AllowedTemplate(bound, form)
+        template = bound.rls_template = AllowedTemplate(bound, of_http)
         return template
 
     def _check(self, request: Any, descriptor: Any) -> Any:
@@ -164,7 +162,7 @@ class RateLimitService:
 
 
 def handler_of(service: RateLimitService, is_ready: Callable[[], bool]) -> GrpcHandler:
-    """What answers the calls of all connections. Health: the whole node (an empty name) and the service are one."""
+    """The handler of all calls. For health, the node (an empty name) and the service are the same."""
 
     def check_health(call: Call, message: bytes) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The answer to a plainly allowed descriptor as bytes: all that a plan and a route fix is there, figures are filled in.
+"""The response to a plainly allowed descriptor as a template of bytes, into which figures are filled.
 
 Nearly every answer is of this kind, and building it as messages costs as much as the decision. The careful code
 (``answers.py``) writes the same message; ``tests/unit/rls/test_template.py`` compares them.
@@ -16,14 +16,14 @@ _SMALL: Final = [bytes((value,)) for value in range(128)]
 
 
 class AllowedTemplate:
-    """For one ``LimitSet`` whose ``form`` is usable."""
+    """The template of one ``LimitSet`` whose ``template`` is usable."""
 
-    __slots__ = ("_form", "_shown", "_states", "_status", "_whole")
+    __slots__ = ("_of_http", "_shown", "_states", "_status", "_whole")
 
-    def __init__(self, bound: LimitSet, form: ResponseTemplate) -> None:
-        self._form = form
-        self._shown = form.shown
-        lines = dict(line.split(b": ", 1) for line in form.headers.split(b"\r\n") if line)
+    def __init__(self, bound: LimitSet, of_http: ResponseTemplate) -> None:
+        self._of_http = of_http
+        self._shown = of_http.shown
+        lines = dict(line.split(b": ", 1) for line in of_http.headers.split(b"\r\n") if line)
         self._states = lines[b"ratelimit"]
         limit = current_limit(bound.limits[bound.headline])
         whole_limit = limit.SerializeToString()
@@ -40,12 +40,12 @@ class AllowedTemplate:
 
     def filled(self, own: Sequence[int], now_us: int) -> bytes:
         """The message; ``own`` are the figures of all limits, ``now_us`` is the node's clock."""
-        figures = self._form.header_figures(own, now_us)
+        figures = self._of_http.header_figures(own, now_us)
         shown = self._shown
         left = own[shown]
         left = min(left, MAX_UINT32)
         seconds = varint((own[shown + 1] + 999_999) // 1_000_000)
-        # a number that is 0 is not written
+        # protobuf omits zeros
         reset = b"\x22%c\x08%b" % (1 + len(seconds), seconds) if seconds != b"\0" else b"\x22\0"
         status = b"%b\x18%b%b" % (self._status, varint(left), reset) if left else self._status + reset
         remaining, reset_at = b"%d" % figures[0], b"%d" % figures[1]
@@ -60,7 +60,7 @@ class AllowedTemplate:
 
 
 def varint(value: int) -> bytes:
-    """A number as protobuf writes it."""
+    """A number in protobuf's varint encoding."""
     if value < 128:
         return _SMALL[value]
     parts = bytearray()
@@ -77,12 +77,12 @@ def _header(name: bytes, value: bytes) -> bytes:
 
 
 def _key(name: bytes) -> bytes:
-    """A header's name, and where its value begins."""
+    """A header's name, and the tag of its value."""
     return b"\x0a%c%b\x12" % (len(name), name)
 
 
 def _blank_header(name: bytes) -> bytes:
-    """A header with a value of less than 128 bytes, which is yet to come: both lengths, then the value."""
+    """A header with placeholders for both lengths and a value of less than 128 bytes."""
     return b"\x1a%c" + _key(name) + b"%c%b"
 
 

@@ -1,26 +1,28 @@
 """How many nodes, and how many agents, of the region are alive.
 
-By the nodes it is known what part of a limit one may admit alone when the store is gone; by the agents, over how many
-their work is divided, and whether there is one at all.
+The number of nodes gives the part of a limit that one may admit alone while the store is away. The number of agents
+gives how their work is divided.
 """
 
 import asyncio
 import contextlib
 from typing import Protocol
 
-from data_plane.store.ports import Clock, StoreUnavailableError
+from redis.exceptions import RedisError
+
+from data_plane.store.ports import Clock, RegionStore, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
 
 ANNOUNCE_EVERY_S = 2.0
 ALIVE_FOR_S = 6.0
 AGENTS_ANNOUNCE_EVERY_S = 0.5
 AGENTS_ALIVE_FOR_S = 1.5
-"""Shorter among agents: while one that was killed is counted, nobody sends its part of the region's counts, and peers
-take the region for unreachable after 2 s."""
+"""Agents are missed sooner: while a killed one is counted, its part of the counts is not sent, and peers take the
+region for unreachable after 2 s."""
 
 
 class NodeRegister(Protocol):
-    """Where processes of one kind in a region find each other. Every method raises ``StoreUnavailableError``."""
+    """The registry of one kind of process in a region. Every method raises ``StoreUnavailableError``."""
 
     async def announce(self, node: str, now_us: int, since_us: int) -> int:
         """Note that ``node`` is alive; answer how many were seen since ``since_us``."""
@@ -65,25 +67,25 @@ class Membership:
     async def announce(self) -> None:
         """Announce once."""
         now_us = self._clock.now_us()
-        # where the store is away, the last known number is the best there is
+        # while the store is away, the last known number stays
         with contextlib.suppress(StoreUnavailableError):
             self._live = max(1, await self._register.announce(self._name, now_us, now_us - self._alive_for_us))
 
     async def leave(self) -> None:
-        """Let the others count without this one at once."""
+        """Leave the registry, so that the others stop counting this process at once."""
         with contextlib.suppress(StoreUnavailableError):
             await self._register.leave(self._name)
 
 
 class AgentMembership(Membership):
-    """An agent's, which is missed sooner."""
+    """An agent's membership, which ends sooner."""
 
     def __init__(self, name: str, register: NodeRegister, clock: Clock) -> None:
         super().__init__(name, register, clock, every_s=AGENTS_ANNOUNCE_EVERY_S, alive_for_s=AGENTS_ALIVE_FOR_S)
 
 
 class NodeMembership(Membership):
-    """A node's: on the way it asks how full the store is, for the subject bounds, and for the region's agents."""
+    """A node's membership. It also asks how full the store is, for the subject bounds, and counts the agents."""
 
     def __init__(
         self, name: str, register: NodeRegister, agents: NodeRegister, clock: Clock, bounds: SubjectBounds
@@ -102,3 +104,54 @@ class NodeMembership(Membership):
             self.live_agents = await self._agents.count(self._clock.now_us() - int(ALIVE_FOR_S * 1e6))
         except StoreUnavailableError:
             return
+
+
+NODES = "tg:nodes"
+AGENTS = "tg:agents"
+FORGET_AFTER_US = 3_600 * 1_000_000
+
+
+class RedisNodeRegister:
+    """Port ``NodeRegister`` on the region's store; ``key`` names the set."""
+
+    def __init__(self, store: RegionStore, key: str = NODES) -> None:
+        self._store = store
+        self._key = key
+
+    async def announce(self, node: str, now_us: int, since_us: int) -> int:
+        """Note that ``node`` is alive; answer how many were seen since ``since_us``."""
+        try:
+            await self._store.execute("ZADD", self._key, now_us, node)
+            await self._store.execute("ZREMRANGEBYSCORE", self._key, "-inf", now_us - FORGET_AFTER_US)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+        return await self.count(since_us)
+
+    async def count(self, since_us: int) -> int:
+        """How many were seen since ``since_us``."""
+        try:
+            return int(await self._store.execute("ZCOUNT", self._key, since_us, "+inf"))
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+
+    async def leave(self, node: str) -> None:
+        """Note that ``node`` is about to end."""
+        try:
+            await self._store.execute("ZREM", self._key, node)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+
+    async def memory(self) -> tuple[int, int]:
+        """Bytes in use and the most the store may use; on a Cluster, of the node that answers."""
+        try:
+            facts = await self._store.execute("INFO", "memory")
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+        return memory_in(facts)
+
+
+def memory_in(info: bytes | dict[str, object]) -> tuple[int, int]:
+    """``used_memory`` and ``maxmemory`` of an ``INFO memory`` reply."""
+    text = info.decode() if isinstance(info, bytes) else "\n".join(f"{name}:{value}" for name, value in info.items())
+    facts = dict(line.strip().split(":", 1) for line in text.splitlines() if ":" in line)
+    return int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))

@@ -6,16 +6,35 @@ A rule is packed once, when the config is applied; a check then costs one join. 
 import struct
 from collections.abc import Sequence
 
-from data_plane.store.outcome import NEVER, Outcome
+import msgspec
+
 from tidegate.contract.calendar import calendar_anchor_us
 from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate, sliding_tick_us
+
+NEVER = -1
+UNKNOWN = -1
+"""``remaining`` of a denial without a counter: what is left is unknown."""
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """One limit's verdict. Times are microseconds from the store's now; ``retry_us`` is ``NEVER`` when it can't pass.
+
+    ``remaining`` is what is left after the decision as a whole: a denied check consumed nothing anywhere.
+    """
+
+    allowed: bool
+    remaining: int
+    reset_us: int
+    retry_us: int
+    delay_us: int
+
 
 SHADOW = 8
 SHARED = 16
 STRICT = 32
-"""Rights: its terms follow the rule (``strict_packing``)."""
+"""Rights: the strict parameters follow the rule (``strict_packing``)."""
 SILENT = 64
-"""Peers are silent: who is follows the rule (``config.shared_packing``)."""
+"""Peers are unreachable: their numbers follow the rule (``config.shared_packing``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")
@@ -50,7 +69,7 @@ def params_end(packed: bytes, at: int) -> int:
 
 
 def without_rights(params: bytes) -> bytes:
-    """A limit that is no more, as ``encode_rule`` packed it: of a strict one nothing, which scripts leave alone."""
+    """A deleted limit, as ``encode_rule`` packed it; a strict one without rights, which scripts leave alone."""
     return _RULE.pack(params[0] % SHADOW, 0, 0, 0) if params[0] & STRICT else params
 
 
@@ -109,3 +128,38 @@ def _parameters(rule: LimitRule) -> tuple[int, int, int]:
         return rule.limit, window_us, 0
     rate, unit = reduced_rate(rule.limit, window_us)
     return rate, unit, capacity(rule)
+
+
+PRICED = 128
+PRICE_BYTES = 16
+_PRICE = struct.Struct("<dd")
+_HEAD_BYTES = 9
+
+
+def priced(params: bytes, cost: int, share: float) -> bytes:
+    """``params`` as ``packing.encode_rule`` packed them, charged ``cost`` units whatever the check costs.
+
+    ``share`` is the part of the remaining units that a client can still use at the average price: its ``remaining``.
+    """
+    return bytes((params[0] | PRICED,)) + params[1:] + _PRICE.pack(cost, share)
+
+
+def price_of(params: bytes, cost: int) -> int:
+    """The units that a limit counts for a check of ``cost``."""
+    return int(_PRICE.unpack(params[-PRICE_BYTES:])[0]) if params[0] & PRICED else cost
+
+
+def is_priced(packed: bytes) -> bool:
+    """Whether any limit of a check that ``packing.encode_check`` packed has a price."""
+    return any(params[0] & PRICED for params in params_in(packed))
+
+
+def params_in(packed: bytes) -> Sequence[bytes]:
+    """Each limit's argument in a packed check, with its price where it has one."""
+    params = []
+    at = _HEAD_BYTES
+    while at < len(packed):
+        end = params_end(packed, at) + (PRICE_BYTES if packed[at] & PRICED else 0)
+        params.append(packed[at:end])
+        at = end
+    return params

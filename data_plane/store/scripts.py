@@ -1,6 +1,6 @@
 """The scripts that count in Redis and Valkey. Each file in ``lua`` opens with its contract.
 
-A script is files put together: Lua in Redis has no modules, and what scripts share should be written once.
+A script is several files joined, because Lua in Redis has no modules.
 """
 
 from functools import cache
@@ -8,7 +8,7 @@ from functools import cache
 from tidegate.bundled import directory
 
 RULES = ("prelude", "marks", "windows", "log", "buckets")
-STRICT = ("terms", "rights", "loans", "transfers")
+STRICT = ("strict_parameters", "rights", "borrowed_capacity", "transfers")
 
 
 @cache
@@ -22,52 +22,52 @@ def decide_script() -> str:
     log = _made_by("log", "weight_wait, rolled", "sliding_log", _script("log"))
     buckets = _made_by("buckets", "", "token_bucket, leaky_bucket", _script("buckets"))
     rights = _made_by("rights", "", "strict", _script(*STRICT))
-    silences = _made_by("silences", "", "silent", _script("log", "silent"))
-    parts = (_script("windows"), rights, silences, _script("beyond"))
-    beyond = _made_by("beyond", "", "decide_beyond", "\n".join(parts))
-    return "\n".join((_script("prelude", "marks"), windows, log, buckets, beyond, _script("decide")))
+    unreachable = _made_by("unreachable", "", "decide_unreachable", _script("log", "unreachable"))
+    parts = (_script("windows"), rights, unreachable, _script("extended"))
+    extended = _made_by("extended", "", "decide_extended", "\n".join(parts))
+    return "\n".join((_script("prelude", "marks"), windows, log, buckets, extended, _script("decide")))
 
 
 @cache
 def collect_script() -> str:
-    """The script that takes what is due of this region's own counts; its contract is in ``collect.lua``."""
+    """The script that collects this region's due counts; its contract is in ``collect.lua``."""
     return _script(*RULES, "collect")
 
 
 @cache
 def settle_script() -> str:
-    """The script that forgets marks once peers know their counters; its contract is in ``settle.lua``."""
+    """The script that removes marks once peers have acknowledged them; its contract is in ``settle.lua``."""
     return _script("prelude", "settle")
 
 
 @cache
-def recall_script() -> str:
-    """The script that makes marks due; its contract is in ``recall.lua``."""
-    return _script("prelude", "recall")
+def make_due_script() -> str:
+    """The script that makes marks due; its contract is in ``make_due.lua``."""
+    return _script("prelude", "make_due")
 
 
 @cache
 def merge_script() -> str:
     """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    return _script(*RULES, "silent", "peers", "merge")
+    return _script(*RULES, "unreachable", "peer_counts", "merge")
 
 
 @cache
-def retire_script() -> str:
-    """The script that ends a life of the store; its contract is in ``retire.lua``."""
-    return _script(*RULES, "peers", "retire")
+def end_epoch_script() -> str:
+    """The script that ends an epoch of the store; its contract is in ``end_epoch.lua``."""
+    return _script(*RULES, "peer_counts", "end_epoch")
 
 
 @cache
-def slices_script() -> str:
-    """The script that divides telling over nodes; its contract is in ``slices.lua``."""
-    return _script("slices")
+def hold_slices_script() -> str:
+    """The script that divides slices over agents; its contract is in ``hold_slices.lua``."""
+    return _script("hold_slices")
 
 
 @cache
-def heard_script() -> str:
-    """The script that notes when peers were heard; its contract is in ``heard.lua``."""
-    return _script("prelude", "heard")
+def received_script() -> str:
+    """The script that records when counts of peers were received; its contract is in ``received.lua``."""
+    return _script("prelude", "received")
 
 
 @cache
@@ -77,32 +77,32 @@ def mark_script() -> str:
 
 
 @cache
-def unlist_script() -> str:
-    """The script that forgets slots without marks; its contract is in ``unlist.lua``."""
-    return _script("unlist")
+def unlist_slots_script() -> str:
+    """The script that removes slots without marks from the list; its contract is in ``unlist_slots.lua``."""
+    return _script("unlist_slots")
 
 
 @cache
-def marker_script() -> str:
-    """The script with which a node joins a store; its contract is in ``marker.lua``."""
-    return _script("prelude", "marker")
+def epoch_marker_script() -> str:
+    """The script by which a process joins a store; its contract is in ``epoch_marker.lua``."""
+    return _script("prelude", "epoch_marker")
 
 
 @cache
-def raise_script() -> str:
-    """The script that raises what the marker says; its contract is in ``raise.lua``."""
-    return _script("prelude", "raise")
+def raise_epoch_marker_script() -> str:
+    """The script that raises the epoch marker; its contract is in ``raise_epoch_marker.lua``."""
+    return _script("prelude", "raise_epoch_marker")
 
 
 @cache
 def charge_script() -> str:
-    """The script that consumes what was admitted without the store; its contract is in ``charge.lua``."""
+    """The script that consumes units without a check; its contract is in ``charge.lua``."""
     return _script(*RULES, *STRICT, "charge")
 
 
 @cache
 def give_back_script() -> str:
-    """The script that returns what was consumed; its contract is in ``give_back.lua``."""
+    """The script that returns consumed units; its contract is in ``give_back.lua``."""
     return _script(*RULES, *STRICT, "give_back")
 
 
@@ -112,13 +112,13 @@ def _made_by(family: str, needs: str, makes: str, body: str) -> str:
 
 @cache
 def load_publish_script() -> str:
-    """The script that shares load factors; its contract is in ``load_publish.lua``."""
+    """The script that publishes load factors; its contract is in ``load_publish.lua``."""
     return _script("load_publish")
 
 
 @cache
 def denials_script() -> str:
-    """The script that keeps denials; its contract is in ``denials.lua``."""
+    """The script that stores denials; its contract is in ``denials.lua``."""
     return _script("denials")
 
 

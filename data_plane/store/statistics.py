@@ -1,9 +1,13 @@
-"""How full and how busy the region's store is, asked now and then: for the metrics, on the path of no decision."""
+"""Store statistics: how full and how busy the region's store is, for the metrics; apart from decisions."""
 
 import asyncio
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from redis.exceptions import RedisError
 
 from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.redis.store import RedisCounterStore
 
 ASK_EVERY_S = 5.0
 
@@ -15,13 +19,13 @@ class StoreSize(NamedTuple):
     used_bytes: int
     max_bytes: int
     commands: int
-    """Commands since the servers started, by whomever."""
+    """Commands of all clients since the servers started."""
     evicted: int
-    """Keys that the servers threw out for want of memory; anything but 0 is lost counts."""
+    """Keys that the servers evicted for want of memory; anything but 0 is lost counts."""
 
 
 class StoreSurvey(Protocol):
-    """Whoever can ask the store about itself."""
+    """Asks the store about itself."""
 
     async def size(self) -> StoreSize:
         """The store as it is now. Raises ``StoreUnavailableError``."""
@@ -47,3 +51,29 @@ class Census:
             self.size = await self._survey.size()
         except StoreUnavailableError:
             self.size = None
+
+
+class RedisSurvey:
+    """Port ``StoreSurvey`` on the region's store."""
+
+    def __init__(self, store: RedisCounterStore) -> None:
+        self._store = store
+
+    async def size(self) -> StoreSize:
+        """The sum over every server that holds counters."""
+        try:
+            sizes = [_size(facts) for facts in await self._store.info()]
+        except (RedisError, OSError) as error:
+            raise StoreUnavailableError(type(error).__name__) from error
+        return StoreSize(*(sum(column) for column in zip(*sizes, strict=True)))
+
+
+def _size(facts: Mapping[str, Any]) -> StoreSize:
+    databases = (value for name, value in facts.items() if name.startswith("db") and isinstance(value, Mapping))
+    return StoreSize(
+        keys=sum(int(database["keys"]) for database in databases),
+        used_bytes=int(facts.get("used_memory", 0)),
+        max_bytes=int(facts.get("maxmemory", 0)),
+        commands=int(facts.get("total_commands_processed", 0)),
+        evicted=int(facts.get("evicted_keys", 0)),
+    )

@@ -1,22 +1,30 @@
-"""The items of strict limits in a call of ``lua/decide.lua``, and the marker's value: packed, little-endian.
+"""Packs strict limits for ``lua/decide.lua``, and the epoch marker's value; all figures are little-endian.
 
-An item is a rule of 25 bytes as every limit has (its flag ``STRICT`` is set; then the length of what follows and the
-step to take, as doubles) and the terms; for a step also its arguments. Outcomes come back in the places of a limit's
-``remaining``, ``reset_us`` and ``delay_us``.
+An item is a rule of 25 bytes like every limit's (with the flag ``STRICT``, the length of what follows and the step to
+take, as doubles), then the strict parameters, and for a step its arguments. A step's outcome has three figures, in the
+places of a limit's ``remaining``, ``reset_us`` and ``delay_us``.
 """
 
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import SHADOW, STRICT
-from data_plane.store.rights_messages import Gift
+from data_plane.store.packing import SHADOW, STRICT, Outcome
 from tidegate.contract.calendar import WindowGrid
 from tidegate.contract.limits import BUCKET_ALGORITHMS, Algorithm
 
 NO_ID = -(2**60)
 """Before every id."""
+
+
+class Total(NamedTuple):
+    """All that one region gave another under an id: units of rights or capacity; for buckets tokens in quanta."""
+
+    units: int = 0
+    quanta: int = 0
+
+
+NOTHING = Total()
 
 
 class Quota(NamedTuple):
@@ -31,13 +39,13 @@ Schedule = tuple[Quota, ...]
 """Quotas, oldest first; the first one holds for all earlier ids too."""
 
 LOW = 2**52
-"""Added to ``reset_us`` by a decision that leaves too little, or that was denied: ask for more."""
+"""Added to ``reset_us`` by a decision that leaves too few rights, or was denied for want of them: ask for more."""
 REFUSED = 2**51
-"""Added to ``reset_us`` where the store's marker refuses this node: nothing was decided."""
+"""Added to ``reset_us`` if the epoch marker refuses this process: nothing was decided."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")
-_TERMS = struct.Struct("<ddddddddB")
+_PARAMS = struct.Struct("<ddddddddB")
 _QUOTA = struct.Struct("<dd")
 _GIVE = struct.Struct("<ddddddd")
 _RECEIVE = struct.Struct("<ddddd")
@@ -50,7 +58,7 @@ _STEP_AT = struct.calcsize("<Bd")
 
 
 class Marker(NamedTuple):
-    """The value of a store's epoch marker (``lua/marker.lua``)."""
+    """The value of a store's epoch marker (``lua/epoch_marker.lua``)."""
 
     incarnation: int
     birth_us: int
@@ -58,8 +66,8 @@ class Marker(NamedTuple):
     run_id: str
 
 
-class StrictTerms(NamedTuple):
-    """A strict limit in one region, as its scripts take it: packed once, when the config is applied."""
+class StrictParams(NamedTuple):
+    """A strict limit in one region as scripts read it: packed once, when the configuration is applied."""
 
     head: int
     packed: bytes
@@ -73,22 +81,22 @@ class StrictTerms(NamedTuple):
         """The item of a decision."""
         return self._item(_DECIDE)
 
-    def give(self, name: str, incarnation: int, id: int, to: int, known: Gift, have: int, rate: int) -> bytes:
-        """Answer a question of ``name``; read the outcome with ``given``."""
+    def give(self, name: str, incarnation: int, id: int, to: int, known: Total, have: int, rate: int) -> bytes:
+        """The step that gives rights to ``name``; read its outcome with ``given``."""
         arguments = _GIVE.pack(incarnation, id, to, known.units, known.quanta, have, rate)
         return self._item(_GIVE_STEP, arguments + name.encode())
 
-    def receive(self, name: str, incarnation: int, to: int, id: int, total: Gift) -> bytes:
-        """Take what ``name`` gave; read the outcome with ``received``."""
+    def receive(self, name: str, incarnation: int, to: int, id: int, total: Total) -> bytes:
+        """The step that takes what ``name`` gave; read its outcome with ``received``."""
         arguments = _RECEIVE.pack(incarnation, to, id, total.units, total.quanta)
         return self._item(_RECEIVE_STEP, arguments + name.encode())
 
     def basis(self) -> bytes:
-        """What to ask with; read the outcome with ``basis_of``."""
+        """The step that reads the figures of a request; read its outcome with ``basis_of``."""
         return self._item(_BASIS_STEP)
 
     def known(self, name: str, incarnation: int, id: int) -> bytes:
-        """What a peer's life gave under an id; read the outcome with ``known_gift``."""
+        """The step that reads what an epoch of a peer gave under an id; read its outcome with ``known_total``."""
         return self._item(_KNOWN_STEP, _KNOWN.pack(incarnation, id) + name.encode())
 
     def _item(self, step: int, arguments: bytes = b"") -> bytes:
@@ -96,7 +104,7 @@ class StrictTerms(NamedTuple):
         return _RULE.pack(self.head, size, step, 0) + self.packed + arguments
 
 
-def strict_terms(
+def strict_params(
     algorithm: Algorithm,
     limit: int,
     grid: WindowGrid,
@@ -107,13 +115,13 @@ def strict_terms(
     since_us: int,
     revision: int,
     shadow: bool = False,
-) -> StrictTerms:
-    """Pack the terms. ``bucket`` is rate, unit and size; only the newest quotas travel."""
+) -> StrictParams:
+    """Pack strict parameters. ``bucket`` is rate, unit and size; only the newest quotas are packed."""
     quotas = schedule[-_KEPT_QUOTAS:]
     figures = (grid.anchor_us, grid.ticks, grid.tick_us) if algorithm not in BUCKET_ALGORITHMS else bucket
-    head = _TERMS.pack(limit, grid.length_us, *figures, skew_us, since_us, revision, len(quotas))
+    head = _PARAMS.pack(limit, grid.length_us, *figures, skew_us, since_us, revision, len(quotas))
     packed = head + b"".join(_QUOTA.pack(quota.from_id, quota.share) for quota in quotas)
-    return StrictTerms(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
+    return StrictParams(_ALGORITHMS[algorithm] + STRICT + (SHADOW if shadow else 0), packed)
 
 
 def is_strict(item: bytes) -> bool:
@@ -122,27 +130,27 @@ def is_strict(item: bytes) -> bool:
 
 
 def asking_used(item: bytes) -> bytes:
-    """The item that asks how much requests took of a strict limit here, from that of a decision on it.
+    """The step that reads how many units requests took of a strict limit here, made from a decision's item.
 
-    The outcome's ``remaining`` is the answer: what it owns less what is left would count rights that moved.
+    The outcome's ``remaining`` is the number, without any transfers.
     """
     return item[:_STEP_AT] + _STEP.pack(_USED_STEP) + item[_STEP_AT + _STEP.size :]
 
 
-class Answered(NamedTuple):
-    """A donor's store on a question: all it ever gave, what it keeps, whether there was nothing to add.
+class Given(NamedTuple):
+    """A donor's answer: the total given, the units it keeps, whether it had nothing to give.
 
-    ``is_repeat``: the asker did not know all of it, so that nothing was added now.
+    ``is_repeat``: the asker lacks earlier gifts, so nothing was added now.
     """
 
-    total: Gift
+    total: Total
     have: int
     is_empty: bool
     is_repeat: bool
 
 
-class Taken(NamedTuple):
-    """A receiver's store on an answer. ``taken`` is false for a bygone id or another life of the store."""
+class Received(NamedTuple):
+    """What a receiver gained. ``taken`` is false for an id that is over, or a gift to another epoch of its store."""
 
     gained: int
     have: int
@@ -151,7 +159,7 @@ class Taken(NamedTuple):
 
 
 class Need(NamedTuple):
-    """What to ask with, now."""
+    """The figures of a request for rights, now."""
 
     id: int
     have: int
@@ -159,16 +167,16 @@ class Need(NamedTuple):
     low: bool
 
 
-def given(outcome: Outcome) -> Answered:
+def given(outcome: Outcome) -> Given:
     """The outcome of ``give``."""
     have, flags = divmod(outcome.reset_us, 4)
-    return Answered(Gift(outcome.remaining, outcome.delay_us), have, bool(flags & 1), bool(flags & 2))
+    return Given(Total(outcome.remaining, outcome.delay_us), have, bool(flags & 1), bool(flags & 2))
 
 
-def received(outcome: Outcome) -> Taken:
+def received(outcome: Outcome) -> Received:
     """The outcome of ``receive``."""
     have, low = divmod(outcome.reset_us, 2)
-    return Taken(outcome.remaining, have, bool(low), bool(outcome.delay_us))
+    return Received(outcome.remaining, have, bool(low), bool(outcome.delay_us))
 
 
 def basis_of(outcome: Outcome) -> Need:
@@ -177,18 +185,18 @@ def basis_of(outcome: Outcome) -> Need:
     return Need(outcome.delay_us, have, outcome.reset_us, bool(low))
 
 
-def known_gift(outcome: Outcome) -> tuple[Gift, int]:
-    """The outcome of ``known``: the gift, and the incarnation of the store that was asked."""
-    return Gift(outcome.remaining, outcome.reset_us), outcome.delay_us
+def known_total(outcome: Outcome) -> tuple[Total, int]:
+    """The outcome of ``known``: the total, and the incarnation of this region's store."""
+    return Total(outcome.remaining, outcome.reset_us), outcome.delay_us
 
 
 def is_refused(outcomes: Sequence[Outcome]) -> bool:
-    """Whether the store's marker refused a step."""
+    """Whether the epoch marker refused a step."""
     return any(not outcome.allowed for outcome in outcomes)
 
 
 def encode_marker(marker: Marker, horizon_us: int = 0) -> bytes:
-    """The marker's value."""
+    """The epoch marker's value."""
     return _MARKER.pack(marker.incarnation, marker.revision, marker.birth_us, horizon_us) + marker.run_id.encode()
 
 

@@ -1,1 +1,1 @@
-"""Usage on its way: a node tallies and flushes it to the region's stream, an agent ships it."""
+"""Usage: a node tallies and flushes it to the region's stream, and an agent ships the stream."""

@@ -1,5 +1,5 @@
-"""Answers to what the control plane asks: each limit of a client as the region's store has it now, usage at once, whom
-the region denied, or how it stands to other regions.
+"""Answers questions of the control plane: a client's limits as the store has them now, usage shipped at once, denials,
+and the state of the exchange with other regions.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_ring import DenialStore, Found
 from data_plane.decide.limits_now import is_tellable, limits_now
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
-from data_plane.usage.shipper import ControlPlaneAwayError
+from data_plane.usage.shipper import ControlPlaneUnavailableError
 from tidegate.contract.denials import DenialQuery
 from tidegate.contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 
@@ -21,56 +21,56 @@ WAIT_S = 20.0
 AGAIN_S = 1.0
 SHIP_WITHIN_S = 0.9
 FIND_WITHIN_S = 0.5
-"""Who asks waits for a second."""
+"""The control plane waits for a second."""
 
 
-class QuestionLine(Protocol):
-    """The way to the control plane. Every method raises ``ControlPlaneAwayError``."""
+class QuestionTransport(Protocol):
+    """Questions and answers. Every method raises ``ControlPlaneUnavailableError``."""
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
-        """What it wants to know; empty when nobody asked within ``wait_s``."""
+        """The open questions; waits up to ``wait_s`` for one."""
         ...
 
     async def answer(self, answer: NodeAnswer) -> None:
-        """Tell it."""
+        """Send one answer."""
         ...
 
 
-class Answering:
-    """Answers while ``is_mine()``: one node of a region does."""
+class QuestionAnswerer:
+    """Answers for the region while ``has_lease()``: one agent of the region does."""
 
     def __init__(
-        self, node: str, line: QuestionLine, store: CounterStore, clock: Clock,
-        index: Callable[[], RuleIndex], revision: Callable[[], int], is_mine: Callable[[], bool],
+        self, node: str, transport: QuestionTransport, store: CounterStore, clock: Clock,
+        index: Callable[[], RuleIndex], revision: Callable[[], int], has_lease: Callable[[], bool],
         ship: Callable[[], Awaitable[None]], denials: DenialStore | None = None,
         exchange: Callable[[], RegionExchange] | None = None,
     ) -> None:  # fmt: skip
         self._exchange = exchange
         self._denials = denials
         self._node = node
-        self._line = line
+        self._transport = transport
         self._store = store
         self._clock = clock
         self._index = index
         self._revision = revision
-        self._is_mine = is_mine
+        self._has_lease = has_lease
         self._ship = ship
 
     async def run(self) -> None:
-        """Answer, for ever."""
+        """Answer for ever."""
         while True:
-            if not self._is_mine():
+            if not self._has_lease():
                 await asyncio.sleep(AGAIN_S)
                 continue
             try:
-                for question in await self._line.questions(WAIT_S):
-                    await self._line.answer(await self.look(question))
-            except ControlPlaneAwayError as error:
+                for question in await self._transport.questions(WAIT_S):
+                    await self._transport.answer(await self.answer(question))
+            except ControlPlaneUnavailableError as error:
                 log.debug("no_questions", reason=str(error))
                 await asyncio.sleep(AGAIN_S)
 
-    async def look(self, question: Question) -> NodeAnswer:
-        """What this region knows of a client now, taking nothing; or whom it denied; how it stands; usage shipped."""
+    async def answer(self, question: Question) -> NodeAnswer:
+        """Answer one question. It reads limits without taking from them."""
         if question.exchange and self._exchange is not None:
             return NodeAnswer(id=question.id, node=self._node, revision=self._revision(), exchange=self._exchange())
         if question.denials is not None:

@@ -1,7 +1,7 @@
-"""Usage on its way, first half: from the node's counts to the region's stream, twice a second or nearly so.
+"""The first half of usage: a node writes its counts to the region's stream, about twice a second.
 
-A batch keeps its name (node, incarnation, sequence) however often it is written or sent, and whoever sends it: the
-control plane takes each name once. What cannot be written stays here; what cannot be sent stays in the stream.
+A batch keeps its name (node, incarnation, sequence) however often it is written or sent, and the control plane takes
+each name once. Counts that cannot be written stay in memory; batches that cannot be sent stay in the stream.
 """
 
 import asyncio
@@ -18,17 +18,16 @@ from tidegate.contract.usage import MOST_UNITS, Place, UsageBatch, UsageCell, pa
 log = structlog.get_logger()
 
 FLUSH_EVERY_S = 0.6
-"""A node that is killed loses its last second at most, with what a busy machine takes to let it flush."""
+"""A killed node loses its last second at most, the delay of a busy machine included."""
 SLOW_FLUSH_EVERY_S = 5.0
-"""While the stream is more than half full: fewer and larger batches, so that its room lasts for hours."""
+"""Used while the stream is more than half full: fewer, larger batches make its room last for hours."""
 CELLS_A_BATCH = 200
-"""What is packed in one go: about a third of a millisecond, in which nothing is decided."""
-REST_S = 0.001
-"""What decisions get between two batches: in one go, the cells of a busy second would keep them waiting for tens of
-milliseconds."""
+"""Cells packed at once: this takes a third of a millisecond, during which nothing is decided."""
+PAUSE_S = 0.001
+"""Pause after a batch; without it a busy second's cells would block decisions for tens of milliseconds."""
 MAX_HELD_CELLS = 200_000
 HOUR_US = 3_600_000_000
-_A_LITTLE_US = 250_000
+_LATE_US = 250_000
 
 
 class StreamEntry(NamedTuple):
@@ -43,27 +42,27 @@ class UsageStream(Protocol):
 
     @property
     def fill(self) -> float:
-        """How full it was when last looked at; 1 is its bound."""
+        """How full it was at the last check; 1 is its bound."""
         ...
 
     async def add(self, packed: bytes) -> bool:
-        """Append a batch; ``False`` when the stream has reached its bound and nothing was written."""
+        """Append a batch. Returns ``False``, with nothing written, if the stream has reached its bound."""
         ...
 
     async def note_flushed(self, node: str, until_us: int) -> None:
-        """Note that all that ``node`` counted before ``until_us`` is in the stream."""
+        """Note that all counts of ``node`` before ``until_us`` are in the stream."""
         ...
 
     async def flushed_until_us(self, now_us: int) -> int | None:
-        """Until when every node that is alive at ``now_us`` has flushed; ``None`` when there is none."""
+        """Until when every node alive at ``now_us`` has flushed; ``None`` without such nodes."""
         ...
 
     async def hold_lease(self, node: str) -> bool:
-        """Take or keep the region's lease on shipping; whether ``node`` has it."""
+        """Take or renew the region's lease on shipping. Returns whether ``node`` holds it."""
         ...
 
     async def release_lease(self, node: str) -> None:
-        """Give the lease up, if ``node`` has it."""
+        """Release the lease, if ``node`` holds it."""
         ...
 
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
@@ -71,25 +70,25 @@ class UsageStream(Protocol):
         ...
 
     async def settle(self, ids: Sequence[bytes]) -> None:
-        """Forget batches that the control plane has."""
+        """Delete batches that the control plane has."""
         ...
 
     async def set_aside(self, packed: bytes, reason: str) -> None:
-        """Keep a batch that the control plane will never take, for whoever looks into it."""
+        """Keep a batch that the control plane refused, for an operator to inspect."""
         ...
 
 
-class _Written(NamedTuple):
-    """A batch that has its name: it is written as it is until it is known to be in the stream."""
+class _NamedBatch(NamedTuple):
+    """A named batch; it is written unchanged until the stream has it."""
 
     packed: bytes
     requests: int
 
 
 class UsageFlusher:
-    """Writes what this node counted to the region's stream.
+    """Writes this node's counts to the region's stream.
 
-    ``incarnation`` is this life of the process: hex digits that no other life has.
+    ``incarnation`` names this run of the process: hex digits that no other run has.
     """
 
     def __init__(self, node: str, incarnation: str, tally: UsageTally, stream: UsageStream, clock: Clock) -> None:
@@ -100,40 +99,38 @@ class UsageFlusher:
         self._clock = clock
         self._sequence = 0
         self._held: dict[int, Open] = {}
-        self._next: _Written | None = None
+        self._next: _NamedBatch | None = None
         self._turn = asyncio.Lock()
         self._took_s = 0.0
         self._is_losing = False
         self.held_cells = 0
-        """Cells that are in this node's memory only."""
+        """Cells in this node's memory only."""
         self.flushed_requests = 0
         self.lost_requests = 0
-        """Requests that were counted but could not be held: the store was away, or the stream full, for too long."""
+        """Counted requests that were dropped: the store was unavailable, or the stream full, for too long."""
         self.stream_full = False
 
     async def run(self) -> None:
-        """Flush every so often and at the end of each hour, for ever; at once to begin with.
+        """Flush for ever: at once, then about twice a second and at the end of each hour.
 
-        From its first flush on the region is complete only as far as this node says.
+        From the first flush on the region's usage is complete only up to this node's last flush.
         """
-        await self.flush(REST_S)
+        await self.flush(PAUSE_S)
         while True:
             await asyncio.sleep(self.pause_s())
-            await self.flush(REST_S)
+            await self.flush(PAUSE_S)
 
     def pause_s(self) -> float:
-        """How long to count before the next flush, so that the oldest of it is written in time; until the hour ends
-        at most.
-        """
+        """How long to count until the next flush, so that the oldest count is written in time; ends with the hour."""
         now_us = self._clock.now_us()
         every_s = SLOW_FLUSH_EVERY_S if self._stream.fill > 0.5 else FLUSH_EVERY_S
-        # what is counted right after one flush has begun waits for its end, for the pause, and for the next one's end
+        # a count right after a flush has begun waits for that flush, the pause, and the next flush
         return max(0.01, min(every_s - 2 * self._took_s, (HOUR_US - now_us % HOUR_US) / 1e6))
 
-    async def flush(self, rest_s: float = 0) -> None:
-        """Write all there is, in batches; what the store does not take now is kept for the next time.
+    async def flush(self, pause_s: float = 0) -> None:
+        """Write all counts in batches; counts that the store does not take stay for the next flush.
 
-        ``rest_s``: how long to leave the loop to others after each batch.
+        ``pause_s`` is a pause after each batch, for other work on the event loop.
         """
         began_s = time.perf_counter()
         async with self._turn:
@@ -143,8 +140,8 @@ class UsageFlusher:
                 while self._next is not None or self._held:
                     if not await self._write(now_us):
                         return
-                    if rest_s and self._held:
-                        await asyncio.sleep(rest_s)
+                    if pause_s and self._held:
+                        await asyncio.sleep(pause_s)
                 if self._is_losing:
                     log.warning("usage_no_longer_lost", lost_requests=self.lost_requests)
                 self._is_losing = False
@@ -155,13 +152,13 @@ class UsageFlusher:
                 self._took_s = time.perf_counter() - began_s
 
     def _collect(self, now_us: int) -> None:
-        """Take in what was counted. A decision counts in the hour in which it is collected, a second later at most."""
-        # what was counted just before the hour ended is collected just after it
-        held = self._held.setdefault((now_us - _A_LITTLE_US) // HOUR_US, {})
+        """Collect new counts. A decision counts in the hour of its collection, which is at most a second later."""
+        # counts of the hour's end are collected just after it
+        held = self._held.setdefault((now_us - _LATE_US) // HOUR_US, {})
         for bound, callers in self._tally.take().items():
-            there = held.get(bound)
-            if there is not None:
-                self._add(there, callers)
+            known = held.get(bound)
+            if known is not None:
+                self._add(known, callers)
             elif self.held_cells + len(callers) <= MAX_HELD_CELLS:
                 held[bound] = callers
                 self.held_cells += len(callers)
@@ -169,13 +166,13 @@ class UsageFlusher:
                 self._add(held.setdefault(bound, {}), callers)
         self._held = {hour: bounds for hour, bounds in self._held.items() if any(bounds.values())}
 
-    def _add(self, there: Callers, callers: Callers) -> None:
+    def _add(self, known: Callers, callers: Callers) -> None:
         for principal, counts in callers.items():
-            had = there.get(principal)
-            if had is not None:
-                had.add(counts)
+            before = known.get(principal)
+            if before is not None:
+                before.add(counts)
             elif self.held_cells < MAX_HELD_CELLS:
-                there[principal] = counts
+                known[principal] = counts
                 self.held_cells += 1
             else:
                 if not self._is_losing:
@@ -195,8 +192,8 @@ class UsageFlusher:
             self._next = None
         return written
 
-    def _name_next(self, now_us: int) -> _Written:
-        """The next batch, of the oldest hour. From here on it never changes: it may be in the stream already."""
+    def _name_next(self, now_us: int) -> _NamedBatch:
+        """Name the next batch, of the oldest hour. It never changes afterwards, as the stream may have it already."""
         hour = min(self._held)
         bounds = self._held[hour]
         places: list[Place] = []
@@ -204,7 +201,7 @@ class UsageFlusher:
         requests = 0
         while bounds and len(cells) < CELLS_A_BATCH:
             bound, callers = next(iter(bounds.items()))
-            at = len(places)
+            place = len(places)
             places.append(place_of(bound))
             while callers and len(cells) < CELLS_A_BATCH:
                 principal, counts = callers.popitem()
@@ -212,12 +209,12 @@ class UsageFlusher:
                 allowed, cost = counts.allowed, counts.cost
                 if not -MOST_UNITS <= cost <= MOST_UNITS:
                     cost = MOST_UNITS if cost > 0 else -MOST_UNITS
-                if counts.objected is None:  # nearly all, and there are ten thousands of them a second
+                if counts.denied_by is None:  # the common case, ten thousands of times a second
                     requests += allowed
-                    cells.append(UsageCell(at, client, key_id, allowed, cost))
+                    cells.append(UsageCell(place, client, key_id, allowed, cost))
                 else:
                     requests += counts.requests()
-                    cells.append(UsageCell(at, client, key_id, allowed, cost, counts.denials()))
+                    cells.append(UsageCell(place, client, key_id, allowed, cost, counts.denials()))
             if not callers:
                 del bounds[bound]
         if not bounds:
@@ -228,4 +225,4 @@ class UsageFlusher:
             node=self._node, incarnation=self._incarnation, sequence=self._sequence, hour=hour,
             until_ms=now_us // 1_000, places=tuple(places), cells=tuple(cells),
         )  # fmt: skip
-        return _Written(pack(batch), requests)
+        return _NamedBatch(pack(batch), requests)

@@ -1,11 +1,11 @@
-"""The region's stream of usage: one Redis stream, its shipper's lease, and when each node last wrote to it."""
+"""The region's stream of usage: one Redis stream, its shipper's lease, and each node's last flush."""
 
 from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
 from data_plane.store.ports import Clock, StoreUnavailableError
-from data_plane.store.redis.client import Argument, Reply
+from data_plane.store.redis.client import Argument, Reply, store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage.flusher import StreamEntry
 
@@ -22,7 +22,7 @@ _FIELD = b"b"
 
 
 class RedisUsageStream:
-    """Port ``UsageStream``. ``max_bytes`` is what the stream may take of the store's memory."""
+    """Implements ``UsageStream``. ``max_bytes`` bounds the stream's memory in the store."""
 
     def __init__(self, store: RedisCounterStore, max_bytes: int, clock: Clock) -> None:
         self._store = store
@@ -30,15 +30,15 @@ class RedisUsageStream:
         self._clock = clock
         self._sized_at_us = 0
         self.bytes = 0
-        """The stream's size when this node last looked."""
+        """The stream's size at the last check."""
 
     @property
     def fill(self) -> float:
-        """Its size as a part of what it may take."""
+        """Its size relative to ``max_bytes``."""
         return self.bytes / self._max_bytes
 
     async def add(self, packed: bytes) -> bool:
-        """``XADD`` unless the stream is at its bound: never with MAXLEN, which would drop what was not shipped."""
+        """``XADD`` unless the stream is at its bound; without MAXLEN, which would drop unshipped batches."""
         now_us = self._clock.now_us()
         if now_us - self._sized_at_us >= SIZE_EVERY_US:
             self._sized_at_us = now_us
@@ -53,17 +53,18 @@ class RedisUsageStream:
         await self._execute("HSET", FLUSHED, node, until_us)
 
     async def flushed_until_us(self, now_us: int) -> int | None:
-        """The smallest of those that are not too old; a node that died has nothing more to say."""
-        seen = {_text(node): int(at) for node, at in _pairs(await self._execute("HGETALL", FLUSHED))}
-        gone = [node for node, at in seen.items() if at < now_us - FORGET_AFTER_US]
+        """The oldest last flush, among nodes that flushed within ``ALIVE_FOR_US``."""
+        flushed_us = {_text(node): int(until_us) for node, until_us in _pairs(await self._execute("HGETALL", FLUSHED))}
+        gone = [node for node, until_us in flushed_us.items() if until_us < now_us - FORGET_AFTER_US]
         if gone:
             await self._execute("HDEL", FLUSHED, *gone)
-        return min((at for at in seen.values() if at >= now_us - ALIVE_FOR_US), default=None)
+        alive = (until_us for until_us in flushed_us.values() if until_us >= now_us - ALIVE_FOR_US)
+        return min(alive, default=None)
 
     async def hold_lease(self, node: str) -> bool:
-        """``SET NX PX``, or a longer life for a lease that is ours.
+        """``SET NX PX``, or ``PEXPIRE`` of a lease that ``node`` holds.
 
-        Two nodes that both believe to have it, at the moment when one's runs out, only send the same twice.
+        Two agents may hold it for a moment while one's lease expires; they then send the same batches twice.
         """
         if await self._execute("SET", LEASE, node, "NX", "PX", LEASE_MS):
             return True
@@ -73,7 +74,7 @@ class RedisUsageStream:
         return True
 
     async def release_lease(self, node: str) -> None:
-        """``DEL`` of a lease that is ours."""
+        """``DEL`` of a lease that ``node`` holds."""
         if _text(await self._execute("GET", LEASE) or b"") == node:
             await self._execute("DEL", LEASE)
 
@@ -88,27 +89,25 @@ class RedisUsageStream:
             await self._execute("XDEL", STREAM, *ids)
 
     async def set_aside(self, packed: bytes, reason: str) -> None:
-        """``XADD`` to a stream of their own, bounded: these are of no use but to find the fault."""
+        """``XADD`` to a bounded stream of refused batches."""
         await self._execute("XADD", REFUSED, "MAXLEN", "~", MAX_REFUSED, "*", _FIELD, packed, "reason", reason)
 
     async def _size(self) -> int:
         try:
-            # one word to redis-py: on a Cluster it looks for the key behind it
+            # one word, so that redis-py finds the key behind it on a Cluster
             return int(await self._store.execute("MEMORY USAGE", STREAM, "SAMPLES", 20) or 0)
-        except ResponseError:  # not allowed to ask: assume the largest of what nodes usually write
+        except ResponseError:  # the login may not use MEMORY: assume the usual largest batch
             return int(await self._execute("XLEN", STREAM)) * 4_096
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error
 
     async def _execute(self, *args: Argument) -> Reply:
-        try:
+        with store_errors():
             return await self._store.execute(*args)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
 
 
 def _pairs(reply: Reply) -> Sequence[tuple[bytes, bytes]]:
-    """A flat list or a mapping, as pairs: redis-py answers with either, by protocol and command."""
+    """Pairs of a flat list or a mapping; redis-py returns either."""
     if isinstance(reply, dict):
         return list(reply.items())
     return list(zip(reply[::2], reply[1::2], strict=True))

@@ -1,10 +1,11 @@
-"""Denials that client libraries repeated from memory: counted in usage and logged as if they had been asked here."""
+"""Denials that client libraries repeated from memory, counted in usage and logged like denials of this node."""
 
 from collections.abc import Callable, Sequence
 
 from data_plane.config.index import RuleIndex
+from data_plane.decide.check_resolution import Anonymous, UnknownNameError, resolve
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.preparing import Anonymous, Prepared, UnknownNameError, prepare
+from data_plane.decide.pending_check import ResolvedCheck
 from data_plane.store.ports import Clock
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import InvalidAddressError
@@ -14,7 +15,7 @@ from tidegate.contract.denials import RepeatedDenial
 
 
 class RepeatedDenials:
-    """Takes what a trusted caller says; nothing is asked of the store, and no counter changes."""
+    """Takes reports of trusted callers; no counter changes."""
 
     def __init__(
         self, index: Callable[[], RuleIndex], revision: Callable[[], int], anonymous: Anonymous, bounds: SubjectBounds,
@@ -29,27 +30,28 @@ class RepeatedDenials:
         self._log = log
 
     def take(self, denials: Sequence[RepeatedDenial]) -> int:
-        """Count and log; says how many of these checks still mean something: the configuration may have moved on."""
+        """Count and log denials. Returns how many of them the current configuration still knows."""
         now_us = self._clock.now_us()
         taken = 0
         for denial in denials:
-            prepared = self._prepared(denial, now_us / 1_000_000)
-            if prepared is None or not prepared.cost:
+            check = self._resolved(denial, now_us / 1_000_000)
+            if check is None or not check.cost:
                 continue
             taken += 1
-            limits = prepared.bound.limits
-            denied = tuple(at for at, limit in enumerate(limits) if limit.rule.name == denial.policy)
-            self._usage.repeated(prepared, denied, denial.requests)
-            self._log.repeated(prepared, denial, self._revision(), now_us)
+            limits = check.bound.limits
+            denied = tuple(place for place, limit in enumerate(limits) if limit.rule.name == denial.policy)
+            self._usage.repeated(check, denied, denial.requests)
+            self._log.repeated(check, denial, self._revision(), now_us)
         return taken
 
-    def _prepared(self, denial: RepeatedDenial, now_s: float) -> Prepared | None:
+    def _resolved(self, denial: RepeatedDenial, now_s: float) -> ResolvedCheck | None:
         request = CheckRequest(
             api_key=denial.api_key, client=denial.client, ip=denial.ip, method=denial.method, path=denial.path,
             endpoint=denial.endpoint, attributes=denial.attributes, cost=denial.cost,
         )  # fmt: skip
+        check = ResolvedCheck(request)
         try:
-            prepared = prepare(self._index(), request, self._anonymous, self._bounds, now_s)
+            refusal = resolve(check, self._index(), self._anonymous, self._bounds, now_s)
         except (UnknownNameError, InvalidAddressError):
             return None
-        return prepared if isinstance(prepared, Prepared) else None
+        return check if refusal is None else None

@@ -1,4 +1,4 @@
-"""Usage and answers to the control plane over HTTP; the node dials out, with its region's credential."""
+"""Sends usage and answers to the control plane over HTTP, with the region's credential."""
 
 import ssl
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
-from data_plane.usage.shipper import ControlPlaneAwayError
+from data_plane.usage.shipper import ControlPlaneUnavailableError
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.questions import NodeAnswer, Question, Questions
 from tidegate.contract.usage import Shipment, ShipmentAnswer
@@ -19,12 +19,12 @@ _questions_decoder = msgspec.json.Decoder(Questions)
 
 def _content(response: httpx.Response) -> bytes:
     if not response.is_success:
-        raise ControlPlaneAwayError(f"answered {response.status_code}")
+        raise ControlPlaneUnavailableError(f"answered {response.status_code}")
     return response.content
 
 
 class HttpUsageSink:
-    """Ports ``UsageSink`` and ``QuestionLine`` over one pooled client."""
+    """Implements ``UsageSink`` and ``QuestionTransport`` over one pooled client."""
 
     def __init__(self, url: str, credential: str, node: str, region: str, tls: ssl.SSLContext | None = None) -> None:
         self._node = node
@@ -38,7 +38,7 @@ class HttpUsageSink:
         )
 
     async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
-        """One try; the next tick is the retry."""
+        """Send once; the shipper retries."""
         shipment = Shipment(
             region=self._region, node=self._node, batches=tuple(batches), complete_until_ms=complete_until_ms
         )
@@ -47,7 +47,7 @@ class HttpUsageSink:
             response = await self._client.post(PATH, content=body, headers=headers)
             return _decoder.decode(_content(response))
         except (httpx.HTTPError, httpx.InvalidURL, *UNREADABLE) as error:
-            raise ControlPlaneAwayError(f"{type(error).__name__}: {error}") from error
+            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
         """Wait for questions."""
@@ -56,16 +56,16 @@ class HttpUsageSink:
             response = await self._client.get("/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)
             return _questions_decoder.decode(_content(response)).questions
         except (httpx.HTTPError, httpx.InvalidURL, *UNREADABLE) as error:
-            raise ControlPlaneAwayError(f"{type(error).__name__}: {error}") from error
+            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def answer(self, answer: NodeAnswer) -> None:
-        """Answer one."""
+        """Send one answer."""
         try:
             headers = {"content-type": "application/json"}
             body = msgspec.json.encode(answer)
             _content(await self._client.post("/internal/v1/answers", content=body, headers=headers))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ControlPlaneAwayError(f"{type(error).__name__}: {error}") from error
+            raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,74 +1,73 @@
-"""Usage as it is counted: two lookups and two additions a decision, everything else when it is collected.
+"""Counts usage: two lookups and two additions a decision; everything else is done at collection.
 
-Counts are kept by the limits that applied (``LimitSet``) and by who called; taking them starts with empty dictionaries,
-so nothing that was decided once is held on to.
+Counts are by limit set and by caller. Each collection starts with empty dictionaries, so that old limit sets and
+callers are released.
 """
 
 from data_plane.config.index import Principal
 from data_plane.config.limit_set import LimitSet
-from data_plane.decide.decider import PendingCheck
-from data_plane.decide.preparing import Prepared, Verdict
+from data_plane.decide.pending_check import PendingCheck, Verdict
 from tidegate.contract.usage import MOST_UNITS, OUTSIDE_PLANS, Denials, LimitName, Place
 
-Objections = tuple[tuple[int, ...], tuple[int, ...]]
-"""Positions of the limits that denied, and of those that would have (shadow)."""
+DenyingLimits = tuple[tuple[int, ...], tuple[int, ...]]
+"""Places of the limits that denied, and of the shadow limits that would have."""
 
 
-_BY_THE_ONLY: Objections = ((0,), ())
-_BY_NONE: Objections = ((), ())
+_BY_THE_ONLY: DenyingLimits = ((0,), ())
+_BY_NONE: DenyingLimits = ((), ())
 
 
 class Counts:
-    """What one caller did under one set of limits."""
+    """The requests of one caller under one limit set."""
 
-    __slots__ = ("allowed", "cost", "objected")
+    __slots__ = ("allowed", "cost", "denied_by")
 
     def __init__(self) -> None:
         self.allowed = 0
         self.cost = 0
         """Units that the allowed requests took."""
-        self.objected: dict[Objections, tuple[int, int]] | None = None
-        """Requests and their units, by the limits that objected."""
+        self.denied_by: dict[DenyingLimits, tuple[int, int]] | None = None
+        """Denied requests and their units, by the limits that denied."""
 
     def add(self, other: "Counts") -> None:
-        """Take in what was counted elsewhere."""
+        """Add other counts."""
         self.allowed += other.allowed
         self.cost += other.cost
-        for objections, (requests, cost) in (other.objected or {}).items():
-            self.object(objections, requests, cost)
+        for limits, (requests, cost) in (other.denied_by or {}).items():
+            self.deny(limits, requests, cost)
 
-    def object(self, objections: Objections, requests: int, cost: int) -> None:
-        """Count requests that limits objected to."""
-        if self.objected is None:
-            self.objected = {}
-        had_requests, had_cost = self.objected.get(objections, (0, 0))
-        self.objected[objections] = (had_requests + requests, had_cost + cost)
+    def deny(self, limits: DenyingLimits, requests: int, cost: int) -> None:
+        """Count requests that limits denied, or would have."""
+        if self.denied_by is None:
+            self.denied_by = {}
+        requests_before, cost_before = self.denied_by.get(limits, (0, 0))
+        self.denied_by[limits] = (requests_before + requests, cost_before + cost)
 
     def denials(self) -> tuple[Denials, ...]:
-        """The objections as they travel."""
-        if self.objected is None:
+        """The denied requests, as they travel."""
+        if self.denied_by is None:
             return ()
         return tuple(
             Denials(denied, shadow, requests, min(cost, MOST_UNITS))
-            for (denied, shadow), (requests, cost) in self.objected.items()
+            for (denied, shadow), (requests, cost) in self.denied_by.items()
         )
 
     def requests(self) -> int:
-        """How many requests these are."""
-        if self.objected is None:
+        """Number of requests."""
+        if self.denied_by is None:
             return self.allowed
-        return self.allowed + sum(one.requests for one in self.denials() if one.stopped)
+        return self.allowed + sum(denial.requests for denial in self.denials() if denial.stopped)
 
 
 Callers = dict[Principal | None, Counts]
 Open = dict[LimitSet, Callers]
-"""By the limits that applied, and by who called (``None``: nobody that is known)."""
+"""Counts by limit set and by caller (``None``: anonymous)."""
 
 
 class UsageTally:
-    """Counts decisions until they are taken: an ``Observer`` of the decider.
+    """Counts decisions until they are collected; an ``Observer`` of the decider.
 
-    Requests of cost 0 only look, and those to exempt endpoints are nobody's business: neither is usage.
+    Requests of cost 0 and requests to exempt endpoints are no usage.
     """
 
     __slots__ = ("_open",)
@@ -77,7 +76,7 @@ class UsageTally:
         self._open: Open = {}
 
     def passed(self, check: PendingCheck) -> None:
-        """Count what was plainly allowed."""
+        """Count a plainly allowed check."""
         cost = check.cost
         if not cost:
             return
@@ -89,7 +88,7 @@ class UsageTally:
         counts.cost += cost
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:  # noqa: ARG002  an observer's shape
-        """Count everything else."""
+        """Count any other check."""
         cost = check.cost
         if not cost:
             return
@@ -101,27 +100,27 @@ class UsageTally:
             counts.allowed += 1
             counts.cost += cost
             if verdict.shadow_denied:
-                counts.object(_objections(verdict), 1, cost)
+                counts.deny(_denying_limits(verdict), 1, cost)
         else:
-            counts.object(_objections(verdict), 1, cost)
+            counts.deny(_denying_limits(verdict), 1, cost)
 
-    def held(self, prepared: Prepared, requests: int, cost: int) -> None:
-        """Count what was taken at once for later, a lease's units or a reservation; negative: what came back."""
-        counts = self._begin(prepared.bound, prepared.principal)
+    def held(self, check: PendingCheck, requests: int, cost: int) -> None:
+        """Count units of a lease or a reservation; negative figures are units that came back."""
+        counts = self._begin(check.bound, check.principal)
         counts.allowed += requests
         counts.cost += cost
 
     def not_held(self, verdict: Verdict) -> None:
         """Count a lease or a reservation that was denied: one request."""
-        prepared = verdict.prepared
-        self._begin(prepared.bound, prepared.principal).object(_objections(verdict), 1, prepared.cost)
+        check = verdict.check
+        self._begin(check.bound, check.principal).deny(_denying_limits(verdict), 1, check.cost)
 
-    def repeated(self, prepared: Prepared, denied: tuple[int, ...], requests: int) -> None:
-        """Count requests that somebody else denied by the limits at these positions; ``prepared.cost`` is their sum."""
-        self._begin(prepared.bound, prepared.principal).object((denied, ()), requests, prepared.cost)
+    def repeated(self, check: PendingCheck, denied: tuple[int, ...], requests: int) -> None:
+        """Count requests that a client library denied, by these places of limits; ``check.cost`` is their sum."""
+        self._begin(check.bound, check.principal).deny((denied, ()), requests, check.cost)
 
     def take(self) -> Open:
-        """All that was counted since the last time."""
+        """Take the counts since the last call."""
         taken, self._open = self._open, {}
         return taken
 
@@ -129,18 +128,18 @@ class UsageTally:
         return self._open.setdefault(bound, {}).setdefault(principal, Counts())
 
 
-def _objections(verdict: Verdict) -> Objections:
-    """Which limits denied, and which would have, by their positions."""
-    limits = verdict.prepared.bound.limits
+def _denying_limits(verdict: Verdict) -> DenyingLimits:
+    """The places of limits that denied, and of those that would have."""
+    limits = verdict.check.bound.limits
     if len(verdict.outcomes) == 1:
         return _BY_THE_ONLY if verdict.violated else _BY_THE_ONLY[::-1] if verdict.shadow_denied else _BY_NONE
-    denying = [at for at, outcome in enumerate(verdict.outcomes) if not outcome.allowed]
-    denied = tuple(at for at in denying if not limits[at].rule.shadow)
-    return denied, tuple(at for at in denying if limits[at].rule.shadow)
+    denying = [place for place, outcome in enumerate(verdict.outcomes) if not outcome.allowed]
+    denied = tuple(place for place in denying if not limits[place].rule.shadow)
+    return denied, tuple(place for place in denying if limits[place].rule.shadow)
 
 
 def place_of(bound: LimitSet) -> Place:
-    """The limits of ``bound`` by their names, for those who were not there."""
+    """The limits of a limit set by name, for the control plane."""
     names = tuple(
         LimitName(bound.plan if limit.rule.id in bound.of_plan else OUTSIDE_PLANS, limit.rule.name)
         for limit in bound.limits

@@ -8,8 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from data_plane.config.index import RuleIndex
+from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.preparing import Anonymous, prepare
+from data_plane.decide.pending_check import ResolvedCheck
 from data_plane.store.subject_bounds import SubjectBounds
 from testing.node import document_of
 from tests.clients.conftest import config
@@ -27,7 +28,7 @@ LIMIT = 3
 
 def usage(served) -> tuple[int, int]:
     """Requests that the node has counted so far: allowed, and denied by the limit."""
-    counts = [one for callers in served.node._reporting.tally._open.values() for one in callers.values()]
+    counts = [one for callers in served.node._usage.tally._open.values() for one in callers.values()]
     objected = [entry for one in counts for (denied, _), entry in (one.objected or {}).items() if denied == (0,)]
     return sum(one.allowed for one in counts), sum(requests for requests, _ in objected)
 
@@ -87,10 +88,11 @@ def test_a_stranger_tells_nothing(served) -> None:
 def test_it_is_in_the_denial_log() -> None:
     index = RuleIndex.empty("us-east").with_changes([document_of(value) for value in config(LIMIT)])
     denial = RepeatedDenial(api_key="tg_acme", requests=9, cost=9, policy="hourly", cause="used_up")
-    prepared = prepare(index, CheckRequest(api_key=denial.api_key), Anonymous(), SubjectBounds(), 0.0)
+    check = ResolvedCheck(CheckRequest(api_key=denial.api_key))
+    assert resolve(check, index, Anonymous(), SubjectBounds(), 0.0) is None
     log = DenialLog(1.0)
     with capture_logs() as lines:
-        log.repeated(prepared, denial, 7, 1_000_000)
+        log.repeated(check, denial, 7, 1_000_000)
     (line,) = lines
     assert (line["event"], line["cause"], line["client"]) == ("denied", "used_up", "acme")
     assert (line["policies"], line["requests"], line["revision"]) == (("hourly",), 9, 7)

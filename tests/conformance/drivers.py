@@ -11,8 +11,7 @@ from typing import NamedTuple, Protocol
 import redis
 
 from data_plane.store.keyspace import Keyspace
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import decode_reply, encode_check, encode_rule
+from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.scripts import decide_script
 from tests.reference import State, decide

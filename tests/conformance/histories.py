@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 from hypothesis import strategies as st
 
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tests.conformance.drivers import Check, PureDriver
 from tests.conformance.rules import DAY_US, HOUR_US, MINUTE_US, SECOND_US, START_US
 from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, violations

@@ -14,7 +14,7 @@ from redis import Redis
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
 from data_plane.node import Node
-from data_plane.store.outcome import NEVER, Outcome
+from data_plane.store.packing import NEVER, Outcome
 from testing.node import SIGNING_KEY, document_of, serving, settings_for, write_snapshot
 from tests.conformance.drivers import Check
 from tidegate.contract.config import Client, Plan, signed_head
@@ -54,7 +54,7 @@ class HttpDriver:
         signature = SIGNING_KEY.sign(signed_head(self._revision, config.digest)).hex()
 
         async def put_in_force() -> None:
-            self._node._configuring._config.restore(Snapshot(self._revision, signature, config))
+            self._node._configuration._config.restore(Snapshot(self._revision, signature, config))
 
         asyncio.run_coroutine_threadsafe(put_in_force(), self._loop).result(10)
 

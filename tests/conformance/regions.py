@@ -6,10 +6,9 @@ from secrets import token_bytes
 
 import redis
 
-from data_plane.config.shared_packing import Standing, shared_params
-from data_plane.config.strict_limits import strict_terms_of
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import decode_reply, encode_check, encode_rule
+from data_plane.config.shared_packing import RegionFacts, shared_params
+from data_plane.config.strict_limits import strict_params_of
+from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
 from data_plane.store.scripts import (
     collect_script,
     decide_script,
@@ -37,7 +36,7 @@ class Region:
         self.key = f"{{{name}}}1".encode()
         self.dirty = f"{{{name}}}dirty".encode()
         self.slice = self.dirty + b"%d" % (sum(self.key) % SLICES)
-        self.standing = Standing()
+        self.region_facts = RegionFacts()
         self.peers = ("east", "west", "south")[:regions]
         self._client = client
         self._regions = regions
@@ -99,9 +98,9 @@ class Region:
     @property
     def _params(self) -> bytes:
         if self.rule.mode == "strict":
-            return strict_terms_of(self.rule, self.name, self.standing.revision).decide()
+            return strict_params_of(self.rule, self.name, self.region_facts.revision).decide()
         if self.rule.mode == "shared":
-            return shared_params(self.rule, self.standing, dict.fromkeys(self.peers))
+            return shared_params(self.rule, self.region_facts, dict.fromkeys(self.peers))
         return encode_rule(self.rule)
 
     def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[bytes | int | str]):

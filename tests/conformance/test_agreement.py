@@ -6,7 +6,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 
-from data_plane.store.outcome import NEVER
+from data_plane.store.packing import NEVER
 from data_plane.store.script_host import ScriptHost
 from testing.effort import examples
 from tests.conformance.drivers import LuaDriver, MemoryDriver, PureDriver

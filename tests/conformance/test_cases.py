@@ -5,7 +5,7 @@
 import msgspec
 import pytest
 
-from data_plane.store.outcome import NEVER, Outcome
+from data_plane.store.packing import NEVER, Outcome
 from tests.conformance.drivers import Check, Driver
 from tests.conformance.rules import HOUR_US, MINUTE_US, SECOND_US, START_US, rule
 

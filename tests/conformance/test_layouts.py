@@ -5,7 +5,7 @@ import struct
 import pytest
 import redis
 
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tests.conformance.drivers import Check, LuaDriver
 from tests.conformance.rules import DAY_US, HOUR_US, SECOND_US, START_US, rule
 

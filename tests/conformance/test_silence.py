@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
 from tests.conformance.regions import Region
 from tests.conformance.rules import HOUR_US, SECOND_US, START_US, rule
 
@@ -29,19 +29,19 @@ def test_a_silent_peer_keeps_its_share_of_what_was_left(client, algorithm: str):
     west.now_us += HOUR_US - 1_000
     east.hit(40)
     west.merge("east/1", east.collect())
-    west.standing = Standing(silent=(("east", START_US),))
+    west.region_facts = RegionFacts(unreachable=(("east", START_US),))
     assert west.left() in {29, 30}, "half of the 60 that are left"
     assert west.hit(29).allowed
     denied = west.hit(2)
     assert not denied.allowed
     assert denied.retry_us > 0
-    west.standing = Standing()
+    west.region_facts = RegionFacts()
     assert west.left() == 31, "heard again: nothing is kept any more"
 
 
 def test_what_a_silent_peer_says_late_does_not_shrink_what_is_kept_for_it(client):
     east, west = pair(client, "fixed_window", limit=100)
-    west.standing = Standing(silent=(("east", START_US),))
+    west.region_facts = RegionFacts(unreachable=(("east", START_US),))
     east.hit(50)
     assert west.merge("east/1", east.collect()) == "merged"
     assert west.left() == 0, "50 are known to be gone, 50 more are kept: it was not heard completely"
@@ -49,7 +49,7 @@ def test_what_a_silent_peer_says_late_does_not_shrink_what_is_kept_for_it(client
 
 def test_each_window_of_a_silence_is_divided_anew(client):
     _, west = pair(client, "fixed_window", limit=100)
-    west.standing = Standing(silent=(("east", START_US),))
+    west.region_facts = RegionFacts(unreachable=(("east", START_US),))
     assert west.hit(50).allowed
     assert not west.hit(1).allowed
     west.now_us += HOUR_US
@@ -59,7 +59,7 @@ def test_each_window_of_a_silence_is_divided_anew(client):
 def test_a_bucket_fills_by_the_share_of_who_is_heard(client):
     _, west = pair(client, "token_bucket", limit=100, window_us=100 * SECOND_US)
     west.hit(100)
-    west.standing = Standing(silent=(("east", START_US),))
+    west.region_facts = RegionFacts(unreachable=(("east", START_US),))
     assert west.hit(1).retry_us == 2 * SECOND_US
     west.now_us += 10 * SECOND_US
     assert west.left() == 5

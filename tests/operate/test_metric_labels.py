@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import Refusal
+from data_plane.decide.pending_check import Refusal
 from data_plane.holds.service import HoldTally
 from data_plane.http.peer_handler import REFUSALS as PEER_REFUSALS
 from data_plane.load.reports import REFUSALS as LOAD_REFUSALS

@@ -6,7 +6,7 @@ microsecond (limit / window in lowest terms is rate / unit), so no fraction is e
 
 from typing import NamedTuple
 
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
 from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, reduced_rate
 

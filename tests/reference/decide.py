@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tests.reference.buckets import BucketState, bucket
 from tests.reference.log import LogState, sliding_log
 from tests.reference.verdict import Stored, Verdict

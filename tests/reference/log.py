@@ -3,7 +3,7 @@
 from itertools import dropwhile
 from typing import NamedTuple
 
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
 from tidegate.contract.limits import LimitRule, nominal_window_us
 

@@ -2,7 +2,7 @@
 
 from typing import Generic, NamedTuple, TypeVar
 
-from data_plane.store.outcome import NEVER, Outcome
+from data_plane.store.packing import NEVER, Outcome
 
 StateT = TypeVar("StateT")
 

@@ -5,7 +5,7 @@ Window ids never go back: a stored newer id wins over a clock that stepped back.
 
 from typing import NamedTuple
 
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from tests.reference.verdict import Stored, Verdict, denied, denied_forever, peeked
 from tidegate.contract.calendar import calendar_anchor_us, month_of, month_start_us
 from tidegate.contract.limits import LimitRule, nominal_window_us, sliding_tick_us

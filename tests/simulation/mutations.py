@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from control_plane.quotas.share_schedule import Situation
-from data_plane.rights.asking import Asker
+from data_plane.rights.client import RightsClient
 from data_plane.store.script_host import ScriptHost
 
 
@@ -68,21 +68,21 @@ def one(breaks: str, old: str, new: str) -> Edit:
     return Edit(breaks, ((old, new),))
 
 
-_whom, _answered = Asker.whom, Asker.answered
+_choose_peer, _note_answer = RightsClient.choose_peer, RightsClient.note_answer
 
 
-def _first_instead_of_richest(self, name, id, shares, missing, now_us):
-    self._quest(name, id).have.clear()
-    return _whom(self, name, id, dict.fromkeys(self._peers, 10**9), missing, now_us)
+def _first_instead_of_richest(self, key, id, shares, missing, now_us):
+    self._request(key, id).have.clear()
+    return _choose_peer(self, key, id, dict.fromkeys(self._peers, 10**9), missing, now_us)
 
 
-def _never_in_vain(self, name, id, shares, missing, now_us):
-    return _whom(self, name, id, shares, 0, now_us)
+def _never_in_vain(self, key, id, shares, missing, now_us):
+    return _choose_peer(self, key, id, shares, 0, now_us)
 
 
-def _never_empty(self, name, answer, gained, now_us, *, refill_us=0):
-    _answered(
-        self, name, answer._replace(is_empty=False, have=max(1, answer.have)), gained, now_us, refill_us=refill_us
+def _never_empty(self, key, answer, gained, now_us, *, refill_us=0):
+    _note_answer(
+        self, key, answer._replace(is_empty=False, have=max(1, answer.have)), gained, now_us, refill_us=refill_us
     )
 
 
@@ -93,18 +93,21 @@ async def _always(*_: object) -> bool:
 MUTATIONS: dict[str, Edit | Switch | Both] = {
     # Shares
     "a changed share applies from a window in which nothing was spent under the old one": one(
-        "shares-cut-below-use", "if t.quotas[i][1] <= id then", "if true then"
+        "shares-cut-below-use", "if params.quotas[i][1] <= id then", "if true then"
     ),
     "a share rises only once every cut is acknowledged": Switch(
         "cut-not-acknowledged", "tools.simulate.control.situation", lambda *_: Situation([], None, [])
     ),
     "what was used beyond a lowered limit stays as a shortfall": one(
         "limit-lowered",
-        "      rights_moved(s, id, gained)",
-        "      s.taken = math.min(s.taken, math.max(0, rights_share(t, s.id) + s.net)) rights_moved(s, id, gained)",
+        "      add_rights(state, id, gained)",
+        "      state.taken = math.min(state.taken, math.max(0, rights_share(params, state.id) + state.net))"
+        " add_rights(state, id, gained)",
     ),
     "who has older shares than the marker is refused": one(
-        "node-from-an-old-snapshot", "if not life or life[2] > revision and not older_too then", "if not life then"
+        "node-from-an-old-snapshot",
+        "if not current or current[2] > revision and not older_too then",
+        "if not current then",
     ),
     # The store
     "a store that started again is in a new epoch": one(
@@ -114,8 +117,8 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     ),
     "a new epoch owns nothing in windows that may have been forgotten": one(
         "lost-before-rollover",
-        "t.quiet = t.birth > 0 and id_of(t, t.birth + t.skew) or -1152921504606846976",
-        "t.quiet = -1152921504606846976",
+        "params.quiet = params.birth > 0 and id_of(params, params.birth + params.skew) or -1152921504606846976",
+        "params.quiet = -1152921504606846976",
     ),
     "no rights on a store that evicts": one("key-evicted", "if ARGV[2] ~= 'noeviction' then", "if false then"),
     "window ids never go back": one("clock-steps-back", "if id <= stored then", "if id == stored then"),
@@ -136,66 +139,76 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     # Rights in windows
     "a gift says all that was ever given": one(
         "everything-twice",
-        "local known, known_quanta = book_known(entries, RECEIVED, name, incarnation, id)",
+        "local known, known_quanta = ledger_entry(entries, RECEIVED, name, incarnation, id)",
         "local known, known_quanta = 0, 0",
     ),
     "a donor gives only to who knows all that it was given": one(
         "donor-keeps-half", "if total == ask.units and left > 0 then", "if left > 0 then"
     ),
-    "a donor pays first": one("cut-after-95", "rights_moved(s, ask.id, -units)", "rights_moved(s, ask.id, 0)"),
+    "a donor pays first": one("cut-after-95", "add_rights(state, ask.id, -units)", "add_rights(state, ask.id, 0)"),
     "a donor keeps half": one("donor-keeps-half", "math.max(1, floor(left / 2))", "left"),
     "a gift counts under its own id": Edit(
         "gift-delayed",
         (
             (
-                "if to ~= t.incarnation or id < current - reach or id > current + reach then",
-                "if to ~= t.incarnation then",
+                "if to ~= params.incarnation or id < current - reach or id > current + reach then",
+                "if to ~= params.incarnation then",
             ),
-            ("rights_moved(s, id, gained)", "rights_moved(s, s.id, gained)"),
+            ("add_rights(state, id, gained)", "add_rights(state, state.id, gained)"),
         ),
     ),
     "a sliding window keeps to both windows": one(
         "fill-then-hammer",
-        "room = math.min(room, floor((left * before + (t.ticks - left) * own) / t.ticks) - s.taken)",
+        "room = math.min(room, floor((left * before + (params.ticks - left) * own) / params.ticks) - state.taken)",
         "",
     ),
     "a gift of a sliding window leaves its donor within both": one(
         "give-after-rollover",
-        "return id == s.id and rights_spare(t, s) or 0",
-        "return id == s.id and (t.algorithm == 1 and rights_owned(t, s, 0) - s.taken or rights_spare(t, s)) or 0",
+        "return id == state.id and rights_left(params, state) or 0",
+        "local own = rights_owned(params, state, 0) - state.taken"
+        " return id == state.id and (params.algorithm == 1 and own or rights_left(params, state)) or 0",
     ),
     "a log keeps to both windows": one(
         "fill-then-hammer-log",
-        "math.min(own, rights_owned(t, s, -1)) - log_used(s, t.length)",
-        "own - log_used(s, t.length)",
+        "math.min(own, rights_owned(params, state, -1)) - log_used(state, params.length)",
+        "own - log_used(state, params.length)",
     ),
     "rights of the next window are given near its beginning only": one(
         "clock-far-ahead",
-        "now + t.skew >= fixed_start(t.length, t.anchor, id) and rights_owned(t, s, 1) or 0",
-        "rights_owned(t, s, 1)",
+        "now + params.skew >= fixed_start(params.length, params.anchor, id) and rights_owned(params, state, 1) or 0",
+        "rights_owned(params, state, 1)",
     ),
     # Asking
     "ask while rights last for the way": one(
-        "no-false-denial", "return math.max(cost, floor(t.horizon * rights_demand(t, s) / 1000000))", "return cost"
+        "no-false-denial",
+        "return math.max(cost, floor(params.horizon * rights_demand(params, state) / 1000000))",
+        "return cost",
     ),
-    "ask the richest": Switch("richest-first", "data_plane.rights.asking.Asker.whom", _first_instead_of_richest),
-    "leave in peace who had nothing": Switch("asked-in-vain", "data_plane.rights.asking.Asker.answered", _never_empty),
+    "ask the richest": Switch(
+        "richest-first", "data_plane.rights.client.RightsClient.choose_peer", _first_instead_of_richest
+    ),
+    "leave in peace who had nothing": Switch(
+        "asked-in-vain", "data_plane.rights.client.RightsClient.note_answer", _never_empty
+    ),
     "ask seldom where all together have too little": Switch(
-        "hot-and-cold-costly", "data_plane.rights.asking.Asker.whom", _never_in_vain
+        "hot-and-cold-costly", "data_plane.rights.client.RightsClient.choose_peer", _never_in_vain
     ),
     # Rights in buckets
     "capacity that comes back brings no tokens": one(
         "lender-drained",
-        "s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
-        "s.level = s.level + s.lent * quanta s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
+        "state.epoch, state.borrowed, state.lent, state.lent_before = state.epoch + 1, 0, 0, state.lent",
+        "state.level = state.level + state.lent * quanta"
+        " state.epoch, state.borrowed, state.lent, state.lent_before = state.epoch + 1, 0, 0, state.lent",
     ),
     "a loan ends with its epoch": one(
         "loans-end",
-        "s.epoch, s.borrowed, s.lent, s.lent_before = s.epoch + 1, 0, 0, s.lent",
-        "s.epoch, s.lent, s.lent_before = s.epoch + 1, 0, s.lent",
+        "state.epoch, state.borrowed, state.lent, state.lent_before = state.epoch + 1, 0, 0, state.lent",
+        "state.epoch, state.lent, state.lent_before = state.epoch + 1, 0, state.lent",
     ),
     "capacity takes its part of the tokens along": one(
-        "tokens-lent", "s.lent, s.level = s.lent + units, s.level - moved", "s.lent = s.lent + units"
+        "tokens-lent",
+        "state.lent, state.level = state.lent + units, state.level - moved",
+        "state.lent = state.lent + units",
     ),
     # Counts
     "of two reports the larger is the newer": one(
@@ -204,7 +217,7 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
         "if window < entry.window then",
     ),
     "an unreachable region keeps its share": Switch(
-        "shared-one-link-cut", "data_plane.rights.region_state.RegionState.reach", lambda *_: None
+        "shared-one-link-cut", "data_plane.rights.region_state.RegionState.set_unreachable", lambda *_: None
     ),
     "what an earlier epoch counted still counts": one(
         "shared-lost-and-used-again",
@@ -212,7 +225,7 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
         "if entry.window == window and entry.name:match('^[^/]*') == peer:match('^[^/]*') then entry.name = peer",
     ),
     "counts of a lost store are handed back": Switch(
-        "shared-store-lost", "data_plane.replicate.anti_entropy.AntiEntropy._hand_out", lambda *_: None
+        "shared-store-lost", "data_plane.replicate.anti_entropy.AntiEntropy._queue_ended_epochs", lambda *_: None
     ),
     "a mark outlives sending": one(
         "shared-lossy-owner-dies",

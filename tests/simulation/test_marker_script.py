@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import redis
 
-from data_plane.store.scripts import marker_script, raise_script
+from data_plane.store.scripts import epoch_marker_script, raise_epoch_marker_script
 from data_plane.store.strict_packing import decode_marker
 
 PENDING = 2**53
@@ -14,7 +14,7 @@ PENDING = 2**53
 @pytest.fixture
 def scripts(valkey_server: Any):
     with redis.Redis.from_url(valkey_server.url) as client:
-        yield client, client.register_script(marker_script()), client.register_script(raise_script())
+        yield client, client.register_script(epoch_marker_script()), client.register_script(raise_epoch_marker_script())
         client.delete("{m}", "{m}s")
 
 

@@ -3,8 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_plane.rights.asking import Asker
-from data_plane.store.rights_messages import NOTHING, Ask
+from data_plane.rights.client import RightsClient
 from tidegate.contract.shares import split
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 50), min_size=1).filter(lambda w: sum(w.values()))
@@ -26,13 +25,12 @@ def test_a_larger_whole_gives_no_region_less(total: int, more: int, weights: dic
     assert all(after[name] >= before[name] for name in weights)
 
 
-def test_an_asker_forgets_what_is_idle():
-    asker = Asker(["west"])
-    ask = Ask("old", 0, 1, 5, "east", 1, 0, NOTHING, 0, 0, 1_000)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_000) == "west"
-    asker.asked(("old", 0), ask, "west", 1_000)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_001) is None
-    asker.forget_idle(before_us=500)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_002) is None
-    asker.forget_idle(before_us=2_000)
-    assert asker.whom(("old", 0), 5, {"west": 1}, 1, 1_003) == "west"
+def test_a_rights_client_forgets_what_is_idle():
+    client = RightsClient(["west"])
+    assert client.choose_peer(b"old", 5, {"west": 1}, 1, 1_000) == "west"
+    client.note_asked(b"old", 5, "west", 1_000)
+    assert client.choose_peer(b"old", 5, {"west": 1}, 1, 1_001) is None
+    client.forget_idle(before_us=500)
+    assert client.choose_peer(b"old", 5, {"west": 1}, 1, 1_002) is None
+    client.forget_idle(before_us=2_000)
+    assert client.choose_peer(b"old", 5, {"west": 1}, 1, 1_003) == "west"

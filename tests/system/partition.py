@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_plane.replicate.timing import DEFAULT_TIMING
+from data_plane.replicate.count_store import TIMING
 from testing.node import key_of, rule
 from testing.region_faults import FAULTS
 from testing.region_load import Load
@@ -24,8 +24,8 @@ from tidegate.contract.limits import LimitRule
 
 THREE = NAMES[:3]
 DELAY_S = 0.05
-TICK_S = DEFAULT_TIMING.tick_us / 1e6
-SIGMA_S = (DEFAULT_TIMING.stale_after_us + DEFAULT_TIMING.lazy_us) / 1e6 + DELAY_S
+TICK_S = TIMING.tick_us / 1e6
+SIGMA_S = (TIMING.stale_after_us + TIMING.lazy_us) / 1e6 + DELAY_S
 RATES = {"us-east": 30.0, "eu-west": 15.0, "ap-south": 15.0}
 """Questions a second at each of a region's two nodes."""
 RATE = 2 * sum(RATES.values())

@@ -79,7 +79,7 @@ def compiled(source: Path, directory: Path) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise BenchError("no C compiler: the open-loop generator is in C (Debian: apt install gcc libc6-dev)")
-    command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, source]
+    command: list[str | Path] = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", target, source]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if ran.returncode:
         raise BenchError(f"{source.name} does not compile: {ran.stderr[-2_000:]}")

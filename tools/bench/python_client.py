@@ -134,7 +134,7 @@ def _spenders(url: str, seconds: float, kill_after: int | None) -> tuple[int, in
     while open_pipes and time.monotonic() < deadline:
         for pipe in multiprocessing.connection.wait(open_pipes, timeout=0.5):
             try:
-                more_asked, more_allowed = pipe.recv()  # type: ignore[union-attr]  # these are connections
+                more_asked, more_allowed = pipe.recv()  # type: ignore[union-attr,call-arg]  # these are connections
             except EOFError:
                 open_pipes.remove(pipe)  # type: ignore[arg-type]  # as above
                 continue
@@ -221,7 +221,7 @@ async def _app_times(url: str) -> tuple[float, float, float]:
         pass
 
     async with AsyncTidegate(_options(url, leases=True)) as leasing, AsyncTidegate(_options(url)) as asking:
-        apps = [app, *(TidegateMiddleware(app, one, identify=lambda _: CHECK) for one in (leasing, asking))]
+        apps: list[Any] = [app, *(TidegateMiddleware(app, one, identify=lambda _: CHECK) for one in (leasing, asking))]
         times: list[list[float]] = [[], [], []]
         for _ in range(2_000):
             for position, one in enumerate(apps):
@@ -246,7 +246,7 @@ def _flask_times(url: str) -> tuple[float, float, float]:
         for _ in range(2_000):
             for position, app in enumerate(apps):
                 began = time.perf_counter()
-                for _part in app(dict(environ), lambda *_: None):
+                for _part in app(dict(environ), lambda *_: None):  # type: ignore[arg-type]  # whoever answers writes nothing
                     pass
                 times[position].append((time.perf_counter() - began) * 1e6)
         return tuple(statistics.median(one[500:]) for one in times)  # type: ignore[return-value]  # three

@@ -147,8 +147,8 @@ def _print(turns: dict[str, list[Turn]]) -> None:
     console.print(table)
     by_http, by_rls = turns["Tidegate, HTTP"], turns["Tidegate, gRPC"]
     # turn by turn: what else the machine had to do concerns both of a turn alike
-    for name, value in (("CPU", lambda turn: turn.cpu_us), ("p99 of the open loop", lambda turn: turn.p99_us)):
-        ratios = [value(rls) / value(http) for http, rls in zip(by_http, by_rls, strict=True)]
+    for name, figure in (("CPU", "cpu_us"), ("p99 of the open loop", "p99_us")):
+        ratios = [getattr(rls, figure) / getattr(http, figure) for http, rls in zip(by_http, by_rls, strict=True)]
         console.print(f"gRPC / HTTP, {name}: {median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 
 

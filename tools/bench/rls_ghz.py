@@ -35,7 +35,7 @@ def print_ghz(pid: int, address: str, directory: Path, core: int, request: Calla
     ]
     (directory / "data.json").write_text(json.dumps(asked))
     for timeout in ("0", "20s"):
-        command = [
+        command: list[str | Path] = [
             program, "--insecure", "--protoset", directory / "protoset", "--data-file", directory / "data.json",
             "--call", "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit", "--concurrency", "64",
             "--connections", "8", "--duration", f"{GHZ_S}s", "--duration-stop", "wait", "--timeout", timeout,

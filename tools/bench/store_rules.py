@@ -1,9 +1,11 @@
 """One limit of each algorithm, with the keys that a node makes for clients."""
 
-from data_plane.config.limit_resolution import Peers, ResolvedLimit, Subject
+from data_plane.config.counter_keys import subject_of
+from data_plane.config.limit_resolution import Peers, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
-from data_plane.config.shared_packing import Standing
-from data_plane.store.subjects import part, tag
+from data_plane.config.shared_packing import RegionFacts
+from data_plane.store.subjects import UNKNOWN_ADDRESS
+from tidegate.contract.config import Client
 from tidegate.contract.limits import Algorithm, LimitRule
 from tools.bench.workload import HOUR_US, REGION
 
@@ -22,14 +24,11 @@ def bound_limit(algorithm: Algorithm) -> ResolvedLimit:
         id=1_001, name="hourly", algorithm=algorithm, limit=LIMIT, window_us=HOUR_US,
         mode="shared",
     )  # fmt: skip
-    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, Standing()))
+    return ResolvedLimit(rule, UNMATCHED, REGION, Peers({}, RegionFacts()))
 
 
 def counter_key(limit: ResolvedLimit, number: int, name_length: int = USUAL_NAME_LENGTH) -> bytes:
     """The key of a client's counter; its name has ``name_length`` characters."""
     name = f"{number:0{name_length}}"
-    subject = Subject(
-        client_tag=tag("client", name), client_part=part("client", name), generation="", address="unknown", site=None,
-        attributes={},
-    )  # fmt: skip
-    return limit.key_of(subject)
+    subject = subject_of(Client(client=name, plan="p"), UNKNOWN_ADDRESS, {})
+    return limit.key_builder.key(subject)

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import Counter
 from typing import NamedTuple
 
-from data_plane.replicate.timing import DEFAULT_TIMING
+from data_plane.replicate.count_store import TIMING
 from tidegate.contract.calendar import WindowGrid, grid_of, id_at, start_us
 from tidegate.contract.limits import BUCKET_ALGORITHMS, capacity, reduced_rate
 from tidegate.contract.shares import split
@@ -160,7 +160,7 @@ def _bound(world: World) -> int:
         return stepped + sum(times * shares[region] for region, times in world.record.lost_stores.items())
     regions = len(scenario.regions)
     record = world.record
-    age_us = DEFAULT_TIMING.stale_after_us + DEFAULT_TIMING.lazy_us + record.most_delay_us
+    age_us = TIMING.stale_after_us + TIMING.lazy_us + record.most_delay_us
     lost = sum(record.lost_stores.values())
     rule = scenario.rule()
     if scenario.algorithm in BUCKET_ALGORITHMS:

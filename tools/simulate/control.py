@@ -178,7 +178,8 @@ class ControlPlane:
             self._world.loop.call_later(_RETRY_S, self._heard, process, ack)
             return
         region = process.region.name
-        self._applied[process.name] = (region, ack.revision, self._world.loop.time())
+        _, before, _ = self._applied.get(process.name, (region, 0, 0.0))
+        self._applied[process.name] = (region, max(before, ack.revision), self._world.loop.time())
         from_us = ack.effective.get(self._rule.id)
         if from_us is not None and ack.revision >= self._cut_revision:
             self._effects[region] = max(from_us, self._effects.get(region, 0))

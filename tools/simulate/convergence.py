@@ -7,7 +7,7 @@ read is what the stores hold; the layouts are those of ``lua/prelude.lua`` and `
 import struct
 from typing import NamedTuple
 
-from data_plane.replicate.count_store import INCARNATION, PEERS_SUFFIX
+from data_plane.replicate.count_epochs import EPOCH, PEER_COUNTS_SUFFIX
 from tidegate.contract.calendar import grid_of, id_at
 from tidegate.contract.limits import BUCKET_ALGORITHMS
 from tools.simulate.region import SimulatedRegion, counter_key, known_cells
@@ -47,7 +47,7 @@ def _unknown_counts(world: World) -> list[str]:
         own = _own(region, key)
         if own is None or (is_window and own.id < id_at(grid, region.now_us()) - 1):
             continue
-        life = f"{name}/{_text(region, INCARNATION)}"
+        life = f"{name}/{_text(region, EPOCH)}"
         for peer, theirs in world.regions.items():
             known = known_cells(theirs, key).get(life, {}).get(own.id, (0, 0))
             if peer != name and known != (own.taken, own.returned):
@@ -103,7 +103,7 @@ def _on_the_way(world: World, key: bytes, id: int) -> int:
 
 def _book(region: SimulatedRegion, key: bytes) -> dict[tuple[int, bytes, int], int]:
     """Units by what (1: given, 2: received), the peer with its incarnation, and id (``lua/transfers.lua``)."""
-    raw = _raw(region, key + PEERS_SUFFIX) or b""
+    raw = _raw(region, key + PEER_COUNTS_SUFFIX) or b""
     found: dict[tuple[int, bytes, int], int] = {}
     at = 5
     while raw[:1] == b"\x48" and at < len(raw):

@@ -8,28 +8,27 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from data_plane.background import run_forever
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import Anonymous
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.decide.preparing import Anonymous, Refusal, Verdict
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.decide.store_fallback import StoreFallback
+from data_plane.process import run_forever
 from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.replicate.tally import ReplicationTally
 from data_plane.rights.epoch_store import RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.exchange import RightsExchange
-from data_plane.rights.low import LowInbox, LowOutbox
-from data_plane.rights.reader import StrictReader
+from data_plane.rights.low_water import LowInbox, LowOutbox
 from data_plane.rights.region_state import RegionState
-from data_plane.rights.watch import RegionWatch
+from data_plane.rights.watch import RegionWatch, StrictReader
 from data_plane.store.local_counters import LocalCounters
-from data_plane.store.membership import AgentMembership
-from data_plane.store.redis_register import AGENTS, RedisNodeRegister
+from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
 from tidegate.contract.config import Ack
 from tidegate.contract.counts import Counts, CountsAnswer
@@ -160,7 +159,7 @@ class SimulatedNode(SimulatedProcess):
         self._outbox = LowOutbox(store, region)
         self._reader = StrictReader(self._outbox.add)
         receiver = Receiver(
-            region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.reach
+            region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.set_unreachable
         )
         self._watch = RegionWatch(self.state, receiver, epochs, lambda: self._reader.refused)
         counters = LocalCounters(region.world.host, 100)
@@ -175,7 +174,7 @@ class SimulatedNode(SimulatedProcess):
     def apply(self, config: ConfigSet, revision: int) -> None:
         """Put a configuration in force."""
         super().apply(config, revision)
-        self.state.applied(self.index, revision)
+        self.state.apply(self.index, revision)
         self.decider.apply(self.index, revision)
 
     def work(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -195,16 +194,16 @@ class SimulatedAgent(SimulatedProcess):
         store = self.store
         self.state = RegionState(lambda: self.index.book, rights=True)
         peers = region.world.peers_of(region.name)
-        self.desk = RightsExchange(
+        self.rights = RightsExchange(
             region.name, store, peers, region, self._index_in_force, lambda: self.revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
         self.epochs: StoreEpochs = StoreEpochs(
-            self.epoch_store, region, self.state, self.desk.horizon_us, self._newest, self._in_force
+            self.epoch_store, region, self.state, self.rights.horizon_us, self._newest, self._in_force
         )
         counts = self._counts()
         tally = ReplicationTally()
-        self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.reach)
+        self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.set_unreachable)
         self._membership = AgentMembership(name, RedisNodeRegister(store, AGENTS), region)
         self.sender = Sender(
             region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
@@ -215,7 +214,7 @@ class SimulatedAgent(SimulatedProcess):
         """Put a configuration in force."""
         super().apply(config, revision)
         self._digest = config.digest
-        self.epochs.applied(self.state.applied(self.index, revision), revision)
+        self.epochs.apply(self.state.apply(self.index, revision), revision)
 
     async def confirmed(self, ack: Ack) -> Ack:
         """The ACK with the instants from which older shares cannot be used any more."""
@@ -227,7 +226,7 @@ class SimulatedAgent(SimulatedProcess):
         if self.region.world.scenario.mode == "shared":
             found.append(self.sender.run)
         else:
-            found += [self.desk.run, self.desk.hear]
+            found += [self.rights.run, self.rights.receive_low]
         return found
 
     async def take_counts(self, counts: Counts) -> CountsAnswer:
@@ -238,7 +237,7 @@ class SimulatedAgent(SimulatedProcess):
     async def take_asks(self, asks: Asks) -> Gifts:
         """Answer questions."""
         await self.awake()
-        return await self.desk.give(asks)
+        return await self.rights.give(asks)
 
     async def _keep_epochs(self) -> None:
         await self.epochs.run(self._say)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from data_plane.config.config_set import ConfigSet
-from data_plane.replicate.count_store import PEERS_SUFFIX
+from data_plane.replicate.count_epochs import PEER_COUNTS_SUFFIX
 from data_plane.store.strict_packing import LOW, REFUSED
 from data_plane.store.subjects import generation_end, limit_code
 from tidegate.contract.calendar import grid_of, id_at
@@ -24,8 +24,8 @@ def counter_key(generation: int) -> bytes:
 
 
 def known_cells(region: "SimulatedRegion", key: bytes) -> dict[str, dict[int, tuple[int, int]]]:
-    """What a region's store holds of others' counts (``lua/peers.lua``): by epoch and window, taken and returned."""
-    raw = region.server.keyspace.peek(key + PEERS_SUFFIX) or b""
+    """A region's counts of others (``lua/peer_counts.lua``): by epoch and window, taken and returned."""
+    raw = region.server.keyspace.peek(key + PEER_COUNTS_SUFFIX) or b""
     found: dict[str, dict[int, tuple[int, int]]] = {}
     at = 1
     while at < len(raw):

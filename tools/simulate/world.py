@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from data_plane.replicate.count_store import INCARNATION, PEERS_SUFFIX
+from data_plane.replicate.count_epochs import EPOCH, PEER_COUNTS_SUFFIX
 from data_plane.store.script_host import ScriptHost
 from tidegate.contract.calendar import grid_of, id_at
 from tidegate.contract.limits import BUCKET_ALGORITHMS
@@ -120,7 +120,7 @@ class World:
     def _note_age(
         self, region: SimulatedRegion, peer: SimulatedRegion, cells: dict[str, dict[int, tuple[int, int]]], now_us: int
     ) -> None:
-        life = (peer.server.keyspace.peek(INCARNATION) or b"").decode()
+        life = (peer.server.keyspace.peek(EPOCH) or b"").decode()
         known = cells.get(f"{peer.name}/{life}", {})
         current = id_at(grid_of(self.scenario.rule()), region.now_us())
         for id in (current - 1, current):
@@ -191,7 +191,7 @@ class World:
             case "evict":
                 if server.policy != "noeviction":
                     key = counter_key(self.control.generation)
-                    server.keyspace.execute("DEL", key, key + PEERS_SUFFIX)
+                    server.keyspace.execute("DEL", key, key + PEER_COUNTS_SUFFIX)
             case "step_clock":
                 region.step_clock(round(fault.by_s * 1e6))
 

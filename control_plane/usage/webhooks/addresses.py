@@ -1,4 +1,4 @@
-"""Where a webhook may point: no address of the inside, however it is written or resolved."""
+"""Valid addresses of webhooks: none of an internal network, however it is written or resolved."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def url_fault(url: str) -> str | None:
-    """What is wrong with the URL as it is written, or ``None``."""
+    """What is wrong with the URL's text, or ``None``."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -59,5 +59,5 @@ def is_public(address: Address) -> bool:
 
 
 def all_public(addresses: Iterable[str]) -> bool:
-    """Whether every one of them is: one that is not makes the whole name unfit."""
+    """Whether every address of a name belongs to the internet."""
     return all(is_public(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)

@@ -1,4 +1,4 @@
-"""Finding what there is to tell: each client, limit, window and threshold once a webhook."""
+"""Finds alerts to send: one a webhook for each client, limit, window and threshold."""
 
 import secrets
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ MAX_CLIENTS = 100_000
 
 
 async def find_alerts(database: Database, now: datetime) -> int:
-    """Note what is to be told; what was told before is not noted again. How many are new."""
+    """Store new alerts, each once. Returns how many are new."""
     async with database.read() as session:
         webhooks = await repository.enabled(session)
         found = await _found(session, webhooks, now) if webhooks else []

@@ -22,7 +22,7 @@ from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.addresses import all_public, host_of
 from control_plane.usage.webhooks.alerts import find_alerts
-from control_plane.usage.webhooks.signing import WebhookKeys, signature
+from control_plane.usage.webhooks.signing import WebhookKeys, signed_headers
 
 TIMEOUT_S = 5.0
 AT_ONCE = 20
@@ -43,7 +43,7 @@ DELIVER_EVERY_S = 5.0
 
 
 class UndeliverableError(Exception):
-    """The message did not arrive; the text says why."""
+    """The message was not delivered; the text gives the reason."""
 
 
 class _Message(NamedTuple):
@@ -60,7 +60,7 @@ class Deliverer:
         self._may_reach_private = may_reach_private
 
     def jobs(self) -> list[Job]:
-        """What the leader runs."""
+        """The job of the leader."""
         return [
             Job("usage-alerts", FIND_EVERY_S, self._find, share=FIND_SHARE),
             Job("usage-webhooks", DELIVER_EVERY_S, self._deliver, timeout_s=60.0),
@@ -107,7 +107,7 @@ class Deliverer:
                 await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _turn(self, client: httpx.AsyncClient, webhook: str) -> list[bool]:
-        """Whether each of a few messages of one webhook arrived."""
+        """Send a few messages of one webhook. Returns whether each was delivered."""
         messages = await self._claim(webhook)
         return await asyncio.gather(*(self._try(client, message) for message in messages))
 
@@ -117,7 +117,7 @@ class Deliverer:
             return list(await repository.with_due_messages(session, without))
 
     async def _claim(self, webhook: str) -> Sequence[_Message]:
-        """Some of what is due; nobody else takes it for a minute, so that one that dies here is tried again."""
+        """Claim some due messages for a minute; after a crash they are tried again."""
         async with self._database.transaction() as session:
             messages = [_Message(alert, row) for alert, row in await repository.lock_due(session, webhook, A_TURN)]
             for message in messages:
@@ -147,8 +147,7 @@ class Deliverer:
             "Host": url.netloc.decode(),
             "Content-Type": "application/json",
             "User-Agent": "tidegate",
-            "X-Tidegate-Event": message.alert.alert,
-            "X-Tidegate-Signature": signature(secret, int(datetime.now(UTC).timestamp()), body),
+            **signed_headers(secret, message.alert.alert, datetime.now(UTC), body),
         }
         # to the address that was looked at, not to what the name says a moment later
         request = client.build_request(

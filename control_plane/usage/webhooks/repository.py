@@ -31,12 +31,12 @@ def messages_of(webhook: str) -> NamedRows[UsageAlert]:
 
 
 async def enabled(session: AsyncSession) -> Sequence[UsageWebhookRow]:
-    """Webhooks that are to be told."""
+    """Webhooks that get alerts."""
     return (await session.scalars(select(UsageWebhookRow).where(UsageWebhookRow.enabled))).all()
 
 
 async def add_messages(session: AsyncSession, messages: Sequence[dict[str, object]]) -> int:
-    """Note what is to be told; how many were not noted before."""
+    """Store alerts. Returns how many are new."""
     statement = insert(UsageAlert).on_conflict_do_nothing().returning(UsageAlert.alert)
     return len((await session.scalars(statement.values(messages))).all())
 
@@ -64,5 +64,5 @@ async def lock_due(session: AsyncSession, webhook: str, count: int) -> Sequence[
 
 
 async def note(session: AsyncSession, alert: str, values: Mapping[str, Any]) -> None:
-    """Note what became of a message."""
+    """Record the result of a message."""
     await session.execute(update(UsageAlert).where(UsageAlert.alert == alert).values(**values))

@@ -1,4 +1,4 @@
-"""What can be done with webhooks."""
+"""Service of webhooks."""
 
 from control_plane.clients.models import ClientRow
 from control_plane.errors import ConflictError, FieldError, InvalidError

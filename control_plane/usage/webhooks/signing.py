@@ -1,13 +1,15 @@
 """The signatures of webhooks. Their keys are not stored: each follows from the control plane's own key and a salt."""
 
-import hashlib
+import base64
 import hmac
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from standardwebhooks import Webhook
 
-SECRET_PREFIX = "tgw_"  # noqa: S105  what secrets begin with
+SECRET_PREFIX = "whsec_"  # noqa: S105  what secrets begin with
 
 
 class WebhookKeys:
@@ -20,10 +22,13 @@ class WebhookKeys:
     def secret(self, webhook: str, salt: str) -> str:
         """The secret of a webhook under its present salt."""
         message = f"{webhook}\0{salt}".encode()
-        return SECRET_PREFIX + hmac.new(self._root, message, hashlib.sha256).hexdigest()
+        return SECRET_PREFIX + base64.b64encode(hmac.digest(self._root, message, "sha256")).decode()
 
 
-def signature(secret: str, sent_at_s: int, body: bytes) -> str:
-    """The value of ``X-Tidegate-Signature``: ``t=<epoch seconds>,v1=<HMAC-SHA256 of "t.body", hex>``."""
-    signed = str(sent_at_s).encode() + b"." + body
-    return f"t={sent_at_s},v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}"
+def signed_headers(secret: str, event: str, sent_at: datetime, body: bytes) -> dict[str, str]:
+    """What names, dates and signs a message, as https://www.standardwebhooks.com has it; ``sent_at`` is in UTC."""
+    return {
+        "webhook-id": event,
+        "webhook-timestamp": str(int(sent_at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(event, sent_at, body.decode()),
+    }

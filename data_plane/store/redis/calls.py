@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from data_plane.store.packing import FIGURES
 from data_plane.store.ports import CounterCheck, StoreUnavailableError
-from data_plane.store.redis.stats import StoreStats
+from data_plane.store.redis.status import StoreStats
 
 log = logging.getLogger(__name__)
 

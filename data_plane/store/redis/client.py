@@ -1,8 +1,9 @@
 """The store's side client: redis-py, for what is not a decision and may be slow."""
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -10,8 +11,9 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisClusterException
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
+from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.connect import connection_options
 from data_plane.store.redis.link import pack_command
 from data_plane.store.redis.settings import RedisSettings
@@ -21,6 +23,15 @@ Reply = Any
 """What a command answers depends on the command."""
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def store_errors() -> Iterator[None]:
+    """Raise ``StoreUnavailableError`` for any error of redis-py or of the network."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailableError(type(error).__name__) from error
 
 
 def _as_redis_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:

@@ -15,8 +15,7 @@ from data_plane.store.redis.connect import Address, ConnectFailedError, Connecto
 from data_plane.store.redis.shard import Shard
 from data_plane.store.redis.slots import SLOTS, SlotRange, read_redirect, slot_tags
 from data_plane.store.redis.split import GiveBack, Split
-from data_plane.store.redis.stats import StoreStats
-from data_plane.store.redis.status import ShardStatus
+from data_plane.store.redis.status import ShardStatus, StoreStats
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from data_plane.store.packing import encode_check
 from data_plane.store.ports import CounterCheck
-from data_plane.store.redis.stats import StoreStats
+from data_plane.store.redis.status import StoreStats
 from data_plane.store.subjects import give_back_key
 
 log = logging.getLogger(__name__)

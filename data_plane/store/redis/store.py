@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from data_plane.clock import epoch_us
+from data_plane.process import epoch_us
 from data_plane.store.redis.batches import Slots
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.client import Argument, Reply, SideClient
@@ -17,8 +17,7 @@ from data_plane.store.redis.connect import Address, Connector, Join, address_of
 from data_plane.store.redis.give_back import GiveBacks
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.shard import Shard
-from data_plane.store.redis.stats import StoreStats
-from data_plane.store.redis.status import StoreStatus
+from data_plane.store.redis.status import StoreStats, StoreStatus
 from data_plane.store.redis.topology import (
     DIRTY_KEY,
     SingleServer,

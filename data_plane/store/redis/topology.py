@@ -13,7 +13,7 @@ from data_plane.store.redis.status import ShardStatus
 
 DIRTY_KEY = b"tg:dirty"
 MARKER = DIRTY_KEY + b"!m"
-"""The epoch marker of a store of one server (``lua/marker.lua``)."""
+"""The epoch marker of a store of one server (``lua/epoch_marker.lua``)."""
 
 
 class Topology(Protocol):

@@ -254,3 +254,19 @@ async def test_many_nodes_share_one_delta_and_writes_in_a_row_go_together(served
         assert "tidegate_control_plane_connected_nodes 12.0" in text
         assert "tidegate_control_plane_nacks_total 0.0" in text
         assert 'tidegate_control_plane_push_seconds_bucket{le="+Inf"}' in text
+
+
+async def test_an_ack_that_comes_late_takes_nothing_back(served: RunningControlPlane) -> None:
+    """A node that could not say from when on a cut holds says so again, with the ACK of that revision."""
+    node = served.node()
+    async with node.following():
+        early = {"node": "node-1", "revision": node.revision, "digest": node.digest}
+        made = await served.admin.put("/v1/plans/free", json={"limits": [HOURLY]}, headers={"Prefer": "wait=10"})
+        newest = int(made.headers["x-tidegate-revision"])
+        applied = (await served.nodes())["node-1"]
+        assert applied["applied_revision"] == newest
+        credential = {"Authorization": f"Bearer {served.credentials['us-east']}"}
+        answer = await served.admin.post("/internal/v1/acks", json=early | {"effective": {"1": 5}}, headers=credential)
+        assert answer.status_code == 204, answer.text
+        after = (await served.nodes())["node-1"]
+        assert (after["applied_revision"], after["applied_at"]) == (newest, applied["applied_at"])

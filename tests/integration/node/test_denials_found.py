@@ -14,12 +14,12 @@ import pytest
 from data_plane.decide import redis_denials
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
-from data_plane.decide.preparing import Refusal
+from data_plane.decide.pending_check import Refusal
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.usage.answering import Answering
+from data_plane.usage.answering import QuestionAnswerer
 from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from testing.proxy import Proxy
 from tidegate.contract.blocks import Block
@@ -50,7 +50,7 @@ class Served(NamedTuple):
 
     async def found(self, **query) -> list[Denial]:
         """What the region remembers once the node has written."""
-        await self.node._observing._ring.flush()
+        await self.node._observability._ring.flush()
         found = await RedisDenials(self.node._store, 32 * MB).find(DenialQuery(**query), 30)
         assert found.why_not_all is None
         return found.denials
@@ -147,7 +147,7 @@ async def test_a_denial_without_the_store_waits_for_nobody_and_is_written_when_i
             while (denied := await check(served, client="strict")).status_code == 200:
                 pass
         assert (await check(served, api_key=OTHER, request_id="blocked-meanwhile")).status_code == 403
-        ring = served.node._observing._ring
+        ring = served.node._observability._ring
         await ring.flush()
         assert ring.kept == 0
         await proxy.heal()
@@ -183,7 +183,7 @@ async def test_what_waits_for_the_store_is_bounded_and_what_does_not_fit_is_coun
 async def test_0_mb_keeps_none(tmp_path, valkey_url) -> None:
     async with served_by(tmp_path, valkey_url, denials_max_mb=0) as served:
         assert (await check(served, api_key=OTHER)).status_code == 403
-        assert served.node._observing._ring is None
+        assert served.node._observability._ring is None
 
 
 def noted(name: str | None, at_us: int, request_id: str) -> Noted:
@@ -274,13 +274,13 @@ async def test_the_agent_answers_what_the_control_plane_asks(store) -> None:
     ring = RedisDenials(store, 32 * MB)
     await keep(ring, "acme", 1_000)
 
-    def answering(denials) -> Answering:
-        return Answering("a1", None, store, None, None, lambda: 7, lambda: True, None, denials)
+    def answering(denials) -> QuestionAnswerer:
+        return QuestionAnswerer("a1", None, store, None, None, lambda: 7, lambda: True, None, denials)
 
     asked = Question("0" * 32, "", denials=DenialQuery(client="acme"))
-    answer = await answering(ring).look(asked)
+    answer = await answering(ring).answer(asked)
     assert (answer.error, [one.client for one in answer.denials]) == (None, ["acme"])
-    none = await answering(None).look(asked)
+    none = await answering(None).answer(asked)
     assert (none.error, none.denials) == ("no denials are kept here", ())
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from data_plane.holds.redis_holds import RedisHoldStore
-from data_plane.holds.signatures import Seals
+from data_plane.holds.signatures import HoldSigner
 from data_plane.holds.tokens import Hold
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
@@ -29,7 +29,7 @@ async def of_a_node(url: str) -> AsyncIterator[RedisHoldStore]:
 
 async def reserve(node, cost: int) -> tuple[str, Hold]:
     held = (await node.post("/v1/reservations", json={"api_key": KEY, "cost": cost})).json()
-    return held["reservation"], Seals(REGION_CREDENTIAL, tuple).unseal(held["reservation"], "reservation")
+    return held["reservation"], HoldSigner(REGION_CREDENTIAL, tuple).verify(held["reservation"], "reservation")
 
 
 async def settle(node, reservation: str, cost: int):

@@ -8,7 +8,8 @@ import pytest
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import FULL, cohort_of, hour_seed, threshold_of
-from data_plane.decide.preparing import Anonymous, conclude, prepare
+from data_plane.decide.check_resolution import Anonymous, resolve
+from data_plane.decide.pending_check import ResolvedCheck, conclude
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.store.ports import CallbackCheck
 from data_plane.store.redis.settings import RedisSettings
@@ -235,11 +236,12 @@ async def test_the_reserve_is_for_the_critical_class(valkey_url):
 
     async def passes(client):
         request = CheckRequest(client=client, method="GET", path="/users/1")
-        prepared = prepare(index, request, Anonymous(), SubjectBounds(), time.time())
+        check = ResolvedCheck(request)
+        assert resolve(check, index, Anonymous(), SubjectBounds(), time.time()) is None
         answered = asyncio.get_running_loop().create_future()
         done = lambda answer, _now_us: answered.set_result(answer)  # noqa: E731
-        store.submit(CallbackCheck(prepared.keys, prepared.bound.params, 1, done))
-        return conclude(prepared, await answered).allowed
+        store.submit(CallbackCheck(check.keys, check.bound.params, 1, done))
+        return conclude(check, await answered).allowed
 
     assert [await passes("low-1") for _ in range(12)] == [True] * 10 + [False] * 2
     assert [await passes("pro") for _ in range(12)] == [True] * 10 + [False] * 2, "all of the rest is its own"

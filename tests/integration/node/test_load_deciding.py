@@ -62,7 +62,7 @@ async def test_who_lost_the_lease_publishes_nothing(region):
     await region.second(0.5)
     shared = region.one.follower.shared
     await region.stores[0].execute("SET", LEASE, "somebody-else")
-    assert await region.one.board.publish(b"{}") is False
+    assert await region.one.factor_store.publish(b"{}") is False
     await region.two.follower.follow()
     assert region.two.follower.shared == shared
 
@@ -124,7 +124,7 @@ async def test_without_the_store_factors_are_held_and_then_given_up(region, monk
     async def away():
         raise StoreUnavailableError("timeout")
 
-    monkeypatch.setattr(region.two.board, "read", away)
+    monkeypatch.setattr(region.two.factor_store, "read", away)
     region.clock.us += 10_000_000
     await region.two.follower.follow()
     assert region.two.factors() == held
@@ -142,7 +142,7 @@ async def test_without_the_store_an_operators_factor_is_held_until_it_expires(re
     async def away():
         raise StoreUnavailableError("timeout")
 
-    monkeypatch.setattr(region.two.board, "read", away)
+    monkeypatch.setattr(region.two.factor_store, "read", away)
     region.clock.us += 100_000_000
     for _ in range(4 * 21):
         await region.two.follower.follow()
@@ -172,8 +172,8 @@ async def test_what_cannot_be_read_on_the_board_is_dropped(region):
     await region.stores[0].execute("HSET", "tg:{load}:said:users", "evil", "garbage")
     await region.stores[0].execute("HSET", "tg:{load}:demand", "evil", "\xff")
     await region.second(0.5)
-    assert set(await region.one.board.pinned("users")) == {"a", "b"}
-    assert set(await region.one.board.demands()) == {"n1", "n2"}
+    assert set(await region.one.factor_store.reports_on("users")) == {"a", "b"}
+    assert set(await region.one.factor_store.demands()) == {"n1", "n2"}
     await region.stores[0].execute("SET", "tg:{load}:factors", "garbage")
     await region.two.follower.follow()
     await region.second(0.5)

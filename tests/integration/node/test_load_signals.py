@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from data_plane.load.shared import SaidEntry
+from data_plane.load.shared import StoredReport
 from data_plane.store.ports import StoreUnavailableError
 from testing.load_region import POLICY, USERS, load_region
 from testing.node import document_of
@@ -94,7 +94,7 @@ async def test_what_gateways_report_is_of_the_last_second_whenever_it_is_pinned(
 
     with monkeypatch.context() as patched:
         if why == "the store is away":
-            patched.setattr(region.one.board, "read", away)
+            patched.setattr(region.one.factor_store, "read", away)
         else:
             region.index = region.index.with_changes([document_of(Backend(backend="users"))])
         for _ in range(5):
@@ -104,7 +104,7 @@ async def test_what_gateways_report_is_of_the_last_second_whenever_it_is_pinned(
     region.index = region.index.with_changes([document_of(USERS)])
     region.one.reports.take_served("edge", "users", 200, 20.0)
     await region.second(None, members=(region.one,))
-    pinned = await region.one.board.pinned("users")
-    assert set(pinned) == {"gateway:edge@n1"}
-    entry = msgspec.json.decode(pinned["gateway:edge@n1"], type=SaidEntry)
+    stored = await region.one.factor_store.reports_on("users")
+    assert set(stored) == {"gateway:edge@n1"}
+    entry = msgspec.json.decode(stored["gateway:edge@n1"], type=StoredReport)
     assert (entry.weight, entry.signals) == (1, {"latency_ms": 20.0, "error_rate": 0.0})

@@ -75,8 +75,8 @@ async def test_nobody_says_a_word_while_rights_are_plentiful(tmp_path, start_sto
         assert await regions.drain("us-east", 100) == 100
         for region in regions.names:
             for agent in regions.agents[region]:
-                assert not agent._peering.desk.tally.messages
-                assert not agent._peering.desk.tally.questions
+                assert not agent._peering.rights.tally.messages
+                assert not agent._peering.rights.tally.questions
         assert (await regions.remaining("us-east"))["exact"] == 499_900
         assert (await regions.agent_status("us-east"))["exchange"]["cells_sent"] == 0, "nor of what was taken"
 
@@ -177,11 +177,11 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
         waited_s = await regions.until(owns, 10)
         assert waited_s > 0.5
         node = regions.nodes["eu-west"][0]
-        before = node._regarding._epochs.incarnation
+        before = node._region_view._epochs.incarnation
         await regions.restart_store("eu-west")
 
         async def is_new():
-            return node._regarding._epochs.incarnation != before
+            return node._region_view._epochs.incarnation != before
 
         await regions.until(is_new)
         # nothing is left, or, until an agent has begun the store's new epoch, nobody knows what is
@@ -312,13 +312,13 @@ async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it
         control_plane.garbled = 1  # when it is back: the agent dials again
         control_plane.move()
         agent._peering.epochs._owed = Ack(node="a1", revision=5, digest="")  # the store was away before
-        unsaid = agent._configuring._stream._unsaid
+        unsent = agent._configuration._stream._unsent
         async with asyncio.timeout(20):
-            while not unsaid:
+            while not unsent:
                 await asyncio.sleep(0.01)
             assert control_plane.acks == []
             control_plane.away = False
-            while unsaid:
+            while unsent:
                 await asyncio.sleep(0.01)
         assert [(ack.revision, ack.effective.keys()) for ack in control_plane.acks] == [(5, {1})]
         # and the store is still looked after

@@ -12,24 +12,25 @@ import pytest
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.routes import UNMATCHED
-from data_plane.decide.preparing import Prepared, conclude
+from data_plane.decide.pending_check import ResolvedCheck, conclude
 from data_plane.node import Node
-from data_plane.store.outcome import Outcome
+from data_plane.store.packing import Outcome
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.settings import RedisSettings, Shape
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage import answering as answering_module
 from data_plane.usage import flusher as usage_module
 from data_plane.usage import shipper as usage_shipping
-from data_plane.usage.answering import Answering
+from data_plane.usage.answering import QuestionAnswerer
 from data_plane.usage.flusher import UsageFlusher
 from data_plane.usage.redis_stream import LEASE, REFUSED, STREAM, RedisUsageStream
-from data_plane.usage.shipper import ControlPlaneAwayError, UsageShipper
+from data_plane.usage.shipper import ControlPlaneUnavailableError, UsageShipper
 from data_plane.usage.sink import HttpUsageSink
 from data_plane.usage.tally import UsageTally
 from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.integration.redis.clusters import start_cluster
 from tidegate.contract.config import Change, Client, Endpoint, Plan
+from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule, Match
 from tidegate.contract.questions import Question
 from tidegate.contract.usage import (
@@ -84,7 +85,7 @@ class Decided:
         self.principal = None if self.client is None else INDEX.clients.get(f"c{self.client}")
 
     def verdict(self, *outcomes: Outcome):
-        return conclude(Prepared(self.principal, "free", BOUND, (), self.cost), list(outcomes))
+        return conclude(ResolvedCheck(CheckRequest(), self.principal, BOUND, (), self.cost), list(outcomes))
 
 
 @dataclass
@@ -307,7 +308,7 @@ async def test_a_batch_leaves_the_stream_only_once_it_is_answered_for(node: Part
     await node.flush()
     async with shipper(node, control_plane) as ship:
         control_plane.status = 503
-        with pytest.raises(ControlPlaneAwayError):
+        with pytest.raises(ControlPlaneUnavailableError):
             await ship.ship()
         assert len(await node.batches()) == 1
         control_plane.status = 200
@@ -339,22 +340,22 @@ async def test_what_is_refused_is_set_aside_and_the_rest_goes_on(node: Parts, co
 async def test_what_waits_is_shipped_when_the_control_plane_asks(
     node: Parts, control_plane: ControlPlane, monkeypatch
 ) -> None:
-    def answering(ship: Callable[[], Awaitable[None]]) -> Answering:
-        return Answering("us-east-1", None, node.store, node.clock, lambda: INDEX, lambda: 7, lambda: True, ship)
+    def answering(ship: Callable[[], Awaitable[None]]) -> QuestionAnswerer:
+        return QuestionAnswerer("us-east-1", None, node.store, node.clock, lambda: INDEX, lambda: 7, lambda: True, ship)
 
     node.pass_(1)
     await node.flush()
     now = Question("0" * 32, "", "usage")
     async with shipper(node, control_plane) as ship:
-        answer = await answering(ship.ship).look(now)
+        answer = await answering(ship.ship).answer(now)
     assert (answer.error, answer.revision, control_plane.shipped()) == (None, 7, [1])
     monkeypatch.setattr(answering_module, "SHIP_WITHIN_S", 0.01)
-    assert (await answering(asyncio.Event().wait).look(now)).error == "more waits than the region ships in 0.01 s"
+    assert (await answering(asyncio.Event().wait).answer(now)).error == "more waits than the region ships in 0.01 s"
 
     async def without_a_store() -> None:
         raise StoreUnavailableError("TimeoutError")
 
-    assert (await answering(without_a_store).look(now)).error == "the store does not answer"
+    assert (await answering(without_a_store).answer(now)).error == "the store does not answer"
 
 
 async def test_one_node_ships_and_another_takes_over(valkey_url: str, control_plane: ControlPlane) -> None:
@@ -402,7 +403,7 @@ async def test_works_on_a_cluster(start_store, control_plane: ControlPlane) -> N
 
 async def test_what_a_lease_takes_is_usage_when_it_is_taken(node: Parts) -> None:
     check = Decided(1)
-    node.tally.held(check.verdict(PASSES, PASSES, PASSES).prepared, requests=20, cost=40)
+    node.tally.held(check.verdict(PASSES, PASSES, PASSES).check, requests=20, cost=40)
     await node.flush()
     ((cell,),) = [batch.cells for batch in await node.batches()]
     assert (cell.client, cell.allowed, cell.cost) == ("c1", 20, 40)

@@ -5,8 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_rule
+from data_plane.store.packing import Outcome, encode_rule
 from data_plane.store.ports import CallbackCheck, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.limits import LimitRule

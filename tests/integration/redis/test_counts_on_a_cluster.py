@@ -50,12 +50,12 @@ async def collected(counts: CountStore, slices=ALL) -> tuple[list[Cell], list[Ma
     """Everything that is due, or will be; and what settles it."""
     cells: list[Cell] = []
     marks: list[Mark] = []
-    await counts.recall(slices)
+    await counts.make_due(slices)
     while True:
         found = await counts.collect(slices)
-        for news in found.news:
-            cells += decode_counts(encode_counts(HEAD, [news.cells], news.number)).cells
-            marks += news.marks
+        for packed in found.cells:
+            cells += decode_counts(encode_counts(HEAD, [packed.packed], packed.number)).cells
+            marks += packed.marks
         if found.is_all:
             return cells, marks
 
@@ -151,9 +151,9 @@ async def test_who_is_heard_and_what_was_told_are_kept_for_all_nodes(
         CountStore(store, "one"),
         CountStore(await open_store(seed, shape="cluster"), "other"),
     )
-    assert await one.epoch("here", 2, lambda _: True) == await other.epoch("here", 2, lambda _: True)
-    await one.note_told("west", "life")
-    assert await other.told_epoch("west") == "life"
-    assert (await one.hear("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == 0
-    assert (await other.hear("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == SLICES
-    assert (await other.hear("", 0, {}, ["west"])).states["west"].unreachable_since_us == 0
+    assert await one.epochs.current("here", 2, lambda _: True) == await other.epochs.current("here", 2, lambda _: True)
+    await one.epochs.note_sent_everything("west", "life")
+    assert await other.epochs.sent_everything("west") == "life"
+    assert (await one.note_received("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == 0
+    assert (await other.note_received("west", 1, dict.fromkeys(ALL, 0), ["west"])).repeated == SLICES
+    assert (await other.note_received("", 0, {}, ["west"])).states["west"].unreachable_since_us == 0

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_plane.store.packing import encode_rule
+from data_plane.store.packing import encode_rule, priced
 from data_plane.store.ports import CallbackCheck
-from data_plane.store.price_packing import priced
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from testing.effort import examples

@@ -10,11 +10,10 @@ import pytest
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.replicate import peer_session
-from data_plane.replicate.anti_entropy import EVERY_US as SWEEP_EVERY_US
-from data_plane.replicate.count_store import CountStore, PeerCounter
+from data_plane.replicate.count_store import TIMING, CountStore, PeerCounter
+from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.replicate.tally import ReplicationTally
 from data_plane.store.packing import encode_rule
 from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
 from data_plane.store.redis.store import RedisCounterStore
@@ -98,7 +97,7 @@ class East:
         return sum([await self.store.execute("ZCARD", b"tg:dirty%d" % slice) for slice in EVERY_SLICE])
 
     async def tick_until(self, holds: Callable[[], object]) -> None:
-        """Tell and hear until something is so."""
+        """Send and receive until something is so."""
         async with asyncio.timeout(20):
             while True:
                 await self.sender.tick()
@@ -147,11 +146,11 @@ async def test_marks_do_not_gather_where_nobody_can_be_told(east):
 async def test_a_region_that_left_and_came_back_is_told_what_it_missed(east):
     await east.take(30)
     await east.tick_until(east.is_settled)
-    await east.counts.note_told("ap-south", "first")
+    await east.counts.epochs.note_sent_everything("ap-south", "first")
     east.meet("eu-west")
     await east.take(30)
     await east.tick_until(east.is_settled)
-    assert await east.counts.told_epoch("ap-south") is None, "it does not know everything any more"
+    assert await east.counts.epochs.sent_everything("ap-south") is None, "it does not know everything any more"
     del east.peers.told["ap-south"]
     east.meet("eu-west", "ap-south")
 
@@ -169,7 +168,7 @@ async def test_what_is_to_be_handed_back_does_not_grow_while_a_peer_is_away(east
     east.peers.away.add("eu-west")
     for _ in range(4):
         sweeps = east.tally.sweeps
-        east.later_s += SWEEP_EVERY_US / 1e6 + 1
+        east.later_s += TIMING.sweep_us / 1e6 + 1
 
         async def swept(before=sweeps):
             return east.tally.sweeps > before and not east.sender._anti_entropy.is_under_way
@@ -213,7 +212,7 @@ async def test_a_limit_that_is_not_here_yet_does_not_silence_who_tells_of_it(eas
     for name in ("eu-west", "ap-south"):
         answer = await east.receiver.receive(heartbeat(east, [Cell(b"{acme}77", 1, 1)], region=name))
         assert answer.again == (b"{acme}77",)
-    await east.receiver.look()
+    await east.receiver.check_peers()
     assert east.silent == ()
 
 
@@ -250,7 +249,7 @@ async def test_who_has_its_clock_set_back_goes_on_telling(east):
 
 
 async def test_a_peer_that_was_never_heard_is_known_to_be_silent(east):
-    await east.receiver.look()
+    await east.receiver.check_peers()
     assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
     assert east.receiver.staleness_us == {"ap-south": None, "eu-west": None}
 
@@ -259,7 +258,7 @@ async def test_what_a_store_that_came_back_had_told_nobody_is_told_as_the_earlie
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
     await east.take(30)
     await east.tick_until(east.is_settled)
-    first = await east.counts.epoch_name()
+    first = await east.counts.epochs.name()
     await east.take(1)
     await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
     await east.take(2)
@@ -284,7 +283,7 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
     await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
     await east.take(30, key, params)
     await east.tick_until(east.is_settled)
-    first = await east.counts.epoch_name()
+    first = await east.counts.epochs.name()
     copy = await east.store.execute("DUMP", key)
     await east.take(20, key, params)
     await east.tick_until(east.is_settled)
@@ -297,7 +296,7 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
         await east.receiver.receive(heartbeat(east))
     east.peers.told.clear()
     await east.sender.tick()
-    second = await east.counts.epoch_name()
+    second = await east.counts.epochs.name()
     assert second != first
     assert await east.take(0, key, params) == full - 30, "what it remembers is not forgotten"
     assert [name for name, _ in east.silent] == ["ap-south", "eu-west"]
@@ -320,7 +319,7 @@ async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_onc
     await east.tick_until(east.is_settled)
     east.peers.told.clear()
     lost = Cell(b"{acme}1", east.now_us() // YEAR_US, 9)
-    before = f"us-east/{east.counts.new_epoch_name()}"
+    before = f"us-east/{east.counts.epochs.new_name()}"
 
     async def passed_on():
         return any(counts.of == before for counts in east.peers.told.get("ap-south", ()))
@@ -342,9 +341,9 @@ async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
     """With a name that it made up eu-west would drain whom it likes in us-east."""
     assert await east.take(1) == 99
     await east.tick_until(east.is_settled)
-    known = await east.counts.epoch_name()
+    known = await east.counts.epochs.name()
     drained = Cell(b"{acme}1", east.now_us() // YEAR_US, 99)
-    elsewhere = CountStore(east.store, "node", b"of eu-west").new_epoch_name()
+    elsewhere = CountStore(east.store, "node", b"of eu-west").epochs.new_name()
     for invented in (
         "before",
         "",
@@ -357,7 +356,7 @@ async def test_an_epoch_that_this_region_never_had_is_not_handed_back(east):
         await east.receiver.receive(heartbeat(east, [drained], of=f"us-east/{invented}"))
         assert east.tally.implausible == refused + 1, invented
         assert await east.take(0) == 99
-    await east.receiver.receive(heartbeat(east, [drained], of=f"us-east/{east.counts.new_epoch_name()}"))
+    await east.receiver.receive(heartbeat(east, [drained], of=f"us-east/{east.counts.epochs.new_name()}"))
     assert await east.take(0) == 0
 
 
@@ -365,9 +364,9 @@ async def test_what_an_agent_had_sent_and_not_settled_is_sent_by_the_next_one(ea
     await east.take(30)
     await east.tick_until(east.is_settled)
     await east.take(7)
-    await east.counts.recall(EVERY_SLICE)
-    (news,) = (await east.counts.collect(EVERY_SLICE)).news
-    assert news.number == 1
+    await east.counts.make_due(EVERY_SLICE)
+    (packed,) = (await east.counts.collect(EVERY_SLICE)).cells
+    assert packed.number == 1
     await east.sender.stop()  # it never hears that anybody has it
     east.peers.told.clear()
     east.sender = Sender(
@@ -435,7 +434,7 @@ async def test_who_lets_too_much_come_together_is_sent_everything_once_it_answer
 
 async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_was_away(east):
     async def is_noted():
-        return await east.counts.told_epoch("eu-west") == "first"
+        return await east.counts.epochs.sent_everything("eu-west") == "first"
 
     await east.tick_until(is_noted)
     east.peers.away.add("eu-west")
@@ -447,4 +446,4 @@ async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_wa
 
     await east.tick_until(is_away)
     await east.tick_until(east.is_settled)
-    assert await east.counts.told_epoch("eu-west") is None
+    assert await east.counts.epochs.sent_everything("eu-west") is None

@@ -116,13 +116,13 @@ def test_an_ended_switch_is_taken_out_and_nothing_else_changes() -> None:
     index = index_with(
         Switch(target="*", mode="shadow", expires_at=NOW_S), Switch(target="free/watched", mode="enforce")
     )
-    assert index.without_ended(NOW_S - 1) is index
-    ended = index.without_ended(NOW_S)
+    assert index.without_ended_overrides(NOW_S - 1) is index
+    ended = index.without_ended_overrides(NOW_S)
     assert shadows(ended) == [False, False, False]
     acme = ended.clients.get("acme")
     assert acme is not None
     assert acme.plan == "free"
-    assert ended.without_ended(NOW_S + 10**9) is ended
+    assert ended.without_ended_overrides(NOW_S + 10**9) is ended
 
 
 def test_a_block_comes_and_goes_without_touching_the_rulebook() -> None:

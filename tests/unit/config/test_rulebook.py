@@ -3,7 +3,7 @@ import pytest
 
 from data_plane.config import rulebook
 from data_plane.config.routes import UNMATCHED
-from data_plane.config.rulebook import Rulebook, terms_of
+from data_plane.config.rulebook import Rulebook, limit_set_key_of
 from tidegate.contract.config import Client, Endpoint, Override, Plan
 from tidegate.contract.limits import PARTS, LimitRule, Match, ShareStep
 
@@ -80,22 +80,22 @@ def test_an_override_is_divided_by_the_limits_parts_whatever_the_limit_is():
 
 
 def test_clients_with_the_same_figures_share_what_is_bound_and_push_out_nobody_elses(monkeypatch):
-    monkeypatch.setattr(rulebook, "_MAX_OWN", 3)
+    monkeypatch.setattr(rulebook, "_MAX_OWN_SETS", 3)
     book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
     clients = [Client(client=f"c{n}", plan="free", overrides={"hourly": Override(limit=n // 2)}) for n in range(20)]
-    ways = book.ways[0]
-    everybodys = ways["free", "GET", "/any"]
+    resolutions = book.resolutions[0]
+    everybodys = resolutions["free", "GET", "/any"]
     for one, other in zip(clients[::2], clients[1::2], strict=True):
-        bound = ways[terms_of(one), "GET", "/any"]
+        bound = resolutions[limit_set_key_of(one), "GET", "/any"]
         assert bound.limits[0].rule.limit == one.overrides["hourly"].limit
-        assert ways[terms_of(other), "GET", "/any"] is bound
+        assert resolutions[limit_set_key_of(other), "GET", "/any"] is bound
         assert book.bound("free", other, UNMATCHED, "GET", 0.0, sites=False) is bound
-    assert (len(ways), len(ways._own), len(book._own)) == (1, 3, 3)
-    assert ways["free", "GET", "/any"] is everybodys
+    assert (len(resolutions), len(resolutions._own), len(book._own)) == (1, 3, 3)
+    assert resolutions["free", "GET", "/any"] is everybodys
 
 
 @pytest.mark.parametrize(("method", "asked"), [("M" * 300, "/users/7"), ("GET", "/" + "u" * 300)])
 def test_what_end_clients_make_long_is_not_remembered(method, asked):
-    ways = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}}).ways[False]
-    assert ways["free", method, asked].limits
-    assert not ways
+    resolutions = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}}).resolutions[False]
+    assert resolutions["free", method, asked].limits
+    assert not resolutions

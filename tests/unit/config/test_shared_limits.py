@@ -3,10 +3,11 @@
 import pytest
 
 from data_plane.config.config_set import ConfigSet
+from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import RuleIndex
-from data_plane.config.limit_resolution import Subject
 from data_plane.config.limits_of_keys import SharedLimits
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
+from data_plane.store.subjects import Address
 from testing.node import document_of, rule
 from tidegate.contract.config import Client, Endpoint, Override, Plan, Region
 
@@ -36,19 +37,19 @@ def index() -> RuleIndex:
 
 @pytest.mark.parametrize("client", ["a b", "c"])
 @pytest.mark.parametrize("now_s", [NOW_S, NOW_S + 61])
-@pytest.mark.parametrize("silent", [(), (("eu-west", 5),)])
-def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, client, now_s, silent):
+@pytest.mark.parametrize("unreachable", [(), (("eu-west", 5),)])
+def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, client, now_s, unreachable):
     limits = SharedLimits(lambda: index)
-    assert limits.of_key(b"{c}1", now_s) is not None, "what is known of one standing is not that of the next"
-    index.book.stand(Standing(silent=silent))
+    assert limits.of_key(b"{c}1", now_s) is not None, "what is known of one state is not that of the next"
+    index.book.resolve_by(RegionFacts(unreachable=unreachable))
     principal = index.clients.get(client)
     bound = index.book.bound("p", principal.client, ENDPOINT, "GET", now_s, sites=True)
-    subject = Subject(principal.tag.decode(), client, "", "2001:db8::/64", "2001:db8::/48", {})
+    subject = subject_of(principal.client, Address("2001:db8::/64", "2001:db8::/48"), {})
     shared = [limit for limit in bound.limits if limit.rule.mode == "shared"]
     assert len(shared) == 5, "those by address count for the site as well"
     for limit in shared:
-        found = limits.of_key(limit.key_of(subject), now_s)
-        assert (found.rule, found.params) == (limit.rule, limit.params), limit.key_of(subject)
+        found = limits.of_key(limit.key_builder.key(subject), now_s)
+        assert (found.rule, found.params) == (limit.rule, limit.params), limit.key_builder.key(subject)
 
 
 def test_what_is_no_shared_limit_here_leads_nowhere(index):

@@ -3,7 +3,7 @@
 from structlog.testing import capture_logs
 
 from data_plane.config import stream as stream_module
-from data_plane.config.stream import SAY_AGAIN_S, ControlPlaneStream
+from data_plane.config.stream import LOG_AGAIN_S, ControlPlaneStream
 
 
 async def test_trouble_that_stays_the_same_is_said_again_every_minute(monkeypatch):
@@ -13,7 +13,7 @@ async def test_trouble_that_stays_the_same_is_said_again_every_minute(monkeypatc
     with capture_logs() as said:
         for error in ("away", "away", "refused"):
             stream._failed(error)
-        now_s += SAY_AGAIN_S
+        now_s += LOG_AGAIN_S
         stream._failed("refused")
         stream._failed("refused")
     assert [line["error"] for line in said] == ["away", "refused", "refused"]

@@ -5,7 +5,7 @@ import pytest
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import StrictLimits
-from data_plane.config.shared_packing import Standing
+from data_plane.config.shared_packing import RegionFacts
 from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule
@@ -108,7 +108,7 @@ def test_a_key_leads_to_the_limit_as_its_subject_meets_it():
 
 def test_terms_are_read_to_their_end():
     index = RuleIndex.of("us-east", ConfigSet.empty().with_changes([document_of(Plan(plan="p", limits=(strict(),)))]))
-    index.book.stand(Standing(revision=3, rights=True))
-    terms = StrictLimits("us-east", lambda: index, lambda: 3).of_key(b"{c}7", 0.0).terms
-    for item in (terms.decide(), terms.basis(), terms.known("eu-west", 5, 6)):
+    index.book.resolve_by(RegionFacts(revision=3, rights=True))
+    params = StrictLimits("us-east", lambda: index, lambda: 3).of_key(b"{c}7", 0.0).params
+    for item in (params.decide(), params.basis(), params.known("eu-west", 5, 6)):
         assert params_end(b"?" * 9 + item + b"more", 9) == 9 + len(item)

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from control_plane.quotas.share_schedule import (
@@ -191,6 +191,13 @@ def towards(schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
         st.tuples(st.integers(0, 9), st.integers(0, 2 * HOUR_US), st.sampled_from([100, 999, 1000]), st.booleans()),
         min_size=2, max_size=7,
     )
+)  # fmt: skip
+@example(
+    # a raise that was to come was cut away, twice back and forth in the window that its version was spent in
+    moves=[
+        (1, 0, 100, True), (0, 4_998_999_997, 100, True), (1, 0, 100, False), (0, 4_998_999_997, 100, False),
+        (1, 0, 100, True), (0, 0, 100, False), (1, 0, 100, False),
+    ],
 )  # fmt: skip
 @settings(max_examples=examples(100))
 def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[int, int, int, bool]]) -> None:

@@ -5,7 +5,7 @@ import pytest
 from control_plane.errors import PreconditionFailedError
 from control_plane.web.etags import Preconditions, etag_of
 from control_plane.web.fields import View
-from control_plane.web.prefer import wanted_wait_s
+from control_plane.web.waiting import wanted_wait_s
 
 
 class Thing(View):

@@ -5,9 +5,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_plane.config.index import RuleIndex
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import Anonymous, UnknownNameError, resolve
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import Anonymous, Prepared, Refusal, UnknownNameError, prepare
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, ResolvedCheck
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_check
@@ -150,7 +151,10 @@ def test_what_is_submitted_is_what_the_careful_code_prepares(
     bounds = SubjectBounds()
     bounds.coarse = coarse
     try:
-        expected = prepare(INDEX, request, anonymous, bounds, NOW_US / 1_000_000)
+        careful = ResolvedCheck(request)
+        expected: PendingCheck | Refusal | None = (
+            resolve(careful, INDEX, anonymous, bounds, NOW_US / 1_000_000) or careful
+        )
     except (InvalidAddressError, UnknownNameError):
         expected = None
     for _ in range(2):  # the second time everything is known
@@ -171,12 +175,12 @@ def test_what_is_submitted_is_what_the_careful_code_prepares(
         assert_same(check, expected)
 
 
-def assert_same(check: PendingCheck, expected: Prepared) -> None:
+def assert_same(check: PendingCheck, expected: PendingCheck) -> None:
     assert check.bound is expected.bound
     assert list(check.keys) == list(expected.keys)
     assert check.cost == expected.cost
     assert check.packed == encode_check(expected.cost, expected.bound.params)
-    assert check.prepared.plan == expected.plan
+    assert check.plan == expected.plan
     assert (check.principal and check.principal.client) == (expected.principal and expected.principal.client)
     assert check.revision == 3
 

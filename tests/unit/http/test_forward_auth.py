@@ -1,6 +1,6 @@
 import pytest
 
-from data_plane.http.forward_auth import DIALECTS, RefusedInputError, denies_as_403, read, what_is_said
+from data_plane.http.forward_auth import DIALECTS, RefusedInputError, denies_as_403, known_fields, read
 
 KEYS = (b"x-api-key", b"authorization")
 
@@ -8,7 +8,7 @@ KEYS = (b"x-api-key", b"authorization")
 def ask(method="GET", target="/v1/authorize", headers=(), dialect="nginx", *, by_token=False, hops=1):
     pairs = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
     return read(
-        method, target, what_is_said(pairs),
+        method, target, known_fields(pairs),
         dialect=DIALECTS[dialect], by_token=by_token, key_sources=KEYS, trusted_hops=hops,
     )  # fmt: skip
 

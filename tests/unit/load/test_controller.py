@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.load.controller import ControlState, overridden, tick
-from data_plane.load.signals import Reading
+from data_plane.load.controller import ControlState, Signal, override, tick
 from tidegate.contract.load import AdaptivePolicy, policy_violations
 
 POLICY = AdaptivePolicy(policy="p")
@@ -18,7 +17,7 @@ def run(loads, policy=POLICY, state=None, start=0):
     states = []
     for number, load in enumerate(loads, start):
         now_us = 1_900_000_000_000_000 + number * 1_000_000
-        heard = Reading(None, None, 0) if load is None else Reading(load, "cpu", 3, now_us)
+        heard = Signal(None, None, 0) if load is None else Signal(load, "cpu", 3, now_us)
         state = tick(state, policy, heard, now_us)
         states.append(state)
     return states
@@ -49,14 +48,14 @@ def test_what_was_said_before_a_cut_could_show_calls_for_no_second_one():
     assert state.factor == 0.5
     for number in range(2, 20):  # every report is a second late
         at_us = 1_900_000_000_000_000 + min(number - 1, 1) * 1_000_000
-        state = tick(state, POLICY, Reading(9.0, "cpu", 3, at_us), 1_900_000_000_000_000 + number * 1_000_000)
+        state = tick(state, POLICY, Signal(9.0, "cpu", 3, at_us), 1_900_000_000_000_000 + number * 1_000_000)
         assert state.factor == 0.5
 
 
 def test_the_same_report_counts_once_however_long_it_is_fresh():
     state = ControlState()
     for number in range(1, 9):
-        state = tick(state, POLICY, Reading(9.0, "cpu", 3, 1_900_000_000_000_000), 1_900_000_000_000_000 + number)
+        state = tick(state, POLICY, Signal(9.0, "cpu", 3, 1_900_000_000_000_000), 1_900_000_000_000_000 + number)
     assert (state.factor, state.above) == (1.0, 1)
 
 
@@ -102,7 +101,7 @@ def test_silence_is_no_overload():
 
 
 def test_a_manual_factor_rules_and_is_left_step_by_step():
-    state = overridden(ControlState(), 0.3, 5_000_000)
+    state = override(ControlState(), 0.3, 5_000_000)
     assert (state.factor, state.reason, state.since_us) == (0.3, "manual", 5_000_000)
     after = factors([0.1] * 10, state=state, start=6)
     assert after[:6] == [0.3, 0.3, 0.3, 0.3, 0.35, 0.4]
@@ -111,7 +110,7 @@ def test_a_manual_factor_rules_and_is_left_step_by_step():
 @pytest.mark.parametrize("load", [0.05, 0.3])
 @pytest.mark.parametrize(("policy", "lowest"), [(POLICY, 0.2), (STEPS, 0.5)], ids=["controller", "steps"])
 def test_a_backend_closed_by_hand_opens_again_although_an_idle_one_is_not_at_0(policy, lowest, load):
-    shut = overridden(ControlState(), 0.0, 1_900_000_000_000_000)
+    shut = override(ControlState(), 0.0, 1_900_000_000_000_000)
     opened = factors([load] * 60, policy, state=shut, start=1)
     assert opened[-1] == 1.0
     assert opened[:3] == [0.05, 0.1, 0.15]

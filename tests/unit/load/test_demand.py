@@ -7,10 +7,11 @@ import pytest
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_classes import ALL, FULL
-from data_plane.decide.decider import CHECK_SLOTS, Decider, PendingCheck
+from data_plane.decide.check_resolution import Anonymous
+from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.decide.preparing import Anonymous
+from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.load.controller import ControlState
 from data_plane.load.shared import BackendFactors

@@ -6,13 +6,11 @@ from collections import Counter
 import pytest
 
 from data_plane.config.load_classes import FULL, hour_seed
-from data_plane.config.load_gate import BY_CLASS, BY_WHOLE, MOST_COSTS, Charged, ClassGate, GatePass, open_factor
+from data_plane.config.load_gate import BY_CLASS, BY_WHOLE, MAX_COSTS, Charged, ClassGate, GatePass, open_factor
 from data_plane.load.controller import ControlState
-from data_plane.load.gates import Gates
+from data_plane.load.following import Gates
 from data_plane.load.shared import BackendFactors
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_check
-from data_plane.store.price_packing import PRICED, is_priced, params_in
+from data_plane.store.packing import PRICED, Outcome, encode_check, is_priced, params_in
 
 HALF = FULL // 2
 SEED = hour_seed(1_900_000_000_000_000)
@@ -83,8 +81,8 @@ def test_no_price_is_beyond_what_a_limit_can_hold():
 def test_checks_of_different_costs_are_each_made_once_a_price(monkeypatch: pytest.MonkeyPatch):
     gate, made = ClassGate(), []
     pass_ = GatePass("users", "p", 0, 5, params=packs(1), charged=[Charged(0, BY_CLASS, 10**9)])
-    make = GatePass._made
-    monkeypatch.setattr(GatePass, "_made", lambda self, gate, cost: made.append(cost) or make(self, gate, cost))
+    make = GatePass._pack
+    monkeypatch.setattr(GatePass, "_pack", lambda self, gate, cost: made.append(cost) or make(self, gate, cost))
     for factor, price in ((HALF, 2), (FULL // 4, 4)):
         gate.set(factor, FULL, floor=FULL // 5, reserve=0, seed=SEED)
         for _ in range(3):
@@ -93,7 +91,7 @@ def test_checks_of_different_costs_are_each_made_once_a_price(monkeypatch: pytes
     assert made == [1, 2, 5] * 2
     for cost in range(10_000):  # clients choose it
         pass_.packed(gate, cost)
-    assert len(pass_._packed) <= MOST_COSTS
+    assert len(pass_._packed) <= MAX_COSTS
 
 
 def test_clients_are_told_what_they_can_do_at_the_present_price():
@@ -101,7 +99,7 @@ def test_clients_are_told_what_they_can_do_at_the_present_price():
     gate.set(HALF, FULL, floor=FULL // 5, reserve=0, seed=SEED)
     pass_ = GatePass("users", "p", 0, 5, params=packs(1, 2), charged=[Charged(1, BY_CLASS, 100)])
     outcomes = [Outcome(True, 10, 0, 0, 0), Outcome(False, 1, 9, 9, 0)]
-    assert [outcome.remaining for outcome in pass_.told(gate, outcomes)] == [10, 0]
+    assert [outcome.remaining for outcome in pass_.shown(gate, outcomes)] == [10, 0]
     assert pass_.denied_by_price(outcomes, 1, 1), "one unit was left, and one is what it asked for"
     assert not pass_.denied_by_price([outcomes[0], Outcome(False, 0, 9, 9, 0)], 1, 1), "nothing was left at any price"
     assert not pass_.denied_by_price(outcomes, 0, 1)

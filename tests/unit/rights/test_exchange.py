@@ -9,8 +9,7 @@ import pytest
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.rights.exchange import RightsExchange
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import figures_of
+from data_plane.store.packing import Outcome, figures_of
 from data_plane.store.ports import UnreachablePeerError
 from testing.node import document_of, rule
 from tidegate.bundled import directory
@@ -18,7 +17,7 @@ from tidegate.contract.config import Plan, Region
 from tidegate.contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts
 
 NOW_US = 1_700_000_000_000_000
-OWN_LIFE, LIFE = 5, 7
+OWN_INCARNATION, INCARNATION = 5, 7
 BUCKET = {"algorithm": "token_bucket", "burst": 100, "window_us": 1_000_000}
 UNIT = 10_000 * 100
 """Quanta in a unit: 100 a second are one in 10,000 us, and 100 of them fit."""
@@ -49,7 +48,7 @@ class Store:
         if step == 1:
             return self.given
         if step == 4:  # known
-            return Outcome(True, *self.known, 0, OWN_LIFE)
+            return Outcome(True, *self.known, 0, OWN_INCARNATION)
         self.taken.append(item)
         return Outcome(True, 1, 200, 0, 1)
 
@@ -67,55 +66,55 @@ class Transport:
             raise UnreachablePeerError("away")
         ask = asks.asks[0]
         return Gifts(
-            region=to_region, incarnation=LIFE, to_incarnation=asks.incarnation, sent_at=NOW_US / 1e6,
+            region=to_region, incarnation=INCARNATION, to_incarnation=asks.incarnation, sent_at=NOW_US / 1e6,
             gifts=(Gift(ask.key, ask.id, *self.gift, 10, False),),
         )  # fmt: skip
 
 
 class Inbox:
-    """Nodes name nothing; what rests is kept."""
+    """Nodes report nothing; back-offs are kept."""
 
     def __init__(self):
-        self.rests = {}
+        self.back_offs = {}
 
     async def take(self):
         await asyncio.Event().wait()
 
-    async def rest(self, key, for_us, *, hopeless):
-        self.rests[key] = (for_us, hopeless)
+    async def back_off(self, key, for_us, *, hopeless):
+        self.back_offs[key] = (for_us, hopeless)
 
-    async def wake(self, key):
-        self.rests.pop(key, None)
+    async def end_back_off(self, key):
+        self.back_offs.pop(key, None)
 
 
 @contextlib.asynccontextmanager
-async def desk_of(store, transport, clock):
-    """A desk at work."""
+async def exchange_of(store, transport, clock):
+    """An exchange at work."""
     strict = rule(1, "exact", 100, mode="strict", shares={"us-east": 50, "eu-west": 50}, **BUCKET)
     regions = [Region(region="us-east"), Region(region="eu-west", peer_url="http://west")]
     config = ConfigSet.empty().with_changes(map(document_of, [Plan(plan="p", limits=(strict,)), *regions]))
     index = RuleIndex.of("us-east", config)
-    desk = RightsExchange("us-east", store, transport, clock, lambda: index, lambda: 1, Inbox(), lambda: True)
-    desk._lives["eu-west"] = LIFE
-    work = asyncio.create_task(desk.run())
+    exchange = RightsExchange("us-east", store, transport, clock, lambda: index, lambda: 1, Inbox(), lambda: True)
+    exchange._incarnations["eu-west"] = INCARNATION
+    work = asyncio.create_task(exchange.run())
     try:
         async with asyncio.timeout(5):
-            yield desk
+            yield exchange
     finally:
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await work
-        await desk.stop()
+        await exchange.stop()
 
 
 async def taken(known, gift):
     """Whether the store was handed a gift, and what was refused."""
     store, transport = Store(known), Transport(gift)
-    async with desk_of(store, transport, Clock()) as desk:
-        desk.low(b"{acme}1", 1)
+    async with exchange_of(store, transport, Clock()) as exchange:
+        exchange.note_low(b"{acme}1", 1)
         await transport.asked.wait()
-        await asyncio.gather(*desk._under_way)
-    return len(store.taken), dict(desk.tally.refused)
+        await asyncio.gather(*exchange._under_way)
+    return len(store.taken), dict(exchange.tally.refused)
 
 
 @pytest.mark.parametrize(
@@ -151,28 +150,33 @@ def test_donors_and_receivers_have_one_bound():
     assert f"local MAX_UNITS, MAX_QUANTA = {MAX_UNITS}, {MAX_QUANTA}\n" in script
 
 
-async def test_what_is_said_once_more_is_not_given_twice():
+async def test_known_fields_once_more_is_not_given_twice():
     """A question that knows less than was given is answered with all of it: nothing is added."""
     store = Store((0, 0))
-    async with desk_of(store, Transport(None), Clock()) as desk:
+    async with exchange_of(store, Transport(None), Clock()) as exchange:
         for flag, given in ((0, 40), (2, 40), (0, 80)):  # 2: the donor's store said it again
             store.given = Outcome(True, 40, 50 * 4 + flag, 0, 0)
-            asks = Asks(region="eu-west", incarnation=LIFE, sent_at=0, asks=(Ask(b"{acme}1", 1, OWN_LIFE, 0, 0, 0, 0),))
-            (gift,) = (await desk.give(asks)).gifts
+            asks = Asks(
+                region="eu-west",
+                incarnation=INCARNATION,
+                sent_at=0,
+                asks=(Ask(b"{acme}1", 1, OWN_INCARNATION, 0, 0, 0, 0),),
+            )
+            (gift,) = (await exchange.give(asks)).gifts
             assert (gift.units, gift.have, gift.is_empty) == (40, 50, False)
-            assert desk.tally.units_given["eu-west"] == given
+            assert exchange.tally.units_given["eu-west"] == given
 
 
 async def test_a_node_asks_again_although_its_clock_was_set_back():
     clock, transport = Clock(), Transport(None)
-    async with desk_of(Store((0, 0)), transport, clock) as desk:
-        desk.low(b"{acme}1", 1)
+    async with exchange_of(Store((0, 0)), transport, clock) as exchange:
+        exchange.note_low(b"{acme}1", 1)
         await transport.asked.wait()
         transport.asked.clear()
         clock.us += 500_000  # whoever was asked is passed over
-        desk.low(b"{acme}1", 1)
-        while not desk._low._resting:
+        exchange.note_low(b"{acme}1", 1)
+        while not exchange._low._backing_off:
             await asyncio.sleep(0)
         clock.us -= 3_600_000_000
-        desk.low(b"{acme}1", 1)
+        exchange.note_low(b"{acme}1", 1)
         await transport.asked.wait()

@@ -15,10 +15,9 @@ import time
 import structlog
 
 from data_plane.rls import frames
-from data_plane.rls.frames import DATA, END_STREAM, HEADERS, PREFACE, frame
+from data_plane.rls.frames import DATA, END_STREAM, HEADERS, PREFACE, Http2Limits, frame
 from data_plane.rls.grpc import Call, GrpcHandler
 from data_plane.rls.http2 import Http2Connection
-from data_plane.rls.limits import Http2Limits
 from tests.unit.rls.harness import PATH, Frame, block, call, literal, message, parse
 
 SMALL = Http2Limits(
@@ -68,7 +67,7 @@ class Fuzzed:
         if choice < 0.5 and self.asked:
             self.asked.pop(self.rng.randrange(len(self.asked))).reply(b"late" * self.rng.randrange(30))
         elif choice < 0.6:
-            self.connection.look()
+            self.connection.end_stalled()
         elif choice < 0.63:
             self.connection.drain()
         elif choice < 0.65:
@@ -112,7 +111,7 @@ class Fuzzed:
             asked.reply(b"too late")
         connection.finish()
         for _ in range(3):
-            connection.look()
+            connection.end_stalled()
         self.out += connection.take()
         assert connection.ended, "it waits for ever"
         return parse(bytes(self.out))

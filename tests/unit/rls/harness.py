@@ -6,10 +6,9 @@ from typing import NamedTuple
 from hpack import Encoder
 
 from data_plane.rls import frames
-from data_plane.rls.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, frame
+from data_plane.rls.frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, Http2Limits, frame
 from data_plane.rls.grpc import Call, GrpcHandler
 from data_plane.rls.http2 import Http2Connection
-from data_plane.rls.limits import Http2Limits
 
 PATH = "/test.Service/Echo"
 FIELDS = [

@@ -20,9 +20,9 @@ from data_plane.rls.frames import (
     RST_STREAM,
     SETTINGS,
     WINDOW_UPDATE,
+    Http2Limits,
     frame,
 )
-from data_plane.rls.limits import Http2Limits
 from tests.unit.rls.harness import Peer, block, call, data, echoed, goaway_code, headers, literal, message, reset_codes
 
 LIMITS = Http2Limits()

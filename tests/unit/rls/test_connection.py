@@ -21,9 +21,9 @@ from data_plane.rls.frames import (
     RST_STREAM,
     STREAM_MASK,
     WINDOW_UPDATE,
+    Http2Limits,
     frame,
 )
-from data_plane.rls.limits import Http2Limits
 from tests.unit.rls.harness import (
     Peer,
     block,
@@ -201,7 +201,7 @@ def test_a_connection_without_calls_is_sent_away_in_two_steps():
     peer.send(call(1))
     codes = []
     for _ in range(5):
-        peer.connection.look()
+        peer.connection.end_stalled()
         got = peer.take()
         codes.append(goaway_code(got))
         peer.send(*(frame(PING, ACK, 0, one.payload) for one in got if one.kind == PING))
@@ -217,8 +217,8 @@ def test_a_connection_without_calls_is_sent_away_in_two_steps():
 def test_what_has_begun_and_comes_no_further_ends_the_connection(begun):
     peer = Peer()
     peer.send(headers(1) if begun[3] == DATA else b"", begun)
-    peer.connection.look()
-    peer.connection.look()
+    peer.connection.end_stalled()
+    peer.connection.end_stalled()
     assert peer.connection.ended
 
 
@@ -228,16 +228,16 @@ def test_a_client_that_sends_a_byte_now_and_then_is_ended_as_well():
     peer.send(headers(1))
     for at in range(3):
         peer.send(slow[at : at + 1])
-        peer.connection.look()
+        peer.connection.end_stalled()
     assert peer.connection.ended
 
 
 def test_a_body_that_does_not_come_ends_its_stream_alone():
     peer = Peer()
     peer.send(headers(1), data(1, b"\0", ends=False))
-    peer.connection.look()
+    peer.connection.end_stalled()
     assert echoed(peer.send(call(3))) == {3: b"hello"}
-    peer.connection.look()
+    peer.connection.end_stalled()
     assert reset_codes(peer.take()) == {1: CANCEL}
     assert (peer.connection.ended, peer.connection._buffered) == (False, 0)
 
@@ -245,8 +245,8 @@ def test_a_body_that_does_not_come_ends_its_stream_alone():
 def test_an_answer_that_the_peer_does_not_take_ends_its_stream_alone():
     peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 0})
     peer.send(call(1))
-    peer.connection.look()
-    peer.connection.look()
+    peer.connection.end_stalled()
+    peer.connection.end_stalled()
     assert reset_codes(peer.take()) == {1: CANCEL}
     assert (peer.connection._unsent, peer.connection._buffered) == ({}, 0)
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_plane.rls.compression import CompressionError, FieldDecoder, ListTooLongError
-from data_plane.rls.frames import PROTOCOL_ERROR
+from data_plane.rls.frames import PROTOCOL_ERROR, Http2Limits
 from data_plane.rls.headers import HeaderReader, MalformedError
-from data_plane.rls.limits import Http2Limits
 from testing.effort import examples
 from tests.unit.rls.harness import Peer, block, call, echoed, headers, indexed, literal, reset_codes
 

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 
 from data_plane.rls import server as server_module
-from data_plane.rls.frames import GOAWAY, PREFACE, settings
+from data_plane.rls.frames import GOAWAY, PREFACE, Http2Limits, settings
 from data_plane.rls.grpc import Call, GrpcHandler
-from data_plane.rls.limits import Http2Limits
 from data_plane.rls.protocol import RlsProtocol
 from data_plane.rls.server import RlsServer
 from tests.unit.rls.harness import PATH, call, echoed, kinds, parse
@@ -56,13 +55,13 @@ async def test_a_client_that_takes_no_answers_is_not_read_and_then_dropped(serve
     protocol, transport = connected(server)
     protocol.pause_writing()
     assert transport.done == ["pause_reading"]
-    protocol.look()
+    protocol.end_stalled()
     protocol.resume_writing()
-    protocol.look()
+    protocol.end_stalled()
     assert transport.done == ["pause_reading", "resume_reading"]
     protocol.pause_writing()
-    protocol.look()
-    protocol.look()
+    protocol.end_stalled()
+    protocol.end_stalled()
     assert transport.done[-1] == "abort"
     protocol.connection_lost(None)
     assert server.connections == set()
@@ -86,8 +85,8 @@ async def test_who_breaks_the_protocol_is_told_why_before_the_end(server, half_c
     assert kinds(parse(bytes(transport.written)))[-1] == GOAWAY
     assert transport.done == ["write_eof" if half_closes else "close"]
     protocol.data_received(b"more")
-    protocol.look()
-    protocol.look()
+    protocol.end_stalled()
+    protocol.end_stalled()
     assert transport.done[-1] == "abort"
 
 

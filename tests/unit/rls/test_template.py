@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decision_tally import Tally
-from data_plane.decide.preparing import conclude
+from data_plane.decide.pending_check import conclude
 from data_plane.http.render import Renderer
 from data_plane.rls.answers import response
 from data_plane.rls.deciding import Result
@@ -44,7 +44,7 @@ class CarefulDecider:
         self.observers = ()
 
     def answered(self, check, figures, at: int, now_us: int) -> None:
-        check.decided(conclude(check.prepared, outcomes_of(figures, at, len(check.keys))), now_us)
+        check.decided(conclude(check, outcomes_of(figures, at, len(check.keys))), now_us)
 
 
 class Service:
@@ -79,13 +79,13 @@ def test_what_a_template_writes_the_careful_code_writes(reset_format, names, dra
     call.number = 7
     call.decider = CarefulDecider()
     call.principal = index.clients.get(client)
-    call.bound = index.book.ways[False][call.principal.terms, "GET", "/x"]
+    call.bound = index.book.resolutions[False][call.principal.limit_set_key, "GET", "/x"]
     call.keys = [b"k"] * len(call.bound.limits)
     call.cost, call.asked_us = 1, NOW_US - 5
     call.request = CheckRequest(client=client)
     own = [figure for three in drawn[: len(names)] for figure in three]
     call.done([1, 2, 3, *own], 3, NOW_US)
-    verdict = conclude(call.prepared, outcomes_of([1, 2, 3, *own], 3, len(names)))
+    verdict = conclude(call, outcomes_of([1, 2, 3, *own], 3, len(names)))
     careful = response(call.service.renderer, [Result(verdict, NOW_US)], call.request_id)
     assert RateLimitResponse.FromString(call.answered) == RateLimitResponse.FromString(careful)
     if verdict.allowed:

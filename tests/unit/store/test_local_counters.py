@@ -3,8 +3,7 @@
 import pytest
 
 from data_plane.store.local_counters import LocalCheck, LocalCounters
-from data_plane.store.outcome import Outcome
-from data_plane.store.packing import encode_rule
+from data_plane.store.packing import Outcome, encode_rule
 from data_plane.store.script_host import ScriptHost
 from tidegate.contract.limits import LimitRule
 

@@ -59,7 +59,7 @@ class Load:
             some = min(A_CALL, number - start)
             names = [b"{c%d}2" % ((self._next + at) % self._keys) for at in range(some)]
             self._next += some
-            self._client.evalsha(self._sha, some + 1, b"tg:dirty", *names, *[self._check] * some)  # type: ignore[arg-type]
+            self._client.evalsha(self._sha, some + 1, b"tg:dirty", *names, *[self._check] * some)
 
     async def run(self, rate: int, seconds: float) -> int:
         """For so many seconds; how many were taken."""

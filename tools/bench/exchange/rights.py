@@ -78,7 +78,7 @@ async def _window(regions: RegionProcesses) -> Skewed:
 
 
 def _exact(limit: int) -> LimitRule:
-    return rule(
+    return rule(  # type: ignore[no-untyped-call,no-any-return]  # of the tests
         1, "exact", limit, mode="strict", algorithm="fixed_window", window_us=WINDOW_S * 1_000_000,
         on_store_failure="closed", shares=equal_shares(limit, TWO), **YOUNG,
     )  # fmt: skip

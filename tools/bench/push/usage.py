@@ -17,7 +17,7 @@ from tools.bench.push.place import Place
 SIZES = ((10_000, 31), (100_000, 7))
 """Clients, and for how many days they have been there."""
 LIMIT = {"name": "monthly", "limit": 1_000_000, "window": "month"}
-TRIED = {
+TRIED: dict[str, dict[str, Any]] = {
     "one limit": {"limit": {"limit": 60, "window": "hour"}},
     "three limits": {
         "limits": [

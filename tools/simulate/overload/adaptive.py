@@ -3,12 +3,10 @@
 import random
 from collections import deque
 
-from data_plane.config.load_capacity import capacity_rules, price_of
 from data_plane.config.load_classes import FULL, hour_seed
 from data_plane.config.load_gate import ClassGate
-from data_plane.load.controller import ControlState
-from data_plane.load.decision import MILLI, Decided, decide
-from data_plane.load.signals import Said
+from data_plane.config.load_guard import capacity_rules, price_of
+from data_plane.load.controller import MILLI, BackendDecision, ControlState, Report, decide
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
@@ -39,9 +37,9 @@ class Adaptive(Unprotected):
         self._offered_before = [0] * len(self._gates)
         self._state = ControlState()
         self._demand: dict[int, int] = {}
-        self._said: dict[str, Said] = {}
-        self._on_their_way: deque[tuple[float, Said]] = deque()
-        self._decided: deque[tuple[float, Decided]] = deque()
+        self._said: dict[str, Report] = {}
+        self._on_their_way: deque[tuple[float, Report]] = deque()
+        self._decided: deque[tuple[float, BackendDecision]] = deque()
         self._factor = 1.0
 
     def admits(self, request: Request) -> bool:
@@ -111,11 +109,11 @@ class Adaptive(Unprotected):
             for group, gate in zip(self._scenario.groups, self._gates, strict=True):
                 gate.set(decided.classes[group.priority], decided.whole, floor=floor, reserve=reserve, seed=seed)
 
-    def _report(self, number: int, now_s: float, cpu: float, queue_delay_ms: float) -> Said:
+    def _report(self, number: int, now_s: float, cpu: float, queue_delay_ms: float) -> Report:
         reporters = self._scenario.reporters
         if number == 0 and reporters.lies is not None:
             signals = {signal: reporters.lies * full for signal, full in self._policy.signals.items()}
         else:
             off = max(0.0, 1.0 + self._random.gauss(0.0, reporters.noise)) if reporters.noise else 1.0
             signals = {"cpu": cpu * off, "queue_delay_ms": queue_delay_ms * off}
-        return Said(f"reporter-{number}", START_US + round(now_s * 1e6), signals)
+        return Report(f"reporter-{number}", START_US + round(now_s * 1e6), signals)

@@ -1,0 +1,44 @@
+"""What every process of a region has: the clock, and background work that restarts after a fault."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, wait_fixed
+
+log = structlog.get_logger()
+AGAIN_AFTER_S = 1.0
+
+
+def epoch_us() -> int:
+    """Microseconds since the epoch, by the wall clock of this machine."""
+    return time.time_ns() // 1_000
+
+
+class SystemClock:
+    """The wall clock of this machine."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        return time.time_ns() // 1_000
+
+
+async def run_forever(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: float = AGAIN_AFTER_S) -> None:
+    """Run ``work`` until it is cancelled. Restart it after any exception, which is a bug and logged as an error."""
+    await AsyncRetrying(wait=wait_fixed(again_after_s), before_sleep=_died)(work)
+
+
+def _died(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    log.error("background_work_died", work=getattr(state.fn, "__qualname__", repr(state.fn)), exc_info=error)
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end, as ``wait_for`` of Python 3.11 can swallow a cancellation."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.5)

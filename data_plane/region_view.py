@@ -1,0 +1,95 @@
+"""A node's view of its region, wired: unreachable peers, proven shares, low counters."""
+
+import secrets
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from data_plane.config.index import RuleIndex
+from data_plane.metrics.exposition import counter_by, gauge, gauge_by
+from data_plane.replicate.count_store import CountStore
+from data_plane.replicate.peer_session import ReplicationTally
+from data_plane.replicate.receiver import Receiver
+from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.low_water import LowOutbox
+from data_plane.rights.region_state import RegionState
+from data_plane.rights.watch import RegionWatch, StrictReader
+from data_plane.settings import Settings
+from data_plane.store.ports import Clock
+from data_plane.store.redis.connect import Join
+from data_plane.store.redis.store import RedisCounterStore
+from tidegate.contract.credentials import epoch_secret
+
+
+class RegionView:
+    """A node's view of its region. ``join`` joins connections of the store, so it exists before the store."""
+
+    def __init__(self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._index = index
+        # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
+        self._epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
+        self.join: Join | None = None if self._epochs is None else self._epochs.join_connection
+        self.state = RegionState(lambda: index().book, rights=self._epochs is not None)
+
+    def connect(self, store: RedisCounterStore) -> None:
+        """Build the parts that need the store."""
+        if self._epochs is not None:
+            self._epochs.watch(store)
+        self._outbox = LowOutbox(store, self._clock)
+        self.reader = StrictReader(self._outbox.add)
+        secret = epoch_secret(self._settings.region_credential.get_secret_value())
+        self._peers = Receiver(
+            self._settings.region, CountStore(store, self._settings.node, secret), self._clock, self._index,
+            ReplicationTally(), self.state.set_unreachable,
+        )  # fmt: skip
+        self._watch = RegionWatch(self.state, self._peers, self._epochs, lambda: self.reader.refused)
+
+    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """The background work."""
+        return [self._watch.run, self._outbox.run]
+
+    def own_public_keys(self) -> tuple[str, ...]:
+        """Public keys of this region: several while its credential is rotated."""
+        return public_keys(self._index, self._clock, self._settings.region)
+
+    def status(self) -> dict[str, Any]:
+        """Peers and strict limits in ``/v1/status``."""
+        unreachable = dict(self.state.unreachable)
+        return {
+            "peers": {
+                region: {"staleness_s": None if age_us is None else age_us / 1e6, "silent": region in unreachable}
+                for region, age_us in self._peers.staleness_us.items()
+            },
+            "rights": {
+                "proven": self.state.proven,
+                "incarnation": None if self._epochs is None else self._epochs.incarnation,
+                "new_lives": None if self._epochs is None else self._epochs.new_epochs,
+                "refused": {"marker": self.reader.refused},
+            },
+        }
+
+    def families(self) -> Iterator[Metric]:
+        """The metrics of peers and strict limits."""
+        unreachable = dict(self.state.unreachable)
+        yield gauge_by(
+            "tidegate_peer_silent", "1 while a peer is unreachable and its share is reserved", "peer",
+            {name: float(name in unreachable) for name in self._peers.staleness_us},
+        )  # fmt: skip
+        yield gauge("tidegate_shares_proven", "1 once strict limits are served by proven shares", self.state.proven)
+        yield counter_by(
+            "tidegate_rights_refused", "Strict steps refused, by reason", "reason", {"marker": self.reader.refused}
+        )
+
+
+def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tuple[str, ...]:
+    """A region's current public keys."""
+    known = index().book.regions.get(region)
+    return () if known is None else known.keys_at(clock.now_us() / 1e6)
+
+
+def new_incarnation() -> int:
+    """A name for a new epoch of the store."""
+    return 1 + secrets.randbelow(2**32 - 1)

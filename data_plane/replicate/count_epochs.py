@@ -1,0 +1,134 @@
+"""Epochs of the counts in a region's store: a store that lost counts or came back with old ones begins a new epoch."""
+
+import hmac
+from collections.abc import Callable
+from typing import NamedTuple
+
+import structlog
+
+from data_plane.replicate.mark_sets import parts_by_slot
+from data_plane.store.ports import Argument, RegionStore, StoreUnavailableError
+from data_plane.store.redis.client import store_errors
+from data_plane.store.scripts import end_epoch_script
+from data_plane.store.strict_packing import decode_marker
+
+log = structlog.get_logger()
+
+EPOCH = b"tg:incarnation"
+MARKER_OF_EPOCH = b"tg:incarnation:of"
+"""The incarnation in the epoch marker (``epoch_store``) that this epoch belongs to; a difference shows a lost store."""
+RECEIVED = b"tg:heard"
+"""The hash of ``lua/received.lua``: what was received from peers, and which epoch of theirs was sent everything."""
+PEER_COUNTS_SUFFIX = b"!"
+"""A counter's peer counts are stored at its key with this suffix: the same hash tag, the same slot."""
+RESERVES_SUFFIX = b"?"
+
+SCANNED_A_CALL = 250
+ENDED_A_CALL = 25
+
+
+class _Names(NamedTuple):
+    """The epoch's name, the incarnation that it belongs to, and the marker's; on a Cluster the name alone."""
+
+    name: bytes
+    incarnation: bytes | None
+    marker: bytes | None
+
+    @property
+    def is_over(self) -> bool:
+        return self.incarnation is not None and self.marker is not None and self.incarnation != self.marker
+
+
+class CountEpochs:
+    """Names, begins and verifies epochs. Every method that asks the store raises ``StoreUnavailableError``.
+
+    ``secret`` is the region's; it proves that a name is of an epoch of this region's store.
+    """
+
+    def __init__(self, store: RegionStore, secret: bytes, token_hex: Callable[[int], str]) -> None:
+        self._store = store
+        self._secret = secret
+        self._token_hex = token_hex
+        self._marker = store.dirty_key_of_slot(0) + b"!m" if store.settings.shape != "cluster" else b""
+
+    async def current(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> str:
+        """The name of the current epoch; begins a new one if the marker shows that the store came back.
+
+        The own counts of the ended epoch are then kept among those of peers.
+        """
+        with store_errors():
+            epoch = await self._read()
+            if epoch.incarnation is None and epoch.marker is not None:
+                await self._store.execute("SET", MARKER_OF_EPOCH, epoch.marker, "NX")
+            elif epoch.is_over and epoch.marker is not None:
+                log.warning("store_came_back", epoch=epoch.name.decode())
+                return (await self._begin(region, epoch.name, regions, epoch.marker, is_shared)).decode()
+            return epoch.name.decode()
+
+    async def name(self) -> str:
+        """The name of the current epoch, for a process that only receives; unavailable until a pending one begins."""
+        with store_errors():
+            epoch = await self._read()
+        if epoch.is_over:
+            raise StoreUnavailableError("NewEpoch")
+        return epoch.name.decode()
+
+    def is_own(self, name: str) -> bool:
+        """Whether a store of this region made that name; nobody else can."""
+        random, _, proof = name.partition("-")
+        return hmac.compare_digest(proof.encode(), self._proof_of(random).encode())
+
+    def new_name(self) -> str:
+        """A name for an epoch of this region's store."""
+        random = self._token_hex(8)
+        return f"{random}-{self._proof_of(random)}"
+
+    async def sent_everything(self, peer: str) -> str | None:
+        """The epoch of a peer's store to which some agent of this region has sent everything."""
+        with store_errors():
+            known = await self._store.execute("HGET", RECEIVED, f"={peer}")
+        return known.decode() if known else None
+
+    async def note_sent_everything(self, peer: str, epoch: str | None) -> None:
+        """That epoch of the peer's store was sent everything; ``None``: it is to be sent everything again."""
+        with store_errors():
+            if epoch is None:
+                await self._store.execute("HDEL", RECEIVED, f"={peer}")
+            else:
+                await self._store.execute("HSET", RECEIVED, f"={peer}", epoch)
+
+    def _proof_of(self, random: str) -> str:
+        return hmac.digest(self._secret, b"tidegate store epoch\0" + random.encode(), "sha256")[:8].hex()
+
+    async def _read(self) -> _Names:
+        incarnation = marker = None
+        if self._store.settings.shape == "cluster":
+            name = await self._store.execute("GET", EPOCH)
+        else:
+            name, incarnation, marker = await self._store.execute("MGET", EPOCH, MARKER_OF_EPOCH, self._marker)
+        if name is None:
+            await self._store.execute("SET", EPOCH, self.new_name(), "NX")
+            name = await self._store.execute("GET", EPOCH)
+        return _Names(name or b"", incarnation, None if marker is None else b"%d" % decode_marker(marker).incarnation)
+
+    async def _begin(
+        self, region: str, ended: bytes, regions: int, marker: bytes, is_shared: Callable[[bytes], bool]
+    ) -> bytes:
+        script, names = end_epoch_script(), [EPOCH, MARKER_OF_EPOCH, RECEIVED]
+        arguments: list[Argument] = [region, ended, regions]
+        cursor = ""
+        while True:
+            cursor, keys = await self._store.scan(cursor, "{*", SCANNED_A_CALL)
+            counters = [key for key in keys if is_counter(key) and is_shared(key)]
+            for _, part in parts_by_slot(self._store, counters, lambda key: key, ENDED_A_CALL):
+                pairs = [name for key in part for name in (key, key + PEER_COUNTS_SUFFIX)]
+                await self._store.call_script(script, [*names, *pairs], [*arguments, "", ""])
+            if not cursor:
+                break
+        await self._store.call_script(script, names, [*arguments, self.new_name(), marker])
+        return await self._store.execute("GET", EPOCH) or b""
+
+
+def is_counter(key: bytes) -> bool:
+    """Whether a key is a counter's own, not that of its peers' counts or reserves."""
+    return key[-1:] not in {PEER_COUNTS_SUFFIX, RESERVES_SUFFIX}
