@@ -30,10 +30,11 @@ def load_hypothesis_profile() -> None:
     settings.register_profile(
         "tidegate",
         max_examples=examples(EXAMPLES),
-        deadline=None,  # a busy machine takes its time over an example
+        # a busy machine takes its time over an example, and over making one
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
         derandomize=not NIGHTLY,
         database=None,
         print_blob=True,
-        suppress_health_check=[HealthCheck.too_slow] if NIGHTLY else [],
     )
     settings.load_profile("tidegate")

@@ -34,7 +34,7 @@ GATEWAY_TOKEN = make_credential("gateway", bytes(range(1, 33)))
 NOWHERE = "http://127.0.0.1:9"
 """A control plane that never answers: the node serves from its snapshot."""
 
-PATIENT_MS = 250
+PATIENT_MS = 1_000
 """A deadline that a store keeps on a machine with much else to do: what a slow one answers is for tests of that."""
 HOUR_US = 3_600_000_000
 

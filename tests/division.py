@@ -3,6 +3,7 @@
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 LONGEST_FIRST = (
+    "tests/release/",
     "tests/system/",
     "tests/console/",
     "tests/operate/",
@@ -24,6 +25,8 @@ ONE_STACK = (
     "tests/system/test_usage.py",
 )
 """What takes the session's `stack`, a dozen processes: it is started once."""
+ONE_RELEASE = ("tests/release/",)
+"""What takes the session's artefacts, which are built and installed once."""
 APART = (
     "tests/integration/node/test_regions_strict.py",
     "tests/simulation/",
@@ -43,6 +46,8 @@ def scope_of(nodeid: str) -> str:
     """Tests of one scope run in one process."""
     if nodeid.startswith(ONE_STACK):
         return "one stack"
+    if nodeid.startswith(ONE_RELEASE):
+        return "one release"
     return nodeid if nodeid.startswith(APART) else nodeid.partition("::")[0]
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.division import APART, LONGEST_FIRST, ONE_STACK, rank_of, scope_of
+from tests.division import APART, LONGEST_FIRST, ONE_RELEASE, ONE_STACK, rank_of, scope_of
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("place", [*ONE_STACK, *APART, *LONGEST_FIRST])
+@pytest.mark.parametrize("place", [*ONE_STACK, *ONE_RELEASE, *APART, *LONGEST_FIRST])
 def test_what_is_named_is_there(place: str):
     path, _, test = place.partition("::")
     assert (ROOT / path).exists()
@@ -19,6 +19,7 @@ def test_what_is_named_is_there(place: str):
 def test_files_are_handed_out_whole_but_for_long_ones_and_what_shares_a_stack():
     assert scope_of("tests/unit/test_why.py::test_a[1]") == scope_of("tests/unit/test_why.py::test_b")
     assert scope_of("tests/simulation/test_random.py::test_a[1]") != scope_of("tests/simulation/test_random.py::test_b")
+    assert scope_of("tests/release/test_sources.py::test_a") == scope_of("tests/release/test_upgrade.py::test_b")
     assert scope_of("tests/system/test_usage.py::test_a") == scope_of("tests/system/test_strict.py::test_b")
 
 
