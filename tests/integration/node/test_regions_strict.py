@@ -311,7 +311,7 @@ async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it
         control_plane.away = True
         control_plane.garbled = 1  # when it is back: the agent dials again
         control_plane.move()
-        agent._peering.epochs._owed = Ack(node="a1", revision=5, digest="")  # the store was away before
+        agent._peering.epochs._unconfirmed_ack = Ack(node="a1", revision=5, digest="")  # the store was away before
         unsent = agent._configuration._stream._unsent
         async with asyncio.timeout(20):
             while not unsent:
