@@ -5,6 +5,8 @@
 #   make dev              install what the tests need: Envoy, Traefik and Caddy among it
 #   make test             all tests; ARGS are handed to pytest
 #   make check            format, lint, types, layers
+#   make release          all artefacts of this commit into dist/, checked, installed and run; nothing is uploaded
+#   make docs             the site of the documentation into site/, without network; open site/index.html
 #   make bench-peers      Envoy's rate limit service in Go, for `python -m tools.bench.rls` (needs Go)
 #   make go-tools         h2spec and ghz into .cache/bin (needs Go): tests and benchmarks of HTTP/2 use them
 
@@ -28,7 +30,7 @@ UV := $(BIN)/uv
 UV_PIP := $(UV) pip
 AT := --python $(BIN)/python --quiet
 
-.PHONY: up dev test check format lock bench go-tools bench-peers clean help
+.PHONY: up dev test check format lock release docs bench go-tools bench-peers clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +47,13 @@ test: $(STAMPS)/dev
 	@scratch=$$(mktemp -d $(CACHE)/tmp/test.XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
 	  TMPDIR="$$scratch" $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
 
+# What is made is looked into, then each artefact is installed alone, by pip and npm, and run.
+release: $(STAMPS)/dev
+	@$(BIN)/python -m tools.release build $(ARGS)
+	@mkdir -p $(CACHE)/tmp
+	@scratch=$$(mktemp -d $(CACHE)/tmp/release.XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
+	  TMPDIR="$$scratch" TIDEGATE_RELEASE=$(CURDIR)/dist $(BIN)/python -m pytest tests/release
+
 check: $(STAMPS)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -54,6 +63,9 @@ check: $(STAMPS)/dev
 format: $(STAMPS)/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(STAMPS)/dev
+	@$(BIN)/python -m tools.docs.site $(ARGS)
 
 bench: $(STAMPS)/dev
 	@$(BIN)/python -m tools.bench $(ARGS)
@@ -103,11 +115,11 @@ LOCK := $(UV_PIP) compile --quiet --generate-hashes --no-emit-index-url --no-hea
 lock: $(STAMPS)/uv
 	$(LOCK) $(ARGS) requirements/bootstrap.in -o requirements/bootstrap.txt
 	$(LOCK) $(ARGS) pyproject.toml -o requirements/runtime.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local -o requirements/local.txt
-	$(LOCK) $(ARGS) pyproject.toml --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --group editable -o requirements/local.txt
+	$(LOCK) $(ARGS) pyproject.toml --extra local --group editable --group pictures --group docs --group dev -o requirements/dev.txt
 	$(LOCK) $(ARGS) pyproject.toml -c requirements/local.txt -o requirements/image.txt
 	$(LOCK) $(ARGS) requirements/build.in -c requirements/local.txt -o requirements/build.txt
 
 clean:
-	rm -rf $(VENV) $(CACHE) clients/express/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist
+	rm -rf $(VENV) $(CACHE) clients/express/node_modules .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

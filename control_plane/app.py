@@ -7,14 +7,16 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib.metadata import version as distribution_version
 from typing import TypedDict
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from control_plane.access.authentication import Authentication
 from control_plane.access.body_limit import BodyLimit
 from control_plane.access.live import LiveCredentials
+from control_plane.access.scope import ScopeGuard
 from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.background import run_forever
@@ -24,12 +26,14 @@ from control_plane.canary.placement import CanaryPlacement
 from control_plane.canary.service import RolloutEngine
 from control_plane.clients.endpoints import router as clients_router
 from control_plane.clients.import_endpoints import router as imports_router
+from control_plane.clients.repository import plan_of
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback import undo
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.console.app import Console, console_of
 from control_plane.console.app import pages as console_pages
 from control_plane.console.links import router as console_links_router
+from control_plane.console.sessions import nobody
 from control_plane.credentials.keys.endpoints import router as keys_router
 from control_plane.credentials.keys.import_endpoints import router as key_imports_router
 from control_plane.credentials.regions.endpoints import router as region_credentials_router
@@ -49,6 +53,7 @@ from control_plane.jobs.runner import JobRunner
 from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.nodes.reports import Reports
+from control_plane.oidc.sign_in import OpenIdConnect
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
@@ -102,6 +107,7 @@ class State(TypedDict):
     exports: Exports
     readiness: Callable[[], Awaitable[str | None]]
     console: Console
+    oidc: OpenIdConnect | None
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -109,9 +115,9 @@ def create_app(settings: Settings) -> FastAPI:
     signer = Signer(settings.signing_key())
     webhook_keys = WebhookKeys(settings.signing_key())
     first_token = settings.first_admin_token()
-    last_used = LastUsed()
+    last_used, metrics = LastUsed(), Metrics()
     live = LiveCredentials({"/v1/": hashes_in_force, "/internal/": credentials_in_force})
-    metrics = Metrics()
+    oidc = OpenIdConnect(settings) if settings.oidc_issuer is not None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[State]:
@@ -132,7 +138,7 @@ def create_app(settings: Settings) -> FastAPI:
         registry = Registry([engine.job(), *jobs_of(settings, database, writer, partitions, webhook_keys)])
         leadership = Leadership(database, JobRunner(database, registry, replica_name(settings), metrics).lead)
         _watch(metrics, watcher, streams, leadership)
-        console = console_of(app, database, watcher)
+        console = console_of(app, database, watcher, oidc.people.principal if oidc is not None else nobody)
         bootstrap = asyncio.create_task(_bootstrap(database, first_token))
         questions = NodeQuestions(database)
         work = (
@@ -143,6 +149,7 @@ def create_app(settings: Settings) -> FastAPI:
             acks.run,
             partial(last_used.run, database),
             partial(live.run, database, watcher.moved.ticket),
+            *(() if oidc is None else (oidc.provider.run,)),
         )
         tasks = [bootstrap, *(asyncio.create_task(run_forever(run)) for run in work)]
         state = State(
@@ -164,6 +171,7 @@ def create_app(settings: Settings) -> FastAPI:
             exports=Exports(database),
             readiness=lambda: _fault(database, watcher, bootstrap, live),
             console=console,
+            oidc=oidc,
         )
         if settings.console:
             tasks.append(asyncio.create_task(run_forever(partial(console.feed.run, state))))
@@ -182,10 +190,13 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Tidegate control plane",
-        version="0.1.0",
+        version=distribution_version("tidegate"),
         description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
         lifespan=lifespan,
+        dependencies=[Depends(ScopeGuard(plan_of))],
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         separate_input_output_schemas=True,
     )
     for router in (
@@ -230,6 +241,7 @@ def create_app(settings: Settings) -> FastAPI:
         max_failures=settings.max_failed_authentications,
         note_used=last_used.note,
         remember_s={"/internal/": NODES_REMEMBERED_S},
+        vouched_for={} if oidc is None else {"/v1/": oidc.bearer},
     )
     app.add_middleware(RequestIds)
     app.add_middleware(Measured, metrics=metrics)

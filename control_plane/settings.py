@@ -5,8 +5,9 @@ from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from control_plane.oidc_settings import OidcSettings
 from control_plane.postgres import libpq_url
 
 MIN_ADMIN_TOKEN_LENGTH = 16
@@ -16,7 +17,7 @@ class SettingsError(Exception):
     """A setting is missing or unusable; the message names it."""
 
 
-class Settings(BaseSettings):
+class Settings(OidcSettings):
     """Settings of one control-plane process. Times are seconds."""
 
     model_config = SettingsConfigDict(env_prefix="TIDEGATE_", frozen=True, extra="ignore", hide_input_in_errors=True)

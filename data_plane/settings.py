@@ -5,7 +5,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -14,6 +14,7 @@ from data_plane.http.caller import Trust
 from data_plane.http.forward_auth import DialectName, KeySource
 from data_plane.http.rate_limit_headers import ResetFormat
 from data_plane.rls.mapping import RlsMapping
+from data_plane.store.redis.credentials import Guarded, PasswordFile, load_provider
 from data_plane.store.redis.settings import RedisSettings
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
@@ -46,6 +47,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 PemFile = Annotated[Path, AfterValidator(_readable)]
+PasswordPath = Annotated[Path, AfterValidator(_readable)]
 CaFile = Annotated[Path, AfterValidator(_readable), AfterValidator(_a_ca)]
 
 
@@ -76,6 +78,12 @@ class RegionSettings(BaseSettings):
     tls_client_ca_file: CaFile | None = Field(None, description="ask callers for a certificate of this CA (mTLS)")
 
     redis_url: SecretStr
+    redis_password_file: PasswordPath | None = Field(None, description="the store's password, read again as it changes")
+    redis_credentials: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="module:callable that makes a CredentialProvider of redis-py, instead of a password",
+    )
     redis_shape: Literal["standalone", "sentinel", "cluster"] = "standalone"
     redis_sentinels: Annotated[tuple[str, ...], NoDecode] = Field((), description="host:port,host:port")
     redis_master_name: str = ""
@@ -106,6 +114,7 @@ class RegionSettings(BaseSettings):
         return RedisSettings(
             url=self.redis_url.get_secret_value(),
             shape=self.redis_shape,
+            credentials=self._store_credentials(),
             sentinels=tuple(_address(text) for text in self.redis_sentinels),
             master_name=self.redis_master_name,
             sentinel_username=self.redis_sentinel_username,
@@ -116,6 +125,14 @@ class RegionSettings(BaseSettings):
             tls_key_file=self.redis_key_file,
             deadline_ms=self.redis_deadline_ms,
         )
+
+    def _store_credentials(self) -> Guarded | None:
+        if self.redis_credentials is not None:
+            return Guarded(load_provider(self.redis_credentials))
+        if self.redis_password_file is None:
+            return None
+        user = urlsplit(self.redis_url.get_secret_value()).username
+        return Guarded(PasswordFile(self.redis_password_file, None if not user else unquote(user)))
 
     @field_validator("redis_sentinels", "redis_cluster_nodes", mode="before")
     @classmethod
@@ -166,6 +183,16 @@ class RegionSettings(BaseSettings):
                     raise ValueError(
                         f"TIDEGATE_{name.upper()}: holds no certificate (PEM), or its key is not the one given"
                     ) from None
+        ways = (self.redis_password_file, self.redis_credentials, urlsplit(self.redis_url.get_secret_value()).password)
+        if sum(bool(way) for way in ways) > 1:
+            raise ValueError(
+                "The store's login comes from one place: a password in TIDEGATE_REDIS_URL, TIDEGATE_REDIS_PASSWORD_FILE"
+                " or TIDEGATE_REDIS_CREDENTIALS"
+            )
+        try:
+            self._store_credentials()
+        except ValueError as error:
+            raise ValueError(f"TIDEGATE_REDIS_CREDENTIALS: {error}") from None
         if self.redis_shape == "sentinel" and not (self.redis_sentinels and self.redis_master_name):
             raise ValueError(
                 "TIDEGATE_REDIS_SHAPE sentinel needs TIDEGATE_REDIS_SENTINELS and TIDEGATE_REDIS_MASTER_NAME"

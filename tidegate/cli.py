@@ -10,6 +10,7 @@ import typer
 from tidegate.admin.app import register as register_resources
 from tidegate.arguments import admin_token, gateway_token, server_url, utf8_text
 from tidegate.file.app import register as register_file_commands
+from tidegate.importing.app import register as register_imports
 
 NOT_WRITTEN = os.EX_IOERR
 """Not 1 or 2: those mean something to who calls `check` or `diff`."""
@@ -20,6 +21,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # its tracebacks show local variables, and those hold secrets
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"tidegate {version('tidegate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -266,6 +285,7 @@ def why(
 
 
 register_file_commands(app)
+register_imports(app)
 register_resources(app)
 
 

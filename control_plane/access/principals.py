@@ -1,9 +1,11 @@
 """Who a request comes from, and which role each route needs."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, NamedTuple
 
 from fastapi import Depends, Request
 
+from control_plane.access.grants import Grant
 from control_plane.errors import ForbiddenError
 
 AdminRole = Literal["viewer", "operator", "admin"]
@@ -13,14 +15,25 @@ _RANK: dict[str, int] = {"viewer": 1, "operator": 2, "admin": 3}
 
 
 class Principal(NamedTuple):
-    """An authenticated caller: a token with its role, or a region (whose ``role`` is ``region``)."""
+    """An authenticated caller: a token or a person with its role, or a region (whose ``role`` is ``region``).
+
+    ``scoped`` is the role of whoever has ``grants`` alone: it allows nothing until ``scope.py`` found what they cover.
+    """
 
     name: str
-    role: Literal["viewer", "operator", "admin", "gateway", "region"]
+    role: Literal["viewer", "operator", "admin", "gateway", "region", "scoped"]
     id: str = ""
     """A token's id: names come again after a revocation, ids do not."""
     credential: str = ""
     """The hash of the secret that was shown: a stream or a console session that it opened ends with it."""
+    grants: tuple[Grant, ...] = ()
+    """Roles for some clients only, beside ``role``."""
+
+    @property
+    def described(self) -> str:
+        """What the caller may do, for people: ``viewer, operator for clients named acme-*``."""
+        everywhere = [] if self.role == "scoped" else [self.role]
+        return ", ".join(everywhere + [f"{grant.role} for {grant}" for grant in self.grants])
 
 
 def principal_of(request: Request) -> Principal:
@@ -37,10 +50,15 @@ def allows(caller: Principal, role: AdminRole) -> bool:
     return _RANK.get(caller.role, 0) >= _RANK[role]
 
 
+def strongest(roles: Iterable[str]) -> str:
+    """The strongest of ``roles``; ``scoped`` where none allows anything."""
+    return max(roles, key=lambda role: _RANK.get(role, 0), default="scoped")
+
+
 def require(caller: Principal, role: AdminRole) -> None:
     """Raise :class:`ForbiddenError` unless ``caller`` has ``role`` or a stronger one."""
     if not allows(caller, role):
-        raise ForbiddenError(f"This needs the role {role}; the token's role is {caller.role}.")
+        raise ForbiddenError(f"This needs the role {role}; yours is {caller.role}.")
 
 
 async def by_method(request: Request, caller: Caller) -> None:

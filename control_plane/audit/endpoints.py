@@ -17,7 +17,7 @@ from control_plane.web.fields import Instant
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
 
 router = APIRouter(prefix="/v1/audit", tags=["audit log"], dependencies=[Depends(by_method)])
-Wanted = Annotated[str | None, Query(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Wanted = Annotated[str | None, Query(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 @router.get("")

@@ -5,8 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
 
-from control_plane.access.principals import by_method
+from control_plane.access.principals import Caller, by_method
 from control_plane.clients.models import ClientRow
+from control_plane.clients.repository import covered_by
 from control_plane.clients.schemas import (
     ClientCreate,
     ClientReplace,
@@ -31,14 +32,17 @@ _clients = Clients()
 @router.get("")
 async def list_clients(
     session: Reading,
+    caller: Caller,
     page: Annotated[Page, sorted_by("client", "plan", "status", "external_id", "created_at")],
     prefix: Prefix = None,
     plan: Name | None = None,
     status: Status | None = None,
     external_id: Annotated[Text | None, Query()] = None,
 ) -> Listing[ClientView]:
-    """Clients, all or those of a plan, status or external id."""
-    where = equal((ClientRow.plan, plan), (ClientRow.status, status), (ClientRow.external_id, external_id))
+    """Clients, all or those of a plan, status or external id; for scoped roles those that these are for."""
+    where = covered_by(caller.grants) + equal(
+        (ClientRow.plan, plan), (ClientRow.status, status), (ClientRow.external_id, external_id)
+    )
     return await _clients.list_page(session, page, prefix=prefix, where=where)
 
 

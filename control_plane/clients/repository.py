@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     DateTime,
     Text,
+    and_,
     any_,
     bindparam,
     cast,
@@ -19,10 +21,12 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.access.grants import Grant
 from control_plane.audit.models import AuditRow
 from control_plane.clients.figures import figures_of
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
@@ -246,3 +250,19 @@ async def every_nth(session: AsyncSession, count: int) -> Sequence[str]:
 async def count_on(session: AsyncSession, plan: str) -> int:
     """How many clients are on a plan."""
     return await session.scalar(select(func.count()).where(ClientRow.plan == plan)) or 0
+
+
+async def plan_of(session: AsyncSession, client: str) -> str | None:
+    """The plan that a client is on, if there is such a client."""
+    return await session.scalar(select(ClientRow.plan).where(ClientRow.client == client))
+
+
+def covered_by(grants: Sequence[Grant]) -> list[ColumnElement[bool]]:
+    """The condition that a grant covers the client; none without grants."""
+    return [or_(*map(_covers, grants))] if grants else []
+
+
+def _covers(grant: Grant) -> ColumnElement[bool]:
+    prefixes = [ClientRow.client.startswith(prefix, autoescape=True) for prefix in grant.client_prefixes]
+    named = or_(*prefixes) if prefixes else true()
+    return and_(named, ClientRow.plan.in_(grant.plans) if grant.plans else true())

@@ -1,6 +1,7 @@
 """The JSON Schema of the file, which ships beside this module so that editors can complete and check."""
 
 import json
+import sys
 from importlib import resources
 
 from control_plane.config_file.schemas import ConfigFile
@@ -21,3 +22,7 @@ def made() -> str:
 def shipped() -> str:
     """The schema as it ships; a test holds it against :func:`made`."""
     return resources.files("control_plane.config_file").joinpath(NAME).read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(made())

@@ -99,6 +99,15 @@ class Api:
             raise RefusedError(answer)
         return answer.body
 
+    async def permitted(self, path: str, **query: object) -> Any:
+        """What ``GET`` answers, or ``None`` where the visitor's role does not reach. Raises :class:`RefusedError`."""
+        answer = await self.ask(path, **query)
+        if answer.status == 403:
+            return None
+        if not answer.ok:
+            raise RefusedError(answer)
+        return answer.body
+
     async def ask(self, path: str, **query: object) -> Answer:
         """Whatever ``GET`` answers; members of ``query`` that are ``None`` are left out, ``since_`` is ``since``."""
         given = {name.rstrip("_"): value for name, value in query.items() if value is not None}

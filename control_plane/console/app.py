@@ -14,12 +14,13 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from control_plane.console import actions, cookies, login
+from control_plane.console import actions, cookies, login, people
 from control_plane.console.api import Api, RefusedError, routes_of
 from control_plane.console.feed import Feed, Part
 from control_plane.console.pages import access, backends, changes, client, developer, now, plan, regions, why
 from control_plane.console.render import HEADERS, html, static
-from control_plane.console.sessions import Sessions, Visitor
+from control_plane.console.roles import May
+from control_plane.console.sessions import PrincipalOf, Sessions, Visitor
 from control_plane.console.visit import Handler, Visit, form_of
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
@@ -71,9 +72,9 @@ class Console(NamedTuple):
         return Api.of(request, self.routes, visitor.principal)
 
 
-def console_of(rest: FastAPI, database: Database, watcher: HeadWatcher) -> Console:
-    """The console's state for a replica."""
-    routes, sessions = routes_of(rest), Sessions(database)
+def console_of(rest: FastAPI, database: Database, watcher: HeadWatcher, principal_of: PrincipalOf) -> Console:
+    """The console's state for a replica; ``principal_of`` says what a person may do."""
+    routes, sessions = routes_of(rest), Sessions(database, principal_of)
     return Console(rest, routes, sessions, Feed(watcher, sessions, routes, PARTS))
 
 
@@ -82,6 +83,8 @@ def pages() -> ASGIApp:
     public = [
         Route("/login", _named("/login", login.show), methods=["GET"]),
         Route("/login", _named("/login", login.by_token), methods=["POST"]),
+        Route("/oidc/begin", _named("/oidc/begin", people.begin), methods=["GET"]),
+        Route("/oidc/callback", _named("/oidc/callback", people.finish), methods=["GET"]),
         Route("/link/{code}", _named("/link/{code}", login.by_link), methods=["GET"]),
         Route("/static/{name:path}", _named("/static/{name}", static), methods=["GET"]),
         Route("/events", _named("/events", _events), methods=["GET"]),
@@ -156,6 +159,8 @@ async def _events(request: Request) -> Response:
         return Response("Postgres is away.", 503, headers, media_type="text/plain")
     if visitor is None:
         return Response("Log in first.", 401, HEADERS, media_type="text/plain")
+    if not May(visitor.principal.role)("viewer"):
+        return Response("Parts of pages are about every client.", 403, HEADERS, media_type="text/plain")
     if console.feed.full:
         headers = {**HEADERS, "Retry-After": "30"}
         return Response("This replica has as many open tabs as it bears.", 503, headers, media_type="text/plain")
@@ -184,7 +189,7 @@ def _refused(visit: Visit, error: RefusedError) -> Response:
 def _away(visit: Visit) -> Response:
     """Postgres does not answer: say so, and show what nodes said when it last did."""
     visit.feed.note_answer(away=True)
-    return visit.page("away.html", 503, overview=visit.feed.overview)
+    return visit.page("away.html", 503, overview=visit.feed.overview if visit.may("viewer") else None)
 
 
 def _problem(status: int, title: str, detail: str) -> Response:

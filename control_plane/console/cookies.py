@@ -6,8 +6,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control_plane.console.sessions import LONGEST
+from control_plane.oidc.sign_in import SIGN_IN_LASTS_S
 
 SECURE, PLAIN = "__Host-tidegate", "tidegate-console"
+SIGN_IN = "-sign-in"
+"""What the name of the cookie ends with that a browser comes back from the identity provider with."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 
@@ -33,6 +36,30 @@ def give(request: Request, response: Response, secret: str) -> None:
 def take(request: Request, response: Response) -> None:
     """Let the browser forget it."""
     response.delete_cookie(_name(request), path="/", secure=not _is_loopback(request), httponly=True, samesite="strict")
+
+
+def sign_in_of(request: Request) -> str | None:
+    """What the browser keeps of a sign-in that began."""
+    return request.cookies.get(_name(request) + SIGN_IN) or None
+
+
+def give_sign_in(request: Request, response: Response, value: str) -> None:
+    """Let the browser keep it: it comes along where another site sends the browser here, and nowhere else."""
+    response.set_cookie(
+        _name(request) + SIGN_IN,
+        value,
+        max_age=SIGN_IN_LASTS_S,
+        path="/",
+        secure=not _is_loopback(request),
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def take_sign_in(request: Request, response: Response) -> None:
+    """Let the browser forget it."""
+    name, secure = _name(request) + SIGN_IN, not _is_loopback(request)
+    response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="lax")
 
 
 def is_same_origin(request: Request) -> bool:

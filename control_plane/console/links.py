@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from control_plane.access.principals import Caller, reading_only
 from control_plane.console.sessions import LINK_LIVES, Sessions
+from control_plane.errors import ForbiddenError
 from control_plane.web.fields import View
 
 router = APIRouter(prefix="/v1/console", tags=["console"])
@@ -28,6 +29,8 @@ class ConsoleLink(View):
 @router.post("/links", status_code=201, response_model=ConsoleLink, dependencies=[Depends(reading_only)])
 async def create_console_link(request: Request, caller: Caller) -> Response:
     """Make a link that logs in at the console once, with this token's role, for a quarter of an hour."""
+    if not caller.id:
+        raise ForbiddenError("Links are made by tokens: people sign in at /console/login.")
     code = await Sessions(request.state.database).make_link(caller)
     view = ConsoleLink(path=f"/console/link/{code}", expires_at=datetime.now(UTC) + LINK_LIVES)
     return JSONResponse(view.model_dump(mode="json"), 201, {"Cache-Control": "no-store"})

@@ -4,18 +4,20 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.access.principals import Principal
+from control_plane.access.principals import Principal, TokenRole
 from control_plane.console.models import ConsoleSession
 from control_plane.credentials.tokens.models import Token
+from control_plane.credentials.tokens.repository import grants_of
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
+from control_plane.oidc.people import Person
 from tidegate.contract.credentials import secret_sha256
 
 IDLE = timedelta(minutes=30)
@@ -39,11 +41,19 @@ class Visitor(NamedTuple):
         return hmac.new(self.secret.encode(), b"tidegate console form", hashlib.sha256).hexdigest()
 
 
-class Sessions:
-    """The sessions as one replica sees them."""
+PrincipalOf = Callable[[Person], Principal | None]
 
-    def __init__(self, database: Database) -> None:
+
+def nobody(_: Person) -> None:
+    """Without an identity provider a person may do nothing."""
+
+
+class Sessions:
+    """The sessions as one replica sees them; ``principal_of`` says what a person may do."""
+
+    def __init__(self, database: Database, principal_of: PrincipalOf = nobody) -> None:
         self._database = database
+        self._principal_of = principal_of
         self._remembered: OrderedDict[str, tuple[datetime, Principal]] = OrderedDict()
 
     async def visitor(self, secret: str, *, acts: bool = True) -> Visitor | None:
@@ -54,11 +64,13 @@ class Sessions:
         sha256, now = secret_sha256(secret), datetime.now(UTC)
         try:
             async with self._database.read() as session:
-                row = await _in_force(session, sha256)
-            if row is None:
+                query = _in_force().where(ConsoleSession.sha256 == sha256)
+                row = (await session.execute(query)).one_or_none()
+            principal = None if row is None else self._principal(*row, now)
+            if row is None or principal is None:
                 self.forget(secret)
                 return None
-            principal, last_seen_at = row
+            last_seen_at = row[0].last_seen_at
             if acts and now - last_seen_at > NOTED_EVERY:
                 async with self._database.transaction() as session:
                     await _note_seen(session, sha256)
@@ -105,6 +117,26 @@ class Sessions:
             )
         return secret
 
+    async def open_for(self, person: Person, lasts_s: int) -> str:
+        """The secret of a session of a person, which ends after ``lasts_s`` at the latest."""
+        secret = secrets.token_urlsafe(32)
+        until_s = datetime.now(UTC).timestamp() + lasts_s
+        async with self._database.transaction() as session:
+            await session.execute(delete(ConsoleSession).where(_ended()))
+            kept = {**person._asdict(), "until_s": until_s}
+            session.add(ConsoleSession(sha256=secret_sha256(secret), kind="session", person=kept))
+        return secret
+
+    def _principal(self, row: ConsoleSession, token: Token | None, now: datetime) -> Principal | None:
+        if row.person is None:
+            assert token is not None and row.token_sha256 is not None  # noqa: S101, PT018  as it was looked for
+            role = cast("TokenRole", token.role)
+            return Principal(token.name, role, token.token_id, row.token_sha256, grants_of(token.scoped_grant))
+        kept = row.person
+        if now.timestamp() >= kept["until_s"]:
+            return None
+        return self._principal_of(Person(kept["issuer"], kept["subject"], kept["email"], tuple(kept["groups"])))
+
     async def end(self, secret: str) -> None:
         """Log out."""
         self.forget(secret)
@@ -118,17 +150,17 @@ class Sessions:
     async def still_in_force(self, hashes: Collection[str]) -> set[str]:
         """Which of these sessions, by hash, are in force."""
         async with self._database.read() as session:
-            query = select(ConsoleSession.sha256).join(Token, _by_token())
-            rows = await session.scalars(query.where(ConsoleSession.sha256.in_(hashes), ~_ended()))
-            return set(rows)
+            query = _in_force().where(ConsoleSession.sha256.in_(hashes))
+            now = datetime.now(UTC)
+            rows = await session.execute(query)
+            return {row.sha256 for row, token in rows if self._principal(row, token, now) is not None}
 
 
-async def _in_force(session: AsyncSession, sha256: str) -> tuple[Principal, datetime] | None:
-    query = select(Token.token_id, Token.name, Token.role, ConsoleSession.token_sha256, ConsoleSession.last_seen_at)
-    query = query.join(ConsoleSession, _by_token())
-    query = query.where(ConsoleSession.sha256 == sha256, ConsoleSession.kind == "session", ~_ended())
-    row = (await session.execute(query)).one_or_none()
-    return None if row is None else (Principal(row.name, row.role, row.token_id, row.token_sha256), row.last_seen_at)
+def _in_force() -> Select[ConsoleSession, Token]:
+    """Sessions with their tokens, or of a person without one (then the token is ``None``)."""
+    query = select(ConsoleSession, Token).outerjoin(Token, _by_token())
+    vouched_for = or_(Token.token_id.is_not(None), ConsoleSession.person.is_not(None))
+    return query.where(ConsoleSession.kind == "session", vouched_for, ~_ended())
 
 
 def _by_token() -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import Response
 
+from control_plane.access.principals import strongest
 from control_plane.console.api import Api
 from control_plane.console.feed import Feed
 from control_plane.console.render import html
@@ -30,6 +31,12 @@ class Visit(NamedTuple):
         """What the visitor's role may do."""
         return May(self.visitor.principal.role)
 
+    def may_about(self, client: str, plan: str) -> May:
+        """What the visitor may do about a client, also by grants for some clients only."""
+        principal = self.visitor.principal
+        covering = [grant.role for grant in principal.grants if grant.covers_client(client, {plan})]
+        return May(strongest((principal.role, *covering)))
+
     def asked(self, name: str) -> str:
         """A member of the query, or an empty text."""
         return self.request.query_params.get(name, "").strip()
@@ -39,6 +46,7 @@ class Visit(NamedTuple):
         head = self.feed.head
         shared = {
             "visitor": self.visitor.principal,
+            "role": self.visitor.principal.described,
             "csrf": self.visitor.csrf,
             "stale": self.visitor.stale,
             "may": self.may,

@@ -40,7 +40,7 @@ Number = Annotated[int, Path(ge=1, le=2**62)]
 async def list_revisions(
     session: Reading,
     page: PageQuery,
-    author: Annotated[str | None, Query(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")] = None,
+    author: Annotated[str | None, Query(min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]+$")] = None,
     since: Annotated[Instant | None, Query(description="not before this instant")] = None,
     until: Annotated[Instant | None, Query(description="before this instant")] = None,
 ) -> Listing[RevisionView]:

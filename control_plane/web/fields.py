@@ -33,6 +33,10 @@ ClientName = Annotated[
     StringConstraints(min_length=1, max_length=128, pattern=r"^[._:@-]*[A-Za-z0-9][A-Za-z0-9._:@-]*$"),
     Field(examples=["acme"]),
 ]
+ClientPrefix = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:@-]+$"), Field(examples=["acme-"])
+]
+"""How names of clients begin."""
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,64}$")]
 AttributeValue = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from control_plane.web.examples import example_of
 from control_plane.web.links import give_links
 from control_plane.web.problems import TITLES
+from tidegate import api_pages
 
 _PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -52,7 +53,11 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[ -~]+$"},
 }
 _SECURITY = {
-    "token": {"type": "http", "scheme": "bearer", "description": "A token of an admin (`tga_...`)."},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of an admin (`tga_...`), or a JWT of the OpenID Connect provider.",
+    },
     "region": {"type": "http", "scheme": "bearer", "description": "A region's credential (`tgr_...`)."},
 }
 _READS = (400, 401, 403, 404, 422, 429, 503)
@@ -60,11 +65,15 @@ _WRITES = (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 503)
 
 
 def install(app: FastAPI) -> None:
-    """Serve the document, made when it is first asked for in a thread: it takes a second, and nodes' streams go on."""
+    """Serve the document, made when it is first asked for in a thread: it takes a second, and nodes' streams go on.
+
+    And the pages that show it.
+    """
     app.openapi = lambda: describe(app)  # type: ignore[method-assign]  # FastAPI's documented way
     path = str(app.openapi_url)
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) != path]
     app.router.routes.insert(0, Route(path, _document, include_in_schema=False))
+    api_pages.install(app)
 
 
 def _document(request: Request) -> Response:

@@ -32,14 +32,14 @@ from data_plane.store.subjects import AddressBook, Named, is_ipv4
 
 
 class Observer(Protocol):
-    """Whoever counts or samples what is decided. Called for every decision: must be quick, and must not raise."""
+    """Counts or samples decisions. It is called for every one: it must be quick and must not raise."""
 
     def passed(self, check: PendingCheck) -> None:
-        """Every limit allowed it, and each took ``check.cost``."""
+        """Every limit allowed the check, and each counted ``check.cost``."""
         ...
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
-        """Anything else: denied, allowed with a remark, without limits, or without the store."""
+        """The check ended otherwise: denied, denied in shadow, without limits, or without the store."""
         ...
 
 
@@ -69,7 +69,7 @@ class Decider:
         """Called with the check and why it was turned away before any limit was looked at."""
         self.now_us = clock.now_us
         self.submit = store.submit
-        """Asks the store about a check that ``make_ready`` has made ready."""
+        """Asks the store about a check for which ``make_ready`` returned true."""
         self.submit_all = store.submit_all
         self._fallback = fallback
         self._anonymous = anonymous
@@ -77,15 +77,15 @@ class Decider:
         self._bounds = bounds
         self._addresses = AddressBook()
         self.gates = Gates()
-        """Who passes at protected backends."""
+        """The gates of protected backends."""
 
     @property
     def _anonymous_set_key(self) -> str | None:
-        """The plan of who shows no key; ``None`` where that is refused, or told apart by whole networks just now."""
+        """The limit-set key of requests without an API key; ``None``: refused, or left to the careful way."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
     def remember_in(self, memory: DenialCache | None) -> None:
-        """Keep denials there from now on; ``None``: every check is the store's."""
+        """Keep denials in this cache from now on; with ``None`` the store decides every check."""
         self._memory = memory
         self._denials = {} if memory is None else memory.denials
 
@@ -102,7 +102,7 @@ class Decider:
             self.submit(check)
 
     def make_ready(self, check: PendingCheck) -> bool:
-        """Find who asks and what applies. True: the store is to be asked; else ``check.decided`` has been called.
+        """Find the client and the limits. True: the store must be asked; else ``check.decided`` was called.
 
         Raises as ``decide``.
         """
@@ -154,7 +154,7 @@ class Decider:
         bound = check.bound
         try:
             check.packed = encode_check(check.cost, bound.params)
-        except struct.error:  # more limits than a call can name
+        except struct.error:  # more limits than one call can carry
             self.unanswered(check, StoreUnavailableError("script_error"), now_us)
             return False
         if self._denials and bound.lasting and self._recalled(check):
@@ -167,7 +167,7 @@ class Decider:
         return True
 
     def _pass_gate(self, check: PendingCheck, gate_pass: GatePass) -> bool:
-        """At a protected backend. False: shed, and answered. True: every limit that follows load has its price."""
+        """Ask the backend's gate. False: the check was shed and answered. True: its limits have their prices."""
         gate = gate_pass.gate or self.gates.open(gate_pass)
         principal = check.principal
         client = self._addresses[check.request.ip].tag if principal is None else principal.json
@@ -200,13 +200,13 @@ class Decider:
         if not verdict.allowed and gate is not None:
             gate.denied(outcomes, check.cost)
         if not verdict.allowed and gate is not None and is_priced(check.packed):
-            verdict = denied_at_a_price(verdict, gate, check.cost)  # never remembered: the price may fall at once
+            verdict = denied_at_a_price(verdict, gate, check.cost)  # not cached: the price may fall at any moment
         elif not verdict.allowed and self._memory is not None and check.cost:
             self._memory.remember(verdict, check.keys, check.asked_us)
         self._conclude(check, verdict, now_us)
 
     def unanswered(self, check: PendingCheck, error: StoreUnavailableError, _now_us: int) -> None:
-        """The store has not: each limit by its own policy."""
+        """The store gave no answer: each limit follows its own ``on_store_failure``."""
         self.tally.store_unavailable(error.reason)
         self._fallback.decide(check, self._decided_without_store)
 
@@ -217,7 +217,7 @@ class Decider:
         self._conclude(check, verdict, now_us)
 
     def _recalled(self, check: PendingCheck) -> bool:
-        """Whether the check was denied from memory."""
+        """Whether the denial cache denied the check."""
         if self._memory is None or not check.cost:
             return False
         outcomes = self._memory.recall(check.bound, check.keys, check.cost, check.asked_us)
@@ -239,7 +239,7 @@ class Decider:
 
 
 def _keys(principal: Principal | None, bound: LimitSet, ip: str | None, named: Named | None) -> list[bytes]:
-    """The keys of limits that have ``key_parts``; ``named`` is the address unless it is IPv4. Nobody is an address."""
+    """The keys of limits with ``key_parts``; ``named`` is the address unless it is IPv4."""
     address, site = (f"{{i:{ip}}}".encode(), b"") if named is None else (named.tag, named.site_tag)
     if principal is None:
         begins = (address, address, site, b"")

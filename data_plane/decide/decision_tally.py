@@ -1,4 +1,4 @@
-"""What this node has done, as plain integers: cheap to raise on the hot path, read when metrics are scraped.
+"""Counts of this node's decisions as plain integers: cheap on the hot path, read when metrics are scraped.
 
 Labels come from closed sets (policies of the config, reasons of the code), never from clients, addresses or paths.
 """
@@ -19,7 +19,7 @@ class Tally:
         self.denied = 0
         self.degraded = 0
         self.remembered = 0
-        """Denials given from memory, without asking the store."""
+        """Denials by the denial cache, without asking the store."""
         self.denied_by_policy: Counter[str] = Counter()
         self.shadow_denied_by_policy: Counter[str] = Counter()
         self.refused_by_reason: Counter[str] = Counter()
@@ -43,13 +43,13 @@ class Tally:
         self.latency_sum_us += took_us
 
     def passed(self, count: int, took_us: int) -> None:
-        """So many checks were allowed at once, in ``took_us``, with nothing to remark."""
+        """Count checks that were plainly allowed together, in ``took_us``."""
         self.allowed += count
         self.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += count
         self.latency_sum_us += took_us * count
 
     def refused(self, reason: Refusal) -> None:
-        """A request was turned away before any limit was looked at."""
+        """Count a request that was refused before any limit applied."""
         self.refused_by_reason[reason.value] += 1
 
     def store_unavailable(self, reason: str) -> None:

@@ -1,9 +1,9 @@
-"""The over-limit memory: who was just denied is denied again without asking the store, for as long as that is certain.
+"""The denial cache: repeats a denial without asking the store, for as long as it certainly holds.
 
-A denial of a request stays true for the same request until its ``retry_us`` has passed: meanwhile others can only
-take, not give. It is remembered for a second at most, so that what else the answer reports is never older than that.
-Where news could end a denial early (counts shared between regions, rights, give-backs of a Cluster) nothing is
-remembered. What a lease or a reservation gives back is such news too, and waits for that second.
+A denial of a request holds for the same request until its ``retry_us`` has passed: other requests can only consume.
+An entry lives for a second at most, so that the figures of the answer are never older. Limits whose denials may end
+early (counts shared between regions, rights, units given back on a Cluster) are not cached. Units that a lease or a
+reservation gives back are noticed when the entry ends.
 """
 
 from collections import OrderedDict
@@ -31,15 +31,13 @@ class DenialCache:
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
         self.denials: OrderedDict[tuple[bytes, ...], _Denial] = OrderedDict()
-        """By all counters of the check: the answer tells of each, also of those that did not deny."""
+        """By all counters of the check: the answer reports each, also those that did not deny."""
 
     def __len__(self) -> int:
         return len(self.denials)
 
     def recall(self, bound: LimitSet, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
-        """The outcomes of the denial that still holds for this very check: the same counters, the same limits of the
-        same revision, and the same cost.
-        """
+        """The outcomes of a denial that still holds for the same counters, limits and cost, if there is one."""
         counters = tuple(keys)
         denial = self.denials.get(counters)
         if denial is None or denial.bound is not bound or denial.cost != cost:
@@ -51,7 +49,7 @@ class DenialCache:
         return None
 
     def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
-        """Note a denial by the store. ``asked_us`` is from before the store decided: the wait ends no later."""
+        """Keep a denial by the store. ``asked_us`` is from before the store decided, so the entry never ends late."""
         if verdict.shown is None or verdict.shown not in verdict.check.bound.lasting:
             return
         retry_us = verdict.outcomes[verdict.shown].retry_us

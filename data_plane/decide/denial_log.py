@@ -1,5 +1,4 @@
-"""Every denial of a node, seen in one place: all go to the region's ring, a sample to the log, so that the request id
-of an answer can be looked up: who, by which limit, where.
+"""Takes every denial of a node: all go to the region's ring, a sample to the log. Both find a denial by its request id.
 
 No key, no path and no query is in the log: a client is named by its name, an anonymous caller by its address.
 """
@@ -21,7 +20,7 @@ log = structlog.get_logger("tidegate.denials")
 class DenialLog:
     """Logs at most ``per_second`` denials a second; the next line says how many were left out in between.
 
-    ``ring`` takes every denial, but not what was only looked at: a check of cost 0 takes nothing that could be denied.
+    ``ring`` takes every denial but those of cost 0: these checks only look.
     """
 
     def __init__(self, per_second: float, ring: DenialRing | None = None) -> None:
@@ -34,7 +33,7 @@ class DenialLog:
         self._left_out_since = 0
 
     def concluded(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
-        """A check was concluded that was not plainly allowed."""
+        """Take the verdict of a check that was not plainly allowed."""
         if verdict.allowed:
             return
         request = check.request
@@ -45,7 +44,7 @@ class DenialLog:
             self._log(getattr(check, "request_id", None), cause_of_denial(verdict), _about(check, verdict))
 
     def refused(self, check: PendingCheck, refusal: Refusal) -> None:
-        """A check was turned away before any limit was looked at: blocked, say."""
+        """Take a check that was refused before any limit applied, for example by a block."""
         request = check.request
         if self._ring is not None and request.cost:
             principal, request_id = _principal(check.decider.index, request), getattr(check, "request_id", None)
@@ -58,13 +57,13 @@ class DenialLog:
         self, request: CheckRequest, request_id: str, index: RuleIndex, revision: int, result: Verdict | Refusal,
         now_us: int,
     ) -> None:  # fmt: skip
-        """A lease or a reservation was denied: these are in the ring alone."""
+        """Take a denied lease or reservation: it goes to the ring alone."""
         if self._ring is not None:
             principal = _principal(index, request)
             self._ring.note(now_us, principal, request, request_id, revision, result)
 
     def repeated(self, check: PendingCheck, denial: RepeatedDenial, revision: int, now_us: int) -> None:
-        """A client library denied these ``requests`` from memory."""
+        """Take requests that a client library denied from its own memory."""
         if self._ring is not None:
             request = CheckRequest(
                 api_key=denial.api_key, ip=denial.ip, endpoint=denial.endpoint,
@@ -110,7 +109,7 @@ class DenialLog:
 
 
 def _principal(index: RuleIndex, request: CheckRequest) -> Principal | None:
-    """Whose request it is, as far as a lookup tells: who was just asked about is known."""
+    """The client of a request that was just resolved: one lookup finds it."""
     return index.known.get(request.api_key) if request.client is None else index.named.get(request.client)
 
 

@@ -1,8 +1,8 @@
-"""Denials that can be found: what a node denied, on its way to a bounded ring in the region's store.
+"""Denials on their way to a bounded ring in the region's store, where operators find them.
 
-A decision leaves its parts here, in less than a microsecond; the record is made of them and written once a second, in
-batches between which decisions go on; while the store is away it waits here. Each caller has room of its own, and
-addresses without a key never take that of clients: who is denied all the time pushes nobody else out.
+A decision leaves its parts here in less than a microsecond. Once a second they become records and are written, in
+batches between which decisions go on; while the store is away they wait here. Each caller has room of its own, and
+addresses without a key never take the room of clients: one that is denied all the time displaces no other.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from tidegate.contract.limits import capacity
 log = structlog.get_logger()
 FLUSH_EVERY_S = 1.0
 MOST_EACH = 8
-"""Denials of one caller that are kept in one flush; of the others there is a count."""
+"""Denials of one caller in one flush; those beyond it are counted."""
 MOST_CALLERS = 500
 """Callers of one kind in one flush."""
 CALLERS_A_BATCH = 20
 REST_S = 0.001
-"""What decisions get between two batches."""
+"""The pause between two batches, for decisions."""
 _LONG_SECRET = 24
-"""Of a key that is shorter its beginning is not shown: it may be all that there is to guess."""
+"""The beginning of a shorter key is not shown: an attacker could guess the rest."""
 
 
 class Caller(NamedTuple):
-    """Who was denied, and its denials as they are stored, oldest first."""
+    """A caller and its denials as they are stored, oldest first."""
 
     name: str
     at_ms: int
@@ -55,16 +55,16 @@ class DenialStore(Protocol):
     """The region's ring. Every method raises ``StoreUnavailableError``."""
 
     async def keep(self, callers: list[Caller], *, are_clients: bool) -> None:
-        """Remember denials of clients, or of addresses that showed no key; who was denied longest ago gives way."""
+        """Store denials of clients, or of addresses without a key; the caller denied longest ago gives way."""
         ...
 
     async def find(self, query: DenialQuery, within_s: float) -> Found:
-        """What fits, as far as that can be looked through within ``within_s``."""
+        """The denials that match, as many as can be read within ``within_s``."""
         ...
 
 
 class Noted(NamedTuple):
-    """What a denial left behind on the decision path, as :meth:`DenialRing.note` takes it."""
+    """One denial as the decision path leaves it, the arguments of :meth:`DenialRing.note`."""
 
     at_us: int
     principal: Principal | None
@@ -84,12 +84,12 @@ class _Held:
 
     def __init__(self) -> None:
         self.noted: list[tuple[Any, ...]] = []
-        """Members of :class:`Noted`; as a bare tuple one costs the decision a third."""
+        """Members of :class:`Noted`: a bare tuple costs the decision a third of that."""
         self.left_out = 0
 
 
 class DenialRing:
-    """Takes what was denied here, and writes it to the store."""
+    """Takes this node's denials, and writes them to the store once a second."""
 
     def __init__(self, node: str, store: DenialStore) -> None:
         self._node = node
@@ -99,13 +99,13 @@ class DenialRing:
         self.kept = 0
         """Denials in the region's ring."""
         self.not_kept = 0
-        """Denials beyond what one caller, or all of a second (or of the time that the store was away), may leave."""
+        """Denials beyond the bounds: of one caller, of one second, or of the time that the store was away."""
 
     def note(
         self, at_us: int, principal: Principal | None, request: CheckRequest, request_id: str | None, revision: int,
         of: Verdict | Refusal | Cause, endpoint: str | None = None, policy: str | None = None, requests: int = 1,
     ) -> None:  # fmt: skip
-        """Leave a denial here; on the decision path."""
+        """Take a denial; on the decision path."""
         if principal is None:
             held, name = self._addresses, request.ip or "unknown"
         else:
@@ -122,13 +122,13 @@ class DenialRing:
             mine.left_out += 1
 
     async def run(self) -> None:
-        """Write what was denied, once a second, for ever."""
+        """Flush once a second, for ever."""
         while True:
             await asyncio.sleep(FLUSH_EVERY_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is here. While the store is away, what each caller left first waits for it."""
+        """Write all denials. While the store is away, the first of each caller wait for it."""
         for held, are_clients in ((self._clients, True), (self._addresses, False)):
             waiting = iter(list(held))
             while names := list(islice(waiting, CALLERS_A_BATCH)):
@@ -200,7 +200,7 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
         return {**about, "policy": policy, "retry_after_s": float(verdict.shed_s) or None}
     limit, outcome = bound.limits[verdict.shown], verdict.outcomes[verdict.shown]
     most = capacity(limit.alone)
-    # what moved rights allow is more or less than the region's own share: what was used of it cannot be told from that
+    # rights that moved make it more or less than the region's own share, so the use of that share is unknown
     is_told = outcome.remaining != UNKNOWN and not limit.has_rights
     return {
         **about,
@@ -212,7 +212,7 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _shown(api_key: str | None) -> str | None:
-    """The beginning of one of our keys; anything else that was sent as a key may be another house's secret."""
+    """The beginning of a Tidegate key. Anything else that was sent as a key may be a foreign secret."""
     if api_key is None or len(api_key) < _LONG_SECRET or not api_key.startswith(PREFIXES["client_key"]):
         return None
     return api_key[:KEY_SHOWN]

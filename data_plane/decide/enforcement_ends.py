@@ -1,4 +1,4 @@
-"""Switches end by themselves: at their time the node takes them out of the index in force, whoever else is there."""
+"""Ends enforcement overrides at their time: the node takes them out of the index in force by itself."""
 
 import asyncio
 from typing import Any
@@ -10,11 +10,11 @@ from data_plane.decide.decider import Decider
 from data_plane.store.ports import Clock
 
 LOOK_EVERY_S = 1.0
-"""At least so often, because the clock may be set."""
+"""The longest sleep, because the clock may be set meanwhile."""
 
 
 class SwitchKeeper:
-    """Keeps ended switches out of what the decider has."""
+    """Keeps ended overrides out of the decider's index."""
 
     def __init__(self, decider: Decider, clock: Clock) -> None:
         self._decider = decider
@@ -22,12 +22,12 @@ class SwitchKeeper:
         self._changed = asyncio.Event()
 
     def without_ended_overrides(self, index: RuleIndex) -> RuleIndex:
-        """What of a new index is to be put in force now."""
+        """A new index without the overrides that have ended."""
         self._changed.set()
         return index.without_ended_overrides(self._clock.now_us() / 1_000_000)
 
     async def run(self) -> None:
-        """End each switch at its time, for ever."""
+        """End each override at its time, for ever."""
         while True:
             self._changed.clear()
             ends_s = [switch.expires_at for switch in self._decider.index.book.switches.values() if switch.expires_at]
@@ -41,7 +41,7 @@ class SwitchKeeper:
                 self.end_now()
 
     def end_now(self) -> None:
-        """Take out what has ended."""
+        """Take out the overrides that have ended."""
         index = self._decider.index
         left = index.without_ended_overrides(self._clock.now_us() / 1_000_000)
         if left is not index:
@@ -49,6 +49,6 @@ class SwitchKeeper:
 
 
 def switches_and_blocks(index: RuleIndex, now_us: int) -> dict[str, Any]:
-    """What of an index's switches is in force, and how many blocks, for ``/v1/status``."""
+    """The overrides in force and the number of blocks, for ``/v1/status``."""
     blocks = 0 if index.blocks is None else index.blocks.in_force(now_us / 1_000_000)
     return {"enforcement": [msgspec.to_builtins(switch) for switch in index.book.switches.values()], "blocks": blocks}

@@ -1,6 +1,6 @@
-"""A client's limits as the region's store has them at this moment, taking nothing.
+"""A client's limits as the region's store has them at this moment; looking consumes nothing.
 
-Only limits whose counter a client alone names can be told: by client, and those that are global.
+Only limits whose counter a client alone names can be shown: those by client, and the global ones.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ def is_tellable(rule: LimitRule) -> bool:
 async def limits_now(
     store: CounterStore, book: Rulebook, principal: Principal, rules: Sequence[LimitRule]
 ) -> list[LimitFigure]:
-    """What is left of each of these limits, all of them tellable. Raises ``StoreUnavailableError``."""
+    """What is left of each of these limits, all of them ``is_tellable``. Raises ``StoreUnavailableError``."""
     if not rules:
         return []
     peers = Peers(book.regions, book.region_facts)
@@ -61,9 +61,9 @@ async def _peek(store: CounterStore, keys: Sequence[bytes], items: Sequence[byte
 
 
 def _figure(rule: LimitRule, outcome: Outcome, used: Outcome | None) -> LimitFigure:
-    """What is left, and what was used: of a strict limit that is asked for by itself, since rights move."""
+    """What is left and what was used. A strict limit's use is asked for separately, because its rights move."""
     most = capacity(rule)
     taken = max(0, most - outcome.remaining) if used is None or not used.allowed else used.remaining
-    # a strict limit on a store that this node has not joined: nothing is left, for how long nobody knows
+    # a strict limit on a store that this node has not joined: nothing is left, for an unknown time
     reset_us = outcome.reset_us if outcome.reset_us < REFUSED else 0
     return LimitFigure(rule.id, most, taken, outcome.remaining, reset_us / 1_000_000)

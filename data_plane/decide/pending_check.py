@@ -59,7 +59,7 @@ class PendingCheck:
 
     @property
     def params(self) -> Sequence[bytes]:
-        """What each limit allows, packed, with its price where it has one."""
+        """Each limit's script arguments, packed, with its price where it has one."""
         return self.bound.params if self.bound.gate is None else params_in(self.packed)
 
     @property
@@ -77,7 +77,7 @@ class PendingCheck:
         self.decider.answered(self, figures, at, now_us)
 
     def failed(self, error: StoreUnavailableError, now_us: int) -> None:
-        """The store has not."""
+        """The store gave no answer."""
         self.decider.unanswered(self, error, now_us)
 
     def decided(self, result: "Verdict | Refusal", now_us: int) -> None:
@@ -92,7 +92,7 @@ CHECK_SLOTS = (
 
 
 class ResolvedCheck(PendingCheck):
-    """A check that no decider is asked about: its limits and keys are wanted, for a lease, say."""
+    """A check whose limits and keys are wanted without a decision, for example for a lease."""
 
     __slots__ = CHECK_SLOTS
 
@@ -122,9 +122,9 @@ class Verdict(msgspec.Struct, frozen=True):
     shadow_denied: tuple[str, ...]
     degraded: bool
     by_load: bool = False
-    """Denied because a backend has too much to do, not because the client has used up what is its own."""
+    """Denied because of a backend's load, not because the client has used up its limit."""
     shed_s: int = 0
-    """Where no limit was even asked: the seconds to wait."""
+    """Seconds to wait, where the gate shed the check before any limit was asked."""
 
 
 def conclude(check: PendingCheck, outcomes: list[Outcome], *, degraded: bool = False) -> Verdict:
@@ -152,7 +152,7 @@ def conclude(check: PendingCheck, outcomes: list[Outcome], *, degraded: bool = F
 
 
 def denied_at_a_price(verdict: Verdict, gate_pass: GatePass, cost: int) -> Verdict:
-    """A denial of priced limits as the client shall see it: what is left at that price, and whether it is to blame."""
+    """A denial of priced limits as the client sees it: what is left at that price, and whether the price denied."""
     gate, shown = gate_pass.gate, verdict.shown
     if gate is None or shown is None:
         return verdict

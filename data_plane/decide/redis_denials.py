@@ -1,4 +1,4 @@
-"""The region's ring of denials in Redis: by caller, and of one slot, so that a batch is one script call."""
+"""The region's ring of denials in Redis, a list a caller. All keys share a slot, so that a batch is one script call."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,17 +21,17 @@ LATEST, BY_MINUTE = b":l", b":m"
 MOST_LATEST = 50
 MOST_BY_MINUTE = 100
 CALLER_BYTES = 32 * 1024
-"""What one caller's full ring takes of the store's memory, rounded up."""
+"""The store's memory for one caller's full ring, rounded up."""
 KEPT_MS = 24 * 3_600_000
 CALLERS_A_LOOK = 10
-"""How many callers' rings are read in one go: a few milliseconds of who asks."""
+"""Callers' rings that are read in one call: a few milliseconds of the asking process."""
 _decode = msgspec.msgpack.Decoder(Denial).decode
 
 
 class RedisDenials:
-    """Port ``DenialStore``. ``max_bytes`` is what the ring may take of the store's memory; a quarter is addresses'.
+    """Port ``DenialStore``. ``max_bytes`` bounds the ring in the store; a quarter of it is for addresses.
 
-    Who only looks needs none.
+    A process that only reads needs no bound.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class RedisDenials:
             await self._store.call_script(denials_script(), keys, arguments)
 
     async def find(self, query: DenialQuery, within_s: float) -> Found:
-        """Who was denied last is looked at first."""
+        """Read callers in the order of their last denials, newest first."""
         ends_s = self._elapsed_s() + within_s
         found: dict[Denial, Denial] = {}
         looked = 0
@@ -68,7 +68,7 @@ class RedisDenials:
                 for packed in chain.from_iterable(await self._store.execute_all(commands)):
                     denial = _fitting(packed, query)
                     if denial is not None:
-                        # in both rings, or written twice by a node that had no answer the first time
+                        # in both rings, or written twice by a node that got no answer the first time
                         found.setdefault(msgspec.structs.replace(denial, left_out=0), denial)
                 looked += len(commands)
                 if found and query.request_id is not None:
@@ -76,7 +76,7 @@ class RedisDenials:
         return Found(_newest(found, query), None)
 
     async def _to_look_at(self, query: DenialQuery) -> list[bytes]:
-        """The rings that may hold what fits, those of who was denied last in front."""
+        """The rings that may hold matches, the most recently denied callers first."""
         if query.client is not None:
             return list(_rings(CLIENTS, query.client.encode()))
         indexes = (CLIENTS, ADDRESSES)
@@ -91,7 +91,7 @@ def _rings(index: bytes, name: bytes) -> tuple[bytes, bytes]:
 
 
 def _fitting(packed: bytes, query: DenialQuery) -> Denial | None:
-    """The denial, if it is asked for; most are not, which their bytes say."""
+    """The denial, if it matches the query; the bytes of most show at once that they do not."""
     for text in (query.request_id, query.ip, query.key and query.key[:KEY_SHOWN]):
         if text is not None and text.encode() not in packed:
             return None

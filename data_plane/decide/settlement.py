@@ -1,4 +1,4 @@
-"""When the store is back: what was admitted without it is charged to it, where it still counts."""
+"""Settlement: once the store is back, units that were admitted without it are charged to it, where they still count."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class Accounts(Protocol):
     """The store's side of an outage."""
 
     async def charge(self, debts: Sequence[Debt], name: bytes) -> None:
-        """Consume without asking whether it fits; once, even when asked again by that name.
+        """Consume without a check of limits; once, even when called again with the same name.
 
         Raises ``StoreUnavailableError``.
         """
@@ -48,16 +48,16 @@ class Settlement:
         """Units charged since the start."""
 
     async def run(self) -> None:
-        """Watch, for ever."""
+        """Settle whenever the store is back, for ever."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             if self._usable() and self._fallback.owing():
                 await self.settle()
 
     async def settle(self) -> None:
-        """Charge what is owed, a few counters a call so that decisions get their turn.
+        """Charge all debts, a few counters a call, so that decisions get their turn.
 
-        A call that fails may have been done: it is made again under the same name before anything else is charged.
+        A call that failed may have been executed: it is repeated under the same name before anything else is charged.
         """
         try:
             if self._unanswered is not None:
@@ -80,7 +80,7 @@ class Settlement:
 
 
 REMEMBERED_MS = 600_000
-"""For how long a call that was not answered may be made again without being done twice."""
+"""For how long an unanswered call may be repeated without being executed twice."""
 
 
 class RedisAccounts:
@@ -90,7 +90,7 @@ class RedisAccounts:
         self._store = store
 
     async def charge(self, charges: Sequence[Debt], name: bytes) -> None:
-        """Consume without asking whether it fits; once, even when asked again by that name."""
+        """Consume without a check of limits; once, even when called again with the same name."""
         groups: dict[bytes, list[Debt]] = {}
         for charge in charges:
             groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)

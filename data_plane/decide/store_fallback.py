@@ -1,7 +1,7 @@
-"""What is decided while the store gives no answer: each limit by its own ``on_store_failure``.
+"""The store fallback: decides while the store gives no answer, each limit by its own ``on_store_failure``.
 
-``local`` limits are decided by the same scripts as in the store, in the node's memory, against this node's part of the
-limit. What they admit is a debt to the store until it has been settled.
+``local`` limits are decided by the store's own scripts in the node's memory, against this node's part of the limit.
+What they admit is a debt to the store until it is settled.
 """
 
 from collections import OrderedDict
@@ -22,18 +22,18 @@ from tidegate.contract.limits import LimitRule, capacity
 log = structlog.get_logger()
 
 CLOSED_RETRY_US = 1_000_000
-"""When a limit that fails closed suggests to come back: nobody knows; a second is polite to a store that restarts."""
+"""Retry time of limits that fail closed. The true one is unknown; a second spares a store that restarts."""
 MAX_BATCH = 64
-"""Checks of one call of the script: so many take about half a millisecond."""
+"""Checks in one script call: they take about half a millisecond."""
 MAX_PLANS = 10_000
 CheckT = TypeVar("CheckT", bound="UnansweredCheck")
 
 
 class Membership(Protocol):
-    """Who else decides in this region."""
+    """Knows how many nodes decide in this region."""
 
     def live_nodes(self) -> int:
-        """The number of live nodes as last known, this one included; at least 1."""
+        """The number of live nodes as last seen, this one included; at least 1."""
         ...
 
 
@@ -46,14 +46,14 @@ class UnansweredCheck(Protocol):
 
 
 class Debt(NamedTuple):
-    """What one counter of the store is owed for the time it was away: units admitted here that still count."""
+    """Units that one counter of the store is owed: admitted here while it was away, and still counting."""
 
     key: bytes
     params: bytes
     """The store's parameters of the limit."""
     cost: int
     state: bytes
-    """Up to where that is counted: what comes later is another debt."""
+    """The local counter's state up to which the debt is counted."""
 
 
 class _Local(NamedTuple):
@@ -66,7 +66,7 @@ class _Local(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """How checks of one ``LimitSet`` are decided without the store, by so many nodes."""
+    """How a given number of nodes decide the checks of one ``LimitSet`` without the store."""
 
     nodes: int
     places: tuple[int, ...]
@@ -74,7 +74,7 @@ class _Plan(NamedTuple):
     locals: tuple[_Local, ...]
     params: tuple[bytes, ...]
     closed: bool
-    """A limit that fails closed denies: the local ones are only looked at."""
+    """A limit that fails closed denies the check, so local limits consume nothing."""
     bound: LimitSet
 
 
@@ -103,11 +103,11 @@ class StoreFallback:
         self._owed: OrderedDict[bytes, _Local] = OrderedDict()
         """Counters that admitted something here, as they were counted last."""
         self._paid: OrderedDict[bytes, bytes] = OrderedDict()
-        """States that the store knows already. They count here all the same while their windows run: a store that comes
-        and goes, or is late for one decision in ten, must not give everybody a new beginning each time."""
+        """States that are settled. They still count here while their windows run: a store that comes and goes must not
+        give every client a fresh limit each time."""
 
     def decide(self, check: CheckT, decided: Callable[[CheckT, list[Outcome], int], None]) -> None:
-        """Call ``decided`` with the check, one outcome a limit and the time; at once where nothing is counted here."""
+        """Call ``decided`` with the check, one outcome a limit and the time; at once where no limit counts locally."""
         plan = self._plan_of(check.bound)
         if not plan.places:
             decided(check, [_without_counting(limit.rule) for limit in check.bound.limits], self._now_us())
@@ -151,9 +151,9 @@ class StoreFallback:
     def denies_unasked(
         self, gate: GatePass, limits: Sequence[ResolvedLimit], keys: Sequence[bytes], cost: int, now_us: int
     ) -> bool:
-        """Whether its own limits would deny what was shed, as far as this node can tell by itself.
+        """Whether the limits of a shed check would deny it too, by this node's own counters.
 
-        Counted apart: nothing was admitted, so nothing is owed.
+        These counters are separate: nothing was admitted, so there is no debt.
         """
         if gate.most is not None and cost > gate.most:
             return True
@@ -163,11 +163,11 @@ class StoreFallback:
         return not all(outcome.allowed for outcome in outcomes)
 
     def owing(self) -> list[bytes]:
-        """Counters that admitted something here that the store does not know."""
+        """Counters with debts."""
         return list(self._owed)
 
     def debts(self, keys: Sequence[bytes], now_us: int) -> list[Debt]:
-        """What still counts of what these admitted here and was not ``paid``; a hundred counters take a millisecond."""
+        """The debts of these counters that still count; a hundred counters take a millisecond."""
         keys = [key for key in keys if key in self._owed]
         states = {key: state for key in keys if (state := self._counters.state(key)) is not None}
         costs = self._still_owed(states, now_us)
@@ -177,13 +177,13 @@ class StoreFallback:
         return [Debt(key, self._owed[key].limit.params, cost, states[key]) for key, cost in costs.items() if cost > 0]
 
     def still_owed(self, debts: Sequence[Debt], now_us: int) -> list[Debt]:
-        """The same debts again, later: what does not count any more is not owed any more."""
+        """The same debts, later: units that no longer count are no longer owed."""
         costs = self._still_owed({debt.key: debt.state for debt in debts if debt.key in self._owed}, now_us)
         again = [debt._replace(cost=min(debt.cost, costs.get(debt.key, 0))) for debt in debts]
         return [debt for debt in again if debt.cost > 0]
 
     def paid(self, debts: Sequence[Debt]) -> None:
-        """The store knows of these."""
+        """These debts were charged to the store."""
         for key, _, _, state in debts:
             self._paid[key] = state
             self._paid.move_to_end(key)
@@ -193,7 +193,7 @@ class StoreFallback:
                 self._owed.pop(key, None)
 
     def _still_owed(self, states: dict[bytes, bytes], now_us: int) -> dict[bytes, int]:
-        """Units by counter that count in these states, and not in those that were paid."""
+        """Units by counter that count in these states and were not settled."""
         asked = [(key, self._owed[key], state, 1) for key, state in states.items()]
         asked += [(key, self._owed[key], paid, -1) for key in states if (paid := self._paid.get(key)) is not None]
         left = self._counters.remaining([(local.params, state) for _, local, state, _ in asked], now_us)
@@ -203,7 +203,7 @@ class StoreFallback:
         return costs
 
     def _forget_paid(self, checks: Sequence[LocalCheck]) -> None:
-        """Of a counter that gave way to others nothing is paid: it begins anew."""
+        """A counter that was evicted here begins anew, with nothing settled."""
         if self._paid:
             for check in checks:
                 for key in check.keys:
@@ -211,7 +211,7 @@ class StoreFallback:
                         self._paid.pop(key, None)
 
     def _note(self, plan: _Plan, keys: Sequence[bytes], outcomes: Sequence[Outcome]) -> None:
-        """A check passed here: its counters owe the store."""
+        """A check was admitted here: its counters owe the store."""
         for local, outcome in zip(plan.locals, outcomes, strict=True):
             if not outcome.allowed and not local.limit.rule.shadow:
                 return
@@ -223,7 +223,7 @@ class StoreFallback:
 
 
 def node_part(rule: LimitRule, nodes: int) -> LimitRule:
-    """The rule with this node's part of its limit; at least 1, so that a small limit does not shut everybody out."""
+    """The rule with this node's part of its limit; at least 1, so that a small limit still admits someone."""
     if nodes == 1 or rule.limit == 0:
         return rule
     burst = None if rule.burst is None else max(1, rule.burst // nodes)

@@ -1,7 +1,6 @@
-"""Decisions as OpenTelemetry spans: OTLP as JSON over HTTP, made after the decision from the times that it has anyway.
+"""Decisions as OpenTelemetry spans, sent as OTLP JSON over HTTP. They are made after the decision, from its times.
 
-Written out because it is little (https://opentelemetry.io/docs/specs/otlp/#otlphttp), and because the SDK's exporter
-and Envoy's message types (extra ``rls``) each bring an ``opentelemetry.proto`` of their own: docs/decisions/0009.
+Own code, because it is little (https://opentelemetry.io/docs/specs/otlp/#otlphttp); docs/decisions/0009 says why.
 """
 
 import asyncio
@@ -19,12 +18,12 @@ log = structlog.get_logger()
 SEND_EVERY_S = 1.0
 TIMEOUT_S = 3.0
 MOST_WAITING = 4_096
-"""Spans beyond these are dropped and counted: a collector that is away costs no memory."""
+"""Spans beyond this are dropped and counted, so that an unreachable collector costs no memory."""
 _SPAN_KIND_SERVER = 2
 
 
 class _Asked(Protocol):
-    """What a handler's checks have beside what deciding needs."""
+    """A handler's check, as tracing needs it."""
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
@@ -59,26 +58,26 @@ class Tracing:
         self.dropped = 0
 
     def passed(self, check: PendingCheck) -> None:
-        """Every limit allowed it."""
+        """Every limit allowed the check."""
         parent = self._parent(check)
         if parent is not None:
             self._note(check, parent, self._clock.now_us(), {"tidegate.allowed": True})
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
-        """Anything else."""
+        """The check ended otherwise."""
         parent = self._parent(check)
         if parent is not None:
             about = {"tidegate.allowed": verdict.allowed, "tidegate.degraded": verdict.degraded}
             self._note(check, parent, now_us, about, ",".join(verdict.violated))
 
     async def run(self) -> None:
-        """Send what waits once a second, for ever."""
+        """Send the waiting spans once a second, for ever."""
         while True:
             await asyncio.sleep(SEND_EVERY_S)
             await self.send()
 
     async def send(self) -> None:
-        """Send what waits; what a collector does not take is dropped and counted."""
+        """Send the waiting spans; those that the collector refuses are dropped and counted."""
         spans, self._waiting = self._waiting, []
         if not spans:
             return
@@ -96,12 +95,12 @@ class Tracing:
             self._away = False
 
     async def close(self) -> None:
-        """Send what waits, and disconnect."""
+        """Send the waiting spans, and disconnect."""
         await self.send()
         await self._client.aclose()
 
     def _parent(self, check: PendingCheck) -> tuple[str, str] | None:
-        """Ids of the caller's trace and span, empty where a trace is to be begun; ``None`` where there is no span."""
+        """The caller's trace and span ids; empty to begin a trace, ``None`` for no span."""
         for name, value in cast("_Asked", check).headers:
             if name == b"traceparent":  # https://www.w3.org/TR/trace-context/: version-trace-span-flags
                 parts = value.decode("latin-1").split("-")

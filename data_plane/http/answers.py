@@ -1,4 +1,4 @@
-"""Answers as bytes: the status, a block of header lines, the body. Both doors send the same."""
+"""Answers as bytes: the status, a block of header lines, the body. The routes and the fast path send the same."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ def json_answer(body: Any) -> Answer:
 
 
 class InputError(Exception):
-    """The request was not understood: answered with a 4xx problem, never with a decision."""
+    """The request is malformed: the answer is a 4xx problem, never a decision."""
 
     def __init__(self, status: int, detail: str, errors: Sequence[FieldError] = ()) -> None:
         super().__init__(detail)

@@ -24,12 +24,13 @@ from data_plane.http.routes import (
     read_body,
     to_response,
 )
+from tidegate import api_pages
 
 MAX_PEER_BODY_BYTES = 1024 * 1024
 
 
 class ClosingWhileDraining:
-    """While the node drains, every answer is the last of its connection: whoever keeps one opens the next elsewhere."""
+    """Ends every connection with its next answer while the node drains, so that clients reconnect elsewhere."""
 
     def __init__(self, app: ASGIApp, operations: Operations) -> None:
         self._app = app
@@ -57,13 +58,16 @@ def create_app(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
 ) -> FastAPI:
     """Build the application around a handler that decides."""
-    app = FastAPI(title="Tidegate node", version="1", redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan)
+    app = FastAPI(
+        title="Tidegate node", version="1", docs_url=None, redoc_url=None, openapi_tags=openapi.TAGS, lifespan=lifespan
+    )
     app.include_router(decision_routes(handler))
     app.include_router(hold_routes(hold_handler))
     app.include_router(load_routes(load_handler))
     app.include_router(denial_routes(denial_reports))
     app.include_router(me_routes(me))
     app.include_router(operation_routes(operations))
+    api_pages.install(app)
 
     _finish(app, operations)
     return app
@@ -72,7 +76,7 @@ def create_app(
 def create_agent_app(
     peer_handler: PeerHandler, operations: Operations, lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]
 ) -> FastAPI:
-    """Build the application in which agents of other regions arrive."""
+    """Build the application that agents of other regions call."""
     app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(operation_routes(operations))
 
@@ -97,7 +101,7 @@ def create_agent_app(
 
 
 def _finish(app: FastAPI, operations: Operations) -> None:
-    """What every application of ours has: problems for errors, and an end of connections while it drains."""
+    """Add what both applications have: problems for errors, and an end of connections while draining."""
     app.add_middleware(ClosingWhileDraining, operations=operations)
 
     @app.exception_handler(HTTPException)

@@ -1,4 +1,4 @@
-"""Who is calling the node itself: an open network, a gateway with a token, or nobody we trust."""
+"""Identifies the caller of the node: an open network, a gateway with a token, or an untrusted stranger."""
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 from tidegate.contract.config import Gateway
 
 Trust = Literal["network", "token", "required"]
-"""``network``: whoever reaches the node is a trusted gateway. ``token``: anyone may ask, a gateway token is needed to
-speak for clients. ``required``: nothing without a gateway token."""
+"""``network``: every caller is a trusted gateway. ``token``: strangers may ask, and a gateway token is needed
+to speak for clients. ``required``: every request needs a gateway token."""
 
 Headers = Sequence[tuple[bytes, bytes]]
 TOKEN_HEADER = b"x-tidegate-token"
@@ -29,7 +29,7 @@ STRANGER = Caller(False, None)
 def identify(token: bytes | None, trust: Trust, find: Callable[[bytes], Gateway | None], now_s: float) -> Caller | None:
     """The caller by the token it sent, or ``None`` when a token is required and there is no valid one.
 
-    A token that was sent must be valid: a revoked gateway shall notice, not be served as a stranger.
+    An invalid token is refused: a revoked gateway must notice, not be served as a stranger.
     """
     if token is None:
         return NETWORK if trust == "network" else STRANGER if trust == "token" else None

@@ -1,4 +1,4 @@
-"""The decision endpoints apart from how bytes arrive: the FastAPI routes and the fast path both end here."""
+"""The decision endpoints, independent of transport: the FastAPI routes and the fast path both call this handler."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -39,7 +39,7 @@ from tidegate.contract.decoding import UNREADABLE
 
 log = structlog.get_logger()
 PART_OF_BATCH = 50
-"""How many checks are decided in one go: about a millisecond of the event loop."""
+"""Checks that are decided in one turn: about a millisecond of the event loop."""
 
 
 class DecisionHandler:
@@ -74,7 +74,7 @@ class DecisionHandler:
                 request = decode_check(body)
             except UNREADABLE as error:
                 raise unreadable(error) from error
-            # What nearly every check is needs no closer look.
+            # nearly every check passes these conditions and needs no validation
             if (
                 request.client is not None
                 or request.endpoint is not None
@@ -118,7 +118,7 @@ class DecisionHandler:
         ask_part(Batch(len(items), self._decider.tally, reply, ask_part))
 
     def _ask_part(self, items: Sequence[CheckRequest | InputError], id_prefix: bytes, batch: Batch) -> None:
-        """The next checks of a batch in one go: one look at the clock, one index, one call of the store."""
+        """Ask about the next part of a batch: one reading of the clock, one index, one call of the store."""
         try:
             self._decide_part(items, id_prefix, batch)
         except Exception:
@@ -157,7 +157,7 @@ class DecisionHandler:
         pending: HttpCheck = check
         headers = check.headers
         fields = known_fields(headers)
-        if denies_as_403(target):  # before anything may be refused: nginx takes every refusal as 403 only
+        if denies_as_403(target):  # before anything may be refused: nginx accepts no other refusal than 403
             pending = RepliedAuthorizeCheck(headers, check.peer, _nginx_reply(check.reply))
         try:
             token = fields.get(TOKEN_HEADER)

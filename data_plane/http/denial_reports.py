@@ -1,4 +1,4 @@
-"""``POST /v1/denials``: what client libraries denied from memory."""
+"""``POST /v1/denials``: client libraries report what they denied from memory."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ _decode = msgspec.json.Decoder(Report).decode
 
 
 class DenialReports:
-    """Reads reports of callers that may speak for clients: anybody else could invent somebody's usage."""
+    """Reads reports of trusted callers; a stranger could invent another client's usage."""
 
     def __init__(self, denials: RepeatedDenials, clock: Clock, trust: Trust, index: Callable[[], RuleIndex]) -> None:
         self._denials = denials
@@ -30,7 +30,7 @@ class DenialReports:
         self._index = index
 
     def take(self, headers: Headers, body: bytes) -> Answer:
-        """202 with how many were counted."""
+        """202 with the number of denials counted."""
         try:
             gateways = self._index().book.gateways.get
             caller = identify(header(headers, TOKEN_HEADER), self._trust, gateways, self._clock.now_us() / 1_000_000)
@@ -55,7 +55,7 @@ def denial_routes(reports: DenialReports) -> APIRouter:
 
     @router.post("/v1/denials", status_code=202, **openapi.DENIALS)
     async def take(request: Request) -> Response:
-        """Tell what a client library denied from memory; needs a gateway token."""
+        """Report what a client library denied from memory; needs a gateway token."""
         body = await read_body(request, MAX_BATCH_BODY_BYTES)
         return body if isinstance(body, Response) else to_response(reports.take(request.scope["headers"], body))
 

@@ -81,7 +81,7 @@ class FastAuthorizeCheck(Exchange, AuthorizeCheck):
     def pass_plainly(
         self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer with headers alone, which say nothing of the store."""
+        """Answer with headers alone; they do not show whether the store decided."""
         del degraded
         self.respond_ok(template.headers % template.header_figures(own, now_us), b"")
 
@@ -101,7 +101,7 @@ class FastBatch(Exchange):
 
 
 class DecisionFastPath:
-    """The routes of decisions. Bodies are bounded here, before anything is read."""
+    """The routes of decisions, with the bounds of their bodies."""
 
     def __init__(self, handler: DecisionHandler) -> None:
         self._handler = handler
@@ -123,7 +123,7 @@ class DecisionFastPath:
         return ELSEWHERE
 
     def too_much_status(self, status: int, target: bytes) -> int:
-        """Forward-auth says 403, because a gateway may let another error pass."""
+        """The status of a request that is too large: forward-auth uses 403, as gateways may let others pass."""
         return 403 if target.startswith(FORWARD_AUTH) else status
 
     def _check_batch(self, exchange: FastBatch) -> None:

@@ -1,6 +1,6 @@
-"""Forward-auth: a gateway's subrequest read as a check, trusting only what that gateway itself has written.
+"""Forward-auth: reads a gateway's subrequest as a check. Only headers that the gateway itself sets are trusted.
 
-Each gateway has a dialect, the one family of headers that it sets; all others can come from the end client.
+Each gateway has a dialect, the family of headers that it sets; all others may come from the end client.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ PREFIX = "/v1/authorize"
 
 
 class Dialect(NamedTuple):
-    """Where a gateway says what the original request was; ``None``: in the subrequest's own method or path."""
+    """The headers with the original request; ``None``: the subrequest's own method or path has it."""
 
     method: bytes | None
     uri: bytes | None
@@ -41,7 +41,7 @@ _KNOWN = frozenset(
 
 
 class RefusedInputError(Exception):
-    """The end client sent something malformed: refused, never mapped to an error that a gateway lets pass."""
+    """The end client sent something malformed: a 401 or 403, because a gateway may let other errors pass."""
 
     def __init__(self, status: Literal[401, 403], error: str, message: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ Fields = Mapping[bytes, Sequence[bytes]]
 
 
 def known_fields(headers: Headers) -> Fields:
-    """Of all that a gateway passes on, the headers that mean something here."""
+    """The headers that forward-auth reads, out of all that a gateway passes on."""
     found: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         if name in _KNOWN or name.startswith(_ATTRIBUTE):

@@ -1,4 +1,4 @@
-"""A port of its own for probes and scrapers, in plain HTTP: they have no client certificate where callers need one."""
+"""A plain HTTP port for probes and scrapers, for nodes whose callers need client certificates."""
 
 import contextlib
 import socket
@@ -16,7 +16,7 @@ from tidegate.http_front.serving import config_of
 
 log = structlog.get_logger()
 LIMITS = FrontLimits(connections=64, body_bytes=64 * 1024, head_bytes=16 * 1024, unfinished_bytes=1024 * 1024)
-"""Few ask here, briefly: what they may hold is taken from nobody who wants decisions."""
+"""Bounds of this port: small, since only probes and scrapers use it."""
 
 
 class HealthServer(uvicorn.Server):
@@ -29,7 +29,7 @@ class HealthServer(uvicorn.Server):
         self._address = (host, port)
 
     def bind(self) -> socket.socket:
-        """The port, taken. Ends the process where that cannot be, as uvicorn does for the other port."""
+        """Bind the port. Ends the process where that fails, as uvicorn does for the node's port."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         try:
             return socket.create_server(self._address, family=family, backlog=128)
@@ -39,5 +39,5 @@ class HealthServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave them to the node's server."""
+        """Leave the signals to the node's server."""
         yield

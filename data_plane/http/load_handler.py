@@ -1,6 +1,6 @@
 """Where load is reported: by reporters for the backends they are bound to, by gateways for what they forwarded.
 
-A batch is taken whole or refused whole; what is refused changes nothing and is counted by reason.
+A batch is accepted or refused as a whole; a refused one changes nothing and is counted by its reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadRep
 
 Item = TypeVar("Item", LoadReport, ServedReport)
 NETWORK_GATEWAY = "network"
-"""The name of a gateway that is trusted because it reaches the node at all."""
+"""The gateway's name where the network is trusted."""
 
 
 class _Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,7 +121,7 @@ class LoadHandler:
             raise self._refused("stale", 422, f"at: {message}", [FieldError(at + "at", message)])
 
     def _backend_of(self, item: ServedReport, at: str) -> str | None:
-        """The backend that a request went to; ``None`` when it is of no interest."""
+        """The backend that a request went to; ``None`` for routes without one."""
         book = self._book()
         if item.backend is not None:
             if item.backend not in book.backends:

@@ -1,4 +1,4 @@
-"""``GET /v1/me/limits``: a client's own limits, by its own key: what is left of each, and when it is whole."""
+"""``GET /v1/me/limits``: shows a client, by its own key, what is left of its limits and when they are full again."""
 
 from collections.abc import Callable
 from itertools import count
@@ -22,7 +22,7 @@ from tidegate.contract.limits import LimitRule, is_visible, nominal_window_us
 from tidegate.contract.questions import LimitFigure
 
 BURST, PER_S = 5, 1.0
-"""How often one client may ask; it costs nothing of its limits, but a call of the store."""
+"""Requests a second of one client: they consume none of its limits, but cost a call of the store."""
 MAX_LIMITS = 100
 _MAX_CLIENTS = 10_000
 
@@ -52,13 +52,13 @@ class MyLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pace:
-    """A token bucket a client, in this node's memory; bounded: when too many ask, all begin anew."""
+    """A token bucket for each client in this node's memory. At its bound of clients all buckets begin anew."""
 
     def __init__(self) -> None:
         self._full_at_us: dict[str, int] = {}
 
     def wait_s(self, name: str, now_us: int) -> float:
-        """0 when the client may ask now, which is noted; else for how long it has to wait."""
+        """Take a token: 0 where there was one, else the seconds to wait."""
         each_us = int(1_000_000 / PER_S)
         full_at_us = max(now_us, self._full_at_us.get(name, 0)) + each_us
         over_us = full_at_us - now_us - BURST * each_us
@@ -71,7 +71,7 @@ class Pace:
 
 
 class MeHandler:
-    """Reads the key, asks the store. ``origins``: whose pages may read the answer; ``*`` is anybody's."""
+    """Reads the key and asks the store. ``origins``: web origins whose pages may read the answer; ``*`` allows all."""
 
     def __init__(
         self, index: Callable[[], RuleIndex], store: CounterStore, clock: Clock, id_prefix: str, *,
@@ -102,7 +102,7 @@ class MeHandler:
         return self._with_headers(headers, answer, b"")
 
     def preflight(self, headers: Headers) -> Answer:
-        """What a browser asks before it sends a key along."""
+        """The answer to a CORS preflight request."""
         allow = b"access-control-allow-methods: GET\r\naccess-control-allow-headers: authorization, x-api-key\r\n"
         return self._with_headers(headers, Answer(204, b"", b""), allow + b"access-control-max-age: 600\r\n")
 

@@ -1,4 +1,4 @@
-"""What OpenAPI says of the node's routes, apart from the code that serves them."""
+"""The OpenAPI description of the node's routes."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadRep
 
 
 def _schema(of: Any) -> dict[str, Any]:
-    """A self-contained JSON Schema (no references), so that it can stand inside an operation."""
+    """A JSON Schema without references, so that it can stand inside an operation."""
     (schema,), components = msgspec.json.schema_components([of], ref_template="#/components/schemas/{name}")
 
     def inlined(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Where other regions' messages arrive: who speaks is proven by a signature before a byte is unpacked."""
+"""Receives other regions' messages: the signature proves the sender before a byte is unpacked."""
 
 import zlib
 from collections import Counter
@@ -40,9 +40,9 @@ SAY_EVERY_US = 10_000_000
 MAX_NAME = 64
 MAX_UNPACKED_BYTES = 1024 * 1024
 MAX_LIFE_BYTES = 100
-"""Names of regions and of lives of their stores are shorter."""
+"""The longest name of a region or of a store epoch."""
 MAX_FIGURE = 2**53
-"""Scripts compute in doubles."""
+"""The largest whole number that scripts compute with exactly: they use doubles."""
 _counts = msgspec.msgpack.Decoder(Counts)
 _asks = msgspec.msgpack.Decoder(Asks)
 
@@ -60,7 +60,7 @@ class PeerHandler:
         self._receiver = receiver
         self._rights = rights
         self._clock = clock
-        # from 0: of a counter that appears with its first refusal Prometheus sees no increase, and nobody is told
+        # from 0: Prometheus sees no increase in a counter that appears with its first refusal
         self.refused_by_reason: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
         self._say_from_us = 0
         self._unsaid = 0
@@ -105,11 +105,11 @@ class PeerHandler:
         return Answer(200, lines, gifts)
 
     def too_large(self) -> None:
-        """A body was refused before it was read to the end."""
+        """Count a body that was refused before it was read to the end."""
         self.refused_by_reason["too_large"] += 1
 
     def _say(self, headers: Headers, error: InputError) -> None:
-        """Name in the log whom a message claimed to be from: a sample, for it may be anybody who sends them."""
+        """Log the claimed sender of a refused message; a sample, since anyone may send such messages."""
         now_us = self._clock.now_us()
         if now_us < self._say_from_us:
             self._unsaid += 1
@@ -162,7 +162,7 @@ def _claimed(headers: Headers) -> str:
 
 
 def _is_storable(counts: Counts) -> bool:
-    """Whether everything fits where the scripts put it."""
+    """Whether every figure fits the scripts' fields."""
     return (
         len(counts.incarnation.encode()) <= MAX_LIFE_BYTES
         and len(counts.of.encode()) <= 2 * MAX_LIFE_BYTES

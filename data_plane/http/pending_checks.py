@@ -1,7 +1,7 @@
-"""Checks as the handlers hold them: from understood bytes to the bytes of an answer, one object a check.
+"""Checks as the HTTP handlers hold them: one object from the request to the bytes of its answer.
 
-What the store allows plainly is answered with a template, here; everything else goes to the careful code, which writes
-the same bytes (``tests/unit/http/test_templates.py``) and many others.
+A template answers what the store plainly allows. The careful code (``render.py``) answers everything else; both write
+the same bytes (``tests/unit/http/test_templates.py``).
 """
 
 import asyncio
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 Reply = Callable[[Answer], None]
 _WITH_STORE, _WITHOUT_STORE = b'"degraded":false', b'"degraded":true'
-"""In a body they are there once: within a name their quotes would be escaped."""
+"""Each occurs once in a body, because quotes within a name are escaped."""
 
 
 class HttpCheck(PendingCheck):
     """A check that a handler asks; ``id_prefix`` and ``id_number`` together name it unless the request does.
 
-    ``plain`` says that the template will do if the store allows: nobody asked for more.
+    ``plain``: the request asks for nothing that a template cannot answer.
     """
 
     if not TYPE_CHECKING:  # as in PendingCheck
@@ -70,13 +70,13 @@ class HttpCheck(PendingCheck):
     def pass_plainly(
         self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer: every limit allows, and ``template`` says all that there is to say."""
+        """Answer by ``template``: every limit allows."""
         headers = template.json_headers % template.header_figures(own, now_us)
         body = template.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
         self.reply(Answer(200, headers, body.replace(_WITH_STORE, _WITHOUT_STORE) if degraded else body))
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """The careful answer, but for what is plainly allowed while the store is away."""
+        """Answer a verdict: by a template where it plainly allows (the store fallback does), else carefully."""
         if isinstance(result, Verdict) and result.allowed and self.plain and not result.shadow_denied:
             template = self.renderer.template(self)
             if template.usable:
@@ -85,7 +85,7 @@ class HttpCheck(PendingCheck):
         self.answer_carefully(result, now_us)
 
     def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
-        """What no template has: a denial, a refusal, and whatever was asked for beyond the decision."""
+        """Answer what no template covers: a denial, a refusal, an explanation."""
         self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
 
     def reply(self, answer: Answer) -> None:
@@ -105,12 +105,12 @@ class AuthorizeCheck(HttpCheck):
     def pass_plainly(
         self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
     ) -> None:  # fmt: skip
-        """Answer with headers alone, which say nothing of the store."""
+        """Answer with headers alone; they do not show whether the store decided."""
         del degraded
         self.reply(Answer(200, template.headers % template.header_figures(own, now_us), b""))
 
     def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
-        """What no template has; it may reach an end user."""
+        """Answer what no template covers, for an end user."""
         self.reply(self.renderer.authorize(result, self.request_id, now_us))
 
 
@@ -168,8 +168,8 @@ class RepliedAuthorizeCheck(AuthorizeCheck):
 class Batch:
     """The checks of one batch, decided part by part and answered in order when the last decision is there.
 
-    A part is asked once the one before it is answered, in a turn of the event loop of its own: others are answered in
-    between.
+    Each part waits for the answer to the one before and takes a turn of the event loop, so that other requests are
+    answered in between.
     """
 
     __slots__ = ("_ask_part", "_reply", "_tally", "asked_us", "begun", "bodies", "missing", "passed")
@@ -180,16 +180,16 @@ class Batch:
         self._ask_part = ask_part
         self.bodies: list[bytes] = [b""] * size
         self.begun = 0
-        """How many checks were asked so far."""
+        """The number of checks asked so far."""
         self.asked_us = 0
-        """When the part under way was."""
+        """When the present part was asked."""
         self.missing = 0
-        """How many of that part have no answer yet, and one more while it is being asked."""
+        """Checks of that part without an answer, and one more while the part is being asked."""
         self.passed = 0
-        """Those of the part that were plainly allowed: they are counted together, at its end."""
+        """Plainly allowed checks of the part; they are counted together at its end."""
 
     def begin_part(self, most: int, now_us: int) -> range:
-        """The places of the next part, of ``most`` checks; ``answered`` is due once more when they are asked."""
+        """The places of the next part, of ``most`` checks. The caller ends it by ``answered`` once all are asked."""
         part = range(self.begun, min(self.begun + most, len(self.bodies)))
         self.begun = part.stop
         self.missing = len(part) + 1
@@ -197,18 +197,18 @@ class Batch:
         return part
 
     def place(self, position: int, body: bytes, now_us: int) -> None:
-        """An item's answer."""
+        """Take an item's answer."""
         self.bodies[position] = body
         self.answered(now_us)
 
     def answered(self, now_us: int) -> None:
-        """One more answer is there; the last one of a part begins the next, or sends them all."""
+        """Count an answer; the last one of a part begins the next part, or sends all answers."""
         self.missing -= 1
         if not self.missing:
             self.end_part(now_us)
 
     def end_part(self, now_us: int) -> None:
-        """Every check that was asked has its answer."""
+        """Begin the next part, or send all answers."""
         if self.passed:
             self._tally.passed(self.passed, now_us - self.asked_us)
             self.passed = 0
@@ -218,7 +218,7 @@ class Batch:
             self._reply(Answer(200, JSON_TYPE, b'{"decisions":[' + b",".join(self.bodies) + b"]}"))
 
     def fail(self, answer: Answer) -> None:
-        """Answer all of it otherwise."""
+        """Answer the whole batch with an error."""
         self.missing = 0
         self._reply(answer)
 

@@ -1,4 +1,4 @@
-"""Bodies read as checks: what is wrong is said by name, and nothing is decided on what was not understood."""
+"""Reads bodies as checks. Errors name the field; a malformed check is never decided."""
 
 from collections.abc import Sequence
 
@@ -19,18 +19,18 @@ from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wron
 ESCAPE = b"\\"
 _MAX_ATTRIBUTES = 16
 BATCH_BOUNDS = {True: (MAX_BATCH_BODY_BYTES, MAX_BATCH), False: (MAX_BODY_BYTES, MAX_STRANGERS_BATCH)}
-"""By whether the caller is trusted: the bytes of a batch, and its checks."""
+"""Bounds of a batch, by whether the caller is trusted: bytes and checks."""
 decode_check = msgspec.json.Decoder(CheckRequest).decode
 
 
 class _RawChecks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of ``/v1/check/batch``; items are read one by one, so that a bad one spoils no other."""
+    """The body of ``/v1/check/batch``, whose items are read one by one: a bad one spoils no other."""
 
     checks: list[msgspec.Raw]
 
 
 class _Checks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The same, read at once: for batches of which every item is right."""
+    """The same body, read in one call where every item is valid."""
 
     checks: list[CheckRequest]
 
@@ -40,7 +40,7 @@ _checks_decoder = msgspec.json.Decoder(_Checks)
 
 
 def unreadable(error: UnreadableError) -> InputError:
-    """What is wrong with a body: 422 that names the member, or 400 when it is not JSON at all."""
+    """The error of a body: 422 with the member's name, or 400 where it is not JSON."""
     if not isinstance(error, msgspec.ValidationError):
         return InputError(400, f"the body is not valid JSON: {what_is_wrong(error)}")
     message, _, where = str(error).partition(" - at `$")
@@ -51,13 +51,15 @@ def unreadable(error: UnreadableError) -> InputError:
 
 
 def read_checks(body: bytes, caller: Caller) -> Sequence[CheckRequest | InputError]:
-    """A batch's checks, or what is wrong with one in its place. Raises ``InputError`` for the batch as a whole."""
+    """A batch's checks, with an error in the place of a bad one. Raises ``InputError`` for the batch as a whole."""
     try:
         if ESCAPE not in body:
             checks = _checks_decoder.decode(body).checks
-            return [request if _is_meant(request, caller) else _with_error(request, caller) for request in checks]
+            return [
+                request if _needs_no_validation(request, caller) else _with_error(request, caller) for request in checks
+            ]
     except msgspec.ValidationError:
-        pass  # one of them is wrong: see which
+        pass  # at least one item is wrong: read them one by one
     except UNREADABLE as error:
         raise unreadable(error) from error
     try:
@@ -92,8 +94,8 @@ def _understood(body: bytes, caller: Caller) -> CheckRequest:
     return request
 
 
-def _is_meant(request: CheckRequest, caller: Caller) -> bool:
-    """Whether there is nothing in it that could be wrong, as in nearly all; else ``validate`` looks closely."""
+def _needs_no_validation(request: CheckRequest, caller: Caller) -> bool:
+    """Whether the check has no member that ``validate`` would look at; nearly all have none."""
     if request.attributes:
         return False
     if caller.trusted:
@@ -110,7 +112,7 @@ def _is_meant(request: CheckRequest, caller: Caller) -> bool:
 
 
 def validate(request: CheckRequest, caller: Caller, body: bytes = b"") -> None:
-    """Raises ``InputError`` for what decodes but may not be asked."""
+    """Raise ``InputError`` for a check that decodes but is not allowed."""
     if not caller.trusted:
         _refuse_what_needs_a_gateway(request)
     if request.client is not None and request.api_key is not None:
@@ -126,7 +128,7 @@ def validate(request: CheckRequest, caller: Caller, body: bytes = b"") -> None:
 
 
 def _refuse_what_needs_a_gateway(request: CheckRequest) -> None:
-    """Without a token, anyone could speak for a customer, or from anybody's address, and drain it."""
+    """Refuse members that need a gateway token: a stranger could drain another client's or address's limit."""
     for field in ("client", "endpoint", "ip", "attributes", "explain"):
         if getattr(request, field):
             raise _wrong(field, "needs a gateway token (X-Tidegate-Token)", status=403)
@@ -135,19 +137,19 @@ def _refuse_what_needs_a_gateway(request: CheckRequest) -> None:
 
 
 def from_stranger(request: CheckRequest, peer: str | None) -> CheckRequest:
-    """The check of a caller who has proved nothing: from the address at the other end of the connection."""
+    """The check of an untrusted caller: its address is the other end of the connection."""
     return msgspec.structs.replace(request, ip=peer)
 
 
 def too_long_a_batch(size: int, most: int) -> InputError:
-    """What is wrong with a batch of ``size`` bytes where ``most`` are taken."""
+    """The error of a batch of ``size`` bytes where ``most`` are allowed."""
     if size <= MAX_BATCH_BODY_BYTES:
         return InputError(403, f"the body is over {most} bytes: that needs a gateway token (X-Tidegate-Token)")
     return InputError(413, f"the body is over {most} bytes")
 
 
 def wrong_batch_size(size: int, most: int) -> InputError:
-    """What is wrong with a batch of ``size`` checks where 1 to ``most`` are taken."""
+    """The error of a batch of ``size`` checks where 1 to ``most`` are allowed."""
     if most < size <= MAX_BATCH:
         message = f"more than {most} need a gateway token (X-Tidegate-Token)"
         return InputError(403, f"checks: {message}", [FieldError("checks", message)])
@@ -155,7 +157,7 @@ def wrong_batch_size(size: int, most: int) -> InputError:
 
 
 def validate_attributes(attributes: dict[str, str]) -> None:
-    """Raises ``InputError`` for attributes that are too many or too long."""
+    """Raise ``InputError`` for attributes that are too many or too long."""
     if len(attributes) > _MAX_ATTRIBUTES:
         raise _wrong("attributes", f"at most {_MAX_ATTRIBUTES}")
     for name, value in attributes.items():

@@ -1,4 +1,4 @@
-"""Verdicts and refusals as answers, for the JSON doors and for forward-auth."""
+"""The careful code: renders verdicts and refusals as answers, for the JSON endpoints and for forward-auth."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ class Denial(Decision, frozen=True, kw_only=True, rename={"violated_policies": "
 
 
 class EndUserDenial(msgspec.Struct, frozen=True, kw_only=True, rename={"violated_policies": "violated-policies"}):
-    """What of a denial may reach an end user."""
+    """The members of a denial that may reach an end user."""
 
     type: str
     title: str
@@ -83,7 +83,7 @@ class Renderer:
         return self._denied("check", self._check, result, revision, request_id, now_us)
 
     def authorize(self, result: Verdict | Refusal, request_id: str, now_us: int) -> Answer:
-        """The answer of forward-auth: an empty 200, or what the end user shall read."""
+        """The answer of forward-auth: an empty 200, or a problem for the end user."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
         if result.allowed:
@@ -93,7 +93,7 @@ class Renderer:
     def _denied(
         self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
     ) -> Answer:
-        """A denial by its template, or, where there is none, carefully."""
+        """A denial, by its template where there is one."""
         templates = verdict.check.bound.denial_templates
         template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
         return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
@@ -177,7 +177,7 @@ def refused(refusal: Refusal, request_id: str) -> Answer:
 
 
 def refused_input(error: RefusedInputError) -> Answer:
-    """401 or 403 for what an end client has sent and nobody can decide on."""
+    """401 or 403 for malformed input of an end client."""
     return _refusal(error.status, error.message, error=error.error)
 
 
@@ -189,7 +189,7 @@ def _refusal(status: int, message: str, **members: Any) -> Answer:
 
 
 def not_understood(error: UnknownNameError | InvalidAddressError) -> InputError:
-    """The 422 for a name or an address that means nothing here."""
+    """The 422 for an unknown name or an invalid address."""
     if isinstance(error, UnknownNameError):
         return InputError(422, str(error), [FieldError(error.field, str(error))])
     return InputError(422, "ip is not an IP address", [FieldError("ip", "must be an IPv4 or IPv6 address, no zone")])
@@ -201,7 +201,7 @@ def batch_item_error(error: InputError) -> dict[str, Any]:
 
 
 def _denial(verdict: Verdict, request_id: str) -> dict[str, Any]:
-    """What happened, in the members of a problem."""
+    """A denial as the members of a problem."""
     cause = cause_of_denial(verdict)
     retry_us = verdict.shed_s * 1_000_000 or verdict.outcomes[verdict.shown or 0].retry_us
     retry_after = None if retry_us == NEVER else ceil_s(retry_us)
@@ -223,7 +223,7 @@ _OF_HIDDEN: dict[LimitCause, str] = {
     "cannot_decide": "This cannot be decided now.",
     "reduced_capacity": "The service takes fewer requests for the moment.",
 }
-"""What may be said of limits that are no caller's own."""
+"""Messages about limits that are hidden from callers."""
 
 
 def _message(verdict: Verdict, cause: LimitCause) -> str:
@@ -256,6 +256,6 @@ def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
             retry_after_s=None if outcome.allowed or outcome.retry_us == NEVER else outcome.retry_us / 1_000_000,
             allowed=outcome.allowed, shadow=limit.rule.shadow,
         )
-        # a shed request met no limit
+        # a shed request has no outcomes
         for limit, outcome in zip(verdict.check.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A gateway's ``X-Request-Id`` makes a check idempotent for ten seconds: nginx asks again on internal redirects."""
+"""Makes checks with a gateway's ``X-Request-Id`` idempotent for ten seconds: nginx repeats some on redirects."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,7 +14,7 @@ RequestName = tuple[str, bytes, int]
 """Gateway, request id, and a hash of who asked for what: no gateway can replay another's, and where an end client has a
 say in the id, no request gets the answer to another one."""
 MAX_REQUEST_NAME_BYTES = 128
-"""Longer ones are not remembered: names are kept, and end clients may have a say in them."""
+"""Longer request ids are not kept, because end clients may choose them."""
 
 
 def request_name(gateway: str, request_id: bytes, check: CheckRequest) -> RequestName:
@@ -33,7 +33,7 @@ class _Replay:
 
 
 class Replays:
-    """The answers of the last ten seconds, of this node; the oldest give way beyond ``max_remembered``."""
+    """This node's answers of the last ten seconds, at most ``max_remembered``; the oldest give way."""
 
     def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
         self._max_remembered = max_remembered
@@ -42,7 +42,7 @@ class Replays:
     def first_time(self, name: RequestName, reply: Reply, now_us: int) -> Reply | None:
         """The reply to use for a new request; ``None`` for a repetition, which gets the first one's answer."""
         known = self._replays.get(name)
-        if known is not None and 0 <= now_us - known.asked_us < REMEMBER_US:  # below 0: the clock was set back
+        if known is not None and 0 <= now_us - known.asked_us < REMEMBER_US:  # below 0 where the clock was set back
             if known.answer is not None:
                 reply(known.answer)
             else:

@@ -1,8 +1,8 @@
-"""Answers as templates: all that a plan and a route fix is there, figures are filled in.
+"""Response templates: the parts of an answer that a plan and a route fix are written once, figures are filled in.
 
 A template is derived from what the careful code (``render.py``) writes for a made-up verdict whose figures stand out.
 It is kept only if, filled with other figures, it is byte for byte what the careful code writes for those: so the two
-cannot differ. What has no template (a queue's turn, a limit that is not to be seen) is left to the careful code.
+cannot differ. Answers without a template (a queue's turn, a hidden limit) are left to the careful code.
 """
 
 import re
@@ -20,10 +20,10 @@ from data_plane.store.packing import FIGURES, NEVER, Outcome
 from tidegate.contract.config import Client
 
 Careful = Callable[[Verdict, int, str, int], Answer]
-"""What the careful code makes of a verdict, the revision, the id and the node's clock."""
+"""The careful code's answer to a verdict, by revision, request id and the node's clock."""
 _S = 1_000_000
 _MAX_DENIAL_TEMPLATES = 64
-"""For the limits of one route: which of them deny makes a template."""
+"""The bound for one route: each combination of denying limits has a template."""
 
 
 class ResponseTemplate:
@@ -116,7 +116,7 @@ class ResponseTemplate:
 
 
 class DenialTemplate:
-    """The answer to the denials by the same of a route's limits: who hammers a limit is denied over and over."""
+    """The answer to denials by one combination of a route's limits: clients over their limit repeat requests."""
 
     __slots__ = ("_body", "_body_values", "_headers", "_headers_values", "_is_epoch", "_status")
 
@@ -145,7 +145,7 @@ def denial_template(
     """
     if verdict.shed_s or verdict.by_load or verdict.degraded or verdict.shadow_denied or verdict.shown is None:
         return None
-    if cause_of_denial(verdict) != "used_up":  # any other says more figures
+    if cause_of_denial(verdict) != "used_up":  # the answers of other causes have more figures
         return None
     waits = [one.retry_us for one in verdict.outcomes]
     if NEVER in waits:
@@ -195,7 +195,7 @@ _CLIENT, _REVISION, _ID, _EPOCH, _RESET_S, _, _RETRY_S, _, _OF_LIMITS = range(9)
 
 
 def _values(verdict: Verdict, revision: int, request_id: str, begin_us: int) -> list[Any]:
-    """All that templates have places for: what is known of the check, then two figures of each limit."""
+    """The values that templates have places for: those of the check, then two of each limit."""
     outcomes = verdict.outcomes
     shown = outcomes[verdict.shown or 0]
     header_us = shown.reset_us if verdict.allowed else shown.retry_us
@@ -209,20 +209,20 @@ def _values(verdict: Verdict, revision: int, request_id: str, begin_us: int) -> 
 
 
 class _Place(NamedTuple):
-    """Where a template is left blank: how a value is written there, and which values."""
+    """A blank of a template: how a value is written there, and which values."""
 
     conversion: bytes
     values: tuple[int, ...]
 
 
 _Places = Mapping[bytes, _Place]
-"""By what the made-up verdict writes there."""
+"""Places by the text that the made-up verdict has there."""
 
 
 def _places(made_up: _MadeUp, *, is_epoch: bool) -> dict[bytes, _Place]:
     values = _values(made_up.verdict, made_up.revision, made_up.request_id, made_up.now_us if is_epoch else 0)
     figures = (_REVISION, _EPOCH, *range(_OF_LIMITS, len(values)))
-    # nothing is left of the limit that denies: a template says that itself
+    # the limit that denies has nothing left, which the template says itself
     places = {b"%d" % values[at]: _Place(b"%d", (at,)) for at in figures if values[at]}
     places |= {
         b"%d.%06d" % (values[at], values[at + 1]): _Place(b"%d.%06d", (at, at + 1))
@@ -236,7 +236,7 @@ def _places(made_up: _MadeUp, *, is_epoch: bool) -> dict[bytes, _Place]:
 
 
 def _blanked(written: bytes, places: _Places) -> tuple[bytes, list[int]]:
-    """What was written with its marks left blank, and which values go there."""
+    """The text with its marks left blank, and the values that go there."""
     marks = re.compile(b"|".join(map(re.escape, sorted(places, key=len, reverse=True))))
     blank, end = b"", 0
     picked: list[int] = []

@@ -1,4 +1,4 @@
-"""The decision endpoints as FastAPI routes: slower than the fast path, and open to every ASGI server."""
+"""The node's endpoints as FastAPI routes. The fast path answers most decisions without them; any ASGI server can."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
 
 async def read_body(request: Request, most: int) -> bytes | Response:
-    """The body, read no further than ``most`` bytes; beyond that the 413 to send."""
+    """The body, of at most ``most`` bytes; beyond that a 413 response."""
     chunks, size = [], 0
     async for chunk in request.stream():
         size += len(chunk)
@@ -84,7 +84,9 @@ def decision_routes(handler: DecisionHandler) -> APIRouter:
 
     router.add_api_route("/v1/authorize", authorize, methods=["GET"], **openapi.AUTHORIZE)
     for path in ("/v1/authorize", "/v1/authorize/{path:any}"):
-        router.add_route(path, authorize, methods=[], include_in_schema=False)  # none named: any, made up ones too
+        router.add_route(
+            path, authorize, methods=[], include_in_schema=False
+        )  # no methods named: any method, unknown ones too
     return router
 
 
@@ -100,7 +102,7 @@ async def _ask(ask: Callable[[Reply], None]) -> Response:
     answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def reply(answer: Answer) -> None:
-        if not answered.done():  # the client may have gone, and this request with it
+        if not answered.done():  # the client may have left, which cancels this request
             answered.set_result(answer)
 
     ask(reply)
@@ -163,13 +165,13 @@ def load_routes(handler: LoadHandler) -> APIRouter:
 
 
 class Operations(Protocol):
-    """What a node can say of itself."""
+    """The state of the process, for probes and scrapers."""
 
     draining: bool
-    """Whether it was asked to stop."""
+    """Whether the process was asked to stop."""
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether it serves, and the body of ``/readyz``."""
+        """Whether the process serves, and the body of ``/readyz``."""
         ...
 
     def status(self) -> dict[str, Any]:
@@ -182,7 +184,7 @@ class Operations(Protocol):
 
 
 def health_routes(operations: Operations) -> APIRouter:
-    """``/healthz``, ``/readyz`` and ``/metrics``: what probes and scrapers ask."""
+    """``/healthz``, ``/readyz`` and ``/metrics``, for probes and scrapers."""
     router = APIRouter()
 
     @router.get("/healthz", **openapi.HEALTH)
@@ -192,7 +194,7 @@ def health_routes(operations: Operations) -> APIRouter:
 
     @router.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
-        """Ready: a config is in force, the store was reached once, and nobody asked the node to stop."""
+        """Ready: a config is in force, the store was reached once, and the node is not stopping."""
         is_ready, body = operations.ready()
         answer = json_answer(body)
         return to_response(answer if is_ready else msgspec.structs.replace(answer, status=503))
@@ -206,7 +208,7 @@ def health_routes(operations: Operations) -> APIRouter:
 
 
 def operation_routes(operations: Operations) -> APIRouter:
-    """The same, and ``/v1/status``."""
+    """The same routes, and ``/v1/status``."""
     router = health_routes(operations)
 
     @router.get("/v1/status", **openapi.STATUS)

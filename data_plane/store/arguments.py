@@ -1,4 +1,4 @@
-"""What commands are given, and how they answer, as Redis reads and writes it."""
+"""Arguments and replies of commands, in Redis's forms."""
 
 from collections.abc import Sequence
 

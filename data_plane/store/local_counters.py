@@ -37,15 +37,15 @@ class LocalCounters:
         return self._decide(self._keyspace, checks, now_us)
 
     def check(self, keys: Sequence[bytes], params: Sequence[bytes], cost: int, now_us: int) -> list[Outcome]:
-        """The same for one."""
+        """Decide one check."""
         return self.check_all([LocalCheck(keys, params, cost)], now_us)[0]
 
     def state(self, key: bytes) -> bytes | None:
-        """A counter as it is stored; it does not count as used."""
+        """A counter as it is stored; reading it does not count as use."""
         return self._keyspace.peek(key)
 
     def remaining(self, states: Sequence[tuple[bytes, bytes]], now_us: int) -> list[int]:
-        """What counters in these states would have left, by (params, state)."""
+        """The units left of counters in these states, by (params, state)."""
         self._now_us = now_us
         shown = Keyspace(self._clock_us, max(1, len(states)))
         keys = [b"%d" % number for number in range(len(states))]

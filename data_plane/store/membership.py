@@ -1,7 +1,7 @@
 """How many nodes, and how many agents, of the region are alive.
 
-By the nodes it is known what part of a limit one may admit alone when the store is gone; by the agents, over how many
-their work is divided, and whether there is one at all.
+The number of nodes gives the part of a limit that one may admit alone while the store is away. The number of agents
+gives how their work is divided.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ ANNOUNCE_EVERY_S = 2.0
 ALIVE_FOR_S = 6.0
 AGENTS_ANNOUNCE_EVERY_S = 0.5
 AGENTS_ALIVE_FOR_S = 1.5
-"""Shorter among agents: while one that was killed is counted, nobody sends its part of the region's counts, and peers
-take the region for unreachable after 2 s."""
+"""Agents are missed sooner: while a killed one is counted, its part of the counts is not sent, and peers take the
+region for unreachable after 2 s."""
 
 
 class NodeRegister(Protocol):
-    """Where processes of one kind in a region find each other. Every method raises ``StoreUnavailableError``."""
+    """The registry of one kind of process in a region. Every method raises ``StoreUnavailableError``."""
 
     async def announce(self, node: str, now_us: int, since_us: int) -> int:
         """Note that ``node`` is alive; answer how many were seen since ``since_us``."""
@@ -67,25 +67,25 @@ class Membership:
     async def announce(self) -> None:
         """Announce once."""
         now_us = self._clock.now_us()
-        # where the store is away, the last known number is the best there is
+        # while the store is away, the last known number stays
         with contextlib.suppress(StoreUnavailableError):
             self._live = max(1, await self._register.announce(self._name, now_us, now_us - self._alive_for_us))
 
     async def leave(self) -> None:
-        """Let the others count without this one at once."""
+        """Leave the registry, so that the others stop counting this process at once."""
         with contextlib.suppress(StoreUnavailableError):
             await self._register.leave(self._name)
 
 
 class AgentMembership(Membership):
-    """An agent's, which is missed sooner."""
+    """An agent's membership, which ends sooner."""
 
     def __init__(self, name: str, register: NodeRegister, clock: Clock) -> None:
         super().__init__(name, register, clock, every_s=AGENTS_ANNOUNCE_EVERY_S, alive_for_s=AGENTS_ALIVE_FOR_S)
 
 
 class NodeMembership(Membership):
-    """A node's: on the way it asks how full the store is, for the subject bounds, and for the region's agents."""
+    """A node's membership. It also asks how full the store is, for the subject bounds, and counts the agents."""
 
     def __init__(
         self, name: str, register: NodeRegister, agents: NodeRegister, clock: Clock, bounds: SubjectBounds

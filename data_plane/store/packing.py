@@ -13,7 +13,7 @@ from tidegate.contract.limits import LimitRule, capacity, nominal_window_us, red
 
 NEVER = -1
 UNKNOWN = -1
-"""``remaining`` of a denial by nobody who counts: what is left is not known."""
+"""``remaining`` of a denial without a counter: what is left is unknown."""
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -32,9 +32,9 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 SHADOW = 8
 SHARED = 16
 STRICT = 32
-"""Rights: its terms follow the rule (``strict_packing``)."""
+"""Rights: the strict parameters follow the rule (``strict_packing``)."""
 SILENT = 64
-"""Peers are silent: who is follows the rule (``config.shared_packing``)."""
+"""Peers are unreachable: their numbers follow the rule (``config.shared_packing``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")
@@ -69,7 +69,7 @@ def params_end(packed: bytes, at: int) -> int:
 
 
 def without_rights(params: bytes) -> bytes:
-    """A limit that is no more, as ``encode_rule`` packed it: of a strict one nothing, which scripts leave alone."""
+    """A deleted limit, as ``encode_rule`` packed it; a strict one without rights, which scripts leave alone."""
     return _RULE.pack(params[0] % SHADOW, 0, 0, 0) if params[0] & STRICT else params
 
 
@@ -139,13 +139,13 @@ _HEAD_BYTES = 9
 def priced(params: bytes, cost: int, share: float) -> bytes:
     """``params`` as ``packing.encode_rule`` packed them, charged ``cost`` units whatever the check costs.
 
-    ``share`` is what of the remaining units a client can still use at the average price, which is what it is told.
+    ``share`` is the part of the remaining units that a client can still use at the average price: its ``remaining``.
     """
     return bytes((params[0] | PRICED,)) + params[1:] + _PRICE.pack(cost, share)
 
 
 def price_of(params: bytes, cost: int) -> int:
-    """What a limit takes of a check of ``cost``."""
+    """The units that a limit counts for a check of ``cost``."""
     return int(_PRICE.unpack(params[-PRICE_BYTES:])[0]) if params[0] & PRICED else cost
 
 

@@ -1,4 +1,4 @@
-"""What rooms need of the store, of peers and of the clock, named by role."""
+"""Ports: what the rooms need of the store, of peers and of the clock."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -51,7 +51,7 @@ class CounterCheck(Protocol):
         ...
 
     def failed(self, error: StoreUnavailableError, now_us: int) -> None:
-        """The store has not decided. Must not raise."""
+        """The store gave no answer. Must not raise."""
         ...
 
 
@@ -73,7 +73,7 @@ class CallbackCheck:
         self.params = params
         self.cost = cost
         self.clocks_us: Sequence[int] = ()
-        """Of keys in several slots of a Cluster: the clock by which each was decided; else all were by the one told."""
+        """The clock by which each key was decided, where they lie in several slots of a Cluster; else empty."""
         self._answered = answered
 
     @property
@@ -86,7 +86,7 @@ class CallbackCheck:
         self._answered(outcomes_of(figures, at, len(self.keys)), figures[0])
 
     def failed(self, error: StoreUnavailableError, _now_us: int) -> None:
-        """The store has not."""
+        """The store gave no answer."""
         self._answered(error, 0)
 
 
@@ -111,7 +111,7 @@ class Clock(Protocol):
 
 
 class RightsReader(Protocol):
-    """Who reads what outcomes of strict limits say beside the decision."""
+    """Reads what outcomes of strict limits report beside the decision."""
 
     def understood(
         self, places: Sequence[int], keys: Sequence[bytes], params: Sequence[bytes], cost: int, outcomes: list[Outcome]
@@ -126,7 +126,7 @@ Reply = Any
 
 
 class RegionStore(Protocol):
-    """What else is asked of the region's store: ``RedisCounterStore`` has it, and the host in memory."""
+    """The store apart from decisions: ``RedisCounterStore`` and the simulator's store implement it."""
 
     settings: Any
     """``shape`` is ``cluster`` where a script may name keys of one slot only."""

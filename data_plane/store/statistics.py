@@ -1,4 +1,4 @@
-"""How full and how busy the region's store is, asked now and then: for the metrics, on the path of no decision."""
+"""Store statistics: how full and how busy the region's store is, for the metrics; apart from decisions."""
 
 import asyncio
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ class StoreSize(NamedTuple):
     used_bytes: int
     max_bytes: int
     commands: int
-    """Commands since the servers started, by whomever."""
+    """Commands of all clients since the servers started."""
     evicted: int
-    """Keys that the servers threw out for want of memory; anything but 0 is lost counts."""
+    """Keys that the servers evicted for want of memory; anything but 0 is lost counts."""
 
 
 class StoreSurvey(Protocol):
-    """Whoever can ask the store about itself."""
+    """Asks the store about itself."""
 
     async def size(self) -> StoreSize:
         """The store as it is now. Raises ``StoreUnavailableError``."""

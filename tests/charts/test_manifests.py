@@ -233,9 +233,12 @@ PROCESSES = {
     "node": (DATA_PLANE, NodeSettings, "edge", ("settings",), set()),
     # what both know is given once, to both
     "agent": (DATA_PLANE, AgentSettings, "edge-agent", ("agent", "settings"),
-              {"REDIS_DEADLINE_MS", "REDIS_SENTINEL_USERNAME", "USAGE_STREAM_MAX_MB"}),
-    # in clear in a pod the token would be: adminToken.existingSecret is for that
-    "control-plane": (CONTROL_PLANE, ControlPlaneSettings, "edge", ("settings",), {"ADMIN_TOKEN"}),
+              {"REDIS_CREDENTIALS", "REDIS_DEADLINE_MS", "REDIS_PASSWORD_FILE", "REDIS_SENTINEL_USERNAME",
+               "USAGE_STREAM_MAX_MB"}),
+    # in clear in a pod they would be: adminToken.existingSecret and oidc.existingSecret are for that
+    "control-plane": (
+        CONTROL_PLANE, ControlPlaneSettings, "edge", ("settings",), {"ADMIN_TOKEN", "OIDC_CLIENT_SECRET"},
+    ),
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def test_a_bundled_scenario_prints_and_draws(tmp_path: Path):
     assert "overshoot" in output
     [picture] = tmp_path.iterdir()
     root = ET.parse(picture).getroot()
-    names = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    names = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"a", "b", "c", "cut"} <= set(names)
 
 

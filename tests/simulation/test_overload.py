@@ -82,7 +82,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path: Path):
     assert result.exit_code == 0, result.output
     assert "Gradient2" in result.output
     [picture] = tmp_path.iterdir()
-    titles = [title.text for title in ET.parse(picture).getroot().iter("{http://www.w3.org/2000/svg}title")]
+    titles = [text.text for text in ET.parse(picture).getroot().iter("{http://www.w3.org/2000/svg}text")]
     assert {"fixed limit", "Gradient2", "AIMD", *ADAPTIVE} <= set(titles)
 
 

@@ -1,6 +1,9 @@
 """The table of resources: every command for daily work, its path in the admin API, its options and its columns."""
 
+from typing import get_args
+
 from tidegate.admin.shapes import Field, Resource, Verb
+from tidegate.contract.limits import Algorithm, Calendar, Mode, OnStoreFailure
 
 PREFIX = Field("prefix", "Only names that begin like this.")
 SINCE = Field("since", "Not before this instant, or this long ago: 24h.", "ago")
@@ -21,20 +24,16 @@ FIGURES = (Field("limit", "Units a window.", "int", required=True), Field("burst
 LIMIT_FIELDS = (
     Field("limit", "Units a window.", "int"),
     Field("window_s", "Seconds.", "float", instead_of=("window", "anchor")),
-    Field("window", "A calendar window in UTC.", instead_of=("window_s",), choices=(
-        "minute", "hour", "day", "week", "month",
-    )),
+    Field("window", "A calendar window in UTC.", instead_of=("window_s",), choices=get_args(Calendar)),
     Field("anchor", "An instant at which a calendar window begins."),
-    Field("algorithm", "How it counts.", choices=(
-        "fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket",
-    )),
+    Field("algorithm", "How it counts.", choices=get_args(Algorithm)),
     Field("burst", "What a bucket holds.", "int"),
     Field("scope", "Whose requests are counted together: client, ip, client+endpoint, ..."),
     Field("match.endpoints", "Only these, separated by commas; '' is all.", "list"),
     Field("match.methods", "Only these, separated by commas; '' is all.", "list"),
     Field("match.attributes", "Only clients with NAME=VALUE, repeatable.", "pairs", option="attribute"),
-    Field("mode", "How regions share it.", choices=("shared", "regional", "strict")),
-    Field("on_store_failure", "What holds without the store.", choices=("local", "open", "closed")),
+    Field("mode", "How regions share it.", choices=get_args(Mode)),
+    Field("on_store_failure", "What holds without the store.", choices=get_args(OnStoreFailure)),
     Field("shadow", "Counted and reported, never enforced.", "bool"),
     Field("priority", "A higher one matters more when load must be shed.", "int"),
     Field("adaptive", "The adaptive policy that it follows."),
@@ -183,12 +182,15 @@ RESOURCES = (
         Verb("show", "Show a write, with what was before and after.", "show", "/v1/audit/{id}"),
     )),
     Resource("tokens", "Tokens of admins and gateways. A secret is shown once, when it is made.", (
-        "token_id", "name", "role", "dialect", "prefix", "created_at", "expires_at", "last_used",
+        "token_id", "name", "role", "plans", "client_prefixes",
+        "dialect", "prefix", "created_at", "expires_at", "last_used",
     ), (
         Verb("list", "List tokens.", "list", "/v1/tokens", (Field("role", "Only these.", choices=ROLES),)),
         Verb("show", "Show a token.", "show", "/v1/tokens/{token_id}"),
         Verb("create", "Issue a token.", "post", "/v1/tokens", (
             Field("name", "Its name.", required=True), Field("role", "What it may.", choices=ROLES, required=True),
+            Field("plans", "Of a viewer or operator: for clients on these plans alone.", "list"),
+            Field("client_prefixes", "Of a viewer or operator: for clients whose names begin like this.", "list"),
             Field("dialect", "What a gateway speaks.", choices=("envoy", "nginx", "traefik", "caddy", "haproxy")),
             EXPIRES,
         )),

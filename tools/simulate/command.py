@@ -12,7 +12,6 @@ from tidegate.terminal import Fitting, output
 from tools.simulate.changing_runs import NAME as CHANGING
 from tools.simulate.changing_runs import changing_scenario
 from tools.simulate.checks import Outcome
-from tools.simulate.draw import picture
 from tools.simulate.overload.command import BUNDLED as OVERLOAD
 from tools.simulate.overload.command import simulate_overload
 from tools.simulate.overload.scenario import is_overload
@@ -23,7 +22,7 @@ from tools.simulate.soundness import require_sound
 from tools.simulate.summary import KeptError, show_many, with_kept
 from tools.simulate.world import World
 
-_BUNDLED = Path(__file__).with_name("scenarios")
+BUNDLED = Path(__file__).with_name("scenarios")
 
 
 def simulate(
@@ -82,7 +81,7 @@ def _run(
 
 def _path_of(name: str) -> Path:
     if not Path(name).is_file():
-        for folder in (_BUNDLED, OVERLOAD):
+        for folder in (BUNDLED, OVERLOAD):
             if (folder / f"{name}.toml").exists():
                 return folder / f"{name}.toml"
     return Path(name)
@@ -93,7 +92,7 @@ def _list(console: Console) -> None:
     table.add_row(
         CHANGING, "strict sliding_window", "By chance: limit and shares change while processes die and stores restart."
     )
-    for path in sorted(_BUNDLED.glob("*.toml")):
+    for path in sorted(BUNDLED.glob("*.toml")):
         found = load(path)
         table.add_row(found.name, f"{found.mode} {found.algorithm}", found.about)
     for path in sorted(OVERLOAD.glob("*.toml")):
@@ -144,6 +143,8 @@ def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
 
 
 def _draw(console: Console, scenario: Scenario, seed: int, folder: Path) -> None:
+    from tools.simulate.draw import picture  # noqa: PLC0415  the extra `pictures`
+
     world = World(scenario, seed, ScriptHost())
     world.run()
     path = folder / f"{scenario.name}-{seed}.svg"

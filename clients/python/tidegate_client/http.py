@@ -7,7 +7,7 @@ llhttp's, by httptools.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Self
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -42,8 +42,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ready."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # asyncio's own promise, for the type checker
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Gone; whoever waits is told."""

@@ -21,14 +21,14 @@ async def search(visit: Visit) -> Response:
     query = {"prefix": prefix, "plan": plan, "status": status, "cursor": cursor}
     given = {name: value for name, value in query.items() if value}
     found, plans = await asyncio.gather(
-        visit.api.find("/v1/clients", limit=SHOWN, **given), visit.api.read("/v1/plans", limit=1000)
+        visit.api.find("/v1/clients", limit=SHOWN, **given), visit.api.permitted("/v1/plans", limit=1000)
     )
     listing = found or {"items": [], "next_cursor": None}
     return visit.page(
         "clients.html",
         clients=listing["items"],
         next_cursor=listing["next_cursor"],
-        plans=[one["plan"] for one in plans["items"]],
+        plans=sorted({one["plan"] for one in (plans or listing)["items"]}),
         asked=query,
     )
 
@@ -47,9 +47,9 @@ async def page(visit: Visit) -> Response:
         api.read(f"{path}/overrides", limit=100),
         api.read(f"{path}/usage", group_by=step, limit=1000, from_=since),
         api.read(f"{path}/usage", group_by="limit", limit=100, from_=since),
-        api.read("/v1/audit", resource="client", name=name, limit=8),
+        api.permitted("/v1/audit", resource="client", name=name, limit=8),
     )
-    blocks = await asyncio.gather(*(api.find(f"/v1/blocks/{block}") for block in limits["blocks"]))
+    blocks = await asyncio.gather(*(api.permitted(f"/v1/blocks/{block}") for block in limits["blocks"]))
     regions = sorted({region for limit in limits["limits"] for region in limit["regions"]})
     return visit.page(
         "client.html",
@@ -66,7 +66,8 @@ async def page(visit: Visit) -> Response:
         spans=list(SPANS),
         by_limit=by_limit["items"],
         complete_until=hours["complete_until"],
-        audit=audit["items"],
+        audit=audit["items"] if audit else [],
+        may=visit.may_about(name, client["plan"]),
     )
 
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from control_plane.console import rates
 from control_plane.console.api import Api
 from control_plane.console.feed import Feed
 from control_plane.console.figures import duration, instant
+from control_plane.console.render import HEADERS
 from control_plane.console.visit import Visit
 from control_plane.database import Database
 
@@ -21,7 +22,9 @@ Items = Sequence[Mapping[str, Any]]
 
 
 async def page(visit: Visit) -> Response:
-    """Everything at a glance."""
+    """Everything at a glance; whose role holds for some clients only begins with those."""
+    if not visit.may("viewer"):
+        return RedirectResponse("/console/clients", 303, HEADERS)
     status, figures, jobs = await asyncio.gather(
         read_status(visit.api, visit.feed), read_rates(visit.api, visit.feed), visit.api.read("/v1/jobs")
     )

@@ -10,11 +10,9 @@ from fastapi.responses import Response
 from control_plane.access.principals import TokenRole, admin_only
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.tokens import repository, service
-from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import TokenCreate, TokenCreated, TokenRotate, TokenView
 from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, json_with_etag
-from control_plane.storage import equal
 from control_plane.web.pages import Listing, Page, listing, sorted_by
 from tidegate.contract.credentials import RANDOM_BYTES
 
@@ -29,7 +27,7 @@ async def list_tokens(
     role: TokenRole | None = None,
 ) -> Listing[TokenView]:
     """Tokens that are not revoked."""
-    rows = await repository.live.page(session, page, where=equal((Token.role, role)))
+    rows = await repository.live.page(session, page, where=repository.of_role(role))
     return listing(rows, page, lambda row: repository.live.key(row, page), service.view)
 
 

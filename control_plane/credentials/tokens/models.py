@@ -1,8 +1,10 @@
 """The table of tokens."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.access.secret_columns import KnownBySecret, shown_prefix
@@ -10,11 +12,15 @@ from control_plane.orm import Base
 
 
 class Token(KnownBySecret, Base):
-    """A token of an admin or a gateway; its secret exists only as a hash. Revoked ones stay as a record."""
+    """A token of an admin or a gateway; its secret exists only as a hash. Revoked ones stay as a record.
+
+    ``role`` is ``scoped`` where ``scoped_grant`` says for which clients: versions that do not know it allow nothing.
+    """
 
     __tablename__ = "tokens"
     __table_args__ = (
-        CheckConstraint("role IN ('viewer', 'operator', 'admin', 'gateway')", name="role"),
+        CheckConstraint("role IN ('viewer', 'operator', 'admin', 'gateway', 'scoped')", name="role"),
+        CheckConstraint("(role = 'scoped') = (scoped_grant IS NOT NULL)", name="scoped_grant"),
         Index("uq_tokens_live_name", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
     )
 
@@ -30,6 +36,7 @@ class Token(KnownBySecret, Base):
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    scoped_grant: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     def take_secret(self, secret: str, keep_until: datetime | None) -> None:
         """As every row does, and keep how the secret begins."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, case, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.access.grants import Grant
 from control_plane.access.principals import Principal
 from control_plane.credentials.tokens.models import Token
 from control_plane.storage import NamedRows
@@ -41,9 +43,21 @@ async def other_lasting_admin(session: AsyncSession, token_id: str) -> bool:
 async def principal_by_secret(session: AsyncSession, sha256: str) -> Principal | None:
     """Who holds the token with this hash, unless it is revoked or expired; after a rotation the hash before it too."""
     before = (Token.previous_sha256 == sha256) & (Token.previous_expires_at > func.now())
-    query = select(Token.token_id, Token.name, Token.role).where(or_(Token.sha256 == sha256, before), _IN_FORCE)
-    row = (await session.execute(query)).one_or_none()
-    return None if row is None else Principal(row.name, row.role, row.token_id, sha256)
+    query = select(Token.token_id, Token.name, Token.role, Token.scoped_grant)
+    row = (await session.execute(query.where(or_(Token.sha256 == sha256, before), _IN_FORCE))).one_or_none()
+    if row is None:
+        return None
+    return Principal(row.name, row.role, row.token_id, sha256, grants_of(row.scoped_grant))
+
+
+def grants_of(stored: Mapping[str, Any] | None) -> tuple[Grant, ...]:
+    """The grants of a token by its ``scoped_grant``."""
+    return () if stored is None else (Grant.of(stored),)
+
+
+def of_role(role: str | None) -> list[ColumnElement[bool]]:
+    """The condition that a token has this role, everywhere or for some clients; none for any role."""
+    return [] if role is None else [or_(Token.role == role, Token.scoped_grant["role"].astext == role)]
 
 
 async def hashes_in_force(session: AsyncSession) -> set[str]:

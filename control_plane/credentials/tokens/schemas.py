@@ -3,11 +3,12 @@
 from datetime import datetime
 from typing import ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from control_plane.access.principals import TokenRole
-from control_plane.web.fields import Body, Expiry, Name, OverlapS, View
+from control_plane.web.fields import Body, ClientPrefix, Expiry, Name, OverlapS, View
 
+MAX_SCOPE = 100
 Dialect = Literal["envoy", "nginx", "traefik", "caddy", "haproxy"]
 
 
@@ -18,6 +19,16 @@ class TokenCreate(Body):
     role: TokenRole
     dialect: Dialect | None = None
     expires_at: Expiry | None = None
+    plans: list[Name] = Field(default=[], max_length=MAX_SCOPE)
+    """For a viewer or operator: the role holds for clients on these plans alone, and for the plans."""
+    client_prefixes: list[ClientPrefix] = Field(default=[], max_length=MAX_SCOPE)
+    """For a viewer or operator: the role holds for clients whose names begin like this alone."""
+
+    @model_validator(mode="after")
+    def _scope_of_roles_below_admin(self) -> Self:
+        if (self.plans or self.client_prefixes) and self.role not in {"viewer", "operator"}:
+            raise ValueError("plans and client_prefixes belong to the roles viewer and operator")
+        return self
 
     @model_validator(mode="after")
     def _dialect_of_gateway(self) -> Self:
@@ -34,6 +45,8 @@ class TokenView(View):
     token_id: str
     name: str
     role: TokenRole
+    plans: list[str]
+    client_prefixes: list[str]
     dialect: Dialect | None
     prefix: str | None
     created_at: datetime
@@ -57,5 +70,7 @@ class TokenCreated(View):
     secret: str
     name: str
     role: TokenRole
+    plans: list[str]
+    client_prefixes: list[str]
     dialect: Dialect | None
     expires_at: datetime | None

@@ -1,9 +1,9 @@
 """What can be done with tokens."""
 
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
-from control_plane.access.principals import TokenRole
+from control_plane.access.grants import Grant, ScopedRole
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.rotation import rotate as rotate_secret
 from control_plane.credentials.tokens import repository
@@ -22,7 +22,7 @@ def view(row: Token) -> TokenView:
     return TokenView(
         token_id=row.token_id,
         name=row.name,
-        role=cast("TokenRole", row.role),
+        **_role_of(row),
         dialect=cast("Dialect | None", row.dialect),
         prefix=row.prefix,
         created_at=row.created_at,
@@ -32,12 +32,22 @@ def view(row: Token) -> TokenView:
     )
 
 
+def _role_of(row: Token) -> dict[str, Any]:
+    """The role, and for which clients it holds."""
+    if row.scoped_grant is None:
+        return {"role": row.role, "plans": [], "client_prefixes": []}
+    return Grant.of(row.scoped_grant).stored()
+
+
 async def create(write: ConfigWrite, body: TokenCreate, *, token_id: str, random: bytes) -> TokenCreated:
     """Issue a token from 32 random bytes; a gateway's goes to the nodes as its hash."""
     if await repository.live_by_name.find(write.session, body.name) is not None:
         raise ConflictError(f"There is a token named {body.name} already.")
     secret = make_credential(_kind(body.role), random)
     row = Token(token_id=token_id, name=body.name, role=body.role, dialect=body.dialect, expires_at=body.expires_at)
+    if body.plans or body.client_prefixes:
+        grant = Grant(cast("ScopedRole", body.role), tuple(body.plans), tuple(body.client_prefixes))
+        row.role, row.scoped_grant = "scoped", grant.stored()
     row.take_secret(secret, None)
     write.session.add(row)
     await write.session.flush()
@@ -101,7 +111,7 @@ def _created(row: Token, secret: str) -> TokenCreated:
         token_id=row.token_id,
         secret=secret,
         name=row.name,
-        role=cast("TokenRole", row.role),
+        **_role_of(row),
         dialect=cast("Dialect | None", row.dialect),
         expires_at=row.expires_at,
     )

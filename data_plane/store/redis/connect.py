@@ -20,6 +20,7 @@ from redis.exceptions import (
     ConnectionError as RedisConnectionError,
 )
 
+from data_plane.store.redis.credentials import Login
 from data_plane.store.redis.link import AnyConnection, Link, TcpConnection, TlsConnection, UnixConnection
 from data_plane.store.redis.reasons import Reason, classify
 from data_plane.store.redis.server import ServerFacts, read_info, require_fit
@@ -78,6 +79,9 @@ def connection_options(settings: RedisSettings) -> dict[str, Any]:
         ):
             if path is not None:
                 options[option] = str(path)
+    if settings.credentials is not None:
+        options = {name: value for name, value in options.items() if name not in {"username", "password"}}
+        options["credential_provider"] = settings.credentials
     timeout_s = settings.connect_timeout_ms / 1000
     return {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s, **options}
 
@@ -103,11 +107,19 @@ class Connector:
             self._class = TlsConnection
         elif scheme_class is UnixDomainSocketConnection:
             self._class = UnixConnection
+        self._credentials = settings.credentials
+        self._login: Login | None = None
+        self._renew_s = settings.renew_credentials_s
         self._timeout_s = settings.connect_timeout_ms / 1000
         self._script = script
         self._resolve = resolve
         self._master_only = master_only
         self._join = join
+
+    @property
+    def renew_s(self) -> float | None:
+        """How often to ask for new credentials; ``None`` where the URL has the only ones."""
+        return None if self._credentials is None else self._renew_s
 
     @property
     def description(self) -> str:
@@ -143,6 +155,14 @@ class Connector:
             await connection.disconnect(nowait=True)
             raise
         return connection
+
+    async def new_login(self) -> Login | None:
+        """The login of this moment, where it is another than this was answered with last."""
+        if self._credentials is None:
+            return None
+        login = await self._credentials.get_credentials_async()
+        known, self._login = self._login, login
+        return None if login == known else login
 
     async def read_slots(self, asked_host: str) -> list[SlotRange]:
         """The Cluster's map as this server knows it. Raises ``RedisError``, ``OSError``, ``TimeoutError``."""

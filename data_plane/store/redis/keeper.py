@@ -4,10 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+import hiredis
+from redis.exceptions import AuthenticationError
+
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.connect import ConnectFailedError, Connector
-from data_plane.store.redis.link import Link, ReplyTaker
-from data_plane.store.redis.reasons import Reason
+from data_plane.store.redis.link import Link, ReplyTaker, pack_command
+from data_plane.store.redis.reasons import Reason, error_code
 from data_plane.store.redis.server import ServerFacts, StoreMisconfiguredError
 from data_plane.store.redis.status import StoreStats
 
@@ -38,6 +41,7 @@ class LinkKeeper:
         self._on_lost = on_lost
         self._on_failure = on_failure
         self._task: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
         self._closed = False
         self._proven = False
         self.link: Link | None = None
@@ -47,6 +51,8 @@ class LinkKeeper:
 
     async def start(self) -> None:
         """Connect once; when the server is away, keep trying behind. Raises ``StoreMisconfiguredError``."""
+        if self._connector.renew_s is not None:
+            self._renewing = asyncio.create_task(self._renew(self._connector.renew_s), name="redis-renew-login")
         try:
             await self._open()
         except ConnectFailedError as error:
@@ -72,14 +78,32 @@ class LinkKeeper:
     async def close(self) -> Sequence[ReplyTaker | None]:
         """Stop for good; returns those who still waited for a reply."""
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._renewing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         link, self.link = self.link, None
         if link is None:
             return ()
         await link.close()
         return tuple(link.waiting)
+
+    def on_reply(self, reply: object) -> None:
+        """The server's answer to a renewed login; one that it refuses changes nothing, and the next one is sent."""
+        if isinstance(reply, hiredis.ReplyError):
+            log.warning("the store refused a renewed login: %s", error_code(str(reply)))
+
+    async def _renew(self, every_s: float) -> None:
+        """Log in again over the same connection whenever there are new credentials: nothing waits for it."""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                login = await self._connector.new_login()
+            except AuthenticationError as error:
+                log.warning("the store's login cannot be renewed: %s", error)
+                continue
+            if login is not None and self.link is not None:
+                self.link.send(pack_command("AUTH", *login), (self,))
 
     def _lost(self, link: Link) -> None:
         if self.link is link:

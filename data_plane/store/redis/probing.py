@@ -1,4 +1,4 @@
-"""A server that was given up: why, and asking it again although nobody wants a decision."""
+"""Probes a server whose circuit is open, so that it is found again without waiting for a client's check."""
 
 import asyncio
 import logging
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 PROBE_KEY = b"tg:probe"
 _PROBE = encode_rule(LimitRule(id=0, name="probe", algorithm="fixed_window", limit=2**40, window_us=1_000_000))
 SAID_EVERY_S = 10.0
-"""A store that comes and goes is told of no more often."""
+"""Logs of a store that comes and goes are no more frequent."""
 
 
 def probe_check(key: bytes) -> CounterCheck:
-    """A decision for nobody. It is written, as those of clients are: a store that is full or a replica fails it too."""
+    """The probe's decision. It writes, as those of clients do: a full store or a replica fails it too."""
     return CallbackCheck((key,), (_PROBE,), 1, _forgotten)
 
 
@@ -40,7 +40,7 @@ class Prober:
         self._timer = self._loop.call_at(max(self._circuit.retry_at, self._loop.time()), self._probe)
 
     def stop(self) -> None:
-        """Probe no more."""
+        """Stop probing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -81,4 +81,4 @@ class Trouble:
 
 
 def _forgotten(_answer: Sequence[object] | StoreUnavailableError, _now_us: int) -> None:
-    """Nobody waits for it."""
+    """The probe needs no answer."""

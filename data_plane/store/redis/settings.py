@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data_plane.store.redis.credentials import Guarded
+
 Shape = Literal["standalone", "sentinel", "cluster"]
 
 
@@ -23,6 +25,9 @@ class RedisSettings:
     sentinel_username: str | None = None
     sentinel_password: str | None = None
     cluster_nodes: tuple[tuple[str, int], ...] = ()
+    credentials: Guarded | None = None
+    """Asked at each login instead of what the URL says, and every few seconds whether it has new ones."""
+    renew_credentials_s: float = 5.0
 
     tls_ca_file: Path | None = None
     tls_cert_file: Path | None = None

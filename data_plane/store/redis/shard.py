@@ -194,7 +194,7 @@ class Shard(CallOwner):
                 self._send_all(link, members, member_times, slot)
 
     def _may_send_more(self) -> bool:
-        """Whether what waits is worth another call while one is in flight; a probe of the circuit always is."""
+        """Whether the queue is worth another call while one is in flight; a probe of the circuit always is."""
         if self._in_flight >= self._max_calls:
             return False
         return len(self._pending) >= self._worth_a_call or self.circuit.state != "closed"
@@ -319,7 +319,7 @@ class Shard(CallOwner):
             if isinstance(taker, Call):
                 oldest = min(oldest, taker.times[0])
                 expired += taker.expire(horizon)
-        # While calls come back in time, what waits here waits for its turn; when they do not, nobody's turn will come.
+        # While calls come back in time, queued checks wait for their turn; when they do not, no turn will come.
         stuck = link is None or oldest <= horizon
         pending_horizon = horizon if stuck else now - self._queue_s
         due = 0

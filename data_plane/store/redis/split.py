@@ -1,7 +1,7 @@
 """A decision whose limits live in several slots of a Cluster: each group decides for itself, then all or nothing.
 
-No script sees keys of two slots. So the groups decide at the same time, and what a group consumed is given back when
-another denied or did not answer. Until then others may be denied that would have passed; nobody passes that must not.
+No script sees keys of two slots, so the groups decide at the same time. What a group consumed is given back when
+another denied or did not answer. Until then other checks may be denied in error; none is admitted in error.
 """
 
 from collections.abc import Callable, Sequence

@@ -58,6 +58,37 @@ volumeMounts: {{- . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
+{{- /* The identity provider, of .Values.oidc. */ -}}
+{{- define "tidegate.oidcEnv" -}}
+{{- if .issuer }}
+- { name: TIDEGATE_OIDC_ISSUER, value: {{ .issuer | quote }} }
+- { name: TIDEGATE_OIDC_NAME, value: {{ .name | quote }} }
+- { name: TIDEGATE_OIDC_SCOPES, value: {{ .scopes | quote }} }
+- { name: TIDEGATE_OIDC_GROUPS_CLAIM, value: {{ .groupsClaim | quote }} }
+{{- $grants := list }}
+{{- range .grants }}
+{{- $grant := dict "group" .group "role" .role "plans" (.plans | default list) "client_prefixes" (.clientPrefixes | default list) }}
+{{- $grants = append $grants $grant }}
+{{- end }}
+- { name: TIDEGATE_OIDC_GRANTS, value: {{ $grants | toJson | quote }} }
+{{- with .clientId }}
+- { name: TIDEGATE_OIDC_CLIENT_ID, value: {{ . | quote }} }
+{{- end }}
+{{- with .publicUrl }}
+- { name: TIDEGATE_PUBLIC_URL, value: {{ . | quote }} }
+{{- end }}
+{{- with .audience }}
+- { name: TIDEGATE_OIDC_AUDIENCE, value: {{ . | quote }} }
+{{- end }}
+{{- if .existingSecret }}
+- { name: TIDEGATE_OIDC_CLIENT_SECRET_FILE, value: /etc/tidegate/oidc/client-secret }
+{{- end }}
+{{- if .caSecret }}
+- { name: TIDEGATE_OIDC_CA_FILE, value: /etc/tidegate/oidc-ca/ca.crt }
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{- /* What the schema cannot say: what must be given, and settings that need each other. All of it is said at once. */ -}}
 {{- define "tidegate.requireControlPlane" -}}
 {{- $wrong := list -}}
@@ -73,6 +104,17 @@ volumeMounts: {{- . | nindent 2 }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- $wrong = append $wrong "ingress.host: name the host" -}}
 {{- end -}}
+{{- with .Values.oidc }}
+{{- if and .issuer (not (or .clientId .audience)) -}}
+{{- $wrong = append $wrong "oidc: name clientId (for people), audience (for CI), or both" -}}
+{{- end -}}
+{{- if and .issuer (not .grants) -}}
+{{- $wrong = append $wrong "oidc.grants: say which group has which role" -}}
+{{- end -}}
+{{- if and .issuer .clientId (not .publicUrl) -}}
+{{- $wrong = append $wrong "oidc.publicUrl: say where browsers reach the control plane" -}}
+{{- end -}}
+{{- end }}
 {{- if $wrong -}}
 {{- fail (printf "\n\n  %s\n\nSee values.yaml and docs/install-kubernetes.md; to try Tidegate with nothing set: helm/evaluation." (join "\n  " $wrong)) -}}
 {{- end -}}

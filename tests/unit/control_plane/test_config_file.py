@@ -94,4 +94,4 @@ def test_a_rate_says_the_window_itself() -> None:
 
 
 def test_the_schema_that_ships_is_the_models() -> None:
-    assert shipped() == made(), "run `python -m control_plane.config_file.json_schema > ...` anew"
+    assert shipped() == made(), "write it anew: python -m control_plane.config_file.json_schema"

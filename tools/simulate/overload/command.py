@@ -9,7 +9,6 @@ from rich.table import Table
 
 from tidegate.terminal import Fitting
 from tools.simulate.overload.adaptive import Adaptive
-from tools.simulate.overload.draw import picture
 from tools.simulate.overload.limiters import Aimd, Fixed, Gradient2, Limiter, Unprotected
 from tools.simulate.overload.measures import Measures, measure, violations
 from tools.simulate.overload.scenario import Scenario, load
@@ -68,6 +67,8 @@ def simulate_overload(console: Console, path: Path, *, seed: int | None, runs: i
     for text in broken:
         console.print(f"BROKEN: {text}", style="red", markup=False)
     if out is not None:
+        from tools.simulate.overload.draw import picture  # noqa: PLC0415  the extra `pictures`
+
         target = out / f"{scenario.name}-{first}.svg"
         target.write_text(picture(scenario, {run.name: run.seconds for run in compared}), "utf-8")
         console.print(f"picture: {target}", markup=False, soft_wrap=True)

@@ -1,0 +1,63 @@
+"""The files of ``docs/how-it-works.md`` that a decision goes through are those that a decision goes through."""
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from data_plane.node import Node
+from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from tidegate.contract.config import Client, Endpoint, Plan
+from tools.docs.flows import steps_of
+
+ROOT = Path(__file__).parents[3]
+BODY = b'{"api_key":"tg_acme","method":"GET","path":"/users/1"}'
+REQUEST = b"POST /v1/check HTTP/1.1\r\nhost: node\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+CONFIG = [
+    Plan(plan="p", limits=(rule(1, "hourly", 1_000),)),
+    Client(client="acme", plan="p"),
+    key_of("acme", "tg_acme"),
+    Endpoint(endpoint="get-user", method="GET", path="/users/{id}"),
+]
+
+
+@contextmanager
+def entered() -> Iterator[set[str]]:
+    """Files of ours whose functions are called, in this thread."""
+    files: set[str] = set()
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call":
+            files.add(frame.f_code.co_filename)
+
+    sys.setprofile(note)
+    try:
+        yield files
+    finally:
+        sys.setprofile(None)
+
+
+async def test_a_decision_enters_the_files_of_the_page_and_no_others(tmp_path: Path, valkey_url: str) -> None:
+    await write_snapshot(tmp_path / "snapshot", CONFIG)
+    async with serving(Node(settings_for(tmp_path / "snapshot", valkey_url))) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+
+        async def ask() -> None:
+            writer.write(REQUEST)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+
+        for _ in range(3):
+            await ask()
+        seen = []
+        for _ in range(8):  # what goes on in the background is not in all of them
+            with entered() as files:
+                await ask()
+            seen.append({str(Path(file).relative_to(ROOT)) for file in files if file.startswith(str(ROOT))})
+        writer.close()
+    through = {file for file in set.intersection(*seen) if not file.startswith((".venv", "tests"))}
+    page = {step.file for step in steps_of("Decision") if step.file.endswith(".py")}
+    assert through == page
