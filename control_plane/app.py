@@ -11,73 +11,46 @@ from importlib.metadata import version as distribution_version
 from typing import TypedDict
 
 import structlog
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
 from control_plane.access.authentication import Authentication
 from control_plane.access.body_limit import BodyLimit
 from control_plane.access.live import LiveCredentials
-from control_plane.access.scope import ScopeGuard
-from control_plane.adaptive.endpoints import router as adaptive_router
-from control_plane.audit.endpoints import router as audit_router
+from control_plane.api import api, console_links
 from control_plane.background import run_forever
-from control_plane.blocks.endpoints import router as blocks_router
-from control_plane.canary.endpoints import router as rollouts_router
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.canary.service import RolloutEngine
-from control_plane.clients.endpoints import router as clients_router
-from control_plane.clients.import_endpoints import router as imports_router
-from control_plane.clients.repository import plan_of
-from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback import undo
-from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.console.app import Console, console_of
 from control_plane.console.app import pages as console_pages
-from control_plane.console.links import router as console_links_router
 from control_plane.console.sessions import nobody
-from control_plane.credentials.keys.endpoints import router as keys_router
-from control_plane.credentials.keys.import_endpoints import router as key_imports_router
-from control_plane.credentials.regions.endpoints import router as region_credentials_router
-from control_plane.credentials.reporters.endpoints import router as reporters_router
-from control_plane.credentials.tokens.endpoints import router as tokens_router
 from control_plane.credentials.tokens.first_token import ensure_first_admin
 from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.credentials.tokens.repository import hashes_in_force, principal_by_secret
 from control_plane.database import Database, newest_migration
 from control_plane.derivation import derive
-from control_plane.enforcement.endpoints import router as enforcement_router
 from control_plane.errors import UnavailableError
-from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.jobs.leadership import Leadership
 from control_plane.jobs.registry import Registry
 from control_plane.jobs.runner import JobRunner
-from control_plane.limits.endpoints import router as limits_router
 from control_plane.metrics import Metrics
 from control_plane.nodes.reports import Reports
 from control_plane.oidc.sign_in import OpenIdConnect
-from control_plane.plans.endpoints import router as plans_router
 from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.push.ack_batcher import AckBatcher
-from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.frames import FrameSource
-from control_plane.push.node_endpoints import router as nodes_router
 from control_plane.push.stream import OpenStreams
 from control_plane.push.watcher import HeadWatcher, NodeReach
-from control_plane.quotas.endpoints import router as quotas_router
-from control_plane.regions.endpoints import router as regions_router
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
-from control_plane.routes.endpoints import router as routes_router
-from control_plane.routes.load_endpoints import router as load_router
 from control_plane.schedule import jobs_of
 from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
 from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
-from control_plane.usage.routers import USAGE_ROUTERS
 from control_plane.usage.webhooks.signing import WebhookKeys
 from control_plane.web import openapi, problems
-from control_plane.web.health import router as health_router
 from control_plane.web.middleware import Measured, RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
@@ -193,42 +166,14 @@ def create_app(settings: Settings) -> FastAPI:
         version=distribution_version("tidegate"),
         description="Plans, limits, clients and keys, pushed to every node as signed revisions.",
         lifespan=lifespan,
-        dependencies=[Depends(ScopeGuard(plan_of))],
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=True,
     )
-    for router in (
-        nodes_router,  # first: what 500 nodes call is to be found at once
-        health_router,
-        plans_router,
-        limits_router,
-        routes_router,
-        adaptive_router,
-        reporters_router,
-        clients_router,
-        keys_router,
-        imports_router,
-        key_imports_router,
-        regions_router,
-        region_credentials_router,
-        quotas_router,
-        rollout_router,
-        rollouts_router,
-        tokens_router,
-        audit_router,
-        config_file_router,
-        rollback_router,
-        jobs_router,
-        load_router,
-        blocks_router,
-        enforcement_router,
-        *USAGE_ROUTERS,
-    ):
-        app.include_router(router)
+    app.router.routes.extend(api().routes)
     if settings.console:
-        app.include_router(console_links_router)
+        app.router.routes.extend(console_links().routes)
         app.mount("/console", console_pages())
     problems.install(app)
     openapi.install(app)

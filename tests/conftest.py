@@ -1,5 +1,6 @@
 """Real servers for tests: every one is our own child process on a free port, with its data under pytest's tmp path."""
 
+import gc
 import os
 import secrets
 import time
@@ -7,19 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import redis
-from hypothesis import settings
 
-from tests.servers.redis_debian import redis_binary
-from tests.servers.stack import Stack, stack_options
+from testing.effort import load_hypothesis_profile
+from testing.redis_debian import redis_binary
+from testing.stack import Stack, stack_options
+from tests.division import Division, rank_of
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.store import StoreServer
 
-settings.register_profile("tidegate", deadline=None)  # a busy machine takes its time over an example
-settings.load_profile("tidegate")
+load_hypothesis_profile()
 
 # gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -28,11 +30,41 @@ HOUR_S = 3600
 ENDS_SOON_S = 20.0
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Division:
+    """Divide the tests among processes (see ``division.py``)."""
+    config.option.loadscopereorder = False
+    return Division(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, in a run of several processes."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank_of(item.nodeid))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what stays anyway: a thousand modules and as many tests."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_setup() -> None:
     """Begin no test at the end of an hour: many count by it, and what they counted would be gone in the next one."""
     left_s = HOUR_S - time.time() % HOUR_S
     if left_s < ENDS_SOON_S:
         time.sleep(left_s)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let HTTP clients load one of the world's authorities: no test calls one, and 140 cost 45 ms of CPU each time."""
+    bundle = Path(certifi.where()).read_text("ascii")
+    end = "-----END CERTIFICATE-----"
+    one = tmp_path_factory.mktemp("authorities") / "one.pem"
+    one.write_text(bundle[: bundle.index(end) + len(end)] + "\n")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(certifi, "where", lambda: str(one))
+        yield
 
 
 @pytest.fixture(scope="session")

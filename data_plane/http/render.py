@@ -69,7 +69,7 @@ class Renderer:
         """What answers checks of these limits that are plainly allowed; made once, and kept with the limits."""
         template: ResponseTemplate | None = check.bound.template
         if template is None:
-            template = check.bound.template = ResponseTemplate(check, self._check, self._reset_format)
+            template = check.bound.template = ResponseTemplate(check, self.careful_check, self._reset_format)
         return template
 
     def check(
@@ -79,16 +79,16 @@ class Renderer:
         if isinstance(result, Refusal):
             return refused(result, request_id)
         if result.allowed or request.explain or request.request_id is not None:
-            return self._check(result, revision, request_id, now_us, explain=request.explain)
-        return self._denied("check", self._check, result, revision, request_id, now_us)
+            return self.careful_check(result, revision, request_id, now_us, explain=request.explain)
+        return self._denied("check", self.careful_check, result, revision, request_id, now_us)
 
     def authorize(self, result: Verdict | Refusal, request_id: str, now_us: int) -> Answer:
         """The answer of forward-auth: an empty 200, or a problem for the end user."""
         if isinstance(result, Refusal):
             return refused(result, request_id)
         if result.allowed:
-            return self._authorize(result, 0, request_id, now_us)
-        return self._denied("authorize", self._authorize, result, 0, request_id, now_us)
+            return self.careful_authorize(result, 0, request_id, now_us)
+        return self._denied("authorize", self.careful_authorize, result, 0, request_id, now_us)
 
     def _denied(
         self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
@@ -98,12 +98,16 @@ class Renderer:
         template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
         return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
 
-    def _check(self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False) -> Answer:
+    def careful_check(
+        self, verdict: Verdict, revision: int, request_id: str, now_us: int, *, explain: bool = False
+    ) -> Answer:
+        """As ``check`` answers a verdict, without a template."""
         headers = header_block(verdict, now_us, self._reset_format)
         body = _encode(self._decision(verdict, revision, request_id, explain=explain))
         return Answer(200, JSON_TYPE + headers, body) if verdict.allowed else Answer(429, PROBLEM_TYPE + headers, body)
 
-    def _authorize(self, verdict: Verdict, _revision: int, request_id: str, now_us: int) -> Answer:
+    def careful_authorize(self, verdict: Verdict, _revision: int, request_id: str, now_us: int) -> Answer:
+        """As ``authorize`` answers a verdict, without a template."""
         headers = header_block(verdict, now_us, self._reset_format)
         if verdict.allowed:
             return Answer(200, headers, b"")
@@ -115,7 +119,7 @@ class Renderer:
             return refused(result, request_id).body
         if result.allowed or request.explain or request.request_id is not None:
             return _encode(self._decision(result, revision, request_id, explain=request.explain))
-        return self._denied("check", self._check, result, revision, request_id, 0).body
+        return self._denied("check", self.careful_check, result, revision, request_id, 0).body
 
     def _decision(self, verdict: Verdict, revision: int, request_id: str, *, explain: bool) -> Decision:
         principal = verdict.check.principal

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import redis
 
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
 from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, deployment, manifest, render, with_required
 from tests.integration.node.test_process import CONFIG
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import valkey_binary

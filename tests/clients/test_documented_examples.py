@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from testing.node import rule
 from tests.clients.conftest import config
 from tests.clients.test_express import packages, program  # noqa: F401  a fixture
-from tests.servers.node import rule
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.demo import CLIENTS, ENDPOINTS, PLANS

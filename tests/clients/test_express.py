@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from data_plane.node import Node
+from testing.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
 from tests.gateways.test_forged import FORGED_ADDRESSES, FORGED_METHODS, FORGED_URIS, QUERIES, TOLD_BY_GATEWAYS
-from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 

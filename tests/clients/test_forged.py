@@ -14,10 +14,10 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from testing.node import key_of, rule
 from tests.clients.conftest import config
 from tests.clients.test_frameworks import options
 from tests.gateways.test_forged import FORGED_ADDRESSES, FORGED_METHODS, FORGED_URIS, QUERIES, TOLD_BY_GATEWAYS
-from tests.servers.node import key_of, rule
 from tidegate.contract.config import Plan
 from tidegate_client import AsyncTidegate, Tidegate, asgi, wsgi
 

@@ -14,9 +14,9 @@ from multiprocessing.process import BaseProcess
 import httpx
 import pytest
 
+from testing.node import settings_for
 from tests.clients.conftest import config
 from tests.clients.spender import spend
-from tests.servers.node import settings_for
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 

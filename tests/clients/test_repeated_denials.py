@@ -12,8 +12,8 @@ from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.pending_check import ResolvedCheck
 from data_plane.store.subject_bounds import SubjectBounds
+from testing.node import document_of
 from tests.clients.conftest import config
-from tests.servers.node import document_of
 from tidegate.contract.config import Gateway
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.decision import CheckRequest

@@ -15,8 +15,8 @@ from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
 from data_plane.node import Node
 from data_plane.store.packing import NEVER, Outcome
+from testing.node import SIGNING_KEY, document_of, serving, settings_for, write_snapshot
 from tests.conformance.drivers import Check
-from tests.servers.node import SIGNING_KEY, document_of, serving, settings_for, write_snapshot
 from tidegate.contract.config import Client, Plan, signed_head
 from tidegate.contract.limits import LimitRule
 

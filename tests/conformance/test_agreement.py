@@ -1,7 +1,6 @@
 """The scripts and the pure rules answer the same random histories the same: to the microsecond and the unit."""
 
 import itertools
-import os
 
 import pytest
 import redis
@@ -9,21 +8,17 @@ from hypothesis import HealthCheck, given, settings
 
 from data_plane.store.packing import NEVER
 from data_plane.store.script_host import ScriptHost
+from testing.effort import examples
 from tests.conformance.drivers import LuaDriver, MemoryDriver, PureDriver
 from tests.conformance.histories import History, described, histories
 from tests.reference import evaluate
 
-THOROUGH = os.environ.get("TIDEGATE_HYPOTHESIS") == "thorough"
-EXAMPLES = 20_000 if THOROUGH else 400
+EXAMPLES = examples(200)
 PROFILE = settings(
     max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=not THOROUGH,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 PURE_PROFILE = settings(PROFILE, max_examples=EXAMPLES // 4)
-pytestmark = pytest.mark.timeout(3600 if THOROUGH else 120)
 FLUSH_EVERY = 1_000
 
 

@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from testing.stack import Stack, stack_options
 from tests.console.browser import Browser, chromium
 from tests.console.scene import Scene
-from tests.servers.stack import Stack, stack_options
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 PAGES = {

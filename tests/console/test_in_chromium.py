@@ -12,9 +12,9 @@ import httpx
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from testing.stack import Stack, wait_for
 from tests.console.browser import Browser, chromium, require_chromium
 from tests.console.scene import Scene
-from tests.servers.stack import Stack, wait_for
 
 PAGES = {
     "now": "/console/",

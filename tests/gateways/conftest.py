@@ -5,14 +5,14 @@ from contextlib import ExitStack
 
 import pytest
 
+from testing.caddy import CaddyServer
+from testing.envoy import EnvoyRateLimitServer, EnvoyServer
+from testing.gateway import GatewayServer
+from testing.haproxy import HaproxyServer
+from testing.nginx import NginxServer
+from testing.node import GATEWAY_TOKEN
+from testing.traefik import TraefikServer
 from tests.gateways.setting import LoopThread, Site, open_site
-from tests.servers.caddy import CaddyServer
-from tests.servers.envoy import EnvoyRateLimitServer, EnvoyServer
-from tests.servers.gateway import GatewayServer
-from tests.servers.haproxy import HaproxyServer
-from tests.servers.nginx import NginxServer
-from tests.servers.node import GATEWAY_TOKEN
-from tests.servers.traefik import TraefikServer
 from tidegate.stack.store import StoreServer
 
 GATEWAYS: dict[str, type[GatewayServer]] = {

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_plane.node import Node
-from tests.servers.gateway import GatewayServer
-from tests.servers.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
-from tests.servers.proxy import Proxy
-from tests.servers.upstream import Upstream
+from testing.gateway import GatewayServer
+from testing.node import GATEWAY_TOKEN, key_of, rule, serving, settings_for, write_snapshot
+from testing.proxy import Proxy
+from testing.upstream import Upstream
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 from tidegate.stack.ports import LOOPBACK, free_ports

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from testing.gateway import GatewayServer
+from testing.node import GATEWAY_TOKEN
+from testing.upstream import Upstream
 from tests.gateways.setting import EndClient, LoopThread
-from tests.servers.gateway import GatewayServer
-from tests.servers.node import GATEWAY_TOKEN
-from tests.servers.upstream import Upstream
 from tidegate.stack.ports import LOOPBACK
 
 ALLOWED = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nRateLimit: "p";r=1;t=1\r\n\r\n'

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.servers.envoy import EnvoyServer
-from tests.servers.gateway import RATE_LIMIT_HEADERS
-from tests.servers.stack import Stack
-from tests.servers.upstream import Upstream
+from testing.envoy import EnvoyServer
+from testing.gateway import RATE_LIMIT_HEADERS
+from testing.stack import Stack
+from testing.upstream import Upstream
 
 REGIONS = ("us-east", "eu-west")
 LIMIT = 100

@@ -2,9 +2,9 @@
 
 import pytest
 
+from testing.node import GATEWAY_TOKEN
 from tests.gateways.setting import ADDRESS_LIMIT, EXPORT_COST, LIMIT, EndClient, Site
 from tests.gateways.test_gateways import assert_denied
-from tests.servers.node import GATEWAY_TOKEN
 
 FORGED_ADDRESSES = [
     "X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP", "True-Client-IP", "CF-Connecting-IP",

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from testing.gateway import RATE_LIMIT_HEADERS
 from tests.gateways.setting import ADDRESS_LIMIT, EXPORT_COST, LIMIT, SUSPENDED, Answer, EndClient, Site
-from tests.servers.gateway import RATE_LIMIT_HEADERS
 
 FAULTS = ["gone", "silent", "broken"]
 SLOWEST_S = 2.0

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.haproxy import HaproxyServer
+from testing.upstream import Upstream
 from tests.gateways.setting import EndClient
-from tests.servers.haproxy import HaproxyServer
-from tests.servers.upstream import Upstream
 from tidegate.stack.ports import free_ports
 
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.servers.envoy import EnvoyServer
-from tests.servers.stack import Stack, wait_for
+from testing.envoy import EnvoyServer
+from testing.stack import Stack, wait_for
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
 
@@ -28,9 +28,11 @@ PER_SECOND = WORKERS * 1_000 // SERVICE_MS
 OVERLOAD = 3 * PER_SECOND
 PATH = "/overload/1"
 CAPACITY = {"limit": PER_SECOND * 4 // 5, "burst": 5}
-NORMAL_S, WITHOUT_S, SETTLING_S, SETTLING_AGAIN_S, WINDOW_S = 3, 3, 7, 3, 4
-WINDOWS = 3
+NORMAL_S, WITHOUT_S, SETTLING_S, SETTLING_AGAIN_S, WINDOW_S = 1, 3, 7, 3, 4
+WINDOWS = 8
 """How many windows may pass until one is as it should be: other work on this machine disturbs some. All are printed."""
+QUIET_WINDOWS = 3
+"""Of so many without overload the quickest counts."""
 LOW, CRITICAL = 10, 2
 SEED = 1
 
@@ -73,7 +75,7 @@ def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
     words = [str(port), str(WORKERS), str(SERVICE_MS), str(QUEUE), node.url, "busy", *credentials]
     root = Path(__file__).parents[2]
     backend = Child(
-        "backend", [sys.executable, "-m", "tests.servers.busy", *words], log_path=directory / "busy.log", directory=root
+        "backend", [sys.executable, "-m", "testing.busy", *words], log_path=directory / "busy.log", directory=root
     )
     backend.start()
     envoy = EnvoyServer(directory, node_port=node.port, upstream_port=port)
@@ -87,7 +89,7 @@ def world(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
 
 
 def test_admitted_requests_stay_quick_with_an_adaptive_limit_and_do_not_without(world: World) -> None:
-    quick = _p99_ms(asyncio.run(_load(world, PER_SECOND // 3, NORMAL_S)))
+    quick = min(_p99_ms(asyncio.run(_load(world, PER_SECOND // 3, NORMAL_S))) for _ in range(QUIET_WINDOWS))
     without = asyncio.run(_load(world, OVERLOAD, WITHOUT_S))
     slow = _p99_ms(without)
     print(f"\nnormally, at {PER_SECOND // 3}/s on {PER_SECOND}/s: p99 {quick:.0f} ms; at {OVERLOAD}/s:")  # noqa: T201
@@ -95,7 +97,7 @@ def test_admitted_requests_stay_quick_with_an_adaptive_limit_and_do_not_without(
     assert slow > 3 * quick
 
     world.stack.put("/v1/backends/busy", {"adaptive": "overload"})
-    adaptive = _settled(world, "adaptive", quick, SETTLING_S)
+    adaptive = _settled(world, "adaptive", quick, without, SETTLING_S)
     (load,) = _factors(world.stack)
     assert load["factor"] < 1.0
     shown = {one["region"]: one for one in world.stack.admin.get("/v1/backends/busy").json()["factors"]}
@@ -103,23 +105,23 @@ def test_admitted_requests_stay_quick_with_an_adaptive_limit_and_do_not_without(
     assert shown["us-east"]["factor"] < 1.0
 
     world.stack.put("/v1/backends/busy", {"adaptive": "overload", "capacity": CAPACITY})
-    both = _settled(world, "adaptive, with capacity", quick, SETTLING_AGAIN_S)
+    both = _settled(world, "adaptive, with capacity", quick, without, SETTLING_AGAIN_S)
     world.stack.put("/v1/backends/busy", {"capacity": CAPACITY})
     _show("capacity alone", quick, [asyncio.run(_load(world, OVERLOAD, WITHOUT_S))])
 
     for settled in (adaptive, both):
-        served = [reply.status == 200 for reply in settled if reply.critical]
         assert _p99_ms(settled) <= 3 * quick
         assert _share(settled, 503) < _share(without, 503) / 4
-        assert sum(served) / len(served) > 0.95
+        assert _critical_served(settled) > 0.95
 
 
-def _settled(world: World, name: str, quick: float, settling_s: float) -> Sequence[Reply]:
+def _settled(world: World, name: str, quick: float, without: Sequence[Reply], settling_s: float) -> Sequence[Reply]:
     """What comes of an overload once it has settled: the first window as it should be, else the last."""
     windows = [asyncio.run(_load(world, OVERLOAD, settling_s))]
     for _ in range(WINDOWS):
         windows.append(asyncio.run(_load(world, OVERLOAD, WINDOW_S)))
-        if _p99_ms(windows[-1]) <= 3 * quick:
+        is_quick, few_fail = _p99_ms(windows[-1]) <= 3 * quick, _share(windows[-1], 503) < _share(without, 503) / 4
+        if is_quick and few_fail and _critical_served(windows[-1]) > 0.95:
             break
     (load,) = _factors(world.stack)
     _show(name, quick, windows, f"; factor {load['factor']} ({load['reason']} by {load['signal']})")
@@ -128,12 +130,11 @@ def _settled(world: World, name: str, quick: float, settling_s: float) -> Sequen
 
 def _show(name: str, quick: float, windows: Sequence[Sequence[Reply]], more: str = "") -> None:
     last = windows[-1]
-    served = [reply.status == 200 for reply in last if reply.critical]
     p99 = ", then ".join(f"{_p99_ms(window):.0f} ms" for window in windows)
     print(  # noqa: T201
         f"{name}: p99 of what was admitted {p99} ({_p99_ms(last) / quick:.1f} x); in the last of these "
         f"{_share(last, 200):.0%} served, {_share(last, 503):.1%} failed, {_share(last, 429):.0%} denied; "
-        f"critical served {sum(served) / len(served):.1%}{more}"
+        f"critical served {_critical_served(last):.1%}{more}"
     )
 
 
@@ -176,6 +177,11 @@ async def _ask(port: int, key: str, critical: bool, began: float) -> Reply:
 def _p99_ms(replies: Sequence[Reply]) -> float:
     times = sorted(reply.took_s for reply in replies if reply.status == 200)
     return times[min(len(times) - 1, int(len(times) * 0.99))] * 1_000
+
+
+def _critical_served(replies: Sequence[Reply]) -> float:
+    served = [reply.status == 200 for reply in replies if reply.critical]
+    return sum(served) / len(served)
 
 
 def _share(replies: Sequence[Reply], status: int) -> float:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.servers.envoy import EnvoyServer
-from tests.servers.stack import Stack
-from tests.servers.upstream import Upstream
+from testing.envoy import EnvoyServer
+from testing.stack import Stack
+from testing.upstream import Upstream
 
 LIMIT = 1_000_000
 ENOUGH_S = 60.0

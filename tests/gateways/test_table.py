@@ -2,9 +2,9 @@
 
 import inspect
 
+from testing.gateway import EXAMPLES
 from tests.gateways import test_forged, test_gateways
 from tests.gateways.conftest import GATEWAYS
-from tests.servers.gateway import EXAMPLES
 
 TITLES = {
     "envoy": "Envoy",

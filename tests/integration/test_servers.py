@@ -7,7 +7,7 @@ import pytest
 import redis
 import redis.asyncio
 
-from tests.servers.proxy import Proxy
+from testing.proxy import Proxy
 from tidegate.stack.errors import StackError
 from tidegate.stack.ports import free_ports, require_free
 from tidegate.stack.store import StoreServer

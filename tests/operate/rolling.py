@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.envoy import envoy_command
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL
+from testing.envoy import envoy_command
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
 

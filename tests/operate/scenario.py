@@ -9,9 +9,9 @@ from collections.abc import Callable
 import httpx
 import psutil
 
+from testing.stack import Stack, wait_for
 from tests.operate.load import Load
 from tests.operate.prometheus import Prometheus
-from tests.servers.stack import Stack, wait_for
 from tidegate.stack.child import wait_until_ready
 
 PAUSED_S = 2.5

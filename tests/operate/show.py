@@ -13,11 +13,11 @@ from pathlib import Path
 from helm.observability.__main__ import DASHBOARDS
 from helm.observability.overview import OVERVIEW
 from helm.observability.panels import Query
+from testing.stack import Stack, stack_options
 from tests.operate.load import Load
 from tests.operate.picture import picture
 from tests.operate.prometheus import Prometheus
 from tests.operate.scenario import Scenario, targets
-from tests.servers.stack import Stack, stack_options
 
 WARM_UP_S, PICTURED_S = 20, 60
 PREFACE = """# Every expression, and what it answered

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.pending_check import Refusal
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, document_of, key_of, rule, write_snapshot
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, document_of, key_of, rule, write_snapshot
 from tidegate.contract.blocks import Block
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.decision import CheckRequest

@@ -12,9 +12,9 @@ import pytest
 
 from helm.observability.__main__ import DASHBOARDS, differing
 from helm.observability.panels import Query, Sql
+from testing.stack import wait_for
 from tests.operate.prometheus import ROOT, RULES, Prometheus
 from tests.operate.scenario import Scenario, targets
-from tests.servers.stack import wait_for
 
 PANELS = [(dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.panels()]
 

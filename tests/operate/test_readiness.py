@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from data_plane.node import Node
-from tests.servers.node import key_of, node_client, rule, serving, settings_for
+from testing.node import key_of, node_client, rule, serving, settings_for
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.ports import free_ports
 

@@ -10,9 +10,9 @@ import pytest
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 
 from data_plane.rls.service import SERVICE
+from testing.node import key_of, rule, write_snapshot
 from tests.operate.load import Load
 from tests.operate.rolling import NODES, Region
-from tests.servers.node import key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import wait_until_ready
 

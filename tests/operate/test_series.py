@@ -3,7 +3,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from data_plane.metrics.exposition import MOST_LABEL_VALUES, NodeMetrics, counter_by, gauge_by
-from tests.servers.node import key_of, node_client, rule
+from testing.node import key_of, node_client, rule
 from tidegate.contract.config import Client, Endpoint, Plan
 
 CLIENTS, ENDPOINTS, BATCH = 10_000, 5_000, 1_000

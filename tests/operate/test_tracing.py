@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from data_plane.node import Node
-from tests.servers.node import key_of, node_client, rule, settings_for
+from testing.node import key_of, node_client, rule, settings_for
 from tidegate.contract.config import Client, Plan
 
 CONFIG = [

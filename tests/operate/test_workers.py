@@ -6,7 +6,7 @@ import sys
 
 import httpx
 
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports

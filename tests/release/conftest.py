@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.stack import READY_TIMEOUT_S, arguments, stack_options
 from tests.release.environments import ROOT, Demo, Environment
-from tests.servers.stack import READY_TIMEOUT_S, arguments, stack_options
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK
 from tools.release.versions import version

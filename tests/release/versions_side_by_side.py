@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
+from testing.proxy import Proxy
 from tests.release.environments import Environment
-from tests.servers.proxy import Proxy
 from tidegate.contract.credentials import RANDOM_BYTES, make_credential
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports

@@ -26,24 +26,24 @@ def test_a_bundled_scenario_prints_and_draws(tmp_path: Path):
 
 
 def test_worlds_by_chance_are_summed_up():
-    code, output = invoke("--seed", "7", "--runs", "5")
+    code, output = invoke("--seed", "7", "--runs", "3")
     assert code == 0
-    assert "5 runs" in output
+    assert "3 runs" in output
 
 
 def test_runs_that_are_kept_are_not_run_again(tmp_path: Path):
     """A series that was stopped in the middle of a line goes on from there."""
     file = tmp_path / "runs.jsonl"
-    _, whole = invoke("--seed", "7", "--runs", "5", "--keep", str(file))
+    _, whole = invoke("--seed", "7", "--runs", "3", "--keep", str(file))
     kept = file.read_bytes()
-    assert len(kept.splitlines()) == 5
+    assert len(kept.splitlines()) == 3
     file.write_bytes(kept[:-10])
-    code, output = invoke("--seed", "7", "--runs", "5", "--keep", str(file))
+    code, output = invoke("--seed", "7", "--runs", "3", "--keep", str(file))
     assert code == 0
     assert output == whole
     assert file.read_bytes() == kept
     file.write_bytes(kept.replace(b'"random-7"', b'"kept"'))
-    assert invoke("--seed", "7", "--runs", "5", "--keep", str(file))[1] == whole
+    assert invoke("--seed", "7", "--runs", "3", "--keep", str(file))[1] == whole
     assert b'"kept"' in file.read_bytes()
 
 

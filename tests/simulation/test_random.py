@@ -1,23 +1,21 @@
-"""Worlds by chance. ``TIDEGATE_SIMULATION_RUNS=10000`` is the thorough form; so is `python -m tools.simulate`."""
-
-import os
+"""Worlds by chance: some in CI, thousands in `make nightly`; `python -m tools.simulate` runs as many as one likes."""
 
 import pytest
 
 from data_plane.store.script_host import ScriptHost
+from testing.effort import SEED, share
 from tools.simulate.changing_runs import changing_scenario
 from tools.simulate.random_runs import random_scenario, run
 
-RUNS = int(os.environ.get("TIDEGATE_SIMULATION_RUNS", "60"))
+RUNS = share(ci=12, nightly=5_000)
 PARTS = 4
-pytestmark = pytest.mark.timeout(36_000 if RUNS > 1_000 else 300)
 HOST = ScriptHost()
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_promises_hold(part: int):
     broken = {}
-    for seed in range(part, RUNS, PARTS):
+    for seed in range(SEED + part, SEED + RUNS, PARTS):
         outcome = run(random_scenario(seed), seed, HOST)
         if outcome.violations:
             broken[seed] = outcome.violations

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_plane.replicate.count_store import TIMING
-from tests.servers.node import key_of, rule
-from tests.servers.region_faults import FAULTS
-from tests.servers.region_load import Load
-from tests.servers.region_processes import RegionProcesses, processes_running
-from tests.servers.regions import NAMES, YOUNG, equal_shares
+from testing.node import key_of, rule
+from testing.region_faults import FAULTS
+from testing.region_load import Load
+from testing.region_processes import RegionProcesses, processes_running
+from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.limits import LimitRule
 

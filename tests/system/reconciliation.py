@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.servers.stack import ADMIN_TOKEN, stack_options, wait_for
+from testing.stack import ADMIN_TOKEN, stack_options, wait_for
 from tidegate.stack.child import Child
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, NodePlace

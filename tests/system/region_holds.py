@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.servers.region_load import most_within
-from tests.servers.region_processes import RegionProcesses
+from testing.region_load import most_within
+from testing.region_processes import RegionProcesses
 
 LEASED, RESERVED, SETTLED = 20, 6, 4
 """Units: asked for with a lease, estimated for a reservation, and what it cost in the end."""

@@ -9,7 +9,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.servers.stack import Stack
+from testing.stack import Stack
 
 PROBLEM = "application/problem+json"
 HANG_UPS = 50

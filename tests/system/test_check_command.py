@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.servers.stack import Stack
+from testing.stack import Stack
 from tidegate.stack.ports import free_ports
 
 

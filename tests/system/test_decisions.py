@@ -7,7 +7,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.servers.stack import Stack, wait_for
+from testing.stack import Stack, wait_for
 from tidegate.stack.layout import NodePlace
 
 LIMIT = 100

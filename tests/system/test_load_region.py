@@ -13,7 +13,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, write_snapshot
 from tidegate.contract.config import Endpoint, Plan
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter

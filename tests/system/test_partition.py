@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.servers.region_processes import RegionProcesses
+from testing.region_processes import RegionProcesses
 from tests.system.partition import HELD, SIGMA_S, TOGETHER, check_cut, check_fault, cut, fault, key, world
 from tests.system.region_holds import bound, use_up, used
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.stack import ADMIN_TOKEN, Stack
+from testing.stack import ADMIN_TOKEN, Stack
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 pytestmark = pytest.mark.timeout(300)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.stack import ADMIN_TOKEN, Stack
+from testing.stack import ADMIN_TOKEN, Stack
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)

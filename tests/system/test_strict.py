@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.servers.stack import Stack, wait_for
+from testing.stack import Stack, wait_for
 
 LIMIT = 20
 

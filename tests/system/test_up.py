@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from data_plane.config.snapshot_file import SnapshotFile
-from tests.servers.stack import ADMIN_TOKEN, Stack, arguments, kill, left_behind, stack_options, still_running, wait_for
+from testing.stack import ADMIN_TOKEN, Stack, arguments, kill, left_behind, stack_options, still_running, wait_for
 from tidegate.stack.child import Child
 from tidegate.stack.layout import StackOptions
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.node import key_of, rule, write_snapshot
-from tests.servers.region_processes import START_S, RegionProcesses, _environment, _store
-from tests.servers.regions import NAMES, YOUNG, equal_shares
+from testing.node import key_of, rule, write_snapshot
+from testing.region_processes import START_S, RegionProcesses, environment_of, started_store
+from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child
 from tidegate.stack.ports import free_ports
@@ -53,7 +53,7 @@ class Upgrade(RegionProcesses):
         await write_snapshot(snapshot, [*CONFIG, *self.seen_from(region)])
         child = Child(
             name, [sys.executable, "-m", "tidegate", command], log_path=self.root / f"{name}.log", directory=tree,
-            env=_environment(self, region, name, port, snapshot) | {"PYTHONPATH": str(tree)},
+            env=environment_of(self, region, name, port, snapshot) | {"PYTHONPATH": str(tree)},
         )  # fmt: skip
         child.start()
         client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10)
@@ -70,6 +70,12 @@ class Upgrade(RegionProcesses):
         (self.agent_clients if command == "region-agent" else self.clients)[region].append(client)
         return child
 
+    async def close(self) -> None:
+        """Close every client."""
+        for name in TWO:
+            for client in (*self.clients[name], *self.agent_clients[name]):
+                await client.aclose()
+
     async def watching(self) -> None:
         """Ask and look, for ever, at the last node of each region that was started."""
         while True:
@@ -85,12 +91,13 @@ class Upgrade(RegionProcesses):
 async def test_a_region_after_the_other_gets_agents_and_nobody_is_unreachable(tmp_path, version_before):
     upgrade = Upgrade(tmp_path)
     async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(upgrade.close)
         await stack.enter_async_context(upgrade.control_plane.running())
         ports = dict(zip(TWO, [(one,) for one in free_ports(2)], strict=True))
         await upgrade.link(stack, ports)
         old: dict[str, Child] = {}
         for name in TWO:
-            upgrade.stores[name] = _store(tmp_path, name)
+            upgrade.stores[name] = started_store(tmp_path, name)
             stack.callback(upgrade.stores[name].child.stop)
         for name in TWO:
             old[name] = await upgrade.start(name, f"{name}-old", "data-plane", ports[name][0], version_before)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.servers.stack import ADMIN_TOKEN, Stack, wait_for
+from testing.stack import ADMIN_TOKEN, Stack, wait_for
 
 LIMIT = 5
 

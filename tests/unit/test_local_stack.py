@@ -1,6 +1,8 @@
 """The local stack's layout and secrets."""
 
+import contextlib
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ from tidegate.contract.credentials import credential_kind
 from tidegate.stack.errors import StackError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, node_places, require_sound
+from tidegate.stack.local import LocalStack
 from tidegate.stack.ports import free_ports
-from tidegate.stack.up import STOP_SIGNALS, run_up
+from tidegate.stack.progress import Progress
+from tidegate.stack.up import STOP_SIGNALS, run_up, started
 
 OWN_TOKEN = "a-token-of-my-own-choice"
 
@@ -42,6 +46,42 @@ def test_unsound_options_are_named(options: StackOptions, named: str, monkeypatc
     monkeypatch.setattr("tidegate.stack.layout.require_free", lambda *_, **__: None)
     with pytest.raises(StackError, match=named):
         require_sound(options)
+
+
+def test_a_port_that_another_takes_first_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir = DataDir(tmp_path)
+    keyring = open_keyring(data_dir, ("us-east",))
+    data_dir.logs.mkdir()
+    chosen = []
+
+    def new_stack() -> LocalStack:
+        options = StackOptions(regions=("us-east",))
+        return LocalStack(options, data_dir, keyring, progress=_UntilServersRun(), interrupted=lambda: None)
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+
+        def choose(count: int) -> list[int]:
+            chosen.append(free_ports(count) if chosen else [free_ports(1)[0], other.getsockname()[1]])
+            return chosen[-1]
+
+        monkeypatch.setattr("tidegate.stack.local.free_ports", choose)
+        with pytest.raises(_ReachedError):
+            started(new_stack, "a-token-that-nobody-asks-for", Progress())
+    assert len(chosen) == 2
+
+
+class _ReachedError(Exception):
+    """The start went on."""
+
+
+class _UntilServersRun(Progress):
+    def step(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """Once Postgres and Valkey are ready, the schema is next."""
+        if name == "database schema":
+            raise _ReachedError
+        return super().step(name)
 
 
 def test_secrets_are_made_once_and_for_nobody_else_to_read(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import httpx
 
 from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
+from tidegate.stack.errors import PortTakenError, StackError
 from tidegate.stack.keyring import Keyring
 from tidegate.stack.layout import DataDir, NodePlace, StackOptions, agent_places, node_places
-from tidegate.stack.ports import LOOPBACK, free_ports
+from tidegate.stack.ports import LOOPBACK, free_ports, is_free
 from tidegate.stack.postgres import PostgresServer
 from tidegate.stack.progress import Progress
 from tidegate.stack.store import StoreServer
@@ -82,7 +83,10 @@ class LocalStack:
         return [self._postgres.child, *stores, self._control_plane, *self._agent_children, *self._node_children]
 
     def start(self, admin_token: str) -> None:
-        """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``."""
+        """Start everything and wait until all of it is ready; on an error some of it still runs: call ``stop``.
+
+        Raises ``PortTakenError`` where a new stack, with other ports for its servers, may start.
+        """
         with self._progress.step("Postgres"):
             self._migration.start()  # it waits for Postgres, and loads what it needs meanwhile
             for store in self._stores.values():
@@ -90,12 +94,12 @@ class LocalStack:
                 store.child.start()
             self._postgres.prepare()
             self._postgres.child.start()
-            self._wait(self._postgres.child, self._postgres.is_ready)
+            self._wait_for_server(self._postgres)
             self._postgres.ensure_database(DATABASE)
             self._control_plane.start()  # it loads while the schema is made, and is ready when both are done
         with self._progress.step("Valkey in " + ", ".join(self._stores)):
             for store in self._stores.values():
-                self._wait(store.child, store.is_ready)
+                self._wait_for_server(store)
         with self._progress.step("database schema"):
             wait_until_done(self._migration, timeout_s=START_TIMEOUT_S, interrupted=self._interrupted)
         with self._progress.step("control plane"):
@@ -126,6 +130,14 @@ class LocalStack:
             [self._postgres.child],
         ):
             _stop_all(together)
+
+    def _wait_for_server(self, server: PostgresServer | StoreServer) -> None:
+        try:
+            self._wait(server.child, server.is_ready)
+        except StackError as error:
+            if server.child.exit_code() is None or is_free(server.port):
+                raise
+            raise PortTakenError(str(error)) from error
 
     def _wait(self, child: Child, is_ready: Callable[[], bool]) -> None:
         wait_until_ready(child, is_ready, timeout_s=START_TIMEOUT_S, interrupted=self._interrupted)

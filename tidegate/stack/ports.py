@@ -25,12 +25,13 @@ def free_ports(count: int) -> list[int]:
     free: list[int] = []
     while len(free) < count:
         port = FIRST_FREE_PORT + secrets.randbelow(FIRST_EPHEMERAL_PORT - FIRST_FREE_PORT)
-        if port not in free and _can_bind(port) and _reserve(port):
+        if port not in free and is_free(port) and _reserve(port):
             free.append(port)
     return free
 
 
-def _can_bind(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nothing listens on the port at this moment."""
     with socket.socket() as probe:
         try:
             probe.bind((LOOPBACK, port))

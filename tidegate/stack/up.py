@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from tidegate.stack.child import Child, exit_words
 from tidegate.stack.demo import set_up_demo, suggestions
-from tidegate.stack.errors import StackError, StopRequestedError
+from tidegate.stack.errors import PortTakenError, StackError, StopRequestedError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, require_sound
 from tidegate.stack.local import LocalStack
@@ -45,9 +46,9 @@ def run_up(options: StackOptions) -> int:
             if made:
                 progress.result(f"admin token: {token} (kept in {data_dir.admin_token})")
             keeps_no_logs = options.data_dir is None
-            stack = LocalStack(options, data_dir, keyring, progress=progress, interrupted=interrupted)
+            new_stack = partial(LocalStack, options, data_dir, keyring, progress=progress, interrupted=interrupted)
+            stack = started(new_stack, token, progress)
             try:
-                stack.start(token)
                 if options.demo:
                     with progress.step("demo"), contextlib.closing(stack.admin_api(token)) as admin:
                         set_up_demo(admin, keyring)
@@ -57,8 +58,7 @@ def run_up(options: StackOptions) -> int:
                 _say_ready(stack, data_dir, progress)
                 _watch(stack.children(), asked_to_stop, progress)
             finally:
-                progress.note("stopping")
-                stack.stop()
+                _stop(stack, progress)
     except StackError as error:
         progress.trouble(str(error))
         if keeps_no_logs:
@@ -72,6 +72,29 @@ def run_up(options: StackOptions) -> int:
         return 130
     progress.note("stopped")
     return 0
+
+
+def started(new_stack: Callable[[], LocalStack], token: str, progress: Progress) -> LocalStack:
+    """A stack that is ready. It is tried with other ports when somebody takes one first, and stopped on any error."""
+    for is_last in (False, False, True):
+        stack = new_stack()
+        with contextlib.ExitStack() as undoing:
+            undoing.callback(_stop, stack, progress)
+            try:
+                stack.start(token)
+            except PortTakenError:
+                if is_last:
+                    raise
+                progress.note("another process took a port first: once more, with others")
+                continue
+            undoing.pop_all()
+            return stack
+    raise AssertionError("the last try returns or raises")
+
+
+def _stop(stack: LocalStack, progress: Progress) -> None:
+    progress.note("stopping")
+    stack.stop()
 
 
 def _say_console(stack: LocalStack, token: str, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from data_plane.load.controller import ControlState
 from data_plane.load.following import Gates
 from data_plane.load.shared import BackendFactors
 from data_plane.store.subject_bounds import SubjectBounds
-from tests.servers.node import document_of, key_of
+from testing.node import document_of, key_of
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from asgi_lifespan import LifespanManager
@@ -17,7 +18,7 @@ from control_plane.publishing.repository import NOTHING
 from control_plane.routes.models import RULE_IDS
 from control_plane.settings import Settings
 from control_plane.tables import METADATA
-from tests.integration.control_plane.running import RunningControlPlane, running, until_ready
+from testing.control_plane import RunningControlPlane, running, until_ready
 from tidegate.stack.postgres import PostgresServer
 
 DATABASE = "control_plane"
@@ -52,16 +53,25 @@ def migrated_database(postgres_server: PostgresServer) -> str:
 
 
 @pytest.fixture
-def database_name(postgres_server: PostgresServer, migrated_database: str) -> str:
-    """A migrated database as it is before anything was written (emptied: quicker than a new one)."""
-    tables = ", ".join(table for table in METADATA.tables if table not in WITH_ONE_ROW)
+async def database_name(postgres_server: PostgresServer, migrated_database: str) -> str:
+    """A migrated database as it is before anything was written (emptied: quicker than a new one).
+
+    Row by row: TRUNCATE makes a new file for each of forty tables, which takes twenty times as long.
+    """
     # as a replica: the audit log is append-only, for everybody but a superuser who says so
-    statements = f"SET session_replication_role = replica; TRUNCATE {tables} CASCADE; "
-    statements += f"ALTER SEQUENCE {RULE_IDS.name} RESTART; "  # TRUNCATE restarts those of columns at most
-    statements += f"UPDATE config_head SET revision = 0, digest = '{NOTHING}', "
-    statements += "rollout = NULL, stable_revision = NULL, stable_digest = NULL, deltas_from = 0; "
-    statements += _JOBS_RAN
-    postgres_server.execute(statements, database=migrated_database)
+    statements = ["SET session_replication_role = replica"]
+    statements += [f"DELETE FROM {table}" for table in METADATA.tables if table not in WITH_ONE_ROW]
+    statements.append(f"ALTER SEQUENCE {RULE_IDS.name} RESTART")
+    statements.append(
+        f"UPDATE config_head SET revision = 0, digest = '{NOTHING}', "
+        "rollout = NULL, stable_revision = NULL, stable_digest = NULL, deltas_from = 0"
+    )
+    statements.append(_JOBS_RAN)
+    connection = await asyncpg.connect(postgres_server.url(migrated_database, scheme="postgresql"))
+    try:
+        await connection.execute("; ".join(statements))
+    finally:
+        await connection.close()
     return migrated_database
 
 

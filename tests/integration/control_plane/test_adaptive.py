@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tidegate.contract.credentials import credential_kind, secret_sha256
 
 IN_FUTURE = "2100-01-01T00:00:00Z"

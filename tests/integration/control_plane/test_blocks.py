@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tidegate.stack.postgres import PostgresServer
 
 SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat().replace("+00:00", "Z")

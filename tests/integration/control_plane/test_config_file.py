@@ -12,9 +12,9 @@ import pytest
 from pydantic import SecretStr
 
 from control_plane.settings import Settings
+from testing.control_plane import running
+from testing.proxy import Proxy
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
-from tests.integration.control_plane.running import running
-from tests.servers.proxy import Proxy
 from tidegate.stack.postgres import PostgresServer
 
 SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()

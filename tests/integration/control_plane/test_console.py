@@ -12,11 +12,11 @@ import pytest
 from control_plane.console.actions import ACTIONS
 from control_plane.console.feed import MAX_TABS
 from control_plane.settings import Settings
+from testing.control_plane import RunningControlPlane, running
+from testing.proxy import Proxy
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
-from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.test_access import token_of
 from tests.integration.control_plane.test_revisions import through, until_written
-from tests.servers.proxy import Proxy
 from tidegate.contract.credentials import secret_sha256
 from tidegate.stack.postgres import PostgresServer
 

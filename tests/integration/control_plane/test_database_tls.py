@@ -10,8 +10,8 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from control_plane.settings import Settings
+from testing.postgres_tls import PASSWORD, USER, TlsPostgres, postgres_binaries, tls_postgres, write_certificate
 from tests.integration.control_plane.conftest import client_of
-from tests.servers.postgres_tls import PASSWORD, USER, TlsPostgres, postgres_binaries, tls_postgres, write_certificate
 from tidegate.cli import app
 
 BINARIES = postgres_binaries()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from control_plane.usage.denial_reasons import reason, remedy
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.test_console import opened
 from tests.integration.control_plane.test_usage_questions import PATIENCE_S, answering
 from tidegate.contract.denials import MAX_FOUND, Denial

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import RunningControlPlane
 from tidegate.cli import app
 
 FILE = """\

@@ -14,8 +14,8 @@ import pytest
 from control_plane.config_file import endpoints, writing
 from control_plane.database import RESERVED
 from control_plane.settings import Settings
+from testing.control_plane import running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
-from tests.integration.control_plane.running import running
 from tidegate.stack.postgres import PostgresServer
 
 FILE: dict[str, Any] = {"version": 1, "plans": {"free": {}}, "clients": {"acme": {"plan": "free"}}}

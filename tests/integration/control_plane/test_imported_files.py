@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.integration.control_plane.running import RunningControlPlane
 from typer.testing import CliRunner, Result
 
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import RunningControlPlane
 from tidegate.cli import app
 
 ENVOY = """

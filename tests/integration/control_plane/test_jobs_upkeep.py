@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from control_plane.settings import Settings
+from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import RunningControlPlane, running
 from tidegate.stack.postgres import PostgresServer
 
 HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}
@@ -72,7 +72,7 @@ async def test_old_history_goes_and_nodes_that_miss_it_get_a_snapshot(
         assert detail.startswith("Forgot 1 tombstones, 0 revisions")
         assert sql("SELECT count(*) FROM config_documents WHERE body IS NULL") == "0"
         for node, base in ((old, None), (recent, gone)):
-            again = served.node(node._node)
+            again = served.node(node.node)
             again.revision, again.digest, again.documents = node.revision, node.digest, node.documents
             async with again.following():
                 await again.until(after)

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
 from tidegate.contract.credentials import credential_kind, make_credential, secret_sha256
-from tidegate.stack.postgres import PostgresServer, _binary
+from tidegate.stack.postgres import PostgresServer, postgres_binary
 
 SOON = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 
@@ -68,7 +68,7 @@ async def test_no_secret_rests_in_the_database(
     secrets_shown.append(existing)
 
     url = postgres_server.url(database_name, scheme="postgresql")
-    pg_dump = _binary("pg_dump")
+    pg_dump = postgres_binary("pg_dump")
     dump = await asyncio.to_thread(subprocess.check_output, [pg_dump, "--inserts", url], text=True)
     for secret in secrets_shown:
         assert secret not in dump

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 
 LATE, LATER = "2100-01-01T00:00:00Z", "2101-01-01T00:00:00Z"
 LIMIT = {"limit": 10, "window_s": 1, "mode": "regional"}

@@ -10,15 +10,15 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import pytest
 from pydantic import SecretStr
+from tests.integration.control_plane.running import running
 from typer.testing import CliRunner, Result
 
 from control_plane.oidc import provider as provider_module
 from control_plane.settings import Settings
+from testing.oidc import AUDIENCE, CLIENT_SECRET, PUBLIC_URL, OidcProvider, oidc_provider, private_key, query_of
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
-from tests.integration.control_plane.running import running
 from tests.integration.control_plane.test_access import bearer
 from tests.integration.control_plane.test_console import FROM_HERE, Page
-from tests.servers.oidc import AUDIENCE, CLIENT_SECRET, PUBLIC_URL, OidcProvider, oidc_provider, private_key, query_of
 from tidegate.cli import app as cli
 from tidegate.stack.postgres import PostgresServer
 

@@ -9,8 +9,8 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from control_plane.settings import Settings
+from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import RunningControlPlane, running
 
 HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}
 

@@ -28,8 +28,8 @@ from control_plane.web.etags import Preconditions
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.index import RuleIndex
 from data_plane.config.strict_limits import schedule_of
+from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tests.reference.shares import quota_at
 from tidegate.contract.config import Change
 from tidegate.stack.postgres import PostgresServer
@@ -107,7 +107,7 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             # a write to the plan meanwhile neither restarts the move nor ends it
             await served.admin.put("/v1/plans/free", json={"priority": 7, "limits": [limit]})
             eu_says = said(FAR_US + 5)
-            eu._effective = eu_says
+            eu.effective = eu_says
             await eu.until(cut_revision + 1)
             assert rule_of(eu)["steps"] == cut
             await eu.acknowledge()
@@ -181,7 +181,7 @@ async def test_a_cut_that_no_node_spoke_of_is_made_again(
             cut_revision = int(put.headers["x-tidegate-revision"])
             silent = "no node of eu said from when on its cut holds"
             await until_view(served.admin, lambda view: view["move"]["waiting_for"] == [silent])
-            eu._effective = said(FAR_US)
+            eu.effective = said(FAR_US)
             view = await until_view(served.admin, lambda view: view["move"] is None)
             assert view["in_force"] == {"eu": 100, "us": 900}
             await eu.until(cut_revision + 2)
@@ -300,7 +300,7 @@ class Divisions:
         self._now = time.time_ns() // 1000 // HOUR_US
         self.raised_us = (self._now + 2) * HOUR_US
         """Nodes say that cuts hold from then on: not from the next window, which could begin while the test runs."""
-        self._nodes = {node._region: node for node in nodes}
+        self._nodes = {node.region: node for node in nodes}
         self._seen: dict[str, list[dict[int, int]]] = {region: [] for region in self._nodes}
 
     async def see(self, revision: int) -> None:
@@ -361,7 +361,7 @@ async def test_an_override_is_divided_anew_by_cut_and_raise_when_the_limit_chang
             view = (await served.admin.get(QUOTA)).json()
             assert (view["in_force"], view["units"]) == ({"eu": 600, "us": 800}, {"eu": 600, "us": 1400})
             assert view["move"]["cut_revision"] == cut_revision
-            eu._effective = said(FAR_US)
+            eu.effective = said(FAR_US)
             await eu.acknowledge()
             await until_view(served.admin, lambda view: view["move"] is None)
             await eu.until(cut_revision + 1)
@@ -376,7 +376,7 @@ async def test_windows_stay_divided_as_they_were_when_figures_change_with_shares
         put = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
         eu, us = served.node("eu-1", "eu"), served.node("us-1", "us")
         divisions = Divisions(eu, us)
-        eu._effective = us._effective = said(divisions.raised_us)
+        eu.effective = us.effective = said(divisions.raised_us)
 
         async def change(path: str, body: dict[str, Any], limit: int) -> None:
             put = await served.admin.put(path, json=body)
@@ -414,7 +414,7 @@ async def test_a_limit_that_a_rollback_brings_back_goes_on_from_the_shares_that_
         put = await served.admin.put("/v1/clients/acme", json={"plan": "free"})
         eu, us = served.node("eu-1", "eu", acks=not moving), served.node("us-1", "us")
         divisions = Divisions(eu, us)
-        eu._effective = us._effective = said(divisions.raised_us)
+        eu.effective = us.effective = said(divisions.raised_us)
 
         async def changed(answer: httpx.Response) -> int:
             assert answer.is_success, answer.text
@@ -435,6 +435,6 @@ async def test_a_limit_that_a_rollback_brings_back_goes_on_from_the_shares_that_
             (await served.admin.post("/v1/jobs/retention/run", headers={"Prefer": "wait=20"})).raise_for_status()
             await changed(await served.admin.post(f"/v1/revisions/{revision}/rollback", json={}))
             assert divisions.newest() == ({"eu": 100, "us": 500} if moving else {"eu": 100, "us": 900})
-            eu._acks = True
+            eu.acks = True
             await eu.acknowledge()
             await until_view(served.admin, lambda view: view["in_force"] == {"eu": 100, "us": 900})

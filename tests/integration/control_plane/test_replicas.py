@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from control_plane.settings import Settings
+from testing.control_plane import running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import running
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.local import TIDEGATE
 from tidegate.stack.ports import LOOPBACK, free_ports

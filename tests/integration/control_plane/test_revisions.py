@@ -11,9 +11,9 @@ from pydantic import SecretStr
 from control_plane.app import create_app
 from control_plane.database import migrate
 from control_plane.settings import Settings
+from testing.control_plane import running
+from testing.proxy import Proxy
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
-from tests.integration.control_plane.running import running
-from tests.servers.proxy import Proxy
 from tidegate.stack.postgres import PostgresServer
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from control_plane.canary import service as engine
 from control_plane.settings import Settings
+from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE
-from tests.integration.control_plane.running import FollowingNode, RunningControlPlane, running
 from tidegate.contract.config import HeldBack
 from tidegate.file.show import held_back
 from tidegate.stack.postgres import PostgresServer
@@ -159,7 +159,7 @@ async def test_it_goes_on_by_itself(make_settings: Callable[..., Settings]) -> N
 
 async def test_a_refusal_stops_it_and_gives_back_what_was(make_settings: Callable[..., Settings]) -> None:
     async with fleet(make_settings(), SLOW) as found:
-        found.nodes["eu-1"]._nacks = "cannot enforce this"
+        found.nodes["eu-1"].nacks = "cannot enforce this"
         revision = await found.write(
             "/v1/plans/p", {"priority": 2, "limits": [{"name": "l", "limit": 5, "window_s": 1}]}
         )
@@ -180,7 +180,7 @@ async def test_a_refusal_stops_it_and_gives_back_what_was(make_settings: Callabl
 
 
 async def report(found: Fleet, node: str, **figures: int) -> None:
-    answer = await found.nodes[node]._client.post("/internal/v1/reports", json={"node": node, **figures})
+    answer = await found.nodes[node].client.post("/internal/v1/reports", json={"node": node, **figures})
     assert answer.status_code == 204, answer.text
 
 

@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from control_plane.settings import Settings
+from testing.control_plane import RunningControlPlane, running
+from testing.proxy import CHUNK_BYTES, Proxy
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
-from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.test_revisions import through, until_written
-from tests.servers.proxy import CHUNK_BYTES, Proxy
 from tidegate.stack.postgres import PostgresServer
 
 AS_RELEASED = {

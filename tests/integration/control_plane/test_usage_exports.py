@@ -15,7 +15,7 @@ from control_plane.errors import UnavailableError
 from control_plane.settings import Settings
 from control_plane.usage.exports import Exports
 from control_plane.usage.repository import UsageQuery
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.usage_batches import batch, cell, now, ship
 
 

@@ -15,7 +15,7 @@ from control_plane.usage.jobs import roll_up, tidy
 from control_plane.usage.judging import CandidateLimit
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.what_if import Outcome, estimate
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
 from tidegate.stack.postgres import PostgresServer
 

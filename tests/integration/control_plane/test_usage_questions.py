@@ -9,8 +9,8 @@ import httpx
 import msgspec
 
 from control_plane.settings import Settings
+from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
-from tests.integration.control_plane.running import RunningControlPlane, running
 from tests.integration.control_plane.usage_batches import batch, cell, ship
 from tidegate.contract.questions import LimitFigure, NodeAnswer, PeerExchange, Question, Questions, RegionExchange
 

@@ -6,7 +6,7 @@ import zlib
 from datetime import UTC, datetime, timedelta
 
 from control_plane.usage.models import LARGEST
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.usage_batches import FREE, batch, cell, ship, this_hour, totals
 from tidegate.contract.usage import MAX_CELLS, Denials, LimitName, Place, pack
 from tidegate.stack.postgres import PostgresServer

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from tests.integration.control_plane.running import RunningControlPlane
+from testing.control_plane import RunningControlPlane
 from tidegate.contract.usage import Denials, LimitName, Place, Shipment, UsageBatch, UsageCell, pack
 
 FREE = Place("free", "get-user", (LimitName("free", "hourly"), LimitName("_", "per-ip")))

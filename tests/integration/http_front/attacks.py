@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from control_plane.database import migrate
+from testing.node import key_of, rule, write_snapshot
 from tests.integration.http_front.ports import ADMIN_TOKEN, Port, every_port
-from tests.servers.node import key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Gateway, Plan
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.stack.child import wait_until_ready

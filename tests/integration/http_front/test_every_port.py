@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from control_plane.database import migrate
+from testing.node import write_snapshot
 from tests.integration.http_front.attacks import (
     CONFIG,
     GATEWAY_TOKEN,
@@ -22,7 +23,6 @@ from tests.integration.http_front.attacks import (
     with_trailers,
 )
 from tests.integration.http_front.ports import ADMIN_TOKEN, PATIENCE_S, Port, every_port
-from tests.servers.node import write_snapshot
 from tests.unit.http_front import fuzz
 from tests.unit.http_front.harness import get, parse_responses
 from tests.unit.http_front.requests_table import REFUSED

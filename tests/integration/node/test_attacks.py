@@ -7,8 +7,8 @@ import pytest
 
 from data_plane.config.index import InvalidConfigError, decode_document
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
-from tests.servers.agent import node_with_agent
-from tests.servers.node import HOUR_US, key_of, node_client, rule
+from testing.agent import node_with_agent
+from testing.node import HOUR_US, key_of, node_client, rule
 from tidegate.contract.config import Change, Client, Endpoint, Plan
 
 KEY = "tg_acme"

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 from data_plane.node import Node
-from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
+from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Client, Endpoint, Plan
 from tools.docs.flows import steps_of
 

@@ -20,8 +20,8 @@ from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage.answering import QuestionAnswerer
-from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
-from tests.servers.proxy import Proxy
+from testing.node import key_of, rule, serving, settings_for, write_snapshot
+from testing.proxy import Proxy
 from tidegate.contract.blocks import Block
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.contract.credentials import make_credential

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
+from testing.node import GATEWAY_TOKEN, key_of, node_client, rule
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 

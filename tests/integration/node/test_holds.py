@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.servers.agent import node_with_agent
-from tests.servers.node import GATEWAY_TOKEN, REGION_CREDENTIAL, key_of, node_client, rule
+from testing.agent import node_with_agent
+from testing.node import GATEWAY_TOKEN, REGION_CREDENTIAL, key_of, node_client, rule
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan, Region
 from tidegate.contract.credentials import make_credential, region_public_key, secret_sha256
 

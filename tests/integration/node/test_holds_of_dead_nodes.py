@@ -10,8 +10,8 @@ from data_plane.holds.signatures import HoldSigner
 from data_plane.holds.tokens import Hold
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
+from testing.node import REGION_CREDENTIAL, node_client
 from tests.integration.node.test_holds import ALL, KEY, config, remaining
-from tests.servers.node import REGION_CREDENTIAL, node_client
 
 REMEMBERED_MS = 60_000
 

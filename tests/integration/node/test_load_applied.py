@@ -15,8 +15,8 @@ from data_plane.store.ports import CallbackCheck
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.subject_bounds import SubjectBounds
-from tests.servers.agent import node_with_agent
-from tests.servers.node import document_of, key_of, rule
+from testing.agent import node_with_agent
+from testing.node import document_of, key_of, rule
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.decision import CheckRequest

@@ -6,8 +6,8 @@ import pytest
 from data_plane.config.index import InvalidConfigError, RuleIndex
 from data_plane.load.factor_store import LEASE
 from data_plane.store.ports import StoreUnavailableError
-from tests.servers.load_region import START_US, USERS, load_region
-from tests.servers.node import document_of
+from testing.load_region import START_US, USERS, load_region
+from testing.node import document_of
 from tidegate.contract.config import Change
 from tidegate.contract.load import AdaptivePolicy, Backend, Capacity, LoadReport, ManualFactor
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.servers.node import GATEWAY_TOKEN, node_client
+from testing.node import GATEWAY_TOKEN, node_client
 from tidegate.contract.config import Endpoint, Gateway
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter

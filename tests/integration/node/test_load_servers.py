@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data_plane.load.http_clients import MAX_BYTES, PrometheusServers
 from data_plane.load.ports import PullError
-from tests.servers.node import agent_settings_for
+from testing.node import agent_settings_for
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 

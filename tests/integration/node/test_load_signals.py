@@ -5,8 +5,8 @@ import pytest
 
 from data_plane.load.shared import StoredReport
 from data_plane.store.ports import StoreUnavailableError
-from tests.servers.load_region import POLICY, USERS, load_region
-from tests.servers.node import document_of
+from testing.load_region import POLICY, USERS, load_region
+from testing.node import document_of
 from tidegate.contract.load import Backend, LoadReport, Pull
 
 

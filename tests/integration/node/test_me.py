@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from data_plane.http.me import BURST, Pace
 from data_plane.settings import Settings
-from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule, settings_for
+from testing.node import GATEWAY_TOKEN, key_of, node_client, rule, settings_for
 from tidegate.contract.blocks import Block
 from tidegate.contract.config import Client, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from data_plane.agent import Agent
 from data_plane.replicate.http_peers import HttpPeers, tls_of
 from data_plane.store.ports import UnreachablePeerError
+from testing.node import agent_settings_for, node_client, serving, write_snapshot
 from tests.integration.node.test_process import certificate
-from tests.servers.node import agent_settings_for, node_client, serving, write_snapshot
 from tidegate.contract.counts import Counts, CountsAnswer, encode_counts
 
 ANSWER = msgspec.json.encode(CountsAnswer(incarnation="w"))

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from data_plane.agent import Agent
 from data_plane.node import Node
-from tests.servers.agent import agent_beside
-from tests.servers.node import (
+from testing.agent import agent_beside
+from testing.node import (
     NOWHERE,
     agent_settings_for,
     key_of,
@@ -23,8 +23,8 @@ from tests.servers.node import (
     settings_for,
     write_snapshot,
 )
-from tests.servers.played import PlayedControlPlane
-from tests.servers.proxy import Proxy
+from testing.played import PlayedControlPlane
+from testing.proxy import Proxy
 from tidegate.contract.config import Client, Override, Plan, Region
 from tidegate.contract.counts import MAX_CELLS, Cell, Counts, signed_counts
 from tidegate.contract.credentials import is_signed_by, make_credential, region_private_key, region_public_key

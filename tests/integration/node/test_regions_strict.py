@@ -12,9 +12,9 @@ from data_plane.config.service import Snapshot
 from data_plane.config.strict_limits import moves_rights
 from data_plane.node import Node
 from data_plane.store.redis.topology import MARKER
-from tests.servers.agent import agent_beside, proven
-from tests.servers.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
-from tests.servers.regions import NAMES, YOUNG, equal_shares, regions_running
+from testing.agent import agent_beside, proven
+from testing.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
+from testing.regions import NAMES, YOUNG, equal_shares, regions_running
 from tidegate.contract.config import Ack, Client, Plan
 
 THREE = NAMES[:3]

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.servers.node import rule
-from tests.servers.regions import NAMES, YOUNG, Regions, equal_shares, regions_running
+from testing.node import rule
+from testing.regions import NAMES, YOUNG, Regions, equal_shares, regions_running
 from tidegate.contract.counts import SLICES
 
 THREE = NAMES[:3]

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from tests.servers.node import key_of, rule
-from tests.servers.region_processes import processes_running
-from tests.servers.regions import NAMES
+from testing.node import key_of, rule
+from testing.region_processes import processes_running
+from testing.regions import NAMES
 from tidegate.contract.config import Client, Plan
 
 TWO = NAMES[:2]

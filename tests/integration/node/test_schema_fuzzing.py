@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.servers.fuzzer import fuzzed
-from tests.servers.node import GATEWAY_TOKEN, key_of, node_client, rule
+from testing.fuzzer import fuzzed
+from testing.node import GATEWAY_TOKEN, key_of, node_client, rule
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter

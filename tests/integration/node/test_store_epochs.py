@@ -9,9 +9,9 @@ import redis
 
 from data_plane.agent import Agent
 from data_plane.node import Node
-from tests.servers.agent import proven
-from tests.servers.node import agent_settings_for, key_of, rule, serving, settings_for, write_snapshot
-from tests.servers.played import PlayedControlPlane
+from testing.agent import proven
+from testing.node import agent_settings_for, key_of, rule, serving, settings_for, write_snapshot
+from testing.played import PlayedControlPlane
 from tidegate.contract.config import Client, Plan
 
 BEFORE, AFTER = {"us-east": 60, "eu-west": 40}, {"us-east": 20, "eu-west": 80}

@@ -8,8 +8,8 @@ import redis
 
 from data_plane.config.snapshot_store import KEY
 from data_plane.node import Node
-from tests.servers.agent import agent_beside
-from tests.servers.node import key_of, rule, serving, settings_for
+from testing.agent import agent_beside
+from testing.node import key_of, rule, serving, settings_for
 from tidegate.contract.config import Client, Plan
 
 CONFIG = [

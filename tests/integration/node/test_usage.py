@@ -27,8 +27,8 @@ from data_plane.usage.redis_stream import LEASE, REFUSED, STREAM, RedisUsageStre
 from data_plane.usage.shipper import ControlPlaneUnavailableError, UsageShipper
 from data_plane.usage.sink import HttpUsageSink
 from data_plane.usage.tally import UsageTally
+from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.integration.redis.clusters import start_cluster
-from tests.servers.node import key_of, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Change, Client, Endpoint, Plan
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule, Match

@@ -14,12 +14,12 @@ import redis
 from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.tokens import Hold
 from redis.crc import key_slot
+from testing.node import node_client
+from testing.node import rule as node_rule
+from testing.redis_debian import redis_binary
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, ask, rule
-from tests.servers.node import node_client
-from tests.servers.node import rule as node_rule
-from tests.servers.redis_debian import redis_binary
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.store import StoreServer
 

@@ -9,10 +9,10 @@ from data_plane.replicate.count_store import CountStore, Mark, PeerCounter
 from data_plane.store.packing import encode_rule
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.subjects import limit_of_key
+from testing.redis_debian import redis_binary
 from tests.integration.redis.clusters import start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import HOUR_US, ask
-from tests.servers.redis_debian import redis_binary
 from tidegate.contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from tidegate.contract.limits import LimitRule
 from tidegate.stack.store import StoreServer

@@ -11,9 +11,9 @@ import redis
 from data_plane.store.redis.probing import Prober
 from data_plane.store.redis.server import StoreMisconfiguredError
 from data_plane.store.redis.store import RedisCounterStore
+from testing.redis_debian import redis_binary
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, Load, ask, rule
-from tests.servers.redis_debian import redis_binary
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.store import StoreServer
 

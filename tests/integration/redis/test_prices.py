@@ -10,6 +10,7 @@ from data_plane.store.packing import encode_rule, priced
 from data_plane.store.ports import CallbackCheck
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
+from testing.effort import examples
 from tidegate.contract.limits import LimitRule
 
 YEAR_US = 365 * 86_400_000_000
@@ -52,7 +53,7 @@ async def test_a_priced_limit_takes_its_price_and_the_others_the_cost(store, nam
     assert (cheap.allowed, cheap.remaining) == (True, 0), "at its plain cost one was left"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(sorted(RULES)),
     asked=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)), min_size=1, max_size=12),

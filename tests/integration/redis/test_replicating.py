@@ -19,9 +19,9 @@ from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.redis.topology import MARKER
 from data_plane.store.strict_packing import Marker, encode_marker
+from testing.node import document_of, rule
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
-from tests.servers.node import document_of, rule
 from tidegate.contract.config import Plan, Region
 from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer, decode_counts
 

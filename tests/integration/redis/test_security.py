@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import redis
+from testing.redis_debian import redis_binary
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask, rule
-from tests.servers.redis_debian import redis_binary
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer

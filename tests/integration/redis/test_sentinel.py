@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 import redis
+from testing.redis_debian import redis_binary
 from tests.integration.redis.clusters import wait_for
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Load
-from tests.servers.redis_debian import redis_binary
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer

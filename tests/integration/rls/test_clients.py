@@ -19,8 +19,8 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from data_plane.rls import frames
 from data_plane.rls.service import SERVICE
-from tests.servers.go_tools import go_tool
-from tests.servers.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
+from testing.go_tools import go_tool
+from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tests.unit.rls import harness
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_ready
@@ -113,6 +113,8 @@ class RawClient:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        # what is asked after a widened window would wait 40 ms for the other side's acknowledgement
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.sendall(frames.PREFACE + frames.settings({}))
         self.stream = 1
         head = dict(harness.FIELDS) | {":path": METHOD}

@@ -9,8 +9,8 @@ import pytest
 
 from data_plane.rls.grpc import Call, GrpcHandler
 from data_plane.rls.server import Tls, serving_rls
+from testing.go_tools import go_tool
 from tests.integration.rls.certificates import make_certificate
-from tests.servers.go_tools import go_tool
 
 MOST_TESTS = 145
 TIMEOUT_S = 100

@@ -17,8 +17,8 @@ from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import SERVICE, RateLimitService, handler_of
+from testing.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tests.integration.rls.certificates import make_certificate
-from tests.servers.node import GATEWAY_TOKEN, key_of, rule, settings_for, write_snapshot
 from tidegate.contract.config import Client, Endpoint, Gateway, Plan
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.denials import DenialQuery

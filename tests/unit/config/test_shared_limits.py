@@ -8,7 +8,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import SharedLimits
 from data_plane.config.shared_packing import RegionFacts
 from data_plane.store.subjects import Address
-from tests.servers.node import document_of, rule
+from testing.node import document_of, rule
 from tidegate.contract.config import Client, Endpoint, Override, Plan, Region
 
 NOW_S = 1_700_000_000.0

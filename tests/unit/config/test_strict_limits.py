@@ -8,8 +8,8 @@ from data_plane.config.limits_of_keys import StrictLimits
 from data_plane.config.shared_packing import RegionFacts
 from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.store.packing import params_end
+from testing.node import document_of, rule
 from tests.reference.shares import quota_at
-from tests.servers.node import document_of, rule
 from tidegate.contract.config import Client, Override, Plan, Region
 from tidegate.contract.limits import LimitRule, ShareStep
 

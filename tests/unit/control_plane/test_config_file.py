@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -69,7 +69,6 @@ PLANS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(NAMES, PLANS, max_size=4))
 def test_normal_forms_mean_the_same_and_are_their_own(plans: dict[str, object]) -> None:
     file = ConfigFile.model_validate_json(json.dumps({"version": 1, "plans": plans}))

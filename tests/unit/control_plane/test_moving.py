@@ -23,6 +23,7 @@ from control_plane.quotas.share_schedule import (
     settled,
 )
 from data_plane.config.strict_limits import divided, schedule_of
+from testing.effort import examples
 from tests.reference.shares import quota_at
 from tidegate.contract.calendar import SKEW_US, cycle_us, grid_of, id_at, next_start_us, start_us
 from tidegate.contract.limits import PARTS, LimitRule, ShareStep
@@ -122,7 +123,7 @@ def test_steps_that_matter_no_more_are_dropped() -> None:
     ],
 )
 @given(at_us=st.integers(0, 4_000_000_000_000_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_windows_begin_where_nodes_say(changes: dict[str, Any], at_us: int) -> None:
     limit = rule(**changes)
     frame = grid_of(limit)
@@ -154,7 +155,7 @@ PAUSES_US = st.integers(0, 4 * HOUR_US)
         st.tuples(WEIGHTS, PAUSES_US, st.sampled_from([500, 1000, 1000, 1000]), st.booleans()), min_size=1, max_size=6
     )
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100))
 def test_no_window_ever_has_more_than_the_limit(moves: list[tuple[list[int], int, int, bool]]) -> None:
     """Each region may go by any version of the steps since the one that it acknowledged."""
     limit, names = rule(), ("a", "b", "c")
@@ -198,7 +199,7 @@ def towards(schedule: Schedule, target: ShareStep, now_us: int) -> Schedule:
         (1, 0, 100, True), (0, 0, 100, False), (1, 0, 100, False),
     ],
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100))
 def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[int, int, int, bool]]) -> None:
     """Also one that has begun: what was spent under a version that nobody goes by any more stays spent."""
     now_us, limit = NOW_US, 1000
@@ -237,7 +238,7 @@ def test_no_window_ever_has_more_than_the_largest_limit_in_it(moves: list[tuple[
 
 
 @given(moves=st.lists(st.tuples(WEIGHTS, PAUSES_US, st.booleans()), min_size=1, max_size=6), limit=st.integers(1, 50))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(70))
 def test_no_window_ever_has_more_than_an_overrides_limit(moves: list[tuple[list[int], int, bool]], limit: int) -> None:
     """As above, of an override when the limit's shares change: what nodes make of the versions of its parts."""
     names = ("a", "b", "c")

@@ -15,7 +15,8 @@ from data_plane.store.packing import encode_check
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import InvalidAddressError
-from tests.servers.node import document_of, key_of, rule
+from testing.effort import examples
+from testing.node import document_of, key_of, rule
 from tidegate.contract.config import Change, Client, Endpoint, Override, Plan, Region
 from tidegate.contract.credentials import secret_sha256
 from tidegate.contract.decision import CheckRequest
@@ -125,7 +126,7 @@ def by_name(draw) -> CheckRequest:
 OPEN, CLOSED = Anonymous(), Anonymous(missing_key=False, unknown_key=False)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150))
 @given(request=requests | by_name(), anonymous=st.sampled_from([OPEN, CLOSED]), coarse=st.booleans())
 @example(request=CheckRequest(api_key="tg_of-one", path="/any", method="GET"), anonymous=OPEN, coarse=False)
 @example(

@@ -20,7 +20,7 @@ from data_plane.http.pending_checks import (
 )
 from data_plane.http.render import Renderer
 from data_plane.store.packing import outcomes_of
-from tests.servers.node import document_of
+from testing.node import document_of
 from tidegate.contract.config import Client, Endpoint, Plan, Region
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule
@@ -223,8 +223,8 @@ def test_a_denial_by_its_template_is_the_careful_code_s(asked_for, client, ident
         now_us = NOW_US + number * 1_234_567
         verdict = conclude(check, outcomes_of(flat(drawn), 1, len(names)))
         for got, careful in (
-            (renderer.check(verdict, check.request, 42 + number, "n1-7", now_us), renderer._check),
-            (renderer.authorize(verdict, "n1-7", now_us), renderer._authorize),
+            (renderer.check(verdict, check.request, 42 + number, "n1-7", now_us), renderer.careful_check),
+            (renderer.authorize(verdict, "n1-7", now_us), renderer.careful_authorize),
         ):
             expected = careful(verdict, 42 + number, "n1-7", now_us)
             assert (got.status, got.headers) == (expected.status, expected.headers)

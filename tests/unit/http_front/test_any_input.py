@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from testing.effort import SEED, examples, share
 from tests.unit.http_front import fuzz
 from tests.unit.http_front.harness import SMALL, Client, DoorPath, EchoDoor, SavingDoor, get, post
 from tests.unit.http_front.requests_table import REFUSED
@@ -16,13 +17,13 @@ from tidegate.http_front.head import HeadParser
 from tidegate.http_front.limits import FrontLimits
 from tidegate.http_front.responses import Refusal
 
-INPUTS_IN_CI = 2_000
+INPUTS = share(ci=700, nightly=500_000)
 
 pipelines = st.lists(st.sampled_from([request for request in fuzz.GOOD if b"100-continue" not in request]), max_size=8)
 
 
 @given(pipelines, st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100))
 def test_splits_change_nothing(requests: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(requests)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
@@ -34,7 +35,7 @@ def test_splits_change_nothing(requests: list[bytes], data: st.DataObject) -> No
 @given(
     st.lists(st.sampled_from([post(), post(b"/v1/check/batch", b"[]"), get(), fuzz.CHUNKED]), max_size=12), st.data()
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100))
 def test_the_order_of_decisions_changes_nothing(requests: list[bytes], data: st.DataObject) -> None:
     handler = SavingDoor()
     client = Client(handler).send(b"".join(requests))
@@ -49,7 +50,7 @@ def test_the_order_of_decisions_changes_nothing(requests: list[bytes], data: st.
 
 
 @given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(fuzz.MORSELS + fuzz.CORPUS)), max_size=10))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100))
 def test_garbage_ends_well(parts: list[bytes]) -> None:
     client = Client(EchoDoor()).send(*parts)
     client.pass_s(SMALL.request_s + SMALL.linger_s + 1)
@@ -58,15 +59,15 @@ def test_garbage_ends_well(parts: list[bytes]) -> None:
     assert Client(EchoDoor(), front=client.front).send(post()).statuses() == [200]
 
 
-@pytest.mark.parametrize("seed", [11, 12])
+@pytest.mark.parametrize("seed", [SEED + 11, SEED + 12])
 def test_mutated_streams_end_well(seed: int) -> None:
     logging.disable(logging.CRITICAL)
     try:
-        statuses = fuzz.run(INPUTS_IN_CI, seed)
+        statuses = fuzz.run(INPUTS, seed)
     finally:
         logging.disable(logging.NOTSET)
-    assert statuses[200] > INPUTS_IN_CI / 10
-    assert statuses[400] > INPUTS_IN_CI / 10
+    assert statuses[200] > INPUTS / 10
+    assert statuses[400] > INPUTS / 10
 
 
 class _Llhttp:
@@ -127,7 +128,7 @@ heads = st.builds(
 
 
 @given(heads)
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=examples(300))
 @example(get())
 def test_what_the_front_accepts_llhttp_reads_the_same_way(raw: bytes) -> None:
     end = raw.find(b"\r\n\r\n") + 4
@@ -135,10 +136,10 @@ def test_what_the_front_accepts_llhttp_reads_the_same_way(raw: bytes) -> None:
 
 
 def test_so_do_mutated_heads() -> None:
-    rng = random.Random(5)
+    rng = random.Random(SEED + 5)
     accepted = 0
     refused = [request for _, request in REFUSED.values()]
-    for _ in range(10_000):
+    for _ in range(share(ci=3_000, nightly=1_000_000)):
         stream = bytearray(rng.choice(fuzz.GOOD if rng.random() < 0.7 else refused)[:400])
         for _ in range(rng.choice((1, 1, 2))):
             at = rng.randrange(len(stream))
@@ -147,4 +148,4 @@ def test_so_do_mutated_heads() -> None:
         end = raw.find(b"\r\n\r\n")
         if end >= 0:
             accepted += assert_as_strict_as_llhttp(raw[: end + 4])
-    assert accepted > 1_000
+    assert accepted > 300

@@ -20,7 +20,7 @@ from data_plane.store.packing import figures_of
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.script_host import ScriptHost
 from data_plane.store.subject_bounds import SubjectBounds
-from tests.servers.node import document_of, key_of, rule
+from testing.node import document_of, key_of, rule
 from tidegate.contract.config import Client, Endpoint, Plan
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.load import AdaptivePolicy, Backend, Capacity

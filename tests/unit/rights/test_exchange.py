@@ -11,7 +11,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.rights.exchange import RightsExchange
 from data_plane.store.packing import Outcome, figures_of
 from data_plane.store.ports import UnreachablePeerError
-from tests.servers.node import document_of, rule
+from testing.node import document_of, rule
 from tidegate.bundled import directory
 from tidegate.contract.config import Plan, Region
 from tidegate.contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts

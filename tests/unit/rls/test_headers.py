@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_plane.rls.compression import CompressionError, FieldDecoder, ListTooLongError
 from data_plane.rls.frames import PROTOCOL_ERROR, Http2Limits
 from data_plane.rls.headers import HeaderReader, MalformedError
+from testing.effort import examples
 from tests.unit.rls.harness import Peer, block, call, echoed, headers, indexed, literal, reset_codes
 
 names = st.sampled_from([":method", ":path", "grpc-timeout", "content-type", "x-a", "x-b", "cookie"])
@@ -32,7 +33,7 @@ def test_blocks_of_another_encoder_are_read_as_it_meant_them(sent):
         assert decoder.decode(whole) == [(name.encode(), value.encode()) for name, value, _ in fields]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 @given(st.lists(st.binary(max_size=60), min_size=1, max_size=4))
 def test_any_bytes_are_read_or_refused_as_by_the_other_decoder(blocks):
     ours, theirs = FieldDecoder(1 << 16), hpack.Decoder(1 << 16)

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tests.servers.node import settings_for
+from testing.node import settings_for
 
 
 def test_a_mapping_that_cannot_be_used_stops_the_node(tmp_path):

@@ -16,7 +16,7 @@ from data_plane.rls.headers import Head
 from data_plane.rls.service import RateLimitService, RlsCall
 from data_plane.rls.template import varint
 from data_plane.store.packing import outcomes_of
-from tests.servers.node import document_of
+from testing.node import document_of
 from tidegate.contract.config import Client, Plan, Region
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.limits import LimitRule

@@ -19,7 +19,7 @@ import typer
 
 from data_plane.store.packing import encode_check, encode_rule
 from data_plane.store.scripts import decide_script
-from tests.servers.region_processes import RegionProcesses, processes_running
+from testing.region_processes import RegionProcesses, processes_running
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.counts import SLICES
 from tidegate.contract.limits import LimitRule

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.servers.region_processes import RegionProcesses, processes_running
-from tests.servers.regions import NAMES, equal_shares
+from testing.region_processes import RegionProcesses, processes_running
+from testing.regions import NAMES, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.limits import LimitRule
 from tools.bench.exchange.results import Cost, Setting

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.node import key_of, rule
-from tests.servers.region_processes import RegionProcesses, processes_running
-from tests.servers.regions import NAMES, YOUNG, equal_shares
+from testing.node import key_of, rule
+from testing.region_processes import RegionProcesses, processes_running
+from testing.regions import NAMES, YOUNG, equal_shares
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.limits import LimitRule
 from tools.bench.exchange.results import Plentiful, Skewed

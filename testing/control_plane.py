@@ -103,13 +103,13 @@ class FollowingNode:
         self.ended = asyncio.Event()
         self.public_key: Ed25519PublicKey | None = None
         self._changed = asyncio.Condition()
-        self._acks = acks
-        self._nacks = nacks
-        self._effective = effective
-        self._node = node
-        self._region = region
-        self._role = role
-        self._client = httpx.AsyncClient(
+        self.acks = acks
+        self.nacks = nacks
+        self.effective = effective
+        self.node = node
+        self.region = region
+        self.role = role
+        self.client = httpx.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {credential}"}, trust_env=False, timeout=WAIT_S
         )
 
@@ -128,7 +128,7 @@ class FollowingNode:
             first.cancel()
             task.cancel()
             (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            await self._client.aclose()
+            await self.client.aclose()
         if isinstance(outcome, AssertionError):
             raise outcome
 
@@ -138,7 +138,7 @@ class FollowingNode:
 
     async def newest(self) -> tuple[int, str]:
         """What the control plane, asked now, says that this one should have."""
-        answer = await self._client.get("/internal/v1/newest", params={"node": self._node})
+        answer = await self.client.get("/internal/v1/newest", params={"node": self.node})
         body = answer.raise_for_status().json()
         return body["revision"], body["digest"]
 
@@ -160,12 +160,12 @@ class FollowingNode:
 
     async def _follow(self) -> None:
         hello = {
-            "node": self._node, "region": self._region, "role": self._role, "revision": self.revision,
+            "node": self.node, "region": self.region, "role": self.role, "revision": self.revision,
             "digest": self.digest,
         }  # fmt: skip
         decoder = msgspec.json.Decoder(StreamMessage)
         pending: list[Documents] = []
-        async with self._client.stream("GET", "/internal/v1/stream", params=hello | {"version": "test"}) as response:
+        async with self.client.stream("GET", "/internal/v1/stream", params=hello | {"version": "test"}) as response:
             assert response.status_code == 200, await response.aread()
             assert response.headers["content-type"] == "application/x-ndjson"
             async for line in response.aiter_lines():
@@ -185,7 +185,7 @@ class FollowingNode:
         self.ended.set()
 
     async def _commit(self, pending: list[Documents], commit: Commit) -> None:
-        if self._nacks is None:
+        if self.nacks is None:
             if self.begun[-1].base is None:
                 self.documents = {}
             else:
@@ -201,17 +201,17 @@ class FollowingNode:
             if self.public_key is not None:
                 self.public_key.verify(bytes.fromhex(commit.signature), signed_head(commit.revision, commit.digest))
         self.revision, self.digest = commit.revision, commit.digest
-        if self._acks or self._nacks:
+        if self.acks or self.nacks:
             await self.acknowledge()
 
     async def acknowledge(self) -> None:
         """Answer the newest revision."""
-        ack: dict[str, Any] = {"node": self._node, "revision": self.revision, "digest": self.digest}
-        if self._nacks:
-            ack["error"] = self._nacks
-        elif self._effective is not None:
-            ack["effective"] = {str(rule_id): from_us for rule_id, from_us in self._effective(self).items()}
-        answer = await self._client.post("/internal/v1/acks", json=ack)
+        ack: dict[str, Any] = {"node": self.node, "revision": self.revision, "digest": self.digest}
+        if self.nacks:
+            ack["error"] = self.nacks
+        elif self.effective is not None:
+            ack["effective"] = {str(rule_id): from_us for rule_id, from_us in self.effective(self).items()}
+        answer = await self.client.post("/internal/v1/acks", json=ack)
         assert answer.status_code == 204, answer.text
 
     def computed_digest(self) -> str:

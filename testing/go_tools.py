@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / ".cache" / "bin"
+FOLDER = Path(__file__).parents[1] / ".cache" / "bin"
 
 
 def go_tool(name: str) -> str:

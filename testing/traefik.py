@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import httpx
 
-from tests.servers.gateway import EXAMPLES, GatewayServer, wheel_program
+from testing.gateway import EXAMPLES, GatewayServer, wheel_program
 
 PLUGINS = "plugins-local"
 

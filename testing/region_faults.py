@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import redis
 
-from tests.servers.region_processes import RegionProcesses
+from testing.region_processes import RegionProcesses
 
 AWAY_S = 0.5
 COPY_AGE_S = 1.0

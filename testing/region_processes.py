@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers.node import PATIENT_MS, PUBLIC_KEY, write_snapshot
-from tests.servers.regions import CREDENTIALS, Regions
+from testing.node import PATIENT_MS, PUBLIC_KEY, write_snapshot
+from testing.regions import CREDENTIALS, Regions
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import free_ports
 from tidegate.stack.store import StoreServer
@@ -74,7 +74,7 @@ async def processes_running(
     regions, values = RegionProcesses(names), list(values)
     async with contextlib.AsyncExitStack() as stack:
         for name in names:
-            regions.stores[name] = _store(root, name)
+            regions.stores[name] = started_store(root, name)
             stack.callback(regions.stores[name].child.stop)
         await stack.enter_async_context(regions.control_plane.running())
         ports = dict(zip(names, _grouped(free_ports((nodes + agents) * len(names)), nodes + agents), strict=True))
@@ -89,7 +89,7 @@ async def processes_running(
                 child = Child(
                     known, [sys.executable, "-m", "tidegate", "region-agent" if is_agent else "data-plane"],
                     log_path=root / f"{known}.log",
-                    env=_environment(regions, name, known, port, snapshot) | dict(settings or {}),
+                    env=environment_of(regions, name, known, port, snapshot) | dict(settings or {}),
                 )  # fmt: skip
                 child.start()
                 (regions.agent_processes if is_agent else regions.processes)[name].append(child)
@@ -107,7 +107,7 @@ async def processes_running(
         yield regions
 
 
-def _store(root: Path, name: str) -> StoreServer:
+def started_store(root: Path, name: str) -> StoreServer:
     store = StoreServer(
         root / f"{name}-store", port=free_ports(1)[0], password=secrets.token_urlsafe(16),
         log_path=root / f"{name}-store.log", name=f"Valkey of {name}",
@@ -118,7 +118,7 @@ def _store(root: Path, name: str) -> StoreServer:
     return store
 
 
-def _environment(regions: Regions, region: str, name: str, port: int, snapshot: Path) -> dict[str, str]:
+def environment_of(regions: Regions, region: str, name: str, port: int, snapshot: Path) -> dict[str, str]:
     return {
         "TIDEGATE_NODE": name, "TIDEGATE_REGION": region, "TIDEGATE_PORT": str(port),
         "TIDEGATE_LOG_LEVEL": "warning", "TIDEGATE_REDIS_URL": regions.stores[region].url,

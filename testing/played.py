@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
-from tests.servers.listening import stop_accepting
-from tests.servers.node import SIGNING_KEY, document_of
+from testing.listening import ServerBesidePytest, stop_accepting
+from testing.node import SIGNING_KEY, document_of
 from tidegate.contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head
 from tidegate.contract.status import Newest
 
@@ -86,8 +86,8 @@ class PlayedControlPlane:
         config = uvicorn.Config(
             self._app(), port=0, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
-        server = uvicorn.Server(config)
-        task = asyncio.create_task(server._serve())
+        server = ServerBesidePytest(config)
+        task = asyncio.create_task(server.serve())
         try:
             async with asyncio.timeout(10):
                 while not server.started:

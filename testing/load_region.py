@@ -13,7 +13,7 @@ from data_plane.load.reports import LoadReports
 from data_plane.load.shared import explain_all
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
-from tests.servers.node import document_of
+from testing.node import document_of
 from tidegate.contract.config import Endpoint, Plan
 from tidegate.contract.load import AdaptivePolicy, Backend, LoadReport, Pull, RegionLoad
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.gateway import GatewayServer, debian_program
+from testing.gateway import GatewayServer, debian_program
 
 
 class NginxServer(GatewayServer):

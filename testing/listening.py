@@ -1,6 +1,19 @@
-"""To stop listening without losing a connection on the way."""
+"""Servers in the test's own process: they leave signals to pytest, and stop without losing a connection on the way."""
 
 import asyncio
+import contextlib
+from collections.abc import Generator
+
+import uvicorn
+
+
+class ServerBesidePytest(uvicorn.Server):
+    """uvicorn, but signals are left to whoever takes them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take none."""
+        yield
 
 
 async def stop_accepting(server: asyncio.Server) -> None:

@@ -11,9 +11,9 @@ import httpx
 
 from data_plane.agent import Agent
 from data_plane.node import Node
-from tests.servers.node import agent_settings_for, key_of, serving, settings_for, write_snapshot
-from tests.servers.played import PlayedControlPlane
-from tests.servers.proxy import Proxy
+from testing.node import agent_settings_for, key_of, serving, settings_for, write_snapshot
+from testing.played import PlayedControlPlane
+from testing.proxy import Proxy
 from tidegate.contract.config import Client, Plan, Region
 from tidegate.contract.credentials import make_credential, region_public_key
 from tidegate.contract.limits import LimitRule

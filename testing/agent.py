@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 
 from data_plane.agent import Agent
-from tests.servers.node import agent_settings_for, node_client, serving, write_snapshot
-from tests.servers.played import PlayedControlPlane
+from testing.node import agent_settings_for, node_client, serving, write_snapshot
+from testing.played import PlayedControlPlane
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ import pytest
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "gateways"
+EXAMPLES = Path(__file__).parents[1] / "docs" / "gateways"
 RATE_LIMIT_HEADERS = (
     "ratelimit",
     "ratelimit-policy",

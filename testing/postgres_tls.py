@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from tidegate.stack.child import Child, inherited_environment, wait_until_ready
 from tidegate.stack.ports import LOOPBACK, free_ports
-from tidegate.stack.postgres import _privilege_prefix
+from tidegate.stack.postgres import without_privileges
 
 USER, PASSWORD = "tidegate", "of/this@test only"
 HOSTS = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
@@ -38,7 +38,7 @@ def postgres_binaries() -> Path | None:
 @contextmanager
 def tls_postgres(binaries: Path, root: Path) -> Iterator[TlsPostgres]:
     """A server with all that it writes in ``root``, until the block ends."""
-    data, prefix = root / "data", _privilege_prefix()
+    data, prefix = root / "data", without_privileges()
     data.mkdir(mode=0o700)
     (root / "password").write_text(PASSWORD)
     command = [*prefix, binaries / "initdb", "-D", data, "-U", USER, "--auth=scram-sha-256", "--no-sync"]

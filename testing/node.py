@@ -18,7 +18,7 @@ from data_plane.http.fast_path import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings
-from tests.servers.listening import stop_accepting
+from testing.listening import ServerBesidePytest, stop_accepting
 from tidegate.contract.blocks import Block
 from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, Plan, Region, signed_head
 from tidegate.contract.credentials import make_credential, secret_sha256
@@ -111,8 +111,8 @@ async def serving(process: Node | Agent, *, lane: bool = True, port: int = 0) ->
         app, port=port, http=http, ws="none", lifespan="on", log_config=None, access_log=False,
         proxy_headers=False, timeout_graceful_shutdown=2,
     )  # fmt: skip
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())  # without its signal handlers: pytest has its own
+    server = ServerBesidePytest(config)
+    task = asyncio.create_task(server.serve())
     try:
         async with asyncio.timeout(10):
             while not server.started:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import httpx
 
-from tests.servers.regions import Regions
+from testing.regions import Regions
 
 LOOK_EVERY_S = 0.1
 

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.gateway import GatewayServer
+from testing.gateway import GatewayServer
 
 _TWO_NODES = {"test_two_nodes": "yes, once a health check has seen it (1 s)"}
 

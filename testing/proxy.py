@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from tests.servers.listening import stop_accepting
+from testing.listening import stop_accepting
 
 CHUNK_BYTES = 64 * 1024
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.servers.gateway import GatewayServer, debian_program
+from testing.gateway import GatewayServer, debian_program
 
 
 class HaproxyServer(GatewayServer):

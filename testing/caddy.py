@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.servers.gateway import GatewayServer, wheel_program
+from testing.gateway import GatewayServer, wheel_program
 
 
 class CaddyServer(GatewayServer):

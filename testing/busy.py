@@ -1,6 +1,6 @@
 """A backend with few workers and a short queue, in a process of its own, which reports how busy it is.
 
-``python -m tests.servers.busy PORT WORKERS SERVICE_MS QUEUE NODE_URL BACKEND CREDENTIAL...``: answers 200 after a turn
+``python -m testing.busy PORT WORKERS SERVICE_MS QUEUE NODE_URL BACKEND CREDENTIAL...``: answers 200 after a turn
 in the queue and SERVICE_MS, or 503 at once when the queue is full. Each credential reports four times a second.
 """
 
