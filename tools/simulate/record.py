@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Admission(NamedTuple):
-    """``at_us`` is true time since the epoch, ``stamp_us`` the region's clock, ``id`` what it counted under."""
+    """``at_us`` is true time since the epoch, ``stamp_us`` its store's time, ``id`` what it counted under."""
 
     at_us: int
     region: str

@@ -1,5 +1,6 @@
 """A region in virtual time: its store, its nodes and agents, and how requests and messages meet them."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from data_plane.config.config_set import ConfigSet
@@ -58,6 +59,8 @@ class SimulatedRegion:
         self.disks: dict[str, tuple[int, ConfigSet]] = {}
         """What each process keeps over a restart: the newest configuration that it had."""
         self._turn = 0
+        self._newest_stamp_us: Counter[int] = Counter()
+        """By generation: an entry of a log takes the newest one's time where the clock was set back (``log.lua``)."""
         self._newest_id = 0
         self._grid = grid_of(scenario.rule())
 
@@ -104,9 +107,9 @@ class SimulatedRegion:
 
     def admitted(self, check: SimulatedCheck) -> None:
         """A request passed."""
-        admission = Admission(
-            check.ran_us, self.name, check.cost, self._id_of(check), check.store_us, check.node.generation
-        )
+        generation = check.node.generation
+        stamp_us = self._newest_stamp_us[generation] = max(check.store_us, self._newest_stamp_us[generation])
+        admission = Admission(check.ran_us, self.name, check.cost, self._id_of(check), stamp_us, generation)
         self.world.record.admit(admission)
 
     def denied(self, check: SimulatedCheck) -> None:
@@ -114,8 +117,9 @@ class SimulatedRegion:
         self.world.record.denied[self.name] += check.cost
 
     def forget_ids(self) -> None:
-        """The store is another one: it may count under ids that the clock has come back to."""
+        """The store is another one: it may count under ids and times that the clock has come back to."""
         self._newest_id = 0
+        self._newest_stamp_us.clear()
 
     def _id_of(self, check: SimulatedCheck) -> int:
         """The id that an admission counted under: the store's never go back with its clock."""

@@ -23,14 +23,21 @@ async def add(api: Api, values: Values) -> Proposal:  # noqa: ARG001  every acti
     if not name:
         raise WrongFieldsError(name="say whose it is")
     expires_at = expiry_of(values)
-    body = {"name": name, "role": role, "expires_at": expires_at}
+    plans, prefixes = _names(values, "plans"), _names(values, "client_prefixes")
+    body = {"name": name, "role": role, "expires_at": expires_at, "plans": plans, "client_prefixes": prefixes}
+    scope = f" on {', '.join(plans)}" if plans else ""
+    scope += f" for clients named {', '.join(f'{prefix}*' for prefix in prefixes)}" if prefixes else ""
     return Proposal(
         "POST",
         "/v1/tokens",
         body,
-        f"A token of the role {role} works {until(expires_at)}. It is shown once, on the next page.",
-        [Change(f"token {name}", "not there", role)],
+        f"A token of the role {role}{scope} works {until(expires_at)}. It is shown once, on the next page.",
+        [Change(f"token {name}", "not there", f"{role}{scope}")],
     )
+
+
+def _names(values: Values, field: str) -> list[str]:
+    return [name.strip() for name in values.get(field, "").split(",") if name.strip()]
 
 
 async def revoke(api: Api, values: Values) -> Proposal:
@@ -68,6 +75,10 @@ ACTIONS = {
         [
             Field("name", "Name", help="a-z, 0-9, dots and dashes"),
             Field("role", "Role", "viewer", tuple((one, one) for one in ("viewer", "operator", "admin", "gateway"))),
+            Field(
+                "plans", "For clients on these plans alone", required=False, help="viewer or operator; between commas"
+            ),
+            Field("client_prefixes", "For clients whose names begin so", required=False, help="as acme-, globex-"),
             Field("minutes", "For how long", "43200", _FOR, required=False),
         ],
         role="admin",

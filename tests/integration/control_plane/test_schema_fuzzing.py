@@ -48,7 +48,7 @@ async def test_a_fuzzer_finds_nothing(make_settings: Callable[..., Settings], tm
                     ADMIN_TOKEN, admin, f"--phases={phase}", "--max-examples=1", f"--max-time={SHORT_S}"
                 )
                 assert cases > 0, phase
-            _, links = await run(ADMIN_TOKEN, admin, "--phases=stateful", "--max-examples=4")
+            _, links = await run(ADMIN_TOKEN, admin, "--phases=stateful", "--max-examples=8")
         assert cases > 0
         assert links > 0
         assert (await control_plane.admin.get("/v1/plans")).status_code == 200, "its token still works"

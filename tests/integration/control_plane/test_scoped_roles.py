@@ -164,6 +164,18 @@ async def test_a_token_shows_its_scope(api: httpx.AsyncClient) -> None:
     assert entry["after"]["client_prefixes"] == ["acme-"]
 
 
+async def test_the_console_issues_a_scoped_token(api: httpx.AsyncClient) -> None:
+    page = await opened(api)
+    wanted = {"name": "x", "role": "operator", "plans": "free, pro", "client_prefixes": "acme-", "minutes": "60"}
+    done = await page.confirm("add-token", **wanted)
+    assert done.status_code == 200
+    (token,) = [one for one in (await api.get("/v1/tokens")).json()["items"] if one["name"] == "x"]
+    assert (token["plans"], token["client_prefixes"]) == (["free", "pro"], ["acme-"])
+    listed = (await page.get("/access")).text
+    assert "on free, pro" in listed
+    assert "for acme-*" in listed
+
+
 async def test_the_console_shows_a_scoped_visitor_no_more(api: httpx.AsyncClient, clients: None) -> None:
     secret = (await scoped(api, client_prefixes=["acme-"]))["Authorization"].removeprefix("Bearer ")
     page = await opened(api, secret)

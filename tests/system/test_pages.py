@@ -1,4 +1,4 @@
-"""docs/start.md and the first screen of the README, run as they stand on a stack with the demo."""
+"""Commands of the README, of docs/start.md and of pages on how to do things, run as they stand on a demo."""
 
 import json
 import os
@@ -41,9 +41,11 @@ class Shell:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "TIDEGATE_URL": str(stack.admin.base_url),
             "TIDEGATE_ADMIN_TOKEN": ADMIN_TOKEN,
+            "TOKEN": ADMIN_TOKEN,
         }
 
     def __call__(self, script: str) -> str:
+        script = re.sub(r"^export .*\n", "", script, flags=re.MULTILINE)  # pages say where and who: here it is known
         for port, real in self._ports.items():
             script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{real}")
         done = subprocess.run(
@@ -52,6 +54,23 @@ class Shell:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+def test_the_file_of_the_page_can_be_applied(demo: Stack, tmp_path: Path) -> None:
+    """The first one here: a file removes the plans that it does not name, unless clients are on them."""
+    shell = Shell(demo, tmp_path)
+    (commands,) = [text for text in blocks("docs/config-file.md", "") if "tidegate apply" in text]
+    shell(commands)
+    assert "$schema" in json.loads((tmp_path / "tidegate.schema.json").read_text())
+    exported = (tmp_path / "tidegate.yaml").read_text()
+    page, *_ = blocks("docs/config-file.md", "yaml")
+    (tmp_path / "page.yaml").write_text(page)
+    try:
+        assert "revision" in shell("tidegate apply -f page.yaml")
+        assert demo.admin.get("/v1/plans/pro/limits/monthly").json()["limit"] == 5_000_000
+    finally:
+        (tmp_path / "before.yaml").write_text(exported)
+        shell("tidegate apply -f before.yaml")
 
 
 def test_the_five_minutes_go_as_they_are_told(demo: Stack, tmp_path: Path) -> None:
@@ -81,3 +100,26 @@ def test_the_request_of_the_readme_is_answered_as_it_shows(demo: Stack, tmp_path
             expected = expected.replace(re.escape(figure), pattern)
         assert re.search(f"^{expected}$", answer, re.MULTILINE), f"not answered: {line}"
     assert shown.partition("\n\n")[2].split(', "window_s"')[0].split(", ...")[0] in answer
+
+
+def test_the_commands_for_daily_work_do_what_they_say(demo: Stack, tmp_path: Path) -> None:
+    shell = Shell(demo, tmp_path)
+    commands, outcome = blocks("docs/command-line.md", "")[:2]
+    last = shell(commands.replace("trial", "daily").replace("initech", "umbrella"))
+    for line in outcome.splitlines():
+        assert re.search(re.sub(r"\d+\\\.\d|revision\\ \d+", r"[^ ]+( \\d+)?", re.escape(line)), last), line
+
+
+def test_a_backend_reports_its_load_as_the_page_says(demo: Stack, tmp_path: Path) -> None:
+    shell = Shell(demo, tmp_path)
+    (commands,) = [text for text in blocks("docs/adaptive.md", "") if "/v1/load" in text]
+    set_up, _, report = commands.partition("\n\n")
+    secret = re.findall(r"tgl_[\w-]+", shell(f"{set_up}\n"))[-1]
+    assert json.loads(shell("sleep 1\n" + report.replace("tgl_...", secret))) == {"taken": 1}
+
+
+def test_usage_is_asked_for_as_the_page_says(demo: Stack, tmp_path: Path) -> None:
+    (commands,) = [text for text in blocks("docs/usage.md", "") if "tidegate usage list" in text]
+    listed, _, table = Shell(demo, tmp_path)(commands.replace("\ncurl", "\necho ----\ncurl")).partition("----\n")
+    assert "complete_until" in listed
+    assert table.startswith("hour,plan,limit,allowed,")
