@@ -36,9 +36,9 @@ class Result(NamedTuple):
 class _DescriptorCheck(PendingCheck):
     """The check of one of several descriptors, in one of two turns."""
 
-    __slots__ = (*CHECK_SLOTS, "at", "together")
+    __slots__ = (*CHECK_SLOTS, "index", "together")
 
-    at: int
+    index: int
     together: "Together"
 
     @property
@@ -55,7 +55,7 @@ class _DescriptorCheck(PendingCheck):
         """The result of this turn."""
         together = self.together
         del self.together  # breaks a reference cycle
-        together.place(self.at, Result(result, now_us))
+        together.place(self.index, Result(result, now_us))
 
 
 class Together:
@@ -85,9 +85,9 @@ class Together:
         """Peek at all descriptors, then take all or none."""
         self._ask(dict.fromkeys(range(len(self._requests)), 0), self._take)
 
-    def place(self, at: int, result: Result) -> None:
+    def place(self, index: int, result: Result) -> None:
         """Note a descriptor's result; the last one ends the turn."""
-        self._results[at] = result
+        self._results[index] = result
         self._missing -= 1
         if not self._missing:
             self._then()
@@ -96,15 +96,17 @@ class Together:
         """All were peeked at. First ask for those that would be denied, as that takes nothing and tells their wait."""
         requests = self._requests
         needed = _needed(self._results, requests)
-        refused_at = {at: _refused_at(self._results[at], request, needed) for at, request in enumerate(requests)}
-        unlikely = {at: cost for at, cost in refused_at.items() if cost is not None}
-        others = {at: request.cost for at, request in enumerate(requests) if at not in unlikely}
+        refused_at = {
+            index: _refused_at(self._results[index], request, needed) for index, request in enumerate(requests)
+        }
+        unlikely = {index: cost for index, cost in refused_at.items() if cost is not None}
+        others = {index: request.cost for index, request in enumerate(requests) if index not in unlikely}
         if not unlikely:
             self._ask(others, self._end)
             return
 
         def go_on() -> None:
-            if others and all(self._results[at].allowed for at in unlikely):
+            if others and all(self._results[index].allowed for index in unlikely):
                 self._ask(others, self._end)
             else:
                 self._end()
@@ -112,7 +114,7 @@ class Together:
         self._ask(unlikely, go_on)
 
     def _end(self) -> None:
-        self._done([self._results[at] for at in range(len(self._requests))])
+        self._done([self._results[index] for index in range(len(self._requests))])
 
     def _ask(self, costs: Mapping[int, int], then: Callable[[], None]) -> None:
         """Check these descriptors at these costs; call ``then`` once all are answered."""
@@ -121,27 +123,27 @@ class Together:
         decider = self._decider
         ready: list[PendingCheck] = []
         wrong: list[tuple[int, Result]] = []
-        for at, cost in costs.items():
+        for index, cost in costs.items():
             check = _DescriptorCheck()
-            check.at, check.together, check.decider = at, self, decider
-            check.request = msgspec.structs.replace(self._requests[at], cost=cost)
+            check.index, check.together, check.decider = index, self, decider
+            check.request = msgspec.structs.replace(self._requests[index], cost=cost)
             check.asked_us = decider.now_us()
             try:
                 if decider.make_ready(check):
                     ready.append(check)
             except (UnknownNameError, InvalidAddressError) as error:
-                wrong.append((at, Result(error, check.asked_us)))
+                wrong.append((index, Result(error, check.asked_us)))
         if ready:
             decider.submit_all(ready)
-        for at, result in wrong:
-            self.place(at, result)
+        for index, result in wrong:
+            self.place(index, result)
 
 
 def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> Counter[bytes]:
     """What all descriptors together would take, by counter, as they may share limits."""
     needed: Counter[bytes] = Counter()
-    for at, request in enumerate(requests):
-        answer = peeked[at].answer
+    for index, request in enumerate(requests):
+        answer = peeked[index].answer
         if isinstance(answer, Verdict):
             check = answer.check
             needed.update(dict.fromkeys(check.keys, request.cost * check.bound.unit_cost))

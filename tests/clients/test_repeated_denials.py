@@ -29,7 +29,7 @@ LIMIT = 3
 def usage(served) -> tuple[int, int]:
     """Requests that the node has counted so far: allowed, and denied by the limit."""
     counts = [one for callers in served.node._usage.tally._open.values() for one in callers.values()]
-    objected = [entry for one in counts for (denied, _), entry in (one.objected or {}).items() if denied == (0,)]
+    objected = [entry for one in counts for (denied, _), entry in (one.denied_by or {}).items() if denied == (0,)]
     return sum(one.allowed for one in counts), sum(requests for requests, _ in objected)
 
 

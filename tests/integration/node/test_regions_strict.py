@@ -232,10 +232,12 @@ async def test_a_store_that_was_flushed_is_joined_again_without_a_new_connection
             store.flushall()
         assert not await regions.allowed("eu-west")
 
-        async def is_new():
-            return agent._peering._marker.new_epochs == 1
+        async def has_begun():
+            epoch, marker = agent._peering.epochs.epoch, agent._peering._marker
+            is_new = marker.new_epochs == 1 and epoch is not None and epoch.incarnation == marker.incarnation
+            return is_new and not epoch.pending
 
-        await regions.until(is_new)
+        await regions.until(has_begun)
         if not young:
             known = None
             async with asyncio.timeout(10):
