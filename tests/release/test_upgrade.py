@@ -56,7 +56,7 @@ class Load:
         self.given = dict.fromkeys(("acme", "globex"), 0)
         self.trouble: list[str] = []
         self.pauses: list[float] = []
-        self._client = httpx.AsyncClient(trust_env=False, timeout=10)
+        self.client = httpx.AsyncClient(trust_env=False, timeout=10)
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
@@ -85,7 +85,7 @@ class Load:
     async def ask(self, region: str, client: str, cost: int = 1) -> dict[str, object]:
         try:
             url = f"http://{LOOPBACK}:{self.ports[region]}/v1/check"
-            return dict((await self._client.post(url, json={"client": client, "cost": cost})).json())
+            return dict((await self.client.post(url, json={"client": client, "cost": cost})).json())
         except httpx.TransportError as error:
             return {"error": repr(error)}
 
@@ -100,23 +100,23 @@ class Admin:
 
     def __init__(self, url: str, token: str) -> None:
         headers = {"Authorization": f"Bearer {token}", "Prefer": "wait=15"}
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30)
+        self.client = httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30)
 
     async def put(self, path: str, body: dict[str, object], *, wait: bool = True) -> None:
         """PUT, and wait until every node enforces it."""
-        answer = await self._client.put(path, json=body)
+        answer = await self.client.put(path, json=body)
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
         if wait:
             assert answer.headers.get("preference-applied") == "wait", f"{path}: not every node enforces it"
 
     async def get(self, path: str) -> dict[str, list[dict[str, object]]]:
-        answer = await self._client.get(path)
+        answer = await self.client.get(path)
         assert answer.is_success, f"{path}: {answer.status_code} {answer.text}"
         return dict(answer.json())
 
     async def used(self, client: str) -> int | None:
         """What both regions used of the client's one limit; ``None`` while one of them does not answer."""
-        answer = await self._client.get(f"/v1/clients/{client}/limits")
+        answer = await self.client.get(f"/v1/clients/{client}/limits")
         (limit,) = answer.json()["limits"]
         figures = [region["used"] for region in limit["regions"].values()]
         return None if None in figures else sum(figures)
@@ -145,11 +145,13 @@ async def test_an_installation_is_upgraded_under_load(
     load, old, new = Load(), version_before, installed
     async with contextlib.AsyncExitStack() as stack:
         site = await stack.enter_async_context(Installation(tmp_path, REGIONS))
+        await stack.enter_async_context(load.client)
         site.make_signing_key(old)
         site.migrate(old)
         old_plane, old_url = await site.control_plane(old, "old-control-plane")
         site.address.target = (LOOPBACK, int(old_url.rpartition(":")[2]))
         admin = Admin(old_url, site.token)
+        await stack.enter_async_context(admin.client)
         for region in REGIONS:
             body: dict[str, object] = {"peer_url": site.peers[region].url, "credential": site.credentials[region]}
             await admin.put(f"/v1/regions/{region}", body, wait=False)
@@ -181,6 +183,7 @@ async def test_an_installation_is_upgraded_under_load(
         assert (await admin.connected()) >= {f"{region}-old" for region in REGIONS}
         _, new_url = await site.control_plane(new, "new-control-plane")
         renewed = Admin(new_url, site.token)
+        await stack.enter_async_context(renewed.client)
         await renewed.put("/v1/clients/written-by-the-new", {"plan": "shared"})
         await admin.put("/v1/clients/written-by-the-old", {"plan": "shared"})
         assert await admin.get("/v1/clients") == await renewed.get("/v1/clients")
