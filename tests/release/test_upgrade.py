@@ -56,11 +56,12 @@ class Load:
         self.given = dict.fromkeys(("acme", "globex"), 0)
         self.trouble: list[str] = []
         self.pauses: list[float] = []
+        self.ended = False
         self.client = httpx.AsyncClient(trust_env=False, timeout=10)
         self._turn = asyncio.Lock()
 
     async def run(self) -> None:
-        while True:
+        while not self.ended:
             for client in self.given:
                 for region in REGIONS:
                     async with self._turn:
@@ -211,8 +212,8 @@ async def test_an_installation_is_upgraded_under_load(
         await renewed.put("/v1/clients/pushed-to-new-nodes", {"plan": "shared"})
         after = sum(load.given.values())
         await until(lambda: _given(load, after + 20), "decisions after the upgrade")
-        asking.cancel()
-        await asyncio.wait([asking])
+        load.ended = True  # not cancelled: what is under way is counted, and is to be known here
+        await asking
 
         assert load.trouble == []
         assert len(load.pauses) <= len(REGIONS), "one for each agent that started"
@@ -229,9 +230,14 @@ async def test_an_installation_is_upgraded_under_load(
         }  # fmt: skip
 
         async def same_use() -> bool:
-            return await renewed.used("globex") == load.given["globex"]
+            seen.append(await renewed.used("globex"))
+            return seen[-1] == load.given["globex"]
 
-        await until(same_use, "the regions to say that they used what was given of the strict limit")
+        seen: list[int | None] = []
+
+        with contextlib.suppress(AssertionError):
+            await until(same_use, "the regions to say what they used")
+        assert seen[-1] == load.given["globex"]
 
 
 async def _given(load: Load, wanted: int) -> bool:
