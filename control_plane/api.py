@@ -33,6 +33,9 @@ from control_plane.routes.load_endpoints import router as load_router
 from control_plane.usage.routers import USAGE_ROUTERS
 from control_plane.web.health import router as health_router
 
+_GUARDED = [Depends(ScopeGuard(plan_of))]
+"""Routes that an application takes over bring their dependencies with them: those of the application do not count."""
+
 
 @cache
 def api() -> APIRouter:
@@ -41,7 +44,7 @@ def api() -> APIRouter:
     FastAPI works out a route when it is first asked, for each router that includes it: half a second for all of
     these. Applications share the routes of this one router, each with the guard of scopes.
     """
-    together = APIRouter(dependencies=[Depends(ScopeGuard(plan_of))])
+    together = APIRouter(dependencies=_GUARDED)
     for router in (
         nodes_router,  # first: what 500 nodes call is to be found at once
         health_router,
@@ -76,6 +79,6 @@ def api() -> APIRouter:
 @cache
 def console_links() -> APIRouter:
     """The routes by which the console finds its pages; only where there is a console."""
-    together = APIRouter()
+    together = APIRouter(dependencies=_GUARDED)
     together.include_router(console_links_router)
     return together

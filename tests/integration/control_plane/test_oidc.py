@@ -10,11 +10,11 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 import pytest
 from pydantic import SecretStr
-from tests.integration.control_plane.running import running
 from typer.testing import CliRunner, Result
 
 from control_plane.oidc import provider as provider_module
 from control_plane.settings import Settings
+from testing.control_plane import running
 from testing.oidc import AUDIENCE, CLIENT_SECRET, PUBLIC_URL, OidcProvider, oidc_provider, private_key, query_of
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
 from tests.integration.control_plane.test_access import bearer
