@@ -40,11 +40,11 @@ class BoundedCache(OrderedDict[K, LimitSet]):
         super().__init__()
         self._max_size = max_size
 
-    def add(self, key: K, bound: LimitSet) -> None:
+    def add(self, key: K, limit_set: LimitSet) -> None:
         """Keep a limit set."""
         if len(self) >= self._max_size:
             self.popitem(last=False)
-        self[key] = bound
+        self[key] = limit_set
 
 
 def limit_set_key_of(client: Client) -> str | None:
@@ -68,7 +68,7 @@ class ResolutionCache(dict[tuple[str, str | None, str], LimitSet]):
     """Limit sets by limit-set key, method, and path or endpoint name: a request seen before is one lookup.
 
     ``find`` returns the endpoint of a method and a path, or of a method and a name. ``sites`` is as in
-    ``Rulebook.bound``. A full cache is cleared. Clients with limits of their own have a cache apart.
+    ``Rulebook.limit_set``. A full cache is cleared. Clients with limits of their own have a cache apart.
     """
 
     def __init__(self, book: "Rulebook", find: Callable[[str, str], Endpoint], *, sites: bool) -> None:
@@ -86,16 +86,16 @@ class ResolutionCache(dict[tuple[str, str | None, str], LimitSet]):
         endpoint = self._find(method or "GET", asked)
         if endpoint.exempt:
             return NO_LIMITS
-        bound = self._book.limit_set_by(limit_set_key, endpoint, method or endpoint.method, sites=self._sites)
+        limit_set = self._book.limit_set_by(limit_set_key, endpoint, method or endpoint.method, sites=self._sites)
         if len(method or "") + len(asked) > _LONGEST_LOOKUP:
-            return bound
+            return limit_set
         if _is_of_client(limit_set_key):
-            self._own.add(lookup, bound)
-            return bound
+            self._own.add(lookup, limit_set)
+            return limit_set
         if len(self) >= _MAX_LOOKUPS:
             self.clear()
-        self[lookup] = bound
-        return bound
+        self[lookup] = limit_set
+        return limit_set
 
     def forget(self) -> None:
         """Clear the cache."""
@@ -175,7 +175,7 @@ class Rulebook:
             yield from plan.limits
         yield from self.limits
 
-    def bound(
+    def limit_set(
         self, plan_name: str, client: Client | None, endpoint: Endpoint, method: str, now_s: float, *, sites: bool
     ) -> LimitSet:
         """The limits that apply: the plan's in their order, then those outside plans.

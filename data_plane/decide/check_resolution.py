@@ -33,7 +33,7 @@ class UnknownNameError(ValueError):
 def resolve(
     check: PendingCheck, index: RuleIndex, anonymous: Anonymous, bounds: SubjectBounds, now_s: float
 ) -> Refusal | None:
-    """Fill in who asks (``principal``), what applies (``bound``), its counters (``keys``) and what it takes (``cost``).
+    """Fill in who asks (``principal``), what applies (``limit_set``), its counters (``keys``) and the ``cost``.
 
     A refusal leaves the check as it was. Raises ``UnknownNameError`` and ``InvalidAddressError`` on bad input.
     """
@@ -51,20 +51,20 @@ def resolve(
     address = UNKNOWN_ADDRESS if request.ip is None else address_of(request.ip, coarse=coarse)
     check.principal = principal
     if endpoint.exempt:
-        check.bound, check.keys, check.cost = NO_LIMITS, (), 0
+        check.limit_set, check.keys, check.cost = NO_LIMITS, (), 0
         return None
     attributes: Mapping[str, str] = request.attributes
     if client is not None and client.attributes:
         attributes = {**client.attributes, **attributes}
     method, is_ipv6 = request.method or endpoint.method, address.site is not None
-    bound = index.book.bound(check.plan, client, endpoint, method, now_s, sites=is_ipv6)
-    if bound.conditional:
-        bound = bound.matching(attributes)
-    if bound.counted_attributes:
-        attributes = bounds.within_budget(bound.counted_attributes, attributes, now_s)
+    limit_set = index.book.limit_set(check.plan, client, endpoint, method, now_s, sites=is_ipv6)
+    if limit_set.conditional:
+        limit_set = limit_set.matching(attributes)
+    if limit_set.counted_attributes:
+        attributes = bounds.within_budget(limit_set.counted_attributes, attributes, now_s)
     subject = subject_of(client, address, attributes)
-    check.bound = bound
-    check.keys = [builder.key(subject) for builder in bound.key_builders]
+    check.limit_set = limit_set
+    check.keys = [builder.key(subject) for builder in limit_set.key_builders]
     check.cost = request.cost * endpoint.cost
     return None
 

@@ -122,46 +122,46 @@ class Decider:
             return self._make_ready_carefully(check)
         ip = request.ip
         named = None if ip is not None and is_ipv4(ip) else self._addresses[ip]
-        bound = resolutions[named is not None and named.has_site][limit_set_key, request.method, asked_for]
-        if not bound.key_parts:
+        limit_set = resolutions[named is not None and named.has_site][limit_set_key, request.method, asked_for]
+        if not limit_set.key_parts:
             return self._make_ready_carefully(check)
         if index.blocks is not None:
-            refusal = blocked(index.blocks, principal, bound.endpoint, request.ip, check.asked_us / 1_000_000)
+            refusal = blocked(index.blocks, principal, limit_set.endpoint, request.ip, check.asked_us / 1_000_000)
             if refusal is not None:
                 return self._refuse(check, refusal)
         check.principal = principal
-        check.bound = bound
-        if bound.client_key_rest is not None and principal is not None:
-            check.keys = (principal.tag + bound.client_key_rest + principal.end,)
+        check.limit_set = limit_set
+        if limit_set.client_key_rest is not None and principal is not None:
+            check.keys = (principal.tag + limit_set.client_key_rest + principal.end,)
         else:
-            check.keys = _keys(principal, bound, ip, named)
+            check.keys = _keys(principal, limit_set, ip, named)
         cost = request.cost
         if cost == 1:
-            check.cost = bound.unit_cost
-            check.packed = bound.packed
+            check.cost = limit_set.unit_cost
+            check.packed = limit_set.packed
         else:
-            check.cost = cost = cost * bound.unit_cost
-            check.packed = encode_check(cost, bound.params)
-        if self._denials and bound.lasting and self._recalled(check):
+            check.cost = cost = cost * limit_set.unit_cost
+            check.packed = encode_check(cost, limit_set.params)
+        if self._denials and limit_set.lasting and self._recalled(check):
             return False
-        return bound.gate is None or self._pass_gate(check, bound.gate)
+        return limit_set.gate is None or self._pass_gate(check, limit_set.gate)
 
     def _make_ready_carefully(self, check: PendingCheck) -> bool:
         now_us = check.asked_us
         refusal = resolve(check, self.index, self._anonymous, self._bounds, now_us / 1_000_000)
         if refusal is not None:
             return self._refuse(check, refusal)
-        bound = check.bound
+        limit_set = check.limit_set
         try:
-            check.packed = encode_check(check.cost, bound.params)
+            check.packed = encode_check(check.cost, limit_set.params)
         except struct.error:  # more limits than one call can carry
             self.unanswered(check, StoreUnavailableError("script_error"), now_us)
             return False
-        if self._denials and bound.lasting and self._recalled(check):
+        if self._denials and limit_set.lasting and self._recalled(check):
             return False
-        if bound.gate is not None and not self._pass_gate(check, bound.gate):
+        if limit_set.gate is not None and not self._pass_gate(check, limit_set.gate):
             return False
-        if not bound.limits:
+        if not limit_set.limits:
             self._conclude(check, conclude(check, []), now_us)
             return False
         return True
@@ -172,7 +172,7 @@ class Decider:
         principal = check.principal
         client = self._addresses[check.request.ip].tag if principal is None else principal.json
         if not gate.admits(client, check.cost):
-            if self._fallback.denies_unasked(gate_pass, check.bound.limits, check.keys, check.cost, check.asked_us):
+            if self._fallback.denies_unasked(gate_pass, check.limit_set.limits, check.keys, check.cost, check.asked_us):
                 gate.own += check.cost
             wait_s = retry_after_s(gate_pass, client, check.asked_us)
             verdict = Verdict(check, False, [], None, (gate_pass.policy,), (), False, True, wait_s)
@@ -193,10 +193,10 @@ class Decider:
     def answered(self, check: PendingCheck, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
         outcomes = outcomes_of(figures, at, len(check.keys))
-        if check.bound.rights and self._rights is not None:
-            outcomes = self._rights.understood(check.bound.rights, check.keys, check.params, check.cost, outcomes)
+        if check.limit_set.rights and self._rights is not None:
+            outcomes = self._rights.understood(check.limit_set.rights, check.keys, check.params, check.cost, outcomes)
         verdict = conclude(check, outcomes)
-        gate = check.bound.gate
+        gate = check.limit_set.gate
         if not verdict.allowed and gate is not None:
             gate.denied(outcomes, check.cost)
         if not verdict.allowed and gate is not None and is_priced(check.packed):
@@ -212,20 +212,20 @@ class Decider:
 
     def _decided_without_store(self, check: PendingCheck, outcomes: list[Outcome], now_us: int) -> None:
         verdict = conclude(check, outcomes, degraded=True)
-        if not verdict.allowed and check.bound.gate is not None:
-            check.bound.gate.denied(outcomes, check.cost)
+        if not verdict.allowed and check.limit_set.gate is not None:
+            check.limit_set.gate.denied(outcomes, check.cost)
         self._conclude(check, verdict, now_us)
 
     def _recalled(self, check: PendingCheck) -> bool:
         """Whether the denial cache denied the check."""
         if self._memory is None or not check.cost:
             return False
-        outcomes = self._memory.recall(check.bound, check.keys, check.cost, check.asked_us)
+        outcomes = self._memory.recall(check.limit_set, check.keys, check.cost, check.asked_us)
         if outcomes is None:
             return False
         self.tally.remembered += 1
-        if check.bound.gate is not None:
-            check.bound.gate.denied_unasked(outcomes, check.cost)
+        if check.limit_set.gate is not None:
+            check.limit_set.gate.denied_unasked(outcomes, check.cost)
         self._conclude(check, conclude(check, outcomes), check.asked_us)
         return True
 
@@ -238,14 +238,14 @@ class Decider:
         check.decided(verdict, now_us)
 
 
-def _keys(principal: Principal | None, bound: LimitSet, ip: str | None, named: Named | None) -> list[bytes]:
+def _keys(principal: Principal | None, limit_set: LimitSet, ip: str | None, named: Named | None) -> list[bytes]:
     """The keys of limits with ``key_parts``; ``named`` is the address unless it is IPv4."""
     address, site = (f"{{i:{ip}}}".encode(), b"") if named is None else (named.tag, named.site_tag)
     if principal is None:
         begins = (address, address, site, b"")
-        return [begins[owner] + rest for owner, rest in bound.key_parts]
+        return [begins[owner] + rest for owner, rest in limit_set.key_parts]
     begins = (principal.tag, address, site, b"")
     if principal.end:
         ends = (principal.end, b"", b"", b"")
-        return [begins[owner] + rest + ends[owner] for owner, rest in bound.key_parts]
-    return [begins[owner] + rest for owner, rest in bound.key_parts]
+        return [begins[owner] + rest + ends[owner] for owner, rest in limit_set.key_parts]
+    return [begins[owner] + rest for owner, rest in limit_set.key_parts]

@@ -18,7 +18,7 @@ LONGEST_US = 1_000_000
 
 
 class _Denial(NamedTuple):
-    bound: LimitSet
+    limit_set: LimitSet
     cost: int
     at_us: int
     until_us: int
@@ -36,11 +36,11 @@ class DenialCache:
     def __len__(self) -> int:
         return len(self.denials)
 
-    def recall(self, bound: LimitSet, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
+    def recall(self, limit_set: LimitSet, keys: Sequence[bytes], cost: int, now_us: int) -> list[Outcome] | None:
         """The outcomes of a denial that still holds for the same counters, limits and cost, if there is one."""
         counters = tuple(keys)
         denial = self.denials.get(counters)
-        if denial is None or denial.bound is not bound or denial.cost != cost:
+        if denial is None or denial.limit_set is not limit_set or denial.cost != cost:
             return None
         if denial.at_us <= now_us < denial.until_us:
             passed_us = now_us - denial.at_us
@@ -50,14 +50,14 @@ class DenialCache:
 
     def remember(self, verdict: Verdict, keys: Sequence[bytes], asked_us: int) -> None:
         """Keep a denial by the store. ``asked_us`` is from before the store decided, so the entry never ends late."""
-        if verdict.shown is None or verdict.shown not in verdict.check.bound.lasting:
+        if verdict.shown is None or verdict.shown not in verdict.check.limit_set.lasting:
             return
         retry_us = verdict.outcomes[verdict.shown].retry_us
         if retry_us == NEVER:
             return
         until_us = asked_us + min(retry_us, LONGEST_US)
         counters, check = tuple(keys), verdict.check
-        self.denials[counters] = _Denial(check.bound, check.cost, asked_us, until_us, verdict.outcomes)
+        self.denials[counters] = _Denial(check.limit_set, check.cost, asked_us, until_us, verdict.outcomes)
         self.denials.move_to_end(counters)
         if len(self.denials) > self._max_entries:
             self.denials.popitem(last=False)

@@ -70,7 +70,7 @@ class DenialLog:
                 cost=max(1, denial.cost // denial.requests),
             )  # fmt: skip
             self._ring.note(
-                now_us, check.principal, request, None, revision, denial.cause, check.bound.endpoint, denial.policy,
+                now_us, check.principal, request, None, revision, denial.cause, check.limit_set.endpoint, denial.policy,
                 denial.requests,
             )  # fmt: skip
         if not self._has_room(now_us):
@@ -79,7 +79,7 @@ class DenialLog:
         about: dict[str, Any] = {
             "policies": () if denial.policy is None else (denial.policy,),
             "client": None if principal is None else principal.client.client,
-            "endpoint": check.bound.endpoint,
+            "endpoint": check.limit_set.endpoint,
             "revision": revision,
             "requests": denial.requests,
         }
@@ -119,7 +119,7 @@ def _about(check: PendingCheck, verdict: Verdict) -> dict[str, Any]:
     about: dict[str, Any] = {
         "policies": verdict.violated,
         "client": None if principal is None else principal.client.client,
-        "endpoint": check.bound.endpoint,
+        "endpoint": check.limit_set.endpoint,
         "revision": check.revision,
         "degraded": verdict.degraded,
     }

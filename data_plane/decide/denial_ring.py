@@ -188,17 +188,17 @@ def _denial(node: str, noted: Noted) -> Denial:
 
 
 def _of_verdict(verdict: Verdict) -> dict[str, Any]:
-    bound = verdict.check.bound
+    limit_set = verdict.check.limit_set
     about: dict[str, Any] = {
         "cause": cause_of_denial(verdict),
-        "endpoint": bound.endpoint,
+        "endpoint": limit_set.endpoint,
         "cost": verdict.check.cost,
         "degraded": verdict.degraded,
     }
     if verdict.shown is None:
         policy = verdict.violated[0] if verdict.violated else None
         return {**about, "policy": policy, "retry_after_s": float(verdict.shed_s) or None}
-    limit, outcome = bound.limits[verdict.shown], verdict.outcomes[verdict.shown]
+    limit, outcome = limit_set.limits[verdict.shown], verdict.outcomes[verdict.shown]
     most = capacity(limit.alone)
     # rights that moved make it more or less than the region's own share, so the use of that share is unknown
     is_told = outcome.remaining != UNKNOWN and not limit.has_rights

@@ -51,16 +51,16 @@ class PendingCheck:
     """The node's clock when it was asked, microseconds since the epoch."""
     revision: int
     principal: Principal | None
-    bound: LimitSet
+    limit_set: LimitSet
     keys: Sequence[bytes]
-    """The counters' keys, in the order of ``bound.limits``."""
+    """The counters' keys, in the order of ``limit_set.limits``."""
     cost: int
     packed: bytes
 
     @property
     def params(self) -> Sequence[bytes]:
         """Each limit's script arguments, packed, with its price where it has one."""
-        return self.bound.params if self.bound.gate is None else params_in(self.packed)
+        return self.limit_set.params if self.limit_set.gate is None else params_in(self.packed)
 
     @property
     def plan(self) -> str:
@@ -86,7 +86,7 @@ class PendingCheck:
 
 
 CHECK_SLOTS = (
-    "asked_us", "bound", "cost", "decider", "keys", "packed", "principal", "request", "revision",
+    "asked_us", "cost", "decider", "keys", "limit_set", "packed", "principal", "request", "revision",
 )  # fmt: skip
 """What a subclass that is an object names in its ``__slots__``."""
 
@@ -100,13 +100,13 @@ class ResolvedCheck(PendingCheck):
         self,
         request: CheckRequest,
         principal: Principal | None = None,
-        bound: LimitSet = NO_LIMITS,
+        limit_set: LimitSet = NO_LIMITS,
         keys: Sequence[bytes] = (),
         cost: int = 0,
     ) -> None:
         self.request = request
         self.principal = principal
-        self.bound = bound
+        self.limit_set = limit_set
         self.keys = keys
         self.cost = cost
 
@@ -129,13 +129,13 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def conclude(check: PendingCheck, outcomes: list[Outcome], *, degraded: bool = False) -> Verdict:
     """All or nothing: allowed unless an enforced limit denies; a denial shows the limit with the longest wait."""
-    bound = check.bound
-    limits = bound.limits
+    limit_set = check.limit_set
+    limits = limit_set.limits
     for outcome in outcomes:
         if not outcome.allowed:
             break
     else:
-        return Verdict(check, True, outcomes, bound.headline if limits else None, (), (), degraded)
+        return Verdict(check, True, outcomes, limit_set.headline if limits else None, (), (), degraded)
     if len(limits) == 1:
         rule = limits[0].rule
         if rule.shadow:
@@ -145,7 +145,7 @@ def conclude(check: PendingCheck, outcomes: list[Outcome], *, degraded: bool = F
     enforced = [at for at in denying if not limits[at].rule.shadow]
     shadow_denied = tuple(limits[at].rule.name for at in denying if limits[at].rule.shadow)
     if not enforced:
-        return Verdict(check, True, outcomes, bound.headline, (), shadow_denied, degraded)
+        return Verdict(check, True, outcomes, limit_set.headline, (), shadow_denied, degraded)
     shown = max(enforced, key=lambda at: float("inf") if outcomes[at].retry_us == NEVER else outcomes[at].retry_us)
     violated = tuple(limits[at].rule.name for at in enforced)
     return Verdict(check, False, outcomes, shown, violated, shadow_denied, degraded)

@@ -40,7 +40,7 @@ class Membership(Protocol):
 class UnansweredCheck(Protocol):
     """A check that the store did not decide."""
 
-    bound: LimitSet
+    limit_set: LimitSet
     keys: Sequence[bytes]
     cost: int
 
@@ -75,7 +75,7 @@ class _Plan(NamedTuple):
     params: tuple[bytes, ...]
     closed: bool
     """A limit that fails closed denies the check, so local limits consume nothing."""
-    bound: LimitSet
+    limit_set: LimitSet
 
 
 class StoreFallback:
@@ -108,9 +108,9 @@ class StoreFallback:
 
     def decide(self, check: CheckT, decided: Callable[[CheckT, list[Outcome], int], None]) -> None:
         """Call ``decided`` with the check, one outcome a limit and the time; at once where no limit counts locally."""
-        plan = self._plan_of(check.bound)
+        plan = self._plan_of(check.limit_set)
         if not plan.places:
-            decided(check, [_without_counting(limit.rule) for limit in check.bound.limits], self._now_us())
+            decided(check, [_without_counting(limit.rule) for limit in check.limit_set.limits], self._now_us())
             return
         self._waiting.append((plan, check, decided))
         if len(self._waiting) == 1:
@@ -139,13 +139,13 @@ class StoreFallback:
                 self._note(plan, local.keys, outcomes)
             decided(check, _of_all_limits(plan, outcomes), now_us)
 
-    def _plan_of(self, bound: LimitSet) -> _Plan:
+    def _plan_of(self, limit_set: LimitSet) -> _Plan:
         nodes = self._membership.live_nodes()
-        plan = self._plans.get(id(bound))
+        plan = self._plans.get(id(limit_set))
         if plan is None or plan.nodes != nodes:
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[id(bound)] = _plan(bound, nodes)
+            plan = self._plans[id(limit_set)] = _plan(limit_set, nodes)
         return plan
 
     def denies_unasked(
@@ -230,18 +230,18 @@ def node_part(rule: LimitRule, nodes: int) -> LimitRule:
     return msgspec.structs.replace(rule, limit=max(1, rule.limit // nodes), burst=burst)
 
 
-def _plan(bound: LimitSet, nodes: int) -> _Plan:
-    places = tuple(at for at, limit in enumerate(bound.limits) if limit.rule.on_store_failure == "local")
+def _plan(limit_set: LimitSet, nodes: int) -> _Plan:
+    places = tuple(at for at, limit in enumerate(limit_set.limits) if limit.rule.on_store_failure == "local")
     found = []
     for at in places:
-        rule = node_part(bound.limits[at].alone, nodes)
-        found.append(_Local(encode_rule(rule), capacity(rule), bound.limits[at]))
-    closed = any(limit.rule.on_store_failure == "closed" and not limit.rule.shadow for limit in bound.limits)
-    return _Plan(nodes, places, tuple(found), tuple(local.params for local in found), closed, bound)
+        rule = node_part(limit_set.limits[at].alone, nodes)
+        found.append(_Local(encode_rule(rule), capacity(rule), limit_set.limits[at]))
+    closed = any(limit.rule.on_store_failure == "closed" and not limit.rule.shadow for limit in limit_set.limits)
+    return _Plan(nodes, places, tuple(found), tuple(local.params for local in found), closed, limit_set)
 
 
 def _of_all_limits(plan: _Plan, counted: list[Outcome]) -> list[Outcome]:
-    limits = plan.bound.limits
+    limits = plan.limit_set.limits
     if len(counted) == len(limits):
         return counted
     placed = dict(zip(plan.places, counted, strict=True))

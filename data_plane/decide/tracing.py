@@ -118,8 +118,8 @@ class Tracing:
         principal = check.principal
         about |= {
             "tidegate.client": "" if principal is None else principal.client.client,
-            "tidegate.plan": check.bound.plan,
-            "tidegate.endpoint": check.bound.endpoint,
+            "tidegate.plan": check.limit_set.plan,
+            "tidegate.endpoint": check.limit_set.endpoint,
             "tidegate.violated": violated,
             "tidegate.request_id": cast("_Asked", check).request_id,
         }

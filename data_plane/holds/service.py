@@ -113,10 +113,10 @@ class Holds:
         check = self._resolve(request, 1)
         if isinstance(check, Refusal):
             return check
-        limits, unit_cost = check.bound.limits, check.cost
+        limits, unit_cost = check.limit_set.limits, check.cost
         reason = why_not_leasable(limits) if unit_cost else None
-        if check.bound.gate is not None:
-            reason = f"backend {check.bound.gate.backend}: whether a request may pass follows its load"
+        if check.limit_set.gate is not None:
+            reason = f"backend {check.limit_set.gate.backend}: whether a request may pass follows its load"
         if reason is not None:
             verdict, _ = await self._take(check, 0)
             self.tally.not_leasable += 1
@@ -143,12 +143,12 @@ class Holds:
         check = self._resolve(request, request.cost)
         if isinstance(check, Refusal):
             return check
-        if check.bound is NO_LIMITS:  # an exempt endpoint
+        if check.limit_set is NO_LIMITS:  # an exempt endpoint
             return Grant(conclude(check, []), None, request.cost, request.ttl_s)
         verdict, clocks_us = await self._take(check, check.cost)
         if not verdict.allowed:
             return self._denied("reservation", verdict)
-        unit_cost = check.bound.unit_cost
+        unit_cost = check.limit_set.unit_cost
         return self._granted("reservation", verdict, request.cost, unit_cost, clocks_us, request.ttl_s)
 
     async def give_back(self, text: str, unused: int) -> int:
@@ -199,7 +199,7 @@ class Holds:
 
     async def _take(self, check: PendingCheck, cost: int) -> tuple[Verdict, Sequence[int]]:
         """Take ``cost`` from the store. Returns the verdict, and the store's clock at the decision on each key."""
-        if not check.bound.limits:
+        if not check.limit_set.limits:
             return conclude(check, []), ()
         answered: asyncio.Future[tuple[Sequence[Outcome], int]] = asyncio.get_running_loop().create_future()
 
@@ -211,13 +211,13 @@ class Holds:
             else:
                 answered.set_result((answer, store_now_us))
 
-        store_check = CallbackCheck(check.keys, check.bound.params, cost, done)
+        store_check = CallbackCheck(check.keys, check.limit_set.params, cost, done)
         self._store.submit(store_check)
         decided, store_now_us = await answered
         outcomes = list(decided)
-        if check.bound.rights and self._rights is not None:
-            bound = check.bound
-            outcomes = self._rights.understood(bound.rights, check.keys, bound.params, cost, outcomes)
+        if check.limit_set.rights and self._rights is not None:
+            limit_set = check.limit_set
+            outcomes = self._rights.understood(limit_set.rights, check.keys, limit_set.params, cost, outcomes)
         return conclude(check, outcomes), store_check.clocks_us or [store_now_us] * len(outcomes)
 
     def _as_configured_now(self, hold: Hold) -> Hold:
@@ -246,14 +246,14 @@ class Holds:
 
     def _denied(self, kind: Kind, verdict: Verdict) -> Grant:
         self.tally.denied[kind] += 1
-        if self.usage is not None and verdict.check.bound.unit_cost:
+        if self.usage is not None and verdict.check.limit_set.unit_cost:
             self.usage.not_held(verdict)
         return Grant(verdict, None, 0, 0.0)
 
     def _granted(
         self, kind: Kind, verdict: Verdict, units: int, unit_cost: int, clocks_us: Sequence[int], ttl_s: float
     ) -> Grant:
-        limits = verdict.check.bound.limits
+        limits = verdict.check.limit_set.limits
         ttl_us = int(ttl_s * 1_000_000)
         if kind == "lease":
             ttl_us = spend_within_us(ttl_us, limits, verdict.outcomes)
@@ -266,12 +266,12 @@ class Holds:
         charged = [place for place, outcome in enumerate(verdict.outcomes) if outcome.allowed]
         keys = verdict.check.keys
         charged_us = tuple(clocks_us[place] for place in charged)
-        bound, principal = verdict.check.bound, verdict.check.principal
+        limit_set, principal = verdict.check.limit_set, verdict.check.principal
         hold = Hold(
             kind, self._random_bytes(ID_BYTES), units, unit_cost,
             max(clocks_us, default=0), self._clock.now_us() + ttl_us,
-            tuple(keys[place] for place in charged), tuple(bound.params[place] for place in charged),
+            tuple(keys[place] for place in charged), tuple(limit_set.params[place] for place in charged),
             "" if principal is None else principal.client.client, "" if principal is None else principal.key_id,
-            bound.endpoint, charged_us if len(set(charged_us)) > 1 else (),
+            limit_set.endpoint, charged_us if len(set(charged_us)) > 1 else (),
         )  # fmt: skip
         return Grant(verdict, self._signer.sign(hold), units, ttl_us / 1_000_000)

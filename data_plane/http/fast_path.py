@@ -24,8 +24,8 @@ class FastCheck(Exchange, HttpCheck):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``HttpCheck``, written out: this is the hot path."""
-        bound = self.bound
-        template: ResponseTemplate | None = bound.template
+        limit_set = self.limit_set
+        template: ResponseTemplate | None = limit_set.template
         if template is None or not self.plain or not template.usable:
             super().done(figures, at, now_us)
             return
@@ -39,7 +39,7 @@ class FastCheck(Exchange, HttpCheck):
             )  # fmt: skip
             wait = figures[at + 2]
         else:
-            own = figures[at : at + bound.size]
+            own = figures[at : at + limit_set.size]
             left = own[template.shown]
             reset_us = own[template.shown + 1]
             seconds, us = divmod(reset_us, 1_000_000)

@@ -55,9 +55,9 @@ class HttpCheck(PendingCheck):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided."""
-        bound = self.bound
-        own = figures[at : at + bound.size]
-        template: ResponseTemplate = bound.template or self.renderer.template(self)
+        limit_set = self.limit_set
+        own = figures[at : at + limit_set.size]
+        template: ResponseTemplate = limit_set.template or self.renderer.template(self)
         if not self.plain or not template.usable or min(own[2::FIGURES]) < 0:
             self.decider.answered(self, figures, at, now_us)
             return
@@ -242,7 +242,7 @@ class BatchCheck(HttpCheck):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. As in ``HttpCheck``, written out: a batch is a thousand of these."""
-        template: ResponseTemplate = self.bound.template or self.renderer.template(self)
+        template: ResponseTemplate = self.limit_set.template or self.renderer.template(self)
         if not self.plain or not template.usable:
             self.decider.answered(self, figures, at, now_us)
             return
@@ -250,7 +250,7 @@ class BatchCheck(HttpCheck):
         if template.single:
             left, reset_us, wait = figures[at : at + FIGURES]
         else:
-            own = figures[at : at + self.bound.size]
+            own = figures[at : at + self.limit_set.size]
             left, reset_us, wait = own[template.shown], own[template.shown + 1], min(own[2::FIGURES])
         if wait < 0:
             self.decider.answered(self, figures, at, now_us)

@@ -22,8 +22,8 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
     if verdict.shown is None:
         return b""
     begin_us = now_us if reset_format == "epoch" else 0
-    bound, outcome = verdict.check.bound, verdict.outcomes[verdict.shown]
-    shown = bound.limits[verdict.shown]
+    limit_set, outcome = verdict.check.limit_set, verdict.outcomes[verdict.shown]
+    shown = limit_set.limits[verdict.shown]
     lines = ""
     if outcome.remaining != UNKNOWN and (shown.visible or not verdict.allowed):
         reset_us = outcome.reset_us if verdict.allowed or outcome.retry_us == NEVER else outcome.retry_us
@@ -31,10 +31,10 @@ def header_block(verdict: Verdict, now_us: int, reset_format: ResetFormat) -> by
             f"x-ratelimit-limit: {shown.rule.limit}\r\nx-ratelimit-remaining: {outcome.remaining}\r\n"
             f"x-ratelimit-reset: {ceil_s(begin_us + reset_us)}\r\n"
         )
-    if bound.policies:
-        every = zip(bound.limits, verdict.outcomes, strict=True)
+    if limit_set.policies:
+        every = zip(limit_set.limits, verdict.outcomes, strict=True)
         states = ", ".join([_state(limit, one) for limit, one in every if limit.visible and one.remaining != UNKNOWN])
-        lines += f"ratelimit-policy: {bound.policies}\r\n" + (f"ratelimit: {states}\r\n" if states else "")
+        lines += f"ratelimit-policy: {limit_set.policies}\r\n" + (f"ratelimit: {states}\r\n" if states else "")
     if not verdict.allowed and outcome.retry_us != NEVER:
         lines += f"retry-after: {ceil_s(outcome.retry_us)}\r\n"
     return lines.encode("ascii")

@@ -67,9 +67,9 @@ class Renderer:
 
     def template(self, check: PendingCheck) -> ResponseTemplate:
         """What answers checks of these limits that are plainly allowed; made once, and kept with the limits."""
-        template: ResponseTemplate | None = check.bound.template
+        template: ResponseTemplate | None = check.limit_set.template
         if template is None:
-            template = check.bound.template = ResponseTemplate(check, self.careful_check, self._reset_format)
+            template = check.limit_set.template = ResponseTemplate(check, self.careful_check, self._reset_format)
         return template
 
     def check(
@@ -94,7 +94,7 @@ class Renderer:
         self, kind: str, careful: Careful, verdict: Verdict, revision: int, request_id: str, now_us: int
     ) -> Answer:
         """A denial, by its template where there is one."""
-        templates = verdict.check.bound.denial_templates
+        templates = verdict.check.limit_set.denial_templates
         template = denial_template(templates, kind, verdict, careful, is_epoch=self._reset_format == "epoch")
         return (careful if template is None else template.filled)(verdict, revision, request_id, now_us)
 
@@ -140,7 +140,7 @@ class Renderer:
                 degraded=verdict.degraded, region=self._region, revision=revision, request_id=request_id,
                 limits=limits,
             )  # fmt: skip
-        limit, outcome = verdict.check.bound.limits[at], verdict.outcomes[at]
+        limit, outcome = verdict.check.limit_set.limits[at], verdict.outcomes[at]
         if verdict.allowed:
             return Decision(
                 allowed=True, client=client, plan=verdict.check.plan, policy=limit.rule.name,
@@ -161,7 +161,7 @@ class Renderer:
 
 def _delay_ms(verdict: Verdict) -> float:
     """The longest turn among the queues that the request waits in."""
-    if not verdict.check.bound.has_queue:
+    if not verdict.check.limit_set.has_queue:
         return 0
     return max([outcome.delay_us for outcome in verdict.outcomes]) / 1_000
 
@@ -232,9 +232,9 @@ _OF_HIDDEN: dict[LimitCause, str] = {
 
 def _message(verdict: Verdict, cause: LimitCause) -> str:
     check, at = verdict.check, verdict.shown
-    if cause == "reduced_capacity" or at is None or not check.bound.limits[at].visible:
+    if cause == "reduced_capacity" or at is None or not check.limit_set.limits[at].visible:
         return _OF_HIDDEN[cause]
-    limit = check.bound.limits[at]
+    limit = check.limit_set.limits[at]
     window = limit.rule.calendar or f"{limit.window_s:g} s"
     name = f"Limit {limit.rule.name!r} of {limit.rule.limit} per {window}"
     match cause:
@@ -261,5 +261,5 @@ def _reports(verdict: Verdict) -> tuple[LimitReport, ...]:
             allowed=outcome.allowed, shadow=limit.rule.shadow,
         )
         # a shed request has no outcomes
-        for limit, outcome in zip(verdict.check.bound.limits, verdict.outcomes, strict=not verdict.shed_s)
+        for limit, outcome in zip(verdict.check.limit_set.limits, verdict.outcomes, strict=not verdict.shed_s)
     )  # fmt: skip

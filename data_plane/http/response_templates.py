@@ -49,27 +49,27 @@ class ResponseTemplate:
     )
 
     def __init__(self, check: PendingCheck, careful: Careful, reset_format: ResetFormat) -> None:
-        bound = check.bound
-        self.shown = FIGURES * bound.headline
+        limit_set = check.limit_set
+        self.shown = FIGURES * limit_set.headline
         """Where the figures of the headline limit begin."""
         self.begins_now = reset_format == "epoch"
         """Whether ``X-RateLimit-Reset`` counts from the epoch, not from now."""
-        self._visible = tuple(FIGURES * at for at, limit in enumerate(bound.limits) if limit.visible)
-        self._hides = len(self._visible) < len(bound.limits)
-        self._is_triple = len(bound.limits) == 3 and not self._hides
+        self._visible = tuple(FIGURES * at for at, limit in enumerate(limit_set.limits) if limit.visible)
+        self._hides = len(self._visible) < len(limit_set.limits)
+        self._is_triple = len(limit_set.limits) == 3 and not self._hides
         self._blank = [0] * (2 + 2 * len(self._visible))
         self.json_headers = self.headers = self.body = b""
         self.usable = (
-            bool(bound.limits)
-            and not (bound.has_queue or bound.rights)
-            and bound.limits[bound.headline].visible
+            bool(limit_set.limits)
+            and not (limit_set.has_queue or limit_set.rights)
+            and limit_set.limits[limit_set.headline].visible
             and self._derived(check, careful)
         )
-        self.single = self.usable and len(bound.limits) == 1
+        self.single = self.usable and len(limit_set.limits) == 1
 
     def _derived(self, check: PendingCheck, careful: Careful) -> bool:
-        allowed = [Outcome(True, 0, 0, 0, 0)] * len(check.bound.limits)
-        verdict = Verdict(check, True, allowed, check.bound.headline, (), (), False)
+        allowed = [Outcome(True, 0, 0, 0, 0)] * len(check.limit_set.limits)
+        verdict = Verdict(check, True, allowed, check.limit_set.headline, (), (), False)
         first, second = (_made_up(verdict, number, identified=True) for number in (0, 1))
         answer = careful(*first)
         places = _places(first, is_epoch=self.begins_now) | {first.request_id.encode(): _Place(b"%b%d", (_ID,))}
@@ -177,7 +177,9 @@ def _made_up(verdict: Verdict, number: int, *, identified: bool) -> _MadeUp:
     name = f"<client {number}>"
     client = Client(client=name, plan=check.plan)
     principal = Principal(client, check.plan, b"", b"", msgspec.json.encode(name), check.plan)
-    made_up_check = ResolvedCheck(check.request, principal if identified else None, check.bound, check.keys, check.cost)
+    made_up_check = ResolvedCheck(
+        check.request, principal if identified else None, check.limit_set, check.keys, check.cost
+    )
     outcomes = []
     for at, one in enumerate(verdict.outcomes):
         # whole seconds differ from one figure to the next, and each has microseconds that are written in full

@@ -97,7 +97,7 @@ def _status(result: Result) -> Any:
     status = DescriptorStatus(code=OK if result.allowed else OVER_LIMIT)
     if not isinstance(verdict, Verdict) or verdict.shown is None:
         return status
-    limit, outcome = verdict.check.bound.limits[verdict.shown], verdict.outcomes[verdict.shown]
+    limit, outcome = verdict.check.limit_set.limits[verdict.shown], verdict.outcomes[verdict.shown]
     if not limit.visible and verdict.allowed:
         return status
     status.current_limit.CopyFrom(current_limit(limit))

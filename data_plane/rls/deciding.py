@@ -146,7 +146,7 @@ def _needed(peeked: Mapping[int, Result], requests: Sequence[CheckRequest]) -> C
         answer = peeked[index].answer
         if isinstance(answer, Verdict):
             check = answer.check
-            needed.update(dict.fromkeys(check.keys, request.cost * check.bound.unit_cost))
+            needed.update(dict.fromkeys(check.keys, request.cost * check.limit_set.unit_cost))
     return needed
 
 
@@ -155,12 +155,12 @@ def _refused_at(peeked: Result, request: CheckRequest, needed: Counter[bytes]) -
     answer = peeked.answer
     if not isinstance(answer, Verdict) or not answer.allowed:
         return request.cost
-    bound = answer.check.bound
-    if not request.cost * bound.unit_cost:
+    limit_set = answer.check.limit_set
+    if not request.cost * limit_set.unit_cost:
         return None
     short = [
         needed[key]
-        for key, limit, outcome in zip(answer.check.keys, bound.limits, answer.outcomes, strict=True)
+        for key, limit, outcome in zip(answer.check.keys, limit_set.limits, answer.outcomes, strict=True)
         if needed[key] > outcome.remaining and not limit.rule.shadow
     ]
-    return -(-max(short) // bound.unit_cost) if short else None
+    return -(-max(short) // limit_set.unit_cost) if short else None

@@ -56,9 +56,9 @@ class RlsCall(Call, PendingCheck):
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
         """The store has decided. A template answers plainly allowed checks."""
-        bound = self.bound
-        own = figures[at : at + bound.size]
-        template: AllowedTemplate | None = bound.rls_template
+        limit_set = self.limit_set
+        own = figures[at : at + limit_set.size]
+        template: AllowedTemplate | None = limit_set.rls_template
         if template is None:
             template = self.service.template(self)
         if template is None or min(own[2::FIGURES]) < 0:
@@ -135,11 +135,11 @@ class RateLimitService:
 
     def template(self, call: RlsCall) -> AllowedTemplate | None:
         """The template for a plainly allowed call; ``None`` if there cannot be one."""
-        bound = call.bound
+        limit_set = call.limit_set
         of_http = self.renderer.template(call)
         if not of_http.usable:
             return None
-        template = bound.rls_template = AllowedTemplate(bound, of_http)
+        template = limit_set.rls_template = AllowedTemplate(limit_set, of_http)
         return template
 
     def _check(self, request: Any, descriptor: Any) -> Any:

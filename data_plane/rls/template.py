@@ -20,12 +20,12 @@ class AllowedTemplate:
 
     __slots__ = ("_of_http", "_shown", "_states", "_status", "_whole")
 
-    def __init__(self, bound: LimitSet, of_http: ResponseTemplate) -> None:
+    def __init__(self, limit_set: LimitSet, of_http: ResponseTemplate) -> None:
         self._of_http = of_http
         self._shown = of_http.shown
         lines = dict(line.split(b": ", 1) for line in of_http.headers.split(b"\r\n") if line)
         self._states = lines[b"ratelimit"]
-        limit = current_limit(bound.limits[bound.headline])
+        limit = current_limit(limit_set.limits[limit_set.headline])
         whole_limit = limit.SerializeToString()
         self._status = b"\x08%c\x12%b%b" % (OK, varint(len(whole_limit)), whole_limit)
         said = (

@@ -155,16 +155,16 @@ class UsageFlusher:
         """Collect new counts. A decision counts in the hour of its collection, which is at most a second later."""
         # counts of the hour's end are collected just after it
         held = self._held.setdefault((now_us - _LATE_US) // HOUR_US, {})
-        for bound, callers in self._tally.take().items():
-            known = held.get(bound)
+        for limit_set, callers in self._tally.take().items():
+            known = held.get(limit_set)
             if known is not None:
                 self._add(known, callers)
             elif self.held_cells + len(callers) <= MAX_HELD_CELLS:
-                held[bound] = callers
+                held[limit_set] = callers
                 self.held_cells += len(callers)
             else:
-                self._add(held.setdefault(bound, {}), callers)
-        self._held = {hour: bounds for hour, bounds in self._held.items() if any(bounds.values())}
+                self._add(held.setdefault(limit_set, {}), callers)
+        self._held = {hour: limit_sets for hour, limit_sets in self._held.items() if any(limit_sets.values())}
 
     def _add(self, known: Callers, callers: Callers) -> None:
         for principal, counts in callers.items():
@@ -195,14 +195,14 @@ class UsageFlusher:
     def _name_next(self, now_us: int) -> _NamedBatch:
         """Name the next batch, of the oldest hour. It never changes afterwards, as the stream may have it already."""
         hour = min(self._held)
-        bounds = self._held[hour]
+        limit_sets = self._held[hour]
         places: list[Place] = []
         cells: list[UsageCell] = []
         requests = 0
-        while bounds and len(cells) < CELLS_A_BATCH:
-            bound, callers = next(iter(bounds.items()))
+        while limit_sets and len(cells) < CELLS_A_BATCH:
+            limit_set, callers = next(iter(limit_sets.items()))
             place = len(places)
-            places.append(place_of(bound))
+            places.append(place_of(limit_set))
             while callers and len(cells) < CELLS_A_BATCH:
                 principal, counts = callers.popitem()
                 client, key_id = ("", "") if principal is None else (principal.client.client, principal.key_id)
@@ -216,8 +216,8 @@ class UsageFlusher:
                     requests += counts.requests()
                     cells.append(UsageCell(place, client, key_id, allowed, cost, counts.denials()))
             if not callers:
-                del bounds[bound]
-        if not bounds:
+                del limit_sets[limit_set]
+        if not limit_sets:
             del self._held[hour]
         self.held_cells -= len(cells)
         self._sequence += 1

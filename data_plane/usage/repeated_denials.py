@@ -38,7 +38,7 @@ class RepeatedDenials:
             if check is None or not check.cost:
                 continue
             taken += 1
-            limits = check.bound.limits
+            limits = check.limit_set.limits
             denied = tuple(place for place, limit in enumerate(limits) if limit.rule.name == denial.policy)
             self._usage.repeated(check, denied, denial.requests)
             self._log.repeated(check, denial, self._revision(), now_us)

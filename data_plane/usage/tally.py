@@ -81,9 +81,9 @@ class UsageTally:
         if not cost:
             return
         try:
-            counts = self._open[check.bound][check.principal]
+            counts = self._open[check.limit_set][check.principal]
         except KeyError:
-            counts = self._begin(check.bound, check.principal)
+            counts = self._begin(check.limit_set, check.principal)
         counts.allowed += 1
         counts.cost += cost
 
@@ -93,9 +93,9 @@ class UsageTally:
         if not cost:
             return
         try:
-            counts = self._open[check.bound][check.principal]
+            counts = self._open[check.limit_set][check.principal]
         except KeyError:
-            counts = self._begin(check.bound, check.principal)
+            counts = self._begin(check.limit_set, check.principal)
         if verdict.allowed:
             counts.allowed += 1
             counts.cost += cost
@@ -106,31 +106,31 @@ class UsageTally:
 
     def held(self, check: PendingCheck, requests: int, cost: int) -> None:
         """Count units of a lease or a reservation; negative figures are units that came back."""
-        counts = self._begin(check.bound, check.principal)
+        counts = self._begin(check.limit_set, check.principal)
         counts.allowed += requests
         counts.cost += cost
 
     def not_held(self, verdict: Verdict) -> None:
         """Count a lease or a reservation that was denied: one request."""
         check = verdict.check
-        self._begin(check.bound, check.principal).deny(_denying_limits(verdict), 1, check.cost)
+        self._begin(check.limit_set, check.principal).deny(_denying_limits(verdict), 1, check.cost)
 
     def repeated(self, check: PendingCheck, denied: tuple[int, ...], requests: int) -> None:
         """Count requests that a client library denied, by these places of limits; ``check.cost`` is their sum."""
-        self._begin(check.bound, check.principal).deny((denied, ()), requests, check.cost)
+        self._begin(check.limit_set, check.principal).deny((denied, ()), requests, check.cost)
 
     def take(self) -> Open:
         """Take the counts since the last call."""
         taken, self._open = self._open, {}
         return taken
 
-    def _begin(self, bound: LimitSet, principal: Principal | None) -> Counts:
-        return self._open.setdefault(bound, {}).setdefault(principal, Counts())
+    def _begin(self, limit_set: LimitSet, principal: Principal | None) -> Counts:
+        return self._open.setdefault(limit_set, {}).setdefault(principal, Counts())
 
 
 def _denying_limits(verdict: Verdict) -> DenyingLimits:
     """The places of limits that denied, and of those that would have."""
-    limits = verdict.check.bound.limits
+    limits = verdict.check.limit_set.limits
     if len(verdict.outcomes) == 1:
         return _BY_THE_ONLY if verdict.violated else _BY_THE_ONLY[::-1] if verdict.shadow_denied else _BY_NONE
     denying = [place for place, outcome in enumerate(verdict.outcomes) if not outcome.allowed]
@@ -138,10 +138,10 @@ def _denying_limits(verdict: Verdict) -> DenyingLimits:
     return denied, tuple(place for place in denying if limits[place].rule.shadow)
 
 
-def place_of(bound: LimitSet) -> Place:
+def place_of(limit_set: LimitSet) -> Place:
     """The limits of a limit set by name, for the control plane."""
     names = tuple(
-        LimitName(bound.plan if limit.rule.id in bound.of_plan else OUTSIDE_PLANS, limit.rule.name)
-        for limit in bound.limits
+        LimitName(limit_set.plan if limit.rule.id in limit_set.of_plan else OUTSIDE_PLANS, limit.rule.name)
+        for limit in limit_set.limits
     )
-    return Place(bound.plan, bound.endpoint, names)
+    return Place(limit_set.plan, limit_set.endpoint, names)

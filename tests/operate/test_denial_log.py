@@ -85,7 +85,7 @@ def test_the_sample_has_room_again_as_time_passes_and_says_what_it_left_out():
     class Asked:
         principal, revision, request_id = None, 7, "id"
         request = type("Request", (), {"ip": None})
-        bound = type("LimitSet", (), {"endpoint": "get-user"})
+        limit_set = type("LimitSet", (), {"endpoint": "get-user"})
 
     log = DenialLog(2.0)
     with capture_logs() as lines:

@@ -4,9 +4,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.integration.control_plane.running import RunningControlPlane
 from typer.testing import CliRunner, Result
 
+from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tidegate.cli import app
 

@@ -240,7 +240,7 @@ async def test_the_reserve_is_for_the_critical_class(valkey_url):
         assert resolve(check, index, Anonymous(), SubjectBounds(), time.time()) is None
         answered = asyncio.get_running_loop().create_future()
         done = lambda answer, _now_us: answered.set_result(answer)  # noqa: E731
-        store.submit(CallbackCheck(check.keys, check.bound.params, 1, done))
+        store.submit(CallbackCheck(check.keys, check.limit_set.params, 1, done))
         return conclude(check, await answered).allowed
 
     assert [await passes("low-1") for _ in range(12)] == [True] * 10 + [False] * 2

@@ -55,7 +55,7 @@ INDEX = RuleIndex.empty("us-east").with_changes(
         *(("client", f"c{number}", Client(client=f"c{number}", plan="free")) for number in range(1_200)),
     )
 )
-BOUND = INDEX.book.bound("free", None, UNMATCHED, "GET", 0.0, sites=False)
+BOUND = INDEX.book.limit_set("free", None, UNMATCHED, "GET", 0.0, sites=False)
 SMALL = 2_000
 """Bytes: more than an empty stream takes, less than one with 400 cells."""
 PASSES, DENIES = Outcome(True, 1, 1, 0, 0), Outcome(False, 0, 1, 1, 0)
@@ -78,7 +78,7 @@ class Decided:
 
     client: int | None
     cost: int = 1
-    bound: object = BOUND
+    limit_set: object = BOUND
     principal: object = None
 
     def __post_init__(self):

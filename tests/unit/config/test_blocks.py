@@ -98,8 +98,8 @@ def index_with(*switches: Switch) -> RuleIndex:
 
 
 def shadows(index: RuleIndex) -> list[bool]:
-    bound = index.book.bound("free", None, UNMATCHED, "GET", NOW_S, sites=False)
-    return [limit.rule.shadow for limit in bound.limits]
+    limit_set = index.book.limit_set("free", None, UNMATCHED, "GET", NOW_S, sites=False)
+    return [limit.rule.shadow for limit in limit_set.limits]
 
 
 def test_switches_override_shadow_and_that_of_one_limit_is_the_stronger() -> None:

@@ -17,8 +17,8 @@ ROUTE = Endpoint(endpoint="get-user", method="GET", path="/users/{id}")
 
 def figures(client: Client | None, now_s: float = 0.0, region: str = "us-east") -> dict[str, int]:
     book = Rulebook(region, {"plan": {"free": Plan(plan="free", limits=(SHARED, SPLIT))}})
-    bound = book.bound("free", client, ROUTE, "GET", now_s, sites=False)
-    return {limit.rule.name: limit.rule.limit for limit in bound.limits}
+    limit_set = book.limit_set("free", client, ROUTE, "GET", now_s, sites=False)
+    return {limit.rule.name: limit.rule.limit for limit in limit_set.limits}
 
 
 def overridden(**overrides: Override) -> Client:
@@ -35,7 +35,9 @@ def test_a_regional_limit_is_the_regions_quota():
 def test_a_limit_of_gets_counts_heads_too(methods, met):
     rule = LimitRule(id=1, name="some", limit=1, window_us=HOUR_US, match=Match(methods=methods))
     book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(rule,))}})
-    found = [name for name in ("GET", "HEAD", "POST") if book.bound("free", None, ROUTE, name, 0.0, sites=False).limits]
+    found = [
+        name for name in ("GET", "HEAD", "POST") if book.limit_set("free", None, ROUTE, name, 0.0, sites=False).limits
+    ]
     assert " ".join(found) == met
 
 
@@ -59,7 +61,9 @@ def test_an_override_ends_when_it_says_so():
 def test_what_comes_after_an_override_holds_from_its_end_on():
     book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
     client = overridden(hourly=Override(limit=5_000, expires_at=10.0, then=Override(limit=500)))
-    seen = [book.bound("free", client, ROUTE, "GET", now_s, sites=False).limits[0].rule.limit for now_s in (9.9, 10.0)]
+    seen = [
+        book.limit_set("free", client, ROUTE, "GET", now_s, sites=False).limits[0].rule.limit for now_s in (9.9, 10.0)
+    ]
     assert seen == [5_000, 500]
     assert book.all_limits(client, 10.0)[0].limit == 500
 
@@ -67,8 +71,8 @@ def test_what_comes_after_an_override_holds_from_its_end_on():
 def test_an_override_that_changes_counts_at_once_though_the_rulebook_stays():
     book = Rulebook("us-east", {"plan": {"free": Plan(plan="free", limits=(SHARED,))}})
     for limit in (500, 600):
-        bound = book.bound("free", overridden(hourly=Override(limit=limit)), ROUTE, "GET", 0.0, sites=False)
-        assert bound.limits[0].rule.limit == limit
+        limit_set = book.limit_set("free", overridden(hourly=Override(limit=limit)), ROUTE, "GET", 0.0, sites=False)
+        assert limit_set.limits[0].rule.limit == limit
 
 
 def test_an_override_is_divided_by_the_limits_parts_whatever_the_limit_is():
@@ -86,10 +90,10 @@ def test_clients_with_the_same_figures_share_what_is_bound_and_push_out_nobody_e
     resolutions = book.resolutions[0]
     everybodys = resolutions["free", "GET", "/any"]
     for one, other in zip(clients[::2], clients[1::2], strict=True):
-        bound = resolutions[limit_set_key_of(one), "GET", "/any"]
-        assert bound.limits[0].rule.limit == one.overrides["hourly"].limit
-        assert resolutions[limit_set_key_of(other), "GET", "/any"] is bound
-        assert book.bound("free", other, UNMATCHED, "GET", 0.0, sites=False) is bound
+        limit_set = resolutions[limit_set_key_of(one), "GET", "/any"]
+        assert limit_set.limits[0].rule.limit == one.overrides["hourly"].limit
+        assert resolutions[limit_set_key_of(other), "GET", "/any"] is limit_set
+        assert book.limit_set("free", other, UNMATCHED, "GET", 0.0, sites=False) is limit_set
     assert (len(resolutions), len(resolutions._own), len(book._own)) == (1, 3, 3)
     assert resolutions["free", "GET", "/any"] is everybodys
 

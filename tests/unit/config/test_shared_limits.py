@@ -43,9 +43,9 @@ def test_a_key_leads_to_the_parameters_by_which_its_subject_is_decided(index, cl
     assert limits.of_key(b"{c}1", now_s) is not None, "what is known of one state is not that of the next"
     index.book.resolve_by(RegionFacts(unreachable=unreachable))
     principal = index.clients.get(client)
-    bound = index.book.bound("p", principal.client, ENDPOINT, "GET", now_s, sites=True)
+    limit_set = index.book.limit_set("p", principal.client, ENDPOINT, "GET", now_s, sites=True)
     subject = subject_of(principal.client, Address("2001:db8::/64", "2001:db8::/48"), {})
-    shared = [limit for limit in bound.limits if limit.rule.mode == "shared"]
+    shared = [limit for limit in limit_set.limits if limit.rule.mode == "shared"]
     assert len(shared) == 5, "those by address count for the site as well"
     for limit in shared:
         found = limits.of_key(limit.key_builder.key(subject), now_s)

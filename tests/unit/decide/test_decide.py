@@ -167,7 +167,7 @@ def test_what_is_submitted_is_what_the_careful_code_prepares(
             assert expected is None
             continue
         assert expected is not None
-        if isinstance(expected, Refusal) or not expected.bound.limits:
+        if isinstance(expected, Refusal) or not expected.limit_set.limits:
             assert not store.submitted
             assert check.result == expected if isinstance(expected, Refusal) else check.result.allowed
             continue
@@ -176,10 +176,10 @@ def test_what_is_submitted_is_what_the_careful_code_prepares(
 
 
 def assert_same(check: PendingCheck, expected: PendingCheck) -> None:
-    assert check.bound is expected.bound
+    assert check.limit_set is expected.limit_set
     assert list(check.keys) == list(expected.keys)
     assert check.cost == expected.cost
-    assert check.packed == encode_check(expected.cost, expected.bound.params)
+    assert check.packed == encode_check(expected.cost, expected.limit_set.params)
     assert check.plan == expected.plan
     assert (check.principal and check.principal.client) == (expected.principal and expected.principal.client)
     assert check.revision == 3

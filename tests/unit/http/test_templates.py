@@ -69,7 +69,7 @@ def asked(kind: type[HttpCheck], names, client: str, reset_format: str, *argumen
     check.request = CheckRequest(api_key="k", path="/x")
     check.principal = principal
     route = Endpoint(endpoint="x", method="GET", path="/x")
-    check.bound = index.book.bound(plan.plan, principal.client, route, "GET", 0.0, sites=False)
+    check.limit_set = index.book.limit_set(plan.plan, principal.client, route, "GET", 0.0, sites=False)
     check.keys = [b"key"] * len(names)
     check.cost, check.revision, check.asked_us = 1, 42, NOW_US
     check.id_prefix, check.id_number, check.plain = b"n1-abcd-", 77, True
@@ -148,7 +148,7 @@ def test_the_fast_path_answers_as_other_handlers_do(limits, client: str, reset_f
         other = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
     for _ in range(2):  # the first one finds no template yet
         check = asked(fast, names, client, reset_format)
-        check.bound, check.asker = other.bound, asker
+        check.limit_set, check.asker = other.limit_set, asker
         check.done(flat(own), 1, NOW_US)
         assert check.asker is None
         assert check.decider.tally.allowed == (not check.decider.verdicts)
@@ -245,5 +245,5 @@ def test_plain_denials_have_templates():
     verdict = conclude(check, outcomes_of(flat(own), 1, 3))
     check.renderer.check(verdict, check.request, 42, "n1-7", NOW_US)
     check.renderer.authorize(verdict, "n1-7", NOW_US)
-    assert len(check.bound.denial_templates) == 2
-    assert all(check.bound.denial_templates.values())
+    assert len(check.limit_set.denial_templates) == 2
+    assert all(check.limit_set.denial_templates.values())

@@ -79,8 +79,8 @@ def test_what_a_template_writes_the_careful_code_writes(reset_format, names, dra
     call.number = 7
     call.decider = CarefulDecider()
     call.principal = index.clients.get(client)
-    call.bound = index.book.resolutions[False][call.principal.limit_set_key, "GET", "/x"]
-    call.keys = [b"k"] * len(call.bound.limits)
+    call.limit_set = index.book.resolutions[False][call.principal.limit_set_key, "GET", "/x"]
+    call.keys = [b"k"] * len(call.limit_set.limits)
     call.cost, call.asked_us = 1, NOW_US - 5
     call.request = CheckRequest(client=client)
     own = [figure for three in drawn[: len(names)] for figure in three]
@@ -90,8 +90,8 @@ def test_what_a_template_writes_the_careful_code_writes(reset_format, names, dra
     assert RateLimitResponse.FromString(call.answered) == RateLimitResponse.FromString(careful)
     if verdict.allowed:
         assert call.decider.tally.allowed in (0, 1)
-    usable = call.bound.rls_template is not None
-    assert usable == ("queue" not in names and call.bound.limits[call.bound.headline].visible)
+    usable = call.limit_set.rls_template is not None
+    assert usable == ("queue" not in names and call.limit_set.limits[call.limit_set.headline].visible)
 
 
 def test_numbers_are_written_as_protobuf_writes_them():
