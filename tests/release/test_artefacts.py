@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import helm_python
 import pytest
@@ -115,14 +116,13 @@ def test_the_evaluation_chart_brings_its_charts_along(dist: Path, number: str) -
 def test_charts_are_signed_where_a_key_is_named(tmp_path: Path) -> None:
     if shutil.which("gpg") is None:
         pytest.skip("needs gpg (Debian package gnupg)")
-    home = tmp_path / "g"
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
-    subprocess.run([*gpg, "--quick-generate-key", "release@tidegate.example", "rsa2048", "sign"], check=True)
     secret, public = tmp_path / "secret.gpg", tmp_path / "public.gpg"
-    secret.write_bytes(subprocess.run([*gpg, "--export-secret-keys"], check=True, capture_output=True).stdout)
-    public.write_bytes(subprocess.run([*gpg, "--export"], check=True, capture_output=True).stdout)
-    subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=False)
+    with TemporaryDirectory(prefix="tg-gpg-", dir="/tmp") as home:  # its agent's socket needs a short path
+        gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+        subprocess.run([*gpg, "--quick-generate-key", "release@tidegate.example", "rsa2048", "sign"], check=True)
+        secret.write_bytes(subprocess.run([*gpg, "--export-secret-keys"], check=True, capture_output=True).stdout)
+        public.write_bytes(subprocess.run([*gpg, "--export"], check=True, capture_output=True).stdout)
+        subprocess.run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=False)
 
     out = tmp_path / "dist"
     made = make(exported(ROOT, tmp_path / "sources"), out, _Step, ("release@tidegate.example", secret))

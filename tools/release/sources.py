@@ -23,12 +23,15 @@ class Sources(NamedTuple):
 def exported(root: Path, into: Path) -> Sources:
     """Copy what git tracks at ``root``, as it is now: no untracked file (`.env`, keys) can reach an artefact."""
     try:
+        top = Path(_git(root, "rev-parse", "--show-toplevel").strip())
         tracked = _git(root, "ls-files", "-z").split("\0")
         commit = _git(root, "rev-parse", "HEAD").strip()
         changed = bool(_git(root, "status", "--porcelain").strip())
         epoch = os.environ.get("SOURCE_DATE_EPOCH") or _git(root, "log", "-1", "--format=%ct").strip()
     except (OSError, subprocess.CalledProcessError) as error:
         raise SourceError(f"{root} is no git repository that can be read: {error}") from None
+    if top != root.resolve():
+        raise SourceError(f"{root} is no git repository: it lies in that of {top}")
     for name in filter(None, tracked):
         source, copy = root / name, into / name
         if source.is_symlink() or not source.exists():
