@@ -67,7 +67,7 @@ def test_every_value_of_a_closed_label_is_documented_and_no_other():
         "tidegate_load_reports_refused_total": literals(
             ("data_plane/http/load_handler.py", "_refused"), ("data_plane/load/reports.py", "refused")
         ),
-        "tidegate_load_pull_failures_total": literals(("data_plane/load/prometheus.py", "PullError")),
+        "tidegate_load_pull_failures_total": literals(("data_plane/load/http_clients.py", "PullError")),
         "tidegate_load_reason": {*get_args(LoadReason), "none"},  # none: of its other label
         "tidegate_control_plane_frames_total": {"snapshot", "delta"},
         "tidegate_control_plane_job_runs_total": {"done", "failed"},

@@ -1,4 +1,4 @@
-"""The control plane in virtual time: the schedule of shares is its own (``control_plane/quotas/moving.py``)."""
+"""The control plane in virtual time: the schedule of shares is its own (``control_plane/quotas/share_schedule.py``)."""
 
 import asyncio
 from collections.abc import Collection, Iterable
