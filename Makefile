@@ -15,9 +15,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
-# Many tests wait for servers and clocks: three processes of them for two cores. A file's tests stay together, but in
-# files that tests/division.py names.
-WORKERS ?= $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+# A process of tests for each core. A file's tests stay together, but in files that tests/division.py names.
+WORKERS ?= auto
 CACHE := $(CURDIR)/.cache
 
 export UV_CACHE_DIR := $(CACHE)/uv

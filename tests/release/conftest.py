@@ -1,4 +1,4 @@
-"""The artefacts of a release: those that `make release` has just made (``TIDEGATE_RELEASE``), else made here."""
+"""The artefacts of a release: those that `make release` has just made (``TIDEGATE_RELEASE``), or made here by night."""
 
 import os
 import shutil
@@ -10,17 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from testing.effort import NIGHTLY
 from testing.stack import READY_TIMEOUT_S, arguments, stack_options
 from tests.release.environments import ROOT, Demo, Environment
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.ports import LOOPBACK
 from tools.release.versions import version
 
+BUILDS = {"dist", "installed", "version_before"}
+"""Fixtures that build or install for minutes."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    made = os.environ.get("TIDEGATE_RELEASE") or NIGHTLY
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(600))  # installs and builds share two cores with everything else
+            if not made and set(getattr(item, "fixturenames", ())) & BUILDS:
+                item.add_marker(
+                    pytest.mark.skip(reason="builds and installs: `make release` runs it, or `make nightly`")
+                )
 
 
 @pytest.fixture(scope="session")

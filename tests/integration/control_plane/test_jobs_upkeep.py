@@ -110,7 +110,7 @@ async def test_nodes_that_are_gone_are_forgotten_but_for_the_last_of_a_region(
     ("statement", "fault"),
     [
         ("UPDATE config_documents SET body = replace(body, 'free', 'gold') WHERE id = 'acme'",
-         "client acme is not what its hash says"),
+         "client acme does not match its hash"),
         ("UPDATE config_buckets SET digest = decode('00', 'hex')",
          "has another digest"),
         ("UPDATE config_head SET digest = 'f00'", "was signed with another digest"),
