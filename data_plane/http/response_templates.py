@@ -76,7 +76,10 @@ class ResponseTemplate:
         self.json_headers, _ = _blanked(answer.headers, places)
         self.headers = self.json_headers.removeprefix(JSON_TYPE)
         self.body, _ = _blanked(answer.body, places)
-        return self._filled(second) == careful(*second)
+        try:
+            return self._filled(second) == careful(*second)
+        except TypeError:  # a number of a limit's own looks like a made-up one: there is a blank too many
+            return False
 
     def _filled(self, made_up: "_MadeUp") -> Answer:
         own = [figure for one in made_up.verdict.outcomes for figure in (one.remaining, one.reset_us, 0)]
@@ -217,6 +220,8 @@ class _Place(NamedTuple):
     values: tuple[int, ...]
 
 
+_MARK = re.compile(rb'"<client \d>"|<id>\d|\d{8,}(?:\.\d{6})?')
+"""What a made-up verdict may have written: compiled once, as limits become known on the event loop."""
 _Places = Mapping[bytes, _Place]
 """Places by the text that the made-up verdict has there."""
 
@@ -239,11 +244,12 @@ def _places(made_up: _MadeUp, *, is_epoch: bool) -> dict[bytes, _Place]:
 
 def _blanked(written: bytes, places: _Places) -> tuple[bytes, list[int]]:
     """The text with its marks left blank, and the values that go there."""
-    marks = re.compile(b"|".join(map(re.escape, sorted(places, key=len, reverse=True))))
     blank, end = b"", 0
     picked: list[int] = []
-    for found in marks.finditer(written):
-        place = places[found[0]]
+    for found in _MARK.finditer(written):
+        place = places.get(found[0])
+        if place is None:  # a number of the limit's own
+            continue
         blank += written[end : found.start()].replace(b"%", b"%%") + place.conversion
         picked += place.values
         end = found.end()

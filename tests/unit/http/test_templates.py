@@ -34,6 +34,8 @@ LIMITS = {
     "hidden": LimitRule(id=3, name="hidden", scope="global", algorithm="fixed_window", limit=9, calendar="month"),
     "marked": LimitRule(id=4, name="marked", scope="ip", limit=7, window_us=1_500_000, headline=True),
     "shadow": LimitRule(id=5, name="shadow", limit=5, window_us=HOUR_US, shadow=True),
+    # as a figure that a template is derived by
+    "lookalike": LimitRule(id=7, name="lookalike", limit=71_200_001, window_us=HOUR_US),
     "queue": LimitRule(id=6, name="queue", algorithm="leaky_bucket", limit=10, window_us=1_000_000, burst=20),
 }
 
@@ -197,7 +199,13 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
 
 @pytest.mark.parametrize(
     ("names", "usable"),
-    [(["hourly"], True), (["hidden", "burst"], True), (["hidden"], False), (["hourly", "queue"], False)],
+    [
+        (["hourly"], True),
+        (["hidden", "burst"], True),
+        (["hidden"], False),
+        (["hourly", "queue"], False),
+        (["lookalike"], False),
+    ],
 )
 def test_an_answer_has_a_template_unless_a_turn_or_a_hidden_limit_takes_part(names, usable: bool) -> None:
     check = asked(RepliedCheck, names, "acme", "epoch", (), b"", None, print)
