@@ -85,14 +85,7 @@ class DecisionHandler:
                 validate(request, caller, body)
             check.request = request if caller.trusted else from_stranger(request, check.peer)
             check.plain = request.request_id is None and not request.explain
-            decider = self._decider
-            check.decider = decider
-            check.renderer = self._renderer
-            check.asked_us = self._now_us()
-            check.id_prefix = self._id_prefix
-            self._id_number = check.id_number = self._id_number + 1
-            if decider.make_ready(check):
-                decider.submit(check)
+            self._ask(check)
         except InputError as error:
             check.reply(error.answer())
         except (UnknownNameError, InvalidAddressError) as error:
