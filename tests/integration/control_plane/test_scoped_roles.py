@@ -189,3 +189,10 @@ async def test_the_console_shows_a_scoped_visitor_no_more(api: httpx.AsyncClient
         assert (await page.get(path)).status_code == 403, path
     async with api.stream("GET", "/console/events?of=now-status", headers={"Cookie": page.cookie}) as events:
         assert events.status_code == 403
+
+
+async def test_a_body_that_is_nested_too_deeply_is_refused(api: httpx.AsyncClient, clients: None) -> None:
+    headers = await scoped(api, client_prefixes=["acme-"]) | {"Content-Type": "application/json"}
+    body = b'{"plan":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    answer = await api.put(f"/v1/clients/{INSIDE}", content=body, headers=headers)
+    assert answer.status_code in {400, 422}, answer.text
