@@ -38,57 +38,57 @@ class Agent:
         self.draining = False
         """Set once the agent is asked to stop: it still answers, and is no longer ready."""
         self._index = RuleIndex.empty(settings.region)
-        self._peering = Peering(settings, clock, self._index_in_force)
-        self._store = RedisCounterStore(settings.store_settings(), join=self._peering.join)
-        self._membership = AgentMembership(settings.node, RedisNodeRegister(self._store, AGENTS), clock)
-        self._configuration = Configuration(
-            settings, "agent", self._store, clock, self._applied, lambda: Decided(0, 0, 0), self._peering.confirmed,
+        self.peering = Peering(settings, clock, self._index_in_force)
+        self.store = RedisCounterStore(settings.store_settings(), join=self.peering.join)
+        self._membership = AgentMembership(settings.node, RedisNodeRegister(self.store, AGENTS), clock)
+        self.configuration = Configuration(
+            settings, "agent", self.store, clock, self._applied, lambda: Decided(0, 0, 0), self.peering.confirmed,
         )  # fmt: skip
-        self._peering.connect(
-            self._store, self._membership.live_nodes, self._configuration.in_force, self._configuration.newest
+        self.peering.connect(
+            self.store, self._membership.live_nodes, self.configuration.in_force, self.configuration.newest
         )
-        self.peer_handler = self._peering.handler
+        self.peer_handler = self.peering.handler
         self._usage = AgentUsage(
             settings,
-            self._store,
+            self.store,
             clock,
             self._index_in_force,
-            lambda: self._configuration.revision,
-            self._peering.exchange,
+            lambda: self.configuration.revision,
+            self.peering.exchange,
         )
-        self._load_control = AgentLoadControl(settings, self._store, clock, lambda: self._index.book)
-        self._census = Census(RedisSurvey(self._store))
+        self._load_control = AgentLoadControl(settings, self.store, clock, lambda: self._index.book)
+        self._census = Census(RedisSurvey(self.store))
         self._metrics = NodeMetrics()
         self._metrics.add(
-            who("tidegate_agent_info", "Which agent this is", settings), self._configuration.families,
-            of_store(self._store), of_store_size(self._census), self._peering.families, self._usage.families,
+            who("tidegate_agent_info", "Which agent this is", settings), self.configuration.families,
+            of_store(self.store), of_store_size(self._census), self.peering.families, self._usage.families,
             self._load_control.families,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the agent between enter and exit: connect the store and run the background work."""
-        self._configuration.restore()
+        self.configuration.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            *self._configuration.work(), self._membership.run, *self._peering.work(self._configuration.send_eventually),
+            *self.configuration.work(), self._membership.run, *self.peering.work(self.configuration.send_eventually),
             *self._usage.work(), *self._load_control.work(), self._census.run,
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._store.start()
+            await self.store.start()
             tasks += [asyncio.create_task(run_forever(job)) for job in work]
             yield
         finally:
             await cancelled(tasks)
             await self._membership.leave()
-            await self._peering.hand_over()
+            await self.peering.hand_over()
             await self._usage.hand_over()
             await self._load_control.hand_over()
-            await self._configuration.stop()
+            await self.configuration.stop()
             await self._usage.stop()
             await self._load_control.stop()
-            await self._peering.stop()
-            await self._store.close()
+            await self.peering.stop()
+            await self.store.close()
 
     def status(self) -> dict[str, Any]:
         """The body of ``/v1/status``."""
@@ -96,23 +96,23 @@ class Agent:
             "agent": self.settings.node,
             "region": self.settings.region,
             "version": version("tidegate"),
-            **self._configuration.status(),
-            "store": asdict(self._store.status()),
-            **self._peering.status(),
+            **self.configuration.status(),
+            "store": asdict(self.store.status()),
+            **self.peering.status(),
             "live_agents": self._membership.live_nodes(),
             **self._load_control.status(),
         }
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether peers should connect here, and the body of ``/readyz``: ready with a configuration and a store."""
-        missing = ["config"] if not self._configuration.revision else []
-        if not self._store.stats.connects:
+        missing = ["config"] if not self.configuration.revision else []
+        if not self.store.stats.connects:
             missing.append("store")
         is_ready = not (missing or self.draining)
         body = {
             "ready": is_ready,
-            "revision": self._configuration.revision,
-            "degraded": not self._store.status().usable,
+            "revision": self.configuration.revision,
+            "degraded": not self.store.status().usable,
         }
         return is_ready, body if is_ready else {**body, "draining": self.draining, "missing": missing}
 
@@ -125,4 +125,4 @@ class Agent:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._index = index
-        self._peering.applied(index, snapshot.revision)
+        self.peering.applied(index, snapshot.revision)

@@ -48,14 +48,14 @@ class Configuration:
         self._writes = role == "agent"
         public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(settings.control_plane_public_key))
         self._config = ConfigService(settings.node, settings.region, public_key, self._applied)
-        self._stream = ControlPlaneStream(
+        self.stream = ControlPlaneStream(
             settings.control_plane_url, settings.region_credential.get_secret_value(),
             settings.node, settings.region, version("tidegate"), self._config, decided, confirmed,
             tls_of(settings.control_plane_ca_file, None, None), role,
         )  # fmt: skip
-        self.newest = self._stream.newest
+        self.newest = self.stream.newest
         """Asks the control plane what should be in force here."""
-        self.send_eventually = self._stream.send_eventually
+        self.send_eventually = self.stream.send_eventually
         """Sends an ACK, at the latest when the control plane is reachable again."""
 
     @property
@@ -69,7 +69,7 @@ class Configuration:
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work."""
-        work = [self._stream.run, self._stream.report, self._snapshots.run, self._start_from_store]
+        work = [self.stream.run, self.stream.report, self._snapshots.run, self._start_from_store]
         return [*work, self._stored.run] if self._writes else work
 
     def restore(self) -> None:
@@ -112,7 +112,7 @@ class Configuration:
             "held_back": None if held_back is None else msgspec.structs.asdict(held_back),
             "config_age_s": self._age_s(),
             "refused_revision": None if refused is None else {"revision": refused.revision, "error": refused.error},
-            "control_plane": asdict(self._stream.link),
+            "control_plane": asdict(self.stream.link),
         }
 
     def families(self) -> Iterator[Metric]:
@@ -136,7 +136,7 @@ class Configuration:
         return (self._clock.now_us() - self._applied_at_us) / 1_000_000 if self._applied_at_us else None
 
     def _figures(self) -> ConfigFigures:
-        now_s, link, refused = self._clock.now_us() / 1_000_000, self._stream.link, self._config.refused
+        now_s, link, refused = self._clock.now_us() / 1_000_000, self.stream.link, self._config.refused
         saved_at_s = self._snapshots.saved_at_s
         return ConfigFigures(
             revision=self._config.revision,

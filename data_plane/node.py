@@ -60,83 +60,77 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._tally = Tally()
-        self._region_view = RegionView(settings, clock, self._index_in_force)
-        self._store = RedisCounterStore(settings.store_settings(), join=self._region_view.join)
-        self._region_view.connect(self._store)
+        self.region_view = RegionView(settings, clock, self._index_in_force)
+        self.store = RedisCounterStore(settings.store_settings(), join=self.region_view.join)
+        self.region_view.connect(self.store)
         bounds = SubjectBounds()
         self._membership = NodeMembership(
-            settings.node, RedisNodeRegister(self._store), RedisNodeRegister(self._store, AGENTS), clock, bounds
+            settings.node, RedisNodeRegister(self.store), RedisNodeRegister(self.store, AGENTS), clock, bounds
         )
         host = ScriptHost()
         self._fallback = StoreFallback(
             LocalCounters(host, MAX_LOCAL_KEYS), LocalCounters(host, MAX_LOCAL_KEYS), self._membership,
             asyncio.get_running_loop().call_soon, clock.now_us,
         )  # fmt: skip
-        accounts = RedisAccounts(self._store)
-        self._settlement = Settlement(
-            self._fallback, accounts, clock, lambda: self._store.status().usable, secrets.token_bytes
+        self.accounts = RedisAccounts(self.store)
+        self.settlement = Settlement(
+            self._fallback, self.accounts, clock, lambda: self.store.status().usable, secrets.token_bytes
         )
         # On a Cluster counts may be given back a moment later, so a denial may not last.
         memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
-        self._decider = Decider(
-            RuleIndex.empty(settings.region), self._store, clock, self._fallback, self._tally,
-            anonymous, memory, bounds, self._region_view.reader,
+        self.decider = Decider(
+            RuleIndex.empty(settings.region), self.store, clock, self._fallback, self._tally,
+            anonymous, memory, bounds, self.region_view.reader,
         )  # fmt: skip
-        self._usage = NodeUsage(settings, self._store, clock, self._decider, secrets.token_hex(8))
-        self._load_control = NodeLoadControl(settings, self._store, clock, lambda: self._decider.index.book)
-        self._decider.gates = self._load_control.gates
+        self.usage = NodeUsage(settings, self.store, clock, self.decider, secrets.token_hex(8))
+        self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
+        self.decider.gates = self._load_control.gates
         self.load_handler = self._load_control.handler
-        self._switches = SwitchKeeper(self._decider, clock)
-        self._configuration = Configuration(
-            settings, "node", self._store, clock, self._applied, self._decided, _as_it_is
-        )
+        self._switches = SwitchKeeper(self.decider, clock)
+        self.configuration = Configuration(settings, "node", self.store, clock, self.apply, self._decided, _as_it_is)
         self.handler = DecisionHandler(
-            self._decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
+            self.decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
             key_sources=settings.key_sources, trusted_hops=settings.trusted_hops,
         )  # fmt: skip
         self._holds = Holds(
-            self._index_in_force, anonymous, bounds, self._store, RedisHoldStore(self._store), clock,
-            HoldSigner(settings.region_credential.get_secret_value(), self._region_view.own_public_keys),
-            secrets.token_bytes, self._region_view.reader,
+            self._index_in_force, anonymous, bounds, self.store, RedisHoldStore(self.store), clock,
+            HoldSigner(settings.region_credential.get_secret_value(), self.region_view.own_public_keys),
+            secrets.token_bytes, self.region_view.reader,
         )  # fmt: skip
-        self._holds.usage = self._usage.tally
-        self._observability = Observability(settings, clock, self._decider, self._store)
+        self._holds.usage = self.usage.tally
+        self.observability = Observability(settings, clock, self.decider, self.store)
         self.hold_handler = HoldHandler(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
-            trust=settings.trust, index=self._index_in_force, revision=lambda: self._decider.revision,
-            denials=self._observability.denial_log,
+            trust=settings.trust, index=self._index_in_force, revision=lambda: self.decider.revision,
+            denials=self.observability.denial_log,
         )  # fmt: skip
         repeated = RepeatedDenials(
-            self._index_in_force, lambda: self._decider.revision, anonymous, bounds, clock, self._usage.tally,
-            self._observability.denial_log,
+            self._index_in_force, lambda: self.decider.revision, anonymous, bounds, clock, self.usage.tally,
+            self.observability.denial_log,
         )  # fmt: skip
         self.denial_reports = DenialReports(repeated, clock, settings.trust, self._index_in_force)
         self.me = MeHandler(
-            self._index_in_force, self._store, clock, _id_prefix(settings.node),
+            self._index_in_force, self.store, clock, _id_prefix(settings.node),
             trust=settings.trust, key_sources=settings.key_sources, origins=settings.cors_origins,
         )  # fmt: skip
-        self._observability.add(
-            self._configuration.families, of_holds(self._holds.tally), self._region_view.families,
-            self._usage.families, self._load_control.families, self._of_agents,
+        self.observability.add(
+            self.configuration.families, of_holds(self._holds.tally), self.region_view.families,
+            self.usage.families, self._load_control.families, self._of_agents,
         )  # fmt: skip
-
-    @property
-    def decider(self) -> Decider:
-        """The decider, for handlers made elsewhere."""
-        return self._decider
 
     def _decided(self) -> Decided:
         tally = self._tally
         return Decided(tally.allowed + tally.denied, tally.denied, tally.degraded)
 
     def _index_in_force(self) -> RuleIndex:
-        return self._decider.index
+        return self.decider.index
 
-    def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
-        self._region_view.state.apply(index, snapshot.revision)
-        self._decider.apply(self._switches.without_ended_overrides(index), snapshot.whole_revision)
+    def apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
+        """Decide by this index from now on."""
+        self.region_view.state.apply(index, snapshot.revision)
+        self.decider.apply(self._switches.without_ended_overrides(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:
         yield gauge("tidegate_region_agents", "Live agents of this region, as this node sees them", self._live_agents())
@@ -147,23 +141,23 @@ class Node:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the node between enter and exit: connect the store and run the background work."""
-        self._configuration.restore()
+        self.configuration.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
-            *self._configuration.work(), self._membership.run, *self._region_view.work(), self._settlement.run,
-            self._switches.run, *self._usage.work(), *self._load_control.work(), *self._observability.work(),
+            *self.configuration.work(), self._membership.run, *self.region_view.work(), self.settlement.run,
+            self._switches.run, *self.usage.work(), *self._load_control.work(), *self.observability.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
-            await self._store.start()
+            await self.store.start()
             tasks += [asyncio.create_task(run_forever(job)) for job in work]
             yield
         finally:
             await cancelled(tasks)
-            await self._configuration.stop()
-            await self._usage.stop()
-            await self._observability.stop()
+            await self.configuration.stop()
+            await self.usage.stop()
+            await self.observability.stop()
             await self._membership.leave()
-            await self._store.close()
+            await self.store.close()
 
     def status(self) -> dict[str, Any]:
         """The body of ``/v1/status``."""
@@ -171,12 +165,12 @@ class Node:
             "node": self.settings.node,
             "region": self.settings.region,
             "version": version("tidegate"),
-            **self._configuration.status(),
-            "store": asdict(self._store.status()),
-            **self._region_view.status(),
+            **self.configuration.status(),
+            "store": asdict(self.store.status()),
+            **self.region_view.status(),
             "live_nodes": self._membership.live_nodes(),
             "live_agents": self._live_agents(),
-            **switches_and_blocks(self._decider.index, self._clock.now_us()),
+            **switches_and_blocks(self.decider.index, self._clock.now_us()),
             **self._load_control.status(),
             "trust": self.settings.trust,
         }
@@ -187,21 +181,21 @@ class Node:
         A node stays ready while its store is unavailable: it decides without the store, and if all nodes of a region
         became unready at once, that would be an outage. A store that was never reached may have a wrong address.
         """
-        missing = ["config"] if not self._configuration.revision else []
-        if not (self._store.stats.connects or self.settings.ready_without_store):
+        missing = ["config"] if not self.configuration.revision else []
+        if not (self.store.stats.connects or self.settings.ready_without_store):
             missing.append("store")
         is_ready = not (missing or self.draining)
         body = {
             "ready": is_ready,
-            "revision": self._configuration.revision,
-            "degraded": not self._store.status().usable,
+            "revision": self.configuration.revision,
+            "degraded": not self.store.status().usable,
             "agents": self._live_agents(),
         }
         return is_ready, body if is_ready else {**body, "draining": self.draining, "missing": missing}
 
     def metrics(self) -> Response:
         """The answer of ``/metrics``."""
-        return Response(self._observability.metrics.render(), media_type=CONTENT_TYPE)
+        return Response(self.observability.metrics.render(), media_type=CONTENT_TYPE)
 
 
 async def _as_it_is(ack: Ack) -> Ack:

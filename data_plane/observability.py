@@ -26,9 +26,9 @@ class Observability:
     def __init__(self, settings: Settings, clock: Clock, decider: Decider, store: RedisCounterStore) -> None:
         self._settings = settings
         ring_bytes = settings.denials_max_mb * 1024 * 1024
-        self._ring = DenialRing(settings.node, RedisDenials(store, ring_bytes)) if ring_bytes else None
-        self.denial_log = DenialLog(settings.log_denials_per_s, self._ring)
-        if settings.log_denials_per_s or self._ring is not None:
+        self.ring = DenialRing(settings.node, RedisDenials(store, ring_bytes)) if ring_bytes else None
+        self.denial_log = DenialLog(settings.log_denials_per_s, self.ring)
+        if settings.log_denials_per_s or self.ring is not None:
             decider.on_concluded = (*decider.on_concluded, self.denial_log.concluded)
             decider.on_refused = (*decider.on_refused, self.denial_log.refused)
         self._tracing: Tracing | None = None
@@ -54,20 +54,20 @@ class Observability:
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work."""
-        parts = (self._ring, self._tracing)
+        parts = (self.ring, self._tracing)
         return [part.run for part in parts if part is not None]
 
     async def stop(self) -> None:
         """Write and send what is pending."""
-        if self._ring is not None:
-            await self._ring.flush()
+        if self.ring is not None:
+            await self.ring.flush()
         if self._tracing is not None:
             await self._tracing.close()
 
     def _of_samples(self) -> Iterator[Metric]:
         yield counter("tidegate_denials_logged", "Denials in the log", self.denial_log.logged)
         yield counter("tidegate_denials_not_logged", "Denials left out: the log is a sample", self.denial_log.left_out)
-        kept, not_kept = (0, 0) if self._ring is None else (self._ring.kept, self._ring.not_kept)
+        kept, not_kept = (0, 0) if self.ring is None else (self.ring.kept, self.ring.not_kept)
         yield counter("tidegate_denials_kept", "Denials in the region's ring", kept)
         yield counter("tidegate_denials_not_kept", "Denials for which the ring had no room", not_kept)
         sent, dropped = (0, 0) if self._tracing is None else (self._tracing.sent, self._tracing.dropped)

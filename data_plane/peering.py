@@ -43,9 +43,9 @@ class Peering:
         self._clock = clock
         self._index = index
         # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
-        self._marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
-        self.join: Join | None = None if self._marker is None else self._marker.join_connection
-        self.state = RegionState(lambda: index().book, rights=self._marker is not None)
+        self.marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
+        self.join: Join | None = None if self.marker is None else self.marker.join_connection
+        self.state = RegionState(lambda: index().book, rights=self.marker is not None)
 
     def connect(
         self, store: RedisCounterStore, live_agents: Callable[[], int], in_force: Callable[[], Newest],
@@ -53,8 +53,8 @@ class Peering:
     ) -> None:  # fmt: skip
         """Build the parts that need the store. ``live_agents`` is the number of agents of this region."""
         settings, clock, index = self._settings, self._clock, self._index
-        if self._marker is not None:
-            self._marker.watch(store)
+        if self.marker is not None:
+            self.marker.watch(store)
         key = region_private_key(settings.region_credential.get_secret_value())
         self._wire = HttpPeers(
             settings.region, key, self._public_keys,
@@ -64,7 +64,7 @@ class Peering:
             settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
-        self.epochs = StoreEpochs(self._marker, clock, self.state, self.rights.horizon_us, newest, in_force)
+        self.epochs = StoreEpochs(self.marker, clock, self.state, self.rights.horizon_us, newest, in_force)
         secret = epoch_secret(settings.region_credential.get_secret_value())
         counts = CountStore(store, settings.node, secret)
         self._tally = ReplicationTally()
@@ -90,16 +90,16 @@ class Peering:
         async def keep_epochs() -> None:
             await self.epochs.run(send)
 
-        moves = () if self._marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
+        moves = () if self.marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
         return (self._sender.run, *moves)
 
     async def hand_over(self) -> None:
         """Cancel messages under way, and release the slices to other agents."""
         await self._sender.stop()
         await self.rights.stop()
-        if self._marker is not None:
+        if self.marker is not None:
             with contextlib.suppress(StoreUnavailableError):
-                await self._marker.withdraw()
+                await self.marker.withdraw()
 
     async def stop(self) -> None:
         """Close the connections to peers."""
@@ -179,8 +179,8 @@ class Peering:
         tally = self.rights.tally
         return {
             "proven": self.epochs.is_proven,
-            "incarnation": None if self._marker is None else self._marker.incarnation,
-            "new_lives": None if self._marker is None else self._marker.new_epochs,
+            "incarnation": None if self.marker is None else self.marker.incarnation,
+            "new_lives": None if self.marker is None else self.marker.new_epochs,
             "asked": dict(tally.asked),
             "received": dict(tally.units_received),
             "given": dict(tally.units_given),

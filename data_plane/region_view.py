@@ -30,14 +30,14 @@ class RegionView:
         self._clock = clock
         self._index = index
         # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
-        self._epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
-        self.join: Join | None = None if self._epochs is None else self._epochs.join_connection
-        self.state = RegionState(lambda: index().book, rights=self._epochs is not None)
+        self.epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
+        self.join: Join | None = None if self.epochs is None else self.epochs.join_connection
+        self.state = RegionState(lambda: index().book, rights=self.epochs is not None)
 
     def connect(self, store: RedisCounterStore) -> None:
         """Build the parts that need the store."""
-        if self._epochs is not None:
-            self._epochs.watch(store)
+        if self.epochs is not None:
+            self.epochs.watch(store)
         self._outbox = LowOutbox(store, self._clock)
         self.reader = StrictReader(self._outbox.add)
         secret = epoch_secret(self._settings.region_credential.get_secret_value())
@@ -45,7 +45,7 @@ class RegionView:
             self._settings.region, CountStore(store, self._settings.node, secret), self._clock, self._index,
             ReplicationTally(), self.state.set_unreachable,
         )  # fmt: skip
-        self._watch = RegionWatch(self.state, self._peers, self._epochs, lambda: self.reader.refused)
+        self._watch = RegionWatch(self.state, self._peers, self.epochs, lambda: self.reader.refused)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work."""
@@ -65,8 +65,8 @@ class RegionView:
             },
             "rights": {
                 "proven": self.state.proven,
-                "incarnation": None if self._epochs is None else self._epochs.incarnation,
-                "new_lives": None if self._epochs is None else self._epochs.new_epochs,
+                "incarnation": None if self.epochs is None else self.epochs.incarnation,
+                "new_lives": None if self.epochs is None else self.epochs.new_epochs,
                 "refused": {"marker": self.reader.refused},
             },
         }

@@ -82,7 +82,7 @@ class ControlPlaneStream:
         self.link = Link()
         self._logged_s = 0.0
         """When a failure was logged last."""
-        self._unsent: dict[int, Ack] = {}
+        self.unsent: dict[int, Ack] = {}
         """ACKs with instants of share cuts that did not arrive, by revision; raises of shares wait for them."""
 
     async def run(self) -> None:
@@ -151,7 +151,7 @@ class ControlPlaneStream:
                 answer = self._config.receive(_decoder.decode(line))
                 if answer is not None:
                     await self.send(await self._confirmed(answer))
-                for unsent in list(self._unsent.values()):
+                for unsent in list(self.unsent.values()):
                     await self.send(unsent)
 
     async def send(self, ack: Ack) -> None:
@@ -159,10 +159,10 @@ class ControlPlaneStream:
         if ack.error is not None:
             log.error("revision_refused", revision=ack.revision, error=ack.error)
         if ack.effective:
-            self._unsent[ack.revision] = ack
+            self.unsent[ack.revision] = ack
         response = await self._post("/internal/v1/acks", ack)
         if not response.is_server_error:
-            self._unsent.pop(ack.revision, None)
+            self.unsent.pop(ack.revision, None)
         response.raise_for_status()
 
     async def send_eventually(self, ack: Ack) -> None:

@@ -57,6 +57,10 @@ class Pace:
     def __init__(self) -> None:
         self._full_at_us: dict[str, int] = {}
 
+    def __len__(self) -> int:
+        """How many clients have a bucket."""
+        return len(self._full_at_us)
+
     def wait_s(self, name: str, now_us: int) -> float:
         """Take a token: 0 where there was one, else the seconds to wait."""
         each_us = int(1_000_000 / PER_S)

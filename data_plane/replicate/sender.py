@@ -41,7 +41,7 @@ class Sender:
         self._index = index
         self._live_nodes = live_nodes
         self._receiver = receiver
-        self._sessions: dict[str, PeerSession] = {}
+        self.sessions: dict[str, PeerSession] = {}
         self._held: Sequence[int] = ()
         self._batches: list[Batch] = []
         """Batches that some peer has not acknowledged."""
@@ -52,8 +52,8 @@ class Sender:
         self._wake = asyncio.Event()
         """Set when a peer answers again: it need not wait for the next tick."""
         self.tally = tally
-        self._anti_entropy = AntiEntropy(region, store, clock, self._is_shared, self._sessions, tally)
-        receiver.on_returned_counts = self._anti_entropy.forward
+        self.anti_entropy = AntiEntropy(region, store, clock, self._is_shared, self.sessions, tally)
+        receiver.on_returned_counts = self.anti_entropy.forward
 
     @property
     def slices(self) -> int:
@@ -80,7 +80,7 @@ class Sender:
 
     async def stop(self) -> None:
         """Cancel messages under way, and release the slices so that other agents get them at once."""
-        await asyncio.gather(*(session.stop() for session in self._sessions.values()))
+        await asyncio.gather(*(session.stop() for session in self.sessions.values()))
         if self._held:
             self._held = ()
             with contextlib.suppress(StoreUnavailableError, TimeoutError):
@@ -94,7 +94,7 @@ class Sender:
             epoch = await self._store.epochs.current(self._region, regions, self._is_shared)
         await self._receiver.check_peers()
         if regions < 2:
-            self._sessions.clear()
+            self.sessions.clear()
             self._held = ()
             return
         if self._epoch not in {"", epoch}:
@@ -103,7 +103,7 @@ class Sender:
         self._check_clock()
         await self._update_sessions(urls)
         await self._hold_slices()
-        await self._anti_entropy.mark_pages(self._held)
+        await self.anti_entropy.mark_pages(self._held)
         await self._note_resends()
         await self._settle()
         for _ in range(COLLECTIONS_A_TICK if self._held else 0):
@@ -112,7 +112,7 @@ class Sender:
             self._queue_cells(collected, asked_us)
             if collected.is_all:
                 break
-            if any(session.has_full_message for session in self._sessions.values()):
+            if any(session.has_full_message for session in self.sessions.values()):
                 self._send_queues(urls)
         self._send_queues(urls)
 
@@ -124,20 +124,20 @@ class Sender:
         complete = {slice: asked_us - waits_us for slice, waits_us in collected.waits_us.items()}
         *others, last = collected.cells or (PackedCells(),)
         for cells in (*others, last):
-            batch = Batch(cells, complete if cells is last else {}, set(self._sessions))
+            batch = Batch(cells, complete if cells is last else {}, set(self.sessions))
             if cells.number:
                 self._batches.append(batch)
-            for session in self._sessions.values():
+            for session in self.sessions.values():
                 if cells.number or session.is_heartbeat_due:
                     session.add(batch)
 
     def _send_queues(self, urls: Mapping[str, str]) -> None:
-        for name, session in self._sessions.items():
+        for name, session in self.sessions.items():
             session.send_queue(urls[name], self._epoch)
 
     async def _note_resends(self) -> None:
         """Note peers that must be sent everything, before marks are settled without them, for the next sender."""
-        for name, session in self._sessions.items():
+        for name, session in self.sessions.items():
             if session.sweeping and session.is_noted_as_sent:
                 session.is_noted_as_sent = False
                 await self._store.epochs.note_sent_everything(name, None)
@@ -164,17 +164,17 @@ class Sender:
 
     async def _update_sessions(self, urls: Mapping[str, str]) -> None:
         """Open a session for every new peer, and close those of peers that left."""
-        for gone in self._sessions.keys() - urls.keys():
+        for gone in self.sessions.keys() - urls.keys():
             await self._store.epochs.note_sent_everything(gone, None)  # from now on it misses counts
-            session = self._sessions.pop(gone)
+            session = self.sessions.pop(gone)
             await session.stop()
             session.drop_queue()
-        for name in sorted(urls.keys() - self._sessions.keys()):
+        for name in sorted(urls.keys() - self.sessions.keys()):
             known = await self._store.epochs.sent_everything(name)
             session = PeerSession(self._region, name, self._transport, self._clock, self.tally, self._on_connected)
             session.epoch, session.sweeping, session.is_noted_as_sent = known, known is None, known is not None
-            self._sessions[name] = session
-            self._anti_entropy.begin()
+            self.sessions[name] = session
+            self.anti_entropy.begin()
 
     async def _hold_slices(self) -> None:
         """Hold this agent's part of the slices; in slices that are new to it, make waiting marks due."""
@@ -187,21 +187,21 @@ class Sender:
     def _resend_everything(self) -> None:
         """The store began a new epoch: send every peer everything, counts of the ended epoch included."""
         self._batches.clear()
-        for session in self._sessions.values():
+        for session in self.sessions.values():
             session.resend_everything()
-        self._anti_entropy.begin()
+        self.anti_entropy.begin()
 
     def _on_connected(self) -> None:
-        self._anti_entropy.begin()
+        self.anti_entropy.begin()
         self._wake.set()
 
     def _check_clock(self) -> None:
         """If the clock moved backwards, bring every instant forward that waits for the time before."""
         before_us, self._last_tick_us = self._last_tick_us, self._clock.now_us()
         if self._last_tick_us < before_us:
-            self._anti_entropy.clock_set_back(self._last_tick_us)
+            self.anti_entropy.clock_set_back(self._last_tick_us)
             self._unplaced.clear()
-            for session in self._sessions.values():
+            for session in self.sessions.values():
                 session.clock_set_back(self._last_tick_us)
 
     def _is_shared(self, key: bytes) -> bool:

@@ -96,7 +96,7 @@ class RedisEpochs:
         if reply is None:
             return None
         incarnation, revision_held, horizon, now_us, pending, body = reply
-        vouched = body is not None and _read(body).incarnation == int(incarnation)
+        vouched = body is not None and read_vouch(body).incarnation == int(incarnation)
         return Epoch(int(incarnation), int(revision_held), int(horizon), int(now_us), bool(pending), vouched)
 
     async def withdraw(self) -> None:
@@ -113,11 +113,12 @@ class RedisEpochs:
             raw, body = await self._store.execute("MGET", MARKER, STATE)
         if raw is None or body is None:
             return None
-        marker, found = decode_marker(raw), _read(body)
+        marker, found = decode_marker(raw), read_vouch(body)
         return found if (marker.incarnation, marker.run_id) == (found.incarnation, self._run_id) else None
 
 
-def _read(body: bytes) -> Vouch:
+def read_vouch(body: bytes) -> Vouch:
+    """What an agent left in the store; no vouch if it cannot be read."""
     try:
         return _vouch.decode(body)
     except UNREADABLE:  # written by another version: counts as no vouch

@@ -75,7 +75,7 @@ class StoreEpochs:
         self._in_force = in_force
         self._shares_revision = 0
         self._unconfirmed: dict[int, LimitRule] = {}
-        self._unconfirmed_ack: Ack | None = None
+        self.unconfirmed_ack: Ack | None = None
         self._horizon = 0
         self._proven_for = 0
         self.epoch: Epoch | None = None
@@ -102,9 +102,9 @@ class StoreEpochs:
             return ack
         now_us = await self._confirm()
         if now_us is None:
-            self._unconfirmed_ack = ack
+            self.unconfirmed_ack = ack
             return ack
-        confirmed, self._unconfirmed, self._unconfirmed_ack = self._unconfirmed, {}, None
+        confirmed, self._unconfirmed, self.unconfirmed_ack = self._unconfirmed, {}, None
         effective = {id: effective_us(rule, now_us) for id, rule in confirmed.items()}
         return msgspec.structs.replace(ack, effective=effective)
 
@@ -116,8 +116,8 @@ class StoreEpochs:
             except StoreUnavailableError as error:
                 self.epoch = None
                 log.debug("epoch_not_renewed", reason=error.reason)
-            if self._unconfirmed_ack is not None:
-                ack = await self.confirmed(self._unconfirmed_ack)
+            if self.unconfirmed_ack is not None:
+                ack = await self.confirmed(self.unconfirmed_ack)
                 if ack.effective:
                     await send(ack)
             await asyncio.sleep(RENEW_EVERY_S)

@@ -31,7 +31,7 @@ def test_nor_does_one_that_threads_share(start_node):
     with Tidegate(options(node.url, leases=True)) as limiter:
         while limiter.decide(CHECK).source != "lease":
             pass
-        lease = limiter._book.accounts[CHECK].lease
+        lease = limiter.book.accounts[CHECK].lease
         with pytest.raises(InvalidCheckError):
             limiter.decide(CHECK, -1_000_000)
         assert lease.left < lease.granted

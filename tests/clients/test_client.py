@@ -57,7 +57,7 @@ async def test_many_at_once_are_few_requests_in_order(start_node):
         assert sorted((answer.remaining for answer in answers[:400]), reverse=True) == list(range(999, 599, -1))
         assert isinstance(answers[400], InvalidCheckError)
         assert answers[401].allowed
-        assert one._batcher.batches <= 3
+        assert one.batcher.batches <= 3
 
 
 async def test_what_one_end_user_sends_spoils_no_others_check(start_node):
@@ -195,7 +195,7 @@ def test_a_fork_begins_afresh(start_node):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            os.write(writer, b"1" if one.check(api_key=KEY).allowed and not one._book.low else b"0")
+            os.write(writer, b"1" if one.check(api_key=KEY).allowed and not one.book.low else b"0")
             os._exit(0)
         assert os.read(reader, 1) == b"1"
         os.waitpid(child, 0)

@@ -118,7 +118,7 @@ async def test_a_node_whose_store_is_away_is_not_a_node_that_failed():
             assert (held.decision.source, held.decision.degraded) == ("policy", True)
         while node.paths.count("/v1/leases") < 2:
             assert (await one.decide(CHECK)).source == "node", "what can be decided without it still is"
-        assert one._nodes.failures == 0
+        assert one.nodes.failures == 0
 
 
 async def test_what_fails_together_makes_a_node_rest_once():
@@ -163,7 +163,7 @@ async def test_a_settlement_is_sent_again_until_a_node_has_it():
         while node.paths.count("/v1/reservations/settle") <= settled:
             await asyncio.sleep(0.01)
         node.fault = "none"
-        while one._settlements.under_way:
+        while one.settlements.under_way:
             await asyncio.sleep(0.01)
         assert node.last_body == b'{"reservation":"r","cost":3}'
 
@@ -180,8 +180,8 @@ def test_a_stuck_background_loop_leads_to_the_policy_and_is_not_left_behind(poli
     stuck = threading.Event()
     one = Tidegate(Options(urls=("http://127.0.0.1:1",), timeout_s=0.05, on_failure=policy))
     try:
-        loop = one._started()
-        thread = one._thread
+        loop = one.background_loop()
+        (thread,) = (each for each in threading.enumerate() if each.name == "tidegate-client")
         loop.call_soon_threadsafe(stuck.wait)
         if policy == "raise":
             with pytest.raises(UnavailableError, match="background loop"):

@@ -109,13 +109,12 @@ async def test_the_decorator_limits_one_route_of_starlette(start_node):
 
 
 async def test_a_refused_key_is_a_401_problem(start_node):
-    node = start_node(config(1))
+    node = start_node(config(1), unknown_key="refuse")
     async with AsyncTidegate(options(node.url)) as limiter:
         app = FastAPI()
         app.add_middleware(
             asgi.TidegateMiddleware, limiter=limiter, identify=lambda _: Check(endpoint="health", api_key="tg_no")
         )
-        node.node._decider._anonymous = node.node._decider._anonymous._replace(unknown_key=False)
         async with browser(app) as client:
             response = await client.get("/")
             assert (response.status_code, response.json()["error"]) == (401, "unknown_api_key")

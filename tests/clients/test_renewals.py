@@ -21,7 +21,7 @@ class Played:
         self.asked: list[str] = []
         options = Options(urls=("http://127.0.0.1:9",), leases=True, on_failure="raise", timeout_s=5.0)
         self.client = AsyncTidegate(options, now=lambda: self.now)
-        self.client._nodes.post = self.client._batcher._post = self._post
+        self.client.nodes.post = self.client.batcher.post = self._post
 
     async def _post(self, path: str, body: bytes, *, origin: str | None = None) -> Answered:
         self.asked.append(path)
@@ -37,10 +37,8 @@ class Played:
         self.now += 0.1
 
     async def end(self) -> None:
-        for task in self.client._returning:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        if self.client._keeper is not None:
-            self.client._keeper.cancel()
 
 
 async def test_a_renewal_does_not_wait_for_the_return_of_the_lease_before():

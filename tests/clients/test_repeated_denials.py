@@ -28,16 +28,19 @@ LIMIT = 3
 
 def usage(served) -> tuple[int, int]:
     """Requests that the node has counted so far: allowed, and denied by the limit."""
-    counts = [one for callers in served.node._usage.tally._open.values() for one in callers.values()]
+    served.taken += [one for callers in served.node.usage.tally.take().values() for one in callers.values()]
+    counts = served.taken
     objected = [entry for one in counts for (denied, _), entry in (one.denied_by or {}).items() if denied == (0,)]
     return sum(one.allowed for one in counts), sum(requests for requests, _ in objected)
 
 
 @pytest.fixture
 def served(start_node, monkeypatch):
-    # what is counted stays in the node's memory, to be looked at
+    # what is counted stays in the node's memory, until the test takes it
     monkeypatch.setattr("data_plane.usage.flusher.UsageFlusher.flush", _keep)
-    return start_node([*config(LIMIT), GATEWAY], trust="token")
+    node = start_node([*config(LIMIT), GATEWAY], trust="token")
+    node.taken = []
+    return node
 
 
 async def _keep(*_: object) -> None:

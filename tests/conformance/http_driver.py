@@ -12,12 +12,13 @@ import msgspec
 from redis import Redis
 
 from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import RuleIndex
 from data_plane.config.service import Snapshot
 from data_plane.node import Node
 from data_plane.store.packing import NEVER, Outcome
-from testing.node import SIGNING_KEY, document_of, serving, settings_for, write_snapshot
+from testing.node import document_of, serving, settings_for, write_snapshot
 from tests.conformance.drivers import Check
-from tidegate.contract.config import Client, Plan, signed_head
+from tidegate.contract.config import Client, Plan
 from tidegate.contract.limits import LimitRule
 
 
@@ -51,10 +52,9 @@ class HttpDriver:
         documents = [Plan(plan="p", limits=named), Client(client=subject, plan="p")]
         config = ConfigSet.empty().with_changes([document_of(document) for document in documents])
         self._revision += 1
-        signature = SIGNING_KEY.sign(signed_head(self._revision, config.digest)).hex()
 
         async def put_in_force() -> None:
-            self._node._configuration._config.restore(Snapshot(self._revision, signature, config))
+            self._node.apply(RuleIndex.of("us-east", config), Snapshot(self._revision, "", config))
 
         asyncio.run_coroutine_threadsafe(put_in_force(), self._loop).result(10)
 

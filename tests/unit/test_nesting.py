@@ -21,7 +21,7 @@ def test_a_client_takes_it_for_no_answer(read):
 
 
 def test_an_agent_takes_it_for_nothing_said_in_the_store():
-    assert epoch_store._read(DEEP) == epoch_store.Vouch("", 0)
+    assert epoch_store.read_vouch(DEEP) == epoch_store.Vouch("", 0)
 
 
 async def test_an_agent_takes_it_for_no_answer_of_the_control_plane():

@@ -115,9 +115,9 @@ async def _node(directory: Path) -> tuple[Node, _Link]:
         region_credential=make_credential("region", hashlib.sha256(b"bench").digest()),
     )  # fmt: skip
     node = Node(settings)
-    node._configuration.restore()  # noqa: SLF001
+    node.configuration.restore()
     link = _Link()
-    keeper = node._store._topology._shard.keeper  # type: ignore[attr-defined]  # noqa: SLF001  the seam is here alone
+    keeper = node.store._topology._shard.keeper  # type: ignore[attr-defined]  # noqa: SLF001  the seam is here alone
     keeper.link, keeper.sha = link, b"0" * 40
     return node, link
 

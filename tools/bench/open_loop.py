@@ -49,8 +49,8 @@ def run(plan: Plan, directory: Path) -> Seen:
     """The same from here; ``directory`` is for the program and what it reads and writes."""
     requests, schedule, result = (directory / name for name in ("requests", "instants", "result"))
     pacer = compiled(SOURCE, directory)
-    requests.write_bytes(b"".join(len(one).to_bytes(4, sys.byteorder) + one for one in _requests(plan)))
-    instants = array.array("q", _instants(plan, 0, int((WARM_UP_S + plan.seconds) * NS)))
+    requests.write_bytes(b"".join(len(one).to_bytes(4, sys.byteorder) + one for one in requests_of(plan)))
+    instants = array.array("q", instants_of(plan, 0, int((WARM_UP_S + plan.seconds) * NS)))
     schedule.write_bytes(instants.tobytes())
     command: list[str | Path] = [
         pacer, str(plan.port), str(plan.connections), requests, schedule, result, str(int(DRAIN_S * 1_000)),
@@ -86,7 +86,7 @@ def compiled(source: Path, directory: Path) -> Path:
     return target
 
 
-def _instants(plan: Plan, began: int, ends: int) -> Iterator[int]:
+def instants_of(plan: Plan, began: int, ends: int) -> Iterator[int]:
     """When each request is to leave (ns)."""
     gap = NS / plan.rate
     at = float(began)
@@ -96,7 +96,7 @@ def _instants(plan: Plan, began: int, ends: int) -> Iterator[int]:
         at += gap if plan.arrivals == "even" else randomly.expovariate(1) * gap
 
 
-def _requests(plan: Plan) -> list[bytes]:
+def requests_of(plan: Plan) -> list[bytes]:
     bodies = Path(plan.bodies).read_bytes().splitlines()
     head = f"POST {plan.path} HTTP/1.1\r\nHost: {LOOPBACK}\r\nContent-Type: application/json\r\nContent-Length: "
     return [head.encode() + str(len(body)).encode() + b"\r\n\r\n" + body for body in bodies]

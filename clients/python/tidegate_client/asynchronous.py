@@ -51,7 +51,7 @@ class AsyncTidegate:
         self.options = options
         self._now = now
         self._lock = lock or threading.Lock()
-        self._nodes = Nodes(options, now)
+        self.nodes = Nodes(options, now)
         self.book = LeaseBook(
             lease_s=options.lease_s, after_per_s=options.lease_after_per_s, max_units=options.max_lease_units,
             remember_s=options.remember_denials_s, most=options.max_accounts,
@@ -64,11 +64,11 @@ class AsyncTidegate:
 
     def _begin(self) -> None:
         """What runs on a loop, with nothing under way."""
-        self._batcher = Batcher(self._nodes.post, self.options.max_batch)
+        self.batcher = Batcher(self.nodes.post, self.options.max_batch)
         self._renewals: dict[Check, asyncio.Task[Decision | None]] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._returning: set[asyncio.Task[None]] = set()
-        self._settlements = Settlements(self._nodes.post, self.options.timeout_s)
+        self.settlements = Settlements(self.nodes.post, self.options.timeout_s)
 
     def _follow_loop(self) -> None:
         """Begin afresh where another loop runs than before: what was under way there will not end here."""
@@ -76,7 +76,7 @@ class AsyncTidegate:
         if loop is self._loop:
             return
         if self._loop is not None:
-            self._nodes.forget()
+            self.nodes.forget()
             self._begin()
             with self._lock:
                 self.book.forget_asking()
@@ -172,7 +172,7 @@ class AsyncTidegate:
         text: str | None = None
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                answered = await self._nodes.post("/v1/reservations", body)
+                answered = await self.nodes.post("/v1/reservations", body)
             decision = understood(answered)
             held = read_reservation(answered.body)
             text = held.reservation
@@ -184,10 +184,10 @@ class AsyncTidegate:
             yield reservation
         except BaseException:
             if text is not None:
-                await self._settlements.settle(text, 0)
+                await self.settlements.settle(text, 0)
             raise
         if text is not None and reservation.cost is not None:
-            await self._settlements.settle(text, reservation.cost)
+            await self.settlements.settle(text, reservation.cost)
 
     async def aclose(self) -> None:
         """Return what is held, then close the connections."""
@@ -201,9 +201,9 @@ class AsyncTidegate:
             repeated = self.book.repeated()
         await self._return(endings)
         await self._tell(repeated)
-        await self._settlements.aclose()
-        await self._batcher.aclose()
-        await self._nodes.aclose()
+        await self.settlements.aclose()
+        await self.batcher.aclose()
+        await self.nodes.aclose()
 
     def renew_low(self) -> None:
         """Ask for the next lease of every account that runs low. On the loop's own thread."""
@@ -244,7 +244,7 @@ class AsyncTidegate:
             units = self.book.units_to_ask(account, cost, now)
         try:
             body = encoded(check, {"units": units, "ttl_s": self.options.lease_s})
-            return self._leased(account, await self._nodes.post("/v1/leases", body), now)
+            return self._leased(account, await self.nodes.post("/v1/leases", body), now)
         except (NoAnswerError, GarbledAnswerError, InvalidCheckError):
             account.not_before = self._now() + LEASE_AGAIN_AFTER_S
             return None
@@ -276,7 +276,7 @@ class AsyncTidegate:
 
     async def _by_node(self, check: Check, cost: int) -> Decision:
         asked_at = self._now()
-        decision = await self._batcher.decide(check, cost)
+        decision = await self.batcher.decide(check, cost)
         if not decision.allowed and self.options.remember_denials_s and cost and is_short(check):
             with self._lock:
                 self.book.denied(self.book.note(check, 0, asked_at), decision, cost, asked_at)
@@ -297,7 +297,7 @@ class AsyncTidegate:
             for first in range(0, len(unused), MOST_RETURNS):
                 part = {"returns": unused[first : first + MOST_RETURNS]}
                 with contextlib.suppress(NoAnswerError):
-                    await self._nodes.post("/v1/leases/return", msgspec.json.encode(part), origin=origin)
+                    await self.nodes.post("/v1/leases/return", msgspec.json.encode(part), origin=origin)
 
     def _begin_telling(self) -> None:
         with self._lock:
@@ -311,7 +311,7 @@ class AsyncTidegate:
         for first in range(0, len(repeated) if self._tells else 0, MOST_TOLD):
             part = [one.members() for one in repeated[first : first + MOST_TOLD]]
             with contextlib.suppress(NoAnswerError, UnicodeEncodeError):
-                told = await self._nodes.post("/v1/denials", msgspec.json.encode({"denials": part}))
+                told = await self.nodes.post("/v1/denials", msgspec.json.encode({"denials": part}))
                 self._tells = told.status not in NOT_TO_BE_TOLD
 
     def mistaken(self, error: InvalidCheckError, fixed: Container[str]) -> Decision | None:

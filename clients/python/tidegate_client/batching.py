@@ -35,7 +35,7 @@ class Batcher:
     """Turns checks into ``POST /v1/check/batch``. A lone check is sent at once."""
 
     def __init__(self, post: Post, max_batch: int) -> None:
-        self._post = post
+        self.post = post
         self._max_batch = max_batch
         self._max_bytes = MOST_BODY_BYTES
         self._waiting: deque[_Waiting] = deque()
@@ -87,7 +87,7 @@ class Batcher:
         self.batches += 1
         body = b'{"checks":[%b]}' % b",".join([waiting.body for waiting in batch])
         try:
-            answered = await self._post(CHECK_BATCH, body)
+            answered = await self.post(CHECK_BATCH, body)
             if answered.status == 403 and self._max_batch > STRANGERS_BATCH:
                 # Refused as a whole before anything was counted: such a node wants small batches without a token.
                 self._max_batch, self._max_bytes = STRANGERS_BATCH, STRANGERS_BODY_BYTES - 1024

@@ -54,7 +54,7 @@ class Tidegate:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._inner = AsyncTidegate(self.options, lock=self._lock)
-        self._book = self._inner.book
+        self.book = self._inner.book
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -81,10 +81,10 @@ class Tidegate:
         """As ``AsyncTidegate.decide``: without I/O where a lease or a remembered denial decides."""
         if cost > 0:  # below, a lease would grow by it; the node refuses it
             with self._lock:
-                decision = self._book.take(check, cost, time.monotonic())
+                decision = self.book.take(check, cost, time.monotonic())
             if decision is not None:
                 loop = self._loop
-                if self._book.low and loop is not None:
+                if self.book.low and loop is not None:
                     with contextlib.suppress(RuntimeError):  # closed meanwhile
                         loop.call_soon_threadsafe(self._inner.renew_low)
                 return decision
@@ -154,7 +154,7 @@ class Tidegate:
         where another thread closes it meanwhile.
         """
         try:
-            running = asyncio.run_coroutine_threadsafe(work, self._started())
+            running = asyncio.run_coroutine_threadsafe(work, self.background_loop())
         except RuntimeError as error:
             work.close()
             raise TimeoutError from error
@@ -166,7 +166,8 @@ class Tidegate:
         except CancelledError as error:
             raise TimeoutError from error
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def background_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that does the I/O; it starts when it is first needed."""
         loop = self._loop
         if loop is None:
             with self._starting:

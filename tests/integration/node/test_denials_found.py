@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -42,6 +43,8 @@ CONFIG = [
     Block(block="out", client="bad", reason_class="abuse"),
 ]
 MB = 1024 * 1024
+CALLS_A_DENIAL, CALLS_A_CALLER = 4, 10
+"""Python and C calls that noting one may take, and the first one of a caller."""
 
 
 class Served(NamedTuple):
@@ -50,8 +53,8 @@ class Served(NamedTuple):
 
     async def found(self, **query) -> list[Denial]:
         """What the region remembers once the node has written."""
-        await self.node._observability._ring.flush()
-        found = await RedisDenials(self.node._store, 32 * MB).find(DenialQuery(**query), 30)
+        await self.node.observability.ring.flush()
+        found = await RedisDenials(self.node.store, 32 * MB).find(DenialQuery(**query), 30)
         assert found.why_not_all is None
         return found.denials
 
@@ -147,7 +150,7 @@ async def test_a_denial_without_the_store_waits_for_nobody_and_is_written_when_i
             while (denied := await check(served, client="strict")).status_code == 200:
                 pass
         assert (await check(served, api_key=OTHER, request_id="blocked-meanwhile")).status_code == 403
-        ring = served.node._observability._ring
+        ring = served.node.observability.ring
         await ring.flush()
         assert ring.kept == 0
         await proxy.heal()
@@ -183,7 +186,7 @@ async def test_what_waits_for_the_store_is_bounded_and_what_does_not_fit_is_coun
 async def test_0_mb_keeps_none(tmp_path, valkey_url) -> None:
     async with served_by(tmp_path, valkey_url, denials_max_mb=0) as served:
         assert (await check(served, api_key=OTHER)).status_code == 403
-        assert served.node._observability._ring is None
+        assert served.node.observability.ring is None
 
 
 def noted(name: str | None, at_us: int, request_id: str) -> Noted:
@@ -285,7 +288,9 @@ async def test_the_agent_answers_what_the_control_plane_asks(store) -> None:
 
 
 @pytest.mark.parametrize(("callers", "times"), [(1, 4_000), (MOST_CALLERS, MOST_EACH)], ids=["more", "kept"])
-def test_a_denial_costs_the_decision_less_than_a_microsecond(callers: int, times: int) -> None:
+def test_a_denial_is_noted_on_the_decision_path_in_few_steps(callers: int, times: int) -> None:
+    """What it costs in time is a benchmark's to say; here it may not do more than look up, compare and append."""
+
     class Asked:
         request, revision, request_id = CheckRequest(), 7, "r"
 
@@ -295,14 +300,21 @@ def test_a_denial_costs_the_decision_less_than_a_microsecond(callers: int, times
     asked = [Asked(f"client-{at}") for at in range(callers)] * times
     denied = type("Denied", (), {"allowed": False})
 
-    def cost_s(*, ring: bool) -> float:
-        rounds = []
-        for _ in range(30):
-            log = DenialLog(0.0, DenialRing("n1", Kept()) if ring else None)
-            began = time.perf_counter()
+    def calls(*, ring: bool) -> int:
+        log = DenialLog(0.0, DenialRing("n1", Kept()) if ring else None)
+        made = 0
+
+        def count(frame: object, event: str, called: object) -> None:
+            nonlocal made
+            made += event in {"call", "c_call"}
+
+        sys.setprofile(count)
+        try:
             for check in asked:
                 log.concluded(check, denied, 1)
-            rounds.append((time.perf_counter() - began) / len(asked))
-        return min(rounds)
+        finally:
+            sys.setprofile(None)
+        return made
 
-    assert cost_s(ring=True) - cost_s(ring=False) < 1e-6
+    more = calls(ring=True) - calls(ring=False)
+    assert more <= CALLS_A_DENIAL * len(asked) + CALLS_A_CALLER * callers

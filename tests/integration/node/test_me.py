@@ -85,7 +85,7 @@ def test_the_pace_is_a_bucket_a_client_and_bounded() -> None:
     assert [pace.wait_s("acme", 1_000_000) for _ in range(2)] == [0.0, 1.0]
     for at in range(25_000):
         pace.wait_s(f"c{at}", 2_000_000)
-    assert len(pace._full_at_us) <= 10_000
+    assert len(pace) <= 10_000
 
 
 async def test_pages_that_are_named_may_read_it_and_no_others(client: httpx.AsyncClient) -> None:

@@ -110,13 +110,13 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
         more = document_of(
             Plan(plan="local", limits=(msgspec.structs.replace(limit, limit=20, shares={"us-east": 20}),))
         )
-        index = node._index_in_force().with_changes([more])
-        node._applied(index, Snapshot(2, "", index.config))
+        index = node.decider.index.with_changes([more])
+        node.apply(index, Snapshot(2, "", index.config))
         await bring_back(store)
 
         async def charged():
             await ask(client, "local", cost=0)  # the store is tried again by a decision
-            return node._settlement.charged == 4
+            return node.settlement.charged == 4
 
         async def left():
             return (await ask(client, "local", cost=0, explain=True))["limits"][0]["remaining"] == 16
@@ -128,24 +128,25 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
 class Unreliable:
     """The store's side of an outage, where calls fail before or after they are done."""
 
-    def __init__(self, accounts):
-        self._accounts = accounts
+    def __init__(self, charge):
+        self._charge = charge
         self.fails = "before"
         self.failed = 0
 
     async def charge(self, *owed):
         fails, self.fails = self.fails, "before" if self.fails == "before" else ""
         if fails != "before":
-            await self._accounts.charge(*owed)
+            await self._charge(*owed)
         if fails:
             self.failed += 1
             raise StoreUnavailableError("TimeoutError")
 
 
-async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(tmp_path, store):
+async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(tmp_path, store, monkeypatch):
     await write_snapshot(tmp_path / "snapshot", CONFIG)
     node = Node(settings_for(tmp_path / "snapshot", store.url))
-    node._settlement._accounts = accounts = Unreliable(node._settlement._accounts)
+    accounts = Unreliable(node.accounts.charge)
+    monkeypatch.setattr(node.accounts, "charge", accounts.charge)
     async with serving(node) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
 
         async def asked_until(is_so):
@@ -163,16 +164,16 @@ async def test_what_was_admitted_counts_until_it_is_charged_and_is_charged_once(
         assert not (await ask(client, "local", cost=5))["allowed"], "seven of ten were taken without the store"
         accounts.fails = "after"
         await bring_back(store)
-        await until(lambda: asked_until(lambda: node._settlement.charged))
+        await until(lambda: asked_until(lambda: node.settlement.charged))
         answer = await ask(client, "local", cost=0, explain=True)
-        assert (node._settlement.charged, answer["limits"][0]["remaining"]) == (14, 2), "of two limits"
+        assert (node.settlement.charged, answer["limits"][0]["remaining"]) == (14, 2), "of two limits"
         store.child.kill()
         await until(lambda: _is(client, degraded=True))
         assert not (await ask(client, "local", cost=5))["allowed"], "seven of ten were, in the outage before"
         assert (await ask(client, "local", cost=3))["allowed"]
         await bring_back(store)
-        await until(lambda: asked_until(lambda: node._settlement.charged > 14))
-        assert node._settlement.charged == 20
+        await until(lambda: asked_until(lambda: node.settlement.charged > 14))
+        assert node.settlement.charged == 20
 
 
 async def test_a_denial_is_remembered_and_ends_no_later_than_it_must(tmp_path, valkey_url):

@@ -171,13 +171,13 @@ async def test_what_is_to_be_handed_back_does_not_grow_while_a_peer_is_away(east
         east.later_s += TIMING.sweep_us / 1e6 + 1
 
         async def swept(before=sweeps):
-            return east.tally.sweeps > before and not east.sender._anti_entropy.is_under_way
+            return east.tally.sweeps > before and not east.sender.anti_entropy.is_under_way
 
         await east.tick_until(swept)
     east.peers.away.clear()
 
     async def has_it_back():
-        return east.tally.handed_back_cells and not any(one.sweeping for one in east.sender._sessions.values())
+        return east.tally.handed_back_cells and not any(one.sweeping for one in east.sender.sessions.values())
 
     await east.tick_until(has_it_back)
     back = [cell.key for counts in east.peers.told["eu-west"] if counts.of == "eu-west/old" for cell in counts.cells]
@@ -387,7 +387,7 @@ async def test_nothing_is_said_to_be_known_that_waits(east):
     slice = sum(b"{acme}1") % SLICES
 
     async def is_quiet():
-        return all(not one.sweeping for one in east.sender._sessions.values()) and await east.is_settled()
+        return all(not one.sweeping for one in east.sender.sessions.values()) and await east.is_settled()
 
     await east.tick_until(is_quiet)
     east.peers.told.clear()
@@ -442,7 +442,7 @@ async def test_whoever_sends_next_knows_that_a_peer_missed_something_while_it_wa
     async def is_away():
         if not await east.marks():
             await east.take(1)  # there is always something that it misses
-        return east.sender._sessions["eu-west"].is_away
+        return east.sender.sessions["eu-west"].is_away
 
     await east.tick_until(is_away)
     await east.tick_until(east.is_settled)

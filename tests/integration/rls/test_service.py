@@ -134,8 +134,8 @@ async def test_a_denial_is_found_afterwards(tmp_path, valkey_url):
     async with asker_of(tmp_path, valkey_url) as asker:
         together = json.loads((await asker.ask(ACME, {"remote_address": "203.0.113.9"}, hits=3)).raw_body)["instance"]
         refused = json.loads((await asker.ask({"key": "tg_gone"})).raw_body)["instance"]
-        await asker.node._observability._ring.flush()
-        ring = RedisDenials(asker.node._store)
+        await asker.node.observability.ring.flush()
+        ring = RedisDenials(asker.node.store)
         found = {one: (await ring.find(DenialQuery(request_id=one), 30)).denials for one in (together, refused)}
     assert [(one.cause, one.policy, one.ip) for one in found[together]] == [
         ("cost_above_limit", "per-ip", "203.0.113.9")

@@ -91,13 +91,13 @@ def test_a_refusal_ends_the_run(bodies, tmp_path):
 
 
 def test_even_arrivals_are_a_gap_apart(bodies):
-    instants = list(open_loop._instants(make_plan(bodies), 0, open_loop.NS))
+    instants = list(open_loop.instants_of(make_plan(bodies), 0, open_loop.NS))
     assert len(instants) == 200
     assert {after - before for before, after in pairwise(instants)} == {5_000_000}
 
 
 def test_random_arrivals_keep_the_rate_but_not_the_gap(bodies):
-    instants = list(islice(open_loop._instants(make_plan(bodies, arrivals="poisson"), 0, 100 * open_loop.NS), 10_000))
+    instants = list(islice(open_loop.instants_of(make_plan(bodies, arrivals="poisson"), 0, 100 * open_loop.NS), 10_000))
     gaps = {after - before for before, after in pairwise(instants)}
     assert len(gaps) > 1_000
     assert instants[-1] / 10_000 == pytest.approx(5_000_000, rel=0.1)
@@ -126,6 +126,6 @@ def test_an_answer_without_length_or_a_closed_connection_ends_the_run(bodies, tm
 
 
 def test_requests_carry_their_length(bodies):
-    first, second = open_loop._requests(make_plan(bodies))
+    first, second = open_loop.requests_of(make_plan(bodies))
     assert first.endswith(b"Content-Length: 10\r\n\r\n" + Path(bodies).read_bytes().splitlines()[0])
     assert second.endswith(b'Content-Length: 11\r\n\r\n{"cost":10}')
