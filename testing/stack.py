@@ -5,12 +5,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.errors import StackError
@@ -20,6 +21,7 @@ from tidegate.stack.ports import LOOPBACK, free_ports
 READY_TIMEOUT_S = 100.0
 ADMIN_TOKEN = "tests-set-their-own-admin-token"
 HOUR_S = 3600
+StartStack = Callable[..., "Stack"]
 
 
 class Stack:
@@ -121,6 +123,31 @@ class Stack:
         answer = response.json()
         assert isinstance(answer, dict)
         return answer
+
+
+@contextlib.contextmanager
+def stacks_started(directories: pytest.TempPathFactory) -> Iterator[StartStack]:
+    """Start with ``start(regions=(...), nodes_per_region=1, demo=False, keep=False)``; all stop with the block.
+
+    For tests that stop it or kill parts of it; ``keep`` gives it a data directory, ``again=stack`` uses that one's.
+    A stack that idles costs a tenth of a core, so none should outlive the tests that want it.
+    """
+    started: list[Stack] = []
+
+    def start(*, keep: bool = False, again: Stack | None = None, **wanted: Any) -> Stack:
+        if again is None:
+            stack = Stack(directories.mktemp("stack"), stack_options(**wanted), keep=keep)
+        else:
+            stack = Stack(again.log_path.parent, again.options, keep=True)
+        started.append(stack)
+        stack.start()
+        return stack
+
+    try:
+        yield start
+    finally:
+        for stack in started:
+            stack.stop()
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

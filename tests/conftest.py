@@ -4,7 +4,7 @@ import gc
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from testing.effort import load_hypothesis_profile
-from testing.redis_debian import redis_binary
-from testing.stack import Stack, stack_options
+from testing.stack import StartStack, stacks_started
+from testing.stores import START_TIMEOUT_S, StartStore, redis_binary, stores_started
 from tests.division import Division, rank_of
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
@@ -25,7 +25,6 @@ load_hypothesis_profile()
 
 # gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-START_TIMEOUT_S = 30.0
 HOUR_S = 3600
 ENDS_SOON_S = 20.0
 
@@ -96,49 +95,31 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.fixture(scope="session")
-def start_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., StoreServer]]:
-    """Start one more store: ``start_store(binary=None, settings={...})``; all of them stop with the session.
-
-    ``binary=None`` is Valkey. ``server.url`` has the password; ``server.child`` can be killed, and started again.
-    """
-    started: list[StoreServer] = []
-
-    def start(
-        *,
-        name: str = "Valkey",
-        binary: Path | None = None,
-        durable: bool = False,
-        settings: dict[str, str] | None = None,
-    ) -> StoreServer:
-        root = tmp_path_factory.mktemp("store")
-        server = StoreServer(
-            root / "data",
-            port=free_ports(1)[0],
-            password=secrets.token_urlsafe(16),
-            log_path=root / "server.log",
-            name=name,
-            binary=binary,
-            durable=durable,
-            settings=settings,
-        )
-        server.prepare()
-        server.child.start()
-        started.append(server)
-        wait_until_ready(server.child, server.is_ready, timeout_s=START_TIMEOUT_S)
-        return server
-
-    try:
+@pytest.fixture
+def start_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
+    """Start one more store (see ``stores_started``); it stops with the test."""
+    with stores_started(tmp_path_factory) as start:
         yield start
-    finally:
-        for server in started:
-            server.child.stop()
+
+
+@pytest.fixture(scope="module")
+def start_module_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
+    """Start one more store, for all tests of a file."""
+    with stores_started(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
-def valkey_server(start_store: Callable[..., StoreServer]) -> StoreServer:
+def start_session_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStore]:
+    """Start one more store, for all tests."""
+    with stores_started(tmp_path_factory) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def valkey_server(start_session_store: StartStore) -> StoreServer:
     """A Valkey for the whole session. Tests take ``valkey_url``, which is empty at their start."""
-    return start_store()
+    return start_session_store()
 
 
 @pytest.fixture
@@ -149,9 +130,9 @@ def valkey_url(valkey_server: StoreServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def redis_server(start_store: Callable[..., StoreServer]) -> StoreServer:
+def redis_server(start_session_store: StartStore) -> StoreServer:
     """The system's Redis (7.0 on Debian 12) for the whole session; skips where it is not installed."""
-    return start_store(name="Redis", binary=redis_binary())
+    return start_session_store(name="Redis", binary=redis_binary())
 
 
 @pytest.fixture
@@ -169,37 +150,18 @@ def store_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
-@pytest.fixture(scope="session")
-def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Start one more `tidegate up`: ``start_stack(regions=(...), nodes_per_region=1, demo=False, keep=False)``.
-
-    For tests that stop it or kill parts of it; ``keep`` gives it a data directory, ``again=stack`` uses that one's.
-    """
-    started: list[Stack] = []
-
-    def start(*, keep: bool = False, again: Stack | None = None, **wanted: Any) -> Stack:
-        if again is None:
-            stack = Stack(tmp_path_factory.mktemp("stack"), stack_options(**wanted), keep=keep)
-        else:
-            stack = Stack(again.log_path.parent, again.options, keep=True)
-        started.append(stack)
-        stack.start()
-        return stack
-
-    try:
+@pytest.fixture
+def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStack]:
+    """Start one more `tidegate up` (see ``stacks_started``); it stops with the test."""
+    with stacks_started(tmp_path_factory) as start:
         yield start
-    finally:
-        for stack in started:
-            stack.stop()
 
 
-@pytest.fixture(scope="session")
-def stack(start_stack: Callable[..., Stack]) -> Stack:
-    """One `tidegate up` for the whole session, with regions us-east and eu-west and two nodes in each.
-
-    Tests share it: each makes clients and plans of its own and stops nothing.
-    """
-    return start_stack(nodes_per_region=2)
+@pytest.fixture(scope="module")
+def start_module_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartStack]:
+    """Start one more `tidegate up`, for all tests of a file."""
+    with stacks_started(tmp_path_factory) as start:
+        yield start
 
 
 def _empty(server: StoreServer) -> None:

@@ -24,7 +24,12 @@ ONE_STACK = (
     "tests/system/test_up.py::test_prints_one_ready_line_and_says_that_the_network_is_trusted",
     "tests/system/test_usage.py",
 )
-"""What takes the session's `stack`, a dozen processes: it is started once."""
+"""What takes the `stack` of the folder, a dozen processes: it is started once."""
+ONE_STACK_OF_GATEWAYS = (
+    "tests/gateways/test_envoy.py",
+    "tests/gateways/test_overload.py",
+    "tests/gateways/test_report.py",
+)
 ONE_RELEASE = ("tests/release/",)
 """What takes the session's artefacts, which are built and installed once."""
 APART = (
@@ -46,6 +51,8 @@ def scope_of(nodeid: str) -> str:
     """Tests of one scope run in one process."""
     if nodeid.startswith(ONE_STACK):
         return "one stack"
+    if nodeid.startswith(ONE_STACK_OF_GATEWAYS):
+        return "one stack of gateways"
     if nodeid.startswith(ONE_RELEASE):
         return "one release"
     return nodeid if nodeid.startswith(APART) else nodeid.partition("::")[0]

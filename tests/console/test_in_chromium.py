@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from testing.stack import Stack, wait_for
+from testing.stack import Stack, StartStack, wait_for
 from tests.console.browser import Browser, chromium, require_chromium
 from tests.console.scene import Scene
 
@@ -44,9 +44,9 @@ TRIES = 5
 
 
 @pytest.fixture(scope="module")
-def stack(start_stack: Callable[..., Stack]) -> Stack:
+def stack(start_module_stack: StartStack) -> Stack:
     require_chromium()
-    return start_stack(nodes_per_region=1)
+    return start_module_stack(nodes_per_region=1)
 
 
 @pytest.fixture(scope="module")

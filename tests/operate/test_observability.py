@@ -20,8 +20,8 @@ PANELS = [(dashboard, panel) for dashboard in DASHBOARDS for panel in dashboard.
 
 
 @pytest.fixture(scope="module")
-def scenario(start_stack, tmp_path_factory):
-    stack = start_stack(nodes_per_region=1)
+def scenario(start_module_stack, tmp_path_factory):
+    stack = start_module_stack(nodes_per_region=1)
     prometheus = Prometheus(tmp_path_factory.mktemp("prometheus"), targets(stack))
     scenario = Scenario(stack, prometheus)
     try:

@@ -5,12 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from testing.stack import ADMIN_TOKEN, Stack
+from testing.stack import ADMIN_TOKEN, Stack, StartStack
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)
@@ -22,8 +21,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(start_stack: Callable[..., Stack]) -> Stack:
-    return start_stack(demo=True)
+def demo(start_module_stack: StartStack) -> Stack:
+    return start_module_stack(demo=True)
 
 
 class Shell:

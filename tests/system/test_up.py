@@ -12,11 +12,20 @@ import httpx
 import pytest
 
 from data_plane.config.snapshot_file import SnapshotFile
-from testing.stack import ADMIN_TOKEN, Stack, arguments, kill, left_behind, stack_options, still_running, wait_for
+from testing.stack import (
+    ADMIN_TOKEN,
+    Stack,
+    StartStack,
+    arguments,
+    kill,
+    left_behind,
+    stack_options,
+    still_running,
+    wait_for,
+)
 from tidegate.stack.child import Child
 from tidegate.stack.layout import StackOptions
 
-StartStack = Callable[..., Stack]
 # Some start two stacks one after the other; on a busy machine of two cores each takes half a minute.
 pytestmark = pytest.mark.timeout(300)
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from secrets import token_bytes
 
@@ -16,7 +15,7 @@ from data_plane.holds.tokens import Hold
 from redis.crc import key_slot
 from testing.node import node_client
 from testing.node import rule as node_rule
-from testing.redis_debian import redis_binary
+from testing.stores import StartStore, redis_binary
 from tests.integration.redis.clusters import SLOTS, SlotMove, start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, ask, rule
@@ -28,10 +27,10 @@ SCOPES = (1, "client"), (2, "ip")
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
-def masters(request: pytest.FixtureRequest, start_store: Callable[..., StoreServer]) -> Masters:
+def masters(request: pytest.FixtureRequest, start_module_store: StartStore) -> Masters:
     """Three masters; node ``i`` has the ``i``-th third of the slots. All share one password."""
     binary: Path | None = None if request.param == "valkey" else redis_binary()
-    return start_cluster(start_store, request.param, binary)
+    return start_cluster(start_module_store, request.param, binary)
 
 
 def key_on(master: int, name: str) -> bytes:

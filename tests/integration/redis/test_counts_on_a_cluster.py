@@ -1,7 +1,6 @@
 """What regions tell each other, on a Cluster: marks lie in every slot, and each node finds what another one marked."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -9,13 +8,12 @@ from data_plane.replicate.count_store import CountStore, Mark, PeerCounter
 from data_plane.store.packing import encode_rule
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.subjects import limit_of_key
-from testing.redis_debian import redis_binary
+from testing.stores import StartStore, redis_binary
 from tests.integration.redis.clusters import start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import HOUR_US, ask
 from tidegate.contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
 from tidegate.contract.limits import LimitRule
-from tidegate.stack.store import StoreServer
 
 SHARED = encode_rule(
     LimitRule(id=1, name="l", algorithm="fixed_window", limit=100, window_us=HOUR_US, mode="shared"), shared=True
@@ -27,10 +25,10 @@ HEAD = Counts(region="here", incarnation="1", sent_at=0)
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis"])
-def seed(request: pytest.FixtureRequest, start_store: Callable[..., StoreServer]) -> str:
+def seed(request: pytest.FixtureRequest, start_module_store: StartStore) -> str:
     """Where a Cluster of three masters is met."""
     binary = None if request.param == "valkey" else redis_binary()
-    return start_cluster(start_store, request.param, binary)[0].url
+    return start_cluster(start_module_store, request.param, binary)[0].url
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import redis
 from data_plane.store.redis.probing import Prober
 from data_plane.store.redis.server import StoreMisconfiguredError
 from data_plane.store.redis.store import RedisCounterStore
-from testing.redis_debian import redis_binary
+from testing.stores import redis_binary
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Ask, Load, ask, rule
 from tidegate.stack.child import wait_until_ready

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import redis
-from testing.redis_debian import redis_binary
+from testing.stores import redis_binary
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask, rule
 from tidegate.stack.child import Child, wait_until_ready

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import redis
-from testing.redis_debian import redis_binary
+from testing.stores import redis_binary
 from tests.integration.redis.clusters import wait_for
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import Load
