@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -18,8 +19,7 @@ from data_plane.config.stream import Decided
 from data_plane.configuration import Configuration
 from data_plane.load_control import AgentLoadControl
 from data_plane.metrics.exposition import CONTENT_TYPE, NodeMetrics
-from data_plane.metrics.of_nodes import of_store_size
-from data_plane.observability import of_store, who
+from data_plane.metrics.families import of_agent, of_store, of_store_size
 from data_plane.peering import Peering
 from data_plane.process import SystemClock, cancelled, run_forever
 from data_plane.settings import AgentSettings
@@ -60,9 +60,9 @@ class Agent:
         self._census = Census(RedisSurvey(self.store))
         self._metrics = NodeMetrics()
         self._metrics.add(
-            who("tidegate_agent_info", "Which agent this is", settings), self.configuration.families,
-            of_store(self.store), of_store_size(self._census), self.peering.families, self._usage.families,
-            self._load_control.families,
+            partial(of_agent, settings.node, settings.region), self.configuration.families,
+            partial(of_store, self.store), partial(of_store_size, self._census), self.peering.families,
+            self._usage.families, self._load_control.families,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager

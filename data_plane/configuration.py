@@ -17,7 +17,7 @@ from data_plane.config.service import ConfigService, Snapshot
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
 from data_plane.config.snapshot_store import StoredSnapshot
 from data_plane.config.stream import ControlPlaneStream, Decided
-from data_plane.metrics.of_nodes import ConfigFigures, of_config
+from data_plane.metrics.families import ConfigFigures, of_config
 from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
@@ -117,7 +117,7 @@ class Configuration:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of the configuration."""
-        yield from of_config(self._figures)()
+        return of_config(self._figures())
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._put_in_force(index, snapshot)

@@ -1,10 +1,10 @@
 """Adaptive limits, wired: a node takes reports and applies factors, an agent decides factors."""
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.load_handler import LoadHandler
@@ -14,12 +14,11 @@ from data_plane.load.following import Gates, LoadFollower
 from data_plane.load.http_clients import HttpLoadReporting, PrometheusServers
 from data_plane.load.reports import LoadReports
 from data_plane.load.shared import explain_all
-from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by
+from data_plane.metrics.families import of_load, of_load_deciding
 from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import AgentSettings, Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
-from tidegate.contract.load import BackendLoad
 
 
 class NodeLoadControl:
@@ -44,22 +43,7 @@ class NodeLoadControl:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of adaptive limits."""
-        yield from _factors(explain_all(self._follower.shared))
-        yield from self._units("tidegate_load_offered_units", "Units asked for at backends", self.gates.offered())
-        yield from self._units(
-            "tidegate_load_own_units", "Of these: units that clients' own limits deny", self.gates.own()
-        )
-        yield from self._units("tidegate_load_shed_units", "Units shed by class", self.gates.shed())
-        yield counter("tidegate_load_reports_taken", "Reports of load that were taken", self._reports.taken)
-        yield counter_by(
-            "tidegate_load_reports_refused", "Reports of load that were refused", "reason", self._reports.refused
-        )
-
-    def _units(self, name: str, help_text: str, units: Mapping[tuple[str, int], int]) -> Iterator[Metric]:
-        family = CounterMetricFamily(name, help_text, labels=["backend", "priority"])
-        for (backend, priority), count in list(units.items())[:MOST_LABEL_VALUES]:
-            family.add_metric([backend, str(priority)], count)
-        yield family
+        return of_load(explain_all(self._follower.shared), self.gates, self._reports)
 
 
 class AgentLoadControl:
@@ -97,41 +81,4 @@ class AgentLoadControl:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of adaptive limits."""
-        yield gauge("tidegate_load_deciding", "1 while this agent decides for its region", self._decider.deciding)
-        yield counter_by(
-            "tidegate_load_pull_failures", "Queries that gave no signal", "reason", self._decider.pull_failures
-        )
-
-
-def _factors(loads: Sequence[BackendLoad]) -> Iterator[Metric]:
-    """Each backend's factor and its reason."""
-    yield gauge_by(
-        "tidegate_load_factor", "Share that is admitted at a backend", "backend",
-        {load.backend: load.factor for load in loads},
-    )  # fmt: skip
-    yield gauge_by(
-        "tidegate_load", "Smoothed load of a backend; 1 is full", "backend",
-        {load.backend: load.load for load in loads if load.load is not None},
-    )  # fmt: skip
-    yield gauge_by(
-        "tidegate_load_reporters", "Reporters of a backend's load that are fresh", "backend",
-        {load.backend: load.reporters for load in loads},
-    )  # fmt: skip
-    yield gauge_by(
-        "tidegate_load_factor_since_timestamp_seconds", "When the share that is admitted last changed", "backend",
-        {load.backend: load.since for load in loads if load.since},
-    )  # fmt: skip
-    reasons = GaugeMetricFamily(
-        "tidegate_load_reason", "1: why the share is what it is, and by which signal",
-        labels=["backend", "reason", "signal"],
-    )  # fmt: skip
-    for load in loads[:MOST_LABEL_VALUES]:
-        reasons.add_metric([load.backend, load.reason, load.signal or "none"], 1)
-    yield reasons
-    classes = GaugeMetricFamily(
-        "tidegate_load_class_factor", "Share of a class that is admitted", labels=["backend", "priority"]
-    )
-    for load in loads[:MOST_LABEL_VALUES]:
-        for load_class in load.classes:
-            classes.add_metric([load.backend, str(load_class.priority)], load_class.factor)
-    yield classes
+        return of_load_deciding(self._decider)

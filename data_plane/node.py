@@ -5,6 +5,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -31,8 +32,8 @@ from data_plane.http.hold_handler import HoldHandler
 from data_plane.http.me import MeHandler
 from data_plane.http.render import Renderer
 from data_plane.load_control import NodeLoadControl
-from data_plane.metrics.exposition import CONTENT_TYPE, gauge
-from data_plane.metrics.of_nodes import of_holds
+from data_plane.metrics.exposition import CONTENT_TYPE
+from data_plane.metrics.families import of_agents, of_holds
 from data_plane.observability import Observability
 from data_plane.process import SystemClock, cancelled, run_forever
 from data_plane.region_view import RegionView
@@ -116,7 +117,7 @@ class Node:
             trust=settings.trust, key_sources=settings.key_sources, origins=settings.cors_origins,
         )  # fmt: skip
         self.observability.add(
-            self.configuration.families, of_holds(self._holds.tally), self.region_view.families,
+            self.configuration.families, partial(of_holds, self._holds.tally), self.region_view.families,
             self.usage.families, self._load_control.families, self._of_agents,
         )  # fmt: skip
 
@@ -133,7 +134,7 @@ class Node:
         self.decider.apply(self._switches.without_ended_overrides(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:
-        yield gauge("tidegate_region_agents", "Live agents of this region, as this node sees them", self._live_agents())
+        return of_agents(self._live_agents())
 
     def _live_agents(self) -> int:
         return self._membership.live_agents

@@ -3,6 +3,7 @@
 import random
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +14,9 @@ from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.denial_ring import DenialRing
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.decide.tracing import Tracing
-from data_plane.metrics.exposition import NodeMetrics, Part, counter, counter_by, gauge, info
-from data_plane.metrics.of_nodes import of_decisions
-from data_plane.settings import RegionSettings, Settings
+from data_plane.metrics.exposition import NodeMetrics, Part
+from data_plane.metrics.families import of_decisions, of_node, of_samples, of_store
+from data_plane.settings import Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
 
@@ -44,8 +45,8 @@ class Observability:
             decider.observers = (*decider.observers, self._tracing)
         self.metrics = NodeMetrics()
         self.metrics.add(
-            who("tidegate_node_info", "Which node this is", settings), of_decisions(decider.tally), self._of_samples,
-            of_store(store),
+            partial(of_node, settings.node, settings.region),
+            partial(of_decisions, decider.tally), self._of_samples, partial(of_store, store),
         )  # fmt: skip
 
     def add(self, *parts: Part) -> None:
@@ -65,39 +66,4 @@ class Observability:
             await self._tracing.close()
 
     def _of_samples(self) -> Iterator[Metric]:
-        yield counter("tidegate_denials_logged", "Denials in the log", self.denial_log.logged)
-        yield counter("tidegate_denials_not_logged", "Denials left out: the log is a sample", self.denial_log.left_out)
-        kept, not_kept = (0, 0) if self.ring is None else (self.ring.kept, self.ring.not_kept)
-        yield counter("tidegate_denials_kept", "Denials in the region's ring", kept)
-        yield counter("tidegate_denials_not_kept", "Denials for which the ring had no room", not_kept)
-        sent, dropped = (0, 0) if self._tracing is None else (self._tracing.sent, self._tracing.dropped)
-        yield counter("tidegate_spans_sent", "Spans that the collector took", sent)
-        yield counter("tidegate_spans_dropped", "Spans that nobody took", dropped)
-
-
-def who(name: str, help_text: str, settings: RegionSettings) -> Part:
-    """The name, region and version of this process."""
-    labels = {"node": settings.node, "region": settings.region, "version": version("tidegate")}
-    return lambda: iter((info(name, help_text, labels),))
-
-
-def of_store(store: RedisCounterStore) -> Part:
-    """Metrics of the region's store."""
-
-    def families() -> Iterator[Metric]:
-        stats, status = store.stats, store.status()
-        yield gauge("tidegate_store_usable", "1 while every shard decides", status.usable)
-        yield counter_by("rate_limit_redis_errors", "Decisions that the store did not answer", "reason", stats.errors)
-        yield counter("tidegate_store_decisions", "Decisions that the store answered", stats.decisions)
-        yield counter("tidegate_store_calls", "Script calls sent; one carries many decisions", stats.batches)
-        yield counter("tidegate_store_late_replies", "Script calls answered after their deadline", stats.late_replies)
-        yield counter("tidegate_store_connects", "Connections opened", stats.connects)
-        yield counter("tidegate_store_connect_failures", "Attempts to connect that failed", stats.connect_failures)
-        opened = sum(shard.circuit_opened for shard in status.shards)
-        yield counter("tidegate_store_circuit_opened", "Times that a circuit opened", opened)
-        yield counter("tidegate_store_redirects", "MOVED and ASK of a Cluster", stats.redirects)
-        yield counter(
-            "tidegate_store_given_back", "Checks given back: denied in another slot, or late", stats.given_back
-        )
-
-    return families
+        return of_samples(self.denial_log, self.ring, self._tracing)

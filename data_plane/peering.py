@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
-from data_plane.metrics.of_peers import PeerFigures, of_peers, of_rights
+from data_plane.metrics.families import PeerFigures, of_peers, of_rights
 from data_plane.region_view import new_incarnation, public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.http_peers import HttpPeers, tls_of
@@ -129,8 +129,8 @@ class Peering:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of peers and rights."""
-        yield from of_peers(self._figures)()
-        yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))()
+        yield from of_peers(self._figures())
+        yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))
 
     def _public_keys(self, region: str) -> tuple[str, ...]:
         return public_keys(self._index, self._clock, region)

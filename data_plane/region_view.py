@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.metrics.exposition import counter_by, gauge, gauge_by
+from data_plane.metrics.families import of_region_view
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
@@ -73,15 +73,10 @@ class RegionView:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of peers and strict limits."""
-        unreachable = dict(self.state.unreachable)
-        yield gauge_by(
-            "tidegate_peer_silent", "1 while a peer is unreachable and its share is reserved", "peer",
-            {name: float(name in unreachable) for name in self._peers.staleness_us},
+        return of_region_view(
+            self._peers.staleness_us, dict(self.state.unreachable), proven=self.state.proven,
+            refused_by_marker=self.reader.refused,
         )  # fmt: skip
-        yield gauge("tidegate_shares_proven", "1 once strict limits are served by proven shares", self.state.proven)
-        yield counter_by(
-            "tidegate_rights_refused", "Strict steps refused, by reason", "reason", {"marker": self.reader.refused}
-        )
 
 
 def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.decide.decider import Decider
 from data_plane.decide.redis_denials import RedisDenials
-from data_plane.metrics.exposition import counter, gauge
+from data_plane.metrics.families import of_shipping, of_usage
 from data_plane.replicate.http_peers import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock
@@ -56,12 +56,7 @@ class NodeUsage:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of usage."""
-        flusher = self._flusher
-        yield counter("tidegate_usage_requests", "Requests whose usage is in the stream", flusher.flushed_requests)
-        yield counter("tidegate_usage_lost_requests", "Requests whose usage could not be held", flusher.lost_requests)
-        yield gauge("tidegate_usage_held_cells", "Cells of usage in this node's memory only", flusher.held_cells)
-        yield gauge("tidegate_usage_stream_full", "1 while the stream is at its bound", flusher.stream_full)
-        yield gauge("tidegate_usage_stream_bytes", "Size of the region's stream of usage", self._stream.bytes)
+        return of_usage(self._flusher, self._stream.bytes)
 
 
 class AgentUsage:
@@ -96,8 +91,4 @@ class AgentUsage:
 
     def families(self) -> Iterator[Metric]:
         """The metrics of usage."""
-        shipper = self._shipper
-        yield gauge("tidegate_usage_lag_seconds", "Age of the oldest batch that waits to be shipped", shipper.lag_s)
-        yield counter("tidegate_usage_batches_shipped", "Batches that the control plane has", shipper.shipped_batches)
-        yield counter("tidegate_usage_batches_refused", "Batches that were set aside", shipper.refused_batches)
-        yield counter("tidegate_usage_ship_failures", "Shipments that failed", shipper.failures)
+        return of_shipping(self._shipper)

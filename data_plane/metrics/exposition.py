@@ -1,11 +1,11 @@
 """Prometheus metrics of a process: families made from plain integers at each scrape.
 
-Each part of the node contributes a function that yields its families; ``data_plane/node.py`` adds them. Label values
-come from closed sets (reasons of the code, names of limits, regions, backends), never from clients, keys, addresses or
-paths. ``docs/metrics.md`` lists every family, and a test compares it with what a running stack exports.
+``families.py`` has them all. Label values come from closed sets (reasons of the code, names of limits, regions,
+backends), never from clients, keys, addresses or paths. ``docs/metrics.md`` lists every family, and a test compares it
+with what a running stack exports.
 
-Decisions are ``rate_limit_...``, everything else of a node ``tidegate_...``. Times are seconds, sizes bytes. A region
-that is told about is the label ``peer``: ``region`` is the label of whatever is scraped, set by the scraper.
+Times are seconds, sizes bytes. The region that a metric is about is the label ``peer``: ``region`` is the label of
+whatever is scraped, set by the scraper.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +34,7 @@ class NodeMetrics(Collector):
         ProcessCollector(registry=self._registry)
 
     def add(self, *parts: Part) -> None:
-        """Add parts."""
+        """Add functions, each of which yields the families of a part."""
         self._parts.extend(parts)
 
     def collect(self) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from data_plane.decide.pending_check import Refusal
 from data_plane.holds.service import HoldTally
 from data_plane.http.peer_handler import REFUSALS as PEER_REFUSALS
 from data_plane.load.reports import REFUSALS as LOAD_REFUSALS
-from data_plane.metrics.of_nodes import of_decisions
+from data_plane.metrics.families import of_decisions
 from data_plane.store.redis.reasons import REASONS
 from tidegate.contract.load import Reason as LoadReason
 
@@ -52,7 +52,7 @@ def literals(*places: tuple[str, str]) -> set[str]:
 
 
 def test_every_value_of_a_closed_label_is_documented_and_no_other():
-    decided = next(iter(of_decisions(Tally())()))
+    decided = next(iter(of_decisions(Tally())))
     code = {
         "rate_limit_checks_total": {sample.labels["result"] for sample in decided.samples},
         "rate_limit_refused_total": {reason.value for reason in Refusal},
