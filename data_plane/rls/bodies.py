@@ -44,7 +44,7 @@ class ReceivingConnection(ControlledConnection):
         self._ready: list[Stream] = []
         self._taken = 0
         """Bytes of DATA since the connection's last WINDOW_UPDATE."""
-        self._bodies: dict[int, bytearray] = {}
+        self.bodies: dict[int, bytearray] = {}
         self._taken_of: dict[int, int] = {}
         """Bytes of DATA by stream since its last WINDOW_UPDATE."""
         self._takers[frames.DATA] = self._on_data
@@ -59,13 +59,13 @@ class ReceivingConnection(ControlledConnection):
         stream = self.streams.get(stream_id)
         if stream is None or stream.body is not None:
             self._charge()
-            if stream_id in self._resets:
+            if stream_id in self.resets:
                 return
             raise StreamError(stream_id, STREAM_CLOSED)
-        body = self._bodies.setdefault(stream_id, bytearray())
+        body = self.bodies.setdefault(stream_id, bytearray())
         body += data
-        self._buffered += len(data)
-        if len(body) > self.limits.body_bytes or self._buffered > self.limits.buffered_bytes:
+        self.buffered += len(data)
+        if len(body) > self.limits.body_bytes or self.buffered > self.limits.buffered_bytes:
             self._drop_body(stream_id)
             self._handler.refuse_large(stream)
         elif flags & END_STREAM:
@@ -80,7 +80,7 @@ class ReceivingConnection(ControlledConnection):
 
     def _end_request(self, stream: Stream) -> None:
         """The request is complete."""
-        body = bytes(self._bodies.get(stream.id, b""))
+        body = bytes(self.bodies.get(stream.id, b""))
         self._drop_body(stream.id)
         if stream.head.content_length not in (None, len(body)):
             raise StreamError(stream.id, PROTOCOL_ERROR)
@@ -89,9 +89,9 @@ class ReceivingConnection(ControlledConnection):
             self._ready.append(stream)
 
     def _drop_body(self, stream_id: int) -> None:
-        body = self._bodies.pop(stream_id, None)
+        body = self.bodies.pop(stream_id, None)
         if body is not None:
-            self._buffered -= len(body)
+            self.buffered -= len(body)
             self._taken_of.pop(stream_id, None)
 
     def _drop(self, number: int) -> None:

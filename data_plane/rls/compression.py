@@ -37,7 +37,7 @@ class FieldDecoder:
         """Whether the last block changed the table or its size."""
         self._max_list_bytes = max_list_bytes
         self._max_bytes = TABLE_BYTES
-        self._bytes = 0
+        self.table_bytes = 0
         self._entries: deque[Field] = deque()
         """Entries, the newest first."""
 
@@ -102,7 +102,7 @@ class FieldDecoder:
 
     def _add(self, field: Field) -> None:
         self.has_changed = True
-        self._bytes += OVERHEAD + len(field[0]) + len(field[1])
+        self.table_bytes += OVERHEAD + len(field[0]) + len(field[1])
         self._entries.appendleft(field)
         self._evict()
 
@@ -119,9 +119,9 @@ class FieldDecoder:
         return at
 
     def _evict(self) -> None:
-        while self._bytes > self._max_bytes:
+        while self.table_bytes > self._max_bytes:
             name, value = self._entries.pop()
-            self._bytes -= OVERHEAD + len(name) + len(value)
+            self.table_bytes -= OVERHEAD + len(name) + len(value)
 
 
 def _integer(block: bytes, at: int, value: int) -> tuple[int, int]:

@@ -26,7 +26,7 @@ class ControlledConnection(SendingConnection):
         super().__init__(limits, wake)
         self.is_draining = False
         self._knows_of_drain = self._wants_end = False
-        self._has_settings = False
+        self.has_settings = False
         self._last_id = -1
         """The newest stream that the peer has opened; the first is 1."""
         self._takers: dict[int, Callable[[int, int, bytes], None]] = {
@@ -79,7 +79,7 @@ class ControlledConnection(SendingConnection):
             raise Http2Error(FRAME_SIZE_ERROR, "SETTINGS has 6 bytes for each")
         if flags & frames.ACK:
             return
-        self._has_settings = True
+        self.has_settings = True
         window = self._initial_window
         for name, value in frames.read_settings(payload):
             if name == frames.INITIAL_WINDOW_SIZE:

@@ -46,8 +46,8 @@ class HeaderReader:
         self.known: dict[bytes, Head] = {}
         """Heads by block, for blocks that leave the table unchanged; cleared when the table changes."""
         self._limits = limits
-        self._decoder = FieldDecoder(limits.header_bytes)
-        self._sound: set[Field] = set()
+        self.decoder = FieldDecoder(limits.header_bytes)
+        self.sound: set[Field] = set()
         """Fields that passed validation."""
 
     def read(self, block: bytes) -> Head:
@@ -62,12 +62,12 @@ class HeaderReader:
     def decode(self, block: bytes) -> list[Field]:
         """The decoded fields of a block. Raises ``Http2Error`` if the table is lost."""
         try:
-            fields = self._decoder.decode(block)
+            fields = self.decoder.decode(block)
         except ListTooLongError as error:
             raise Http2Error(ENHANCE_YOUR_CALM, str(error)) from None
         except CompressionError as error:
             raise Http2Error(COMPRESSION_ERROR, str(error)) from None
-        if self._decoder.has_changed:
+        if self.decoder.has_changed:
             self.known.clear()
         return fields
 
@@ -79,7 +79,7 @@ class HeaderReader:
 
     def _remember(self, block: bytes, head: Head, fields: list[Field]) -> None:
         limits = self._limits
-        if self._decoder.has_changed or len(block) > limits.remembered_bytes:
+        if self.decoder.has_changed or len(block) > limits.remembered_bytes:
             return
         size = sum(len(name) + len(value) + OVERHEAD for name, value in fields)
         if size > 2 * limits.remembered_bytes:  # a short block may name the table's longest field many times
@@ -95,13 +95,13 @@ class HeaderReader:
         if name == b"te" and value.lower() != b"trailers":
             return False
         if len(name) + len(value) <= OVERHEAD * 2:
-            if len(self._sound) >= _SOUND_FIELDS:
-                self._sound.clear()
-            self._sound.add(field)
+            if len(self.sound) >= _SOUND_FIELDS:
+                self.sound.clear()
+            self.sound.add(field)
         return True
 
     def _head_of(self, fields: list[Field]) -> Head:
-        sound = self._sound
+        sound = self.sound
         pseudo: dict[bytes, bytes] = {}
         content_length: int | None = None
         for nth, field in enumerate(fields):

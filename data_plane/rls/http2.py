@@ -38,10 +38,10 @@ class Http2Connection(ReceivingConnection):
     def __init__(self, handler: Handler, limits: Http2Limits, wake: Callable[[], object]) -> None:
         super().__init__(handler, limits, wake)
         self._new_stream = handler.stream_type
-        self._unread = b""
+        self.unread = b""
         self._has_preface = False
-        self._reader = HeaderReader(limits)
-        self._block: bytearray | None = None
+        self.reader = HeaderReader(limits)
+        self.block: bytearray | None = None
         """A header block that continues in the next frame, with its stream and flags."""
         self._block_of = self._block_flags = 0
         self._gaps: list[range] = []
@@ -64,9 +64,9 @@ class Http2Connection(ReceivingConnection):
         """Take bytes, and answer the requests that they complete."""
         if self.ended:
             return
-        if self._unread:
-            data = self._unread + data
-            self._unread = b""
+        if self.unread:
+            data = self.unread + data
+            self.unread = b""
         try:
             if self._has_preface or self._begins(data):
                 self._read_frames(data)
@@ -83,7 +83,7 @@ class Http2Connection(ReceivingConnection):
     def lost(self) -> None:
         """The peer is gone; late answers are ignored."""
         self.ended = True
-        self._unread, self._block = b"", None
+        self.unread, self.block = b"", None
         self._ready.clear()
         for number in list(self.streams):
             self._drop(number)
@@ -110,17 +110,17 @@ class Http2Connection(ReceivingConnection):
     def _end_stalled(self) -> None:
         if not self._has_preface and self._looks >= _PREFACE_LOOKS:
             raise Http2Error(PROTOCOL_ERROR, "the preface did not come")
-        if self._unread and not self._has_moved:
+        if self.unread and not self._has_moved:
             raise Http2Error(ENHANCE_YOUR_CALM, "a frame did not come whole")
-        if self._block is not None and self._block_stuck:
+        if self.block is not None and self._block_stuck:
             raise Http2Error(ENHANCE_YOUR_CALM, "a header block did not come whole")
         self._has_moved = False
-        self._block_stuck = self._block is not None
+        self._block_stuck = self.block is not None
         for stream in [one for one in self.streams.values() if one.body is None and one.id <= self._mark]:
             self._reset(stream.id, frames.CANCEL)
-        for stuck in self._stuck & self._unsent.keys():
+        for stuck in self._stuck & self.unsent.keys():
             self._reset(stuck, frames.CANCEL)
-        self._stuck = set(self._unsent)
+        self._stuck = set(self.unsent)
 
     def _fail(self, fault: Http2Error) -> None:
         self._put(frames.goaway(max(self._last_id, 0), fault.code, str(fault)))
@@ -133,7 +133,7 @@ class Http2Connection(ReceivingConnection):
         if not PREFACE.startswith(data[: len(PREFACE)]):
             raise Http2Error(PROTOCOL_ERROR, "only HTTP/2 with prior knowledge is spoken here")
         if len(data) < len(PREFACE):
-            self._unread = data
+            self.unread = data
             return False
         return True
 
@@ -143,7 +143,7 @@ class Http2Connection(ReceivingConnection):
             self._has_preface = True
             at = len(PREFACE)
         streams, ready = self.streams, self._ready
-        known = self._reader.known
+        known = self.reader.known
         most, half = self.limits.streams, self.limits.window >> 1
         unpack = FRAME_HEADER.unpack_from
         while end - at >= HEADER_BYTES:
@@ -161,8 +161,8 @@ class Http2Connection(ReceivingConnection):
             if kind == 0:
                 stream = streams.get(stream_id)
                 if (
-                    flags == END_STREAM and stream is not None and stream.body is None and self._block is None
-                    and stream_id not in self._bodies and stream.head.content_length in (None, size)
+                    flags == END_STREAM and stream is not None and stream.body is None and self.block is None
+                    and stream_id not in self.bodies and stream.head.content_length in (None, size)
                     and not stream.head.answered_early
                 ):  # fmt: skip
                     self._taken += size
@@ -174,8 +174,8 @@ class Http2Connection(ReceivingConnection):
             elif kind == 1 and flags == 4:
                 head = known.get(payload)
                 if (
-                    head is not None and stream_id == self._last_id + 2 and self._block is None
-                    and len(streams) < most and not self._is_last and not head.answered_early and self._has_settings
+                    head is not None and stream_id == self._last_id + 2 and self.block is None
+                    and len(streams) < most and not self._is_last and not head.answered_early and self.has_settings
                 ):  # fmt: skip
                     self._last_id = stream_id
                     stream = self._new_stream()
@@ -189,12 +189,12 @@ class Http2Connection(ReceivingConnection):
         if at:
             self._has_moved = True
         if at < end:
-            self._unread = data[at:]
+            self.unread = data[at:]
 
     def _read_rare(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if not self._has_settings and (kind != frames.SETTINGS or flags & frames.ACK):
+        if not self.has_settings and (kind != frames.SETTINGS or flags & frames.ACK):
             raise Http2Error(PROTOCOL_ERROR, "SETTINGS did not come first")
-        if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_of):
+        if self.block is not None and (kind != frames.CONTINUATION or stream_id != self._block_of):
             raise Http2Error(PROTOCOL_ERROR, "a header block was interrupted")
         take = self._takers.get(kind)
         try:
@@ -223,16 +223,16 @@ class Http2Connection(ReceivingConnection):
             self._add_to_block(block)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is None:
+        if self.block is None:
             raise Http2Error(PROTOCOL_ERROR, "CONTINUATION continues nothing")
         self._charge()
         block = self._add_to_block(payload)
         if flags & frames.END_HEADERS:
-            self._block = None
+            self.block = None
             self._on_block(self._block_flags, stream_id, bytes(block))
 
     def _add_to_block(self, part: bytes) -> bytearray:
-        block = self._block = bytearray() if self._block is None else self._block
+        block = self.block = bytearray() if self.block is None else self.block
         block += part
         if len(block) > self.limits.header_bytes:
             raise Http2Error(ENHANCE_YOUR_CALM, f"a header block is over {self.limits.header_bytes} bytes")
@@ -242,10 +242,10 @@ class Http2Connection(ReceivingConnection):
         """A header block is complete. It is decoded in any case, to keep the table in step."""
         stream = self.streams.get(stream_id)
         if stream is not None or stream_id <= self._last_id:
-            fields = self._reader.decode(block)
+            fields = self.reader.decode(block)
             if stream is None:
                 self._charge()
-                if stream_id in self._resets:
+                if stream_id in self.resets:
                     return
                 left_out = any(stream_id in gap for gap in self._gaps)
                 raise Http2Error(PROTOCOL_ERROR if left_out else STREAM_CLOSED, "HEADERS on a closed stream")
@@ -256,11 +256,11 @@ class Http2Connection(ReceivingConnection):
             del self._gaps[:-_REMEMBERED_GAPS]
         self._last_id = stream_id
         if self._is_last:
-            self._reader.decode(block)
+            self.reader.decode(block)
             self._forget(stream_id)
             return
         try:
-            head = self._reader.read(block)
+            head = self.reader.read(block)
         except MalformedError:
             raise StreamError(stream_id, PROTOCOL_ERROR) from None
         if len(self.streams) >= self.limits.streams:
@@ -284,7 +284,7 @@ class Http2Connection(ReceivingConnection):
         if not flags & END_STREAM:
             raise StreamError(stream.id, PROTOCOL_ERROR)
         try:
-            self._reader.check_trailers(fields)
+            self.reader.check_trailers(fields)
         except MalformedError:
             raise StreamError(stream.id, PROTOCOL_ERROR) from None
         self._end_request(stream)

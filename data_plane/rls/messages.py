@@ -67,14 +67,15 @@ def _pool() -> DescriptorPool:
 _POOL: Final = _pool()
 
 
-def _message(name: str) -> Any:
+def message_type(name: str) -> Any:
+    """The class of a message of Envoy's protocol."""
     return GetMessageClass(_POOL.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
 
 
-RateLimitRequest: Final = _message("RateLimitRequest")
-RateLimitResponse: Final = _message("RateLimitResponse")
-DescriptorStatus: Final = _message("DescriptorStatus")
-RateLimit: Final = _message("RateLimit")
-HeaderValue: Final = _message("HeaderValue")
-HealthCheckRequest: Final = _message("HealthCheckRequest")
-HealthCheckResponse: Final = _message("HealthCheckResponse")
+RateLimitRequest: Final = message_type("RateLimitRequest")
+RateLimitResponse: Final = message_type("RateLimitResponse")
+DescriptorStatus: Final = message_type("DescriptorStatus")
+RateLimit: Final = message_type("RateLimit")
+HeaderValue: Final = message_type("HeaderValue")
+HealthCheckRequest: Final = message_type("HealthCheckRequest")
+HealthCheckResponse: Final = message_type("HealthCheckResponse")

@@ -27,7 +27,7 @@ class RlsProtocol(asyncio.Protocol):
             self.connection.lost()
             self._transport.abort()
             return
-        self._flush()
+        self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone; late answers are ignored."""
@@ -63,7 +63,7 @@ class RlsProtocol(asyncio.Protocol):
     def finish(self) -> None:
         """Answer what is in flight, and close."""
         self.connection.finish()
-        self._flush()
+        self.flush()
 
     def abort(self) -> None:
         """Close at once."""
@@ -72,9 +72,10 @@ class RlsProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def _wake(self) -> None:
-        self._loop.call_soon(self._flush)
+        self._loop.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what the connection has to send."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return

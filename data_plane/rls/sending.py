@@ -76,13 +76,13 @@ class SendingConnection:
         self._out: list[bytes] = []
         self._send_window = DEFAULT_WINDOW
         self._initial_window = DEFAULT_WINDOW
-        self._credit: dict[int, int] = {}
+        self.credit: dict[int, int] = {}
         """By stream, the difference of its window from the initial one; absent for an unused window."""
-        self._unsent: dict[int, _Unsent] = {}
-        self._in_line: dict[int, None] = {}
-        """Streams of ``_unsent`` that wait for the connection's window; the others wait for their own."""
-        self._buffered = 0
-        self._resets: dict[int, None] = {}
+        self.unsent: dict[int, _Unsent] = {}
+        self.in_line: dict[int, None] = {}
+        """Streams of ``unsent`` that wait for the connection's window; the others wait for their own."""
+        self.buffered = 0
+        self.resets: dict[int, None] = {}
         """Streams reset lately by this side; frames for them are ignored."""
         self._is_last = False
 
@@ -95,11 +95,11 @@ class SendingConnection:
     def respond(self, stream: Stream, opening: HeaderFrame, data: bytes, closing: HeaderFrame) -> None:
         """Answer a request, once; ignored if it is gone."""
         number = stream.id
-        if self.streams.get(number) is not stream or number in self._unsent:
+        if self.streams.get(number) is not stream or number in self.unsent:
             return
         size = len(data)
         stream_bytes = number.to_bytes(4)
-        if size > self._send_window or size > MAX_FRAME_BYTES or self._credit or size > self._initial_window:
+        if size > self._send_window or size > MAX_FRAME_BYTES or self.credit or size > self._initial_window:
             self._put(opening.start + stream_bytes + opening.block)
             self._hold(_Unsent(stream, data, closing))
             return
@@ -115,7 +115,7 @@ class SendingConnection:
 
     def respond_empty(self, stream: Stream, closing: HeaderFrame) -> None:
         """Answer a request by header fields alone."""
-        if self.streams.get(stream.id) is stream and stream.id not in self._unsent:
+        if self.streams.get(stream.id) is stream and stream.id not in self.unsent:
             self._put(closing.start + stream.id.to_bytes(4) + closing.block)
             self._answered(stream)
 
@@ -127,8 +127,8 @@ class SendingConnection:
     def _answered(self, stream: Stream) -> None:
         number = stream.id
         del self.streams[number]
-        if self._credit:
-            self._credit.pop(number, None)
+        if self.credit:
+            self.credit.pop(number, None)
         if stream.body is None:  # it need not send the rest
             self._forget(number)
             self._put(rst_stream(number, NO_ERROR))
@@ -156,38 +156,38 @@ class SendingConnection:
 
     def _forget(self, number: int) -> None:
         self._drop(number)
-        self._resets[number] = None
-        if len(self._resets) > _REMEMBERED_RESETS:
-            del self._resets[next(iter(self._resets))]
+        self.resets[number] = None
+        if len(self.resets) > _REMEMBERED_RESETS:
+            del self.resets[next(iter(self.resets))]
 
     def _drop(self, number: int) -> None:
         """The stream is over; drop its unsent bytes."""
         self.streams.pop(number, None)
-        self._credit.pop(number, None)
-        self._in_line.pop(number, None)
-        unsent = self._unsent.pop(number, None)
+        self.credit.pop(number, None)
+        self.in_line.pop(number, None)
+        unsent = self.unsent.pop(number, None)
         if unsent is not None:
-            self._buffered -= len(unsent.data)
+            self.buffered -= len(unsent.data)
 
     # Windows
 
     def _hold(self, unsent: _Unsent) -> None:
-        self._buffered += len(unsent.data)
+        self.buffered += len(unsent.data)
         number = unsent.stream.id
-        self._unsent[number] = unsent
-        if self._in_line and self._send_window <= 0:
-            self._in_line[number] = None
+        self.unsent[number] = unsent
+        if self.in_line and self._send_window <= 0:
+            self.in_line[number] = None
         else:
-            self._send_more(number)
-        if self._buffered > self.limits.buffered_bytes and number in self._unsent:
+            self.send_more(number)
+        if self.buffered > self.limits.buffered_bytes and number in self.unsent:
             self._give_up(number, ENHANCE_YOUR_CALM)  # no patience is charged
 
-    def _send_more(self, number: int) -> None:
+    def send_more(self, number: int) -> None:
         """Send as much of a waiting stream as the windows allow."""
-        unsent = self._unsent.get(number)
+        unsent = self.unsent.get(number)
         if unsent is None:
             return
-        left = self._initial_window + self._credit.get(number, 0)
+        left = self._initial_window + self.credit.get(number, 0)
         data, sent = unsent.data, 0
         size = len(data)
         while sent < size:
@@ -198,17 +198,17 @@ class SendingConnection:
             sent += part
             left -= part
             self._send_window -= part
-        self._buffered -= sent
+        self.buffered -= sent
         if sent < size:
-            self._credit[number] = left - self._initial_window
-            self._unsent[number] = unsent._replace(data=data[sent:])
+            self.credit[number] = left - self._initial_window
+            self.unsent[number] = unsent._replace(data=data[sent:])
             if left > 0:
-                self._in_line[number] = None
+                self.in_line[number] = None
             else:
-                self._in_line.pop(number, None)
+                self.in_line.pop(number, None)
             return
-        del self._unsent[number]
-        self._in_line.pop(number, None)
+        del self.unsent[number]
+        self.in_line.pop(number, None)
         self._put(unsent.closing.start + number.to_bytes(4) + unsent.closing.block)
         self._answered(unsent.stream)
 
@@ -217,25 +217,25 @@ class SendingConnection:
         self._send_window += increment
         if self._send_window > MAX_WINDOW:
             raise Http2Error(FLOW_CONTROL_ERROR, "the connection's window is too wide")
-        while self._in_line and self._send_window > 0:
-            self._send_more(next(iter(self._in_line)))
+        while self.in_line and self._send_window > 0:
+            self.send_more(next(iter(self.in_line)))
 
     def _widen_stream(self, number: int, increment: int) -> None:
         """The peer widened a stream's window."""
-        credit = self._credit.get(number, 0) + increment
+        credit = self.credit.get(number, 0) + increment
         if self._initial_window + credit > MAX_WINDOW:
             raise StreamError(number, FLOW_CONTROL_ERROR)
-        self._credit[number] = credit
-        self._send_more(number)
+        self.credit[number] = credit
+        self.send_more(number)
 
     def _set_initial_window(self, size: int) -> None:
         """The windows of all streams change with it, and may become negative."""
         if size == self._initial_window:
             return
         self._initial_window = size
-        if self._credit and size + max(self._credit.values()) > MAX_WINDOW:
+        if self.credit and size + max(self.credit.values()) > MAX_WINDOW:
             raise Http2Error(FLOW_CONTROL_ERROR, "a stream's window is too wide")
-        self.patience -= len(self._unsent) >> _WIDENED_FOR_ONE
-        for number in list(self._unsent):
-            if number not in self._in_line:
-                self._send_more(number)
+        self.patience -= len(self.unsent) >> _WIDENED_FOR_ONE
+        for number in list(self.unsent):
+            if number not in self.in_line:
+                self.send_more(number)

@@ -86,27 +86,27 @@ class Fuzzed:
         """What holds at any time."""
         connection = self.connection
         assert len(connection.streams) <= SMALL.streams
-        kept = sum(map(len, connection._bodies.values())) + sum(len(one.data) for one in connection._unsent.values())
-        assert kept == connection._buffered <= SMALL.buffered_bytes
-        assert kept + len(connection._unread) + len(connection._block or b"") <= MOST_KEPT_BYTES
-        assert set(connection._unsent) <= set(connection.streams)
-        assert set(connection._bodies) <= set(connection.streams)
-        assert set(connection._in_line) <= set(connection._unsent)
-        assert connection._reader._decoder._bytes <= 4_096
-        assert len(connection._resets) <= 256
+        kept = sum(map(len, connection.bodies.values())) + sum(len(one.data) for one in connection.unsent.values())
+        assert kept == connection.buffered <= SMALL.buffered_bytes
+        assert kept + len(connection.unread) + len(connection.block or b"") <= MOST_KEPT_BYTES
+        assert set(connection.unsent) <= set(connection.streams)
+        assert set(connection.bodies) <= set(connection.streams)
+        assert set(connection.in_line) <= set(connection.unsent)
+        assert connection.reader.decoder.table_bytes <= 4_096
+        assert len(connection.resets) <= 256
 
     def end(self) -> list[Frame]:
         """Bring it to an end by rules of the protocol, and see that nothing is left."""
         connection = self.connection
-        if not connection.ended and connection._has_settings and not connection._unread and connection._block is None:
+        if not connection.ended and connection.has_settings and not connection.unread and connection.block is None:
             connection.patience = 100
             connection.receive(frame(frames.PING, 0, 0, b"are you?"))
             self.out += connection.take()
             assert self.out.endswith(frame(frames.PING, frames.ACK, 0, b"are you?")), "it does not answer any more"
             for stream in list(connection.streams):
                 connection.receive(frame(frames.RST_STREAM, 0, stream, b"\0\0\0\x08"))
-            assert (connection.streams, connection._bodies, connection._unsent) == ({}, {}, {})
-            assert (connection._credit, connection._in_line, connection._buffered) == ({}, {}, 0)
+            assert (connection.streams, connection.bodies, connection.unsent) == ({}, {}, {})
+            assert (connection.credit, connection.in_line, connection.buffered) == ({}, {}, 0)
         for asked in self.asked:
             asked.reply(b"too late")
         connection.finish()

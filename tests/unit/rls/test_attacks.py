@@ -105,14 +105,14 @@ def test_windows_of_the_connection_that_let_one_byte_pass():
     peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 1 << 20})
     peer.send(*(call(one, b"x" * 4_000) for one in range(1, 201, 2)))
     looked_at = 0
-    send_more = peer.connection._send_more
+    send_more = peer.connection.send_more
 
     def counted(number):
         nonlocal looked_at
         looked_at += 1
         send_more(number)
 
-    peer.connection._send_more = counted
+    peer.connection.send_more = counted
     done = attack(peer, (frames.window_update(0, 1) for _ in itertools.count()))
     assert_ends_calmly(done, frames_out_each=1)
     assert looked_at <= done.attacks
@@ -146,21 +146,21 @@ def test_settings_flood():
     peer = Peer(settings={frames.INITIAL_WINDOW_SIZE: 0})
     peer.send(*(call(one) for one in range(1, 201, 2)))
     visited = 0
-    send_more = peer.connection._send_more
+    send_more = peer.connection.send_more
 
     def counted(number):
         nonlocal visited
         visited += 1
         send_more(number)
 
-    peer.connection._send_more = counted
+    peer.connection.send_more = counted
     many = frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0\0\4\0\0\0\1" * 1_000 + b"\0\4\0\0\0\0")
     done = attack(peer, (many for _ in itertools.count()))
     assert_ends_calmly(done, frames_out_each=1)
     assert visited == 0, "what the last value leaves as it was is no change"
     again = Peer(settings={frames.INITIAL_WINDOW_SIZE: 0})
     again.send(*(call(one) for one in range(1, 1_801, 2)))
-    again.connection._send_more = counted
+    again.connection.send_more = counted
     to_and_fro = (frames.settings({frames.INITIAL_WINDOW_SIZE: 0 if nth % 2 else 1}) for nth in itertools.count())
     assert attack(again, to_and_fro).attacks < LIMITS.patience
     assert visited <= 17 * LIMITS.patience
@@ -172,7 +172,7 @@ def test_headers_without_a_name_leave_nothing():
     empty = block() + b"\0\0\0" * 20
     assert_ends_calmly(attack(peer, (headers(one, empty) for one in odd())), frames_out_each=1)
     assert peer.connection.streams == {}
-    assert len(peer.connection._reader.known) == 0
+    assert len(peer.connection.reader.known) == 0
 
 
 def test_empty_frames_flood():
@@ -199,14 +199,14 @@ def test_continuation_flood():
     peer = Peer()
     peer.send(headers(1, block(), flags=0))
     decoded = 0
-    decode = peer.connection._reader.decode
+    decode = peer.connection.reader.decode
 
     def counted(whole):
         nonlocal decoded
         decoded += 1
         return decode(whole)
 
-    peer.connection._reader.decode = counted
+    peer.connection.reader.decode = counted
     more = frame(CONTINUATION, 0, 1, literal(("x-more", "y" * 100)) * 40)
     done = attack(peer, (more for _ in itertools.count()))
     assert done.code == ENHANCE_YOUR_CALM
@@ -227,10 +227,10 @@ def test_hpack_bomb():
     long_field = b"\x40\x01x\x7f\x80\x1e" + b"y" * 3_967  # enters the table
     peer = Peer()
     assert set(echoed(peer.send(headers(1, block() + long_field), data(1, message(b"a"))))) == {1}
-    before = len(peer.connection._reader.known)
+    before = len(peer.connection.reader.known)
     got = peer.send(headers(3, block() + b"\xbe" * 1_000))
     assert goaway_code(got) == ENHANCE_YOUR_CALM
-    assert len(peer.connection._reader.known) <= before
+    assert len(peer.connection.reader.known) <= before
 
 
 def test_remembered_blocks_are_few_and_short():
@@ -238,12 +238,12 @@ def test_remembered_blocks_are_few_and_short():
     peer = Peer()
     for nth, one in zip(range(1_000), odd(), strict=False):
         peer.send(call(one, head=block(("x-n", str(nth)))))
-    assert len(peer.connection._reader.known) <= LIMITS.remembered_blocks
-    assert len(peer.connection._reader._sound) <= 256
+    assert len(peer.connection.reader.known) <= LIMITS.remembered_blocks
+    assert len(peer.connection.reader.sound) <= 256
     peer = Peer()
     peer.send(call(1, head=block() + b"\x40\x01x\x7f\x80\x1e" + b"y" * 3_967))
     peer.send(call(3, head=block() + b"\xbe\xbe"))
-    assert len(peer.connection._reader.known) == 0
+    assert len(peer.connection.reader.known) == 0
 
 
 def test_numbers_that_never_end():
@@ -272,7 +272,7 @@ def test_what_one_connection_keeps_is_bounded(kind):
     finally:
         tracemalloc.stop()
     assert grown < 4 * LIMITS.buffered_bytes
-    assert peer.connection._buffered <= LIMITS.buffered_bytes
+    assert peer.connection.buffered <= LIMITS.buffered_bytes
 
 
 def test_a_large_body_is_refused_once_and_the_rest_ignored():

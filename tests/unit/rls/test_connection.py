@@ -74,7 +74,7 @@ def test_a_message_may_come_in_many_frames_between_those_of_others():
     got = peer.send(data(1, b""), frame(HEADERS, END_HEADERS | END_STREAM, 3, literal(("x-checksum", "1"))))
     assert set(echoed(got)) == {1, 3}
     assert echoed(got)[1] == echoed(got)[3] == body[5:]
-    assert peer.connection._buffered == 0
+    assert peer.connection.buffered == 0
 
 
 def test_a_header_block_may_come_in_many_frames():
@@ -109,8 +109,8 @@ def test_an_answer_waits_for_the_peers_window(window):
         assert [len(one.payload) for one in more if one.kind == DATA] == [1]
         got += more
     assert echoed(got) == {1: b"z" * 500}
-    assert peer.connection._unsent == {}
-    assert peer.connection._buffered == 0
+    assert peer.connection.unsent == {}
+    assert peer.connection.buffered == 0
 
 
 def test_answers_share_the_connections_window_and_wait_in_line():
@@ -239,7 +239,7 @@ def test_a_body_that_does_not_come_ends_its_stream_alone():
     assert echoed(peer.send(call(3))) == {3: b"hello"}
     peer.connection.end_stalled()
     assert reset_codes(peer.take()) == {1: CANCEL}
-    assert (peer.connection.ended, peer.connection._buffered) == (False, 0)
+    assert (peer.connection.ended, peer.connection.buffered) == (False, 0)
 
 
 def test_an_answer_that_the_peer_does_not_take_ends_its_stream_alone():
@@ -248,7 +248,7 @@ def test_an_answer_that_the_peer_does_not_take_ends_its_stream_alone():
     peer.connection.end_stalled()
     peer.connection.end_stalled()
     assert reset_codes(peer.take()) == {1: CANCEL}
-    assert (peer.connection._unsent, peer.connection._buffered) == ({}, 0)
+    assert (peer.connection.unsent, peer.connection.buffered) == ({}, 0)
 
 
 def test_ten_thousand_calls_in_a_row_leave_nothing_behind():
@@ -264,4 +264,4 @@ def test_ten_thousand_calls_in_a_row_leave_nothing_behind():
         if isinstance(value, dict | list | set | bytes) and name != "_takers"
     }
     assert {name: size for name, size in left.items() if size} == {}
-    assert len(connection._reader.known) == 1
+    assert len(connection.reader.known) == 1

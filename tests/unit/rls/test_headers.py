@@ -79,7 +79,7 @@ def test_the_same_bytes_mean_another_thing_after_the_table_has_changed():
         1
     }
     assert set(echoed(peer.send(call(3, head=rest)))) == {3}
-    assert rest in peer.connection._reader.known
+    assert rest in peer.connection.reader.known
     # what was at the first place of the table is at the second now
     peer.send(call(5, head=block() + b"\x40\x03x-a\x011"))
     assert reset_codes(peer.send(call(7, head=rest))) == {7: PROTOCOL_ERROR}

@@ -32,7 +32,7 @@ def kind_of(field: FieldDescriptor) -> tuple[int, bool, str]:
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_every_field_is_as_in_the_original(name):
-    ours = messages._message(name).DESCRIPTOR
+    ours = messages.message_type(name).DESCRIPTOR
     for field in ours.fields:
         original = ORIGINALS[name].fields_by_number[field.number]
         assert kind_of(field) == kind_of(original)

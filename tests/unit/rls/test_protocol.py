@@ -72,7 +72,7 @@ async def test_answers_of_one_turn_are_one_write(server):
     protocol.data_received(HELLO + call(1))
     protocol.data_received(call(3))
     before = len(transport.written)
-    protocol._flush()
+    protocol.flush()
     got = parse(bytes(transport.written[before:]))
     assert set(echoed(got)) == {1, 3}
 
@@ -81,7 +81,7 @@ async def test_answers_of_one_turn_are_one_write(server):
 async def test_who_breaks_the_protocol_is_told_why_before_the_end(server, half_closes):
     protocol, transport = connected(server, half_closes=half_closes)
     protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
-    protocol._flush()
+    protocol.flush()
     assert kinds(parse(bytes(transport.written)))[-1] == GOAWAY
     assert transport.done == ["write_eof" if half_closes else "close"]
     protocol.data_received(b"more")
@@ -109,6 +109,6 @@ async def test_stopping_ends_idle_connections_at_once_and_others_when_they_are_a
     protocol.finish()
     assert transport.done == []
     waiting[0].reply(b"late")
-    protocol._flush()
+    protocol.flush()
     assert transport.done == ["write_eof"]
     assert echoed(parse(bytes(transport.written))) == {1: b"late"}
