@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from data_plane.agent import Agent
 from data_plane.http.app import create_agent_app, create_app
-from data_plane.http.fast_path import DecisionFastPath
+from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.http.health import HealthServer
 from data_plane.http.render import Renderer
 from data_plane.node import Node

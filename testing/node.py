@@ -14,7 +14,7 @@ from data_plane.agent import Agent
 from data_plane.config.config_set import ConfigSet
 from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import SnapshotFile
-from data_plane.http.fast_path import DecisionFastPath
+from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings

@@ -22,7 +22,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.http.fast_path import DecisionFastPath
+from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.node import Node
 from data_plane.settings import Settings
 from tidegate.contract.credentials import make_credential

@@ -7,7 +7,7 @@ import httptools
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from data_plane.http.fast_path import DecisionFastPath
+from data_plane.http.decision_handler import DecisionFastPath
 from tidegate.http_front.connection import Connection
 from tidegate.http_front.exchange import Exchange, Route
 from tidegate.http_front.front import Front
