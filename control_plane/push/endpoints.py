@@ -14,6 +14,7 @@ from control_plane.canary.schemas import RolloutView
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.models import Node
+from control_plane.orm import equal
 from control_plane.publishing import documents, repository
 from control_plane.publishing.models import Revision
 from control_plane.push.schemas import (
@@ -26,7 +27,6 @@ from control_plane.push.schemas import (
     RevisionView,
 )
 from control_plane.reading import Reading, json_with_etag
-from control_plane.storage import equal
 from control_plane.web.fields import Instant, Name
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
 
