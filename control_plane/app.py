@@ -36,7 +36,7 @@ from control_plane.jobs.runner import JobRunner
 from control_plane.metrics import Metrics
 from control_plane.nodes.reports import Reports
 from control_plane.oidc.sign_in import OpenIdConnect
-from control_plane.publishing.signing import Signer
+from control_plane.publishing.documents import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.frames import FrameSource

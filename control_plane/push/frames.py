@@ -12,8 +12,8 @@ from control_plane.canary.views import Held, held_by
 from control_plane.database import Database
 from control_plane.metrics import Metrics
 from control_plane.publishing import repository
+from control_plane.publishing.documents import Signer
 from control_plane.publishing.repository import Head
-from control_plane.publishing.signing import Signer
 from tidegate.contract.config import Begin, Change, Commit, Documents, HeldBack, Kind, StreamMessage
 
 Key = TypeVar("Key")
