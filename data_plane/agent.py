@@ -13,8 +13,7 @@ from typing import Any
 from fastapi import Response
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.service import Snapshot
-from data_plane.config.stream import Decided
+from data_plane.config.stream import Decided, Snapshot
 from data_plane.configuration import Configuration
 from data_plane.load_control import AgentLoadControl
 from data_plane.metrics.exposition import CONTENT_TYPE, NodeMetrics
