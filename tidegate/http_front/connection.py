@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tidegate.http_front.app_connection import AppConnection
 from tidegate.http_front.chunked import ChunkedBody
 from tidegate.http_front.exchange import ELSEWHERE, NO_HEAD, Exchange, Head, new_exchange
-from tidegate.http_front.front import NEVER
+from tidegate.http_front.front import NEVER, Front
 from tidegate.http_front.responses import Refusal
 
 _REMEMBERED_BYTES = 2048
@@ -268,3 +269,16 @@ class Connection(AppConnection):
         self._note_unfinished()
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+def protocol_class(front: Front) -> type[asyncio.Protocol]:
+    """For ``uvicorn.Config(http=...)``."""
+    return type("BoundConnection", (Connection,), {"__slots__": (), "front": front})
+
+
+def config_of(application: Any, front: Front, **options: Any) -> uvicorn.Config:
+    """uvicorn's configuration of one port; ``options`` are address, TLS, lifespan and the time to stop in."""
+    return uvicorn.Config(
+        application, http=protocol_class(front), ws="none", access_log=False, log_config=None, server_header=False,
+        proxy_headers=False, **options,
+    )  # fmt: skip
