@@ -6,16 +6,13 @@ Events are script calls, not decisions: one slow call that carries a hundred dec
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from data_plane.store.packing import encode_rule
 from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
-from data_plane.store.redis.reasons import Reason
+from data_plane.store.redis.status import Reason, State
 from tidegate.contract.limits import LimitRule
 
 log = logging.getLogger(__name__)
-
-State = Literal["closed", "open", "half_open"]
 
 
 class Circuit:

@@ -28,10 +28,10 @@ from redis.exceptions import (
 
 from data_plane.store.redis.calls import Link
 from data_plane.store.redis.credentials import Login
-from data_plane.store.redis.reasons import Reason, classify
 from data_plane.store.redis.server import ServerFacts, read_info, require_fit
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.slots import SlotRange, read_slots
+from data_plane.store.redis.status import Reason, classify
 
 Address = tuple[str, int]
 Resolve = Callable[[], Awaitable[Address | None]]

@@ -10,9 +10,8 @@ from redis.exceptions import AuthenticationError
 from data_plane.store.redis.calls import Link, ReplyTaker, pack_command
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.connect import ConnectFailedError, Connector
-from data_plane.store.redis.reasons import Reason, error_code
 from data_plane.store.redis.server import ServerFacts, StoreMisconfiguredError
-from data_plane.store.redis.status import StoreStats
+from data_plane.store.redis.status import Reason, StoreStats, error_code
 
 log = logging.getLogger(__name__)
 

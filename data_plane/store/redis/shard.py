@@ -11,10 +11,9 @@ from data_plane.store.redis.calls import Answers, Call, CallBuilder, Link, by_sl
 from data_plane.store.redis.circuit import PROBE_KEY, Backoff, Circuit, Prober, Trouble, probe_check
 from data_plane.store.redis.connect import Connector
 from data_plane.store.redis.keeper import LinkKeeper
-from data_plane.store.redis.reasons import Reason, classify, error_code
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.split import GiveBack, consumed
-from data_plane.store.redis.status import ShardStatus, StoreStats
+from data_plane.store.redis.status import Reason, ShardStatus, StoreStats, classify, error_code
 
 if TYPE_CHECKING:
     from data_plane.store.redis.cluster import Cluster
