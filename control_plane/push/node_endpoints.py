@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from control_plane.access.principals import Caller, region_only
-from control_plane.canary.views import views
+from control_plane.canary.placement import views
 from control_plane.database import Database
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.nodes import repository as nodes

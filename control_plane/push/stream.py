@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
-from control_plane.canary.views import Held, Views, held_by, views
+from control_plane.canary.placement import Held, Views, held_by, views
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.metrics import Metrics
