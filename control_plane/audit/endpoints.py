@@ -11,8 +11,8 @@ from control_plane.audit import repository
 from control_plane.audit.models import AuditRow
 from control_plane.audit.schemas import AuditEntry
 from control_plane.errors import NotFoundError
+from control_plane.orm import equal
 from control_plane.reading import Reading, json_with_etag
-from control_plane.storage import equal
 from control_plane.web.fields import Instant
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
 

@@ -17,11 +17,10 @@ from control_plane.limits.rules import fractions_of
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.quotas import repository
-from control_plane.quotas.ack_status import look
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
 from control_plane.quotas.rebalancing import Balance, Balancing, balance
 from control_plane.quotas.repository import ShareOwner
-from control_plane.quotas.scheduling import keep_schedule, schedule_of
+from control_plane.quotas.scheduling import keep_schedule, look, schedule_of
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.quotas.share_schedule import Situation, acknowledged, limit_units, raise_at_us

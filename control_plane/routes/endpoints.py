@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
@@ -24,7 +25,6 @@ from control_plane.routes.schemas import (
     ManualFactorView,
 )
 from control_plane.routes.service import Backends, Endpoints
-from control_plane.storage import equal
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 

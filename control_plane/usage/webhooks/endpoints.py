@@ -7,10 +7,10 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
 from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
-from control_plane.storage import equal
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.schemas import (
