@@ -33,8 +33,8 @@ class Process(Protocol):
     """Who uses a store: it may be dead, or stand still."""
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it runs."""
+    def is_running(self) -> bool:
+        """Whether it is neither dead nor stopped."""
         ...
 
     async def awake(self) -> None:
@@ -294,8 +294,15 @@ class StoreConnection:
             await self._process.awake()
 
     async def _way(self) -> None:
-        await asyncio.sleep(WAY_S)
-        await self._process.awake()
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(WAY_S, _end, arrived)
+        try:
+            await arrived
+        finally:
+            timer.cancel()
+        if not self._process.is_running:
+            await self._process.awake()
 
 
 def _end(waiter: "asyncio.Future[None]") -> None:
