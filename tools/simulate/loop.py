@@ -11,6 +11,9 @@ _RESOLUTION_S = 1e-9
 _MANY_TIMERS = 100
 
 
+Call = Callable[..., object]
+
+
 class RunawayError(Exception):
     """Events breed events: a world that would never end."""
 
@@ -20,7 +23,7 @@ class _Call(float):
 
     __slots__ = ("arguments", "call", "is_cancelled", "loop")
 
-    call: Callable[..., object]
+    call: Call
     arguments: tuple[object, ...]
     is_cancelled: bool
     loop: "VirtualLoop | None"
@@ -61,27 +64,29 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self._now_s
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ARG002
+    # Handles are the loop's own, and contexts are left out: typeshed wants both.
+
+    def call_soon(self, callback: Call, *args: Any, **_: Any) -> Any:  # type: ignore[override]
         """Call in the next turn."""
         call = _Call()
         call.call, call.arguments, call.is_cancelled, call.loop = callback, args, False, None
         self._due.append(call)
         return call
 
-    call_soon_threadsafe = call_soon
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ARG002
+    def call_at(self, when: float, callback: Call, *args: Any, **_: Any) -> Any:  # type: ignore[override]
         """Call at an instant."""
         call = _Call(when)
         call.call, call.arguments, call.is_cancelled, call.loop = callback, args, False, self
         heapq.heappush(self._timers, call)
         return call
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: object = None) -> Any:  # noqa: ARG002
+    def call_later(self, delay: float, callback: Call, *args: Any, **_: Any) -> Any:  # type: ignore[override]
         """Call after some seconds."""
         return self.call_at(self._now_s + delay, callback, *args)
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: object = None, context: object = None) -> Any:  # noqa: ARG002
+    def create_task(self, coro: Coroutine[Any, Any, Any], **_: Any) -> Any:  # type: ignore[override]
         """Begin with a task in the next turn."""
         return asyncio.Task(coro, loop=self)
 
@@ -92,7 +97,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise RunawayError("the world does not come to rest")
         self._forget_cancelled()
         due, timers = self._due, self._timers
-        if not due and not self._stopping:
+        if not due and not self._stopping:  # type: ignore[attr-defined]
             if not timers:
                 raise RuntimeError("everybody waits, and nobody for a time")
             self._now_s = max(self._now_s, timers[0])

@@ -15,7 +15,7 @@ from redis.exceptions import ResponseError
 from data_plane.store.arguments import Argument, CommandError, text_of
 from data_plane.store.keyspace import Keyspace
 from data_plane.store.packing import FIGURES, decode_figures
-from data_plane.store.ports import CounterCheck, StoreUnavailableError
+from data_plane.store.ports import CounterCheck, ScriptCall, StoreUnavailableError
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import DIRTY_KEY
 from data_plane.store.script_host import ScriptError, ScriptHost
@@ -231,17 +231,13 @@ class StoreConnection:
         await self._way()
         return reply
 
-    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Many commands in one round trip."""
+    async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Any]:
+        """Many commands and scripts in one round trip."""
         await self._way()
-        replies = [self._server.execute(*command) for command in commands]
-        await self._way()
-        return replies
-
-    async def call_scripts(self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]) -> list[Any]:
-        """A script with many keys and arguments."""
-        await self._way()
-        replies = [self._server.run(source, keys, args) for keys, args in calls]
+        replies = [
+            self._server.run(*command) if isinstance(command, ScriptCall) else self._server.execute(*command)
+            for command in commands
+        ]
         await self._way()
         return replies
 
