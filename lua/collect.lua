@@ -77,14 +77,20 @@ end
 local reply = {}
 for i = 1, #KEYS do
   local room = max_counters - counters
-  local members = room > 0 and call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, room) or {}
-  if room > 0 and #members == 0 then
-    members = call('ZRANGEBYSCORE', KEYS[i], now + BEYOND_US, '+inf', 'LIMIT', 0, room)
+  local first = call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2]
+  if first and room > 0 then
+    local members
+    if tonumber(first) <= now then
+      members = call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, room)
+    else
+      members = call('ZRANGEBYSCORE', KEYS[i], now + BEYOND_US, '+inf', 'LIMIT', 0, room)
+    end
+    if #members > 0 then
+      take(KEYS[i], members)
+      first = call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2]
+    end
   end
-  if #members > 0 then
-    take(KEYS[i], members)
-  end
-  reply[5 + i] = call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2] or '-1'
+  reply[5 + i] = first or '-1'
 end
 reply[1], reply[2], reply[3], reply[4], reply[5] = now, due_again, counters, #parts, table.concat(parts)
 return reply

@@ -4,8 +4,7 @@
 -- ARGV[1]  this agent; ARGV[2] how long a lease lasts, in milliseconds; ARGV[3] maximum number of slices to hold
 -- Reply    the slices that this agent holds now; surplus leases were released, so that agents that join get theirs
 local held, max_slices = {}, tonumber(ARGV[3])
-for i = 1, #KEYS do
-  local holder = redis.call('GET', KEYS[i])
+for i, holder in ipairs(redis.call('MGET', unpack(KEYS))) do
   if holder == ARGV[1] and #held >= max_slices then
     redis.call('DEL', KEYS[i])
   elseif holder == ARGV[1] then

@@ -30,17 +30,26 @@ end
 local reply = { repeated }
 for i = 6 + 2 * count, #ARGV do
   local name = ARGV[i]
-  local oldest
+  local unreachable = '~' .. name
+  local fields = {}
   for slice = 0, slices - 1 do
-    local complete_until = tonumber(call('HGET', KEYS[1], name .. '/' .. slice) or 0)
-    oldest = math.min(oldest or complete_until, complete_until)
+    fields[slice + 1] = name .. '/' .. slice
   end
+  fields[slices + 1] = unreachable
+  local values = call('HMGET', KEYS[1], spread(fields))
+  local oldest = tonumber(values[1] or 0)
+  for slice = 2, slices do
+    oldest = math.min(oldest, tonumber(values[slice] or 0))
+  end
+  local known_since = values[slices + 1]
   local since = 0
   if now - oldest > unreachable_after then
-    call('HSETNX', KEYS[1], '~' .. name, string.format('%.0f', now))
-    since = tonumber(call('HGET', KEYS[1], '~' .. name))
-  else
-    call('HDEL', KEYS[1], '~' .. name)
+    since = tonumber(known_since or now)
+    if not known_since then
+      call('HSET', KEYS[1], unreachable, string.format('%.0f', now))
+    end
+  elseif known_since then
+    call('HDEL', KEYS[1], unreachable)
   end
   reply[#reply + 1] = name
   reply[#reply + 1] = oldest

@@ -9,8 +9,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from data_plane.decide.denial_ring import Caller, Found
-from data_plane.store.ports import StoreUnavailableError
-from data_plane.store.redis.client import Argument
+from data_plane.store.ports import Argument, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import denials_script
 from tidegate.contract.decoding import UNREADABLE

@@ -1,13 +1,13 @@
 """Epochs of the counts in a region's store: a store that lost counts or came back with old ones begins a new epoch."""
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
 
 from data_plane.replicate.mark_sets import parts_by_slot
-from data_plane.store.ports import Argument, RegionStore, StoreUnavailableError
+from data_plane.store.ports import Argument, RegionStore, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.scripts import end_epoch_script
 from data_plane.store.strict_packing import decode_marker
@@ -51,13 +51,22 @@ class CountEpochs:
         self._token_hex = token_hex
         self._marker = store.dirty_key_of_slot(0) + b"!m" if store.settings.shape != "cluster" else b""
 
-    async def current(self, region: str, regions: int, is_shared: Callable[[bytes], bool]) -> str:
+    @property
+    def reading(self) -> Sequence[Argument]:
+        """The command whose reply ``current`` takes, where it is sent with others."""
+        if self._store.settings.shape == "cluster":
+            return ("GET", EPOCH)
+        return ("MGET", EPOCH, MARKER_OF_EPOCH, self._marker)
+
+    async def current(
+        self, region: str, regions: int, is_shared: Callable[[bytes], bool], read: Reply | None = None
+    ) -> str:
         """The name of the current epoch; begins a new one if the marker shows that the store came back.
 
         The own counts of the ended epoch are then kept among those of peers.
         """
         with store_errors():
-            epoch = await self._read()
+            epoch = await self._read(read)
             if epoch.incarnation is None and epoch.marker is not None:
                 await self._store.execute("SET", MARKER_OF_EPOCH, epoch.marker, "NX")
             elif epoch.is_over and epoch.marker is not None:
@@ -100,12 +109,9 @@ class CountEpochs:
     def _proof_of(self, random: str) -> str:
         return hmac.digest(self._secret, b"tidegate store epoch\0" + random.encode(), "sha256")[:8].hex()
 
-    async def _read(self) -> _Names:
-        incarnation = marker = None
-        if self._store.settings.shape == "cluster":
-            name = await self._store.execute("GET", EPOCH)
-        else:
-            name, incarnation, marker = await self._store.execute("MGET", EPOCH, MARKER_OF_EPOCH, self._marker)
+    async def _read(self, reply: Reply | None = None) -> _Names:
+        reply = reply or await self._store.execute(*self.reading)
+        name, incarnation, marker = reply if isinstance(reply, list) else (reply, None, None)
         if name is None:
             await self._store.execute("SET", EPOCH, self.new_name(), "NX")
             name = await self._store.execute("GET", EPOCH)

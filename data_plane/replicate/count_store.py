@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from data_plane.replicate.count_epochs import PEER_COUNTS_SUFFIX, RECEIVED, SCANNED_A_CALL, CountEpochs, is_counter
 from data_plane.replicate.mark_sets import MarkSet, mark_sets, parts_by_slot
-from data_plane.store.ports import Argument, RegionStore
+from data_plane.store.ports import Argument, RegionStore, Reply, ScriptCall
 from data_plane.store.redis.client import store_errors
 from data_plane.store.scripts import (
     collect_script,
@@ -113,6 +113,14 @@ class PeerStates(NamedTuple):
     states: Mapping[str, PeerState]
 
 
+class Look(NamedTuple):
+    """What a tick begins with: the names of the epoch (for ``CountEpochs.current``), peers, and the slices held."""
+
+    epoch: Reply
+    peers: PeerStates
+    held: Sequence[int]
+
+
 class SweepPage(NamedTuple):
     """Where the next page of a sweep begins ('' after the last), and the counts of ended epochs on this page."""
 
@@ -135,12 +143,23 @@ class CountStore:
         self._collections = 0
         self.epochs = CountEpochs(store, secret, token_hex)
 
+    async def look(self, peers: Sequence[str], max_slices: int) -> Look:
+        """Everything that a tick begins with, in one round trip."""
+        with store_errors():
+            await self._marks.note()
+            names, states, held = await self._store.execute_all(
+                [self.epochs.reading, _received("", 0, {}, peers), self._holding(max_slices)]
+            )
+        return Look(names, _peer_states(states), _numbers(held))
+
     async def hold_slices(self, max_slices: int) -> Sequence[int]:
         """Take and renew leases on at most that many slices. Returns the slices held; two holders do no harm."""
         with store_errors():
             await self._marks.note()
-            held = await self._store.call_script(hold_slices_script(), LEASES, [self._owner, LEASE_MS, max_slices])
-        return [int(number) for number in held]
+            return _numbers(await self._store.call_script(*self._holding(max_slices)))
+
+    def _holding(self, max_slices: int) -> ScriptCall:
+        return ScriptCall(hold_slices_script(), LEASES, [self._owner, LEASE_MS, max_slices])
 
     async def make_due(self, slices: Sequence[int]) -> None:
         """Make all waiting marks of these slices due, as the holder before may have died before it settled them."""
@@ -160,12 +179,13 @@ class CountStore:
             for start in range(0, len(groups), SETS_A_TURN):
                 turn = groups[start : start + SETS_A_TURN]
                 max_counters = max(MIN_OF_SET, COLLECTED_A_CALL // len(turn))
-                calls: list[tuple[Sequence[bytes], Sequence[Argument]]] = []
+                calls: list[ScriptCall] = []
                 for sets in turn:
                     self._collections += 1
                     again_us = RESEND_US + self._collections % 100_000
-                    calls.append(([mark_set.key for mark_set in sets], [max_counters, again_us]))
-                for sets, reply in zip(turn, await self._store.call_scripts(collect_script(), calls), strict=True):
+                    keys = [mark_set.key for mark_set in sets]
+                    calls.append(ScriptCall(collect_script(), keys, [max_counters, again_us]))
+                for sets, reply in zip(turn, await self._store.execute_all(calls), strict=True):
                     now_us, due_us, counters, number, cells, *scores = reply
                     if counters:
                         marks = (([mark_set.key for mark_set in sets], due_us),)
@@ -241,13 +261,25 @@ class CountStore:
         self, peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]
     ) -> PeerStates:
         """Note how old a peer's slices were when it sent them ('' notes nothing). Returns the state of all peers."""
-        ages = [figure for pair in ages_us.items() for figure in pair]
-        arguments: list[Argument] = [SLICES, TIMING.stale_after_us, peer, sent_us, len(ages_us), *ages, *peers]
         with store_errors():
-            repeated, *flat = await self._store.call_script(received_script(), [RECEIVED], arguments)
-        triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        states = {name.decode(): PeerState(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
-        return PeerStates(int(repeated), states)
+            return _peer_states(await self._store.call_script(*_received(peer, sent_us, ages_us, peers)))
+
+
+def _received(peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]) -> ScriptCall:
+    ages = [figure for pair in ages_us.items() for figure in pair]
+    arguments: list[Argument] = [SLICES, TIMING.stale_after_us, peer, sent_us, len(ages_us), *ages, *peers]
+    return ScriptCall(received_script(), [RECEIVED], arguments)
+
+
+def _peer_states(reply: Reply) -> PeerStates:
+    repeated, *flat = reply
+    triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+    states = {name.decode(): PeerState(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
+    return PeerStates(int(repeated), states)
+
+
+def _numbers(reply: Reply) -> Sequence[int]:
+    return [int(number) for number in reply]
 
 
 def _append_cells(found: list[PackedCells], cells: PackedCells) -> None:

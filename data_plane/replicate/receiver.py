@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.limits_of_keys import IMPLAUSIBLE, SharedLimit, SharedLimits
-from data_plane.replicate.count_store import CountStore, PeerCounter
+from data_plane.replicate.count_store import CountStore, PeerCounter, PeerState
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.store.ports import Clock
 from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer
@@ -125,7 +125,12 @@ class Receiver:
 
     async def _note_received(self, peer: str, sent_us: int, ages_us: Mapping[int, int], peers: Sequence[str]) -> int:
         """Note a message and find unreachable peers. Returns of how many slices the message was a repeat."""
-        repeated, states = await self._store.note_received(peer, sent_us, ages_us, peers)
+        found = await self._store.note_received(peer, sent_us, ages_us, peers)
+        self.note_states(found.states)
+        return found.repeated
+
+    def note_states(self, states: Mapping[str, PeerState]) -> None:
+        """Take over the states of all peers, as the store has them."""
         now_us = self._clock.now_us()
         self.staleness_us = {
             name: now_us - state.as_of_us if state.as_of_us else None for name, state in states.items()
@@ -135,7 +140,6 @@ class Receiver:
         self._tally.silences.update(name for name, _ in unreachable if name not in self._unreachable)
         self._unreachable = {name for name, _ in unreachable}
         self._on_unreachable(unreachable)
-        return repeated
 
 
 def _max_taken(limit: SharedLimit, cell: Cell, now_us: int) -> int:

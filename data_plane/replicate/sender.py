@@ -90,19 +90,21 @@ class Sender:
     async def tick(self) -> None:
         """Find unreachable peers, settle what every peer has, then send each what is due."""
         urls, regions = self._receiver.peer_urls(), len(self._index().book.regions)
-        if regions > 1:  # also if no peer can be reached: then marks are settled at once
-            epoch = await self._store.epochs.current(self._region, regions, self._is_shared)
-        await self._receiver.check_peers()
         if regions < 2:
+            await self._receiver.check_peers()
             self.sessions.clear()
             self._held = ()
             return
+        # Also if no peer can be reached: then marks are settled at once.
+        look = await self._store.look(sorted(urls), -(-SLICES // max(1, self._live_nodes())))
+        epoch = await self._store.epochs.current(self._region, regions, self._is_shared, look.epoch)
+        self._receiver.note_states(look.peers.states)
         if self._epoch not in {"", epoch}:
             self._resend_everything()
         self._epoch = epoch
         self._check_clock()
         await self._update_sessions(urls)
-        await self._hold_slices()
+        await self._take_over(look.held)
         await self.anti_entropy.mark_pages(self._held)
         await self._note_resends()
         await self._settle()
@@ -176,11 +178,10 @@ class Sender:
             self.sessions[name] = session
             self.anti_entropy.begin()
 
-    async def _hold_slices(self) -> None:
-        """Hold this agent's part of the slices; in slices that are new to it, make waiting marks due."""
-        before = self._held
-        self._held = await self._store.hold_slices(-(-SLICES // max(1, self._live_nodes())))
-        added = [slice for slice in self._held if slice not in before]
+    async def _take_over(self, held: Sequence[int]) -> None:
+        """Send the slices that are held now; in slices that are new to this agent, make waiting marks due."""
+        before, self._held = self._held, held
+        added = [slice for slice in held if slice not in before]
         if added:
             await self._store.make_due(added)
 

@@ -11,8 +11,8 @@ import msgspec
 import structlog
 
 from data_plane.rights.epochs import Epoch
-from data_plane.store.ports import RegionStore
-from data_plane.store.redis.client import Argument, store_errors
+from data_plane.store.ports import Argument, RegionStore
+from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import MARKER
 from data_plane.store.scripts import epoch_marker_script, raise_epoch_marker_script

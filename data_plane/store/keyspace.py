@@ -34,7 +34,7 @@ class Keyspace:
         self._frozen_us: int | None = None
         self.commands: dict[bytes, Callable[..., object]] = {
             b"DEL": self._del, b"EXISTS": self._exists, b"FLUSHALL": self._flushall, b"GET": self._get,
-            b"HDEL": self._hdel, b"HGET": self._hget, b"HSET": self._hset,
+            b"HDEL": self._hdel, b"HGET": self._hget, b"HMGET": self._hmget, b"HSET": self._hset,
             b"HSETNX": self._hsetnx, b"LPOP": self._lpop, b"LTRIM": self._ltrim,
             b"MGET": self._mget, b"PEXPIRE": self._pexpire, b"PTTL": self._pttl, b"RPUSH": self._rpush,
             b"SET": self._set, b"TIME": self._time, b"ZADD": self._zadd, b"ZCOUNT": self._zcount,
@@ -160,6 +160,10 @@ class Keyspace:
 
     def _hget(self, key: bytes, field: Argument) -> bytes | bool:
         return self._hash(key).get(text_of(field), False)
+
+    def _hmget(self, key: bytes, *fields: Argument) -> list[object]:
+        found = self._hash(key)
+        return [found.get(text_of(field), False) for field in fields]
 
     def _hset(self, key: bytes, *pairs: Argument) -> int:
         found = self._hash(key)

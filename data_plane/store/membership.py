@@ -6,11 +6,12 @@ gives how their work is divided.
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from typing import Protocol
 
 from redis.exceptions import RedisError
 
-from data_plane.store.ports import Clock, RegionStore, StoreUnavailableError
+from data_plane.store.ports import Argument, Clock, RegionStore, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
 
 ANNOUNCE_EVERY_S = 2.0
@@ -120,12 +121,15 @@ class RedisNodeRegister:
 
     async def announce(self, node: str, now_us: int, since_us: int) -> int:
         """Note that ``node`` is alive; answer how many were seen since ``since_us``."""
+        commands: list[Sequence[Argument]] = [
+            ("ZADD", self._key, now_us, node),
+            ("ZREMRANGEBYSCORE", self._key, "-inf", now_us - FORGET_AFTER_US),
+            ("ZCOUNT", self._key, since_us, "+inf"),
+        ]
         try:
-            await self._store.execute("ZADD", self._key, now_us, node)
-            await self._store.execute("ZREMRANGEBYSCORE", self._key, "-inf", now_us - FORGET_AFTER_US)
+            return int((await self._store.execute_all(commands))[-1])
         except (RedisError, OSError) as error:
             raise StoreUnavailableError(type(error).__name__) from error
-        return await self.count(since_us)
 
     async def count(self, since_us: int) -> int:
         """How many were seen since ``since_us``."""

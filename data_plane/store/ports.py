@@ -1,7 +1,7 @@
 """Ports: what the rooms need of the store, of peers and of the clock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from data_plane.store.packing import Outcome, encode_check, outcomes_of
 
@@ -125,6 +125,14 @@ Reply = Any
 """What a command answers depends on the command."""
 
 
+class ScriptCall(NamedTuple):
+    """A script with keys and arguments; it must bear to run twice."""
+
+    source: str
+    keys: Sequence[bytes]
+    arguments: Sequence[Argument]
+
+
 class RegionStore(Protocol):
     """The store apart from decisions: ``RedisCounterStore`` and the simulator's store implement it."""
 
@@ -135,18 +143,12 @@ class RegionStore(Protocol):
         """One command."""
         ...
 
-    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Many commands in one round trip."""
+    async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
+        """Many commands and scripts in one round trip; beside a script they must bear to run twice too."""
         ...
 
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """One script; it must bear to run twice."""
-        ...
-
-    async def call_scripts(
-        self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]
-    ) -> list[Reply]:
-        """``call_script`` with many keys and arguments, in one round trip."""
         ...
 
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:

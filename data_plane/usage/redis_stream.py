@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from data_plane.store.ports import Clock, StoreUnavailableError
-from data_plane.store.redis.client import Argument, Reply, store_errors
+from data_plane.store.ports import Argument, Clock, Reply, StoreUnavailableError
+from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage.flusher import StreamEntry
 

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from data_plane.store.keyspace import Argument, CommandError, Keyspace, text_of
 from data_plane.store.packing import FIGURES, decode_figures
-from data_plane.store.ports import CounterCheck, StoreUnavailableError
+from data_plane.store.ports import CounterCheck, ScriptCall, StoreUnavailableError
 from data_plane.store.redis.server import ServerFacts
 from data_plane.store.redis.topology import DIRTY_KEY
 from data_plane.store.script_host import ScriptError, ScriptHost
@@ -32,8 +32,8 @@ class Process(Protocol):
     """Who uses a store: it may be dead, or stand still."""
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it runs."""
+    def is_running(self) -> bool:
+        """Whether it is neither dead nor stopped."""
         ...
 
     async def awake(self) -> None:
@@ -230,17 +230,13 @@ class StoreConnection:
         await self._way()
         return reply
 
-    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
-        """Many commands in one round trip."""
+    async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Any]:
+        """Many commands and scripts in one round trip."""
         await self._way()
-        replies = [self._server.execute(*command) for command in commands]
-        await self._way()
-        return replies
-
-    async def call_scripts(self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]) -> list[Any]:
-        """A script with many keys and arguments."""
-        await self._way()
-        replies = [self._server.run(source, keys, args) for keys, args in calls]
+        replies = [
+            self._server.run(*command) if isinstance(command, ScriptCall) else self._server.execute(*command)
+            for command in commands
+        ]
         await self._way()
         return replies
 
@@ -293,8 +289,15 @@ class StoreConnection:
             await self._process.awake()
 
     async def _way(self) -> None:
-        await asyncio.sleep(WAY_S)
-        await self._process.awake()
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(WAY_S, _end, arrived)
+        try:
+            await arrived
+        finally:
+            timer.cancel()
+        if not self._process.is_running:
+            await self._process.awake()
 
 
 def _end(waiter: "asyncio.Future[None]") -> None:

@@ -13,14 +13,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
-from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.ports import Argument, Reply, ScriptCall, StoreUnavailableError
 from data_plane.store.redis.calls import pack_command
 from data_plane.store.redis.connect import connection_options
 from data_plane.store.redis.settings import RedisSettings
 
-Argument = bytes | str | int | float
-Reply = Any
-"""What a command answers depends on the command."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -65,28 +62,24 @@ class SideClient:
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """Run a script by its hash, sending its text once when the server does not know it."""
         try:
-            return await self.execute("EVALSHA", self._sha_of(source), len(keys), *keys, *args)
+            return await self.execute(*self._by_hash(ScriptCall(source, keys, args)))
         except NoScriptError:
             return await self.execute("EVAL", source, len(keys), *keys, *args)
 
     @_as_redis_errors
-    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Many commands in one round trip to each server; the first error is raised."""
+    async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
+        """Many commands and scripts in one round trip to each server; the first error is raised."""
         pipeline: Any = self._client.pipeline(transaction=False)
         for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Reply] = await pipeline.execute()
-        return replies
-
-    async def call_scripts(
-        self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]
-    ) -> list[Reply]:
-        """``call_script`` with many keys and arguments, in one round trip to each server."""
-        sha = self._sha_of(source)
+            pipeline.execute_command(*(self._by_hash(command) if isinstance(command, ScriptCall) else command))
         try:
-            return await self.execute_all([("EVALSHA", sha, len(keys), *keys, *args) for keys, args in calls])
+            replies: list[Reply] = await pipeline.execute()
         except NoScriptError:
-            return [await self.call_script(source, keys, args) for keys, args in calls]
+            return [
+                await (self.call_script(*command) if isinstance(command, ScriptCall) else self.execute(*command))
+                for command in commands
+            ]
+        return replies
 
     @_as_redis_errors
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
@@ -122,6 +115,9 @@ class SideClient:
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
+
+    def _by_hash(self, call: ScriptCall) -> Sequence[Argument]:
+        return ("EVALSHA", self._sha_of(call.source), len(call.keys), *call.keys, *call.arguments)
 
     def _sha_of(self, source: str) -> str:
         sha = self._shas.get(source)

@@ -8,8 +8,9 @@ from typing import Any
 
 from redis.crc import key_slot
 
+from data_plane.store.ports import Argument, Reply, ScriptCall
 from data_plane.store.redis.circuit import Backoff
-from data_plane.store.redis.client import Argument, Reply, SideClient
+from data_plane.store.redis.client import SideClient
 from data_plane.store.redis.cluster import Cluster
 from data_plane.store.redis.connect import Address, Connector, Join, address_of
 from data_plane.store.redis.settings import RedisSettings
@@ -93,15 +94,12 @@ class RedisCounterStore:
         """
         return await self._side_client().call_script(source, keys, args)
 
-    async def execute_all(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Many commands beside the hot pipeline, in one round trip to each server. Raises ``RedisError``."""
-        return await self._side_client().execute_all(commands)
+    async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
+        """Many commands and scripts beside the hot pipeline, in one round trip to each server. Raises ``RedisError``.
 
-    async def call_scripts(
-        self, source: str, calls: Sequence[tuple[Sequence[bytes], Sequence[Argument]]]
-    ) -> list[Reply]:
-        """``call_script`` with many keys and arguments, in one round trip to each server."""
-        return await self._side_client().call_scripts(source, calls)
+        Beside a script they must bear to run twice too.
+        """
+        return await self._side_client().execute_all(commands)
 
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
         """A page of all keys; the cursor '' begins, and ends. Raises ``RedisError``."""

@@ -28,6 +28,8 @@ CASES = [
     "return redis.call('PTTL', 'none')",
     "return redis.call('HSET', 'h', 'a', 1, 'b', 2.5)",
     "redis.call('HSET', 'h', 'a', 1) return { redis.call('HGET', 'h', 'a'), redis.call('HGET', 'h', 'b') == false }",
+    "redis.call('HSET', 'h', 'a', 1) return redis.call('HMGET', 'h', 'a', 'b', 'a')",
+    "return redis.call('HMGET', 'none', 'a')",
     "redis.call('HSET', 'h', 'a', 1) return redis.call('HSETNX', 'h', 'a', 3) + redis.call('HSETNX', 'h', 'c', 3)",
     "redis.call('HSET', 'h', 'a', 1) return redis.call('HDEL', 'h', 'a', 'b')",
     "return redis.call('ZADD', 'z', 'NX', 1700000000123456, 'm')",
