@@ -36,6 +36,7 @@ from control_plane.jobs.runner import JobRunner
 from control_plane.metrics import Metrics
 from control_plane.nodes.reports import Reports
 from control_plane.oidc.sign_in import OpenIdConnect
+from control_plane.orm import schema_fault
 from control_plane.publishing.signing import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.push.ack_batcher import AckBatcher
@@ -44,7 +45,6 @@ from control_plane.push.stream import OpenStreams
 from control_plane.push.watcher import HeadWatcher, NodeReach
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.schedule import jobs_of
-from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
 from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions

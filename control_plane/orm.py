@@ -1,11 +1,12 @@
-"""The base of every table: one metadata, one way to name constraints."""
+"""The base of every table, and which versions of the control plane work on the schema as it is migrated."""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, MetaData, Text
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, MetaData, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -14,6 +15,7 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+_VERSION = text("SELECT version_num, (SELECT works_from FROM schema_support) AS works_from FROM alembic_version")
 
 
 class Base(DeclarativeBase):
@@ -29,3 +31,27 @@ class Base(DeclarativeBase):
         list[str]: JSONB(),
         list[dict[str, Any]]: JSONB(),
     }
+
+
+class SchemaSupport(Base):
+    """The one row that says whom the schema serves: versions whose newest migration is ``works_from`` or later.
+
+    Migrations run while replicas of the version before serve. One that takes something away raises ``works_from``.
+    """
+
+    __tablename__ = "schema_support"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    works_from: Mapped[str]
+
+
+async def schema_fault(session: AsyncSession, newest: str) -> str | None:
+    """Why a version whose newest migration is ``newest`` cannot work on this database, or ``None``."""
+    row = (await session.execute(_VERSION)).one_or_none()
+    # migrations are numbered with leading zeros, so their order is that of text
+    if row is None or row.version_num < newest:
+        return "The database is not migrated to this version."
+    if row.works_from > newest:
+        return "The database is migrated to a version that this one does not work with."
+    return None
