@@ -14,10 +14,9 @@ from control_plane.clients.repository import plan_of
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback_endpoints import router as rollback_router
 from control_plane.config_file.sections import SECTIONS
-from control_plane.console.links import router as console_links_router
+from control_plane.console.endpoints import router as console_links_router
 from control_plane.credentials.keys.endpoints import router as keys_router
-from control_plane.credentials.keys.import_endpoints import router as key_imports_router
-from control_plane.credentials.regions.endpoints import router as region_credentials_router
+from control_plane.credentials.regions import router as region_credentials_router
 from control_plane.credentials.reporters.endpoints import router as reporters_router
 from control_plane.credentials.tokens.endpoints import router as tokens_router
 from control_plane.enforcement.endpoints import router as enforcement_router
@@ -26,7 +25,12 @@ from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.node_endpoints import router as nodes_router
 from control_plane.quotas.endpoints import router as quotas_router
 from control_plane.routes.load_endpoints import router as load_router
-from control_plane.usage.routers import USAGE_ROUTERS
+from control_plane.usage.denial_endpoints import router as denials_router
+from control_plane.usage.endpoints import router as usage_router
+from control_plane.usage.exchange_endpoints import router as exchange_router
+from control_plane.usage.node_endpoints import router as node_usage_router
+from control_plane.usage.plan_endpoints import router as plan_usage_router
+from control_plane.usage.webhooks.endpoints import router as webhooks_router
 from control_plane.web.health import router as health_router
 
 _GUARDED = [Depends(ScopeGuard(plan_of))]
@@ -49,7 +53,6 @@ def api() -> APIRouter:
         clients_router,
         keys_router,
         imports_router,
-        key_imports_router,
         region_credentials_router,
         quotas_router,
         rollout_router,
@@ -62,7 +65,12 @@ def api() -> APIRouter:
         load_router,
         blocks_router,
         enforcement_router,
-        *USAGE_ROUTERS,
+        usage_router,
+        denials_router,
+        exchange_router,
+        plan_usage_router,
+        webhooks_router,
+        node_usage_router,
     ):
         together.include_router(router)
     return together

@@ -1,4 +1,4 @@
-"""The base of every table, and which versions of the control plane work on the schema as it is migrated."""
+"""What tables have in common: their base, the hashes of secrets, and the version of the schema."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -8,6 +8,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from tidegate.contract.credentials import secret_sha256
+
+SHOWN_CHARACTERS = 8
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -31,6 +34,26 @@ class Base(DeclarativeBase):
         list[str]: JSONB(),
         list[dict[str, Any]]: JSONB(),
     }
+
+
+def shown_prefix(secret: str) -> str:
+    """How a secret begins, which is kept to know it by."""
+    return secret[:SHOWN_CHARACTERS]
+
+
+class KnownBySecret:
+    """A row with the hash of its secret; after a rotation the one before works until ``previous_expires_at``."""
+
+    sha256: Mapped[str | None]
+    previous_sha256: Mapped[str | None]
+    previous_expires_at: Mapped[datetime | None]
+
+    def take_secret(self, secret: str, keep_until: datetime | None) -> None:
+        """Be known by ``secret``; by the one before, if there was one, until ``keep_until`` (``None``: no longer)."""
+        keeps = keep_until is not None and self.sha256 is not None
+        self.previous_sha256 = self.sha256 if keeps else None
+        self.previous_expires_at = keep_until if keeps else None
+        self.sha256 = secret_sha256(secret)
 
 
 class SchemaSupport(Base):

@@ -17,10 +17,10 @@ from control_plane.canary.schemas import RolloutDetail
 from control_plane.config_file import repository, sections, writing
 from control_plane.config_file.differences import Difference, check_deletions
 from control_plane.config_file.sections import CLIENTS, SECTION_NAMES, ConfigFile, SectionName
+from control_plane.database import Reading
 from control_plane.errors import ControlPlaneError
 from control_plane.publishing import repository as rollout
 from control_plane.publishing.change import Change, Changing
-from control_plane.reading import Reading
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View

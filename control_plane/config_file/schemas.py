@@ -19,8 +19,7 @@ from control_plane.clients.schemas import Status
 from control_plane.config_file.amounts import RATE_PATTERN, parse_rate
 from control_plane.limits.schemas import MAX_LIMITS, MatchFields, Shares
 from control_plane.regions.schemas import RegionFields
-from control_plane.routes.schemas import PullFields
-from control_plane.routes.templates import MAX_LENGTH, template_fault
+from control_plane.routes.schemas import MAX_LENGTH, PullFields, template_fault
 from control_plane.web.fields import (
     AttributeName,
     AttributeValue,

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.limits.rules import SPLIT_MODES
+from control_plane.limits.rules import SPLIT_MODES, to_rule
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.documents import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
@@ -19,6 +20,7 @@ from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
 from control_plane.quotas.repository import ShareOwner
 from control_plane.quotas.share_schedule import (
     Schedule,
+    Situation,
     has_windows,
     in_units,
     on_the_way,
@@ -27,8 +29,10 @@ from control_plane.quotas.share_schedule import (
     retargeted,
     same_shares,
     settled,
+    situation,
     target_of,
 )
+from control_plane.regions import repository as regions
 from tidegate.contract.config import DOCUMENT_TYPES, Plan
 from tidegate.contract.limits import LimitRule, ShareStep
 
@@ -160,6 +164,20 @@ class _Scheduling:
 def schedule_of(move: QuotaMove) -> Schedule:
     """A move's schedule."""
     return msgspec.convert(move.schedule, Schedule)
+
+
+async def ack_status(
+    session: AsyncSession, move: QuotaMove, heartbeat_s: float
+) -> tuple[LimitRule, Schedule, Situation] | None:
+    """A move's rule, its schedule, and the nodes whose ACK of the cut is missing; ``None`` if the limit is gone."""
+    row = await repository.limit_of(session, move.rule_id)
+    if row is None:
+        return None
+    names = await regions.names(session)
+    rule, schedule = to_rule(row, names), schedule_of(move)
+    connected = await nodes.connected(session, heartbeat_s)
+    effects = await nodes.effects(session, move.rule_id, move.cut_revision)
+    return rule, schedule, situation(rule, schedule, move.cut_revision, move.freed, names, connected, effects)
 
 
 def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
