@@ -1,10 +1,28 @@
-"""Derives all further changes of a write: one function, read from top to bottom."""
+"""What follows from a write, derived in one function that is read from top to bottom."""
 
-from control_plane.enforcement.cascade import cascade
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from control_plane.clients import writes
+from control_plane.enforcement import repository as enforcement
+from control_plane.enforcement.service import Switches
+from control_plane.limits import repository as limits
+from control_plane.limits.rules import to_rule
+from control_plane.plans import repository as plans
+from control_plane.plans.service import publish as publish_plan
+from control_plane.publishing.documents import ChangedDocument
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.scheduling import schedule_shares
-from control_plane.quotas.service import redistribute
+from control_plane.regions import repository as regions
 from control_plane.schedule import now_us
+from tidegate.contract.config import Plan
+from tidegate.contract.limits import LimitRule
+from tidegate.contract.usage import OUTSIDE_PLANS
+
+Rules = dict[str, LimitRule]
+_switches = Switches()
 
 
 async def derive(write: ConfigWrite) -> None:
@@ -12,3 +30,54 @@ async def derive(write: ConfigWrite) -> None:
     await redistribute(write)
     await schedule_shares(write, now_us())
     await cascade(write)
+
+
+async def redistribute(write: ConfigWrite) -> None:
+    """Where a region comes or goes, publish every limit anew with the regions that there are now."""
+    documents = await write.documents()
+    if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
+        return
+    names = await regions.names(write.session)
+    for plan in await plans.all_plans(write.session):
+        await publish_plan(write, plan)
+    for row in await limits.all_outside_plans(write.session):
+        write.publish(to_rule(row, names))
+
+
+async def cascade(write: ConfigWrite) -> None:
+    """Delete enforcement overrides of deleted limits, and clients' overrides that no longer fit."""
+    owners = list(_owners(await write.documents()))
+    targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
+    if targets:
+        for row in await enforcement.of_targets(write.session, targets):
+            write.record(_switches.noun, row.target, _switches.view(row), None)
+            await _switches.remove(write, row)
+    for owner in owners:
+        changed = [name for name, rule in owner.before.items() if owner.after.get(name) != rule]
+        if changed and owner.name != OUTSIDE_PLANS:
+            await writes.drop_overrides(write, owner.name, owner.after, changed)
+
+
+class _Owner(NamedTuple):
+    """A plan, or ``_`` for limits outside plans, with its limits before and after a write."""
+
+    name: str
+    before: Rules
+    after: Rules
+
+
+def _owners(changes: Iterable[ChangedDocument]) -> Iterator[_Owner]:
+    for change in changes:
+        if change.key.kind == "plan":
+            yield _Owner(change.key.id, _of_plan(change.before), _of_plan(change.after))
+        elif change.key.kind == "limit":
+            yield _Owner(OUTSIDE_PLANS, _outside(change.before), _outside(change.after))
+
+
+def _of_plan(body: str | None) -> Rules:
+    return {} if body is None else {rule.name: rule for rule in msgspec.json.decode(body, type=Plan).limits}
+
+
+def _outside(body: str | None) -> Rules:
+    rule = None if body is None else msgspec.json.decode(body, type=LimitRule)
+    return {} if rule is None else {rule.name: rule}

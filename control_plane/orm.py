@@ -1,12 +1,23 @@
-"""What tables have in common: their base, the hashes of secrets, and the version of the schema."""
+"""What tables and queries have in common: the base, hashes of secrets, conditions, the version of the schema."""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, MetaData, SmallInteger, Text, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    DateTime,
+    MetaData,
+    SmallInteger,
+    Text,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 from tidegate.contract.credentials import secret_sha256
 
@@ -78,3 +89,19 @@ async def schema_fault(session: AsyncSession, newest: str) -> str | None:
     if row.works_from > newest:
         return "The database is migrated to a version that this one does not work with."
     return None
+
+
+def equal(*wanted: tuple[InstrumentedAttribute[Any], object | None]) -> list[ColumnElement[bool]]:
+    """Conditions that each column equals its value, for values that are given."""
+    return [column == value for column, value in wanted if value is not None]
+
+
+async def present(session: AsyncSession) -> datetime:
+    """The time of this transaction, by the database's clock."""
+    return (await session.execute(select(func.now()))).scalar_one()
+
+
+async def bound_statements(session: AsyncSession, most_s: float) -> None:
+    """Bound every statement of this transaction."""
+    bound = text("SELECT set_config('statement_timeout', :ms, true)")
+    await session.execute(bound, {"ms": str(int(most_s * 1_000))})

@@ -13,8 +13,7 @@ from typing import Any
 from fastapi import Response
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.service import Snapshot
-from data_plane.config.stream import Decided
+from data_plane.config.stream import Decided, Snapshot
 from data_plane.configuration import Configuration
 from data_plane.load_control import AgentLoadControl
 from data_plane.metrics.exposition import CONTENT_TYPE, NodeMetrics
@@ -25,7 +24,7 @@ from data_plane.process import SystemClock, cancelled, run_forever
 from data_plane.settings import AgentSettings
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.statistics import Census, RedisSurvey
+from data_plane.store.statistics import Census
 from data_plane.usage_flow import AgentUsage
 
 
@@ -57,7 +56,7 @@ class Agent:
             self._peering.exchange,
         )
         self._load_control = AgentLoadControl(settings, self._store, clock, lambda: self._index.book)
-        self._census = Census(RedisSurvey(self._store))
+        self._census = Census(self._store)
         self._metrics = NodeMetrics()
         self._metrics.add(
             who("tidegate_agent_info", "Which agent this is", settings), self._configuration.families,

@@ -12,8 +12,7 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.service import Snapshot
-from data_plane.config.stream import Decided
+from data_plane.config.stream import Decided, Snapshot
 from data_plane.configuration import Configuration
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider

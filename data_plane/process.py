@@ -12,11 +12,6 @@ log = structlog.get_logger()
 AGAIN_AFTER_S = 1.0
 
 
-def epoch_us() -> int:
-    """Microseconds since the epoch, by the wall clock of this machine."""
-    return time.time_ns() // 1_000
-
-
 class SystemClock:
     """The wall clock of this machine."""
 

@@ -11,10 +11,10 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.agent import Agent
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.service import Snapshot
+from data_plane.config.index import ConfigSet
 from data_plane.config.snapshot_file import SnapshotFile
-from data_plane.http.fast_path import DecisionFastPath
+from data_plane.config.stream import Snapshot
+from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app
 from data_plane.node import Node
 from data_plane.settings import AgentSettings, Settings
@@ -24,8 +24,8 @@ from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, 
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
+from tidegate.http_front.connection import protocol_class
 from tidegate.http_front.front import Front
-from tidegate.http_front.serving import protocol_class
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw().hex()

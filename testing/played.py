@@ -9,8 +9,8 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.service import Snapshot
+from data_plane.config.index import ConfigSet
+from data_plane.config.stream import Snapshot
 from testing.listening import ServerBesidePytest, stop_accepting
 from testing.node import SIGNING_KEY, document_of
 from tidegate.contract.config import Ack, Begin, Change, Commit, Documents, Heartbeat, signed_head

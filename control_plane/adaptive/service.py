@@ -8,8 +8,7 @@ from control_plane.adaptive.schemas import PolicyFields, PolicyView
 from control_plane.errors import FieldError, InvalidError
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
-from control_plane.resources import Resource
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows, Resource
 from tidegate.contract.load import AdaptivePolicy, policy_violations
 
 

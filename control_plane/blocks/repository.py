@@ -7,7 +7,7 @@ from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows
 
 blocks = NamedRows(
     BlockRow, BlockRow.block, sortable={"created_at": BlockRow.created_at, "expires_at": BlockRow.expires_at}

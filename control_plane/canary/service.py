@@ -15,9 +15,9 @@ from control_plane.errors import ConflictError, NotFoundError
 from control_plane.jobs.registry import Job
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.repository import ConnectedNode, Decided, MissingNode
+from control_plane.orm import present
 from control_plane.publishing import repository
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
-from control_plane.storage import present
 
 EVERY_S = 1.0
 BASELINE = timedelta(minutes=15)

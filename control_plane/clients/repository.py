@@ -32,7 +32,7 @@ from control_plane.clients.figures import figures_of
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.orm import Base
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows
 
 clients = NamedRows(
     ClientRow,

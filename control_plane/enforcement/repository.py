@@ -7,7 +7,7 @@ from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.enforcement.models import SwitchRow
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows
 
 switches = NamedRows(
     SwitchRow, SwitchRow.target, sortable={"set_at": SwitchRow.set_at, "expires_at": SwitchRow.expires_at}

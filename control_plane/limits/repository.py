@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.limits.models import LimitRow, LimitShare
 from control_plane.limits.rules import SPLIT_MODES
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows
 from control_plane.web.pages import Page
 
 _LIMITS_BY = {"limit": LimitRow.limit, "priority": LimitRow.priority, "algorithm": LimitRow.algorithm}

@@ -14,8 +14,7 @@ from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
-from control_plane.resources import Resource
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows, Resource
 from tidegate.contract.config import Plan
 
 

@@ -1,12 +1,13 @@
-"""Documents of the contract: natural ids, canonical JSON, and the members that a revision may show."""
+"""Documents of the contract: natural ids, canonical JSON, the signature over all, and what a revision may show."""
 
 import functools
 from typing import Any, NamedTuple
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tidegate.contract.blocks import Block, Switch
-from tidegate.contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region
+from tidegate.contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region, signed_head
 from tidegate.contract.digest import bucket_of, document_hash
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
@@ -88,6 +89,17 @@ def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, object], ...]:
         (field.name, field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
         for field in msgspec.structs.fields(kind)
     )
+
+
+class Signer:
+    """Signs the head of a revision with the control plane's Ed25519 key."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    def sign(self, revision: int, digest: str) -> str:
+        """The signature (hex) that binds ``digest`` to ``revision``."""
+        return self._key.sign(signed_head(revision, digest)).hex()
 
 
 def shown(record: dict[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,17 @@ has AS (SELECT DISTINCT ON (kind, id) kind, id, after FROM wanted ORDER BY kind,
 SELECT kind, id, before, after FROM had JOIN has USING (kind, id)
 WHERE before IS DISTINCT FROM after ORDER BY kind, id LIMIT :count
 """).columns(before=JSONB(none_as_null=True), after=JSONB(none_as_null=True))
+_AM_URGENT = text("SELECT set_config('application_name', :name, true)")
+_BLOCKS_ANYBODY = text("""
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+               AND :pid = ANY(pg_blocking_pids(pid)))
+""")
+_URGENT_WAITS = text("""
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+               AND application_name = :name)
+""")
+URGENT = "tidegate-urgent"
+"""The name of a waiting urgent write in ``pg_stat_activity``, where other replicas see it."""
 REVISION_CHANNEL = "tidegate_revisions"
 NOTHING = root_digest({})
 """The digest of no documents at all."""
@@ -67,6 +78,26 @@ async def whole_head(session: AsyncSession) -> ConfigHead:
 async def lock_head(session: AsyncSession) -> ConfigHead:
     """The head, locked until the transaction ends: writers queue here."""
     return (await session.execute(select(ConfigHead).with_for_update())).scalar_one()
+
+
+async def say_urgent(session: AsyncSession) -> None:
+    """Show holders of the head's lock, in every replica, that an urgent write waits."""
+    await session.execute(_AM_URGENT, {"name": URGENT})
+
+
+async def urgent_waits(session: AsyncSession) -> bool:
+    """Whether an urgent write waits for a lock, in any replica."""
+    return bool(await session.scalar(_URGENT_WAITS, {"name": URGENT}))
+
+
+async def pid_of(session: AsyncSession) -> int:
+    """The number of the server's process behind this session."""
+    return int(await session.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+
+async def blocks_anybody(session: AsyncSession, pid: int) -> bool:
+    """Whether another session waits for a lock of that process."""
+    return bool(await session.scalar(_BLOCKS_ANYBODY, {"pid": pid}))
 
 
 async def bodies(session: AsyncSession, keys: Iterable[DocumentKey]) -> dict[DocumentKey, str]:

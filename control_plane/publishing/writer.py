@@ -6,7 +6,8 @@ Read from top to bottom: what services do with an open write, what follows from 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
@@ -17,20 +18,25 @@ from control_plane.audit.trail import Origin
 from control_plane.database import Database
 from control_plane.errors import ConflictError, UnavailableError
 from control_plane.publishing import repository
-from control_plane.publishing.documents import ChangedDocument, DocumentKey, canonical, key_of, shown
-from control_plane.publishing.giving_way import giving_way_to_all, giving_way_to_urgent, say_urgent
+from control_plane.publishing.documents import ChangedDocument, DocumentKey, Signer, canonical, key_of, shown
 from control_plane.publishing.models import ConfigHead, Revision
-from control_plane.publishing.placement import Place, Placement
-from control_plane.publishing.signing import Signer
 from tidegate.contract.config import Document
 from tidegate.contract.digest import bucket_digest, root_digest
 
+if TYPE_CHECKING:
+    from control_plane.canary.placement import CanaryPlacement
+
 TURN_WAIT_S = 10.0
 TRIALS_AT_ONCE = 2
+LOOK_EVERY_S = 0.25
+"""Below Postgres' deadlock_timeout (1 s), so that a trial gives way before Postgres ends a write."""
+LONG_WRITE_S = 1.0
 NOWHERE = Origin()
 Shown = TypeVar("Shown")
 Derive = Callable[["ConfigWrite"], Awaitable[None]]
 """Publishes, withdraws and records in a write what follows from the documents that services published."""
+Place = Callable[..., "CanaryPlacement"]
+"""Makes the placement of a write: which nodes get its revision first."""
 
 
 class ConfigWrite:
@@ -43,7 +49,7 @@ class ConfigWrite:
         self,
         session: AsyncSession,
         head: ConfigHead,
-        placement: Placement,
+        placement: "CanaryPlacement",
         *,
         author: str,
         reason: str | None,
@@ -202,10 +208,10 @@ class ConfigWriter:
             await stack.enter_async_context(_taken(turn, "Too many writes are waiting."))
             session = await stack.enter_async_context(self._database.transaction())
             if urgent:
-                await say_urgent(session)
+                await repository.say_urgent(session)
             head = await repository.lock_head(session)
             if not urgent:
-                await stack.enter_async_context(giving_way_to_urgent(self._database))
+                await stack.enter_async_context(_ended_when(self._database, repository.urgent_waits, LONG_WRITE_S))
             write = self._write(session, head, author, reason, origin, immediate=immediate)
             try:
                 yield write
@@ -216,17 +222,16 @@ class ConfigWriter:
     @asynccontextmanager
     async def try_out(self, author: str) -> AsyncIterator[ConfigWrite]:
         """A trial write that is rolled back: it reads one instant and gives way to writes that it blocks."""
-        async with (
-            _taken(self._trials, "Too many dry runs are under way."),
-            self._database.trial() as session,
-            giving_way_to_all(self._database, session),
-        ):
-            write = self._write(session, await repository.whole_head(session), author, None, NOWHERE, immediate=False)
-            try:
-                yield write
-                await session.flush()
-            except IntegrityError as error:
-                raise conflict_of(error) from error
+        async with _taken(self._trials, "Too many dry runs are under way."), self._database.trial() as session:
+            blocks = partial(repository.blocks_anybody, pid=await repository.pid_of(session))
+            async with _ended_when(self._database, blocks, after_s=0.0):
+                head = await repository.whole_head(session)
+                write = self._write(session, head, author, None, NOWHERE, immediate=False)
+                try:
+                    yield write
+                    await session.flush()
+                except IntegrityError as error:
+                    raise conflict_of(error) from error
 
     def _write(
         self,
@@ -253,6 +258,42 @@ async def _taken(turn: asyncio.Semaphore, too_many: str) -> AsyncIterator[None]:
         yield
     finally:
         turn.release()
+
+
+@asynccontextmanager
+async def _ended_when(
+    database: Database, must_end: Callable[[AsyncSession], Awaitable[bool]], after_s: float
+) -> AsyncIterator[None]:
+    """End the block with :class:`UnavailableError` once it has lasted ``after_s`` and ``must_end`` says so.
+
+    A trial gives way to every write that it blocks, and a long write to an urgent one.
+    """
+    try:
+        async with asyncio.timeout(None) as cut:
+            looking = asyncio.create_task(_look(database, must_end, cut, after_s))
+            try:
+                yield
+            finally:
+                looking.cancel()
+    except TimeoutError as error:
+        if cut.expired():
+            raise UnavailableError("This gave way to a write that could not wait. Nothing was changed.") from error
+        raise
+
+
+async def _look(
+    database: Database, must_end: Callable[[AsyncSession], Awaitable[bool]], cut: asyncio.Timeout, after_s: float
+) -> None:
+    await asyncio.sleep(after_s)
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        try:
+            async with database.read(reserved=True) as session:
+                if await must_end(session):
+                    cut.reschedule(asyncio.get_running_loop().time())
+                    return
+        except UnavailableError:
+            continue  # the holder of the lock finds out itself that the database is unreachable
 
 
 def conflict_of(error: IntegrityError) -> ConflictError:

@@ -8,13 +8,14 @@ from sqlalchemy import not_
 
 from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
-from control_plane.canary import views
 from control_plane.canary.models import RolloutRow
+from control_plane.canary.placement import views
 from control_plane.canary.schemas import RolloutView
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.models import Node
+from control_plane.orm import equal
 from control_plane.publishing import documents, repository
 from control_plane.publishing.models import Revision
 from control_plane.push.schemas import (
@@ -26,7 +27,6 @@ from control_plane.push.schemas import (
     RevisionDiff,
     RevisionView,
 )
-from control_plane.storage import equal
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Instant, Name
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
@@ -103,7 +103,7 @@ async def list_nodes(
     session: Reading, request: Request, page: PageQuery, region: Name | None = None, connected: bool | None = None
 ) -> Listing[NodeView]:
     """Every node that ever opened a stream, by region and name; those of a region, or with an open stream or none."""
-    found = await views.views(session)
+    found = await views(session)
     after = None
     if page.after is not None:
         after_region, _, node = page.after.partition("\n")

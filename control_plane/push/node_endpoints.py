@@ -1,20 +1,25 @@
 """``/internal/v1``: what nodes call, with their region's credential."""
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from control_plane.access.principals import Caller, region_only
-from control_plane.canary.views import views
+from control_plane.canary.placement import views
+from control_plane.database import Database
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
+from control_plane.nodes import repository as nodes
+from control_plane.nodes.repository import RegionAck
+from control_plane.publishing import repository
 from control_plane.publishing.repository import Head
-from control_plane.push.ack_batcher import AckBatcher
 from control_plane.push.stream import NodeStream, OpenStreams, opening_for
 from tidegate.contract.config import Ack
 from tidegate.contract.decoding import UNREADABLE, what_is_wrong
@@ -29,8 +34,12 @@ MAX_ERROR_LENGTH = 2_000
 MAX_EFFECTS = 10_000
 MAX_INSTANT_US = 2**53
 MAX_FIGURE = 10**12
+GATHER_S = 0.05
+"""How long the first ACK of a batch waits for others."""
+MAX_WAITING = 10_000
 _ack_decoder = msgspec.json.Decoder(Ack)
 _report_decoder = msgspec.json.Decoder(NodeReport)
+_log = structlog.stdlib.get_logger("tidegate.acks")
 
 
 def _hello(
@@ -125,8 +134,8 @@ async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pa
 async def acknowledge(request: Request, caller: Caller) -> Response:
     """A node applied a revision and enforces it, or refused it and says why."""
     ack = _ack(await request.body())
-    batcher: AckBatcher = request.state.acks
-    await batcher.submit(caller.name, ack)
+    acks: AckBatcher = request.state.acks
+    await acks.submit(caller.name, ack)
     if ack.error is None:
         request.state.metrics.revision_applied(request.state.watcher.known_for_s(ack.revision))
     else:
@@ -196,3 +205,72 @@ def _ack(body: bytes) -> Ack:
         return ack
     reason = "".join(letter if letter.isprintable() else " " for letter in ack.error[:MAX_ERROR_LENGTH])
     return msgspec.structs.replace(ack, error=reason)
+
+
+class _Waiting(NamedTuple):
+    ack: RegionAck
+    stored: asyncio.Future[None]
+
+
+class AckBatcher:
+    """Stores ACKs in batches. ``run`` must be running."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._waiting: list[_Waiting] = []
+        self._wake = asyncio.Event()
+
+    async def submit(self, region: str, ack: Ack) -> None:
+        """Return once the ACK is committed.
+
+        Raises :class:`InvalidError` for a revision that never was, :class:`UnavailableError` when Postgres is away.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise UnavailableError("Too many ACKs are waiting.")
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(RegionAck(region, ack), stored))
+        self._wake.set()
+        await stored
+
+    async def run(self) -> None:
+        """Store submitted ACKs, batch by batch, until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                await asyncio.sleep(GATHER_S)
+                self._wake.clear()
+                batch, self._waiting = self._waiting, []
+                await self._store(batch)
+        finally:
+            for one in self._waiting:
+                _fail(one, UnavailableError("This replica is shutting down."))
+
+    async def _store(self, batch: list[_Waiting]) -> None:
+        try:
+            async with self._database.transaction() as session:
+                named = {(one.ack.ack.revision, one.ack.ack.digest) for one in batch}
+                known = {pair for pair in named if await repository.is_known(session, *pair)}
+                good = [one for one in batch if (one.ack.ack.revision, one.ack.ack.digest) in known]
+                if good:
+                    await nodes.acknowledged(session, [one.ack for one in good])
+        except UnavailableError as error:
+            for one in batch:
+                _fail(one, error)
+            return
+        except Exception as error:  # noqa: BLE001  callers must get an answer, and the next batch must be stored
+            _log.error("ACKs were not stored", exc_info=error)
+            for one in batch:
+                _fail(one, UnavailableError("The ACK could not be stored."))
+            return
+        for one in batch:
+            ack = one.ack.ack
+            if (ack.revision, ack.digest) in known:
+                if not one.stored.done():
+                    one.stored.set_result(None)
+            else:
+                _fail(one, InvalidError([FieldError("digest", f"revision {ack.revision} has no such digest")]))
+
+
+def _fail(one: _Waiting, error: Exception) -> None:
+    if not one.stored.done():
+        one.stored.set_exception(error)

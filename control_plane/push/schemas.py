@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any, cast
 
+from control_plane.canary.placement import Views
 from control_plane.canary.schemas import RolloutView
-from control_plane.canary.views import Views
 from control_plane.nodes.models import Node
 from control_plane.publishing.models import Revision
 from control_plane.web.fields import View

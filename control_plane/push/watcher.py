@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import structlog
 
-from control_plane.canary.views import Views, views
+from control_plane.canary.placement import Views, views
 from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
 from control_plane.nodes import repository as nodes

@@ -1,4 +1,4 @@
-"""Explicit shares, and the new distribution when regions come and go."""
+"""Explicit shares: read, set and reset, and a move that waits for nodes."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +11,6 @@ from control_plane.errors import ConflictError, FieldError, InvalidError, NotFou
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
 from control_plane.limits.rules import to_record, to_rule, units_by_region
-from control_plane.plans import repository as plans
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
 from control_plane.publishing.writer import ConfigWrite
@@ -29,18 +28,6 @@ from tidegate.contract.limits import Mode
 OUTSIDE_PLANS = "_"
 Shares = Mapping[str, float] | Literal["auto"] | None
 """Fractions by region, what demand asks for, or (``None``) the same for each."""
-
-
-async def redistribute(write: ConfigWrite) -> None:
-    """Where a region comes or goes, publish every limit anew with the regions that there are now."""
-    documents = await write.documents()
-    if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
-        return
-    names = await regions.names(write.session)
-    for plan in await plans.all_plans(write.session):
-        await publish(write, plan)
-    for row in await limits.all_outside_plans(write.session):
-        write.publish(to_rule(row, names))
 
 
 async def get(session: AsyncSession, plan: str, limit: str, heartbeat_s: float) -> QuotaView:

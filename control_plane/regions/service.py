@@ -4,8 +4,7 @@ from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions.models import RegionRow
 from control_plane.regions.schemas import RegionFields, RegionReplace, RegionView
-from control_plane.resources import Resource
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows, Resource
 from tidegate.contract.config import Region
 
 

@@ -4,7 +4,7 @@ from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
-from control_plane.resources import Resource
+from control_plane.resources import NamedRows, Resource
 from control_plane.routes import repository
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (
@@ -16,7 +16,6 @@ from control_plane.routes.schemas import (
     PullView,
     route_shape,
 )
-from control_plane.storage import NamedRows
 from control_plane.web.fields import microseconds
 from tidegate.contract.config import Endpoint
 from tidegate.contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations

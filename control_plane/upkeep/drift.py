@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.adaptive import service as adaptive
@@ -28,14 +29,16 @@ from control_plane.plans import repository as plans
 from control_plane.plans.service import publish as publish_plan
 from control_plane.publishing import repository
 from control_plane.publishing.documents import DocumentKey, canonical, key_of
-from control_plane.publishing.integrity import sentence, stored_faults
 from control_plane.regions import repository as regions
 from control_plane.upkeep import repository as drift_rows
 from tidegate.contract.config import Document, Plan
+from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0
 MAX_FAULTS = 1_000
+MAX_NAMED = 5
+_log = structlog.stdlib.get_logger("tidegate.drift")
 
 
 def drift_job(database: Database) -> Job:
@@ -45,10 +48,34 @@ def drift_job(database: Database) -> Job:
         documents, faults = await stored_faults(database)
         faults += await table_faults(database)
         if faults:
-            raise DriftError(sentence(faults))
+            raise DriftError(_sentence(faults))
         return f"{documents} documents have the digest that is signed, and say what the tables say."
 
     return Job("drift-check", EVERY_S, run)
+
+
+async def stored_faults(database: Database) -> tuple[int, list[str]]:
+    """The number of documents, and every contradiction between documents, buckets and head."""
+    faults: list[str] = []
+    hashes: dict[int, list[bytes]] = {}
+    documents = 0
+    async with database.read() as session:
+        head = await repository.head(session)
+        stored = await repository.bucket_digests(session)
+        async for part in repository.stored_documents(session):
+            for kind, id, body, hash, bucket in part:
+                documents += 1
+                computed = document_hash(kind, id, (body or "").encode())
+                hashes.setdefault(bucket, []).append(computed)
+                if computed != hash or bucket != bucket_of(kind, id):
+                    faults.append(f"{kind} {id[:64]} does not match its hash")
+    digests = {bucket: bucket_digest(found) for bucket, found in hashes.items()}
+    known = {bucket: digest for bucket, digest in stored.items() if digest}
+    faults += [f"bucket {bucket} has another digest" for bucket in sorted(set(digests) | set(known))
+               if digests.get(bucket) != known.get(bucket)]  # fmt: skip
+    if root_digest(digests) != head.digest:
+        faults.append(f"revision {head.revision} was signed with another digest")
+    return documents, faults
 
 
 class _Collected:
@@ -135,6 +162,14 @@ def _normal(key: DocumentKey, body: str) -> str:
     if key.kind == "plan":
         return canonical(_settled(msgspec.json.decode(body, type=Plan)))
     return canonical(_plain(msgspec.json.decode(body, type=LimitRule))) if key.kind == "limit" else body
+
+
+def _sentence(faults: list[str]) -> str:
+    """The first few faults and their number; all of them are logged."""
+    for fault in faults[:MAX_FAULTS]:
+        _log.error("drift", fault=fault)
+    more = f" and {len(faults) - MAX_NAMED} more" if len(faults) > MAX_NAMED else ""
+    return "Drift: " + "; ".join(faults[:MAX_NAMED]) + more + "."
 
 
 _DOCUMENTS: dict[type[Base], Callable[[Any], Document]] = {

@@ -12,9 +12,9 @@ from control_plane.credentials.tokens.service import view as token_view
 from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
+from control_plane.orm import present
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
-from control_plane.storage import present
 
 EVERY_S = 30.0
 A_WRITE = 500

@@ -1,25 +1,52 @@
-"""Takes a shipment: its rows and the names of its batches, in one transaction, so that each batch counts once."""
+"""Takes a shipment: its rows and the names of its batches, in one transaction, so that each batch counts once.
+
+From bytes to rows it is arithmetic, in a thread of its own; then the rows are added.
+"""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from control_plane.clients.repository import note_keys_used
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
 from control_plane.usage import intake_repository as repository
-from control_plane.usage import shipments as ingest
+from control_plane.usage.intake_repository import Figures, RowKey
+from control_plane.usage.models import WHOLE
 from control_plane.usage.partitions import Partitions
-from control_plane.usage.shipments import Figures, RowKey
-from tidegate.contract.usage import Shipment, ShipmentAnswer, UsageBatch
+from tidegate.contract.usage import (
+    OUTSIDE_PLANS,
+    RefusedBatch,
+    Shipment,
+    ShipmentAnswer,
+    UnreadableBatchError,
+    UsageBatch,
+    UsageCell,
+    unpack,
+)
+
+OLDEST = timedelta(days=30)
+"""Older usage is refused: no stream holds it, and its partition may be gone (from 32 days on)."""
+NEWEST = timedelta(hours=1)
+"""How far a node's clock may be ahead."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _ReadShipment(NamedTuple):
+    """Valid batches by position, and batches to refuse."""
+
+    batches: Sequence[UsageBatch]
+    refused: Sequence[RefusedBatch]
 
 
 async def take(database: Database, partitions: Partitions, shipment: Shipment, now: datetime) -> ShipmentAnswer:
     """Take the shipment's new batches; they are committed when this returns."""
     # after an outage shipments are large: streams and admins must not wait for the arithmetic
-    readable = await asyncio.to_thread(ingest.read, shipment.batches, now)
+    readable = await asyncio.to_thread(_read, shipment.batches, now)
     if readable.batches:
-        await partitions.ensure({ingest.hour_of(batch).date() for batch in readable.batches})
+        await partitions.ensure({_hour_of(batch).date() for batch in readable.batches})
     async with database.transaction() as session:
         new = await repository.take_new(session, shipment.region, readable.batches)
         rows, totals = await asyncio.to_thread(_sums, new)
@@ -27,14 +54,97 @@ async def take(database: Database, partitions: Partitions, shipment: Shipment, n
         await repository.add_totals(session, shipment.region, totals)
         await repository.note_region(session, shipment)
         await repository.mark_days(session, {key.hour for key in rows})
-    await _note_keys(database, ingest.keys_used(new))
+    await _note_keys(database, _keys_used(new))
     known = len(readable.batches) - len(new)
     return ShipmentAnswer(taken=len(new), known=known, refused=tuple(readable.refused))
 
 
 def _sums(batches: Sequence[UsageBatch]) -> tuple[Mapping[RowKey, Figures], Mapping[RowKey, Figures]]:
-    rows = ingest.rows_of(batches)
-    return rows, ingest.totals_of(rows)
+    rows = rows_of(batches)
+    return rows, totals_of(rows)
+
+
+def _read(packed: Sequence[bytes], now: datetime) -> _ReadShipment:
+    """Unpack and check what a region sent."""
+    batches: list[UsageBatch] = []
+    refused: list[RefusedBatch] = []
+    for position, one in enumerate(packed):
+        try:
+            batch = unpack(one)
+        except UnreadableBatchError as error:
+            refused.append(RefusedBatch(position, str(error)[:500]))
+            continue
+        if now - OLDEST <= _hour_of(batch) <= now + NEWEST:
+            batches.append(batch)
+        else:
+            refused.append(RefusedBatch(position, f"counts the hour {_hour_of(batch):%Y-%m-%dT%H}Z"))
+    return _ReadShipment(batches, refused)
+
+
+def _hour_of(batch: UsageBatch) -> datetime:
+    """When the batch's hour began."""
+    return _EPOCH + timedelta(hours=min(batch.hour, 10_000_000))
+
+
+def rows_of(batches: Iterable[UsageBatch]) -> dict[RowKey, Figures]:
+    """The figures that batches add, in the order of the rows' keys, so that two writers never deadlock."""
+    sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    for batch in batches:
+        hour = _hour_of(batch)
+        for cell in batch.cells:
+            for key, figures in _rows_of_cell(batch, hour, cell):
+                total = sums[key]
+                for at, figure in enumerate(figures):
+                    total[at] += figure
+    return {key: Figures(*sums[key]) for key in sorted(sums)}
+
+
+def _rows_of_cell(batch: UsageBatch, hour: datetime, cell: UsageCell) -> Iterator[tuple[RowKey, Figures]]:
+    place = batch.places[cell.place]
+    denied = [denials for denials in cell.denials if denials.stopped]
+    shadow = sum(denials.requests for denials in cell.denials if denials.shadow)
+    yield (
+        RowKey(cell.client, hour, place.plan, WHOLE, place.endpoint, cell.key_id),
+        Figures(cell.allowed, sum(one.requests for one in denied), shadow, cell.cost, sum(one.cost for one in denied)),
+    )
+    # the site of an IPv6 address is a second limit of the same name: a request counts once under a name
+    positions: dict[tuple[str, str], list[int]] = {}
+    for at, name in enumerate(place.limits):
+        positions.setdefault((name.plan or OUTSIDE_PLANS, name.limit), []).append(at)
+    for (plan, limit), places in positions.items():
+        of_limit = [one for one in denied if any(at in one.denied for at in places)]
+        shadow = sum(one.requests for one in cell.denials if any(at in one.shadow for at in places))
+        yield (
+            RowKey(cell.client, hour, plan, limit, place.endpoint, ""),
+            Figures(
+                cell.allowed,
+                sum(one.requests for one in of_limit),
+                shadow,
+                cell.cost,
+                sum(one.cost for one in of_limit),
+            ),
+        )
+
+
+def totals_of(rows: dict[RowKey, Figures]) -> dict[RowKey, Figures]:
+    """The same without clients and keys, in order."""
+    sums: defaultdict[RowKey, list[int]] = defaultdict(lambda: [0, 0, 0, 0, 0])
+    for key, figures in rows.items():
+        total = sums[key._replace(client="", key_id="")]
+        for at, figure in enumerate(figures):
+            total[at] += figure
+    return {key: Figures(*sums[key]) for key in sorted(sums)}
+
+
+def _keys_used(batches: Iterable[UsageBatch]) -> dict[str, datetime]:
+    """When each key was last seen, as far as the batches know."""
+    latest: dict[str, datetime] = {}
+    for batch in batches:
+        at = _EPOCH + timedelta(milliseconds=min(batch.until_ms, 10**14))
+        for cell in batch.cells:
+            if cell.key_id and latest.get(cell.key_id, _EPOCH) < at:
+                latest[cell.key_id] = at
+    return latest
 
 
 async def _note_keys(database: Database, used: Mapping[str, datetime]) -> None:

@@ -9,11 +9,33 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.usage.models import LARGEST, UsageDayState, UsageRegion, UsageSource
-from control_plane.usage.shipments import Figures, RowKey
 from tidegate.contract.usage import Shipment, UsageBatch
 
-_FIGURES = Figures._fields
 _ROWS_A_STATEMENT = 20_000
+
+
+class RowKey(NamedTuple):
+    """The key of a row of ``usage_hourly`` within a region."""
+
+    client: str
+    hour: datetime
+    plan: str
+    limit_name: str
+    endpoint: str
+    key_id: str
+
+
+class Figures(NamedTuple):
+    """The figures to add to a row."""
+
+    allowed: int
+    denied: int
+    shadow_denied: int
+    cost: int
+    denied_cost: int
+
+
+_FIGURES = Figures._fields
 
 
 class _Source(NamedTuple):

@@ -1,22 +1,26 @@
 """Limit resolution: the limits that apply to a plan on a route, with their script parameters and key builders."""
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import msgspec
 
 from data_plane.config.counter_keys import key_builder
-from data_plane.config.shared_packing import RegionFacts, shared_params
 from data_plane.config.strict_limits import moves_rights, own_params_of, scaled, strict_params_of
-from data_plane.store.packing import encode_rule
+from data_plane.store.packing import SILENT, encode_rule
 from data_plane.store.subjects import ordered_dimensions
 from tidegate.contract.config import Endpoint
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
+    EXACT,
     MAX_SLIDING_LOG_LIMIT,
     LimitRule,
+    capacity,
     is_visible,
     nominal_window_us,
+    reduced_rate,
     violations,
 )
 
@@ -25,6 +29,23 @@ KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 _SAME = {"HEAD": ("HEAD", "GET")}
 """A HEAD is routed and limited like a GET, as it does the same work (RFC 9110, 9.3.2)."""
+
+_RULE = struct.Struct("<Bddd")
+_SIZE = struct.Struct("<H")
+_ALL_SHARES = struct.Struct("<d")
+_PEER = struct.Struct("<dd")
+
+
+class RegionFacts(NamedTuple):
+    """The state of the region by which limits are resolved.
+
+    ``revision`` is that of the shares; ``rights`` says that rights of strict limits move here. ``unreachable`` peers
+    have the instant (microseconds) since when; it is the same on every node.
+    """
+
+    revision: int = 0
+    rights: bool = False
+    unreachable: tuple[tuple[str, int], ...] = ()
 
 
 class Peers(NamedTuple):
@@ -106,6 +127,35 @@ def of_whole_site(rule: LimitRule) -> LimitRule:
     burst = None if rule.burst is None else rule.burst * SITE_FACTOR
     site = msgspec.structs.replace(scaled(rule, limit, burst), visible=False, headline=False)
     return rule if any(violations(site)) else site
+
+
+def shared_params(rule: LimitRule, region_facts: RegionFacts, regions: Mapping[str, object]) -> bytes:
+    """Pack a shared limit. Unreachable peers keep their share of what is left."""
+    shares = rule.shares if sum(rule.shares.values()) else dict.fromkeys(regions, 1)
+    unreachable = [
+        (name, shares.get(name, 0), since_us) for name, since_us in region_facts.unreachable if name in regions
+    ]
+    if not unreachable or not rule.limit:
+        return encode_rule(rule, shared=True)
+    all_shares = sum(shares.values())
+    if rule.algorithm in BUCKET_ALGORITHMS:
+        return _slower_bucket(rule, all_shares - sum(share for _, share, _ in unreachable), all_shares)
+    peers = _ALL_SHARES.pack(all_shares) + b"".join(
+        bytes([len(name)]) + name.encode() + _PEER.pack(share, since_us) for name, share, since_us in unreachable
+    )
+    params = encode_rule(rule, shared=True)
+    return bytes([params[0] + SILENT]) + params[1:] + _SIZE.pack(len(peers)) + peers
+
+
+def _slower_bucket(rule: LimitRule, reachable_shares: int, all_shares: int) -> bytes:
+    """Pack a bucket that fills at the rate of the reachable regions' shares; in thousandths, to stay exact."""
+    thousandths = max(1, 1_000 * reachable_shares // all_shares)
+    rate, unit = reduced_rate(rule.limit, nominal_window_us(rule))
+    slower = Fraction(rate * thousandths, unit * 1_000)
+    if capacity(rule) * slower.denominator >= EXACT:
+        return encode_rule(rule, shared=True)
+    params = encode_rule(rule, shared=True)
+    return _RULE.pack(params[0], slower.numerator, slower.denominator, capacity(rule))
 
 
 def can_apply(rule: LimitRule, endpoint: Endpoint, method: str) -> bool:

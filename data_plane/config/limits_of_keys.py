@@ -7,10 +7,9 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from data_plane.config.index import Clients, RuleIndex
-from data_plane.config.limit_resolution import Peers, ResolvedLimit, of_whole_site
+from data_plane.config.limit_resolution import Peers, RegionFacts, ResolvedLimit, of_whole_site, shared_params
 from data_plane.config.routes import NO_ENDPOINT
 from data_plane.config.rulebook import Rulebook
-from data_plane.config.shared_packing import RegionFacts, shared_params
 from data_plane.config.strict_limits import for_client, moves_rights, strict_params_of
 from data_plane.store.strict_packing import StrictParams
 from data_plane.store.subjects import limit_of_key

@@ -6,11 +6,10 @@ from typing import TypeVar
 
 import msgspec
 
-from data_plane.config.limit_resolution import KNOWN_METHODS, Peers, resolve
+from data_plane.config.limit_resolution import KNOWN_METHODS, Peers, RegionFacts, resolve
 from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_guard import Guard, capacity_rules, protected, reporters_by_hash
 from data_plane.config.routes import NO_ENDPOINT, RouteTable
-from data_plane.config.shared_packing import RegionFacts
 from data_plane.config.strict_limits import for_client
 from tidegate.contract.blocks import EVERY_LIMIT, Switch
 from tidegate.contract.config import Client, Endpoint, Gateway, Override, Plan, Region

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.service import Snapshot
+from data_plane.config.index import ConfigSet
+from data_plane.config.stream import Snapshot
 from tidegate.contract.config import Change, HeldBack
 from tidegate.contract.decoding import UNREADABLE
 

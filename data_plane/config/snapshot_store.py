@@ -12,7 +12,6 @@ from collections.abc import Iterator
 import msgspec
 import structlog
 
-from data_plane.config.service import Snapshot
 from data_plane.config.snapshot_file import (
     MAX_PAUSE_S,
     PAUSE_S_A_DOCUMENT,
@@ -20,6 +19,7 @@ from data_plane.config.snapshot_file import (
     decoded,
     encoded,
 )
+from data_plane.config.stream import Snapshot
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore

@@ -11,22 +11,12 @@ from data_plane.http import openapi
 from data_plane.http.answers import TITLES, problem
 from data_plane.http.decision_handler import DecisionHandler
 from data_plane.http.denial_reports import DenialReports, denial_routes
-from data_plane.http.hold_handler import HoldHandler
-from data_plane.http.load_handler import LoadHandler
+from data_plane.http.hold_handler import HoldHandler, hold_routes
+from data_plane.http.load_handler import LoadHandler, load_routes
 from data_plane.http.me import MeHandler, me_routes
-from data_plane.http.peer_handler import PeerHandler
-from data_plane.http.routes import (
-    Operations,
-    decision_routes,
-    hold_routes,
-    load_routes,
-    operation_routes,
-    read_body,
-    to_response,
-)
+from data_plane.http.peer_handler import PeerHandler, peer_routes
+from data_plane.http.routes import Operations, decision_routes, operation_routes, to_response
 from tidegate import api_pages
-
-MAX_PEER_BODY_BYTES = 1024 * 1024
 
 
 class ClosingWhileDraining:
@@ -79,23 +69,7 @@ def create_agent_app(
     """Build the application that agents of other regions call."""
     app = FastAPI(title="Tidegate region agent", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.include_router(operation_routes(operations))
-
-    @app.post("/internal/v1/counts", include_in_schema=False)
-    async def peer_counts(request: Request) -> Response:
-        body = await read_body(request, MAX_PEER_BODY_BYTES)
-        if isinstance(body, Response):
-            peer_handler.too_large()
-            return body
-        return to_response(await peer_handler.counts(request.scope["headers"], body))
-
-    @app.post("/internal/v1/rights", include_in_schema=False)
-    async def peer_rights(request: Request) -> Response:
-        body = await read_body(request, MAX_PEER_BODY_BYTES)
-        if isinstance(body, Response):
-            peer_handler.too_large()
-            return body
-        return to_response(await peer_handler.rights(request.scope["headers"], body))
-
+    app.include_router(peer_routes(peer_handler))
     _finish(app, operations)
     return app
 

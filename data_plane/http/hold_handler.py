@@ -1,10 +1,11 @@
 """Leases and reservations over HTTP: who may ask, what was asked, and the answer with its decision."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import TypeVar
 
 import msgspec
+from fastapi import APIRouter, Request, Response
 
 from data_plane.config.index import RuleIndex
 from data_plane.decide.check_resolution import UnknownNameError
@@ -12,13 +13,15 @@ from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.pending_check import Refusal
 from data_plane.holds.service import Grant, HoldEndedError, Holds
 from data_plane.holds.tokens import InvalidHoldError
+from data_plane.http import openapi
 from data_plane.http.answers import Answer, FieldError, InputError, json_answer, problem
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.reading import unreadable, validate_attributes
 from data_plane.http.render import Renderer, not_understood, refused
+from data_plane.http.routes import read_body, to_response
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.subjects import InvalidAddressError
-from tidegate.contract.decision import CheckRequest
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES, CheckRequest
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.holds import LeaseRequest, ReservationRequest, Returned, Returns, Settled, Settlement
 
@@ -145,3 +148,36 @@ def _wrong(error: InputError | UnknownNameError | InvalidAddressError | StoreUna
     if isinstance(error, InputError):
         return error.answer()
     return not_understood(error).answer()
+
+
+def hold_routes(handler: HoldHandler) -> APIRouter:
+    """``/v1/leases`` and ``/v1/reservations``."""
+    router = APIRouter()
+
+    async def serve(request: Request, most: int, ask: Callable[[Headers, bytes], Awaitable[Answer]]) -> Response:
+        body = await read_body(request, most)
+        if isinstance(body, Response):
+            return body
+        return to_response(await ask(request.scope["headers"], body))
+
+    @router.post("/v1/leases", **openapi.LEASE)
+    async def lease(request: Request) -> Response:
+        """Take units for a short time, to decide without asking; what is not spent is to be returned."""
+        return await serve(request, MAX_BATCH_BODY_BYTES, handler.lease)
+
+    @router.post("/v1/leases/return", **openapi.LEASE_RETURN)
+    async def give_back(request: Request) -> Response:
+        """Return what leases did not spend. Each lease is returned once."""
+        return await serve(request, MAX_BATCH_BODY_BYTES, handler.give_back)
+
+    @router.post("/v1/reservations", **openapi.RESERVATION)
+    async def reserve(request: Request) -> Response:
+        """Take an estimate of a cost that is known only afterwards."""
+        return await serve(request, MAX_BODY_BYTES, handler.reserve)
+
+    @router.post("/v1/reservations/settle", **openapi.SETTLEMENT)
+    async def settle(request: Request) -> Response:
+        """Settle a reservation at its true cost; the same settlement may be sent again."""
+        return await serve(request, MAX_BODY_BYTES, handler.settle)
+
+    return router

@@ -8,14 +8,18 @@ from hashlib import sha256
 from typing import TypeVar
 
 import msgspec
+from fastapi import APIRouter, Request, Response
 
 from data_plane.config.routes import UNMATCHED
 from data_plane.config.rulebook import Rulebook
+from data_plane.http import openapi
 from data_plane.http.answers import JSON_TYPE, Answer, FieldError, InputError
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
+from data_plane.http.routes import read_body, to_response
 from data_plane.load.controller import MAX_AHEAD_US
 from data_plane.load.reports import LoadReports
 from data_plane.store.ports import Clock
+from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong
 from tidegate.contract.load import MAX_LOAD_REPORTS, MAX_SERVED_REPORTS, LoadReport, Reporter, ServedReport
 
@@ -32,6 +36,25 @@ _batch_decoder = msgspec.json.Decoder(_Batch)
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _load_decoder = msgspec.json.Decoder(LoadReport)
 _served_decoder = msgspec.json.Decoder(ServedReport)
+
+
+def load_routes(handler: "LoadHandler") -> APIRouter:
+    """``/v1/load`` and ``/v1/report``."""
+    router = APIRouter()
+
+    @router.post("/v1/load", status_code=202, **openapi.LOAD)
+    async def load(request: Request) -> Response:
+        """How busy backends are; needs a reporter's credential, which is bound to them."""
+        body = await read_body(request, MAX_BODY_BYTES)
+        return body if isinstance(body, Response) else to_response(handler.load(request.scope["headers"], body))
+
+    @router.post("/v1/report", status_code=202, **openapi.REPORT)
+    async def report(request: Request) -> Response:
+        """What became of requests that a gateway forwarded; needs a gateway token."""
+        body = await read_body(request, MAX_BATCH_BODY_BYTES)
+        return body if isinstance(body, Response) else to_response(handler.served(request.scope["headers"], body))
+
+    return router
 
 
 class LoadHandler:

@@ -2,16 +2,18 @@
 
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import APIRouter, Request, Response
 
 from data_plane.config.index import RuleIndex
 from data_plane.http.answers import Answer, InputError, json_answer, problem
 from data_plane.http.caller import Headers, header
+from data_plane.http.routes import read_body, to_response
 from data_plane.replicate.receiver import Receiver
 from data_plane.rights.exchange import RightsExchange
 from data_plane.store.ports import Clock, StoreUnavailableError
@@ -38,6 +40,7 @@ REFUSALS = (
 )  # fmt: skip
 SAY_EVERY_US = 10_000_000
 MAX_NAME = 64
+MAX_BODY_BYTES = 1024 * 1024
 MAX_UNPACKED_BYTES = 1024 * 1024
 MAX_LIFE_BYTES = 100
 """The longest name of a region or of a store epoch."""
@@ -45,6 +48,28 @@ MAX_FIGURE = 2**53
 """The largest whole number that scripts compute with exactly: they use doubles."""
 _counts = msgspec.msgpack.Decoder(Counts)
 _asks = msgspec.msgpack.Decoder(Asks)
+
+
+def peer_routes(handler: "PeerHandler") -> APIRouter:
+    """``/internal/v1/counts`` and ``/internal/v1/rights``."""
+    router = APIRouter(include_in_schema=False)
+
+    async def serve(request: Request, answer: Callable[[Headers, bytes], Awaitable[Answer]]) -> Response:
+        body = await read_body(request, MAX_BODY_BYTES)
+        if isinstance(body, Response):
+            handler.too_large()
+            return body
+        return to_response(await answer(request.scope["headers"], body))
+
+    @router.post("/internal/v1/counts")
+    async def counts(request: Request) -> Response:
+        return await serve(request, handler.counts)
+
+    @router.post("/internal/v1/rights")
+    async def rights(request: Request) -> Response:
+        return await serve(request, handler.rights)
+
+    return router
 
 
 class PeerHandler:

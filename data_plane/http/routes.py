@@ -1,7 +1,7 @@
-"""The node's endpoints as FastAPI routes. The fast path answers most decisions without them; any ASGI server can."""
+"""FastAPI routes of decisions, which the fast path mostly answers without them, and of operations."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -12,8 +12,6 @@ from data_plane.http import openapi
 from data_plane.http.answers import Answer, json_answer, problem
 from data_plane.http.caller import Headers
 from data_plane.http.decision_handler import DecisionHandler
-from data_plane.http.hold_handler import HoldHandler
-from data_plane.http.load_handler import LoadHandler
 from data_plane.http.pending_checks import RepliedAuthorizeCheck, RepliedCheck, Reply
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 
@@ -107,61 +105,6 @@ async def _ask(ask: Callable[[Reply], None]) -> Response:
 
     ask(reply)
     return to_response(await answered)
-
-
-Serve = Callable[[Headers, bytes], Awaitable[Answer]]
-
-
-def hold_routes(handler: HoldHandler) -> APIRouter:
-    """``/v1/leases`` and ``/v1/reservations``."""
-    router = APIRouter()
-
-    async def serve(request: Request, most: int, ask: Serve) -> Response:
-        body = await read_body(request, most)
-        if isinstance(body, Response):
-            return body
-        return to_response(await ask(request.scope["headers"], body))
-
-    @router.post("/v1/leases", **openapi.LEASE)
-    async def lease(request: Request) -> Response:
-        """Take units for a short time, to decide without asking; what is not spent is to be returned."""
-        return await serve(request, MAX_BATCH_BODY_BYTES, handler.lease)
-
-    @router.post("/v1/leases/return", **openapi.LEASE_RETURN)
-    async def give_back(request: Request) -> Response:
-        """Return what leases did not spend. Each lease is returned once."""
-        return await serve(request, MAX_BATCH_BODY_BYTES, handler.give_back)
-
-    @router.post("/v1/reservations", **openapi.RESERVATION)
-    async def reserve(request: Request) -> Response:
-        """Take an estimate of a cost that is known only afterwards."""
-        return await serve(request, MAX_BODY_BYTES, handler.reserve)
-
-    @router.post("/v1/reservations/settle", **openapi.SETTLEMENT)
-    async def settle(request: Request) -> Response:
-        """Settle a reservation at its true cost; the same settlement may be sent again."""
-        return await serve(request, MAX_BODY_BYTES, handler.settle)
-
-    return router
-
-
-def load_routes(handler: LoadHandler) -> APIRouter:
-    """``/v1/load`` and ``/v1/report``."""
-    router = APIRouter()
-
-    @router.post("/v1/load", status_code=202, **openapi.LOAD)
-    async def load(request: Request) -> Response:
-        """How busy backends are; needs a reporter's credential, which is bound to them."""
-        body = await read_body(request, MAX_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(handler.load(request.scope["headers"], body))
-
-    @router.post("/v1/report", status_code=202, **openapi.REPORT)
-    async def report(request: Request) -> Response:
-        """What became of requests that a gateway forwarded; needs a gateway token."""
-        body = await read_body(request, MAX_BATCH_BODY_BYTES)
-        return body if isinstance(body, Response) else to_response(handler.served(request.scope["headers"], body))
-
-    return router
 
 
 class Operations(Protocol):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from data_plane.config.load_classes import FULL, basis_of, share_out
+from data_plane.config.load_gate import FULL, basis_of, share_out
 from tidegate.contract.load import AdaptivePolicy, Backend
 
 TICK_S = 1.0

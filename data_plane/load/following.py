@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 import structlog
 
-from data_plane.config.load_classes import FULL, hour_seed
-from data_plane.config.load_gate import ClassGate, GatePass
+from data_plane.config.load_gate import FULL, ClassGate, GatePass, hour_seed
 from data_plane.config.rulebook import Rulebook
 from data_plane.load.controller import MILLI, is_manual
 from data_plane.load.ports import FactorStore

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from data_plane.config.load_classes import FULL
+from data_plane.config.load_gate import FULL
 from data_plane.load.controller import MILLI, BackendDecision, ControlState, Report
 from tidegate.contract.load import BackendLoad, ClassLoad
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.limit_resolution import RegionFacts
 from data_plane.config.rulebook import Rulebook
-from data_plane.config.shared_packing import RegionFacts
 from tidegate.contract.limits import LimitRule
 
 log = structlog.get_logger()

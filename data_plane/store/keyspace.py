@@ -10,12 +10,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from data_plane.store.arguments import Argument, CommandError, bound_of, flat, text_of, ttl_of
-
+Argument = bytes | str | int | float
+"""Of a command; numbers become text, as in Redis."""
 Value = bytes | dict[bytes, bytes] | dict[bytes, float] | list[bytes]
 NEVER_MS = 2**62
 FLAGS = frozenset({b"NX", b"XX", b"LT", b"GT", b"CH"})
 T = TypeVar("T", bytes, float)
+
+
+class CommandError(Exception):
+    """The key space refuses a command, as Redis would; the message begins with Redis's code."""
 
 
 class Keyspace:
@@ -308,3 +312,33 @@ def _of_kind(found: Value | None, kind: type[T]) -> dict[bytes, T]:
     if not isinstance(found, dict) or not isinstance(next(iter(found.values()), b"" if kind is bytes else 0.0), kind):
         raise CommandError("WRONGTYPE Operation against a key holding the wrong kind of value")
     return found  # type: ignore[return-value]
+
+
+def text_of(argument: Argument) -> bytes:
+    """An argument as Redis receives it: numbers as their shortest decimal text."""
+    if type(argument) is bytes:
+        return argument
+    if isinstance(argument, str):
+        return argument.encode()
+    return (b"%d" % argument) if argument == int(argument) else repr(argument).encode()
+
+
+def ttl_of(ttl: Argument) -> int:
+    """A time to live. Raises ``CommandError`` where it is not above 0."""
+    found = int(ttl)
+    if found <= 0:
+        raise CommandError("ERR invalid expire time in 'set' command")
+    return found
+
+
+def bound_of(limit: Argument) -> tuple[float, bool]:
+    """A bound of scores, and whether it is included."""
+    text = text_of(limit).decode()
+    return (float(text[1:]), False) if text.startswith("(") else (float(text), True)
+
+
+def flat(members: Sequence[tuple[bytes, float]], *, with_scores: bool) -> list[bytes]:
+    """Members as they are answered, each with its score behind it where that is asked for."""
+    if not with_scores:
+        return [name for name, _ in members]
+    return [part for name, score in members for part in (name, text_of(score))]

@@ -34,7 +34,7 @@ SHARED = 16
 STRICT = 32
 """Rights: the strict parameters follow the rule (``strict_packing``)."""
 SILENT = 64
-"""Peers are unreachable: their numbers follow the rule (``config.shared_packing``)."""
+"""Peers are unreachable: their numbers follow the rule (``config.limit_resolution``)."""
 
 _ALGORITHMS = {"fixed_window": 0, "sliding_window": 1, "sliding_log": 2, "token_bucket": 3, "leaky_bucket": 4}
 _RULE = struct.Struct("<Bddd")

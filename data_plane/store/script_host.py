@@ -10,8 +10,7 @@ from typing import Any
 
 from lupa import lua51
 
-from data_plane.store.arguments import Argument, CommandError, text_of
-from data_plane.store.keyspace import Keyspace
+from data_plane.store.keyspace import Argument, CommandError, Keyspace, text_of
 
 _FEW = 200
 """Keys and arguments that are handed over as parameters; more go as tables, since Lua's stack is bounded."""

@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
 
-from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 
 ASK_EVERY_S = 5.0
@@ -24,19 +23,11 @@ class StoreSize(NamedTuple):
     """Keys that the servers evicted for want of memory; anything but 0 is lost counts."""
 
 
-class StoreSurvey(Protocol):
-    """Asks the store about itself."""
-
-    async def size(self) -> StoreSize:
-        """The store as it is now. Raises ``StoreUnavailableError``."""
-        ...
-
-
 class Census:
-    """Keeps the last answer; ``size`` is ``None`` while there is none, or when the last question failed."""
+    """Asks the region's store; ``size`` is ``None`` while there is no answer, or when the last question failed."""
 
-    def __init__(self, survey: StoreSurvey) -> None:
-        self._survey = survey
+    def __init__(self, store: RedisCounterStore) -> None:
+        self._store = store
         self.size: StoreSize | None = None
 
     async def run(self) -> None:
@@ -46,26 +37,13 @@ class Census:
             await asyncio.sleep(ASK_EVERY_S)
 
     async def ask(self) -> None:
-        """Ask once."""
-        try:
-            self.size = await self._survey.size()
-        except StoreUnavailableError:
-            self.size = None
-
-
-class RedisSurvey:
-    """Port ``StoreSurvey`` on the region's store."""
-
-    def __init__(self, store: RedisCounterStore) -> None:
-        self._store = store
-
-    async def size(self) -> StoreSize:
-        """The sum over every server that holds counters."""
+        """Ask once: the sum over every server that holds counters."""
         try:
             sizes = [_size(facts) for facts in await self._store.info()]
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error
-        return StoreSize(*(sum(column) for column in zip(*sizes, strict=True)))
+        except (RedisError, OSError):
+            self.size = None
+        else:
+            self.size = StoreSize(*(sum(column) for column in zip(*sizes, strict=True)))
 
 
 def _size(facts: Mapping[str, Any]) -> StoreSize:

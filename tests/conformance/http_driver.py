@@ -11,8 +11,8 @@ import httpx
 import msgspec
 from redis import Redis
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.service import Snapshot
+from data_plane.config.index import ConfigSet
+from data_plane.config.stream import Snapshot
 from data_plane.node import Node
 from data_plane.store.packing import NEVER, Outcome
 from testing.node import SIGNING_KEY, document_of, serving, settings_for, write_snapshot

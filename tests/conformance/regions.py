@@ -6,7 +6,7 @@ from secrets import token_bytes
 
 import redis
 
-from data_plane.config.shared_packing import RegionFacts, shared_params
+from data_plane.config.limit_resolution import RegionFacts, shared_params
 from data_plane.config.strict_limits import strict_params_of
 from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
 from data_plane.store.scripts import (

@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from data_plane.config.shared_packing import RegionFacts
+from data_plane.config.limit_resolution import RegionFacts
 from tests.conformance.regions import Region
 from tests.conformance.rules import HOUR_US, SECOND_US, START_US, rule
 

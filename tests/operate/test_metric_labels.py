@@ -11,7 +11,7 @@ from data_plane.holds.service import HoldTally
 from data_plane.http.peer_handler import REFUSALS as PEER_REFUSALS
 from data_plane.load.reports import REFUSALS as LOAD_REFUSALS
 from data_plane.metrics.of_nodes import of_decisions
-from data_plane.store.redis.reasons import REASONS
+from data_plane.store.redis.status import REASONS
 from tidegate.contract.load import Reason as LoadReason
 
 ROOT = Path(__file__).parents[2]

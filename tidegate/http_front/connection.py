@@ -1,18 +1,24 @@
 """One connection: whole requests to the fast path, everything else to the application, one at a time."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tidegate.http_front.app_connection import AppConnection
 from tidegate.http_front.chunked import ChunkedBody
-from tidegate.http_front.exchange import ELSEWHERE, NO_HEAD, Head, new_exchange
-from tidegate.http_front.front import NEVER
+from tidegate.http_front.exchange import ELSEWHERE, NO_HEAD, Exchange, Head, new_exchange
+from tidegate.http_front.front import NEVER, Front
 from tidegate.http_front.responses import Refusal
 
 _REMEMBERED_BYTES = 2048
+
+
+def _nothing(_exchange: Exchange) -> None:
+    """Stands in where no route is fast: nothing comes here."""
 
 
 class Connection(AppConnection):
@@ -25,6 +31,8 @@ class Connection(AppConnection):
     __slots__ = (
         "_chunks",
         "_common",
+        "_first_handle",
+        "_first_type",
         "_head",
         "_known_head",
         "_known_raw",
@@ -41,6 +49,9 @@ class Connection(AppConnection):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        routes = self.front.fast_path.routes
+        self._first_type: type[Exchange] = routes[0].exchange_type if routes else Exchange
+        self._first_handle: Callable[[Any], None] = routes[0].handle if routes else _nothing
         self._unread = bytearray()
         self._need = 0
         self._head: Head | None = None
@@ -74,7 +85,36 @@ class Connection(AppConnection):
         if self._receiving or unread or self.unfinished_bytes:
             self._note_unfinished()
 
-    # Requests
+    # The commonest request goes a straight line: in, its answer out
+
+    def _serve_alone(self, head: Head, body: bytes) -> None:
+        """Hand a request of the first route over while nothing else is under way."""
+        exchange = self._first_type()
+        exchange.asker = self
+        exchange.head = head
+        exchange.body = body
+        exchange.waiting = None
+        self._alone = exchange
+        try:
+            self._first_handle(exchange)
+        except Exception:  # noqa: BLE001 - a boundary: the handler's mistake costs one request, not the others
+            self._failed(exchange)
+
+    def answer_ok(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
+        """As ``answer`` with 200; at once where the exchange is alone."""
+        if self._alone is not exchange:
+            super().answer_ok(exchange, headers, body)
+            return
+        self._alone = None
+        self._outbox.put(
+            self._loop,
+            self._transport,
+            b"%b%bcontent-length: %d\r\n\r\n%b" % (self._responses.ok, headers, len(body), body),
+        )
+        self._server_state.total_requests += 1
+        self.expires = self.front.tick + self._idle_ticks
+
+    # Requests that have company
 
     def _parse(self, data: bytes) -> None:
         """Serve every whole request in ``data``, which begins where a request, or what is left of a body, begins."""
@@ -229,3 +269,16 @@ class Connection(AppConnection):
         self._note_unfinished()
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+def protocol_class(front: Front) -> type[asyncio.Protocol]:
+    """For ``uvicorn.Config(http=...)``."""
+    return type("BoundConnection", (Connection,), {"__slots__": (), "front": front})
+
+
+def config_of(application: Any, front: Front, **options: Any) -> uvicorn.Config:
+    """uvicorn's configuration of one port; ``options`` are address, TLS, lifespan and the time to stop in."""
+    return uvicorn.Config(
+        application, http=protocol_class(front), ws="none", access_log=False, log_config=None, server_header=False,
+        proxy_headers=False, **options,
+    )  # fmt: skip

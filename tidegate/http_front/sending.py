@@ -3,22 +3,17 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from typing import Any, cast
 
 import msgspec
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from tidegate.http_front.exchange import NO_HEAD, Exchange, Head, new_exchange
+from tidegate.http_front.exchange import NO_HEAD, Exchange, new_exchange
 from tidegate.http_front.front import NEVER, Front
 from tidegate.http_front.responses import PROBLEM_HEADERS, Refusal, problem
 
 log = logging.getLogger("tidegate.front")
-
-
-def _nothing(_exchange: Exchange) -> None:
-    """Stands in where no route is fast: nothing comes here."""
 
 
 class SendingConnection(asyncio.Protocol):
@@ -41,8 +36,6 @@ class SendingConnection(asyncio.Protocol):
         "_config",
         "_deaf",
         "_eof",
-        "_first_handle",
-        "_first_type",
         "_idle_ticks",
         "_last",
         "_lingers",
@@ -81,9 +74,6 @@ class SendingConnection(asyncio.Protocol):
         self._responses = front.responses
         self._build = front.responses.build
         self._outbox = front.outbox
-        routes = front.fast_path.routes
-        self._first_type: type[Exchange] = routes[0].exchange_type if routes else Exchange
-        self._first_handle: Callable[[Any], None] = routes[0].handle if routes else _nothing
         self._idle_ticks = front.ticks(front.limits.keep_alive_s)
         self.expires = NEVER
         self.peer: str | None = None
@@ -182,17 +172,7 @@ class SendingConnection(asyncio.Protocol):
 
     def answer_ok(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
         """As ``answer`` with 200."""
-        if self._alone is not exchange:
-            self.answer(exchange, 200, headers, body)
-            return
-        self._alone = None
-        self._outbox.put(
-            self._loop,
-            self._transport,
-            b"%b%bcontent-length: %d\r\n\r\n%b" % (self._responses.ok, headers, len(body), body),
-        )
-        self._server_state.total_requests += 1
-        self.expires = self.front.tick + self._idle_ticks
+        self.answer(exchange, 200, headers, body)
 
     # Inside
 
@@ -204,19 +184,6 @@ class SendingConnection(asyncio.Protocol):
         """Forget what has come in and isn't a whole request."""
         self._deaf = True
         self._receiving = False
-
-    def _serve_alone(self, head: Head, body: bytes) -> None:
-        """Hand a request of the first route over while nothing else is under way."""
-        exchange = self._first_type()
-        exchange.asker = self
-        exchange.head = head
-        exchange.body = body
-        exchange.waiting = None
-        self._alone = exchange
-        try:
-            self._first_handle(exchange)
-        except Exception:  # noqa: BLE001 - a boundary: the handler's mistake costs one request, not the others
-            self._failed(exchange)
 
     def _join_queue(self) -> None:
         alone = self._alone

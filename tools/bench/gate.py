@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.load_classes import FULL
+from data_plane.config.load_gate import FULL
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally

@@ -22,12 +22,12 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.http.fast_path import DecisionFastPath
+from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.node import Node
 from data_plane.settings import Settings
 from tidegate.contract.credentials import make_credential
+from tidegate.http_front.connection import protocol_class
 from tidegate.http_front.front import Front
-from tidegate.http_front.serving import protocol_class
 from tools.bench.snapshot import write_snapshot
 from tools.bench.workload import (
     BATCH,

@@ -9,7 +9,7 @@ import hiredis
 import redis
 
 from data_plane.store.packing import decode_reply, encode_check
-from data_plane.store.redis.link import pack_command
+from data_plane.store.redis.calls import pack_command
 from data_plane.store.scripts import decide_script
 from tidegate.contract.limits import Algorithm
 from tidegate.stack.store import StoreServer

@@ -1,9 +1,8 @@
 """One limit of each algorithm, with the keys that a node makes for clients."""
 
 from data_plane.config.counter_keys import subject_of
-from data_plane.config.limit_resolution import Peers, ResolvedLimit
+from data_plane.config.limit_resolution import Peers, RegionFacts, ResolvedLimit
 from data_plane.config.routes import UNMATCHED
-from data_plane.config.shared_packing import RegionFacts
 from data_plane.store.subjects import UNKNOWN_ADDRESS
 from tidegate.contract.config import Client
 from tidegate.contract.limits import Algorithm, LimitRule

@@ -21,7 +21,7 @@ from control_plane.quotas.share_schedule import (
     situation,
     target_of,
 )
-from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import ConfigSet
 from tidegate.contract.calendar import SKEW_US, grid_of, id_at, next_start_us
 from tidegate.contract.config import Ack, ApiKey, Change, Client, Plan, Region
 from tidegate.contract.credentials import secret_sha256

@@ -8,8 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.index import RuleIndex
+from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally

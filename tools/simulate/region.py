@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import ConfigSet
 from data_plane.replicate.count_epochs import PEER_COUNTS_SUFFIX
 from data_plane.store.strict_packing import LOW, REFUSED
 from data_plane.store.subjects import generation_end, limit_code

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from data_plane.store.arguments import Argument, CommandError, text_of
-from data_plane.store.keyspace import Keyspace
+from data_plane.store.keyspace import Argument, CommandError, Keyspace, text_of
 from data_plane.store.packing import FIGURES, decode_figures
 from data_plane.store.ports import CounterCheck, StoreUnavailableError
 from data_plane.store.redis.server import ServerFacts

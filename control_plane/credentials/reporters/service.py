@@ -6,9 +6,8 @@ from control_plane.credentials.rotation import Rotation, rotate
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
-from control_plane.resources import Resource
+from control_plane.resources import NamedRows, Resource
 from control_plane.routes.repository import existing_backends
-from control_plane.storage import NamedRows
 from control_plane.web.etags import Preconditions
 from tidegate.contract.credentials import make_credential
 from tidegate.contract.load import Reporter

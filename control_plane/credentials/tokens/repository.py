@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Grant, Principal
 from control_plane.credentials.tokens.models import Token
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows
 
 FIRST_TOKEN_LOCK = 0x71DE6A7E
 _IN_FORCE = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())

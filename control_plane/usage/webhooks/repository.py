@@ -7,7 +7,7 @@ from sqlalchemy import Row, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.storage import NamedRows
+from control_plane.resources import NamedRows
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
 
 webhooks = NamedRows(UsageWebhookRow, UsageWebhookRow.webhook, sortable={"created_at": UsageWebhookRow.created_at})

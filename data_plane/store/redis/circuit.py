@@ -1,35 +1,18 @@
-"""When to stop waiting for a store and when to ask it again. Pure: time is an argument, randomness is handed in.
+"""When to stop asking a server, and how it is found again without waiting for a client's check.
 
 Events are script calls, not decisions: one slow call that carries a hundred decisions is one failure.
 """
 
-from collections.abc import Callable
-from typing import Literal
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 
-State = Literal["closed", "open", "half_open"]
+from data_plane.store.packing import encode_rule
+from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
+from data_plane.store.redis.status import Reason, State
+from tidegate.contract.limits import LimitRule
 
-
-class Backoff:
-    """Waits that grow twofold with every attempt, with full jitter: ``uniform(0, min(cap, base x 2^n))``.
-
-    Full jitter is what spreads a herd best: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
-    """
-
-    def __init__(self, *, base_s: float, cap_s: float, random: Callable[[], float]) -> None:
-        self._base_s = base_s
-        self._cap_s = cap_s
-        self._random = random
-        self._attempts = 0
-
-    def next_s(self) -> float:
-        """How long to wait before the next attempt, in seconds."""
-        ceiling: float = min(self._cap_s, self._base_s * 2 ** min(self._attempts, 32))
-        self._attempts += 1
-        return self._random() * ceiling
-
-    def reset(self) -> None:
-        """Start small again: it worked."""
-        self._attempts = 0
+log = logging.getLogger(__name__)
 
 
 class Circuit:
@@ -41,7 +24,7 @@ class Circuit:
     The window slides in two halves, so it looks back between half and the whole of ``window_s``.
     """
 
-    def __init__(self, *, window_s: float, min_failures: int, backoff: Backoff) -> None:
+    def __init__(self, *, window_s: float, min_failures: int, backoff: "Backoff") -> None:
         self._half_s = window_s / 2
         self._min_failures = min_failures
         self._backoff = backoff
@@ -118,3 +101,98 @@ class Circuit:
         self._before = self._now if age < 2 * self._half_s else [0, 0]
         self._now = [0, 0]
         self._half_started = now
+
+
+class Backoff:
+    """Waits that grow twofold with every attempt, with full jitter: ``uniform(0, min(cap, base x 2^n))``.
+
+    Full jitter is what spreads a herd best: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+
+    def __init__(self, *, base_s: float, cap_s: float, random: Callable[[], float]) -> None:
+        self._base_s = base_s
+        self._cap_s = cap_s
+        self._random = random
+        self._attempts = 0
+
+    def next_s(self) -> float:
+        """How long to wait before the next attempt, in seconds."""
+        ceiling: float = min(self._cap_s, self._base_s * 2 ** min(self._attempts, 32))
+        self._attempts += 1
+        return self._random() * ceiling
+
+    def reset(self) -> None:
+        """Start small again: it worked."""
+        self._attempts = 0
+
+
+PROBE_KEY = b"tg:probe"
+_PROBE = encode_rule(LimitRule(id=0, name="probe", algorithm="fixed_window", limit=2**40, window_us=1_000_000))
+SAID_EVERY_S = 10.0
+"""Logs of a store that comes and goes are no more frequent."""
+
+
+def probe_check(key: bytes) -> CounterCheck:
+    """The probe's decision. It writes, as those of clients do: a full store or a replica fails it too."""
+    return CallbackCheck((key,), (_PROBE,), 1, _forgotten)
+
+
+class Prober:
+    """Probes an open circuit as soon as its wait is over. ``submit`` says whether the probe could be sent."""
+
+    def __init__(self, circuit: Circuit, submit: Callable[[], bool], again_s: float) -> None:
+        self._circuit = circuit
+        self._submit = submit
+        self._again_s = again_s
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def wake(self) -> None:
+        """The circuit opened, or there is a connection to probe by."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(max(self._circuit.retry_at, self._loop.time()), self._probe)
+
+    def stop(self) -> None:
+        """Stop probing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _probe(self) -> None:
+        self._timer = None
+        # half open: a decision is the probe; what comes of it wakes us, or closes the circuit
+        if self._circuit.state == "open" and not self._submit():
+            self._timer = self._loop.call_later(self._again_s, self._probe)
+
+
+class Trouble:
+    """Why a server was given up; ``None`` while it decides. Says so in the log, and when it decides again."""
+
+    def __init__(self) -> None:
+        self.reason: Reason | None = None
+        self._began_at = 0.0
+        self._said_at: float | None = None
+        self._is_said = False
+
+    def began(self, reason: Reason, now: float) -> None:
+        """The circuit is open, because of ``reason``."""
+        if self.reason is None:
+            self._began_at = now
+            self._is_said = self._said_at is None or now - self._said_at >= SAID_EVERY_S
+            if self._is_said:
+                self._said_at = now
+                log.warning("the store does not decide (%s): decisions are made without it", reason)
+        if self.reason is None or reason != "connection_lost":  # we may have dropped it ourselves, for what it said
+            self.reason = reason
+
+    def ended(self, now: float) -> None:
+        """It decided something."""
+        if self.reason is not None:
+            self.reason = None
+            if self._is_said:
+                log.warning("the store decides again, after %.1f s", now - self._began_at)
+
+
+def _forgotten(_answer: Sequence[object] | StoreUnavailableError, _now_us: int) -> None:
+    """The probe needs no answer."""

@@ -14,8 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.redis.calls import pack_command
 from data_plane.store.redis.connect import connection_options
-from data_plane.store.redis.link import pack_command
 from data_plane.store.redis.settings import RedisSettings
 
 Argument = bytes | str | int | float

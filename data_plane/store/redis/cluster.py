@@ -36,7 +36,6 @@ class Cluster:
         make_connector: Callable[[Address], Connector],
         give_back: GiveBack,
         stats: StoreStats,
-        now_us: Callable[[], int],
         deadline_s: float,
         backoff: Backoff,
     ) -> None:
@@ -45,7 +44,7 @@ class Cluster:
         self._make_connector = make_connector
         self._give_back = give_back
         self._stats = stats
-        self._answers = Answers(stats, now_us)
+        self._answers = Answers(stats)
         self._patience_s = deadline_s / 2
         self._loop = asyncio.get_running_loop()
         self._shards: dict[Address, Shard] = {}

@@ -5,7 +5,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -20,12 +26,12 @@ from redis.exceptions import (
     ConnectionError as RedisConnectionError,
 )
 
+from data_plane.store.redis.calls import Link
 from data_plane.store.redis.credentials import Login
-from data_plane.store.redis.link import AnyConnection, Link, TcpConnection, TlsConnection, UnixConnection
-from data_plane.store.redis.reasons import Reason, classify
 from data_plane.store.redis.server import ServerFacts, read_info, require_fit
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.slots import SlotRange, read_slots
+from data_plane.store.redis.status import Reason, classify
 
 Address = tuple[str, int]
 Resolve = Callable[[], Awaitable[Address | None]]
@@ -57,6 +63,41 @@ _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (MasterDownError, "master_down"),
     (ClusterDownError, "cluster_down"),
 )
+
+
+class _Detachable(AbstractConnection):
+    """A redis-py connection whose transport can be handed to another protocol once it is logged in."""
+
+    def hand_over(self, taker: asyncio.Protocol) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        """Point the transport at ``taker``; returns the transport and the protocol that it had."""
+        writer = self._writer
+        if writer is None:
+            raise ConnectionError("the connection was lost before it could be used")
+        transport = cast("asyncio.Transport", writer.transport)
+        former = transport.get_protocol()
+        transport.set_protocol(taker)
+        transport.resume_reading()
+        return transport, former
+
+    def forget(self) -> None:
+        """The transport is closed, and not by redis-py: there is nothing left for it to close."""
+        self._reader = None
+        self._writer = None
+
+
+class TcpConnection(_Detachable, Connection):
+    """Plain TCP."""
+
+
+class TlsConnection(_Detachable, SSLConnection):
+    """TCP with TLS."""
+
+
+class UnixConnection(_Detachable, UnixDomainSocketConnection):
+    """A unix socket."""
+
+
+AnyConnection = TcpConnection | TlsConnection | UnixConnection
 
 
 class Opened(NamedTuple):

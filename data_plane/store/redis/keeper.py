@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import hiredis
 from redis.exceptions import AuthenticationError
 
+from data_plane.store.redis.calls import Link, ReplyTaker, pack_command
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.connect import ConnectFailedError, Connector
-from data_plane.store.redis.link import Link, ReplyTaker, pack_command
-from data_plane.store.redis.reasons import Reason, error_code
 from data_plane.store.redis.server import ServerFacts, StoreMisconfiguredError
-from data_plane.store.redis.status import StoreStats
+from data_plane.store.redis.status import Reason, StoreStats, error_code
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,8 @@ class LinkKeeper:
         self._task: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._closed = False
-        self._proven = False
+        self.proven = False
+        """Whether the server decided something over this connection."""
         self.link: Link | None = None
         self.sha = b""
         self.facts = ServerFacts()
@@ -65,9 +65,8 @@ class LinkKeeper:
 
     def works(self) -> None:
         """The server decided something over this connection."""
-        if not self._proven:
-            self._proven = True
-            self._backoff.reset()
+        self.proven = True
+        self._backoff.reset()
 
     def reconnect(self) -> None:
         """Give the connection up and make a new one; those who wait on it are told on the loop."""
@@ -125,7 +124,7 @@ class LinkKeeper:
     async def _open(self) -> None:
         opened = await self._connector.open(self._lost)
         self.link, self.facts, self.sha = opened.link, opened.facts, opened.sha
-        self._proven = False
+        self.proven = False
         self.last_problem = None
         self._stats.connects += 1
         self._stats.script_loads += 1

@@ -3,26 +3,26 @@
 import asyncio
 import struct
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from data_plane.store.packing import FIGURES, decode_figures, outcomes_of
+from data_plane.store.packing import FIGURES, outcomes_of
 from data_plane.store.ports import CounterCheck
-from data_plane.store.redis.batches import CallBuilder, Slots, by_slot
-from data_plane.store.redis.calls import Answers, Call, CallOwner
-from data_plane.store.redis.circuit import Backoff, Circuit
+from data_plane.store.redis.calls import Answers, Call, CallBuilder, Link, by_slot, pack_command
+from data_plane.store.redis.circuit import PROBE_KEY, Backoff, Circuit, Prober, Trouble, probe_check
 from data_plane.store.redis.connect import Connector
 from data_plane.store.redis.keeper import LinkKeeper
-from data_plane.store.redis.link import Link, pack_command
-from data_plane.store.redis.probing import PROBE_KEY, Prober, Trouble, probe_check
-from data_plane.store.redis.reasons import Reason, classify, error_code
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.split import GiveBack, consumed
-from data_plane.store.redis.status import ShardStatus, StoreStats
+from data_plane.store.redis.status import Reason, ShardStatus, StoreStats, classify, error_code
+
+if TYPE_CHECKING:
+    from data_plane.store.redis.cluster import Cluster
 
 SWEEPS_PER_DEADLINE = 4
 CLUSTER_CALLS_IN_FLIGHT = 256
 
 
-class Shard(CallOwner):
+class Shard:
     """Decides on one server. ``submit`` costs an append; what arrives while calls are in flight rides in the next."""
 
     def __init__(
@@ -33,20 +33,19 @@ class Shard(CallOwner):
         connector: Connector,
         stats: StoreStats,
         random: Callable[[], float],
-        now_us: Callable[[], int],
         give_back: GiveBack,
         dirty_key: bytes = b"",
-        slots: Slots | None = None,
+        cluster: "Cluster | None" = None,
     ) -> None:
         self._script = script
         self._give_back = give_back
-        self._slots = slots
+        self._cluster = cluster
         self._stats = stats
-        self._answers = Answers(stats, now_us)
-        self._builder = CallBuilder(settings, self._answers, dirty_key, slots)
+        self._answers = Answers(stats)
+        self._builder = CallBuilder(settings, self._answers, dirty_key, cluster)
         self._max_pending = settings.max_pending
-        self._max_calls = settings.max_in_flight if slots is None else CLUSTER_CALLS_IN_FLIGHT
-        self._worth_a_call = settings.worth_a_second_call if slots is None else 1
+        self._max_calls = settings.max_in_flight if cluster is None else CLUSTER_CALLS_IN_FLIGHT
+        self._worth_a_call = settings.worth_a_second_call if cluster is None else 1
         self._deadline_s = settings.deadline_ms / 1000
         self._queue_s = settings.max_queue_ms / 1000
         self._tick_s = self._deadline_s / SWEEPS_PER_DEADLINE
@@ -187,10 +186,10 @@ class Shard(CallOwner):
             if link is None:
                 return
             checks, times = self._take()
-            if self._slots is None:
+            if self._cluster is None:
                 self._send_all(link, checks, times, None)
                 continue
-            for slot, (members, member_times) in by_slot(self._slots, checks, times).items():
+            for slot, (members, member_times) in by_slot(self._cluster, checks, times).items():
                 self._send_all(link, members, member_times, slot)
 
     def _may_send_more(self) -> bool:
@@ -231,7 +230,7 @@ class Shard(CallOwner):
 
     def _on_answer(self, call: Call, reply: bytes) -> None:
         try:
-            figures = decode_figures(reply)
+            figures = call.figures_in(reply)
         except struct.error:  # whatever is wrong with a reply, its decisions still need an answer
             self._answers.refuse(call.give_up(), "script_error")
             return
@@ -240,22 +239,16 @@ class Shard(CallOwner):
             self._undo(call, figures)
         else:
             self._succeeded()
-            self.keeper.works()
-        decided = len(call.unanswered)
-        try:
-            call.deliver(self._answers, figures)
-        except ValueError:
-            self._answers.refuse(call.give_up(), "script_error")
-            return
-        self._stats.decisions += decided
+            if not self.keeper.proven:
+                self.keeper.works()
+        self._stats.decisions += len(call.unanswered)
+        call.deliver(self._answers, figures)
 
     def _undo(self, call: Call, figures: Sequence[int]) -> None:
         """Give back what decisions took that had been given up: they were made without the store meanwhile."""
         at = 1
         for check in call.expired:
             count = len(check.keys)
-            if len(figures) < at + FIGURES * count:
-                return  # no answer to this call at all
             took = consumed(check, outcomes_of(figures, at, count))
             if took is not None:
                 self._give_back(took, figures[0])
@@ -265,9 +258,9 @@ class Shard(CallOwner):
         code = error_code(message)
         if code == "NOSCRIPT" and not call.reloaded:
             self._reload_and_send(call)
-        elif code in {"MOVED", "ASK", "TRYAGAIN"} and self._slots is not None:
+        elif code in {"MOVED", "ASK", "TRYAGAIN"} and self._cluster is not None:
             self._succeeded()
-            self._slots.redirect(call, code, message)
+            self._cluster.redirect(call, code, message)
         else:
             fault = classify(message)
             self._answers.refuse(call.give_up(), fault.reason)
@@ -359,7 +352,7 @@ class Shard(CallOwner):
             return True  # a new connection wakes the prober again
         if not self._may_probe():
             return False
-        key = PROBE_KEY if self._slots is None else self._slots.key_on(self, PROBE_KEY)
+        key = PROBE_KEY if self._cluster is None else self._cluster.key_on(self, PROBE_KEY)
         self._pending.append(probe_check(key))
         self._times.append(self._loop.time())
         if self._sweep_timer is None:
@@ -404,5 +397,5 @@ class Shard(CallOwner):
         self._on_trouble()
 
     def _on_trouble(self) -> None:
-        if self._slots is not None:
-            self._slots.want_refresh()
+        if self._cluster is not None:
+            self._cluster.want_refresh()

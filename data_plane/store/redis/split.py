@@ -4,25 +4,30 @@ No script sees keys of two slots, so the groups decide at the same time. What a 
 another denied or did not answer. Until then other checks may be denied in error; none is admitted in error.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import msgspec
+from redis.exceptions import RedisError
 
-from data_plane.store.packing import SHADOW, Outcome, figures_of
+from data_plane.store.packing import SHADOW, Outcome, encode_check, figures_of
 from data_plane.store.ports import CallbackCheck, CounterCheck, StoreUnavailableError
 from data_plane.store.redis.calls import Answers
+from data_plane.store.redis.status import StoreStats
+from data_plane.store.subjects import give_back_key
 
+log = logging.getLogger(__name__)
+
+MOST_UNDER_WAY = 256
+ID_BYTES = 8
+REMEMBERED_MS = 60_000
+"""Longer than redis-py goes on trying."""
+CallScript = Callable[[str, Sequence[bytes], Sequence[bytes | int]], Awaitable[object]]
 Answer = Sequence[Outcome] | StoreUnavailableError
-
-
-class GiveBack(Protocol):
-    """Returns what a check consumed at ``now_us`` of the store's clock."""
-
-    def __call__(self, check: CounterCheck, now_us: int) -> None:
-        """Start giving back; returns at once."""
-        ...
+GiveBack = Callable[[CounterCheck, int], None]
+"""Starts returning what a check consumed at that time of the store's clock, in microseconds; returns at once."""
 
 
 class Split:
@@ -117,6 +122,50 @@ def consumed(check: CounterCheck, outcomes: Sequence[Outcome]) -> CounterCheck |
         return None
     took = [place for place, outcome in enumerate(outcomes) if outcome.allowed]
     return CallbackCheck([check.keys[at] for at in took], [params[at] for at in took], check.cost, _ignored)
+
+
+class GiveBacks:
+    """Runs the give-back script beside the hot pipeline.
+
+    One that fails, or that comes when too many are under way, is only counted: what stays consumed denies too much for
+    the rest of a window and never admits too much.
+    """
+
+    def __init__(
+        self, script: str, call_script: CallScript, dirty_key: Callable[[bytes], bytes], stats: StoreStats,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        self._script = script
+        self._call_script = call_script
+        self._random_bytes = random_bytes
+        self._dirty_key = dirty_key
+        self._stats = stats
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def __call__(self, check: CounterCheck, now_us: int) -> None:
+        """Give back what ``check`` consumed when the store's clock was ``now_us``."""
+        if len(self._under_way) >= MOST_UNDER_WAY:
+            self._stats.give_back_failures += 1
+            return
+        task = asyncio.create_task(self._run(check, now_us), name="redis-give-back")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+
+    async def finish(self) -> None:
+        """Wait for those under way; each is bounded by the client's own time-out."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _run(self, check: CounterCheck, now_us: int) -> None:
+        own = give_back_key(check.keys[0], self._random_bytes(ID_BYTES))
+        keys = [self._dirty_key(check.keys[0]), own, *check.keys]
+        arguments: list[bytes | int] = [now_us, encode_check(check.cost, check.params), REMEMBERED_MS]
+        try:
+            await self._call_script(self._script, keys, arguments)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._stats.give_back_failures += 1
+            log.warning("could not give back what a denied decision consumed: %s", error)
+        else:
+            self._stats.given_back += 1
 
 
 def _ignored(_answer: Answer, _now_us: int) -> None:

@@ -8,15 +8,13 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from data_plane.process import epoch_us
-from data_plane.store.redis.batches import Slots
 from data_plane.store.redis.circuit import Backoff
 from data_plane.store.redis.client import Argument, Reply, SideClient
 from data_plane.store.redis.cluster import Cluster
 from data_plane.store.redis.connect import Address, Connector, Join, address_of
-from data_plane.store.redis.give_back import GiveBacks
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.shard import Shard
+from data_plane.store.redis.split import GiveBacks
 from data_plane.store.redis.status import StoreStats, StoreStatus
 from data_plane.store.redis.topology import (
     DIRTY_KEY,
@@ -32,20 +30,18 @@ from data_plane.store.scripts import decide_script, give_back_script
 class RedisCounterStore:
     """The region's counters. Make it on the event loop, ``await start()``, and ``close()`` at the end.
 
-    ``random`` gives floats in [0, 1) for jitter, ``now_us`` the node's clock, which answers are handed with.
+    ``random`` gives floats in [0, 1) for jitter.
     """
 
     def __init__(
         self,
         settings: RedisSettings,
         random: Callable[[], float] = system_random.random,
-        now_us: Callable[[], int] = epoch_us,
         join: Join | None = None,
     ) -> None:
         self.settings = settings
         self.stats = StoreStats()
         self._random = random
-        self._now_us = now_us
         self._join = join
         self._script = decide_script()
         self._sentinel = make_sentinel(settings) if settings.shape == "sentinel" else None
@@ -147,7 +143,6 @@ class RedisCounterStore:
             make_connector=connector_to,
             give_back=self._give_backs,
             stats=self.stats,
-            now_us=self._now_us,
             deadline_s=settings.deadline_ms / 1000,
             backoff=Backoff(
                 base_s=settings.backoff_base_ms / 1000, cap_s=settings.backoff_cap_ms / 1000, random=self._random
@@ -168,15 +163,14 @@ class RedisCounterStore:
         """The dirty set of a slot; where there are no slots, the only one."""
         return self._topology.dirty_key(slot, marks=False)
 
-    def _make_shard(self, connector: Connector, slots: Slots | None = None) -> Shard:
+    def _make_shard(self, connector: Connector, cluster: Cluster | None = None) -> Shard:
         return Shard(
             self.settings,
             script=self._script,
             connector=connector,
             stats=self.stats,
             random=self._random,
-            now_us=self._now_us,
             give_back=self._give_backs,
             dirty_key=DIRTY_KEY,
-            slots=slots,
+            cluster=cluster,
         )

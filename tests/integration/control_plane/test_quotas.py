@@ -15,7 +15,7 @@ import pytest
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
 from control_plane.derivation import derive
-from control_plane.publishing.signing import Signer
+from control_plane.publishing.documents import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.quotas import jobs as mover
 from control_plane.quotas import service
@@ -25,8 +25,7 @@ from control_plane.settings import Settings
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.repository import demand
 from control_plane.web.etags import Preconditions
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.index import RuleIndex
+from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.config.strict_limits import schedule_of
 from testing.control_plane import FollowingNode, RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.load_classes import FULL, cohort_of, hour_seed, threshold_of
+from data_plane.config.load_gate import FULL, cohort_of, hour_seed, threshold_of
 from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.pending_check import ResolvedCheck, conclude
 from data_plane.decide.redis_denials import RedisDenials

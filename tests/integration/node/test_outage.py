@@ -6,7 +6,7 @@ import httpx
 import msgspec
 import pytest
 
-from data_plane.config.service import Snapshot
+from data_plane.config.stream import Snapshot
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from testing.agent import agent_beside, proven

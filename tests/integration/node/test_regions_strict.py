@@ -8,7 +8,7 @@ import httpx
 import pytest
 import redis
 
-from data_plane.config.service import Snapshot
+from data_plane.config.stream import Snapshot
 from data_plane.config.strict_limits import moves_rights
 from data_plane.node import Node
 from data_plane.store.redis.topology import MARKER

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import redis
-from data_plane.store.redis.probing import Prober
+from data_plane.store.redis.circuit import Prober
 from data_plane.store.redis.server import StoreMisconfiguredError
 from data_plane.store.redis.store import RedisCounterStore
 from testing.redis_debian import redis_binary

@@ -7,8 +7,7 @@ from itertools import takewhile
 
 import pytest
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.index import RuleIndex
+from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.replicate import peer_session
 from data_plane.replicate.count_store import TIMING, CountStore, PeerCounter
 from data_plane.replicate.peer_session import ReplicationTally

@@ -2,7 +2,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.config.config_set import ConfigSet
+from data_plane.config.index import ConfigSet
 from tidegate.contract.config import Change
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 
-from data_plane.config.config_set import ConfigSet
 from data_plane.config.counter_keys import subject_of
-from data_plane.config.index import RuleIndex
+from data_plane.config.index import ConfigSet, RuleIndex
+from data_plane.config.limit_resolution import RegionFacts
 from data_plane.config.limits_of_keys import SharedLimits
-from data_plane.config.shared_packing import RegionFacts
 from data_plane.store.subjects import Address
 from testing.node import document_of, rule
 from tidegate.contract.config import Client, Endpoint, Override, Plan, Region

@@ -8,9 +8,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from data_plane.config import snapshot_file
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.service import Snapshot
+from data_plane.config.index import ConfigSet
 from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.config.stream import Snapshot
 from tidegate.contract.config import Change
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.index import RuleIndex
+from data_plane.config.index import ConfigSet, RuleIndex
+from data_plane.config.limit_resolution import RegionFacts
 from data_plane.config.limits_of_keys import StrictLimits
-from data_plane.config.shared_packing import RegionFacts
 from data_plane.config.strict_limits import effective_us, most_units, moves_rights, scaled, schedule_of
 from data_plane.store.packing import params_end
 from testing.node import document_of, rule

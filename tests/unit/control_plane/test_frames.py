@@ -2,7 +2,7 @@
 
 import msgspec
 
-from control_plane.push.frames import MAX_FRAME_BYTES, document_changes, document_lines
+from control_plane.push.stream import MAX_FRAME_BYTES, document_changes, document_lines
 from tidegate.contract.config import Documents
 
 

@@ -9,7 +9,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import conclude
 from data_plane.http.answers import Answer
-from data_plane.http.fast_path import FastAuthorizeCheck, FastCheck
+from data_plane.http.decision_handler import FastAuthorizeCheck, FastCheck
 from data_plane.http.pending_checks import (
     AuthorizeCheck,
     Batch,

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_plane.config.load_classes import (
+from data_plane.config.load_gate import (
     ALL,
     FULL,
     HOUR_US,

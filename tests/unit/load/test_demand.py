@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.load_classes import ALL, FULL
+from data_plane.config.load_gate import ALL, FULL
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally

@@ -5,8 +5,17 @@ from collections import Counter
 
 import pytest
 
-from data_plane.config.load_classes import FULL, hour_seed
-from data_plane.config.load_gate import BY_CLASS, BY_WHOLE, MAX_COSTS, Charged, ClassGate, GatePass, open_factor
+from data_plane.config.load_gate import (
+    BY_CLASS,
+    BY_WHOLE,
+    FULL,
+    MAX_COSTS,
+    Charged,
+    ClassGate,
+    GatePass,
+    hour_seed,
+    open_factor,
+)
 from data_plane.load.controller import ControlState
 from data_plane.load.following import Gates
 from data_plane.load.shared import BackendFactors

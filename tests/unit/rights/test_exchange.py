@@ -6,8 +6,7 @@ import struct
 
 import pytest
 
-from data_plane.config.config_set import ConfigSet
-from data_plane.config.index import RuleIndex
+from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.rights.exchange import RightsExchange
 from data_plane.store.packing import Outcome, figures_of
 from data_plane.store.ports import UnreachablePeerError

@@ -4,9 +4,9 @@ from binascii import crc_hqx
 
 import pytest
 
-from data_plane.store.redis.reasons import FAULTS, REASONS, SCRIPT_ERROR, classify
 from data_plane.store.redis.server import StoreMisconfiguredError, read_info, require_fit
 from data_plane.store.redis.slots import SLOTS, read_redirect, read_slots, slot_tags
+from data_plane.store.redis.status import FAULTS, REASONS, SCRIPT_ERROR, classify
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import data_plane.node  # noqa: F401  what a node has loaded counts
-from data_plane.config.service import ConfigService
+from data_plane.config.stream import ConfigService
 from tidegate.contract.config import Commit, StreamMessage
 
 

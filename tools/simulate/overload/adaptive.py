@@ -3,8 +3,7 @@
 import random
 from collections import deque
 
-from data_plane.config.load_classes import FULL, hour_seed
-from data_plane.config.load_gate import ClassGate
+from data_plane.config.load_gate import FULL, ClassGate, hour_seed
 from data_plane.config.load_guard import capacity_rules, price_of
 from data_plane.load.controller import MILLI, BackendDecision, ControlState, Report, decide
 from data_plane.store.local_counters import LocalCounters
