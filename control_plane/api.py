@@ -5,7 +5,6 @@ from functools import cache
 from fastapi import APIRouter, Depends
 
 from control_plane.access.scope import ScopeGuard
-from control_plane.adaptive.endpoints import router as adaptive_router
 from control_plane.audit.endpoints import router as audit_router
 from control_plane.blocks.endpoints import router as blocks_router
 from control_plane.canary.endpoints import router as rollouts_router
@@ -14,23 +13,24 @@ from control_plane.clients.import_endpoints import router as imports_router
 from control_plane.clients.repository import plan_of
 from control_plane.config_file.endpoints import router as config_file_router
 from control_plane.config_file.rollback_endpoints import router as rollback_router
-from control_plane.console.links import router as console_links_router
+from control_plane.config_file.sections import SECTIONS
+from control_plane.console.endpoints import router as console_links_router
 from control_plane.credentials.keys.endpoints import router as keys_router
-from control_plane.credentials.keys.import_endpoints import router as key_imports_router
-from control_plane.credentials.regions.endpoints import router as region_credentials_router
+from control_plane.credentials.regions import router as region_credentials_router
 from control_plane.credentials.reporters.endpoints import router as reporters_router
 from control_plane.credentials.tokens.endpoints import router as tokens_router
 from control_plane.enforcement.endpoints import router as enforcement_router
 from control_plane.jobs.endpoints import router as jobs_router
-from control_plane.limits.endpoints import router as limits_router
-from control_plane.plans.endpoints import router as plans_router
 from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.node_endpoints import router as nodes_router
 from control_plane.quotas.endpoints import router as quotas_router
-from control_plane.regions.endpoints import router as regions_router
-from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.load_endpoints import router as load_router
-from control_plane.usage.routers import USAGE_ROUTERS
+from control_plane.usage.denial_endpoints import router as denials_router
+from control_plane.usage.endpoints import router as usage_router
+from control_plane.usage.exchange_endpoints import router as exchange_router
+from control_plane.usage.node_endpoints import router as node_usage_router
+from control_plane.usage.plan_endpoints import router as plan_usage_router
+from control_plane.usage.webhooks.endpoints import router as webhooks_router
 from control_plane.web.health import router as health_router
 
 _GUARDED = [Depends(ScopeGuard(plan_of))]
@@ -48,16 +48,11 @@ def api() -> APIRouter:
     for router in (
         nodes_router,  # first: what 500 nodes call is to be found at once
         health_router,
-        plans_router,
-        limits_router,
-        routes_router,
-        adaptive_router,
+        *{id(section.router): section.router for section in SECTIONS}.values(),  # two sections may share a router
         reporters_router,
         clients_router,
         keys_router,
         imports_router,
-        key_imports_router,
-        regions_router,
         region_credentials_router,
         quotas_router,
         rollout_router,
@@ -70,7 +65,12 @@ def api() -> APIRouter:
         load_router,
         blocks_router,
         enforcement_router,
-        *USAGE_ROUTERS,
+        usage_router,
+        denials_router,
+        exchange_router,
+        plan_usage_router,
+        webhooks_router,
+        node_usage_router,
     ):
         together.include_router(router)
     return together

@@ -4,29 +4,29 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version as distribution_version
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import structlog
 from fastapi import FastAPI
+from tenacity import AsyncRetrying, RetryCallState, wait_fixed
 
 from control_plane.access.authentication import Authentication
 from control_plane.access.body_limit import BodyLimit
 from control_plane.access.live import LiveCredentials
 from control_plane.api import api, console_links
-from control_plane.background import run_forever
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.canary.service import RolloutEngine
 from control_plane.config_file.rollback import undo
 from control_plane.console.app import Console, console_of
 from control_plane.console.app import pages as console_pages
 from control_plane.console.sessions import nobody
-from control_plane.credentials.tokens.first_token import ensure_first_admin
 from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.credentials.tokens.repository import hashes_in_force, principal_by_secret
+from control_plane.credentials.tokens.service import ensure_first_admin
 from control_plane.database import Database, newest_migration
 from control_plane.derivation import derive
 from control_plane.errors import UnavailableError
@@ -36,6 +36,7 @@ from control_plane.jobs.runner import JobRunner
 from control_plane.metrics import Metrics
 from control_plane.nodes.reports import Reports
 from control_plane.oidc.sign_in import OpenIdConnect
+from control_plane.orm import schema_fault
 from control_plane.publishing.documents import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.push.node_endpoints import AckBatcher
@@ -43,17 +44,17 @@ from control_plane.push.stream import FrameSource, OpenStreams
 from control_plane.push.watcher import HeadWatcher, NodeReach
 from control_plane.regions.repository import credentials_in_force, principal_by_credential
 from control_plane.schedule import jobs_of
-from control_plane.schema_version import schema_fault
 from control_plane.settings import Settings
 from control_plane.usage.exports import Exports
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.questions import NodeQuestions
-from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.usage.webhooks.service import WebhookKeys
 from control_plane.web import openapi, problems
 from control_plane.web.middleware import Measured, RequestIds
 
 _log = structlog.stdlib.get_logger("tidegate.control_plane")
 FIRST_TOKEN_RETRY_S = 1.0
+AGAIN_AFTER_S = 1.0
 NODES_REMEMBERED_S = 2.0
 """How long a region's credential is accepted without a query."""
 
@@ -190,6 +191,16 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestIds)
     app.add_middleware(Measured, metrics=metrics)
     return app
+
+
+async def run_forever(work: Callable[[], Coroutine[Any, Any, None]], again_after_s: float = AGAIN_AFTER_S) -> None:
+    """Run ``work`` until it is cancelled. Restart it after any exception, which is a bug and logged as an error."""
+    await AsyncRetrying(wait=wait_fixed(again_after_s), before_sleep=_died)(work)
+
+
+def _died(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome is not None else None
+    _log.error("background_work_died", work=getattr(state.fn, "__qualname__", repr(state.fn)), exc_info=error)
 
 
 def replica_name(settings: Settings) -> str:

@@ -4,11 +4,13 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from fastapi import Depends, Request
 from sqlalchemy import event, exc
 from sqlalchemy.engine.interfaces import AdaptedConnection
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -160,6 +162,16 @@ def _ping(connection: AdaptedConnection, record: ConnectionPoolEntry, _: object)
             raise UnavailableError("The database did not answer.") from error
         raise exc.InvalidatePoolError from error
     record.info[_ANSWERED] = True
+
+
+async def _reading(request: Request) -> AsyncIterator[AsyncSession]:
+    database: Database = request.state.database
+    async with database.read() as session:
+        yield session
+
+
+Reading = Annotated[AsyncSession, Depends(_reading, scope="function")]
+"""For a route that reads: a session that sees one instant."""
 
 
 def _terminate(connection: AdaptedConnection, *_: object) -> None:

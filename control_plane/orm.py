@@ -1,13 +1,27 @@
-"""The base of every table: one metadata, one way to name constraints; and what every query may need."""
+"""What tables and queries have in common: the base, hashes of secrets, conditions, the version of the schema."""
 
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, MetaData, Text, func, select, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    DateTime,
+    MetaData,
+    SmallInteger,
+    Text,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
+from tidegate.contract.credentials import secret_sha256
+
+SHOWN_CHARACTERS = 8
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -15,6 +29,7 @@ NAMING = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+_VERSION = text("SELECT version_num, (SELECT works_from FROM schema_support) AS works_from FROM alembic_version")
 
 
 class Base(DeclarativeBase):
@@ -30,6 +45,50 @@ class Base(DeclarativeBase):
         list[str]: JSONB(),
         list[dict[str, Any]]: JSONB(),
     }
+
+
+def shown_prefix(secret: str) -> str:
+    """How a secret begins, which is kept to know it by."""
+    return secret[:SHOWN_CHARACTERS]
+
+
+class KnownBySecret:
+    """A row with the hash of its secret; after a rotation the one before works until ``previous_expires_at``."""
+
+    sha256: Mapped[str | None]
+    previous_sha256: Mapped[str | None]
+    previous_expires_at: Mapped[datetime | None]
+
+    def take_secret(self, secret: str, keep_until: datetime | None) -> None:
+        """Be known by ``secret``; by the one before, if there was one, until ``keep_until`` (``None``: no longer)."""
+        keeps = keep_until is not None and self.sha256 is not None
+        self.previous_sha256 = self.sha256 if keeps else None
+        self.previous_expires_at = keep_until if keeps else None
+        self.sha256 = secret_sha256(secret)
+
+
+class SchemaSupport(Base):
+    """The one row that says whom the schema serves: versions whose newest migration is ``works_from`` or later.
+
+    Migrations run while replicas of the version before serve. One that takes something away raises ``works_from``.
+    """
+
+    __tablename__ = "schema_support"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    works_from: Mapped[str]
+
+
+async def schema_fault(session: AsyncSession, newest: str) -> str | None:
+    """Why a version whose newest migration is ``newest`` cannot work on this database, or ``None``."""
+    row = (await session.execute(_VERSION)).one_or_none()
+    # migrations are numbered with leading zeros, so their order is that of text
+    if row is None or row.version_num < newest:
+        return "The database is not migrated to this version."
+    if row.works_from > newest:
+        return "The database is migrated to a version that this one does not work with."
+    return None
 
 
 def equal(*wanted: tuple[InstrumentedAttribute[Any], object | None]) -> list[ColumnElement[bool]]:

@@ -17,7 +17,7 @@ from control_plane.usage.jobs import usage_jobs
 from control_plane.usage.partitions import Partitions
 from control_plane.usage.repository import demand
 from control_plane.usage.webhooks.jobs import Deliverer
-from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.usage.webhooks.service import WebhookKeys
 
 
 def jobs_of(

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +10,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from control_plane.access.live import LiveCredentials
 from control_plane.access.principals import Principal
-from control_plane.access.remembered import Remembered
 from control_plane.access.throttle import Attempter, FailureThrottle, NarrowGate
 from control_plane.database import Database
 from control_plane.errors import ControlPlaneError, TooManyFailuresError, UnauthenticatedError
@@ -19,6 +19,27 @@ from tidegate.contract.credentials import is_mistyped, secret_sha256
 Lookup = Callable[[AsyncSession, str], Awaitable[Principal | None]]
 VouchedFor = Callable[[str], Awaitable[Principal]]
 MAX_SECRET_LENGTH = 512
+MAX_REMEMBERED = 10_000
+
+
+class Remembered:
+    """Who a credential's hash belongs to, for ``keep_s`` at most: so long may a revoked one still be let in."""
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._found: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
+
+    def get(self, sha256: str, now_s: float) -> Principal | None:
+        """Who it is, if that was found within ``keep_s``."""
+        found = self._found.get(sha256)
+        return found[1] if found is not None and now_s - found[0] < self._keep_s else None
+
+    def put(self, sha256: str, principal: Principal, now_s: float) -> None:
+        """It was found."""
+        self._found[sha256] = (now_s, principal)
+        self._found.move_to_end(sha256)
+        while len(self._found) > MAX_REMEMBERED:
+            self._found.popitem(last=False)
 
 
 class Authentication:

@@ -6,8 +6,7 @@ from typing import NamedTuple, cast
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.access.grants import Grant
-from control_plane.access.principals import READS, AdminRole, Principal, strongest
+from control_plane.access.principals import READS, AdminRole, Grant, Principal, strongest
 from control_plane.database import Database
 from control_plane.errors import ForbiddenError
 

@@ -10,9 +10,10 @@ from control_plane.access.principals import Caller, Principal, by_method
 from control_plane.audit import repository
 from control_plane.audit.models import AuditRow
 from control_plane.audit.schemas import AuditEntry
+from control_plane.database import Reading
 from control_plane.errors import NotFoundError
 from control_plane.orm import equal
-from control_plane.reading import Reading, json_with_etag
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Instant
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
 

@@ -12,10 +12,11 @@ from control_plane.access.principals import by_method
 from control_plane.blocks.models import BlockRow
 from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView, KeyId
 from control_plane.blocks.service import Blocks, network_at
+from control_plane.database import Reading
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 from tidegate.contract.blocks import ReasonClass

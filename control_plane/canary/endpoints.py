@@ -18,10 +18,11 @@ from control_plane.canary.schemas import (
     State,
 )
 from control_plane.canary.service import RolloutEngine
+from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing
-from control_plane.reading import Reading, json_with_etag
+from control_plane.web.etags import json_with_etag
 from control_plane.web.pages import Listing, PageQuery, listing
 
 router = APIRouter(prefix="/v1/rollouts", tags=["roll-out"], dependencies=[Depends(by_method)])

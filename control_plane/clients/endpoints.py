@@ -18,10 +18,11 @@ from control_plane.clients.schemas import (
     Status,
 )
 from control_plane.clients.service import Clients, Overrides
+from control_plane.database import Reading
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Name, Text
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.access.grants import Grant
+from control_plane.access.principals import Grant
 from control_plane.audit.models import AuditRow
 from control_plane.clients.figures import figures_of
 from control_plane.clients.models import ClientRow, KeyRow, OverrideRow

@@ -14,14 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.access.principals import allows, by_method, principal_of, reading_only
 from control_plane.canary.endpoints import detail
 from control_plane.canary.schemas import RolloutDetail
-from control_plane.config_file import reading, repository, writing
+from control_plane.config_file import repository, sections, writing
 from control_plane.config_file.differences import Difference, check_deletions
-from control_plane.config_file.schemas import ConfigFile
-from control_plane.config_file.sections import CLIENTS, NAMES
+from control_plane.config_file.sections import CLIENTS, SECTION_NAMES, ConfigFile, SectionName
+from control_plane.database import Reading
 from control_plane.errors import ControlPlaneError
 from control_plane.publishing import repository as rollout
 from control_plane.publishing.change import Change, Changing
-from control_plane.reading import Reading
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
@@ -38,7 +37,6 @@ Prune = Annotated[
 ]
 AllowDeletes = Annotated[int, Query(ge=0, le=10**9, description="how many deletions are allowed beyond 10")]
 NDJSON = "application/x-ndjson"
-SectionName = Literal["regions", "adaptive_policies", "backends", "endpoints", "plans", "limits", "clients"]
 
 
 class ConfigChange(View):
@@ -78,15 +76,17 @@ class ConfigApplied(View):
 
 @router.get("", dependencies=[Depends(by_method)], response_model=ConfigFile, response_model_exclude_unset=True)
 async def get_config(
-    session: Reading, sections: Annotated[list[SectionName] | None, Query(description="only these sections")] = None
+    session: Reading,
+    names: Annotated[list[SectionName] | None, Query(alias="sections", description="only these sections")] = None,
 ) -> Response:
     """The configuration as a file says it, without secrets, hashes and runtime state. The ETag is the revision."""
-    wanted: Sequence[str] = sections or NAMES
-    found = await reading.current(session, wanted)
+    wanted: Sequence[str] = names or SECTION_NAMES
+    found = await sections.current(session, wanted)
     if CLIENTS in wanted:
-        found[CLIENTS] = await reading.clients(session)
+        found[CLIENTS] = await sections.all_clients(session)
     head = await rollout.head(session)
-    return JSONResponse(reading.whole(found, NAMES), headers={"ETag": revision_tag(head.revision)})
+    file = {"version": 1, **{name: found[name] for name in SECTION_NAMES if name in found}}
+    return JSONResponse(file, headers={"ETag": revision_tag(head.revision)})
 
 
 TOLD: dict[int | str, dict[str, Any]] = {200: {"content": {NDJSON: {"schema": {"type": "string"}}}}}
@@ -186,7 +186,7 @@ async def _told(request: Request, wanted: _Wanted, change: Change) -> AsyncItera
 
 def _applied(revision: int, found: list[Difference], runtime: list[dict[str, Any]], *, dry_run: bool) -> ConfigApplied:
     counts: dict[Any, Any] = {}
-    for section in NAMES:
+    for section in SECTION_NAMES:
         actions = Counter(item.action for item in found if item.section == section)
         if actions:
             counts[section] = dict(actions)

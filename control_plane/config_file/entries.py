@@ -4,11 +4,12 @@ An entry in normal form is what an export writes: short, with no member that equ
 same if, and only if, their normal forms are equal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from control_plane.adaptive.schemas import PolicyFields, PolicyView
-from control_plane.clients.schemas import ClientFields
+from pydantic import BaseModel
+
+from control_plane.clients.schemas import ClientFields, ClientRecord
 from control_plane.config_file.amounts import format_rate, parse_rate
 from control_plane.config_file.schemas import (
     BackendEntry,
@@ -17,17 +18,22 @@ from control_plane.config_file.schemas import (
     EndpointEntry,
     LimitEntry,
     PlanEntry,
-    PolicyEntry,
-    RegionEntry,
 )
 from control_plane.limits.rules import rule_fields, stored_seconds
 from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields
 from control_plane.plans.schemas import PlanFields, PlanRecord
-from control_plane.regions.schemas import RegionFields, RegionView
 from control_plane.routes.schemas import BackendFields, BackendView, CapacityFields, EndpointFields, EndpointView
+from control_plane.web.fields import Body
 
 Normal = dict[str, Any]
 Shares = Mapping[str, float] | str | None
+
+
+def plain(fields: type[Body], members: BaseModel, always: Collection[str] = ()) -> Normal:
+    """The normal form of an entry that has the members of the API's ``fields``: those that differ from the defaults."""
+    defaults = fields.model_construct().model_dump(mode="json")
+    written = members.model_dump(mode="json", include=set(fields.model_fields))
+    return {name: value for name, value in written.items() if name in always or value != defaults.get(name)}
 
 
 def _kept(members: Mapping[str, Any], defaults: Mapping[str, Any]) -> Normal:
@@ -126,27 +132,6 @@ def plan_of_record(record: PlanRecord) -> Normal:
     return _kept({"priority": record.priority, "limits": limits}, {"priority": 0, "limits": {}})
 
 
-def region_body(entry: RegionEntry) -> RegionFields:
-    """The body of a region."""
-    return RegionFields(peer_url=entry.peer_url)
-
-
-def normal_region(region: RegionEntry | RegionView) -> Normal:
-    """The normal form of a region."""
-    return _kept({"peer_url": region.peer_url}, {})
-
-
-def policy_body(entry: PolicyEntry) -> PolicyFields:
-    """The body of an adaptive policy."""
-    return entry
-
-
-def normal_policy(policy: PolicyEntry | PolicyView) -> Normal:
-    """The normal form of an adaptive policy."""
-    defaults = PolicyFields().model_dump()
-    return {"type": policy.type, **_kept(policy.model_dump(exclude={"policy"}), defaults)}
-
-
 def backend_body(entry: BackendEntry) -> BackendFields:
     """The body of a backend."""
     return BackendFields(capacity=_capacity(entry.capacity), adaptive=entry.adaptive, pulls=entry.pulls)
@@ -227,3 +212,13 @@ def client_of_entry(entry: ClientEntry) -> Normal:
     """The normal form of a client in a file."""
     overrides = {name: normal_override(item.limit, item.burst) for name, item in entry.overrides.items()}
     return normal_client(entry.plan, entry.status, entry.attributes, entry.external_id, overrides)
+
+
+def client_of_record(record: ClientRecord) -> Normal:
+    """The normal form of a client as it is, without overrides that expire: those are runtime state."""
+    overrides = {
+        name: normal_override(lasting.limit, lasting.burst)
+        for name, figures in record.overrides.items()
+        if (lasting := figures.lasting) is not None
+    }
+    return normal_client(record.plan, record.status, record.attributes, record.external_id, overrides)

@@ -4,42 +4,30 @@ It goes through the same writing as a file, so tables, documents and the audit l
 tokens and credentials (what was revoked stays revoked), generations (a reset never comes undone), and runtime state.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.adaptive.schemas import PolicyView
 from control_plane.clients import repository as client_rows
 from control_plane.clients import writes
 from control_plane.clients.schemas import ClientRecord
-from control_plane.config_file import entries, reading, repository, writing
+from control_plane.config_file import entries, repository, sections, writing
 from control_plane.config_file.differences import Difference, check_deletions, differences
 from control_plane.config_file.entries import Normal
-from control_plane.config_file.schemas import ConfigFile
-from control_plane.config_file.sections import CLIENTS, NAMES
+from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTION_NAMES, SECTIONS, ConfigFile
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits.models import LimitRow
-from control_plane.limits.schemas import LimitRecord
 from control_plane.limits.service import OutsideLimits
-from control_plane.plans.schemas import PlanRecord
 from control_plane.plans.service import Plans
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
-from control_plane.routes.schemas import BackendView, EndpointView
 
 NEWEST = 2**62
 Record = Mapping[str, Any]
-# resource in the audit log -> section of the file, and how its record becomes an entry in normal form
-_SECTIONS: dict[str, tuple[str, Callable[[Record], Normal]]] = {
-    "region": ("regions", lambda record: {} if record["peer_url"] is None else {"peer_url": record["peer_url"]}),
-    "adaptive policy": ("adaptive_policies", lambda record: entries.normal_policy(PolicyView.model_validate(record))),
-    "backend": ("backends", lambda record: entries.normal_backend(BackendView.model_validate(record))),
-    "endpoint": ("endpoints", lambda record: entries.normal_endpoint(EndpointView.model_validate(record))),
-    "plan": ("plans", lambda record: entries.plan_of_record(PlanRecord.model_validate(record))),
-    "limit": ("limits", lambda record: entries.limit_of_record(LimitRecord.model_validate(record))),
-    "client": (CLIENTS, lambda record: reading.client_of_record(ClientRecord.model_validate(record))),
-}
+_SECTION_OF: dict[str, str] = {section.resource.noun: section.name for section in SECTIONS}
+_SECTION_OF |= {"limit": "limits", "client": CLIENTS}
+"""By what the audit log calls a resource; a limit outside plans is a limit there."""
 
 
 async def undo(write: ConfigWrite, number: int) -> None:
@@ -68,7 +56,7 @@ async def roll_back(
     for section, current in (await _now(write.session, wanted, gone)).items():
         changes += differences(section, current, wanted.get(section, {}), deletes=False)
         changes += [Difference(section, name, current[name], None) for name in gone.get(section, ()) if name in current]
-    changes.sort(key=lambda change: NAMES.index(change.section))
+    changes.sort(key=lambda change: SECTION_NAMES.index(change.section))
     check_deletions(changes, allow_deletes)
     await writing.apply(write, file, changes)
     await _restore_rule_ids(write, number, until)
@@ -81,27 +69,33 @@ async def _then(
     """What was changed since, as it was: entries by section and name, and the names that there were not."""
     wanted: dict[str, dict[str, Normal]] = {}
     gone: dict[str, list[str]] = {}
-    rows = await repository.first_since(session, number, until, list(_SECTIONS))
+    rows = await repository.first_since(session, number, until, list(_SECTION_OF))
     for resource, name, before in rows:
-        section, normal = _SECTIONS[resource]
+        section = _SECTION_OF[resource]
         if before is None:
             gone.setdefault(section, []).append(name)
         else:
-            wanted.setdefault(section, {})[name] = normal(before)
+            wanted.setdefault(section, {})[name] = _normal(section, before)
     return wanted, gone
+
+
+def _normal(section: str, record: Record) -> Normal:
+    if section == CLIENTS:
+        return entries.client_of_record(ClientRecord.model_validate(record))
+    return BY_NAME[section].of_record(BY_NAME[section].record.model_validate(record))
 
 
 async def _now(
     session: AsyncSession, wanted: Mapping[str, Mapping[str, Normal]], gone: Mapping[str, list[str]]
 ) -> dict[str, dict[str, Normal]]:
     touched = {*wanted, *gone}
-    found = await reading.current(session, touched)
+    found = await sections.current(session, touched)
     if CLIENTS in touched:
         names = [*wanted.get(CLIENTS, {}), *gone.get(CLIENTS, [])]
         found[CLIENTS] = {}
         for part in writes.chunks(names):
             records = await client_rows.records(session, part)
-            found[CLIENTS] |= {name: reading.client_of_record(record) for name, record in records.items()}
+            found[CLIENTS] |= {name: entries.client_of_record(record) for name, record in records.items()}
     return found
 
 

@@ -1,4 +1,4 @@
-"""The shapes of the file: version 1. Unknown members are refused by name; the JSON Schema is made from here."""
+"""The entries of the file: version 1. Unknown members are refused by name."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,14 +18,12 @@ from control_plane.adaptive.schemas import PolicyFields
 from control_plane.clients.schemas import Status
 from control_plane.config_file.amounts import RATE_PATTERN, parse_rate
 from control_plane.limits.schemas import MAX_LIMITS, MatchFields, Shares
-from control_plane.regions.schemas import PeerUrl
-from control_plane.routes.schemas import PullFields
-from control_plane.routes.templates import MAX_LENGTH, template_fault
+from control_plane.regions.schemas import RegionFields
+from control_plane.routes.schemas import MAX_LENGTH, PullFields, template_fault
 from control_plane.web.fields import (
     AttributeName,
     AttributeValue,
     Body,
-    ClientName,
     Instant,
     Name,
     Priority,
@@ -34,8 +32,6 @@ from control_plane.web.fields import (
 )
 from tidegate.contract.decision import MAX_COST
 from tidegate.contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
-
-MAX_CLIENTS = 1_000_000
 
 
 def _units_or_rate(value: object) -> int | str:
@@ -99,10 +95,8 @@ def _or(schema: dict[str, Any], other: dict[str, Any]) -> None:
     schema.update({"title": whole.pop("title"), "anyOf": [other, whole]})
 
 
-class RegionEntry(Entry):
+class RegionEntry(RegionFields, Entry):
     """A region. Its credentials are not part of the file."""
-
-    peer_url: PeerUrl | None = None
 
 
 class PolicyEntry(PolicyFields, Entry):
@@ -213,25 +207,3 @@ class ClientEntry(Entry):
     attributes: dict[AttributeName, AttributeValue] = Field(default={}, max_length=64)
     external_id: Text | None = None
     overrides: dict[Name, OverrideEntry] = Field(default={}, max_length=100)
-
-
-_EXAMPLE: dict[str, Any] = {
-    "version": 1,
-    "plans": {"free": {"priority": 10, "limits": {"hourly": {"limit": "1000/h"}}}},
-    "clients": {"acme": {"plan": "free", "external_id": "cus_123"}},
-}
-
-
-class ConfigFile(Body):
-    """The configuration. A section that is absent is left alone; an empty one means that there shall be none."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    version: Literal[1]
-    regions: dict[Name, RegionEntry] | None = None
-    adaptive_policies: dict[Name, PolicyEntry] | None = None
-    backends: dict[Name, BackendEntry] | None = None
-    endpoints: dict[Name, EndpointEntry] | None = None
-    plans: dict[Name, PlanEntry] | None = None
-    limits: Annotated[dict[Name, LimitEntry], Field(max_length=MAX_LIMITS)] | None = None
-    clients: Annotated[dict[ClientName, ClientEntry], Field(max_length=MAX_CLIENTS)] | None = None

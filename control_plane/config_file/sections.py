@@ -1,51 +1,132 @@
-"""The sections of the file, in the order in which they are written; deletions go the other way round."""
+"""The sections of the file: for each one its entries, the resource that writes them, and how that is read back.
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+A resource that is in the file is registered here alone: as a member of ``ConfigFile``, in ``SectionName``, and as a
+``Section``, which also brings the resource's routes into the API.
+"""
 
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.adaptive.endpoints import router as adaptive_router
+from control_plane.adaptive.schemas import PolicyFields, PolicyView
 from control_plane.adaptive.service import AdaptivePolicies
+from control_plane.clients import repository as client_rows
+from control_plane.clients.schemas import ClientRecord
 from control_plane.config_file import entries
 from control_plane.config_file.differences import keeping_auto
 from control_plane.config_file.entries import Normal
 from control_plane.config_file.places import within
+from control_plane.config_file.schemas import (
+    BackendEntry,
+    ClientEntry,
+    EndpointEntry,
+    LimitEntry,
+    PlanEntry,
+    PolicyEntry,
+    RegionEntry,
+)
+from control_plane.limits.endpoints import router as limits_router
 from control_plane.limits.rules import shares_of
+from control_plane.limits.schemas import MAX_LIMITS, LimitRecord
 from control_plane.limits.service import OutsideLimits
+from control_plane.plans.endpoints import router as plans_router
+from control_plane.plans.schemas import PlanRecord
 from control_plane.plans.service import Plans
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service as quotas
 from control_plane.regions import repository as regions
+from control_plane.regions.endpoints import router as regions_router
+from control_plane.regions.schemas import RegionFields, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import Resource
+from control_plane.routes.endpoints import router as routes_router
 from control_plane.routes.repository import forget_shapes
+from control_plane.routes.schemas import BackendView, EndpointView
 from control_plane.routes.service import Backends, Endpoints
-from control_plane.web.fields import Body
+from control_plane.web.fields import Body, ClientName, Name
 
 Entry = Any
+SectionName = Literal["regions", "adaptive_policies", "backends", "endpoints", "plans", "limits", "clients"]
+MAX_CLIENTS = 1_000_000
+CLIENTS_A_QUERY = 5_000
+_EXAMPLE: dict[str, Any] = {
+    "version": 1,
+    "plans": {"free": {"priority": 10, "limits": {"hourly": {"limit": "1000/h"}}}},
+    "clients": {"acme": {"plan": "free", "external_id": "cus_123"}},
+}
+
+
+class ConfigFile(Body):
+    """The configuration. A section that is absent is left alone; an empty one means that there shall be none."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    version: Literal[1]
+    regions: dict[Name, RegionEntry] | None = None
+    adaptive_policies: dict[Name, PolicyEntry] | None = None
+    backends: dict[Name, BackendEntry] | None = None
+    endpoints: dict[Name, EndpointEntry] | None = None
+    plans: dict[Name, PlanEntry] | None = None
+    limits: Annotated[dict[Name, LimitEntry], Field(max_length=MAX_LIMITS)] | None = None
+    clients: Annotated[dict[ClientName, ClientEntry], Field(max_length=MAX_CLIENTS)] | None = None
+
+
+def json_schema() -> str:
+    """The JSON Schema of the file, with which editors complete and check it."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **ConfigFile.model_json_schema(),
+        "title": "tidegate.yaml",
+    }
+    return json.dumps(schema, indent=2) + "\n"
 
 
 class Section(NamedTuple):
-    """A section: its resource, and the ways between entry, body, row and normal form."""
+    """A section: its resource, and the ways from a file's entry and the audit log's record to the normal form."""
 
     name: str
     resource: Resource[Any, Any, Any]
+    router: APIRouter
     body: Callable[[str, Entry], Body]
     normal: Callable[[str, Entry], Normal]
-    of_row: Callable[[Any], Normal]
+    record: type[BaseModel]
+    """What the audit log keeps of the resource."""
+    of_record: Callable[[Any], Normal]
     afterwards: Callable[[ConfigWrite, str, Normal], Awaitable[None]] | None = None
-    """What else to write of an entry in normal form."""
+    """Writes what else an entry in normal form says."""
     keeping: Callable[[Normal, Normal | None], Normal] = lambda wanted, _: wanted
-    """The wish, with what of the present is not the file's to say."""
+    """Adds to the wanted entry what the file leaves to the current one."""
     goes_first: bool = False
-    """Nothing refers to its entries: those that go do so first, and leave their places to those that come."""
+    """Whether deletions come before all writes: nothing refers to the entries, and others may take their places."""
     before_all: Callable[[AsyncSession, list[str]], Awaitable[None]] | None = None
-    """What to do before any of these names is written."""
+    """Prepares the rows of these names before any of them is written."""
 
     async def current(self, session: AsyncSession) -> dict[str, Normal]:
         """Every row in normal form, by name."""
         rows = await self.resource.rows.all(session)
-        return {self.resource.name_of(row): self.of_row(row) for row in rows}
+        return {self.resource.name_of(row): self.of_record(self.resource.audited(row)) for row in rows}
+
+
+def plain(
+    name: str,
+    resource: Resource[Any, Any, Any],
+    router: APIRouter,
+    fields: type[Body],
+    view: type[BaseModel],
+    *,
+    always: Collection[str] = (),
+) -> Section:
+    """A section whose entries have the members of the API's ``fields``. An export never omits those in ``always``."""
+
+    def normal(members: BaseModel) -> Normal:
+        return entries.plain(fields, members, always)
+
+    return Section(name, resource, router, lambda _, entry: entry, lambda _, entry: normal(entry), view, normal)
 
 
 def _keeping_auto_in_plan(wanted: Normal, current: Normal | None) -> Normal:
@@ -80,60 +161,77 @@ async def _shares_of_limit(write: ConfigWrite, name: str, wanted: Normal) -> Non
         await quotas.set_shares(write, {row: shares})
 
 
-_regions, _policies, _backends = Regions(), AdaptivePolicies(), Backends()
-_endpoints, _plans, _limits = Endpoints(), Plans(), OutsideLimits()
-
 SECTIONS: tuple[Section, ...] = (
-    Section(
-        "regions",
-        _regions,
-        lambda _, entry: entries.region_body(entry),
-        lambda _, entry: entries.normal_region(entry),
-        lambda row: entries.normal_region(_regions.view(row)),
-    ),
-    Section(
-        "adaptive_policies",
-        _policies,
-        lambda _, entry: entries.policy_body(entry),
-        lambda _, entry: entries.normal_policy(entry),
-        lambda row: entries.normal_policy(_policies.view(row)),
-    ),
+    plain("regions", Regions(), regions_router, RegionFields, RegionView),
+    plain("adaptive_policies", AdaptivePolicies(), adaptive_router, PolicyFields, PolicyView, always=["type"]),
     Section(
         "backends",
-        _backends,
+        Backends(),
+        routes_router,
         lambda _, entry: entries.backend_body(entry),
         lambda _, entry: entries.normal_backend(entries.backend_body(entry)),
-        lambda row: entries.normal_backend(_backends.view(row)),
+        BackendView,
+        entries.normal_backend,
     ),
     Section(
         "endpoints",
-        _endpoints,
+        Endpoints(),
+        routes_router,
         lambda _, entry: entries.endpoint_body(entry),
         lambda _, entry: entries.normal_endpoint(entries.endpoint_body(entry)),
-        lambda row: entries.normal_endpoint(_endpoints.view(row)),
+        EndpointView,
+        entries.normal_endpoint,
         before_all=forget_shapes,
     ),
     Section(
         "plans",
-        _plans,
+        Plans(),
+        plans_router,
         lambda _, entry: entries.plan_body(entry),
         lambda _, entry: entries.normal_plan(entry),
-        lambda row: entries.plan_of_record(_plans.audited(row)),
+        PlanRecord,
+        entries.plan_of_record,
         _shares_of_plan,
         _keeping_auto_in_plan,
     ),
     Section(
         "limits",
-        _limits,
+        OutsideLimits(),
+        limits_router,
         entries.limit_body,
         lambda name, entry: entries.normal_limit(entries.limit_body(name, entry), entry.shares),
-        lambda row: entries.limit_of_record(_limits.audited(row)),
+        LimitRecord,
+        entries.limit_of_record,
         _shares_of_limit,
         keeping_auto,
         goes_first=True,
     ),
 )
-"""Clients are not among them: there are so many that they are written all together."""
+"""In the order in which they are written; deletions go the other way round. Clients are written in bulk, by
+``writing.put_clients``."""
 CLIENTS = "clients"
-NAMES: tuple[str, ...] = (*(section.name for section in SECTIONS), CLIENTS)
+SECTION_NAMES: tuple[str, ...] = (*(section.name for section in SECTIONS), CLIENTS)
 BY_NAME: Mapping[str, Section] = {section.name: section for section in SECTIONS}
+
+
+async def current(session: AsyncSession, names: Collection[str]) -> dict[str, dict[str, Normal]]:
+    """The named sections in normal form, without clients."""
+    return {section.name: await section.current(session) for section in SECTIONS if section.name in names}
+
+
+async def all_clients(session: AsyncSession) -> dict[str, Normal]:
+    """Every client in normal form."""
+    chunks = client_records(session)
+    return {name: entries.client_of_record(record) async for chunk in chunks for name, record in chunk.items()}
+
+
+async def client_records(session: AsyncSession) -> AsyncIterator[dict[str, ClientRecord]]:
+    """Every client, in chunks ordered by name."""
+    after = ""
+    while True:
+        names = await client_rows.names_after(session, after, CLIENTS_A_QUERY)
+        if not names:
+            return
+        found = await client_rows.records(session, names)
+        yield {name: found[name] for name in names}
+        after = names[-1]

@@ -7,11 +7,11 @@ from control_plane.clients import repository as client_rows
 from control_plane.clients import writes
 from control_plane.clients.schemas import OverrideFigures
 from control_plane.clients.writes import ClientWish
-from control_plane.config_file import entries, reading
+from control_plane.config_file import entries, sections
 from control_plane.config_file.differences import Difference, differences
 from control_plane.config_file.places import within
-from control_plane.config_file.schemas import ClientEntry, ConfigFile
-from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS
+from control_plane.config_file.schemas import ClientEntry
+from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTIONS, ConfigFile
 from control_plane.errors import ConflictError, FieldError
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
@@ -25,7 +25,7 @@ MOST_NAMED = 100
 async def plan_of(write: ConfigWrite, file: ConfigFile, *, prunes_clients: bool) -> list[Difference]:
     """What must change, section by section."""
     found: list[Difference] = []
-    present = await reading.current(write.session, [name for name in BY_NAME if getattr(file, name) is not None])
+    present = await sections.current(write.session, [name for name in BY_NAME if getattr(file, name) is not None])
     for section in SECTIONS:
         wanted: Mapping[str, Any] | None = getattr(file, section.name)
         if wanted is None:
@@ -47,7 +47,7 @@ async def _client_differences(
     found: list[Difference] = []
     for part in writes.chunks(list(wanted)):
         records = await client_rows.records(write.session, part)
-        current = {name: reading.client_of_record(record) for name, record in records.items()}
+        current = {name: entries.client_of_record(record) for name, record in records.items()}
         normal = {}
         for name in part:
             normal[name] = entries.client_of_entry(wanted[name])
@@ -58,9 +58,9 @@ async def _client_differences(
                 normal[name]["overrides"] = dict(sorted(kept.items()))
         found += differences(CLIENTS, current, normal, deletes=False)
     if prunes:
-        async for records in reading.client_records(write.session):
+        async for records in sections.client_records(write.session):
             found += [
-                Difference(CLIENTS, name, reading.client_of_record(record), None)
+                Difference(CLIENTS, name, entries.client_of_record(record), None)
                 for name, record in records.items()
                 if name not in wanted
             ]

@@ -17,10 +17,9 @@ from starlette.types import ASGIApp
 from control_plane.console import actions, cookies, login, people
 from control_plane.console.api import Api, RefusedError, routes_of
 from control_plane.console.feed import Feed, Part
-from control_plane.console.pages import access, backends, changes, client, developer, now, plan, regions, why
+from control_plane.console.pages import access, backends, changes, client, now, plan, regions, why
 from control_plane.console.render import HEADERS, html, static
-from control_plane.console.roles import May
-from control_plane.console.sessions import PrincipalOf, Sessions, Visitor
+from control_plane.console.sessions import May, PrincipalOf, Sessions, Visitor
 from control_plane.console.visit import Handler, Visit, form_of
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
@@ -45,8 +44,8 @@ PAGES: Mapping[str, Handler] = {
     "/backends": backends.page,
     "/changes": changes.page,
     "/revision/{number}": changes.revision,
-    "/developer": developer.page,
-    "/developer/api": developer.reference,
+    "/developer": access.developer,
+    "/developer/api": access.reference,
     "/access": access.page,
     "/do/{action}": actions.show,
 }

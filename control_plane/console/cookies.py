@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
-from control_plane.console.sessions import LONGEST
+from control_plane.console.repository import LONGEST
 from control_plane.oidc.sign_in import SIGN_IN_LASTS_S
 
 SECURE, PLAIN = "__Host-tidegate", "tidegate-console"

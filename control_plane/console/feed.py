@@ -12,8 +12,7 @@ from starlette.types import ASGIApp
 from control_plane.access.principals import Principal
 from control_plane.console.api import Api, RefusedError
 from control_plane.console.render import render
-from control_plane.console.roles import May
-from control_plane.console.sessions import Sessions, Visitor
+from control_plane.console.sessions import May, Sessions, Visitor
 from control_plane.errors import UnavailableError
 from control_plane.push.watcher import HeadWatcher
 from tidegate.contract.credentials import secret_sha256

@@ -8,21 +8,17 @@ from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from control_plane.access.principals import Principal, TokenRole
+from control_plane.access.principals import AdminRole, Principal, TokenRole, require
+from control_plane.console import repository
 from control_plane.console.models import ConsoleSession
+from control_plane.console.repository import IDLE
 from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.repository import grants_of
 from control_plane.database import Database
-from control_plane.errors import UnavailableError
+from control_plane.errors import ForbiddenError, UnavailableError
 from control_plane.oidc.people import Person
 from tidegate.contract.credentials import secret_sha256
 
-IDLE = timedelta(minutes=30)
-LONGEST = timedelta(hours=12)
-LINK_LIVES = timedelta(minutes=15)
 NOTED_EVERY = timedelta(minutes=1)
 """``last_seen_at`` is written at most this often."""
 MAX_REMEMBERED = 1_000
@@ -39,6 +35,20 @@ class Visitor(NamedTuple):
     def csrf(self) -> str:
         """What a form of this session must hold: nobody without the cookie can compute it."""
         return hmac.new(self.secret.encode(), b"tidegate console form", hashlib.sha256).hexdigest()
+
+
+class May(NamedTuple):
+    """``may("operator")``: whether the role is strong enough. No button is shown that would be refused."""
+
+    role: str
+
+    def __call__(self, role: AdminRole) -> bool:
+        """Whether it is."""
+        try:
+            require(Principal("", self.role), role)  # type: ignore[arg-type]  # a role as it was stored
+        except ForbiddenError:
+            return False
+        return True
 
 
 PrincipalOf = Callable[[Person], Principal | None]
@@ -64,8 +74,7 @@ class Sessions:
         sha256, now = secret_sha256(secret), datetime.now(UTC)
         try:
             async with self._database.read() as session:
-                query = _in_force().where(ConsoleSession.sha256 == sha256)
-                row = (await session.execute(query)).one_or_none()
+                row = await repository.session_in_force(session, sha256)
             principal = None if row is None else self._principal(*row, now)
             if row is None or principal is None:
                 self.forget(secret)
@@ -73,7 +82,7 @@ class Sessions:
             last_seen_at = row[0].last_seen_at
             if acts and now - last_seen_at > NOTED_EVERY:
                 async with self._database.transaction() as session:
-                    await _note_seen(session, sha256)
+                    await repository.note_seen(session, sha256)
         except UnavailableError:
             seen = self._remembered.get(sha256)
             if seen is None or now - seen[0] > IDLE:
@@ -103,11 +112,8 @@ class Sessions:
         """Turn a link into a session, once; its secret, or ``None`` for a link that is used, old or unknown."""
         secret = secrets.token_urlsafe(32)
         async with self._database.transaction() as session:
-            await session.execute(delete(ConsoleSession).where(_ended()))
-            used = delete(ConsoleSession).where(
-                ConsoleSession.sha256 == secret_sha256(code), ConsoleSession.kind == "link"
-            )
-            row = (await session.execute(used.returning(ConsoleSession.token_id, ConsoleSession.token_sha256))).first()
+            await repository.delete_ended(session)
+            row = await repository.take_link(session, secret_sha256(code))
             if row is None:
                 return None
             session.add(
@@ -122,7 +128,7 @@ class Sessions:
         secret = secrets.token_urlsafe(32)
         until_s = datetime.now(UTC).timestamp() + lasts_s
         async with self._database.transaction() as session:
-            await session.execute(delete(ConsoleSession).where(_ended()))
+            await repository.delete_ended(session)
             kept = {**person._asdict(), "until_s": until_s}
             session.add(ConsoleSession(sha256=secret_sha256(secret), kind="session", person=kept))
         return secret
@@ -141,7 +147,7 @@ class Sessions:
         """Log out."""
         self.forget(secret)
         async with self._database.transaction() as session:
-            await session.execute(delete(ConsoleSession).where(ConsoleSession.sha256 == secret_sha256(secret)))
+            await repository.delete_session(session, secret_sha256(secret))
 
     def forget(self, secret: str) -> None:
         """Let nobody in by this secret without a look at the database."""
@@ -150,33 +156,6 @@ class Sessions:
     async def still_in_force(self, hashes: Collection[str]) -> set[str]:
         """Which of these sessions, by hash, are in force."""
         async with self._database.read() as session:
-            query = _in_force().where(ConsoleSession.sha256.in_(hashes))
-            now = datetime.now(UTC)
-            rows = await session.execute(query)
-            return {row.sha256 for row, token in rows if self._principal(row, token, now) is not None}
-
-
-def _in_force() -> Select[ConsoleSession, Token]:
-    """Sessions with their tokens, or of a person without one (then the token is ``None``)."""
-    query = select(ConsoleSession, Token).outerjoin(Token, _by_token())
-    vouched_for = or_(Token.token_id.is_not(None), ConsoleSession.person.is_not(None))
-    return query.where(ConsoleSession.kind == "session", vouched_for, ~_ended())
-
-
-def _by_token() -> ColumnElement[bool]:
-    """The session's token is in force, and so is the secret of it that was shown at the login."""
-    shown = ConsoleSession.token_sha256
-    before = (Token.previous_sha256 == shown) & (Token.previous_expires_at > func.now())
-    in_force = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > func.now())
-    return (ConsoleSession.token_id == Token.token_id) & in_force & or_(Token.sha256 == shown, before)
-
-
-def _ended() -> ColumnElement[bool]:
-    old_link = (ConsoleSession.kind == "link") & (ConsoleSession.created_at <= func.now() - LINK_LIVES)
-    idle = (ConsoleSession.kind == "session") & (ConsoleSession.last_seen_at <= func.now() - IDLE)
-    return or_(old_link, idle, ConsoleSession.created_at <= func.now() - LONGEST)
-
-
-async def _note_seen(session: AsyncSession, sha256: str) -> None:
-    seen = update(ConsoleSession).where(ConsoleSession.sha256 == sha256)
-    await session.execute(seen.values(last_seen_at=func.now()))
+            rows = await repository.sessions_in_force(session, hashes)
+        now = datetime.now(UTC)
+        return {row.sha256 for row, token in rows if self._principal(row, token, now) is not None}

@@ -11,8 +11,7 @@ from control_plane.access.principals import strongest
 from control_plane.console.api import Api
 from control_plane.console.feed import Feed
 from control_plane.console.render import html
-from control_plane.console.roles import May
-from control_plane.console.sessions import Visitor
+from control_plane.console.sessions import May, Visitor
 
 MAX_FIELDS = 100
 

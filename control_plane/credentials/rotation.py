@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from control_plane.access.secret_columns import KnownBySecret
+from control_plane.orm import KnownBySecret
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from tidegate.contract.credentials import RANDOM_BYTES, CredentialKind, make_credential

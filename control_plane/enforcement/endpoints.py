@@ -7,6 +7,7 @@ from fastapi.responses import Response
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method
+from control_plane.database import Reading
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
 from control_plane.enforcement.service import Switches
@@ -14,7 +15,7 @@ from control_plane.errors import NotFoundError
 from control_plane.limits.repository import rows_of
 from control_plane.orm import equal
 from control_plane.publishing.change import Change, Changing
-from control_plane.reading import Reading, json_with_etag
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 from tidegate.contract.blocks import EVERY_LIMIT

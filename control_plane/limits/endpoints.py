@@ -7,13 +7,14 @@ from fastapi.responses import Response
 from sqlalchemy import ColumnElement
 
 from control_plane.access.principals import by_method
+from control_plane.database import Reading
 from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.limits.service import OutsideLimits
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 from tidegate.contract.limits import Algorithm, Mode

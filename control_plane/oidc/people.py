@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from control_plane.access.grants import Grant, ScopedRole
-from control_plane.access.principals import AdminRole, Principal, strongest
+from control_plane.access.principals import AdminRole, Grant, Principal, ScopedRole, strongest
 from control_plane.errors import ForbiddenError
 from control_plane.oidc_settings import GroupGrant
 

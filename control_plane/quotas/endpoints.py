@@ -7,13 +7,14 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.database import Reading
 from control_plane.limits.models import LimitRow
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
-from control_plane.reading import Reading, json_with_etag
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, PageQuery
 from tidegate.contract.usage import OUTSIDE_PLANS

@@ -20,7 +20,7 @@ from control_plane.quotas import repository
 from control_plane.quotas.models import THE_LIMIT, QuotaMove
 from control_plane.quotas.rebalancing import Balance, Balancing, balance
 from control_plane.quotas.repository import ShareOwner
-from control_plane.quotas.scheduling import keep_schedule, look, schedule_of
+from control_plane.quotas.scheduling import ack_status, keep_schedule, schedule_of
 from control_plane.quotas.schemas import SharesRecord
 from control_plane.quotas.service import publish_limit
 from control_plane.quotas.share_schedule import Situation, acknowledged, limit_units, raise_at_us
@@ -68,7 +68,7 @@ class AdvanceJob:
         return f"{len(ready)} moves went on." if ready else "No move can go on."
 
     async def _can_go_on(self, session: AsyncSession, move: QuotaMove) -> bool:
-        found = await look(session, move, self._heartbeat_s)
+        found = await ack_status(session, move, self._heartbeat_s)
         if found is None:
             return False
         rule, _, seen = found
@@ -98,7 +98,7 @@ class AdvanceJob:
 
     async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
         """Take one move as far as it can go; says whether nodes must hear of it."""
-        found = await look(write.session, move, self._heartbeat_s)
+        found = await ack_status(write.session, move, self._heartbeat_s)
         # looked at again: while this write waited for its turn another one may have made a new cut
         if found is None or not self._is_ready(found[0], move, found[2]):
             return False

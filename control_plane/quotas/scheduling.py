@@ -166,15 +166,10 @@ def schedule_of(move: QuotaMove) -> Schedule:
     return msgspec.convert(move.schedule, Schedule)
 
 
-def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
-    """Write the schedule into its row."""
-    move.schedule, move.waiting = msgspec.to_builtins(schedule), schedule.waiting
-
-
-async def look(
+async def ack_status(
     session: AsyncSession, move: QuotaMove, heartbeat_s: float
 ) -> tuple[LimitRule, Schedule, Situation] | None:
-    """The rule that a move is of, where its shares stand, and what it waits for; nothing if the limit is gone."""
+    """A move's rule, its schedule, and the nodes whose ACK of the cut is missing; ``None`` if the limit is gone."""
     row = await repository.limit_of(session, move.rule_id)
     if row is None:
         return None
@@ -183,6 +178,11 @@ async def look(
     connected = await nodes.connected(session, heartbeat_s)
     effects = await nodes.effects(session, move.rule_id, move.cut_revision)
     return rule, schedule, situation(rule, schedule, move.cut_revision, move.freed, names, connected, effects)
+
+
+def keep_schedule(move: QuotaMove, schedule: Schedule) -> None:
+    """Write the schedule into its row."""
+    move.schedule, move.waiting = msgspec.to_builtins(schedule), schedule.waiting
 
 
 def _rules(document: msgspec.Struct) -> dict[int, LimitRule]:

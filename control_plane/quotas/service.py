@@ -17,7 +17,7 @@ from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.models import QuotaBalance, QuotaMove
 from control_plane.quotas.repository import ShareOwner
-from control_plane.quotas.scheduling import look, schedule_of
+from control_plane.quotas.scheduling import ack_status, schedule_of
 from control_plane.quotas.schemas import BalanceView, FreedRegions, MoveView, QuotaView
 from control_plane.quotas.share_schedule import limit_units
 from control_plane.regions import repository as regions
@@ -168,7 +168,7 @@ def _view(row: LimitRow, regions: Sequence[str]) -> QuotaView:
 
 async def move_view(session: AsyncSession, move: QuotaMove, heartbeat_s: float) -> MoveView:
     """Where a move that waits stands."""
-    found = await look(session, move, heartbeat_s)
+    found = await ack_status(session, move, heartbeat_s)
     waiting_for = [] if found is None else found[2].waiting_for
     return MoveView(
         since=move.cut_at,

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import Caller, by_method, require
+from control_plane.database import Reading
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.regions.schemas import RegionCreate, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 

@@ -4,8 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Mapped, mapped_column
 
-from control_plane.access.secret_columns import KnownBySecret
-from control_plane.orm import Base
+from control_plane.orm import Base, KnownBySecret
 from tidegate.contract.credentials import region_public_key, secret_sha256
 
 

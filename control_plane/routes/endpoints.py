@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.database import Reading
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
 from control_plane.routes import factors
 from control_plane.routes.models import BackendRow, EndpointRow
@@ -25,6 +25,7 @@ from control_plane.routes.schemas import (
     ManualFactorView,
 )
 from control_plane.routes.service import Backends, Endpoints
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 

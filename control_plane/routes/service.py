@@ -14,8 +14,8 @@ from control_plane.routes.schemas import (
     EndpointFields,
     EndpointView,
     PullView,
+    route_shape,
 )
-from control_plane.routes.templates import route_shape
 from control_plane.web.fields import microseconds
 from tidegate.contract.config import Endpoint
 from tidegate.contract.load import Backend, Capacity, ManualFactor, Pull, backend_violations

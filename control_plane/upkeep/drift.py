@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,7 +17,6 @@ from control_plane.clients.service import to_record
 from control_plane.credentials.keys.service import key_document
 from control_plane.credentials.reporters import service as reporters
 from control_plane.credentials.reporters.models import ReporterRow
-from control_plane.credentials.tokens.models import Token
 from control_plane.database import Database
 from control_plane.enforcement import service as enforcement
 from control_plane.enforcement.models import SwitchRow
@@ -32,14 +30,12 @@ from control_plane.plans.service import publish as publish_plan
 from control_plane.publishing import repository
 from control_plane.publishing.documents import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
-from control_plane.regions.models import RegionRow
-from control_plane.routes.models import BackendRow, EndpointRow
+from control_plane.upkeep import repository as drift_rows
 from tidegate.contract.config import Document, Plan
 from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
 from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0
-ROWS_A_QUERY = 500
 MAX_FAULTS = 1_000
 MAX_NAMED = 5
 _log = structlog.stdlib.get_logger("tidegate.drift")
@@ -98,8 +94,8 @@ async def table_faults(database: Database) -> list[str]:
     """Every way in which documents differ from what the tables would make of them now, as of one instant."""
     faults: list[str] = []
     async with database.read() as session:
-        for kind, names in _NAMES.items():
-            faults += await _names_differ(session, kind, names)
+        for kind in drift_rows.KINDS:
+            faults += await _names_differ(session, kind)
         async for wanted in _wanted(session):
             stored = await repository.bodies(session, wanted)
             faults += [
@@ -112,10 +108,9 @@ async def table_faults(database: Database) -> list[str]:
     return faults
 
 
-async def _names_differ(session: AsyncSession, kind: str, names: sa.Select[Any]) -> Iterable[str]:
-    documents = sa.text("SELECT id FROM config_documents WHERE kind = :kind AND body IS NOT NULL")
-    there = set(await session.scalars(documents, {"kind": kind}))
-    wanted = set(await session.scalars(names))
+async def _names_differ(session: AsyncSession, kind: str) -> Iterable[str]:
+    there = await drift_rows.document_names(session, kind)
+    wanted = await drift_rows.row_names(session, kind)
     missing = [f"{kind} {name[:64]} has no document" for name in sorted(wanted - there)]
     return missing + [
         f"{kind} {name[:64]} is in no table" for name in sorted(there - wanted) if not _is_previous(kind, name)
@@ -135,47 +130,22 @@ async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]
     for row in await limits.all_outside_plans(session):
         collected.publish(to_rule(row, names))
     yield collected.documents
-    async for documents in _of_rows(session):
-        yield documents
-    after = ""
-    while True:
-        page = sa.select(ClientRow).where(ClientRow.client > after).order_by(ClientRow.client).limit(ROWS_A_QUERY)
-        clients = (await session.scalars(page)).all()
-        if not clients:
-            break
-        collected = _Collected(session)
-        for client in clients:
-            collected.publish(client_document(to_record(client)))
-        after = clients[-1].client
-        session.expunge_all()
-        yield collected.documents
-    async for keys in _keys(session):
-        yield keys
-
-
-async def _of_rows(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
     for table, to_document in _DOCUMENTS.items():
-        found = await session.stream_scalars(sa.select(table).execution_options(yield_per=ROWS_A_QUERY))
-        async for rows in found.partitions():
-            collected = _Collected(session)
-            for row in rows:
-                collected.publish(to_document(row))
-            yield collected.documents
+        async for rows in drift_rows.all_rows(session, table):
+            yield _collected(session, rows, to_document)
+    async for clients in drift_rows.rows_by(session, ClientRow, ClientRow.client):
+        yield _collected(session, clients, lambda row: client_document(to_record(row)))
+    async for keys in drift_rows.rows_by(session, KeyRow, KeyRow.key_id):
+        yield _collected(session, keys, key_document)
 
 
-async def _keys(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
-    after = ""
-    while True:
-        page = sa.select(KeyRow).where(KeyRow.key_id > after).order_by(KeyRow.key_id).limit(ROWS_A_QUERY)
-        rows = (await session.scalars(page)).all()
-        if not rows:
-            return
-        collected = _Collected(session)
-        for row in rows:
-            collected.publish(key_document(row))
-        after = rows[-1].key_id
-        session.expunge_all()
-        yield collected.documents
+def _collected(
+    session: AsyncSession, rows: Iterable[Any], to_document: Callable[[Any], Document]
+) -> dict[DocumentKey, str]:
+    collected = _Collected(session)
+    for row in rows:
+        collected.publish(to_document(row))
+    return collected.documents
 
 
 def _settled(document: Document) -> Document:
@@ -202,18 +172,6 @@ def _sentence(faults: list[str]) -> str:
     return "Drift: " + "; ".join(faults[:MAX_NAMED]) + more + "."
 
 
-_NAMES: dict[str, sa.Select[Any]] = {
-    "region": sa.select(RegionRow.region),
-    "backend": sa.select(BackendRow.backend),
-    "endpoint": sa.select(EndpointRow.endpoint),
-    "gateway": sa.select(Token.name).where(Token.role == "gateway", Token.revoked_at.is_(None)),
-    "client": sa.select(ClientRow.client),
-    "key": sa.select(KeyRow.sha256),
-    "block": sa.select(BlockRow.block),
-    "enforcement": sa.select(SwitchRow.target),
-    "adaptive_policy": sa.select(AdaptivePolicyRow.policy),
-    "reporter": sa.select(ReporterRow.reporter),
-}
 _DOCUMENTS: dict[type[Base], Callable[[Any], Document]] = {
     AdaptivePolicyRow: adaptive.to_document,
     ReporterRow: reporters.to_document,

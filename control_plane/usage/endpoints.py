@@ -9,8 +9,8 @@ from sqlalchemy import RowMapping
 
 from control_plane.access.principals import by_method
 from control_plane.clients.models import ClientRow
+from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
-from control_plane.reading import Reading
 from control_plane.regions import repository as regions
 from control_plane.usage import exports, limits_view
 from control_plane.usage import repository as reading

@@ -2,13 +2,11 @@
 
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import delete, func, select, text
-
 from control_plane.database import Database
 from control_plane.jobs.registry import Job
-from control_plane.usage.models import LARGEST, UsageAlert, UsageDayState, UsageSource
+from control_plane.usage import upkeep_repository as repository
 from control_plane.usage.partitions import Partitions, drop_before
-from control_plane.usage.repository import ClientRange, client_ranges
+from control_plane.usage.repository import client_ranges
 
 ROLL_UP_EVERY_S = 900.0
 TIDY_EVERY_S = 3_600.0
@@ -17,9 +15,8 @@ SOURCES_KEPT = timedelta(days=90)
 """A run of a node is remembered for longer than any stream can hold its batches."""
 ALERTS_KEPT = timedelta(days=400)
 """Longer than the longest window, as a forgotten alert would be sent again."""
-CLIENTS_A_PART = 2_000
+CLIENTS_A_CHUNK = 2_000
 """Clients a query: a day of that many stays far below the timeout of a command."""
-_FIGURES = ("allowed", "denied", "shadow_denied", "cost", "denied_cost")
 
 
 def usage_jobs(database: Database, partitions: Partitions, *, hourly_days: int, daily_months: int) -> list[Job]:
@@ -40,11 +37,10 @@ def usage_jobs(database: Database, partitions: Partitions, *, hourly_days: int, 
 async def roll_up(database: Database, partitions: Partitions, today: date) -> list[date]:
     """Make the daily rows of every day before ``today`` with changed hours. Returns these days.
 
-    One whose hours changed again meanwhile is not among them: it is for the next time.
+    A day whose hours changed again meanwhile is not among them; the next run takes it.
     """
     async with database.read() as session:
-        query = select(UsageDayState.day).where(UsageDayState.stale, UsageDayState.day < today)
-        days = list((await session.scalars(query.order_by(UsageDayState.day))).all())
+        days = await repository.stale_days(session, today)
     done = []
     for day in days:
         await partitions.ensure({day})
@@ -54,36 +50,16 @@ async def roll_up(database: Database, partitions: Partitions, today: date) -> li
 
 
 async def _roll_up_day(database: Database, day: date) -> bool:
-    # Nobody reads daily rows of a stale day, and whoever adds hours to it marks it anew, which makes another version of
-    # its mark: so the parts need no common transaction, whose lock would hold up late shipments.
-    version: dict[str, object] = {"day": day}
+    # Nobody reads daily rows of a stale day, and a shipment that adds hours to it makes another version of its state:
+    # so the chunks need no common transaction, whose lock would hold up late shipments.
     async with database.read() as session:
-        version["mark"] = await session.scalar(text("SELECT xmin::text FROM usage_days WHERE day = :day"), version)
-        ranges = await client_ranges(session, CLIENTS_A_PART)
+        version = await repository.version_of_day(session, day)
+        ranges = await client_ranges(session, CLIENTS_A_CHUNK)
     for clients in ranges:
-        await _roll_up_part(database, day, clients)
+        async with database.transaction() as session:
+            await repository.roll_up(session, day, clients)
     async with database.transaction() as session:
-        done = "UPDATE usage_days SET stale = false, rolled_up_at = now() WHERE day = :day AND xmin::text = :mark"
-        return (await session.execute(text(done + " RETURNING day"), version)).first() is not None
-
-
-async def _roll_up_part(database: Database, day: date, clients: ClientRange) -> None:
-    sums = ", ".join(f"GREATEST(-{LARGEST}, LEAST(sum({name}), {LARGEST}))" for name in _FIGURES)
-    key = "client, plan, limit_name, endpoint, region, key_id"
-    begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    part: dict[str, object] = {"day": day, **clients._asdict()}
-    async with database.transaction() as session:
-        await session.execute(
-            text("DELETE FROM usage_daily WHERE day = :day AND client >= :first AND client < :after"), part
-        )
-        await session.execute(
-            text(
-                f"INSERT INTO usage_daily (day, {key}, {', '.join(_FIGURES)}) "  # noqa: S608  names from this file
-                f"SELECT CAST(:day AS date), {key}, {sums} FROM usage_hourly "
-                f"WHERE hour >= :begin AND hour < :end AND client >= :first AND client < :after GROUP BY {key}"
-            ),
-            part | {"begin": begin, "end": begin + timedelta(days=1)},
-        )
+        return await repository.mark_rolled_up(session, day, version)
 
 
 async def tidy(database: Database, partitions: Partitions, today: date, *, hourly_days: int, daily_months: int) -> str:
@@ -91,7 +67,7 @@ async def tidy(database: Database, partitions: Partitions, today: date, *, hourl
     made = await partitions.ensure({today + timedelta(days=days) for days in range(AHEAD.days + 1)})
     oldest_hour = today - timedelta(days=hourly_days)
     async with database.read() as session:
-        first_stale = await session.scalar(select(func.min(UsageDayState.day)).where(UsageDayState.stale))
+        first_stale = await repository.first_stale_day(session)
     oldest_hour = min(oldest_hour, first_stale or oldest_hour)
     oldest_day = today - timedelta(days=31 * daily_months)
     dropped = await drop_before(database, "usage_hourly", oldest_hour)
@@ -99,7 +75,5 @@ async def tidy(database: Database, partitions: Partitions, today: date, *, hourl
     dropped += await drop_before(database, "usage_totals", oldest_day)
     partitions.forget()
     async with database.transaction() as session:
-        await session.execute(delete(UsageSource).where(UsageSource.seen_at < func.now() - SOURCES_KEPT))
-        await session.execute(delete(UsageAlert).where(UsageAlert.created_at < func.now() - ALERTS_KEPT))
-        await session.execute(delete(UsageDayState).where(UsageDayState.day < oldest_day))
+        await repository.delete_old(session, sources=SOURCES_KEPT, alerts=ALERTS_KEPT, days_before=oldest_day)
     return f"Made {made} partitions, dropped {len(dropped)}."

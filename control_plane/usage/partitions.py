@@ -3,18 +3,12 @@
 from datetime import date, datetime, timedelta
 from typing import Literal, NamedTuple
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from control_plane.database import Database
-from control_plane.usage.models import PARTS_SCHEMA
+from control_plane.usage import upkeep_repository as repository
 
 Span = Literal["day", "month"]
 SPANS: dict[str, Span] = {"usage_hourly": "day", "usage_totals": "month", "usage_daily": "month"}
 """Hours of clients are many and short-lived, with a partition a day; the rest is small, with a partition a month."""
-_LOCK = 0x71DE6A8E
-_FILLFACTOR = 70
-"""Rows of the current hour change every second: room beside them keeps the new version on the same page."""
 
 
 class Partition(NamedTuple):
@@ -50,10 +44,10 @@ class Partitions:
             return 0
         made = 0
         async with self._database.transaction() as session:
-            # one replica at a time; the lock goes with the transaction
-            await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+            await repository.lock_partitions(session)
             for partition in missing:
-                made += await _make(session, partition)
+                first, after = (_bound(partition, day) for day in (partition.first, partition.after))
+                made += await repository.make_partition(session, partition.table, partition.name, first, after)
         self._there |= {partition.name for partition in missing}
         return made
 
@@ -62,34 +56,19 @@ class Partitions:
         self._there.clear()
 
 
-async def _make(session: AsyncSession, partition: Partition) -> bool:
-    name = f"{PARTS_SCHEMA}.{partition.name}"
-    if await session.scalar(text("SELECT to_regclass(:name) IS NOT NULL"), {"name": name}):
-        return False
-    # Made alone and then attached: that stops no reader and no writer, as making it in place would.
-    await session.execute(
-        text(f"CREATE TABLE {name} (LIKE {partition.table} INCLUDING ALL) WITH (fillfactor = {_FILLFACTOR})")
-    )
-    bounds = f"FOR VALUES FROM ('{_bound(partition, partition.first)}') TO ('{_bound(partition, partition.after)}')"
-    await session.execute(text(f"ALTER TABLE {partition.table} ATTACH PARTITION {name} {bounds}"))
-    return True
-
-
 def _bound(partition: Partition, day: date) -> str:
     return day.isoformat() if partition.table == "usage_daily" else f"{day.isoformat()} 00:00:00+00"
 
 
 async def drop_before(database: Database, table: str, day: date) -> list[str]:
     """Drop the partitions of ``table`` that end before ``day``. Returns their names."""
-    query = text("SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid "
-                 "WHERE i.inhparent = to_regclass(:table) ORDER BY c.relname")  # fmt: skip
     async with database.read() as session:
-        names = (await session.scalars(query, {"table": table})).all()
-    old = [name for name in names if _first_day(table, name) is not None and _is_before(table, name, day)]
+        names = await repository.partition_names(session, table)
+    old = [name for name in names if _is_before(table, name, day)]
     for name in old:
-        # one at a time: the table is locked for a moment each, and a lock that does not come gives up soon
+        # one at a time: each locks the table for a moment, and a lock that is not free soon gives up
         async with database.transaction() as session:
-            await session.execute(text(f'DROP TABLE {PARTS_SCHEMA}."{name}"'))
+            await repository.drop_partition(session, name)
     return old
 
 

@@ -7,13 +7,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import by_method, reading_only
+from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError
 from control_plane.plans.service import Plans
-from control_plane.reading import Reading
-from control_plane.usage import near_limit as nearness
+from control_plane.usage import near_limit_repository, what_if, windows
 from control_plane.usage import repository as reading
-from control_plane.usage import what_if
-from control_plane.usage.judging import CandidateLimit
 from control_plane.usage.schemas import (
     NearLimit,
     NearLimitView,
@@ -23,6 +21,7 @@ from control_plane.usage.schemas import (
     WhatIfRequest,
     WhatIfView,
 )
+from control_plane.usage.what_if_repository import CandidateLimit
 from control_plane.web.fields import Name
 
 router = APIRouter(prefix="/v1/plans", tags=["usage"])
@@ -38,8 +37,8 @@ async def clients_near_limit(
     """Clients of a plan that used at least so much of one of its limits in its current window, nearest first; a
     thousand at most. From hourly usage: limits that it cannot tell of are in `skipped`, with the reason.
     """
-    fit, skipped = nearness.fit_limits(await _plans.row(session, plan))
-    near = await nearness.near(session, plan, fit, threshold, datetime.now(UTC))
+    fit, skipped = windows.fit_limits(await _plans.row(session, plan))
+    near = await near_limit_repository.near(session, plan, fit, threshold, datetime.now(UTC))
     return NearLimitView(
         items=[
             NearLimit(
@@ -84,7 +83,7 @@ async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, requ
     )
 
 
-async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[nearness.Skipped]]:
+async def _tried(session: AsyncSession, body: WhatIfRequest) -> tuple[list[CandidateLimit], list[windows.Skipped]]:
     given = [name for name in ("limit", "limits", "plan") if getattr(body, name) is not None]
     if len(given) != 1:
         raise InvalidError([FieldError(given[-1] if given else "limit", "give exactly one of limit, limits and plan")])

@@ -13,9 +13,9 @@ from control_plane.limits.rules import to_rule
 from control_plane.orm import bound_statements
 from control_plane.plans.models import PlanRow
 from control_plane.usage import windows
-from control_plane.usage.judging import Affected, CandidateLimit, WhatIfQuery
-from control_plane.usage.near_limit import Skipped
 from control_plane.usage.schemas import WhatIfLimit
+from control_plane.usage.what_if_repository import Affected, CandidateLimit, WhatIfQuery
+from control_plane.usage.windows import Skipped
 from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule
 
 _TOGETHER = (

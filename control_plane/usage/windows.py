@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from control_plane.limits.rules import to_rule
+from control_plane.plans.models import PlanRow
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import LimitRule, dimensions
 
@@ -36,6 +38,26 @@ def unfit(rule: LimitRule) -> str | None:
     if rule.calendar == "minute" or (rule.window_us is not None and rule.window_us < HOUR_US):
         return "its window is shorter than an hour, and usage is kept by the hour"
     return None
+
+
+class Skipped(NamedTuple):
+    """A limit that hourly usage cannot evaluate."""
+
+    limit: str
+    reason: str
+
+
+def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
+    """The limits of a plan that hourly usage can evaluate, and the others."""
+    fit, skipped = [], []
+    for row in plan.limits:
+        rule = to_rule(row, ())
+        reason = unfit(rule)
+        if reason is None:
+            fit.append(rule)
+        else:
+            skipped.append(Skipped(rule.name, reason))
+    return fit, skipped
 
 
 def current(rule: LimitRule, now: datetime) -> Window:

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from fastapi.responses import Response
 from pydantic import BaseModel
 
 from control_plane.errors import PreconditionFailedError
@@ -11,6 +12,11 @@ def etag_of(view: BaseModel) -> str:
     """The strong entity tag of a representation, without the members that its class calls ``UNTAGGED``."""
     text = view.model_dump_json(exclude=getattr(view, "UNTAGGED", None))
     return f'"{hashlib.sha256(text.encode()).hexdigest()[:32]}"'
+
+
+def json_with_etag(view: BaseModel) -> Response:
+    """The JSON answer to a read of one resource, with its ETag."""
+    return Response(view.model_dump_json(), 200, {"ETag": etag_of(view)}, media_type="application/json")
 
 
 class Preconditions:

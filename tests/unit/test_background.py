@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-import control_plane.background
+import control_plane.app
 import data_plane.process
 
 
-@pytest.mark.parametrize("plane", [control_plane.background, data_plane.process], ids=["control", "data"])
+@pytest.mark.parametrize("plane", [control_plane.app, data_plane.process], ids=["control", "data"])
 async def test_what_a_fault_ended_begins_anew_until_it_is_cancelled(plane):
     began, goes_on = 0, asyncio.Event()
 

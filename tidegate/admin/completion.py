@@ -1,8 +1,9 @@
-"""Completion of names in the shell, asked of the control plane with what the environment and the line so far say."""
+"""Completes names in the shell. It asks the control plane that the environment and the typed options name."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tidegate.admin.resources import PREFIX, RESOURCES
 from tidegate.admin.shapes import ArgumentError, filled, parameters
 
 ENOUGH = "100"
@@ -16,24 +17,28 @@ class Source(NamedTuple):
     member: str
 
 
-SOURCES = {
-    "backend": Source("/v1/backends", "backend"),
-    "block": Source("/v1/blocks", "block"),
-    "client": Source("/v1/clients", "client"),
-    "endpoint": Source("/v1/endpoints", "endpoint"),
-    "job": Source("/v1/jobs", "job"),
-    "key_id": Source("/v1/clients/{client}/keys", "key_id"),
-    "limit": Source("/v1[/plans/{plan}]/limits", "name"),
-    "plan": Source("/v1/plans", "plan"),
-    "region": Source("/v1/regions", "region"),
-    "reporter": Source("/v1/reporters", "reporter"),
-    "token_id": Source("/v1/tokens", "token_id"),
-}
-"""By what the table of resources calls a name."""
+def _sources() -> dict[str, Source]:
+    """Where each name of a command's path is listed: of every resource whose list takes a prefix, and of four more."""
+    found = {
+        "endpoint": Source("/v1/endpoints", "endpoint"),
+        "job": Source("/v1/jobs", "job"),
+        "key_id": Source("/v1/clients/{client}/keys", "key_id"),
+        "token_id": Source("/v1/tokens", "token_id"),
+    }
+    for resource in RESOURCES:
+        verbs = {verb.name: verb for verb in resource.verbs}
+        if "show" in verbs and PREFIX in verbs["list"].fields:
+            listed = verbs["list"].path
+            (name,) = parameters(verbs["show"].path.removeprefix(listed))
+            found[name] = Source(listed, resource.columns[0])
+    return found
+
+
+SOURCES = _sources()
 
 
 def names_like(name: str, begun: str, typed: Mapping[str, Any]) -> list[str]:
-    """Names of this kind that begin like this; none where nobody can be asked within two seconds."""
+    """Names of this kind that begin with ``begun``; none if the control plane does not answer within two seconds."""
     import typer
 
     from tidegate.arguments import admin_token
@@ -48,5 +53,5 @@ def names_like(name: str, begun: str, typed: Mapping[str, Any]) -> list[str]:
             rows, _ = control_plane.page(path, params)
     except (RefusedError, ArgumentError, typer.BadParameter):
         return []
-    names = [str(row.get(source.member, "")) for row in rows]
-    return [one for one in names if one.startswith(begun)]
+    names = (str(row.get(source.member, "")) for row in rows)
+    return [name for name in names if name.startswith(begun)]

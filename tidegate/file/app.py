@@ -103,9 +103,9 @@ def export(
 
 def schema() -> None:
     """Print the JSON Schema of the file, with which editors check and complete it."""
-    from control_plane.config_file.json_schema import shipped
+    from control_plane.config_file.sections import json_schema
 
-    typer.echo(shipped(), nl=False)
+    typer.echo(json_schema(), nl=False)
 
 
 def register(app: typer.Typer) -> None:

@@ -188,7 +188,7 @@ def _reference(part: Part, kind: str) -> str | None:
 
 def _template(path: str) -> str | None:
     """A path of Kong as a template; ``None`` for a regular expression that says more than segments."""
-    from control_plane.routes.templates import template_fault
+    from control_plane.routes.schemas import template_fault
 
     if not path.startswith("~"):
         plain = path.rstrip("/") or "/"

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse, Response
 
-from control_plane.console import rates
+from control_plane.console import repository
 from control_plane.console.api import Api
 from control_plane.console.feed import Feed
 from control_plane.console.figures import duration, instant
@@ -18,7 +19,30 @@ from control_plane.database import Database
 MOST = 1_000
 LAG_S = 120.0
 """Usage that is older than this is worth a word."""
+RATES_SHOWN = timedelta(minutes=15)
+STEP_S = 30
+"""Nodes report every 10 s, and replicas store that every few seconds: a step holds whole reports."""
 Items = Sequence[Mapping[str, Any]]
+
+
+class Rate(NamedTuple):
+    """Requests a second."""
+
+    decided: float
+    denied: float
+    without_store: float
+
+    @property
+    def allowed(self) -> float:
+        """Those that were not denied."""
+        return max(0.0, self.decided - self.denied)
+
+
+class Rates(NamedTuple):
+    """``points``: all regions together, by the begin of a step; ``regions``: each one's newest whole step."""
+
+    points: Sequence[tuple[datetime, Rate]]
+    regions: Mapping[str, Rate]
 
 
 async def page(visit: Visit) -> Response:
@@ -100,7 +124,7 @@ async def read_rates(api: Api, _: Feed) -> dict[str, Any]:
         api.read("/v1/usage", group_by="region", from_=(now - timedelta(hours=1)).isoformat()),
     )
     async with database.read() as session:
-        lately = await rates.read(session, now)
+        lately = await _rates(session, now)
     lags = {
         region: (now - at).total_seconds() if (at := instant(until)) else None
         for region, until in usage["complete_until"].items()
@@ -116,3 +140,22 @@ async def read_rates(api: Api, _: Feed) -> dict[str, Any]:
         "late": late,
         "busiest": busiest["items"],
     }
+
+
+async def _rates(session: AsyncSession, now: datetime) -> Rates:
+    """The rates of the last quarter of an hour, without the step that is not over yet."""
+    found = await repository.reported_decisions(session, now - RATES_SHOWN, STEP_S)
+    last = int(now.timestamp()) // STEP_S - 1
+    first = last - int(RATES_SHOWN.total_seconds()) // STEP_S + 1
+    names = {region for _, region in found}
+    points = []
+    for step in range(first, last + 1):
+        reported = [found[step, region] for region in names if (step, region) in found]
+        points.append((datetime.fromtimestamp(step * STEP_S, UTC), _rate(reported)))
+    regions = {region: _rate([found[last, region]] if (last, region) in found else []) for region in names}
+    return Rates(points, regions)
+
+
+def _rate(reported: Sequence[repository.Decisions]) -> Rate:
+    total = [sum(figures) for figures in zip(*reported, strict=True)] or [0, 0, 0]
+    return Rate(*(figure / STEP_S for figure in total))

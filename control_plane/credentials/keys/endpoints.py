@@ -1,21 +1,25 @@
-"""``/v1/clients/{client}/keys`` and ``/v1/keys``."""
+"""``/v1/clients/{client}/keys``, ``/v1/keys``, and ``POST /v1/keys/import``: a JSON object a line."""
 
 import secrets
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
-from control_plane.clients import repository
+from control_plane.clients import imports, repository
+from control_plane.clients.import_endpoints import Importing, lines_body
 from control_plane.clients.models import KeyRow
+from control_plane.clients.schemas import ImportResult
 from control_plane.clients.service import Clients
+from control_plane.credentials.keys import imports as key_imports
 from control_plane.credentials.keys import service as keys
-from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
+from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyImport, KeyRotate, KeyView
 from control_plane.credentials.rotation import Rotation
+from control_plane.database import Reading
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Text
 from control_plane.web.pages import Listing, Page, listing, sorted_by
 from tidegate.contract.credentials import RANDOM_BYTES
@@ -103,3 +107,18 @@ async def rotate_key(client: ClientName, key_id: KeyId, body: KeyRotate, change:
             rotation=Rotation.beginning_now(body.overlap_s),
         )
     return await change.answer(view, 201, location=f"/v1/clients/{client}/keys/{new_key_id}", secret=True)
+
+
+@router.post(
+    "/keys/import",
+    response_model=ImportResult,
+    openapi_extra=lines_body('{"client": "acme", "secret_sha256": "' + "0" * 64 + '", "name": "old"}\n'),
+)
+async def import_keys(request: Request, change: Importing) -> Response:
+    """Take in existing keys, one a line: `client` and either `secret` or `secret_sha256`; `name`, `expires_at`.
+
+    Only hashes are kept. Lines that are wrong are refused by number; a key that its client has already changes nothing.
+    """
+    store = key_imports.store_keys(lambda: f"key_{secrets.token_hex(8)}")
+    view = await imports.run(request.stream(), KeyImport, store, change)
+    return await change.answer(view, 200)

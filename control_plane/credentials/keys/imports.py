@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients.imports import Numbered, Store, Tally
 from control_plane.clients.models import KeyRow
 from control_plane.clients.repository import existing
@@ -10,6 +9,7 @@ from control_plane.credentials.keys import repository
 from control_plane.credentials.keys.schemas import KeyImport
 from control_plane.credentials.keys.service import key_document, looks_random, view
 from control_plane.errors import FieldError
+from control_plane.orm import shown_prefix
 from control_plane.publishing.writer import ConfigWrite
 from tidegate.contract.credentials import secret_sha256
 

@@ -1,11 +1,11 @@
 """What can be done with keys: made or taken in, shown without their secret, revoked."""
 
-from control_plane.access.secret_columns import shown_prefix
 from control_plane.clients import repository
 from control_plane.clients.models import KeyRow
 from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyRotate, KeyView
 from control_plane.credentials.rotation import Rotation
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
+from control_plane.orm import shown_prefix
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions

@@ -17,9 +17,10 @@ from control_plane.credentials.reporters.schemas import (
 )
 from control_plane.credentials.reporters.service import Reporters
 from control_plane.credentials.rotation import Rotation
+from control_plane.database import Reading
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
 from tidegate.contract.credentials import RANDOM_BYTES

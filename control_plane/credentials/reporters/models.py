@@ -5,8 +5,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, func
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from control_plane.access.secret_columns import KnownBySecret, shown_prefix
-from control_plane.orm import Base
+from control_plane.orm import Base, KnownBySecret, shown_prefix
 
 
 class ReporterBackend(Base):

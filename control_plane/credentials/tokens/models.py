@@ -7,8 +7,7 @@ from sqlalchemy import CheckConstraint, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from control_plane.access.secret_columns import KnownBySecret, shown_prefix
-from control_plane.orm import Base
+from control_plane.orm import Base, KnownBySecret, shown_prefix
 
 
 class Token(KnownBySecret, Base):

@@ -7,8 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.access.grants import Grant
-from control_plane.access.principals import Principal
+from control_plane.access.principals import Grant, Principal
 from control_plane.credentials.tokens.models import Token
 from control_plane.resources import NamedRows
 

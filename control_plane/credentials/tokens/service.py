@@ -3,18 +3,25 @@
 from datetime import datetime
 from typing import Any, cast
 
-from control_plane.access.grants import Grant, ScopedRole
+from control_plane.access.principals import Grant, ScopedRole
+from control_plane.audit import trail
+from control_plane.audit.trail import Origin
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.rotation import rotate as rotate_secret
 from control_plane.credentials.tokens import repository
 from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
+from control_plane.database import Database
 from control_plane.errors import ConflictError, NotFoundError
 from control_plane.publishing.documents import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from tidegate.contract.config import Gateway
-from tidegate.contract.credentials import CredentialKind, make_credential
+from tidegate.contract.credentials import CredentialKind, make_credential, secret_sha256
+
+FIRST_TOKEN_ID = "tok_first"  # noqa: S105  an id, not a secret
+FIRST_NAME = "first-admin"
+AUTHOR, REASON = "bootstrap", "the first admin token, from the settings"
 
 
 def view(row: Token) -> TokenView:
@@ -135,3 +142,16 @@ async def revoke(write: ConfigWrite, token_id: str, preconditions: Preconditions
 def missing(token_id: str) -> NotFoundError:
     """The error for a token that is not in force."""
     return NotFoundError(f"There is no token {token_id}.")
+
+
+async def ensure_first_admin(database: Database, secret: str) -> bool:
+    """Store ``secret`` (hashed) as the first admin token unless there is one; says whether it did."""
+    async with database.transaction() as session:
+        # two replicas may start at once
+        await repository.one_at_a_time(session)
+        if await repository.any_admin(session):
+            return False
+        session.add(Token(token_id=FIRST_TOKEN_ID, name=FIRST_NAME, role="admin", sha256=secret_sha256(secret)))
+        made = trail.Event("create", "token", FIRST_TOKEN_ID, None, {"name": FIRST_NAME, "role": "admin"})
+        await trail.store(session, [made], author=AUTHOR, reason=REASON, origin=Origin(), revision=0)
+        return True

@@ -8,10 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
 from control_plane.plans.repository import all_plans
-from control_plane.usage import near_limit as nearness
-from control_plane.usage import windows
+from control_plane.usage import near_limit_repository, windows
 from control_plane.usage.models import UsageWebhookRow
-from control_plane.usage.near_limit import Near
+from control_plane.usage.near_limit_repository import Near
 from control_plane.usage.webhooks import repository
 from tidegate.contract.limits import LimitRule
 
@@ -39,9 +38,9 @@ async def _found(session: AsyncSession, webhooks: Sequence[UsageWebhookRow], now
     for plan in await all_plans(session):
         if None not in wanted and plan.plan not in wanted:
             continue
-        rules, _ = nearness.fit_limits(plan)
+        rules, _ = windows.fit_limits(plan)
         by_name = {rule.name: rule for rule in rules}
-        for one in await nearness.near(session, plan.plan, rules, lowest, now, MAX_CLIENTS):
+        for one in await near_limit_repository.near(session, plan.plan, rules, lowest, now, MAX_CLIENTS):
             alerts += [
                 alert
                 for webhook in webhooks

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import by_method
+from control_plane.database import Reading
 from control_plane.orm import equal
 from control_plane.publishing.change import Changing, Creating
-from control_plane.reading import Reading, json_with_etag
 from control_plane.resources import same_name
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks import repository
@@ -21,8 +21,8 @@ from control_plane.usage.webhooks.schemas import (
     WebhookSecret,
     WebhookView,
 )
-from control_plane.usage.webhooks.service import Webhooks, delivery_view
-from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.usage.webhooks.service import WebhookKeys, Webhooks, delivery_view
+from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Name
 from control_plane.web.pages import Listing, Page, Prefix, listing, sorted_by
 

@@ -22,7 +22,7 @@ from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.addresses import all_public, host_of
 from control_plane.usage.webhooks.alerts import find_alerts
-from control_plane.usage.webhooks.signing import WebhookKeys, signed_headers
+from control_plane.usage.webhooks.service import WebhookKeys, signed_headers
 
 TIMEOUT_S = 5.0
 AT_ONCE = 20

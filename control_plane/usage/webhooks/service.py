@@ -1,4 +1,13 @@
-"""Service of webhooks."""
+"""Service of webhooks, and their signatures. A key is not stored: it follows from the control plane's and a salt."""
+
+import base64
+import hmac
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from standardwebhooks import Webhook
 
 from control_plane.clients.models import ClientRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
@@ -10,6 +19,7 @@ from control_plane.usage.webhooks import repository
 from control_plane.usage.webhooks.schemas import DeliveryView, WebhookFields, WebhookView
 
 MAX_WEBHOOKS = 1_000
+SECRET_PREFIX = "whsec_"  # noqa: S105  what secrets begin with
 
 
 class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
@@ -77,3 +87,25 @@ def delivery_view(row: UsageAlert) -> DeliveryView:
         delivered_at=row.delivered_at,
         error=row.error,
     )
+
+
+class WebhookKeys:
+    """Derives the secret of a webhook from the control plane's signing key (HKDF, RFC 5869)."""
+
+    def __init__(self, signing_key: Ed25519PrivateKey) -> None:
+        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"tidegate usage webhooks")
+        self._root = derived.derive(signing_key.private_bytes_raw())
+
+    def secret(self, webhook: str, salt: str) -> str:
+        """The secret of a webhook under its present salt."""
+        message = f"{webhook}\0{salt}".encode()
+        return SECRET_PREFIX + base64.b64encode(hmac.digest(self._root, message, "sha256")).decode()
+
+
+def signed_headers(secret: str, event: str, sent_at: datetime, body: bytes) -> dict[str, str]:
+    """What names, dates and signs a message, as https://www.standardwebhooks.com has it; ``sent_at`` is in UTC."""
+    return {
+        "webhook-id": event,
+        "webhook-timestamp": str(int(sent_at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(event, sent_at, body.decode()),
+    }

@@ -10,11 +10,11 @@ import pytest
 from control_plane.database import Database, migrate, revert
 from control_plane.errors import InvalidError
 from control_plane.usage import jobs as rollup
-from control_plane.usage import near_limit as nearness
+from control_plane.usage import near_limit_repository as nearness
 from control_plane.usage.jobs import roll_up, tidy
-from control_plane.usage.judging import CandidateLimit
 from control_plane.usage.partitions import Partitions, drop_before
 from control_plane.usage.what_if import Outcome, estimate
+from control_plane.usage.what_if_repository import CandidateLimit
 from testing.control_plane import RunningControlPlane
 from tests.integration.control_plane.usage_batches import batch, cell, now, ship, this_hour, totals
 from tidegate.stack.postgres import PostgresServer
@@ -85,7 +85,7 @@ async def test_days_are_the_sum_of_their_hours_before_and_after_the_roll_up_and_
 async def test_a_day_is_rolled_up_in_parts_that_late_hours_do_not_wait_for(
     served: RunningControlPlane, a_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollup, "CLIENTS_A_PART", 1)
+    monkeypatch.setattr(rollup, "CLIENTS_A_CHUNK", 1)
     (await served.admin.put("/v1/plans/free", json={})).raise_for_status()
     for client in ("beta", "delta"):
         (await served.admin.put(f"/v1/clients/{client}", json={"plan": "free"})).raise_for_status()
@@ -166,7 +166,7 @@ async def test_lists_clients_near_a_limit_with_their_overrides(
         "burst": "its window is shorter than an hour",
         "by-ip": "it counts by ip",
     }
-    monkeypatch.setattr(nearness, "CLIENTS_A_PART", 1)
+    monkeypatch.setattr(nearness, "CLIENTS_A_CHUNK", 1)
     assert (await served.admin.get("/v1/plans/free/near-limit", params={"threshold": 0.8})).json() == answer
     assert (await served.admin.get("/v1/plans/none/near-limit")).status_code == 404
 

@@ -13,7 +13,7 @@ from control_plane.database import Database
 from control_plane.settings import Settings
 from control_plane.usage.webhooks import jobs as delivery
 from control_plane.usage.webhooks.addresses import all_public, host_of, url_fault
-from control_plane.usage.webhooks.signing import WebhookKeys
+from control_plane.usage.webhooks.service import WebhookKeys
 from testing.control_plane import RunningControlPlane, running
 from tests.integration.control_plane.conftest import ADMIN_TOKEN
 from tests.integration.control_plane.usage_batches import batch, cell, ship

@@ -7,7 +7,8 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict
 
 from control_plane.access.principals import Caller, reading_only
-from control_plane.console.sessions import LINK_LIVES, Sessions
+from control_plane.console.repository import LINK_LIVES
+from control_plane.console.sessions import Sessions
 from control_plane.errors import ForbiddenError
 from control_plane.web.fields import View
 

@@ -1,4 +1,4 @@
-"""Clients near their limits, by shipped usage: the same figures for the API and for webhooks."""
+"""Queries for clients near their limits, by shipped usage: the same figures for the API and for webhooks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -9,8 +9,6 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients.models import ClientRow, OverrideRow
-from control_plane.limits.rules import to_rule
-from control_plane.plans.models import PlanRow
 from control_plane.usage import repository as reading
 from control_plane.usage import windows
 from control_plane.usage.models import UsageDay, UsageDayState, UsageHour
@@ -18,7 +16,7 @@ from control_plane.usage.repository import ClientRange, client_ranges
 from tidegate.contract.limits import LimitRule
 
 MAX_CLIENTS = 1_000
-CLIENTS_A_PART = 20_000
+CLIENTS_A_CHUNK = 20_000
 """Clients a query: a month of that many stays far below the timeout of a command."""
 
 
@@ -31,26 +29,6 @@ class Near(NamedTuple):
     used: int
     of: int
     start: datetime
-
-
-class Skipped(NamedTuple):
-    """A limit that hourly usage cannot evaluate."""
-
-    limit: str
-    reason: str
-
-
-def fit_limits(plan: PlanRow) -> tuple[list[LimitRule], list[Skipped]]:
-    """The limits of a plan that hourly usage can evaluate, and the others."""
-    fit, skipped = [], []
-    for row in plan.limits:
-        rule = to_rule(row, ())
-        reason = windows.unfit(rule)
-        if reason is None:
-            fit.append(rule)
-        else:
-            skipped.append(Skipped(rule.name, reason))
-    return fit, skipped
 
 
 async def near(
@@ -66,7 +44,7 @@ async def near(
     A client's override in force takes the place of the limit.
     """
     found: list[Near] = []
-    ranges = await client_ranges(session, CLIENTS_A_PART)
+    ranges = await client_ranges(session, CLIENTS_A_CHUNK)
     for rule in rules:
         window = windows.current(rule, now)
         usage = await _usage_since(session, plan, rule.name, window.start, now)

@@ -1,1 +1,0 @@
-"""The credential by which a region's nodes and agents are known."""
