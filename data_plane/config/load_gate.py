@@ -154,7 +154,16 @@ class GatePass:
     """
 
     __slots__ = (
-        "_packed", "_packed_at", "backend", "charged", "gate", "most", "own", "params", "policy", "priority",
+        "_packed_at",
+        "backend",
+        "charged",
+        "gate",
+        "most",
+        "own",
+        "packs",
+        "params",
+        "policy",
+        "priority",
         "retry_after_s",
     )  # fmt: skip
 
@@ -174,7 +183,7 @@ class GatePass:
         self.gate: ClassGate | None = None
         """The gate, from the first request on."""
         self._packed_at = -1
-        self._packed: dict[int, tuple[tuple[int, bytes], ...]] = {}
+        self.packs: dict[int, tuple[tuple[int, bytes], ...]] = {}
 
     def packed(self, gate: ClassGate, cost: int) -> bytes | None:
         """The packed check with each limit's price for this request; ``None`` while every price is the cost."""
@@ -182,12 +191,12 @@ class GatePass:
             return None
         if self._packed_at != gate.version:
             self._packed_at = gate.version
-            self._packed.clear()
-        checks = self._packed.get(cost)
+            self.packs.clear()
+        checks = self.packs.get(cost)
         if checks is None:
-            if len(self._packed) >= MAX_COSTS:
-                self._packed.clear()
-            checks = self._packed[cost] = self._pack(gate, cost)
+            if len(self.packs) >= MAX_COSTS:
+                self.packs.clear()
+            checks = self.packs[cost] = self.pack(gate, cost)
         gate.numbered += 1
         place = spread(gate.numbered)
         for bound, packed in checks:
@@ -236,7 +245,7 @@ class GatePass:
         denied = [place for place in self.own if not outcomes[place].allowed]
         return bool(denied) and not all(self.denied_by_price(outcomes, place, cost) for place in denied)
 
-    def _pack(self, gate: ClassGate, cost: int) -> tuple[tuple[int, bytes], ...]:
+    def pack(self, gate: ClassGate, cost: int) -> tuple[tuple[int, bytes], ...]:
         """The packed check of each range of places, by upper bound: places below a limit's part pay one unit more."""
         prices = [(charged, *charge_of(cost, gate.factors[charged.factor])) for charged in self.charged]
         checks = []

@@ -75,10 +75,10 @@ class ResolutionCache(dict[tuple[str, str | None, str], LimitSet]):
         self._book = book
         self._find = find
         self._sites = sites
-        self._own = BoundedCache[tuple[str, str | None, str]](_MAX_OWN_SETS)
+        self.own_sets = BoundedCache[tuple[str, str | None, str]](_MAX_OWN_SETS)
 
     def __missing__(self, lookup: tuple[str, str | None, str]) -> LimitSet:
-        own = self._own.get(lookup)
+        own = self.own_sets.get(lookup)
         if own is not None:
             return own
         limit_set_key, method, asked = lookup
@@ -89,7 +89,7 @@ class ResolutionCache(dict[tuple[str, str | None, str], LimitSet]):
         if len(method or "") + len(asked) > _LONGEST_LOOKUP:
             return limit_set
         if _is_of_client(limit_set_key):
-            self._own.add(lookup, limit_set)
+            self.own_sets.add(lookup, limit_set)
             return limit_set
         if len(self) >= _MAX_LOOKUPS:
             self.clear()
@@ -99,20 +99,20 @@ class ResolutionCache(dict[tuple[str, str | None, str], LimitSet]):
     def forget(self) -> None:
         """Clear the cache."""
         self.clear()
-        self._own.clear()
+        self.own_sets.clear()
 
 
 class Rulebook:
     """Plans, limits outside plans, routes, gateways and regions of one revision; immutable except its caches."""
 
     __slots__ = (
-        "_own",
         "_shared_sets",
         "backends",
         "by_id",
         "gateways",
         "limits",
         "named_resolutions",
+        "own_sets",
         "plans",
         "priorities",
         "protected",
@@ -157,14 +157,14 @@ class Rulebook:
         self.named_resolutions = (ResolutionCache(self, named, sites=False), ResolutionCache(self, named, sites=True))
         """Resolution by the endpoint's name; an unknown endpoint has no limits."""
         self._shared_sets = BoundedCache[CacheKey](_MAX_SHARED_SETS)
-        self._own = BoundedCache[CacheKey](_MAX_OWN_SETS)
+        self.own_sets = BoundedCache[CacheKey](_MAX_OWN_SETS)
         self.resolve_by(self.region_facts)
 
     def resolve_by(self, region_facts: RegionFacts) -> None:
         """Resolve limits by the region's new state: clears all caches."""
         self.region_facts = region_facts
         self._shared_sets.clear()
-        self._own.clear()
+        self.own_sets.clear()
         for resolution in (*self.resolutions, *self.named_resolutions):
             resolution.forget()
 
@@ -190,7 +190,7 @@ class Rulebook:
         """The limit set of a key from ``limit_set_key_of``, on an endpoint; cached."""
         method = method.upper()
         name = (limit_set_key, endpoint.endpoint, method if method in KNOWN_METHODS else "*", sites)
-        bindings = self._own if _is_of_client(limit_set_key) else self._shared_sets
+        bindings = self.own_sets if _is_of_client(limit_set_key) else self._shared_sets
         found = bindings.get(name)
         if found is None:
             found = self._resolve(limit_set_key, endpoint, name[2], sites=sites)

@@ -93,7 +93,7 @@ class ControlPlaneStream:
         self._decided = decided
         self._confirmed = confirmed
         """Adds to an ACK what the region's store confirms."""
-        self._client = httpx.AsyncClient(
+        self.client = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {credential}"},
             timeout=httpx.Timeout(5.0, read=READ_TIMEOUT_S),
@@ -120,15 +120,15 @@ class ControlPlaneStream:
                     # Retry at once and ask for everything; if that fails too, back off.
                     delay = _BACKOFF_S[0] if not from_scratch else min(delay * 2, _BACKOFF_S[1])
                     from_scratch = True
-                    self._failed(str(error))
+                    self.note_failure(str(error))
                 except (httpx.HTTPError, *UNREADABLE) as error:
                     delay = _BACKOFF_S[0] if self.link.connected else min(delay * 2, _BACKOFF_S[1])
-                    self._failed(f"{type(error).__name__}: {error}")
+                    self.note_failure(f"{type(error).__name__}: {error}")
                 self.link.connected = False
                 self.link.reconnects += 1
                 await asyncio.sleep(random.uniform(0, delay))  # noqa: S311  jitter, not a secret
         finally:
-            await self._client.aclose()
+            await self.client.aclose()
 
     async def report(self) -> None:
         """Report decisions every few seconds while connected; canaries are judged by them."""
@@ -147,7 +147,8 @@ class ControlPlaneStream:
             with contextlib.suppress(httpx.HTTPError):
                 await self._post("/internal/v1/reports", since)
 
-    def _failed(self, error: str) -> None:
+    def note_failure(self, error: str) -> None:
+        """Remember why the stream is down; log it when it changes, and once a minute."""
         now_s = time.monotonic()
         if error != self.link.last_error or now_s >= self._logged_s + LOG_AGAIN_S:
             log.warning("control_plane_stream_ended", error=error, reconnects=self.link.reconnects)
@@ -161,7 +162,7 @@ class ControlPlaneStream:
             role=self._role,
         )  # fmt: skip
         params = msgspec.to_builtins(hello)
-        async with self._client.stream("GET", "/internal/v1/stream", params=params) as response:
+        async with self.client.stream("GET", "/internal/v1/stream", params=params) as response:
             if response.status_code != 200:
                 raise httpx.HTTPStatusError(
                     f"the control plane answered {response.status_code}", request=response.request, response=response
@@ -194,14 +195,14 @@ class ControlPlaneStream:
     async def newest(self) -> Newest | None:
         """Ask the control plane what should be in force here; ``None`` without an answer."""
         try:
-            response = await self._client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
+            response = await self.client.get("/internal/v1/newest", params={"node": self._node}, timeout=ASK_S)
             return _newest.decode(response.content) if response.status_code == 200 else None
         except (httpx.HTTPError, *UNREADABLE):
             return None
 
     async def _post(self, path: str, body: msgspec.Struct) -> httpx.Response:
         headers = {"content-type": "application/json"}
-        return await self._client.post(path, content=msgspec.json.encode(body), headers=headers)
+        return await self.client.post(path, content=msgspec.json.encode(body), headers=headers)
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:

@@ -33,16 +33,16 @@ class Gates:
     """Gates by backend and priority; both come from the configuration."""
 
     def __init__(self) -> None:
-        self._gates: dict[tuple[str, int], ClassGate] = {}
+        self.by_class: dict[tuple[str, int], ClassGate] = {}
         self._factors: dict[str, BackendFactors] = {}
         self._seed = 0
 
     def open(self, gate_pass: GatePass) -> ClassGate:
         """The gate of a pass; the pass keeps it from then on."""
         name = (gate_pass.backend, gate_pass.priority)
-        gate = self._gates.get(name)
+        gate = self.by_class.get(name)
         if gate is None:
-            gate = self._gates[name] = ClassGate()
+            gate = self.by_class[name] = ClassGate()
             self._set(name, gate)
         gate_pass.gate = gate
         return gate
@@ -51,7 +51,7 @@ class Gates:
         """Set the factors of all backends. A backend without factors admits everybody."""
         self._factors = {entry.backend: entry for entry in factors}
         self._seed = hour_seed(now_us)
-        for name, gate in self._gates.items():
+        for name, gate in self.by_class.items():
             self._set(name, gate)
 
     def relax(self, step: int, now_us: int, held: Collection[str]) -> None:
@@ -68,15 +68,15 @@ class Gates:
 
     def offered(self) -> Mapping[tuple[str, int], int]:
         """Units asked for since the start, by backend and priority."""
-        return {name: gate.offered for name, gate in self._gates.items()}
+        return {name: gate.offered for name, gate in self.by_class.items()}
 
     def own(self) -> Mapping[tuple[str, int], int]:
         """Offered units that clients' own limits denied, since the start, by backend and priority."""
-        return {name: gate.own for name, gate in self._gates.items()}
+        return {name: gate.own for name, gate in self.by_class.items()}
 
     def shed(self) -> Mapping[tuple[str, int], int]:
         """Units shed since the start, by backend and priority."""
-        return {name: gate.shed for name, gate in self._gates.items()}
+        return {name: gate.shed for name, gate in self.by_class.items()}
 
     def _set(self, name: tuple[str, int], gate: ClassGate) -> None:
         backend, priority = name

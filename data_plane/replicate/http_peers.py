@@ -35,7 +35,7 @@ class HttpPeers:
         self._region = region
         self._key = key
         self._public_keys = public_keys
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=True if tls is None else tls)
+        self.client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=True if tls is None else tls)
         self.sent_bytes = 0
         self.received_bytes = 0
         self.messages = 0
@@ -67,7 +67,7 @@ class HttpPeers:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self.client.aclose()
 
     async def _post(self, url: str, path: str, body: bytes, signed: bytes) -> tuple[bytes, httpx.Headers]:
         headers = {
@@ -78,7 +78,7 @@ class HttpPeers:
         self.messages += 1
         self.sent_bytes += len(body)
         try:
-            async with self._client.stream("POST", url.rstrip("/") + path, content=body, headers=headers) as response:
+            async with self.client.stream("POST", url.rstrip("/") + path, content=body, headers=headers) as response:
                 if response.status_code != 200:
                     raise UnreachablePeerError(f"answered {response.status_code}")
                 answer = bytearray()

@@ -62,10 +62,10 @@ class RightsExchange:
         self._limits = StrictLimits(region, index, revision)
         self._client = RightsClient(())
         self._peers: Mapping[str, str] = {}
-        self._incarnations: dict[str, int] = {}
+        self.incarnations: dict[str, int] = {}
         """The newest known epoch of each region's store, this region's included."""
-        self._low = LowCounters()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self.low = LowCounters()
+        self.under_way: set[asyncio.Task[None]] = set()
         self._last_run_us = self._forgot_us = 0
         self.tally = RightsTally()
         self._steps = RightsSteps(store, self.tally)
@@ -77,13 +77,13 @@ class RightsExchange:
 
     def note_low(self, key: bytes, cost: int) -> None:
         """Ask soon for rights of a counter that is low for requests of ``cost``. Returns at once."""
-        self._low.add(key, cost, self._clock.now_us())
+        self.low.add(key, cost, self._clock.now_us())
 
     async def run(self) -> None:
         """Ask for rights of low counters, for ever."""
         while True:
-            await self._low.added.wait()
-            self._low.added.clear()
+            await self.low.added.wait()
+            self.low.added.clear()
             try:
                 await self._ask_for_low()
             except StoreUnavailableError as error:
@@ -101,9 +101,9 @@ class RightsExchange:
 
     async def stop(self) -> None:
         """Cancel requests that are under way."""
-        for task in self._under_way:
+        for task in self.under_way:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self.under_way, return_exceptions=True)
 
     async def give(self, asks: Asks) -> Gifts:
         """Answer a verified peer's requests.
@@ -155,7 +155,7 @@ class RightsExchange:
 
     async def _ask_for_low(self) -> None:
         self._refresh_peers()
-        low = self._low.take()
+        low = self.low.take()
         self._forget_idle()
         if not self._peers or not self._is_proven():
             return
@@ -172,8 +172,8 @@ class RightsExchange:
         for peer, requests in by_peer.items():
             for start in range(0, len(requests), MAX_ASKS):
                 task = asyncio.create_task(self._send(peer, requests[start : start + MAX_ASKS]))
-                self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
+                self.under_way.add(task)
+                task.add_done_callback(self.under_way.discard)
 
     async def _request_for(self, key: bytes, cost: int) -> tuple[str, RightsRequest] | None:
         """The peer to ask for rights of a counter, and the request; ``None`` if nobody is to be asked now."""
@@ -194,11 +194,11 @@ class RightsExchange:
         if peer is None or peer not in self._peers:
             await self._back_off(key, need.id, start_us(grid, need.id + 1), now_us)
             return None
-        incarnation = self._incarnations.get(peer, 0)
+        incarnation = self.incarnations.get(peer, 0)
         outcomes = await self._steps.take(key, [limit.params.known(peer, incarnation, need.id)])
         if outcomes is None:
             return None
-        known, self._incarnations[self._region] = known_total(outcomes[0])
+        known, self.incarnations[self._region] = known_total(outcomes[0])
         await self._end_back_off(key)
         ask = Ask(key, need.id, incarnation, known.units, known.quanta, need.have, need.rate)
         self._retry_later(key, need.id, cost, peer, now_us)
@@ -212,7 +212,7 @@ class RightsExchange:
         """Send requests to one peer and take its gifts."""
         asked_us = self._clock.now_us()
         asks = Asks(
-            region=self._region, incarnation=self._incarnations.get(self._region, 0), sent_at=asked_us / 1e6,
+            region=self._region, incarnation=self.incarnations.get(self._region, 0), sent_at=asked_us / 1e6,
             asks=tuple(request.ask for request in requests),
         )  # fmt: skip
         self.tally.messages[peer] += 1
@@ -255,17 +255,17 @@ class RightsExchange:
 
     async def _back_off(self, key: bytes, id: int, ends_us: int, now_us: int) -> None:
         back_off = self._client.back_off(key, id, ends_us, now_us)
-        self._low.back_off(key, back_off.until_us, now_us)
+        self.low.back_off(key, back_off.until_us, now_us)
         if back_off.until_us > now_us:
             await self._inbox.back_off(key, back_off.until_us - now_us, hopeless=back_off.hopeless)
 
     async def _end_back_off(self, key: bytes) -> None:
-        if self._low.end_back_off(key):
+        if self.low.end_back_off(key):
             await self._inbox.end_back_off(key)
 
     def _note_incarnation(self, peer: str, incarnation: int) -> None:
         if incarnation:
-            self._incarnations[peer] = incarnation
+            self.incarnations[peer] = incarnation
 
     def _refresh_peers(self) -> None:
         regions = self._index().book.regions
@@ -285,7 +285,7 @@ class RightsExchange:
         if set_back or now_us - self._forgot_us > FORGET_AFTER_US:
             self._forgot_us = now_us
             self._client.forget_idle(sys.maxsize if set_back else now_us - FORGET_AFTER_US)
-            self._low.forget(now_us)
+            self.low.forget(now_us)
 
 
 def _refill_us(request: RightsRequest) -> int:

@@ -120,14 +120,14 @@ class LowCounters:
     def __init__(self) -> None:
         self.added = asyncio.Event()
         self._waiting: dict[bytes, int] = {}
-        self._backing_off: dict[bytes, _BackOff] = {}
+        self.backing_off: dict[bytes, _BackOff] = {}
 
     def add(self, key: bytes, cost: int, now_us: int) -> None:
         """Note a counter that is low for requests of ``cost``. Returns at once; may be called at every decision."""
         if key in self._waiting:
             self._waiting[key] = max(cost, self._waiting[key])
             return
-        pause = self._backing_off.get(key)
+        pause = self.backing_off.get(key)
         # a look further ahead than any back-off shows that the clock was set back
         pauses = pause is not None and now_us < pause.look_us <= now_us + BACK_OFF_US
         if len(self._waiting) < MAX_WAITING and not pauses:
@@ -141,14 +141,14 @@ class LowCounters:
 
     def back_off(self, key: bytes, ends_us: int, now_us: int) -> None:
         """Leave a counter alone until ``ends_us``, or until ``end_back_off``."""
-        if len(self._backing_off) >= MAX_BACKING_OFF:
-            self._backing_off.clear()
-        self._backing_off[key] = _BackOff(now_us + BACK_OFF_US, ends_us)
+        if len(self.backing_off) >= MAX_BACKING_OFF:
+            self.backing_off.clear()
+        self.backing_off[key] = _BackOff(now_us + BACK_OFF_US, ends_us)
 
     def end_back_off(self, key: bytes) -> bool:
         """End a counter's back-off. Returns whether there was one."""
-        return self._backing_off.pop(key, None) is not None
+        return self.backing_off.pop(key, None) is not None
 
     def forget(self, now_us: int) -> None:
         """Drop back-offs that have ended. Call it now and then."""
-        self._backing_off = {key: pause for key, pause in self._backing_off.items() if pause.ends_us > now_us}
+        self.backing_off = {key: pause for key, pause in self.backing_off.items() if pause.ends_us > now_us}

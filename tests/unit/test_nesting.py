@@ -29,7 +29,7 @@ async def test_an_agent_takes_it_for_no_answer_of_the_control_plane():
         return ack
 
     stream = ControlPlaneStream("http://control-plane", "tgr_x", "n", "r", "1", None, None, nothing)
-    stream._client = httpx.AsyncClient(
+    stream.client = httpx.AsyncClient(
         base_url="http://control-plane", transport=httpx.MockTransport(lambda _: httpx.Response(200, content=DEEP))
     )
     assert await stream.newest() is None

@@ -65,7 +65,7 @@ class AppConnection(SendingConnection):
         self._write_paused = False
         if self._app is not None:
             self._app.flow.resume_writing()
-        if self._queue:
+        if self.queue:
             self.expires = NEVER
             if self._app is not None and self._receiving:
                 self._expire_in(self.front.limits.request_s)
@@ -102,7 +102,7 @@ class AppConnection(SendingConnection):
             return
         if self._write_paused:
             self._hold()
-        self._queue.popleft()
+        self.queue.popleft()
         self._lingers = not request.body_whole
         self._receiving = False
         if self._last is None and self._held and not self._parsing:
@@ -112,7 +112,7 @@ class AppConnection(SendingConnection):
 
     def go_on(self) -> None:
         """Begin the next request of those that wait behind one another."""
-        if not self._queue and not self._transport.is_closing():
+        if not self.queue and not self._transport.is_closing():
             self._all_answered()
 
     # Inside
@@ -123,7 +123,7 @@ class AppConnection(SendingConnection):
         self._receiving = False
         self.expires = NEVER
         app = self._app = AppRequest(self, head, self._transport, front.limits, front.responses)
-        self._queue.append(app)
+        self.queue.append(app)
         if not head.keep_alive:
             self._last = app
         start = self._feed_app(app, data, start)
@@ -154,7 +154,7 @@ class AppConnection(SendingConnection):
         if app is not None:  # what is wrong is its body
             self._app = None
             app.lose()
-            self._queue.clear()
+            self.queue.clear()
             if app.started:
                 self.abort()
                 return

@@ -51,9 +51,25 @@ class AppRequest(Exchange):
     """Alone on its connection, in whose queue it stands. ``asker`` is ``None`` once the client has left."""
 
     __slots__ = (
-        "_chunks", "_hung_up", "_left", "_limits", "_owes_continue", "_paced", "_responses", "_told_whole",
-        "_transport", "_unread", "_wake", "_writes_chunks", "_writes_left", "body_whole", "complete", "connection",
-        "flow", "received", "started",
+        "_chunks",
+        "_hung_up",
+        "_left",
+        "_limits",
+        "_owes_continue",
+        "_paced",
+        "_responses",
+        "_told_whole",
+        "_transport",
+        "_wake",
+        "_writes_chunks",
+        "_writes_left",
+        "body_whole",
+        "complete",
+        "connection",
+        "flow",
+        "received",
+        "started",
+        "unread",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +95,7 @@ class AppRequest(Exchange):
         self._responses = responses
         self._chunks = ChunkedBody(limits.body_bytes) if head.chunked else None
         self._left = head.length
-        self._unread = bytearray()
+        self.unread = bytearray()
         self._wake = asyncio.Event()
         self._told_whole = self._hung_up = False
         self._owes_continue = head.expects_continue and not self.body_whole
@@ -94,12 +110,12 @@ class AppRequest(Exchange):
             return start
         if self._chunks is not None:
             end = self._chunks.feed(data, start)
-            self._unread += self._chunks.body
+            self.unread += self._chunks.body
             self._chunks.body.clear()
             self.body_whole = self._chunks.complete
         else:
             end = min(len(data), start + self._left)
-            self._unread += data[start:end]
+            self.unread += data[start:end]
             self._left -= end - start
             self.body_whole = not self._left
         if end > start:
@@ -108,7 +124,7 @@ class AppRequest(Exchange):
             self._wake.set()
         if self.body_whole:
             self.flow.resume_reading()  # to hear of it when the client leaves
-        elif len(self._unread) > self._limits.app_unread_bytes:
+        elif len(self.unread) > self._limits.app_unread_bytes:
             self.flow.pause_reading()
         return end
 
@@ -153,9 +169,9 @@ class AppRequest(Exchange):
             self._owes_continue = False
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while self.asker is not None and not self.complete:
-            if self._unread or (self.body_whole and not self._told_whole):
-                body = bytes(self._unread)
-                self._unread.clear()
+            if self.unread or (self.body_whole and not self._told_whole):
+                body = bytes(self.unread)
+                self.unread.clear()
                 self._told_whole = self.body_whole
                 self.flow.resume_reading()
                 return {"type": "http.request", "body": body, "more_body": not self.body_whole}

@@ -24,21 +24,21 @@ def _nothing(_exchange: Exchange) -> None:
 class Connection(AppConnection):
     """A uvicorn HTTP protocol. Made by ``protocol_class``.
 
-    ``_unread`` holds bytes from the beginning of a request (or of what is left of its body) on. ``_head`` is the head
+    ``unread`` holds bytes from the beginning of a request (or of what is left of its body) on. ``_head`` is the head
     of the request whose body is awaited.
     """
 
     __slots__ = (
         "_chunks",
         "_common",
-        "_first_handle",
         "_first_type",
         "_head",
         "_known_head",
         "_known_raw",
         "_need",
         "_owes_continue",
-        "_unread",
+        "first_handle",
+        "unread",
     )
 
     def __init__(
@@ -51,8 +51,8 @@ class Connection(AppConnection):
         super().__init__(config, server_state, app_state, _loop)
         routes = self.front.fast_path.routes
         self._first_type: type[Exchange] = routes[0].exchange_type if routes else Exchange
-        self._first_handle: Callable[[Any], None] = routes[0].handle if routes else _nothing
-        self._unread = bytearray()
+        self.first_handle: Callable[[Any], None] = routes[0].handle if routes else _nothing
+        self.unread = bytearray()
         self._need = 0
         self._head: Head | None = None
         self._chunks: ChunkedBody | None = None
@@ -65,10 +65,10 @@ class Connection(AppConnection):
         """Parse what came, together with what was left."""
         if self._deaf:
             return
-        unread = self._unread
-        if self._alone is not None:
+        unread = self.unread
+        if self.alone is not None:
             self._join_queue()
-        elif not (self._queue or unread or self._receiving or self._held):
+        elif not (self.queue or unread or self._receiving or self._held):
             start = data.find(b"\r\n\r\n") + 4
             head = self._common.get(data[:start])
             if head is not None and len(data) == start + head.length:
@@ -94,18 +94,18 @@ class Connection(AppConnection):
         exchange.head = head
         exchange.body = body
         exchange.waiting = None
-        self._alone = exchange
+        self.alone = exchange
         try:
-            self._first_handle(exchange)
+            self.first_handle(exchange)
         except Exception:  # noqa: BLE001 - a boundary: the handler's mistake costs one request, not the others
             self._failed(exchange)
 
     def answer_ok(self, exchange: Exchange, headers: bytes, body: bytes) -> None:
         """As ``answer`` with 200; at once where the exchange is alone."""
-        if self._alone is not exchange:
+        if self.alone is not exchange:
             super().answer_ok(exchange, headers, body)
             return
-        self._alone = None
+        self.alone = None
         self._outbox.put(
             self._loop,
             self._transport,
@@ -130,10 +130,10 @@ class Connection(AppConnection):
         if self._deaf:
             return
         if start < len(data):
-            self._unread += data[start:]
+            self.unread += data[start:]
         if self._held:
             self._go_on()
-        elif (self._unread or self._head is not None) and not self._receiving:
+        elif (self.unread or self._head is not None) and not self._receiving:
             self._receiving = True
             self._expire_in(self.front.limits.request_s)
 
@@ -150,7 +150,7 @@ class Connection(AppConnection):
                     return begin
                 raw = data[begin:start]
                 head = self._known_head if raw == self._known_raw else self._read_head(raw)
-                if head.route == ELSEWHERE and self._queue:
+                if head.route == ELSEWHERE and self.queue:
                     self._hold()
                     return begin
             if head.route == ELSEWHERE:
@@ -184,7 +184,7 @@ class Connection(AppConnection):
         self.expires = NEVER
         route = self.front.fast_path.routes[head.route]
         exchange = new_exchange(route.exchange_type, self, head, body)
-        queue = self._queue
+        queue = self.queue
         queue.append(exchange)
         if not head.keep_alive:
             self._last = exchange
@@ -217,7 +217,7 @@ class Connection(AppConnection):
     def _await_body(self, head: Head, need: int, *, begun: bool) -> None:
         if self._head is None and head.expects_continue and not begun:
             self._owes_continue = True
-            if not self._queue:
+            if not self.queue:
                 self._send_continue()
         self._head = head
         self._need = need
@@ -229,13 +229,13 @@ class Connection(AppConnection):
 
     def _stop_listening(self) -> None:
         super()._stop_listening()
-        self._unread.clear()
+        self.unread.clear()
         self._head = self._chunks = None
         self._owes_continue = False
         self._note_unfinished()
 
     def _note_unfinished(self) -> None:
-        size = len(self._unread)
+        size = len(self.unread)
         if self._chunks is not None:
             size += len(self._chunks.body)
         if self._app is not None and self._receiving:
@@ -255,16 +255,16 @@ class Connection(AppConnection):
             self._send_continue()
         if self._held:
             self._go_on()
-        if self._eof and not self._queue:
+        if self._eof and not self.queue:
             self._close()
 
     def _go_on(self) -> None:
         """Go on where ``_hold`` stopped, once everything in flight is answered and taken."""
-        if self._queue or self._write_paused or self._deaf or self._transport.is_closing():
+        if self.queue or self._write_paused or self._deaf or self._transport.is_closing():
             return
         self._held = False
-        data = bytes(self._unread)
-        self._unread.clear()
+        data = bytes(self.unread)
+        self.unread.clear()
         self._parse(data)
         self._note_unfinished()
         if not self._held and not self._transport.is_closing():

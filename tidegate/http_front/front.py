@@ -65,11 +65,11 @@ class Front:
         self.outbox = Outbox()
         self.tick = 0
         self.connections: set[Watched] = set()
-        self._unfinished_bytes = 0
+        self.unfinished_bytes = 0
         self._backlog: deque[Watched] = deque()
         self._turn_arranged = False
         self._wall_s = wall_s
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
 
     def drain(self) -> None:
         """Answer one more request on each connection, old or new, with ``Connection: close``. For good."""
@@ -87,24 +87,24 @@ class Front:
         if len(connections) >= self.limits.connections:
             self._end(1 + len(connections) // 32)
         connections.add(connection)
-        if self._timer is None:
+        if self.timer is None:
             self.responses.set_date(self._wall_s())
-            self._timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
+            self.timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
         return len(connections) <= self.limits.connections
 
     def remove(self, connection: Watched) -> None:
         """Forget ``connection``."""
         self.hold(connection, 0)
         self.connections.discard(connection)
-        if not self.connections and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self.connections and self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def hold(self, connection: Watched, size: int) -> None:
         """Note how many bytes ``connection`` holds of a request that is not whole; make room when it is too much."""
-        self._unfinished_bytes += size - connection.unfinished_bytes
+        self.unfinished_bytes += size - connection.unfinished_bytes
         connection.unfinished_bytes = size
-        if size and self._unfinished_bytes > self.limits.unfinished_bytes:
+        if size and self.unfinished_bytes > self.limits.unfinished_bytes:
             self._end(1 + len(self.connections) // 32, holding=True)
 
     def go_on_later(self, connection: Watched, loop: asyncio.AbstractEventLoop) -> None:
@@ -124,7 +124,7 @@ class Front:
             connection.expire()
 
     def _on_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
+        self.timer = loop.call_later(self.limits.tick_s, self._on_timer, loop)
         self.on_tick()
 
     def _on_turn(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -19,7 +19,7 @@ log = logging.getLogger("tidegate.front")
 class SendingConnection(asyncio.Protocol):
     """What every connection has: a transport, the exchanges in flight in the order they came, and an end.
 
-    ``_alone`` is an exchange that is in no queue, because nothing else has happened since it came: the commonest
+    ``alone`` is an exchange that is in no queue, because nothing else has happened since it came: the commonest
     request goes a straight line. Whatever happens then calls ``_join_queue`` first, and all is as if it had been in
     the queue from the beginning.
 
@@ -30,7 +30,6 @@ class SendingConnection(asyncio.Protocol):
     front: Front
 
     __slots__ = (
-        "_alone",
         "_app_state",
         "_build",
         "_config",
@@ -41,15 +40,16 @@ class SendingConnection(asyncio.Protocol):
         "_lingers",
         "_loop",
         "_outbox",
-        "_queue",
         "_receiving",
         "_responses",
         "_server_state",
         "_transport",
         "_waiting_bytes",
         "_write_paused",
+        "alone",
         "expires",
         "peer",
+        "queue",
         "unfinished_bytes",
     )
 
@@ -66,8 +66,8 @@ class SendingConnection(asyncio.Protocol):
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
-        self._queue: deque[Exchange] = deque()
-        self._alone: Exchange | None = None
+        self.queue: deque[Exchange] = deque()
+        self.alone: Exchange | None = None
         self._last: Exchange | None = None
         self._waiting_bytes = self.unfinished_bytes = 0
         self._deaf = self._eof = self._lingers = self._receiving = self._write_paused = False
@@ -96,29 +96,29 @@ class SendingConnection(asyncio.Protocol):
         self._join_queue()
         self.front.remove(self)
         self._server_state.connections.discard(cast("Any", self))
-        for exchange in self._queue:
+        for exchange in self.queue:
             exchange.asker = None
-        self._queue.clear()
+        self.queue.clear()
         self._stop_listening()
 
     def eof_received(self) -> bool:
         """The client sends no more, but may wait for answers (not over TLS, where it can't close just one half)."""
         self._join_queue()
         self._eof = True
-        return bool(self._queue) and self._transport.get_extra_info("sslcontext") is None
+        return bool(self.queue) and self._transport.get_extra_info("sslcontext") is None
 
     def shutdown(self) -> None:
         """uvicorn stops: finish what is in flight, then close; an idle connection closes at once."""
         self._join_queue()
         self._stop_listening()
-        if self._queue:
-            self._last = self._queue[-1]
+        if self.queue:
+            self._last = self.queue[-1]
         else:
             self._close()
 
     def expire(self) -> None:
         """Whatever this connection was given time for has taken too long; an exchange alone has time."""
-        if self._alone is not None:
+        if self.alone is not None:
             self._join_queue()
         elif self._write_paused or self._transport.is_closing():
             self._transport.abort()
@@ -130,7 +130,7 @@ class SendingConnection(asyncio.Protocol):
     @property
     def waits(self) -> bool:
         """Whether no whole request is being answered."""
-        return self._alone is None and not self._queue
+        return self.alone is None and not self.queue
 
     def go_on(self) -> None:
         """Begin the next request of those that wait behind one another."""
@@ -149,9 +149,9 @@ class SendingConnection(asyncio.Protocol):
 
     def answer(self, exchange: Exchange, status: int, headers: bytes, body: bytes) -> None:
         """Called by the exchange, once: send its answer and those that waited for it."""
-        if self._alone is exchange:
+        if self.alone is exchange:
             self._join_queue()
-        queue = self._queue
+        queue = self.queue
         if queue[0] is not exchange:
             exchange.waiting = (status, headers, body)
             return
@@ -186,10 +186,10 @@ class SendingConnection(asyncio.Protocol):
         self._receiving = False
 
     def _join_queue(self) -> None:
-        alone = self._alone
+        alone = self.alone
         if alone is not None:
-            self._alone = None
-            self._queue.append(alone)
+            self.alone = None
+            self.queue.append(alone)
             self._waiting_bytes = len(alone.body)
             self.expires = NEVER
 
@@ -208,7 +208,7 @@ class SendingConnection(asyncio.Protocol):
         )
 
     def _send_waiting(self) -> None:
-        queue = self._queue
+        queue = self.queue
         responses = []
         while queue:
             waiting = queue[0].waiting
@@ -231,7 +231,7 @@ class SendingConnection(asyncio.Protocol):
         self.expires = NEVER
         exchange = new_exchange(Exchange, self, msgspec.structs.replace(NO_HEAD, bodiless=refusal.bodiless), b"")
         self._last = exchange
-        self._queue.append(exchange)
+        self.queue.append(exchange)
         exchange.respond(refusal.status, PROBLEM_HEADERS, problem(refusal.status, refusal.detail))
 
     def _finish(self) -> None:

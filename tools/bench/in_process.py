@@ -117,7 +117,7 @@ async def _node(directory: Path) -> tuple[Node, _Link]:
     node = Node(settings)
     node.configuration.restore()
     link = _Link()
-    keeper = node.store._topology._shard.keeper  # type: ignore[attr-defined]  # noqa: SLF001  the seam is here alone
+    keeper = node.store.topology.shard.keeper  # type: ignore[attr-defined]  # of a single store
     keeper.link, keeper.sha = link, b"0" * 40
     return node, link
 

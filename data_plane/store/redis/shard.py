@@ -69,8 +69,8 @@ class Shard:
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._pending: list[CounterCheck] = []
         self._times: list[float] = []
-        self._in_flight = 0
-        self._flush_scheduled = False
+        self.in_flight = 0
+        self.flush_scheduled = False
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._last_sweep = 0.0
         self._closing = False
@@ -88,8 +88,8 @@ class Shard:
         self._times.append(self._loop.time())
         if self._sweep_timer is None:
             self._arm_sweep()
-        if not self._flush_scheduled and (not self._in_flight or self._may_send_more()):
-            self._flush_scheduled = True
+        if not self.flush_scheduled and (not self.in_flight or self._may_send_more()):
+            self.flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def submit_all(self, checks: Sequence[CounterCheck]) -> None:
@@ -103,7 +103,7 @@ class Shard:
         self._times += [self._loop.time()] * len(checks)
         if self._sweep_timer is None:
             self._arm_sweep()
-        if not self._in_flight or self._may_send_more():
+        if not self.in_flight or self._may_send_more():
             self._schedule_flush()
 
     def resubmit(self, checks: list[CounterCheck], times: list[float]) -> None:
@@ -132,14 +132,14 @@ class Shard:
 
     def on_reply(self, call: Call, reply: object) -> None:
         """Answer a batch's decisions from its reply, or from what kept it from running."""
-        self._in_flight -= 1
+        self.in_flight -= 1
         if type(reply) is bytes:
             self._on_answer(call, reply)
         else:
             self._on_error(call, str(reply))
         if self._pending:
             self._schedule_flush()
-        elif self._closing and not self._in_flight:
+        elif self._closing and not self.in_flight:
             self._idle.set()
 
     def status(self, address: str) -> ShardStatus:
@@ -157,7 +157,7 @@ class Shard:
         """Take no more, let what is in flight finish within ``timeout_s``, then disconnect."""
         self._closing = True
         self._prober.stop()
-        if self._in_flight or self._pending:
+        if self.in_flight or self._pending:
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._idle.wait()
@@ -175,13 +175,13 @@ class Shard:
     # Batches
 
     def _schedule_flush(self) -> None:
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
+        if not self.flush_scheduled:
+            self.flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        self._flush_scheduled = False
-        while self._pending and (not self._in_flight or self._may_send_more()):
+        self.flush_scheduled = False
+        while self._pending and (not self.in_flight or self._may_send_more()):
             link = self.keeper.link
             if link is None:
                 return
@@ -194,7 +194,7 @@ class Shard:
 
     def _may_send_more(self) -> bool:
         """Whether the queue is worth another call while one is in flight; a probe of the circuit always is."""
-        if self._in_flight >= self._max_calls:
+        if self.in_flight >= self._max_calls:
             return False
         return len(self._pending) >= self._worth_a_call or self.circuit.state != "closed"
 
@@ -216,7 +216,7 @@ class Shard:
             )  # the probe could not be sent: without an outcome the circuit would wait for it for ever
 
     def _send(self, link: Link, call: Call, before: bytes = b"") -> None:
-        self._in_flight += 1
+        self.in_flight += 1
         if self._sweep_timer is None:
             self._arm_sweep()
         self._stats.batches += 1
@@ -326,7 +326,7 @@ class Shard:
             self._answers.refuse(expired, "timeout")
         if now - oldest > self._stall_s:
             self.keeper.reconnect()
-        if self._pending or self._in_flight:
+        if self._pending or self.in_flight:
             self._sweep_timer = self._loop.call_later(self._tick_s, self._sweep)
         else:
             self._sweep_timer = None
@@ -363,7 +363,7 @@ class Shard:
     def _may_probe(self) -> bool:
         return (
             self.keeper.link is not None
-            and self._in_flight < self._max_calls
+            and self.in_flight < self._max_calls
             and self.circuit.admits_probe(self._loop.time())
         )
 
@@ -383,7 +383,7 @@ class Shard:
         """What is in flight may have been counted or not, so it is never sent again."""
         for taker in link.waiting:
             if isinstance(taker, Call):
-                self._in_flight -= 1
+                self.in_flight -= 1
                 self._answers.refuse(taker.give_up(), "connection_lost")
         link.waiting.clear()
         self._failed("connection_lost")

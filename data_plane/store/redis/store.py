@@ -49,20 +49,20 @@ class RedisCounterStore:
         self._give_backs = GiveBacks(
             give_back_script(), self.call_script, self.dirty_key_beside, self.stats, token_bytes
         )
-        self._topology = self._make_topology()
-        self.submit = self._topology.submit
+        self.topology = self._make_topology()
+        self.submit = self.topology.submit
         """Decides a check as soon as possible. It is answered later, never from within this call."""
-        self.submit_all = self._topology.submit_all
+        self.submit_all = self.topology.submit_all
         """The same for many at once, in order."""
         self._side: SideClient | None = None
 
     async def start(self) -> None:
         """Connect and check the server. Raises ``StoreMisconfiguredError``; an absent server is retried behind."""
-        await self._topology.start()
+        await self.topology.start()
 
     async def close(self, timeout_s: float = 1.0) -> None:
         """Refuse what is new, finish what is in flight within ``timeout_s``, disconnect."""
-        await self._topology.close(timeout_s)
+        await self.topology.close(timeout_s)
         await self._give_backs.finish()
         if self._side is not None:
             await self._side.close()
@@ -75,13 +75,13 @@ class RedisCounterStore:
 
     def status(self) -> StoreStatus:
         """Connections, circuits and what the servers said of themselves when they were connected."""
-        shards = self._topology.statuses()
+        shards = self.topology.statuses()
         usable = bool(shards) and all(shard.connected and shard.circuit == "closed" for shard in shards)
         return StoreStatus(shape=self.settings.shape, usable=usable, shards=shards)
 
     def take_touched(self) -> set[int]:
         """The slots of a Cluster whose dirty sets this node may have marked since this was last asked."""
-        return self._topology.take_touched()
+        return self.topology.take_touched()
 
     async def execute(self, *args: Argument) -> Reply:
         """One command beside the hot pipeline, by redis-py's client. Raises redis-py's ``RedisError``."""
@@ -149,7 +149,7 @@ class RedisCounterStore:
 
     def dirty_key_beside(self, key: bytes) -> bytes:
         """The dirty set that a script may name together with this key, and mark."""
-        return self._topology.dirty_key(key_slot(key))
+        return self.topology.dirty_key(key_slot(key))
 
     def slot_key_beside(self, key: bytes) -> bytes:
         """The same, for scripts that mark nothing."""
@@ -159,7 +159,7 @@ class RedisCounterStore:
 
     def dirty_key_of_slot(self, slot: int) -> bytes:
         """The dirty set of a slot; where there are no slots, the only one."""
-        return self._topology.dirty_key(slot, marks=False)
+        return self.topology.dirty_key(slot, marks=False)
 
     def _make_shard(self, connector: Connector, cluster: Cluster | None = None) -> Shard:
         return Shard(

@@ -53,9 +53,9 @@ class SingleServer:
 
     def __init__(self, address: str, make_shard: Callable[[Connector], Shard], connector: Connector) -> None:
         self._address = address
-        self._shard = make_shard(connector)
-        self.submit = self._shard.submit
-        self.submit_all = self._shard.submit_all
+        self.shard = make_shard(connector)
+        self.submit = self.shard.submit
+        self.submit_all = self.shard.submit_all
 
     def dirty_key(self, slot: int | None, *, marks: bool = True) -> bytes:  # noqa: ARG002  slots mean nothing here
         """The one dirty set."""
@@ -67,15 +67,15 @@ class SingleServer:
 
     def statuses(self) -> tuple[ShardStatus, ...]:
         """The one server's state."""
-        return (self._shard.status(self._address),)
+        return (self.shard.status(self._address),)
 
     async def start(self) -> None:
         """Connect."""
-        await self._shard.keeper.start()
+        await self.shard.keeper.start()
 
     async def close(self, timeout_s: float) -> None:
         """Disconnect."""
-        await self._shard.close(timeout_s)
+        await self.shard.close(timeout_s)
 
 
 async def address_in_url() -> Address | None:

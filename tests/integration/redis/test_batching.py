@@ -51,15 +51,15 @@ async def test_few_wait_for_the_call_in_flight_and_many_are_worth_another(
     store_url: str, open_store: OpenStore
 ) -> None:
     store = await open_store(store_url, worth_a_second_call=4)
-    shard = store._topology._shard
+    shard = store.topology.shard
     asks = [Ask(store, (b"{c}",), (rule(100),))]
-    while not shard._in_flight:
+    while not shard.in_flight:
         await asyncio.sleep(0)
     # From here to the end of the block the loop does not turn: the call stays in flight.
     asks += [Ask(store, (b"{c}",), (rule(100),)) for _ in range(3)]
-    assert not shard._flush_scheduled
+    assert not shard.flush_scheduled
     asks.append(Ask(store, (b"{c}",), (rule(100),)))
-    assert shard._flush_scheduled
+    assert shard.flush_scheduled
     for one in asks:
         await asyncio.wait_for(one.answered.wait(), 5)
     assert [one.answers[0][0].remaining for one in asks] == [99, 98, 97, 96, 95]

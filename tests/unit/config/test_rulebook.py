@@ -94,7 +94,7 @@ def test_clients_with_the_same_figures_share_what_is_bound_and_push_out_nobody_e
         assert limit_set.limits[0].rule.limit == one.overrides["hourly"].limit
         assert resolutions[limit_set_key_of(other), "GET", "/any"] is limit_set
         assert book.limit_set("free", other, UNMATCHED, "GET", 0.0, sites=False) is limit_set
-    assert (len(resolutions), len(resolutions._own), len(book._own)) == (1, 3, 3)
+    assert (len(resolutions), len(resolutions.own_sets), len(book.own_sets)) == (1, 3, 3)
     assert resolutions["free", "GET", "/any"] is everybodys
 
 

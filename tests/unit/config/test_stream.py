@@ -12,8 +12,8 @@ async def test_trouble_that_stays_the_same_is_said_again_every_minute(monkeypatc
     stream = ControlPlaneStream("http://control-plane", "tgr_x", "n", "r", "1", None, None, None)
     with capture_logs() as said:
         for error in ("away", "away", "refused"):
-            stream._failed(error)
+            stream.note_failure(error)
         now_s += LOG_AGAIN_S
-        stream._failed("refused")
-        stream._failed("refused")
+        stream.note_failure("refused")
+        stream.note_failure("refused")
     assert [line["error"] for line in said] == ["away", "refused", "refused"]

@@ -106,8 +106,8 @@ def feed(front: Front, handler: FickleDoor, rng: random.Random, stream: bytes) -
     for part in split(rng, stream):
         client.send(part)
         hoard = client.connection
-        assert len(hoard._unread) <= MOST_UNREAD_BYTES
-        assert len(hoard._queue) <= SMALL.pipeline_depth + 1
+        assert len(hoard.unread) <= MOST_UNREAD_BYTES
+        assert len(hoard.queue) <= SMALL.pipeline_depth + 1
         if rng.random() < 0.3:
             handler.answer_some(0.5)
         if rng.random() < 0.02:
@@ -131,8 +131,8 @@ def feed(front: Front, handler: FickleDoor, rng: random.Random, stream: bytes) -
     assert client.transport.closing, "the connection hangs"
     client.lose()
     assert not client.state.connections
-    assert not client.connection._queue
-    assert not front._unfinished_bytes
+    assert not client.connection.queue
+    assert not front.unfinished_bytes
     return client
 
 

@@ -15,7 +15,7 @@ def begun(body: bytes = b"{}") -> tuple[Client, SavingDoor, Exchange]:
     client = Client(handler).send(post(body=body))
     handler.exchanges.pop().respond(200, b"", b"first")
     client.send(post(body=body))
-    assert client.connection._alone is handler.exchanges[0]
+    assert client.connection.alone is handler.exchanges[0]
     return client, handler, handler.exchanges.pop()
 
 
@@ -39,7 +39,7 @@ def test_it_is_answered_the_same_in_both_ways() -> None:
     for answer in ANSWERS.values():
         client, _, exchange = begun()
         answer(exchange)
-        assert client.connection._alone is None
+        assert client.connection.alone is None
         sent.add(bytes(client.transport.sent))
         assert client.state.total_requests == 2
     assert len(sent) == 1
@@ -139,11 +139,11 @@ def test_a_door_that_fails_costs_one_request(caplog: pytest.LogCaptureFixture) -
     def fail(_: Exchange) -> None:
         raise LookupError("the handler failed")
 
-    client.connection._first_handle = fail
+    client.connection.first_handle = fail
     with caplog.at_level(logging.CRITICAL, "tidegate.front"):
         client.send(post())
     assert client.statuses() == [200, 200, 500]
-    client.connection._first_handle = handler.check
+    client.connection.first_handle = handler.check
     client.send(post())
     handler.exchanges.pop().respond_ok(b"", b"fourth")
     assert bodies(client)[3] == b"fourth"

@@ -178,7 +178,7 @@ def test_a_client_that_closed_with_nothing_outstanding_is_closed() -> None:
 
 def test_the_beat_stops_with_the_last_connection() -> None:
     client = Client(EchoDoor())
-    timer = client.front._timer
+    timer = client.front.timer
     assert not timer.cancelled
     client.lose()
     assert timer.cancelled

@@ -133,12 +133,12 @@ def test_parts_of_requests_are_bounded_over_all_connections() -> None:
     clients = [first, *(Client(EchoDoor(), front=first.front) for _ in range(30))]
     for client in clients:
         client.send(post(b"/v1/check", b"x" * 900)[:-1])
-        assert first.front._unfinished_bytes <= 10_000
+        assert first.front.unfinished_bytes <= 10_000
     left = [client for client in clients if not client.transport.closing]
     assert len(left) >= 8, "nobody is dropped who fits"
     for client in clients:
         client.lose()
-    assert first.front._unfinished_bytes == 0
+    assert first.front.unfinished_bytes == 0
 
 
 def test_no_detail_echoes_what_was_sent() -> None:

@@ -125,7 +125,7 @@ def test_what_a_price_denies_is_demand_and_what_would_be_denied_without_it_is_no
     world = World()
     assert world.ask("follows", times=LIMIT - 1) == LIMIT - 1
     world.factors(whole=FULL, low=FULL // 2)
-    (gate,) = world.decider.gates._gates.values()
+    (gate,) = world.decider.gates.by_class.values()
     gate.threshold = ALL  # whatever this client's cohort is
     assert world.ask("follows") == 0, "one is left, and two is the price"
     assert world.demand == LIMIT

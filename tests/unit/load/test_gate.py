@@ -90,8 +90,8 @@ def test_no_price_is_beyond_what_a_limit_can_hold():
 def test_checks_of_different_costs_are_each_made_once_a_price(monkeypatch: pytest.MonkeyPatch):
     gate, made = ClassGate(), []
     pass_ = GatePass("users", "p", 0, 5, params=packs(1), charged=[Charged(0, BY_CLASS, 10**9)])
-    make = GatePass._pack
-    monkeypatch.setattr(GatePass, "_pack", lambda self, gate, cost: made.append(cost) or make(self, gate, cost))
+    make = GatePass.pack
+    monkeypatch.setattr(GatePass, "pack", lambda self, gate, cost: made.append(cost) or make(self, gate, cost))
     for factor, price in ((HALF, 2), (FULL // 4, 4)):
         gate.set(factor, FULL, floor=FULL // 5, reserve=0, seed=SEED)
         for _ in range(3):
@@ -100,7 +100,7 @@ def test_checks_of_different_costs_are_each_made_once_a_price(monkeypatch: pytes
     assert made == [1, 2, 5] * 2
     for cost in range(10_000):  # clients choose it
         pass_.packed(gate, cost)
-    assert len(pass_._packed) <= MAX_COSTS
+    assert len(pass_.packs) <= MAX_COSTS
 
 
 def test_clients_are_told_what_they_can_do_at_the_present_price():

@@ -26,7 +26,7 @@ def peers_answering(gifts: tuple[Gift, ...]) -> HttpPeers:
         return httpx.Response(200, stream=httpx.ByteStream(body), headers={"x-tidegate-signature": signature})
 
     peers = HttpPeers("us-east", Ed25519PrivateKey.generate(), lambda _: [WEST.public_key().public_bytes_raw().hex()])
-    peers._client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    peers.client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     return peers
 
 

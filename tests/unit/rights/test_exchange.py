@@ -94,7 +94,7 @@ async def exchange_of(store, transport, clock):
     config = ConfigSet.empty().with_changes(map(document_of, [Plan(plan="p", limits=(strict,)), *regions]))
     index = RuleIndex.of("us-east", config)
     exchange = RightsExchange("us-east", store, transport, clock, lambda: index, lambda: 1, Inbox(), lambda: True)
-    exchange._incarnations["eu-west"] = INCARNATION
+    exchange.incarnations["eu-west"] = INCARNATION
     work = asyncio.create_task(exchange.run())
     try:
         async with asyncio.timeout(5):
@@ -112,7 +112,7 @@ async def taken(known, gift):
     async with exchange_of(store, transport, Clock()) as exchange:
         exchange.note_low(b"{acme}1", 1)
         await transport.asked.wait()
-        await asyncio.gather(*exchange._under_way)
+        await asyncio.gather(*exchange.under_way)
     return len(store.taken), dict(exchange.tally.refused)
 
 
@@ -174,7 +174,7 @@ async def test_a_node_asks_again_although_its_clock_was_set_back():
         transport.asked.clear()
         clock.us += 500_000  # whoever was asked is passed over
         exchange.note_low(b"{acme}1", 1)
-        while not exchange._low._backing_off:
+        while not exchange.low.backing_off:
             await asyncio.sleep(0)
         clock.us -= 3_600_000_000
         exchange.note_low(b"{acme}1", 1)
