@@ -15,7 +15,7 @@ from data_plane.load.http_clients import HttpLoadReporting, PrometheusServers
 from data_plane.load.reports import LoadReports
 from data_plane.load.shared import explain_all
 from data_plane.metrics.families import of_load, of_load_deciding
-from data_plane.replicate.http_peers import tls_of
+from data_plane.process import tls_of
 from data_plane.settings import AgentSettings, Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore

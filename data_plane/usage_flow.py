@@ -12,7 +12,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.decide.decider import Decider
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.metrics.families import of_shipping, of_usage
-from data_plane.replicate.http_peers import tls_of
+from data_plane.process import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore

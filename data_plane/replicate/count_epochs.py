@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import structlog
 
-from data_plane.replicate.mark_sets import parts_by_slot
 from data_plane.store.ports import Argument, RegionStore, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.slots import parts_by_slot
 from data_plane.store.scripts import end_epoch_script
 from data_plane.store.strict_packing import decode_marker
 

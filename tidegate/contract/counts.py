@@ -1,8 +1,6 @@
 """What regions tell each other of shared limits: absolute counts, so that retries and reordering are harmless."""
 
 import hashlib
-import struct
-from collections.abc import Sequence
 
 import msgspec
 
@@ -12,10 +10,6 @@ SLICES = 8
 """A region's counters are told in this many parts, by whichever of its nodes holds each."""
 MAX_AGE_S = 30.0
 """A message older (or newer) than this is refused: clocks are within a second of each other, the rest is transit."""
-
-
-_ARRAY = struct.Struct(">BI")
-"""How MessagePack begins an array of so many."""
 
 
 class Cell(msgspec.Struct, frozen=True, array_like=True):
@@ -60,45 +54,6 @@ class CountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     again: tuple[bytes, ...] = ()
     incarnation: str = ""
-
-
-class _PackedCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """``Counts`` whose cells are MessagePack already."""
-
-    version: int
-    region: str
-    incarnation: str
-    sent_at: float
-    cells: msgspec.Raw
-    complete: tuple[tuple[int, int], ...]
-    of: str
-    to: str
-
-
-_counts = msgspec.msgpack.Decoder(Counts)
-
-
-def encode_counts(counts: Counts, cells: Sequence[bytes] = (), number: int = 0) -> bytes:
-    """A batch as it travels. In place of its own cells it may have ``number`` of them that are MessagePack already."""
-    if not number:
-        return msgspec.msgpack.encode(counts)
-    return msgspec.msgpack.encode(
-        _PackedCounts(
-            version=counts.version,
-            region=counts.region,
-            incarnation=counts.incarnation,
-            sent_at=counts.sent_at,
-            cells=msgspec.Raw(b"".join((_ARRAY.pack(0xDD, number), *cells))),
-            complete=counts.complete,
-            of=counts.of,
-            to=counts.to,
-        )
-    )
-
-
-def decode_counts(message: bytes) -> Counts:
-    """The reverse of ``encode_counts``. Raises ``msgspec.DecodeError``, or ``UnicodeDecodeError``."""
-    return _counts.decode(message)
 
 
 def signed_counts(to_region: str, body: bytes) -> bytes:
