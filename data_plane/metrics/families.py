@@ -17,8 +17,7 @@ from data_plane.decide.tracing import Tracing
 from data_plane.holds.service import HoldTally
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.load.deciding import LoadDecider
-from data_plane.load.following import Gates
-from data_plane.load.reports import LoadReports
+from data_plane.load.following import Gates, LoadReports
 from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by, info
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.rights.steps import RightsTally
