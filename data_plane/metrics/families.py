@@ -23,8 +23,8 @@ from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.rights.steps import RightsTally
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.statistics import Census
-from data_plane.usage.flusher import UsageFlusher
-from data_plane.usage.shipper import UsageShipper
+from data_plane.usage.stream import UsageShipper
+from data_plane.usage.tally import UsageFlusher
 from tidegate.contract.load import BackendLoad
 
 
