@@ -1,8 +1,8 @@
 """The decision: from a request to a verdict, by one call to the region's store or none at all.
 
-Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
-resolutions through: the plain one, a few lookups, for what nearly every request is; and the careful one
-(``check_resolution.py``) for everything else, which knows all the rules.
+It calls back instead of awaiting: a task and a future for each request would cost more than the decision itself. Nearly
+every request is resolved the plain way, by a few lookups. Others go the careful way (``check_resolution.py``), which
+knows every rule.
 """
 
 import struct

@@ -1,4 +1,4 @@
-"""Every metric of a node and an agent, by the part that it tells of. ``docs/metrics.md`` explains each one.
+"""Every metric of a node and an agent, by the part that it describes. ``docs/metrics.md`` explains each one.
 
 Decisions are ``rate_limit_...``, everything else ``tidegate_...``. To add one, count it where it happens, and name it
 here.
