@@ -60,13 +60,13 @@ def decider(policy: bool, *, admitted: int = FULL, whole: int = FULL, floor: int
         key_of("acme", "tg_x"),
     ]
     index = RuleIndex.empty("r").with_changes(map(document_of, values))
-    made = Decider(index, _Store(), _Clock(), None, Tally(), Anonymous(), None, SubjectBounds())  # type: ignore[arg-type]
-    made.gates = Gates()
+    gates = Gates()
+    made = Decider(index, _Store(), _Clock(), None, Tally(), Anonymous(), None, SubjectBounds(), gates)  # type: ignore[arg-type]
     factors = BackendFactors(
         backend="users", policy="protect", whole=whole, classes={10: admitted}, floor=floor, reserve=0, demand={},
         state=ControlState(),
     )  # fmt: skip
-    made.gates.apply([factors], NOW_US)
+    gates.apply([factors], NOW_US)
     return made
 
 
