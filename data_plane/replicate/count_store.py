@@ -310,7 +310,7 @@ def _by_script_call(sets: Sequence[MarkSet]) -> Iterator[Sequence[MarkSet]]:
 
 
 def _peer_cells(raw: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Read a counter's peer counts (``lua/merge.lua``): ``region/incarnation``, then window, taken, returned."""
+    """Read a counter's peer counts (``lua/receive.lua``): ``region/incarnation``, then window, taken, returned."""
     offset = 1
     while raw[:1] == b"P" and offset < len(raw):
         length = raw[offset]

@@ -67,20 +67,20 @@ def unlist_slots_script() -> str:
 
 @cache
 def merge_script() -> str:
-    """``merge`` of ``merge.lua``: merges a peer's counts."""
-    return _script(*RULES, "unreachable", "merge", runs="merge")
+    """``merge`` of ``receive.lua``: merges a peer's counts."""
+    return _script(*RULES, "unreachable", "receive", runs="merge")
 
 
 @cache
 def end_epoch_script() -> str:
-    """``end_epoch`` of ``merge.lua``: ends an epoch of the store."""
-    return _script(*RULES, "merge", runs="end_epoch")
+    """``end_epoch`` of ``receive.lua``: ends an epoch of the store."""
+    return _script(*RULES, "receive", runs="end_epoch")
 
 
 @cache
 def received_script() -> str:
-    """The script that records when counts of peers were received; its contract is in ``received.lua``."""
-    return _script("prelude", "received")
+    """``note_received`` of ``receive.lua``: records when counts of peers were received."""
+    return _script("prelude", "receive", runs="note_received")
 
 
 @cache
