@@ -11,16 +11,13 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.metrics.families import of_shipping, of_usage
-from data_plane.replicate.http_peers import tls_of
+from data_plane.process import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage.answering import QuestionAnswerer
-from data_plane.usage.flusher import UsageFlusher
-from data_plane.usage.redis_stream import RedisUsageStream
-from data_plane.usage.shipper import UsageShipper
-from data_plane.usage.sink import HttpUsageSink
-from data_plane.usage.tally import UsageTally
+from data_plane.usage.stream import HttpUsageSink, RedisUsageStream, UsageShipper
+from data_plane.usage.tally import UsageFlusher, UsageTally
 from tidegate.contract.questions import RegionExchange
 
 log = structlog.get_logger()

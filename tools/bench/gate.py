@@ -13,9 +13,8 @@ from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck
-from data_plane.load.controller import ControlState
+from data_plane.load.controller import BackendFactors, ControlState
 from data_plane.load.following import Gates
-from data_plane.load.shared import BackendFactors
 from data_plane.store.subject_bounds import SubjectBounds
 from testing.node import document_of, key_of
 from tidegate.contract.config import Client, Endpoint, Plan

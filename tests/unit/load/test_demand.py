@@ -13,9 +13,8 @@ from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck
 from data_plane.decide.store_fallback import StoreFallback
-from data_plane.load.controller import ControlState
+from data_plane.load.controller import BackendFactors, ControlState
 from data_plane.load.following import Gates
-from data_plane.load.shared import BackendFactors
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import figures_of
 from data_plane.store.ports import StoreUnavailableError
