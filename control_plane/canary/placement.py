@@ -15,18 +15,16 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
-from control_plane.canary.models import RolloutPolicy, RolloutRow
+from control_plane.canary.models import RolloutRow
 from control_plane.errors import ConflictError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.repository import ConnectedNode
 from control_plane.publishing import repository
-from control_plane.publishing.documents import ChangedDocument, DocumentKey
-from control_plane.publishing.models import ConfigHead
+from control_plane.publishing.models import STAGED_KINDS, ConfigHead, RolloutPolicy
+from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from tidegate.contract.config import Kind
 from tidegate.contract.digest import bucket_digest, document_hash, root_digest
 
-STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_policy"})
-"""Kinds of documents that roll-outs apply to; clients and keys are sent everywhere at once."""
 Held = dict[DocumentKey, str | None]
 """Held-back documents, each as it was before the roll-out (``None``: it did not exist)."""
 
@@ -216,11 +214,7 @@ class CanaryPlacement:
         return self._head.stable_digest
 
     async def _begin(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
-        if self._immediate or not any(change.key.kind in STAGED_KINDS for change in changes):
-            return None
         policy = await rollouts.policy(self._session)
-        if policy.mode != "canary":
-            return None
         first = _first(policy, nodes.deciding(await nodes.connected(self._session, self._heartbeat_s)))
         if first is None:
             return None  # no node is connected: there is nothing to try it on

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.limits.models import LimitRow, LimitShare
-from control_plane.limits.rules import SPLIT_MODES
+from control_plane.limits.models import SPLIT_MODES, LimitRow, LimitShare
 from control_plane.resources import NamedRows
 from control_plane.web.pages import Page
 

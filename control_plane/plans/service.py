@@ -6,12 +6,12 @@ from control_plane.errors import ConflictError, FieldError, InvalidError, NotFou
 from control_plane.limits import repository as limit_rows
 from control_plane.limits import service as limits
 from control_plane.limits.models import LimitRow
-from control_plane.limits.rules import to_record as limit_record
-from control_plane.limits.rules import to_rule, to_view
 from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitView
+from control_plane.limits.service import to_record as limit_record
+from control_plane.limits.service import to_rule, to_view
 from control_plane.plans.models import PlanRow
 from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import NamedRows, Resource

@@ -16,7 +16,7 @@ from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.models import Node
 from control_plane.orm import equal
-from control_plane.publishing import documents, repository
+from control_plane.publishing import repository
 from control_plane.publishing.models import Revision
 from control_plane.push.schemas import (
     DocumentChange,
@@ -93,7 +93,7 @@ async def get_revision_diff(
         records,
         page,
         lambda record: f"{record['kind']}\n{record['id']}",
-        lambda record: DocumentChange(**documents.shown(record)),
+        lambda record: DocumentChange(**repository.shown(record)),
     )
     return json_with_etag(RevisionDiff(revision=number, to=to, changes=part.items, next_cursor=part.next_cursor))
 

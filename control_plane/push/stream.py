@@ -20,8 +20,7 @@ from control_plane.metrics import Metrics
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.reports import Reports
 from control_plane.publishing import repository
-from control_plane.publishing.documents import Signer
-from control_plane.publishing.repository import Head
+from control_plane.publishing.repository import Head, Signer
 from control_plane.push.watcher import HeadWatcher
 from tidegate.contract.config import Begin, Change, Commit, Documents, Heartbeat, HeldBack, Kind, StreamMessage
 from tidegate.contract.status import Hello

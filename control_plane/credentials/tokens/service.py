@@ -13,7 +13,7 @@ from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
 from control_plane.database import Database
 from control_plane.errors import ConflictError, NotFoundError
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from tidegate.contract.config import Gateway
