@@ -18,7 +18,7 @@ from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitRecord, L
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
-from control_plane.resources import Resource
+from control_plane.resources import NamedRows, Resource
 from control_plane.routes.repository import existing_endpoints, next_rule_ids
 from control_plane.web.fields import microseconds
 from tidegate.contract.limits import (
@@ -38,6 +38,7 @@ from tidegate.contract.shares import equal_shares, explicit_shares
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_LIMITS_BY = {"limit": LimitRow.limit, "priority": LimitRow.priority, "algorithm": LimitRow.algorithm}
 AFRESH = ("scope", "algorithm", "window_us", "calendar", "anchor_us")
 """A change in any of these, or to or from ``strict``, gives the limit a new rule id: what was counted fits no more."""
 
@@ -74,7 +75,7 @@ async def write_rows(write: ConfigWrite, wishes: Sequence[LimitWish]) -> list[Li
     """Make or change rows. A rule id stays unless what was counted does not fit any more."""
     fields = [rule_fields(wish.body) for wish in wishes]
     afresh = [wish.row is None or starts_afresh(wish.row, new) for wish, new in zip(wishes, fields, strict=True)]
-    ids = iter(await next_rule_ids(write.session, sum(afresh)))
+    ids = iter(await next_rule_ids(write.session, sum(afresh)) if any(afresh) else ())
     rows = []
     for wish, new, needs_id in zip(wishes, fields, afresh, strict=True):
         row = wish.row or LimitRow(name=wish.name, match_endpoints=[], shares=[])
@@ -186,6 +187,11 @@ def to_rule(row: LimitRow, regions: Sequence[str]) -> LimitRule:
     return msgspec.structs.replace(rule, steps=(ShareStep(limit=rule.limit, shares=shares),))
 
 
+def is_split(row: LimitRow) -> bool:
+    """Whether regions have shares of the limit, by its mode or as somebody gave them."""
+    return row.mode in SPLIT_MODES or bool(row.shares or row.auto_shares)
+
+
 def units_by_region(row: LimitRow, regions: Sequence[str], whole: int | None = None) -> dict[str, int]:
     """Whole units a region: explicit, else balanced or equal for the modes that need shares, else none.
 
@@ -253,11 +259,17 @@ def shares_of(row: LimitRow) -> dict[str, float] | Literal["auto"] | None:
     return explicit or ("auto" if row.auto_shares else None)
 
 
+def rows_of(plan: str | None) -> NamedRows[LimitRow]:
+    """The limits of a plan, or those outside plans."""
+    within = LimitRow.plan.is_(None) if plan is None else LimitRow.plan == plan
+    return NamedRows(LimitRow, LimitRow.name, within, _LIMITS_BY)
+
+
 class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
     """Limits outside plans: by IP, endpoint, backend, global."""
 
     noun = "limit outside plans"
-    rows = repository.rows_of(None)
+    rows = rows_of(None)
 
     def name_of(self, row: LimitRow) -> str:
         """The limit's name."""

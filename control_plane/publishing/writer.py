@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Caller
-from control_plane.audit import trail
-from control_plane.audit.trail import Origin, without_secrets
+from control_plane.audit import repository as audit
+from control_plane.audit.repository import Origin, without_secrets
 from control_plane.database import Database
 from control_plane.errors import ConflictError, UnavailableError
 from control_plane.publishing import repository
@@ -76,7 +76,7 @@ class ConfigWrite:
         self.author = author
         self.reason = reason
         self.origin = origin
-        self.events: list[trail.Event] = []
+        self.events: list[audit.Event] = []
         self.reads: list[tuple[Callable[[AsyncSession], Awaitable[Any]], asyncio.Future[Any]]] = []
         self._wanted: dict[DocumentKey, str | None] = {}
         self._before: dict[DocumentKey, str | None] = {}
@@ -113,7 +113,7 @@ class ConfigWrite:
         name: str,
         before: BaseModel | None,
         after: BaseModel | None,
-        action: trail.Action | None = None,
+        action: audit.Action | None = None,
     ) -> None:
         """Record a changed resource in the audit log, by its views; equal views are skipped.
 
@@ -121,7 +121,7 @@ class ConfigWrite:
         """
         if before == after and action is None:
             return
-        self.events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
+        self.events.append(audit.event(action or audit.action_of(before, after), resource, name, before, after))
 
     def once_published(self, read: Callable[[AsyncSession], Awaitable[Shown]]) -> Awaitable[Shown]:
         """The result of ``read`` in this write's transaction, after its revision is made. Await it after the block."""
@@ -141,7 +141,7 @@ async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = No
     if changes or write.events or (write.staged and write.placement.has_step):
         await _make_revision(write, signer, changes)
     events = write.events or [_event(change) for change in changes]
-    await trail.store(
+    await audit.store(
         write.session,
         events,
         author=write.author,
@@ -188,11 +188,11 @@ async def _store(write: ConfigWrite, changes: Sequence[ChangedDocument]) -> None
     await repository.store_buckets(write.session, touched)
 
 
-def _event(change: ChangedDocument) -> trail.Event:
+def _event(change: ChangedDocument) -> audit.Event:
     record = shown(change.as_record())
     before, after = record["before"], record["after"]
     # written only if no service recorded the write
-    return trail.Event(trail.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
+    return audit.Event(audit.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
 
 
 class ConfigWriter:

@@ -9,7 +9,6 @@ from sqlalchemy import not_
 from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
-from control_plane.canary.placement import views
 from control_plane.canary.schemas import RolloutView
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
@@ -27,6 +26,7 @@ from control_plane.push.schemas import (
     RevisionDiff,
     RevisionView,
 )
+from control_plane.push.stream import views
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Instant, Name
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing

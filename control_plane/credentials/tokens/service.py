@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import Any, cast
 
 from control_plane.access.principals import Grant, ScopedRole
-from control_plane.audit import trail
-from control_plane.audit.trail import Origin
+from control_plane.audit import repository as audit
+from control_plane.audit.repository import Origin
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.rotation import rotate as rotate_secret
 from control_plane.credentials.tokens import repository
@@ -152,6 +152,6 @@ async def ensure_first_admin(database: Database, secret: str) -> bool:
         if await repository.any_admin(session):
             return False
         session.add(Token(token_id=FIRST_TOKEN_ID, name=FIRST_NAME, role="admin", sha256=secret_sha256(secret)))
-        made = trail.Event("create", "token", FIRST_TOKEN_ID, None, {"name": FIRST_NAME, "role": "admin"})
-        await trail.store(session, [made], author=AUTHOR, reason=REASON, origin=Origin(), revision=0)
+        made = audit.Event("create", "token", FIRST_TOKEN_ID, None, {"name": FIRST_NAME, "role": "admin"})
+        await audit.store(session, [made], author=AUTHOR, reason=REASON, origin=Origin(), revision=0)
         return True
