@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
@@ -29,7 +31,7 @@ from data_plane.rights.watch import RegionWatch, StrictReader
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
-from tidegate.contract.config import Ack
+from tidegate.contract.config import Ack, Change
 from tidegate.contract.counts import Counts, CountsAnswer
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.rights import Asks, Gifts
@@ -104,7 +106,9 @@ class SimulatedProcess:
 
     def apply(self, config: ConfigSet, revision: int) -> None:
         """Put a configuration in force."""
-        self.index, self.revision = RuleIndex.of(self.region.name, config), revision
+        before, after = _documents(self.index.config), _documents(config)
+        changes = [Change(*name, after.get(name)) for name in before | after if before.get(name) != after.get(name)]
+        self.index, self.revision = self.index.with_changes(changes, config), revision
 
     @property
     def generation(self) -> int:
@@ -121,6 +125,10 @@ class SimulatedProcess:
 
     def _index_in_force(self) -> RuleIndex:
         return self.index
+
+
+def _documents(config: ConfigSet) -> dict[tuple[str, str], msgspec.Raw]:
+    return {(kind, id): msgspec.Raw(body) for kind, id, body in config.documents()}
 
 
 class SimulatedCheck(PendingCheck):
@@ -160,7 +168,7 @@ class SimulatedNode(SimulatedProcess):
         receiver = Receiver(
             region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.set_unreachable
         )
-        self._watch = RegionWatch(self.state, receiver, epochs, lambda: self._reader.refused)
+        self._watch = RegionWatch(self.state, receiver, epochs)
         counters = LocalCounters(region.world.host, 100)
         fallback = StoreFallback(
             counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
