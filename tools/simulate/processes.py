@@ -134,13 +134,14 @@ def _documents(config: ConfigSet) -> dict[tuple[str, str], msgspec.Raw]:
 class SimulatedCheck(PendingCheck):
     """A request, and what came of it."""
 
-    __slots__ = (*CHECK_SLOTS, "node", "ran_us", "store_us", "window_us")
+    __slots__ = (*CHECK_SLOTS, "generation", "node", "ran_us", "store_us", "window_us")
 
     def __init__(self, node: "SimulatedNode", cost: int) -> None:
         self.node = node
         self.decider: Decider = node.decider
         self.request = CheckRequest(api_key=API_KEY, method="GET", path="/", cost=cost)
         self.asked_us = node.region.now_us()
+        self.generation = node.generation
         self.ran_us = self.store_us = self.window_us = 0
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
