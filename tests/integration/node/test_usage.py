@@ -19,8 +19,8 @@ from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.settings import RedisSettings, Shape
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage import answering as answering_module
-from data_plane.usage import flusher as usage_module
-from data_plane.usage import shipper as usage_shipping
+from data_plane.usage import stream as usage_shipping
+from data_plane.usage import tally as usage_module
 from data_plane.usage.answering import QuestionAnswerer
 from data_plane.usage.stream import (
     LEASE,
