@@ -128,7 +128,7 @@ class Node:
 
     def apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Decide by this index from now on."""
-        self.region_view.state.apply(index, snapshot.revision)
+        self.region_view.applied(index, snapshot.revision)
         self.decider.apply(self._switches.without_ended_overrides(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:
@@ -178,11 +178,14 @@ class Node:
         """Whether the node should get requests, and the body of ``/readyz``.
 
         A node stays ready while its store is unavailable: it decides without the store, and if all nodes of a region
-        became unready at once, that would be an outage. A store that was never reached may have a wrong address.
+        became unready at once, that would be an outage. A store that was never reached may have a wrong address. A
+        node that starts waits some seconds for proven shares, as strict limits are denied before.
         """
         missing = ["config"] if not self.configuration.revision else []
         if not (self.store.stats.connects or self.settings.ready_without_store):
             missing.append("store")
+        if self.region_view.waits_for_proof:
+            missing.append("shares")
         is_ready = not (missing or self.draining)
         body = {
             "ready": is_ready,

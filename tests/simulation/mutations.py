@@ -136,6 +136,12 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     "only proven shares begin an epoch, also after a power loss": Switch(
         "power-lost-share-freed", "data_plane.rights.epochs.StoreEpochs._prove", _always
     ),
+    "nodes have notice before the store refuses what an agent that starts calls older": Switch(
+        "agent-starts", "data_plane.rights.epochs.NOTICE_S", 0.0
+    ),
+    "nodes that have notice of a newer revision take it up": Switch(
+        "agent-starts", "data_plane.rights.region_state.RegionState.require", lambda *_: True
+    ),
     # Rights in windows
     "a gift says all that was ever given": one(
         "everything-twice",

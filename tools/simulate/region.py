@@ -107,7 +107,7 @@ class SimulatedRegion:
 
     def admitted(self, check: SimulatedCheck) -> None:
         """A request passed."""
-        generation = check.node.generation
+        generation = check.generation
         stamp_us = self._newest_stamp_us[generation] = max(check.store_us, self._newest_stamp_us[generation])
         admission = Admission(check.ran_us, self.name, check.cost, self._id_of(check), stamp_us, generation)
         self.world.record.admit(admission)
