@@ -1,14 +1,17 @@
-"""Settings, metrics and decisions that pages name are there."""
+"""Settings, metrics, commands and decisions that pages name are there."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from control_plane.settings import Settings as ControlPlaneSettings
 from data_plane.settings import AgentSettings
 from data_plane.settings import Settings as NodeSettings
 from testing.pages import ROOT, pages
+from tidegate.cli import app
 
 ALL_SETTINGS = (NodeSettings, AgentSettings, ControlPlaneSettings)
 SETTINGS = {f"TIDEGATE_{name.upper()}" for settings in ALL_SETTINGS for name in settings.model_fields}
@@ -27,6 +30,25 @@ def test_settings_and_metrics_of_a_page_are_there(page: str) -> None:
     assert set(re.findall(r"\bTIDEGATE_[A-Z_]*[A-Z]\b", text)) <= SETTINGS | OF_OTHERS
     metrics = set(re.findall(r"`(tidegate_[a-z_]+|rate_limit_[a-z_]+(?:_total|_seconds|_units))[`{]", text))
     assert metrics - {"tidegate_client"} <= METRICS
+
+
+@cache
+def help_of(*words: str) -> str:
+    """What `--help` of a command prints; empty where there is no such command."""
+    shown = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, [*words, "--help"])
+    return shown.output if shown.exit_code == 0 else ""
+
+
+@pytest.mark.parametrize("page", pages())
+def test_commands_of_a_page_take_what_they_are_given(page: str) -> None:
+    text = " ".join((ROOT / page).read_text("utf-8").split())
+    for command in re.findall(r"`tidegate ([a-z][^`]*)`", text):
+        words = re.match(r"[a-z-]+(?: [a-z-]+(?= |$))?", command.partition(" --")[0])
+        assert words is not None
+        group, *verb = words[0].split()
+        shown = help_of(group, *verb) or help_of(group)
+        assert shown, f"no such command: tidegate {command}"
+        assert [option for option in re.findall(r"--[a-z][a-z-]*", command) if option not in shown] == []
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
