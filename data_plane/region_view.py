@@ -1,5 +1,6 @@
 """A node's view of its region, wired: unreachable peers, proven shares, low counters."""
 
+import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -21,6 +22,9 @@ from data_plane.store.redis.connect import Join
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.credentials import epoch_secret
 
+PROOF_WAIT_S = 5.0
+"""For how long a node that starts is not ready while its shares are not proven."""
+
 
 class RegionView:
     """A node's view of its region. ``join`` joins connections of the store, so it exists before the store."""
@@ -33,6 +37,7 @@ class RegionView:
         self.epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
         self.join: Join | None = None if self.epochs is None else self.epochs.join_connection
         self.state = RegionState(lambda: index().book, rights=self.epochs is not None)
+        self._waits_until_s: float | None = None
 
     def connect(self, store: RedisCounterStore) -> None:
         """Build the parts that need the store."""
@@ -45,7 +50,20 @@ class RegionView:
             self._settings.region, CountStore(store, self._settings.node, secret), self._clock, self._index,
             ReplicationTally(), self.state.set_unreachable,
         )  # fmt: skip
-        self._watch = RegionWatch(self.state, self._peers, self.epochs, lambda: self.reader.refused)
+        self._watch = RegionWatch(self.state, self._peers, self.epochs)
+
+    def applied(self, index: RuleIndex, revision: int) -> None:
+        """Take over a configuration that is about to be in force."""
+        self.state.apply(index, revision)
+        if self._waits_until_s is None:
+            self._waits_until_s = asyncio.get_running_loop().time() + PROOF_WAIT_S
+
+    @property
+    def waits_for_proof(self) -> bool:
+        """Whether the node has just started and denies strict limits, as its shares are not proven yet."""
+        if self.state.proven or not self.state.strict or self._waits_until_s is None:
+            return False
+        return asyncio.get_running_loop().time() < self._waits_until_s
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work."""

@@ -6,6 +6,7 @@ when the marker is gone while connections persist (``FLUSHALL``).
 """
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 STATE = b"tg:region:state"
 STATE_MS = 3_000
 """How long a vouch lasts; agents renew it twice a second."""
+ANNOUNCED = b"tg:region:revision"
+ANNOUNCED_MS = 3_000
 Execute = Callable[..., Awaitable[object]]
 """Sends one command over a new connection, and returns its reply."""
 
@@ -36,6 +39,16 @@ class Vouch(msgspec.Struct, frozen=True):
 
 
 _vouch = msgspec.json.Decoder(Vouch)
+
+
+class Notice(NamedTuple):
+    """What a node reads of shares: whether an agent vouches for the store's epoch, and the revision that it needs.
+
+    The store refuses older revisions, or will soon, as an agent that starts has announced.
+    """
+
+    vouched: bool
+    revision: int
 
 
 class RedisEpochs:
@@ -86,7 +99,7 @@ class RedisEpochs:
             await self.join_connection(self._store.execute, facts)
 
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
-        """Raise the marker, begin a pending epoch that is proven, and vouch (``lua/raise_epoch_marker.lua``)."""
+        """Raise the marker, begin a pending epoch that is proven, and vouch (``lua/epoch_marker.lua``)."""
         if self._store is None or not self._run_id:
             return None
         vouch = msgspec.json.encode(Vouch(self._name, proven_for))
@@ -105,16 +118,24 @@ class RedisEpochs:
             with store_errors():
                 await self._store.execute("DEL", STATE)
 
-    async def vouched(self) -> Vouch | None:
-        """The vouch for the store's current epoch, if there is one."""
+    async def announce(self, revision: int) -> None:
+        """Tell nodes that the store will soon refuse revisions older than this one."""
+        if self._store is not None:
+            with store_errors():
+                await self._store.execute("SET", ANNOUNCED, revision, "PX", ANNOUNCED_MS)
+
+    async def notice(self) -> Notice:
+        """What nodes are to know of shares now."""
         if self._store is None or not self._run_id:
-            return None
+            return Notice(False, 0)
         with store_errors():
-            raw, body = await self._store.execute("MGET", MARKER, STATE)
-        if raw is None or body is None:
-            return None
-        marker, found = decode_marker(raw), read_vouch(body)
-        return found if (marker.incarnation, marker.run_id) == (found.incarnation, self._run_id) else None
+            raw, body, announced = await self._store.execute("MGET", MARKER, STATE, ANNOUNCED)
+        if raw is None:
+            return Notice(False, 0)
+        marker = decode_marker(raw)
+        epoch = (marker.incarnation, marker.run_id)
+        vouched = body is not None and epoch == (read_vouch(body).incarnation, self._run_id)
+        return Notice(vouched, max(marker.revision, int(announced or 0)))
 
 
 def read_vouch(body: bytes) -> Vouch:
