@@ -1,6 +1,7 @@
-"""Settings, metrics, commands and decisions that pages name are there."""
+"""Settings, metrics, commands, files and decisions that pages name are there."""
 
 import re
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +21,8 @@ OF_OTHERS = {
     *("TIDEGATE_URL", "TIDEGATE_NODE_URL"),  # the command line
     *("TIDEGATE_TEST_EFFORT", "TIDEGATE_SOAK_LEASES", "TIDEGATE_UNAUTHORIZED"),  # tests; names in the Express package
 }
+NEW = {"lua/session.lua"}
+"""The example of a file that is to be made."""
 METRICS = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE))
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
@@ -30,6 +33,19 @@ def test_settings_and_metrics_of_a_page_are_there(page: str) -> None:
     assert set(re.findall(r"\bTIDEGATE_[A-Z_]*[A-Z]\b", text)) <= SETTINGS | OF_OTHERS
     metrics = set(re.findall(r"`(tidegate_[a-z_]+|rate_limit_[a-z_]+(?:_total|_seconds|_units))[`{]", text))
     assert metrics - {"tidegate_client"} <= METRICS
+
+
+@cache
+def files() -> tuple[str, ...]:
+    """Every file of the repository, with ``/`` in front."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return tuple(f"/{name}" for name in listed.stdout.split())
+
+
+@pytest.mark.parametrize("page", pages())
+def test_files_of_a_page_are_there(page: str) -> None:
+    named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|lua|md|toml|mjs))[`:]", (ROOT / page).read_text("utf-8"))
+    assert [name for name in named if name not in NEW and not any(file.endswith(f"/{name}") for file in files())] == []
 
 
 @cache
