@@ -1,17 +1,23 @@
 """Settings, metrics, commands, files and decisions that pages name are there."""
 
+import json
 import re
 import subprocess
+import tomllib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
+from control_plane.oidc_settings import GroupGrant
 from control_plane.settings import Settings as ControlPlaneSettings
 from data_plane.settings import AgentSettings
 from data_plane.settings import Settings as NodeSettings
-from testing.pages import ROOT, pages
+from testing.pages import ROOT, blocks, pages
 from tidegate.cli import app
 
 ALL_SETTINGS = (NodeSettings, AgentSettings, ControlPlaneSettings)
@@ -24,6 +30,7 @@ OF_OTHERS = {
 NEW = {"lua/session.lua"}
 """The example of a file that is to be made."""
 METRICS = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE))
+READERS: dict[str, Callable[[str], object]] = {"json": json.loads, "toml": tomllib.loads, "yaml": YAML(typ="safe").load}
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 
 
@@ -33,6 +40,17 @@ def test_settings_and_metrics_of_a_page_are_there(page: str) -> None:
     assert set(re.findall(r"\bTIDEGATE_[A-Z_]*[A-Z]\b", text)) <= SETTINGS | OF_OTHERS
     metrics = set(re.findall(r"`(tidegate_[a-z_]+|rate_limit_[a-z_]+(?:_total|_seconds|_units))[`{]", text))
     assert metrics - {"tidegate_client"} <= METRICS
+
+
+@pytest.mark.parametrize("page", pages())
+def test_what_a_page_shows_of_a_file_can_be_read(page: str) -> None:
+    for block in blocks(page):
+        assert READERS.get(block.language, str)(block.text), block
+
+
+def test_the_grants_of_the_page_are_grants() -> None:
+    (grants,) = blocks("docs/oidc.md", "json")
+    assert len(TypeAdapter(tuple[GroupGrant, ...]).validate_json(grants.text)) == 4
 
 
 @cache
