@@ -9,10 +9,11 @@ from control_plane.clients import writes
 from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.service import Switches
 from control_plane.limits import repository as limits
-from control_plane.limits.rules import to_rule
+from control_plane.limits.models import SPLIT_MODES
+from control_plane.limits.service import to_rule
 from control_plane.plans import repository as plans
 from control_plane.plans.service import publish as publish_plan
-from control_plane.publishing.documents import ChangedDocument
+from control_plane.publishing.repository import ChangedDocument
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.scheduling import schedule_shares
 from control_plane.regions import repository as regions
@@ -28,7 +29,8 @@ _switches = Switches()
 async def derive(write: ConfigWrite) -> None:
     """Publish, withdraw and record what follows from a write. Each step runs once and sees the steps before it."""
     await redistribute(write)
-    await schedule_shares(write, now_us())
+    if write.staged or any(map(_may_move_shares, _owners(await write.documents()))):
+        await schedule_shares(write, now_us())
     await cascade(write)
 
 
@@ -53,7 +55,7 @@ async def cascade(write: ConfigWrite) -> None:
             write.record(_switches.noun, row.target, _switches.view(row), None)
             await _switches.remove(write, row)
     for owner in owners:
-        changed = [name for name, rule in owner.before.items() if owner.after.get(name) != rule]
+        changed = [name for name, rule in owner.before.items() if not _same_but_limit(rule, owner.after.get(name))]
         if changed and owner.name != OUTSIDE_PLANS:
             await writes.drop_overrides(write, owner.name, owner.after, changed)
 
@@ -72,6 +74,18 @@ def _owners(changes: Iterable[ChangedDocument]) -> Iterator[_Owner]:
             yield _Owner(change.key.id, _of_plan(change.before), _of_plan(change.after))
         elif change.key.kind == "limit":
             yield _Owner(OUTSIDE_PLANS, _outside(change.before), _outside(change.after))
+
+
+def _may_move_shares(owner: _Owner) -> bool:
+    """Whether a limit has shares, or is new: a rollback brings limits back whose shares were kept."""
+    known = {rule.id for rule in owner.before.values()}
+    rules = (*owner.before.values(), *owner.after.values())
+    return any(rule.mode in SPLIT_MODES or rule.id not in known for rule in rules)
+
+
+def _same_but_limit(rule: LimitRule, other: LimitRule | None) -> bool:
+    """Whether clients' own figures fit both rules alike, as they take the place of the limit."""
+    return other is not None and rule == msgspec.structs.replace(other, limit=rule.limit)
 
 
 def _of_plan(body: str | None) -> Rules:

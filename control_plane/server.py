@@ -7,7 +7,7 @@ from fastapi import FastAPI
 
 from control_plane.access.body_limit import MAX_FILE_BYTES
 from control_plane.app import create_app
-from control_plane.push.watcher import HeadWatcher
+from control_plane.push.stream import HeadWatcher
 from control_plane.settings import Settings
 from tidegate.http_front.connection import config_of
 from tidegate.http_front.front import Front

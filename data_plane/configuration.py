@@ -17,7 +17,7 @@ from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotErro
 from data_plane.config.snapshot_store import StoredSnapshot
 from data_plane.config.stream import ConfigService, ControlPlaneStream, Decided, Snapshot
 from data_plane.metrics.families import ConfigFigures, of_config
-from data_plane.replicate.http_peers import tls_of
+from data_plane.process import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore

@@ -79,13 +79,14 @@ class Node:
         # On a Cluster counts may be given back a moment later, so a denial may not last.
         memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
+        self.usage = NodeUsage(settings, self.store, clock, secrets.token_hex(8))
+        self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
+        self.observability = Observability(settings, clock, self._tally, self.store)
         self.decider = Decider(
             RuleIndex.empty(settings.region), self.store, clock, self._fallback, self._tally,
-            anonymous, memory, bounds, self.region_view.reader,
+            anonymous, memory, bounds, self._load_control.gates, self.region_view.reader,
+            (self.usage.tally, *self.observability.observers), self.observability.denial_log,
         )  # fmt: skip
-        self.usage = NodeUsage(settings, self.store, clock, self.decider, secrets.token_hex(8))
-        self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
-        self.decider.gates = self._load_control.gates
         self.load_handler = self._load_control.handler
         self._switches = SwitchKeeper(self.decider, clock)
         self.configuration = Configuration(settings, "node", self.store, clock, self.apply, self._decided, _as_it_is)
@@ -97,10 +98,8 @@ class Node:
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self.store, RedisHoldStore(self.store), clock,
             HoldSigner(settings.region_credential.get_secret_value(), self.region_view.own_public_keys),
-            secrets.token_bytes, self.region_view.reader,
+            secrets.token_bytes, self.region_view.reader, self.usage.tally,
         )  # fmt: skip
-        self._holds.usage = self.usage.tally
-        self.observability = Observability(settings, clock, self.decider, self.store)
         self.hold_handler = HoldHandler(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self.decider.revision,

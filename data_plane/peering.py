@@ -11,10 +11,10 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.families import PeerFigures, of_peers, of_rights
+from data_plane.process import tls_of
 from data_plane.region_view import new_incarnation, public_keys
 from data_plane.replicate.count_store import CountStore
-from data_plane.replicate.http_peers import HttpPeers, tls_of
-from data_plane.replicate.peer_session import ReplicationTally
+from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
 from data_plane.rights.epoch_store import RedisEpochs

@@ -9,7 +9,7 @@ from control_plane.access.principals import by_method
 from control_plane.adaptive.schemas import PolicyCreate, PolicyReplace, PolicyView
 from control_plane.adaptive.service import AdaptivePolicies
 from control_plane.database import Reading
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.adaptive.models import AdaptivePolicyRow
 from control_plane.adaptive.schemas import PolicyFields, PolicyView
 from control_plane.errors import FieldError, InvalidError
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import NamedRows, Resource
 from tidegate.contract.load import AdaptivePolicy, policy_violations

@@ -14,7 +14,7 @@ from control_plane.blocks.schemas import BlockCreate, BlockReplace, BlockView, K
 from control_plane.blocks.service import Blocks, network_at
 from control_plane.database import Reading
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Name

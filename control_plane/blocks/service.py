@@ -9,7 +9,7 @@ from control_plane.blocks.models import BlockRow
 from control_plane.blocks.schemas import BlockFields, BlockView
 from control_plane.clients.models import ClientRow, KeyRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.routes.repository import existing_endpoints

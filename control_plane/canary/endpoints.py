@@ -21,7 +21,7 @@ from control_plane.canary.service import RolloutEngine
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing
+from control_plane.publishing.writer import Changing
 from control_plane.web.etags import json_with_etag
 from control_plane.web.pages import Listing, PageQuery, listing
 

@@ -3,30 +3,10 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, SmallInteger, func
+from sqlalchemy import CheckConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.orm import Base
-
-
-class RolloutPolicy(Base):
-    """How changes of plans, limits and routes reach nodes; without a row: at once."""
-
-    __tablename__ = "rollout_policy"
-    __table_args__ = (
-        CheckConstraint("id = 1", name="one_row"),
-        CheckConstraint("mode IN ('immediate', 'canary')", name="mode"),
-    )
-
-    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    mode: Mapped[str]
-    node: Mapped[str | None]
-    region: Mapped[str | None]
-    node_pause_s: Mapped[float]
-    region_pause_s: Mapped[float]
-    max_denial_rise: Mapped[float]
-    max_degraded_rise: Mapped[float]
-    min_decisions: Mapped[int]
 
 
 class RolloutRow(Base):

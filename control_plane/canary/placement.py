@@ -8,73 +8,25 @@ change what is held back is refused until it is over.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
-from control_plane.canary.models import RolloutPolicy, RolloutRow
+from control_plane.canary.models import RolloutRow
 from control_plane.errors import ConflictError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.repository import ConnectedNode
 from control_plane.publishing import repository
-from control_plane.publishing.documents import ChangedDocument, DocumentKey
-from control_plane.publishing.models import ConfigHead
+from control_plane.publishing.models import STAGED_KINDS, ConfigHead, RolloutPolicy
+from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from tidegate.contract.config import Kind
 from tidegate.contract.digest import bucket_digest, document_hash, root_digest
 
-STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_policy"})
-"""Kinds of documents that roll-outs apply to; clients and keys are sent everywhere at once."""
 Held = dict[DocumentKey, str | None]
 """Held-back documents, each as it was before the roll-out (``None``: it did not exist)."""
-
-
-class Views(NamedTuple):
-    """The newest revision, and what nodes outside the stage of a roll-out should have (the same where there is none).
-
-    ``node`` is empty in the stage of a whole region. ``rollout`` is the revision that began it, ``stage_revision`` what
-    nodes of the stage must apply.
-    """
-
-    head: repository.Head
-    stable: repository.Head
-    region: str = ""
-    node: str = ""
-    stage_revision: int = 0
-    rollout: int = 0
-
-    @property
-    def is_staged(self) -> bool:
-        """Whether a roll-out is under way."""
-        return bool(self.region)
-
-    def in_stage(self, region: str, node: str) -> bool:
-        """Whether this node gets the head."""
-        return not self.region or (region == self.region and self.node in ("", node))
-
-    def of(self, region: str, node: str) -> repository.Head:
-        """What this node should have."""
-        return self.head if self.in_stage(region, node) else self.stable
-
-    def stage_within(self, region: str, node: str, has: int, gets: int) -> int | None:
-        """The stage's revision, where this node gets it on the way from revision ``has`` to ``gets``."""
-        if self.is_staged and self.in_stage(region, node) and has < self.stage_revision <= gets:
-            return self.stage_revision
-        return None
-
-
-async def views(session: AsyncSession) -> Views:
-    """Both views in this session."""
-    row = await repository.whole_head(session)
-    head = repository.Head(row.revision, row.digest)
-    if row.rollout is None:
-        return Views(head, head)
-    stable = repository.Head(row.stable_revision or 0, row.stable_digest or repository.NOTHING)
-    under_way = await rollouts.rollout(session, row.rollout)
-    stage_revision = 0 if under_way is None else under_way.stage_revision
-    return Views(head, stable, row.stage_region or "", row.stage_node or "", stage_revision, row.rollout)
 
 
 def held_by(rollout: RolloutRow) -> Held:
@@ -216,11 +168,7 @@ class CanaryPlacement:
         return self._head.stable_digest
 
     async def _begin(self, changes: Sequence[ChangedDocument], head: repository.Head) -> str | None:
-        if self._immediate or not any(change.key.kind in STAGED_KINDS for change in changes):
-            return None
         policy = await rollouts.policy(self._session)
-        if policy.mode != "canary":
-            return None
         first = _first(policy, nodes.deciding(await nodes.connected(self._session, self._heartbeat_s)))
         if first is None:
             return None  # no node is connected: there is nothing to try it on

@@ -9,7 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
-from control_plane.canary.models import RolloutPolicy, RolloutRow
+from control_plane.canary.models import RolloutRow
+from control_plane.publishing.models import RolloutPolicy
 
 DEFAULT_POLICY = {
     "mode": "immediate",

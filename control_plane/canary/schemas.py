@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import Field
 
-from control_plane.canary.models import RolloutPolicy, RolloutRow
+from control_plane.canary.models import RolloutRow
+from control_plane.publishing.models import RolloutPolicy
 from control_plane.web.fields import Body, Name, Text, View
 
 Mode = Literal["immediate", "canary"]

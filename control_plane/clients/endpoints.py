@@ -20,7 +20,7 @@ from control_plane.clients.schemas import (
 from control_plane.clients.service import Clients, Overrides
 from control_plane.database import Reading
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Name, Text

@@ -9,7 +9,7 @@ from control_plane.access.principals import by_method
 from control_plane.clients import imports
 from control_plane.clients.schemas import ClientCreate, ImportResult
 from control_plane.errors import FieldError, InvalidError
-from control_plane.publishing.change import Change, Creating
+from control_plane.publishing.writer import Change, Creating
 from control_plane.replays.service import HEADER
 
 router = APIRouter(prefix="/v1", tags=["imports"], dependencies=[Depends(by_method)])

@@ -14,8 +14,7 @@ from control_plane.clients import writes
 from control_plane.clients.schemas import ClientCreate, ImportResult, LineError
 from control_plane.clients.writes import ClientWish
 from control_plane.errors import FieldError, InvalidError
-from control_plane.publishing.change import Change
-from control_plane.publishing.writer import ConfigWrite
+from control_plane.publishing.writer import Change, ConfigWrite
 from control_plane.web.problems import field_errors
 
 LINES_A_WRITE = 2_000

@@ -20,7 +20,7 @@ from control_plane.config_file.sections import CLIENTS, SECTION_NAMES, ConfigFil
 from control_plane.database import Reading
 from control_plane.errors import ControlPlaneError
 from control_plane.publishing import repository as rollout
-from control_plane.publishing.change import Change, Changing
+from control_plane.publishing.writer import Change, Changing
 from control_plane.web import problems
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import View
@@ -154,7 +154,7 @@ async def _put(wanted: _Wanted, change: Change, progress: writing.Progress | Non
         runtime = await repository.runtime_state(write.session)
         await writing.apply(write, wanted.file, found, progress)
         applied = _applied(write.revision, found, runtime, dry_run=wanted.dry_run)
-        begun = write.once_published(lambda session: _begun(session, write.placement.began))
+        begun = write.once_published(lambda session: _begun(session, write.began))
     if wanted.dry_run:
         return JSONResponse(applied.model_dump(mode="json"))
     made = {"revision": change.revision, "rollout": await begun}

@@ -10,7 +10,7 @@ from control_plane.config_file.endpoints import AllowDeletes, ConfigChange, DryR
 from control_plane.config_file.rollback import roll_back
 from control_plane.errors import NotFoundError
 from control_plane.publishing import repository
-from control_plane.publishing.change import Change, Changing
+from control_plane.publishing.writer import Change, Changing
 from control_plane.web.etags import revision_tag
 from control_plane.web.fields import Body, Text, View
 

@@ -31,9 +31,8 @@ from control_plane.config_file.schemas import (
     RegionEntry,
 )
 from control_plane.limits.endpoints import router as limits_router
-from control_plane.limits.rules import shares_of
 from control_plane.limits.schemas import MAX_LIMITS, LimitRecord
-from control_plane.limits.service import OutsideLimits
+from control_plane.limits.service import OutsideLimits, shares_of
 from control_plane.plans.endpoints import router as plans_router
 from control_plane.plans.schemas import PlanRecord
 from control_plane.plans.service import Plans

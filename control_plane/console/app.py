@@ -23,7 +23,7 @@ from control_plane.console.sessions import May, PrincipalOf, Sessions, Visitor
 from control_plane.console.visit import Handler, Visit, form_of
 from control_plane.database import Database
 from control_plane.errors import UnavailableError
-from control_plane.push.watcher import HeadWatcher
+from control_plane.push.stream import HeadWatcher
 
 PARTS: Mapping[str, Part] = {
     "now-status": Part("now_status.html", now.read_status, at_once=True),

@@ -14,7 +14,7 @@ from control_plane.console.api import Api, RefusedError
 from control_plane.console.render import render
 from control_plane.console.sessions import May, Sessions, Visitor
 from control_plane.errors import UnavailableError
-from control_plane.push.watcher import HeadWatcher
+from control_plane.push.stream import HeadWatcher
 from tidegate.contract.credentials import secret_sha256
 
 EVERY_S = 5.0

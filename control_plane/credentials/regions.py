@@ -7,8 +7,7 @@ from fastapi.responses import Response
 
 from control_plane.access.principals import admin_only, by_method
 from control_plane.credentials.rotation import Rotation, rotate
-from control_plane.publishing.change import Changing
-from control_plane.publishing.writer import ConfigWrite
+from control_plane.publishing.writer import Changing, ConfigWrite
 from control_plane.regions.service import Regions, publish
 from control_plane.web.etags import Preconditions
 from control_plane.web.fields import Body, Name, OverlapS, View

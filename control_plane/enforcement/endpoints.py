@@ -12,9 +12,9 @@ from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
 from control_plane.enforcement.service import Switches
 from control_plane.errors import NotFoundError
-from control_plane.limits.repository import rows_of
+from control_plane.limits.service import rows_of
 from control_plane.orm import equal
-from control_plane.publishing.change import Change, Changing
+from control_plane.publishing.writer import Change, Changing
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by

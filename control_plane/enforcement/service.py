@@ -5,7 +5,7 @@ from typing import cast
 from control_plane.enforcement import repository
 from control_plane.enforcement.models import SwitchRow
 from control_plane.enforcement.schemas import SwitchReplace, SwitchView
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from tidegate.contract.blocks import Switch, SwitchMode

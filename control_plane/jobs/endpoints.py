@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Header, Path, Request
 from fastapi.responses import Response
 
 from control_plane.access.principals import Caller, by_method
-from control_plane.audit import trail
-from control_plane.audit.trail import Origin
+from control_plane.audit import repository as audit
+from control_plane.audit.repository import Origin
 from control_plane.database import Database
 from control_plane.errors import NotFoundError
 from control_plane.jobs import repository
@@ -64,9 +64,9 @@ async def run_job(
         if replay is not None:
             await replay.claim(session)
         await repository.request(session, known.name, caller.name)
-        run = trail.Event("run", "job", known.name, None, None)
+        run = audit.Event("run", "job", known.name, None, None)
         origin = Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None)
-        await trail.store(session, [run], author=caller.name, reason=None, origin=origin)
+        await audit.store(session, [run], author=caller.name, reason=None, origin=origin)
     view = await _view(database, known)
     headers, status = {}, 202
     wait_s = wanted_wait_s(prefer)

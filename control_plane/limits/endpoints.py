@@ -12,7 +12,7 @@ from control_plane.limits.models import LimitRow
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.limits.service import OutsideLimits
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name

@@ -6,6 +6,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.orm import Base
 
+SPLIT_MODES = frozenset({"regional", "strict"})
+"""Modes in which each region has a share of the limit."""
+
 
 class LimitEndpoint(Base):
     """A limit applies to this endpoint."""

@@ -5,18 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.limits.models import LimitRow, LimitShare
-from control_plane.limits.rules import SPLIT_MODES
-from control_plane.resources import NamedRows
+from control_plane.limits.models import SPLIT_MODES, LimitRow, LimitShare
 from control_plane.web.pages import Page
-
-_LIMITS_BY = {"limit": LimitRow.limit, "priority": LimitRow.priority, "algorithm": LimitRow.algorithm}
-
-
-def rows_of(plan: str | None) -> NamedRows[LimitRow]:
-    """The limits of a plan, or those outside plans."""
-    within = LimitRow.plan.is_(None) if plan is None else LimitRow.plan == plan
-    return NamedRows(LimitRow, LimitRow.name, within, _LIMITS_BY)
 
 
 async def count_outside_plans(session: AsyncSession) -> int:

@@ -11,7 +11,7 @@ from control_plane.limits.endpoints import LimitFilter, LimitPages
 from control_plane.limits.schemas import LimitCreate, LimitReplace, LimitView
 from control_plane.plans.schemas import PlanCreate, PlanReplace, PlanView
 from control_plane.plans.service import PlanLimits, Plans
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name

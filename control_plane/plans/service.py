@@ -3,15 +3,14 @@
 from pydantic import BaseModel
 
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
-from control_plane.limits import repository as limit_rows
 from control_plane.limits import service as limits
 from control_plane.limits.models import LimitRow
-from control_plane.limits.rules import to_record as limit_record
-from control_plane.limits.rules import to_rule, to_view
 from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitView
+from control_plane.limits.service import to_record as limit_record
+from control_plane.limits.service import to_rule, to_view
 from control_plane.plans.models import PlanRow
 from control_plane.plans.schemas import PlanFields, PlanRecord, PlanView
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import NamedRows, Resource
@@ -20,7 +19,7 @@ from tidegate.contract.config import Plan
 
 async def publish(write: ConfigWrite, row: PlanRow) -> None:
     """Publish the plan as its rows are now."""
-    names = await regions.names(write.session)
+    names = await regions.names(write.session) if any(map(limits.is_split, row.limits)) else ()
     rules = tuple(to_rule(limit, names) for limit in row.limits)
     write.publish(Plan(plan=row.plan, priority=row.priority, limits=rules))
 
@@ -92,7 +91,7 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
     def __init__(self, plan: PlanRow) -> None:
         self._plan = plan
         self._before = to_record(plan)
-        self.rows = limit_rows.rows_of(plan.plan)
+        self.rows = limits.rows_of(plan.plan)
 
     def name_of(self, row: LimitRow) -> str:
         """The limit's name."""

@@ -8,6 +8,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.orm import Base
 
+STAGED_KINDS = frozenset({"plan", "limit", "endpoint", "backend", "adaptive_policy"})
+"""Kinds of documents that roll-outs apply to; clients and keys are sent everywhere at once."""
+
 
 class ConfigHead(Base):
     """The one row that every writer locks: the newest revision and the digest of all documents.
@@ -69,3 +72,23 @@ class ConfigBucket(Base):
 
     bucket: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     digest: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class RolloutPolicy(Base):
+    """How changes of plans, limits and routes reach nodes; without a row: at once."""
+
+    __tablename__ = "rollout_policy"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="one_row"),
+        CheckConstraint("mode IN ('immediate', 'canary')", name="mode"),
+    )
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    mode: Mapped[str]
+    node: Mapped[str | None]
+    region: Mapped[str | None]
+    node_pause_s: Mapped[float]
+    region_pause_s: Mapped[float]
+    max_denial_rise: Mapped[float]
+    max_degraded_rise: Mapped[float]
+    min_decisions: Mapped[int]

@@ -1,25 +1,32 @@
-"""The one place that commits: a write changes tables and documents together, and makes at most one revision.
+"""From an admin's write to its revision: tables and documents change together, and one place commits.
 
-Read from top to bottom: what services do with an open write, what follows from it, and how writes take turns.
+Read from top to bottom: what services do with an open write, how its revision is made, how writes take turns, and a
+write over HTTP.
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
+from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.audit import trail
-from control_plane.audit.trail import Origin
+from control_plane.access.principals import Caller
+from control_plane.audit import repository as audit
+from control_plane.audit.repository import Origin, without_secrets
 from control_plane.database import Database
 from control_plane.errors import ConflictError, UnavailableError
 from control_plane.publishing import repository
-from control_plane.publishing.documents import ChangedDocument, DocumentKey, Signer, canonical, key_of, shown
-from control_plane.publishing.models import ConfigHead, Revision
+from control_plane.publishing.models import STAGED_KINDS, ConfigHead, Revision
+from control_plane.publishing.repository import ChangedDocument, DocumentKey, Signer, canonical, key_of, shown
+from control_plane.replays.service import Replay, replay_of
+from control_plane.web.etags import Preconditions, etag_of
+from control_plane.web.waiting import wanted_wait_s, wants_immediate
 from tidegate.contract.config import Document
 from tidegate.contract.digest import bucket_digest, root_digest
 
@@ -36,7 +43,8 @@ Shown = TypeVar("Shown")
 Derive = Callable[["ConfigWrite"], Awaitable[None]]
 """Publishes, withdraws and records in a write what follows from the documents that services published."""
 Place = Callable[..., "CanaryPlacement"]
-"""Makes the placement of a write: which nodes get its revision first."""
+"""Makes the placement of a write that a roll-out holds back from some nodes."""
+MAX_REASON_LENGTH = 500
 
 
 class ConfigWrite:
@@ -49,26 +57,39 @@ class ConfigWrite:
         self,
         session: AsyncSession,
         head: ConfigHead,
-        placement: "CanaryPlacement",
+        place: Place,
         *,
         author: str,
-        reason: str | None,
-        origin: Origin,
+        reason: str | None = None,
+        origin: Origin = NOWHERE,
+        immediate: bool = False,
     ) -> None:
         self.session = session
         self.head = head
-        self.placement = placement
-        """Where this write's revision goes first."""
+        self.immediate = immediate
+        self.staged = head.rollout is not None
+        """Whether a roll-out is under way or begins with this write."""
+        self._place = place
         self.revision = head.revision
         self.next_revision = head.revision + 1
         """The number of this write's revision, if it makes one."""
         self.author = author
         self.reason = reason
         self.origin = origin
-        self.events: list[trail.Event] = []
+        self.events: list[audit.Event] = []
         self.reads: list[tuple[Callable[[AsyncSession], Awaitable[Any]], asyncio.Future[Any]]] = []
         self._wanted: dict[DocumentKey, str | None] = {}
         self._before: dict[DocumentKey, str | None] = {}
+
+    @functools.cached_property
+    def placement(self) -> "CanaryPlacement":
+        """Which nodes get this write's revision first. Made where it is ``staged``."""
+        return self._place(self.session, self.head, immediate=self.immediate)
+
+    @property
+    def began(self) -> int | None:
+        """The roll-out that this write began."""
+        return self.placement.began if self.staged else None
 
     def publish(self, document: Document, key: DocumentKey | None = None) -> None:
         """Publish ``document``, under its own name or under ``key``."""
@@ -92,7 +113,7 @@ class ConfigWrite:
         name: str,
         before: BaseModel | None,
         after: BaseModel | None,
-        action: trail.Action | None = None,
+        action: audit.Action | None = None,
     ) -> None:
         """Record a changed resource in the audit log, by its views; equal views are skipped.
 
@@ -100,7 +121,7 @@ class ConfigWrite:
         """
         if before == after and action is None:
             return
-        self.events.append(trail.event(action or trail.action_of(before, after), resource, name, before, after))
+        self.events.append(audit.event(action or audit.action_of(before, after), resource, name, before, after))
 
     def once_published(self, read: Callable[[AsyncSession], Awaitable[Shown]]) -> Awaitable[Shown]:
         """The result of ``read`` in this write's transaction, after its revision is made. Await it after the block."""
@@ -112,14 +133,15 @@ class ConfigWrite:
 async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = None) -> None:
     """Derive documents, make the revision if anything differs, store the audit entries, read what is shown of it."""
     await write.session.flush()
-    await write.placement.look()
+    if write.staged:
+        await write.placement.look()
     if derive is not None:
         await derive(write)
     changes = [change for change in await write.documents() if change.before != change.after]
-    if changes or write.events or write.placement.has_step:
+    if changes or write.events or (write.staged and write.placement.has_step):
         await _make_revision(write, signer, changes)
     events = write.events or [_event(change) for change in changes]
-    await trail.store(
+    await audit.store(
         write.session,
         events,
         author=write.author,
@@ -132,13 +154,17 @@ async def publish(write: ConfigWrite, signer: Signer, derive: Derive | None = No
 
 
 async def _make_revision(write: ConfigWrite, signer: Signer, changes: Sequence[ChangedDocument]) -> None:
-    session, placement, head = write.session, write.placement, write.head
+    session, head = write.session, write.head
     write.revision = write.next_revision
-    await placement.prepare(changes, write.revision)
+    if write.staged:
+        await write.placement.prepare(changes, write.revision)
+    elif not write.immediate and any(change.key.kind in STAGED_KINDS for change in changes):
+        write.staged = await repository.goes_by_steps(session)
     if changes:
         await _store(write, changes)
     digest = root_digest(await repository.bucket_digests(session))
-    stable_digest = await placement.step(changes, repository.Head(write.revision, digest))
+    step = write.placement.step(changes, repository.Head(write.revision, digest)) if write.staged else None
+    stable_digest = None if step is None else await step
     head.revision, head.digest = write.revision, digest
     session.add(
         Revision(
@@ -162,11 +188,11 @@ async def _store(write: ConfigWrite, changes: Sequence[ChangedDocument]) -> None
     await repository.store_buckets(write.session, touched)
 
 
-def _event(change: ChangedDocument) -> trail.Event:
+def _event(change: ChangedDocument) -> audit.Event:
     record = shown(change.as_record())
     before, after = record["before"], record["after"]
     # written only if no service recorded the write
-    return trail.Event(trail.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
+    return audit.Event(audit.action_of(before, after), f"{record['kind']} document", record["id"], before, after)
 
 
 class ConfigWriter:
@@ -174,13 +200,7 @@ class ConfigWriter:
     by the head's row across replicas.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        signer: Signer,
-        place: Place,
-        derive: Derive | None = None,
-    ) -> None:
+    def __init__(self, database: Database, signer: Signer, place: Place, derive: Derive | None = None) -> None:
         self._database = database
         self._signer = signer
         self._place = place
@@ -212,7 +232,9 @@ class ConfigWriter:
             head = await repository.lock_head(session)
             if not urgent:
                 await stack.enter_async_context(_ended_when(self._database, repository.urgent_waits, LONG_WRITE_S))
-            write = self._write(session, head, author, reason, origin, immediate=immediate)
+            write = ConfigWrite(
+                session, head, self._place, author=author, reason=reason, origin=origin, immediate=immediate
+            )
             try:
                 yield write
                 await publish(write, self._signer, self._derive)
@@ -223,28 +245,15 @@ class ConfigWriter:
     async def try_out(self, author: str) -> AsyncIterator[ConfigWrite]:
         """A trial write that is rolled back: it reads one instant and gives way to writes that it blocks."""
         async with _taken(self._trials, "Too many dry runs are under way."), self._database.trial() as session:
-            blocks = partial(repository.blocks_anybody, pid=await repository.pid_of(session))
+            blocks = functools.partial(repository.blocks_anybody, pid=await repository.pid_of(session))
             async with _ended_when(self._database, blocks, after_s=0.0):
                 head = await repository.whole_head(session)
-                write = self._write(session, head, author, None, NOWHERE, immediate=False)
+                write = ConfigWrite(session, head, self._place, author=author)
                 try:
                     yield write
                     await session.flush()
                 except IntegrityError as error:
                     raise conflict_of(error) from error
-
-    def _write(
-        self,
-        session: AsyncSession,
-        head: ConfigHead,
-        author: str,
-        reason: str | None,
-        origin: Origin,
-        *,
-        immediate: bool,
-    ) -> ConfigWrite:
-        placement = self._place(session, head, immediate=immediate)
-        return ConfigWrite(session, head, placement, author=author, reason=reason, origin=origin)
 
 
 @asynccontextmanager
@@ -303,3 +312,135 @@ def conflict_of(error: IntegrityError) -> ConflictError:
     if getattr(cause, "sqlstate", None) in {"23503", "23001"}:  # RESTRICT has a code of its own since Postgres 18
         return ConflictError(f"It is still used by: {table}.")
     return ConflictError(f"It contradicts what exists in: {table}.")
+
+
+class Reach(Protocol):
+    """Tells what nodes have applied."""
+
+    async def reached(self, revision: int, wait_s: float) -> bool:
+        """Wait until every connected node applied ``revision`` or a newer one; ``False`` after ``wait_s``."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Change:
+    """One write request: ``begin`` the write, then ``answer`` with what it made."""
+
+    writer: ConfigWriter
+    reach: Reach
+    author: str
+    reason: str | None
+    wait_s: float | None
+    origin: Origin
+    replay: Replay | None
+    immediate: bool
+    preconditions: Preconditions = field(default_factory=Preconditions)
+    revision: int = 0
+    """The revision after the write; 0 before it is committed."""
+    _committed_s: float = 0.0
+    _rollout_began: int | None = None
+
+    def because(self, reason: str | None) -> None:
+        """Take the reason from the body, if the header has none."""
+        self.reason = self.reason or reason
+
+    def begin(self, *, dry_run: bool = False, urgent: bool = False) -> AbstractAsyncContextManager[ConfigWrite]:
+        """Open the write; it is committed when the block ends without an error, unless it is a ``dry_run``.
+
+        ``urgent``: it waits for no other write that lasts.
+        """
+        return self.writer.try_out(self.author) if dry_run else self._begin(urgent=urgent)
+
+    @asynccontextmanager
+    async def _begin(self, *, urgent: bool) -> AsyncIterator[ConfigWrite]:
+        opened = self.writer.begin(self.author, self.reason, self.origin, immediate=self.immediate, urgent=urgent)
+        async with opened as write:
+            if self.replay is not None:
+                await self.replay.claim(write.session)
+            yield write
+            self.preconditions.require_checked()
+        self.revision, self._rollout_began = write.revision, write.began
+        self._committed_s = asyncio.get_running_loop().time()
+
+    async def answer(
+        self, view: BaseModel | None, status: int, *, location: str | None = None, secret: bool = False
+    ) -> Response:
+        """The answer to a committed write: the view, its tag, the revision, and whether all nodes have it.
+
+        ``secret``: the view shows a secret once, so it has no tag and nobody may store it.
+        """
+        headers = {"X-Tidegate-Revision": str(self.revision)}
+        if self._rollout_began is not None:
+            headers["X-Tidegate-Rollout"] = str(self._rollout_began)
+        if location is not None:
+            headers["Location"] = location
+        if secret:
+            headers["Cache-Control"] = "no-store"
+        elif view is not None:
+            headers["ETag"] = etag_of(view)
+        body = None if view is None else view.model_dump_json()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if self.replay is not None:
+            made = without_secrets(view.model_dump(mode="json")) if secret and view is not None else None
+            await self.replay.keep(status, headers, None if secret else body, made)
+        # a revision that begins a roll-out is not for every node, so there is nothing to wait for
+        if self.wait_s is not None and self._rollout_began is None and await self._reached(self.wait_s):
+            headers["Preference-Applied"] = "wait"
+            took_s = asyncio.get_running_loop().time() - self._committed_s
+            headers["X-Tidegate-Enforced-Ms"] = f"{took_s * 1000:.1f}"
+        return Response(body, status, headers)
+
+    async def _reached(self, wait_s: float) -> bool:
+        try:
+            return await self.reach.reached(self.revision, wait_s)
+        except UnavailableError:
+            # the write is committed: an error here would deny that
+            return False
+
+
+async def _creation(
+    request: Request,
+    caller: Caller,
+    reason: Annotated[str | None, Header(alias="X-Tidegate-Reason", max_length=MAX_REASON_LENGTH)] = None,
+    prefer: Annotated[
+        str | None,
+        Header(
+            description="`wait=5`: answer when every connected node has it. "
+            "`rollout=immediate`: to every node at once, whatever the roll-out policy says"
+        ),
+    ] = None,
+) -> Change:
+    return Change(
+        writer=request.state.writer,
+        reach=request.state.reach,
+        author=caller.name,
+        reason=None if reason is None else _as_text(reason),
+        wait_s=wanted_wait_s(prefer),
+        origin=Origin(caller.role, request.scope.get("request_id"), request.client.host if request.client else None),
+        immediate=wants_immediate(prefer),
+        replay=await replay_of(request, request.state.database, caller.id or caller.name),
+    )
+
+
+Creating = Annotated[Change, Depends(_creation)]
+"""A write of what has no version before it: nothing that ``If-Match`` could name."""
+
+
+async def _change(
+    change: Creating,
+    if_match: Annotated[str | None, Header(description="the ETag that was read")] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: only if it does not exist")] = None,
+) -> Change:
+    change.preconditions = Preconditions(if_match, if_none_match)
+    return change
+
+
+def _as_text(header: str) -> str:
+    # headers arrive as latin-1; people write UTF-8
+    text = header.encode("latin-1", "replace").decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
+Changing = Annotated[Change, Depends(_change)]
+"""A write of something that may exist, with the preconditions that were sent."""

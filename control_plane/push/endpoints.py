@@ -9,14 +9,13 @@ from sqlalchemy import not_
 from control_plane.access.principals import by_method
 from control_plane.canary import repository as rollouts
 from control_plane.canary.models import RolloutRow
-from control_plane.canary.placement import views
 from control_plane.canary.schemas import RolloutView
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError, NotFoundError
 from control_plane.nodes import repository as nodes
 from control_plane.nodes.models import Node
 from control_plane.orm import equal
-from control_plane.publishing import documents, repository
+from control_plane.publishing import repository
 from control_plane.publishing.models import Revision
 from control_plane.push.schemas import (
     DocumentChange,
@@ -27,6 +26,7 @@ from control_plane.push.schemas import (
     RevisionDiff,
     RevisionView,
 )
+from control_plane.push.stream import views
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Instant, Name
 from control_plane.web.pages import Listing, Page, PageQuery, foreign_cursor, listing
@@ -93,7 +93,7 @@ async def get_revision_diff(
         records,
         page,
         lambda record: f"{record['kind']}\n{record['id']}",
-        lambda record: DocumentChange(**documents.shown(record)),
+        lambda record: DocumentChange(**repository.shown(record)),
     )
     return json_with_etag(RevisionDiff(revision=number, to=to, changes=part.items, next_cursor=part.next_cursor))
 

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
@@ -11,16 +11,27 @@ import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.access.principals import Caller, region_only
-from control_plane.canary.placement import views
 from control_plane.database import Database
 from control_plane.errors import FieldError, ForbiddenError, InvalidError, UnavailableError
 from control_plane.nodes import repository as nodes
+from control_plane.nodes.reports import Reports
 from control_plane.nodes.repository import RegionAck
 from control_plane.publishing import repository
 from control_plane.publishing.repository import Head
-from control_plane.push.stream import NodeStream, OpenStreams, opening_for
+from control_plane.push.stream import (
+    MAX_PAUSE_S,
+    MIN_PAUSE_S,
+    PAUSE_S_A_STREAM,
+    FrameSource,
+    HeadWatcher,
+    NodeStream,
+    Opening,
+    is_behind,
+    views,
+)
 from tidegate.contract.config import Ack
 from tidegate.contract.decoding import UNREADABLE, what_is_wrong
 from tidegate.contract.status import Hello, Newest, NodeReport, Role
@@ -37,6 +48,8 @@ MAX_FIGURE = 10**12
 GATHER_S = 0.05
 """How long the first ACK of a batch waits for others."""
 MAX_WAITING = 10_000
+InForce = Callable[[AsyncSession], Awaitable[set[str]]]
+"""Returns the hashes of the credentials in force."""
 _ack_decoder = msgspec.json.Decoder(Ack)
 _report_decoder = msgspec.json.Decoder(NodeReport)
 _log = structlog.stdlib.get_logger("tidegate.acks")
@@ -80,7 +93,7 @@ async def stream(request: Request, caller: Caller, hello: Annotated[Hello, Depen
 
 
 async def _recorded(
-    lines: AsyncIterator[bytes], streams: OpenStreams, hello: Hello, name: str, credential: str, *, applied: int
+    lines: AsyncIterator[bytes], streams: "OpenStreams", hello: Hello, name: str, credential: str, *, applied: int
 ) -> AsyncIterator[bytes]:
     try:
         # opened in the generator, as a generator that never starts never runs its `finally`
@@ -207,6 +220,101 @@ def _ack(body: bytes) -> Ack:
     return msgspec.structs.replace(ack, error=reason)
 
 
+async def opening_for(database: Database, frames: FrameSource, hello: Hello) -> Opening:
+    """What a node must be sent first.
+
+    Nothing if it has the newest, a delta if it has a known revision, else a snapshot.
+    """
+    async with database.read() as session:
+        found = await views(session)
+        known = await repository.is_known(session, hello.revision, hello.digest)
+    head, staged = found.of(hello.region, hello.node), found.in_stage(hello.region, hello.node)
+    if not known or hello.revision > found.head.revision:
+        snapshot = await frames.snapshot(head, staged=staged)
+        return Opening(snapshot, False, found.stage_within(hello.region, hello.node, 0, snapshot.revision))
+    if is_behind(Head(hello.revision, hello.digest), head):
+        delta = await frames.delta(hello.revision, head, staged=staged)
+        return Opening(delta, True, found.stage_within(hello.region, hello.node, hello.revision, delta.revision))
+    return Opening(None, True)
+
+
+class OpenStreams:
+    """The open streams of this replica, each with its credential, and their rows in the table of nodes."""
+
+    def __init__(self, database: Database, heartbeat_s: float, reports: Reports, in_force: InForce) -> None:
+        self._database = database
+        self._heartbeat_s = heartbeat_s
+        self._reports = reports
+        self._in_force = in_force
+        self._open: dict[str, str] = {}
+        self._closed: set[str] = set()
+        self._wake = asyncio.Event()
+
+    @property
+    def count(self) -> int:
+        """Number of open streams."""
+        return len(self._open)
+
+    @property
+    def pause_s(self) -> float:
+        """How long a stream waits after a delta; longer with more streams."""
+        return min(MAX_PAUSE_S, max(MIN_PAUSE_S, len(self._open) * PAUSE_S_A_STREAM))
+
+    def is_open(self, stream: str) -> bool:
+        """Whether a stream may continue: its credential and its region still exist."""
+        return stream in self._open
+
+    async def opened(self, hello: Hello, stream: str, credential: str, *, applied: int) -> None:
+        """Record a stream and the hash of what opened it; it is refreshed until :meth:`closed`."""
+        async with self._database.transaction() as session:
+            await nodes.stream_opened(session, hello, stream, applied=applied)
+        self._open[stream] = credential
+
+    async def stage_sent(self, hello: Hello, stage_revision: int | None) -> None:
+        """Record that a node gets a stage, before it is sent, as the node may crash before it can acknowledge."""
+        if stage_revision is not None:
+            async with self._database.transaction() as session:
+                await nodes.stage_sent(session, hello, stage_revision)
+
+    def closed(self, stream: str) -> None:
+        """Forget a stream. Does not wait: it is called while a request is being cancelled."""
+        self._open.pop(stream, None)
+        self._closed.add(stream)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Keep the table up to date until cancelled: refresh open streams, mark closed ones."""
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self.record()
+
+    async def record(self) -> None:
+        """Write changes; those that cannot be written are tried again with the next heartbeat.
+
+        Streams whose credential is no longer in force are closed with it.
+        """
+        await self._reports.record()
+        if not self._closed and not self._open:
+            return
+        try:
+            async with self._database.transaction() as session:
+                in_force = await self._in_force(session)
+                for stream in [stream for stream, credential in self._open.items() if credential not in in_force]:
+                    self.closed(stream)
+                closed = set(self._closed)
+                await nodes.streams_alive(session, self._open)
+                if closed:
+                    await nodes.streams_closed(session, closed)
+        except UnavailableError:
+            return
+        self._closed -= closed
+
+
 class _Waiting(NamedTuple):
     ack: RegionAck
     stored: asyncio.Future[None]
@@ -274,3 +382,31 @@ class AckBatcher:
 def _fail(one: _Waiting, error: Exception) -> None:
     if not one.stored.done():
         one.stored.set_exception(error)
+
+
+class NodeReach:
+    """Waits until a revision has reached every connected node."""
+
+    def __init__(self, database: Database, watcher: HeadWatcher, heartbeat_s: float) -> None:
+        self._database = database
+        self._watcher = watcher
+        self._heartbeat_s = heartbeat_s
+
+    async def reached(self, revision: int, wait_s: float) -> bool:
+        """Wait until every connected node applied ``revision`` or a newer one; ``False`` after ``wait_s``."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            # taken before the query, so that an ACK in between is not missed
+            acked = self._watcher.acked.ticket()
+            if await self._behind(revision) == 0:
+                return True
+            left_s = deadline - loop.time()
+            if left_s <= 0 or self._watcher.closing:
+                return False
+            # nodes of a crashed replica age out without an ACK: check again now and then
+            await acked.wait(min(left_s, self._heartbeat_s))
+
+    async def _behind(self, revision: int) -> int:
+        async with self._database.read() as session:
+            return await nodes.behind(session, revision, self._heartbeat_s)

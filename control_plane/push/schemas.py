@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Any, cast
 
-from control_plane.canary.placement import Views
 from control_plane.canary.schemas import RolloutView
 from control_plane.nodes.models import Node
 from control_plane.publishing.models import Revision
+from control_plane.push.stream import Views
 from control_plane.web.fields import View
 from tidegate.contract.status import Role
 

@@ -1,31 +1,35 @@
 """What nodes are sent: what a node lacks, then each new revision, and heartbeats in between.
 
-From top to bottom: what a stream begins with, its lines, the frames that all streams share, which streams are open.
+From top to bottom: which revision each node should have, how a replica learns of a new one (by one LISTEN connection
+for all streams and waiters), the lines of a stream, and the frames that all streams share.
 """
 
 import asyncio
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar, cast
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.canary import repository as rollouts
-from control_plane.canary.placement import Held, Views, held_by, views
-from control_plane.database import Database
+from control_plane.canary.placement import Held, held_by
+from control_plane.database import Database, translated
 from control_plane.errors import UnavailableError
 from control_plane.metrics import Metrics
-from control_plane.nodes import repository as nodes
-from control_plane.nodes.reports import Reports
+from control_plane.nodes.repository import ACK_CHANNEL
 from control_plane.publishing import repository
-from control_plane.publishing.documents import Signer
-from control_plane.publishing.repository import Head
-from control_plane.push.watcher import HeadWatcher
+from control_plane.publishing.repository import REVISION_CHANNEL, Head, Signer
 from tidegate.contract.config import Begin, Change, Commit, Documents, Heartbeat, HeldBack, Kind, StreamMessage
 from tidegate.contract.status import Hello
 
+if TYPE_CHECKING:
+    from control_plane.push.node_endpoints import OpenStreams
+
+RECONNECT_S = 0.5
+KEPT_REVISIONS = 64
 KEPT_DELTAS = 64
 KEPT_SNAPSHOTS = 2
 MAX_FRAME_BYTES = 256 * 1024
@@ -36,8 +40,167 @@ PAUSE_S_A_STREAM = 0.006
 Key = TypeVar("Key")
 _log = structlog.stdlib.get_logger("tidegate.stream")
 
-InForce = Callable[[AsyncSession], Awaitable[set[str]]]
-"""Returns the hashes of the credentials in force."""
+
+class Views(NamedTuple):
+    """The newest revision, and what nodes outside the stage of a roll-out should have (the same where there is none).
+
+    ``node`` is empty in the stage of a whole region. ``rollout`` is the revision that began it, ``stage_revision`` what
+    nodes of the stage must apply.
+    """
+
+    head: Head
+    stable: Head
+    region: str = ""
+    node: str = ""
+    stage_revision: int = 0
+    rollout: int = 0
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether a roll-out is under way."""
+        return bool(self.region)
+
+    def in_stage(self, region: str, node: str) -> bool:
+        """Whether this node gets the head."""
+        return not self.region or (region == self.region and self.node in ("", node))
+
+    def of(self, region: str, node: str) -> Head:
+        """What this node should have."""
+        return self.head if self.in_stage(region, node) else self.stable
+
+    def stage_within(self, region: str, node: str, has: int, gets: int) -> int | None:
+        """The stage's revision, where this node gets it on the way from revision ``has`` to ``gets``."""
+        if self.is_staged and self.in_stage(region, node) and has < self.stage_revision <= gets:
+            return self.stage_revision
+        return None
+
+
+async def views(session: AsyncSession) -> Views:
+    """Both views in this session."""
+    row = await repository.whole_head(session)
+    head = Head(row.revision, row.digest)
+    if row.rollout is None:
+        return Views(head, head)
+    stable = Head(row.stable_revision or 0, row.stable_digest or repository.NOTHING)
+    under_way = await rollouts.rollout(session, row.rollout)
+    stage_revision = 0 if under_way is None else under_way.stage_revision
+    return Views(head, stable, row.stage_region or "", row.stage_node or "", stage_revision, row.rollout)
+
+
+class Ticket:
+    """Waits for the first signal after it was taken."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return after the signal (at once if it came already), or after ``timeout_s``."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
+
+
+class Signal:
+    """A repeated signal. Take a ticket, check, then wait on the ticket: no signal is missed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ticket(self) -> Ticket:
+        """A ticket for the next signal."""
+        return Ticket(self._event)
+
+    def fire(self) -> None:
+        """Wake everyone who waits now."""
+        fired, self._event = self._event, asyncio.Event()
+        fired.set()
+
+
+class HeadWatcher:
+    """Follows the head by notifications, and by a query every ``poll_s`` in case one was lost.
+
+    ``views`` is ``None`` until it was read once. While Postgres is away the last one known stays.
+    """
+
+    def __init__(self, database: Database, poll_s: float) -> None:
+        self._database = database
+        self._poll_s = poll_s
+        self._look = asyncio.Event()
+        self._closing = False
+        self.views: Views | None = None
+        self._learned: OrderedDict[int, float] = OrderedDict()
+        self.moved = Signal()
+        self.acked = Signal()
+
+    @property
+    def closing(self) -> bool:
+        """Whether this replica is shutting down, and streams should end."""
+        return self._closing
+
+    @property
+    def head(self) -> Head | None:
+        """The newest revision."""
+        return None if self.views is None else self.views.head
+
+    @property
+    def revision(self) -> int:
+        """The newest known revision; 0 before the first."""
+        return 0 if self.views is None else self.views.head.revision
+
+    def known_for_s(self, revision: int) -> float | None:
+        """How long ago this replica saw ``revision`` first; ``None`` if it is not among the newest."""
+        learned = self._learned.get(revision)
+        return None if learned is None else time.monotonic() - learned
+
+    def close(self) -> None:
+        """End every stream and every wait now."""
+        self._closing = True
+        self.moved.fire()
+        self.acked.fire()
+
+    async def run(self) -> None:
+        """Follow until cancelled, reconnecting as long as it takes."""
+        while True:
+            try:
+                await self._follow()
+            except UnavailableError as error:
+                _log.warning("lost sight of revisions", cause=repr(error.__cause__))
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _follow(self) -> None:
+        connection = await self._database.listen_connection()
+        watchdog: asyncio.Task[None] | None = None
+        try:
+            with translated():
+                await connection.add_listener(REVISION_CHANNEL, lambda *_: self._look.set())
+                await connection.add_listener(ACK_CHANNEL, lambda *_: self.acked.fire())
+            connection.add_termination_listener(lambda *_: self._look.set())
+            watchdog = asyncio.create_task(self._database.watch(connection))
+            while not connection.is_closed():
+                self._look.clear()
+                await self._refresh()
+                try:
+                    async with asyncio.timeout(self._poll_s):
+                        await self._look.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            if watchdog is not None:
+                watchdog.cancel()
+                await asyncio.gather(watchdog, return_exceptions=True)
+            connection.terminate()
+
+    async def _refresh(self) -> None:
+        async with self._database.read(reserved=True) as session:
+            found = await views(session)
+        if found != self.views:
+            self.views = found
+            self._learned[found.head.revision] = self._learned[found.stable.revision] = time.monotonic()
+            while len(self._learned) > KEPT_REVISIONS:
+                self._learned.popitem(last=False)
+            self.moved.fire()
 
 
 class Frames(msgspec.Struct, frozen=True):
@@ -48,35 +211,17 @@ class Frames(msgspec.Struct, frozen=True):
     lines: tuple[bytes, ...]
 
 
+def is_behind(has: Head, wanted: Head) -> bool:
+    """Whether a node at ``has`` must be sent a revision. A node that is ahead has left the stage and keeps it."""
+    return wanted != has and wanted.revision >= has.revision
+
+
 class Opening(NamedTuple):
     """What a node is sent first, whether its revision is known, and the stage that it gets, if any."""
 
     frames: Frames | None
     known: bool
     stage_revision: int | None = None
-
-
-async def opening_for(database: Database, frames: "FrameSource", hello: Hello) -> Opening:
-    """What a node must be sent first.
-
-    Nothing if it has the newest, a delta if it has a known revision, else a snapshot.
-    """
-    async with database.read() as session:
-        found = await views(session)
-        known = await repository.is_known(session, hello.revision, hello.digest)
-    head, staged = found.of(hello.region, hello.node), found.in_stage(hello.region, hello.node)
-    if not known or hello.revision > found.head.revision:
-        snapshot = await frames.snapshot(head, staged=staged)
-        return Opening(snapshot, False, found.stage_within(hello.region, hello.node, 0, snapshot.revision))
-    if is_behind(Head(hello.revision, hello.digest), head):
-        delta = await frames.delta(hello.revision, head, staged=staged)
-        return Opening(delta, True, found.stage_within(hello.region, hello.node, hello.revision, delta.revision))
-    return Opening(None, True)
-
-
-def is_behind(has: Head, wanted: Head) -> bool:
-    """Whether a node at ``has`` must be sent a revision. A node that is ahead has left the stage and keeps it."""
-    return wanted != has and wanted.revision >= has.revision
 
 
 class NodeStream:
@@ -232,80 +377,3 @@ def _trim(kept: OrderedDict[Key, asyncio.Task[Frames]], most: int) -> None:
 def encode_line(message: StreamMessage) -> bytes:
     """One message as a line of NDJSON."""
     return msgspec.json.encode(message) + b"\n"
-
-
-class OpenStreams:
-    """The open streams of this replica, each with its credential, and their rows in the table of nodes."""
-
-    def __init__(self, database: Database, heartbeat_s: float, reports: Reports, in_force: InForce) -> None:
-        self._database = database
-        self._heartbeat_s = heartbeat_s
-        self._reports = reports
-        self._in_force = in_force
-        self._open: dict[str, str] = {}
-        self._closed: set[str] = set()
-        self._wake = asyncio.Event()
-
-    @property
-    def count(self) -> int:
-        """Number of open streams."""
-        return len(self._open)
-
-    @property
-    def pause_s(self) -> float:
-        """How long a stream waits after a delta; longer with more streams."""
-        return min(MAX_PAUSE_S, max(MIN_PAUSE_S, len(self._open) * PAUSE_S_A_STREAM))
-
-    def is_open(self, stream: str) -> bool:
-        """Whether a stream may continue: its credential and its region still exist."""
-        return stream in self._open
-
-    async def opened(self, hello: Hello, stream: str, credential: str, *, applied: int) -> None:
-        """Record a stream and the hash of what opened it; it is refreshed until :meth:`closed`."""
-        async with self._database.transaction() as session:
-            await nodes.stream_opened(session, hello, stream, applied=applied)
-        self._open[stream] = credential
-
-    async def stage_sent(self, hello: Hello, stage_revision: int | None) -> None:
-        """Record that a node gets a stage, before it is sent, as the node may crash before it can acknowledge."""
-        if stage_revision is not None:
-            async with self._database.transaction() as session:
-                await nodes.stage_sent(session, hello, stage_revision)
-
-    def closed(self, stream: str) -> None:
-        """Forget a stream. Does not wait: it is called while a request is being cancelled."""
-        self._open.pop(stream, None)
-        self._closed.add(stream)
-        self._wake.set()
-
-    async def run(self) -> None:
-        """Keep the table up to date until cancelled: refresh open streams, mark closed ones."""
-        while True:
-            try:
-                async with asyncio.timeout(self._heartbeat_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-            self._wake.clear()
-            await self.record()
-
-    async def record(self) -> None:
-        """Write changes; those that cannot be written are tried again with the next heartbeat.
-
-        Streams whose credential is no longer in force are closed with it.
-        """
-        await self._reports.record()
-        if not self._closed and not self._open:
-            return
-        try:
-            async with self._database.transaction() as session:
-                in_force = await self._in_force(session)
-                for stream in [stream for stream, credential in self._open.items() if credential not in in_force]:
-                    self.closed(stream)
-                closed = set(self._closed)
-                await nodes.streams_alive(session, self._open)
-                if closed:
-                    await nodes.streams_closed(session, closed)
-        except UnavailableError:
-            return
-        self._closed -= closed

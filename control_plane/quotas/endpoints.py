@@ -10,8 +10,7 @@ from control_plane.access.principals import by_method
 from control_plane.database import Reading
 from control_plane.limits.models import LimitRow
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing
-from control_plane.publishing.writer import ConfigWrite
+from control_plane.publishing.writer import Changing, ConfigWrite
 from control_plane.quotas import service
 from control_plane.quotas.schemas import QuotaFree, QuotaReplace, QuotaView
 from control_plane.web.etags import json_with_etag

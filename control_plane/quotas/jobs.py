@@ -13,7 +13,7 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.limits.models import LimitRow
-from control_plane.limits.rules import fractions_of
+from control_plane.limits.service import fractions_of
 from control_plane.nodes import repository as nodes
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 from control_plane.quotas import repository

@@ -11,9 +11,10 @@ import msgspec
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.limits.rules import SPLIT_MODES, to_rule
+from control_plane.limits.models import SPLIT_MODES
+from control_plane.limits.service import to_rule
 from control_plane.nodes import repository as nodes
-from control_plane.publishing.documents import ChangedDocument, DocumentKey
+from control_plane.publishing.repository import ChangedDocument, DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.models import CLIENTS, THE_LIMIT, QuotaMove
@@ -55,7 +56,7 @@ async def schedule_shares(write: ConfigWrite, now_us: int) -> None:
     for change in wanted:
         if change.after is not None:
             write.publish(await scheduling.scheduled(change.key, change.before, change.after), change.key)
-    if write.placement.handed_on:
+    if write.staged and write.placement.handed_on:
         await scheduling.cut_again(write.placement.handed_on)
 
 

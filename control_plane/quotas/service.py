@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
-from control_plane.limits.rules import to_record, to_rule, units_by_region
+from control_plane.limits.service import rows_of, to_record, to_rule, units_by_region
 from control_plane.plans.service import Plans, publish
 from control_plane.plans.service import to_record as plan_record
 from control_plane.publishing.writer import ConfigWrite
@@ -125,7 +125,7 @@ async def publish_limit(write: ConfigWrite, row: LimitRow) -> None:
 
 
 async def _row(session: AsyncSession, plan: str, limit: str) -> LimitRow:
-    row = await limits.rows_of(None if plan == OUTSIDE_PLANS else plan).find(session, limit)
+    row = await rows_of(None if plan == OUTSIDE_PLANS else plan).find(session, limit)
     if row is None:
         where = "outside plans" if plan == OUTSIDE_PLANS else f"in the plan {plan}"
         raise NotFoundError(f"There is no limit named {limit} {where}.")

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 
 from control_plane.access.principals import Caller, by_method, require
 from control_plane.database import Reading
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.regions.schemas import RegionCreate, RegionReplace, RegionView
 from control_plane.regions.service import Regions
 from control_plane.resources import same_name

@@ -1,6 +1,6 @@
 """What can be done with regions."""
 
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions.models import RegionRow
 from control_plane.regions.schemas import RegionFields, RegionReplace, RegionView

@@ -2,7 +2,7 @@
 
 from control_plane.adaptive.service import unknown_policy
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import NamedRows, Resource
 from control_plane.routes import repository

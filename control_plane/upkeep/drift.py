@@ -23,12 +23,12 @@ from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import DriftError
 from control_plane.jobs.registry import Job
 from control_plane.limits import repository as limits
-from control_plane.limits.rules import to_rule
+from control_plane.limits.service import to_rule
 from control_plane.orm import Base
 from control_plane.plans import repository as plans
 from control_plane.plans.service import publish as publish_plan
 from control_plane.publishing import repository
-from control_plane.publishing.documents import DocumentKey, canonical, key_of
+from control_plane.publishing.repository import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
 from control_plane.upkeep import repository as drift_rows
 from tidegate.contract.config import Document, Plan

@@ -13,7 +13,7 @@ from control_plane.database import Database
 from control_plane.errors import ConflictError
 from control_plane.jobs.registry import Job
 from control_plane.orm import present
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite, ConfigWriter
 
 EVERY_S = 30.0

@@ -13,9 +13,9 @@ from control_plane.clients.schemas import LastingFigures
 from control_plane.enforcement import repository as switches
 from control_plane.enforcement.models import SwitchRow
 from control_plane.errors import NotFoundError
-from control_plane.limits.models import LimitRow
+from control_plane.limits.models import SPLIT_MODES, LimitRow
 from control_plane.limits.repository import all_outside_plans
-from control_plane.limits.rules import SPLIT_MODES, units_by_region
+from control_plane.limits.service import units_by_region
 from control_plane.plans import repository as plans
 from control_plane.plans.models import PlanRow
 from control_plane.quotas import repository as quotas

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from control_plane.limits.rules import to_rule
+from control_plane.limits.service import to_rule
 from control_plane.plans.models import PlanRow
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import LimitRule, dimensions

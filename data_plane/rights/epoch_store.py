@@ -99,7 +99,7 @@ class RedisEpochs:
             await self.join_connection(self._store.execute, facts)
 
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
-        """Raise the marker, begin a pending epoch that is proven, and vouch (``lua/raise_epoch_marker.lua``)."""
+        """Raise the marker, begin a pending epoch that is proven, and vouch (``lua/epoch_marker.lua``)."""
         if self._store is None or not self._run_id:
             return None
         vouch = msgspec.json.encode(Vouch(self._name, proven_for))

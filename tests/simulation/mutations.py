@@ -112,8 +112,8 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     # The store
     "a store that started again is in a new epoch": one(
         "old-copy-restored",
-        "if sub(stored, from) == ARGV[1] then\n    return { incarnation }",
-        "if true then\n    return { incarnation }",
+        "if sub(stored, from) == ARGV[1] then\n      return { incarnation }",
+        "if true then\n      return { incarnation }",
     ),
     "a new epoch owns nothing in windows that may have been forgotten": one(
         "lost-before-rollover",

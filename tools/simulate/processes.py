@@ -17,6 +17,7 @@ from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.decide.store_fallback import StoreFallback
+from data_plane.load.following import Gates
 from data_plane.process import run_forever
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
@@ -176,7 +177,7 @@ class SimulatedNode(SimulatedProcess):
         )
         self.decider: Decider = Decider(
             self.index, store, region, fallback, Tally(), Anonymous(), DenialCache(MAX_DENIALS), SubjectBounds(),
-            self._reader,
+            Gates(), self._reader,
         )  # fmt: skip
 
     def apply(self, config: ConfigSet, revision: int) -> None:

@@ -18,7 +18,7 @@ from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyImp
 from control_plane.credentials.rotation import Rotation
 from control_plane.database import Reading
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import ClientName, Text
 from control_plane.web.pages import Listing, Page, listing, sorted_by

@@ -6,7 +6,7 @@ from control_plane.credentials.keys.schemas import KeyCreate, KeyCreated, KeyRot
 from control_plane.credentials.rotation import Rotation
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.orm import shown_prefix
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from tidegate.contract.config import ApiKey

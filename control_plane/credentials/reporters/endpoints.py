@@ -18,7 +18,7 @@ from control_plane.credentials.reporters.schemas import (
 from control_plane.credentials.reporters.service import Reporters
 from control_plane.credentials.rotation import Rotation
 from control_plane.database import Reading
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name

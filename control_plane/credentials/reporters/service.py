@@ -4,7 +4,7 @@ from control_plane.credentials.reporters.models import ReporterBackend, Reporter
 from control_plane.credentials.reporters.schemas import ReporterCreated, ReporterFields, ReporterView
 from control_plane.credentials.rotation import Rotation, rotate
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import NamedRows, Resource
 from control_plane.routes.repository import existing_backends

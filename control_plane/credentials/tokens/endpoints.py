@@ -12,7 +12,7 @@ from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.tokens import repository, service
 from control_plane.credentials.tokens.schemas import TokenCreate, TokenCreated, TokenRotate, TokenView
 from control_plane.database import Reading
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.web.etags import json_with_etag
 from control_plane.web.pages import Listing, Page, listing, sorted_by
 from tidegate.contract.credentials import RANDOM_BYTES

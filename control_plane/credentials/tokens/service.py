@@ -4,8 +4,8 @@ from datetime import datetime
 from typing import Any, cast
 
 from control_plane.access.principals import Grant, ScopedRole
-from control_plane.audit import trail
-from control_plane.audit.trail import Origin
+from control_plane.audit import repository as audit
+from control_plane.audit.repository import Origin
 from control_plane.credentials.rotation import Rotation
 from control_plane.credentials.rotation import rotate as rotate_secret
 from control_plane.credentials.tokens import repository
@@ -13,7 +13,7 @@ from control_plane.credentials.tokens.models import Token
 from control_plane.credentials.tokens.schemas import Dialect, TokenCreate, TokenCreated, TokenView
 from control_plane.database import Database
 from control_plane.errors import ConflictError, NotFoundError
-from control_plane.publishing.documents import DocumentKey
+from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.web.etags import Preconditions
 from tidegate.contract.config import Gateway
@@ -152,6 +152,6 @@ async def ensure_first_admin(database: Database, secret: str) -> bool:
         if await repository.any_admin(session):
             return False
         session.add(Token(token_id=FIRST_TOKEN_ID, name=FIRST_NAME, role="admin", sha256=secret_sha256(secret)))
-        made = trail.Event("create", "token", FIRST_TOKEN_ID, None, {"name": FIRST_NAME, "role": "admin"})
-        await trail.store(session, [made], author=AUTHOR, reason=REASON, origin=Origin(), revision=0)
+        made = audit.Event("create", "token", FIRST_TOKEN_ID, None, {"name": FIRST_NAME, "role": "admin"})
+        await audit.store(session, [made], author=AUTHOR, reason=REASON, origin=Origin(), revision=0)
         return True

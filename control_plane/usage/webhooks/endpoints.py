@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from control_plane.access.principals import by_method
 from control_plane.database import Reading
 from control_plane.orm import equal
-from control_plane.publishing.change import Changing, Creating
+from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
 from control_plane.usage.webhooks import repository

@@ -15,7 +15,7 @@ import pytest
 from control_plane.canary.placement import CanaryPlacement
 from control_plane.database import Database
 from control_plane.derivation import derive
-from control_plane.publishing.documents import Signer
+from control_plane.publishing.repository import Signer
 from control_plane.publishing.writer import ConfigWriter
 from control_plane.quotas import jobs as mover
 from control_plane.quotas import service

@@ -1,18 +1,14 @@
 """The files of ``docs/how-it-works.md`` that a decision goes through are those that a decision goes through."""
 
 import asyncio
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 from data_plane.node import Node
+from testing.entered import files_entered
 from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Client, Endpoint, Plan
 from tools.docs.flows import steps_of
 
-ROOT = Path(__file__).parents[3]
 FLOOR = {"data_plane/process.py"}
 """The clock: the page names it once for all flows."""
 BODY = b'{"api_key":"tg_acme","method":"GET","path":"/users/1"}'
@@ -23,22 +19,6 @@ CONFIG = [
     key_of("acme", "tg_acme"),
     Endpoint(endpoint="get-user", method="GET", path="/users/{id}"),
 ]
-
-
-@contextmanager
-def entered() -> Iterator[set[str]]:
-    """Files of ours whose functions are called, in this thread."""
-    files: set[str] = set()
-
-    def note(frame: FrameType, event: str, _argument: object) -> None:
-        if event == "call":
-            files.add(frame.f_code.co_filename)
-
-    sys.setprofile(note)
-    try:
-        yield files
-    finally:
-        sys.setprofile(None)
 
 
 async def test_a_decision_enters_the_files_of_the_page_and_no_others(tmp_path: Path, valkey_url: str) -> None:
@@ -56,11 +36,11 @@ async def test_a_decision_enters_the_files_of_the_page_and_no_others(tmp_path: P
             await ask()
         seen = []
         for _ in range(8):  # what goes on in the background is not in all of them
-            with entered() as files:
+            with files_entered() as files:
                 await ask()
-            seen.append({str(Path(file).relative_to(ROOT)) for file in files if file.startswith(str(ROOT))})
+            seen.append(files)
         writer.close()
-    through = {file for file in set.intersection(*seen) if not file.startswith((".venv", "tests"))}
+    through = set.intersection(*seen)
     page = {step.file for step in steps_of("Decision") if step.file.endswith(".py")}
     assert through - FLOOR == page
     assert through > FLOOR

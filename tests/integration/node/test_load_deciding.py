@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from data_plane.config.index import InvalidConfigError, RuleIndex
-from data_plane.load.factor_store import LEASE
+from data_plane.load.following import LEASE
 from data_plane.store.ports import StoreUnavailableError
 from testing.load_region import START_US, USERS, load_region
 from testing.node import document_of

@@ -22,11 +22,16 @@ from data_plane.usage import answering as answering_module
 from data_plane.usage import flusher as usage_module
 from data_plane.usage import shipper as usage_shipping
 from data_plane.usage.answering import QuestionAnswerer
-from data_plane.usage.flusher import UsageFlusher
-from data_plane.usage.redis_stream import LEASE, REFUSED, STREAM, RedisUsageStream
-from data_plane.usage.shipper import ControlPlaneUnavailableError, UsageShipper
-from data_plane.usage.sink import HttpUsageSink
-from data_plane.usage.tally import UsageTally
+from data_plane.usage.stream import (
+    LEASE,
+    REFUSED,
+    STREAM,
+    ControlPlaneUnavailableError,
+    HttpUsageSink,
+    RedisUsageStream,
+    UsageShipper,
+)
+from data_plane.usage.tally import UsageFlusher, UsageTally
 from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.integration.redis.clusters import start_cluster
 from tidegate.contract.config import Change, Client, Endpoint, Plan

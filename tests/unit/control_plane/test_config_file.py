@@ -13,7 +13,7 @@ from control_plane.config_file.amounts import Rate, format_amount, format_rate, 
 from control_plane.config_file.differences import differences
 from control_plane.config_file.schemas import LimitEntry
 from control_plane.config_file.sections import SECTION_NAMES, ConfigFile, SectionName, json_schema
-from control_plane.limits.rules import rule_fields
+from control_plane.limits.service import rule_fields
 
 
 @pytest.mark.parametrize(
