@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from data_plane.config.index import RuleIndex
-from data_plane.decide.denial_ring import DenialStore, Found
+from data_plane.decide.denial_ring import Found, RedisDenials
 from data_plane.decide.limits_now import is_tellable, limits_now
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
 from data_plane.usage.stream import ControlPlaneUnavailableError
@@ -42,7 +42,7 @@ class QuestionAnswerer:
     def __init__(
         self, node: str, transport: QuestionTransport, store: CounterStore, clock: Clock,
         index: Callable[[], RuleIndex], revision: Callable[[], int], has_lease: Callable[[], bool],
-        ship: Callable[[], Awaitable[None]], denials: DenialStore | None = None,
+        ship: Callable[[], Awaitable[None]], denials: RedisDenials | None = None,
         exchange: Callable[[], RegionExchange] | None = None,
     ) -> None:  # fmt: skip
         self._exchange = exchange
