@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -160,14 +160,6 @@ class ControlPlaneUnavailableError(Exception):
     """The control plane gave no answer, or refused a message for now."""
 
 
-class UsageSink(Protocol):
-    """The way to the control plane."""
-
-    async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
-        """Deliver batches; they are committed when this returns. Raises ``ControlPlaneUnavailableError``."""
-        ...
-
-
 class UsageShipper:
     """Sends the region's stream to the control plane while this agent holds the lease.
 
@@ -175,7 +167,7 @@ class UsageShipper:
     """
 
     def __init__(
-        self, node: str, stream: RedisUsageStream, sink: UsageSink, clock: Clock, random: Callable[[], float]
+        self, node: str, stream: RedisUsageStream, sink: "HttpUsageSink", clock: Clock, random: Callable[[], float]
     ) -> None:
         self._node = node
         self._stream = stream
@@ -288,7 +280,7 @@ def _fitting(entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
 
 
 class HttpUsageSink:
-    """Implements ``UsageSink`` and ``QuestionTransport`` over one pooled client."""
+    """The way to the control plane, over one pooled client. Every method raises ``ControlPlaneUnavailableError``."""
 
     def __init__(self, url: str, credential: str, node: str, region: str, tls: ssl.SSLContext | None = None) -> None:
         self._node = node
@@ -302,7 +294,7 @@ class HttpUsageSink:
         )
 
     async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
-        """Send once; the shipper retries."""
+        """Deliver batches, which are committed when this returns. It is one try; the shipper retries."""
         shipment = Shipment(
             region=self._region, node=self._node, batches=tuple(batches), complete_until_ms=complete_until_ms
         )
@@ -314,7 +306,7 @@ class HttpUsageSink:
             raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
-        """Wait for questions."""
+        """The open questions; waits up to ``wait_s`` for one."""
         try:
             timeout = httpx.Timeout(TIMEOUT_S, read=wait_s + TIMEOUT_S)
             response = await self._client.get("/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)
