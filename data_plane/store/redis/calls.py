@@ -268,7 +268,7 @@ class Link(asyncio.Protocol):
         await asyncio.sleep(0)
 
 
-def pack_command(*parts: bytes | str | int) -> bytes:
+def pack_command(*parts: bytes | str | int | float) -> bytes:
     """A command in RESP."""
     packed: bytes = hiredis.pack_command(cast("Any", parts))  # its stub wants tuples of length one
     return packed
