@@ -73,7 +73,7 @@ def up(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the control plane or of nodes; repeatable."),
     ] = None,
     drain_s: Annotated[
-        float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 unless said.")
+        float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 by default.")
     ] = None,
 ) -> None:
     """Run everything on this machine: Postgres, the control plane, and in each region a Valkey, an agent and nodes.

@@ -1,4 +1,4 @@
-"""``/internal/v1/load``: what a region's deciding node says of its backends, with the region's credential."""
+"""``/internal/v1/load``: the factors of a region's backends, sent by its agent with the region's credential."""
 
 from contextlib import suppress
 

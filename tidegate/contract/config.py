@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.blocks import Block, EnforcementOverride
 from tidegate.contract.decoding import NodeName
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
@@ -114,7 +114,7 @@ Document = (
     | AdaptivePolicy
     | Reporter
     | Block
-    | Switch
+    | EnforcementOverride
 )
 DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "region": Region,
@@ -128,7 +128,7 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "adaptive_policy": AdaptivePolicy,
     "reporter": Reporter,
     "block": Block,
-    "enforcement": Switch,
+    "enforcement": EnforcementOverride,
 }
 """The type of each kind's body. A document's id is its natural name (a key's: its ``sha256``; a limit's: ``name``)."""
 

@@ -1,4 +1,4 @@
-"""What regions tell each other of shared limits: absolute counts, so that retries and reordering are harmless."""
+"""What regions send each other of shared limits: absolute counts, so that retries and reordering are harmless."""
 
 import hashlib
 import struct
@@ -9,7 +9,7 @@ import msgspec
 PROTOCOL_VERSION = 1
 MAX_CELLS = 1_000
 SLICES = 8
-"""A region's counters are told in this many parts, by whichever of its nodes holds each."""
+"""A region's counters are sent in this many parts, each by the agent that holds it."""
 MAX_AGE_S = 30.0
 """A message older (or newer) than this is refused: clocks are within a second of each other, the rest is transit."""
 
@@ -34,11 +34,11 @@ class Cell(msgspec.Struct, frozen=True, array_like=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """A batch of cells from one region and incarnation of its store; without cells it is a heartbeat.
 
-    ``complete`` are slices (0 to ``SLICES`` - 1) with the instant (epoch microseconds, sender's clock) up to which the
-    receiver has all that the sender counted in them, once it has this message.
-    ``of`` says whose cells these are, where they are not the sender's: ``region/incarnation`` of an earlier life of the
-    receiver's own store, handed back because that store was lost, or of the sender's, whose store came back since.
-    ``to`` is the life of the receiver's store that ``complete`` is true of: another one has forgotten what it was told.
+    ``complete`` are slices (0 to ``SLICES`` - 1), each with an instant (epoch microseconds, sender's clock). With this
+    message the receiver has all that the sender counted in the slice until then.
+    ``of`` says whose cells these are, where they are not the sender's: ``region/incarnation`` of an earlier epoch of
+    the receiver's own store, handed back because that store was lost, or of the sender's, whose store came back since.
+    ``to`` is the epoch of the receiver's store that ``complete`` is true of: another one has forgotten what it had.
     """
 
     version: int = PROTOCOL_VERSION
@@ -54,8 +54,8 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 class CountsAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the receiver could not take: keys whose limit it does not know yet, or whose window is ahead of its clock.
 
-    The sender tells them again; everything else is there. ``incarnation`` is the receiver's own: one that is new to the
-    sender has forgotten everything, and is to be told everything, its own earlier counts included.
+    The sender sends them again; everything else is there. ``incarnation`` is the receiver's own: one that is new to the
+    sender has forgotten everything, and is to be sent everything, its own earlier counts included.
     """
 
     again: tuple[bytes, ...] = ()

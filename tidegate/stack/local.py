@@ -198,7 +198,7 @@ class LocalStack:
             "TIDEGATE_REGION_CREDENTIAL": self._keyring.region_credentials[place.region],
             "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": self._keyring.public_key(),
             "TIDEGATE_SNAPSHOT_FILE": str(self._data_dir.snapshot(place.name)),
-            "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
+            "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: so stop at once
         }
 
     def _rls_settings(self, place: NodePlace) -> dict[str, str]:

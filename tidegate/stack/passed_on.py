@@ -23,7 +23,7 @@ OF_COMMANDS = frozenset(
 
 @dataclass(frozen=True)
 class PassedOn:
-    """Settings by their variable, for the control plane and for every node; ``ignored`` says what is none, and why."""
+    """Settings by their variable, for the control plane and every node; ``ignored``: what is no setting, and why."""
 
     control_plane: Mapping[str, str] = field(default_factory=dict)
     node: Mapping[str, str] = field(default_factory=dict)
