@@ -31,8 +31,7 @@ from control_plane.publishing import repository
 from control_plane.publishing.repository import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
 from control_plane.upkeep import repository as drift_rows
-from tidegate.contract.config import Document, Plan
-from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
+from tidegate.contract.config import Document, Plan, bucket_digest, bucket_of, document_hash, root_digest
 from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0

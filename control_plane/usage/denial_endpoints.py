@@ -13,7 +13,7 @@ from control_plane.canary.models import RolloutRow
 from control_plane.regions import repository as regions
 from control_plane.usage.denial_reasons import reason, remedy
 from control_plane.web.fields import Instant, View
-from tidegate.contract.causes import Cause
+from tidegate.contract.decision import Cause
 from tidegate.contract.denials import MAX_FOUND, Denial, DenialQuery
 
 router = APIRouter(prefix="/v1/denials", tags=["usage"], dependencies=[Depends(by_method)])

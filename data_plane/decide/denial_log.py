@@ -10,8 +10,7 @@ import structlog
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.decide.denial_ring import DenialRing
 from data_plane.decide.pending_check import PendingCheck, Refusal, Verdict, cause_of_denial, cause_of_refusal
-from tidegate.contract.causes import Cause
-from tidegate.contract.decision import CheckRequest
+from tidegate.contract.decision import Cause, CheckRequest
 from tidegate.contract.denials import RepeatedDenial
 
 log = structlog.get_logger("tidegate.denials")

@@ -17,9 +17,8 @@ from data_plane.config.index import Principal
 from data_plane.decide.pending_check import Refusal, Verdict, cause_of_denial, cause_of_refusal
 from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.ports import StoreUnavailableError
-from tidegate.contract.causes import Cause
 from tidegate.contract.credentials import PREFIXES
-from tidegate.contract.decision import CheckRequest
+from tidegate.contract.decision import Cause, CheckRequest
 from tidegate.contract.denials import KEY_SHOWN, Denial, DenialQuery
 from tidegate.contract.limits import capacity
 

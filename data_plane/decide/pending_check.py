@@ -11,8 +11,7 @@ from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_gate import GatePass
 from data_plane.store.packing import NEVER, UNKNOWN, Outcome, params_in
 from data_plane.store.ports import StoreUnavailableError
-from tidegate.contract.causes import Cause, LimitCause
-from tidegate.contract.decision import CheckRequest
+from tidegate.contract.decision import Cause, CheckRequest, LimitCause
 
 if TYPE_CHECKING:
     from data_plane.decide.decider import Decider

@@ -12,8 +12,7 @@ from data_plane.http.rate_limit_headers import ResetFormat, ceil_s, header_block
 from data_plane.http.response_templates import Careful, ResponseTemplate, denial_template
 from data_plane.store.packing import NEVER, UNKNOWN
 from data_plane.store.subjects import InvalidAddressError
-from tidegate.contract.causes import Cause, LimitCause
-from tidegate.contract.decision import CheckRequest, Decision, LimitReport
+from tidegate.contract.decision import Cause, CheckRequest, Decision, LimitCause, LimitReport
 
 QUOTA_EXCEEDED = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 REDUCED_CAPACITY = "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from tidegate.contract.causes import Cause, LimitCause
+from tidegate.contract.decision import Cause, LimitCause
 from tidegate.contract.holds import Asker
 
 MAX_DENIALS = 100

@@ -150,6 +150,6 @@ def _remark_on_stores(config: Part, place: str, remarks: Remarks, *, advanced: b
     elif advanced and config.text("sync_rate") not in {None, "0"}:
         remarks.add("differs", place, "sync_rate: nothing waits to be synchronised in a region; regions by `mode`")
     if any(name == "redis" or name.startswith("redis_") for name in config.value):
-        remarks.add("to do", place, "redis: nodes learn where their region's store is from TIDEGATE_REDIS_URL")
+        remarks.add("to do", place, "redis: where a region's store is, its nodes learn from TIDEGATE_REDIS_URL")
     if "namespace" in config:
         remarks.add("differs", place, "namespace: each limit has counters of its own, whatever plugins share one")

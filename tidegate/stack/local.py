@@ -10,12 +10,11 @@ import httpx
 
 from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
-from tidegate.stack.errors import PortTakenError, StackError
 from tidegate.stack.keyring import Keyring
 from tidegate.stack.layout import DataDir, NodePlace, StackOptions, agent_places, node_places
 from tidegate.stack.ports import LOOPBACK, free_ports, is_free
 from tidegate.stack.postgres import PostgresServer
-from tidegate.stack.progress import Progress
+from tidegate.stack.progress import PortTakenError, Progress, StackError
 from tidegate.stack.store import StoreServer
 
 DATABASE = "tidegate"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 
 PREFIX = "TIDEGATE_"
 OWN = frozenset(

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections import deque
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 
 LOOPBACK = "127.0.0.1"
 FIRST_FREE_PORT = 12_000

@@ -13,11 +13,10 @@ from queue import Empty, SimpleQueue
 
 from tidegate.stack.child import Child, exit_words
 from tidegate.stack.demo import set_up_demo, suggestions
-from tidegate.stack.errors import PortTakenError, StackError, StopRequestedError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, require_sound
 from tidegate.stack.local import LocalStack
-from tidegate.stack.progress import Progress
+from tidegate.stack.progress import PortTakenError, Progress, StackError, StopRequestedError
 
 WATCH_S = 0.25
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -14,7 +14,7 @@ from control_plane.usage.denial_reasons import remedy
 from tidegate.admin.completion import SOURCES
 from tidegate.admin.resources import RESOURCES
 from tidegate.admin.shapes import Verb, filled, parameters
-from tidegate.contract.causes import CallerCause, Cause, LimitCause
+from tidegate.contract.decision import CallerCause, Cause, LimitCause
 from tidegate.contract.denials import Denial
 
 DOCS = Path(__file__).parents[3] / "docs"
