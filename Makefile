@@ -9,7 +9,7 @@
 #   make release          all artefacts of this commit into dist/, checked, installed and run; nothing is uploaded
 #   make docs             the site of the documentation into site/, without network; open site/index.html
 #   make bench-peers      Envoy's rate limit service in Go, for `python -m tools.bench.rls` (needs Go)
-#   make go-tools         h2spec and ghz into .cache/bin (needs Go): tests and benchmarks of HTTP/2 use them
+#   make go-tools         h2spec, ghz and actionlint into .cache/bin (needs Go): tests and benchmarks use them
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -92,8 +92,9 @@ docs: $(STAMPS)/dev
 bench: $(STAMPS)/dev
 	@$(BIN)/python -m tools.bench $(ARGS)
 
-# Go programs by their module paths, pinned: a conformance suite of HTTP/2, and a load generator of gRPC.
-GO_TOOLS := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible github.com/bojand/ghz/cmd/ghz@v0.93.0
+# Go programs by their module paths, pinned: a conformance suite of HTTP/2, a load generator of gRPC, and a linter of workflows.
+GO_TOOLS := github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible github.com/bojand/ghz/cmd/ghz@v0.93.0 \
+  github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 go-tools:
 	@command -v go >/dev/null || { echo "go is missing"; exit 1; }

@@ -8,14 +8,12 @@ from prometheus_client.core import Metric
 
 from data_plane.config.rulebook import Rulebook
 from data_plane.http.load_handler import LoadHandler
+from data_plane.load.controller import explain_all
 from data_plane.load.deciding import LoadDecider
-from data_plane.load.factor_store import RedisFactorStore
-from data_plane.load.following import Gates, LoadFollower
+from data_plane.load.following import Gates, LoadFollower, LoadReports, RedisFactorStore
 from data_plane.load.http_clients import HttpLoadReporting, PrometheusServers
-from data_plane.load.reports import LoadReports
-from data_plane.load.shared import explain_all
 from data_plane.metrics.families import of_load, of_load_deciding
-from data_plane.replicate.http_peers import tls_of
+from data_plane.process import tls_of
 from data_plane.settings import AgentSettings, Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore

@@ -35,7 +35,7 @@ from data_plane.metrics.exposition import CONTENT_TYPE
 from data_plane.metrics.families import of_agents, of_holds
 from data_plane.observability import Observability
 from data_plane.process import SystemClock, cancelled, run_forever
-from data_plane.region_view import RegionView
+from data_plane.region_view import RegionView, epoch_join
 from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AGENTS, NodeMembership, RedisNodeRegister
@@ -60,9 +60,9 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._tally = Tally()
-        self.region_view = RegionView(settings, clock, self._index_in_force)
-        self.store = RedisCounterStore(settings.store_settings(), join=self.region_view.join)
-        self.region_view.connect(self.store)
+        joined = epoch_join(settings)
+        self.store = RedisCounterStore(settings.store_settings(), join=joined)
+        self.region_view = RegionView(settings, clock, self._index_in_force, self.store, joined)
         bounds = SubjectBounds()
         self._membership = NodeMembership(
             settings.node, RedisNodeRegister(self.store), RedisNodeRegister(self.store, AGENTS), clock, bounds
@@ -79,13 +79,14 @@ class Node:
         # On a Cluster counts may be given back a moment later, so a denial may not last.
         memory = None if settings.redis_shape == "cluster" else DenialCache(MAX_DENIALS)
         anonymous = Anonymous(settings.missing_key == "anonymous", settings.unknown_key == "anonymous")
+        self.usage = NodeUsage(settings, self.store, clock, secrets.token_hex(8))
+        self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
+        self.observability = Observability(settings, clock, self._tally, self.store)
         self.decider = Decider(
             RuleIndex.empty(settings.region), self.store, clock, self._fallback, self._tally,
-            anonymous, memory, bounds, self.region_view.reader,
+            anonymous, memory, bounds, self._load_control.gates, self.region_view.reader,
+            (self.usage.tally, *self.observability.observers), self.observability.denial_log,
         )  # fmt: skip
-        self.usage = NodeUsage(settings, self.store, clock, self.decider, secrets.token_hex(8))
-        self._load_control = NodeLoadControl(settings, self.store, clock, lambda: self.decider.index.book)
-        self.decider.gates = self._load_control.gates
         self.load_handler = self._load_control.handler
         self._switches = SwitchKeeper(self.decider, clock)
         self.configuration = Configuration(settings, "node", self.store, clock, self.apply, self._decided, _as_it_is)
@@ -97,10 +98,8 @@ class Node:
         self._holds = Holds(
             self._index_in_force, anonymous, bounds, self.store, RedisHoldStore(self.store), clock,
             HoldSigner(settings.region_credential.get_secret_value(), self.region_view.own_public_keys),
-            secrets.token_bytes, self.region_view.reader,
+            secrets.token_bytes, self.region_view.reader, self.usage.tally,
         )  # fmt: skip
-        self._holds.usage = self.usage.tally
-        self.observability = Observability(settings, clock, self.decider, self.store)
         self.hold_handler = HoldHandler(
             self._holds, Renderer(settings.region, settings.reset_format), clock, _id_prefix(settings.node),
             trust=settings.trust, index=self._index_in_force, revision=lambda: self.decider.revision,
@@ -129,7 +128,7 @@ class Node:
 
     def apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Decide by this index from now on."""
-        self.region_view.state.apply(index, snapshot.revision)
+        self.region_view.applied(index, snapshot.revision)
         self.decider.apply(self._switches.without_ended_overrides(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:
@@ -179,11 +178,14 @@ class Node:
         """Whether the node should get requests, and the body of ``/readyz``.
 
         A node stays ready while its store is unavailable: it decides without the store, and if all nodes of a region
-        became unready at once, that would be an outage. A store that was never reached may have a wrong address.
+        became unready at once, that would be an outage. A store that was never reached may have a wrong address. A
+        node that starts waits some seconds for proven shares, as strict limits are denied before.
         """
         missing = ["config"] if not self.configuration.revision else []
         if not (self.store.stats.connects or self.settings.ready_without_store):
             missing.append("store")
+        if self.region_view.waits_for_proof:
+            missing.append("shares")
         is_ready = not (missing or self.draining)
         body = {
             "ready": is_ready,

@@ -9,7 +9,8 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from data_plane.decide.decider import Decider
+from data_plane.decide.decider import Observer
+from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.denial_ring import DenialRing
 from data_plane.decide.redis_denials import RedisDenials
@@ -22,16 +23,13 @@ from data_plane.store.redis.store import RedisCounterStore
 
 
 class Observability:
-    """A node's metrics, denials and traces."""
+    """A node's metrics, denials and traces. ``tally`` counts the decisions."""
 
-    def __init__(self, settings: Settings, clock: Clock, decider: Decider, store: RedisCounterStore) -> None:
+    def __init__(self, settings: Settings, clock: Clock, tally: Tally, store: RedisCounterStore) -> None:
         self._settings = settings
         ring_bytes = settings.denials_max_mb * 1024 * 1024
         self.ring = DenialRing(settings.node, RedisDenials(store, ring_bytes)) if ring_bytes else None
         self.denial_log = DenialLog(settings.log_denials_per_s, self.ring)
-        if settings.log_denials_per_s or self.ring is not None:
-            decider.on_concluded = (*decider.on_concluded, self.denial_log.concluded)
-            decider.on_refused = (*decider.on_refused, self.denial_log.refused)
         self._tracing: Tracing | None = None
         if settings.traces_url is not None:
             about = {
@@ -42,12 +40,16 @@ class Observability:
                 settings.traces_url, settings.traces_share, about, follow_caller=settings.traces_follow_caller,
                 clock=clock, random=random.random, random_bytes=secrets.token_bytes,
             )  # fmt: skip
-            decider.observers = (*decider.observers, self._tracing)
         self.metrics = NodeMetrics()
         self.metrics.add(
             partial(of_node, settings.node, settings.region),
-            partial(of_decisions, decider.tally), self._of_samples, partial(of_store, store),
+            partial(of_decisions, tally), self._of_samples, partial(of_store, store),
         )  # fmt: skip
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """What has to see every decision."""
+        return () if self._tracing is None else (self._tracing,)
 
     def add(self, *parts: Part) -> None:
         """Add parts to the metrics."""

@@ -1,8 +1,10 @@
-"""What every process of a region has: the clock, and background work that restarts after a fault."""
+"""What every process of a region has: the clock, background work that restarts after a fault, and TLS."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,3 +39,16 @@ async def cancelled(tasks: Iterable[asyncio.Task[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.5)
+
+
+def tls_of(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """A TLS context with a private CA, and a client certificate (PEM; without ``key`` it holds the key too).
+
+    Returns ``None`` if neither is given. Raises ``OSError`` for a file that is missing or no PEM.
+    """
+    if ca is None and certificate is None:
+        return None
+    context = ssl.create_default_context(cafile=ca)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key)
+    return context

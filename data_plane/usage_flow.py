@@ -9,19 +9,15 @@ import structlog
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.decide.decider import Decider
 from data_plane.decide.redis_denials import RedisDenials
 from data_plane.metrics.families import of_shipping, of_usage
-from data_plane.replicate.http_peers import tls_of
+from data_plane.process import tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage.answering import QuestionAnswerer
-from data_plane.usage.flusher import UsageFlusher
-from data_plane.usage.redis_stream import RedisUsageStream
-from data_plane.usage.shipper import UsageShipper
-from data_plane.usage.sink import HttpUsageSink
-from data_plane.usage.tally import UsageTally
+from data_plane.usage.stream import HttpUsageSink, RedisUsageStream, UsageShipper
+from data_plane.usage.tally import UsageFlusher, UsageTally
 from tidegate.contract.questions import RegionExchange
 
 log = structlog.get_logger()
@@ -29,18 +25,15 @@ STOP_WITHIN_S = 3.0
 
 
 class NodeUsage:
-    """A node's side. ``tally`` counts as an observer of the decider.
+    """A node's side. ``tally`` is an observer of the decider.
 
     ``incarnation`` names this run of the process: hex digits that no other run has.
     """
 
-    def __init__(
-        self, settings: RegionSettings, store: RedisCounterStore, clock: Clock, decider: Decider, incarnation: str
-    ) -> None:
+    def __init__(self, settings: RegionSettings, store: RedisCounterStore, clock: Clock, incarnation: str) -> None:
         self.tally = UsageTally()
         self._stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._flusher = UsageFlusher(settings.node, incarnation, self.tally, self._stream, clock)
-        decider.observers = (*decider.observers, self.tally)
 
     def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """The background work."""

@@ -17,7 +17,7 @@
 --   0x32 log, shared       total (4), the counts of 0x16, then the entries
 --   0x34 log, short        total (2), then the entries
 --   0x40, 0x42, 0x44       strict limits: a window, a log (rights.lua), a bucket (borrowed_capacity.lua)
---   0x48, 0x50, 0x52       beside a counter: transfers (transfers.lua), counts of peers (peer_counts.lua), reserves
+--   0x48, 0x50, 0x52       beside a counter: transfers (transfers.lua), counts of peers (receive.lua), reserves
 --                          (unreachable.lua)
 -- Read, and written no longer since 2026-12:
 --   0x20, 0x26, 0x28       buckets (buckets.lua)

@@ -5,12 +5,9 @@ from types import SimpleNamespace
 
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_gate import GatePass
-from data_plane.load.deciding import LoadDecider
-from data_plane.load.factor_store import RedisFactorStore
-from data_plane.load.following import Gates, LoadFollower
-from data_plane.load.ports import PullError
-from data_plane.load.reports import LoadReports
-from data_plane.load.shared import explain_all
+from data_plane.load.controller import explain_all
+from data_plane.load.deciding import LoadDecider, PullError
+from data_plane.load.following import Gates, LoadFollower, LoadReports, RedisFactorStore
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore
 from testing.node import document_of

@@ -22,7 +22,7 @@ BEAT_S = 0.5
 class PlayedControlPlane:
     """``cut_off`` are names of nodes and agents that do not reach it; while it is ``away`` nobody does.
 
-    Without ``publish`` for a region, whatever a caller has is the newest.
+    Without ``publish`` for a region, whatever a caller has is the newest. Who has an earlier one is sent what changed.
     """
 
     def __init__(self) -> None:
@@ -33,6 +33,7 @@ class PlayedControlPlane:
         self.cut_off: set[str] = set()
         self.acks: list[Ack] = []
         self._published: dict[str, Snapshot] = {}
+        self._by_head: dict[Newest, Snapshot] = {}
         self._region_of: dict[str, str] = {}
         self._has: dict[str, Newest] = {}
         self._moved = asyncio.Event()
@@ -41,7 +42,8 @@ class PlayedControlPlane:
         """Push a configuration to whoever of the region is connected."""
         config = ConfigSet.empty().with_changes([document_of(value) for value in values])
         signature = SIGNING_KEY.sign(signed_head(revision, config.digest)).hex()
-        self._published[region] = Snapshot(revision, signature, config)
+        snapshot = self._published[region] = Snapshot(revision, signature, config)
+        self._by_head[_head(snapshot)] = snapshot
         self.move()
 
     def move(self) -> None:
@@ -58,19 +60,18 @@ class PlayedControlPlane:
         snapshot = self._published.get(self._region_of.get(name, ""))
         if snapshot is None:
             return self._has.get(name, Newest(revision=0, digest=""))
-        return Newest(revision=snapshot.revision, digest=snapshot.config.digest)
+        return _head(snapshot)
 
     async def lines(self, name: str, region: str, has: Newest) -> AsyncIterator[bytes]:
         """A stream."""
         while self.reaches(name):
             moved = self._moved
             snapshot = self._published.get(region)
-            if snapshot is not None and (snapshot.revision, snapshot.config.digest) != (has.revision, has.digest):
-                has = Newest(revision=snapshot.revision, digest=snapshot.config.digest)
-                documents = snapshot.config.documents()
-                changes = tuple(Change(kind, id, msgspec.Raw(body)) for kind, id, body in documents)
+            if snapshot is not None and _head(snapshot) != has:
+                before, has = self._by_head.get(has), _head(snapshot)
                 messages = (
-                    Begin(base=None, revision=has.revision), Documents(changes=changes),
+                    Begin(base=None if before is None else before.revision, revision=has.revision),
+                    Documents(changes=_changes(before, snapshot)),
                     Commit(revision=has.revision, digest=has.digest, signature=snapshot.signature),
                 )  # fmt: skip
             else:
@@ -131,3 +132,16 @@ class PlayedControlPlane:
             return Response(status_code=204)
 
         return app
+
+
+def _head(snapshot: Snapshot) -> Newest:
+    return Newest(revision=snapshot.revision, digest=snapshot.config.digest)
+
+
+def _changes(before: Snapshot | None, after: Snapshot) -> tuple[Change, ...]:
+    old, new = _bodies(before.config if before is not None else ConfigSet.empty()), _bodies(after.config)
+    return tuple(Change(*name, new.get(name)) for name in old | new if old.get(name) != new.get(name))
+
+
+def _bodies(config: ConfigSet) -> dict[tuple[str, str], msgspec.Raw]:
+    return {(kind, id): msgspec.Raw(body) for kind, id, body in config.documents()}

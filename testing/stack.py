@@ -159,11 +159,15 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 def stack_options(
-    *, regions: tuple[str, ...] = ("us-east", "eu-west"), nodes_per_region: int = 1, demo: bool = False
+    *,
+    regions: tuple[str, ...] = ("us-east", "eu-west"),
+    nodes_per_region: int = 1,
+    demo: bool = False,
+    rls: bool = False,
 ) -> StackOptions:
     """Options whose ports are free at this moment; a stack wants some of them in a row."""
     for _ in range(50):
-        control_plane_port, first_node_port, first_agent_port = free_ports(3)
+        control_plane_port, first_node_port, first_agent_port, rls_port = free_ports(4)
         options = StackOptions(
             regions=regions,
             control_plane_port=control_plane_port,
@@ -171,6 +175,7 @@ def stack_options(
             first_agent_port=first_agent_port,
             nodes_per_region=nodes_per_region,
             demo=demo,
+            rls_port=rls_port if rls else None,
         )
         with contextlib.suppress(StackError):
             require_sound(options)
@@ -215,5 +220,6 @@ def arguments(options: StackOptions, data_dir: Path | None) -> list[str]:
     words += ["--first-agent-port", str(options.first_agent_port)]
     words += ["--nodes-per-region", str(options.nodes_per_region)]
     words += ["--demo"] if options.demo else []
+    words += ["--rls-port", str(options.rls_port)] if options.rls_port is not None else []
     words += ["--data-dir", str(data_dir)] if data_dir is not None else []
     return words

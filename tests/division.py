@@ -16,6 +16,7 @@ LONGEST_FIRST = (
 )
 """Then the rest, whose short files fill the end of a run."""
 ONE_STACK = (
+    "tests/system/test_api_pages.py",
     "tests/system/test_bad_input.py",
     "tests/system/test_check_command.py",
     "tests/system/test_decisions.py",

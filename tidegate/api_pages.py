@@ -1,7 +1,7 @@
-"""``/docs`` and ``/redoc``: the pages on which a process describes its API, without a script from anywhere else.
+"""``/docs``: the page on which a process describes its API, without a script from anywhere else.
 
-FastAPI's own load theirs from a CDN. The scripts come from the wheel ``fastapi-offline``, which holds Swagger UI and
-ReDoc and nothing else of weight; its own pages begin with a script inside the page, which our policy refuses.
+FastAPI's own page loads its scripts from a CDN. Ours come from the wheel ``fastapi-offline``, which holds Swagger UI;
+the wheel's own page begins with a script inside the page, which our policy refuses.
 """
 
 from importlib.resources import files
@@ -14,26 +14,24 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
-_SWAGGER: Final = """window.ui = SwaggerUIBundle({
+_START: Final = """window.ui = SwaggerUIBundle({
   url: "openapi.json", dom_id: "#page", deepLinking: true, validatorUrl: null,
   presets: [SwaggerUIBundle.presets.apis], layout: "BaseLayout",
 });
 """
-_REDOC: Final = """Redoc.init("openapi.json", { disableSearch: true, hideLogo: true }, document.getElementById("page"));
-"""
-_STARTS: Final = {"swagger.js": _SWAGGER, "redoc.js": _REDOC}
-_FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "redoc.standalone.js", "favicon.png")
+_FILES: Final = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="docs/favicon.png"><link rel="stylesheet" href="docs/swagger-ui.css"></head>
-<body><div id="page"></div><script src="docs/{script}"></script><script src="docs/{start}"></script></body></html>
+<body><div id="page"></div>
+<script src="docs/swagger-ui-bundle.js"></script><script src="docs/start.js"></script></body></html>
 """
 _POLICY: Final = "; ".join(
     (
         "default-src 'none'",
         "script-src 'self'",
-        "style-src 'self' 'unsafe-inline'",  # both write styles into the page
+        "style-src 'self' 'unsafe-inline'",  # Swagger UI writes styles into the page
         "img-src 'self' data:",
         "connect-src 'self'",
         "base-uri 'none'",
@@ -51,19 +49,14 @@ _HEADERS: Final = {
 
 
 def install(app: FastAPI) -> None:
-    """Add the pages to ``app``, which was made without FastAPI's own. Addresses are relative, so a prefix is kept."""
+    """Add the page to ``app``, which was made without FastAPI's own. Addresses are relative, so a prefix is kept."""
+    html = _PAGE.format(title=app.title)
 
-    def page(script: str, start: str) -> Route:
-        html = _PAGE.format(title=app.title, script=script, start=start)
-
-        async def show(_request: Request) -> Response:
-            return HTMLResponse(html, headers=_HEADERS)
-
-        return Route("/" + start.removesuffix(".js").replace("swagger", "docs"), show, include_in_schema=False)
+    async def show(_request: Request) -> Response:
+        return HTMLResponse(html, headers=_HEADERS)
 
     app.router.routes += [
-        page("swagger-ui-bundle.js", "swagger.js"),
-        page("redoc.standalone.js", "redoc.js"),
+        Route("/docs", show, include_in_schema=False),
         Route("/docs/{name}", _file, include_in_schema=False),
     ]
 
@@ -71,8 +64,8 @@ def install(app: FastAPI) -> None:
 async def _file(request: Request) -> Response:
     name = request.path_params["name"]
     headers = {**_HEADERS, "Cache-Control": "public, max-age=86400"}
-    if name in _STARTS:
-        return Response(_STARTS[name], media_type="text/javascript", headers=headers)
+    if name == "start.js":
+        return Response(_START, media_type="text/javascript", headers=headers)
     if name not in _FILES:
         raise HTTPException(404)
     return FileResponse(Path(str(files("fastapi_offline") / "static" / name)), headers=headers)

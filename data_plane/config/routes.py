@@ -10,7 +10,7 @@ from tidegate.contract.config import Endpoint
 UNMATCHED: Final = Endpoint(endpoint="_unmatched", method="*", path="*")
 PREFLIGHT: Final = Endpoint(endpoint="_preflight", method="OPTIONS", path="*", exempt=True)
 NO_ENDPOINT: Final = Endpoint(endpoint="_unknown", method="*", path="*", exempt=True)
-"""Stands for an unknown endpoint name where the caller cannot be told."""
+"""Stands for an unknown endpoint name where no error can be returned."""
 MAX_PATH_LENGTH: Final = 8_192
 _MAX_SEEN: Final = 8_192
 _LONGEST_SEEN: Final = 256

@@ -1,12 +1,12 @@
 """The decision: from a request to a verdict, by one call to the region's store or none at all.
 
-Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. There are two
-resolutions through: the plain one, a few lookups, for what nearly every request is; and the careful one
-(``check_resolution.py``) for everything else, which knows all the rules.
+Callbacks instead of coroutines: a task and a future a request would cost more than the decision itself. Limits are
+resolved in two ways: nearly every request by a few lookups here, every other one by ``check_resolution.py``, which
+knows all the rules.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from data_plane.config.index import Principal, RuleIndex
@@ -15,6 +15,7 @@ from data_plane.config.load_gate import GatePass, retry_after_s
 from data_plane.decide.check_resolution import Anonymous, blocked, resolve
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
+from data_plane.decide.denial_log import DenialLog
 from data_plane.decide.pending_check import (
     ANONYMOUS_PLAN,
     PendingCheck,
@@ -44,7 +45,10 @@ class Observer(Protocol):
 
 
 class Decider:
-    """Decides checks under the index in force; ``apply`` swaps it whole."""
+    """Decides checks under the index in force; ``apply`` swaps it whole.
+
+    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial.
+    """
 
     def __init__(
         self,
@@ -56,17 +60,17 @@ class Decider:
         anonymous: Anonymous,
         memory: DenialCache | None,
         bounds: SubjectBounds,
+        gates: Gates,
         rights: RightsReader | None = None,
+        observers: tuple[Observer, ...] = (),
+        denial_log: DenialLog | None = None,
     ) -> None:
         self.index = index
         self._rights = rights
         self.revision = 0
         self.tally = tally
-        self.observers: tuple[Observer, ...] = ()
-        self.on_concluded: tuple[Callable[[PendingCheck, Verdict, int], None], ...] = ()
-        """Called with the check, its verdict and the time for everything that is not plainly allowed."""
-        self.on_refused: tuple[Callable[[PendingCheck, Refusal], None], ...] = ()
-        """Called with the check and why it was turned away before any limit was looked at."""
+        self.observers = observers
+        self._denial_log = denial_log
         self.now_us = clock.now_us
         self.submit = store.submit
         """Asks the store about a check for which ``make_ready`` returned true."""
@@ -76,12 +80,11 @@ class Decider:
         self.remember_in(memory)
         self._bounds = bounds
         self._addresses = AddressBook()
-        self.gates = Gates()
-        """The gates of protected backends."""
+        self._gates = gates
 
     @property
     def _anonymous_set_key(self) -> str | None:
-        """The limit-set key of requests without an API key; ``None``: refused, or left to the careful way."""
+        """The limit-set key of requests without an API key; ``None``: refused, or left to ``resolve``."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
     def remember_in(self, memory: DenialCache | None) -> None:
@@ -168,7 +171,7 @@ class Decider:
 
     def _pass_gate(self, check: PendingCheck, gate_pass: GatePass) -> bool:
         """Ask the backend's gate. False: the check was shed and answered. True: its limits have their prices."""
-        gate = gate_pass.gate or self.gates.open(gate_pass)
+        gate = gate_pass.gate or self._gates.open(gate_pass)
         principal = check.principal
         client = self._addresses[check.request.ip].tag if principal is None else principal.json
         if not gate.admits(client, check.cost):
@@ -185,8 +188,8 @@ class Decider:
 
     def _refuse(self, check: PendingCheck, refusal: Refusal) -> bool:
         self.tally.refused(refusal)
-        for refused in self.on_refused:
-            refused(check, refusal)
+        if self._denial_log is not None:
+            self._denial_log.refused(check, refusal)
         check.decided(refusal, check.asked_us)
         return False
 
@@ -233,8 +236,8 @@ class Decider:
         self.tally.decided(verdict, now_us - check.asked_us)
         for observer in self.observers:
             observer.decided(check, verdict, now_us)
-        for concluded in self.on_concluded:
-            concluded(check, verdict, now_us)
+        if self._denial_log is not None:
+            self._denial_log.concluded(check, verdict, now_us)
         check.decided(verdict, now_us)
 
 

@@ -83,7 +83,7 @@ class _Held:
 
     def __init__(self) -> None:
         self.noted: list[tuple[Any, ...]] = []
-        """Members of :class:`Noted`: a bare tuple costs the decision a third of that."""
+        """Members of :class:`Noted` as bare tuples, which cost a decision a third of what the class would."""
         self.left_out = 0
 
 

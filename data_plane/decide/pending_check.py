@@ -87,7 +87,7 @@ class PendingCheck:
 CHECK_SLOTS = (
     "asked_us", "cost", "decider", "keys", "limit_set", "packed", "principal", "request", "revision",
 )  # fmt: skip
-"""What a subclass that is an object names in its ``__slots__``."""
+"""The ``__slots__`` of a subclass that has instances."""
 
 
 class ResolvedCheck(PendingCheck):

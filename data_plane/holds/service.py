@@ -90,7 +90,7 @@ class Holds:
     def __init__(
         self, index: Callable[[], RuleIndex], anonymous: Anonymous, bounds: SubjectBounds, store: CounterStore,
         ended: HoldStore, clock: Clock, signer: HoldSigner, random_bytes: Callable[[int], bytes],
-        rights: RightsReader | None = None,
+        rights: RightsReader, usage: UsageTally,
     ) -> None:  # fmt: skip
         self._rights = rights
         self._index = index
@@ -102,8 +102,7 @@ class Holds:
         self._signer = signer
         self._random_bytes = random_bytes
         self.tally = HoldTally()
-        self.usage: UsageTally | None = None
-        """Where units count as usage."""
+        self._usage = usage
 
     async def lease(self, request: LeaseRequest) -> Grant | Refusal:
         """Grant as many of the wanted units as possible; denied if not even one is.
@@ -231,8 +230,6 @@ class Holds:
 
     def _correct_usage(self, hold: Hold, requests: int, cost: int) -> None:
         """Correct the usage by returned or charged units, unless the client has been removed meanwhile."""
-        if self.usage is None:
-            return
         index = self._index()
         endpoint = hold.endpoint if hold.endpoint in index.book.routes.by_name else None
         if hold.client and index.clients.get(hold.client) is None:
@@ -242,12 +239,12 @@ class Holds:
             return
         if check.principal is not None:
             check.principal = msgspec.structs.replace(check.principal, key_id=hold.key_id)
-        self.usage.held(check, requests, cost)
+        self._usage.held(check, requests, cost)
 
     def _denied(self, kind: Kind, verdict: Verdict) -> Grant:
         self.tally.denied[kind] += 1
-        if self.usage is not None and verdict.check.limit_set.unit_cost:
-            self.usage.not_held(verdict)
+        if verdict.check.limit_set.unit_cost:
+            self._usage.not_held(verdict)
         return Grant(verdict, None, 0, 0.0)
 
     def _granted(
@@ -260,8 +257,8 @@ class Holds:
             self.tally.leased += units * unit_cost
         else:
             self.tally.reserved += units * unit_cost
-        if self.usage is not None and unit_cost:
-            self.usage.held(verdict.check, units if kind == "lease" else 1, units * unit_cost)
+        if unit_cost:
+            self._usage.held(verdict.check, units if kind == "lease" else 1, units * unit_cost)
         # A shadow limit that would have denied was not charged.
         charged = [place for place, outcome in enumerate(verdict.outcomes) if outcome.allowed]
         keys = verdict.check.keys

@@ -17,7 +17,7 @@ from data_plane.http.answers import JSON_TYPE, Answer, FieldError, InputError
 from data_plane.http.caller import TOKEN_HEADER, Headers, Trust, header, identify
 from data_plane.http.routes import read_body, to_response
 from data_plane.load.controller import MAX_AHEAD_US
-from data_plane.load.reports import LoadReports
+from data_plane.load.following import LoadReports
 from data_plane.store.ports import Clock
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
 from tidegate.contract.decoding import UNREADABLE, UnreadableError, what_is_wrong

@@ -137,7 +137,7 @@ def health_routes(operations: Operations) -> APIRouter:
 
     @router.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
-        """Ready: a config is in force, the store was reached once, and the node is not stopping."""
+        """Ready: a config is in force, the store was reached once, strict limits are served, and it is not stopping."""
         is_ready, body = operations.ready()
         answer = json_answer(body)
         return to_response(answer if is_ready else msgspec.structs.replace(answer, status=503))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from data_plane.config.load_gate import FULL, basis_of, share_out
-from tidegate.contract.load import AdaptivePolicy, Backend
+from tidegate.contract.load import AdaptivePolicy, Backend, BackendLoad, ClassLoad
 
 TICK_S = 1.0
 SEEN_AFTER_US = 1_000_000
@@ -22,12 +22,12 @@ MILLI = 1_000
 """Demand is in thousandths of a unit a second."""
 
 
-class Report(NamedTuple):
+class Report(msgspec.Struct, frozen=True):
     """A reporter's newest report on a backend, by one node; ``weight`` is how many requests it covers."""
 
     reporter: str
     at_us: int
-    signals: Mapping[str, float]
+    signals: dict[str, float]
     weight: int = 1
 
 
@@ -217,13 +217,35 @@ def _set_factor(state: ControlState, factor: float, reason: str, now_us: int) ->
     return msgspec.structs.replace(state, factor=factor, reason=reason, since_us=since_us)
 
 
-class BackendDecision(NamedTuple):
-    """A tick's result: the backend's factor ``whole`` and each priority's, in millionths; ``demand`` is smoothed."""
+class BackendFactors(msgspec.Struct, frozen=True, kw_only=True):
+    """A tick's result: the backend's factor ``whole`` and each priority's, in millionths; ``demand`` is smoothed.
 
-    state: ControlState
-    demand: dict[int, int]
+    ``state`` is for the agent that decides next.
+    """
+
+    backend: str
+    policy: str
     whole: int
     classes: dict[int, int]
+    floor: int
+    reserve: int
+    demand: dict[int, int]
+    state: ControlState
+
+
+class SharedFactors(msgspec.Struct, frozen=True, kw_only=True):
+    """The factors of all backends of a region, decided by ``node`` at ``at_us``."""
+
+    at_us: int
+    node: str
+    backends: tuple[BackendFactors, ...] = ()
+
+
+class NodeDemand(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's demand by backend and priority, in thousandths of a unit a second."""
+
+    at_us: int
+    backends: dict[str, dict[int, int]] = {}
 
 
 def is_manual(backend: Backend, now_us: int) -> bool:
@@ -234,7 +256,7 @@ def is_manual(backend: Backend, now_us: int) -> bool:
 def decide(
     backend: Backend, policy: AdaptivePolicy, state: ControlState, reports: Iterable[Report],
     demand_before: Mapping[int, int], demand: Mapping[int, int], now_us: int,
-) -> BackendDecision:  # fmt: skip
+) -> BackendFactors:  # fmt: skip
     """Decide a backend's next tick. ``demand`` is by priority, of the last second, in ``MILLI``."""
     signal = signal_of(reports, policy, now_us)
     if backend.manual is not None and is_manual(backend, now_us):
@@ -251,7 +273,11 @@ def decide(
         allowed = max(allowed, round(capacity * policy.reserve))
     # at factor 0 a class without demand counts as 1, or its first request after a pause would pass
     asked = smoothed if whole else {priority: max(1, units) for priority, units in smoothed.items()}
-    return BackendDecision(state, smoothed, whole, share_out(allowed, asked, round(policy.class_floor * FULL)))
+    classes = share_out(allowed, asked, round(policy.class_floor * FULL))
+    return BackendFactors(
+        backend=backend.backend, policy=policy.policy, whole=whole, classes=classes,
+        floor=round(policy.floor * FULL), reserve=round(policy.reserve * FULL), demand=smoothed, state=state,
+    )  # fmt: skip
 
 
 def smoothed_demand(before: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:
@@ -263,3 +289,33 @@ def capacity_milli(backend: Backend) -> int | None:
     """The backend's capacity in thousandths of a unit a second, or ``None``."""
     capacity = backend.capacity
     return None if capacity is None else capacity.limit * MILLI * 1_000_000 // capacity.window_us
+
+
+def explain(entry: BackendFactors, at_us: int, node: str) -> BackendLoad:
+    """A backend's factor and its reason, for people."""
+    state = entry.state
+    return BackendLoad(
+        backend=entry.backend,
+        policy=entry.policy,
+        factor=entry.whole / FULL,
+        reason=state.reason,
+        since=state.since_us / 1_000_000,
+        decided_at=at_us / 1_000_000,
+        decided_by=node,
+        signal=state.signal,
+        load=None if state.smoothed is None else round(state.smoothed, 4),
+        reporters=state.reporters,
+        classes=tuple(
+            ClassLoad(
+                priority=priority,
+                factor=entry.classes[priority] / FULL,
+                offered_per_s=entry.demand.get(priority, 0) / MILLI,
+            )
+            for priority in sorted(entry.classes)
+        ),
+    )
+
+
+def explain_all(shared: SharedFactors) -> Sequence[BackendLoad]:
+    """Every backend's factor and its reason, for people."""
+    return [explain(factors, shared.at_us, shared.node) for factors in shared.backends]

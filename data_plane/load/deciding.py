@@ -3,22 +3,22 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from data_plane.config.rulebook import Rulebook
-from data_plane.load.controller import ControlState, Report, decide
-from data_plane.load.ports import ControlPlaneUnavailableError, FactorStore, LoadReporting, LoadServers, PullError
-from data_plane.load.reports import LoadReports
-from data_plane.load.shared import (
+from data_plane.load.controller import (
     BackendFactors,
+    ControlState,
     NodeDemand,
+    Report,
     SharedFactors,
-    StoredReport,
+    decide,
     explain_all,
-    factors_of,
 )
+from data_plane.load.following import LoadReports, RedisFactorStore
 from data_plane.store.ports import Clock, StoreUnavailableError
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import AdaptivePolicy, Backend, BackendLoad, RegionLoad
@@ -33,14 +33,42 @@ MAX_PULLS_AT_ONCE = 8
 
 _shared_decoder = msgspec.json.Decoder(SharedFactors)
 _demand_decoder = msgspec.json.Decoder(NodeDemand)
-_report_decoder = msgspec.json.Decoder(StoredReport)
+_report_decoder = msgspec.json.Decoder(Report)
+
+
+class PullError(Exception):
+    """A server gave no signal; ``reason`` is from a closed set."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ControlPlaneUnavailableError(Exception):
+    """The control plane did not take a report."""
+
+
+class LoadServers(Protocol):
+    """The servers of the agent's settings, by name."""
+
+    async def ask(self, server: str, query: str) -> float:
+        """The value of a query; the lower median of several samples. Raises ``PullError``."""
+        ...
+
+
+class LoadReporting(Protocol):
+    """The way to the control plane. Raises ``ControlPlaneUnavailableError``."""
+
+    async def report(self, load: RegionLoad) -> None:
+        """Send the loads of this region's backends."""
+        ...
 
 
 class LoadDecider:
     """Decides for the region while it holds the lease; takes over within three seconds when the holder is gone."""
 
     def __init__(
-        self, node: str, factor_store: FactorStore, reports: LoadReports, servers: LoadServers,
+        self, node: str, factor_store: RedisFactorStore, reports: LoadReports, servers: LoadServers,
         reporting: LoadReporting, clock: Clock, book: Callable[[], Rulebook],
     ) -> None:  # fmt: skip
         self._node = node
@@ -122,7 +150,7 @@ class LoadDecider:
             asked = dict.fromkeys(priorities, 0) | demand.get(name, {})
             state = ControlState() if last is None else last.state
             decided = decide(backend, policy, state, reports, {} if last is None else last.demand, asked, now_us)
-            entries.append(factors_of(name, policy.policy, policy.floor, policy.reserve, decided))
+            entries.append(decided)
             if last is None or decided.state.factor != last.state.factor:
                 log.info(
                     "load_factor", backend=name, factor=decided.state.factor, reason=decided.state.reason,
@@ -197,6 +225,6 @@ class LoadDecider:
             if now_us - entry.at_us > FORGOTTEN_AFTER_US:
                 gone.append(name)
             else:
-                reports.append(entry.report())
+                reports.append(entry)
         await self._factor_store.drop_reports(backend, gone)
         return reports

@@ -1,23 +1,28 @@
-"""A node's side of adaptive limits: it applies the factors that an agent decided, and reports demand and load.
+"""A node's side of adaptive limits: it reports load and demand, and applies the factors that an agent decided.
 
 While the store is unavailable the last factors hold for a while; then they are raised step by step, except those that
 an operator has set.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+import math
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from data_plane.config.load_gate import FULL, ClassGate, GatePass, hour_seed
 from data_plane.config.rulebook import Rulebook
-from data_plane.load.controller import MILLI, is_manual
-from data_plane.load.ports import FactorStore
-from data_plane.load.reports import LoadReports
-from data_plane.load.shared import BackendFactors, NodeDemand, SharedFactors
+from data_plane.load.controller import MILLI, BackendFactors, NodeDemand, Report, SharedFactors, is_manual
 from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.scripts import load_publish_script
 from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.load import LoadReport
 
 log = structlog.get_logger()
 FOLLOW_EVERY_S = 0.25
@@ -26,7 +31,186 @@ HELD_WITHOUT_NEWS_S = 15.0
 RELAXED_BY = FULL // 20
 """By how much factors are raised a second after that time without new ones."""
 
+MAX_PENDING = 10_000
+REFUSALS = ("unauthenticated", "forged", "malformed", "stale", "unknown", "implausible", "too_many")
+SERVER_ERROR = 500
+
+LEASE = "tg:{load}:lease"
+FACTORS = "tg:{load}:factors"
+DEMAND = "tg:{load}:demand"
+REPORTS = "tg:{load}:said:"
+LEASE_MS = 3_000
+KEPT_MS = 3_600_000
+
 _shared_decoder = msgspec.json.Decoder(SharedFactors)
+
+
+class NamedReport(NamedTuple):
+    """An encoded report on a backend, and the name that it is stored under."""
+
+    backend: str
+    name: str
+    body: bytes
+
+
+class _Served:
+    """Results of a gateway's requests to a backend since the last drain."""
+
+    __slots__ = ("errors", "latency_ms", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.errors = 0
+        self.latency_ms = 0.0
+
+
+class LoadReports:
+    """Holds each reporter's newest report on each backend; bounded."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._pending: dict[tuple[str, str], Report] = {}
+        self._served: dict[tuple[str, str], _Served] = {}
+        self.taken = 0
+        self.refused: Counter[str] = Counter(dict.fromkeys(REFUSALS, 0))
+        """Refused reports by reason; each starts at 0, so that Prometheus sees the first increase."""
+
+    def take(self, reporter: str, report: LoadReport, now_us: int) -> None:
+        """Take a report; the caller has verified the reporter."""
+        at_us = now_us if report.at is None else min(now_us, round(report.at * 1_000_000))
+        self._note(report.backend, reporter, Report(reporter=reporter, at_us=at_us, signals=report.signals()))
+        self.taken += 1
+
+    def take_served(self, gateway: str, backend: str, status: int, latency_ms: float) -> None:
+        """Take the result of one request that a gateway forwarded."""
+        served = self._served.get((backend, gateway))
+        if served is None:
+            if len(self._served) >= MAX_PENDING:
+                self.refused["too_many"] += 1
+                return
+            served = self._served[backend, gateway] = _Served()
+        served.requests += 1
+        served.errors += status >= SERVER_ERROR
+        served.latency_ms += latency_ms
+        self.taken += 1
+
+    def take_pulled(self, server: str, backend: str, signal: str, value: float, now_us: int) -> None:
+        """Take a pulled signal.
+
+        All signals of a server count as one reporter; each is stored by itself, so that one can become stale alone.
+        """
+        if not math.isfinite(value) or value < 0:
+            self.refused["implausible"] += 1
+            return
+        reporter = f"pull:{server}"
+        self._note(backend, f"{reporter}:{signal}", Report(reporter=reporter, at_us=now_us, signals={signal: value}))
+        self.taken += 1
+
+    def drain(self, now_us: int) -> list[NamedReport]:
+        """Take all new reports out. Called once a second, also if they cannot be stored, as they cover one second."""
+        drained = [
+            NamedReport(backend, name, msgspec.json.encode(entry)) for (backend, name), entry in self._pending.items()
+        ]
+        self._pending = {}
+        for (backend, gateway), served in self._served.items():
+            reporter = f"gateway:{gateway}"
+            signals = {
+                "latency_ms": served.latency_ms / served.requests,
+                "error_rate": served.errors / served.requests,
+            }
+            entry = Report(reporter=reporter, at_us=now_us, signals=signals, weight=served.requests)
+            # a gateway may report to several nodes: one reporter, with one name a node
+            drained.append(NamedReport(backend, f"{reporter}@{self._node}", msgspec.json.encode(entry)))
+        self._served = {}
+        return drained
+
+    def _note(self, backend: str, name: str, entry: Report) -> None:
+        if len(self._pending) >= MAX_PENDING and (backend, name) not in self._pending:
+            self.refused["too_many"] += 1
+            return
+        before = self._pending.get((backend, name))
+        if before is None or before.at_us <= entry.at_us:
+            self._pending[backend, name] = entry
+
+
+class RedisFactorStore:
+    """Reports, demand and factors in the region's store, all in one slot; losing them is harmless.
+
+    Every method raises ``StoreUnavailableError``.
+    """
+
+    def __init__(self, store: RedisCounterStore, node: str) -> None:
+        self._store = store
+        self._owner = f"{node}-{secrets.token_hex(4)}".encode()
+
+    async def store_reports(self, reports: Sequence[NamedReport]) -> None:
+        """Store reports; each replaces the one before of the same name."""
+        by_backend: dict[str, list[str | bytes]] = {}
+        for report in reports:
+            by_backend.setdefault(report.backend, []).extend((report.name, report.body))
+        with store_errors():
+            for backend, pairs in by_backend.items():
+                await self._store.execute("HSET", REPORTS + backend, *pairs)
+                await self._store.execute("PEXPIRE", REPORTS + backend, KEPT_MS)
+
+    async def reports_on(self, backend: str) -> Mapping[str, bytes]:
+        """The reports on a backend, by name."""
+        return await self._hash(REPORTS + backend)
+
+    async def drop_reports(self, backend: str, names: Sequence[str]) -> None:
+        """Drop reports."""
+        if names:
+            with store_errors():
+                await self._store.execute("HDEL", REPORTS + backend, *names)
+
+    async def write_demand(self, node: str, body: bytes) -> None:
+        """Write a node's demand."""
+        with store_errors():
+            await self._store.execute("HSET", DEMAND, node, body)
+
+    async def demands(self) -> Mapping[str, bytes]:
+        """The demand of each node."""
+        return await self._hash(DEMAND)
+
+    async def drop_demands(self, nodes: Sequence[str]) -> None:
+        """Drop the demand of nodes that are gone."""
+        if nodes:
+            with store_errors():
+                await self._store.execute("HDEL", DEMAND, *nodes)
+
+    async def hold_lease(self) -> bool:
+        """Take or renew the lease. Returns whether this agent holds it."""
+        with store_errors():
+            if await self._store.execute("SET", LEASE, self._owner, "NX", "PX", LEASE_MS):
+                return True
+            if await self._store.execute("GET", LEASE) != self._owner:
+                return False
+            await self._store.execute("PEXPIRE", LEASE, LEASE_MS)
+            return True
+
+    async def release_lease(self) -> None:
+        """Release the lease, if this agent holds it. A holder that loses it by a race takes it again."""
+        with store_errors():
+            if await self._store.execute("GET", LEASE) == self._owner:
+                await self._store.execute("DEL", LEASE)
+
+    async def publish(self, body: bytes) -> bool:
+        """Publish factors. Returns whether this agent still holds the lease; else nothing is done."""
+        keys = [LEASE.encode(), FACTORS.encode()]
+        with store_errors():
+            return bool(await self._store.call_script(load_publish_script(), keys, [self._owner, body, KEPT_MS]))
+
+    async def read(self) -> bytes | None:
+        """The factors published last."""
+        with store_errors():
+            body: bytes | None = await self._store.execute("GET", FACTORS)
+            return body
+
+    async def _hash(self, key: str) -> Mapping[str, bytes]:
+        with store_errors():
+            found = await self._store.execute("HGETALL", key)
+        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        return {name.decode("utf-8", "replace"): body for name, body in pairs}
 
 
 class Gates:
@@ -92,7 +276,7 @@ class LoadFollower:
     """Applies published factors, and writes this node's demand and received reports to the store."""
 
     def __init__(
-        self, node: str, factor_store: FactorStore, gates: Gates, reports: LoadReports, clock: Clock,
+        self, node: str, factor_store: RedisFactorStore, gates: Gates, reports: LoadReports, clock: Clock,
         book: Callable[[], Rulebook],
     ) -> None:  # fmt: skip
         self._node = node

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 
 from data_plane.load.controller import lower_median
-from data_plane.load.ports import ControlPlaneUnavailableError, PullError
+from data_plane.load.deciding import ControlPlaneUnavailableError, PullError
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import RegionLoad
 

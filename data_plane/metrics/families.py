@@ -1,4 +1,4 @@
-"""Every metric of a node and an agent, by the part that it tells of. ``docs/metrics.md`` explains each one.
+"""Every metric of a node and an agent, by the part that it describes. ``docs/metrics.md`` explains each one.
 
 Decisions are ``rate_limit_...``, everything else ``tidegate_...``. To add one, count it where it happens, and name it
 here.
@@ -17,15 +17,14 @@ from data_plane.decide.tracing import Tracing
 from data_plane.holds.service import HoldTally
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.load.deciding import LoadDecider
-from data_plane.load.following import Gates
-from data_plane.load.reports import LoadReports
+from data_plane.load.following import Gates, LoadReports
 from data_plane.metrics.exposition import MOST_LABEL_VALUES, counter, counter_by, gauge, gauge_by, info
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.rights.steps import RightsTally
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.statistics import Census
-from data_plane.usage.flusher import UsageFlusher
-from data_plane.usage.shipper import UsageShipper
+from data_plane.usage.stream import UsageShipper
+from data_plane.usage.tally import UsageFlusher
 from tidegate.contract.load import BackendLoad
 
 

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import structlog
 
-from data_plane.replicate.mark_sets import parts_by_slot
 from data_plane.store.ports import Argument, RegionStore, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.slots import parts_by_slot
 from data_plane.store.scripts import end_epoch_script
 from data_plane.store.strict_packing import decode_marker
 
@@ -18,7 +18,7 @@ EPOCH = b"tg:incarnation"
 MARKER_OF_EPOCH = b"tg:incarnation:of"
 """The incarnation in the epoch marker (``epoch_store``) that this epoch belongs to; a difference shows a lost store."""
 RECEIVED = b"tg:heard"
-"""The hash of ``lua/received.lua``: what was received from peers, and which epoch of theirs was sent everything."""
+"""The hash of ``lua/receive.lua``: what was received from peers, and which epoch of theirs was sent everything."""
 PEER_COUNTS_SUFFIX = b"!"
 """A counter's peer counts are stored at its key with this suffix: the same hash tag, the same slot."""
 RESERVES_SUFFIX = b"?"

@@ -10,10 +10,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from redis.crc import key_slot
+
 from data_plane.replicate.count_epochs import PEER_COUNTS_SUFFIX, RECEIVED, SCANNED_A_CALL, CountEpochs, is_counter
-from data_plane.replicate.mark_sets import MarkSet, mark_sets, parts_by_slot
 from data_plane.store.ports import Argument, RegionStore, Reply, ScriptCall
 from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.slots import parts_by_slot
 from data_plane.store.scripts import (
     collect_script,
     hold_slices_script,
@@ -22,6 +24,7 @@ from data_plane.store.scripts import (
     merge_script,
     received_script,
     settle_script,
+    unlist_slots_script,
 )
 from tidegate.contract.counts import MAX_CELLS, SLICES, Cell
 
@@ -62,6 +65,14 @@ _KNOWN, _AHEAD = ord("0"), ord("2")
 
 Mark = tuple[Sequence[bytes], int]
 """The marks of one collection: their sets, and the instant (microseconds) that they have there."""
+
+
+class MarkSet(NamedTuple):
+    """A sorted set of marks and its slice. One script may name sets with the same ``call``."""
+
+    key: bytes
+    slice: int
+    call: int
 
 
 class PackedCells(NamedTuple):
@@ -299,7 +310,7 @@ def _by_script_call(sets: Sequence[MarkSet]) -> Iterator[Sequence[MarkSet]]:
 
 
 def _peer_cells(raw: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Read a counter's peer counts (``lua/peer_counts.lua``): ``region/incarnation``, then window, taken, returned."""
+    """Read a counter's peer counts (``lua/receive.lua``): ``region/incarnation``, then window, taken, returned."""
     offset = 1
     while raw[:1] == b"P" and offset < len(raw):
         length = raw[offset]
@@ -308,3 +319,73 @@ def _peer_cells(raw: bytes) -> Iterator[tuple[str, tuple[int, int, int]]]:
         )
         yield raw[offset + 20 : offset + 20 + length].decode("utf-8", "replace"), (window, taken, returned)
         offset += 20 + length
+
+
+def mark_sets(store: RegionStore) -> "SliceMarks | SlotMarks":
+    """Where marks of changed counters are stored: one sorted set a slice on one server, one a slot on a Cluster."""
+    return SlotMarks(store) if store.settings.shape == "cluster" else SliceMarks(store.dirty_key_of_slot(0))
+
+
+class SliceMarks:
+    """One server: eight sets, by the sum of a key's bytes (``lua/marks.lua``)."""
+
+    def __init__(self, dirty_key: bytes) -> None:
+        self._dirty_key = dirty_key
+
+    def slice_of(self, key: bytes) -> int:
+        """The slice of a counter."""
+        return sum(key) % SLICES
+
+    async def note(self) -> None:
+        """Nothing to list: the sets are fixed."""
+
+    async def sets(self, slices: Sequence[int]) -> Sequence[MarkSet]:
+        """The one set of each."""
+        return [MarkSet(self._dirty_key + b"%d" % slice, slice, 0) for slice in slices]
+
+    async def drop_empty(self, sets: Sequence[MarkSet]) -> None:
+        """Nothing to do: the sets are fixed."""
+
+
+class SlotMarks:
+    """A Cluster: a set for each slot; a slice is every eighth slot.
+
+    A Cluster has thousands of slots, and few have marks at a time. Every node notes these in a shared list, where the
+    holder of a slice finds what other nodes marked. Methods that ask the store raise redis-py's errors.
+    """
+
+    def __init__(self, store: RegionStore) -> None:
+        self._store = store
+        self._last_touched: set[int] = set()
+        self._listed: dict[int, Mapping[bytes, bytes]] = {}
+
+    def slice_of(self, key: bytes) -> int:
+        """The slice of a counter."""
+        return key_slot(key) % SLICES
+
+    async def note(self) -> None:
+        """List the slots that this process touched, twice each, as a script may run later than it was sent."""
+        touched = self._store.take_touched()
+        noted, self._last_touched = touched | self._last_touched, touched
+        await self._store.execute_all(
+            [("HINCRBY", _list_of(slot % SLICES), self._store.dirty_key_of_slot(slot), 1) for slot in sorted(noted)]
+        )
+
+    async def sets(self, slices: Sequence[int]) -> Sequence[MarkSet]:
+        """The listed sets."""
+        found: list[MarkSet] = []
+        for slice in slices:
+            self._listed[slice] = await self._store.execute("HGETALL", _list_of(slice))
+            found += [MarkSet(name, slice, key_slot(name)) for name in self._listed[slice]]
+        return found
+
+    async def drop_empty(self, sets: Sequence[MarkSet]) -> None:
+        """Take sets off the list, unless a process marked there meanwhile."""
+        for mark_set in sets:
+            number = self._listed[mark_set.slice].get(mark_set.key, b"")
+            await self._store.call_script(unlist_slots_script(), [_list_of(mark_set.slice)], [mark_set.key, number])
+
+
+def _list_of(slice: int) -> bytes:
+    """The hash that lists a slice's sets, each with how often it was noted."""
+    return b"tg:marked:%d" % slice

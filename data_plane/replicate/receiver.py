@@ -4,14 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.limits_of_keys import IMPLAUSIBLE, SharedLimit, SharedLimits
+from data_plane.config.limit_resolution import RegionFacts, of_whole_site, shared_params
+from data_plane.config.limits_of_keys import MAX_KNOWN, of_client, parts_of
+from data_plane.config.rulebook import Rulebook
 from data_plane.replicate.count_store import CountStore, PeerCounter, PeerState
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.store.ports import Clock
 from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer
-from tidegate.contract.limits import BUCKET_ALGORITHMS, nominal_window_us
+from tidegate.contract.limits import BUCKET_ALGORITHMS, LimitRule, capacity, nominal_window_us
 
 LARGEST_TAKEN = 2**47
+IMPLAUSIBLE = 64
+"""A cell with more than this many times its limit is refused as implausible."""
+MAX_LASTING = 50_000
 
 
 class LastMessage(NamedTuple):
@@ -140,6 +145,64 @@ class Receiver:
         self._tally.silences.update(name for name, _ in unreachable if name not in self._unreachable)
         self._unreachable = {name for name, _ in unreachable}
         self._on_unreachable(unreachable)
+
+
+class SharedLimit(NamedTuple):
+    """A shared limit as it applies to the subject of a key, with its script parameters.
+
+    ``most`` is the most units that a plausible cell can have.
+    """
+
+    rule: LimitRule
+    params: bytes
+    most: int
+
+
+class SharedLimits:
+    """Finds the shared limit of a key, under the index in force and the state of the region."""
+
+    def __init__(self, index: Callable[[], RuleIndex]) -> None:
+        self._index = index
+        self._book: Rulebook | None = None
+        self._region_facts: RegionFacts | None = None
+        self._known: dict[tuple[object, ...], SharedLimit] = {}
+        self._seen: RuleIndex | None = None
+        self._lasting: dict[bytes, SharedLimit] = {}
+        """Limits of counters that cannot change while the index stays, as their client has no overrides."""
+
+    def of_key(self, key: bytes, now_s: float) -> SharedLimit | None:
+        """The limit, or ``None`` if this configuration has no such limit."""
+        index = self._index()
+        book = index.book
+        if book is not self._book or book.region_facts is not self._region_facts:
+            self._book, self._region_facts, self._known, self._seen = book, book.region_facts, {}, None
+        if index is not self._seen or len(self._lasting) >= MAX_LASTING:
+            self._seen, self._lasting = index, {}
+        known = self._lasting.get(key)
+        if known is not None:
+            return known
+        id, client, of_site = parts_of(key)
+        rule = book.shared_by_id.get(id)
+        if rule is None:
+            return None
+        principal = None if client is None else index.clients.get(client)
+        if principal is None or not principal.client.overrides:
+            limit = self._lasting[key] = self._limit(book, rule, of_site=of_site)
+            return limit
+        return self._limit(book, of_client(rule, principal.client, now_s), of_site=of_site)
+
+    def _limit(self, book: Rulebook, rule: LimitRule, *, of_site: bool) -> SharedLimit:
+        name = (rule.id, of_site, rule.limit, rule.burst)
+        limit = self._known.get(name)
+        if limit is None:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            if of_site:
+                rule = of_whole_site(rule)
+            limit = self._known[name] = SharedLimit(
+                rule, shared_params(rule, book.region_facts, book.regions), IMPLAUSIBLE * max(1, capacity(rule))
+            )
+        return limit
 
 
 def _max_taken(limit: SharedLimit, cell: Cell, now_us: int) -> int:

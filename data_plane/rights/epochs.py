@@ -23,6 +23,8 @@ from tidegate.contract.status import Newest
 log = structlog.get_logger()
 
 RENEW_EVERY_S = 0.5
+NOTICE_S = 0.5
+"""How long nodes have to take up an agent's first revision; they look four times a second (``watch``)."""
 HORIZON_STEP = 1.25
 """The marker's horizon stays while the measured one differs by less than this factor."""
 
@@ -55,6 +57,10 @@ class EpochStore(Protocol):
         """
         ...
 
+    async def announce(self, revision: int) -> None:
+        """Tell nodes that the store will soon refuse shares older than ``revision``."""
+        ...
+
 
 class StoreEpochs:
     """Keeps the epoch marker up to date, and confirms from when on older shares are out of use.
@@ -74,6 +80,8 @@ class StoreEpochs:
         self._newest = newest
         self._in_force = in_force
         self._shares_revision = 0
+        self._is_announced = False
+        """Whether nodes had notice of the first revision; before, the store does not refuse what is older."""
         self._unconfirmed: dict[int, LimitRule] = {}
         self.unconfirmed_ack: Ack | None = None
         self._horizon = 0
@@ -130,6 +138,8 @@ class StoreEpochs:
         if epoch is None:
             await self._store.join()
             epoch = await self._renewed()
+        if epoch is not None and not self._is_announced:
+            epoch = await self._announce(self._store, epoch)
         if epoch is not None and not self._is_vouched(epoch) and await self._prove():
             self._proven_for = epoch.incarnation
             epoch = await self._renewed()
@@ -138,6 +148,14 @@ class StoreEpochs:
         self.epoch = epoch
         if self.is_proven:
             self._state.prove()
+
+    async def _announce(self, store: EpochStore, epoch: Epoch) -> Epoch | None:
+        """Raise the marker to this agent's first revision; nodes have notice before, as they may use an older one."""
+        if not epoch.pending and epoch.revision < self._shares_revision:
+            await store.announce(self._shares_revision)
+            await asyncio.sleep(NOTICE_S)
+        self._is_announced = True
+        return await self._renewed()
 
     def _is_vouched(self, epoch: Epoch) -> bool:
         by_others = epoch.vouched and not epoch.pending and epoch.revision <= self._in_force().revision
@@ -149,7 +167,8 @@ class StoreEpochs:
         horizon_us = self._horizon_us()
         if not self._horizon / HORIZON_STEP <= horizon_us <= self._horizon * HORIZON_STEP:
             self._horizon = horizon_us
-        return await self._store.renew(self._shares_revision, self._horizon, self._proven_for)
+        revision = self._shares_revision if self._is_announced else 0
+        return await self._store.renew(revision, self._horizon, self._proven_for)
 
     async def _prove(self) -> bool:
         newest = await self._newest()
@@ -163,4 +182,4 @@ class StoreEpochs:
         except StoreUnavailableError as error:
             log.warning("shares_not_confirmed", reason=error.reason)
             return None
-        return None if epoch is None or epoch.pending else epoch.now_us
+        return None if epoch is None or epoch.pending or not self._is_announced else epoch.now_us

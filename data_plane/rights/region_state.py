@@ -27,7 +27,7 @@ class RegionState:
         self._rights = rights
         self._book: Rulebook | None = None
         self._strict: dict[int, LimitRule] = {}
-        self._revision = 0
+        self._revision = self._required = 0
         self._facts = RegionFacts(revision=UNPROVEN)
         self.proven = not rights
         """Whether the shares in force are the newest, or an agent of this region vouches for them."""
@@ -46,6 +46,7 @@ class RegionState:
         """Take over a configuration that is about to be in force. Returns strict limits with other shares, by id."""
         self._revision = revision
         if index.book is self._book:
+            self.require(self._required)
             return {}
         strict = {rule.id: rule for rule in index.book.rules() if rule.mode == "strict"}
         changed = {id: rule for id, rule in strict.items() if _figures(rule) != _figures(self._strict.get(id))}
@@ -64,10 +65,19 @@ class RegionState:
         if not self.proven:
             self.proven = True
             log.info("shares_proven", revision=self._revision)
-            self.use_newest_revision()
+            self._use_newest_revision()
 
-    def use_newest_revision(self) -> None:
-        """Resolve by the newest revision, also if no limit changed: the store refuses older ones."""
+    def require(self, revision: int) -> bool:
+        """Resolve by the newest revision if limits are resolved by one before ``revision``, which the store refuses.
+
+        Returns whether the newest is not before it.
+        """
+        self._required = revision
+        if self._facts.revision < revision:
+            self._use_newest_revision()
+        return self._revision >= revision
+
+    def _use_newest_revision(self) -> None:
         if self._facts.revision != self._shares_revision():
             self._use(self._facts._replace(revision=self._shares_revision()))
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from data_plane.rights.epoch_store import Vouch
+from data_plane.rights.epoch_store import Notice
 from data_plane.rights.region_state import RegionState
 from data_plane.store.packing import UNKNOWN, Outcome, price_of
 from data_plane.store.ports import StoreUnavailableError
@@ -52,25 +52,21 @@ class PeerCheck(Protocol):
         ...
 
 
-class Vouches(Protocol):
-    """Where agents vouch for shares."""
+class Notices(Protocol):
+    """Where agents vouch for shares, and announce revisions."""
 
-    async def vouched(self) -> Vouch | None:
-        """The vouch for the store's epoch, if there is one. Raises ``StoreUnavailableError``."""
+    async def notice(self) -> Notice:
+        """What nodes are to know of shares now. Raises ``StoreUnavailableError``."""
         ...
 
 
 class RegionWatch:
-    """Keeps a node's region state up to date. ``refusals`` is how often the store refused a strict limit."""
+    """Keeps a node's region state up to date. ``notices`` is ``None`` where rights do not move."""
 
-    def __init__(
-        self, state: RegionState, peers: PeerCheck, vouches: Vouches | None, refusals: Callable[[], int]
-    ) -> None:
+    def __init__(self, state: RegionState, peers: PeerCheck, notices: Notices | None) -> None:
         self._state = state
         self._peers = peers
-        self._vouches = vouches
-        self._refusals = refusals
-        self._seen_refusals = 0
+        self._notices = notices
 
     async def run(self) -> None:
         """Check a few times a second, for ever."""
@@ -88,9 +84,7 @@ class RegionWatch:
     async def check(self) -> None:
         """Check once. Raises ``StoreUnavailableError``."""
         await self._peers.check_peers()
-        if not self._state.proven and (self._vouches is None or await self._vouches.vouched() is not None):
-            self._state.prove()
-        refusals = self._refusals()
-        if refusals != self._seen_refusals:
-            self._seen_refusals = refusals
-            self._state.use_newest_revision()
+        if self._notices is not None and (self._state.strict or not self._state.proven):
+            notice = await self._notices.notice()
+            if self._state.require(notice.revision) and notice.vouched:
+                self._state.prove()

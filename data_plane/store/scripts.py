@@ -1,6 +1,7 @@
 """The scripts that count in Redis and Valkey. Each file in ``lua`` opens with its contract.
 
-A script is several files joined, because Lua in Redis has no modules.
+A script is several files joined, because Lua in Redis has no modules. Where a file has several scripts, each is a
+function with its contract, and the joined text ends with the call of one.
 """
 
 from functools import cache
@@ -30,68 +31,68 @@ def decide_script() -> str:
 
 @cache
 def collect_script() -> str:
-    """The script that collects this region's due counts; its contract is in ``collect.lua``."""
-    return _script(*RULES, "collect")
+    """``collect`` of ``send.lua``: this region's due counts."""
+    return _script(*RULES, "send", runs="collect")
 
 
 @cache
 def settle_script() -> str:
-    """The script that removes marks once peers have acknowledged them; its contract is in ``settle.lua``."""
-    return _script("prelude", "settle")
+    """``settle`` of ``send.lua``: removes marks once peers have acknowledged them."""
+    return _script("prelude", "send", runs="settle")
 
 
 @cache
 def make_due_script() -> str:
-    """The script that makes marks due; its contract is in ``make_due.lua``."""
-    return _script("prelude", "make_due")
-
-
-@cache
-def merge_script() -> str:
-    """The script that merges a peer's counts; its contract is in ``merge.lua``."""
-    return _script(*RULES, "unreachable", "peer_counts", "merge")
-
-
-@cache
-def end_epoch_script() -> str:
-    """The script that ends an epoch of the store; its contract is in ``end_epoch.lua``."""
-    return _script(*RULES, "peer_counts", "end_epoch")
-
-
-@cache
-def hold_slices_script() -> str:
-    """The script that divides slices over agents; its contract is in ``hold_slices.lua``."""
-    return _script("hold_slices")
-
-
-@cache
-def received_script() -> str:
-    """The script that records when counts of peers were received; its contract is in ``received.lua``."""
-    return _script("prelude", "received")
+    """``make_due`` of ``send.lua``: makes marks due."""
+    return _script("prelude", "send", runs="make_due")
 
 
 @cache
 def mark_script() -> str:
-    """The script that marks counters as due; its contract is in ``mark.lua``."""
-    return _script("prelude", "marks", "mark")
+    """``mark_again`` of ``send.lua``: marks counters as due."""
+    return _script("prelude", "marks", "send", runs="mark_again")
+
+
+@cache
+def hold_slices_script() -> str:
+    """``hold_slices`` of ``send.lua``: divides slices over agents."""
+    return _script("prelude", "send", runs="hold_slices")
 
 
 @cache
 def unlist_slots_script() -> str:
-    """The script that removes slots without marks from the list; its contract is in ``unlist_slots.lua``."""
-    return _script("unlist_slots")
+    """``unlist_slots`` of ``send.lua``: removes slots without marks from the list."""
+    return _script("prelude", "send", runs="unlist_slots")
+
+
+@cache
+def merge_script() -> str:
+    """``merge`` of ``receive.lua``: merges a peer's counts."""
+    return _script(*RULES, "unreachable", "receive", runs="merge")
+
+
+@cache
+def end_epoch_script() -> str:
+    """``end_epoch`` of ``receive.lua``: ends an epoch of the store."""
+    return _script(*RULES, "receive", runs="end_epoch")
+
+
+@cache
+def received_script() -> str:
+    """``note_received`` of ``receive.lua``: records when counts of peers were received."""
+    return _script("prelude", "receive", runs="note_received")
 
 
 @cache
 def epoch_marker_script() -> str:
-    """The script by which a process joins a store; its contract is in ``epoch_marker.lua``."""
-    return _script("prelude", "epoch_marker")
+    """``join_store`` of ``epoch_marker.lua``: by which a process joins a store."""
+    return _script("prelude", "epoch_marker", runs="join_store")
 
 
 @cache
 def raise_epoch_marker_script() -> str:
-    """The script that raises the epoch marker; its contract is in ``raise_epoch_marker.lua``."""
-    return _script("prelude", "raise_epoch_marker")
+    """``raise_epoch_marker`` of ``epoch_marker.lua``: raises the epoch marker."""
+    return _script("prelude", "epoch_marker", runs="raise_epoch_marker")
 
 
 @cache
@@ -122,6 +123,7 @@ def denials_script() -> str:
     return _script("denials")
 
 
-def _script(*parts: str) -> str:
+def _script(*parts: str, runs: str | None = None) -> str:
     folder = directory("lua")
-    return "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+    files = [(folder / f"{part}.lua").read_text("utf-8") for part in parts]
+    return "\n".join(files if runs is None else [*files, f"return {runs}()"])

@@ -12,7 +12,7 @@ from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_ring import DenialStore, Found
 from data_plane.decide.limits_now import is_tellable, limits_now
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
-from data_plane.usage.shipper import ControlPlaneUnavailableError
+from data_plane.usage.stream import ControlPlaneUnavailableError
 from tidegate.contract.denials import DenialQuery
 from tidegate.contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 

@@ -37,7 +37,7 @@ def usage(served) -> tuple[int, int]:
 @pytest.fixture
 def served(start_node, monkeypatch):
     # what is counted stays in the node's memory, until the test takes it
-    monkeypatch.setattr("data_plane.usage.flusher.UsageFlusher.flush", _keep)
+    monkeypatch.setattr("data_plane.usage.tally.UsageFlusher.flush", _keep)
     node = start_node([*config(LIMIT), GATEWAY], trust="token")
     node.taken = []
     return node

@@ -4,10 +4,12 @@ import struct
 from collections.abc import Sequence
 from secrets import token_bytes
 
+import msgspec
 import redis
 
 from data_plane.config.limit_resolution import RegionFacts, shared_params
 from data_plane.config.strict_limits import strict_params_of
+from data_plane.replicate.peer_session import encode_counts
 from data_plane.store.packing import Outcome, decode_reply, encode_check, encode_rule
 from data_plane.store.scripts import (
     collect_script,
@@ -20,7 +22,7 @@ from data_plane.store.scripts import (
 from data_plane.store.strict_packing import Marker, encode_marker
 from data_plane.store.subjects import give_back_key
 from tests.conformance.drivers import VIRTUAL_CLOCK
-from tidegate.contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
+from tidegate.contract.counts import SLICES, Cell, Counts
 from tidegate.contract.limits import LimitRule
 
 RESEND_US = 3_000_000
@@ -77,7 +79,7 @@ class Region:
         )
         assert counters <= 1
         head = Counts(region=self.name, incarnation="1", sent_at=0)
-        return decode_counts(encode_counts(head, [cells], number)).cells
+        return msgspec.msgpack.decode(encode_counts(head, [cells], number), type=Counts).cells
 
     def settle(self) -> int:
         """Every peer has what was last collected."""

@@ -18,7 +18,9 @@ ALGORITHMS = ["fixed_window", "sliding_window", "sliding_log", "token_bucket", "
 async def test_of_200_racing_calls_exactly_the_limit_pass(store_url: str, algorithm: str):
     limit = 99 if algorithm == "leaky_bucket" else 100  # a leaky bucket holds one more
     argument = encode_check(1, [encode_rule(rule(algorithm, limit, 366 * 24 * HOUR_US))])
-    clients = [redis.asyncio.Redis.from_url(store_url) for _ in range(20)]
+    # A busy machine may take long to accept 200 connections.
+    patience = {"socket_connect_timeout": 60, "socket_timeout": 60}
+    clients = [redis.asyncio.Redis.from_url(store_url, **patience) for _ in range(20)]
     try:
         sha = await clients[0].script_load(decide_script())
         replies = await asyncio.gather(

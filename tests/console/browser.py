@@ -144,6 +144,11 @@ class Browser:
         """Errors and warnings since the last time, in the browser's words."""
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}]
 
+    def requests(self) -> list[str]:
+        """Addresses that pages asked for since the last time, answered or not; the browser must watch requests."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
     def violations(self, *rules: str) -> list[str]:
         """What axe-core finds by these rules, or by all that are on by default; a line each."""
         # by the protocol, not by a <script>: the page's policy lets none in
@@ -162,14 +167,14 @@ class Browser:
 
 
 @contextmanager
-def chromium(base: str, profile: Path) -> Iterator[Browser]:
+def chromium(base: str, profile: Path, *, watch_requests: bool = False) -> Iterator[Browser]:
     """A browser with an empty profile; it ends with the block."""
     binary, driver_path = require_chromium()
     options = Options()
     options.binary_location = binary
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"} | ({"performance": "ALL"} if watch_requests else {}))
     driver = webdriver.Chrome(options=options, service=Service(driver_path))
     driver.set_script_timeout(30)
     try:

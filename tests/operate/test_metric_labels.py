@@ -9,7 +9,7 @@ from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import Refusal
 from data_plane.holds.service import HoldTally
 from data_plane.http.peer_handler import REFUSALS as PEER_REFUSALS
-from data_plane.load.reports import REFUSALS as LOAD_REFUSALS
+from data_plane.load.following import REFUSALS as LOAD_REFUSALS
 from data_plane.metrics.families import of_decisions
 from data_plane.store.redis.status import REASONS
 from tidegate.contract.load import Reason as LoadReason
@@ -65,7 +65,7 @@ def test_every_value_of_a_closed_label_is_documented_and_no_other():
             ("data_plane/rights/exchange.py", "refused"), ("data_plane/rights/steps.py", "refused")
         ),
         "tidegate_load_reports_refused_total": literals(
-            ("data_plane/http/load_handler.py", "_refused"), ("data_plane/load/reports.py", "refused")
+            ("data_plane/http/load_handler.py", "_refused"), ("data_plane/load/following.py", "refused")
         ),
         "tidegate_load_pull_failures_total": literals(("data_plane/load/http_clients.py", "PullError")),
         "tidegate_load_reason": {*get_args(LoadReason), "none"},  # none: of its other label

@@ -187,6 +187,17 @@ def test_every_alert_has_a_runbook_that_names_it_and_a_unit_test():
     assert pages == set(alerts().values())
 
 
+def test_the_guide_to_failures_leads_from_every_alert_to_its_runbook():
+    guide = (ROOT / "docs" / "failures.md").read_text()
+    index = (ROOT / "docs" / "runbooks" / "README.md").read_text()
+    rows = [row for row in guide.splitlines() if row.startswith("| ")]
+    for alert, runbook in alerts().items():
+        assert any(f"`{alert}`" in row and f"(runbooks/{runbook})" in row for row in rows), f"{alert}: {runbook}"
+        assert re.search(rf"^\| `{alert}` \| \[[^]]+\]\({runbook}\) \|$", index, re.MULTILINE), alert
+    named = set(re.findall(r"`(Tidegate[A-Z]\w+)`", guide + index))
+    assert named == alerts().keys()
+
+
 def test_promtool_agrees_with_the_rules():
     promtool = shutil.which("promtool")
     if promtool is None:

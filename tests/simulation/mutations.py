@@ -112,8 +112,8 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     # The store
     "a store that started again is in a new epoch": one(
         "old-copy-restored",
-        "if sub(stored, from) == ARGV[1] then\n    return { incarnation }",
-        "if true then\n    return { incarnation }",
+        "if sub(stored, from) == ARGV[1] then\n      return { incarnation }",
+        "if true then\n      return { incarnation }",
     ),
     "a new epoch owns nothing in windows that may have been forgotten": one(
         "lost-before-rollover",
@@ -135,6 +135,12 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     ),
     "only proven shares begin an epoch, also after a power loss": Switch(
         "power-lost-share-freed", "data_plane.rights.epochs.StoreEpochs._prove", _always
+    ),
+    "nodes have notice before the store refuses what an agent that starts calls older": Switch(
+        "agent-starts", "data_plane.rights.epochs.NOTICE_S", 0.0
+    ),
+    "nodes that have notice of a newer revision take it up": Switch(
+        "agent-starts", "data_plane.rights.region_state.RegionState.require", lambda *_: True
     ),
     # Rights in windows
     "a gift says all that was ever given": one(

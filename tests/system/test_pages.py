@@ -1,124 +1,166 @@
-"""Commands of the README, of docs/start.md and of pages on how to do things, run as they stand on a demo."""
+"""Commands of the documentation, typed while a demo runs; what a page shows below them is what they print."""
 
-import json
-import os
 import re
-import subprocess
-import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from testing.stack import ADMIN_TOKEN, Stack, StartStack
+from testing.gateway import debian_program
+from testing.pages import NOT_HERE, ROOT, blocks, pages
+from testing.stack import Stack, StartStack
+from testing.terminal import Terminal
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)
+READ_ELSEWHERE = dict.fromkeys(("docs/migrate.md", "docs/recipes.md"), "tests/system/test_pages_from_scratch.py")
+LANGUAGES = {"sh", "text", "yaml", "json", "toml", "python", "js"}
+NO_DENIAL = "|| test $? = 1"
+ALLOWED = (r"HTTP/1\.[01] 200 OK", r"(?i)x-ratelimit-limit: 1000", r"(?i)x-ratelimit-remaining: 9\d\d")
+GATEWAYS = "docs/gateways/"
 
 
-def blocks(page: str, language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-    return [text for of, text in fenced if of == language]
+@dataclass(frozen=True)
+class Reading:
+    """How a page is read: what its commands print, in this order, and what else they need."""
+
+    prints: tuple[str, ...] = ()
+    change: Mapping[str, str] = field(default_factory=dict)
+    """What a reader types in its place."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """What a reader has beside."""
+    shows: tuple[str, ...] | None = None
+    """What the page shows is what its commands print, but for these figures."""
+    after: str | None = None
+    """A page that is read before, at the same terminal."""
+    program: str | None = None
+    """Of Debian; the page is skipped where it is missing."""
+
+
+READINGS = {
+    "README.md": Reading(change={"203.0.113.42": "203.0.113.77"}, shows=(r"\d{10}", r"t=\d+")),
+    "docs/start.md": Reading(
+        prints=(
+            r"HTTP/1.1 200 OK",
+            r"HTTP/1.1 429",
+            r"initech was denied",
+            r"overrides set initech hourly",
+            r"allowed",
+        ),
+        shows=(r"\d{3,4}(?=$)",),
+    ),
+    "docs/command-line.md": Reading(
+        change={"trial": "daily", "initech": "umbrella"}, shows=(r"\d+\.\d", r"(?<=revision )\d+")
+    ),
+    "docs/config-file.md": Reading(prints=(r"nothing differs", r"revision")),
+    "docs/adaptive.md": Reading(prints=(r'"taken": ?1',)),
+    "docs/usage.md": Reading(prints=(r"complete_until", r"hour,plan,limit,allowed,")),
+    "docs/backup.md": Reading(),
+    "docs/oidc.md": Reading(change={'"$JWT"': "tga_..."}, prints=(r"secret: +tga_", r"acme-1")),
+    "docs/regions.md": Reading(
+        change={"--runs 100 ": "--runs 1 ", "--runs 10000": "--runs 1"}, prints=(r"three-way-cut", r"strict")
+    ),
+    "docs/runbooks/a-customer-says.md": Reading(
+        change={
+            f"{command} ": f"{command} {NO_DENIAL} "
+            for command in ("n1-5e2f9c1a-17", "10:42", "tg_abcde", "203.0.113.9")
+        }
+    ),
+    f"{GATEWAYS}envoy.md": Reading(prints=ALLOWED, shows=(r"999", r"t=\d+")),
+    f"{GATEWAYS}README.md": Reading(
+        prints=(r"(?s)^ +60 200\n +5 429$", r'"secret": ?"tgg_'), after=f"{GATEWAYS}envoy.md"
+    ),
+    f"{GATEWAYS}envoy-ratelimit.md": Reading(prints=ALLOWED),
+    f"{GATEWAYS}nginx.md": Reading(prints=ALLOWED, program="nginx"),
+    f"{GATEWAYS}traefik.md": Reading(prints=ALLOWED),
+    f"{GATEWAYS}caddy.md": Reading(prints=ALLOWED),
+    f"{GATEWAYS}haproxy.md": Reading(prints=ALLOWED, program="haproxy"),
+    "docs/install-kubernetes.md": Reading(
+        change={
+            "$API": "$TIDEGATE_URL",
+            "us-east eu-west": "us-page eu-page",
+            "tidegate": "of_page",
+            "cat admin-token": "cat .tidegate-token",
+        },
+        prints=(r"CREATE DATABASE", r'"credential":', r'"credential":'),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
 def demo(start_module_stack: StartStack) -> Stack:
-    return start_module_stack(demo=True)
+    return start_module_stack(demo=True, rls=True)
 
 
-class Shell:
-    """Runs commands as the pages say them, but with the ports of this stack; exit codes are the caller's to judge."""
-
-    def __init__(self, stack: Stack, directory: Path) -> None:
-        self._ports = {
-            "8101": str(stack.node("us-east").port),
-            "8102": str(stack.node("eu-west").port),
-            "8000": str(stack.admin.base_url.port),
-        }
-        self._directory = directory
-        self._environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "TIDEGATE_URL": str(stack.admin.base_url),
-            "TIDEGATE_ADMIN_TOKEN": ADMIN_TOKEN,
-            "TOKEN": ADMIN_TOKEN,
-        }
-
-    def __call__(self, script: str) -> str:
-        script = re.sub(r"^export .*\n", "", script, flags=re.MULTILINE)  # pages say where and who: here it is known
-        for port, real in self._ports.items():
-            script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{real}")
-        done = subprocess.run(
-            ["bash", "-c", f"set -euo pipefail\n{script}"],
-            cwd=self._directory, env=self._environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+@pytest.fixture
+def terminal(demo: Stack, tmp_path: Path) -> Iterator[Terminal]:
+    with closing(Terminal(demo, tmp_path / "clone")) as opened:
+        yield opened
 
 
-def test_the_file_of_the_page_can_be_applied(demo: Stack, tmp_path: Path) -> None:
-    """The first one here: a file removes the plans that it does not name, unless clients are on them."""
-    shell = Shell(demo, tmp_path)
-    (commands,) = [text for text in blocks("docs/config-file.md", "") if "tidegate apply" in text]
-    shell(commands)
-    assert "$schema" in json.loads((tmp_path / "tidegate.schema.json").read_text())
-    exported = (tmp_path / "tidegate.yaml").read_text()
+def test_the_file_of_the_page_can_be_applied(demo: Stack, terminal: Terminal) -> None:
+    """A file removes the plans that it does not name, so what there was is put back. It comes first."""
+    terminal.type("tidegate export -o before.yaml\n")
     page, *_ = blocks("docs/config-file.md", "yaml")
-    (tmp_path / "page.yaml").write_text(page)
+    terminal.write("page.yaml", page.text)
+    assert "revision" in terminal.type("tidegate apply -f page.yaml\n")
     try:
-        assert "revision" in shell("tidegate apply -f page.yaml")
         assert demo.admin.get("/v1/plans/pro/limits/monthly").json()["limit"] == 5_000_000
     finally:
-        (tmp_path / "before.yaml").write_text(exported)
-        shell("tidegate apply -f before.yaml")
+        terminal.type("tidegate apply -f before.yaml\n")
 
 
-def test_the_five_minutes_go_as_they_are_told(demo: Stack, tmp_path: Path) -> None:
-    shell = Shell(demo, tmp_path)
-    asked, _, spent, said = shell("echo ----\n".join(blocks("docs/start.md", "bash"))).split("----\n")
-    assert asked.startswith("HTTP/1.1 200 OK\n")
-    head, _, body = spent[spent.index("HTTP/1.1") :].partition("\n\n")
-    (shown,) = [text for text in blocks("docs/start.md", "") if "429" in text]
-    for line in shown.partition("\n\n")[0].splitlines():
-        expected = re.escape(line).replace("2164", r"\d+")
-        assert re.search(f"^{expected}$", head, re.MULTILINE), f"not answered: {line}"
-    assert json.loads(body)["error"] == "rate_limit_exceeded"
-    assert "initech was denied" in said
-    assert "overrides set initech hourly" in said
-    assert "allowed" in said
+@pytest.mark.parametrize("page", READINGS)
+def test_the_commands_of_a_page_do_what_it_says(page: str, terminal: Terminal) -> None:
+    reading = READINGS[page]
+    if reading.program is not None:
+        debian_program(reading.program)
+    for name, text in reading.files.items():
+        terminal.write(name, text)
+    if reading.after is not None:
+        terminal.read(reading.after)
+    printed = "".join(output for _, output in terminal.read(page, reading.change))
+    at = 0
+    for pattern in reading.prints:
+        found = re.compile(pattern, re.MULTILINE).search(printed, at)
+        assert found is not None, f"not printed: {pattern}\n{printed}"
+        at = found.end()
+    if reading.shows is not None:
+        for block in blocks(page, "text"):
+            for line in block.text.splitlines():
+                assert re.search(as_pattern(line, reading.shows), printed, re.MULTILINE), (
+                    f"not printed: {line}\n{printed}"
+                )
 
 
-def test_the_request_of_the_readme_is_answered_as_it_shows(demo: Stack, tmp_path: Path) -> None:
-    texts = blocks("README.md", "")
-    (command,) = [text for text in texts if text.startswith("curl")]
-    (shown,) = [text for text in texts if text.startswith("HTTP/1.1")]
-    answer = Shell(demo, tmp_path)(command.replace("203.0.113.42", "203.0.113.77"))
-    figures = {"1796089441": r"\d+", "t=10": r"t=\d+"}
-    for line in shown.partition("\n\n")[0].splitlines():
-        expected = re.escape(line)
-        for figure, pattern in figures.items():
-            expected = expected.replace(re.escape(figure), pattern)
-        assert re.search(f"^{expected}$", answer, re.MULTILINE), f"not answered: {line}"
-    assert shown.partition("\n\n")[2].split(', "window_s"')[0].split(", ...")[0] in answer
+def as_pattern(shown: str, figures: tuple[str, ...]) -> str:
+    """A line of a page, in which these figures may be others, and ``...`` anything."""
+    differs = re.compile("|".join((r"\.\.\.", *figures)))
+    parts, at = [], 0
+    for found in differs.finditer(shown):
+        differs_as = ".*" if found[0] == "..." else re.sub(r"\d+", r"\\d+", re.escape(found[0]))
+        parts += [re.escape(shown[at : found.start()]), differs_as]
+        at = found.end()
+    return "^" + "".join(parts) + re.escape(shown[at:])
 
 
-def test_the_commands_for_daily_work_do_what_they_say(demo: Stack, tmp_path: Path) -> None:
-    shell = Shell(demo, tmp_path)
-    commands, outcome = blocks("docs/command-line.md", "")[:2]
-    last = shell(commands.replace("trial", "daily").replace("initech", "umbrella"))
-    for line in outcome.splitlines():
-        assert re.search(re.sub(r"\d+\\\.\d|revision\\ \d+", r"[^ ]+( \\d+)?", re.escape(line)), last), line
+def test_a_terminal_fails_with_a_command_that_fails(terminal: Terminal) -> None:
+    assert terminal.type("echo one &&\n  echo two\n") == "one\ntwo\n"
+    with pytest.raises(AssertionError, match="no-such-command"):
+        terminal.type("no-such-command\n")
 
 
-def test_a_backend_reports_its_load_as_the_page_says(demo: Stack, tmp_path: Path) -> None:
-    shell = Shell(demo, tmp_path)
-    (commands,) = [text for text in blocks("docs/adaptive.md", "") if "/v1/load" in text]
-    set_up, _, report = commands.partition("\n\n")
-    secret = re.findall(r"tgl_[\w-]+", shell(f"{set_up}\n"))[-1]
-    assert json.loads(shell("sleep 1\n" + report.replace("tgl_...", secret))) == {"taken": 1}
+def test_every_command_of_every_page_is_typed_or_cannot_be_here() -> None:
+    runnable = {page for page in pages() for block in blocks(page, "sh") if block.why_not_here is None}
+    assert runnable == READINGS.keys() | READ_ELSEWHERE.keys()
+    for page, module in READ_ELSEWHERE.items():
+        assert f'"{page}"' in (ROOT / module).read_text("utf-8")
+    listed = {
+        (block.page, head) for (page, head) in NOT_HERE for block in blocks(page, "sh") if block.text.startswith(head)
+    }
+    assert listed == NOT_HERE.keys()
 
 
-def test_usage_is_asked_for_as_the_page_says(demo: Stack, tmp_path: Path) -> None:
-    (commands,) = [text for text in blocks("docs/usage.md", "") if "tidegate usage list" in text]
-    listed, _, table = Shell(demo, tmp_path)(commands.replace("\ncurl", "\necho ----\ncurl")).partition("----\n")
-    assert "complete_until" in listed
-    assert table.startswith("hour,plan,limit,allowed,")
+def test_every_block_says_what_it_is() -> None:
+    assert [block for page in pages() for block in blocks(page) if block.language not in LANGUAGES] == []

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from testing.go_tools import go_tool
+
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").iterdir())
@@ -61,6 +63,13 @@ def test_a_workflow_calls_what_is_there(workflow: Path) -> None:
             assert os.access(ROOT / program, os.X_OK), command
 
 
+def test_actionlint_finds_nothing_in_a_workflow() -> None:
+    """Without shellcheck and pyflakes: a workflow's scripts are commands that are there."""
+    command = [go_tool("actionlint"), "-no-color", "-shellcheck=", "-pyflakes=", *map(str, WORKFLOWS)]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
 def test_ci_and_the_release_are_called() -> None:
     commands = {step.get("run", "").strip() for workflow in WORKFLOWS for step in steps(workflow)}
     assert {".ci/run", "make release"} <= commands
@@ -74,10 +83,3 @@ def test_dependabot_watches_folders_that_are_there() -> None:
         for folder in one.get("directories", [one.get("directory")]):
             names = wanted.get(one["package-ecosystem"], (".github",))
             assert any((ROOT / folder.strip("/") / name).exists() for name in names), folder
-
-
-def test_templates_name_pages_that_are_there() -> None:
-    pages = [ROOT / "SECURITY.md", GITHUB / "pull_request_template.md"]
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

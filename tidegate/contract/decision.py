@@ -17,7 +17,7 @@ Key = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY_LENGTH)]
 Cost = Annotated[int, msgspec.Meta(ge=0, le=MAX_COST)]
 
 LimitCause = Literal["used_up", "too_few_left", "cost_above_limit", "cannot_decide", "reduced_capacity"]
-"""Of a 429.
+"""Why a limit denied a request (429).
 
 - ``used_up``: nothing is left; ``too_few_left``: something, but less than was asked for.
 - ``cost_above_limit``: more was asked for than the limit can ever hold.
@@ -25,9 +25,8 @@ LimitCause = Literal["used_up", "too_few_left", "cost_above_limit", "cannot_deci
 - ``reduced_capacity``: a backend's load, not the caller, is to blame.
 """
 CallerCause = Literal["missing_api_key", "unknown_api_key", "client_suspended", "blocked"]
-"""Of a 401 or 403: no limit was looked at. It is the answer's ``error`` as well."""
+"""Why a caller was refused before any limit was asked (401, 403); the answer's ``error`` as well."""
 Cause = LimitCause | CallerCause
-"""Why a request was denied: one closed set for answers, the denial log and whoever explains them."""
 
 
 class CheckRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):

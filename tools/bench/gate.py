@@ -13,9 +13,8 @@ from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck
-from data_plane.load.controller import ControlState
+from data_plane.load.controller import BackendFactors, ControlState
 from data_plane.load.following import Gates
-from data_plane.load.shared import BackendFactors
 from data_plane.store.subject_bounds import SubjectBounds
 from testing.node import document_of, key_of
 from tidegate.contract.config import Client, Endpoint, Plan
@@ -61,13 +60,13 @@ def decider(policy: bool, *, admitted: int = FULL, whole: int = FULL, floor: int
         key_of("acme", "tg_x"),
     ]
     index = RuleIndex.empty("r").with_changes(map(document_of, values))
-    made = Decider(index, _Store(), _Clock(), None, Tally(), Anonymous(), None, SubjectBounds())  # type: ignore[arg-type]
-    made.gates = Gates()
+    gates = Gates()
+    made = Decider(index, _Store(), _Clock(), None, Tally(), Anonymous(), None, SubjectBounds(), gates)  # type: ignore[arg-type]
     factors = BackendFactors(
         backend="users", policy="protect", whole=whole, classes={10: admitted}, floor=floor, reserve=0, demand={},
         state=ControlState(),
     )  # fmt: skip
-    made.gates.apply([factors], NOW_US)
+    gates.apply([factors], NOW_US)
     return made
 
 

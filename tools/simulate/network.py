@@ -9,13 +9,14 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from data_plane.store.ports import StoreUnavailableError, UnreachablePeerError
-from tidegate.contract.counts import Counts, CountsAnswer, decode_counts
+from tidegate.contract.counts import Counts, CountsAnswer
 from tidegate.contract.rights import Asks, Gifts
 from tools.simulate.record import Record
 from tools.simulate.scenario import Fault, Network
 
 TIMEOUT_S = 1.5
-"""How long nodes wait for a peer's answer (``data_plane/replicate/http_peers.py``)."""
+"""How long nodes wait for a peer's answer (``data_plane/replicate/peer_session.py``)."""
+_counts = msgspec.msgpack.Decoder(Counts)
 AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 
@@ -106,7 +107,7 @@ class SimulatedPeers:
     async def send(self, to_region: str, url: str, message: bytes) -> CountsAnswer:  # noqa: ARG002 - the port's
         """Deliver one message. Raises ``UnreachablePeerError``."""
         return await self._exchange(
-            to_region, CountsAnswer, "Counts", lambda peer: peer.take_counts(decode_counts(message))
+            to_region, CountsAnswer, "Counts", lambda peer: peer.take_counts(_counts.decode(message))
         )
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:  # noqa: ARG002 - the port's

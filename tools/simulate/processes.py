@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
@@ -15,12 +17,13 @@ from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, Verdict
 from data_plane.decide.store_fallback import StoreFallback
+from data_plane.load.following import Gates
 from data_plane.process import run_forever
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.epoch_store import EpochJoin, RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.exchange import RightsExchange
 from data_plane.rights.low_water import LowInbox, LowOutbox
@@ -29,7 +32,7 @@ from data_plane.rights.watch import RegionWatch, StrictReader
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
-from tidegate.contract.config import Ack
+from tidegate.contract.config import Ack, Change
 from tidegate.contract.counts import Counts, CountsAnswer
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.rights import Asks, Gifts
@@ -53,9 +56,9 @@ class SimulatedProcess:
         self.is_alive = True
         self.index = RuleIndex.empty(region.name)
         self.revision = 0
-        self.epoch_store = RedisEpochs(name, region.world.fresh_number)
-        self.store = StoreConnection(region.server, self, self.epoch_store.join_connection, region.world.now_us)
-        self.epoch_store.watch(self.store)
+        joined = EpochJoin(region.world.fresh_number)
+        self.store = StoreConnection(region.server, self, joined, region.world.now_us)
+        self.epoch_store = RedisEpochs(name, self.store, joined)
         self._running = asyncio.Event()
         self._running.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +107,9 @@ class SimulatedProcess:
 
     def apply(self, config: ConfigSet, revision: int) -> None:
         """Put a configuration in force."""
-        self.index, self.revision = RuleIndex.of(self.region.name, config), revision
+        before, after = _documents(self.index.config), _documents(config)
+        changes = [Change(*name, after.get(name)) for name in before | after if before.get(name) != after.get(name)]
+        self.index, self.revision = self.index.with_changes(changes, config), revision
 
     @property
     def generation(self) -> int:
@@ -123,16 +128,21 @@ class SimulatedProcess:
         return self.index
 
 
+def _documents(config: ConfigSet) -> dict[tuple[str, str], msgspec.Raw]:
+    return {(kind, id): msgspec.Raw(body) for kind, id, body in config.documents()}
+
+
 class SimulatedCheck(PendingCheck):
     """A request, and what came of it."""
 
-    __slots__ = (*CHECK_SLOTS, "node", "ran_us", "store_us", "window_us")
+    __slots__ = (*CHECK_SLOTS, "generation", "node", "ran_us", "store_us", "window_us")
 
     def __init__(self, node: "SimulatedNode", cost: int) -> None:
         self.node = node
         self.decider: Decider = node.decider
         self.request = CheckRequest(api_key=API_KEY, method="GET", path="/", cost=cost)
         self.asked_us = node.region.now_us()
+        self.generation = node.generation
         self.ran_us = self.store_us = self.window_us = 0
 
     def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
@@ -160,14 +170,14 @@ class SimulatedNode(SimulatedProcess):
         receiver = Receiver(
             region.name, self._counts(), region, self._index_in_force, ReplicationTally(), self.state.set_unreachable
         )
-        self._watch = RegionWatch(self.state, receiver, epochs, lambda: self._reader.refused)
+        self._watch = RegionWatch(self.state, receiver, epochs)
         counters = LocalCounters(region.world.host, 100)
         fallback = StoreFallback(
             counters, counters, SimpleNamespace(live_nodes=lambda: 1), region.world.loop.call_soon, region.now_us
         )
         self.decider: Decider = Decider(
             self.index, store, region, fallback, Tally(), Anonymous(), DenialCache(MAX_DENIALS), SubjectBounds(),
-            self._reader,
+            Gates(), self._reader,
         )  # fmt: skip
 
     def apply(self, config: ConfigSet, revision: int) -> None:

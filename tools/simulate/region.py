@@ -25,7 +25,7 @@ def counter_key(generation: int) -> bytes:
 
 
 def known_cells(region: "SimulatedRegion", key: bytes) -> dict[str, dict[int, tuple[int, int]]]:
-    """A region's counts of others (``lua/peer_counts.lua``): by epoch and window, taken and returned."""
+    """A region's counts of others (``lua/receive.lua``): by epoch and window, taken and returned."""
     raw = region.server.keyspace.peek(key + PEER_COUNTS_SUFFIX) or b""
     found: dict[str, dict[int, tuple[int, int]]] = {}
     at = 1
@@ -107,7 +107,7 @@ class SimulatedRegion:
 
     def admitted(self, check: SimulatedCheck) -> None:
         """A request passed."""
-        generation = check.node.generation
+        generation = check.generation
         stamp_us = self._newest_stamp_us[generation] = max(check.store_us, self._newest_stamp_us[generation])
         admission = Admission(check.ran_us, self.name, check.cost, self._id_of(check), stamp_us, generation)
         self.world.record.admit(admission)

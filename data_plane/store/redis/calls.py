@@ -1,4 +1,4 @@
-"""One script call on its way: decisions packed into it, written, its reply read, each decision answered once.
+"""One script call: decisions are packed into it, it is written, its reply is read, each decision is answered once.
 
 redis-py connects (TLS, AUTH, ACL, HELLO, SELECT); then ``Link`` takes over the transport. That skips redis-py's
 per-command layer and asyncio's streams, whose reader task costs a wake-up for every reply.
@@ -246,7 +246,7 @@ class Link(asyncio.Protocol):
                 if taker is not None:
                     taker.on_reply(reply)
         except (hiredis.ProtocolError, IndexError):
-            # Neither more nor other bytes than were asked for can be trusted to answer the right decision.
+            # After an unexpected reply nobody knows which decision the next one answers.
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -268,7 +268,7 @@ class Link(asyncio.Protocol):
         await asyncio.sleep(0)
 
 
-def pack_command(*parts: bytes | str | int) -> bytes:
+def pack_command(*parts: bytes | str | int | float) -> bytes:
     """A command in RESP."""
     packed: bytes = hiredis.pack_command(cast("Any", parts))  # its stub wants tuples of length one
     return packed

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 class Circuit:
     """Opens when at least ``min_failures`` events and half of those in the window failed. A probe closes it.
 
-    Where little is asked, so many failures never are in one window: it opens as well when so many came in a row, over
+    With little traffic one window never holds that many failures. So it also opens when that many came in a row, over
     more than a window.
 
     The window slides in two halves, so it looks back between half and the whole of ``window_s``.
@@ -43,14 +43,14 @@ class Circuit:
         return self._retry_at
 
     def admits_probe(self, now: float) -> bool:
-        """Whether this one may go as the probe of a circuit that is not closed; true once per wait."""
+        """Whether a decision may go as the probe of a circuit that is not closed; true once per wait."""
         if self.state != "open" or now < self._retry_at:
             return False
         self.state = "half_open"
         return True
 
     def succeeded(self, now: float) -> None:
-        """An answer came in time. Only a probe's closes the circuit: an open one hears of late news."""
+        """An answer came in time. Only a probe's answer closes the circuit; answers of earlier calls do not."""
         if self.state == "half_open":
             self._close()
         elif self.state == "closed":
@@ -82,7 +82,7 @@ class Circuit:
         self._retry_at = now + self._backoff.next_s()
 
     def reachable(self, now: float) -> None:
-        """A new connection stands: the next decision may probe without waiting any longer."""
+        """A new connection was made: the next decision may probe at once."""
         if self.state == "half_open":
             self.state = "open"
         self._retry_at = min(self._retry_at, now)
@@ -122,14 +122,14 @@ class Backoff:
         return self._random() * ceiling
 
     def reset(self) -> None:
-        """Start small again: it worked."""
+        """Start with small waits again, after a success."""
         self._attempts = 0
 
 
 PROBE_KEY = b"tg:probe"
 _PROBE = encode_rule(LimitRule(id=0, name="probe", algorithm="fixed_window", limit=2**40, window_us=1_000_000))
 SAID_EVERY_S = 10.0
-"""Logs of a store that comes and goes are no more frequent."""
+"""A store that comes and goes is logged no more often than this."""
 
 
 def probe_check(key: bytes) -> CounterCheck:
@@ -148,7 +148,7 @@ class Prober:
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """The circuit opened, or there is a connection to probe by."""
+        """Probe at the right time: the circuit opened, or there is a new connection."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(max(self._circuit.retry_at, self._loop.time()), self._probe)
@@ -161,13 +161,13 @@ class Prober:
 
     def _probe(self) -> None:
         self._timer = None
-        # half open: a decision is the probe; what comes of it wakes us, or closes the circuit
+        # half open: a decision is the probe, and its outcome closes the circuit or wakes the prober
         if self._circuit.state == "open" and not self._submit():
             self._timer = self._loop.call_later(self._again_s, self._probe)
 
 
 class Trouble:
-    """Why a server was given up; ``None`` while it decides. Says so in the log, and when it decides again."""
+    """Why a server was given up; ``None`` while it decides. Logs the beginning and the end."""
 
     def __init__(self) -> None:
         self.reason: Reason | None = None
@@ -183,11 +183,11 @@ class Trouble:
             if self._is_said:
                 self._said_at = now
                 log.warning("the store does not decide (%s): decisions are made without it", reason)
-        if self.reason is None or reason != "connection_lost":  # we may have dropped it ourselves, for what it said
+        if self.reason is None or reason != "connection_lost":  # we may have dropped it for an earlier reason
             self.reason = reason
 
     def ended(self, now: float) -> None:
-        """It decided something."""
+        """The server decides again."""
         if self.reason is not None:
             self.reason = None
             if self._is_said:

@@ -1,4 +1,4 @@
-"""The store's side client: redis-py, for what is not a decision and may be slow."""
+"""The store's side client, for what is not a decision: a connection of its own, or redis-py on a Cluster."""
 
 import contextlib
 import functools
@@ -8,18 +8,19 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.connection import AbstractConnection, parse_url
+from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from data_plane.store.ports import Argument, Reply, ScriptCall, StoreUnavailableError
-from data_plane.store.redis.calls import pack_command
 from data_plane.store.redis.connect import connection_options
 from data_plane.store.redis.settings import RedisSettings
+from data_plane.store.redis.side_link import SideLink
 
 P = ParamSpec("P")
 T = TypeVar("T")
+BLOCKING = frozenset({"BLPOP"})
 
 
 @contextlib.contextmanager
@@ -45,19 +46,22 @@ def _as_redis_errors(ask: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]
 
 
 class SideClient:
-    """Commands and scripts beside the hot pipeline. Raises redis-py's ``RedisError``; connects on first use."""
+    """Commands and scripts beside the hot pipeline. Raises redis-py's ``RedisError``; connects on first use.
 
-    def __init__(self, settings: RedisSettings, sentinel: Sentinel | None) -> None:
+    ``link`` carries them unless they block; ``None`` on a Cluster.
+    """
+
+    def __init__(self, settings: RedisSettings, sentinel: Sentinel | None, link: SideLink | None = None) -> None:
         self._client = _make_client(settings, sentinel)
-        if isinstance(self._client, Redis):
-            pool = self._client.connection_pool
-            pool.connection_class = _packing(pool.connection_class)
+        self._link = link
         self._shas: dict[str, str] = {}
 
     @_as_redis_errors
     async def execute(self, *args: Argument) -> Reply:
         """One command; the reply as redis-py reads it."""
-        return await self._client.execute_command(*args)
+        if self._link is None or args[0] in BLOCKING:
+            return await self._client.execute_command(*args)
+        return (await self._ask(self._link, [args]))[0]
 
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """Run a script by its hash, sending its text once when the server does not know it."""
@@ -69,10 +73,13 @@ class SideClient:
     @_as_redis_errors
     async def execute_all(self, commands: Sequence[Sequence[Argument] | ScriptCall]) -> list[Reply]:
         """Many commands and scripts in one round trip to each server; the first error is raised."""
-        pipeline: Any = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*(self._by_hash(command) if isinstance(command, ScriptCall) else command))
+        packed = [self._by_hash(command) if isinstance(command, ScriptCall) else command for command in commands]
         try:
+            if self._link is not None:
+                return await self._ask(self._link, packed)
+            pipeline: Any = self._client.pipeline(transaction=False)
+            for command in packed:
+                pipeline.execute_command(*command)
             replies: list[Reply] = await pipeline.execute()
         except NoScriptError:
             return [
@@ -81,12 +88,26 @@ class SideClient:
             ]
         return replies
 
+    async def _ask(self, link: SideLink, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Replies as redis-py reads them; the first error is raised."""
+        if not commands:
+            return []
+        replies = await link.ask(commands)
+        read = self._client.response_callbacks
+        for at, reply in enumerate(replies):
+            if isinstance(reply, Exception):
+                raise reply
+            name = str(commands[at][0])
+            if name in read:
+                replies[at] = read[name](reply)
+        return replies
+
     @_as_redis_errors
     async def scan(self, cursor: str, pattern: str, count: int) -> tuple[str, list[bytes]]:
         """A page of the keys of all servers, one after the other; '' begins, and is what the last page answers."""
         client: Any = self._client
         if not isinstance(client, RedisCluster):
-            following, keys = await client.execute_command("SCAN", cursor or 0, "MATCH", pattern, "COUNT", count)
+            following, keys = await self.execute("SCAN", cursor or 0, "MATCH", pattern, "COUNT", count)
             return "" if int(following) == 0 else str(int(following)), keys
         await client.initialize()
         primaries = {primary.name: primary for primary in client.get_primaries()}
@@ -107,13 +128,15 @@ class SideClient:
         """What each server that holds counters says of itself (``INFO``), numbers as numbers."""
         client: Any = self._client  # redis-py leaves its method untyped
         if not isinstance(client, RedisCluster):
-            return [await client.execute_command("INFO")]
+            return [await self.execute("INFO")]
         answers = await client.execute_command("INFO", target_nodes=RedisCluster.PRIMARIES)
         # one primary answers by itself, several by name
         return [answers] if "redis_version" in answers else list(answers.values())
 
     async def close(self) -> None:
         """Close its connections."""
+        if self._link is not None:
+            await self._link.close()
         await self._client.aclose()
 
     def _by_hash(self, call: ScriptCall) -> Sequence[Argument]:
@@ -126,21 +149,8 @@ class SideClient:
         return sha
 
 
-class _Packing(AbstractConnection):
-    """Packs commands in C. redis-py does it in Python: with hundreds of keys it is the dearest part of a script."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        """A command in RESP; its name may be of several words."""
-        name = args[0].encode() if isinstance(args[0], str) else args[0]
-        return [pack_command(*name.split(), *args[1:])]
-
-
-def _packing(connection: type[AbstractConnection]) -> type[AbstractConnection]:
-    return type(connection.__name__, (_Packing, connection), {})
-
-
 def _make_client(settings: RedisSettings, sentinel: Sentinel | None) -> Redis | RedisCluster:
-    options = connection_options(settings)
+    options = {"protocol": 2, **connection_options(settings)}
     secure = settings.url.startswith("rediss://")
     if sentinel is not None:
         address = ("host", "port", "path")

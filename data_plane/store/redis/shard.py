@@ -118,7 +118,7 @@ class Shard:
         self._schedule_flush()
 
     def send_alone(self, checks: list[CounterCheck], times: list[float], slot: int) -> None:
-        """Send each of these in a call of its own: one that can run is not held up by one that cannot yet."""
+        """Send each of these in a call of its own, so that those that can run do not wait for those that cannot yet."""
         link = self.keeper.link
         if link is None:
             self._answers.refuse(checks, "connection_lost")
@@ -154,7 +154,7 @@ class Shard:
         )
 
     async def close(self, timeout_s: float) -> None:
-        """Take no more, let what is in flight finish within ``timeout_s``, then disconnect."""
+        """Refuse new decisions, let those in flight finish within ``timeout_s``, then disconnect."""
         self._closing = True
         self._prober.stop()
         if self.in_flight or self._pending:
@@ -200,7 +200,7 @@ class Shard:
 
     def _take(self) -> tuple[list[CounterCheck], list[float]]:
         taken = self._builder.fitting(self._pending)
-        # From here on the server has the time of the deadline: what was spent in our own queue is not its fault.
+        # The deadline begins now: time spent in our own queue is not the server's fault.
         checks, times = self._pending[:taken], [self._loop.time()] * taken
         del self._pending[:taken]
         del self._times[:taken]
@@ -245,7 +245,7 @@ class Shard:
         call.deliver(self._answers, figures)
 
     def _undo(self, call: Call, figures: Sequence[int]) -> None:
-        """Give back what decisions took that had been given up: they were made without the store meanwhile."""
+        """Give back what given-up decisions took: they were made without the store meanwhile."""
         at = 1
         for check in call.expired:
             count = len(check.keys)
@@ -264,7 +264,7 @@ class Shard:
         else:
             fault = classify(message)
             self._answers.refuse(call.give_up(), fault.reason)
-            # A script's own error says nothing of the server: were it counted, one bad decision could open the circuit.
+            # A script's own error says nothing about the server; counted, one bad decision could open the circuit.
             if fault.reason == "script_error":
                 self._succeeded()
             else:
@@ -312,7 +312,7 @@ class Shard:
             if isinstance(taker, Call):
                 oldest = min(oldest, taker.times[0])
                 expired += taker.expire(horizon)
-        # While calls come back in time, queued checks wait for their turn; when they do not, no turn will come.
+        # While calls are answered in time, queued checks wait for their turn; otherwise their turn would never come.
         stuck = link is None or oldest <= horizon
         pending_horizon = horizon if stuck else now - self._queue_s
         due = 0
@@ -380,7 +380,7 @@ class Shard:
             self._prober.wake()
 
     def _on_lost(self, link: Link) -> None:
-        """What is in flight may have been counted or not, so it is never sent again."""
+        """Refuse what is in flight. The store may have counted it or not, so it is never sent again."""
         for taker in link.waiting:
             if isinstance(taker, Call):
                 self.in_flight -= 1

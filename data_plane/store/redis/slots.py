@@ -1,10 +1,13 @@
-"""Slots of a Cluster: the map that a server reports, and short tags that put a key of our own in a given slot."""
+"""Slots of a Cluster: the map that a server reports, tags that put a key in a slot, and keys that one call may name."""
 
 from binascii import crc_hqx
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from data_plane.store.ports import RegionStore
+
+T = TypeVar("T")
 SLOTS = 16_384
 _TAG_LETTERS = b"abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -51,3 +54,15 @@ def slot_tags() -> list[bytes]:
                 if not missing:
                     return tags
     raise AssertionError("four letters reach every slot")
+
+
+def parts_by_slot(
+    store: RegionStore, items: Sequence[T], key_of: Callable[[T], bytes], max_items: int
+) -> Iterator[tuple[bytes, Sequence[T]]]:
+    """Split items into parts that one script call may name: keys of one slot, with the dirty key in that slot."""
+    groups: dict[bytes, list[T]] = {}
+    for item in items:
+        groups.setdefault(store.slot_key_beside(key_of(item)), []).append(item)
+    for dirty, group in groups.items():
+        for start in range(0, len(group), max_items):
+            yield dirty, group[start : start + max_items]

@@ -15,6 +15,7 @@ from data_plane.store.redis.cluster import Cluster
 from data_plane.store.redis.connect import Address, Connector, Join, address_of
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.shard import Shard
+from data_plane.store.redis.side_link import SideLink
 from data_plane.store.redis.split import GiveBacks
 from data_plane.store.redis.status import StoreStats, StoreStatus
 from data_plane.store.redis.topology import (
@@ -49,6 +50,7 @@ class RedisCounterStore:
         self._give_backs = GiveBacks(
             give_back_script(), self.call_script, self.dirty_key_beside, self.stats, token_bytes
         )
+        self._side_link: SideLink | None = None
         self.topology = self._make_topology()
         self.submit = self.topology.submit
         """Decides a check as soon as possible. It is answered later, never from within this call."""
@@ -84,13 +86,13 @@ class RedisCounterStore:
         return self.topology.take_touched()
 
     async def execute(self, *args: Argument) -> Reply:
-        """One command beside the hot pipeline, by redis-py's client. Raises redis-py's ``RedisError``."""
+        """One command beside the hot pipeline. Raises redis-py's ``RedisError``."""
         return await self._side_client().execute(*args)
 
     async def call_script(self, source: str, keys: Sequence[bytes], args: Sequence[Argument]) -> Reply:
         """One script beside the hot pipeline; on a Cluster all keys must share a slot. Raises ``RedisError``.
 
-        redis-py sends it again when the connection breaks: a script must bear to run twice.
+        It is sent again when the connection breaks: a script must bear to run twice.
         """
         return await self._side_client().call_script(source, keys, args)
 
@@ -111,7 +113,7 @@ class RedisCounterStore:
 
     def _side_client(self) -> SideClient:
         if self._side is None:
-            self._side = SideClient(self.settings, self._sentinel)
+            self._side = SideClient(self.settings, self._sentinel, self._side_link)
         return self._side
 
     def _make_topology(self) -> Topology:
@@ -121,9 +123,12 @@ class RedisCounterStore:
         if self._sentinel is not None:
             resolve = master_of(self._sentinel, settings.master_name)
             connector = Connector(settings, self._script, resolve, master_only=True, join=self._join)
-            return SingleServer(settings.master_name, self._make_shard, connector)
-        connector = Connector(settings, self._script, address_in_url, master_only=False, join=self._join)
-        return SingleServer(connector.description, self._make_shard, connector)
+            name = settings.master_name
+        else:
+            connector = Connector(settings, self._script, address_in_url, master_only=False, join=self._join)
+            name = connector.description
+        self._side_link = SideLink(connector, settings.connect_timeout_ms / 1000)
+        return SingleServer(name, self._make_shard, connector)
 
     def _make_cluster(self) -> Cluster:
         settings = self.settings

@@ -13,7 +13,7 @@ from tests.integration.control_plane.conftest import ADMIN_TOKEN, client_of
 from tidegate.contract.credentials import make_credential
 from tidegate.stack.postgres import PostgresServer
 
-PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/{name}", "/redoc"}
+PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/{name}"}
 EXAMPLES = {"key_id": "key_0123456789abcdef", "token_id": "tok_0123", "number": "1"}
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from data_plane.load.deciding import PullError
 from data_plane.load.http_clients import MAX_BYTES, PrometheusServers
-from data_plane.load.ports import PullError
 from testing.node import agent_settings_for
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"

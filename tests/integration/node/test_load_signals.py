@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from data_plane.load.shared import StoredReport
+from data_plane.load.controller import Report
 from data_plane.store.ports import StoreUnavailableError
 from testing.load_region import POLICY, USERS, load_region
 from testing.node import document_of
@@ -106,5 +106,5 @@ async def test_what_gateways_report_is_of_the_last_second_whenever_it_is_pinned(
     await region.second(None, members=(region.one,))
     stored = await region.one.factor_store.reports_on("users")
     assert set(stored) == {"gateway:edge@n1"}
-    entry = msgspec.json.decode(stored["gateway:edge@n1"], type=StoredReport)
+    entry = msgspec.json.decode(stored["gateway:edge@n1"], type=Report)
     assert (entry.weight, entry.signals) == (1, {"latency_ms": 20.0, "error_rate": 0.0})

@@ -10,11 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.agent import Agent
-from data_plane.replicate.http_peers import HttpPeers, tls_of
+from data_plane.process import tls_of
+from data_plane.replicate.peer_session import HttpPeers, encode_counts
 from data_plane.store.ports import UnreachablePeerError
 from testing.node import agent_settings_for, node_client, serving, write_snapshot
 from tests.integration.node.test_process import certificate
-from tidegate.contract.counts import Counts, CountsAnswer, encode_counts
+from tidegate.contract.counts import Counts, CountsAnswer
 
 ANSWER = msgspec.json.encode(CountsAnswer(incarnation="w"))
 

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from data_plane.replicate.count_store import CountStore, Mark, PeerCounter
+from data_plane.replicate.peer_session import encode_counts
 from data_plane.store.packing import encode_rule
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.subjects import limit_of_key
@@ -12,7 +14,7 @@ from testing.stores import StartStore, redis_binary
 from tests.integration.redis.clusters import start_cluster
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import HOUR_US, ask
-from tidegate.contract.counts import SLICES, Cell, Counts, decode_counts, encode_counts
+from tidegate.contract.counts import SLICES, Cell, Counts
 from tidegate.contract.limits import LimitRule
 
 SHARED = encode_rule(
@@ -52,7 +54,7 @@ async def collected(counts: CountStore, slices=ALL) -> tuple[list[Cell], list[Ma
     while True:
         found = await counts.collect(slices)
         for packed in found.cells:
-            cells += decode_counts(encode_counts(HEAD, [packed.packed], packed.number)).cells
+            cells += msgspec.msgpack.decode(encode_counts(HEAD, [packed.packed], packed.number), type=Counts).cells
             marks += packed.marks
         if found.is_all:
             return cells, marks

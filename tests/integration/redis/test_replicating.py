@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from itertools import takewhile
 
+import msgspec
 import pytest
 
 from data_plane.config.index import ConfigSet, RuleIndex
@@ -22,7 +23,7 @@ from testing.node import document_of, rule
 from tests.integration.redis.conftest import OpenStore
 from tests.integration.redis.load import ask
 from tidegate.contract.config import Plan, Region
-from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer, decode_counts
+from tidegate.contract.counts import SLICES, Cell, Counts, CountsAnswer
 
 ALGORITHMS = ("fixed_window", "sliding_window", "sliding_log", "token_bucket", "leaky_bucket")
 YEAR_US = 366 * 86_400_000_000
@@ -50,7 +51,7 @@ class Peers:
             raise UnreachablePeerError("away")
         if to_region in self.slow:
             await self.slow[to_region].wait()
-        counts = decode_counts(message)
+        counts = msgspec.msgpack.decode(message, type=Counts)
         self.told.setdefault(to_region, []).append(counts)
         again = tuple({cell.key for cell in counts.cells} & self.unplaceable)
         return CountsAnswer(again=again, incarnation=self.lives.get(to_region, "first"))

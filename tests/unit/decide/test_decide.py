@@ -10,6 +10,7 @@ from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, ResolvedCheck
 from data_plane.decide.store_fallback import StoreFallback
+from data_plane.load.following import Gates
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_check
 from data_plane.store.script_host import ScriptHost
@@ -93,7 +94,7 @@ def decider(
     bounds.coarse = coarse
     counters = LocalCounters(ScriptHost(), 10)
     fallback = StoreFallback(counters, counters, None, lambda call: call(), lambda: NOW_US)
-    made = Decider(INDEX, store, StillClock(), fallback, tally, anonymous or Anonymous(), None, bounds)
+    made = Decider(INDEX, store, StillClock(), fallback, tally, anonymous or Anonymous(), None, bounds, Gates())
     made.apply(INDEX, 3)
     return made
 

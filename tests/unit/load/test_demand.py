@@ -13,8 +13,8 @@ from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
 from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck
 from data_plane.decide.store_fallback import StoreFallback
-from data_plane.load.controller import ControlState
-from data_plane.load.shared import BackendFactors
+from data_plane.load.controller import BackendFactors, ControlState
+from data_plane.load.following import Gates
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import figures_of
 from data_plane.store.ports import StoreUnavailableError
@@ -77,8 +77,9 @@ class World:
         counters, unasked = LocalCounters(ScriptHost(), 100), LocalCounters(ScriptHost(), 100)
         fallback = StoreFallback(counters, unasked, alone, lambda call: call(), clock.now_us)
         index = RuleIndex.empty("us-east").with_changes(map(document_of, CONFIG))
+        self.gates = Gates()
         self.decider = Decider(
-            index, self.store, clock, fallback, Tally(), Anonymous(), memory, SubjectBounds()
+            index, self.store, clock, fallback, Tally(), Anonymous(), memory, SubjectBounds(), self.gates
         )  # fmt: skip
 
     def ask(self, who: str, times: int = 1, cost: int = 1) -> int:
@@ -98,12 +99,12 @@ class World:
             backend="users", policy="protect", whole=whole, classes={0: low}, floor=FULL // 10, reserve=0, demand={},
             state=state,
         )  # fmt: skip
-        self.decider.gates.apply([one], NOW_US)
+        self.gates.apply([one], NOW_US)
 
     @property
     def demand(self) -> int:
         """Units that the backend would have been asked for."""
-        gates = self.decider.gates
+        gates = self.gates
         return gates.offered()["users", 0] - gates.own()["users", 0]
 
 
@@ -125,7 +126,7 @@ def test_what_a_price_denies_is_demand_and_what_would_be_denied_without_it_is_no
     world = World()
     assert world.ask("follows", times=LIMIT - 1) == LIMIT - 1
     world.factors(whole=FULL, low=FULL // 2)
-    (gate,) = world.decider.gates.by_class.values()
+    (gate,) = world.gates.by_class.values()
     gate.threshold = ALL  # whatever this client's cohort is
     assert world.ask("follows") == 0, "one is left, and two is the price"
     assert world.demand == LIMIT

@@ -16,9 +16,8 @@ from data_plane.config.load_gate import (
     hour_seed,
     open_factor,
 )
-from data_plane.load.controller import ControlState
+from data_plane.load.controller import BackendFactors, ControlState
 from data_plane.load.following import Gates
-from data_plane.load.shared import BackendFactors
 from data_plane.store.packing import PRICED, Outcome, encode_check, is_priced, params_in
 
 HALF = FULL // 2

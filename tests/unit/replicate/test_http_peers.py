@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from data_plane.replicate.http_peers import HttpPeers
+from data_plane.replicate.peer_session import HttpPeers
 from tidegate.contract.rights import MAX_QUANTA, MAX_UNITS, Ask, Asks, Gift, Gifts, signed_gifts
 
 WEST = Ed25519PrivateKey.generate()

@@ -5,7 +5,7 @@ from collections import deque
 
 from data_plane.config.load_gate import FULL, ClassGate, hour_seed
 from data_plane.config.load_guard import capacity_rules, price_of
-from data_plane.load.controller import MILLI, BackendDecision, ControlState, Report, decide
+from data_plane.load.controller import MILLI, BackendFactors, ControlState, Report, decide
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.packing import encode_rule
 from data_plane.store.script_host import ScriptHost
@@ -38,7 +38,7 @@ class Adaptive(Unprotected):
         self._demand: dict[int, int] = {}
         self._said: dict[str, Report] = {}
         self._on_their_way: deque[tuple[float, Report]] = deque()
-        self._decided: deque[tuple[float, BackendDecision]] = deque()
+        self._decided: deque[tuple[float, BackendFactors]] = deque()
         self._factor = 1.0
 
     def admits(self, request: Request) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from data_plane.config.counter_keys import subject_of
 from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.config.limit_resolution import RegionFacts
-from data_plane.config.limits_of_keys import SharedLimits
+from data_plane.replicate.receiver import SharedLimits
 from data_plane.store.subjects import Address
 from testing.node import document_of, rule
 from tidegate.contract.config import Client, Endpoint, Override, Plan, Region

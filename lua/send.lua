@@ -1,0 +1,212 @@
+-- Scripts of the sender, each a function: data_plane/store/scripts.py says which of them a call runs.
+
+-- Divides the slices of a region's counters over its agents: the holder of a slice's lease sends that slice's counts.
+--
+-- KEYS[i]  the lease of slice i - 1
+-- ARGV[1]  this agent; ARGV[2] how long a lease lasts, in milliseconds; ARGV[3] maximum number of slices to hold
+-- Reply    the slices that this agent holds now; surplus leases were released, so that agents that join get theirs
+local function hold_slices()
+  local held, max_slices = {}, tonumber(ARGV[3])
+  for i, holder in ipairs(call('MGET', spread(KEYS))) do
+    if holder == ARGV[1] and #held >= max_slices then
+      call('DEL', KEYS[i])
+    elseif holder == ARGV[1] then
+      call('PEXPIRE', KEYS[i], ARGV[2])
+      held[#held + 1] = i - 1
+    end
+  end
+  for i = 1, #KEYS do
+    if #held < max_slices and call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) then
+      held[#held + 1] = i - 1
+    end
+  end
+  return held
+end
+
+-- Makes waiting marks due now, so that the new holder of these slices sends again what the holder before did not settle.
+--
+-- KEYS     slices
+-- ARGV[1]  maximum number of marks of each slice
+-- Reply    number of marks made due; call again until it is 0
+local function make_due()
+  local made_due = 0
+  for i = 1, #KEYS do
+    local members = call('ZRANGEBYSCORE', KEYS[i], '(' .. string.format('%.0f', now), '+inf', 'LIMIT', 0, ARGV[1])
+    local scores = {}
+    for _, member in ipairs(members) do
+      scores[#scores + 1] = now
+      scores[#scores + 1] = member
+    end
+    if #members > 0 then
+      call('ZADD', KEYS[i], spread(scores))
+    end
+    made_due = made_due + #members
+  end
+  return made_due
+end
+
+local LARGEST = 4294967296
+
+local function packed_integer(number)
+  if number < 128 then
+    return string.char(number)
+  elseif number < LARGEST then
+    return pack('>BI4', 206, number)
+  end
+  return pack('>BI8', 207, number)
+end
+
+-- Collects this region's own counts that are due, encoded as they travel. Collected counters stay marked, due again at a
+-- given instant unless they are settled before. A counter that counts meanwhile is marked due anew.
+--
+-- KEYS[1] and on  slices
+-- ARGV[1]  maximum number of counters
+-- ARGV[2]  microseconds until collected counters are due again; calls within a second must use different values
+-- Reply    { now_us, instant at which they are due again, counters, cells, the encoded cells, then for each slice the
+--          instant at which its next counter is due, or -1 }
+-- Cells are MessagePack (tidegate/contract/counts.py), one after the other: [key, window id (a bucket's: born_us), taken,
+-- returned], of the current window and of the one before it if anything was taken there.
+local function collect()
+  local max_counters, due_again = tonumber(ARGV[1]), now + tonumber(ARGV[2])
+  -- A mark further ahead than this was made before the clock was set back; it counts as due.
+  local BEYOND_US = 60000000
+  local parts, counters = {}, 0
+
+  local function add(key, window, taken, returned)
+    local head = #key < 256 and pack('>BBB', 148, 196, #key) or pack('>BBI2', 148, 197, #key)
+    parts[#parts + 1] = head .. key .. packed_integer(window) .. packed_integer(taken) .. packed_integer(returned)
+  end
+
+  -- Adds a counter's own cells. Returns whether there were any.
+  local function add_own(key, raw)
+    local window, taken, before, returned, returned_before, _
+    if is_window(raw) then
+      window, taken, before, returned, returned_before = stored_window(raw)
+    elseif is_log(raw) then
+      _, _, window, taken, before, returned, returned_before = stored_log(raw)
+    elseif is_bucket(raw) then
+      before, returned_before = 0, 0
+      _, _, _, _, _, _, taken, returned, window = bucket_state(raw)
+    else
+      return false
+    end
+    if before > 0 then
+      add(key, window - 1, before, returned_before)
+    end
+    if taken > 0 then
+      add(key, window, taken, returned)
+    end
+    return before + taken > 0
+  end
+
+  local function take(slice, members)
+    local values = call('MGET', spread(members))
+    local taken, without_counts = {}, {}
+    for i, key in ipairs(members) do
+      local raw = values[i]
+      if raw and add_own(key, raw) then
+        if byte(raw) % 2 == 1 then
+          call('SET', key, string.char(byte(raw) - 1) .. sub(raw, 2), 'KEEPTTL')
+        end
+        taken[#taken + 1] = due_again
+        taken[#taken + 1] = key
+        counters = counters + 1
+      else
+        without_counts[#without_counts + 1] = key
+      end
+    end
+    if #taken > 0 then
+      call('ZADD', slice, spread(taken))
+    end
+    if #without_counts > 0 then
+      call('ZREM', slice, spread(without_counts))
+    end
+  end
+
+  local reply = {}
+  for i = 1, #KEYS do
+    local room = max_counters - counters
+    local first = call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2]
+    if first and room > 0 then
+      local members
+      if tonumber(first) <= now then
+        members = call('ZRANGEBYSCORE', KEYS[i], '-inf', now, 'LIMIT', 0, room)
+      else
+        members = call('ZRANGEBYSCORE', KEYS[i], now + BEYOND_US, '+inf', 'LIMIT', 0, room)
+      end
+      if #members > 0 then
+        take(KEYS[i], members)
+        first = call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')[2]
+      end
+    end
+    reply[5 + i] = first or '-1'
+  end
+  reply[1], reply[2], reply[3], reply[4], reply[5] = now, due_again, counters, #parts, table.concat(parts)
+  return reply
+end
+
+-- Removes the marks of one collection once every peer has acknowledged it. A counter that counted since stays marked.
+--
+-- KEYS[1] and on  slices
+-- ARGV[1]  the instant that collect gave these marks
+-- ARGV[2]  microseconds until counters that a peer could not place are due again; ARGV[3+] their keys
+-- Reply    number of marks removed
+local function settle()
+  local at = ARGV[1]
+  local unplaced = {}
+  for i = 3, #ARGV do
+    unplaced[ARGV[i]] = true
+  end
+  local settled = 0
+  for i = 1, #KEYS do
+    local members = call('ZRANGEBYSCORE', KEYS[i], at, at)
+    if #members > 0 then
+      local values = call('MGET', spread(members))
+      local acknowledged, stay = {}, {}
+      for j, key in ipairs(members) do
+        -- Versions before 2026-12 set the dirty bit of a counter without making its mark due.
+        local is_dirty = values[j] and byte(values[j]) % 2 == 1
+        if is_dirty or unplaced[key] then
+          stay[#stay + 1] = is_dirty and now or now + tonumber(ARGV[2])
+          stay[#stay + 1] = key
+        else
+          acknowledged[#acknowledged + 1] = key
+        end
+      end
+      if #stay > 0 then
+        call('ZADD', KEYS[i], spread(stay))
+      end
+      if #acknowledged > 0 then
+        settled = settled + call('ZREM', KEYS[i], spread(acknowledged))
+      end
+    end
+  end
+  return settled
+end
+
+-- Marks counters of shared limits as due now, so that they are sent again.
+--
+-- KEYS[1]  the dirty key, before the number of a slice
+-- KEYS[2+] counters
+-- Reply    number of counters
+local function mark_again()
+  for i = 2, #KEYS do
+    mark_dirty(KEYS[1], KEYS[i], now, 1)
+  end
+  return #KEYS - 1
+end
+
+-- Removes slots of a Cluster from the list of slots with marks, unless a process marked there meanwhile.
+--
+-- KEYS[1]  the list: a hash of slots, each with how often it was noted
+-- ARGV     pairs: a slot, and that number when the slot was found without marks
+-- Reply    number of slots removed
+local function unlist_slots()
+  local removed = 0
+  for i = 1, #ARGV, 2 do
+    if call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+      removed = removed + call('HDEL', KEYS[1], ARGV[i])
+    end
+  end
+  return removed
+end

@@ -1,0 +1,86 @@
+"""What is not a decision goes over one connection of a store: every call has its own reply, or one error."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from data_plane.store.ports import ScriptCall
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from testing.stores import redis_binary
+from tests.integration.redis.test_faults import restart
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server(request, start_store):
+    return start_store() if request.param == "valkey" else start_store(name="Redis", binary=redis_binary())
+
+
+async def test_calls_of_many_tasks_get_their_own_replies(server, open_store):
+    store = await open_store(server.url)
+    await asyncio.gather(*(store.execute("SET", f"k{number}", number) for number in range(200)))
+    assert [int(value) for value in await store.execute("MGET", *(f"k{number}" for number in range(200)))] == list(
+        range(200)
+    )
+    found = await asyncio.gather(*(store.execute_all([("GET", f"k{n}"), ("PING",)]) for n in range(200)))
+    assert [int(value) for value, _ in found] == list(range(200))
+    assert await store.execute("HGETALL", "nothing") == {}
+    assert isinstance((await store.info())[0]["run_id"], str)
+
+
+async def test_an_error_is_raised_to_its_caller_alone(server, open_store):
+    store = await open_store(server.url)
+    await store.execute("SET", "text", "a")
+    wrong, right = await asyncio.gather(
+        store.execute("INCR", "text"), store.execute("GET", "text"), return_exceptions=True
+    )
+    assert (type(wrong), right) == (ResponseError, b"a")
+    with pytest.raises(ResponseError):
+        await store.execute_all([("GET", "text"), ("INCR", "text")])
+    await store.execute("ACL", "SETUSER", "default", "-flushall")
+    with pytest.raises(NoPermissionError):
+        await store.execute("FLUSHALL")
+    scripts = [ScriptCall("return {KEYS[1], ARGV[1]}", [b"k"], [number]) for number in range(3)]
+    assert await store.execute_all(scripts) == [[b"k", b"%d" % number] for number in range(3)]
+
+
+async def test_a_connection_that_broke_is_made_again(server, open_store):
+    store = await open_store(server.url)
+    before = await store.execute("CLIENT", "ID")
+    await store.execute("CLIENT", "KILL", "ID", before, "SKIPME", "no")
+    assert await store.execute("CLIENT", "ID") != before
+    server.child.kill()
+    with pytest.raises(RedisConnectionError):
+        await store.execute("PING")
+    restart(server)
+    assert await store.execute("SET", "k", "v")
+
+
+async def test_a_server_that_hangs_costs_a_second_and_answers_nobody_else(server, open_store):
+    store = await open_store(server.url, connect_timeout_ms=300)
+    await store.execute("SET", "k", "mine")
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(RedisTimeoutError):
+            await store.execute("SET", "k", "late")
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    assert await store.execute("ECHO", "hello") == b"hello"
+
+
+async def test_who_waits_when_the_store_is_closed_is_told(server, open_store):
+    store = await open_store(server.url)
+    await store.execute("PING")
+    os.kill(server.child.pid, signal.SIGSTOP)
+    try:
+        waiting = asyncio.create_task(store.execute("PING"))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.close())
+        with pytest.raises(RedisError):
+            await waiting
+    finally:
+        os.kill(server.child.pid, signal.SIGCONT)
+    await closing
