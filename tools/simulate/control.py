@@ -206,7 +206,7 @@ class ControlPlane:
         ]
         seen = situation(rule, self._units, self._cut_revision, self._freed, self._regions, connected, self._effects)
         if seen.waiting_for:
-            if len(seen.silent) == len(seen.waiting_for) and now_s - self._cut_s > _CUT_AGAIN_S:
+            if len(seen.unconfirmed) == len(seen.waiting_for) and now_s - self._cut_s > _CUT_AGAIN_S:
                 steps = self._units.steps
                 again = msgspec.structs.replace(steps[-1], from_us=now_us if len(steps) > 1 else 0)
                 self._units = msgspec.structs.replace(self._units, steps=(*steps[:-1], again))
