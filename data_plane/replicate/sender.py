@@ -73,9 +73,9 @@ class Sender:
                     log.warning("reconcile_tick_failed", reason=error.reason)
                 reason = error.reason
             took_s = (self._clock.now_us() - started_us) / 1e6
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.02, TICK_S - took_s)):
-                    await self._wake.wait()
+            timer = asyncio.get_running_loop().call_later(max(0.02, TICK_S - took_s), self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
             self._wake.clear()
 
     async def stop(self) -> None:
