@@ -21,11 +21,13 @@ from data_plane.metrics.exposition import CONTENT_TYPE, NodeMetrics
 from data_plane.metrics.families import of_agent, of_store, of_store_size
 from data_plane.peering import Peering
 from data_plane.process import SystemClock, cancelled, run_forever
+from data_plane.region_view import epoch_join
 from data_plane.settings import AgentSettings
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.statistics import Census
 from data_plane.usage_flow import AgentUsage
+from tidegate.contract.config import Ack
 
 
 class Agent:
@@ -37,15 +39,16 @@ class Agent:
         self.draining = False
         """Set once the agent is asked to stop: it still answers, and is no longer ready."""
         self._index = RuleIndex.empty(settings.region)
-        self.peering = Peering(settings, clock, self._index_in_force)
-        self.store = RedisCounterStore(settings.store_settings(), join=self.peering.join)
+        joined = epoch_join(settings)
+        self.store = RedisCounterStore(settings.store_settings(), join=joined)
         self._membership = AgentMembership(settings.node, RedisNodeRegister(self.store, AGENTS), clock)
         self.configuration = Configuration(
-            settings, "agent", self.store, clock, self._applied, lambda: Decided(0, 0, 0), self.peering.confirmed,
+            settings, "agent", self.store, clock, self._applied, lambda: Decided(0, 0, 0), self._confirmed,
         )  # fmt: skip
-        self.peering.connect(
-            self.store, self._membership.live_nodes, self.configuration.in_force, self.configuration.newest
-        )
+        self.peering = Peering(
+            settings, clock, self._index_in_force, self.store, joined, self._membership.live_nodes,
+            self.configuration.in_force, self.configuration.newest,
+        )  # fmt: skip
         self.peer_handler = self.peering.handler
         self._usage = AgentUsage(
             settings,
@@ -125,3 +128,6 @@ class Agent:
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._index = index
         self.peering.applied(index, snapshot.revision)
+
+    async def _confirmed(self, ack: Ack) -> Ack:
+        return await self.peering.confirmed(ack)

@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from prometheus_client.core import Metric
 
 from data_plane.config.index import InvalidConfigError, RuleIndex
-from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
-from data_plane.config.snapshot_store import StoredSnapshot
+from data_plane.config.snapshots import SnapshotFile, StoredSnapshot, UnreadableSnapshotError
 from data_plane.config.stream import ConfigService, ControlPlaneStream, Decided, Snapshot
 from data_plane.metrics.families import ConfigFigures, of_config
 from data_plane.process import tls_of

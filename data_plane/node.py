@@ -35,7 +35,7 @@ from data_plane.metrics.exposition import CONTENT_TYPE
 from data_plane.metrics.families import of_agents, of_holds
 from data_plane.observability import Observability
 from data_plane.process import SystemClock, cancelled, run_forever
-from data_plane.region_view import RegionView
+from data_plane.region_view import RegionView, epoch_join
 from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AGENTS, NodeMembership, RedisNodeRegister
@@ -60,9 +60,9 @@ class Node:
         self.settings = settings
         self._clock = clock
         self._tally = Tally()
-        self.region_view = RegionView(settings, clock, self._index_in_force)
-        self.store = RedisCounterStore(settings.store_settings(), join=self.region_view.join)
-        self.region_view.connect(self.store)
+        joined = epoch_join(settings)
+        self.store = RedisCounterStore(settings.store_settings(), join=joined)
+        self.region_view = RegionView(settings, clock, self._index_in_force, self.store, joined)
         bounds = SubjectBounds()
         self._membership = NodeMembership(
             settings.node, RedisNodeRegister(self.store), RedisNodeRegister(self.store, AGENTS), clock, bounds

@@ -12,19 +12,18 @@ from data_plane.config.index import RuleIndex
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.families import PeerFigures, of_peers, of_rights
 from data_plane.process import tls_of
-from data_plane.region_view import new_incarnation, public_keys
+from data_plane.region_view import public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.epoch_store import EpochJoin, RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.exchange import RightsExchange
 from data_plane.rights.low_water import LowInbox
 from data_plane.rights.region_state import RegionState
 from data_plane.settings import AgentSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
-from data_plane.store.redis.connect import Join
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.config import Ack
 from tidegate.contract.credentials import epoch_secret, region_private_key
@@ -33,28 +32,23 @@ from tidegate.contract.status import Newest
 
 
 class Peering:
-    """The exchange with other regions. ``join`` joins connections of the store, so it exists before the store.
+    """The exchange with other regions. ``joined`` joins connections of ``store``; ``None`` where rights do not move.
 
     ``index`` and ``in_force`` return what is in force; ``newest`` asks the control plane what should be.
+    ``live_agents`` is the number of agents of this region.
     """
 
-    def __init__(self, settings: AgentSettings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
+    def __init__(
+        self, settings: AgentSettings, clock: Clock, index: Callable[[], RuleIndex], store: RedisCounterStore,
+        joined: EpochJoin | None, live_agents: Callable[[], int], in_force: Callable[[], Newest],
+        newest: Callable[[], Coroutine[Any, Any, Newest | None]],
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._clock = clock
         self._index = index
-        # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
-        self.marker = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
-        self.join: Join | None = None if self.marker is None else self.marker.join_connection
-        self.state = RegionState(lambda: index().book, rights=self.marker is not None)
-
-    def connect(
-        self, store: RedisCounterStore, live_agents: Callable[[], int], in_force: Callable[[], Newest],
-        newest: Callable[[], Coroutine[Any, Any, Newest | None]],
-    ) -> None:  # fmt: skip
-        """Build the parts that need the store. ``live_agents`` is the number of agents of this region."""
-        settings, clock, index = self._settings, self._clock, self._index
-        if self.marker is not None:
-            self.marker.watch(store)
+        self.joined = joined
+        self._marker = None if joined is None else RedisEpochs(settings.node, store, joined)
+        self.state = RegionState(lambda: index().book, rights=joined is not None)
         key = region_private_key(settings.region_credential.get_secret_value())
         self._wire = HttpPeers(
             settings.region, key, self._public_keys,
@@ -64,7 +58,7 @@ class Peering:
             settings.region, store, self._wire, clock, index, lambda: in_force().revision, LowInbox(store),
             lambda: self.epochs.is_proven,
         )  # fmt: skip
-        self.epochs = StoreEpochs(self.marker, clock, self.state, self.rights.horizon_us, newest, in_force)
+        self.epochs = StoreEpochs(self._marker, clock, self.state, self.rights.horizon_us, newest, in_force)
         secret = epoch_secret(settings.region_credential.get_secret_value())
         counts = CountStore(store, settings.node, secret)
         self._tally = ReplicationTally()
@@ -90,16 +84,16 @@ class Peering:
         async def keep_epochs() -> None:
             await self.epochs.run(send)
 
-        moves = () if self.marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
+        moves = () if self._marker is None else (self.rights.run, self.rights.receive_low, keep_epochs)
         return (self._sender.run, *moves)
 
     async def hand_over(self) -> None:
         """Cancel messages under way, and release the slices to other agents."""
         await self._sender.stop()
         await self.rights.stop()
-        if self.marker is not None:
+        if self._marker is not None:
             with contextlib.suppress(StoreUnavailableError):
-                await self.marker.withdraw()
+                await self._marker.withdraw()
 
     async def stop(self) -> None:
         """Close the connections to peers."""
@@ -179,8 +173,8 @@ class Peering:
         tally = self.rights.tally
         return {
             "proven": self.epochs.is_proven,
-            "incarnation": None if self.marker is None else self.marker.incarnation,
-            "new_lives": None if self.marker is None else self.marker.new_epochs,
+            "incarnation": None if self.joined is None else self.joined.incarnation,
+            "new_lives": None if self.joined is None else self.joined.new_epochs,
             "asked": dict(tally.asked),
             "received": dict(tally.units_received),
             "given": dict(tally.units_given),

@@ -12,13 +12,12 @@ from data_plane.metrics.families import of_region_view
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
-from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.epoch_store import EpochJoin, RedisEpochs
 from data_plane.rights.low_water import LowOutbox
 from data_plane.rights.region_state import RegionState
 from data_plane.rights.watch import RegionWatch, StrictReader
-from data_plane.settings import Settings
+from data_plane.settings import RegionSettings, Settings
 from data_plane.store.ports import Clock
-from data_plane.store.redis.connect import Join
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.credentials import epoch_secret
 
@@ -27,30 +26,27 @@ PROOF_WAIT_S = 5.0
 
 
 class RegionView:
-    """A node's view of its region. ``join`` joins connections of the store, so it exists before the store."""
+    """A node's view of its region. ``joined`` joins the connections of ``store``; ``None`` where rights do not move."""
 
-    def __init__(self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex]) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, index: Callable[[], RuleIndex], store: RedisCounterStore,
+        joined: EpochJoin | None,
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._clock = clock
         self._index = index
-        # On a Cluster slots move between servers with epochs of their own, so strict limits are quotas there.
-        self.epochs = None if settings.redis_shape == "cluster" else RedisEpochs(settings.node, new_incarnation)
-        self.join: Join | None = None if self.epochs is None else self.epochs.join_connection
-        self.state = RegionState(lambda: index().book, rights=self.epochs is not None)
+        self.joined = joined
+        self.state = RegionState(lambda: index().book, rights=joined is not None)
         self._waits_until_s: float | None = None
-
-    def connect(self, store: RedisCounterStore) -> None:
-        """Build the parts that need the store."""
-        if self.epochs is not None:
-            self.epochs.watch(store)
-        self._outbox = LowOutbox(store, self._clock)
+        self._outbox = LowOutbox(store, clock)
         self.reader = StrictReader(self._outbox.add)
-        secret = epoch_secret(self._settings.region_credential.get_secret_value())
+        secret = epoch_secret(settings.region_credential.get_secret_value())
         self._peers = Receiver(
-            self._settings.region, CountStore(store, self._settings.node, secret), self._clock, self._index,
-            ReplicationTally(), self.state.set_unreachable,
+            settings.region, CountStore(store, settings.node, secret), clock, index, ReplicationTally(),
+            self.state.set_unreachable,
         )  # fmt: skip
-        self._watch = RegionWatch(self.state, self._peers, self.epochs)
+        epochs = None if joined is None else RedisEpochs(settings.node, store, joined)
+        self._watch = RegionWatch(self.state, self._peers, epochs)
 
     def applied(self, index: RuleIndex, revision: int) -> None:
         """Take over a configuration that is about to be in force."""
@@ -83,8 +79,8 @@ class RegionView:
             },
             "rights": {
                 "proven": self.state.proven,
-                "incarnation": None if self.epochs is None else self.epochs.incarnation,
-                "new_lives": None if self.epochs is None else self.epochs.new_epochs,
+                "incarnation": None if self.joined is None else self.joined.incarnation,
+                "new_lives": None if self.joined is None else self.joined.new_epochs,
                 "refused": {"marker": self.reader.refused},
             },
         }
@@ -103,6 +99,9 @@ def public_keys(index: Callable[[], RuleIndex], clock: Clock, region: str) -> tu
     return () if known is None else known.keys_at(clock.now_us() / 1e6)
 
 
-def new_incarnation() -> int:
-    """A name for a new epoch of the store."""
-    return 1 + secrets.randbelow(2**32 - 1)
+def epoch_join(settings: RegionSettings) -> EpochJoin | None:
+    """What joins each connection of the store; ``None`` on a Cluster, where strict limits are quotas.
+
+    Its slots move between servers that have epochs of their own.
+    """
+    return None if settings.redis_shape == "cluster" else EpochJoin(lambda: 1 + secrets.randbelow(2**32 - 1))

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.agent import Agent
 from data_plane.config.index import ConfigSet
-from data_plane.config.snapshot_file import SnapshotFile
+from data_plane.config.snapshots import SnapshotFile
 from data_plane.config.stream import Snapshot
 from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.main import LIMITS, build_agent_app, build_app

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +48,11 @@ class Block:
         return page == self.page and self.text.startswith(head)
 
 
-def pages() -> Iterator[str]:
+def pages() -> list[str]:
     """Every page that somebody who uses or operates Tidegate reads, by its path in the repository."""
     found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
     found += [*(ROOT / "clients").glob("*/README.md"), *(ROOT / "helm").glob("*/README.md")]
-    yield from sorted(path.relative_to(ROOT).as_posix() for path in found)
+    return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
 def blocks(page: str, language: str | None = None) -> list[Block]:

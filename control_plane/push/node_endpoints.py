@@ -1,7 +1,6 @@
 """``/internal/v1``: what nodes call, with their region's credential."""
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
@@ -32,19 +31,14 @@ from control_plane.push.stream import (
     is_behind,
     views,
 )
+from control_plane.web.messages import body_of, decoded
 from tidegate.contract.config import Ack
-from tidegate.contract.decoding import UNREADABLE, what_is_wrong
 from tidegate.contract.status import Hello, Newest, NodeReport, Role
 
 router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
 
 NODE_PATTERN = r"^[A-Za-z0-9._:@-]{1,128}$"
-DIGEST_PATTERN = r"^[0-9a-f]{64}$"
-MAX_REVISION = 2**53
 MAX_ERROR_LENGTH = 2_000
-MAX_EFFECTS = 10_000
-MAX_INSTANT_US = 2**53
-MAX_FIGURE = 10**12
 GATHER_S = 0.05
 """How long the first ACK of a batch waits for others."""
 MAX_WAITING = 10_000
@@ -115,35 +109,7 @@ async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pa
     return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
-@router.post(
-    "/acks",
-    status_code=204,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["node", "revision", "digest"],
-                        "properties": {
-                            "node": {"type": "string", "pattern": NODE_PATTERN},
-                            "revision": {"type": "integer", "minimum": 0, "maximum": MAX_REVISION},
-                            "digest": {"type": "string", "pattern": DIGEST_PATTERN},
-                            "error": {"type": ["string", "null"], "maxLength": MAX_ERROR_LENGTH},
-                            "effective": {
-                                "type": "object",
-                                "maxProperties": MAX_EFFECTS,
-                                "propertyNames": {"pattern": "^[1-9][0-9]{0,17}$"},
-                                "additionalProperties": {"type": "integer", "minimum": 0, "maximum": MAX_INSTANT_US},
-                            },
-                        },
-                    }
-                }
-            },
-        }
-    },
-)
+@router.post("/acks", status_code=204, openapi_extra=body_of(Ack))
 async def acknowledge(request: Request, caller: Caller) -> Response:
     """A node applied a revision and enforces it, or refused it and says why."""
     ack = _ack(await request.body())
@@ -156,64 +122,15 @@ async def acknowledge(request: Request, caller: Caller) -> Response:
     return Response(status_code=204)
 
 
-@router.post(
-    "/reports",
-    status_code=204,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["node", "decisions"],
-                        "properties": {
-                            "node": {"type": "string", "pattern": NODE_PATTERN},
-                            "decisions": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
-                            "denied": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
-                            "degraded": {"type": "integer", "minimum": 0, "maximum": MAX_FIGURE},
-                        },
-                    }
-                }
-            },
-        }
-    },
-)
+@router.post("/reports", status_code=204, openapi_extra=body_of(NodeReport))
 async def report(request: Request, caller: Caller) -> Response:
     """A node says how it decided since its report before; roll-outs go by that."""
-    request.state.reports.take(caller.name, _report(await request.body()), datetime.now(UTC))
+    request.state.reports.take(caller.name, decoded(_report_decoder, await request.body()), datetime.now(UTC))
     return Response(status_code=204)
 
 
-def _report(body: bytes) -> NodeReport:
-    try:
-        report = _report_decoder.decode(body)
-    except UNREADABLE as error:
-        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
-    if not re.fullmatch(NODE_PATTERN, report.node):
-        raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
-    for field in ("decisions", "denied", "degraded"):
-        if not 0 <= getattr(report, field) <= MAX_FIGURE:
-            raise InvalidError([FieldError(field, "is out of range")])
-    return report
-
-
 def _ack(body: bytes) -> Ack:
-    try:
-        ack = _ack_decoder.decode(body)
-    except UNREADABLE as error:
-        raise InvalidError([FieldError("body", what_is_wrong(error))]) from None
-    if not re.fullmatch(NODE_PATTERN, ack.node):
-        raise InvalidError([FieldError("node", f"must match {NODE_PATTERN}")])
-    if not re.fullmatch(DIGEST_PATTERN, ack.digest):
-        raise InvalidError([FieldError("digest", f"must match {DIGEST_PATTERN}")])
-    if not 0 <= ack.revision <= MAX_REVISION:
-        raise InvalidError([FieldError("revision", "is out of range")])
-    if len(ack.effective) > MAX_EFFECTS:
-        raise InvalidError([FieldError("effective", f"names more than {MAX_EFFECTS} limits")])
-    for rule_id, from_us in ack.effective.items():
-        if not (0 < rule_id < 10**18 and 0 <= from_us <= MAX_INSTANT_US):
-            raise InvalidError([FieldError(f"effective.{rule_id}", "is out of range")])
+    ack = decoded(_ack_decoder, body)
     if ack.error is None:
         return ack
     reason = "".join(letter if letter.isprintable() else " " for letter in ack.error[:MAX_ERROR_LENGTH])

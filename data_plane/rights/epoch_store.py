@@ -51,27 +51,22 @@ class Notice(NamedTuple):
     revision: int
 
 
-class RedisEpochs:
-    """Implements ``EpochStore``, and ``Join`` for connections. Methods raise ``StoreUnavailableError``.
+class EpochJoin:
+    """Implements ``Join``: joins the epoch of the store at every new connection.
 
     ``new_incarnation`` returns a name for an epoch: a random number from 1 to 2^32 - 1.
     """
 
-    def __init__(self, name: str, new_incarnation: Callable[[], int]) -> None:
-        self._name = name
+    def __init__(self, new_incarnation: Callable[[], int]) -> None:
         self._new_incarnation = new_incarnation
-        self._store: RegionStore | None = None
-        self._run_id = ""
+        self.run_id = ""
+        """The server's run id at the last connection; empty before the first."""
         self.incarnation = 0
         """The epoch at the last connection; 0 before the first, and if the store refuses to be joined."""
         self.new_epochs = 0
         """Epochs that began after this process's first connection."""
 
-    def watch(self, store: RegionStore) -> None:
-        """Set the store. It comes after construction, because its connections need ``join_connection``."""
-        self._store = store
-
-    async def join_connection(self, execute: Execute, facts: ServerFacts) -> None:
+    async def __call__(self, execute: Execute, facts: ServerFacts) -> None:
         """Join the server of a new connection."""
         if not facts.run_id:
             log.warning("strict_refused", reason="the store's login may not use INFO: its epoch is unknown")
@@ -87,23 +82,30 @@ class RedisEpochs:
         if self.incarnation not in {0, incarnation}:
             self.new_epochs += 1
             log.warning("store_lost", incarnation=incarnation, run_id=facts.run_id)
-        self._run_id, self.incarnation = facts.run_id, incarnation
+        self.run_id, self.incarnation = facts.run_id, incarnation
+
+
+class RedisEpochs:
+    """Implements ``EpochStore`` for the agent or node ``name``. Methods raise ``StoreUnavailableError``."""
+
+    def __init__(self, name: str, store: RegionStore, joined: EpochJoin) -> None:
+        self._name = name
+        self._store = store
+        self._joined = joined
 
     async def join(self) -> None:
         """Join over the connections that exist."""
-        if self._store is None:
-            return
         with store_errors():
             [info] = await self._store.info()
             facts = ServerFacts(run_id=info["run_id"], maxmemory_policy=info.get("maxmemory_policy", ""))
-            await self.join_connection(self._store.execute, facts)
+            await self._joined(self._store.execute, facts)
 
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
         """Raise the marker, begin a pending epoch that is proven, and vouch (``lua/epoch_marker.lua``)."""
-        if self._store is None or not self._run_id:
+        if not self._joined.run_id:
             return None
         vouch = msgspec.json.encode(Vouch(self._name, proven_for))
-        arguments: list[Argument] = [self._run_id, revision, horizon_us, proven_for, vouch, STATE_MS]
+        arguments: list[Argument] = [self._joined.run_id, revision, horizon_us, proven_for, vouch, STATE_MS]
         with store_errors():
             reply = await self._store.call_script(raise_epoch_marker_script(), [MARKER, STATE], arguments)
         if reply is None:
@@ -114,19 +116,17 @@ class RedisEpochs:
 
     async def withdraw(self) -> None:
         """Take the vouch back before this agent ends; other agents vouch again at once."""
-        if self._store is not None:
-            with store_errors():
-                await self._store.execute("DEL", STATE)
+        with store_errors():
+            await self._store.execute("DEL", STATE)
 
     async def announce(self, revision: int) -> None:
         """Tell nodes that the store will soon refuse revisions older than this one."""
-        if self._store is not None:
-            with store_errors():
-                await self._store.execute("SET", ANNOUNCED, revision, "PX", ANNOUNCED_MS)
+        with store_errors():
+            await self._store.execute("SET", ANNOUNCED, revision, "PX", ANNOUNCED_MS)
 
     async def notice(self) -> Notice:
         """What nodes are to know of shares now."""
-        if self._store is None or not self._run_id:
+        if not self._joined.run_id:
             return Notice(False, 0)
         with store_errors():
             raw, body, announced = await self._store.execute("MGET", MARKER, STATE, ANNOUNCED)
@@ -134,7 +134,7 @@ class RedisEpochs:
             return Notice(False, 0)
         marker = decode_marker(raw)
         epoch = (marker.incarnation, marker.run_id)
-        vouched = body is not None and epoch == (read_vouch(body).incarnation, self._run_id)
+        vouched = body is not None and epoch == (read_vouch(body).incarnation, self._joined.run_id)
         return Notice(vouched, max(marker.revision, int(announced or 0)))
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import helm_python
 import pytest
-import typer.testing
 from ruamel.yaml import YAML
 
 from tests.charts.rendering import CONTROL_PLANE, DATA_PLANE, deployment, manifest, render
-from tidegate.cli import app
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "install-kubernetes.md").read_text()
@@ -58,20 +56,3 @@ def test_the_names_that_the_page_uses_are_those_that_the_charts_make():
     nodes = render(DATA_PLANE, values("# us-east.yaml"), "us-east")
     assert "http://us-east.tidegate.svc:8101" in PAGE
     assert manifest(nodes, "Service", "us-east")["spec"]["ports"][0]["port"] == 8101
-
-
-def test_every_page_that_operators_read_links_to_what_is_there():
-    pages = [*DOCS.glob("*.md"), *(DOCS / "runbooks").glob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
-            if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name} links to {link}"
-
-
-def test_commands_of_the_pages_exist():
-    named = set()
-    for page in ("install-kubernetes.md", "upgrade.md", "backup.md", "drills.md"):
-        named |= set(re.findall(r"tidegate (signing-key|migrate|export|apply|diff|top)\b", (DOCS / page).read_text()))
-    runner = typer.testing.CliRunner()
-    for command in named:
-        assert runner.invoke(app, [command, "--help"]).exit_code == 0, command

@@ -1,10 +1,13 @@
-"""docs/operating.md names every setting of nodes, agents and the control plane, and none that is not there."""
+"""docs/operating.md names every setting of every process, and every job, and none that is not there."""
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from control_plane.canary.service import RolloutEngine
+from control_plane.schedule import jobs_of
 from control_plane.settings import Settings as ControlPlaneSettings
 from data_plane.settings import AgentSettings
 from data_plane.settings import Settings as NodeSettings
@@ -19,6 +22,9 @@ PARTS = {
 }
 
 
+EVERY = {"s": 1, "min": 60, "h": 3600}
+
+
 @pytest.mark.parametrize("plane", PARTS)
 def test_every_setting_is_on_the_page_and_nothing_else_is(plane):
     text, settings = PARTS[plane]
@@ -30,3 +36,13 @@ def test_every_setting_is_on_the_page_and_nothing_else_is(plane):
     assert known - mentioned == set(), "not on the page"
     assert named - known == set(), "on the page, but no setting"
     assert len(named) > 10
+
+
+def test_every_job_is_on_the_page_with_how_often_it_runs():
+    nothing: Any = None
+    settings = ControlPlaneSettings(database_url="postgresql://nobody@127.0.0.1:1/none", signing_key_file="none")
+    jobs = [RolloutEngine(nothing, nothing, nothing, 5.0).job(), *jobs_of(settings, nothing, nothing, nothing, nothing)]
+    table = PAGE.partition("| job | every | |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`[^|]*) \| (\d+) (s|min|h) \|", table, re.MULTILINE)
+    named = {name: int(count) * EVERY[unit] for names, count, unit in rows for name in re.findall(r"`([\w-]+)`", names)}
+    assert named == {job.name: job.every_s for job in jobs}

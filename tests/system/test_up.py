@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from data_plane.config.snapshot_file import SnapshotFile
+from data_plane.config.snapshots import SnapshotFile
 from testing.stack import (
     ADMIN_TOKEN,
     Stack,

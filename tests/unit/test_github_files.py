@@ -83,10 +83,3 @@ def test_dependabot_watches_folders_that_are_there() -> None:
         for folder in one.get("directories", [one.get("directory")]):
             names = wanted.get(one["package-ecosystem"], (".github",))
             assert any((ROOT / folder.strip("/") / name).exists() for name in names), folder
-
-
-def test_templates_name_pages_that_are_there() -> None:
-    pages = [ROOT / "SECURITY.md", ROOT / "CODE_OF_CONDUCT.md", GITHUB / "pull_request_template.md"]
-    for page in pages:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -4,11 +4,12 @@ A snapshot is every document; a delta is those that changed after a revision, wi
 Both cross the stream as ``Begin``, any number of ``Documents``, ``Commit``. Receivers ignore members they do not know.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.decoding import NodeName
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
@@ -199,14 +200,20 @@ def signed_head(revision: int, digest: str) -> bytes:
     return f"tidegate config {revision} {digest}".encode()
 
 
+RuleId = Annotated[int, msgspec.Meta(ge=1, lt=10**18)]
+InstantUs = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_RULE_IDS = {"propertyNames": {"pattern": "^[1-9][0-9]{0,17}$"}}
+Effects = Annotated[dict[RuleId, InstantUs], msgspec.Meta(max_length=10_000, extra_json_schema=_RULE_IDS)]
+
+
 class Ack(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A node's answer to a revision: applied and enforced, or refused with a reason (``error``)."""
 
-    node: str
-    revision: int
-    digest: str
+    node: NodeName
+    revision: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    digest: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
     error: str | None = None
-    effective: dict[int, int] = {}
+    effective: Effects = {}
     """For ``strict`` limits whose steps changed with this revision, by rule ``id``: the instant (microseconds) from
     which on no window of this region can have been used under the older steps, whichever of its nodes decides.
 

@@ -1,6 +1,6 @@
-"""What can be wrong with bytes that are decoded, whoever sent or stored them."""
+"""What can be wrong with bytes that are decoded, whoever sent or stored them; and a node's name in any message."""
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -10,6 +10,9 @@ UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 UnreadableError = msgspec.DecodeError | UnicodeDecodeError | RecursionError
 """One of them, as a type."""
+
+NodeName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{1,128}$(?!\n)")]
+"""The name of a node or an agent, unique in its region. Python's ``$`` alone would let a line's end follow."""
 
 
 def what_is_wrong(error: UnreadableError) -> str:

@@ -166,10 +166,15 @@ class ServedReport(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=8_192)] | None = None
 
 
+Label = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[^\x00]*$")]
+InstantS = Annotated[float, msgspec.Meta(ge=0, lt=7_258_118_400.0)]
+"""Before the year 2200."""
+
+
 class ClassLoad(msgspec.Struct, frozen=True, kw_only=True):
     """A class of clients, by the priority of their plans: what share of it is admitted, and what it asks for."""
 
-    priority: int
+    priority: Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]
     factor: float
     offered_per_s: float
 
@@ -177,27 +182,27 @@ class ClassLoad(msgspec.Struct, frozen=True, kw_only=True):
 class BackendLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Why a backend's factor is what it is in one region. Times are epoch seconds."""
 
-    backend: str
-    policy: str
+    backend: Label
+    policy: Label
     factor: float
-    reason: str
+    reason: Label
     """One of ``Reason``."""
-    since: float
+    since: InstantS
     """Since when the factor has this value."""
-    decided_at: float
-    decided_by: str
-    signal: str | None = None
+    decided_at: InstantS
+    decided_by: Label
+    signal: Label | None = None
     """The signal that weighs most, and the smoothed load by it."""
     load: float | None = None
-    reporters: int = 0
-    classes: tuple[ClassLoad, ...] = ()
+    reporters: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    classes: Annotated[tuple[ClassLoad, ...], msgspec.Meta(max_length=64)] = ()
 
 
 class RegionLoad(msgspec.Struct, frozen=True, kw_only=True):
     """What a region's deciding node tells the control plane: its backends under a policy."""
 
-    node: str
-    backends: tuple[BackendLoad, ...] = ()
+    node: Label
+    backends: Annotated[tuple[BackendLoad, ...], msgspec.Meta(max_length=1_000)] = ()
 
 
 def policy_violations(policy: AdaptivePolicy) -> Iterator[Violation]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from tidegate.contract.decoding import NodeName
 from tidegate.contract.denials import MAX_FOUND, Denial, DenialQuery
 
 MAX_FIGURES = 250
@@ -77,10 +78,10 @@ class RegionExchange(msgspec.Struct, frozen=True):
 class NodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a node found. ``error``: why there are no figures."""
 
-    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$")]
-    node: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}$(?!\n)")]
+    node: NodeName
     revision: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
     figures: Annotated[tuple[LimitFigure, ...], msgspec.Meta(max_length=MAX_FIGURES)] = ()
-    error: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[ -~]*$")] | None = None
+    error: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[ -~]*$(?!\n)")] | None = None
     denials: Annotated[tuple[Denial, ...], msgspec.Meta(max_length=MAX_FOUND)] = ()
     exchange: RegionExchange | None = None

@@ -1,11 +1,14 @@
 """What a node says of itself to the control plane when it opens its stream, and at ``/v1/status``."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+from tidegate.contract.decoding import NodeName
+
 Role = Literal["node", "agent"]
 """A decision node, or an agent of its region."""
+Decisions = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +36,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     again: these are rates for roll-outs, not accounts.
     """
 
-    node: str
-    decisions: int
-    denied: int = 0
-    degraded: int = 0
+    node: NodeName
+    decisions: Decisions
+    denied: Decisions = 0
+    degraded: Decisions = 0

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from tidegate.contract.decoding import UNREADABLE
+from tidegate.contract.decoding import UNREADABLE, NodeName
 
 PROTOCOL_VERSION = 1
 MAX_CELLS = 2_000
@@ -83,8 +83,8 @@ class UsageBatch(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: int = PROTOCOL_VERSION
-    node: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:@-]{1,128}$")]
-    incarnation: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}$")]
+    node: NodeName
+    incarnation: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}$(?!\n)")]
     sequence: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     hour: Count
     until_ms: Count

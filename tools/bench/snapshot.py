@@ -6,7 +6,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.config.index import ConfigSet
-from data_plane.config.snapshot_file import SnapshotFile
+from data_plane.config.snapshots import SnapshotFile
 from data_plane.config.stream import Snapshot
 from tidegate.contract.config import Change, signed_head
 from tools.bench.workload import config_changes

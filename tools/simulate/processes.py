@@ -23,7 +23,7 @@ from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
 from data_plane.replicate.sender import Sender
-from data_plane.rights.epoch_store import RedisEpochs
+from data_plane.rights.epoch_store import EpochJoin, RedisEpochs
 from data_plane.rights.epochs import StoreEpochs
 from data_plane.rights.exchange import RightsExchange
 from data_plane.rights.low_water import LowInbox, LowOutbox
@@ -56,9 +56,9 @@ class SimulatedProcess:
         self.is_alive = True
         self.index = RuleIndex.empty(region.name)
         self.revision = 0
-        self.epoch_store = RedisEpochs(name, region.world.fresh_number)
-        self.store = StoreConnection(region.server, self, self.epoch_store.join_connection, region.world.now_us)
-        self.epoch_store.watch(self.store)
+        joined = EpochJoin(region.world.fresh_number)
+        self.store = StoreConnection(region.server, self, joined, region.world.now_us)
+        self.epoch_store = RedisEpochs(name, self.store, joined)
         self._running = asyncio.Event()
         self._running.set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -117,7 +117,9 @@ def _verdicts(limits: Mapping[str, Any], usage: Sequence[Mapping[str, Any]]) -> 
     spent = [(limit, region, use) for limit, region, use in uses if use["remaining"] == 0 and not limit["shadow"]]
     if spent:
         limit, _, use = spent[0]
-        healing = "" if use["reset_s"] is None else f" It is whole again in {duration(use['reset_s'])}."
+        # What a sliding window counted still weighs on it when the window ends.
+        heals = "Its window ends" if limit["algorithm"] == "sliding_window" else "It is whole again"
+        healing = "" if use["reset_s"] is None else f" {heals} in {duration(use['reset_s'])}."
         where = " and ".join(region for other, region, _ in spent if other is limit)
         others = sorted({other["name"] for other, _, _ in spent} - {limit["name"]})
         more = f" {' and '.join(others)} {'are' if len(others) > 1 else 'is'} spent too." if others else ""

@@ -128,7 +128,7 @@ UNION ALL SELECT pg_get_partkeydef(partrelid) FROM pg_partitioned_table
 # Migrations as the next one may be, to hold the tests of this file against.
 MADE = """
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0003", "0002", None, None
+revision, down_revision, branch_labels, depends_on = "made", "{newest}", None, None
 def upgrade():
     op.execute("{up}")
 def downgrade():
@@ -142,7 +142,7 @@ def chain(url: str, made: Path | None = None, **statements: str) -> Config:
     """The migrations that there are, and in ``made`` one more of these statements."""
     config = migration_config(url)
     if made is not None:
-        (made / "m0003_made.py").write_text(MADE.format(**statements))
+        (made / "made.py").write_text(MADE.format(newest=newest_migration(), **statements))
         own = Path(config.get_main_option("script_location") or "") / "versions"
         config.set_main_option("path_separator", "os")
         config.set_main_option("version_locations", f"{own}{os.pathsep}{made}")
@@ -241,11 +241,11 @@ def test_a_next_step_is_walked_and_one_that_loses_rows_is_found(
         postgres_server,
         database,
         chain(postgres_url, tmp_path, **ADDS),
-        NEW_DATA | {"0003": "UPDATE clients SET note = 'x'"},
+        NEW_DATA | {"made": "UPDATE clients SET note = 'x'"},
     )
     revert(postgres_url, "base")
-    with pytest.raises(AssertionError, match="0002 to 0003 lost rows"):
-        walk(postgres_server, database, chain(postgres_url, tmp_path, **LOSES), NEW_DATA | {"0003": "SELECT 1"})
+    with pytest.raises(AssertionError, match=f"{newest_migration()} to made lost rows"):
+        walk(postgres_server, database, chain(postgres_url, tmp_path, **LOSES), NEW_DATA | {"made": "SELECT 1"})
 
 
 async def test_two_that_migrate_at_once_take_turns(postgres_server: PostgresServer, postgres_url: str) -> None:
@@ -300,7 +300,7 @@ async def test_a_migration_gives_up_rather_than_block_a_live_database(
 ) -> None:
     database = postgres_url.rpartition("/")[2]
     config = chain(postgres_url, tmp_path, **ADDS)
-    await asyncio.to_thread(command.upgrade, config, "0002")
+    await asyncio.to_thread(command.upgrade, config, newest_migration())
     postgres_server.execute(FIRST_DATA, database=database)
     busy = await asyncpg.connect(postgres_url.replace("postgresql+asyncpg", "postgresql"))
     try:
@@ -309,14 +309,14 @@ async def test_a_migration_gives_up_rather_than_block_a_live_database(
         await busy.execute("UPDATE clients SET generation = generation + 1")
         began = time.monotonic()
         with pytest.raises(DBAPIError, match="lock timeout"):
-            await asyncio.to_thread(command.upgrade, config, "0003")
+            await asyncio.to_thread(command.upgrade, config, "made")
         assert time.monotonic() - began < 30
         # nothing is half done; nobody who came meanwhile waits behind it
         assert await busy.fetchval("SELECT count(*) FROM clients") == 200
-        assert await busy.fetchval("SELECT version_num FROM alembic_version") == "0002"
+        assert await busy.fetchval("SELECT version_num FROM alembic_version") == newest_migration()
         await transaction.commit()
     finally:
         await busy.close()
-    await asyncio.to_thread(command.upgrade, config, "0003")
-    assert postgres_server.execute("SELECT version_num FROM alembic_version", database=database) == "0003"
+    await asyncio.to_thread(command.upgrade, config, "made")
+    assert postgres_server.execute("SELECT version_num FROM alembic_version", database=database) == "made"
     assert postgres_server.execute("SELECT count(*) FROM keys", database=database) == "200"

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from data_plane.config.index import InvalidConfigError, decode_document
-from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.config.snapshots import SnapshotFile, UnreadableSnapshotError
 from testing.agent import node_with_agent
 from testing.node import HOUR_US, key_of, node_client, rule
 from tidegate.contract.config import Change, Client, Endpoint, Plan

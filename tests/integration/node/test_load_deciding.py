@@ -4,12 +4,16 @@ import msgspec
 import pytest
 
 from data_plane.config.index import InvalidConfigError, RuleIndex
+from data_plane.http.load_handler import LoadHandler
 from data_plane.load.following import LEASE
 from data_plane.store.ports import StoreUnavailableError
+from testing.entered import files_entered
 from testing.load_region import START_US, USERS, load_region
 from testing.node import document_of
 from tidegate.contract.config import Change
-from tidegate.contract.load import AdaptivePolicy, Backend, Capacity, LoadReport, ManualFactor
+from tidegate.contract.credentials import make_credential, secret_sha256
+from tidegate.contract.load import AdaptivePolicy, Backend, Capacity, LoadReport, ManualFactor, Reporter
+from tools.docs.flows import steps_of
 
 
 @pytest.fixture
@@ -32,6 +36,31 @@ async def test_all_nodes_apply_what_one_decides(region):
     assert low < 100_000, "half of what is asked for is the critical class's: hardly anything is left"
     assert high == 1_000_000
     assert load.since < load.decided_at
+
+
+async def test_load_enters_the_files_of_the_page_and_no_others(region):
+    """The files of the Load flow in ``docs/how-it-works.md``, up to the decider, which has a flow of its own."""
+    secrets = [make_credential("reporter", bytes([number] * 32)) for number in (1, 2)]
+    reporters = [
+        Reporter(reporter=secret[-4:], sha256=secret_sha256(secret), backends=("users",)) for secret in secrets
+    ]
+    region.index = region.index.with_changes(map(document_of, reporters))
+    member = region.one
+    handler = LoadHandler(lambda: region.index.book, member.reports, region.clock, "token")
+    for _ in range(3):
+        region.clock.us += 1_000_000
+        with files_entered() as files:
+            for secret in secrets:
+                headers = [(b"x-tidegate-token", secret.encode())]
+                assert handler.load(headers, b'{"backend": "users", "cpu": 3.0}').status == 202
+            await member.follower.follow()
+            await member.decider.decide()
+            await member.follower.follow()
+    assert member.follower.shared.backends[0].whole < 1_000_000
+    floor = ("data_plane/store/", "data_plane/http/answers.py", "data_plane/http/caller.py")
+    through = {file for file in files if file.startswith("data_plane/") and not file.startswith(floor)}
+    page = {step.file for step in steps_of("Load") if step.file.startswith("data_plane/")}
+    assert through == page - {"data_plane/decide/decider.py"}
 
 
 async def test_demand_is_what_all_nodes_were_asked_for(region):

@@ -178,11 +178,11 @@ async def test_a_lost_store_owns_nothing_until_its_window_is_over(tmp_path, star
         waited_s = await regions.until(owns, 10)
         assert waited_s > 0.5
         node = regions.nodes["eu-west"][0]
-        before = node.region_view.epochs.incarnation
+        before = node.region_view.joined.incarnation
         await regions.restart_store("eu-west")
 
         async def is_new():
-            return node.region_view.epochs.incarnation != before
+            return node.region_view.joined.incarnation != before
 
         await regions.until(is_new)
         # nothing is left, or, until an agent has begun the store's new epoch, nobody knows what is
@@ -211,7 +211,7 @@ async def test_a_bucket_too_large_and_slow_to_lend_of_begins_empty_in_a_store_th
         assert not await regions.allowed("eu-west", 0), "nobody has joined this life yet"
 
         async def is_new():
-            return agent.peering.marker.new_epochs == 1
+            return agent.peering.joined.new_epochs == 1
 
         async def is_served():
             return (await regions.remaining("eu-west"))["exact"] is not None
@@ -234,8 +234,8 @@ async def test_a_store_that_was_flushed_is_joined_again_without_a_new_connection
         assert not await regions.allowed("eu-west")
 
         async def has_begun():
-            epoch, marker = agent.peering.epochs.epoch, agent.peering.marker
-            is_new = marker.new_epochs == 1 and epoch is not None and epoch.incarnation == marker.incarnation
+            epoch, joined = agent.peering.epochs.epoch, agent.peering.joined
+            is_new = joined.new_epochs == 1 and epoch is not None and epoch.incarnation == joined.incarnation
             return is_new and not epoch.pending
 
         await regions.until(has_begun)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 import redis
 
-from data_plane.config.snapshot_store import KEY
+from data_plane.config.snapshots import KEY
 from data_plane.node import Node
 from testing.agent import agent_beside
 from testing.node import key_of, rule, serving, settings_for

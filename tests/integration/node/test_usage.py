@@ -19,8 +19,8 @@ from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.settings import RedisSettings, Shape
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.usage import answering as answering_module
-from data_plane.usage import flusher as usage_module
-from data_plane.usage import shipper as usage_shipping
+from data_plane.usage import stream as usage_shipping
+from data_plane.usage import tally as usage_module
 from data_plane.usage.answering import QuestionAnswerer
 from data_plane.usage.stream import (
     LEASE,
@@ -32,6 +32,7 @@ from data_plane.usage.stream import (
     UsageShipper,
 )
 from data_plane.usage.tally import UsageFlusher, UsageTally
+from testing.entered import files_entered
 from testing.node import key_of, rule, serving, settings_for, write_snapshot
 from tests.integration.redis.clusters import start_cluster
 from tidegate.contract.config import Change, Client, Endpoint, Plan
@@ -49,6 +50,7 @@ from tidegate.contract.usage import (
     unpack,
 )
 from tidegate.stack.store import StoreServer
+from tools.docs.flows import steps_of
 
 HOUR_US = 3_600_000_000
 PLAN = Plan(plan="free", limits=(rule(1, "hourly", 10), rule(2, "watched", 5, shadow=True)))
@@ -306,6 +308,19 @@ async def shipper(node: Parts, control_plane: ControlPlane, name: str = "us-east
         yield UsageShipper(name, node.stream, sink, node.clock, lambda: 0.0)
     finally:
         await sink.close()
+
+
+async def test_usage_enters_the_files_of_the_page_and_no_others(node: Parts, control_plane: ControlPlane) -> None:
+    """The data plane's files of the Usage flow in ``docs/how-it-works.md``."""
+    async with shipper(node, control_plane) as ship:
+        for _ in range(2):  # the first one makes connections
+            with files_entered() as files:
+                node.pass_(None)
+                await node.flush()
+                await ship.ship()
+    assert control_plane.shipped() == [1, 2]
+    through = {file for file in files if file.startswith("data_plane/") and not file.startswith("data_plane/store/")}
+    assert through == {step.file for step in steps_of("Usage") if step.file.startswith("data_plane/")}
 
 
 async def test_a_batch_leaves_the_stream_only_once_it_is_answered_for(node: Parts, control_plane: ControlPlane) -> None:

@@ -209,8 +209,8 @@ async def test_a_server_that_is_loading_is_waited_for(start_store: StartStore, o
     load = Load(store)
     await load.verdicts(20, "allowed")
     server.child.kill()
-    server.child.start()
     await load.verdicts(20, "circuit_open")
+    server.child.start()
     await load.verdicts(20, "allowed", timeout_s=20)
     verdicts = await load.stop()
     assert set(verdicts) <= {"allowed", "circuit_open", "connection_lost", "timeout", "loading"}

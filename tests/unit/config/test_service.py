@@ -5,7 +5,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.config.index import ConfigSet, InvalidConfigError
-from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.config.snapshots import SnapshotFile, UnreadableSnapshotError
 from data_plane.config.stream import ConfigService, OutOfStepError, Snapshot
 from tidegate.contract.config import Begin, Change, Client, Commit, Documents, Heartbeat, HeldBack, Plan, signed_head
 from tidegate.contract.limits import LimitRule

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from data_plane.config import snapshot_file
+from data_plane.config import snapshots
 from data_plane.config.index import ConfigSet
-from data_plane.config.snapshot_file import SnapshotFile, UnreadableSnapshotError
+from data_plane.config.snapshots import SnapshotFile, UnreadableSnapshotError
 from data_plane.config.stream import Snapshot
 from tidegate.contract.config import Change
 
@@ -79,7 +79,7 @@ async def test_a_large_configuration_is_not_written_with_every_change(tmp_path: 
 
 
 async def test_what_could_not_be_written_is_tried_again_though_nothing_new_comes(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(snapshot_file, "AGAIN_S", 0.01)
+    monkeypatch.setattr(snapshots, "AGAIN_S", 0.01)
     folder = tmp_path / "folder"
     folder.write_text("in the way")
     file = SnapshotFile(folder / "snapshot")

@@ -72,10 +72,17 @@ def test_percents_windows_and_instants():
     assert clock(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) == "2026-01-02 03:04:05"
 
 
-def limits(used: int | None, *, status: str = "active", blocks: tuple[str, ...] = (), shadow: bool = False) -> dict:
+def limits(
+    used: int | None,
+    *,
+    status: str = "active",
+    blocks: tuple[str, ...] = (),
+    shadow: bool = False,
+    algorithm: str = "fixed_window",
+) -> dict:
     use = {"limit": 10, "used": used, "remaining": None if used is None else 10 - used, "reset_s": 90.0}
     use["reason"] = None if used is not None else "no node answered"
-    one = {"name": "hourly", "shadow": shadow, "regions": {"us-east": use}}
+    one = {"name": "hourly", "algorithm": algorithm, "shadow": shadow, "regions": {"us-east": use}}
     return {"client": "acme", "status": status, "blocks": list(blocks), "limits": [one]}
 
 
@@ -88,6 +95,7 @@ DENIED = [{"limit": "hourly", "endpoint": "export", "region": "us-east", "denied
         (limits(0, status="suspended"), [], "bad", "suspended"),
         (limits(0, blocks=("b1",)), [], "bad", "blocked (b1)"),
         (limits(10), DENIED, "bad", "hourly is spent in us-east: 10 of 10 are used. It is whole again in 1 min 30 s."),
+        (limits(10, algorithm="sliding_window"), [], "bad", "10 of 10 are used. Its window ends in 1 min 30 s."),
         (limits(10, shadow=True), [], "warn", "nearly out"),
         (limits(3), DENIED, "warn", "denied 7 requests within the last day, most of them hourly at export in us-east"),
         (limits(9), [], "warn", "nearly out of hourly in us-east"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +19,14 @@ LOADED = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*?\b(?:src|href)=[
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built strictly: a link or an anchor that leads nowhere, or a page that no menu has, is an error."""
-    return build_site(tmp_path_factory.mktemp("site"))
+    """Built strictly, without network: a link or an anchor that leads nowhere, or a page in no menu, is an error."""
+
+    def refuse(_socket: socket.socket, address: object) -> None:
+        raise AssertionError(f"the site asks {address}")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(socket.socket, "connect", refuse)
+        return build_site(tmp_path_factory.mktemp("site"))
 
 
 def text_of(page: Path) -> str:

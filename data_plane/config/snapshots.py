@@ -1,7 +1,7 @@
-"""The last good configuration in a file, so that a node starts and serves with no control plane.
+"""The last good configuration in a file, and in the region's store, so that a process starts without the control plane.
 
 MessagePack: ``{revision, signature, held_back, documents: [[kind, id, body], ...]}``. The signature covers revision and
-digest; the digest is computed from the documents when the file is read, so that changes to the file are found.
+digest; the digest is computed from the documents when they are read, so that changes are found.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ import structlog
 
 from data_plane.config.index import ConfigSet
 from data_plane.config.stream import Snapshot
+from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.config import Change, HeldBack
 from tidegate.contract.decoding import UNREADABLE
 
@@ -35,6 +39,12 @@ PAUSE_S_A_DOCUMENT = 0.0001
 AGAIN_S = 30.0
 """A failed write is tried again after this time, as a full disk may have room again."""
 DOCUMENTS_A_PIECE = 500
+
+KEY = "tg:snapshot"
+PIECE_BYTES = 64 * 1024
+MAX_PIECES = 20_000
+CHECK_EVERY_S = 30.0
+"""An emptied store has the snapshot again after this time."""
 
 
 class UnreadableSnapshotError(Exception):
@@ -122,6 +132,92 @@ class SnapshotFile:
             raise
 
 
+class _Contents(msgspec.Struct, frozen=True):
+    revision: int
+    name: str
+    pieces: int
+
+
+_contents = msgspec.json.Decoder(_Contents)
+
+
+class StoredSnapshot:
+    """Reads the region's newest snapshot in its store; agents also write it.
+
+    It is stored as small deflated pieces, and a key that names them once all are written.
+    """
+
+    def __init__(self, store: RedisCounterStore) -> None:
+        self._store = store
+        self._newest: Snapshot | None = None
+        self._wanted = asyncio.Event()
+
+    def save_soon(self, snapshot: Snapshot) -> None:
+        """Write this snapshot in the background, unless the store has a newer one."""
+        self._newest = snapshot
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Write the newest snapshot for ever: when it changes, and when the store has lost it."""
+        while True:
+            try:
+                async with asyncio.timeout(CHECK_EVERY_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                pass
+            self._wanted.clear()
+            if self._newest is not None:
+                try:
+                    await self.save(self._newest)
+                except StoreUnavailableError as error:
+                    log.debug("snapshot_not_stored", reason=error.reason)
+                await asyncio.sleep(min(MAX_PAUSE_S, len(self._newest.config) * PAUSE_S_A_DOCUMENT))
+
+    async def save(self, snapshot: Snapshot) -> None:
+        """Write a snapshot, unless the store has it or a newer one. Raises ``StoreUnavailableError``."""
+        before = await self._read()
+        if before is not None and before.revision >= snapshot.revision:
+            return
+        name, count = snapshot.config.digest[:16], 0
+        for piece in _pieces(encoded(snapshot)):
+            packed = await asyncio.to_thread(zlib.compress, piece, 1)
+            await self._execute("SET", _piece(name, count), packed)
+            count += 1
+        contents = _Contents(snapshot.revision, name, count)
+        await self._execute("SET", KEY, msgspec.json.encode(contents))
+        if before is not None and before.name != name:
+            for number in range(min(before.pieces, MAX_PIECES)):
+                await self._execute("DEL", _piece(before.name, number))
+
+    async def load(self, after: int) -> Snapshot | None:
+        """The snapshot, not yet verified, if it is newer than revision ``after``.
+
+        Raises ``StoreUnavailableError``, ``UnreadableSnapshotError``.
+        """
+        contents = await self._read()
+        if contents is None or contents.revision <= after:
+            return None
+        if not 0 < contents.pieces <= MAX_PIECES:
+            raise UnreadableSnapshotError(f"{contents.pieces} pieces")
+        raw = bytearray()
+        for number in range(contents.pieces):
+            packed = await self._execute("GET", _piece(contents.name, number))
+            raw += _unpacked(packed)
+        return decoded(bytes(raw))
+
+    async def _read(self) -> _Contents | None:
+        body = await self._execute("GET", KEY)
+        try:
+            return None if body is None else _contents.decode(body)
+        except UNREADABLE:  # of another version
+            return None
+
+    async def _execute(self, *command: str | bytes) -> bytes | None:
+        with store_errors():
+            reply: bytes | None = await self._store.execute(*command)
+            return reply
+
+
 def decoded(raw: bytes) -> Snapshot:
     """A snapshot, not yet verified. Raises ``UnreadableSnapshotError``."""
     try:
@@ -141,3 +237,33 @@ def encoded(snapshot: Snapshot) -> Iterator[bytes]:
     documents = snapshot.config.documents()
     while piece := tuple(itertools.islice(documents, DOCUMENTS_A_PIECE)):
         yield b"".join(encode(document) for document in piece)
+
+
+def _piece(name: str, number: int) -> str:
+    return f"{KEY}:{name}:{number}"
+
+
+def _pieces(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of at most ``PIECE_BYTES``."""
+    waiting, size = [], 0
+    for chunk in itertools.chain(chunks, (b"",)):
+        waiting.append(chunk)
+        size += len(chunk)
+        if size >= PIECE_BYTES or not chunk:
+            joined = b"".join(waiting)
+            waiting, size = [], 0
+            for start in range(0, len(joined), PIECE_BYTES):
+                yield joined[start : start + PIECE_BYTES]
+
+
+def _unpacked(packed: bytes | None) -> bytes:
+    if packed is None:
+        raise UnreadableSnapshotError("a piece is missing: a newer one is being written")
+    unpacker = zlib.decompressobj()
+    try:
+        piece = unpacker.decompress(packed, PIECE_BYTES)
+    except zlib.error as error:
+        raise UnreadableSnapshotError(str(error)) from error
+    if unpacker.unconsumed_tail:
+        raise UnreadableSnapshotError(f"a piece of more than {PIECE_BYTES} bytes")
+    return piece
