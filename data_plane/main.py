@@ -111,8 +111,8 @@ def _hold_alone(snapshot_file: Path) -> IO[bytes]:
 class RegionServer(uvicorn.Server):
     """uvicorn with a drain: once asked to stop, it is no longer ready and still answers for ``drain_s`` seconds.
 
-    Whoever sends requests here learns meanwhile to send them elsewhere: load balancers by ``/readyz``, those who keep
-    connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
+    Meanwhile load balancers learn by ``/readyz``, and clients that keep connections by ``Connection: close``, to use
+    other processes. Then it stops listening. A second signal stops it at once.
     """
 
     def __init__(self, config: uvicorn.Config, process: Node | Agent, front: Front) -> None:

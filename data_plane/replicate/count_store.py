@@ -102,7 +102,7 @@ class PeerCounter(NamedTuple):
 
 
 class MergeResult(NamedTuple):
-    """Changed keys, keys that the peer is to send again, number of counters over their limit, the most units over."""
+    """Changed keys, keys that the peer must send again, number of counters over their limit, the most units over."""
 
     changed: Collection[bytes]
     again: Sequence[bytes]

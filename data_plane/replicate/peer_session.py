@@ -196,7 +196,7 @@ class PeerSession:
 
     @property
     def _probes(self) -> bool:
-        """Whether to send a message also without cells, as only an answer says that the peer is back."""
+        """Whether to send a message even without cells: only an answer shows that the peer is back."""
         return self._failing_since_us is not None or self._is_behind
 
     def _next_message(self) -> Sequence[Batch]:

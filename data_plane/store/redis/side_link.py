@@ -60,7 +60,7 @@ class SideLink:
             return await self._ask(commands)
 
     async def close(self) -> None:
-        """Disconnect for good; who waits is told."""
+        """Disconnect for good; calls that wait fail."""
         self._is_closed = True
         link = self._link
         if link is not None:
