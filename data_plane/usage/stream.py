@@ -17,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from data_plane.store.ports import Argument, Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.scripts import hold_slices_script
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.questions import NodeAnswer, Question, Questions
 from tidegate.contract.usage import MAX_BATCHES, MAX_SHIPMENT_BYTES, Shipment, ShipmentAnswer
@@ -105,17 +106,17 @@ class RedisUsageStream:
 
         Two agents may hold it for a moment while one's lease expires; they then send the same batches twice.
         """
-        if await self._execute("SET", LEASE, node, "NX", "PX", LEASE_MS):
-            return True
-        if _text(await self._execute("GET", LEASE) or b"") != node:
-            return False
-        await self._execute("PEXPIRE", LEASE, LEASE_MS)
-        return True
+        with store_errors():
+            return bool(await self._store.call_script(hold_slices_script(), [LEASE.encode()], [node, LEASE_MS, 1]))
 
     async def release_lease(self, node: str) -> None:
         """Release the lease, if ``node`` holds it."""
         if _text(await self._execute("GET", LEASE) or b"") == node:
             await self._execute("DEL", LEASE)
+
+    async def is_empty(self) -> bool:
+        """Whether no batch waits."""
+        return not await self._execute("XLEN", STREAM)
 
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """The oldest batches."""
@@ -240,6 +241,10 @@ class UsageShipper:
 
     async def _ship(self) -> None:
         now_us = self._clock.now_us()
+        is_report_due = now_us - self._reported_complete_us >= REPORT_COMPLETE_EVERY_S * 1e6
+        if not is_report_due and await self._stream.is_empty():
+            self.lag_s = 0.0
+            return
         # read before the stream, which then contains all that was flushed until then
         until_us = await self._stream.flushed_until_us(now_us)
         until_ms = None if until_us is None else until_us // 1_000
@@ -248,7 +253,7 @@ class UsageShipper:
             self.lag_s = _waited_s(entries[0].id, now_us) if entries else 0.0
             part = _fitting(entries)
             at_end = len(part) == len(entries) < MAX_BATCHES
-            if not part and now_us - self._reported_complete_us < REPORT_COMPLETE_EVERY_S * 1e6:
+            if not part and not is_report_due:
                 return
             answer = await self._sink.ship([entry.packed for entry in part], until_ms if at_end else None)
             for refused in answer.refused:
