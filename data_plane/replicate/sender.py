@@ -53,7 +53,6 @@ class Sender:
         """Set when a peer answers again: it need not wait for the next tick."""
         self.tally = tally
         self.anti_entropy = AntiEntropy(region, store, clock, self._is_shared, self.sessions, tally)
-        receiver.on_returned_counts = self.anti_entropy.forward
 
     @property
     def slices(self) -> int:

@@ -33,7 +33,7 @@ from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
 from tidegate.contract.config import Ack, Change
-from tidegate.contract.counts import Counts, CountsAnswer
+from tidegate.contract.counts import Cell, Counts, CountsAnswer
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.rights import Asks, Gifts
 from tidegate.contract.status import Newest
@@ -212,9 +212,12 @@ class SimulatedAgent(SimulatedProcess):
         )
         counts = self._counts()
         tally = ReplicationTally()
-        self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.set_unreachable)
+        self.receiver = Receiver(
+            region.name, counts, region, self._index_in_force, tally, self.state.set_unreachable,
+            self._forward,
+        )  # fmt: skip
         self._membership = AgentMembership(name, RedisNodeRegister(store, AGENTS), region)
-        self.sender = Sender(
+        self.sender: Sender = Sender(
             region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
         )
         self._digest = ""
@@ -224,6 +227,9 @@ class SimulatedAgent(SimulatedProcess):
         super().apply(config, revision)
         self._digest = config.digest
         self.epochs.apply(self.state.apply(self.index, revision), revision)
+
+    def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
+        self.sender.anti_entropy.forward(epoch, cells)
 
     async def confirmed(self, ack: Ack) -> Ack:
         """The ACK with the instants from which older shares are out of use."""
