@@ -24,7 +24,7 @@ from control_plane.jobs.endpoints import router as jobs_router
 from control_plane.push.endpoints import router as rollout_router
 from control_plane.push.node_endpoints import router as nodes_router
 from control_plane.quotas.endpoints import router as quotas_router
-from control_plane.routes.load_endpoints import router as load_router
+from control_plane.routes.endpoints import load_router
 from control_plane.usage.denial_endpoints import router as denials_router
 from control_plane.usage.endpoints import router as usage_router
 from control_plane.usage.exchange_endpoints import router as exchange_router

@@ -7,7 +7,7 @@ import msgspec
 
 from control_plane.clients import writes
 from control_plane.enforcement import repository as enforcement
-from control_plane.enforcement.service import Switches
+from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.limits import repository as limits
 from control_plane.limits.models import SPLIT_MODES
 from control_plane.limits.service import to_rule
@@ -23,7 +23,7 @@ from tidegate.contract.limits import LimitRule
 from tidegate.contract.usage import OUTSIDE_PLANS
 
 Rules = dict[str, LimitRule]
-_switches = Switches()
+_overrides = EnforcementOverrides()
 
 
 async def derive(write: ConfigWrite) -> None:
@@ -52,8 +52,8 @@ async def cascade(write: ConfigWrite) -> None:
     targets = [f"{owner.name}/{limit}" for owner in owners for limit in owner.before if limit not in owner.after]
     if targets:
         for row in await enforcement.of_targets(write.session, targets):
-            write.record(_switches.noun, row.target, _switches.view(row), None)
-            await _switches.remove(write, row)
+            write.record(_overrides.noun, row.target, _overrides.view(row), None)
+            await _overrides.remove(write, row)
     for owner in owners:
         changed = [name for name, rule in owner.before.items() if not _same_but_limit(rule, owner.after.get(name))]
         if changed and owner.name != OUTSIDE_PLANS:

@@ -48,7 +48,7 @@ class Metrics:
         self._frames.labels(kind).inc()
 
     def job_known(self, job: str) -> None:
-        """Counts from 0: a counter that appears with its first failure shows no increase, and nobody would be told."""
+        """Counts from 0: a counter that appears with its first failure shows no increase, and no alert would fire."""
         for outcome in ("done", "failed"):
             self._job_runs.labels(job, outcome)
 

@@ -1,4 +1,4 @@
-"""What a control plane needs to be told, from the environment (``TIDEGATE_...``) or from code."""
+"""The settings of a control plane, from the environment (``TIDEGATE_...``) or from code."""
 
 from pathlib import Path
 from typing import Literal

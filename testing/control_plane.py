@@ -11,8 +11,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from control_plane.server import ControlPlaneServer, server
 from control_plane.settings import Settings
-from tidegate.contract.config import Begin, Commit, Documents, Heartbeat, StreamMessage, signed_head
-from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
+from tidegate.contract.config import (
+    Begin,
+    Commit,
+    Documents,
+    Heartbeat,
+    StreamMessage,
+    bucket_digest,
+    bucket_of,
+    document_hash,
+    root_digest,
+    signed_head,
+)
 
 WAIT_S = 15.0
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from tidegate.stack.child import Child, wait_until_ready
-from tidegate.stack.errors import StackError
 from tidegate.stack.layout import NodePlace, StackOptions, agent_places, node_places, require_sound
 from tidegate.stack.ports import LOOPBACK, free_ports
+from tidegate.stack.progress import StackError
 
 READY_TIMEOUT_S = 100.0
 ADMIN_TOKEN = "tests-set-their-own-admin-token"

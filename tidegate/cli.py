@@ -73,7 +73,7 @@ def up(
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the control plane or of nodes; repeatable."),
     ] = None,
     drain_s: Annotated[
-        float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 unless said.")
+        float | None, typer.Option(min=0, help="Seconds that a node drains when it stops; 0 by default.")
     ] = None,
 ) -> None:
     """Run everything on this machine: Postgres, the control plane, and in each region a Valkey, an agent and nodes.
@@ -81,9 +81,9 @@ def up(
     TIDEGATE_ADMIN_TOKEN sets the first admin token; else one is made and printed once. Other settings of the
     environment (TIDEGATE_UNKNOWN_KEY, ...) go to the processes that know them; --set counts more.
     """
-    from tidegate.stack.errors import StackError
     from tidegate.stack.layout import StackOptions
     from tidegate.stack.passed_on import from_this_environment
+    from tidegate.stack.progress import StackError
     from tidegate.stack.up import run_up
 
     given = [*(settings or ()), *([] if drain_s is None else [f"DRAIN_S={drain_s:g}"])]

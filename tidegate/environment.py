@@ -1,4 +1,4 @@
-"""Settings from the environment, and what is wrong with them said by name and without their values."""
+"""Settings from the environment; an error names the setting and never shows its value."""
 
 from typing import TypeVar
 

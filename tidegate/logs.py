@@ -6,7 +6,7 @@ import sys
 import structlog
 
 TALKATIVE = ("apscheduler", "httpx", "httpcore", "redis")
-"""Libraries that say a line for each request with its query, or each run of a job: some a second while all is well."""
+"""Libraries that log each request with its query, or each run of a job: several lines a second."""
 
 
 def configure_logs(level: str) -> None:

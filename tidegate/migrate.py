@@ -30,7 +30,7 @@ def migrate_when_ready(url: str, *, wait_s: float, to: str = "head") -> int:
     try:
         at = asyncio.run(_wait(libpq_url(url), wait_s))
     except NOT_YET as error:
-        reason = str(error) or "it does not answer"  # a time that ran out says nothing
+        reason = str(error) or "it does not answer"  # a timeout has no text
         print(f"tidegate: the database cannot be reached: {reason}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 1
     except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:  # a wrong password, no right, a URL that cannot be

@@ -71,19 +71,19 @@ def explain(client: httpx.Client, asked: str, at: datetime | None, now: datetime
             break
     denials = nearest(answer["items"], at)
     about = asked if kind == "client" else denials[0]["client"] if denials else None
-    standing = None if about is None else _standing(client, about, now)
+    state = None if about is None else _client_state(client, about, now)
     if kind == "ip":
         blocks = (_read(client, "/v1/blocks", ip=asked) or {"items": []})["items"]
-        standing = verdict_on_address(asked, blocks).text
+        state = verdict_on_address(asked, blocks).text
     names = {"ip": "the address", "key": "the key", "client": "the client", "request_id": "the request"}
     who = f"{names[kind]} {asked}"
     return Explanation(
-        asked, kind, denied(who, denials, at, now), denials[0]["remedy"] if denials else None, standing,
+        asked, kind, denied(who, denials, at, now), denials[0]["remedy"] if denials else None, state,
         denials, answer["regions"],
     )  # fmt: skip
 
 
-def _standing(client: httpx.Client, name: str, now: datetime) -> str | None:
+def _client_state(client: httpx.Client, name: str, now: datetime) -> str | None:
     path = f"/v1/clients/{quote(name, safe='')}"
     limits = _read(client, f"{path}/limits")
     if limits is None:

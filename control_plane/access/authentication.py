@@ -46,7 +46,7 @@ class Authentication:
     """ASGI middleware: puts the caller into ``scope["principal"]``.
 
     ``lookups`` says, by path prefix, how a credential's SHA-256 is found; other paths are public. The comparison is
-    the database's, on the hash of a secret, so its timing tells nothing about the secret. ``remember_s`` says, by path
+    the database's, on the hash of a secret, so its timing shows nothing of the secret. ``remember_s`` says, by path
     prefix, for how long one that was found is let in without another look. ``vouched_for`` says, by path prefix, how a
     JWT is looked at: nobody guesses a signature, so no throttle stands before it.
     """

@@ -47,7 +47,7 @@ class PolicyFields(Body):
     min_reporters: Annotated[int, Field(ge=1, le=100)] = 2
     """A cut needs so many reporters of the same signal."""
     stale_after_s: Annotated[float, Field(ge=2, le=600)] = 10.0
-    """A report older than this says nothing."""
+    """A report older than this is ignored."""
     hold_s: Annotated[float, Field(ge=0, le=3600)] = 15.0
     """How long a factor is held when too few report, before it recovers step by step."""
     critical: Priority | None = None
@@ -57,7 +57,7 @@ class PolicyFields(Body):
     class_floor: Share = 0.0
     """No class's own factor falls below this."""
     retry_after_s: Annotated[int, Field(ge=1, le=600)] = 5
-    """What shed clients are told to wait at least."""
+    """The least that shed clients must wait."""
 
 
 class PolicyCreate(PolicyFields):

@@ -115,7 +115,7 @@ async def entry(session: AsyncSession, id: int, where: Sequence[ColumnElement[bo
 
 
 async def retain(session: AsyncSession, older_than: datetime, most: int) -> int:
-    """Delete at most ``most`` entries from before ``older_than``, which lies at least 30 days back; says how many.
+    """Delete at most ``most`` entries from before ``older_than``, which lies at least 30 days back. Returns how many.
 
     For the retention job. The database refuses every other way to delete or change an entry.
     """

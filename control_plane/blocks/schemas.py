@@ -22,7 +22,7 @@ class BlockFields(Body):
     """An address or a CIDR block, IPv4 or IPv6."""
     endpoint: Name | None = None
     reason: Text | None = None
-    """For admins; callers are told `reason_class` only."""
+    """For admins; callers see `reason_class` only."""
     reason_class: ReasonClass = "other"
     expires_at: Expiry | None = None
     """Nodes end the block by themselves at this instant."""

@@ -22,8 +22,7 @@ from control_plane.nodes.repository import ConnectedNode
 from control_plane.publishing import repository
 from control_plane.publishing.models import STAGED_KINDS, ConfigHead, RolloutPolicy
 from control_plane.publishing.repository import ChangedDocument, DocumentKey
-from tidegate.contract.config import Kind
-from tidegate.contract.digest import bucket_digest, document_hash, root_digest
+from tidegate.contract.config import Kind, bucket_digest, document_hash, root_digest
 
 Held = dict[DocumentKey, str | None]
 """Held-back documents, each as it was before the roll-out (``None``: it did not exist)."""

@@ -34,7 +34,7 @@ class RolloutPolicyBody(Body):
     max_degraded_rise: Rise = 0.05
     """The same for decisions made without the store."""
     min_decisions: Annotated[int, Field(ge=1, le=10**9)] = 100
-    """Fewer decisions than this before or after say nothing."""
+    """Fewer decisions than this before or after are no evidence."""
 
 
 class RolloutPolicyView(View):

@@ -157,8 +157,8 @@ class RolloutEngine:
 def _loss(row: RolloutRow, lost: Sequence[MissingNode], stage: Sequence[ConnectedNode]) -> str | None:
     """Why a stage whose nodes got lost must be rolled back, if it must.
 
-    One that never answered to the revision is enough: it may have died of it. One that had applied it may have been
-    taken away for other reasons; as many as are left were not.
+    One node that never answered is enough: it may have crashed because of the revision. A node that had applied it may
+    have been removed for another reason; so these must be at least as many as those that are left.
     """
     for node in lost:
         if not node.applied:
@@ -171,7 +171,7 @@ def _loss(row: RolloutRow, lost: Sequence[MissingNode], stage: Sequence[Connecte
 
 
 def _without_stage(row: RolloutRow, absent_s: float, *, had_it: bool, others: bool) -> Step:
-    """The action while no node of the stage is connected. A canary that may have crashed by it is not replaced."""
+    """The action while no node of the stage is connected. A canary that may have crashed because of it stays."""
     if had_it or absent_s <= LOST_S:
         return Step("wait", "no node of the stage is connected")
     if row.state == "region":

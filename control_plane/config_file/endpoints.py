@@ -50,7 +50,7 @@ class ConfigChange(View):
 
 
 class RuntimeState(View):
-    """What no file decides and an apply leaves: manual factors, blocks, switches, expiring overrides, auto shares."""
+    """What no file decides and an apply leaves: manual factors, blocks, overrides that end, shares by demand."""
 
     kind: Literal["manual factor", "block", "enforcement", "override", "shares"]
     name: str
@@ -126,8 +126,8 @@ async def diff_config(
 
 async def _answer(request: Request, wanted: "_Wanted", change: Change) -> Response:
     if NDJSON in request.headers.get("accept", ""):
-        told = _told(request, wanted, change)
-        return StreamingResponse(told, media_type=NDJSON, headers={"Cache-Control": "no-store"})
+        lines = _progress(request, wanted, change)
+        return StreamingResponse(lines, media_type=NDJSON, headers={"Cache-Control": "no-store"})
     if wanted.dry_run:
         return await tried(request, _put(wanted, change, None))
     return await _put(wanted, change, None)
@@ -165,8 +165,8 @@ async def _begun(session: AsyncSession, number: int | None) -> RolloutDetail | N
     return None if number is None else await detail(session, number)
 
 
-async def _told(request: Request, wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:
-    """The same, told while it is done. Who hangs up before the end undoes it."""
+async def _progress(request: Request, wanted: _Wanted, change: Change) -> AsyncIterator[bytes]:
+    """Report progress while the file is written. Hanging up before the end undoes the write."""
     clients = len(wanted.file.clients or ())
     done: asyncio.Queue[int] = asyncio.Queue()
     work = _put(wanted, change, done.put_nowait)

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.blocks.models import BlockRow
 from control_plane.clients.models import OverrideRow
-from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement.models import EnforcementRow
 from control_plane.limits.models import LimitRow
 from control_plane.routes.models import BackendRow
 
@@ -42,13 +42,13 @@ async def runtime_state(session: AsyncSession) -> list[dict[str, Any]]:
     auto = select(LimitRow.plan, LimitRow.name).where(LimitRow.auto_shares)
     factors = await session.execute(manual.order_by(BackendRow.backend).limit(SHOWN))
     blocks = await session.scalars(select(BlockRow).order_by(BlockRow.block).limit(SHOWN))
-    switches = await session.scalars(select(SwitchRow).order_by(SwitchRow.target).limit(SHOWN))
+    enforced = await session.scalars(select(EnforcementRow).order_by(EnforcementRow.target).limit(SHOWN))
     overrides = await session.execute(expiring.order_by(OverrideRow.client, OverrideRow.limit_name).limit(SHOWN))
     split = await session.execute(auto.order_by(LimitRow.plan, LimitRow.name).limit(SHOWN))
     return [
         *(_state("manual factor", row.backend, f"{row.manual_factor:g}", row.manual_expires_at) for row in factors),
         *(_state("block", row.block, _subject(row), row.expires_at) for row in blocks),
-        *(_state("enforcement", row.target, row.mode, row.expires_at) for row in switches),
+        *(_state("enforcement", row.target, row.mode, row.expires_at) for row in enforced),
         *(_state("override", f"{row.client}/{row.limit_name}", str(row.limit), row.expires_at) for row in overrides),
         *(_state("shares", f"{row.plan or '_'}/{row.name}", "auto", None) for row in split),
     ]

@@ -186,7 +186,7 @@ def _refused(visit: Visit, error: RefusedError) -> Response:
 
 
 def _away(visit: Visit) -> Response:
-    """Postgres does not answer: say so, and show what nodes said when it last did."""
+    """Postgres does not answer: show that, and the nodes as they were last known."""
     visit.feed.note_answer(away=True)
     return visit.page("away.html", 503, overview=visit.feed.overview if visit.may("viewer") else None)
 

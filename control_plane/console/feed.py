@@ -55,17 +55,17 @@ class Tab:
         self._closed = False
 
     def send(self, part: str, text: str) -> None:
-        """Let the tab show this."""
+        """Show ``text`` in place of the part."""
         self._waiting[part] = text
         self._wake.set()
 
     def close(self) -> None:
-        """Send what waits, and no more."""
+        """Send what waits, then end."""
         self._closed = True
         self._wake.set()
 
     async def messages(self) -> AsyncIterator[str]:
-        """Server-sent events, and a comment when there was nothing to say for a while."""
+        """Server-sent events, and a comment after a while without any."""
         yield "retry: 2000\n\n"
         while True:
             with contextlib.suppress(TimeoutError):
@@ -104,12 +104,12 @@ class Feed:
         return Head(self._watcher.revision, self._away_since)
 
     def note_answer(self, *, away: bool) -> None:
-        """Postgres answered, or did not."""
+        """Note whether Postgres answered."""
         self._away_since = (self._away_since or datetime.now(UTC)) if away else None
 
     @property
     def full(self) -> bool:
-        """Whether this replica serves as many tabs as it bears, or is about to stop."""
+        """Whether this replica serves as many tabs as it may, or is about to stop."""
         return len(self._tabs) >= MAX_TABS or self._watcher.closing
 
     def open(self, parts: str, visitor: Visitor) -> Tab:
@@ -121,7 +121,7 @@ class Feed:
         return tab
 
     def close(self, tab: Tab) -> None:
-        """Nobody reads it any more."""
+        """Forget a tab that was closed."""
         self._tabs.discard(tab)
         if not self._tabs:
             self._someone.clear()

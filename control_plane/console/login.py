@@ -42,7 +42,7 @@ async def by_token(request: Request) -> Response:
 
 
 async def by_link(request: Request) -> Response:
-    """Open a session by a link, which works once: not for whoever only looks whether there is something."""
+    """Open a session by a link, which works once. A ``HEAD``, such as a preview sends, does not use it up."""
     if request.method == "HEAD":
         return Response(status_code=204, headers=HEADERS)
     return await _let_in(request, request.path_params["code"], "")

@@ -22,7 +22,7 @@ class Rotation:
 
     random: bytes
     keep_until: datetime | None
-    """``None``: it works no more."""
+    """``None``: the old secret ends at once."""
 
     @classmethod
     def beginning_now(cls, overlap_s: int) -> "Rotation":

@@ -3,8 +3,8 @@
 from control_plane.blocks import repository as ended_blocks
 from control_plane.blocks import service as blocks
 from control_plane.database import Database
-from control_plane.enforcement import repository as ended_switches
-from control_plane.enforcement import service as switches
+from control_plane.enforcement import repository as ended_overrides
+from control_plane.enforcement import service as overrides
 from control_plane.jobs.registry import Job
 from control_plane.publishing.writer import ConfigWriter
 
@@ -17,11 +17,11 @@ def ended_blocks_job(database: Database, writer: ConfigWriter) -> Job:
 
     async def run() -> str:
         async with database.read() as session:
-            if not (await ended_blocks.any_ended(session) or await ended_switches.any_ended(session)):
+            if not (await ended_blocks.any_ended(session) or await ended_overrides.any_ended(session)):
                 return "Nothing had ended."
         async with writer.begin(AUTHOR, "their time is over") as write:
             lifted = await blocks.forget_expired(write)
-            turned = await switches.forget_expired(write)
-        return f"Forgot {lifted} blocks and {turned} switches."
+            ended = await overrides.forget_expired(write)
+        return f"Forgot {lifted} blocks and {ended} enforcement overrides."
 
     return Job("ended-blocks", EVERY_S, run)

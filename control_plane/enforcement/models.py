@@ -8,7 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from control_plane.orm import Base
 
 
-class SwitchRow(Base):
+class EnforcementRow(Base):
     """An enforcement override in force: ``target`` is ``*`` for all limits, else ``plan/limit`` or ``_/limit``."""
 
     __tablename__ = "enforcement"

@@ -6,32 +6,34 @@ from datetime import datetime
 from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement.models import EnforcementRow
 from control_plane.resources import NamedRows
 
-switches = NamedRows(
-    SwitchRow, SwitchRow.target, sortable={"set_at": SwitchRow.set_at, "expires_at": SwitchRow.expires_at}
+overrides = NamedRows(
+    EnforcementRow,
+    EnforcementRow.target,
+    sortable={"set_at": EnforcementRow.set_at, "expires_at": EnforcementRow.expires_at},
 )
 
 
-async def of_targets(session: AsyncSession, targets: Collection[str]) -> Sequence[SwitchRow]:
+async def of_targets(session: AsyncSession, targets: Collection[str]) -> Sequence[EnforcementRow]:
     """The enforcement overrides of these targets."""
-    query = select(SwitchRow).where(SwitchRow.target.in_(targets)).order_by(SwitchRow.target)
+    query = select(EnforcementRow).where(EnforcementRow.target.in_(targets)).order_by(EnforcementRow.target)
     return (await session.scalars(query)).all()
 
 
 async def any_ended(session: AsyncSession) -> bool:
     """Whether one has ended."""
-    return bool(await session.scalar(select(exists().where(SwitchRow.expires_at <= func.now()))))
+    return bool(await session.scalar(select(exists().where(EnforcementRow.expires_at <= func.now()))))
 
 
 async def delete_ended(session: AsyncSession) -> Sequence[str]:
     """Delete ended overrides. Returns their targets."""
-    statement = delete(SwitchRow).where(SwitchRow.expires_at <= func.now()).returning(SwitchRow.target)
+    statement = delete(EnforcementRow).where(EnforcementRow.expires_at <= func.now()).returning(EnforcementRow.target)
     return (await session.scalars(statement)).all()
 
 
-async def in_force(session: AsyncSession, now: datetime) -> Sequence[SwitchRow]:
+async def in_force(session: AsyncSession, now: datetime) -> Sequence[EnforcementRow]:
     """Overrides in force at ``now``."""
-    lasting = or_(SwitchRow.expires_at.is_(None), SwitchRow.expires_at > now)
-    return (await session.scalars(select(SwitchRow).where(lasting))).all()
+    lasting = or_(EnforcementRow.expires_at.is_(None), EnforcementRow.expires_at > now)
+    return (await session.scalars(select(EnforcementRow).where(lasting))).all()

@@ -1,26 +1,26 @@
-"""The shapes of a switch."""
+"""The shapes of an enforcement override."""
 
 from datetime import datetime
 
 from control_plane.web.fields import Body, Expiry, Text, View
-from tidegate.contract.blocks import SwitchMode
+from tidegate.contract.blocks import EnforcementMode
 
 
-class SwitchReplace(Body):
+class EnforcementReplace(Body):
     """`shadow`: limits are counted and reported, and stop nobody. `enforce`: even those that are marked shadow do."""
 
-    mode: SwitchMode
+    mode: EnforcementMode
     expires_at: Expiry | None = None
     """Nodes end it by themselves at this instant."""
     reason: Text | None = None
 
 
-class SwitchView(View):
-    """A switch as it is."""
+class EnforcementView(View):
+    """An enforcement override as it is."""
 
     target: str
-    """`*` for all limits, else `plan/limit`, or `_/limit` outside plans; the switch of one limit is stronger."""
-    mode: SwitchMode
+    """`*` for all limits, else `plan/limit`, or `_/limit` outside plans; that of one limit is stronger."""
+    mode: EnforcementMode
     expires_at: datetime | None
     reason: str | None
     set_at: datetime

@@ -3,53 +3,61 @@
 from typing import cast
 
 from control_plane.enforcement import repository
-from control_plane.enforcement.models import SwitchRow
-from control_plane.enforcement.schemas import SwitchReplace, SwitchView
+from control_plane.enforcement.models import EnforcementRow
+from control_plane.enforcement.schemas import EnforcementReplace, EnforcementView
+from control_plane.errors import NotFoundError
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
-from tidegate.contract.blocks import Switch, SwitchMode
+from tidegate.contract.blocks import EnforcementMode, EnforcementOverride
 
 
-class Switches(Resource[SwitchRow, SwitchReplace, SwitchView]):
+class EnforcementOverrides(Resource[EnforcementRow, EnforcementReplace, EnforcementView]):
     """Enforcement overrides by target."""
 
     noun = "switch"
-    rows = repository.switches
+    """As the audit log has always called it."""
+    rows = repository.overrides
 
-    def name_of(self, row: SwitchRow) -> str:
+    def name_of(self, row: EnforcementRow) -> str:
         """The override's target."""
         return row.target
 
-    def view(self, row: SwitchRow) -> SwitchView:
+    def view(self, row: EnforcementRow) -> EnforcementView:
         """The view of an override."""
-        return SwitchView(
+        return EnforcementView(
             target=row.target,
-            mode=cast("SwitchMode", row.mode),
+            mode=cast("EnforcementMode", row.mode),
             expires_at=row.expires_at,
             reason=row.reason,
             set_at=row.set_at,
         )
 
-    async def save(self, write: ConfigWrite, name: str, body: SwitchReplace, current: SwitchRow | None) -> SwitchRow:
+    def missing(self, name: str) -> NotFoundError:
+        """The error for a target without an override."""
+        return NotFoundError(f"There is no enforcement override of {name}.")
+
+    async def save(
+        self, write: ConfigWrite, name: str, body: EnforcementReplace, current: EnforcementRow | None
+    ) -> EnforcementRow:
         """Set the override."""
-        row = current or SwitchRow(target=name)
+        row = current or EnforcementRow(target=name)
         row.mode, row.reason, row.expires_at = body.mode, body.reason, body.expires_at
         write.session.add(row)
         await write.session.flush()
         write.publish(to_document(row))
         return row
 
-    async def remove(self, write: ConfigWrite, row: SwitchRow) -> None:
+    async def remove(self, write: ConfigWrite, row: EnforcementRow) -> None:
         """Delete the override."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("enforcement", row.target))
 
 
-def to_document(row: SwitchRow) -> Switch:
+def to_document(row: EnforcementRow) -> EnforcementOverride:
     """The document of an enforcement override."""
     expires_at = None if row.expires_at is None else row.expires_at.timestamp()
-    return Switch(target=row.target, mode=cast("SwitchMode", row.mode), expires_at=expires_at)
+    return EnforcementOverride(target=row.target, mode=cast("EnforcementMode", row.mode), expires_at=expires_at)
 
 
 async def forget_expired(write: ConfigWrite) -> int:

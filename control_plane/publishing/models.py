@@ -66,7 +66,7 @@ class ConfigDocument(Base):
 
 
 class ConfigBucket(Base):
-    """The digest of one bucket's documents (see ``tidegate/contract/digest.py``)."""
+    """The digest of one bucket's documents (see ``tidegate/contract/config.py``)."""
 
     __tablename__ = "config_buckets"
 

@@ -12,9 +12,21 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.publishing.models import ConfigBucket, ConfigDocument, ConfigHead, Revision, RolloutPolicy
-from tidegate.contract.blocks import Block, Switch
-from tidegate.contract.config import ApiKey, Client, Document, Endpoint, Gateway, Kind, Plan, Region, signed_head
-from tidegate.contract.digest import bucket_of, document_hash, root_digest
+from tidegate.contract.blocks import Block, EnforcementOverride
+from tidegate.contract.config import (
+    ApiKey,
+    Client,
+    Document,
+    Endpoint,
+    Gateway,
+    Kind,
+    Plan,
+    Region,
+    bucket_of,
+    document_hash,
+    root_digest,
+    signed_head,
+)
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
@@ -106,7 +118,7 @@ _NAMES: dict[type[Document], tuple[Kind, str]] = {
     AdaptivePolicy: ("adaptive_policy", "policy"),
     Reporter: ("reporter", "reporter"),
     Block: ("block", "block"),
-    Switch: ("enforcement", "target"),
+    EnforcementOverride: ("enforcement", "target"),
 }
 
 

@@ -27,8 +27,7 @@ from control_plane.publishing.repository import ChangedDocument, DocumentKey, Si
 from control_plane.replays.service import Replay, replay_of
 from control_plane.web.etags import Preconditions, etag_of
 from control_plane.web.waiting import wanted_wait_s, wants_immediate
-from tidegate.contract.config import Document
-from tidegate.contract.digest import bucket_digest, root_digest
+from tidegate.contract.config import Document, bucket_digest, root_digest
 
 if TYPE_CHECKING:
     from control_plane.canary.placement import CanaryPlacement

@@ -111,7 +111,7 @@ async def newest(request: Request, caller: Caller, node: Annotated[str, Query(pa
 
 @router.post("/acks", status_code=204, openapi_extra=body_of(Ack))
 async def acknowledge(request: Request, caller: Caller) -> Response:
-    """A node applied a revision and enforces it, or refused it and says why."""
+    """A node applied a revision and enforces it, or refused it for the reason in `error`."""
     ack = _ack(await request.body())
     acks: AckBatcher = request.state.acks
     await acks.submit(caller.name, ack)
@@ -124,7 +124,7 @@ async def acknowledge(request: Request, caller: Caller) -> Response:
 
 @router.post("/reports", status_code=204, openapi_extra=body_of(NodeReport))
 async def report(request: Request, caller: Caller) -> Response:
-    """A node says how it decided since its report before; roll-outs go by that."""
+    """What a node decided since its last report; roll-outs compare these figures."""
     request.state.reports.take(caller.name, decoded(_report_decoder, await request.body()), datetime.now(UTC))
     return Response(status_code=204)
 

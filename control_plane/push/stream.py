@@ -1,7 +1,7 @@
 """What nodes are sent: what a node lacks, then each new revision, and heartbeats in between.
 
-From top to bottom: which revision each node should have, how a replica learns of a new one (by one LISTEN connection
-for all streams and waiters), the lines of a stream, and the frames that all streams share.
+From top to bottom: which revision each node should have, how a replica learns of a new one, the lines of a stream, and
+the frames that all streams share. A replica has one LISTEN connection for all streams and waiters.
 """
 
 import asyncio

@@ -30,7 +30,7 @@ from tidegate.contract.limits import LimitRule, ShareStep
 
 ADVANCE_EVERY_S = 1.0
 CUT_AGAIN_S = 20.0
-"""A node that died between applying a cut and saying so never says it: the cut is then made once more."""
+"""A node that crashed between applying a cut and its ACK never sends it: the cut is then made once more."""
 AUTHOR = "quotas"
 DemandSource = Callable[[AsyncSession], Awaitable[Mapping[int, Mapping[str, float]]]]
 """What was lately asked of each limit, by rule id and region, in units: admitted and denied together."""
@@ -81,7 +81,7 @@ class AdvanceJob:
 
     def _must_cut_again(self, move: QuotaMove, seen: Situation) -> bool:
         age_s = (datetime.now(UTC) - move.cut_at).total_seconds()
-        return len(seen.silent) == len(seen.waiting_for) and age_s > CUT_AGAIN_S
+        return len(seen.unconfirmed) == len(seen.waiting_for) and age_s > CUT_AGAIN_S
 
     async def _go_on_together(self, write: ConfigWrite, rule_id: int, whose: Sequence[str]) -> None:
         """All that can go on of one limit: they were cut for one reason, and waited for the same nodes."""
@@ -97,27 +97,29 @@ class AdvanceJob:
             await publish_limit(write, row)
 
     async def _go_on(self, write: ConfigWrite, move: QuotaMove) -> bool:
-        """Take one move as far as it can go; says whether nodes must hear of it."""
+        """Take one move as far as it can go; returns whether nodes must get it."""
         found = await ack_status(write.session, move, self._heartbeat_s)
         # looked at again: while this write waited for its turn another one may have made a new cut
         if found is None or not self._is_ready(found[0], move, found[2]):
             return False
         rule, schedule, seen = found
         now_us = self._now_us()
-        if seen.silent:
+        if seen.unconfirmed:
             again = msgspec.structs.replace(schedule.steps[-1], from_us=now_us if len(schedule.steps) > 1 else 0)
             keep_schedule(move, msgspec.structs.replace(schedule, steps=(*schedule.steps[:-1], again)))
             move.cut_revision, move.cut_at = write.next_revision, func.now()
-            write.reason = f"{rule.name}: cut again, since {', '.join(seen.silent)} did not say from when on it holds"
+            write.reason = (
+                f"{rule.name}: cut again, since {', '.join(seen.unconfirmed)} did not confirm from when on it holds"
+            )
         elif rule.mode != "strict" and move.raise_at_us is None:
             move.raise_at_us = raise_at_us(rule, now_us)
             return False
         else:
-            # without a word from any node, nothing was spent under the old shares by who could have said it
+            # no node confirmed an instant, so no node can have spent under the old shares
             free_us = next_start_us(rule, now_us + SKEW_US) if seen.effective_us is None else seen.effective_us
             keep_schedule(move, acknowledged(schedule, free_us))
             write.reason = f"{rule.name}: every cut is acknowledged" + (f" ({move.reason})" if move.reason else "")
-        # said in so many words: the log's entry of the document would not be what a rollback can read
+        # recorded here, as a rollback cannot read the log's entry of the document
         before, after = (_shares(rule, move, step) for step in (schedule.steps[-1], schedule_of(move).steps[-1]))
         write.record("quota", f"{move.plan or '_'}/{rule.name}", before, after, "update")
         return True

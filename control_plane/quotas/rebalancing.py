@@ -44,12 +44,12 @@ def balance(current: Mapping[str, float], demand: Mapping[str, float], rules: Ba
     moved = {region: damped[region] - share for region, share in current.items()}
     seen = ", ".join(f"{region} {units / asked:.0%}" for region, units in sorted(known.items()))
     unknown = sorted(set(current) - set(known))
-    silent = f" Nothing is known of {', '.join(unknown)}." if unknown else ""
+    rest = f" Nothing is known of {', '.join(unknown)}." if unknown else ""
     if max(abs(change) for change in moved.values()) < rules.min_change:
-        return Balance(None, f"Demand ({seen}) differs from the shares by less than {rules.min_change:.0%}.{silent}")
+        return Balance(None, f"Demand ({seen}) differs from the shares by less than {rules.min_change:.0%}.{rest}")
     total = sum(damped.values())
     shares = {region: round(share / total, 4) for region, share in damped.items()}
     largest = max(shares, key=lambda region: (shares[region], region))
     shares[largest] = round(shares[largest] + 1 - sum(shares.values()), 4)
     steps = ", ".join(f"{region} {current[region]:.0%} to {shares[region]:.0%}" for region in sorted(shares))
-    return Balance(shares, f"Demand is {seen}: {steps}.{silent}")
+    return Balance(shares, f"Demand is {seen}: {steps}.{rest}")

@@ -40,7 +40,7 @@ async def forget_moves(session: AsyncSession, rule_ids: Iterable[int]) -> None:
 
 
 async def forget_orphans(session: AsyncSession, before: datetime) -> int:
-    """Drop what is kept of limits that exist no more; says how many rows those were.
+    """Drop what is kept of limits that exist no more. Returns how many rows.
 
     Shares of those that went since ``before`` stay: a rollback may bring them back.
     """

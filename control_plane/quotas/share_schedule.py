@@ -23,9 +23,8 @@ LOOKS_BACK = frozenset({"sliding_window", "sliding_log"})
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """Where a limit's shares stand: what nodes have, and what is wanted.
 
-    While ``waiting``, a cut is not acknowledged everywhere, and ``most`` is what each region may still spend by a
-    version that it has not let go of. After that it is what each may have spent in windows that go on until
-    ``over_us``.
+    While ``waiting``, some node has not acknowledged a cut, and ``most`` is what each region may still spend by an
+    older version. After that it is what each may have spent in windows that go on until ``over_us``.
     """
 
     steps: Steps
@@ -36,7 +35,7 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Confirming(Protocol):
-    """A connected node or agent, and the newest revision that it said it applied."""
+    """A connected node or agent, and the newest revision that it acknowledged."""
 
     @property
     def region(self) -> str:
@@ -55,12 +54,12 @@ class Confirming(Protocol):
 
 
 class Situation(NamedTuple):
-    """What a move waits for, in words; nothing where it can go on. ``effective_us`` is the latest that a node said."""
+    """What a move waits for, in words; empty where it can go on. ``effective_us``: the latest that a node confirmed."""
 
     waiting_for: list[str]
     effective_us: int | None
-    silent: list[str]
-    """Regions whose nodes applied the cut, but none said from when on it holds."""
+    unconfirmed: list[str]
+    """Regions whose nodes applied the cut, but none confirmed from when on it holds."""
 
 
 def whole_of(rule: LimitRule) -> int:
@@ -167,7 +166,7 @@ def situation(
 ) -> Situation:
     """Whether every cut is acknowledged: by all connected nodes, and at least one of each region that loses.
 
-    ``effects`` are the latest instants that nodes of a region said for this cut. A region without a connected node
+    ``effects`` are the latest instants that nodes of a region confirmed for this cut. A region without a connected node
     cannot acknowledge; where it loses, it holds up the raise until an operator frees its share.
     """
     asked = [node for node in connected if node.region not in freed]
@@ -179,13 +178,13 @@ def situation(
     alive = {node.region for node in asked}
     losing = sorted(losers(schedule) & set(region_names) - set(freed))
     waiting_for += [f"no node of {region} is connected" for region in losing if region not in alive]
-    silent = []
+    unconfirmed = []
     if rule.mode == "strict" and not waiting_for:
-        silent = [region for region in losing if region not in effects]
-        waiting_for += [f"no node of {region} said from when on its cut holds" for region in silent]
+        unconfirmed = [region for region in losing if region not in effects]
+        waiting_for += [f"no node of {region} confirmed from when on its cut holds" for region in unconfirmed]
     if len(waiting_for) > MAX_NAMED:
         waiting_for[MAX_NAMED:] = [f"{len(waiting_for) - MAX_NAMED} more"]
-    return Situation(waiting_for, max(effects.values(), default=None), silent)
+    return Situation(waiting_for, max(effects.values(), default=None), unconfirmed)
 
 
 def published(rule: LimitRule, units: Schedule, parts: Schedule, since_us: int) -> LimitRule:
@@ -232,8 +231,8 @@ def needed(rule: LimitRule, steps: Steps, now_us: int) -> Steps:
     old = (number for number, step in enumerate(steps) if step.from_us <= old_us and not _is_cut(rule, step))
     first = max(old, default=0)
     kept = [msgspec.structs.replace(steps[first], from_us=0)]
-    for step, following in _with_following(steps[first + 1 :]):
-        if following is None or next_start_us(rule, step.from_us - 1) <= following.from_us:
+    for step, next_step in _with_next(steps[first + 1 :]):
+        if next_step is None or next_start_us(rule, step.from_us - 1) <= next_step.from_us:
             kept.append(step)
     return tuple(kept)
 
@@ -272,9 +271,9 @@ def _ahead(steps: Steps, now_us: int) -> Steps:
     return steps[max((number for number, step in enumerate(steps) if step.from_us <= now_us), default=0) :]
 
 
-def _with_following(steps: Sequence[ShareStep]) -> list[tuple[ShareStep, ShareStep | None]]:
-    following: list[ShareStep | None] = [*steps[1:], None]
-    return list(zip(steps, following[: len(steps)], strict=True))
+def _with_next(steps: Sequence[ShareStep]) -> list[tuple[ShareStep, ShareStep | None]]:
+    later: list[ShareStep | None] = [*steps[1:], None]
+    return list(zip(steps, later[: len(steps)], strict=True))
 
 
 def _given(step: ShareStep) -> dict[str, int]:

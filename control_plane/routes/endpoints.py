@@ -1,17 +1,20 @@
-"""``/v1/endpoints`` and ``/v1/backends``."""
+"""``/v1/endpoints`` and ``/v1/backends``; and the factors of a region's backends, which its agent sends."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+import msgspec
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
+from sqlalchemy.exc import IntegrityError
 
-from control_plane.access.principals import by_method
-from control_plane.database import Reading
+from control_plane.access.principals import Caller, by_method, region_only
+from control_plane.database import Database, Reading
 from control_plane.orm import equal
 from control_plane.publishing.writer import Changing, Creating
 from control_plane.resources import same_name
-from control_plane.routes import factors
+from control_plane.routes import factors, repository
 from control_plane.routes.models import BackendRow, EndpointRow
 from control_plane.routes.schemas import (
     BackendCreate,
@@ -27,9 +30,13 @@ from control_plane.routes.schemas import (
 from control_plane.routes.service import Backends, Endpoints
 from control_plane.web.etags import json_with_etag
 from control_plane.web.fields import Name
+from control_plane.web.messages import body_of, decoded
 from control_plane.web.pages import Listing, Page, Prefix, sorted_by
+from tidegate.contract.load import RegionLoad
 
 router = APIRouter(prefix="/v1", tags=["route table"], dependencies=[Depends(by_method)])
+load_router = APIRouter(prefix="/internal/v1", tags=["nodes"], dependencies=[Depends(region_only)])
+_decoder = msgspec.json.Decoder(RegionLoad)
 _backends = Backends()
 _endpoints = Endpoints()
 
@@ -148,3 +155,15 @@ async def delete_endpoint(endpoint: Name, change: Changing) -> Response:
     async with change.begin() as write:
         await _endpoints.delete(write, endpoint, change.preconditions)
     return await change.answer(None, 204)
+
+
+@load_router.post("/load", status_code=204, openapi_extra=body_of(RegionLoad))
+async def report_load(request: Request, caller: Caller) -> Response:
+    """A region's factors, and why they are what they are."""
+    load = decoded(_decoder, await request.body())
+    database: Database = request.state.database
+    # what was deleted at this moment, the region itself or a backend, is not among what is reported next
+    with suppress(IntegrityError):
+        async with database.transaction() as session:
+            await repository.store_loads(session, caller.name, load)
+    return Response(status_code=204)

@@ -19,7 +19,7 @@ from control_plane.credentials.reporters import service as reporters
 from control_plane.credentials.reporters.models import ReporterRow
 from control_plane.database import Database
 from control_plane.enforcement import service as enforcement
-from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import DriftError
 from control_plane.jobs.registry import Job
 from control_plane.limits import repository as limits
@@ -31,8 +31,7 @@ from control_plane.publishing import repository
 from control_plane.publishing.repository import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
 from control_plane.upkeep import repository as drift_rows
-from tidegate.contract.config import Document, Plan
-from tidegate.contract.digest import bucket_digest, bucket_of, document_hash, root_digest
+from tidegate.contract.config import Document, Plan, bucket_digest, bucket_of, document_hash, root_digest
 from tidegate.contract.limits import LimitRule
 
 EVERY_S = 3600.0
@@ -176,6 +175,6 @@ _DOCUMENTS: dict[type[Base], Callable[[Any], Document]] = {
     AdaptivePolicyRow: adaptive.to_document,
     ReporterRow: reporters.to_document,
     BlockRow: blocks.to_document,
-    SwitchRow: enforcement.to_document,
+    EnforcementRow: enforcement.to_document,
 }
 """What becomes one document a row."""

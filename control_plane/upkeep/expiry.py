@@ -30,13 +30,13 @@ def expiry_job(database: Database, writer: ConfigWriter) -> Job:
             now = await present(session)
             if not (await clients.any_ended(session, now) or await tokens.any_ended(session, now)):
                 return "Nothing had expired."
-        said = []
+        outcomes = []
         for what, expire in _EXPIRES.items():
             try:
-                said.append(f"{await _all(writer, expire, now)} {what}")
+                outcomes.append(f"{await _all(writer, expire, now)} {what}")
             except ConflictError as error:  # a roll-out holds one of them back; the others need not wait for it
-                said.append(f"no {what} ({error})")
-        return "Expired: " + ", ".join(said) + "."
+                outcomes.append(f"no {what} ({error})")
+        return "Expired: " + ", ".join(outcomes) + "."
 
     return Job("expiry", EVERY_S, run)
 

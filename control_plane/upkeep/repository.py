@@ -12,7 +12,7 @@ from control_plane.blocks.models import BlockRow
 from control_plane.clients.models import ClientRow, KeyRow
 from control_plane.credentials.reporters.models import ReporterRow
 from control_plane.credentials.tokens.models import Token
-from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement.models import EnforcementRow
 from control_plane.orm import Base
 from control_plane.regions.models import RegionRow
 from control_plane.routes.models import BackendRow, EndpointRow
@@ -28,7 +28,7 @@ _NAMES: dict[str, Select[Any]] = {
     "client": select(ClientRow.client),
     "key": select(KeyRow.sha256),
     "block": select(BlockRow.block),
-    "enforcement": select(SwitchRow.target),
+    "enforcement": select(EnforcementRow.target),
     "adaptive_policy": select(AdaptivePolicyRow.policy),
     "reporter": select(ReporterRow.reporter),
 }

@@ -35,7 +35,7 @@ class DenialView(View):
     limit_name: str | None
     limit: int | None
     used: int | None
-    """Of the region's own part of the limit; null where that cannot be told."""
+    """Of the region's own part of the limit; null where that is unknown."""
     cost: int
     cause: Cause
     reason: str

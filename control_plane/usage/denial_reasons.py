@@ -1,4 +1,4 @@
-"""Explains one denial in a sentence, and tells what can be done about it. Pure."""
+"""Explains one denial in a sentence, and what can be done about it. Pure."""
 
 from tidegate.contract.denials import Denial
 
@@ -15,16 +15,16 @@ def reason(denial: Denial) -> str:
         "used_up": f"{limit}{whole}{at} was used up{used}{wait}",
         "too_few_left": f"{limit}{whole}{at} had less left than was asked for{used}{wait}",
         "cost_above_limit": f"the request{at} asked for {denial.cost:,}, more than {limit}{whole} can ever hold",
-        "cannot_decide": f"nobody could tell what was left of {limit}{at}: the store was away, or its shares unproven",
+        "cannot_decide": f"nobody knew what was left of {limit}{at}: the store was away, or its shares unproven",
         "reduced_capacity": f"the backend{at} had too much to do, and {limit} was lowered by its load{wait}",
         "missing_api_key": "no API key was sent, and this installation wants one",
         "unknown_api_key": "the API key that was sent is unknown, expired or revoked",
         "client_suspended": "the client is suspended",
         "blocked": f"a block ({denial.reason_class or 'other'}) holds the client, its key, its address or the endpoint",
     }
-    said = sentences[denial.cause]
+    sentence = sentences[denial.cause]
     degraded = ", decided without the region's store" if denial.degraded and denial.cause != "cannot_decide" else ""
-    return said[0].upper() + said[1:] + degraded + "."
+    return sentence[0].upper() + sentence[1:] + degraded + "."
 
 
 def remedy(denial: Denial) -> str:

@@ -56,7 +56,7 @@ async def get_exchange(request: Request) -> Exchange:
 def _view(region: str, answer: RegionAnswer) -> RegionExchangeView:
     found = answer.exchange
     if found is None:
-        why = "its agent is of a version that cannot say it" if answer.node is not None else answer.reason
+        why = "its agent is of a version that does not report it" if answer.node is not None else answer.reason
         return RegionExchangeView(
             region=region, agent=answer.node, shares_proven=None, overshoots=None, most_over_units=None, peers=[],
             reason=why,

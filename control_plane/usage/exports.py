@@ -35,7 +35,7 @@ class Exports:
     async def whole(self, query: UsageQuery) -> StreamingResponse:
         """All lines of ``query``, from one instant. Raises ``UnavailableError``, ``InvalidError``."""
         lines = self._lines(query)
-        first = await anext(lines)  # what is wrong is to be said while there is still a status to say it with
+        first = await anext(lines)  # an error must come before the status is sent
         return _Export(first, lines)
 
     async def _lines(self, query: UsageQuery) -> AsyncGenerator[str, None]:

@@ -10,8 +10,8 @@ from control_plane.blocks import repository as blocks
 from control_plane.clients.figures import ends_at, figures_of
 from control_plane.clients.models import ClientRow
 from control_plane.clients.schemas import LastingFigures
-from control_plane.enforcement import repository as switches
-from control_plane.enforcement.models import SwitchRow
+from control_plane.enforcement import repository as enforcement
+from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import NotFoundError
 from control_plane.limits.models import SPLIT_MODES, LimitRow
 from control_plane.limits.repository import all_outside_plans
@@ -30,13 +30,13 @@ from tidegate.contract.blocks import EVERY_LIMIT
 from tidegate.contract.limits import Algorithm, Calendar, Mode, dimensions
 from tidegate.contract.usage import OUTSIDE_PLANS
 
-TELLABLE = frozenset({("client",), ("global",)})
+COUNTED_ONCE = frozenset({("client",), ("global",)})
 Source = Literal["plan", "override", "outside"]
 SharesFrom = Literal["limit", "auto", "equal"]
 
 
 class RegionUse(View):
-    """What one region has used of a limit, as it sees it now; null with a reason where it cannot be told."""
+    """What one region has used of a limit, as it sees it now; null with a reason where it is unknown."""
 
     limit: int | None
     """What this region enforces: its own share where the mode divides the limit."""
@@ -54,8 +54,8 @@ class OverrideInForce(View):
     expires_at: datetime | None
 
 
-class SwitchInForce(View):
-    """The switch that decides whether the limit is enforced."""
+class EnforcementInForce(View):
+    """The enforcement override that holds for the limit."""
 
     target: str
     mode: Literal["enforce", "shadow"]
@@ -80,8 +80,8 @@ class LimitInForce(View):
     """What the plan says, where the client has an override."""
     override: OverrideInForce | None
     shadow: bool
-    """Whether it only counts and stops nobody, switches included."""
-    enforcement: SwitchInForce | None
+    """Whether it only counts and stops nobody, enforcement overrides included."""
+    enforcement: EnforcementInForce | None
     shares: Mapping[str, int]
     """What each region has of it once no `move` waits."""
     shares_from: SharesFrom | None
@@ -110,7 +110,7 @@ class Found(NamedTuple):
     plan: PlanRow
     outside: Sequence[LimitRow]
     regions: Sequence[str]
-    switches: Mapping[str, SwitchRow]
+    enforcement: Mapping[str, EnforcementRow]
     blocks: Sequence[str]
     moves: Mapping[ShareOwner, MoveView]
     """Moves of shares that wait."""
@@ -130,7 +130,7 @@ async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: flo
         plan=plan,
         outside=outside,
         regions=await regions.names(session),
-        switches={row.target: row for row in await switches.in_force(session, now)},
+        enforcement={row.target: row for row in await enforcement.in_force(session, now)},
         blocks=await blocks.of_client(session, name, now),
         moves={whose: await move_view(session, move, heartbeat_s) for whose, move in moves.items() if move.waiting},
     )
@@ -156,8 +156,8 @@ async def ask(questions: NodeQuestions, found: Found) -> ClientLimits:
 def _limit(
     found: Found, answers: Mapping[str, RegionAnswer], row: LimitRow, plan: str | None, override: LastingFigures | None
 ) -> LimitInForce:
-    switch = found.switches.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.switches.get(EVERY_LIMIT)
-    mode = None if switch is None else cast("Literal['enforce', 'shadow']", switch.mode)
+    enforced = found.enforcement.get(f"{plan or OUTSIDE_PLANS}/{row.name}") or found.enforcement.get(EVERY_LIMIT)
+    mode = None if enforced is None else cast("Literal['enforce', 'shadow']", enforced.mode)
     own = override is not None
     return LimitInForce(
         name=row.name,
@@ -176,8 +176,8 @@ def _limit(
         else OverrideInForce(limit=override.limit, burst=override.burst, expires_at=ends_at(override)),
         shadow=row.shadow if mode is None else mode == "shadow",
         enforcement=None
-        if switch is None or mode is None
-        else SwitchInForce(target=switch.target, mode=mode, expires_at=switch.expires_at),
+        if enforced is None or mode is None
+        else EnforcementInForce(target=enforced.target, mode=mode, expires_at=enforced.expires_at),
         shares=units_by_region(row, found.regions, None if override is None else override.limit),
         shares_from=_shares_from(row),
         move=_move(found, row, own=own),
@@ -204,7 +204,7 @@ def _use(row: LimitRow, answer: RegionAnswer) -> RegionUse:
         return RegionUse(
             limit=figure.limit, used=figure.used, remaining=figure.remaining, reset_s=figure.reset_s, reason=None
         )
-    if dimensions(row.scope) not in TELLABLE:
+    if dimensions(row.scope) not in COUNTED_ONCE:
         reason = f"it counts by {row.scope}: a client has many counters, or none of its own"
     else:
         reason = answer.reason or "the region does not have this limit yet"

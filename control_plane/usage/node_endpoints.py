@@ -225,4 +225,4 @@ async def _note_keys(database: Database, used: Mapping[str, datetime]) -> None:
         async with database.transaction() as session:
             await note_keys_used(session, used)
     except UnavailableError:
-        return  # the usage is taken; the next shipment says it again
+        return  # the usage is taken; the next shipment brings it again

@@ -35,7 +35,7 @@ async def clients_near_limit(
     threshold: Annotated[float, Query(gt=0, le=10, description="0.8: who used four fifths")] = 0.8,
 ) -> NearLimitView:
     """Clients of a plan that used at least so much of one of its limits in its current window, nearest first; a
-    thousand at most. From hourly usage: limits that it cannot tell of are in `skipped`, with the reason.
+    thousand at most. From hourly usage: limits that it does not cover are in `skipped`, with the reason.
     """
     fit, skipped = windows.fit_limits(await _plans.row(session, plan))
     near = await near_limit_repository.near(session, plan, fit, threshold, datetime.now(UTC))
@@ -59,12 +59,12 @@ async def clients_near_limit(
 @router.post("/{plan}/what-if", dependencies=[Depends(reading_only)])
 async def what_if_limits(plan: Name, body: WhatIfRequest, session: Reading, request: Request) -> WhatIfView:
     """How many requests of the plan's clients in the last days a limit by client, several, or those of another plan
-    would have denied; changes nothing. What takes too long to judge is refused (422): ask for fewer days.
+    would have denied; changes nothing. What takes too long is refused (422): ask for fewer days.
     """
     await _plans.row(session, plan)
     tried, skipped = await _tried(session, body)
     if not tried:
-        raise InvalidError([FieldError("plan", f"has no limit that usage can tell of: {skipped or 'it has none'}")])
+        raise InvalidError([FieldError("plan", f"has no limit that usage covers: {skipped or 'it has none'}")])
     most_s = what_if.most_s(request.state.settings.database_command_timeout_s)
     outcome = await what_if.estimate(session, plan, tried, body.days, datetime.now(UTC), most_s)
     return WhatIfView(

@@ -1,6 +1,6 @@
 """Questions to the regions' nodes: asked on one replica, carried by whichever a node waits at, answered to the asker.
 
-Replicas tell each other by NOTIFY. A question lives for a second or so, and nothing of it is stored.
+Replicas notify each other by NOTIFY. A question lives for a second or so, and nothing of it is stored.
 """
 
 import asyncio
@@ -83,8 +83,8 @@ class NodeQuestions:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._asked: dict[str, _Waiting] = {}
-        self._to_tell: list[tuple[float, Question]] = []
-        self._told: defaultdict[str, set[str]] = defaultdict(set)
+        self._open: list[tuple[float, Question]] = []
+        self._handed_out: defaultdict[str, set[str]] = defaultdict(set)
         self._new = asyncio.Event()
 
     async def ask(self, client: str, regions: Iterable[str]) -> dict[str, RegionAnswer]:
@@ -118,20 +118,20 @@ class NodeQuestions:
             pass
         finally:
             del self._asked[question.id]
-        silent = RegionAnswer(None, {}, f"no node of this region answered within {LIVE_S:g} s")
-        return {name: waiting.answers.get(name, silent) for name in names}
+        unanswered = RegionAnswer(None, {}, f"no node of this region answered within {LIVE_S:g} s")
+        return {name: waiting.answers.get(name, unanswered) for name in names}
 
     async def next_for(self, region: str, wait_s: float) -> tuple[Question, ...]:
         """Questions for an agent of ``region``, each handed out once a region; empty after ``wait_s``."""
         deadline = time.monotonic() + wait_s
         while True:
             new = self._new
-            self._to_tell = [(at, one) for at, one in self._to_tell if time.monotonic() - at < LIVE_S]
-            live = {one.id for _, one in self._to_tell}
-            self._told[region] &= live
-            found = [one for _, one in self._to_tell if one.id not in self._told[region]][:MAX_QUESTIONS]
+            self._open = [(at, one) for at, one in self._open if time.monotonic() - at < LIVE_S]
+            live = {one.id for _, one in self._open}
+            self._handed_out[region] &= live
+            found = [one for _, one in self._open if one.id not in self._handed_out[region]][:MAX_QUESTIONS]
             if found:
-                self._told[region] |= {one.id for one in found}
+                self._handed_out[region] |= {one.id for one in found}
                 return tuple(found)
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -162,30 +162,30 @@ class NodeQuestions:
             try:
                 await self._listen()
             except UnavailableError as error:
-                _log.warning("cannot hear questions", cause=repr(error.__cause__))
+                _log.warning("cannot receive questions", cause=repr(error.__cause__))
             await asyncio.sleep(RECONNECT_S)
 
     async def _listen(self) -> None:
         connection = await self._database.listen_connection()
         try:
             with translated():
-                await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._heard_question(str(notice[3])))
-                await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._heard_answer(str(notice[3])))
+                await connection.add_listener(QUESTIONS_CHANNEL, lambda *notice: self._receive_question(str(notice[3])))
+                await connection.add_listener(ANSWERS_CHANNEL, lambda *notice: self._receive_answer(str(notice[3])))
             await self._database.watch(connection)
         finally:
             connection.terminate()
 
-    def _heard_question(self, payload: str) -> None:
+    def _receive_question(self, payload: str) -> None:
         try:
             question = msgspec.json.decode(payload, type=Question)
         except UNREADABLE:
             return  # of another version
-        self._to_tell.append((time.monotonic(), question))
-        del self._to_tell[: -10 * MAX_QUESTIONS]
+        self._open.append((time.monotonic(), question))
+        del self._open[: -10 * MAX_QUESTIONS]
         fired, self._new = self._new, asyncio.Event()
         fired.set()
 
-    def _heard_answer(self, payload: str) -> None:
+    def _receive_answer(self, payload: str) -> None:
         try:
             notice = msgspec.json.decode(payload, type=_Notice)
         except UNREADABLE:

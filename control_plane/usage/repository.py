@@ -95,7 +95,7 @@ class _Source(NamedTuple):
 
 
 async def take_new(session: AsyncSession, region: str, batches: Sequence[UsageBatch]) -> list[UsageBatch]:
-    """Mark batches as taken. Returns those that are new: a node's batches come in order, so its last one tells."""
+    """Mark batches as taken. Returns those that are new: a node's batches come in order, by their numbers."""
     sources = sorted({_Source(batch.node, batch.incarnation) for batch in batches})
     if not sources:
         return []
@@ -169,7 +169,7 @@ async def note_region(session: AsyncSession, shipment: Shipment) -> None:
         values["complete_until"] = func.least(at, func.now())
     statement = insert(UsageRegion).values(region=shipment.region, **values)
     if "complete_until" in values:
-        # a slow shipment must not take back what a later one said
+        # a slow shipment must not take back what a later one brought
         values["complete_until"] = func.greatest(UsageRegion.complete_until, values["complete_until"])
     await session.execute(statement.on_conflict_do_update(index_elements=["region"], set_=values))
 

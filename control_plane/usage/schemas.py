@@ -177,7 +177,7 @@ class WhatIfView(View):
     most_affected: list[WhatIfClient]
     limits: list[WhatIfOfLimit]
     skipped: list[SkippedLimit]
-    """Limits of the plan that usage cannot tell of."""
+    """Limits of the plan that usage does not cover."""
     since: datetime
     approximation: str
     complete_until: Completeness

@@ -28,7 +28,7 @@ _CANCELLED = "57014"
 
 
 def most_s(command_timeout_s: float) -> float:
-    """The same where commands may take less: under the connection's timeout, so that the database says it first."""
+    """The same where commands may take less: under the connection's timeout, so that the database raises it first."""
     return min(MOST_S, 0.75 * command_timeout_s)
 
 
@@ -97,11 +97,11 @@ async def estimate(
     total = await count_on(session, plan)
     await bound_statements(session, most_s)
     try:
-        found = await question.judge(session)
+        found = await question.evaluate(session)
     except exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != _CANCELLED:
             raise
-        too_much = f"{days} days of {total:,} clients take longer to judge than {most_s:g} s: ask for fewer days"
+        too_much = f"{days} days of {total:,} clients take longer to evaluate than {most_s:g} s: ask for fewer days"
         raise InvalidError([FieldError("days", too_much)]) from error
     return Outcome(
         found.requests,

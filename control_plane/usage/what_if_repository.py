@@ -41,7 +41,7 @@ class Affected(NamedTuple):
     would_deny: int
 
 
-class Judged(NamedTuple):
+class Evaluation(NamedTuple):
     """The result for all clients; ``least`` and ``most`` are ``would_deny`` and ``would_deny_at_most``."""
 
     requests: int
@@ -57,20 +57,23 @@ class WhatIfQuery:
     """Limits for a plan's clients since ``since``."""
 
     def __init__(self, plan: str, tried: Sequence[CandidateLimit], since: datetime) -> None:
-        terms = [_terms(limit) for limit in tried]
-        self.words = [term.words for term in terms]
+        expressions = [_expressions_of(limit) for limit in tried]
+        self.words = [expression.words for expression in expressions]
         self._values: dict[str, object] = {"plan": plan, "since": since, "endpoints": _endpoints(tried)}
-        for number, (limit, term) in enumerate(zip(tried, terms, strict=True)):
-            self._values |= {f"capacity{number}": term.capacity, f"endpoints{number}": list(limit.endpoints) or None}
-        self._statement = text(_statement(terms))
+        for number, (limit, expression) in enumerate(zip(tried, expressions, strict=True)):
+            self._values |= {
+                f"capacity{number}": expression.capacity,
+                f"endpoints{number}": list(limit.endpoints) or None,
+            }
+        self._statement = text(_statement(expressions))
 
-    async def judge(self, session: AsyncSession) -> Judged:
+    async def evaluate(self, session: AsyncSession) -> Evaluation:
         """Evaluate the limits on the clients that are on the plan now."""
         rows = (await session.execute(self._statement, self._values)).all()
         if not rows:
-            return Judged(0, 0, 0, 0, 0, (0,) * len(self.words), [])
+            return Evaluation(0, 0, 0, 0, 0, (0,) * len(self.words), [])
         requests, denied, least, most, clients, *each = rows[0][3:]
-        return Judged(
+        return Evaluation(
             requests=int(requests),
             denied=int(denied),
             least=int(least),
@@ -81,7 +84,7 @@ class WhatIfQuery:
         )
 
 
-class _Terms(NamedTuple):
+class _Expressions(NamedTuple):
     """A limit in SQL: an expression for a row's window, and the units that a window admits."""
 
     window: str
@@ -89,14 +92,14 @@ class _Terms(NamedTuple):
     words: str
 
 
-def _terms(tried: CandidateLimit) -> _Terms:
+def _expressions_of(tried: CandidateLimit) -> _Expressions:
     window_s = 60.0 if tried.window == "minute" else tried.window_s
     if window_s is None:
-        return _Terms(f"date_trunc('{tried.window}', hour, 'UTC')", float(tried.limit), _BY_WINDOWS)
+        return _Expressions(f"date_trunc('{tried.window}', hour, 'UTC')", float(tried.limit), _BY_WINDOWS)
     if window_s < _HOUR_S:
-        return _Terms("hour", tried.limit * _HOUR_S / window_s + tried.burst, _AT_LEAST)
+        return _Expressions("hour", tried.limit * _HOUR_S / window_s + tried.burst, _AT_LEAST)
     window = f"floor(extract(epoch FROM hour) / {_HOUR_S * round(window_s / _HOUR_S)})"
-    return _Terms(window, float(tried.limit + tried.burst), _BY_WINDOWS)
+    return _Expressions(window, float(tried.limit + tried.burst), _BY_WINDOWS)
 
 
 def _endpoints(tried: Sequence[CandidateLimit]) -> list[str] | None:
@@ -106,21 +109,22 @@ def _endpoints(tried: Sequence[CandidateLimit]) -> list[str] | None:
     return sorted({endpoint for limit in tried for endpoint in limit.endpoints})
 
 
-def _statement(terms: Sequence[_Terms]) -> str:
-    numbers = range(len(terms))
+def _statement(expressions: Sequence[_Expressions]) -> str:
+    numbers = range(len(expressions))
     of_limits = ", ".join(
         f"sum(allowed + denied) FILTER (WHERE {_is_of(f'endpoints{number}')}) AS requests{number}, "
         f"sum(cost + denied_cost) FILTER (WHERE {_is_of(f'endpoints{number}')}) AS units{number}"
         for number in numbers
     )
     # whole requests: what is wanted beyond the limit, in requests of this client's average cost
-    judged = " UNION ALL ".join(
+    evaluated = " UNION ALL ".join(
         f"""SELECT client, {number} AS n, sum(CASE WHEN units > :capacity{number}
                 THEN ceil((units - :capacity{number}) * requests / units) ELSE 0 END) AS would_deny
-            FROM (SELECT client, {term.window} AS w, sum(requests{number}) AS requests, sum(units{number}) AS units
+            FROM (SELECT client, {expression.window} AS w,
+                         sum(requests{number}) AS requests, sum(units{number}) AS units
                   FROM hours GROUP BY client, w) AS wanted
             GROUP BY client"""  # noqa: S608  the window is one of a few expressions of this file
-        for number, term in enumerate(terms)
+        for number, expression in enumerate(expressions)
     )
     each = ", ".join(f"sum(would_deny) FILTER (WHERE n = {number}) AS of{number}" for number in numbers)
     sums = ", ".join(f"coalesce(sum(of{number}) OVER (), 0)" for number in numbers)
@@ -134,8 +138,8 @@ def _statement(terms: Sequence[_Terms]) -> str:
             GROUP BY client, hour
         ), asked AS (
             SELECT client, sum(requests) AS requests, sum(denied) AS denied FROM hours GROUP BY client
-        ), judged AS ({judged}), together AS (
-            SELECT client, max(would_deny) AS least, sum(would_deny) AS most, {each} FROM judged GROUP BY client
+        ), evaluated AS ({evaluated}), together AS (
+            SELECT client, max(would_deny) AS least, sum(would_deny) AS most, {each} FROM evaluated GROUP BY client
         )
         SELECT client, requests, least, sum(requests) OVER (), sum(denied) OVER (), sum(least) OVER (),
                sum(LEAST(most, requests)) OVER (), count(*) FILTER (WHERE least > 0) OVER (), {sums}

@@ -12,9 +12,19 @@ from data_plane.config.blocks import Blocks
 from data_plane.config.rulebook import Rulebook, limit_set_key_of
 from data_plane.store.subjects import generation_end, tag
 from tidegate.contract.blocks import Block, block_violations
-from tidegate.contract.config import DOCUMENT_TYPES, Change, Client, Plan
+from tidegate.contract.config import (
+    BUCKETS,
+    DOCUMENT_TYPES,
+    EMPTY_BUCKET,
+    Change,
+    Client,
+    Plan,
+    bucket_digest,
+    bucket_of,
+    document_hash,
+    root_digest,
+)
 from tidegate.contract.decoding import UNREADABLE
-from tidegate.contract.digest import BUCKETS, EMPTY_BUCKET, bucket_digest, bucket_of, document_hash, root_digest
 from tidegate.contract.limits import LimitRule, Violation, violations
 from tidegate.contract.load import AdaptivePolicy, Backend, backend_violations, policy_violations
 

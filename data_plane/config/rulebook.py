@@ -11,7 +11,7 @@ from data_plane.config.limit_set import NO_LIMITS, LimitSet
 from data_plane.config.load_guard import Guard, capacity_rules, protected, reporters_by_hash
 from data_plane.config.routes import NO_ENDPOINT, RouteTable
 from data_plane.config.strict_limits import for_client
-from tidegate.contract.blocks import EVERY_LIMIT, Switch
+from tidegate.contract.blocks import EVERY_LIMIT, EnforcementOverride
 from tidegate.contract.config import Client, Endpoint, Gateway, Override, Plan, Region
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
@@ -149,7 +149,7 @@ class Rulebook:
         """Every limit, by the id that is part of its counters' keys."""
         self.shared_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
         """Every shared limit, by id."""
-        self.switches = _of(Switch, sections.get("enforcement", {}))
+        self.switches = _of(EnforcementOverride, sections.get("enforcement", {}))
         """Enforcement overrides by target; ``without_ended_overrides`` takes ended ones out."""
         match, named = self.routes.match, self._named
         self.resolutions = (ResolutionCache(self, match, sites=False), ResolutionCache(self, match, sites=True))

@@ -8,8 +8,8 @@ import redis
 import redis.asyncio
 
 from testing.proxy import Proxy
-from tidegate.stack.errors import StackError
 from tidegate.stack.ports import free_ports, require_free
+from tidegate.stack.progress import StackError
 from tidegate.stack.store import StoreServer
 
 

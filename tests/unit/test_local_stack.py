@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from tidegate.contract.credentials import credential_kind
-from tidegate.stack.errors import StackError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, node_places, require_sound
 from tidegate.stack.local import LocalStack
 from tidegate.stack.ports import free_ports
-from tidegate.stack.progress import Progress
+from tidegate.stack.progress import Progress, StackError
 from tidegate.stack.up import STOP_SIGNALS, run_up, started
 
 OWN_TOKEN = "a-token-of-my-own-choice"

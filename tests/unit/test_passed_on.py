@@ -2,8 +2,8 @@
 
 import pytest
 
-from tidegate.stack.errors import StackError
 from tidegate.stack.passed_on import settings_to_pass_on
+from tidegate.stack.progress import StackError
 
 
 def test_settings_of_the_environment_go_to_who_knows_them() -> None:

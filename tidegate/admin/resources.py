@@ -42,7 +42,7 @@ LIMIT_FIELDS = (
 )  # fmt: skip
 KEY = "/v1/clients/{client}/keys/{key_id}"
 LIMITS = "/v1[/plans/{plan}]/limits"
-SWITCH = "/v1/enforcement[[/{plan}]/{limit}]"
+ENFORCEMENT = "/v1/enforcement[[/{plan}]/{limit}]"
 
 RESOURCES = (
     Resource("clients", "Callers: their plan, status and attributes.", (
@@ -127,14 +127,14 @@ RESOURCES = (
     Resource("enforcement", "All limits, or one, in shadow (counted, stopping nobody) or enforced.", (
         "target", "mode", "expires_at", "reason", "set_at",
     ), (
-        Verb("list", "List what is switched.", "list", "/v1/enforcement", (
+        Verb("list", "List enforcement overrides.", "list", "/v1/enforcement", (
             PREFIX, Field("mode", "Only these.", choices=MODES),
         )),
-        Verb("set", "Switch all limits, or with --limit one (of --plan, or outside plans).", "replace", SWITCH, (
+        Verb("set", "Override all limits, or with --limit one (of --plan, or outside plans).", "replace", ENFORCEMENT, (
             Field("mode", "What limits do.", choices=MODES, required=True), EXPIRES,
-            Field("reason", "Why, beside the switch.", option="note"),
+            Field("reason", "Why, beside the override.", option="note"),
         )),
-        Verb("delete", "Turn the switch of all limits, or of one, back.", "delete", SWITCH),
+        Verb("delete", "End the override of all limits, or of one.", "delete", ENFORCEMENT),
     )),
     Resource("rollouts", "Revisions that do not go to all nodes at once.", (
         "revision", "state", "region", "node", "base_revision", "started_at", "ended_at", "outcome",
@@ -153,7 +153,7 @@ RESOURCES = (
             Field("region_pause_s", "How long one region has it alone.", "float"),
             Field("max_denial_rise", "Stop when the part denied rises by more.", "float"),
             Field("max_degraded_rise", "Stop when the part decided without the store rises by more.", "float"),
-            Field("min_decisions", "Fewer decisions than this say nothing.", "int"),
+            Field("min_decisions", "Fewer decisions than this are no evidence.", "int"),
         )),
     )),
     Resource("revisions", "The history of the configuration.", ("revision", "author", "reason", "created_at"), (
@@ -166,7 +166,7 @@ RESOURCES = (
              ("kind", "id", "before", "after"), "changes"),
         Verb("rollback", "Make the configuration what it was at this revision.", "post",
              "/v1/revisions/{revision}/rollback", (
-            Field("dry_run", "Only say what would change.", "bool", in_query=True),
+            Field("dry_run", "Only show what would change.", "bool", in_query=True),
             Field("allow_deletes", "How many deletions are allowed, if more than 10.", "int", in_query=True),
         )),
     )),

@@ -1,4 +1,4 @@
-"""Blocks and switches as they travel: who is refused at once, and which limits are in shadow for a while.
+"""Blocks and enforcement overrides as they travel: who is refused at once, and which limits are in shadow for a while.
 
 Both end by themselves at ``expires_at`` on every node, with or without the control plane.
 """
@@ -12,8 +12,8 @@ import msgspec
 from tidegate.contract.limits import Violation
 
 ReasonClass = Literal["abuse", "security", "billing", "legal", "other"]
-"""What a blocked caller is told; the reason in words stays with the admins."""
-SwitchMode = Literal["enforce", "shadow"]
+"""What a blocked caller sees; the reason in words stays with the admins."""
+EnforcementMode = Literal["enforce", "shadow"]
 EVERY_LIMIT = "*"
 
 
@@ -31,14 +31,14 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expires_at: float | None = None
 
 
-class Switch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EnforcementOverride(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Overrides ``shadow`` of every limit (``target`` ``*``) or of one (``plan/limit``, ``_/limit`` outside plans).
 
-    The switch of one limit is stronger than that of all. ``expires_at`` is epoch seconds.
+    That of one limit is stronger than that of all. ``expires_at`` is epoch seconds.
     """
 
     target: str
-    mode: SwitchMode
+    mode: EnforcementMode
     expires_at: float | None = None
 
 

@@ -2,17 +2,25 @@
 
 A snapshot is every document; a delta is those that changed after a revision, with ``body`` ``None`` for what is gone.
 Both cross the stream as ``Begin``, any number of ``Documents``, ``Commit``. Receivers ignore members they do not know.
+
+Its digest is a two-level Merkle tree with a fixed fan-out: the same documents have the same one, in whatever order they
+came. So a changed document costs one bucket and the root, not a pass over 100,000. The control plane signs the digest,
+and a node proves by it that it has what was signed.
 """
 
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.blocks import Block, EnforcementOverride
 from tidegate.contract.decoding import NodeName
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
 
+BUCKETS = 1024
+EMPTY_BUCKET = b""
 Kind = Literal[
     "region", "plan", "limit", "endpoint", "backend", "client", "key", "gateway", "adaptive_policy", "reporter",
     "block", "enforcement",
@@ -114,7 +122,7 @@ Document = (
     | AdaptivePolicy
     | Reporter
     | Block
-    | Switch
+    | EnforcementOverride
 )
 DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "region": Region,
@@ -128,7 +136,7 @@ DOCUMENT_TYPES: dict[str, type[msgspec.Struct]] = {
     "adaptive_policy": AdaptivePolicy,
     "reporter": Reporter,
     "block": Block,
-    "enforcement": Switch,
+    "enforcement": EnforcementOverride,
 }
 """The type of each kind's body. A document's id is its natural name (a key's: its ``sha256``; a limit's: ``name``)."""
 
@@ -193,6 +201,33 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 StreamMessage = Begin | Documents | Commit | Heartbeat
+
+
+def bucket_of(kind: str, id: str) -> int:
+    """The bucket (0..1023) that a document belongs to."""
+    return int.from_bytes(hashlib.sha256(f"{kind}\0{id}".encode()).digest()[:2], "big") % BUCKETS
+
+
+def document_hash(kind: str, id: str, body: bytes) -> bytes:
+    """SHA-256 of one document; the lengths in front keep ("a", "bc") and ("ab", "c") apart."""
+    name = f"{len(kind)} {len(id)} {kind}{id} ".encode()
+    return hashlib.sha256(name + body).digest()
+
+
+def bucket_digest(hashes: Iterable[bytes]) -> bytes:
+    """The digest of a bucket from the hashes of its documents, in any order; ``EMPTY_BUCKET`` for none."""
+    ordered = sorted(hashes)
+    return hashlib.sha256(b"".join(ordered)).digest() if ordered else EMPTY_BUCKET
+
+
+def root_digest(buckets: Mapping[int, bytes]) -> str:
+    """The digest (hex) of the whole from the digests of its buckets; empty and absent buckets are the same."""
+    whole = hashlib.sha256()
+    for number in range(BUCKETS):
+        digest = buckets.get(number, EMPTY_BUCKET)
+        if digest:
+            whole.update(number.to_bytes(2, "big") + digest)
+    return whole.hexdigest()
 
 
 def signed_head(revision: int, digest: str) -> bytes:

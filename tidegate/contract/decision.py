@@ -1,4 +1,4 @@
-"""The decision API's request and answer, as every door of a node reads and writes them."""
+"""The decision API's request and answer, as every handler of a node reads and writes them, and why one is denied."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""What client libraries denied from memory, as they tell a node afterwards; and denials, as regions remember them."""
+"""What client libraries denied from memory, as they report it afterwards; and denials, as regions remember them."""
 
 from typing import Annotated
 
@@ -32,13 +32,13 @@ class RepeatedDenials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 MAX_FOUND = 100
-"""The most denials that one region tells."""
+"""The most denials that one region sends."""
 KEY_SHOWN = 8
 """So much of a client's key is kept: its prefix, as the control plane shows it."""
 
 
 class Denial(msgspec.Struct, frozen=True, array_like=True):
-    """One denial, as the region's store remembers it and agents tell it.
+    """One denial, as the region's store remembers it and agents send it.
 
     ``used`` and ``limit`` are units of the limit called ``policy`` in this region; ``requests`` is more than 1 where a
     client library denied from memory; ``left_out``: so many denials of the same caller, in the same second, were not

@@ -103,8 +103,8 @@ class LimitRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     since_us: int = 0
     """When this ``id`` was given, microseconds since the epoch; 0: long ago, or unknown.
 
-    A region's store that was born later may have forgotten what a ``strict`` limit admitted, and owns nothing of it
-    until the window that its birth fell into is over. So a new limit wants this.
+    A store whose epoch began later may have forgotten what a ``strict`` limit admitted. It owns nothing of the limit
+    until the window in which its epoch began is over. So a new limit wants this.
     """
     on_store_failure: OnStoreFailure = "local"
     shadow: bool = False

@@ -27,7 +27,7 @@ Reason = Literal[
     "full", "cut", "held", "raised", "stepped", "reporters_missing", "recovering_unseen", "manual", "no_reports"
 ]
 """Why a factor is what it is: ``full`` nothing to do; ``cut``, ``raised`` and ``stepped`` by the signal named beside
-it; ``held`` between the two; ``reporters_missing`` held because too few reporters speak; ``recovering_unseen`` raised
+it; ``held`` between the two; ``reporters_missing`` held because too few reporters report; ``recovering_unseen`` raised
 step by step because they have not spoken for long; ``no_reports`` nobody ever spoke."""
 
 
@@ -67,7 +67,7 @@ class AdaptivePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     min_reporters: int = 2
     """A cut needs so many reporters of the same signal."""
     stale_after_s: float = 10.0
-    """A report older than this says nothing."""
+    """A report older than this is ignored."""
     hold_s: float = 15.0
     """How long the factor is held when too few report, before it recovers step by step."""
     critical: int | None = None
@@ -77,7 +77,7 @@ class AdaptivePolicy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     class_floor: float = 0.0
     """No class's own factor falls below this; with more than 0 the critical class may have to give way earlier."""
     retry_after_s: int = 5
-    """What shed clients are told to wait at least; up to twice as much, so that they do not return together."""
+    """The least that shed clients must wait; up to twice as much, so that they do not return together."""
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -199,7 +199,7 @@ class BackendLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegionLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """What a region's deciding node tells the control plane: its backends under a policy."""
+    """What a region's agent sends to the control plane: its backends under a policy."""
 
     node: Label
     backends: Annotated[tuple[BackendLoad, ...], msgspec.Meta(max_length=1_000)] = ()

@@ -1,9 +1,8 @@
-"""What the control plane asks a region's nodes: how much of its limits a client has used there, at this moment, or to
-ship at once the usage that waits in the region's stream, whom the region remembers to have denied, or how it stands to
-other regions.
+"""What the control plane asks a region. How much of its limits has a client used there at this moment? Whom did the
+region deny? How does it stand to other regions? Or: ship the usage that waits in the region's stream at once.
 
-One node of a region holds a request open (``GET /internal/v1/questions``); it is answered when somebody asks, and the
-node tells what it found with a request of its own (``POST /internal/v1/answers``). Nothing dials in.
+One agent of a region holds a request open (``GET /internal/v1/questions``), which is answered when somebody asks. It
+sends what it found by a request of its own (``POST /internal/v1/answers``). Nothing dials in.
 """
 
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""How regions move rights of ``strict`` limits: questions, and answers that say all that was ever given.
+"""How regions move rights of ``strict`` limits: questions, and answers with all that was ever given.
 
 Figures are absolute, so a question or an answer may be lost, doubled, late or overtaken without harm. An answer is
 signed too: it makes its reader admit more.
@@ -61,7 +61,7 @@ class Gift(msgspec.Struct, frozen=True, array_like=True):
 
 
 def is_sayable(gift: Gift) -> bool:
-    """Whether a gift keeps to what a message may say."""
+    """Whether a gift keeps to the bounds of a message."""
     return (
         0 <= gift.units < MAX_UNITS
         and 0 <= gift.quanta < MAX_QUANTA

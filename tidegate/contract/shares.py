@@ -10,8 +10,8 @@ def split(units: int, weights: Mapping[str, int] | Mapping[str, Fraction]) -> di
     """``units`` in whole parts by ``weights``, which sum to all of them.
 
     A larger whole gives no region less: where one did (as the largest remainder has it, Alabama's paradox), a figure
-    raised within a window would have two regions own the same unit. And no part is less than its exact one rounded
-    down, so that a cut, which is rounded down, is within both divisions that it stands between.
+    raised within a window would have two regions own the same unit. No part is less than its exact one rounded down. So
+    a cut, which is rounded down, is within both divisions that it stands between.
 
     The smallest weight first, in a tie the last name: each gets its part of what is left, rounded down, so what
     rounding leaves goes to the larger ones. The last two round to the nearest, in a tie to the first name.

@@ -1,4 +1,4 @@
-"""What a node says of itself to the control plane when it opens its stream, and at ``/v1/status``."""
+"""A node introduces itself to the control plane, asks for the newest revision, and reports what it decided."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""What nodes tell the control plane of usage: batches of counts, each with a name by which a second copy is known.
+"""What nodes send the control plane of usage: batches of counts, each with a name by which a second copy is known.
 
 A batch is one node's counts of one hour since its last batch: deflated MessagePack, as it rests in the region's stream.
 A shipment is what one node of a region sends of that stream over HTTP. Receivers ignore members they do not know.
@@ -23,7 +23,7 @@ OUTSIDE_PLANS = "_"
 """Stands for the plan of a limit that is outside plans."""
 
 MOST_UNITS = 2**46
-"""More units than any caller can use between two batches: a node says this where somebody asked for more, so that no
+"""More units than any caller can use between two batches: a node puts this where somebody asked for more, so that no
 figure makes a batch unreadable, or a sum too large to be stored."""
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Balance = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)]

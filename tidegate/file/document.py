@@ -63,7 +63,7 @@ class ConfigDocument:
             raise FileError(f"{self.name}: says what JSON cannot: {error}") from None
 
     def line_of(self, field: str) -> int | None:
-        """The line (from 1) at which ``plans.free.limits.hourly.limit`` is said, or the nearest thing around it."""
+        """The line (from 1) of ``plans.free.limits.hourly.limit``, or of the nearest thing around it."""
         try:
             node: Node | None = YAML(typ="safe").compose(self._text)
         except YAMLError:

@@ -146,7 +146,7 @@ def _outcome(lines: Iterator[str], written: Callable[[int, int], None]) -> dict[
         if message["status"] >= 400:
             raise _refused(message["status"], message["body"])
         return dict(message["body"])
-    raise RefusedError("the control plane hung up before it said what became of it: nothing is certain, look again")
+    raise RefusedError("the control plane hung up before it answered: the write may or may not be done, look again")
 
 
 def _json(content: bytes) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class AppRequest(Exchange):
             self.received += end - start
             self._wake.set()
         if self.body_whole:
-            self.flow.resume_reading()  # to hear of it when the client leaves
+            self.flow.resume_reading()  # to notice when the client leaves
         elif len(self.unread) > self._limits.app_unread_bytes:
             self.flow.pause_reading()
         return end
@@ -135,7 +135,7 @@ class AppRequest(Exchange):
         return self.flow.read_paused or came >= wanted
 
     def hang_up(self) -> None:
-        """The client sends no more: whoever waits for it to leave is told so, but may answer."""
+        """The client sends no more: whoever waits for it to leave is notified, but may answer."""
         self._hung_up = True
         self._wake.set()
 

@@ -22,7 +22,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     chunked: bool
     keep_alive: bool
     old: bool
-    """HTTP/1.0: closes unless told otherwise, and then must be told that it stays open."""
+    """HTTP/1.0: the connection closes, unless the request asks otherwise and the answer says that it stays open."""
     expects_continue: bool
     bodiless: bool
     """HEAD: the answer has the length of a body but not the body."""
@@ -61,8 +61,8 @@ class Asker(Protocol):
 
 
 class Exchange:
-    """One request being answered. ``head`` is the same object when a client repeats a head byte for byte, so what a
-    handler derives from it may be kept with it (compare with ``is``).
+    """One request being answered. ``head`` is the same object when a client repeats a head byte for byte. So a handler
+    may keep what it derives from a head (compare with ``is``).
 
     The front makes it without arguments and fills it in: a route may have a subclass of its own, with room for what
     its handler has to remember meanwhile.

@@ -79,8 +79,8 @@ class HeadParser:
         if len(lines) - 1 > self._limits.header_fields:
             raise self._too_much(431, target, f"More than {self._limits.header_fields} header fields.")
         fields = tuple(map(self._lines.__getitem__, lines[1:]))
-        said = tuple([field for field in fields if field[0] in _FRAMING])
-        framing = self._framings[old].get(said) or self._framing(said, old=old)
+        framing_fields = tuple([field for field in fields if field[0] in _FRAMING])
+        framing = self._framings[old].get(framing_fields) or self._framing(framing_fields, old=old)
         length = framing.length
         route = self._find(method, target)
         if route == ELSEWHERE and not _APP_TARGET.fullmatch(target):
@@ -175,18 +175,18 @@ class _Lines(dict[bytes, Field]):
 
 
 def _read_framing(fields: Fields, *, old: bool) -> Framing:
-    said: dict[bytes, bytes] = {}
+    values: dict[bytes, bytes] = {}
     for name, value in fields:
-        if name not in said:
-            said[name] = value
+        if name not in values:
+            values[name] = value
         elif name in _LISTS:
-            said[name] += b"," + value
+            values[name] += b"," + value
         else:
             raise Refusal(400, f"More than one {name.decode()} header field.")
-    length, chunked = _body_framing(said, old=old)
-    _check_host(said.get(b"host"), old=old)
-    expects_continue = _expects_continue(said.get(b"expect")) and not old
-    return Framing(length, chunked, _keeps_alive(said.get(b"connection"), old=old), expects_continue)
+    length, chunked = _body_framing(values, old=old)
+    _check_host(values.get(b"host"), old=old)
+    expects_continue = _expects_continue(values.get(b"expect")) and not old
+    return Framing(length, chunked, _keeps_alive(values.get(b"connection"), old=old), expects_continue)
 
 
 def _is_unusual_target(method: bytes, target: bytes) -> bool:

@@ -34,8 +34,8 @@ def _run(files: Sequence[Path], out: Path | None, imported: Import) -> int:
         return FAILED
     names = ", ".join(ascii(path.name) for path in files)
     head = f"# Imported from {names}. Look through it, then: tidegate diff -f FILE\n#\n"
-    said = remarks.as_comments()
-    text = f"{head}{guide}" + (f"#\n{said}" if said else "") + "\n" + to_yaml(content)
+    comments = remarks.as_comments()
+    text = f"{head}{guide}" + (f"#\n{comments}" if comments else "") + "\n" + to_yaml(content)
     if out is None:
         output().out(text, end="")
     else:

@@ -1,7 +1,7 @@
 """envoyproxy/ratelimit: descriptors become limits outside plans, by the attributes that their entries are mapped to.
 
-Envoy looks a descriptor up by exactly its entries. A limit here applies wherever its attributes match, so where
-descriptors of several shapes occur, each limit wants an attribute that names its shape, which Envoy has to send.
+Envoy looks a descriptor up by exactly its entries. A limit here applies wherever its attributes match.
+So where descriptors have several shapes, each limit wants an attribute that names its shape, and Envoy must send it.
 Source: the README of envoyproxy/ratelimit, "The configuration format".
 """
 
@@ -128,7 +128,7 @@ def _rule(part: Part, limit: Part, domain: str, path: tuple[Entry, ...], place: 
 
 
 def _is_usable(rule: Rule, rules: Sequence[Rule], remarks: Remarks) -> bool:
-    """Whether a limit can say it; else the reason is remarked on."""
+    """Whether a limit can express it; else a remark gives the reason."""
     if rule.per_window is None:
         if _defaults(rule, rules):
             text = "unlimited: no value is excepted from the limit on its key alone, which counts it too"
@@ -177,8 +177,8 @@ def _compare(rule: Rule, rules: Sequence[Rule], remarks: Remarks) -> None:
 
 
 def _name(rule: Rule) -> str:
-    said = (entry.key if entry.value is None else f"{entry.key}-{entry.value}" for entry in rule.path)
-    return rule.name or ".".join(said)
+    parts = (entry.key if entry.value is None else f"{entry.key}-{entry.value}" for entry in rule.path)
+    return rule.name or ".".join(parts)
 
 
 def _limit(rule: Rule, attributes: Names, *, several: bool) -> dict[str, Any]:

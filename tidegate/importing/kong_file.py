@@ -130,18 +130,16 @@ class KongFile:
                     raise FileError(f"{route.place}.methods: {method!r} is no method")
                 yield self._endpoint(route, name, f"{method} {template}", service)
 
-    def _endpoint(self, route: Part, name: str, said: str, service: str | None) -> str | None:
-        shape = re.sub(r"\{\w+\}", "{}", said)
+    def _endpoint(self, route: Part, name: str, template: str, service: str | None) -> str | None:
+        shape = re.sub(r"\{\w+\}", "{}", template)
         if shape in self._shapes:
-            text = (
-                f"{said}: that is the endpoint {self._shapes[shape]} already; hosts and headers make no other one of it"
-            )
+            text = f"{template}: that is the endpoint {self._shapes[shape]} already; hosts and headers are not compared"
             self._remarks.add("left out", route.place, text)
             return None
         endpoint = self._names.new(name)
         self._shapes[shape] = endpoint
         backend = {} if service is None else {"backend": self._names.of(f"service {service}")}
-        self.endpoints[endpoint] = {"route": said, **backend}
+        self.endpoints[endpoint] = {"route": template, **backend}
         return endpoint
 
     def _consumer(self, consumer: Part) -> None:

@@ -121,9 +121,9 @@ def _units(value: Any, place: str) -> int:
 
 def _by(config: Part, place: str, remarks: Remarks, *, advanced: bool) -> tuple[str, ...]:
     """The dimensions of the limit; empty where nothing here counts like that."""
-    said = config.text("identifier" if advanced else "limit_by") or "consumer"
+    identifier = config.text("identifier" if advanced else "limit_by") or "consumer"
     found = []
-    for name in [str(item) for item in config.items("compound_identifier")] or [said]:
+    for name in [str(item) for item in config.items("compound_identifier")] or [identifier]:
         if name == "header":
             header = re.sub(r"[^a-z0-9_-]", "-", config.needed("header_name").lower())[:64]
             found.append(f"attribute:{header}")
@@ -150,6 +150,6 @@ def _remark_on_stores(config: Part, place: str, remarks: Remarks, *, advanced: b
     elif advanced and config.text("sync_rate") not in {None, "0"}:
         remarks.add("differs", place, "sync_rate: nothing waits to be synchronised in a region; regions by `mode`")
     if any(name == "redis" or name.startswith("redis_") for name in config.value):
-        remarks.add("to do", place, "redis: where a region's store is, is said to its nodes (TIDEGATE_REDIS_URL)")
+        remarks.add("to do", place, "redis: where a region's store is, its nodes learn from TIDEGATE_REDIS_URL")
     if "namespace" in config:
         remarks.add("differs", place, "namespace: each limit has counters of its own, whatever plugins share one")

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import httpx
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 
 TIMEOUT_S = 15.0
 WAIT_FOR_NODES = {"Prefer": "wait=5"}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 
 _PR_SET_PDEATHSIG = 1
 POLL_S = 0.05

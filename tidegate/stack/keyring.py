@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tidegate.contract.credentials import RANDOM_BYTES, make_credential
 from tidegate.contract.decoding import UNREADABLE
-from tidegate.stack.errors import StackError
 from tidegate.stack.layout import DataDir
+from tidegate.stack.progress import StackError
 
 MIN_ADMIN_TOKEN_LENGTH = 16
 DEMO_CLIENTS = ("acme", "globex")

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tidegate.stack.errors import StackError
 from tidegate.stack.passed_on import PassedOn
 from tidegate.stack.ports import LOOPBACK, require_free
+from tidegate.stack.progress import StackError
 
 REGION_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 # Ports of a region's second, third, ... node are this much higher, so that the first ones stay 8101, 8102, ...

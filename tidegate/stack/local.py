@@ -10,12 +10,11 @@ import httpx
 
 from tidegate.stack.admin import AdminApi
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
-from tidegate.stack.errors import PortTakenError, StackError
 from tidegate.stack.keyring import Keyring
 from tidegate.stack.layout import DataDir, NodePlace, StackOptions, agent_places, node_places
 from tidegate.stack.ports import LOOPBACK, free_ports, is_free
 from tidegate.stack.postgres import PostgresServer
-from tidegate.stack.progress import Progress
+from tidegate.stack.progress import PortTakenError, Progress, StackError
 from tidegate.stack.store import StoreServer
 
 DATABASE = "tidegate"
@@ -198,7 +197,7 @@ class LocalStack:
             "TIDEGATE_REGION_CREDENTIAL": self._keyring.region_credentials[place.region],
             "TIDEGATE_CONTROL_PLANE_PUBLIC_KEY": self._keyring.public_key(),
             "TIDEGATE_SNAPSHOT_FILE": str(self._data_dir.snapshot(place.name)),
-            "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: stopping is to be quick
+            "TIDEGATE_DRAIN_S": "0",  # nobody balances load here: so stop at once
         }
 
     def _rls_settings(self, place: NodePlace) -> dict[str, str]:

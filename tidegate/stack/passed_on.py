@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 
 PREFIX = "TIDEGATE_"
 OWN = frozenset(
@@ -23,7 +23,7 @@ OF_COMMANDS = frozenset(
 
 @dataclass(frozen=True)
 class PassedOn:
-    """Settings by their variable, for the control plane and for every node; ``ignored`` says what is none, and why."""
+    """Settings by their variable, for the control plane and every node; ``ignored``: what is no setting, and why."""
 
     control_plane: Mapping[str, str] = field(default_factory=dict)
     node: Mapping[str, str] = field(default_factory=dict)

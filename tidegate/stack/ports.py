@@ -7,7 +7,7 @@ import socket
 import sys
 from collections import deque
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 
 LOOPBACK = "127.0.0.1"
 FIRST_FREE_PORT = 12_000
@@ -18,9 +18,8 @@ RESERVATIONS = 100
 def free_ports(count: int) -> list[int]:
     """``count`` different ports that nothing listens on at this moment.
 
-    They lie below the range from which Linux takes the ports of outgoing connections (32768 and up), so that no
-    connection takes one before the server that it is meant for. No other process that asks here gets the same ones
-    meanwhile.
+    They lie below the range from which Linux takes the ports of outgoing connections (32768 and up), so none of those
+    takes one first. No other process that asks here gets the same ones meanwhile.
     """
     free: list[int] = []
     while len(free) < count:

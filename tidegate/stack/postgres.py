@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tidegate.stack.child import Child, inherited_environment
-from tidegate.stack.errors import StackError
 from tidegate.stack.ports import LOOPBACK
+from tidegate.stack.progress import StackError
 
 USER = "tidegate"
 # Postgres refuses to run as root. In a user namespace of its own it is nobody, while the files stay ours: no system

@@ -1,10 +1,22 @@
-"""What the person at the terminal sees: steps and troubles on stderr, results on stdout."""
+"""What the person at the terminal sees: steps, troubles and errors on stderr, results on stdout."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+
+
+class StackError(Exception):
+    """The stack cannot start or go on; the message says what to do."""
+
+
+class PortTakenError(StackError):
+    """Another process listens on a port that was free when we chose it; with another one it goes on."""
+
+
+class StopRequestedError(Exception):
+    """Somebody pressed Ctrl-C or sent SIGTERM while the stack was starting."""
 
 
 class Progress:
@@ -31,10 +43,10 @@ class Progress:
         self._results.file.flush()
 
     def trouble(self, message: str) -> None:
-        """Say what went wrong."""
+        """Print what went wrong."""
         self._steps.print("tidegate: ", style="bold red", end="")
         self._steps.print(message, markup=False, soft_wrap=True)
 
     def note(self, message: str) -> None:
-        """Say something worth knowing."""
+        """Print something worth knowing."""
         self._steps.print(message, markup=False, soft_wrap=True)

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from tidegate.stack.child import Child
-from tidegate.stack.errors import StackError
 from tidegate.stack.ports import LOOPBACK
+from tidegate.stack.progress import StackError
 
 
 class StoreServer:

@@ -1,4 +1,4 @@
-"""`tidegate up`: start the local stack, say when it is ready, watch it, stop it."""
+"""`tidegate up`: start the local stack, report when it is ready, watch it, stop it."""
 
 import contextlib
 import fcntl
@@ -13,11 +13,10 @@ from queue import Empty, SimpleQueue
 
 from tidegate.stack.child import Child, exit_words
 from tidegate.stack.demo import set_up_demo, suggestions
-from tidegate.stack.errors import PortTakenError, StackError, StopRequestedError
 from tidegate.stack.keyring import open_admin_token, open_keyring
 from tidegate.stack.layout import DataDir, StackOptions, require_sound
 from tidegate.stack.local import LocalStack
-from tidegate.stack.progress import Progress
+from tidegate.stack.progress import PortTakenError, Progress, StackError, StopRequestedError
 
 WATCH_S = 0.25
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -98,7 +97,7 @@ def _stop(stack: LocalStack, progress: Progress) -> None:
 
 
 def _say_console(stack: LocalStack, token: str, progress: Progress) -> None:
-    """A link that logs in once. Where the console is off there is none to be had, and nothing to say."""
+    """Print a link that logs in at the console once; nothing where the console is off."""
     with contextlib.suppress(StackError), contextlib.closing(stack.admin_api(token)) as admin:
         path = admin.post("/v1/console/links", {})["path"]
         progress.result(f"console: {stack.control_plane_url}{path} (logs in once, within 15 minutes)")

@@ -37,7 +37,7 @@ class Reading:
     by_client: Mapping[str | None, Counts]
     until: Mapping[str, datetime | None]
     blocks: int
-    switches: tuple[str, ...]
+    overrides: tuple[str, ...]
     rollouts: tuple[str, ...] = ()
     """What each roll-out under way holds back, and where."""
 
@@ -76,7 +76,7 @@ class View:
     nodes: tuple[Mapping[str, Any], ...]
     busiest: tuple[ClientRates, ...]
     blocks: int
-    switches: tuple[str, ...]
+    overrides: tuple[str, ...]
     rollouts: tuple[str, ...] = ()
 
 
@@ -112,7 +112,7 @@ class AdminReader:
             by_client={item["client"]: _counts(item) for item in busiest["items"]},
             until={region: _instant(at) for region, at in usage["complete_until"].items()},
             blocks=len(self._get("/v1/blocks", {"limit": "1000"})["items"]),
-            switches=tuple(
+            overrides=tuple(
                 f"{item['target']}: {item['mode']}" for item in self._get("/v1/enforcement", {"limit": "1000"})["items"]
             ),
             rollouts=tuple(
@@ -160,7 +160,7 @@ def compare(now: Reading, before: Reading | None) -> View:
         nodes=now.nodes,
         busiest=tuple(clients[:BUSIEST]),
         blocks=now.blocks,
-        switches=now.switches,
+        overrides=now.overrides,
         rollouts=now.rollouts,
     )
 
@@ -186,7 +186,7 @@ def _region_rates(region: str, now: Reading, before: Reading | None) -> RegionRa
 
 
 def _passed_s(region: str, now: Reading, before: Reading | None) -> float | None:
-    """How much of a region's time lies between two readings: by its own word, not by our clock."""
+    """How much of a region's time lies between two readings: by the region's own clock."""
     until, earlier = now.until.get(region), None if before is None else before.until.get(region)
     return None if until is None or earlier is None else (until - earlier).total_seconds()
 

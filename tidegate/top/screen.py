@@ -40,8 +40,8 @@ def _head(view: View, trouble: str | None) -> RenderableType:
     text = Text(f"tidegate top, {view.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
     if view.blocks:
         text.append(f"   {view.blocks} blocks", style="yellow")
-    for switch in view.switches:
-        text.append(f"   {switch}", style="yellow")
+    for override in view.overrides:
+        text.append(f"   {override}", style="yellow")
     for rollout in view.rollouts:
         text.append(f"\n{rollout}", style="yellow")
     if trouble:
@@ -62,7 +62,7 @@ def _regions(view: View) -> Table:
             _rate(one.allowed_per_s),
             _rate(one.denied_per_s),
             share,
-            Text("never heard" if one.lag_s is None else f"{one.lag_s:.1f} s", style="red" if late else ""),
+            Text("never received" if one.lag_s is None else f"{one.lag_s:.1f} s", style="red" if late else ""),
         )
     return table
 

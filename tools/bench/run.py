@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidegate.stack.errors import StackError
+from tidegate.stack.progress import StackError
 from tidegate.stack.store import StoreServer, valkey_binary
 from tools.bench.errors import BenchError
 from tools.bench.http_part import measure_variant

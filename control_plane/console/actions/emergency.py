@@ -22,13 +22,13 @@ CLASSES: tuple[str, ...] = get_args(ReasonClass)
 MAX_SHOWN = 50
 
 
-async def _switch(api: Api, target: str) -> str:
+async def _mode_of(api: Api, target: str) -> str:
     items = (await api.read("/v1/enforcement", limit=1000))["items"]
     found = next((item for item in items if item["target"] == target), None)
     return "as each limit says" if found is None else found["mode"]
 
 
-def _switch_path(target: str) -> str:
+def _enforcement_path(target: str) -> str:
     path = "" if target == EVERY_LIMIT else "/" + target.removeprefix("_/")
     return f"/v1/enforcement{path}"
 
@@ -45,20 +45,26 @@ async def shadow(api: Api, values: Values) -> Proposal:
     what = _limits(target)
     return Proposal(
         "PUT",
-        _switch_path(target),
+        _enforcement_path(target),
         body,
         f"{what[0].upper()}{what[1:]} will count and report, and deny nobody, {until(expires_at)}.",
-        [Change(what, await _switch(api, target), "shadow")],
+        [Change(what, await _mode_of(api, target), "shadow")],
         warning="Blocks and adaptive shedding stay in force.",
     )
 
 
 async def enforce(api: Api, values: Values) -> Proposal:
-    """End a switch."""
+    """End an enforcement override."""
     target = values.get("target") or EVERY_LIMIT
     what = _limits(target)
-    change = Change(what, await _switch(api, target), "as each limit says")
-    return Proposal("DELETE", _switch_path(target), None, f"The switch of {what} ends: they deny again.", [change])
+    change = Change(what, await _mode_of(api, target), "as each limit says")
+    return Proposal(
+        "DELETE",
+        _enforcement_path(target),
+        None,
+        f"The enforcement override of {what} ends: they deny again.",
+        [change],
+    )
 
 
 async def block(api: Api, values: Values) -> Proposal:
@@ -153,7 +159,7 @@ async def rollback(api: Api, values: Values) -> Proposal:
         if_match=f'"{tried.body["revision"]}"',
         warning=(f"{left} more are not shown. " if left else "")
         + (f"{deleted} are deleted; clients lose their keys for good. " if deleted else "")
-        + "Keys, tokens, resets, blocks and switches stay as they are.",
+        + "Keys, tokens, resets, blocks and enforcement overrides stay as they are.",
     )
 
 
@@ -177,7 +183,7 @@ async def take_back(api: Api, values: Values) -> Proposal:
     )
 
 
-async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -> Proposal:
+async def _step_in(api: Api, values: Values, word: str, summary: str, after: str) -> Proposal:
     # without If-Match: a roll-out goes on while somebody reads, and stepping in means the same at every step
     answer = await api.existing(f"/v1/rollouts/{values.get('revision', '')}")
     rollout = answer.body
@@ -186,7 +192,7 @@ async def _step_in(api: Api, values: Values, word: str, says: str, after: str) -
         "POST",
         f"/v1/rollouts/{rollout['revision']}/{word}",
         {"reason": values.get("reason") or None},
-        says,
+        summary,
         [Change(f"roll-out of revision {rollout['revision']}", f"{rollout['state']} {where}", after)],
     )
 
@@ -201,7 +207,7 @@ ACTIONS = {
         danger=True,
         about="Every limit goes on counting, and denies nobody.",
     ),
-    "enforce": Action("End the shadow switch", "Enforce again", enforce, hidden=("target",)),
+    "enforce": Action("End the enforcement override", "Enforce again", enforce, hidden=("target",)),
     "block": Action(
         "Block",
         "Block",

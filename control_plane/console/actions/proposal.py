@@ -38,7 +38,7 @@ class Proposal(NamedTuple):
     method: str
     path: str
     body: dict[str, Any] | None
-    says: str
+    summary: str
     changes: Sequence[Change] = ()
     if_match: str | None = None
     warning: str = ""

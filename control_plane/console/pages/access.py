@@ -58,7 +58,7 @@ async def developer(visit: Visit) -> Response:
 
 
 def _trial(asked: dict[str, str]) -> str:
-    """The line that asks a node (``$NODE``: nobody tells the control plane where they are), which takes nothing."""
+    """The line that asks a node (``$NODE``: the control plane does not know the nodes' addresses) and takes nothing."""
     body = json.dumps({**asked, "cost": 0, "explain": True}, ensure_ascii=False)
     return f"curl -i $NODE/v1/check -d {shlex.quote(body)}"
 

@@ -30,7 +30,7 @@ async def read(api: Api, feed: Feed) -> dict[str, Any]:
 
 
 def _remember(feed: Feed, backends: Sequence[Mapping[str, Any]]) -> None:
-    """Keep what was read: regions say what a factor is, and nobody writes down what it was."""
+    """Keep what was read: regions report what a factor is, and nothing stores what it was."""
     now = datetime.now(UTC)
     if feed.factors and (now - feed.factors[-1]["at"]).total_seconds() < 2:
         return

@@ -59,7 +59,7 @@ async def page(visit: Visit) -> Response:
 
 async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
     """Nodes, roll-outs, revisions: shown at once."""
-    nodes, regions, rollouts, audit, blocks, switches = await asyncio.gather(
+    nodes, regions, rollouts, audit, blocks, overrides = await asyncio.gather(
         api.read("/v1/nodes", limit=MOST),
         api.read("/v1/regions", limit=MOST),
         api.read("/v1/rollouts", limit=5),
@@ -77,7 +77,7 @@ async def read_status(api: Api, feed: Feed) -> dict[str, Any]:
         "revision": feed.head.revision,
         "blocks": blocks["items"],
         "more_blocks": blocks["next_cursor"] is not None,
-        "switches": switches["items"],
+        "overrides": overrides["items"],
     }
     found["troubles"] = _troubles(found)
     feed.overview = {"nodes": found["nodes"], "regions": found["regions"], "read_at": datetime.now(UTC)}
@@ -109,9 +109,9 @@ def _troubles(found: Mapping[str, Any]) -> list[str]:
         for one in found["regions"]
         if 0 < one["connected"] < one["nodes"]
     ]
-    for switch in found["switches"]:
-        if switch["target"] == "*":
-            words.append(f"All limits are set to {switch['mode']} by hand.")
+    for override in found["overrides"]:
+        if override["target"] == "*":
+            words.append(f"All limits are set to {override['mode']} by hand.")
     return words
 
 

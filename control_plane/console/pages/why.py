@@ -38,7 +38,7 @@ async def ask(visit: Visit) -> Response:
 async def page(visit: Visit) -> Response:
     """The question, and all that is known of who it names."""
     asked, when, now = visit.asked("q")[:MAX_ASKED], visit.asked("at"), datetime.now(UTC)
-    found: dict[str, Any] = {"q": asked, "at": when, "error": "", "told": None, "client": None, "clients": [],
+    found: dict[str, Any] = {"q": asked, "at": when, "error": "", "sentence": None, "client": None, "clients": [],
                              "denials": [], "regions": {}, "audit": [], "blocks": [], "limits": None,
                              "usage": [], "verdict": None, "shown": SHOWN}  # fmt: skip
     try:
@@ -55,35 +55,35 @@ async def _look(api: Api, asked: str, at: datetime | None, now: datetime) -> dic
     if kind == "key":
         return await _by_key(api, text, at, now)
     if kind == "ip":
-        found = await _told(api, f"the address {text}", at, now, ip=text)
+        found = await _denials(api, f"the address {text}", at, now, ip=text)
         blocks = (await api.find("/v1/blocks", ip=text, limit=50) or {"items": []})["items"]
         return {**found, "blocks": blocks, "verdict": verdict_on_address(text, blocks)}
     if _CLIENT.fullmatch(text) and await api.find(f"/v1/clients/{text}") is not None:
-        found = await _told(api, f"the client {text}", at, now, client=text)
-        return {**found, **await _standing(api, text)}
+        found = await _denials(api, f"the client {text}", at, now, client=text)
+        return {**found, **await _client_state(api, text)}
     return await _by_request(api, text, at, now)
 
 
 async def _by_key(api: Api, prefix: str, at: datetime | None, now: datetime) -> dict[str, Any]:
     keys = (await api.find("/v1/keys", prefix=prefix, limit=20) or {"items": []})["items"]
     clients = sorted({key["client"] for key in keys})
-    found = await _told(api, f"the key {prefix}", at, now, key=prefix)
+    found = await _denials(api, f"the key {prefix}", at, now, key=prefix)
     if len(clients) == 1:
-        return {**found, **await _standing(api, clients[0])}
+        return {**found, **await _client_state(api, clients[0])}
     return {**found, "clients": clients, "verdict": None if clients else verdict_on_key(prefix)}
 
 
 async def _by_request(api: Api, id: str, at: datetime | None, now: datetime) -> dict[str, Any]:
-    found = await _told(api, f"the request {id}", at, now, request_id=id)
+    found = await _denials(api, f"the request {id}", at, now, request_id=id)
     denials = found["denials"]
     if denials and denials[0]["client"]:
-        return {**found, **await _standing(api, denials[0]["client"])}
+        return {**found, **await _client_state(api, denials[0]["client"])}
     audit = await api.find("/v1/audit", request_id=id, limit=20) or {"items": []}
     clients = await api.find("/v1/clients", prefix=id, limit=10) or {"items": []}
     return {**found, "audit": audit["items"], "clients": [client["client"] for client in clients["items"]]}
 
 
-async def _told(api: Api, who: str, at: datetime | None, now: datetime, **of: str) -> dict[str, Any]:
+async def _denials(api: Api, who: str, at: datetime | None, now: datetime, **of: str) -> dict[str, Any]:
     """What regions remember, and the first of it in a sentence."""
     answer: dict[str, Any] = {"items": [], "regions": {}}
     for query in windows_of(at):
@@ -91,11 +91,11 @@ async def _told(api: Api, who: str, at: datetime | None, now: datetime, **of: st
         if answer["items"]:
             break
     denials = nearest(answer["items"], at)
-    silent = {region: why for region, why in answer["regions"].items() if why is not None}
-    return {"told": denied(who, denials, at, now), "denials": denials, "regions": silent}
+    unanswered = {region: why for region, why in answer["regions"].items() if why is not None}
+    return {"sentence": denied(who, denials, at, now), "denials": denials, "regions": unanswered}
 
 
-async def _standing(api: Api, name: str) -> dict[str, Any]:
+async def _client_state(api: Api, name: str) -> dict[str, Any]:
     """A client's limits at this moment, what stands in its way, and what was changed of it."""
     limits = await api.find(f"/v1/clients/{name}/limits")
     if limits is None:

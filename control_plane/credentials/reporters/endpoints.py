@@ -75,7 +75,7 @@ async def rotate_reporter_credential(reporter: Name, body: ReporterRotate, chang
 
 @router.delete("/{reporter}", status_code=204)
 async def delete_reporter(reporter: Name, change: Changing) -> Response:
-    """Remove a reporter; what it said ages out."""
+    """Remove a reporter; its last report ages out."""
     async with change.begin(urgent=True) as write:
         await _reporters.delete(write, reporter, change.preconditions)
     return await change.answer(None, 204)

@@ -36,6 +36,6 @@ class ReporterRow(KnownBySecret, Base):
     )
 
     def take_secret(self, secret: str, keep_until: datetime | None) -> None:
-        """As every row does, and keep how the secret begins."""
+        """Take a new secret, and keep how it begins."""
         super().take_secret(secret, keep_until)
         self.prefix = shown_prefix(secret)

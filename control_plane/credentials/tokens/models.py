@@ -38,6 +38,6 @@ class Token(KnownBySecret, Base):
     scoped_grant: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
 
     def take_secret(self, secret: str, keep_until: datetime | None) -> None:
-        """As every row does, and keep how the secret begins."""
+        """Take a new secret, and keep how it begins."""
         super().take_secret(secret, keep_until)
         self.prefix = shown_prefix(secret)

@@ -29,7 +29,7 @@ live_by_name = NamedRows(Token, Token.name, Token.revoked_at.is_(None))
 
 
 async def other_lasting_admin(session: AsyncSession, token_id: str) -> bool:
-    """Whether another admin token is in force, and without an end: one that expires is soon none."""
+    """Whether another admin token is in force that never expires."""
     query = select(Token.token_id).where(
         Token.role == "admin",
         Token.token_id != token_id,
@@ -77,7 +77,7 @@ async def note_used(session: AsyncSession, used: Mapping[str, datetime]) -> None
 
 
 async def any_admin(session: AsyncSession) -> bool:
-    """Whether an admin token exists, be it revoked: the first one is never made twice."""
+    """Whether an admin token was ever made, revoked or not: the first one is made once."""
     return (await session.scalar(select(Token.token_id).where(Token.role == "admin").limit(1))) is not None
 
 

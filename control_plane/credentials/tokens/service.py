@@ -145,7 +145,7 @@ def missing(token_id: str) -> NotFoundError:
 
 
 async def ensure_first_admin(database: Database, secret: str) -> bool:
-    """Store ``secret`` (hashed) as the first admin token unless there is one; says whether it did."""
+    """Store ``secret`` (hashed) as the first admin token unless there is one. Returns whether it did."""
     async with database.transaction() as session:
         # two replicas may start at once
         await repository.one_at_a_time(session)

@@ -1,1 +1,1 @@
-"""Webhooks of usage: told once when a client reaches a part of a limit, signed, and tried until it arrived."""
+"""Webhooks of usage: one signed message when a client reaches a part of a limit, tried until it arrives."""

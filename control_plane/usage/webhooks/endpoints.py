@@ -50,7 +50,9 @@ async def list_webhooks(
 
 @router.post("", status_code=201, response_model=WebhookCreated)
 async def create_webhook(body: WebhookCreate, change: Creating, request: Request) -> Response:
-    """Tell a URL when clients reach a part of a limit. The key of the signatures is in this answer and never again."""
+    """Add a URL that gets a message when clients reach a part of a limit. The key of the signatures is shown this
+    once.
+    """
     keys: WebhookKeys = request.state.webhook_keys
     salt = _new_salt()
     async with change.begin() as write:

@@ -1,6 +1,6 @@
-"""Telling: signed POSTs to public addresses, without redirects, again and again with longer pauses.
+"""Delivers messages: signed POSTs to public addresses, without redirects, tried again after longer and longer pauses.
 
-Receivers take turns of a few messages each, many receivers at once: one that is slow, or dead, keeps nobody waiting.
+Receivers take turns of a few messages each, many receivers at once: a slow or dead one delays only its own messages.
 """
 
 import asyncio
@@ -82,14 +82,14 @@ class Deliverer:
         sent = failed = 0
         turns = itertools.count(1)
         last_turn: dict[str, int] = {}
-        silent: set[str] = set()
+        unreachable: set[str] = set()
         under_way: dict[asyncio.Task[list[bool]], str] = {}
         until = time.monotonic() + RUN_S
         async with httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False) as client:
             try:
                 while True:
                     if time.monotonic() < until and len(under_way) < AT_ONCE:
-                        due = await self._due({*silent, *under_way.values()})
+                        due = await self._due({*unreachable, *under_way.values()})
                         due.sort(key=lambda webhook: last_turn.get(webhook, 0))
                         for webhook in due[: AT_ONCE - len(under_way)]:
                             last_turn[webhook] = next(turns)
@@ -102,7 +102,7 @@ class Deliverer:
                         sent += sum(outcomes)
                         failed += len(outcomes) - sum(outcomes)
                         if not any(outcomes):
-                            silent.add(webhook)
+                            unreachable.add(webhook)
             finally:
                 for task in under_way:
                     task.cancel()
@@ -151,7 +151,7 @@ class Deliverer:
             "User-Agent": "tidegate",
             **signed_headers(secret, message.alert.alert, datetime.now(UTC), body),
         }
-        # to the address that was looked at, not to what the name says a moment later
+        # to the address that was checked, not to what the name resolves to a moment later
         request = client.build_request(
             "POST",
             url.copy_with(host=address),

@@ -32,7 +32,7 @@ def _distinct(values: list[float]) -> list[float]:
 
 
 class WebhookFields(Body):
-    """Where to tell, and of whom."""
+    """Where messages go, and about whom."""
 
     url: Url
     plan: Name | None = None

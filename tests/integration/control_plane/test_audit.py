@@ -10,8 +10,8 @@ import pytest
 from control_plane.credentials.tokens.last_used import LastUsed
 from control_plane.settings import Settings
 from tests.integration.control_plane.conftest import ADMIN_TOKEN, DATABASE, client_of
-from tidegate.stack.errors import StackError
 from tidegate.stack.postgres import PostgresServer
+from tidegate.stack.progress import StackError
 
 
 async def test_every_kind_of_write_leaves_an_entry(api: httpx.AsyncClient) -> None:

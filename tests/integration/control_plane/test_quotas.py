@@ -178,14 +178,14 @@ async def test_a_cut_that_no_node_spoke_of_is_made_again(
         async with eu.following():
             put = await served.admin.put(QUOTA, json={"shares": {"us": 0.9, "eu": 0.1}})
             cut_revision = int(put.headers["x-tidegate-revision"])
-            silent = "no node of eu said from when on its cut holds"
+            silent = "no node of eu confirmed from when on its cut holds"
             await until_view(served.admin, lambda view: view["move"]["waiting_for"] == [silent])
             eu.effective = said(FAR_US)
             view = await until_view(served.admin, lambda view: view["move"] is None)
             assert view["in_force"] == {"eu": 100, "us": 900}
             await eu.until(cut_revision + 2)
             reason = (await served.admin.get(f"/v1/revisions/{cut_revision + 1}")).json()["reason"]
-            assert reason == "hourly: cut again, since eu did not say from when on it holds"
+            assert reason == "hourly: cut again, since eu did not confirm from when on it holds"
 
 
 async def test_a_cut_that_is_made_while_the_raise_waits_for_its_turn_is_waited_for(

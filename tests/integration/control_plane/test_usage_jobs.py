@@ -301,7 +301,7 @@ async def test_many_clients_are_judged_by_one_statement_and_what_takes_too_long_
     try:
         async with blocker.transaction():
             await blocker.execute("LOCK TABLE usage_hourly")
-            with pytest.raises(InvalidError, match=r"days: 3 days of 24 clients take longer to judge than 0\.1 s"):
+            with pytest.raises(InvalidError, match=r"days: 3 days of 24 clients take longer to evaluate than 0\.1 s"):
                 await estimated(0.1)
     finally:
         await blocker.close()

@@ -153,7 +153,7 @@ async def test_regions_say_how_they_stand_to_each_other(served: RunningControlPl
     assert (heard["region"], heard["staleness_s"]) == ("eu-west", 0.25)
     assert (heard["units_given"], heard["units_received"]) == (50, 7)
     assert (silent["unreachable"], silent["staleness_s"]) == (True, None)
-    assert (await told(of_an_agent_before))["reason"] == "its agent is of a version that cannot say it"
+    assert (await told(of_an_agent_before))["reason"] == "its agent is of a version that does not report it"
 
 
 async def test_nothing_to_ask_is_an_empty_answer_and_what_no_node_says_is_refused(served: RunningControlPlane) -> None:

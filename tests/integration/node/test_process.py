@@ -22,8 +22,8 @@ from cryptography.x509.oid import NameOID
 from testing.node import NOWHERE, PUBLIC_KEY, REGION_CREDENTIAL, key_of, rule, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import Child, wait_until_done, wait_until_ready
-from tidegate.stack.errors import StackError
 from tidegate.stack.ports import free_ports
+from tidegate.stack.progress import StackError
 
 LIMIT = 1_000_000
 CONFIG = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_plane.config.blocks import Blocks
 from data_plane.config.index import InvalidConfigError, RuleIndex
 from data_plane.config.routes import UNMATCHED
-from tidegate.contract.blocks import Block, Switch
+from tidegate.contract.blocks import Block, EnforcementOverride
 from tidegate.contract.config import Change, Client, Plan
 from tidegate.contract.limits import LimitRule
 
@@ -85,7 +85,7 @@ def rule(name: str, *, shadow: bool = False, id: int = 1) -> LimitRule:
     return LimitRule(id=id, name=name, limit=10, window_us=3_600_000_000, shadow=shadow)
 
 
-def index_with(*switches: Switch) -> RuleIndex:
+def index_with(*switches: EnforcementOverride) -> RuleIndex:
     documents = [
         ("plan", "free", Plan(plan="free", limits=(rule("hourly"), rule("watched", shadow=True, id=2)))),
         ("limit", "hourly", rule("hourly", id=3)),
@@ -104,17 +104,20 @@ def shadows(index: RuleIndex) -> list[bool]:
 
 def test_switches_override_shadow_and_that_of_one_limit_is_the_stronger() -> None:
     assert shadows(index_with()) == [False, True, False]
-    assert shadows(index_with(Switch(target="*", mode="shadow"))) == [True, True, True]
-    assert shadows(index_with(Switch(target="*", mode="enforce"))) == [False, False, False]
-    assert shadows(index_with(Switch(target="free/hourly", mode="shadow"))) == [True, True, False]
-    assert shadows(index_with(Switch(target="_/hourly", mode="shadow"))) == [False, True, True]
-    both = index_with(Switch(target="*", mode="shadow"), Switch(target="free/watched", mode="enforce"))
+    assert shadows(index_with(EnforcementOverride(target="*", mode="shadow"))) == [True, True, True]
+    assert shadows(index_with(EnforcementOverride(target="*", mode="enforce"))) == [False, False, False]
+    assert shadows(index_with(EnforcementOverride(target="free/hourly", mode="shadow"))) == [True, True, False]
+    assert shadows(index_with(EnforcementOverride(target="_/hourly", mode="shadow"))) == [False, True, True]
+    both = index_with(
+        EnforcementOverride(target="*", mode="shadow"), EnforcementOverride(target="free/watched", mode="enforce")
+    )
     assert shadows(both) == [True, False, True]
 
 
 def test_an_ended_switch_is_taken_out_and_nothing_else_changes() -> None:
     index = index_with(
-        Switch(target="*", mode="shadow", expires_at=NOW_S), Switch(target="free/watched", mode="enforce")
+        EnforcementOverride(target="*", mode="shadow", expires_at=NOW_S),
+        EnforcementOverride(target="free/watched", mode="enforce"),
     )
     assert index.without_ended_overrides(NOW_S - 1) is index
     ended = index.without_ended_overrides(NOW_S)

@@ -22,7 +22,7 @@ BEFORE = Reading(
     by_client={"acme": Counts(90, 10, 90), None: Counts(10, 0, 10)},
     until={"us-east": AT - timedelta(seconds=1), "eu-west": None},
     blocks=1,
-    switches=("*: shadow",),
+    overrides=("*: shadow",),
 )
 NOW = replace(
     BEFORE,
@@ -52,7 +52,7 @@ def test_says_all_of_it_in_a_pipe_and_for_machines() -> None:
     console = Console(file=StringIO(), width=120)
     console.print(render(compare(NOW, BEFORE), "no answer from http://x"))
     text = console.file.getvalue()
-    for words in ("us-east", "1/2", "limit[0] is odd", "(anonymous)", "never heard", "*: shadow", "no answer from"):
+    for words in ("us-east", "1/2", "limit[0] is odd", "(anonymous)", "never received", "*: shadow", "no answer from"):
         assert words in text, words
     assert "\x1b" not in text
     assert '"allowed_per_s": 100.0' in as_json(compare(NOW, BEFORE))
