@@ -104,7 +104,7 @@ class TestGateway:
 
     @pytest.mark.parametrize("fault", FAULTS)
     def test_fail_closed(self, site: Site, fault: str) -> None:
-        """Fail-closed: without the node (gone, silent, or answering 500) nothing passes"""
+        """Fail-closed: without the node (gone, not answering, or answering 500) nothing passes"""
         reached, visitor = site.upstream.requests, site.visitor()
         with site.node_is(fault):
             answer, took_s = timed(visitor, site.key())
@@ -115,7 +115,7 @@ class TestGateway:
 
     @pytest.mark.parametrize("fault", FAULTS)
     def test_fail_open(self, open_site_of_gateway: Site, fault: str) -> None:
-        """Fail-open: without the node (gone, silent, or answering 500) everything passes, once and whole"""
+        """Fail-open: without the node (gone, not answering, or answering 500) everything passes, once and whole"""
         site = open_site_of_gateway
         reached, visitor, key = site.upstream.requests, site.visitor(), site.exhausted()
         reached = site.upstream.requests

@@ -14,7 +14,7 @@ from tests.console.browser import chromium, require_chromium
 def test_the_page_shows_every_operation_and_asks_this_process_alone(stack: Stack, plane: str, tmp_path: Path) -> None:
     require_chromium()
     base = str(stack.admin.base_url) if plane == "control plane" else stack.node("us-east").url
-    described = httpx.get(f"{base}/openapi.json", trust_env=False).json()["paths"]
+    described = httpx.get(f"{base}/openapi.json", trust_env=False, timeout=60).json()["paths"]
     operations = {(path, method) for path, methods in described.items() for method in methods if method != "parameters"}
     with chromium(base, tmp_path, watch_requests=True) as browser:
         browser.open("/docs")

@@ -56,7 +56,9 @@ READINGS = {
     "docs/config-file.md": Reading(prints=(r"nothing differs", r"revision")),
     "docs/adaptive.md": Reading(prints=(r'"taken": ?1',)),
     "docs/usage.md": Reading(prints=(r"complete_until", r"hour,plan,limit,allowed,")),
-    "docs/backup.md": Reading(),
+    "docs/backup.md": Reading(
+        change={"createdb tidegate": "createdb restored", '--dbname="$DATABASE_URL" tide': "--dbname=restored tide"}
+    ),
     "docs/oidc.md": Reading(change={'"$JWT"': "tga_..."}, prints=(r"secret: +tga_", r"acme-1")),
     "docs/regions.md": Reading(
         change={"--runs 100 ": "--runs 1 ", "--runs 10000": "--runs 1"}, prints=(r"three-way-cut", r"strict")
