@@ -111,8 +111,8 @@ def _hold_alone(snapshot_file: Path) -> IO[bytes]:
 class RegionServer(uvicorn.Server):
     """uvicorn with a drain: once asked to stop, it is no longer ready and still answers for ``drain_s`` seconds.
 
-    Whoever sends requests here learns meanwhile to send them elsewhere: load balancers by ``/readyz``, those who keep
-    connections by ``Connection: close``. Only then it stops listening. A second signal stops it at once.
+    Meanwhile load balancers learn by ``/readyz``, and clients that keep connections by ``Connection: close``, to use
+    other processes. Then it stops listening. A second signal stops it at once.
     """
 
     def __init__(self, config: uvicorn.Config, process: Node | Agent, front: Front) -> None:
@@ -124,6 +124,8 @@ class RegionServer(uvicorn.Server):
         port = settings.health_port
         self._health = None if port is None else HealthServer(process, settings.host, port)
         self._health_task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked_to_exit = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to serve. The loop is kept, as signals arrive outside of it; the health port opens last."""
@@ -144,16 +146,25 @@ class RegionServer(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first SIGTERM or SIGINT; stop at the second."""
-        if not self.started or self._process.draining or not self._drain_s:
-            super().handle_exit(sig, frame)
+        if self._loop is None or not self.started or self._process.draining or not self._drain_s:
+            self._exit(sig, frame)
         else:
             self._process.draining = True
-            self._loop.call_soon_threadsafe(self._drain, sig)
+            self._loop.call_soon_threadsafe(self._drain, self._loop, sig)
 
-    def _drain(self, sig: int) -> None:
+    async def main_loop(self) -> None:
+        """Wait until asked to stop. uvicorn's own looks ten times a second, which is a tenth of an idle agent's CPU."""
+        await self._asked_to_exit.wait()
+
+    def _exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._asked_to_exit.set)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop, sig: int) -> None:
         log.info("draining", for_s=self._drain_s)
         self._front.drain()
-        self._loop.call_later(self._drain_s, super().handle_exit, sig, None)
+        loop.call_later(self._drain_s, self._exit, sig, None)
 
 
 def _require_free_rls_port(settings: Settings) -> None:

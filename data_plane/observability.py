@@ -12,8 +12,7 @@ from prometheus_client.core import Metric
 from data_plane.decide.decider import Observer
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.denial_ring import DenialRing
-from data_plane.decide.redis_denials import RedisDenials
+from data_plane.decide.denial_ring import DenialRing, RedisDenials
 from data_plane.decide.tracing import Tracing
 from data_plane.metrics.exposition import NodeMetrics, Part
 from data_plane.metrics.families import of_decisions, of_node, of_samples, of_store

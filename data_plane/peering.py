@@ -26,6 +26,7 @@ from data_plane.settings import AgentSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
 from tidegate.contract.config import Ack
+from tidegate.contract.counts import Cell
 from tidegate.contract.credentials import epoch_secret, region_private_key
 from tidegate.contract.questions import MAX_PEERS, PeerExchange, RegionExchange
 from tidegate.contract.status import Newest
@@ -62,7 +63,9 @@ class Peering:
         secret = epoch_secret(settings.region_credential.get_secret_value())
         counts = CountStore(store, settings.node, secret)
         self._tally = ReplicationTally()
-        self._receiver = Receiver(settings.region, counts, clock, index, self._tally, self.state.set_unreachable)
+        self._receiver = Receiver(
+            settings.region, counts, clock, index, self._tally, self.state.set_unreachable, self._forward
+        )
         self._sender = Sender(
             settings.region, counts, self._wire, clock, index, live_agents, self._receiver, self._tally
         )
@@ -125,6 +128,9 @@ class Peering:
         """The metrics of peers and rights."""
         yield from of_peers(self._figures())
         yield from of_rights(self.rights.tally, self.rights.tally.held(self._clock.now_us()))
+
+    def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
+        self._sender.anti_entropy.forward(epoch, cells)
 
     def _public_keys(self, region: str) -> tuple[str, ...]:
         return public_keys(self._index, self._clock, region)

@@ -9,7 +9,7 @@ import structlog
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.decide.redis_denials import RedisDenials
+from data_plane.decide.denial_ring import RedisDenials
 from data_plane.metrics.families import of_shipping, of_usage
 from data_plane.process import tls_of
 from data_plane.settings import RegionSettings

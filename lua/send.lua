@@ -1,6 +1,7 @@
 -- Scripts of the sender, each a function: data_plane/store/scripts.py says which of them a call runs.
 
 -- Divides the slices of a region's counters over its agents: the holder of a slice's lease sends that slice's counts.
+-- Other work that one agent does for its region has a lease alone, as of one slice.
 --
 -- KEYS[i]  the lease of slice i - 1
 -- ARGV[1]  this agent; ARGV[2] how long a lease lasts, in milliseconds; ARGV[3] maximum number of slices to hold

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 
 from testing.gateway import BUDGET, BUDGET_S
 from testing.pages import ROOT, Block, blocks
@@ -98,10 +99,19 @@ class Terminal:
         file.write_text(text)
 
     def close(self) -> None:
-        """End bash and all that it started, but daemons."""
+        """End bash and all that it started; a daemon, which left its group, by the folder that its command names."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGTERM)
-        self._bash.communicate(timeout=PATIENCE_S)
+        self._bash.wait(timeout=PATIENCE_S)
+        daemons = [
+            one
+            for one in psutil.process_iter(["cmdline"])
+            if f"{self._directory}/" in " ".join(one.info["cmdline"] or ())
+        ]
+        for daemon in daemons:
+            daemon.terminate()
+        psutil.wait_procs(daemons, timeout=PATIENCE_S)
+        self._bash.communicate()
 
     def _type_when_ready(self, command: str) -> str:
         command = self._as_here(command)

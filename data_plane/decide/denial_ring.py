@@ -6,9 +6,10 @@ addresses without a key never take the room of clients: one that is denied all t
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from itertools import islice
-from typing import Any, NamedTuple, Protocol
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice, zip_longest
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -16,9 +17,13 @@ import structlog
 from data_plane.config.index import Principal
 from data_plane.decide.pending_check import Refusal, Verdict, cause_of_denial, cause_of_refusal
 from data_plane.store.packing import NEVER, UNKNOWN
-from data_plane.store.ports import StoreUnavailableError
+from data_plane.store.ports import Argument, StoreUnavailableError
+from data_plane.store.redis.client import store_errors
+from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.scripts import denials_script
 from tidegate.contract.credentials import PREFIXES
 from tidegate.contract.decision import Cause, CheckRequest
+from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.denials import KEY_SHOWN, Denial, DenialQuery
 from tidegate.contract.limits import capacity
 
@@ -34,6 +39,17 @@ REST_S = 0.001
 _LONG_SECRET = 24
 """The beginning of a shorter key is not shown: an attacker could guess the rest."""
 
+CLIENTS, ADDRESSES = b"{tg:denials}:c", b"{tg:denials}:a"
+LATEST, BY_MINUTE = b":l", b":m"
+MOST_LATEST = 50
+MOST_BY_MINUTE = 100
+CALLER_BYTES = 32 * 1024
+"""The store's memory for one caller's full ring, rounded up."""
+KEPT_MS = 24 * 3_600_000
+CALLERS_A_LOOK = 10
+"""Callers' rings that are read in one call: a few milliseconds of the asking process."""
+_decode = msgspec.msgpack.Decoder(Denial).decode
+
 
 class Caller(NamedTuple):
     """A caller and its denials as they are stored, oldest first."""
@@ -48,18 +64,6 @@ class Found(NamedTuple):
 
     denials: list[Denial]
     why_not_all: str | None
-
-
-class DenialStore(Protocol):
-    """The region's ring. Every method raises ``StoreUnavailableError``."""
-
-    async def keep(self, callers: list[Caller], *, are_clients: bool) -> None:
-        """Store denials of clients, or of addresses without a key; the caller denied longest ago gives way."""
-        ...
-
-    async def find(self, query: DenialQuery, within_s: float) -> Found:
-        """The denials that match, as many as can be read within ``within_s``."""
-        ...
 
 
 class Noted(NamedTuple):
@@ -90,7 +94,7 @@ class _Held:
 class DenialRing:
     """Takes this node's denials, and writes them to the store once a second."""
 
-    def __init__(self, node: str, store: DenialStore) -> None:
+    def __init__(self, node: str, store: "RedisDenials") -> None:
         self._node = node
         self._store = store
         self._clients: dict[str, _Held] = {}
@@ -215,3 +219,82 @@ def _shown(api_key: str | None) -> str | None:
     if api_key is None or len(api_key) < _LONG_SECRET or not api_key.startswith(PREFIXES["client_key"]):
         return None
     return api_key[:KEY_SHOWN]
+
+
+class RedisDenials:
+    """The region's ring in Redis, a list a caller. All keys share a slot, so that a batch is one script call.
+
+    ``max_bytes`` bounds the ring in the store; a quarter of it is for addresses. A process that only reads needs no
+    bound. Every method that asks the store raises ``StoreUnavailableError``.
+    """
+
+    def __init__(
+        self, store: RedisCounterStore, max_bytes: int = 0, elapsed_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._most = {CLIENTS: max_bytes * 3 // 4 // CALLER_BYTES, ADDRESSES: max_bytes // 4 // CALLER_BYTES}
+        self._elapsed_s = elapsed_s
+
+    async def keep(self, callers: list[Caller], *, are_clients: bool) -> None:
+        """Store denials of clients, or of addresses without a key; the caller denied longest ago gives way."""
+        index = CLIENTS if are_clients else ADDRESSES
+        keys = [index, *chain.from_iterable(_rings(index, one.name.encode()) for one in callers)]
+        arguments: list[Argument] = [
+            self._most[index], MOST_LATEST, MOST_BY_MINUTE, KEPT_MS, index + b":", LATEST, BY_MINUTE,
+        ]  # fmt: skip
+        for one in callers:
+            arguments += [one.name, one.at_ms, len(one.packed), *one.packed]
+        with store_errors():
+            await self._store.call_script(denials_script(), keys, arguments)
+
+    async def find(self, query: DenialQuery, within_s: float) -> Found:
+        """The denials that match, as many as can be read within ``within_s``; callers denied last are read first."""
+        ends_s = self._elapsed_s() + within_s
+        found: dict[Denial, Denial] = {}
+        looked = 0
+        with store_errors():
+            rings = await self._to_look_at(query)
+            while looked < len(rings):
+                if looked and self._elapsed_s() >= ends_s:
+                    told = f"{looked // 2} of {len(rings) // 2} callers' denials were looked through in {within_s:g} s"
+                    return Found(_newest(found, query), told)
+                commands = [("LRANGE", key, 0, -1) for key in rings[looked : looked + 2 * CALLERS_A_LOOK]]
+                for packed in chain.from_iterable(await self._store.execute_all(commands)):
+                    denial = _fitting(packed, query)
+                    if denial is not None:
+                        # in both rings, or written twice by a node that got no answer the first time
+                        found.setdefault(msgspec.structs.replace(denial, left_out=0), denial)
+                looked += len(commands)
+                if found and query.request_id is not None:
+                    break
+        return Found(_newest(found, query), None)
+
+    async def _to_look_at(self, query: DenialQuery) -> list[bytes]:
+        """The rings that may hold matches, the most recently denied callers first."""
+        if query.client is not None:
+            return list(_rings(CLIENTS, query.client.encode()))
+        indexes = (CLIENTS, ADDRESSES)
+        names = [await self._store.execute("ZREVRANGEBYSCORE", index, "+inf", query.since_ms) for index in indexes]
+        in_turn = chain.from_iterable(zip_longest(*names))
+        rings = (_rings(indexes[at % 2], name) for at, name in enumerate(in_turn) if name is not None)
+        return list(chain.from_iterable(rings))
+
+
+def _rings(index: bytes, name: bytes) -> tuple[bytes, bytes]:
+    return b"%b:%b%b" % (index, name, LATEST), b"%b:%b%b" % (index, name, BY_MINUTE)
+
+
+def _fitting(packed: bytes, query: DenialQuery) -> Denial | None:
+    """The denial, if it matches the query; the bytes of most show at once that they do not."""
+    for text in (query.request_id, query.ip, query.key and query.key[:KEY_SHOWN]):
+        if text is not None and text.encode() not in packed:
+            return None
+    try:
+        denial = _decode(packed)
+    except UNREADABLE:
+        return None  # of another version
+    return denial if query.fits(denial) else None
+
+
+def _newest(found: Mapping[Denial, Denial], query: DenialQuery) -> list[Denial]:
+    return sorted(found.values(), key=lambda denial: denial.at_ms, reverse=True)[: query.most]

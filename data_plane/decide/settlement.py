@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import structlog
-from redis.exceptions import RedisError
 
 from data_plane.decide.store_fallback import Debt, StoreFallback
 from data_plane.store.packing import encode_charge
 from data_plane.store.ports import Clock, StoreUnavailableError
+from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
 from data_plane.store.scripts import charge_script
 
@@ -20,22 +19,11 @@ CHARGES_A_CALL = 100
 ID_BYTES = 12
 
 
-class Accounts(Protocol):
-    """The store's side of an outage."""
-
-    async def charge(self, debts: Sequence[Debt], name: bytes) -> None:
-        """Consume without a check of limits; once, even when called again with the same name.
-
-        Raises ``StoreUnavailableError``.
-        """
-        ...
-
-
 class Settlement:
     """Watches for the store's return. ``usable`` says whether it decides at this moment."""
 
     def __init__(
-        self, fallback: StoreFallback, accounts: Accounts, clock: Clock, usable: Callable[[], bool],
+        self, fallback: StoreFallback, accounts: "RedisAccounts", clock: Clock, usable: Callable[[], bool],
         random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
         self._fallback = fallback
@@ -84,17 +72,20 @@ REMEMBERED_MS = 600_000
 
 
 class RedisAccounts:
-    """Port ``Accounts``. One call a slot, so it works on a Cluster as well."""
+    """The store's side of an outage. It makes one call a slot, so it works on a Cluster as well."""
 
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
 
     async def charge(self, charges: Sequence[Debt], name: bytes) -> None:
-        """Consume without a check of limits; once, even when called again with the same name."""
+        """Consume without a check of limits; once, even when called again with the same name.
+
+        Raises ``StoreUnavailableError``.
+        """
         groups: dict[bytes, list[Debt]] = {}
         for charge in charges:
             groups.setdefault(self._store.dirty_key_beside(charge.key), []).append(charge)
-        try:
+        with store_errors():
             for dirty, group in groups.items():
                 keys = [dirty, dirty + b"!" + name.hex().encode(), *(charge.key for charge in group)]
                 arguments: list[bytes | int] = [
@@ -102,5 +93,3 @@ class RedisAccounts:
                     *(encode_charge(charge.params, charge.cost) for charge in group),
                 ]
                 await self._store.call_script(charge_script(), keys, arguments)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(type(error).__name__) from error

@@ -21,13 +21,15 @@ _DONE_BEFORE = -1
 
 
 class RedisHoldStore:
-    """Implements ``HoldStore``."""
+    """Ends holds in the store. Every method raises ``StoreUnavailableError``."""
 
     def __init__(self, store: RedisCounterStore) -> None:
         self._store = store
 
     async def settle_once(self, hold: Hold, cost: int, remember_ms: int) -> int | None:
-        """Note the cost at which a hold is settled. Returns the cost noted before, if there is one."""
+        """Note, for all nodes, the cost at which a hold is settled. Returns the cost noted before, if there is one; the
+        counters may lack it still, if the node that noted it died.
+        """
         name = b"tg:settled:" + hold.id.hex().encode()
         with store_errors():
             if await self._store.execute("SET", name, cost, "NX", "PX", remember_ms + _SLACK_MS):
@@ -36,13 +38,16 @@ class RedisHoldStore:
         return cost if before is None else int(before)
 
     async def give_back(self, hold: Hold, cost: int, remember_ms: int) -> bool:
-        """Return ``cost`` to every counter that gave it, once. Returns whether any counter took it."""
+        """Return ``cost`` to the counters where it still counts; once, however often any node asks within
+        ``remember_ms``. Returns whether any counter took it.
+        """
         return any(credited > 0 for credited in await self._give_back(hold, cost, remember_ms))
 
     async def replace(self, hold: Hold, cost: int, remember_ms: int) -> bool:
-        """Give back or charge the difference, each part once. A log stores whole entries, so the new one goes in first.
+        """Let the hold count as ``cost``, once: give back or charge the difference, each part once.
 
-        Returns whether this call did the last part: exactly one of several calls does.
+        A log stores whole entries, so the new one goes in first. Returns whether this call did the last part: exactly
+        one of several calls does.
         """
         taken = hold.units * hold.unit_cost
         logs, others = _split_logs(hold)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,6 +11,7 @@ from data_plane.config.limit_set import NO_LIMITS
 from data_plane.config.limits_of_keys import params_in_force
 from data_plane.decide.check_resolution import Anonymous, resolve
 from data_plane.decide.pending_check import PendingCheck, Refusal, ResolvedCheck, Verdict, conclude
+from data_plane.holds.redis_holds import RedisHoldStore
 from data_plane.holds.signatures import HoldSigner
 from data_plane.holds.tokens import (
     Hold,
@@ -33,28 +34,6 @@ MAX_ATTEMPTS = 4
 
 class HoldEndedError(Exception):
     """The hold has expired, or was settled at another cost before."""
-
-
-class HoldStore(Protocol):
-    """Ends holds in the store. Every method raises ``StoreUnavailableError``."""
-
-    async def give_back(self, hold: Hold, cost: int, remember_ms: int) -> bool:
-        """Return ``cost`` to the counters where it still counts; once, however often any node asks within
-        ``remember_ms``. Returns whether any counter took it.
-        """
-        ...
-
-    async def settle_once(self, hold: Hold, cost: int, remember_ms: int) -> int | None:
-        """Note, for all nodes, the cost at which a hold is settled. Returns the cost noted before, if there is one; the
-        counters may lack it still, if the node that noted it died.
-        """
-        ...
-
-    async def replace(self, hold: Hold, cost: int, remember_ms: int) -> bool:
-        """Let the hold count as ``cost``, once, however often it is asked. Returns whether this call ended the hold;
-        exactly one of all calls does.
-        """
-        ...
 
 
 class Grant(NamedTuple):
@@ -89,7 +68,7 @@ class Holds:
 
     def __init__(
         self, index: Callable[[], RuleIndex], anonymous: Anonymous, bounds: SubjectBounds, store: CounterStore,
-        ended: HoldStore, clock: Clock, signer: HoldSigner, random_bytes: Callable[[int], bytes],
+        ended: RedisHoldStore, clock: Clock, signer: HoldSigner, random_bytes: Callable[[int], bytes],
         rights: RightsReader, usage: UsageTally,
     ) -> None:  # fmt: skip
         self._rights = rights

@@ -20,7 +20,7 @@ from data_plane.load.controller import MILLI, BackendFactors, NodeDemand, Report
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.scripts import load_publish_script
+from data_plane.store.scripts import hold_slices_script, load_publish_script
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import LoadReport
 
@@ -181,12 +181,8 @@ class RedisFactorStore:
     async def hold_lease(self) -> bool:
         """Take or renew the lease. Returns whether this agent holds it."""
         with store_errors():
-            if await self._store.execute("SET", LEASE, self._owner, "NX", "PX", LEASE_MS):
-                return True
-            if await self._store.execute("GET", LEASE) != self._owner:
-                return False
-            await self._store.execute("PEXPIRE", LEASE, LEASE_MS)
-            return True
+            keys = [LEASE.encode()]
+            return bool(await self._store.call_script(hold_slices_script(), keys, [self._owner, LEASE_MS, 1]))
 
     async def release_lease(self) -> None:
         """Release the lease, if this agent holds it. A holder that loses it by a race takes it again."""

@@ -83,7 +83,7 @@ class CountEpochs:
         return epoch.name.decode()
 
     def is_own(self, name: str) -> bool:
-        """Whether a store of this region made that name; nobody else can."""
+        """Whether a store of this region made that name; other regions cannot make one."""
         random, _, proof = name.partition("-")
         return hmac.compare_digest(proof.encode(), self._proof_of(random).encode())
 
@@ -99,7 +99,7 @@ class CountEpochs:
         return known.decode() if known else None
 
     async def note_sent_everything(self, peer: str, epoch: str | None) -> None:
-        """That epoch of the peer's store was sent everything; ``None``: it is to be sent everything again."""
+        """Note which epoch of the peer's store was sent everything; ``None``: the peer needs everything again."""
         with store_errors():
             if epoch is None:
                 await self._store.execute("HDEL", RECEIVED, f"={peer}")

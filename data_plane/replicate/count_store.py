@@ -102,7 +102,7 @@ class PeerCounter(NamedTuple):
 
 
 class MergeResult(NamedTuple):
-    """Changed keys, keys that the peer is to send again, number of counters over their limit, the most units over."""
+    """Changed keys, keys that the peer must send again, number of counters over their limit, the most units over."""
 
     changed: Collection[bytes]
     again: Sequence[bytes]
@@ -125,11 +125,15 @@ class PeerStates(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What a tick begins with: the names of the epoch (for ``CountEpochs.current``), peers, and the slices held."""
+    """What a tick begins with: the names of the epoch (for ``CountEpochs.current``), peers, and the slices held.
+
+    ``idle`` is what ``collect`` would return if nothing is due in the slices held before, else ``None``.
+    """
 
     epoch: Reply
     peers: PeerStates
     held: Sequence[int]
+    idle: Collected | None
 
 
 class SweepPage(NamedTuple):
@@ -154,14 +158,19 @@ class CountStore:
         self._collections = 0
         self.epochs = CountEpochs(store, secret, token_hex)
 
-    async def look(self, peers: Sequence[str], max_slices: int) -> Look:
-        """Everything that a tick begins with, in one round trip."""
+    async def look(self, peers: Sequence[str], max_slices: int, held: Sequence[int]) -> Look:
+        """Everything that a tick begins with, in one round trip; ``held`` are the slices held before."""
+        calls: list[Sequence[Argument] | ScriptCall] = [
+            self.epochs.reading, _received("", 0, {}, peers), self._holding(max_slices)
+        ]  # fmt: skip
+        sets = await self._marks.sets(held) if held and self._store.settings.shape != "cluster" else ()
+        if sets:
+            calls.append(ScriptCall(collect_script(), [mark_set.key for mark_set in sets], [0, 0]))
         with store_errors():
             await self._marks.note()
-            names, states, held = await self._store.execute_all(
-                [self.epochs.reading, _received("", 0, {}, peers), self._holding(max_slices)]
-            )
-        return Look(names, _peer_states(states), _numbers(held))
+            names, states, now_held, *collected = await self._store.execute_all(calls)
+        idle = _nothing_due(sets, collected[0]) if collected else None
+        return Look(names, _peer_states(states), _numbers(now_held), idle)
 
     async def hold_slices(self, max_slices: int) -> Sequence[int]:
         """Take and renew leases on at most that many slices. Returns the slices held; two holders do no harm."""
@@ -203,9 +212,7 @@ class CountStore:
                         _append_cells(found, PackedCells(cells, number, marks))
                         is_all = is_all and counters < max_counters
                     for mark_set, score in zip(sets, scores, strict=True):
-                        if score != b"-1":
-                            waited_us = now_us - int(float(score)) + LAZY_US
-                            waits_us[mark_set.slice] = max(waits_us[mark_set.slice], waited_us)
+                        waits_us[mark_set.slice] = max(waits_us[mark_set.slice], _waited_us(now_us, score))
                     if not counters and scores == [b"-1"]:
                         await self._marks.drop_empty(sets)
         return Collected(found, waits_us, is_all)
@@ -287,6 +294,20 @@ def _peer_states(reply: Reply) -> PeerStates:
     triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
     states = {name.decode(): PeerState(int(as_of_us), int(since_us)) for name, as_of_us, since_us in triples}
     return PeerStates(int(repeated), states)
+
+
+def _waited_us(now_us: int, score: bytes) -> int:
+    """For how long a change may have waited that is due at ``score``; 0 if there is none (-1)."""
+    return 0 if score == b"-1" else max(0, now_us - int(float(score)) + LAZY_US)
+
+
+def _nothing_due(sets: Sequence[MarkSet], reply: Reply) -> Collected | None:
+    """An empty collection, if the reply of ``collect`` shows that nothing is due; ``None`` otherwise."""
+    now_us, _, _, _, _, *scores = reply
+    if any(score != b"-1" and not now_us < int(float(score)) <= now_us + RESEND_US for score in scores):
+        return None
+    waits_us = {mark_set.slice: _waited_us(now_us, score) for mark_set, score in zip(sets, scores, strict=True)}
+    return Collected((), waits_us, True)
 
 
 def _numbers(reply: Reply) -> Sequence[int]:

@@ -164,8 +164,9 @@ class PeerSession:
         self.drop_queue()
 
     def send_queue(self, url: str, epoch: str) -> None:
-        """Start to send the queue, or a due heartbeat, unless a message is under way."""
-        if self._under_way is None or self._under_way.done():
+        """Start to send what waits, unless a message is under way."""
+        waits = self._queue or self.hand_back or self._probes
+        if waits and (self._under_way is None or self._under_way.done()):
             self._under_way = asyncio.create_task(self._deliver(url, epoch))
 
     async def stop(self) -> None:
@@ -183,7 +184,7 @@ class PeerSession:
                 del cells[:MAX_CELLS]
                 if not cells:
                     self.hand_back.pop(ended, None)
-            probes = self._failing_since_us is not None or self._is_behind
+            probes = self._probes
             while self._queue or probes:
                 probes = False
                 batches = self._next_message()
@@ -192,6 +193,11 @@ class PeerSession:
                 self._acknowledge(batches, answer)
         except UnreachablePeerError as error:
             self._fail(error)
+
+    @property
+    def _probes(self) -> bool:
+        """Whether to send a message even without cells: only an answer shows that the peer is back."""
+        return self._failing_since_us is not None or self._is_behind
 
     def _next_message(self) -> Sequence[Batch]:
         """The first batches of the queue that fit into one message."""

@@ -27,11 +27,15 @@ class LastMessage(NamedTuple):
 
 
 class Receiver:
-    """Receives messages of peers. ``on_unreachable`` gets every unreachable peer, with since when, at each check."""
+    """Receives messages of peers. ``on_unreachable`` gets every unreachable peer, with since when, at each check.
+
+    ``forward`` gets counts of an ended epoch of this region's store that a peer returned and this store lacked.
+    """
 
     def __init__(
         self, region: str, store: CountStore, clock: Clock, index: Callable[[], RuleIndex], tally: ReplicationTally,
         on_unreachable: Callable[[tuple[tuple[str, int], ...]], None],
+        forward: Callable[[str, Sequence[Cell]], None] = lambda _epoch, _cells: None,
     ) -> None:  # fmt: skip
         self._region = region
         self._store = store
@@ -41,8 +45,7 @@ class Receiver:
         self._tally = tally
         self._on_unreachable = on_unreachable
         self._unreachable: set[str] = set()
-        self.on_returned_counts: Callable[[str, Sequence[Cell]], None] = lambda _epoch, _cells: None
-        """Called with counts of an ended epoch of this region's store that a peer returned and this store lacked."""
+        self._forward = forward
         self.last_messages: dict[str, LastMessage] = {}
         self.staleness_us: dict[str, int | None] = {}
         """The age of each peer's oldest counts here, at the last check; ``None`` before all were received once."""
@@ -69,7 +72,7 @@ class Receiver:
             merged = await self._store.merge(epoch, len(self._index().book.regions), counters)
             again += merged.again
             if counts.of and merged.changed and epoch.partition("/")[0] == self._region:
-                self.on_returned_counts(epoch, [cell for cell in counts.cells if cell.key in merged.changed])
+                self._forward(epoch, [cell for cell in counts.cells if cell.key in merged.changed])
             self._tally.over += merged.over
             self._tally.most_over = max(self._tally.most_over, merged.most_over)
         # Unplaced counters have no limit here, so the slices are complete without them.

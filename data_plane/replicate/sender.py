@@ -53,7 +53,6 @@ class Sender:
         """Set when a peer answers again: it need not wait for the next tick."""
         self.tally = tally
         self.anti_entropy = AntiEntropy(region, store, clock, self._is_shared, self.sessions, tally)
-        receiver.on_returned_counts = self.anti_entropy.forward
 
     @property
     def slices(self) -> int:
@@ -73,9 +72,9 @@ class Sender:
                     log.warning("reconcile_tick_failed", reason=error.reason)
                 reason = error.reason
             took_s = (self._clock.now_us() - started_us) / 1e6
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.02, TICK_S - took_s)):
-                    await self._wake.wait()
+            timer = asyncio.get_running_loop().call_later(max(0.02, TICK_S - took_s), self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
             self._wake.clear()
 
     async def stop(self) -> None:
@@ -96,9 +95,11 @@ class Sender:
             self._held = ()
             return
         # Also if no peer can be reached: then marks are settled at once.
-        look = await self._store.look(sorted(urls), -(-SLICES // max(1, self._live_nodes())))
+        asked_us = self._clock.now_us()
+        look = await self._store.look(sorted(urls), -(-SLICES // max(1, self._live_nodes())), self._held)
         epoch = await self._store.epochs.current(self._region, regions, self._is_shared, look.epoch)
         self._receiver.note_states(look.peers.states)
+        is_as_before = epoch == self._epoch and look.held == self._held and not self.anti_entropy.is_under_way
         if self._epoch not in {"", epoch}:
             self._resend_everything()
         self._epoch = epoch
@@ -108,6 +109,10 @@ class Sender:
         await self.anti_entropy.mark_pages(self._held)
         await self._note_resends()
         await self._settle()
+        if look.idle is not None and is_as_before:
+            self._queue_cells(look.idle, asked_us)
+            self._send_queues(urls)
+            return
         for _ in range(COLLECTIONS_A_TICK if self._held else 0):
             asked_us = self._clock.now_us()
             collected = await self._store.collect(self._held)

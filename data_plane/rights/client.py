@@ -16,7 +16,7 @@ is, at first; and the time between requests that all peers together cannot satis
 
 
 class BackOff(NamedTuple):
-    """Until when nobody is asked; ``hopeless``: as far as known nobody has the missing units."""
+    """Until when no peer is asked; ``hopeless``: as far as known no peer has the missing units."""
 
     until_us: int
     hopeless: bool

@@ -125,7 +125,7 @@ class RedisEpochs:
             await self._store.execute("SET", ANNOUNCED, revision, "PX", ANNOUNCED_MS)
 
     async def notice(self) -> Notice:
-        """What nodes are to know of shares now."""
+        """Read the notice for nodes."""
         if not self._joined.run_id:
             return Notice(False, 0)
         with store_errors():

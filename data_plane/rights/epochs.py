@@ -53,7 +53,7 @@ class EpochStore(Protocol):
     async def renew(self, revision: int, horizon_us: int, proven_for: int) -> Epoch | None:
         """Make the store refuse shares older than ``revision``, begin a pending epoch ``proven_for``, and vouch for it.
 
-        Returns ``None`` if this is another store by now, or nobody has joined it.
+        Returns ``None`` if this is another store by now, or no process has joined it.
         """
         ...
 

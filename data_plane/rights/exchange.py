@@ -37,16 +37,16 @@ class LowCountersOfNodes(Protocol):
         ...
 
     async def back_off(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
-        """Tell nodes that nobody is asked about a counter for that time; ``hopeless``: no peer has any rights."""
+        """Note for nodes that no peer is asked about a counter for that time; ``hopeless``: no peer has any rights."""
         ...
 
     async def end_back_off(self, key: bytes) -> None:
-        """Tell nodes that a peer can be asked again."""
+        """Note for nodes that a peer can be asked again."""
         ...
 
 
 class RightsExchange:
-    """Asks peers for rights and answers their requests, once ``is_proven()`` says that its shares are the newest."""
+    """Asks peers for rights and answers their requests, while ``is_proven()`` holds for its shares."""
 
     def __init__(
         self, region: str, store: CounterStore, transport: RightsTransport, clock: Clock,
@@ -176,7 +176,7 @@ class RightsExchange:
                 task.add_done_callback(self.under_way.discard)
 
     async def _request_for(self, key: bytes, cost: int) -> tuple[str, RightsRequest] | None:
-        """The peer to ask for rights of a counter, and the request; ``None`` if nobody is to be asked now."""
+        """The peer to ask for rights of a counter, and the request; ``None`` if no peer can be asked now."""
         now_us = self._clock.now_us()
         limit = self._limits.of_key(key, now_us / 1e6)
         if limit is None:

@@ -1,6 +1,6 @@
 """Counters of strict limits that are low, from the nodes that notice to the agents that ask for more rights.
 
-Nodes append to a list in the region's store and agents take from it. A key beside the list notes that nobody can be
+Nodes append to a list in the region's store and agents take from it. A key beside the list notes that no peer can be
 asked about a counter now; the decision script (``lua/rights.lua``) then denies with the wait of the region's own rights
 and does not report the counter as low.
 """
@@ -25,7 +25,7 @@ MAX_BACKING_OFF = 100_000
 REPORT_AGAIN_US = 50_000
 """A node reports the same counter at most this often."""
 BACK_OFF_US = 100_000
-"""An agent leaves a counter alone for this time when nobody can be asked."""
+"""For how long an agent ignores a counter for which no peer can be asked."""
 GATHER_S = 0.002
 BLOCK_S = 0.5
 _COST = struct.Struct("<q")
@@ -75,7 +75,7 @@ class LowOutbox:
 
 
 class LowInbox:
-    """The agents' side: hands each low counter to one agent, and notes counters that nobody can be asked about.
+    """The agents' side: hands each low counter to one agent, and notes counters for which no peer can be asked.
 
     Every method raises ``StoreUnavailableError``.
     """
@@ -97,7 +97,7 @@ class LowInbox:
         return found
 
     async def back_off(self, key: bytes, for_us: int, *, hopeless: bool) -> None:
-        """Note that nobody is asked about a counter for that time; ``hopeless``: no peer has any rights."""
+        """Note that no peer is asked about a counter for that time; ``hopeless``: no peer has any rights."""
         with store_errors():
             await self._store.execute("SET", BACK_OFF + key, b"1" if hopeless else b"0", "PX", max(1, for_us // 1_000))
 
@@ -108,7 +108,7 @@ class LowInbox:
 
 
 class _BackOff(NamedTuple):
-    """Nobody can be asked until ``ends_us``, as far as known; from ``look_us`` on that may have changed."""
+    """No peer can be asked until ``ends_us``, as far as known; from ``look_us`` on that may have changed."""
 
     look_us: int
     ends_us: int
@@ -140,7 +140,7 @@ class LowCounters:
         return waiting
 
     def back_off(self, key: bytes, ends_us: int, now_us: int) -> None:
-        """Leave a counter alone until ``ends_us``, or until ``end_back_off``."""
+        """Ignore a counter until ``ends_us``, or until ``end_back_off``."""
         if len(self.backing_off) >= MAX_BACKING_OFF:
             self.backing_off.clear()
         self.backing_off[key] = _BackOff(now_us + BACK_OFF_US, ends_us)

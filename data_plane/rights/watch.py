@@ -56,7 +56,7 @@ class Notices(Protocol):
     """Where agents vouch for shares, and announce revisions."""
 
     async def notice(self) -> Notice:
-        """What nodes are to know of shares now. Raises ``StoreUnavailableError``."""
+        """Read the notice for nodes. Raises ``StoreUnavailableError``."""
         ...
 
 

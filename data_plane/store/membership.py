@@ -18,8 +18,8 @@ ANNOUNCE_EVERY_S = 2.0
 ALIVE_FOR_S = 6.0
 AGENTS_ANNOUNCE_EVERY_S = 0.5
 AGENTS_ALIVE_FOR_S = 1.5
-"""Agents are missed sooner: while a killed one is counted, its part of the counts is not sent, and peers take the
-region for unreachable after 2 s."""
+"""Agents are missed sooner: while a killed agent counts as alive, its part of the counts is not sent, and after 2 s
+peers regard the region as unreachable."""
 
 
 class NodeRegister(Protocol):

@@ -55,7 +55,7 @@ def mark_script() -> str:
 
 @cache
 def hold_slices_script() -> str:
-    """``hold_slices`` of ``send.lua``: divides slices over agents."""
+    """``hold_slices`` of ``send.lua``: divides slices, or a lease that is alone, over agents."""
     return _script("prelude", "send", runs="hold_slices")
 
 

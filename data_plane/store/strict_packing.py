@@ -39,7 +39,7 @@ Schedule = tuple[Quota, ...]
 """Quotas, oldest first; the first one holds for all earlier ids too."""
 
 LOW = 2**52
-"""Added to ``reset_us`` by a decision that leaves too few rights, or was denied for want of them: ask for more."""
+"""Added to ``reset_us`` by a decision that leaves too few rights, or was denied for lack of them."""
 REFUSED = 2**51
 """Added to ``reset_us`` if the epoch marker refuses this process: nothing was decided."""
 

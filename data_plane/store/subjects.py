@@ -1,4 +1,4 @@
-"""Who is counted: dimension values become key parts that can never be confused with one another.
+"""Subjects of counters: dimension values become key parts that can never be confused with one another.
 
 A counter's key is ``{<kind>:<value>}<limit id>`` and, for combined scopes, ``|<kind>:<value>`` for each further
 dimension; then ``.<generation>`` where the client was reset. The first dimension is the hash tag, so all limits of a

@@ -3,16 +3,15 @@ and the state of the exchange with other regions.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from data_plane.config.index import RuleIndex
-from data_plane.decide.denial_ring import DenialStore, Found
+from data_plane.decide.denial_ring import Found, RedisDenials
 from data_plane.decide.limits_now import is_tellable, limits_now
 from data_plane.store.ports import Clock, CounterStore, StoreUnavailableError
-from data_plane.usage.stream import ControlPlaneUnavailableError
+from data_plane.usage.stream import ControlPlaneUnavailableError, HttpUsageSink
 from tidegate.contract.denials import DenialQuery
 from tidegate.contract.questions import MAX_FIGURES, NodeAnswer, Question, RegionExchange
 
@@ -24,25 +23,13 @@ FIND_WITHIN_S = 0.5
 """The control plane waits for a second."""
 
 
-class QuestionTransport(Protocol):
-    """Questions and answers. Every method raises ``ControlPlaneUnavailableError``."""
-
-    async def questions(self, wait_s: float) -> Sequence[Question]:
-        """The open questions; waits up to ``wait_s`` for one."""
-        ...
-
-    async def answer(self, answer: NodeAnswer) -> None:
-        """Send one answer."""
-        ...
-
-
 class QuestionAnswerer:
     """Answers for the region while ``has_lease()``: one agent of the region does."""
 
     def __init__(
-        self, node: str, transport: QuestionTransport, store: CounterStore, clock: Clock,
+        self, node: str, transport: HttpUsageSink, store: CounterStore, clock: Clock,
         index: Callable[[], RuleIndex], revision: Callable[[], int], has_lease: Callable[[], bool],
-        ship: Callable[[], Awaitable[None]], denials: DenialStore | None = None,
+        ship: Callable[[], Awaitable[None]], denials: RedisDenials | None = None,
         exchange: Callable[[], RegionExchange] | None = None,
     ) -> None:  # fmt: skip
         self._exchange = exchange

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import httpx
 import msgspec
@@ -17,6 +17,7 @@ from redis.exceptions import RedisError, ResponseError
 from data_plane.store.ports import Argument, Clock, Reply, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
+from data_plane.store.scripts import hold_slices_script
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.questions import NodeAnswer, Question, Questions
 from tidegate.contract.usage import MAX_BATCHES, MAX_SHIPMENT_BYTES, Shipment, ShipmentAnswer
@@ -105,17 +106,17 @@ class RedisUsageStream:
 
         Two agents may hold it for a moment while one's lease expires; they then send the same batches twice.
         """
-        if await self._execute("SET", LEASE, node, "NX", "PX", LEASE_MS):
-            return True
-        if _text(await self._execute("GET", LEASE) or b"") != node:
-            return False
-        await self._execute("PEXPIRE", LEASE, LEASE_MS)
-        return True
+        with store_errors():
+            return bool(await self._store.call_script(hold_slices_script(), [LEASE.encode()], [node, LEASE_MS, 1]))
 
     async def release_lease(self, node: str) -> None:
         """Release the lease, if ``node`` holds it."""
         if _text(await self._execute("GET", LEASE) or b"") == node:
             await self._execute("DEL", LEASE)
+
+    async def is_empty(self) -> bool:
+        """Whether no batch waits."""
+        return not await self._execute("XLEN", STREAM)
 
     async def oldest(self, count: int) -> Sequence[StreamEntry]:
         """The oldest batches."""
@@ -160,14 +161,6 @@ class ControlPlaneUnavailableError(Exception):
     """The control plane gave no answer, or refused a message for now."""
 
 
-class UsageSink(Protocol):
-    """The way to the control plane."""
-
-    async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
-        """Deliver batches; they are committed when this returns. Raises ``ControlPlaneUnavailableError``."""
-        ...
-
-
 class UsageShipper:
     """Sends the region's stream to the control plane while this agent holds the lease.
 
@@ -175,7 +168,7 @@ class UsageShipper:
     """
 
     def __init__(
-        self, node: str, stream: RedisUsageStream, sink: UsageSink, clock: Clock, random: Callable[[], float]
+        self, node: str, stream: RedisUsageStream, sink: "HttpUsageSink", clock: Clock, random: Callable[[], float]
     ) -> None:
         self._node = node
         self._stream = stream
@@ -248,6 +241,10 @@ class UsageShipper:
 
     async def _ship(self) -> None:
         now_us = self._clock.now_us()
+        is_report_due = now_us - self._reported_complete_us >= REPORT_COMPLETE_EVERY_S * 1e6
+        if not is_report_due and await self._stream.is_empty():
+            self.lag_s = 0.0
+            return
         # read before the stream, which then contains all that was flushed until then
         until_us = await self._stream.flushed_until_us(now_us)
         until_ms = None if until_us is None else until_us // 1_000
@@ -256,7 +253,7 @@ class UsageShipper:
             self.lag_s = _waited_s(entries[0].id, now_us) if entries else 0.0
             part = _fitting(entries)
             at_end = len(part) == len(entries) < MAX_BATCHES
-            if not part and now_us - self._reported_complete_us < REPORT_COMPLETE_EVERY_S * 1e6:
+            if not part and not is_report_due:
                 return
             answer = await self._sink.ship([entry.packed for entry in part], until_ms if at_end else None)
             for refused in answer.refused:
@@ -288,7 +285,7 @@ def _fitting(entries: Sequence[StreamEntry]) -> Sequence[StreamEntry]:
 
 
 class HttpUsageSink:
-    """Implements ``UsageSink`` and ``QuestionTransport`` over one pooled client."""
+    """The way to the control plane, over one pooled client. Every method raises ``ControlPlaneUnavailableError``."""
 
     def __init__(self, url: str, credential: str, node: str, region: str, tls: ssl.SSLContext | None = None) -> None:
         self._node = node
@@ -302,7 +299,7 @@ class HttpUsageSink:
         )
 
     async def ship(self, batches: Sequence[bytes], complete_until_ms: int | None) -> ShipmentAnswer:
-        """Send once; the shipper retries."""
+        """Deliver batches, which are committed when this returns. It is one try; the shipper retries."""
         shipment = Shipment(
             region=self._region, node=self._node, batches=tuple(batches), complete_until_ms=complete_until_ms
         )
@@ -314,7 +311,7 @@ class HttpUsageSink:
             raise ControlPlaneUnavailableError(f"{type(error).__name__}: {error}") from error
 
     async def questions(self, wait_s: float) -> Sequence[Question]:
-        """Wait for questions."""
+        """The open questions; waits up to ``wait_s`` for one."""
         try:
             timeout = httpx.Timeout(TIMEOUT_S, read=wait_s + TIMEOUT_S)
             response = await self._client.get("/internal/v1/questions", params={"wait": wait_s}, timeout=timeout)

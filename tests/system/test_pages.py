@@ -10,7 +10,7 @@ import pytest
 
 from testing.gateway import debian_program
 from testing.pages import NOT_HERE, ROOT, blocks, pages
-from testing.stack import Stack, StartStack
+from testing.stack import Stack, StartStack, left_behind
 from testing.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(300)
@@ -149,6 +149,14 @@ def test_a_terminal_fails_with_a_command_that_fails(terminal: Terminal) -> None:
     assert terminal.type("echo one &&\n  echo two\n") == "one\ntwo\n"
     with pytest.raises(AssertionError, match="no-such-command"):
         terminal.type("no-such-command\n")
+
+
+def test_what_a_terminal_started_ends_with_it(demo: Stack, tmp_path: Path) -> None:
+    terminal = Terminal(demo, tmp_path / "clone")
+    terminal.write("tmp/asleep", "import os, time\nos.setsid()\ntime.sleep(600)\n")
+    terminal.type("python3 /tmp/asleep &\npython3 -m http.server 9000 --bind 127.0.0.1 &\n")
+    terminal.close()
+    assert left_behind(tmp_path) == []
 
 
 def test_every_command_of_every_page_is_typed_or_cannot_be_here() -> None:

@@ -1,17 +1,17 @@
-"""Worlds by chance of one kind: a `strict` sliding window whose limit and shares change together while things die."""
+"""Random worlds of one kind: limit and shares of a `strict` sliding window change while processes and stores fail."""
 
 import random
 
 from tools.simulate.scenario import Change, Demand, Fault, FaultKind, Network, Scenario
 
 NAME = "changing"
-"""What `python -m tools.simulate` calls them."""
+"""The argument of `python -m tools.simulate` that runs these worlds."""
 _DYING: tuple[FaultKind, ...] = ("kill_node", "kill_node", "kill_agent", "stop_node", "stop_agent", "lose_power")
 _LOSING: tuple[FaultKind, ...] = ("restore_store", "restore_store", "restore_store", "lose_store", "flush_store")
 
 
 def changing_scenario(seed: int) -> Scenario:
-    """The scenario that this seed stands for: around each change processes die, and stores start again."""
+    """The scenario of a seed: around each change processes die, and stores restart."""
     chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
     names = ["east", "west", "south"][: chance.choice((2, 3, 3))]
     window_s = chance.choice((3.0, 3.0, 4.0, 5.0))
@@ -52,7 +52,7 @@ def _shares(chance: random.Random, names: list[str]) -> dict[str, int]:
 
 
 def _faults(chance: random.Random, names: list[str], change_s: float) -> list[Fault]:
-    """From a second before a change to four after it."""
+    """Faults from a second before a change to four seconds after it."""
     found: list[Fault] = []
 
     def near_s() -> float:

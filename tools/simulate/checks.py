@@ -23,7 +23,7 @@ class WindowUse(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came out. ``overshoot`` and ``bound`` are units beyond the limit: seen, and allowed."""
+    """The result of a run. ``overshoot`` and ``bound`` are the most units over the limit, seen and allowed."""
 
     scenario: str
     kind: str
@@ -40,11 +40,11 @@ class Outcome(NamedTuple):
     stale_s: float
     refusals: dict[str, int]
     faults: dict[str, int]
-    """How many of each kind there were."""
+    """The number of faults of each kind."""
 
 
 def judge(world: World, seed: int) -> Outcome:
-    """Check everything that was promised for this world."""
+    """Check what the mode promises and what the scenario expects."""
     scenario, record = world.scenario, world.record
     grid = grid_of(world.scenario.rule())
     overshoot, bound = _overshoot(world, grid), _bound(world)
@@ -115,7 +115,7 @@ def _sliding_overshoot(world: World, grid: WindowGrid) -> int:
 
 
 def _log_overshoot(world: World, grid: WindowGrid) -> int:
-    """Any window's length of stamps, of one generation."""
+    """The most units over the limit in any interval of a window's length, by the stamps of one generation."""
     worst = 0
     by_generation: dict[int, list[Admission]] = {}
     for one in world.record.admitted:
@@ -178,7 +178,7 @@ def _bound(world: World) -> int:
 
 
 def _time_that_never_was(world: World) -> int:
-    """Units that buckets fill with when clocks are set forward: for them that time has passed."""
+    """Units that buckets gain when clocks are set forward, as for them that time has passed."""
     rule = world.scenario.rule()
     if rule.algorithm not in BUCKET_ALGORITHMS:
         return 0
@@ -221,7 +221,7 @@ def _windows(world: World, grid: WindowGrid) -> tuple[WindowUse, ...]:
 
 
 def _expected(scenario: Scenario, record: Record, windows: tuple[WindowUse, ...]) -> list[str]:
-    """What the scenario itself wants to come out, and did not."""
+    """The scenario's own expectations that the run did not meet."""
     expect = scenario.expect
     admitted: Counter[str] = Counter()
     for one in record.admitted:

@@ -118,7 +118,7 @@ def _by_chance(
 
 
 def _show(console: Console, scenario: Scenario, outcome: Outcome) -> None:
-    """One run: by region, by window, and what it took."""
+    """Print one run: tables by region and by window, and the figures of the exchange."""
     table = Table(title=f"{scenario.name}: {scenario.mode} {scenario.algorithm}, seed {outcome.seed}")
     for heading in ("region", "share", "admitted", "denied"):
         table.add_column(heading, justify="left" if heading == "region" else "right")

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 _EVERY_S = 1.0
 _RETRY_S = 0.5
 _FIRST_S, _LAST_S = 0.02, 0.82
-"""How long a process takes to hear of a revision, and the control plane to hear what it says."""
+"""Bounds of the time that a revision takes to a process, or an ACK to the control plane; seconds."""
 _CONNECTED_S = 5.0
-"""A process that is not heard is believed to be connected for so long."""
+"""A process counts as connected for this long after its last message."""
 _CUT_AGAIN_S = 20.0
 
 
@@ -51,18 +51,18 @@ class _Connected(NamedTuple):
 
 
 class ControlPlane:
-    """One limit, and a move of its shares at a time."""
+    """The control plane of one limit; it moves shares one change at a time."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
         scenario = world.scenario
         self._since_us = world.start_us - 250_000
-        """The limit is made when every store has begun its epoch: nothing of it can have been forgotten then."""
+        """When the limit was made: after every store began its epoch, so that none can have forgotten any of it."""
         self._regions = list(scenario.regions)
         self._rule = self._wanted(scenario.limit, scenario.regions)
         self._units = settled(target_of(self._rule))
         self._parts = settled(parts_of(self._rule))
-        """The schedule of clients with figures of their own; limits that change while shares move go by it too."""
+        """The share schedule in parts, of clients with overrides, and of limits that change while shares move."""
         self.generation = 0
         self._cut_revision = 0
         self._cut_s = 0.0
@@ -70,7 +70,7 @@ class ControlPlane:
         self._freed: set[str] = set()
         self._effects: dict[str, int] = {}
         self._applied: dict[str, tuple[str, int, float]] = {}
-        """By process: its region, the revision that it said it applied, and when it was last heard."""
+        """By process: its region, the revision that it has applied as far as known, and when it was last connected."""
         self.unreachable: set[str] = set()
         self.limit_steps: list[tuple[int, int]] = [(-(2**60), scenario.limit)]
         """The limit in force from an id on."""
@@ -79,7 +79,7 @@ class ControlPlane:
         self.first_config = self.newest_config
 
     def begin(self) -> None:
-        """Go on with moves, and hear who is connected, for ever."""
+        """Connect every process, and start the job that moves shares."""
         for region in self._world.regions.values():
             for name, _ in region.names:
                 self.connected(region, name)
@@ -133,11 +133,11 @@ class ControlPlane:
     # What processes say and hear
 
     def connected(self, region: "SimulatedRegion", name: str) -> None:
-        """A process opens its stream."""
+        """Open a process's stream."""
         self._later(self._deliver, region, name)
 
     async def newest(self, process: SimulatedProcess) -> Newest | None:
-        """What a process is told that should be in force there; ``None`` where the control plane is away."""
+        """The revision that should be in force in a process; ``None`` if it cannot reach the control plane."""
         await asyncio.sleep(_FIRST_S)
         await process.awake()
         if process.name in self.unreachable:
@@ -148,7 +148,7 @@ class ControlPlane:
         return found
 
     async def hear(self, process: SimulatedProcess, ack: Ack) -> None:
-        """A process says what it has applied."""
+        """Receive a process's ACK."""
         self._later(self._heard, process, ack)
 
     def _later(self, call: object, *arguments: object) -> None:
@@ -262,7 +262,7 @@ class ControlPlane:
         self.limit_steps.append((id, self._rule.limit))
 
     def _note_rise(self, id: int, limit: int) -> None:
-        """From ``id`` on the limit is at least ``limit``: a larger one, that some region may still go by, stays."""
+        """Note that from ``id`` on the limit is at least ``limit``; a larger one that a region may still use stays."""
         later = sorted(from_id for from_id, _ in self.limit_steps if from_id > id)
         self.limit_steps += [(from_id, max(limit, self.limit_in_force(from_id))) for from_id in (id, *later)]
 
@@ -274,7 +274,7 @@ class ControlPlane:
                 self.connected(region, name)
 
     def _wanted(self, limit: int, shares: dict[str, int]) -> LimitRule:
-        """The rule as it is made from the tables."""
+        """The rule as the control plane makes it from its tables."""
         rule = msgspec.structs.replace(self._world.scenario.rule(), limit=limit, on_store_failure="closed")
         parts = (ShareStep(limit=PARTS, shares=split(PARTS, shares)),) if rule.mode != "shared" else ()
         rule = msgspec.structs.replace(rule, shares=split(limit, shares), parts=parts)

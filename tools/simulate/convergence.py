@@ -28,7 +28,7 @@ class Own(NamedTuple):
 
 
 def disagreements(world: World) -> list[str]:
-    """What has not come together again, in words; empty where all has."""
+    """Descriptions of everything on which regions disagree; empty if they agree."""
     generations = {process.generation for region in world.regions.values() for process in region.processes.values()}
     if len(generations) > 1:
         return [f"resets: processes stand at {sorted(generations)}"]
@@ -38,7 +38,7 @@ def disagreements(world: World) -> list[str]:
 
 
 def _unknown_counts(world: World) -> list[str]:
-    """Own counts of this window or the one before that some other region knows otherwise."""
+    """Own counts of this window or the one before of which another region has other figures."""
     found = []
     key = counter_key(world.control.generation)
     grid = grid_of(world.scenario.rule())
@@ -76,7 +76,7 @@ def _own(region: SimulatedRegion, key: bytes) -> Own | None:
 
 
 def _lost_rights(world: World) -> list[str]:
-    """Rights of the last window with demand that were given and never taken: what moved sums to nothing."""
+    """Rights of the last window with demand that were given and never taken; the net transfers must sum to 0."""
     key = counter_key(world.control.generation)
     nets: dict[int, int] = {}
     for region in world.regions.values():
@@ -95,7 +95,7 @@ def _lost_rights(world: World) -> list[str]:
 
 
 def _on_the_way(world: World, key: bytes, id: int) -> int:
-    """Units that books say were given under an id and not yet taken: the next question brings them."""
+    """Units given under an id and not yet taken, by the transfer ledgers; the next request takes them."""
     books = [_book(region, key) for region in world.regions.values()]
     entries = [(what, units) for book in books for (what, _, of), units in book.items() if of == id]
     return sum(units if what == 1 else -units for what, units in entries)
@@ -116,7 +116,7 @@ def _book(region: SimulatedRegion, key: bytes) -> dict[tuple[int, bytes, int], i
 
 
 def _lost_loans(world: World) -> list[str]:
-    """Capacity of this epoch: what is borrowed is what was lent."""
+    """Capacity that was lent in this epoch and is borrowed by no region."""
     key = counter_key(world.control.generation)
     open_loans, epochs = 0, set()
     for region in world.regions.values():

@@ -15,7 +15,7 @@ Call = Callable[..., object]
 
 
 class RunawayError(Exception):
-    """Events breed events: a world that would never end."""
+    """The world makes new events without end."""
 
 
 class _Call(float):
@@ -27,7 +27,7 @@ class _Call(float):
     arguments: tuple[object, ...]
     is_cancelled: bool
     loop: "VirtualLoop | None"
-    """Where it waits for its time."""
+    """The loop in which it waits; ``None`` afterwards."""
 
     def cancel(self) -> None:
         """Do not call."""

@@ -21,7 +21,7 @@ AnswerT = TypeVar("AnswerT", bound=msgspec.Struct)
 
 
 class Links:
-    """The network as it is now."""
+    """The state of the network: cuts and delays that last now."""
 
     def __init__(self, network: Network, chance: random.Random, record: Record) -> None:
         self._network = network
@@ -31,23 +31,23 @@ class Links:
         self._delays: list[Fault] = []
 
     def begin(self, fault: Fault) -> None:
-        """A cut or a delay begins."""
+        """Begin a cut or a delay."""
         (self._cuts if fault.kind == "cut" else self._delays).append(fault)
 
     def end(self, fault: Fault) -> None:
-        """It is over."""
+        """End a cut or a delay."""
         (self._cuts if fault.kind == "cut" else self._delays).remove(fault)
 
     def calm(self) -> None:
-        """From now on the network does no worse than to be slow."""
+        """From now on no message is lost, doubled or slower than usual."""
         self._network = msgspec.structs.replace(self._network, spikes=0.0, loss=0.0, duplicates=0.0)
 
     def is_cut(self, sender: str, receiver: str) -> bool:
-        """Whether nothing gets through."""
+        """Whether messages in this direction are lost."""
         return any(_cuts(fault, sender, receiver) for fault in self._cuts)
 
     def note_gifts(self, gifts: Gifts) -> None:
-        """Some of these may have given something."""
+        """Note gifts of an answer, for the number of transfers."""
         self._record.transfers += sum(not gift.is_empty for gift in gifts.gifts)
 
     def delays_s(self, sender: str, receiver: str, kind: str) -> list[float]:
@@ -84,15 +84,15 @@ class Peer(Protocol):
     """A process of another region that takes messages."""
 
     async def take_counts(self, counts: Counts) -> CountsAnswer:
-        """Merge what a region says. Raises ``StoreUnavailableError``."""
+        """Merge a region's counts. Raises ``StoreUnavailableError``."""
         ...
 
     async def take_asks(self, asks: Asks) -> Gifts:
-        """Answer questions. Raises ``StoreUnavailableError``."""
+        """Answer requests for rights. Raises ``StoreUnavailableError``."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that ends with the process."""
+        """Run a coroutine that ends with the process."""
         ...
 
 
@@ -111,7 +111,7 @@ class SimulatedPeers:
         )
 
     async def ask(self, to_region: str, url: str, asks: Asks) -> Gifts:  # noqa: ARG002 - the port's
-        """Put questions. Raises ``UnreachablePeerError``."""
+        """Send requests for rights. Raises ``UnreachablePeerError``."""
         body = msgspec.msgpack.encode(asks)
         gifts = await self._exchange(
             to_region, Gifts, "Asks", lambda peer: peer.take_asks(msgspec.msgpack.decode(body, type=Asks))

@@ -1,6 +1,6 @@
 """Nodes and agents in virtual time: the service's parts, wired as ``data_plane/node.py`` and ``agent.py`` wire them.
 
-What is left out has no part in counting: HTTP, gates, holds, usage, metrics.
+HTTP, gates, holds, usage and metrics are left out, as they take no part in counting.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from data_plane.store.local_counters import LocalCounters
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
 from data_plane.store.subject_bounds import SubjectBounds
 from tidegate.contract.config import Ack, Change
-from tidegate.contract.counts import Counts, CountsAnswer
+from tidegate.contract.counts import Cell, Counts, CountsAnswer
 from tidegate.contract.decision import CheckRequest
 from tidegate.contract.rights import Asks, Gifts
 from tidegate.contract.status import Newest
@@ -48,7 +48,7 @@ MAX_DENIALS = 1_000
 
 
 class SimulatedProcess:
-    """Runs until it is killed; stands still while it is stopped."""
+    """A process that runs until it is killed, and does nothing while it is stopped."""
 
     def __init__(self, region: "SimulatedRegion", name: str) -> None:
         self.region = region
@@ -65,11 +65,11 @@ class SimulatedProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it is neither dead nor stopped."""
+        """Whether the process is neither dead nor stopped."""
         return self.is_alive and self._running.is_set()
 
     async def awake(self) -> None:
-        """Return when it is neither dead nor stopped: of a dead one, never."""
+        """Return once the process is neither dead nor stopped; never if it is dead."""
         if self.is_alive:
             await self._running.wait()
         if not self.is_alive:
@@ -84,13 +84,13 @@ class SimulatedProcess:
         self._running.set()
 
     def kill(self) -> None:
-        """SIGKILL: nothing of it does anything from now on."""
+        """SIGKILL."""
         self.is_alive = False
         for task in self._tasks:
             task.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that ends with the process."""
+        """Run a coroutine that ends with the process."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -113,12 +113,12 @@ class SimulatedProcess:
 
     @property
     def generation(self) -> int:
-        """How often the client was reset, as this process knows."""
+        """The number of the client's resets in this process's configuration."""
         client = self.index.clients.get(CLIENT)
         return 0 if client is None else client.client.generation
 
     async def confirmed(self, ack: Ack) -> Ack:
-        """The ACK as it is said."""
+        """The ACK as it is sent."""
         return ack
 
     def _counts(self) -> CountStore:
@@ -133,7 +133,7 @@ def _documents(config: ConfigSet) -> dict[tuple[str, str], msgspec.Raw]:
 
 
 class SimulatedCheck(PendingCheck):
-    """A request, and what came of it."""
+    """One request at a node."""
 
     __slots__ = (*CHECK_SLOTS, "generation", "node", "ran_us", "store_us", "window_us")
 
@@ -151,7 +151,7 @@ class SimulatedCheck(PendingCheck):
         super().done(figures, at, now_us)
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:  # noqa: ARG002 - the clock of the world says
-        """The answer."""
+        """Record the answer."""
         if isinstance(result, Verdict) and result.allowed:
             self.node.region.admitted(self)
         else:
@@ -159,7 +159,7 @@ class SimulatedCheck(PendingCheck):
 
 
 class SimulatedNode(SimulatedProcess):
-    """Decides."""
+    """A node."""
 
     def __init__(self, region: "SimulatedRegion", name: str) -> None:
         super().__init__(region, name)
@@ -191,12 +191,12 @@ class SimulatedNode(SimulatedProcess):
         return (self._watch.run, self._outbox.run)
 
     def ask(self, cost: int) -> None:
-        """A request arrives."""
+        """Decide a request."""
         self.decider.decide(SimulatedCheck(self, cost))
 
 
 class SimulatedAgent(SimulatedProcess):
-    """Does what the region does as a whole."""
+    """An agent."""
 
     def __init__(self, region: "SimulatedRegion", name: str) -> None:
         super().__init__(region, name)
@@ -212,9 +212,12 @@ class SimulatedAgent(SimulatedProcess):
         )
         counts = self._counts()
         tally = ReplicationTally()
-        self.receiver = Receiver(region.name, counts, region, self._index_in_force, tally, self.state.set_unreachable)
+        self.receiver = Receiver(
+            region.name, counts, region, self._index_in_force, tally, self.state.set_unreachable,
+            self._forward,
+        )  # fmt: skip
         self._membership = AgentMembership(name, RedisNodeRegister(store, AGENTS), region)
-        self.sender = Sender(
+        self.sender: Sender = Sender(
             region.name, counts, peers, region, self._index_in_force, self._membership.live_nodes, self.receiver, tally
         )
         self._digest = ""
@@ -225,8 +228,11 @@ class SimulatedAgent(SimulatedProcess):
         self._digest = config.digest
         self.epochs.apply(self.state.apply(self.index, revision), revision)
 
+    def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
+        self.sender.anti_entropy.forward(epoch, cells)
+
     async def confirmed(self, ack: Ack) -> Ack:
-        """The ACK with the instants from which older shares cannot be used any more."""
+        """The ACK with the instants from which older shares are out of use."""
         return await self.epochs.confirmed(ack)
 
     def work(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
@@ -239,12 +245,12 @@ class SimulatedAgent(SimulatedProcess):
         return found
 
     async def take_counts(self, counts: Counts) -> CountsAnswer:
-        """Merge what a region says."""
+        """Merge a region's counts."""
         await self.awake()
         return await self.receiver.receive(counts)
 
     async def take_asks(self, asks: Asks) -> Gifts:
-        """Answer questions."""
+        """Answer requests for rights."""
         await self.awake()
         return await self.rights.give(asks)
 

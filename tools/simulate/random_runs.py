@@ -1,4 +1,4 @@
-"""Worlds by chance: a seed makes one scenario, with demand that shifts and faults of every kind, and then runs it."""
+"""Random worlds: a seed makes a scenario with shifting demand and faults of every kind, and runs it."""
 
 import math
 import random
@@ -27,13 +27,13 @@ _FAULTS: tuple[FaultKind, ...] = (
     "stop_agent", "lose_power", "lose_store", "flush_store", "restore_store",
 )  # fmt: skip
 _QUIET_WINDOWS = 2
-"""At a run's end nothing fails for this many windows, and one region wants more than everything; then nobody asks."""
+"""At a run's end nothing fails for this many windows, in which one region asks for more than the whole limit."""
 _STILL_S = 3.0
 _MOST_SKEW_S = 0.5
 
 
 def random_scenario(seed: int) -> Scenario:
-    """The scenario that this seed stands for."""
+    """The scenario of a seed."""
     chance = random.Random(seed)  # noqa: S311 - a simulation, not a secret
     mode = chance.choice(_MODES)
     algorithm = chance.choice(_ALGORITHMS)
@@ -76,7 +76,7 @@ def random_scenario(seed: int) -> Scenario:
 
 
 def run(scenario: Scenario, seed: int, host: ScriptHost) -> Outcome:
-    """Run one world and judge it. One that never ends has broken its promise too."""
+    """Run one world and judge it. A world that never ends counts as a violation."""
     world = World(scenario, seed, host)
     try:
         world.run()
@@ -87,7 +87,7 @@ def run(scenario: Scenario, seed: int, host: ScriptHost) -> Outcome:
 
 
 def _expectation(scenario: Scenario) -> Expectation:
-    """After healing the last whole window is used up again: no right is lost for longer than its id."""
+    """After healing, the last whole window must be used up again: no rights are lost beyond their id."""
     last = int((scenario.duration_s - scenario.still_s) // scenario.window_s) - 1
     if scenario.mode == "regional" or (scenario.mode == "strict" and scenario.algorithm != "fixed_window"):
         return Expectation()
@@ -129,7 +129,7 @@ def _network(chance: random.Random) -> Network:
 def _demand(
     chance: random.Random, names: list[str], rate: float, faulty_s: float, duration_s: float
 ) -> tuple[Demand, ...]:
-    """About twice the limit, mostly in one region, and elsewhere after a while; at the end all in the first region."""
+    """Demand of about twice the limit, mostly in one region that changes; at the end all in the first region."""
     found = []
     at_s = 0.0
     while at_s < faulty_s:
@@ -163,7 +163,7 @@ def _faults(chance: random.Random, names: list[str], faulty_s: float) -> tuple[F
 
 
 def _cut(chance: random.Random, names: list[str], at_s: float, until_s: float) -> Fault:
-    """One region from all others, all from all, or two of them, maybe one way."""
+    """A cut of one region from all others, of all from all, or between two, maybe in one direction."""
     region = chance.choice(names)
     rest = tuple(name for name in names if name != region)
     one_way = False
@@ -180,7 +180,7 @@ def _cut(chance: random.Random, names: list[str], at_s: float, until_s: float) -
 def _rare_faults(
     chance: random.Random, clocks: dict[str, float], faulty_s: float, evicting: tuple[str, ...]
 ) -> tuple[Fault, ...]:
-    """Clocks that are set, resets that reach regions one after the other, keys that are evicted, nodes without news."""
+    """Clocks that are set, resets, evicted keys, and processes without the control plane."""
     found = [
         Fault(kind="evict", at_s=round(chance.uniform(0.5, faulty_s), 3), region=region) for region in evicting * 3
     ]

@@ -1,4 +1,4 @@
-"""What happened in a run, as it happened; the checks and the picture read it."""
+"""The events of a run in order, for the checks and the picture."""
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
@@ -26,7 +26,7 @@ class Record:
         self.arrivals: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self.messages: Counter[str] = Counter()
         self.transfers = 0
-        """Answers that gave something."""
+        """Answers that gave rights."""
         self._by_id: dict[tuple[str, int, int], list[tuple[int, int]]] = defaultdict(list)
         self.most_delay_us = 0
         self.most_stale_us = 0
@@ -34,7 +34,7 @@ class Record:
         self.lost_stores: Counter[str] = Counter()
 
     def admitted_by_id(self) -> Counter[tuple[int, int]]:
-        """Units by (generation, id)."""
+        """Admitted units by generation and id."""
         totals: Counter[tuple[int, int]] = Counter()
         for one in self.admitted:
             totals[(one.generation, one.id)] += one.cost

@@ -40,7 +40,7 @@ def known_cells(region: "SimulatedRegion", key: bytes) -> dict[str, dict[int, tu
 
 
 class SimulatedRegion:
-    """Its clock is everybody's in it (the port ``Clock``). Requests come to its running nodes in turn."""
+    """A region, and the clock of all its processes (the port ``Clock``). Its running nodes get requests in turn."""
 
     def __init__(self, world: "World", name: str) -> None:
         scenario = world.scenario
@@ -57,7 +57,7 @@ class SimulatedRegion:
         self.names += [(f"{name}-a{number}", SimulatedAgent) for number in range(scenario.agents)]
         self.processes: dict[str, SimulatedProcess] = {}
         self.disks: dict[str, tuple[int, ConfigSet]] = {}
-        """What each process keeps over a restart: the newest configuration that it had."""
+        """The newest configuration of each process, which a restart keeps."""
         self._turn = 0
         self._newest_stamp_us: Counter[int] = Counter()
         """By generation: an entry of a log takes the newest one's time where the clock was set back (``log.lua``)."""
@@ -69,13 +69,13 @@ class SimulatedRegion:
         return self.world.now_us() + self.offset_us
 
     def step_clock(self, by_us: int) -> None:
-        """The region's clock is set."""
+        """Move the region's clock."""
         self.offset_us += by_us
         self.most_ahead_us = max(self.most_ahead_us, self.offset_us)
         self.stepped_forward_us += max(0, by_us)
 
     def start(self, name: str, config: tuple[int, ConfigSet]) -> None:
-        """A process starts, with the configuration from its disk."""
+        """Start a process with a configuration."""
         process = dict(self.names)[name](self, name)
         self.processes[name] = process
         revision, documents = config
@@ -84,11 +84,11 @@ class SimulatedRegion:
         process.begin()
 
     def nodes(self) -> list[SimulatedNode]:
-        """Those that run."""
+        """The nodes that run."""
         return [one for one in self.processes.values() if isinstance(one, SimulatedNode) and one.is_running]
 
     def agents(self) -> list[SimulatedAgent]:
-        """Those that run, and those that stand still: nobody outside can tell."""
+        """The agents that are alive; those that are stopped too, as peers cannot tell."""
         return [one for one in self.processes.values() if isinstance(one, SimulatedAgent) and one.is_alive]
 
     def named(self, kind: str, number: int) -> str:
@@ -96,7 +96,7 @@ class SimulatedRegion:
         return f"{self.name}-{kind[0]}{number}"
 
     def arrive(self, cost: int) -> None:
-        """One request."""
+        """Give one request to a node."""
         self.world.record.arrivals[self.name].append((self.world.now_us(), cost))
         nodes = self.nodes()
         self._turn += 1
@@ -106,23 +106,23 @@ class SimulatedRegion:
             self.world.record.denied[self.name] += cost
 
     def admitted(self, check: SimulatedCheck) -> None:
-        """A request passed."""
+        """Record an admitted request."""
         generation = check.generation
         stamp_us = self._newest_stamp_us[generation] = max(check.store_us, self._newest_stamp_us[generation])
         admission = Admission(check.ran_us, self.name, check.cost, self._id_of(check), stamp_us, generation)
         self.world.record.admit(admission)
 
     def denied(self, check: SimulatedCheck) -> None:
-        """A request did not."""
+        """Record a denied request."""
         self.world.record.denied[self.name] += check.cost
 
     def forget_ids(self) -> None:
-        """The store is another one: it may count under ids and times that the clock has come back to."""
+        """The store was replaced: it may count under ids and times again that the clock was set back to."""
         self._newest_id = 0
         self._newest_stamp_us.clear()
 
     def _id_of(self, check: SimulatedCheck) -> int:
-        """The id that an admission counted under: the store's never go back with its clock."""
+        """The id that an admission counted under; a store's ids never go back with its clock."""
         scenario = self.world.scenario
         if scenario.algorithm in BUCKET_ALGORITHMS:
             return id_at(self._grid, check.store_us)

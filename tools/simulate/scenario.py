@@ -1,4 +1,4 @@
-"""What a scenario file says. Times are seconds from its start, which is the beginning of a window (or epoch)."""
+"""The contents of a scenario file. Times are seconds from its start, which is the beginning of a window (or epoch)."""
 
 import tomllib
 from pathlib import Path
@@ -42,7 +42,7 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something goes wrong at ``at_s``, until ``until_s`` where it lasts."""
+    """A fault at ``at_s``; until ``until_s`` if it lasts."""
 
     kind: FaultKind
     at_s: float
@@ -78,7 +78,7 @@ class Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What must come out beside the mode's own promise. Windows are counted from 0 at the start."""
+    """Expectations beside the mode's promise. Windows are counted from 0 at the start."""
 
     least_used: dict[str, float] = {}
     """Share of the limit that must be admitted in a window."""
@@ -97,7 +97,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One world: a counter in ``regions`` (name -> share), who asks, and what goes wrong."""
+    """One world: a counter in ``regions`` (name -> share), demand, and faults."""
 
     name: str
     about: str = ""
@@ -109,7 +109,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     regions: dict[str, int]
     duration_s: float = 30.0
     still_s: float = 0.0
-    """The last seconds, without demand or faults: at their end all regions must agree. 0: that is not looked at."""
+    """The last seconds, without demand or faults, after which all regions must agree; 0: no such check."""
     nodes: int = 2
     agents: int = 2
     seed: int = 1

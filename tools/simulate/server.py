@@ -29,20 +29,20 @@ Join = Callable[[Callable[..., Awaitable[object]], ServerFacts], Awaitable[None]
 
 
 class Process(Protocol):
-    """Who uses a store: it may be dead, or stand still."""
+    """A process that uses a store; it may be dead, or stopped."""
 
     @property
     def is_running(self) -> bool:
-        """Whether it is neither dead nor stopped."""
+        """Whether the process is neither dead nor stopped."""
         ...
 
     async def awake(self) -> None:
-        """Return when it is neither dead nor stopped."""
+        """Return once the process is neither dead nor stopped."""
         ...
 
 
 class SimulatedServer:
-    """One Redis. What happens to it breaks every connection."""
+    """One Redis server. A stop or a restart breaks every connection."""
 
     def __init__(self, host: ScriptHost, now_us: Callable[[], int], name: str, policy: str) -> None:
         self._host = host
@@ -55,25 +55,25 @@ class SimulatedServer:
         self.keyspace = Keyspace(now_us, MAX_KEYS)
         self.run_id = ""
         self.connections = 0
-        """A number that those who are connected know: it grows when all connections break."""
+        """Grows when all connections break; a connection remembers the number that it was made under."""
         self.waiters: list[asyncio.Future[None]] = []
-        """Who waits for something in a list."""
+        """Commands that wait for an item of a list."""
         self._connected: list[asyncio.Future[None]] = []
         self._restarted()
 
     def stop(self) -> None:
-        """The server is gone, with what it has not saved."""
+        """Stop the server."""
         self.is_up = False
         self._break()
 
     def start(self, keyspace: Keyspace | None = None) -> None:
-        """It is back: with these keys, or as it was."""
+        """Start the server again, with these keys or with those that it had."""
         if keyspace is not None:
             self.keyspace = keyspace
         self._restarted()
 
     async def broken(self) -> None:
-        """Return when all connections have broken."""
+        """Return once all connections have broken."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connected.append(waiter)
         await waiter
@@ -139,7 +139,7 @@ class SimulatedServer:
 
 
 class StoreConnection:
-    """What a process has of its region's store. Every call takes its way there and back, and ends with the process."""
+    """A process's connection to its region's store. Every call takes time each way, and ends with the process."""
 
     def __init__(
         self, server: SimulatedServer, process: Process, join: Join | None, true_us: Callable[[], int]
@@ -147,7 +147,7 @@ class StoreConnection:
         self.settings = SimpleNamespace(shape="standalone")
         self.stats = SimpleNamespace(connects=1)
         self.ran_us = 0
-        """True time at which the decisions that are being answered were made."""
+        """The true time of the script call whose decisions are being answered."""
         self._server = server
         self._process = process
         self._join = join
@@ -166,7 +166,7 @@ class StoreConnection:
             self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     def submit_all(self, checks: Sequence[CounterCheck]) -> None:
-        """The same for many."""
+        """Decide many checks."""
         for check in checks:
             self.submit(check)
 
@@ -190,7 +190,7 @@ class StoreConnection:
             at += FIGURES * len(check.keys)
 
     async def _connect(self) -> None:
-        """Join the server as it is now, before anything is decided there."""
+        """Join the server as it is now, before any decision there."""
         while self._joined != self._server.connections:
             connections = self._server.connections
             if not self._server.is_up:
@@ -200,7 +200,7 @@ class StoreConnection:
             self._joined = connections
 
     async def keep_connected(self) -> None:
-        """Connect, and again whenever connections broke; for ever."""
+        """Connect, and connect again whenever connections break, for ever."""
         while True:
             with contextlib.suppress(RedisConnectionError, ResponseError):
                 await self._connect()
@@ -209,7 +209,7 @@ class StoreConnection:
             await asyncio.sleep(RECONNECT_S)
 
     def facts(self) -> ServerFacts:
-        """What the server says of itself."""
+        """The server's run id and eviction policy."""
         return ServerFacts(run_id=self._server.run_id, maxmemory_policy=self._server.policy)
 
     # Beside them

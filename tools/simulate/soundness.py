@@ -1,4 +1,4 @@
-"""What a scenario's form cannot say: regions, nodes and windows that are named are there, figures make sense."""
+"""Checks beyond a scenario's form: regions, nodes and windows that it names exist, and its figures make sense."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -42,7 +42,7 @@ def _parts(scenario: Scenario) -> Iterator[tuple[str, str]]:
 
 
 def _named(scenario: Scenario) -> Iterator[tuple[str, str]]:
-    """Each region that is spoken of, with the place."""
+    """Each region that the scenario names, with the place."""
     for number, demand in enumerate(scenario.demand):
         yield f"demand[{number}].region", demand.region
     for number, fault in enumerate(scenario.faults):

@@ -14,7 +14,7 @@ from tools.simulate.checks import Outcome
 
 
 class KeptError(Exception):
-    """The file of kept outcomes is something else, and is left as it is; the message names it."""
+    """The file is no file of kept outcomes, and stays as it is; the message names it."""
 
 
 def with_kept(path: Path | None, seeds: Iterable[int], run: Callable[[int], Outcome]) -> list[Outcome]:
@@ -50,7 +50,7 @@ def with_kept(path: Path | None, seeds: Iterable[int], run: Callable[[int], Outc
 
 
 def show_many(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """All runs, by kind and together; what went wrong in them, and what was refused."""
+    """Print all runs, by kind and in all, with their faults and refusals."""
     table = Table(title=f"{len(outcomes):,} runs", box=None)
     headings = ("kind", "runs", "broken", "admitted", "over", "allowed", "of it", "transfers", "messages")
     for heading in headings:

@@ -1,4 +1,4 @@
-"""A whole world in virtual time: regions, links, a control plane, people who ask, and what goes wrong."""
+"""A whole world in virtual time: regions, links, a control plane, demand, and faults."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from tools.simulate.scenario import Demand, Fault, Scenario
 
 EPOCH_US = 1_700_000_000_000_000
 WARM_UP_S = 3.0
-"""Before the scenario begins: processes start, stores begin their epochs, regions hear each other."""
+"""The time before the scenario begins, in which processes start, stores begin epochs, and regions connect."""
 _REMEMBER_S = 0.25
 _SAMPLE_S = 0.25
 
@@ -48,15 +48,15 @@ class World:
         return self.chance.randrange(1, 2**32)
 
     def token_hex(self, size: int) -> str:
-        """A name for whatever needs one."""
+        """Random hex digits of ``size`` bytes, as a name."""
         return self.chance.randbytes(size).hex()
 
     def peers_of(self, region: str) -> SimulatedPeers:
-        """The way from a region to the others."""
+        """The transport from a region to the others."""
         return SimulatedPeers(region, self.links, self._any_agent)
 
     def run(self) -> Record:
-        """Let the scenario's time pass. Raises ``RunawayError``."""
+        """Run the scenario to its end. Raises ``RunawayError``."""
         asyncio.set_event_loop(self.loop)
         try:
             with structlog.testing.capture_logs():
@@ -87,7 +87,7 @@ class World:
         await asyncio.sleep(WARM_UP_S + scenario.duration_s)
 
     def _end(self) -> None:
-        """End whatever goes on."""
+        """Cancel all tasks, and close the loop."""
         while tasks := asyncio.all_tasks(self.loop):
             for task in tasks:
                 task.cancel()
@@ -108,7 +108,7 @@ class World:
         return start_us
 
     def _sample(self) -> None:
-        """Note how old the oldest count is that some region does not know of another."""
+        """Note the age of the oldest count that a region does not know of another."""
         key, now_us = counter_key(self.control.generation), self.now_us()
         for region in self.regions.values():
             cells = known_cells(region, key)

@@ -209,7 +209,7 @@ class Answers:
 
 
 class ReplyTaker(Protocol):
-    """Whoever waits for a reply."""
+    """What waits for a reply."""
 
     def on_reply(self, reply: object) -> None:
         """Take the reply: bytes, int, list, None, or a ``hiredis.ReplyError``."""
@@ -217,7 +217,7 @@ class ReplyTaker(Protocol):
 
 
 class Link(asyncio.Protocol):
-    """The pipelined connection. ``on_lost`` is called once, with all who still wait, unless it was closed by us."""
+    """The pipelined connection. ``on_lost`` is called once, unless this process closed it."""
 
     def __init__(self, connection: "AnyConnection", on_lost: "Callable[[Link], None]") -> None:
         self._connection = connection
@@ -238,7 +238,7 @@ class Link(asyncio.Protocol):
         self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Hand each complete reply to the one who waits for it."""
+        """Hand each complete reply to its taker."""
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _INCOMPLETE:

@@ -125,7 +125,7 @@ class SideClient:
 
     @_as_redis_errors
     async def info(self) -> Sequence[Mapping[str, Any]]:
-        """What each server that holds counters says of itself (``INFO``), numbers as numbers."""
+        """``INFO`` of each server that holds counters, numbers as numbers."""
         client: Any = self._client  # redis-py leaves its method untyped
         if not isinstance(client, RedisCluster):
             return [await self.execute("INFO")]

@@ -109,7 +109,7 @@ class Cluster:
         return checks[0].keys[0]
 
     def key_on(self, shard: object, name: bytes) -> bytes:
-        """A key of this name in the first slot of a master; another one where it has none: it says who has it."""
+        """A key of this name in the first slot of a master; without slots another key, whose error names the holder."""
         slot = next((slot for slot, owner in enumerate(self._owners) if owner is shard), None)
         return name if slot is None else b"%b:{%b}" % (name, self._tags[slot])
 
@@ -173,7 +173,7 @@ class Cluster:
         self._spawn(self._keep_map())
 
     def want_refresh(self) -> None:
-        """Something says that the map is old: read it again soon."""
+        """Read the map again soon, as it may be old."""
         self._wanted.set()
 
     def statuses(self) -> tuple[ShardStatus, ...]:

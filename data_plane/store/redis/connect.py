@@ -134,7 +134,7 @@ def address_of(settings: RedisSettings) -> Address:
 
 
 class Connector:
-    """Makes connections of one kind; ``resolve`` says where, each time anew."""
+    """Makes connections of one kind; ``resolve`` returns the address, for each anew."""
 
     def __init__(
         self, settings: RedisSettings, script: str, resolve: Resolve, *, master_only: bool, join: Join | None = None

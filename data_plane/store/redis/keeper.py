@@ -69,13 +69,13 @@ class LinkKeeper:
         self._backoff.reset()
 
     def reconnect(self) -> None:
-        """Give the connection up and make a new one; those who wait on it are told on the loop."""
+        """Give the connection up and make a new one; calls that wait on it fail on the loop."""
         link, self.link = self.link, None
         if link is not None:
             link.drop()
 
     async def close(self) -> Sequence[ReplyTaker | None]:
-        """Stop for good; returns those who still waited for a reply."""
+        """Stop for good. Returns the takers of replies that are missing."""
         self._closed = True
         for task in (self._task, self._renewing):
             if task is not None:

@@ -1,4 +1,4 @@
-"""What a server says of itself when a connection is made, and whether it may hold counters."""
+"""The facts of a server when a connection is made, and whether it may hold counters."""
 
 import logging
 import re

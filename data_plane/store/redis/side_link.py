@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import hiredis
 from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from data_plane.store.ports import Argument, Reply
@@ -33,14 +33,14 @@ class _Replies:
         if len(self._replies) == self._number and not self.future.done():
             self.future.set_result(self._replies)
 
-    def lost(self) -> None:
-        """The connection broke before all were there."""
+    def fail(self, error: RedisError) -> None:
+        """End the wait, if replies are missing."""
         if not self.future.done():
-            self.future.set_exception(RedisConnectionError("the connection was lost"))
+            self.future.set_exception(error)
 
 
 class SideLink:
-    """Connects on first use, and again after a loss. ``timeout_s`` bounds a call with its connection."""
+    """Connects on first use, and again after a loss. ``timeout_s`` bounds connecting, and a call."""
 
     def __init__(self, connector: Connector, timeout_s: float) -> None:
         self._connector = connector
@@ -60,7 +60,7 @@ class SideLink:
             return await self._ask(commands)
 
     async def close(self) -> None:
-        """Disconnect for good; who waits is told."""
+        """Disconnect for good; calls that wait fail."""
         self._is_closed = True
         link = self._link
         if link is not None:
@@ -68,38 +68,45 @@ class SideLink:
             await link.close()
 
     async def _ask(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        link = self._link or await self._connected()
+        replies = _Replies(len(commands))
+        link.send(b"".join(map(_packed, commands)), (replies,) * len(commands))
+        # cheaper than asyncio.timeout, which idle agents would enter ten times a second
+        timer = asyncio.get_running_loop().call_later(self._timeout_s, self._late, link, replies)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                link = await self._connected()
-                replies = _Replies(len(commands))
-                link.send(b"".join(map(_packed, commands)), (replies,) * len(commands))
-                found = await replies.future
-        except TimeoutError:
-            self._drop()
-            raise RedisTimeoutError(f"no answer within {self._timeout_s} s") from None
+            found = await replies.future
+        finally:
+            timer.cancel()
         if any(isinstance(reply, ReadOnlyError) for reply in found):
-            self._drop()  # it was the master
+            self._drop(link)  # it was the master
         return found
 
     async def _connected(self) -> Link:
-        async with self._connecting:
-            if self._is_closed:
-                raise RedisConnectionError("the store is closed")
-            if self._link is None:
-                self._link = Link(await self._connector.log_in(), self._on_lost)
-            return self._link
+        try:
+            async with self._connecting, asyncio.timeout(self._timeout_s):
+                if self._is_closed:
+                    raise RedisConnectionError("the store is closed")
+                if self._link is None:
+                    self._link = Link(await self._connector.log_in(), self._on_lost)
+                return self._link
+        except TimeoutError:
+            raise RedisTimeoutError(f"no connection within {self._timeout_s} s") from None
 
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.drop()
+    def _late(self, link: Link, replies: _Replies) -> None:
+        replies.fail(RedisTimeoutError(f"no answer within {self._timeout_s} s"))
+        self._drop(link)
+
+    def _drop(self, link: Link) -> None:
+        if self._link is link:
+            self._link = None
+        link.drop()
 
     def _on_lost(self, link: Link) -> None:
         if self._link is link:
             self._link = None
         for taker in link.waiting:
             if isinstance(taker, _Replies):
-                taker.lost()
+                taker.fail(RedisConnectionError("the connection was lost"))
 
 
 def _packed(command: Sequence[Argument]) -> bytes:

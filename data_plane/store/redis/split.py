@@ -87,7 +87,7 @@ class Split:
             self._answers.pass_on(self._whole, error)
 
     def _tell_clocks(self) -> None:
-        """Who gives back later has to say when each group was consumed, by the clock of its own server."""
+        """Note when each group was consumed, by the clock of its server; giving back later needs it."""
         if isinstance(self._whole, CallbackCheck):
             placed = {place: self._now_us[number] for number, members in enumerate(self._groups) for place in members}
             self._whole.clocks_us = [placed[place] for place in range(len(placed))]

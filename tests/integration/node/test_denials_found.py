@@ -12,11 +12,10 @@ import httpx
 import msgspec
 import pytest
 
-from data_plane.decide import redis_denials
+from data_plane.decide import denial_ring
 from data_plane.decide.denial_log import DenialLog
-from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted
+from data_plane.decide.denial_ring import MOST_CALLERS, MOST_EACH, Caller, DenialRing, Found, Noted, RedisDenials
 from data_plane.decide.pending_check import Refusal
-from data_plane.decide.redis_denials import RedisDenials
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
@@ -243,18 +242,18 @@ async def keep(ring: RedisDenials, name: str, *at_ms: int, are_clients: bool = T
 
 
 async def test_a_minute_that_is_past_is_still_told_after_many_later_denials(store, monkeypatch) -> None:
-    monkeypatch.setattr(redis_denials, "MOST_LATEST", 3)
+    monkeypatch.setattr(denial_ring, "MOST_LATEST", 3)
     ring = RedisDenials(store, 32 * MB)
     for minute in (10, 11, 12):
         await keep(ring, "acme", *range(minute * 60_000, minute * 60_000 + 8))
     found = (await ring.find(DenialQuery(client="acme"), 30)).denials
     assert [one.at_ms for one in found] == [720_007, 720_006, 720_005, 720_000, 660_000, 600_000]
     assert [one.request_id for one in found][-1] == "acme-600000"
-    assert 0 < await store.execute("PTTL", "{tg:denials}:c:acme:l") <= redis_denials.KEPT_MS
+    assert 0 < await store.execute("PTTL", "{tg:denials}:c:acme:l") <= denial_ring.KEPT_MS
 
 
 async def test_a_region_remembers_so_many_callers_and_addresses_take_no_clients_room(store) -> None:
-    ring = RedisDenials(store, 4 * redis_denials.CALLER_BYTES)  # room for three clients and one address
+    ring = RedisDenials(store, 4 * denial_ring.CALLER_BYTES)  # room for three clients and one address
     for at, name in enumerate(("one", "two", "three", "one", "four")):
         await keep(ring, name, 100_000 + at)
     for at in range(10):

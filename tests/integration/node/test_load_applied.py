@@ -9,8 +9,8 @@ import pytest
 from data_plane.config.index import RuleIndex
 from data_plane.config.load_gate import FULL, cohort_of, hour_seed, threshold_of
 from data_plane.decide.check_resolution import Anonymous, resolve
+from data_plane.decide.denial_ring import RedisDenials
 from data_plane.decide.pending_check import ResolvedCheck, conclude
-from data_plane.decide.redis_denials import RedisDenials
 from data_plane.store.ports import CallbackCheck
 from data_plane.store.redis.settings import RedisSettings
 from data_plane.store.redis.store import RedisCounterStore

@@ -18,9 +18,8 @@ async def open_store() -> AsyncIterator[OpenStore]:
 
     async def start(url: str, **settings: Any) -> RedisCounterStore:
         # Tests share two cores with others: the deadline is for faults here, not for speed.
-        store = RedisCounterStore(
-            RedisSettings(url=url, **{"deadline_ms": 100.0, "connect_timeout_ms": 10_000.0, **settings})
-        )
+        patient = {"deadline_ms": 100.0, "connect_timeout_ms": 10_000.0}
+        store = RedisCounterStore(RedisSettings(url=url, **(patient | settings)))
         opened.append(store)
         await store.start()
         return store

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
 
 import msgspec
@@ -68,10 +68,16 @@ class East:
         self.tally = ReplicationTally()
         self.silent: tuple[tuple[str, int], ...] = ()
         self.meet("eu-west", "ap-south")
-        self.receiver = Receiver("us-east", self.counts, self, lambda: self.index, self.tally, self._hear)
+        self.receiver = Receiver(
+            "us-east", self.counts, self, lambda: self.index, self.tally, self._hear,
+            self._forward,
+        )  # fmt: skip
         self.sender = Sender(
             "us-east", self.counts, self.peers, self, lambda: self.index, lambda: 1, self.receiver, self.tally
         )
+
+    def _forward(self, epoch: str, cells: Sequence[Cell]) -> None:
+        self.sender.anti_entropy.forward(epoch, cells)
 
     def now_us(self) -> int:
         """Port ``Clock``."""

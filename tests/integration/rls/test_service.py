@@ -11,7 +11,7 @@ from envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescript
 from envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
 from structlog.testing import capture_logs
 
-from data_plane.decide.redis_denials import RedisDenials
+from data_plane.decide.denial_ring import RedisDenials
 from data_plane.http.render import Renderer
 from data_plane.node import Node
 from data_plane.rls.mapping import RlsMapping

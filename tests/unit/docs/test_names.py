@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,12 @@ def files() -> tuple[str, ...]:
 def test_files_of_a_page_are_there(page: str) -> None:
     named = re.findall(r"`([\w.-]+/[\w./-]+\.(?:py|lua|md|toml|mjs))[`:]", (ROOT / page).read_text("utf-8"))
     assert [name for name in named if name not in NEW and not any(file.endswith(f"/{name}") for file in files())] == []
+
+
+@pytest.mark.parametrize("page", pages())
+def test_modules_that_a_page_runs_are_there(page: str) -> None:
+    for module in re.findall(r"python3? -m ([\w.]+\w)", (ROOT / page).read_text("utf-8")):
+        assert find_spec(module) is not None, module
 
 
 @cache
