@@ -33,10 +33,6 @@ KEPT_REVISIONS = 64
 KEPT_DELTAS = 64
 KEPT_SNAPSHOTS = 2
 MAX_FRAME_BYTES = 256 * 1024
-MIN_PAUSE_S = 0.02
-MAX_PAUSE_S = 0.6
-PAUSE_S_A_STREAM = 0.006
-"""Pause between deltas. A delta costs a replica about 1.5 ms with its ACK; the pause leaves time for writes."""
 Key = TypeVar("Key")
 _log = structlog.stdlib.get_logger("tidegate.stream")
 

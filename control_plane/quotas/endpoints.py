@@ -41,7 +41,7 @@ async def list_quotas(
 
 @router.get("/{plan}/{limit}", response_model=QuotaView)
 async def get_quota(plan: PlanOrNone, limit: Name, session: Reading, request: Request) -> Response:
-    """How one limit is split, where a move of its shares stands, and what the rebalancer last thought."""
+    """How one limit is split, where a move of its shares stands, and what the rebalancer last decided."""
     return json_with_etag(await service.get(session, plan, limit, request.state.settings.heartbeat_s))
 
 

@@ -38,7 +38,7 @@ class QuotaMove(Base):
 
 
 class QuotaBalance(Base):
-    """What the rebalancer last thought of a limit with ``auto`` shares. ``demand`` is units a region in its period."""
+    """What the rebalancer last decided on a limit with ``auto`` shares. ``demand`` is units a region in its period."""
 
     __tablename__ = "quota_balances"
 

@@ -27,7 +27,7 @@ class Balance(NamedTuple):
 def balance(current: Mapping[str, float], demand: Mapping[str, float], rules: Balancing) -> Balance:
     """New shares for the regions of ``current`` (fractions that sum to 1) from ``demand`` (units, any period).
 
-    A region of which nothing is known keeps its share: silence is not the absence of demand. Where nobody asked for
+    A region of which nothing is known keeps its share: no report does not mean no demand. Where nobody asked for
     anything the shares stay.
     """
     if len(current) < 2:

@@ -52,7 +52,7 @@ async def forget_orphans(session: AsyncSession, before: datetime) -> int:
 
 
 async def balances(session: AsyncSession, rule_ids: Iterable[int]) -> dict[int, QuotaBalance]:
-    """What the rebalancer last thought of these limits."""
+    """What the rebalancer last decided on these limits."""
     query = select(QuotaBalance).where(QuotaBalance.rule_id.in_(list(rule_ids)))
     return {row.rule_id: row for row in await session.scalars(query)}
 
@@ -60,7 +60,7 @@ async def balances(session: AsyncSession, rule_ids: Iterable[int]) -> dict[int, 
 async def store_balance(
     session: AsyncSession, rule_id: int, *, moved: bool, reason: str, demand: Mapping[str, float]
 ) -> None:
-    """Keep what the rebalancer thought."""
+    """Keep what the rebalancer decided."""
     values = {"at": func.now(), "moved": moved, "reason": reason, "demand": dict(demand)}
     statement = insert(QuotaBalance).values(rule_id=rule_id, **values)
     await session.execute(statement.on_conflict_do_update(index_elements=["rule_id"], set_=values))

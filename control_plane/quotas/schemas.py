@@ -49,7 +49,7 @@ class MoveView(View):
 
 
 class BalanceView(View):
-    """What the rebalancer last thought of a limit with `auto` shares."""
+    """What the rebalancer last decided on a limit with `auto` shares."""
 
     at: datetime
     moved: bool

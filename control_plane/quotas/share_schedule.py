@@ -1,4 +1,4 @@
-"""How shares move without a moment of too much: first who loses cuts, then who wins is raised. No I/O here.
+"""How shares move without ever exceeding the limit: the loser is cut first, then the winner is raised. No I/O here.
 
 A schedule is steps, oldest first; a step holds for every window that begins at its ``from_us`` or later, until the next
 one does. The simulator of regions (``tools/simulate``) moves shares by these functions too.

@@ -85,8 +85,8 @@ class LimitInForce(View):
     shares: Mapping[str, int]
     """What each region has of it once no `move` waits."""
     shares_from: SharesFrom | None
-    """Whose shares they are: written for the override, written for the limit, by demand, or the same for all regions.
-    Null where the mode divides nothing."""
+    """Where they come from: written for the limit, by demand, or the same for all regions. Null where the mode divides
+    nothing."""
     move: MoveView | None
     regions: Mapping[str, RegionUse]
 
@@ -117,7 +117,7 @@ class Found(NamedTuple):
 
 
 async def find(session: AsyncSession, name: str, now: datetime, heartbeat_s: float) -> Found:
-    """Read them. Raises ``NotFoundError``."""
+    """Read a client's limits. Raises ``NotFoundError``."""
     client = await session.get(ClientRow, name)
     if client is None:
         raise NotFoundError(f"There is no client named {name}.")

@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
 
 def run(call: Call) -> int:
-    """Do it and print what came of it. Raises ``ArgumentError`` for what cannot be sent."""
+    """Send it and print the result. Raises ``ArgumentError`` for what cannot be sent."""
     path = filled(call.verb.path, call.names)
     values = {field: value_of(field, given, datetime.now(UTC)) for field, given in call.fields.items()}
     try:

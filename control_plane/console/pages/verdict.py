@@ -1,4 +1,4 @@
-"""What is said to somebody who asks why: one sentence on the denial, one on what holds now. Pure.
+"""The answer to somebody who asks why: one sentence on the denial, one on what holds now. Pure.
 
 The page Why? and `tidegate why` answer by it alike.
 """
@@ -61,7 +61,7 @@ def windows_of(at: datetime | None) -> list[dict[str, str]]:
 
 
 def nearest(denials: Sequence[Mapping[str, Any]], at: datetime | None) -> list[Mapping[str, Any]]:
-    """The denial to speak of in front: the newest, or the one that is nearest to a time."""
+    """The denials, first the one to explain: the newest, or the one nearest to a time."""
     return list(denials) if at is None else sorted(denials, key=lambda one: abs(_at(one) - at))
 
 
