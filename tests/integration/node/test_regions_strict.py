@@ -302,12 +302,12 @@ async def test_a_cut_is_confirmed_with_the_window_from_which_it_holds(tmp_path, 
     exact = rule(1, "exact", 100, mode="strict", algorithm="fixed_window", shares={"us-east": 60, "eu-west": 40})
     async with agent_beside(tmp_path, valkey_url, [Plan(plan="p", limits=(exact,))], revision=5) as (agent, _):
         epochs = agent.peering.epochs
-        told = await epochs.confirmed(Ack(node="a1", revision=5, digest=""))
+        told = await epochs.confirmed(Ack(node="a1", revision=5, digest="0" * 64))
         now_us = time.time_ns() // 1_000
         assert told.effective.keys() == {1}
         assert 0 < told.effective[1] - now_us <= HOUR_US + 1_000_000
         assert told.effective[1] % HOUR_US == 0
-        again = await epochs.confirmed(Ack(node="a1", revision=6, digest=""))
+        again = await epochs.confirmed(Ack(node="a1", revision=6, digest="0" * 64))
         assert again.effective == {}, "nothing changed since"
         await epochs.renew()
         assert epochs.epoch.revision == 5
@@ -320,7 +320,7 @@ async def test_a_cut_that_the_control_plane_could_not_be_told_of_is_said_when_it
         control_plane.away = True
         control_plane.garbled = 1  # when it is back: the agent dials again
         control_plane.move()
-        agent.peering.epochs.unconfirmed_ack = Ack(node="a1", revision=5, digest="")  # the store was away before
+        agent.peering.epochs.unconfirmed_ack = Ack(node="a1", revision=5, digest="0" * 64)  # the store was away before
         unsent = agent.configuration.stream.unsent
         async with asyncio.timeout(20):
             while not unsent:
