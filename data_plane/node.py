@@ -19,7 +19,7 @@ from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
-from data_plane.decide.enforcement_ends import SwitchKeeper, switches_and_blocks
+from data_plane.decide.enforcement_ends import OverrideKeeper, overrides_and_blocks
 from data_plane.decide.settlement import RedisAccounts, Settlement
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.holds.redis_holds import RedisHoldStore
@@ -88,7 +88,7 @@ class Node:
             (self.usage.tally, *self.observability.observers), self.observability.denial_log,
         )  # fmt: skip
         self.load_handler = self._load_control.handler
-        self._switches = SwitchKeeper(self.decider, clock)
+        self._overrides = OverrideKeeper(self.decider, clock)
         self.configuration = Configuration(settings, "node", self.store, clock, self.apply, self._decided, _as_it_is)
         self.handler = DecisionHandler(
             self.decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
@@ -129,7 +129,7 @@ class Node:
     def apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Decide by this index from now on."""
         self.region_view.applied(index, snapshot.revision)
-        self.decider.apply(self._switches.without_ended_overrides(index), snapshot.whole_revision)
+        self.decider.apply(self._overrides.without_ended_overrides(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:
         return of_agents(self._live_agents())
@@ -143,7 +143,7 @@ class Node:
         self.configuration.restore()
         work: list[Callable[[], Coroutine[Any, Any, None]]] = [
             *self.configuration.work(), self._membership.run, *self.region_view.work(), self.settlement.run,
-            self._switches.run, *self.usage.work(), *self._load_control.work(), *self.observability.work(),
+            self._overrides.run, *self.usage.work(), *self._load_control.work(), *self.observability.work(),
         ]  # fmt: skip
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -169,7 +169,7 @@ class Node:
             **self.region_view.status(),
             "live_nodes": self._membership.live_nodes(),
             "live_agents": self._live_agents(),
-            **switches_and_blocks(self.decider.index, self._clock.now_us()),
+            **overrides_and_blocks(self.decider.index, self._clock.now_us()),
             **self._load_control.status(),
             "trust": self.settings.trust,
         }

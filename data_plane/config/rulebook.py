@@ -112,6 +112,7 @@ class Rulebook:
         "gateways",
         "limits",
         "named_resolutions",
+        "overrides",
         "own_sets",
         "plans",
         "priorities",
@@ -124,7 +125,6 @@ class Rulebook:
         "routes",
         "sections",
         "shared_by_id",
-        "switches",
     )
 
     def __init__(self, region: str, sections: Sections) -> None:
@@ -149,7 +149,7 @@ class Rulebook:
         """Every limit, by the id that is part of its counters' keys."""
         self.shared_by_id = {id: rule for id, rule in self.by_id.items() if rule.mode == "shared"}
         """Every shared limit, by id."""
-        self.switches = _of(EnforcementOverride, sections.get("enforcement", {}))
+        self.overrides = _of(EnforcementOverride, sections.get("enforcement", {}))
         """Enforcement overrides by target; ``without_ended_overrides`` takes ended ones out."""
         match, named = self.routes.match, self._named
         self.resolutions = (ResolutionCache(self, match, sites=False), ResolutionCache(self, match, sites=True))
@@ -204,14 +204,14 @@ class Rulebook:
         of_plan = _own(plan.limits, {} if own is None else own.overrides) if plan is not None else []
         ids = frozenset(rule.id for rule in of_plan)
         rules = [*of_plan, *self.limits]
-        if self.switches:
+        if self.overrides:
             rules = [self._overridden(rule, plan_name if rule.id in ids else OUTSIDE_PLANS) for rule in rules]
         priority = 0 if plan is None else plan.priority
         guard = self._guard(endpoint, priority)
         if endpoint.backend in self.backends:
             policy = None if guard is None else guard.policy
             capacities = capacity_rules(self.backends[endpoint.backend], policy, priority, self.region)
-            rules += [self._overridden(rule, OUTSIDE_PLANS) for rule in capacities] if self.switches else capacities
+            rules += [self._overridden(rule, OUTSIDE_PLANS) for rule in capacities] if self.overrides else capacities
         limits = resolve(rules, endpoint, method, self.region, Peers(self.regions, self.region_facts), sites=sites)
         return LimitSet(limits, endpoint.cost, plan=plan_name, endpoint=endpoint.endpoint, of_plan=ids, guard=guard)
 
@@ -221,7 +221,7 @@ class Rulebook:
     def _guard(self, endpoint: Endpoint, priority: int) -> Guard | None:
         """The protection of the endpoint's backend, if there is one."""
         found = self.protected.get(endpoint.backend or "")
-        every = self.switches.get(EVERY_LIMIT)
+        every = self.overrides.get(EVERY_LIMIT)
         if found is None or (every is not None and every.mode == "shadow"):
             return None
         return Guard(found[0].backend, found[1], priority)
@@ -238,19 +238,21 @@ class Rulebook:
 
     def _overridden(self, rule: LimitRule, owner: str) -> LimitRule:
         """The rule under its enforcement override, or under that of all limits."""
-        switch = self.switches.get(f"{owner}/{rule.name}") or self.switches.get(EVERY_LIMIT)
-        if switch is None or (switch.mode == "shadow") == rule.shadow:
+        override = self.overrides.get(f"{owner}/{rule.name}") or self.overrides.get(EVERY_LIMIT)
+        if override is None or (override.mode == "shadow") == rule.shadow:
             return rule
-        return msgspec.structs.replace(rule, shadow=switch.mode == "shadow")
+        return msgspec.structs.replace(rule, shadow=override.mode == "shadow")
 
     def without_ended_overrides(self, now_s: float) -> "Rulebook":
         """This rulebook without enforcement overrides that ended by ``now_s`` (epoch seconds); itself if none did."""
         ended = {
-            id for id, switch in self.switches.items() if switch.expires_at is not None and switch.expires_at <= now_s
+            id
+            for id, override in self.overrides.items()
+            if override.expires_at is not None and override.expires_at <= now_s
         }
         if not ended:
             return self
-        remaining = {id: switch for id, switch in self.switches.items() if id not in ended}
+        remaining = {id: override for id, override in self.overrides.items() if id not in ended}
         book = Rulebook(self.region, {**self.sections, "enforcement": remaining})
         book.resolve_by(self.region_facts)
         return book

@@ -13,7 +13,7 @@ LOOK_EVERY_S = 1.0
 """The longest sleep, because the clock may be set meanwhile."""
 
 
-class SwitchKeeper:
+class OverrideKeeper:
     """Keeps ended overrides out of the decider's index."""
 
     def __init__(self, decider: Decider, clock: Clock) -> None:
@@ -30,7 +30,9 @@ class SwitchKeeper:
         """End each override at its time, for ever."""
         while True:
             self._changed.clear()
-            ends_s = [switch.expires_at for switch in self._decider.index.book.switches.values() if switch.expires_at]
+            ends_s = [
+                override.expires_at for override in self._decider.index.book.overrides.values() if override.expires_at
+            ]
             timeout_s = None
             if ends_s:
                 timeout_s = min(LOOK_EVERY_S, max(0.001, min(ends_s) - self._clock.now_us() / 1_000_000))
@@ -48,7 +50,10 @@ class SwitchKeeper:
             self._decider.apply(left, self._decider.revision)
 
 
-def switches_and_blocks(index: RuleIndex, now_us: int) -> dict[str, Any]:
+def overrides_and_blocks(index: RuleIndex, now_us: int) -> dict[str, Any]:
     """The overrides in force and the number of blocks, for ``/v1/status``."""
     blocks = 0 if index.blocks is None else index.blocks.in_force(now_us / 1_000_000)
-    return {"enforcement": [msgspec.to_builtins(switch) for switch in index.book.switches.values()], "blocks": blocks}
+    return {
+        "enforcement": [msgspec.to_builtins(override) for override in index.book.overrides.values()],
+        "blocks": blocks,
+    }

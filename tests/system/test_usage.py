@@ -1,4 +1,4 @@
-"""Usage, blocks, switches and resets on two regions with two nodes each, over HTTP alone."""
+"""Usage, blocks, enforcement overrides and resets on two regions with two nodes each, over HTTP alone."""
 
 import json
 import os

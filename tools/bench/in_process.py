@@ -67,6 +67,9 @@ class _Transport:
     def is_closing(self) -> bool:
         return False
 
+    def close(self) -> None:
+        """The connection was idle for too long."""
+
 
 class _Link:
     """Answers every call when told: plenty is left of an hour's window and nothing to wait for, or it ``denies``."""

@@ -1,4 +1,4 @@
-"""Blocks and switches as resources, and as documents that nodes get."""
+"""Blocks and enforcement overrides as resources, and as documents that nodes get."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta

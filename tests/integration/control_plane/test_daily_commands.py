@@ -74,7 +74,7 @@ async def test_a_plan_a_client_a_key_and_what_becomes_of_them(served: RunningCon
         assert [(entry["action"], entry["reason"]) for entry in audit] == [("revoke", "leaked"), ("create", None)]
 
 
-async def test_the_switches_at_night(served: RunningControlPlane) -> None:
+async def test_enforcement_at_night(served: RunningControlPlane) -> None:
     async with served.node().following():
         await run(served, "plans create free")
         await run(served, "limits create hourly --plan free --limit 10 --window-s 60")

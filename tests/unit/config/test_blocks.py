@@ -1,4 +1,4 @@
-"""Blocks and switches on a node: who is meant, for how long, and what else stays as it was."""
+"""Blocks and enforcement overrides on a node: who is meant, for how long, and what else stays as it was."""
 
 import ipaddress
 import time
@@ -85,12 +85,12 @@ def rule(name: str, *, shadow: bool = False, id: int = 1) -> LimitRule:
     return LimitRule(id=id, name=name, limit=10, window_us=3_600_000_000, shadow=shadow)
 
 
-def index_with(*switches: EnforcementOverride) -> RuleIndex:
+def index_with(*overrides: EnforcementOverride) -> RuleIndex:
     documents = [
         ("plan", "free", Plan(plan="free", limits=(rule("hourly"), rule("watched", shadow=True, id=2)))),
         ("limit", "hourly", rule("hourly", id=3)),
         ("client", "acme", Client(client="acme", plan="free")),
-        *(("enforcement", switch.target, switch) for switch in switches),
+        *(("enforcement", override.target, override) for override in overrides),
     ]
     return RuleIndex.empty("r").with_changes(
         Change(kind, id, msgspec.Raw(msgspec.json.encode(body))) for kind, id, body in documents
@@ -102,7 +102,7 @@ def shadows(index: RuleIndex) -> list[bool]:
     return [limit.rule.shadow for limit in limit_set.limits]
 
 
-def test_switches_override_shadow_and_that_of_one_limit_is_the_stronger() -> None:
+def test_enforcement_overrides_decide_shadow_and_that_of_one_limit_is_the_stronger() -> None:
     assert shadows(index_with()) == [False, True, False]
     assert shadows(index_with(EnforcementOverride(target="*", mode="shadow"))) == [True, True, True]
     assert shadows(index_with(EnforcementOverride(target="*", mode="enforce"))) == [False, False, False]
