@@ -98,15 +98,16 @@ def favour(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def woken_at_once(*pids: int) -> Iterator[None]:
+def woken_at_once(*pids: int, ours: bool = False) -> Iterator[None]:
     """Where our priority is raised, run these processes and their children in the real-time class meanwhile.
 
-    Two that share a core wait for each other's time slices otherwise (milliseconds), which says nothing of either.
+    With ``ours`` also this one, and what it starts meanwhile. Two that share a core wait for each other's time slices
+    otherwise (milliseconds), which says nothing of either.
     """
     if not os.getpriority(os.PRIO_PROCESS, 0):
         yield
         return
-    threads = [thread for pid in pids for thread in _threads(pid)]
+    threads = [thread for pid in pids for thread in _threads(pid)] + [os.getpid()] * ours
     try:
         for thread in threads:
             os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(1))

@@ -4,6 +4,8 @@ beside the plain one, in one run.
 Run by hand. CPU of the node a decision: closed loop, 64 in flight. Latencies: open loop with Poisson arrivals over 64
 connections, at each rate. Of the stores the longest call of the whole run. Every turn asks all servers, one after the
 other, and ratios are of the same turn. The agents, the stores and the generator share one core, the node has the other.
+By `nice -n -10` the node, its store and the generator go first, as where agents have a core of their own: otherwise
+latencies show how long the generator waits for an agent's time slice.
 """
 
 import argparse
@@ -26,7 +28,7 @@ from rich.table import Table
 
 from tidegate.contract.config import Change, Plan
 from tidegate.stack.ports import free_ports
-from tools.bench.machine import process_cpu_s
+from tools.bench.machine import process_cpu_s, woken_at_once
 from tools.bench.open_loop import compiled
 from tools.bench.place import Place, prepared_place
 from tools.bench.rls import CALLERS, HTTP_PACER, IN_FLIGHT, Target, drive, http_request, record
@@ -72,7 +74,7 @@ def main() -> None:
                 store.config_set("slowlog-max-len", 10_000)
                 store.slowlog_reset()
                 target = Target(title, server.pid, (pacer, str(server.port), str(IN_FLIGHT), asked))
-                turns.setdefault(title, []).append(_turn(target, directory, arguments, place.cores.load))
+                turns.setdefault(title, []).append(_turn(target, directory, arguments, place))
                 if title == SHARED:
                     slow += [one["duration"] for one in store.slowlog_get(10_000) if b"EVAL" in one["command"]]
     _print(turns, sorted(slow))
@@ -115,7 +117,8 @@ def _local(change: Change) -> Change:
     return Change("plan", change.id, msgspec.Raw(msgspec.json.encode(plan, order="sorted")))
 
 
-def _turn(target: Target, directory: Path, arguments: argparse.Namespace, core: int) -> Turn:
+def _turn(target: Target, directory: Path, arguments: argparse.Namespace, place: Place) -> Turn:
+    core = place.cores.load
     for requests in (CALLERS, arguments.requests):  # who asks for the first time costs more
         cpu_s = process_cpu_s(target.pid)
         drive(target, directory, array.array("q", bytes(8 * requests)), core)
@@ -123,7 +126,8 @@ def _turn(target: Target, directory: Path, arguments: argparse.Namespace, core: 
     p99_us = {}
     for rate in RATES:
         instants = array.array("q", _poisson(rate, arguments.seconds))
-        latencies = sorted(drive(target, directory, instants, core)[::2])
+        with woken_at_once(target.pid, place.store.child.pid, ours=True):
+            latencies = sorted(drive(target, directory, instants, core)[::2])
         p99_us[rate] = latencies[int(0.99 * len(latencies))] / 1_000
     return Turn(cpu_us, p99_us)
 
