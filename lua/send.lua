@@ -100,19 +100,27 @@ local function collect()
     return before + taken > 0
   end
 
+  -- A counter is dirty only while it has a mark.
+  local function clear_dirty(key, raw)
+    if byte(raw) % 2 == 1 then
+      call('SET', key, string.char(byte(raw) - 1) .. sub(raw, 2), 'KEEPTTL')
+    end
+  end
+
   local function take(slice, members)
     local values = call('MGET', spread(members))
     local taken, without_counts = {}, {}
     for i, key in ipairs(members) do
       local raw = values[i]
       if raw and add_own(key, raw) then
-        if byte(raw) % 2 == 1 then
-          call('SET', key, string.char(byte(raw) - 1) .. sub(raw, 2), 'KEEPTTL')
-        end
+        clear_dirty(key, raw)
         taken[#taken + 1] = due_again
         taken[#taken + 1] = key
         counters = counters + 1
       else
+        if raw and (is_window(raw) or is_log(raw) or is_bucket(raw)) then
+          clear_dirty(key, raw)
+        end
         without_counts[#without_counts + 1] = key
       end
     end

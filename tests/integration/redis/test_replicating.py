@@ -319,6 +319,19 @@ async def test_a_store_that_came_back_with_what_it_had_saved_is_another_life(eas
         assert ("eu-west" in dict(east.silent)) == silent
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+async def test_what_is_counted_after_an_epoch_ended_with_unsent_counts_is_sent(east, algorithm):
+    params, key = encode_rule(LIMITS[algorithm], shared=True), b"{acme}%d" % LIMITS[algorithm].id
+    await east.store.execute("SET", MARKER, encode_marker(Marker(1, 0, 1, "run"), 0))
+    await east.take(30, key, params)
+    await east.tick_until(east.is_settled)
+    await east.take(1, key, params)
+    await east.store.execute("SET", MARKER, encode_marker(Marker(2, 0, 1, "another run"), 0))
+    await east.tick_until(east.is_settled)
+    await east.take(1, key, params)
+    assert await east.marks() == 1
+
+
 async def test_what_one_peer_alone_knew_of_an_earlier_life_here_is_passed_on_once(east):
     """The sweep that tells of earlier lives is over by then."""
     await east.take(1)
