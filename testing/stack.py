@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from testing.node import PATIENT_MS
 from tidegate.stack.child import Child, wait_until_ready
 from tidegate.stack.layout import NodePlace, StackOptions, agent_places, node_places, require_sound
 from tidegate.stack.ports import LOOPBACK, free_ports
@@ -25,9 +26,12 @@ StartStack = Callable[..., "Stack"]
 
 
 class Stack:
-    """A running `tidegate up` in ``directory``. Without ``keep`` it keeps its data in a temporary directory there."""
+    """A running `tidegate up` in ``directory``. Without ``keep`` it keeps its data in a temporary directory there.
 
-    def __init__(self, directory: Path, options: StackOptions, *, keep: bool) -> None:
+    Nodes of a ``patient`` one wait for the store however busy the machine is, so that they never decide without it.
+    """
+
+    def __init__(self, directory: Path, options: StackOptions, *, keep: bool, patient: bool = False) -> None:
         self.options = options
         self.nodes = node_places(options)
         self.agents = agent_places(options)
@@ -40,7 +44,8 @@ class Stack:
             "tidegate up",
             [sys.executable, "-m", "tidegate", "up", *arguments(options, self.data_dir)],
             log_path=self.log_path,
-            env={"TIDEGATE_ADMIN_TOKEN": ADMIN_TOKEN, "TMPDIR": str(self.temp_dir)},
+            env={"TIDEGATE_ADMIN_TOKEN": ADMIN_TOKEN, "TMPDIR": str(self.temp_dir)}
+            | ({"TIDEGATE_REDIS_DEADLINE_MS": str(PATIENT_MS)} if patient else {}),
         )
         self.admin = httpx.Client(
             base_url=f"http://{LOOPBACK}:{options.control_plane_port}",
@@ -134,9 +139,9 @@ def stacks_started(directories: pytest.TempPathFactory) -> Iterator[StartStack]:
     """
     started: list[Stack] = []
 
-    def start(*, keep: bool = False, again: Stack | None = None, **wanted: Any) -> Stack:
+    def start(*, keep: bool = False, again: Stack | None = None, patient: bool = False, **wanted: Any) -> Stack:
         if again is None:
-            stack = Stack(directories.mktemp("stack"), stack_options(**wanted), keep=keep)
+            stack = Stack(directories.mktemp("stack"), stack_options(**wanted), keep=keep, patient=patient)
         else:
             stack = Stack(again.log_path.parent, again.options, keep=True)
         started.append(stack)

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture(scope="module")
 def stack(start_module_stack: StartStack) -> Stack:
-    return start_module_stack(regions=("solo",))
+    return start_module_stack(regions=("solo",), patient=True)
 
 
 @pytest.fixture
