@@ -153,7 +153,7 @@ class RegionServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._drain, self._loop, sig)
 
     async def main_loop(self) -> None:
-        """Wait until asked to stop. uvicorn's own looks ten times a second, which is a tenth of an idle agent's CPU."""
+        """Wait until asked to stop. uvicorn's loop wakes ten times a second to set dates, which the front sets."""
         await self._asked_to_exit.wait()
 
     def _exit(self, sig: int, frame: FrameType | None) -> None:

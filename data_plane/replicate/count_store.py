@@ -1,6 +1,6 @@
 """The counters of ``shared`` limits in the region's store, as replication sees them: the scripts of ``lua/``.
 
-A call holds the store for at most half a millisecond, and calls are sent one after another, so that decisions come in
+A call holds the store for about half a millisecond, and calls are sent one after another, so that decisions come in
 between.
 """
 

@@ -1,6 +1,6 @@
 """One pipelined connection for what is not a decision. Tasks share it: commands of all are answered in their order.
 
-redis-py's client takes three times the CPU of a command here, most of which an idle agent spends.
+redis-py's pool takes more CPU for a command, and commands are most of what an idle agent does.
 """
 
 import asyncio
