@@ -235,8 +235,8 @@ MUTATIONS: dict[str, Edit | Switch | Both] = {
     ),
     "a mark outlives sending": one(
         "shared-lossy-owner-dies",
-        "call('ZADD', slice, spread(taken))",
-        "for i = 2, #taken, 2 do call('ZREM', slice, taken[i]) end",
+        "call('ZADD', slice, spread(marks))",
+        "for i = 2, #marks, 2 do call('ZREM', slice, marks[i]) end",
     ),
     "large news leaves at once": one(
         "shared-near-the-limit", "< cost then\n    return now, dirty", "< 0 then\n    return now, dirty"
