@@ -58,11 +58,12 @@ class Tracing:
         self.sent = 0
         self.dropped = 0
 
-    def passed(self, check: PendingCheck) -> None:
+    def passed(self, check: PendingCheck, *, degraded: bool) -> None:
         """Every limit allowed the check."""
         parent = self._parent(check)
         if parent is not None:
-            self._note(check, parent, self._clock.now_us(), {"tidegate.allowed": True})
+            about = {"tidegate.allowed": True, "tidegate.degraded": degraded}
+            self._note(check, parent, self._clock.now_us(), about)
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         """The check ended otherwise."""
