@@ -18,8 +18,7 @@ from control_plane.clients.schemas import (
     Status,
 )
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
-from control_plane.limits.service import to_rule
-from control_plane.plans.service import Plans
+from control_plane.limits.service import Plans, to_rule
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.web.etags import Preconditions
