@@ -56,10 +56,6 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
     noun = "client"
     rows = repository.clients
 
-    def name_of(self, row: ClientRow) -> str:
-        """The client's name."""
-        return row.client
-
     def view(self, row: ClientRow) -> ClientView:
         """Show a client."""
         return to_view(row)
@@ -124,10 +120,6 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: OverrideRow | None) -> None:  # noqa: ARG002  # the client says it all
         """Record the client as a whole."""
         write.record("client", self._client.client, self._before, to_record(self._client))
-
-    def name_of(self, row: OverrideRow) -> str:
-        """The name of the limit that it overrides."""
-        return row.limit_name
 
     def view(self, row: OverrideRow) -> OverrideView:
         """Show an override."""

@@ -106,7 +106,7 @@ class Section(NamedTuple):
     async def current(self, session: AsyncSession) -> dict[str, Normal]:
         """Every row in normal form, by name."""
         rows = await self.resource.rows.all(session)
-        return {self.resource.name_of(row): self.of_record(self.resource.audited(row)) for row in rows}
+        return {name: self.of_record(self.resource.audited(row)) for name, row in rows.items()}
 
 
 def plain(

@@ -278,10 +278,6 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
     noun = "limit outside plans"
     rows = rows_of(None)
 
-    def name_of(self, row: LimitRow) -> str:
-        """The limit's name."""
-        return row.name
-
     def view(self, row: LimitRow) -> LimitView:
         """Show a limit."""
         return to_view(row)
@@ -330,10 +326,6 @@ class Plans(Resource[PlanRow, PlanFields, PlanView]):
 
     noun = "plan"
     rows = NamedRows(PlanRow, PlanRow.plan, sortable={"priority": PlanRow.priority})
-
-    def name_of(self, row: PlanRow) -> str:
-        """The plan's name."""
-        return row.plan
 
     def view(self, row: PlanRow) -> PlanView:
         """Show a plan."""
@@ -386,10 +378,6 @@ class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
         self._plan = plan
         self._before = plan_record(plan)
         self.rows = rows_of(plan.plan)
-
-    def name_of(self, row: LimitRow) -> str:
-        """The limit's name."""
-        return row.name
 
     def view(self, row: LimitRow) -> LimitView:
         """Show a limit."""

@@ -31,10 +31,6 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
     def __init__(self, salt: str = "") -> None:
         self._salt = salt
 
-    def name_of(self, row: UsageWebhookRow) -> str:
-        """The webhook's name."""
-        return row.webhook
-
     def view(self, row: UsageWebhookRow) -> WebhookView:
         """Show a webhook."""
         return WebhookView(
