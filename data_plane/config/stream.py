@@ -235,10 +235,10 @@ class Snapshot(NamedTuple):
 
 
 class ConfigService:
-    """Holds the configuration in force. ``on_applied`` receives every new index with its snapshot, in order."""
+    """Holds the configuration in force. Each of ``on_applied`` receives every new index with its snapshot, in order."""
 
     def __init__(
-        self, node: str, region: str, public_key: Ed25519PublicKey, on_applied: Callable[[RuleIndex, Snapshot], None]
+        self, node: str, region: str, public_key: Ed25519PublicKey, *on_applied: Callable[[RuleIndex, Snapshot], None]
     ) -> None:
         self._node = node
         self._public_key = public_key
@@ -337,4 +337,5 @@ class ConfigService:
 
     def _apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._index, self._snapshot = index, snapshot
-        self._on_applied(index, snapshot)
+        for on_applied in self._on_applied:
+            on_applied(index, snapshot)
