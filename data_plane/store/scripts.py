@@ -112,6 +112,12 @@ def _made_by(family: str, needs: str, makes: str, body: str) -> str:
 
 
 @cache
+def load_publish_script() -> str:
+    """The script that publishes load factors; its contract is in ``load_publish.lua``."""
+    return _script("load_publish")
+
+
+@cache
 def denials_script() -> str:
     """The script that stores denials; its contract is in ``denials.lua``."""
     return _script("denials")
