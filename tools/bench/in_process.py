@@ -26,8 +26,8 @@ from data_plane.http.decision_handler import DecisionFastPath
 from data_plane.node import Node
 from data_plane.settings import Settings
 from tidegate.contract.credentials import make_credential
-from tidegate.http_front.connection import protocol_class
 from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
 from tools.bench.snapshot import write_snapshot
 from tools.bench.workload import (
     BATCH,
