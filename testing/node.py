@@ -24,8 +24,8 @@ from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, 
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
-from tidegate.http_front.connection import protocol_class
 from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw().hex()

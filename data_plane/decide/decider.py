@@ -47,7 +47,8 @@ class Observer(Protocol):
 class Decider:
     """Decides checks under the index in force; ``apply`` swaps it whole.
 
-    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial.
+    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial. Without ``memory`` the store
+    decides every check.
     """
 
     def __init__(
@@ -77,7 +78,8 @@ class Decider:
         self.submit_all = store.submit_all
         self._fallback = fallback
         self._anonymous = anonymous
-        self.remember_in(memory)
+        self._memory = memory
+        self._denials = {} if memory is None else memory.denials
         self._bounds = bounds
         self._addresses = AddressBook()
         self._gates = gates
@@ -86,11 +88,6 @@ class Decider:
     def _anonymous_set_key(self) -> str | None:
         """The limit-set key of requests without an API key; ``None``: refused, or left to ``resolve``."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
-
-    def remember_in(self, memory: DenialCache | None) -> None:
-        """Keep denials in this cache from now on; with ``None`` the store decides every check."""
-        self._memory = memory
-        self._denials = {} if memory is None else memory.denials
 
     def apply(self, index: RuleIndex, revision: int) -> None:
         """Put a revision in force: every decision from now on is made under it."""
