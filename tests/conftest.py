@@ -18,7 +18,7 @@ from testing.stores import START_TIMEOUT_S, StartStore, redis_binary, stores_sta
 from tests.division import Division, rank_of
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
-from tidegate.stack.postgres import PostgresServer
+from tidegate.stack.postgres import USER, PostgresServer
 from tidegate.stack.store import StoreServer
 
 load_hypothesis_profile()
@@ -70,10 +70,11 @@ def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A Postgres for the whole session. Tests take ``postgres_url``, which is a database of their own."""
     root = tmp_path_factory.mktemp("postgres")
+    password = secrets.token_urlsafe(16)
     server = PostgresServer(
         root / "data",
         port=free_ports(1)[0],
-        password=secrets.token_urlsafe(16),
+        password=password,
         log_path=root / "postgres.log",
         durable=False,
     )
@@ -81,6 +82,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     server.child.start()
     try:
         wait_until_ready(server.child, server.is_ready, timeout_s=START_TIMEOUT_S)
+        # thousands of rounds take more CPU than the rest of a connection, and a test makes ten
+        server.execute(f"SET scram_iterations = 1; ALTER ROLE {USER} PASSWORD '{password}'")
         yield server
     finally:
         server.child.stop()
