@@ -21,6 +21,7 @@ from tidegate.stack.ports import free_ports
 from tidegate.stack.postgres import USER, PostgresServer
 from tidegate.stack.store import StoreServer
 
+gc.disable()  # until everything is loaded: see pytest_collection_finish
 load_hypothesis_profile()
 
 # gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
@@ -45,6 +46,7 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what stays anyway: a thousand modules and as many tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
