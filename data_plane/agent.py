@@ -43,7 +43,7 @@ class Agent:
         self.store = RedisCounterStore(settings.store_settings(), join=joined)
         self._membership = AgentMembership(settings.node, RedisNodeRegister(self.store, AGENTS), clock)
         self.configuration = Configuration(
-            settings, "agent", self.store, clock, self._applied, lambda: Decided(0, 0, 0), self._confirmed,
+            settings, "agent", self.store, clock, (self._applied,), lambda: Decided(0, 0, 0), self._confirmed,
         )  # fmt: skip
         self.peering = Peering(
             settings, clock, self._index_in_force, self.store, joined, self._membership.live_nodes,
@@ -127,7 +127,7 @@ class Agent:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._index = index
-        self.peering.applied(index, snapshot.revision)
+        self.peering.applied(index, snapshot)
 
     async def _confirmed(self, ack: Ack) -> Ack:
         return await self.peering.confirmed(ack)

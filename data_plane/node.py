@@ -13,7 +13,7 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.stream import Decided, Snapshot
+from data_plane.config.stream import Decided
 from data_plane.configuration import Configuration
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
@@ -89,7 +89,10 @@ class Node:
         )  # fmt: skip
         self.load_handler = self._load_control.handler
         self._overrides = OverrideKeeper(self.decider, clock)
-        self.configuration = Configuration(settings, "node", self.store, clock, self.apply, self._decided, _as_it_is)
+        self.configuration = Configuration(
+            settings, "node", self.store, clock,
+            (self.region_view.applied, self.decider.applied, self._overrides.applied), self._decided, _as_it_is,
+        )  # fmt: skip
         self.handler = DecisionHandler(
             self.decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
@@ -125,11 +128,6 @@ class Node:
 
     def _index_in_force(self) -> RuleIndex:
         return self.decider.index
-
-    def apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
-        """Decide by this index from now on."""
-        self.region_view.applied(index, snapshot.revision)
-        self.decider.apply(self._overrides.without_ended_overrides(index), snapshot.whole_revision)
 
     def _of_agents(self) -> Iterator[Metric]:
         return of_agents(self._live_agents())

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.stream import Snapshot
 from data_plane.metrics.families import of_region_view
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
@@ -48,9 +49,9 @@ class RegionView:
         epochs = None if joined is None else RedisEpochs(settings.node, store, joined)
         self._watch = RegionWatch(self.state, self._peers, epochs)
 
-    def applied(self, index: RuleIndex, revision: int) -> None:
+    def applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Take over a configuration that is about to be in force."""
-        self.state.apply(index, revision)
+        self.state.apply(index, snapshot.revision)
         if self._waits_until_s is None:
             self._waits_until_s = asyncio.get_running_loop().time() + PROOF_WAIT_S
 
