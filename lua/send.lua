@@ -68,64 +68,66 @@ end
 -- Cells are MessagePack (tidegate/contract/counts.py), one after the other: [key, window id (a bucket's: born_us), taken,
 -- returned], of the current window and of the one before it if anything was taken there.
 local function collect()
-  local max_counters, due_again = tonumber(ARGV[1]), now + tonumber(ARGV[2])
+  local max_counters = tonumber(ARGV[1])
+  -- As text, which the server reads faster than a number.
+  local due_again = string.format('%.0f', now + tonumber(ARGV[2]))
   -- A mark further ahead than this was made before the clock was set back; it counts as due.
   local BEYOND_US = 60000000
   local parts, counters = {}, 0
+  local window_of, log_of, bucket_of
 
   local function add(key, window, taken, returned)
     local head = #key < 256 and pack('>BBB', 148, 196, #key) or pack('>BBI2', 148, 197, #key)
     parts[#parts + 1] = head .. key .. packed_integer(window) .. packed_integer(taken) .. packed_integer(returned)
   end
 
-  -- Adds a counter's own cells. Returns whether there were any.
-  local function add_own(key, raw)
-    local window, taken, before, returned, returned_before, _
-    if is_window(raw) then
-      window, taken, before, returned, returned_before = stored_window(raw)
-    elseif is_log(raw) then
-      _, _, window, taken, before, returned, returned_before = stored_log(raw)
-    elseif is_bucket(raw) then
-      before, returned_before = 0, 0
-      _, _, _, _, _, _, taken, returned, window = bucket_state(raw)
-    else
-      return false
-    end
-    if before > 0 then
-      add(key, window - 1, before, returned_before)
-    end
-    if taken > 0 then
-      add(key, window, taken, returned)
-    end
-    return before + taken > 0
-  end
-
-  -- A counter is dirty only while it has a mark.
-  local function clear_dirty(key, raw)
-    if byte(raw) % 2 == 1 then
-      call('SET', key, string.char(byte(raw) - 1) .. sub(raw, 2), 'KEEPTTL')
+  -- Returns a counter's window (a bucket's: born_us), and this region's own counts: taken, taken before, returned,
+  -- returned before; nothing if it is no counter. A family's functions are made when one of them is first needed.
+  local function own_counts(raw)
+    local kind, window, taken, before, returned, returned_before, _ = byte(raw) or 0
+    if kind >= 16 and kind < 24 then
+      window_of = window_of or windows()
+      return window_of(raw)
+    elseif kind >= 48 and kind < 54 then
+      log_of = log_of or log()
+      _, _, window, taken, before, returned, returned_before = log_of(raw)
+      return window, taken, before, returned, returned_before
+    elseif kind >= 32 and kind < 44 then
+      bucket_of = bucket_of or buckets()
+      _, _, _, _, _, _, taken, returned, window = bucket_of(raw)
+      return window, taken, 0, returned, 0
     end
   end
 
   local function take(slice, members)
     local values = call('MGET', spread(members))
-    local taken, without_counts = {}, {}
-    for i, key in ipairs(members) do
-      local raw = values[i]
-      if raw and add_own(key, raw) then
-        clear_dirty(key, raw)
-        taken[#taken + 1] = due_again
-        taken[#taken + 1] = key
+    local marks, without_counts = {}, {}
+    for i = 1, #members do
+      local key, raw = members[i], values[i]
+      local window, taken, before, returned, returned_before
+      if raw then
+        window, taken, before, returned, returned_before = own_counts(raw)
+      end
+      if window and byte(raw) % 2 == 1 then
+        -- A counter is dirty only while it has a mark.
+        call('SET', key, string.char(byte(raw) - 1) .. sub(raw, 2), 'KEEPTTL')
+      end
+      if window and before + taken > 0 then
+        if before > 0 then
+          add(key, window - 1, before, returned_before)
+        end
+        if taken > 0 then
+          add(key, window, taken, returned)
+        end
+        marks[#marks + 1] = due_again
+        marks[#marks + 1] = key
         counters = counters + 1
       else
-        if raw and (is_window(raw) or is_log(raw) or is_bucket(raw)) then
-          clear_dirty(key, raw)
-        end
         without_counts[#without_counts + 1] = key
       end
     end
-    if #taken > 0 then
-      call('ZADD', slice, spread(taken))
+    if #marks > 0 then
+      call('ZADD', slice, spread(marks))
     end
     if #without_counts > 0 then
       call('ZREM', slice, spread(without_counts))

@@ -27,7 +27,7 @@ from data_plane.decide.pending_check import (
 )
 from data_plane.decide.store_fallback import StoreFallback
 from data_plane.load.following import Gates
-from data_plane.store.packing import Outcome, encode_check, is_priced, outcomes_of
+from data_plane.store.packing import encode_check, is_priced, outcomes_of
 from data_plane.store.ports import Clock, CounterStore, RightsReader, StoreUnavailableError
 from data_plane.store.subject_bounds import SubjectBounds
 from data_plane.store.subjects import AddressBook, Named, is_ipv4
@@ -36,12 +36,12 @@ from data_plane.store.subjects import AddressBook, Named, is_ipv4
 class Observer(Protocol):
     """Counts or samples decisions. It is called for every one: it must be quick and must not raise."""
 
-    def passed(self, check: PendingCheck) -> None:
-        """Every limit allowed the check, and each counted ``check.cost``."""
+    def passed(self, check: PendingCheck, *, degraded: bool) -> None:
+        """Every limit allowed the check, and each counted ``check.cost``; ``degraded``: without the store."""
         ...
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
-        """The check ended otherwise: denied, denied in shadow, without limits, or without the store."""
+        """The check ended otherwise: denied, denied in shadow, or without limits."""
         ...
 
 
@@ -191,31 +191,26 @@ class Decider:
         check.decided(refusal, check.asked_us)
         return False
 
-    def answered(self, check: PendingCheck, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided."""
+    def answered(self, check: PendingCheck, figures: Sequence[int], at: int, now_us: int, *, degraded: bool) -> None:
+        """The store has decided; or the store fallback, which knows neither rights nor prices, if ``degraded``."""
         outcomes = outcomes_of(figures, at, len(check.keys))
-        if check.limit_set.rights and self._rights is not None:
+        if check.limit_set.rights and self._rights is not None and not degraded:
             outcomes = self._rights.understood(check.limit_set.rights, check.keys, check.params, check.cost, outcomes)
-        verdict = conclude(check, outcomes)
+        verdict = conclude(check, outcomes, degraded=degraded)
         gate = check.limit_set.gate
         if not verdict.allowed and gate is not None:
             gate.denied(outcomes, check.cost)
-        if not verdict.allowed and gate is not None and is_priced(check.packed):
-            verdict = denied_at_a_price(verdict, gate, check.cost)  # not cached: the price may fall at any moment
-        elif not verdict.allowed and self._memory is not None and check.cost:
-            self._memory.remember(verdict, check.keys, check.asked_us)
+        if not verdict.allowed and not degraded:
+            if gate is not None and is_priced(check.packed):
+                verdict = denied_at_a_price(verdict, gate, check.cost)  # not cached: the price may fall at any moment
+            elif self._memory is not None and check.cost:
+                self._memory.remember(verdict, check.keys, check.asked_us)
         self._conclude(check, verdict, now_us)
 
     def unanswered(self, check: PendingCheck, error: StoreUnavailableError, _now_us: int) -> None:
         """The store gave no answer: each limit follows its own ``on_store_failure``."""
         self.tally.store_unavailable(error.reason)
-        self._fallback.decide(check, self._decided_without_store)
-
-    def _decided_without_store(self, check: PendingCheck, outcomes: list[Outcome], now_us: int) -> None:
-        verdict = conclude(check, outcomes, degraded=True)
-        if not verdict.allowed and check.limit_set.gate is not None:
-            check.limit_set.gate.denied(outcomes, check.cost)
-        self._conclude(check, verdict, now_us)
+        self._fallback.decide(check)
 
     def _recalled(self, check: PendingCheck) -> bool:
         """Whether the denial cache denied the check."""

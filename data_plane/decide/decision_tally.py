@@ -42,9 +42,10 @@ class Tally:
         self.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += 1
         self.latency_sum_us += took_us
 
-    def passed(self, count: int, took_us: int) -> None:
-        """Count checks that were plainly allowed together, in ``took_us``."""
+    def passed(self, count: int, took_us: int, *, degraded: bool = False) -> None:
+        """Count checks that were plainly allowed together, in ``took_us``; ``degraded``: without the store."""
         self.allowed += count
+        self.degraded += count if degraded else 0
         self.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += count
         self.latency_sum_us += took_us * count
 

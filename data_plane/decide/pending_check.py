@@ -71,9 +71,9 @@ class PendingCheck:
         """The client's name as JSON."""
         return b"null" if self.principal is None else self.principal.json
 
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided."""
-        self.decider.answered(self, figures, at, now_us)
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """The store has decided; or the store fallback, if ``degraded``."""
+        self.decider.answered(self, figures, at, now_us, degraded=degraded)
 
     def failed(self, error: StoreUnavailableError, now_us: int) -> None:
         """The store gave no answer."""

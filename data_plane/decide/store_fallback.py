@@ -6,7 +6,7 @@ What they admit is a debt to the store until it is settled.
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -14,8 +14,8 @@ import structlog
 from data_plane.config.limit_resolution import ResolvedLimit
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass
-from data_plane.store.local_counters import LocalCheck, LocalCounters
-from data_plane.store.packing import UNKNOWN, Outcome, encode_rule
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.packing import FIGURES, UNKNOWN, encode_check, encode_rule
 from data_plane.store.script_host import ScriptError
 from tidegate.contract.limits import LimitRule, capacity
 
@@ -26,7 +26,8 @@ CLOSED_RETRY_US = 1_000_000
 MAX_BATCH = 64
 """Checks in one script call: they take about half a millisecond."""
 MAX_PLANS = 10_000
-CheckT = TypeVar("CheckT", bound="UnansweredCheck")
+CLOSED = (UNKNOWN, CLOSED_RETRY_US, -1 - CLOSED_RETRY_US)
+"""The figures of a limit that fails closed, as the store would reply them (``packing``)."""
 
 
 class Membership(Protocol):
@@ -43,6 +44,10 @@ class UnansweredCheck(Protocol):
     limit_set: LimitSet
     keys: Sequence[bytes]
     cost: int
+
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool) -> None:
+        """It is decided: from ``at`` on there are the figures of each limit, as of ``CounterCheck``."""
+        ...
 
 
 class Debt(NamedTuple):
@@ -71,10 +76,14 @@ class _Plan(NamedTuple):
     nodes: int
     places: tuple[int, ...]
     """Positions of the limits that count here."""
+    counts_all: bool
     locals: tuple[_Local, ...]
-    params: tuple[bytes, ...]
     closed: bool
     """A limit that fails closed denies the check, so local limits consume nothing."""
+    params: tuple[bytes, ...]
+    cost: int
+    """The commonest cost, and the check of it (of 0 if ``closed``) as the script reads it."""
+    packed: bytes
     limit_set: LimitSet
 
 
@@ -98,7 +107,7 @@ class StoreFallback:
         self._soon = soon
         self._now_us = now_us
         self._max_debts = max_debts
-        self._waiting: list[tuple[_Plan, UnansweredCheck, Callable[[Any, list[Outcome], int], None]]] = []
+        self._waiting: list[UnansweredCheck] = []
         self._plans: dict[int, _Plan] = {}
         self._owed: OrderedDict[bytes, _Local] = OrderedDict()
         """Counters that admitted something here, as they were counted last."""
@@ -106,13 +115,9 @@ class StoreFallback:
         """States that are settled. They still count here while their windows run: a store that comes and goes must not
         give every client a fresh limit each time."""
 
-    def decide(self, check: CheckT, decided: Callable[[CheckT, list[Outcome], int], None]) -> None:
-        """Call ``decided`` with the check, one outcome a limit and the time; at once where no limit counts locally."""
-        plan = self._plan_of(check.limit_set)
-        if not plan.places:
-            decided(check, [_without_counting(limit.rule) for limit in check.limit_set.limits], self._now_us())
-            return
-        self._waiting.append((plan, check, decided))
+    def decide(self, check: UnansweredCheck) -> None:
+        """Call ``check.done`` at the end of this turn, or now where many wait."""
+        self._waiting.append(check)
         if len(self._waiting) == 1:
             self._soon(self._decide_waiting)
         elif len(self._waiting) >= MAX_BATCH:
@@ -122,30 +127,50 @@ class StoreFallback:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        now_us = self._now_us()
-        checks = [
-            LocalCheck([check.keys[at] for at in plan.places], plan.params, 0 if plan.closed else check.cost)
-            for plan, check, _ in waiting
-        ]
-        self._forget_paid(checks)
+        now_us, nodes = self._now_us(), self._membership.live_nodes()
+        plans: list[_Plan] = []
+        keys: list[bytes] = []
+        packed: list[bytes] = []
+        for check in waiting:
+            plan = self._plans.get(id(check.limit_set))
+            if plan is None or plan.nodes != nodes:
+                plan = self._plan_of(check.limit_set, nodes)
+            plans.append(plan)
+            if plan.places:
+                keys += check.keys if plan.counts_all else [check.keys[at] for at in plan.places]
+                packed.append(
+                    plan.packed if check.cost == plan.cost or plan.closed else encode_check(check.cost, plan.params)
+                )
+        figures: Sequence[int] = ()
+        counted = False
+        if keys:
+            figures, counted = self._counted(keys, packed, now_us)
+        at, key_at = 1, 0
+        for check, plan in zip(waiting, plans, strict=True):
+            count = len(plan.places)
+            if counted and count and check.cost and not plan.closed:
+                self._note(plan, keys, key_at, figures, at)
+            if plan.counts_all:
+                check.done(figures, at, now_us, degraded=True)
+            else:
+                check.done(_of_all_limits(plan, figures, at, now_us), 1, now_us, degraded=True)
+            at += FIGURES * count
+            key_at += count
+
+    def _counted(self, keys: list[bytes], packed: list[bytes], now_us: int) -> tuple[Sequence[int], bool]:
+        """The script's reply, and whether it counted: after an error every limit is closed."""
+        if self._paid:
+            self._forget_paid(keys)
         try:
-            answers = self._counters.check_all(checks, now_us)
+            return self._counters.decide(keys, packed, now_us), True
         except ScriptError as error:
             log.error("local_counters_failed", error=str(error))
-            answers = [[_closed() for _ in check.keys] for check in checks]
-            checks = [check._replace(cost=0) for check in checks]
-        for (plan, check, decided), local, outcomes in zip(waiting, checks, answers, strict=True):
-            if local.cost:
-                self._note(plan, local.keys, outcomes)
-            decided(check, _of_all_limits(plan, outcomes), now_us)
+            return (now_us, *CLOSED * len(keys)), False
 
-    def _plan_of(self, limit_set: LimitSet) -> _Plan:
-        nodes = self._membership.live_nodes()
-        plan = self._plans.get(id(limit_set))
-        if plan is None or plan.nodes != nodes:
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            plan = self._plans[id(limit_set)] = _plan(limit_set, nodes)
+    def _plan_of(self, limit_set: LimitSet, nodes: int) -> _Plan:
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        plan = self._plans[id(limit_set)] = _plan(limit_set, nodes)
         return plan
 
     def denies_unasked(
@@ -202,24 +227,26 @@ class StoreFallback:
             costs[key] += sign * (local.units - remaining)
         return costs
 
-    def _forget_paid(self, checks: Sequence[LocalCheck]) -> None:
+    def _forget_paid(self, keys: Sequence[bytes]) -> None:
         """A counter that was evicted here begins anew, with nothing settled."""
-        if self._paid:
-            for check in checks:
-                for key in check.keys:
-                    if self._counters.state(key) is None:
-                        self._paid.pop(key, None)
+        for key in keys:
+            if self._counters.state(key) is None:
+                self._paid.pop(key, None)
 
-    def _note(self, plan: _Plan, keys: Sequence[bytes], outcomes: Sequence[Outcome]) -> None:
-        """A check was admitted here: its counters owe the store."""
-        for local, outcome in zip(plan.locals, outcomes, strict=True):
-            if not outcome.allowed and not local.limit.rule.shadow:
+    def _note(self, plan: _Plan, keys: Sequence[bytes], key_at: int, figures: Sequence[int], at: int) -> None:
+        """If a check was admitted here, its counters owe the store."""
+        for local in plan.locals:
+            if figures[at + 2] < 0 and not local.limit.rule.shadow:
                 return
-        for key, local in zip(keys, plan.locals, strict=True):
-            self._owed[key] = local
-            self._owed.move_to_end(key)
-        while len(self._owed) > self._max_debts:
-            self._owed.popitem(last=False)
+            at += FIGURES
+        owed = self._owed
+        for local in plan.locals:
+            key = keys[key_at]
+            owed[key] = local
+            owed.move_to_end(key)
+            key_at += 1
+        while len(owed) > self._max_debts:
+            owed.popitem(last=False)
 
 
 def node_part(rule: LimitRule, nodes: int) -> LimitRule:
@@ -237,20 +264,19 @@ def _plan(limit_set: LimitSet, nodes: int) -> _Plan:
         rule = node_part(limit_set.limits[at].alone, nodes)
         found.append(_Local(encode_rule(rule), capacity(rule), limit_set.limits[at]))
     closed = any(limit.rule.on_store_failure == "closed" and not limit.rule.shadow for limit in limit_set.limits)
-    return _Plan(nodes, places, tuple(found), tuple(local.params for local in found), closed, limit_set)
+    params = tuple(local.params for local in found)
+    cost = 0 if closed else limit_set.unit_cost
+    counts_all = bool(places) and len(places) == len(limit_set.limits)
+    return _Plan(nodes, places, counts_all, tuple(found), closed, params, cost, encode_check(cost, params), limit_set)
 
 
-def _of_all_limits(plan: _Plan, counted: list[Outcome]) -> list[Outcome]:
-    limits = plan.limit_set.limits
-    if len(counted) == len(limits):
-        return counted
-    placed = dict(zip(plan.places, counted, strict=True))
-    return [placed.get(at) or _without_counting(limit.rule) for at, limit in enumerate(limits)]
-
-
-def _closed() -> Outcome:
-    return Outcome(False, UNKNOWN, CLOSED_RETRY_US, CLOSED_RETRY_US, 0)
-
-
-def _without_counting(rule: LimitRule) -> Outcome:
-    return Outcome(True, rule.limit, 0, 0, 0) if rule.on_store_failure == "open" else _closed()
+def _of_all_limits(plan: _Plan, figures: Sequence[int], at: int, now_us: int) -> Sequence[int]:
+    """The reply to one check: figures of all limits, of which those that count here begin at ``at``."""
+    found = [now_us]
+    for place, limit in enumerate(plan.limit_set.limits):
+        if place in plan.places:
+            found += figures[at : at + FIGURES]
+            at += FIGURES
+        else:
+            found += (limit.rule.limit, 0, 0) if limit.rule.on_store_failure == "open" else CLOSED
+    return found

@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from data_plane.decide.pending_check import PendingCheck, Verdict
+from data_plane.process import tls_of
 from data_plane.store.ports import Clock
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ class Tracing:
         self, url: str, share: float, about: dict[str, str], *, follow_caller: bool,
         clock: Clock, random: Callable[[], float], random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=tls_of(None, None, None))
         self._url = url
         self._share = share
         self._follow_caller = follow_caller
@@ -57,11 +58,12 @@ class Tracing:
         self.sent = 0
         self.dropped = 0
 
-    def passed(self, check: PendingCheck) -> None:
+    def passed(self, check: PendingCheck, *, degraded: bool) -> None:
         """Every limit allowed the check."""
         parent = self._parent(check)
         if parent is not None:
-            self._note(check, parent, self._clock.now_us(), {"tidegate.allowed": True})
+            about = {"tidegate.allowed": True, "tidegate.degraded": degraded}
+            self._note(check, parent, self._clock.now_us(), about)
 
     def decided(self, check: PendingCheck, verdict: Verdict, now_us: int) -> None:
         """The check ended otherwise."""

@@ -246,12 +246,12 @@ class FastCheck(Exchange, HttpCheck):
 
     __slots__ = HTTP_CHECK_SLOTS
 
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. As in ``HttpCheck``, written out: this is the hot path."""
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """As in ``HttpCheck``, written out: this is the hot path."""
         limit_set = self.limit_set
         template: ResponseTemplate | None = limit_set.template
         if template is None or not self.plain or not template.usable:
-            super().done(figures, at, now_us)
+            super().done(figures, at, now_us, degraded=degraded)
             return
         begin_us = now_us + 999_999 if template.begins_now else 999_999
         if template.single:
@@ -270,7 +270,7 @@ class FastCheck(Exchange, HttpCheck):
             shown = template.header_figures(own, now_us)
             wait = min(own[2::FIGURES])
         if wait < 0:
-            super().done(figures, at, now_us)
+            super().done(figures, at, now_us, degraded=degraded)
             return
         decider = self.decider
         tally = decider.tally
@@ -278,8 +278,10 @@ class FastCheck(Exchange, HttpCheck):
         tally.allowed += 1
         tally.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += 1
         tally.latency_sum_us += took_us
+        if degraded:
+            tally.degraded += 1
         for observer in decider.observers:
-            observer.passed(self)
+            observer.passed(self, degraded=degraded)
         asker = self.asker
         if asker is None:
             return
@@ -289,7 +291,8 @@ class FastCheck(Exchange, HttpCheck):
         asker.answer_ok(
             self,
             template.json_headers % shown,
-            template.body % (client, left, seconds, us, self.revision, self.id_prefix, self.id_number),
+            (template.degraded_body if degraded else template.body)
+            % (client, left, seconds, us, self.revision, self.id_prefix, self.id_number),
         )
 
     def reply(self, answer: Answer) -> None:
@@ -302,9 +305,7 @@ class FastAuthorizeCheck(Exchange, AuthorizeCheck):
 
     __slots__ = HTTP_CHECK_SLOTS
 
-    def pass_plainly(
-        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
-    ) -> None:  # fmt: skip
+    def pass_plainly(self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool) -> None:
         """Answer with headers alone; they do not show whether the store decided."""
         del degraded
         self.respond_ok(template.headers % template.header_figures(own, now_us), b"")

@@ -13,14 +13,12 @@ from data_plane.decide.pending_check import CHECK_SLOTS, PendingCheck, Refusal, 
 from data_plane.http.answers import JSON_TYPE, Answer
 from data_plane.http.caller import Headers
 from data_plane.http.response_templates import ResponseTemplate
-from data_plane.store.packing import FIGURES, figures_of
+from data_plane.store.packing import FIGURES
 
 if TYPE_CHECKING:
     from data_plane.http.render import Renderer
 
 Reply = Callable[[Answer], None]
-_WITH_STORE, _WITHOUT_STORE = b'"degraded":false', b'"degraded":true'
-"""Each occurs once in a body, because quotes within a name are escaped."""
 
 
 class HttpCheck(PendingCheck):
@@ -53,38 +51,29 @@ class HttpCheck(PendingCheck):
         """What names this check in its answer."""
         return self.request.request_id or f"{self.id_prefix.decode()}{self.id_number}"
 
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided."""
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """The store or the store fallback has decided: a template answers what is plainly allowed."""
         limit_set = self.limit_set
         own = figures[at : at + limit_set.size]
         template: ResponseTemplate = limit_set.template or self.renderer.template(self)
         if not self.plain or not template.usable or min(own[2::FIGURES]) < 0:
-            self.decider.answered(self, figures, at, now_us)
+            self.decider.answered(self, figures, at, now_us, degraded=degraded)
             return
         decider = self.decider
-        decider.tally.passed(1, now_us - self.asked_us)
+        decider.tally.passed(1, now_us - self.asked_us, degraded=degraded)
         for observer in decider.observers:
-            observer.passed(self)
-        self.pass_plainly(template, own, now_us)
+            observer.passed(self, degraded=degraded)
+        self.pass_plainly(template, own, now_us, degraded=degraded)
 
-    def pass_plainly(
-        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
-    ) -> None:  # fmt: skip
+    def pass_plainly(self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool) -> None:
         """Answer by ``template``: every limit allows."""
         headers = template.json_headers % template.header_figures(own, now_us)
-        body = template.filled_body(own, self.client_json, self.revision, self.id_prefix, self.id_number)
-        self.reply(Answer(200, headers, body.replace(_WITH_STORE, _WITHOUT_STORE) if degraded else body))
+        body = template.filled_body(
+            own, self.client_json, self.revision, self.id_prefix, self.id_number, degraded=degraded
+        )
+        self.reply(Answer(200, headers, body))
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:
-        """Answer a verdict: by a template where it plainly allows (the store fallback does), else carefully."""
-        if isinstance(result, Verdict) and result.allowed and self.plain and not result.shadow_denied:
-            template = self.renderer.template(self)
-            if template.usable:
-                self.pass_plainly(template, figures_of(now_us, result.outcomes)[1:], now_us, degraded=result.degraded)
-                return
-        self.answer_carefully(result, now_us)
-
-    def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
         """Answer what no template covers: a denial, a refusal, an explanation."""
         self.reply(self.renderer.check(result, self.request, self.revision, self.request_id, now_us))
 
@@ -102,14 +91,12 @@ class AuthorizeCheck(HttpCheck):
     if not TYPE_CHECKING:  # as in PendingCheck
         __slots__ = ()
 
-    def pass_plainly(
-        self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool = False
-    ) -> None:  # fmt: skip
+    def pass_plainly(self, template: ResponseTemplate, own: Sequence[int], now_us: int, *, degraded: bool) -> None:
         """Answer with headers alone; they do not show whether the store decided."""
         del degraded
         self.reply(Answer(200, template.headers % template.header_figures(own, now_us), b""))
 
-    def answer_carefully(self, result: Verdict | Refusal, now_us: int) -> None:
+    def decided(self, result: Verdict | Refusal, now_us: int) -> None:
         """Answer what no template covers, for an end user."""
         self.reply(self.renderer.authorize(result, self.request_id, now_us))
 
@@ -240,11 +227,11 @@ class BatchCheck(HttpCheck):
         """An item has none of its own."""
         return None
 
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. As in ``HttpCheck``, written out: a batch is a thousand of these."""
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """As in ``HttpCheck``, written out: a batch is a thousand of these."""
         template: ResponseTemplate = self.limit_set.template or self.renderer.template(self)
         if not self.plain or not template.usable:
-            self.decider.answered(self, figures, at, now_us)
+            self.decider.answered(self, figures, at, now_us, degraded=degraded)
             return
         principal = self.principal
         if template.single:
@@ -253,17 +240,19 @@ class BatchCheck(HttpCheck):
             own = figures[at : at + self.limit_set.size]
             left, reset_us, wait = own[template.shown], own[template.shown + 1], min(own[2::FIGURES])
         if wait < 0:
-            self.decider.answered(self, figures, at, now_us)
+            self.decider.answered(self, figures, at, now_us, degraded=degraded)
             return
         number = self.id_number
         batch = self.batch
-        batch.bodies[number] = template.body % (
+        batch.bodies[number] = (template.degraded_body if degraded else template.body) % (
             b"null" if principal is None else principal.json, left, reset_us // 1_000_000, reset_us % 1_000_000,
             self.revision, self.id_prefix, number,
         )  # fmt: skip
         batch.passed += 1
+        if degraded:
+            self.decider.tally.degraded += 1
         for observer in self.decider.observers:
-            observer.passed(self)
+            observer.passed(self, degraded=degraded)
         batch.missing -= 1
         if not batch.missing:
             batch.end_part(now_us)

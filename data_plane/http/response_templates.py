@@ -22,6 +22,8 @@ from tidegate.contract.config import Client
 Careful = Callable[[Verdict, int, str, int], Answer]
 """The careful code's answer to a verdict, by revision, request id and the node's clock."""
 _S = 1_000_000
+_WITH_STORE, _WITHOUT_STORE = b'"degraded":false', b'"degraded":true'
+"""Each occurs once in a body, because quotes within a name are escaped."""
 _MAX_DENIAL_TEMPLATES = 64
 """The bound for one route: each combination of denying limits has a template."""
 
@@ -30,8 +32,9 @@ class ResponseTemplate:
     """The answer to the plainly allowed checks of one ``LimitSet``, but for the figures, the client and the check's id.
 
     ``usable`` says whether it may be filled in at all; ``single`` that there is one limit. ``headers`` takes what
-    ``header_figures`` gives; ``body`` takes the client as JSON, remaining, whole seconds and microseconds of
-    reset_after_s, the revision, and the two parts of the request id.
+    ``header_figures`` gives. ``body`` takes the client as JSON, remaining, whole seconds and microseconds of
+    reset_after_s, the revision, and the two parts of the request id; so does ``degraded_body``, for decisions without
+    the store.
     """
 
     __slots__ = (
@@ -41,6 +44,7 @@ class ResponseTemplate:
         "_visible",
         "begins_now",
         "body",
+        "degraded_body",
         "headers",
         "json_headers",
         "shown",
@@ -58,7 +62,7 @@ class ResponseTemplate:
         self._hides = len(self._visible) < len(limit_set.limits)
         self._is_triple = len(limit_set.limits) == 3 and not self._hides
         self._blank = [0] * (2 + 2 * len(self._visible))
-        self.json_headers = self.headers = self.body = b""
+        self.json_headers = self.headers = self.body = self.degraded_body = b""
         self.usable = (
             bool(limit_set.limits)
             and not (limit_set.has_queue or limit_set.rights)
@@ -76,6 +80,7 @@ class ResponseTemplate:
         self.json_headers, _ = _blanked(answer.headers, places)
         self.headers = self.json_headers.removeprefix(JSON_TYPE)
         self.body, _ = _blanked(answer.body, places)
+        self.degraded_body = self.body.replace(_WITH_STORE, _WITHOUT_STORE)
         try:
             return self._filled(second) == careful(*second)
         except TypeError:  # a number of a limit's own looks like a made-up one: there is a blank too many
@@ -111,11 +116,13 @@ class ResponseTemplate:
         return tuple(figures)
 
     def filled_body(
-        self, own: Sequence[int], client: bytes, revision: int, id_prefix: bytes, id_number: int
+        self, own: Sequence[int], client: bytes, revision: int, id_prefix: bytes, id_number: int, *,
+        degraded: bool = False,
     ) -> bytes:  # fmt: skip
         """The decision; ``client`` is JSON already."""
         seconds, us = divmod(own[self.shown + 1], 1_000_000)
-        return self.body % (client, own[self.shown], seconds, us, revision, id_prefix, id_number)
+        body = self.degraded_body if degraded else self.body
+        return body % (client, own[self.shown], seconds, us, revision, id_prefix, id_number)
 
 
 class DenialTemplate:

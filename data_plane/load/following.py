@@ -20,7 +20,7 @@ from data_plane.load.controller import MILLI, BackendFactors, NodeDemand, Report
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.client import store_errors
 from data_plane.store.redis.store import RedisCounterStore
-from data_plane.store.scripts import hold_slices_script
+from data_plane.store.scripts import hold_slices_script, load_publish_script
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import LoadReport
 
@@ -191,12 +191,10 @@ class RedisFactorStore:
                 await self._store.execute("DEL", LEASE)
 
     async def publish(self, body: bytes) -> bool:
-        """Publish factors, if this agent can renew the lease just before. Returns whether it did."""
-        if not await self.hold_lease():
-            return False
+        """Publish factors. Returns whether this agent still holds the lease; else nothing is done."""
+        keys = [LEASE.encode(), FACTORS.encode()]
         with store_errors():
-            await self._store.execute("SET", FACTORS, body, "PX", KEPT_MS)
-        return True
+            return bool(await self._store.call_script(load_publish_script(), keys, [self._owner, body, KEPT_MS]))
 
     async def read(self) -> bytes | None:
         """The factors published last."""

@@ -48,11 +48,11 @@ TIMING = Timing()
 LEASES = [b"{tg:lease}:%d" % number for number in range(SLICES)]
 LEASE_MS = 3 * TIMING.tick_us // 1_000
 
-COLLECTED_A_CALL = 40
-"""A call holds the store for about 0.4 ms then, on a small machine."""
+COLLECTED_A_CALL = 20
+"""A call holds the store for about 0.2 ms then, on a small machine."""
 SETS_A_TURN, MIN_OF_SET = 10, 10
 """On a Cluster a round trip reads this many sets, and at least this many counters of each."""
-MERGED_A_CALL = 80
+MERGED_A_CALL = 25
 MARKED_A_CALL = 200
 READ_A_CALL = 100
 LAZY_US = TIMING.lazy_us - TIMING.tick_us

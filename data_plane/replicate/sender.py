@@ -23,7 +23,7 @@ from tidegate.contract.counts import SLICES
 log = structlog.get_logger()
 
 TICK_S = TIMING.tick_us / 1e6
-COLLECTIONS_A_TICK = 50
+COLLECTIONS_A_TICK = 100
 MAX_UNPLACED = 10_000
 
 

@@ -54,15 +54,15 @@ class RlsCall(Call, PendingCheck):
         """The headers of the call."""
         return self.head.fields
 
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided. A template answers plainly allowed checks."""
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """The store or the store fallback has decided. A template answers plainly allowed checks."""
         limit_set = self.limit_set
         own = figures[at : at + limit_set.size]
         template: AllowedTemplate | None = limit_set.rls_template
         if template is None:
             template = self.service.template(self)
         if template is None or min(own[2::FIGURES]) < 0:
-            self.decider.answered(self, figures, at, now_us)
+            self.decider.answered(self, figures, at, now_us, degraded=degraded)
             return
         decider = self.decider
         tally = decider.tally
@@ -70,8 +70,10 @@ class RlsCall(Call, PendingCheck):
         tally.allowed += 1
         tally.latency_counts[bisect_left(LATENCY_BUCKETS_US, took_us)] += 1
         tally.latency_sum_us += took_us
+        if degraded:
+            tally.degraded += 1
         for observer in decider.observers:
-            observer.passed(self)
+            observer.passed(self, degraded=degraded)
         self.answer(template.filled(own, now_us), now_us)
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:

@@ -37,7 +37,7 @@ class Keyspace:
             b"HDEL": self._hdel, b"HGET": self._hget, b"HMGET": self._hmget, b"HSET": self._hset,
             b"HSETNX": self._hsetnx, b"LPOP": self._lpop, b"LTRIM": self._ltrim,
             b"MGET": self._mget, b"PEXPIRE": self._pexpire, b"PTTL": self._pttl, b"RPUSH": self._rpush,
-            b"SET": self._set, b"TIME": self._time, b"ZADD": self._zadd, b"ZCOUNT": self._zcount,
+            b"SET": self._set, b"TIME": self.time, b"ZADD": self._zadd, b"ZCOUNT": self._zcount,
             b"ZRANGE": self._zrange, b"ZRANGEBYSCORE": self._zrangebyscore, b"ZREM": self._zrem,
             b"ZREMRANGEBYSCORE": self._zremrangebyscore,
         }  # fmt: skip
@@ -90,6 +90,27 @@ class Keyspace:
 
     # Strings
 
+    def get_all(self, keys: Sequence[bytes]) -> list[bytes | bool | None]:
+        """What ``GET`` answers for each key; ``None`` where it refuses."""
+        values, now_ms = self._values, self.now_us() // 1000
+        found: list[bytes | bool | None] = []
+        for key in keys:
+            kept = values.get(key)
+            if kept is None or now_ms > kept[1]:
+                found.append(False)
+            else:
+                values.move_to_end(key)
+                found.append(kept[0] if type(kept[0]) is bytes else None)
+        return found
+
+    def set_all(self, written: Sequence[Argument]) -> None:
+        """``SET`` with ``PX``, many times: key, value and milliseconds of each."""
+        values, now_ms = self._values, self.now_us() // 1000
+        for key, value, ttl_ms in zip(written[::3], written[1::3], written[2::3], strict=True):
+            values[key] = (value, now_ms + int(ttl_ms))  # type: ignore[index,assignment]
+        while len(values) > self._max_keys:
+            values.popitem(last=False)
+
     def _get(self, key: bytes) -> bytes | bool:
         found = self._found(key)
         if found is None:
@@ -99,9 +120,6 @@ class Keyspace:
         return found
 
     def _set(self, key: bytes, value: Argument, *options: Argument) -> object:
-        if len(options) == 2 and options[0] == b"PX":  # what the decide script sends
-            self._put(key, text_of(value), self.now_us() // 1000 + ttl_of(options[1]))
-            return b"OK"
         expires_ms = NEVER_MS
         given = iter(options)
         for option in given:
@@ -152,7 +170,8 @@ class Keyspace:
         self._values.clear()
         return b"OK"
 
-    def _time(self) -> list[bytes]:
+    def time(self) -> list[bytes]:
+        """The clock as ``TIME`` answers it: seconds, microseconds."""
         now_us = self.now_us()
         return [b"%d" % (now_us // 1_000_000), b"%d" % (now_us % 1_000_000)]
 

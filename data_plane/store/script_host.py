@@ -12,18 +12,13 @@ from lupa import lua51
 
 from data_plane.store.keyspace import Argument, CommandError, Keyspace, text_of
 
-_FEW = 200
-"""Keys and arguments that are handed over as parameters; more go as tables, since Lua's stack is bounded."""
-_RUNNER = b"""
-function(run, count, ...)
-  local keys, arguments = { ... }, {}
-  for i = count + 1, #keys do
-    arguments[i - count], keys[i] = keys[i], nil
-  end
-  KEYS, ARGV = keys, arguments
-  return run()
-end
-"""
+try:
+    from lupa import luajit21 as fastest  # the same language; it decides in half the time
+except ImportError:  # not built for this machine
+    fastest = lua51
+
+_FEW = 1_000
+"""Keys, values and arguments that are handed over as parameters; more go as tables, since Lua's stack is bounded."""
 Reply = Any
 
 
@@ -32,18 +27,22 @@ class ScriptError(Exception):
 
 
 class ScriptHost:
-    """Lua with the scripts that it has compiled. Key spaces may share one: it runs one script at a time."""
+    """Lua with the scripts that it has compiled. Key spaces may share one: it runs one script at a time.
 
-    def __init__(self) -> None:
-        self._lua = lua51.LuaRuntime(
+    ``engine`` is a module of lupa.
+    """
+
+    def __init__(self, engine: Any = fastest) -> None:
+        self._lua = engine.LuaRuntime(
             encoding=None, unpack_returned_tuples=True, register_eval=False, register_builtins=False
         )
+        self._errors = (engine.LuaError, CommandError, ValueError)
         self._scripts: dict[str, Callable[..., object]] = {}
         self._keyspace: Keyspace | None = None
-        self._runner = self._lua.eval(_RUNNER)
-        names = self._lua.globals()
-        names[b"redis"] = self._lua.table_from({b"call": self._call, b"error_reply": self._error_reply})
-        names[b"struct"] = self._lua.compile((files(__package__) / "struct.lua").read_bytes())()
+        here = files(__package__)
+        self._lua.globals()[b"struct"] = self._lua.compile((here / "struct.lua").read_bytes())()
+        host = self._lua.compile((here / "host.lua").read_bytes())
+        self._run, self._run_many, self._hand_back = host(self._execute, self._set_all)
 
     def text_of(self, source: str) -> str:
         """The text of a script that is compiled for ``source``."""
@@ -58,27 +57,28 @@ class ScriptHost:
         self._keyspace = keyspace
         keyspace.freeze()
         try:
-            if len(keys) + len(texts) <= _FEW:
-                reply = self._runner(script, len(keys), *keys, *texts)
+            time, values = keyspace.time(), keyspace.get_all(keys)
+            if 2 * len(keys) + len(texts) <= _FEW:
+                reply = self._run(script, *time, len(keys), *keys, *values, *texts)
             else:
-                names = self._lua.globals()
-                names[b"KEYS"], names[b"ARGV"] = self._lua.table_from(keys), self._lua.table_from(texts)
-                reply = script()
-        except (lua51.LuaError, CommandError, ValueError) as error:
+                reply = self._run_many(script, *time, *map(self._lua.table_from, (keys, values, texts)))
+        except self._errors as error:
+            self._hand_back()
             raise ScriptError(str(error)) from error
         finally:
             keyspace.thaw()
         return reply if type(reply) is bytes else self._converted(reply)
 
-    def _call(self, name: bytes, *arguments: Argument) -> object:
+    def _execute(self, name: bytes, *arguments: Argument) -> object:
         keyspace = self._keyspace
         if keyspace is None:
             raise CommandError("ERR no script is running")
         reply = keyspace.commands[name](*arguments)
         return self._lua.table_from(reply) if type(reply) is list else reply
 
-    def _error_reply(self, message: bytes) -> object:
-        return self._lua.table_from({b"err": message})
+    def _set_all(self, *written: Argument) -> None:
+        if self._keyspace is not None:
+            self._keyspace.set_all(written)
 
     def _converted(self, reply: Any) -> Reply:
         """A script's value as Redis replies it: numbers lose their fraction, a table ends at its first hole."""

@@ -31,8 +31,11 @@ def decide_script() -> str:
 
 @cache
 def collect_script() -> str:
-    """``collect`` of ``send.lua``: this region's due counts."""
-    return _script(*RULES, "send", runs="collect")
+    """``collect`` of ``send.lua``: this region's due counts. It makes families as ``decide_script`` does."""
+    windows = _made_by("windows", "", "stored_window", _script("windows"))
+    log = _made_by("log", "", "stored_log", _script("log"))
+    buckets = _made_by("buckets", "", "bucket_state", _script("buckets"))
+    return "\n".join((_script("prelude", "marks"), windows, log, buckets, _script("send", runs="collect")))
 
 
 @cache
@@ -109,6 +112,12 @@ def give_back_script() -> str:
 
 def _made_by(family: str, needs: str, makes: str, body: str) -> str:
     return f"local function {family}({needs})\n{body}\nreturn {makes}\nend"
+
+
+@cache
+def load_publish_script() -> str:
+    """The script that publishes load factors; its contract is in ``load_publish.lua``."""
+    return _script("load_publish")
 
 
 @cache

@@ -100,7 +100,7 @@ class UsageTally:
     def __init__(self) -> None:
         self._open: Open = {}
 
-    def passed(self, check: PendingCheck) -> None:
+    def passed(self, check: PendingCheck, *, degraded: bool) -> None:  # noqa: ARG002  an observer's shape
         """Count a plainly allowed check."""
         cost = check.cost
         if not cost:

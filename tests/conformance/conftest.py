@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from lupa import lua51
 
 from data_plane.store.script_host import ScriptHost
 from tests.conformance.drivers import Driver, LuaDriver, MemoryDriver, PureDriver
 from tests.conformance.http_driver import http_driver
 
-DRIVERS = ["pure", "memory", "valkey", "redis", "http"]
+DRIVERS = ["pure", "memory", "memory-5.1", "valkey", "redis", "http"]
 
 
 @pytest.fixture(params=DRIVERS)
@@ -18,8 +19,8 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     if request.param == "pure":
         yield PureDriver()
         return
-    if request.param == "memory":
-        yield MemoryDriver(ScriptHost())
+    if request.param in {"memory", "memory-5.1"}:
+        yield MemoryDriver(ScriptHost() if request.param == "memory" else ScriptHost(lua51))
         return
     if request.param == "http":
         folder = request.getfixturevalue("tmp_path")

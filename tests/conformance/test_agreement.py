@@ -5,6 +5,7 @@ import itertools
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
+from lupa import lua51
 
 from data_plane.store.packing import NEVER
 from data_plane.store.script_host import ScriptHost
@@ -22,7 +23,7 @@ PURE_PROFILE = settings(PROFILE, max_examples=EXAMPLES // 4)
 FLUSH_EVERY = 1_000
 
 
-HOST = ScriptHost()
+HOSTS = [ScriptHost(), ScriptHost(lua51)]
 _examples = itertools.count()
 
 
@@ -48,9 +49,10 @@ def test_scripts_agree_with_the_pure_rules(name: str, request: pytest.FixtureReq
 @PROFILE
 @given(histories())
 def test_scripts_in_this_process_agree_with_the_pure_rules(history: History):
-    driver = MemoryDriver(HOST)
-    for (checks, now_us), expected in zip(history.batches, history.answers, strict=True):
-        assert driver.decide(checks, now_us) == expected, described(history)
+    for host in HOSTS:
+        driver = MemoryDriver(host)
+        for (checks, now_us), expected in zip(history.batches, history.answers, strict=True):
+            assert driver.decide(checks, now_us) == expected, described(history)
 
 
 @PURE_PROFILE

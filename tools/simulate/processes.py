@@ -146,10 +146,11 @@ class SimulatedCheck(PendingCheck):
         self.generation = node.generation
         self.ran_us = self.store_us = self.window_us = 0
 
-    def done(self, figures: Sequence[int], at: int, now_us: int) -> None:
-        """The store has decided."""
-        self.ran_us, self.store_us, self.window_us = self.node.store.ran_us, figures[0], figures[at + 1]
-        super().done(figures, at, now_us)
+    def done(self, figures: Sequence[int], at: int, now_us: int, *, degraded: bool = False) -> None:
+        """The store has decided; or the store fallback, if ``degraded``."""
+        if not degraded:
+            self.ran_us, self.store_us, self.window_us = self.node.store.ran_us, figures[0], figures[at + 1]
+        super().done(figures, at, now_us, degraded=degraded)
 
     def decided(self, result: Verdict | Refusal, now_us: int) -> None:  # noqa: ARG002 - the clock of the world says
         """Record the answer."""

@@ -107,7 +107,7 @@ class Parts:
 
     def pass_(self, client: int | None, times: int = 1, cost: int = 1) -> None:
         for _ in range(times):
-            self.tally.passed(Decided(client, cost))
+            self.tally.passed(Decided(client, cost), degraded=False)
 
     async def flush(self, after_s: float = 1.0) -> None:
         self.clock.forward(after_s)

@@ -54,8 +54,8 @@ class CarefulDecider:
         self.observers = ()
         self.verdicts = []
 
-    def answered(self, check: HttpCheck, figures, at: int, now_us: int) -> None:
-        verdict = conclude(check, outcomes_of(figures, at, len(check.keys)))
+    def answered(self, check: HttpCheck, figures, at: int, now_us: int, *, degraded: bool) -> None:
+        verdict = conclude(check, outcomes_of(figures, at, len(check.keys)), degraded=degraded)
         self.verdicts.append(verdict)
         check.decided(verdict, now_us)
 
@@ -88,40 +88,23 @@ def flat(own) -> list[int]:
     return [NOW_US - 5, *(number for one in own for number in one)]
 
 
-@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]))
-def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str) -> None:
+@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.booleans())
+def test_the_answer_of_a_check_is_the_careful_one(limits, client: str, reset_format: str, degraded: bool) -> None:
     names, own = limits
     answers: list[Answer] = []
     check = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
-    check.done(flat(own), 1, NOW_US)
+    check.done(flat(own), 1, NOW_US, degraded=degraded)
     check.plain = False
-    check.done(flat(own), 1, NOW_US)
+    check.done(flat(own), 1, NOW_US, degraded=degraded)
     plain, careful = answers
     assert (plain.status, plain.headers) == (careful.status, careful.headers)
     assert msgspec.json.decode(plain.body) == msgspec.json.decode(careful.body)
     assert list(msgspec.json.decode(plain.body)) == list(msgspec.json.decode(careful.body))
+    assert msgspec.json.decode(plain.body)["degraded"] is degraded
     by_template = min(figures[2] for figures in own) >= 0 and check.renderer.template(check).usable
     assert check.decider.tally.allowed == by_template
+    assert check.decider.tally.degraded == (by_template and degraded)
     assert len(check.decider.verdicts) == 2 - by_template
-
-
-@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]))
-def test_an_answer_without_the_store_is_the_careful_one(limits, client: str, reset_format: str, route: str) -> None:
-    names, own = limits
-    answers: list[Answer] = []
-    if route == "check":
-        check = asked(RepliedCheck, names, client, reset_format, (), b"", None, answers.append)
-    else:
-        check = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
-    verdict = conclude(check, outcomes_of(flat(own), 1, len(names)), degraded=True)
-    check.decided(verdict, NOW_US)
-    check.plain = False
-    check.decided(verdict, NOW_US)
-    assert answers[0].headers == answers[1].headers
-    if answers[0].body:
-        assert msgspec.json.decode(answers[0].body) == msgspec.json.decode(answers[1].body)
-    if route == "check" and verdict.allowed:
-        assert msgspec.json.decode(answers[0].body)["degraded"] is True
 
 
 class Asker:
@@ -139,8 +122,13 @@ class Asker:
         self.answer(exchange, 200, headers, body)
 
 
-@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]))
-def test_the_fast_path_answers_as_other_handlers_do(limits, client: str, reset_format: str, route: str) -> None:
+@given(
+    names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.sampled_from(["check", "authorize"]),
+    st.booleans(),
+)  # fmt: skip
+def test_the_fast_path_answers_as_other_handlers_do(
+    limits, client: str, reset_format: str, route: str, degraded: bool
+) -> None:
     names, own = limits
     asker, answers = Asker(), []
     if route == "check":
@@ -151,10 +139,11 @@ def test_the_fast_path_answers_as_other_handlers_do(limits, client: str, reset_f
     for _ in range(2):  # the first one finds no template yet
         check = asked(fast, names, client, reset_format)
         check.limit_set, check.asker = other.limit_set, asker
-        check.done(flat(own), 1, NOW_US)
+        check.done(flat(own), 1, NOW_US, degraded=degraded)
         assert check.asker is None
         assert check.decider.tally.allowed == (not check.decider.verdicts)
-    other.done(flat(own), 1, NOW_US)
+        assert check.decider.tally.degraded == (check.decider.tally.allowed and degraded)
+    other.done(flat(own), 1, NOW_US, degraded=degraded)
     assert asker.answers == answers * 2
 
 
@@ -167,19 +156,19 @@ def test_a_client_that_left_is_counted_and_not_answered() -> None:
     assert check.decider.tally.latency_sum_us == 300
 
 
-@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]))
-def test_the_answer_of_forward_auth_is_the_careful_one(limits, client: str, reset_format: str) -> None:
+@given(names_and_figures, clients, st.sampled_from(["epoch", "delta"]), st.booleans())
+def test_the_answer_of_forward_auth_is_the_careful_one(limits, client: str, reset_format: str, degraded: bool) -> None:
     names, own = limits
     answers: list[Answer] = []
     check: AuthorizeCheck = asked(RepliedAuthorizeCheck, names, client, reset_format, (), None, answers.append)
-    check.done(flat(own), 1, NOW_US)
+    check.done(flat(own), 1, NOW_US, degraded=degraded)
     check.plain = False
-    check.done(flat(own), 1, NOW_US)
+    check.done(flat(own), 1, NOW_US, degraded=degraded)
     assert answers[0] == answers[1]
 
 
-@given(names_and_figures, clients)
-def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str) -> None:
+@given(names_and_figures, clients, st.booleans())
+def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str, degraded: bool) -> None:
     names, own = limits
     answers: list[Answer] = []
     tally = Tally()
@@ -189,11 +178,12 @@ def test_an_item_of_a_batch_is_what_the_careful_code_writes(limits, client: str)
     for number, plain in enumerate((True, False)):
         check = asked(BatchCheck, names, client, "epoch")
         check.batch, check.id_number, check.plain = batch, number, plain
-        check.done(flat(own), 1, NOW_US)
+        check.done(flat(own), 1, NOW_US, degraded=degraded)
     first, second = msgspec.json.decode(answers[0].body)["decisions"]
     for decision, number in ((first, 0), (second, 1)):
         assert decision.pop("request_id") == f"n1-abcd-{number}"
         assert decision.pop("instance", None) in (None, f"n1-abcd-{number}")
+        assert decision["degraded"] is degraded
     assert first == second
 
 

@@ -43,7 +43,7 @@ class CarefulDecider:
         self.tally = Tally()
         self.observers = ()
 
-    def answered(self, check, figures, at: int, now_us: int) -> None:
+    def answered(self, check, figures, at: int, now_us: int, *, degraded: bool) -> None:
         check.decided(conclude(check, outcomes_of(figures, at, len(check.keys))), now_us)
 
 

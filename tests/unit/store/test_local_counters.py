@@ -2,8 +2,8 @@
 
 import pytest
 
-from data_plane.store.local_counters import LocalCheck, LocalCounters
-from data_plane.store.packing import Outcome, encode_rule
+from data_plane.store.local_counters import LocalCounters
+from data_plane.store.packing import Outcome, encode_check, encode_rule, outcomes_of
 from data_plane.store.script_host import ScriptHost
 from tidegate.contract.limits import LimitRule
 
@@ -48,15 +48,15 @@ def test_a_shadow_limit_blocks_nothing():
 
 def test_many_are_decided_in_order_in_one_call():
     found = counters()
-    checks = [LocalCheck([b"a"], [params(2)], 1)] * 3 + [LocalCheck([b"b"], [params(2)], 1)]
-    answers = found.check_all(checks, NOW_US)
-    assert [outcome.allowed for (outcome,) in answers] == [True, True, False, True]
+    figures = found.decide([b"a", b"a", b"a", b"b"], [encode_check(1, [params(2)])] * 4, NOW_US)
+    assert [outcome.allowed for outcome in outcomes_of(figures, 1, 4)] == [True, True, False, True]
 
 
 def test_more_keys_than_fit_the_stack_of_lua_are_decided_too():
     found = counters(5_000)
-    checks = [LocalCheck([b"%d" % number], [params(2)], 1) for number in range(5_000)]
-    assert all(outcome.allowed for (outcome,) in found.check_all(checks, NOW_US))
+    keys = [b"%d" % number for number in range(5_000)]
+    figures = found.decide(keys, [encode_check(1, [params(2)])] * 5_000, NOW_US)
+    assert all(outcome.allowed for outcome in outcomes_of(figures, 1, 5_000))
     assert len(found) == 5_000
 
 

@@ -6,11 +6,13 @@ import pytest
 import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from lupa import lua51
 
 from data_plane.store.keyspace import Keyspace
 from data_plane.store.script_host import ScriptError, ScriptHost
 
-HOST = ScriptHost()
+HOSTS = [ScriptHost(), ScriptHost(lua51)]
+HOST = HOSTS[0]
 EMPTY = Keyspace(lambda: 1_700_000_000_123_456, 100)
 CASES = [
     "return 3.99",
@@ -41,6 +43,13 @@ CASES = [
     "error('of its own')",
     "return redis.call('GET', 'h') == redis.call('HSET', 'h', 'a', 1)",
     "redis.call('HSET', 'h', 'a', 1) return redis.call('GET', 'h')",
+    "return redis.call('GET', KEYS[1])",
+    "redis.call('SET', KEYS[1], 'a', 'PX', 1000) return redis.call('MGET', KEYS[1], 'b')",
+    "redis.call('SET', KEYS[1], 'a', 'PX', 1000) redis.call('DEL', KEYS[1]) return redis.call('GET', KEYS[1])",
+    "redis.call('SET', KEYS[1], 12, 'PX', 1000) return redis.call('GET', KEYS[1])",
+    "redis.call('SET', KEYS[1], 'a', 'PX', '1000') redis.call('SET', KEYS[1], 'b') return redis.call('PTTL', KEYS[1])",
+    "return redis.call('SET', KEYS[1], 'a', 'PX', 0)",
+    "redis.call('HSET', KEYS[1], 'a', 1) return redis.call('GET', KEYS[1])",
 ]
 
 
@@ -52,12 +61,13 @@ def test_answers_as_a_server_does(valkey_url: str, source: str):
             expected = client.eval(source, 1, *keys, *arguments)
         except redis.ResponseError:
             expected = ScriptError
-    keyspace = Keyspace(lambda: 1_700_000_000_123_456, 100)
-    try:
-        found = HOST.run(keyspace, source, keys, arguments)
-    except ScriptError:
-        found = ScriptError
-    assert found == expected
+    for host in HOSTS:
+        keyspace = Keyspace(lambda: 1_700_000_000_123_456, 100)
+        try:
+            found = host.run(keyspace, source, keys, arguments)
+        except ScriptError:
+            found = ScriptError
+        assert found == expected
 
 
 NUMBERS = {
@@ -99,6 +109,31 @@ def test_numbers_are_packed_as_c_packs_them(order, items):
 def test_a_text_that_is_too_short_is_an_error():
     with pytest.raises(ScriptError, match="too short"):
         HOST.run(EMPTY, "return struct.unpack('<I4', 'abc')", [], [])
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_was_set_before_an_error_stays_and_a_hash_is_no_string(host: ScriptHost):
+    keyspace = Keyspace(lambda: 1_700_000_000_123_456, 10_000)
+    with pytest.raises(ScriptError, match="of its own"):
+        host.run(keyspace, "redis.call('SET', KEYS[1], 'a', 'PX', 1000) error('of its own')", [b"k"], [])
+    assert keyspace.execute("GET", b"k") == b"a"
+    keyspace.execute("HSET", b"h", b"a", b"1")
+    with pytest.raises(ScriptError, match="WRONGTYPE"):
+        host.run(keyspace, "return redis.call('GET', KEYS[1])", [b"h"], [])
+
+
+@pytest.mark.parametrize("number", [1, 300, 3_000])
+@pytest.mark.parametrize("host", HOSTS)
+def test_hands_over_any_number_of_keys_values_and_arguments(host: ScriptHost, number: int):
+    keyspace = Keyspace(lambda: 1_700_000_000_123_456, 10_000)
+    keys = [b"%d" % at for at in range(number)]
+    source = (
+        "for i = 1, #KEYS do redis.call('SET', KEYS[i], (redis.call('GET', KEYS[i]) or '') .. ARGV[i], 'PX', i) end"
+    )
+    for text in (b"a", b"b"):
+        host.run(keyspace, source, keys, [text + key for key in keys])
+    assert [keyspace.execute("GET", key) for key in keys] == [b"a" + key + b"b" + key for key in keys]
+    assert keyspace.execute("PTTL", keys[-1]) == number
 
 
 def test_no_time_passes_within_a_script():
