@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -16,7 +16,7 @@ from data_plane.config.index import InvalidConfigError, RuleIndex
 from data_plane.config.snapshots import SnapshotFile, StoredSnapshot, UnreadableSnapshotError
 from data_plane.config.stream import Applied, ConfigService, ControlPlaneStream, Decided, Snapshot
 from data_plane.metrics.families import ConfigFigures, of_config
-from data_plane.process import tls_of
+from data_plane.process import Job, tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock, StoreUnavailableError
 from data_plane.store.redis.store import RedisCounterStore
@@ -64,7 +64,7 @@ class Configuration:
         """The revision in force, with its digest."""
         return Newest(revision=self._config.revision, digest=self._config.digest)
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         work = [self.stream.run, self.stream.report, self._snapshots.run, self._start_from_store]
         return [*work, self._stored.run] if self._writes else work

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -34,7 +34,7 @@ from data_plane.load_control import NodeLoadControl
 from data_plane.metrics.exposition import CONTENT_TYPE
 from data_plane.metrics.families import of_agents, of_holds
 from data_plane.observability import Observability
-from data_plane.process import SystemClock, cancelled, run_forever
+from data_plane.process import Job, SystemClock, working
 from data_plane.region_view import RegionView, epoch_join
 from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
@@ -139,22 +139,15 @@ class Node:
     async def running(self) -> AsyncIterator[None]:
         """Run the node between enter and exit: connect the store and run the background work."""
         self.configuration.restore()
-        work: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        work: list[Job] = [
             *self.configuration.work(), self._membership.run, *self.region_view.work(), self.settlement.run,
             self._overrides.run, *self.usage.work(), *self._load_control.work(), *self.observability.work(),
         ]  # fmt: skip
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            await self.store.start()
-            tasks += [asyncio.create_task(run_forever(job)) for job in work]
+        ends = (
+            self.configuration.stop, self.usage.stop, self.observability.stop, self._membership.leave, self.store.close,
+        )  # fmt: skip
+        async with working(self.store.start, work, ends):
             yield
-        finally:
-            await cancelled(tasks)
-            await self.configuration.stop()
-            await self.usage.stop()
-            await self.observability.stop()
-            await self._membership.leave()
-            await self.store.close()
 
     def status(self) -> dict[str, Any]:
         """The body of ``/v1/status``."""
