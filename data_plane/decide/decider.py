@@ -12,6 +12,7 @@ from typing import Protocol
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass, retry_after_s
+from data_plane.config.stream import Snapshot
 from data_plane.decide.check_resolution import Anonymous, blocked, resolve
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
@@ -45,7 +46,7 @@ class Observer(Protocol):
 
 
 class Decider:
-    """Decides checks under the index in force; ``apply`` swaps it whole.
+    """Decides checks under the index in force; ``applied`` swaps it whole.
 
     ``gates`` are the gates of protected backends; ``denial_log`` takes every denial. Without ``memory`` the store
     decides every check.
@@ -89,9 +90,9 @@ class Decider:
         """The limit-set key of requests without an API key; ``None``: refused, or left to ``resolve``."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
-    def apply(self, index: RuleIndex, revision: int) -> None:
-        """Put a revision in force: every decision from now on is made under it."""
-        self.index, self.revision = index, revision
+    def applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
+        """Decide under this configuration from now on."""
+        self.index, self.revision = index, snapshot.whole_revision
 
     def decide(self, check: PendingCheck) -> None:
         """Call ``check.decided`` once, now or when the store has answered.

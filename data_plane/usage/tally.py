@@ -192,6 +192,8 @@ class UsageFlusher:
         self._stream = stream
         self._clock = clock
         self._sequence = 0
+        self._taken: list[tuple[LimitSet, Callers]] = []
+        """Counts that are not yet added to those that are held."""
         self._held: dict[int, Open] = {}
         self._next: _NamedBatch | None = None
         self._turn = asyncio.Lock()
@@ -229,7 +231,7 @@ class UsageFlusher:
         began_s = time.perf_counter()
         async with self._turn:
             now_us = self._clock.now_us()
-            self._collect(now_us)
+            await self._collect(now_us, pause_s)
             try:
                 while self._next is not None or self._held:
                     if not await self._write(now_us):
@@ -245,23 +247,32 @@ class UsageFlusher:
             finally:
                 self._took_s = time.perf_counter() - began_s
 
-    def _collect(self, now_us: int) -> None:
-        """Collect new counts. A decision counts in the hour of its collection, which is at most a second later."""
+    async def _collect(self, now_us: int, pause_s: float) -> None:
+        """Collect new counts. A decision counts in the hour of its collection, which is at most a second later.
+
+        Adding them to counts that the store did not take pauses now and then.
+        """
         # counts of the hour's end are collected just after it
         held = self._held.setdefault((now_us - _LATE_US) // HOUR_US, {})
-        for limit_set, callers in self._tally.take().items():
-            known = held.get(limit_set)
-            if known is not None:
-                self._add(known, callers)
-            elif self.held_cells + len(callers) <= MAX_HELD_CELLS:
+        self._taken += self._tally.take().items()
+        while self._taken:
+            limit_set, callers = self._taken[-1]
+            if limit_set not in held and self.held_cells + len(callers) <= MAX_HELD_CELLS:
                 held[limit_set] = callers
                 self.held_cells += len(callers)
-            else:
-                self._add(held.setdefault(limit_set, {}), callers)
+                self._taken.pop()
+                continue
+            self._add(held.setdefault(limit_set, {}), callers)
+            if not callers:
+                self._taken.pop()
+            elif pause_s:
+                await asyncio.sleep(pause_s)
         self._held = {hour: limit_sets for hour, limit_sets in self._held.items() if any(limit_sets.values())}
 
     def _add(self, known: Callers, callers: Callers) -> None:
-        for principal, counts in callers.items():
+        """Move some of these counts there."""
+        for _ in range(min(CELLS_A_BATCH, len(callers))):
+            principal, counts = callers.popitem()
             before = known.get(principal)
             if before is not None:
                 before.add(counts)

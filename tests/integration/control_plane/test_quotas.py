@@ -244,7 +244,7 @@ async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) ->
 async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
     """Writes as another replica does."""
     url = settings.database_url.get_secret_value()
-    database = Database(url, connect_timeout_s=2.0, command_timeout_s=20.0, pool_size=2)
+    database = Database(url, connect_timeout_s=10.0, command_timeout_s=20.0, pool_size=2)
     try:
         yield ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
     finally:
@@ -259,7 +259,7 @@ async def test_auto_shares_follow_demand_and_say_why(
         await served.admin.put("/v1/plans/other", json={"limits": [STRICT]})
         await served.admin.put(QUOTA, json={"shares": "auto"})
         url = settings.database_url.get_secret_value()
-        database = Database(url, connect_timeout_s=2.0, command_timeout_s=2.0, pool_size=2)
+        database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=2)
         try:
             now = datetime.now(UTC)
             await Partitions(database).ensure({now.date()})

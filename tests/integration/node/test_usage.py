@@ -323,6 +323,34 @@ async def test_usage_enters_the_files_of_the_page_and_no_others(node: Parts, con
     assert through == {step.file for step in steps_of("Usage") if step.file.startswith("data_plane/")}
 
 
+async def test_others_get_their_turn_while_counts_of_an_outage_are_added_up() -> None:
+    class Away:
+        fill = 0.0
+
+        async def add(self, packed: bytes) -> bool:
+            raise StoreUnavailableError("connection_lost")
+
+    tally = UsageTally()
+    flusher = UsageFlusher("n1", "ab", tally, Away(), Clock())
+    for _ in range(2):
+        for client in range(1_000):
+            tally.passed(Decided(client), degraded=True)
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        others = asyncio.create_task(take_turns())
+        await flusher.flush(usage_module.PAUSE_S)
+        others.cancel()
+    assert turns >= 1_000 // usage_module.CELLS_A_BATCH - 1
+    assert flusher.held_cells == 1_000
+    assert not tally.take()
+
+
 async def test_a_batch_leaves_the_stream_only_once_it_is_answered_for(node: Parts, control_plane: ControlPlane) -> None:
     node.pass_(1)
     await node.flush()
