@@ -10,9 +10,7 @@ from control_plane.enforcement import repository as enforcement
 from control_plane.enforcement.service import EnforcementOverrides
 from control_plane.limits import repository as limits
 from control_plane.limits.models import SPLIT_MODES
-from control_plane.limits.service import to_rule
-from control_plane.plans import repository as plans
-from control_plane.plans.service import publish as publish_plan
+from control_plane.limits.service import publish_plan, to_rule
 from control_plane.publishing.repository import ChangedDocument
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.scheduling import schedule_shares
@@ -40,7 +38,7 @@ async def redistribute(write: ConfigWrite) -> None:
     if not any(one.key.kind == "region" and (one.before is None) != (one.after is None) for one in documents):
         return
     names = await regions.names(write.session)
-    for plan in await plans.all_plans(write.session):
+    for plan in await limits.all_plans(write.session):
         await publish_plan(write, plan)
     for row in await limits.all_outside_plans(write.session):
         write.publish(to_rule(row, names))

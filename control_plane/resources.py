@@ -37,10 +37,6 @@ class Resource(ABC, Generic[Row, Input, Shown]):
     rows: "NamedRows[Row]"
 
     @abstractmethod
-    def name_of(self, row: Row) -> str:
-        """The name of a row, by which lists are ordered."""
-
-    @abstractmethod
     def view(self, row: Row) -> Shown:
         """The view of a row."""
 
@@ -146,11 +142,11 @@ class NamedRows(Generic[Row]):
     async def find_all(self, session: AsyncSession, names: Iterable[str]) -> dict[str, Row]:
         """The existing rows of ``names``, by name."""
         rows = await session.scalars(self._query.where(self._name == func.any(list(names))))
-        return {getattr(row, self._name.key): row for row in rows}
+        return {self._name_of(row): row for row in rows}
 
-    async def all(self, session: AsyncSession) -> Sequence[Row]:
-        """Every row, by name."""
-        return (await session.scalars(self._query.order_by(self._name))).all()
+    async def all(self, session: AsyncSession) -> dict[str, Row]:
+        """Every row, by name and in the order of names."""
+        return {self._name_of(row): row for row in await session.scalars(self._query.order_by(self._name))}
 
     async def page(
         self, session: AsyncSession, page: Page, *, prefix: str | None = None, where: Sequence[ColumnElement[bool]] = ()
@@ -171,13 +167,17 @@ class NamedRows(Generic[Row]):
 
     def key(self, row: Row, page: Page) -> str:
         """A cursor of the last row of a page."""
-        name: str = getattr(row, self._name.key)
+        name = self._name_of(row)
         if page.sort is None:
             return name
         value = getattr(row, self._sortable[page.sort].key)
         if value is None:
             value = _NOTHING[self._kind(page.sort)]
         return json.dumps([page.sort, value.isoformat() if isinstance(value, datetime) else value, name])
+
+    def _name_of(self, row: Row) -> str:
+        name: str = getattr(row, self._name.key)
+        return name
 
     def _order(self, page: Page) -> list[ColumnElement[Any]]:
         name: ColumnElement[Any] = self._name.expression

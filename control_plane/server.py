@@ -9,9 +9,9 @@ from control_plane.access.body_limit import MAX_FILE_BYTES
 from control_plane.app import create_app
 from control_plane.push.stream import HeadWatcher
 from control_plane.settings import Settings
-from tidegate.http_front.connection import config_of
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits, use_all_descriptors
+from tidegate.http_front.serving import config_of
 
 LIMITS = FrontLimits(body_bytes=MAX_FILE_BYTES, unfinished_bytes=2 * MAX_FILE_BYTES, write_s=60.0)
 """Bounds that allow whole files, and nodes that read nothing while they apply a whole configuration."""

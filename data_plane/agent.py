@@ -3,9 +3,8 @@
 Two or more run; leases in the region's store divide the work, so that any may end at any time.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from data_plane.load_control import AgentLoadControl
 from data_plane.metrics.exposition import CONTENT_TYPE, NodeMetrics
 from data_plane.metrics.families import of_agent, of_store, of_store_size
 from data_plane.peering import Peering
-from data_plane.process import SystemClock, cancelled, run_forever
+from data_plane.process import Job, SystemClock, working
 from data_plane.region_view import epoch_join
 from data_plane.settings import AgentSettings
 from data_plane.store.membership import AGENTS, AgentMembership, RedisNodeRegister
@@ -43,7 +42,7 @@ class Agent:
         self.store = RedisCounterStore(settings.store_settings(), join=joined)
         self._membership = AgentMembership(settings.node, RedisNodeRegister(self.store, AGENTS), clock)
         self.configuration = Configuration(
-            settings, "agent", self.store, clock, self._applied, lambda: Decided(0, 0, 0), self._confirmed,
+            settings, "agent", self.store, clock, (self._applied,), lambda: Decided(0, 0, 0), self._confirmed,
         )  # fmt: skip
         self.peering = Peering(
             settings, clock, self._index_in_force, self.store, joined, self._membership.live_nodes,
@@ -71,26 +70,16 @@ class Agent:
     async def running(self) -> AsyncIterator[None]:
         """Run the agent between enter and exit: connect the store and run the background work."""
         self.configuration.restore()
-        work: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        work: list[Job] = [
             *self.configuration.work(), self._membership.run, *self.peering.work(self.configuration.send_eventually),
             *self._usage.work(), *self._load_control.work(), self._census.run,
         ]  # fmt: skip
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            await self.store.start()
-            tasks += [asyncio.create_task(run_forever(job)) for job in work]
+        ends = (
+            self._membership.leave, self.peering.hand_over, self._usage.hand_over, self._load_control.hand_over,
+            self.configuration.stop, self._usage.stop, self._load_control.stop, self.peering.stop, self.store.close,
+        )  # fmt: skip
+        async with working(self.store.start, work, ends):
             yield
-        finally:
-            await cancelled(tasks)
-            await self._membership.leave()
-            await self.peering.hand_over()
-            await self._usage.hand_over()
-            await self._load_control.hand_over()
-            await self.configuration.stop()
-            await self._usage.stop()
-            await self._load_control.stop()
-            await self.peering.stop()
-            await self.store.close()
 
     def status(self) -> dict[str, Any]:
         """The body of ``/v1/status``."""
@@ -127,7 +116,7 @@ class Agent:
 
     def _applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._index = index
-        self.peering.applied(index, snapshot.revision)
+        self.peering.applied(index, snapshot)
 
     async def _confirmed(self, ack: Ack) -> Ack:
         return await self.peering.confirmed(ack)

@@ -1,6 +1,6 @@
 """Adaptive limits, wired: a node takes reports and applies factors, an agent decides factors."""
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from data_plane.load.deciding import LoadDecider
 from data_plane.load.following import Gates, LoadFollower, LoadReports, RedisFactorStore
 from data_plane.load.http_clients import HttpLoadReporting, PrometheusServers
 from data_plane.metrics.families import of_load, of_load_deciding
-from data_plane.process import tls_of
+from data_plane.process import Job, tls_of
 from data_plane.settings import AgentSettings, Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
@@ -31,7 +31,7 @@ class NodeLoadControl:
         factor_store = RedisFactorStore(store, settings.node)
         self._follower = LoadFollower(settings.node, factor_store, self.gates, self._reports, clock, book)
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         return [self._follower.run]
 
@@ -59,7 +59,7 @@ class AgentLoadControl:
             self._usage, clock, book,
         )  # fmt: skip
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         return [self._decider.run, self._decider.run_pulls, self._decider.run_reports]
 

@@ -27,9 +27,9 @@ from data_plane.rls.mapping import RlsMapping
 from data_plane.rls.server import Tls, serving_rls
 from data_plane.rls.service import RateLimitService, handler_of
 from data_plane.settings import AgentSettings, RegionSettings, Settings
-from tidegate.http_front.connection import config_of
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits, use_all_descriptors
+from tidegate.http_front.serving import config_of
 
 log = structlog.get_logger()
 LIMITS = FrontLimits(body_bytes=128 * 1024 * 1024)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from fastapi import Response
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
-from data_plane.config.stream import Decided, Snapshot
+from data_plane.config.stream import Decided
 from data_plane.configuration import Configuration
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
@@ -34,7 +34,7 @@ from data_plane.load_control import NodeLoadControl
 from data_plane.metrics.exposition import CONTENT_TYPE
 from data_plane.metrics.families import of_agents, of_holds
 from data_plane.observability import Observability
-from data_plane.process import SystemClock, cancelled, run_forever
+from data_plane.process import Job, SystemClock, working
 from data_plane.region_view import RegionView, epoch_join
 from data_plane.settings import Settings
 from data_plane.store.local_counters import LocalCounters
@@ -89,7 +89,10 @@ class Node:
         )  # fmt: skip
         self.load_handler = self._load_control.handler
         self._overrides = OverrideKeeper(self.decider, clock)
-        self.configuration = Configuration(settings, "node", self.store, clock, self.apply, self._decided, _as_it_is)
+        self.configuration = Configuration(
+            settings, "node", self.store, clock,
+            (self.region_view.applied, self.decider.applied, self._overrides.applied), self._decided, _as_it_is,
+        )  # fmt: skip
         self.handler = DecisionHandler(
             self.decider, Renderer(settings.region, settings.reset_format), _id_prefix(settings.node),
             trust=settings.trust, dialect=settings.dialect,
@@ -126,11 +129,6 @@ class Node:
     def _index_in_force(self) -> RuleIndex:
         return self.decider.index
 
-    def apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
-        """Decide by this index from now on."""
-        self.region_view.applied(index, snapshot.revision)
-        self.decider.apply(self._overrides.without_ended_overrides(index), snapshot.whole_revision)
-
     def _of_agents(self) -> Iterator[Metric]:
         return of_agents(self._live_agents())
 
@@ -141,22 +139,15 @@ class Node:
     async def running(self) -> AsyncIterator[None]:
         """Run the node between enter and exit: connect the store and run the background work."""
         self.configuration.restore()
-        work: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        work: list[Job] = [
             *self.configuration.work(), self._membership.run, *self.region_view.work(), self.settlement.run,
             self._overrides.run, *self.usage.work(), *self._load_control.work(), *self.observability.work(),
         ]  # fmt: skip
-        tasks: list[asyncio.Task[None]] = []
-        try:
-            await self.store.start()
-            tasks += [asyncio.create_task(run_forever(job)) for job in work]
+        ends = (
+            self.configuration.stop, self.usage.stop, self.observability.stop, self._membership.leave, self.store.close,
+        )  # fmt: skip
+        async with working(self.store.start, work, ends):
             yield
-        finally:
-            await cancelled(tasks)
-            await self.configuration.stop()
-            await self.usage.stop()
-            await self.observability.stop()
-            await self._membership.leave()
-            await self.store.close()
 
     def status(self) -> dict[str, Any]:
         """The body of ``/v1/status``."""

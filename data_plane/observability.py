@@ -2,10 +2,9 @@
 
 import random
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 from prometheus_client.core import Metric
 
@@ -16,6 +15,7 @@ from data_plane.decide.denial_ring import DenialRing, RedisDenials
 from data_plane.decide.tracing import Tracing
 from data_plane.metrics.exposition import NodeMetrics, Part
 from data_plane.metrics.families import of_decisions, of_node, of_samples, of_store
+from data_plane.process import Job
 from data_plane.settings import Settings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
@@ -54,7 +54,7 @@ class Observability:
         """Add parts to the metrics."""
         self.metrics.add(*parts)
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         parts = (self.ring, self._tracing)
         return [part.run for part in parts if part is not None]

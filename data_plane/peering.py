@@ -9,9 +9,10 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.stream import Snapshot
 from data_plane.http.peer_handler import PeerHandler
 from data_plane.metrics.families import PeerFigures, of_peers, of_rights
-from data_plane.process import tls_of
+from data_plane.process import Job, tls_of
 from data_plane.region_view import public_keys
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import HttpPeers, ReplicationTally
@@ -71,17 +72,15 @@ class Peering:
         )
         self.handler = PeerHandler(settings.region, key, index, self._receiver, self.rights, clock)
 
-    def applied(self, index: RuleIndex, revision: int) -> None:
+    def applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Take over a configuration that is about to be in force."""
-        self.epochs.apply(self.state.apply(index, revision), revision)
+        self.epochs.apply(self.state.apply(index, snapshot.revision), snapshot.revision)
 
     async def confirmed(self, ack: Ack) -> Ack:
         """The ACK with the instants from which older shares are out of use."""
         return await self.epochs.confirmed(ack)
 
-    def work(
-        self, send: Callable[[Ack], Coroutine[Any, Any, None]]
-    ) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self, send: Callable[[Ack], Coroutine[Any, Any, None]]) -> Sequence[Job]:
         """The background work. ``send`` sends an ACK that was confirmed later."""
 
         async def keep_epochs() -> None:

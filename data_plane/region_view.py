@@ -2,13 +2,15 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prometheus_client.core import Metric
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.stream import Snapshot
 from data_plane.metrics.families import of_region_view
+from data_plane.process import Job
 from data_plane.replicate.count_store import CountStore
 from data_plane.replicate.peer_session import ReplicationTally
 from data_plane.replicate.receiver import Receiver
@@ -48,9 +50,9 @@ class RegionView:
         epochs = None if joined is None else RedisEpochs(settings.node, store, joined)
         self._watch = RegionWatch(self.state, self._peers, epochs)
 
-    def applied(self, index: RuleIndex, revision: int) -> None:
+    def applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
         """Take over a configuration that is about to be in force."""
-        self.state.apply(index, revision)
+        self.state.apply(index, snapshot.revision)
         if self._waits_until_s is None:
             self._waits_until_s = asyncio.get_running_loop().time() + PROOF_WAIT_S
 
@@ -61,7 +63,7 @@ class RegionView:
             return False
         return asyncio.get_running_loop().time() < self._waits_until_s
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         return [self._watch.run, self._outbox.run]
 

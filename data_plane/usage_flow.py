@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import structlog
 from prometheus_client.core import Metric
@@ -11,7 +10,7 @@ from prometheus_client.core import Metric
 from data_plane.config.index import RuleIndex
 from data_plane.decide.denial_ring import RedisDenials
 from data_plane.metrics.families import of_shipping, of_usage
-from data_plane.process import tls_of
+from data_plane.process import Job, tls_of
 from data_plane.settings import RegionSettings
 from data_plane.store.ports import Clock
 from data_plane.store.redis.store import RedisCounterStore
@@ -35,7 +34,7 @@ class NodeUsage:
         self._stream = RedisUsageStream(store, settings.usage_stream_max_mb * 1024 * 1024, clock)
         self._flusher = UsageFlusher(settings.node, incarnation, self.tally, self._stream, clock)
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         return [self._flusher.run]
 
@@ -70,7 +69,7 @@ class AgentUsage:
             self._shipper.ship_all_until_now, RedisDenials(store), exchange,
         )  # fmt: skip
 
-    def work(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+    def work(self) -> list[Job]:
         """The background work."""
         return [self._shipper.run, self._answerer.run]
 

@@ -11,7 +11,7 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_plane.agent import Agent
-from data_plane.config.index import ConfigSet
+from data_plane.config.index import ConfigSet, RuleIndex
 from data_plane.config.snapshots import SnapshotFile
 from data_plane.config.stream import Snapshot
 from data_plane.http.decision_handler import DecisionFastPath
@@ -24,8 +24,8 @@ from tidegate.contract.config import ApiKey, Change, Client, Endpoint, Gateway, 
 from tidegate.contract.credentials import make_credential, secret_sha256
 from tidegate.contract.limits import LimitRule
 from tidegate.contract.load import AdaptivePolicy, Backend, Reporter
-from tidegate.http_front.connection import protocol_class
 from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
 
 SIGNING_KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = SIGNING_KEY.public_key().public_bytes_raw().hex()
@@ -82,6 +82,13 @@ async def write_snapshot(path: Path, values: Iterable, revision: int = 1) -> Non
     file = SnapshotFile(path)
     file.save_soon(Snapshot(revision, signature, config))
     await file.flush()
+
+
+def put_in_force(node: Node, index: RuleIndex, revision: int) -> None:
+    """Have a node decide under ``index``, as if a revision had come."""
+    snapshot = Snapshot(revision, "", index.config)
+    node.region_view.applied(index, snapshot)
+    node.decider.applied(index, snapshot)
 
 
 def settings_for(snapshot: Path, redis_url: str, **settings) -> Settings:

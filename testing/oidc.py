@@ -61,6 +61,11 @@ class OidcProvider:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._process is not None
+
     def start(self, keys: Sequence[Jwk] | None = None, **options: object) -> None:
         """Serve, with ``keys`` from now on; the first of them signs."""
         self.keys = list(keys) if keys is not None else self.keys

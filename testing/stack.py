@@ -50,7 +50,7 @@ class Stack:
         self.admin = httpx.Client(
             base_url=f"http://{LOOPBACK}:{options.control_plane_port}",
             headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
-            timeout=15,
+            timeout=45,
             trust_env=False,
         )
 
@@ -122,7 +122,7 @@ class Stack:
         return time.monotonic() - began
 
     def _write(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        response = self.admin.request(method, path, json=body, headers={"Prefer": "wait=5"})
+        response = self.admin.request(method, path, json=body, headers={"Prefer": "wait=30"})
         assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
         assert response.headers.get("preference-applied") == "wait", f"{method} {path}: not every node enforces it"
         answer = response.json()

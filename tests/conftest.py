@@ -18,9 +18,10 @@ from testing.stores import START_TIMEOUT_S, StartStore, redis_binary, stores_sta
 from tests.division import Division, rank_of
 from tidegate.stack.child import wait_until_ready
 from tidegate.stack.ports import free_ports
-from tidegate.stack.postgres import PostgresServer
+from tidegate.stack.postgres import USER, PostgresServer
 from tidegate.stack.store import StoreServer
 
+gc.disable()  # until everything is loaded: see pytest_collection_finish
 load_hypothesis_profile()
 
 # gRPC's own handlers run in every forked child and may abort it before it becomes the server that was asked for.
@@ -45,6 +46,7 @@ def pytest_collection_finish() -> None:
     """Let the garbage collector pass over what stays anyway: a thousand modules and as many tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup() -> None:
@@ -70,10 +72,11 @@ def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """A Postgres for the whole session. Tests take ``postgres_url``, which is a database of their own."""
     root = tmp_path_factory.mktemp("postgres")
+    password = secrets.token_urlsafe(16)
     server = PostgresServer(
         root / "data",
         port=free_ports(1)[0],
-        password=secrets.token_urlsafe(16),
+        password=password,
         log_path=root / "postgres.log",
         durable=False,
     )
@@ -81,6 +84,8 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     server.child.start()
     try:
         wait_until_ready(server.child, server.is_ready, timeout_s=START_TIMEOUT_S)
+        # thousands of rounds take more CPU than the rest of a connection, and a test makes ten
+        server.execute(f"SET scram_iterations = 1; ALTER ROLE {USER} PASSWORD '{password}'")
         yield server
     finally:
         server.child.stop()

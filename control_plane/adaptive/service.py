@@ -18,10 +18,6 @@ class AdaptivePolicies(Resource[AdaptivePolicyRow, PolicyFields, PolicyView]):
     noun = "adaptive policy"
     rows = NamedRows(AdaptivePolicyRow, AdaptivePolicyRow.policy)
 
-    def name_of(self, row: AdaptivePolicyRow) -> str:
-        """The policy's name."""
-        return row.policy
-
     def view(self, row: AdaptivePolicyRow) -> PolicyView:
         """Show a policy."""
         return PolicyView.model_validate({"policy": row.policy, **row.settings})

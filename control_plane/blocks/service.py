@@ -24,10 +24,6 @@ class Blocks(Resource[BlockRow, BlockFields, BlockView]):
     noun = "block"
     rows = repository.blocks
 
-    def name_of(self, row: BlockRow) -> str:
-        """The block's name."""
-        return row.block
-
     def view(self, row: BlockRow) -> BlockView:
         """Show a block."""
         return BlockView(

@@ -18,8 +18,7 @@ from control_plane.clients.schemas import (
     Status,
 )
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
-from control_plane.limits.service import to_rule
-from control_plane.plans.service import Plans
+from control_plane.limits.service import Plans, to_rule
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.web.etags import Preconditions
@@ -56,10 +55,6 @@ class Clients(Resource[ClientRow, ClientFields, ClientView]):
 
     noun = "client"
     rows = repository.clients
-
-    def name_of(self, row: ClientRow) -> str:
-        """The client's name."""
-        return row.client
 
     def view(self, row: ClientRow) -> ClientView:
         """Show a client."""
@@ -125,10 +120,6 @@ class Overrides(Resource[OverrideRow, OverrideReplace, OverrideView]):
     def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: OverrideRow | None) -> None:  # noqa: ARG002  # the client says it all
         """Record the client as a whole."""
         write.record("client", self._client.client, self._before, to_record(self._client))
-
-    def name_of(self, row: OverrideRow) -> str:
-        """The name of the limit that it overrides."""
-        return row.limit_name
 
     def view(self, row: OverrideRow) -> OverrideView:
         """Show an override."""

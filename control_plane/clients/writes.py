@@ -11,8 +11,7 @@ from control_plane.clients.figures import client_document, suited
 from control_plane.clients.figures import faults as figure_faults
 from control_plane.clients.schemas import ClientFields, ClientRecord, OverrideFigures
 from control_plane.errors import FieldError, InvalidError
-from control_plane.limits.service import to_rule
-from control_plane.plans.service import Plans
+from control_plane.limits.service import Plans, to_rule
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from tidegate.contract.limits import LimitRule

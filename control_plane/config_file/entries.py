@@ -19,9 +19,8 @@ from control_plane.config_file.schemas import (
     LimitEntry,
     PlanEntry,
 )
-from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields
+from control_plane.limits.schemas import LimitCreate, LimitFields, LimitRecord, MatchFields, PlanFields, PlanRecord
 from control_plane.limits.service import rule_fields, stored_seconds
-from control_plane.plans.schemas import PlanFields, PlanRecord
 from control_plane.routes.schemas import BackendFields, BackendView, CapacityFields, EndpointFields, EndpointView
 from control_plane.web.fields import Body
 

@@ -18,8 +18,7 @@ from control_plane.config_file.entries import Normal
 from control_plane.config_file.sections import BY_NAME, CLIENTS, SECTION_NAMES, SECTIONS, ConfigFile
 from control_plane.errors import ConflictError, FieldError, InvalidError
 from control_plane.limits.models import LimitRow
-from control_plane.limits.service import OutsideLimits
-from control_plane.plans.service import Plans
+from control_plane.limits.service import OutsideLimits, Plans
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas.service import publish_limit
 

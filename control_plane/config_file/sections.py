@@ -30,12 +30,10 @@ from control_plane.config_file.schemas import (
     PolicyEntry,
     RegionEntry,
 )
+from control_plane.limits.endpoints import plans_router
 from control_plane.limits.endpoints import router as limits_router
-from control_plane.limits.schemas import MAX_LIMITS, LimitRecord
-from control_plane.limits.service import OutsideLimits, shares_of
-from control_plane.plans.endpoints import router as plans_router
-from control_plane.plans.schemas import PlanRecord
-from control_plane.plans.service import Plans
+from control_plane.limits.schemas import MAX_LIMITS, LimitRecord, PlanRecord
+from control_plane.limits.service import OutsideLimits, Plans, shares_of
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import service as quotas
 from control_plane.regions import repository as regions
@@ -108,7 +106,7 @@ class Section(NamedTuple):
     async def current(self, session: AsyncSession) -> dict[str, Normal]:
         """Every row in normal form, by name."""
         rows = await self.resource.rows.all(session)
-        return {self.resource.name_of(row): self.of_record(self.resource.audited(row)) for row in rows}
+        return {name: self.of_record(self.resource.audited(row)) for name, row in rows.items()}
 
 
 def plain(

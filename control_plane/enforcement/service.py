@@ -19,10 +19,6 @@ class EnforcementOverrides(Resource[EnforcementRow, EnforcementReplace, Enforcem
     """As the audit log has always called it."""
     rows = repository.overrides
 
-    def name_of(self, row: EnforcementRow) -> str:
-        """The override's target."""
-        return row.target
-
     def view(self, row: EnforcementRow) -> EnforcementView:
         """The view of an override."""
         return EnforcementView(

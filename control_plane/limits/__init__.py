@@ -1,1 +1,1 @@
-"""Limits: the rows that plans and the rest of the world share, and those outside plans."""
+"""Plans, and limits in plans and outside."""

@@ -1,4 +1,4 @@
-"""The tables of limits, in plans and outside."""
+"""The tables of plans, and of limits in plans and outside."""
 
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
@@ -69,4 +69,16 @@ class LimitRow(Base):
     )
     shares: Mapped[list[LimitShare]] = relationship(
         cascade="all, delete-orphan", lazy="selectin", order_by=LimitShare.region
+    )
+
+
+class PlanRow(Base):
+    """A plan and its limits, in the order written."""
+
+    __tablename__ = "plans"
+
+    plan: Mapped[str] = mapped_column(primary_key=True)
+    priority: Mapped[int]
+    limits: Mapped[list[LimitRow]] = relationship(
+        cascade="all, delete-orphan", lazy="selectin", order_by=(LimitRow.position, LimitRow.id)
     )

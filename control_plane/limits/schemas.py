@@ -1,9 +1,10 @@
-"""The shapes of a limit."""
+"""The shapes of a limit and of a plan."""
 
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from control_plane.web.fields import AttributeName, AttributeValue, Body, Instant, Method, Name, Priority, View
 from tidegate.contract.limits import MAX_LIMIT, Algorithm, Calendar, Mode, OnStoreFailure
@@ -54,7 +55,6 @@ class LimitFields(Body):
     """What a bucket holds; `limit` by default."""
     match: MatchFields = MatchFields()
     mode: Mode = "shared"
-    """How much more than their rights regions may take of a `strict` window, repaid from the next. 0: nothing."""
     on_store_failure: OnStoreFailure | None = None
     """`local` by default, `closed` for mode `strict`."""
     shadow: bool = False
@@ -111,5 +111,54 @@ class LimitView(View):
 class LimitRecord(LimitView):
     """A limit as the audit log keeps it: with its shares as written, fractions by region or `auto`."""
 
-    """Older records have none."""
     shares: dict[str, float] | Literal["auto"] | None
+
+
+class PlanFields(Body):
+    """What can be written of a plan."""
+
+    priority: Priority = 0
+    """A higher one matters more when load must be shed."""
+    limits: list[LimitCreate] = Field(default=[], max_length=MAX_LIMITS)
+    """In this order; the first is the headline unless one is marked."""
+
+
+_HOURLY: JsonDict = {
+    "name": "hourly",
+    "scope": "client",
+    "algorithm": "sliding_window",
+    "limit": 1000,
+    "window_s": 3600,
+}
+
+
+class PlanCreate(PlanFields):
+    """A new plan."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"plan": "free", "priority": 10, "limits": [_HOURLY]}]})
+
+    plan: Name
+
+
+class PlanReplace(PlanFields):
+    """A plan as it shall be, with all its limits."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"priority": 10, "limits": [_HOURLY]}]})
+
+    plan: Name | None = None
+
+
+class PlanView(View):
+    """A plan as it is."""
+
+    plan: str
+    priority: int
+    limits: list[LimitView]
+
+
+class PlanRecord(View):
+    """A plan as the audit log keeps it: with its limits' shares."""
+
+    plan: str
+    priority: int
+    limits: list[LimitRecord]

@@ -1,7 +1,4 @@
-"""A limit from its body to its row and the rule for nodes; and the resource of limits outside plans.
-
-Plans write theirs with ``check`` and ``write_rows``.
-"""
+"""Plans and limits: a limit from its body to its row and the rule for nodes; then what the API has of both."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,16 +8,26 @@ import msgspec
 from pydantic import BaseModel
 
 from control_plane.adaptive.service import AdaptivePolicies
-from control_plane.errors import ConflictError, FieldError, InvalidError
+from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository
-from control_plane.limits.models import SPLIT_MODES, LimitEndpoint, LimitRow
-from control_plane.limits.schemas import MAX_LIMITS, LimitFields, LimitRecord, LimitView, MatchView
+from control_plane.limits.models import SPLIT_MODES, LimitEndpoint, LimitRow, PlanRow
+from control_plane.limits.schemas import (
+    MAX_LIMITS,
+    LimitFields,
+    LimitRecord,
+    LimitView,
+    MatchView,
+    PlanFields,
+    PlanRecord,
+    PlanView,
+)
 from control_plane.publishing.repository import DocumentKey
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.regions import repository as regions
 from control_plane.resources import NamedRows, Resource
 from control_plane.routes.repository import existing_endpoints, next_rule_ids
 from control_plane.web.fields import microseconds
+from tidegate.contract.config import Plan
 from tidegate.contract.limits import (
     BUCKET_ALGORITHMS,
     PARTS,
@@ -271,10 +278,6 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
     noun = "limit outside plans"
     rows = rows_of(None)
 
-    def name_of(self, row: LimitRow) -> str:
-        """The limit's name."""
-        return row.name
-
     def view(self, row: LimitRow) -> LimitView:
         """Show a limit."""
         return to_view(row)
@@ -304,3 +307,109 @@ class OutsideLimits(Resource[LimitRow, LimitFields, LimitView]):
         """Delete a limit."""
         await write.session.delete(row)
         write.withdraw(DocumentKey("limit", row.name))
+
+
+async def publish_plan(write: ConfigWrite, row: PlanRow) -> None:
+    """Publish the plan as its rows are now."""
+    names = await regions.names(write.session) if any(map(is_split, row.limits)) else ()
+    rules = tuple(to_rule(limit, names) for limit in row.limits)
+    write.publish(Plan(plan=row.plan, priority=row.priority, limits=rules))
+
+
+def plan_record(row: PlanRow) -> PlanRecord:
+    """A plan in the audit log."""
+    return PlanRecord(plan=row.plan, priority=row.priority, limits=[to_record(limit) for limit in row.limits])
+
+
+class Plans(Resource[PlanRow, PlanFields, PlanView]):
+    """Plans with all their limits."""
+
+    noun = "plan"
+    rows = NamedRows(PlanRow, PlanRow.plan, sortable={"priority": PlanRow.priority})
+
+    def view(self, row: PlanRow) -> PlanView:
+        """Show a plan."""
+        return PlanView(plan=row.plan, priority=row.priority, limits=[to_view(limit) for limit in row.limits])
+
+    def audited(self, row: PlanRow) -> PlanRecord:
+        """The plan with its limits' shares."""
+        return plan_record(row)
+
+    async def save(self, write: ConfigWrite, name: str, body: PlanFields, current: PlanRow | None) -> PlanRow:
+        """Make or change a plan; limits that keep their name keep their counts where they can."""
+        await self._check(write, body)
+        row = current or PlanRow(plan=name, limits=[])
+        row.priority = body.priority
+        kept = {limit.name: limit for limit in row.limits}
+        wishes = [LimitWish("", limit.name, limit, kept.get(limit.name)) for limit in body.limits]
+        row.limits = await write_rows(write, wishes)
+        for position, limit in enumerate(row.limits):
+            limit.position = position
+        write.session.add(row)
+        await publish_plan(write, row)
+        return row
+
+    async def remove(self, write: ConfigWrite, row: PlanRow) -> None:
+        """Delete a plan that no client is on."""
+        await write.session.delete(row)
+        write.withdraw(DocumentKey("plan", row.plan))
+
+    async def _check(self, write: ConfigWrite, body: PlanFields) -> None:
+        errors: list[FieldError] = []
+        seen: set[str] = set()
+        for place, limit in enumerate(body.limits):
+            at = f"limits[{place}]."
+            if limit.name in seen:
+                errors.append(FieldError(at + "name", "another limit of this plan has this name"))
+            seen.add(limit.name)
+        placed = enumerate(body.limits)
+        errors += await check(write, [LimitWish(f"limits[{at}].", item.name, item) for at, item in placed])
+        errors += headline_faults((f"limits[{place}].", item.headline) for place, item in enumerate(body.limits))
+        if errors:
+            raise InvalidError(errors)
+
+
+class PlanLimits(Resource[LimitRow, LimitFields, LimitView]):
+    """The limits of one plan."""
+
+    noun = "limit"
+
+    def __init__(self, plan: PlanRow) -> None:
+        self._plan = plan
+        self._before = plan_record(plan)
+        self.rows = rows_of(plan.plan)
+
+    def view(self, row: LimitRow) -> LimitView:
+        """Show a limit."""
+        return to_view(row)
+
+    def record(self, write: ConfigWrite, name: str, before: BaseModel | None, row: LimitRow | None) -> None:  # noqa: ARG002  # the plan says it all
+        """Record the plan as a whole."""
+        write.record("plan", self._plan.plan, self._before, plan_record(self._plan))
+
+    def missing(self, name: str) -> NotFoundError:
+        """The error for an unknown limit of the plan."""
+        return NotFoundError(f"The plan {self._plan.plan} has no limit named {name}.")
+
+    async def save(self, write: ConfigWrite, name: str, body: LimitFields, current: LimitRow | None) -> LimitRow:
+        """Make (at the end) or change a limit of the plan."""
+        wish = LimitWish("", name, body, current)
+        errors = await check(write, [wish])
+        others = [limit for limit in self._plan.limits if limit is not current]
+        if body.headline:
+            errors += headline_faults([*(("", limit.headline) for limit in others), ("", True)])
+        if errors:
+            raise InvalidError(errors)
+        if len(others) >= MAX_LIMITS:
+            raise ConflictError(f"The plan {self._plan.plan} has {MAX_LIMITS} limits already.")
+        (row,) = await write_rows(write, [wish])
+        if current is None:
+            row.position = 1 + max((limit.position for limit in others), default=-1)
+            self._plan.limits.append(row)
+        await publish_plan(write, self._plan)
+        return row
+
+    async def remove(self, write: ConfigWrite, row: LimitRow) -> None:
+        """Take a limit out of the plan."""
+        self._plan.limits.remove(row)
+        await publish_plan(write, self._plan)

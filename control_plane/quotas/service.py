@@ -10,9 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.errors import ConflictError, FieldError, InvalidError, NotFoundError
 from control_plane.limits import repository as limits
 from control_plane.limits.models import LimitRow, LimitShare
-from control_plane.limits.service import rows_of, to_record, to_rule, units_by_region
-from control_plane.plans.service import Plans, publish
-from control_plane.plans.service import to_record as plan_record
+from control_plane.limits.service import (
+    Plans,
+    plan_record,
+    publish_plan,
+    rows_of,
+    to_record,
+    to_rule,
+    units_by_region,
+)
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.quotas import repository
 from control_plane.quotas.models import QuotaBalance, QuotaMove
@@ -92,7 +98,7 @@ async def set_shares(write: ConfigWrite, wanted: Mapping[LimitRow, Shares]) -> N
     had = plan_record(plan)
     for limit, shares in wanted.items():
         _fill(limit, shares)
-    await publish(write, plan)
+    await publish_plan(write, plan)
     write.record("plan", plan.plan, had, plan_record(plan))
 
 
@@ -121,7 +127,7 @@ async def publish_limit(write: ConfigWrite, row: LimitRow) -> None:
     if row.plan is None:
         write.publish(to_rule(row, await regions.names(write.session)))
     else:
-        await publish(write, await Plans().row(write.session, row.plan))
+        await publish_plan(write, await Plans().row(write.session, row.plan))
 
 
 async def _row(session: AsyncSession, plan: str, limit: str) -> LimitRow:

@@ -14,10 +14,6 @@ class Regions(Resource[RegionRow, RegionFields, RegionView]):
     noun = "region"
     rows = NamedRows(RegionRow, RegionRow.region)
 
-    def name_of(self, row: RegionRow) -> str:
-        """The region's name."""
-        return row.region
-
     def view(self, row: RegionRow) -> RegionView:
         """Show a region, never its credential's hash."""
         keys = [key for key in (row.public_key, row.previous_public_key) if key is not None]

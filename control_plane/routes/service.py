@@ -27,10 +27,6 @@ class Backends(Resource[BackendRow, BackendFields, BackendView]):
     noun = "backend"
     rows = NamedRows(BackendRow, BackendRow.backend, sortable={"adaptive": BackendRow.adaptive})
 
-    def name_of(self, row: BackendRow) -> str:
-        """The backend's name."""
-        return row.backend
-
     def view(self, row: BackendRow) -> BackendView:
         """Show a backend."""
         return BackendView(
@@ -120,10 +116,6 @@ class Endpoints(Resource[EndpointRow, EndpointFields, EndpointView]):
         sortable={"path": EndpointRow.path, "backend": EndpointRow.backend, "cost": EndpointRow.cost},
     )
     backends = Backends()
-
-    def name_of(self, row: EndpointRow) -> str:
-        """The endpoint's name."""
-        return row.endpoint
 
     def view(self, row: EndpointRow) -> EndpointView:
         """Show an endpoint."""

@@ -23,10 +23,8 @@ from control_plane.enforcement.models import EnforcementRow
 from control_plane.errors import DriftError
 from control_plane.jobs.registry import Job
 from control_plane.limits import repository as limits
-from control_plane.limits.service import to_rule
+from control_plane.limits.service import publish_plan, to_rule
 from control_plane.orm import Base
-from control_plane.plans import repository as plans
-from control_plane.plans.service import publish as publish_plan
 from control_plane.publishing import repository
 from control_plane.publishing.repository import DocumentKey, canonical, key_of
 from control_plane.regions import repository as regions
@@ -123,7 +121,7 @@ def _is_previous(kind: str, name: str) -> bool:
 
 async def _wanted(session: AsyncSession) -> AsyncIterator[dict[DocumentKey, str]]:
     collected = _Collected(session)
-    for plan in await plans.all_plans(session):
+    for plan in await limits.all_plans(session):
         await publish_plan(collected, plan)  # type: ignore[arg-type]  # it only publishes
     names = await regions.names(session)
     for row in await limits.all_outside_plans(session):

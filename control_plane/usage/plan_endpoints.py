@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.access.principals import by_method, reading_only
 from control_plane.database import Reading
 from control_plane.errors import FieldError, InvalidError
-from control_plane.plans.service import Plans
+from control_plane.limits.service import Plans
 from control_plane.usage import near_limit_repository, what_if, windows
 from control_plane.usage import repository as reading
 from control_plane.usage.schemas import (

@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.clients.repository import count_on
 from control_plane.errors import FieldError, InvalidError
+from control_plane.limits.models import PlanRow
 from control_plane.limits.service import to_rule
 from control_plane.orm import bound_statements
-from control_plane.plans.models import PlanRow
 from control_plane.usage import windows
 from control_plane.usage.schemas import WhatIfLimit
 from control_plane.usage.what_if_repository import Affected, CandidateLimit, WhatIfQuery

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from control_plane.limits.models import PlanRow
 from control_plane.limits.service import to_rule
-from control_plane.plans.models import PlanRow
 from tidegate.contract.calendar import grid_of, id_at, start_us
 from tidegate.contract.limits import LimitRule, dimensions
 

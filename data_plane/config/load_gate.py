@@ -8,7 +8,7 @@ node and gets new factors. A ``GatePass`` holds what a plan and a route fix; it 
 gate at its first request.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -31,31 +31,6 @@ _PLAIN = (FULL, FULL, FULL)
 
 _MIX = 0x9E3779B1  # 2^32 divided by the golden ratio, odd (Knuth, TAOCP 3, 6.4): consecutive values spread evenly
 _MASK = ALL - 1
-
-
-def share_out(allowed: int, demand: Mapping[int, int], floor: int) -> dict[int, int]:
-    """Factors by priority with which ``allowed`` units of all demand are admitted.
-
-    ``demand`` is by class, in the unit of ``allowed``; no factor is below ``floor``. A class is cut only when all
-    classes below it are at the floor.
-    """
-    if allowed >= sum(demand.values()):
-        return dict.fromkeys(demand, FULL)
-    factors: dict[int, int] = {}
-    left = allowed - sum(floor * asked // FULL for asked in demand.values())
-    for priority in sorted(demand, reverse=True):
-        above_floor = (FULL - floor) * demand[priority] // FULL
-        if left > 0 and left >= above_floor:
-            factors[priority] = FULL
-        else:
-            factors[priority] = floor + max(0, left) * FULL // max(1, demand[priority])
-        left -= above_floor
-    return factors
-
-
-def basis_of(demand: int, capacity: int | None) -> int:
-    """What a factor is a share of: the demand, or the backend's capacity if that is known and less."""
-    return demand if capacity is None else min(demand, capacity)
 
 
 def hour_seed(now_us: int) -> int:

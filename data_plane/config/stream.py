@@ -234,12 +234,14 @@ class Snapshot(NamedTuple):
         return self.revision if self.held_back is None else self.held_back.whole
 
 
-class ConfigService:
-    """Holds the configuration in force. ``on_applied`` receives every new index with its snapshot, in order."""
+Applied = Callable[[RuleIndex, Snapshot], None]
+"""A part of the process takes over a new index, before the next decision."""
 
-    def __init__(
-        self, node: str, region: str, public_key: Ed25519PublicKey, on_applied: Callable[[RuleIndex, Snapshot], None]
-    ) -> None:
+
+class ConfigService:
+    """Holds the configuration in force. Each of ``on_applied`` receives every new index with its snapshot, in order."""
+
+    def __init__(self, node: str, region: str, public_key: Ed25519PublicKey, *on_applied: Applied) -> None:
         self._node = node
         self._public_key = public_key
         self._on_applied = on_applied
@@ -337,4 +339,5 @@ class ConfigService:
 
     def _apply(self, index: RuleIndex, snapshot: Snapshot) -> None:
         self._index, self._snapshot = index, snapshot
-        self._on_applied(index, snapshot)
+        for on_applied in self._on_applied:
+            on_applied(index, snapshot)

@@ -12,6 +12,7 @@ from typing import Protocol
 from data_plane.config.index import Principal, RuleIndex
 from data_plane.config.limit_set import LimitSet
 from data_plane.config.load_gate import GatePass, retry_after_s
+from data_plane.config.stream import Snapshot
 from data_plane.decide.check_resolution import Anonymous, blocked, resolve
 from data_plane.decide.decision_tally import Tally
 from data_plane.decide.denial_cache import DenialCache
@@ -45,9 +46,10 @@ class Observer(Protocol):
 
 
 class Decider:
-    """Decides checks under the index in force; ``apply`` swaps it whole.
+    """Decides checks under the index in force; ``applied`` swaps it whole.
 
-    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial.
+    ``gates`` are the gates of protected backends; ``denial_log`` takes every denial. Without ``memory`` the store
+    decides every check.
     """
 
     def __init__(
@@ -77,7 +79,8 @@ class Decider:
         self.submit_all = store.submit_all
         self._fallback = fallback
         self._anonymous = anonymous
-        self.remember_in(memory)
+        self._memory = memory
+        self._denials = {} if memory is None else memory.denials
         self._bounds = bounds
         self._addresses = AddressBook()
         self._gates = gates
@@ -87,14 +90,9 @@ class Decider:
         """The limit-set key of requests without an API key; ``None``: refused, or left to ``resolve``."""
         return ANONYMOUS_PLAN if self._anonymous.missing_key and not self._bounds.coarse else None
 
-    def remember_in(self, memory: DenialCache | None) -> None:
-        """Keep denials in this cache from now on; with ``None`` the store decides every check."""
-        self._memory = memory
-        self._denials = {} if memory is None else memory.denials
-
-    def apply(self, index: RuleIndex, revision: int) -> None:
-        """Put a revision in force: every decision from now on is made under it."""
-        self.index, self.revision = index, revision
+    def applied(self, index: RuleIndex, snapshot: Snapshot) -> None:
+        """Decide under this configuration from now on."""
+        self.index, self.revision = index, snapshot.whole_revision
 
     def decide(self, check: PendingCheck) -> None:
         """Call ``check.decided`` once, now or when the store has answered.

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.stream import Snapshot
 from data_plane.decide.decider import Decider
 from data_plane.store.ports import Clock
 
@@ -21,10 +22,10 @@ class OverrideKeeper:
         self._clock = clock
         self._changed = asyncio.Event()
 
-    def without_ended_overrides(self, index: RuleIndex) -> RuleIndex:
-        """A new index without the overrides that have ended."""
+    def applied(self, _index: RuleIndex, _snapshot: Snapshot) -> None:
+        """Look at the overrides of the index that the decider has just got, before its first decision."""
+        self.end_now()
         self._changed.set()
-        return index.without_ended_overrides(self._clock.now_us() / 1_000_000)
 
     async def run(self) -> None:
         """End each override at its time, for ever."""
@@ -45,9 +46,7 @@ class OverrideKeeper:
     def end_now(self) -> None:
         """Take out the overrides that have ended."""
         index = self._decider.index
-        left = index.without_ended_overrides(self._clock.now_us() / 1_000_000)
-        if left is not index:
-            self._decider.apply(left, self._decider.revision)
+        self._decider.index = index.without_ended_overrides(self._clock.now_us() / 1_000_000)
 
 
 def overrides_and_blocks(index: RuleIndex, now_us: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from data_plane.decide.pending_check import PendingCheck, Verdict
+from data_plane.process import tls_of
 from data_plane.store.ports import Clock
 
 log = structlog.get_logger()
@@ -44,7 +45,7 @@ class Tracing:
         self, url: str, share: float, about: dict[str, str], *, follow_caller: bool,
         clock: Clock, random: Callable[[], float], random_bytes: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False, verify=tls_of(None, None, None))
         self._url = url
         self._share = share
         self._follow_caller = follow_caller

@@ -10,9 +10,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from data_plane.http.routes import Operations, health_routes
-from tidegate.http_front.connection import config_of
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.serving import config_of
 
 log = structlog.get_logger()
 LIMITS = FrontLimits(connections=64, body_bytes=64 * 1024, head_bytes=16 * 1024, unfinished_bytes=1024 * 1024)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from data_plane.config.load_gate import FULL, basis_of, share_out
+from data_plane.config.load_gate import FULL
 from tidegate.contract.load import AdaptivePolicy, Backend, BackendLoad, ClassLoad
 
 TICK_S = 1.0
@@ -278,6 +278,31 @@ def decide(
         backend=backend.backend, policy=policy.policy, whole=whole, classes=classes,
         floor=round(policy.floor * FULL), reserve=round(policy.reserve * FULL), demand=smoothed, state=state,
     )  # fmt: skip
+
+
+def basis_of(demand: int, capacity: int | None) -> int:
+    """What a factor is a share of: the demand, or the backend's capacity if that is known and less."""
+    return demand if capacity is None else min(demand, capacity)
+
+
+def share_out(allowed: int, demand: Mapping[int, int], floor: int) -> dict[int, int]:
+    """Factors by priority with which ``allowed`` units of all demand are admitted.
+
+    ``demand`` is by class, in the unit of ``allowed``; no factor is below ``floor``. A class is cut only when all
+    classes below it are at the floor.
+    """
+    if allowed >= sum(demand.values()):
+        return dict.fromkeys(demand, FULL)
+    factors: dict[int, int] = {}
+    left = allowed - sum(floor * asked // FULL for asked in demand.values())
+    for priority in sorted(demand, reverse=True):
+        above_floor = (FULL - floor) * demand[priority] // FULL
+        if left > 0 and left >= above_floor:
+            factors[priority] = FULL
+        else:
+            factors[priority] = floor + max(0, left) * FULL // max(1, demand[priority])
+        left -= above_floor
+    return factors
 
 
 def smoothed_demand(before: Mapping[int, int], now: Mapping[int, int]) -> dict[int, int]:

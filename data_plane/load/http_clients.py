@@ -14,6 +14,7 @@ import msgspec
 
 from data_plane.load.controller import lower_median
 from data_plane.load.deciding import ControlPlaneUnavailableError, PullError
+from data_plane.process import tls_of
 from tidegate.contract.decoding import UNREADABLE
 from tidegate.contract.load import RegionLoad
 
@@ -41,7 +42,8 @@ class PrometheusServers:
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         self._urls = {name: url.rstrip("/") + "/api/v1/query" for name, url in urls.items()}
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
+        tls = tls_of(None, None, None)
+        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False, verify=tls)
 
     async def ask(self, server: str, query: str) -> float:
         """The value of an instant query; the lower median of several samples."""

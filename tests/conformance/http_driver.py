@@ -12,10 +12,9 @@ import msgspec
 from redis import Redis
 
 from data_plane.config.index import ConfigSet, RuleIndex
-from data_plane.config.stream import Snapshot
 from data_plane.node import Node
 from data_plane.store.packing import NEVER, Outcome
-from testing.node import document_of, serving, settings_for, write_snapshot
+from testing.node import document_of, put_in_force, serving, settings_for, write_snapshot
 from tests.conformance.drivers import Check
 from tidegate.contract.config import Client, Plan
 from tidegate.contract.limits import LimitRule
@@ -52,10 +51,10 @@ class HttpDriver:
         config = ConfigSet.empty().with_changes([document_of(document) for document in documents])
         self._revision += 1
 
-        async def put_in_force() -> None:
-            self._node.apply(RuleIndex.of("us-east", config), Snapshot(self._revision, "", config))
+        async def apply() -> None:
+            put_in_force(self._node, RuleIndex.of("us-east", config), self._revision)
 
-        asyncio.run_coroutine_threadsafe(put_in_force(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(apply(), self._loop).result(10)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -15,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from testing.stack import Stack, StartStack, wait_for
 from tests.console.browser import Browser, chromium, require_chromium
 from tests.console.scene import Scene
+from tidegate.stack.ports import LOOPBACK
 
 PAGES = {
     "now": "/console/",
@@ -39,7 +39,7 @@ CONTRAST = ("color-contrast", "link-in-text-block")
 NARROW = ("scrollable-region-focusable", "target-size")
 """What a narrow window can break."""
 MANY = 10_000
-MOST_TIMES_SLOWER = 3
+MOST_TIMES_AS_MUCH = 3
 TRIES = 5
 
 
@@ -268,30 +268,39 @@ def test_a_call_can_be_tried_and_takes_nothing(browser: Browser, scene: Scene, s
     assert browser.complaints() == []
 
 
-def test_no_page_is_much_slower_with_many_clients(scene: Scene, stack: Stack):
+def test_no_page_costs_much_more_with_many_clients(scene: Scene, stack: Stack):
     base = str(stack.admin.base_url)
     pages = {**PAGES, "prefix": "/console/clients?prefix=many-99"}
     with httpx.Client(base_url=base, trust_env=False, timeout=20, headers={"Sec-Fetch-Site": "same-origin"}) as client:
         client.post("/console/login", data={"token": scene.tokens["operator"]}).raise_for_status()
-        few = {name: _quickest_ms(client, path) for name, path in pages.items()}
+        few = {name: _cpu_ms(stack, client, path) for name, path in pages.items()}
         lines = "\n".join(json.dumps({"client": f"many-{n}", "plan": "free"}) for n in range(MANY))
         imported = stack.admin.post(
             "/v1/clients/import", content=lines, headers={"Content-Type": "application/x-ndjson"}, timeout=60
         )
         assert imported.is_success, imported.text
         assert imported.json()["made"] == MANY, imported.text
-        many = {name: _quickest_ms(client, path) for name, path in pages.items()}
-        many["one"] = _quickest_ms(client, f"/console/client/{quote('many-777')}")
-    slowest = max(few.values())
-    assert {name: ms for name, ms in many.items() if ms > MOST_TIMES_SLOWER * slowest} == {}
+        many = {name: _cpu_ms(stack, client, path) for name, path in pages.items()}
+        many["one"] = _cpu_ms(stack, client, f"/console/client/{quote('many-777')}")
+    most = max(few.values())
+    assert most > 0
+    assert {name: ms for name, ms in many.items() if ms > MOST_TIMES_AS_MUCH * most} == {}
 
 
-def _quickest_ms(client: httpx.Client, path: str) -> float:
-    """The quickest of a few: what the page costs, and not what else the machine does."""
-    quickest = float("inf")
+def _cpu_ms(stack: Stack, client: httpx.Client, path: str) -> float:
+    """CPU of the control plane and of Postgres for a page: the least of a few, as they have other work too."""
+    assert client.get(path).status_code == 200, path
+    backends = [process for process in stack.processes() if f" tidegate {LOOPBACK}(" in " ".join(process.cmdline())]
+    working = [stack.part("control-plane"), *backends]
+    assert len(working) > 1
+
+    def spent_s() -> float:
+        return sum(times.user + times.system for times in (process.cpu_times() for process in working))
+
+    least = float("inf")
     for _ in range(TRIES):
-        began = time.perf_counter()
+        before = spent_s()
         answer = client.get(path)
-        quickest = min(quickest, 1000 * (time.perf_counter() - began))
+        least = min(least, 1000 * (spent_s() - before))
         assert answer.status_code == 200, (path, answer.text)
-    return quickest
+    return least

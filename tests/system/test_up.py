@@ -42,13 +42,6 @@ def test_stops_cleanly_and_removes_what_was_temporary(start_stack: StartStack) -
     assert list(stack.temp_dir.iterdir()) == []
 
 
-def test_nothing_outlives_it_when_it_is_killed(start_stack: StartStack) -> None:
-    stack = start_stack(regions=("solo",))
-    processes = stack.processes()
-    stack.child.kill()
-    wait_for(lambda: still_running(processes) == [], 15, "its children to end with it")
-
-
 def test_prints_one_ready_line_and_says_that_the_network_is_trusted(stack: Stack) -> None:
     output = stack.output()
     (ready,) = re.findall(r"^ready: .*$", output, flags=re.MULTILINE)
@@ -114,7 +107,7 @@ def test_no_secret_is_on_a_command_line(start_stack: StartStack, stack: Stack) -
     assert [line for line in lines if any(secret in line for secret in secrets)] == []
 
 
-def test_demo_prints_requests_that_work(start_stack: StartStack) -> None:
+def test_demo_prints_requests_that_work_and_nothing_outlives_it_when_it_is_killed(start_stack: StartStack) -> None:
     stack = start_stack(demo=True)
     (key,) = set(re.findall(r'"api_key": "(tg_[^"]+)"', stack.output()))
     decision = _check(stack, key, cost=1)
@@ -124,6 +117,9 @@ def test_demo_prints_requests_that_work(start_stack: StartStack) -> None:
     answer = httpx.get(url, headers={"X-API-Key": pro}, trust_env=False)
     assert answer.status_code == 200, answer.text
     assert answer.headers["x-ratelimit-limit"] == "10000"
+    processes = stack.processes()
+    stack.child.kill()
+    wait_for(lambda: still_running(processes) == [], 15, "its children to end with it")
 
 
 def test_control_plane_may_die_and_decisions_go_on(start_stack: StartStack, tmp_path: Path) -> None:

@@ -7,19 +7,16 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from tidegate.http_front.app_request import AppRequest, scope_of
+from tidegate.http_front.connection import Connection
 from tidegate.http_front.exchange import Head
 from tidegate.http_front.front import NEVER
 from tidegate.http_front.responses import Refusal
-from tidegate.http_front.sending import SendingConnection
 
 
-class AppConnection(SendingConnection):
-    """Adds ``_app``: the request that the application answers. It is alone in the queue.
+class AppConnection(Connection):
+    """Adds ``_app``: the request that the application answers. It is alone in the queue."""
 
-    While ``_held``, nothing is parsed or read.
-    """
-
-    __slots__ = ("_app", "_held", "_parsing")
+    __slots__ = ("_app", "_parsing")
 
     def __init__(
         self,
@@ -30,7 +27,7 @@ class AppConnection(SendingConnection):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._app: AppRequest | None = None
-        self._held = self._parsing = False
+        self._parsing = False
 
     # What the transport, uvicorn and the front call
 

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from tidegate.http_front.exchange import NO_FAST_PATH, FastPath
 from tidegate.http_front.head import HeadParser
 from tidegate.http_front.limits import FrontLimits, connections_that_fit
-from tidegate.http_front.responses import Outbox, ResponseBuilder
+from tidegate.http_front.responses import ResponseBuilder
 
 NEVER: Final = sys.maxsize
 
@@ -62,7 +62,6 @@ class Front:
         self.fast_path = fast_path
         self.heads = HeadParser(self.limits, fast_path)
         self.responses = ResponseBuilder()
-        self.outbox = Outbox()
         self.tick = 0
         self.connections: set[Watched] = set()
         self.unfinished_bytes = 0

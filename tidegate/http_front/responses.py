@@ -1,12 +1,10 @@
-"""Response bytes: beginnings that are made once a second, refusals as RFC 9457 problems, and one write a turn."""
+"""Response bytes: beginnings that are made once a second, and refusals as RFC 9457 problems."""
 
-import asyncio
 import json
 from email.utils import formatdate
 from http import HTTPStatus
 
 PROBLEM_HEADERS = b"content-type: application/problem+json\r\ncache-control: no-store\r\n"
-_OUTBOX_BYTES = 64 * 1024
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -68,34 +66,3 @@ class ResponseBuilder:
 def persistence(*, close: bool, old: bool) -> bytes:
     """The ``Connection`` header line, where one is needed."""
     return b"connection: close\r\n" if close else b"connection: keep-alive\r\n" if old else b""
-
-
-class Outbox:
-    """Answers of one turn of the event loop, sent back to back. Who writes past it or closes a transport flushes it.
-
-    A write wakes whoever waits for it. Sent one by one between decisions, each answer would wake a client that drains
-    it and sleeps again; sent together they cost a tenth less of the node's time.
-    """
-
-    def __init__(self) -> None:
-        self._writes: list[tuple[asyncio.WriteTransport, bytes]] = []
-        self._bytes = 0
-
-    def put(self, loop: asyncio.AbstractEventLoop, transport: asyncio.WriteTransport, data: bytes) -> None:
-        """Send ``data`` at the end of this turn, or now when too much is waiting: a transport's own backpressure only
-        begins with what it was given.
-        """
-        writes = self._writes
-        writes.append((transport, data))
-        self._bytes += len(data)
-        if self._bytes > _OUTBOX_BYTES:
-            self.flush()
-        elif len(writes) == 1:
-            loop.call_soon(self.flush)
-
-    def flush(self) -> None:
-        """Send everything now."""
-        writes, self._writes, self._bytes = self._writes, [], 0
-        for transport, data in writes:
-            if not transport.is_closing():
-                transport.write(data)

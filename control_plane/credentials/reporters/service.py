@@ -19,10 +19,6 @@ class Reporters(Resource[ReporterRow, ReporterFields, ReporterView]):
     noun = "reporter"
     rows = NamedRows(ReporterRow, ReporterRow.reporter, sortable={"created_at": ReporterRow.created_at})
 
-    def name_of(self, row: ReporterRow) -> str:
-        """The reporter's name."""
-        return row.reporter
-
     def view(self, row: ReporterRow) -> ReporterView:
         """Show a reporter, never its credential's hash."""
         return ReporterView(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.database import Database
-from control_plane.plans.repository import all_plans
+from control_plane.limits.repository import all_plans
 from control_plane.usage import near_limit_repository, windows
 from control_plane.usage.models import UsageWebhookRow
 from control_plane.usage.near_limit_repository import Near

@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 
 from control_plane.clients.models import ClientRow
 from control_plane.errors import ConflictError, FieldError, InvalidError
-from control_plane.plans.models import PlanRow
+from control_plane.limits.models import PlanRow
 from control_plane.publishing.writer import ConfigWrite
 from control_plane.resources import Resource
 from control_plane.usage.models import UsageAlert, UsageWebhookRow
@@ -30,10 +30,6 @@ class Webhooks(Resource[UsageWebhookRow, WebhookFields, WebhookView]):
 
     def __init__(self, salt: str = "") -> None:
         self._salt = salt
-
-    def name_of(self, row: UsageWebhookRow) -> str:
-        """The webhook's name."""
-        return row.webhook
 
     def view(self, row: UsageWebhookRow) -> WebhookView:
         """Show a webhook."""

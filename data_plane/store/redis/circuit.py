@@ -49,13 +49,13 @@ class Circuit:
         self.state = "half_open"
         return True
 
-    def succeeded(self, now: float) -> None:
-        """An answer came in time. Only a probe's answer closes the circuit; answers of earlier calls do not."""
+    def succeeded(self, now: float, answers: int = 1) -> None:
+        """Answers came in time. Only a probe's answer closes the circuit; answers of earlier calls do not."""
         if self.state == "half_open":
             self._close()
         elif self.state == "closed":
             self._slide(now)
-            self._now[0] += 1
+            self._now[0] += answers
             self._in_a_row = 0
 
     def failed(self, now: float) -> None:

@@ -66,6 +66,8 @@ class Shard:
         )
         self._prober = Prober(self.circuit, self._probe, self._tick_s)
         self._trouble = Trouble()
+        self._uncounted = 0
+        """Answers since a closed circuit counted them last: it needs them only beside failures."""
         self._loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._pending: list[CounterCheck] = []
         self._times: list[float] = []
@@ -305,6 +307,7 @@ class Shard:
         now = self._loop.time()
         horizon = self._last_sweep + self._tick_s - self._deadline_s
         self._last_sweep = now
+        self._count_answers(now)
         expired: list[CounterCheck] = []
         link = self.keeper.link
         oldest = now
@@ -334,13 +337,22 @@ class Shard:
                 self._idle.set()
 
     def _succeeded(self) -> None:
-        now = self._loop.time()
-        self.circuit.succeeded(now)
-        if self._trouble.reason is not None and self.circuit.state == "closed":
+        """An answer came in time. It closes a half-open circuit; a closed one counts it at the next sweep or fault."""
+        if self.circuit.state == "closed":
+            self._uncounted += 1
+        elif self.circuit.state == "half_open":
+            now = self._loop.time()
+            self.circuit.succeeded(now)
             self._trouble.ended(now)
+
+    def _count_answers(self, now: float) -> None:
+        answers, self._uncounted = self._uncounted, 0
+        if answers and self.circuit.state == "closed":
+            self.circuit.succeeded(now, answers)
 
     def _failed(self, reason: Reason) -> None:
         now = self._loop.time()
+        self._count_answers(now)
         self.circuit.failed(now)
         if self.circuit.state == "open":
             self._trouble.began(reason, now)

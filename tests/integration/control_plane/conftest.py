@@ -95,7 +95,6 @@ def make_settings(
             "heartbeat_s": HEARTBEAT_S,
             "shutdown_grace_s": 3,
             "port": 0,
-            "database_command_timeout_s": 2.0,
             "max_failed_authentications": 1_000,
         }
         return Settings(**(values | changes))

@@ -26,38 +26,38 @@ def faults(answer: httpx.Response) -> set[str]:
     return {error["field"] for error in answer.json()["errors"]}
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"target": 0}, "target"),
-        ({"hysteresis": 0.5, "target": 0.4}, "hysteresis"),
-        ({"signals": {"memory": 1}}, "signals.memory"),
-        ({"signals": {"cpu": 0}}, "signals.cpu"),
-        ({"signals": {}}, "signals"),
-        ({"reserve": 0.2}, "reserve"),
-        ({"steps": [{"above": 0.6, "factor": 0.5}, {"above": 0.8, "factor": 0.75}]}, "steps[1]"),
-        ({"steps": [{"above": 0.6, "factor": 1}]}, "steps[0].factor"),
-        ({"min_reporters": 0}, "min_reporters"),
-        ({"speed": 1}, "speed"),
-    ],
-)
-async def test_a_bad_policy_names_the_field(api: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
-    named = faults(await api.put("/v1/adaptive-policies/protect", json=body))
-    assert any(name.startswith(field) for name in named), named
+BAD_POLICIES = [
+    ({"target": 0}, "target"),
+    ({"hysteresis": 0.5, "target": 0.4}, "hysteresis"),
+    ({"signals": {"memory": 1}}, "signals.memory"),
+    ({"signals": {"cpu": 0}}, "signals.cpu"),
+    ({"signals": {}}, "signals"),
+    ({"reserve": 0.2}, "reserve"),
+    ({"steps": [{"above": 0.6, "factor": 0.5}, {"above": 0.8, "factor": 0.75}]}, "steps[1]"),
+    ({"steps": [{"above": 0.6, "factor": 1}]}, "steps[0].factor"),
+    ({"min_reporters": 0}, "min_reporters"),
+    ({"speed": 1}, "speed"),
+]
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"adaptive": "nothing"}, "adaptive"),
-        ({"capacity": {"limit": 0}}, "capacity.limit"),
-        ({"capacity": {"limit": 10, "window_s": 0.0001}}, "capacity.window_s"),
-        ({"pulls": [{"server": "http://10.0.0.1/", "signal": "cpu", "query": "up"}]}, "pulls[0].server"),
-        ({"pulls": [{"server": "main", "signal": "cpu", "query": ""}]}, "pulls[0].query"),
-    ],
-)
-async def test_a_bad_backend_names_the_field(api: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
-    assert field in faults(await api.put("/v1/backends/users", json=body))
+async def test_a_bad_policy_names_the_field(api: httpx.AsyncClient) -> None:
+    for body, field in BAD_POLICIES:
+        named = faults(await api.put("/v1/adaptive-policies/protect", json=body))
+        assert any(name.startswith(field) for name in named), (body, named)
+
+
+BAD_BACKENDS = [
+    ({"adaptive": "nothing"}, "adaptive"),
+    ({"capacity": {"limit": 0}}, "capacity.limit"),
+    ({"capacity": {"limit": 10, "window_s": 0.0001}}, "capacity.window_s"),
+    ({"pulls": [{"server": "http://10.0.0.1/", "signal": "cpu", "query": "up"}]}, "pulls[0].server"),
+    ({"pulls": [{"server": "main", "signal": "cpu", "query": ""}]}, "pulls[0].query"),
+]
+
+
+async def test_a_bad_backend_names_the_field(api: httpx.AsyncClient) -> None:
+    for body, field in BAD_BACKENDS:
+        assert field in faults(await api.put("/v1/backends/users", json=body)), body
 
 
 async def test_a_limit_names_a_policy_that_exists(api: httpx.AsyncClient, users: str) -> None:
@@ -183,6 +183,12 @@ async def report(served: RunningControlPlane, body: Any, credential: str | None 
         return await region.post("/internal/v1/load", json=body)
 
 
+@pytest.fixture
+def _remembered_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control_plane.app.NODES_REMEMBERED_S", 60.0)
+
+
+@pytest.mark.usefixtures("_remembered_for_long")
 async def test_what_a_region_says_of_a_backend_is_shown_beside_it(served: RunningControlPlane) -> None:
     (await served.admin.put("/v1/backends/users", json={})).raise_for_status()
     said = await report(served, {"node": "node-1", "backends": [load("users"), load("none")]})
@@ -199,20 +205,20 @@ async def test_what_a_region_says_of_a_backend_is_shown_beside_it(served: Runnin
     assert (await served.admin.get("/v1/backends/users")).json()["factors"] == []
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"node": "n", "backends": [{"backend": "users"}]},
-        {"node": "n", "backends": [load("users", since=1e300)]},
-        {"node": "n", "backends": [load("users", reason="x" * 200)]},
-        {"node": "n", "backends": [load("users", reporters=-1)]},
-        {"node": "n", "backends": [load("users", classes=[{"priority": -(2**60), "factor": 0, "offered_per_s": 0}])]},
-        {"node": "n\0", "backends": []},
-        [],
-    ],
-)
-async def test_a_malformed_report_is_refused(served: RunningControlPlane, body: Any) -> None:
-    assert (await report(served, body)).status_code == 422
+MALFORMED = [
+    {"node": "n", "backends": [{"backend": "users"}]},
+    {"node": "n", "backends": [load("users", since=1e300)]},
+    {"node": "n", "backends": [load("users", reason="x" * 200)]},
+    {"node": "n", "backends": [load("users", reporters=-1)]},
+    {"node": "n", "backends": [load("users", classes=[{"priority": -(2**60), "factor": 0, "offered_per_s": 0}])]},
+    {"node": "n\0", "backends": []},
+    [],
+]
+
+
+async def test_a_malformed_report_is_refused(served: RunningControlPlane) -> None:
+    for body in MALFORMED:
+        assert (await report(served, body)).status_code == 422, body
 
 
 async def test_only_regions_report(served: RunningControlPlane) -> None:

@@ -26,7 +26,7 @@ async def test_each_kind_of_subject_becomes_a_document(served: RunningControlPla
             "an-address": {"ip": "::ffff:203.0.113.7"},
             "an-endpoint": {"endpoint": "export"},
         }.items():
-            made = await admin.put(f"/v1/blocks/{name}", json=subject, headers={"Prefer": "wait=5"})
+            made = await admin.put(f"/v1/blocks/{name}", json=subject, headers={"Prefer": "wait=12"})
             assert made.status_code == 201, made.text
             assert made.headers["preference-applied"] == "wait"
         assert node.document("block", "a-key") == {"block": "a-key", "key_id": key_id, "reason_class": "security"}

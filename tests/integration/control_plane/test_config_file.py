@@ -8,7 +8,6 @@ from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 from pydantic import SecretStr
 
 from control_plane.settings import Settings
@@ -161,39 +160,36 @@ async def test_a_dry_run_tries_everything_and_keeps_nothing(api: httpx.AsyncClie
     assert [item["name"] for item in (await api.get("/v1/audit")).json()["items"]] == ["tok_first"]
 
 
-@pytest.mark.parametrize(
-    ("file", "place"),
-    [
-        (changed(plans={"free": {"limits": {"hourly": {"limit": "1000/x"}}}}), "plans.free.limits.hourly.limit"),
-        (changed(plans={"free": {"limits": {"hourly": {"limit": "9999G/h"}}}}), "plans.free.limits.hourly.limit"),
-        (changed(plans={"free": {"limits": {"hourly": {"limit": 5}}}}), "plans.free.limits.hourly.window_s"),
-        (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "by": "nobody"}}}}), "plans.free.limits.a.by"),
-        (
-            changed(plans={"free": {"limits": {"a": {"limit": "5/s", "shares": {"mars": 1}}}}}),
-            "plans.free.limits.a.shares.mars",
-        ),
-        (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "colour": "red"}}}}), "plans.free.limits.a.colour"),
-        (changed(endpoints={"e": {"route": "GET nowhere"}}), "endpoints.e.route"),
-        (changed(endpoints={"e": {"route": "GET /", "backend": "nope"}}), "endpoints.e.backend"),
-        (changed(backends={"b": {"capacity": "5/month"}}), "backends.b"),
-        (changed(backends={"b": {"capacity": 5}}), "backends.b.capacity"),
-        (changed(backends={"b": {"capacity": "0/s"}}), "backends.b.capacity.limit"),
-        (changed(clients={"acme": {"plan": "nope"}}), "clients.acme.plan"),
-        (changed(plans={"free": {}}, clients={"a": {"plan": "free", "overrides": {"x": 1}}}), "clients.a.overrides.x"),
-        ({"version": 2}, "version"),
-        (changed(keys={}), "keys"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-async def test_an_error_names_its_place_and_nothing_changes(
-    api: httpx.AsyncClient, file: dict[str, Any], place: str
-) -> None:
-    with_more = {"regions": {"us-east": {}}, **file}
-    refused = await applied(api, with_more)
-    assert refused.status_code == 422, refused.text
-    assert refused.json()["errors"][0]["field"] == place
-    assert (await exported(api))["regions"] == {}
-    assert (await api.get("/v1/revisions")).json()["items"] == []
+ERRORS = [
+    (changed(plans={"free": {"limits": {"hourly": {"limit": "1000/x"}}}}), "plans.free.limits.hourly.limit"),
+    (changed(plans={"free": {"limits": {"hourly": {"limit": "9999G/h"}}}}), "plans.free.limits.hourly.limit"),
+    (changed(plans={"free": {"limits": {"hourly": {"limit": 5}}}}), "plans.free.limits.hourly.window_s"),
+    (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "by": "nobody"}}}}), "plans.free.limits.a.by"),
+    (
+        changed(plans={"free": {"limits": {"a": {"limit": "5/s", "shares": {"mars": 1}}}}}),
+        "plans.free.limits.a.shares.mars",
+    ),
+    (changed(plans={"free": {"limits": {"a": {"limit": "5/s", "colour": "red"}}}}), "plans.free.limits.a.colour"),
+    (changed(endpoints={"e": {"route": "GET nowhere"}}), "endpoints.e.route"),
+    (changed(endpoints={"e": {"route": "GET /", "backend": "nope"}}), "endpoints.e.backend"),
+    (changed(backends={"b": {"capacity": "5/month"}}), "backends.b"),
+    (changed(backends={"b": {"capacity": 5}}), "backends.b.capacity"),
+    (changed(backends={"b": {"capacity": "0/s"}}), "backends.b.capacity.limit"),
+    (changed(clients={"acme": {"plan": "nope"}}), "clients.acme.plan"),
+    (changed(plans={"free": {}}, clients={"a": {"plan": "free", "overrides": {"x": 1}}}), "clients.a.overrides.x"),
+    ({"version": 2}, "version"),
+    (changed(keys={}), "keys"),
+]
+
+
+async def test_an_error_names_its_place_and_nothing_changes(api: httpx.AsyncClient) -> None:
+    for file, place in ERRORS:
+        with_more = {"regions": {"us-east": {}}, **file}
+        refused = await applied(api, with_more)
+        assert refused.status_code == 422, (place, refused.text)
+        assert refused.json()["errors"][0]["field"] == place
+        assert (await exported(api))["regions"] == {}, place
+        assert (await api.get("/v1/revisions")).json()["items"] == [], place
 
 
 async def test_if_match_takes_the_revision_that_was_read(api: httpx.AsyncClient) -> None:

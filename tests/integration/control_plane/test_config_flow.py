@@ -35,7 +35,7 @@ async def test_a_change_of_a_limit_enters_the_files_of_the_page_and_no_others(se
     async with served.node().following() as node:
         await node.until(2)
         for number in range(6):  # what goes on in the background is not in all of them
-            changed, wait = LIMIT | {"limit": 101 + number}, {"Prefer": "wait=5"}
+            changed, wait = LIMIT | {"limit": 101 + number}, {"Prefer": "wait=12"}
             with files_entered() as files:
                 answer = await served.admin.put("/v1/plans/pro/limits/hourly", json=changed, headers=wait)
             assert answer.headers["preference-applied"] == "wait"

@@ -96,28 +96,25 @@ async def test_a_viewer_may_ask_what_differs_and_change_nothing(served: RunningC
     assert (await served.admin.get("/v1/plans")).json()["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (FILE.replace("mode: shared", "mode: sahred"), "tidegate.yaml:8: plans.free.limits.hourly.mode: "),
-        (FILE.replace("plan: pro", "plan: prow"), "tidegate.yaml:14: clients.acme.plan: there is no plan named prow"),
-        (FILE + "plans: {}\n", 'tidegate.yaml:15: found duplicate key "plans"'),
-        (FILE + "colours: {}\n", "tidegate.yaml:15: colours: unknown field"),
-        ("version: 1\nplans: [\n", "tidegate.yaml:3: is not YAML"),
-        ("- 1\n", "must be a mapping"),
-        ('{"version": 1, "plans": {"a": {}, "a": {}}}', 'found duplicate key "a"'),
-    ],
-    ids=["value", "reference", "duplicate", "unknown", "syntax", "list", "json"],
-)
-async def test_errors_say_the_line_and_nothing_is_applied(
-    served: RunningControlPlane, path: Path, text: str, said: str
-) -> None:
-    write(path, text)
-    for command in ("diff", "apply"):
-        refused = await run(served, command, "-f", path)
-        assert refused.exit_code == 1
-        assert said in refused.stderr.replace("\n", " ").replace("  ", " ") or said in refused.stderr
-    assert (await served.admin.get("/v1/plans")).json()["items"] == []
+ERRORS = [
+    (FILE.replace("mode: shared", "mode: sahred"), "tidegate.yaml:8: plans.free.limits.hourly.mode: "),
+    (FILE.replace("plan: pro", "plan: prow"), "tidegate.yaml:14: clients.acme.plan: there is no plan named prow"),
+    (FILE + "plans: {}\n", 'tidegate.yaml:15: found duplicate key "plans"'),
+    (FILE + "colours: {}\n", "tidegate.yaml:15: colours: unknown field"),
+    ("version: 1\nplans: [\n", "tidegate.yaml:3: is not YAML"),
+    ("- 1\n", "must be a mapping"),
+    ('{"version": 1, "plans": {"a": {}, "a": {}}}', 'found duplicate key "a"'),
+]
+
+
+async def test_errors_say_the_line_and_nothing_is_applied(served: RunningControlPlane, path: Path) -> None:
+    for text, said in ERRORS:
+        write(path, text)
+        for command in ("diff", "apply"):
+            refused = await run(served, command, "-f", path)
+            assert refused.exit_code == 1, said
+            assert said in refused.stderr.replace("\n", " ").replace("  ", " ") or said in refused.stderr
+        assert (await served.admin.get("/v1/plans")).json()["items"] == [], said
 
 
 async def test_a_wrong_token_and_a_wrong_address_are_errors(served: RunningControlPlane, path: Path) -> None:

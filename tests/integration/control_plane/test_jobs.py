@@ -26,7 +26,7 @@ WAIT_S = 15.0
 @pytest.fixture
 async def database(make_settings: Callable[..., Settings]) -> AsyncIterator[Database]:
     url = make_settings().database_url.get_secret_value()
-    database = Database(url, connect_timeout_s=2.0, command_timeout_s=2.0, pool_size=5)
+    database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=5)
     yield database
     await database.close()
 

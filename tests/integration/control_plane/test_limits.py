@@ -3,7 +3,6 @@
 from typing import Any
 
 import httpx
-import pytest
 
 HOURLY = {"name": "hourly", "limit": 1000, "window_s": 3600}
 
@@ -47,42 +46,41 @@ async def test_defaults(api: httpx.AsyncClient) -> None:
     assert (await document(api, "limit", "c"))["anchor_us"] == 1_767_240_000_000_000
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"limit": 1}, "window_s"),
-        ({"limit": 1, "window_s": 1, "window": "day"}, "window_s"),
-        ({"limit": 1, "window_s": 1, "anchor": "2026-01-01T00:00:00Z"}, "anchor"),
-        ({"limit": 1, "window": "day", "anchor": "yesterday"}, "anchor"),
-        ({"limit": 1, "window": "day", "anchor": 5}, "anchor"),
-        ({"limit": 1, "window": "day", "anchor": "9999-12-31T23:59:59-01:00"}, "anchor"),
-        ({"limit": 1, "window": "day", "algorithm": "sliding_window"}, "window"),
-        ({"limit": 1, "window_s": 0}, "window_s"),
-        ({"limit": 1, "window_s": 1e300}, "window_s"),
-        ({"limit": 1, "window_s": 0.0000001}, "window_s"),
-        ({"limit": -1, "window_s": 1}, "limit"),
-        ({"limit": 10**13, "window_s": 1}, "limit"),
-        ({"limit": 1.5, "window_s": 1}, "limit"),
-        ({"limit": 1, "window_s": 1, "burst": 5}, "burst"),
-        ({"limit": 1, "window_s": 1, "burst": 0, "algorithm": "token_bucket"}, "burst"),
-        ({"limit": 5000, "window_s": 1, "algorithm": "sliding_log"}, "limit"),
-        ({"limit": 1, "window_s": 1, "scope": "planet"}, "scope"),
-        ({"limit": 1, "window_s": 1, "scope": "client+client"}, "scope"),
-        ({"limit": 1, "window_s": 1, "mode": "loose"}, "mode"),
-        ({"limit": 1, "window_s": 1, "mode": "strict", "overdraft_percent": 5}, "overdraft_percent"),
-        ({"limit": 1, "window_s": 1, "match": {"colour": "red"}}, "match.colour"),
-        ({"limit": 1, "window_s": 1, "match": {"methods": ["get"]}}, "match.methods[0]"),
-        ({"limit": 1, "window_s": 1, "match": {"methods": ["GET", "GET"]}}, "match.methods"),
-        ({"limit": 1, "window_s": 1, "match": {"attributes": {"tier": "a\u0000"}}}, "match.attributes.tier"),
-    ],
-    ids=str,
-)
-async def test_every_fault_names_its_field(api: httpx.AsyncClient, body: dict[str, Any], field: str) -> None:
-    alone = await api.post("/v1/limits", json={"name": "x", **body})
-    assert alone.status_code == 422, alone.text
-    assert field in [error["field"] for error in alone.json()["errors"]]
-    in_plan = await api.post("/v1/plans", json={"plan": "p", "limits": [HOURLY, {"name": "x", **body}]})
-    assert f"limits[1].{field}" in [error["field"] for error in in_plan.json()["errors"]]
+FAULTS = [
+    ({"limit": 1}, "window_s"),
+    ({"limit": 1, "window_s": 1, "window": "day"}, "window_s"),
+    ({"limit": 1, "window_s": 1, "anchor": "2026-01-01T00:00:00Z"}, "anchor"),
+    ({"limit": 1, "window": "day", "anchor": "yesterday"}, "anchor"),
+    ({"limit": 1, "window": "day", "anchor": 5}, "anchor"),
+    ({"limit": 1, "window": "day", "anchor": "9999-12-31T23:59:59-01:00"}, "anchor"),
+    ({"limit": 1, "window": "day", "algorithm": "sliding_window"}, "window"),
+    ({"limit": 1, "window_s": 0}, "window_s"),
+    ({"limit": 1, "window_s": 1e300}, "window_s"),
+    ({"limit": 1, "window_s": 0.0000001}, "window_s"),
+    ({"limit": -1, "window_s": 1}, "limit"),
+    ({"limit": 10**13, "window_s": 1}, "limit"),
+    ({"limit": 1.5, "window_s": 1}, "limit"),
+    ({"limit": 1, "window_s": 1, "burst": 5}, "burst"),
+    ({"limit": 1, "window_s": 1, "burst": 0, "algorithm": "token_bucket"}, "burst"),
+    ({"limit": 5000, "window_s": 1, "algorithm": "sliding_log"}, "limit"),
+    ({"limit": 1, "window_s": 1, "scope": "planet"}, "scope"),
+    ({"limit": 1, "window_s": 1, "scope": "client+client"}, "scope"),
+    ({"limit": 1, "window_s": 1, "mode": "loose"}, "mode"),
+    ({"limit": 1, "window_s": 1, "mode": "strict", "overdraft_percent": 5}, "overdraft_percent"),
+    ({"limit": 1, "window_s": 1, "match": {"colour": "red"}}, "match.colour"),
+    ({"limit": 1, "window_s": 1, "match": {"methods": ["get"]}}, "match.methods[0]"),
+    ({"limit": 1, "window_s": 1, "match": {"methods": ["GET", "GET"]}}, "match.methods"),
+    ({"limit": 1, "window_s": 1, "match": {"attributes": {"tier": "a\u0000"}}}, "match.attributes.tier"),
+]
+
+
+async def test_every_fault_names_its_field(api: httpx.AsyncClient) -> None:
+    for body, field in FAULTS:
+        alone = await api.post("/v1/limits", json={"name": "x", **body})
+        assert alone.status_code == 422, (body, alone.text)
+        assert field in [error["field"] for error in alone.json()["errors"]], body
+        in_plan = await api.post("/v1/plans", json={"plan": "p", "limits": [HOURLY, {"name": "x", **body}]})
+        assert f"limits[1].{field}" in [error["field"] for error in in_plan.json()["errors"]], body
 
 
 async def test_names_and_headlines_are_single_within_a_plan(api: httpx.AsyncClient) -> None:
@@ -189,23 +187,22 @@ async def test_explicit_quotas(api: httpx.AsyncClient) -> None:
     assert (await api.get(path)).json()["shares"] == "equal"
 
 
-@pytest.mark.parametrize(
-    ("shares", "field"),
-    [
-        ({"us-east": 0.5}, "shares"),
-        ({"us-east": 0.5, "eu-west": 0.6}, "shares"),
-        ({"us-east": 0.5, "mars": 0.5}, "shares.mars"),
-        ({"us-east": 1.5, "eu-west": -0.5}, "shares"),
-        ({}, "shares"),
-        ("manual", "shares"),
-    ],
-    ids=str,
-)
-async def test_wrong_quotas_are_named(api: httpx.AsyncClient, shares: Any, field: str) -> None:
+WRONG_QUOTAS = [
+    ({"us-east": 0.5}, "shares"),
+    ({"us-east": 0.5, "eu-west": 0.6}, "shares"),
+    ({"us-east": 0.5, "mars": 0.5}, "shares.mars"),
+    ({"us-east": 1.5, "eu-west": -0.5}, "shares"),
+    ({}, "shares"),
+    ("manual", "shares"),
+]
+
+
+async def test_wrong_quotas_are_named(api: httpx.AsyncClient) -> None:
     await api.put("/v1/plans/free", json={"limits": [HOURLY]})
     for region in ("us-east", "eu-west"):
         await api.put(f"/v1/regions/{region}", json={})
-    refused = await api.put("/v1/quotas/free/hourly", json={"shares": shares})
-    assert refused.status_code == 422
-    assert all(error["field"].startswith(field) for error in refused.json()["errors"]), refused.text
+    for shares, field in WRONG_QUOTAS:
+        refused = await api.put("/v1/quotas/free/hourly", json={"shares": shares})
+        assert refused.status_code == 422, shares
+        assert all(error["field"].startswith(field) for error in refused.json()["errors"]), (shares, refused.text)
     assert (await api.get("/v1/quotas/free/nope")).status_code == 404

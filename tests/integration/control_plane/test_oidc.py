@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -29,10 +28,19 @@ GRANTS = (
 COOKIE = "__Host-tidegate-sign-in"
 
 
-@pytest.fixture
-def provider(tmp_path: Path) -> Iterator[OidcProvider]:
-    with oidc_provider(tmp_path / "provider.log") as started:
+@pytest.fixture(scope="module")
+def started_provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OidcProvider]:
+    with oidc_provider(tmp_path_factory.mktemp("oidc") / "provider.log") as started:
         yield started
+
+
+@pytest.fixture
+def provider(started_provider: OidcProvider) -> Iterator[OidcProvider]:
+    """The provider, which a test may stop, or start with other keys."""
+    keys = started_provider.keys
+    yield started_provider
+    if started_provider.keys != keys or not started_provider.runs:
+        started_provider.restart(keys)
 
 
 @pytest.fixture

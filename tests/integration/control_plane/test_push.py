@@ -105,7 +105,7 @@ async def test_nodes_that_come_together_all_get_everything(served: RunningContro
 
 
 async def test_prefer_wait_holds_the_answer_until_every_connected_node_applied_it(served: RunningControlPlane) -> None:
-    wait = {"Prefer": "wait=5"}
+    wait = {"Prefer": "wait=12"}
     alone = await served.admin.put("/v1/plans/a", json={}, headers=wait)
     assert alone.headers["preference-applied"] == "wait"
 
@@ -118,17 +118,15 @@ async def test_prefer_wait_holds_the_answer_until_every_connected_node_applied_i
         async with slow.following():
             started = time.monotonic()
             held = await served.admin.put("/v1/plans/d", json={}, headers={"Prefer": "wait=1"})
-            assert 0.9 < time.monotonic() - started < 5
+            assert 0.9 < time.monotonic() - started < 10
             assert held.status_code == 201
             assert "preference-applied" not in held.headers
             state = (await served.admin.get(f"/v1/revisions/{held.headers['x-tidegate-revision']}")).json()
             assert [node["node"] for node in state["acked"]] == ["good"]
             assert [node["node"] for node in state["pending"]] == ["slow"]
         # the slow one is gone: nobody waits for it
-        started = time.monotonic()
         freed = await served.admin.put("/v1/plans/e", json={}, headers=wait)
         assert freed.headers["preference-applied"] == "wait"
-        assert time.monotonic() - started < 4
 
 
 async def test_nodes_show_what_they_applied_refused_and_whether_they_are_connected(served: RunningControlPlane) -> None:
@@ -198,15 +196,13 @@ async def test_a_stream_ends_with_its_credential(served: RunningControlPlane) ->
 
 
 async def test_shutting_down_ends_streams_at_once(make_settings: Callable[..., Settings]) -> None:
-    async with running(make_settings(shutdown_grace_s=10), ADMIN_TOKEN) as control_plane:
+    async with running(make_settings(shutdown_grace_s=60), ADMIN_TOKEN) as control_plane:
         await control_plane.add_region("us-east")
         node = control_plane.node(acks=False)  # an ACK that finds nobody would end it otherwise than the stream does
         async with node.following():
-            started = time.monotonic()
             control_plane.server.should_exit = True
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):  # much sooner than a stream's grace is over
                 await node.ended.wait()
-            assert time.monotonic() - started < 3
 
 
 async def test_a_write_on_one_replica_reaches_nodes_of_another(make_settings: Callable[..., Settings]) -> None:
@@ -218,10 +214,8 @@ async def test_a_write_on_one_replica_reaches_nodes_of_another(make_settings: Ca
         two.credentials = one.credentials
         node = two.node()
         async with node.following():
-            started = time.monotonic()
-            written = await one.admin.put("/v1/plans/p", json={}, headers={"Prefer": "wait=5"})
             # by notification: the other replica looks by itself only every 30 s
-            assert time.monotonic() - started < 5
+            written = await one.admin.put("/v1/plans/p", json={}, headers={"Prefer": "wait=12"})
             assert written.headers["preference-applied"] == "wait"
             assert node.revision == int(written.headers["x-tidegate-revision"])
 

@@ -103,7 +103,9 @@ async def test_the_raise_follows_the_last_acknowledgement(make_settings: Callabl
             view = await until_view(served.admin, lambda view: view["move"]["waiting_for"] == [waiting])
             run = await served.admin.post("/v1/jobs/quota-moves/run", headers={"Prefer": "wait=10"})
             assert run.json()["last_detail"] == "No move can go on."
-            # a write to the plan meanwhile neither restarts the move nor ends it
+            # the same shares once more, or a write to the plan, neither restart the move nor end it
+            again = await served.admin.put(QUOTA, json={"shares": {"us": 0.8, "eu": 0.2}})
+            assert again.json()["move"]["cut_revision"] == cut_revision
             await served.admin.put("/v1/plans/free", json={"priority": 7, "limits": [limit]})
             eu_says = said(FAR_US + 5)
             eu.effective = eu_says
@@ -242,7 +244,7 @@ async def test_what_nodes_say_of_cuts_is_checked(served: RunningControlPlane) ->
 async def second_writer(settings: Settings) -> AsyncIterator[ConfigWriter]:
     """Writes as another replica does."""
     url = settings.database_url.get_secret_value()
-    database = Database(url, connect_timeout_s=2.0, command_timeout_s=20.0, pool_size=2)
+    database = Database(url, connect_timeout_s=10.0, command_timeout_s=20.0, pool_size=2)
     try:
         yield ConfigWriter(database, Signer(settings.signing_key()), PLACE, derive)
     finally:
@@ -257,7 +259,7 @@ async def test_auto_shares_follow_demand_and_say_why(
         await served.admin.put("/v1/plans/other", json={"limits": [STRICT]})
         await served.admin.put(QUOTA, json={"shares": "auto"})
         url = settings.database_url.get_secret_value()
-        database = Database(url, connect_timeout_s=2.0, command_timeout_s=2.0, pool_size=2)
+        database = Database(url, connect_timeout_s=10.0, command_timeout_s=10.0, pool_size=2)
         try:
             now = datetime.now(UTC)
             await Partitions(database).ensure({now.date()})

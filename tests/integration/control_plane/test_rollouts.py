@@ -94,7 +94,7 @@ async def fleet(settings: Settings, policy: dict[str, Any], **changes: Any) -> A
 
 async def test_one_node_then_its_region_then_all(make_settings: Callable[..., Settings]) -> None:
     async with fleet(make_settings(), SLOW) as found:
-        changed = await found.admin.put("/v1/plans/p", json={"priority": 2}, headers={"Prefer": "wait=5"})
+        changed = await found.admin.put("/v1/plans/p", json={"priority": 2}, headers={"Prefer": "wait=12"})
         revision = int(changed.headers["x-tidegate-revision"])
         assert changed.headers["x-tidegate-rollout"] == str(revision)
         assert "preference-applied" not in changed.headers
@@ -238,7 +238,7 @@ async def test_what_cannot_be_in_both_views_is_refused(make_settings: Callable[.
         await found.all_digests_agree()
         # from now on everything at once
         await found.write("/v1/rollouts/policy", {"mode": "immediate"})
-        made = await found.admin.put("/v1/plans/new", json={}, headers={"Prefer": "wait=5"})
+        made = await found.admin.put("/v1/plans/new", json={}, headers={"Prefer": "wait=12"})
         assert made.headers["preference-applied"] == "wait"
         assert "x-tidegate-rollout" not in made.headers
 

@@ -33,7 +33,7 @@ async def a_database(
             if all(job["runs"] for job in jobs if job["job"] in {"usage-roll-up", "usage-retention"}):
                 break
             await asyncio.sleep(0.05)
-    database = Database(postgres_server.url(database_name), connect_timeout_s=2, command_timeout_s=10, pool_size=2)
+    database = Database(postgres_server.url(database_name), connect_timeout_s=10, command_timeout_s=10, pool_size=2)
     yield database
     await database.close()
 

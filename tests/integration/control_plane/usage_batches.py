@@ -52,7 +52,7 @@ async def ship(
     packed = tuple(one if isinstance(one, bytes) else pack(one) for one in batches)
     body = Shipment(region=claimed or region, node="us-east-1", batches=packed, complete_until_ms=complete_until_ms)
     headers = {"Authorization": f"Bearer {served.credentials[region]}"}
-    async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False, timeout=15) as client:
+    async with httpx.AsyncClient(base_url=served.url, headers=headers, trust_env=False, timeout=60) as client:
         return await client.post("/internal/v1/usage", content=msgspec.msgpack.encode(body))
 
 

@@ -16,9 +16,9 @@ import uvloop
 
 from tests.unit.http_front.harness import DecisionHandler, DoorPath
 from tidegate.contract.decision import MAX_BATCH_BODY_BYTES, MAX_BODY_BYTES
-from tidegate.http_front.connection import config_of
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.serving import config_of
 
 PATIENCE_S = 10.0
 

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from control_plane.database import migrate
+from testing.effort import share
 from testing.node import write_snapshot
 from tests.integration.http_front.attacks import (
     CONFIG,
@@ -152,7 +153,7 @@ def test_trailers_are_never_headers(ports):
 
 @pytest.mark.parametrize("count", [10, 60])
 def test_pipelines_cost_little_and_others_are_answered(port, count):
-    cost = measured(port, pipelined(count, during_s=4.0), rest_s=1.0)
+    cost = measured(port, pipelined(count, during_s=share(ci=2, nightly=8)), rest_s=1.0)
     assert cost.most_mib - cost.before_mib < 48, cost
     assert port.answers()
 

@@ -6,11 +6,10 @@ import httpx
 import msgspec
 import pytest
 
-from data_plane.config.stream import Snapshot
 from data_plane.node import Node
 from data_plane.store.ports import StoreUnavailableError
 from testing.agent import agent_beside, proven
-from testing.node import document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
+from testing.node import document_of, key_of, node_client, put_in_force, rule, serving, settings_for, write_snapshot
 from tidegate.contract.config import Client, Plan
 from tidegate.stack.child import wait_until_ready
 
@@ -111,7 +110,7 @@ async def test_what_was_admitted_of_a_strict_limit_is_charged_although_shares_ch
             Plan(plan="local", limits=(msgspec.structs.replace(limit, limit=20, shares={"us-east": 20}),))
         )
         index = node.decider.index.with_changes([more])
-        node.apply(index, Snapshot(2, "", index.config))
+        put_in_force(node, index, 2)
         await bring_back(store)
 
         async def charged():

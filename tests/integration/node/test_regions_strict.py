@@ -8,12 +8,21 @@ import httpx
 import pytest
 import redis
 
-from data_plane.config.stream import Snapshot
 from data_plane.config.strict_limits import moves_rights
 from data_plane.node import Node
 from data_plane.store.redis.topology import MARKER
 from testing.agent import agent_beside, proven
-from testing.node import HOUR_US, document_of, key_of, node_client, rule, serving, settings_for, write_snapshot
+from testing.node import (
+    HOUR_US,
+    document_of,
+    key_of,
+    node_client,
+    put_in_force,
+    rule,
+    serving,
+    settings_for,
+    write_snapshot,
+)
 from testing.regions import NAMES, YOUNG, equal_shares, regions_running
 from tidegate.contract.config import Ack, Client, Plan
 
@@ -277,7 +286,7 @@ async def test_a_node_that_has_not_heard_of_newer_shares_is_refused_by_the_store
         assert (rights["refused"], rights["proven"]) == ({"marker": 1}, False)
         # a newer revision that changes no limit is news of the same shares: it decides again
         index = node.decider.index.with_changes([document_of(Client(client="other", plan="p"))])
-        node.apply(index, Snapshot(2, "", index.config))
+        put_in_force(node, index, 2)
         async with asyncio.timeout(10):
             while not (await client.post("/v1/check", json={"api_key": "tg_acme"})).json()["allowed"]:
                 await asyncio.sleep(0.02)

@@ -136,6 +136,18 @@ async def test_a_full_server_is_a_failure_without_a_reconnect(server: StoreServe
     assert store.stats.connects == 1
 
 
+async def test_failures_among_more_answers_do_not_open_the_circuit(server: StoreServer, open_store: OpenStore) -> None:
+    store = await open_store(server.url, deadline_ms=1_000)
+    with redis.Redis.from_url(server.url) as admin:
+        for _ in range(8):
+            admin.config_set("maxmemory", "100kb")
+            assert (await ask(store, (b"{c}",), (rule(99),))).verdict == "out_of_memory"
+            admin.config_set("maxmemory", "0")
+            for _ in range(2):
+                assert (await ask(store, (b"{c}",), (rule(99),))).verdict == "allowed"
+    assert store.status().shards[0].circuit_opened == 0
+
+
 async def test_a_server_that_became_a_replica_is_left_for_whoever_is_master(
     server: StoreServer, open_store: OpenStore
 ) -> None:

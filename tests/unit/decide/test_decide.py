@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_plane.config.index import RuleIndex
+from data_plane.config.stream import Snapshot
 from data_plane.decide.check_resolution import Anonymous, UnknownNameError, resolve
 from data_plane.decide.decider import Decider
 from data_plane.decide.decision_tally import Tally
@@ -95,7 +96,7 @@ def decider(
     counters = LocalCounters(ScriptHost(), 10)
     fallback = StoreFallback(counters, counters, None, lambda call: call(), lambda: NOW_US)
     made = Decider(INDEX, store, StillClock(), fallback, tally, anonymous or Anonymous(), None, bounds, Gates())
-    made.apply(INDEX, 3)
+    made.applied(INDEX, Snapshot(3, "", INDEX.config))
     return made
 
 
@@ -202,7 +203,7 @@ def test_a_known_key_that_ended_is_anonymous_on_the_plain_way_too() -> None:
     index = INDEX.with_changes([document_of(key_of("of-one", "tg_ends", expires_at=ends_us / 1e6))])
     store = RecordingStore()
     made = decider(store, Tally())
-    made.apply(index, 4)
+    made.applied(index, Snapshot(4, "", index.config))
     for asked_us in (NOW_US, NOW_US, ends_us):
         check = AnsweredCheck()
         check.decider, check.request, check.asked_us = made, CheckRequest(api_key="tg_ends", path="/users/7"), asked_us

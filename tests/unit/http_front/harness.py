@@ -8,10 +8,11 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from data_plane.http.decision_handler import DecisionFastPath
-from tidegate.http_front.connection import Connection, protocol_class
+from tidegate.http_front.connection import Connection
 from tidegate.http_front.exchange import Exchange, Route
 from tidegate.http_front.front import Front
 from tidegate.http_front.limits import FrontLimits
+from tidegate.http_front.serving import protocol_class
 
 SMALL = FrontLimits(
     head_bytes=2048,

@@ -12,8 +12,8 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from tests.unit.http_front.harness import SMALL, DoorPath, EchoDoor, FakeTransport, Response, get, parse_responses, post
-from tidegate.http_front.connection import protocol_class
 from tidegate.http_front.front import Front
+from tidegate.http_front.serving import protocol_class
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -7,14 +7,13 @@ from data_plane.config.load_gate import (
     ALL,
     FULL,
     HOUR_US,
-    basis_of,
     charge_of,
     cohort_of,
     hour_seed,
-    share_out,
     spread,
     threshold_of,
 )
+from data_plane.load.controller import basis_of, share_out
 
 DEMAND = st.dictionaries(st.integers(-10, 100), st.integers(0, 10**9), min_size=1, max_size=8)
 

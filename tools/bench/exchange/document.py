@@ -10,17 +10,17 @@ LEAST_USED = 0.97
 ABOUT = """\
 # Benchmarks: between regions
 
-Written by `python -m tools.bench.exchange`: no figure in this file was typed by hand. Nodes and stores are processes
-of their own, two nodes and a Valkey a region, all on one machine with the load; each region reaches
-another through a proxy.
+Written by `python -m tools.bench.exchange`: no figure in this file was typed by hand. Nodes, agents and stores are
+processes of their own, two nodes, two agents and a Valkey a region, all on one machine with the load; each region
+reaches another through a proxy.
 
-- Exchange: every key is asked for once, then its first use is told; after that keys are asked for by chance, in
+- Exchange: every key is asked for once, and its first use is sent; after that keys are asked for by chance, in
   batches of 100 over all nodes in turn, under a sliding window of an hour for each address. CPU is the kernel's account
-  of the busiest node's process. What the exchange takes of it is what `shared` limits take more than `regional` ones,
-  which tell nobody anything, under the same load of the same processes, one after the other: other work on the machine
+  of the busiest agent's process. What the exchange takes of it is what `shared` limits take more than `regional` ones,
+  of which nothing is sent, under the same load of the same processes, one after the other: other work on the machine
   shows as a difference, also below zero. "Idle" is without load: all that goes on in the background, heartbeats
-  included. Bytes are what a region sends to one peer, compressed, both of its nodes together; messages and cells are to
-  all peers.
+  included. Bytes are what a region sends to one peer, compressed, both of its agents together; messages and cells are
+  to all peers.
 - Rights: {requests} requests under a limit that both regions have plenty of; and one whole window of {window} s with
   {delay} ms each way between two regions of equal shares, 95 of 100 requests in one of them.
 
@@ -28,7 +28,7 @@ Machine: {cpu}, {cores} cores, load average {load:.1f} when it began (the machin
 {kernel}, Python {python}, Valkey {valkey}; {seconds} s a run.
 """
 GROWTH = (
-    "keys", "requests/s in all", "came through", "regions", "CPU a node", "idle", "the exchange", "MB/s a peer",
+    "keys", "requests/s in all", "came through", "regions", "CPU an agent", "idle", "the exchange", "MB/s a peer",
     "messages/s", "cells/s",
 )  # fmt: skip
 
@@ -57,7 +57,7 @@ def _goals(results: Results, full: Setting) -> Iterator[Sequence[str]]:
     for cost in (one for one in results.costs if one.setting == full):
         what = f"{full.keys:,} keys, {full.rate:,} requests/s in all, {full.regions} regions: "
         yield (
-            what + "the exchange, of one core a node", f"under {MOST_CPU:.0%}", f"{cost.exchange:.1%}",
+            what + "the exchange, of one core an agent", f"under {MOST_CPU:.0%}", f"{cost.exchange:.1%}",
             _yes(cost.exchange < MOST_CPU),
         )  # fmt: skip
         yield (

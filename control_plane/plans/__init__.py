@@ -1,1 +1,0 @@
-"""Plans: the tiers that clients are on."""
